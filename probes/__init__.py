@@ -1,0 +1,16 @@
+"""The analyses, one file each, and the catalog that lists them in the order of the page.
+
+Adding one costs its file, one line here and its test. Names are the files' names with hyphens.
+"""
+
+from workbench.catalog import Catalog
+
+__all__ = ["CATALOG"]
+
+CATALOG = Catalog(
+    {
+        "logit-lens": "probes.logit_lens:ENTRY",
+        "induction-heads": "probes.induction_heads:ENTRY",
+        "induction-on-prompt": "probes.induction_heads:ON_PROMPT",
+    }
+)

@@ -1,0 +1,55 @@
+"""Tiny models with random weights from real configs: one per way of being built that our code must get right."""
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    Qwen2Config,
+)
+
+from workbench.models.loading import wrap
+
+KINDS = ("gpt2", "llama", "neox", "gemma3", "qwen2")
+
+_COMMON = dict(
+    num_attention_heads=4, hidden_size=32, intermediate_size=64, max_position_embeddings=128, vocab_size=96
+)  # fmt: skip
+
+
+def tiny_config(kind: str, n_layers: int):
+    """gpt2: LayerNorm, learned positions. llama: grouped queries. neox: parallel blocks. gemma3: sandwich norms, one
+    key/value head, a sliding window. qwen2: biases."""
+    common = {**_COMMON, "num_hidden_layers": n_layers}
+    if kind == "gpt2":
+        return GPT2Config(n_layer=n_layers, n_head=4, n_embd=32, n_positions=128, vocab_size=96)
+    if kind == "llama":
+        return LlamaConfig(**common, num_key_value_heads=2)
+    if kind == "neox":
+        return GPTNeoXConfig(**common, use_parallel_residual=True)
+    if kind == "gemma3":
+        kinds = ["sliding_attention" if layer % 2 == 0 else "full_attention" for layer in range(n_layers)]
+        return Gemma3TextConfig(**common, num_key_value_heads=1, head_dim=8, sliding_window=8, layer_types=kinds)
+    if kind == "qwen2":
+        return Qwen2Config(**common, num_key_value_heads=2)
+    raise ValueError(kind)
+
+
+def tiny_hf(kind: str, n_layers: int = 2, seed: int = 0):
+    """A Hugging Face model with random weights; biases and gains are random too, so that a dropped one shows."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(tiny_config(kind, n_layers)).eval().float()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            elif "embed" not in name and "wte" not in name and "wpe" not in name:
+                parameter.mul_(5.0)  # patterns and contributions that are not all alike
+    return model
+
+
+def tiny_model(kind: str, n_layers: int = 2, seed: int = 0):
+    """The same, wrapped."""
+    return wrap(tiny_hf(kind, n_layers, seed), None, name=f"tiny-{kind}")

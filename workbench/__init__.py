@@ -1,0 +1,39 @@
+"""The instrument: models, one observed forward pass, interventions, labelled results.
+
+    from workbench import load, observe, Prompt
+
+Names are imported when first used, so that `import workbench` costs nothing.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "workbench.catalog": ("Catalog", "Entry", "Param", "Stimulus", "run"),
+    "workbench.errors": ("Cancelled", "InputError", "RefusedError", "UnavailableError", "WorkbenchError"),
+    "workbench.hooks": (
+        "ATTN_OUT", "ATTN_RESULT", "LOGITS", "MLP_OUT", "MLP_POST", "PATTERN", "Q", "K", "RESID_MID", "RESID_POST",
+        "RESID_PRE", "ROT_K", "ROT_Q", "SCORES", "V", "Z", "Hook",
+    ),
+    "workbench.intervene": ("Ablate", "Head"),
+    "workbench.models.loading": ("load", "wrap"),
+    "workbench.models.model": ("Model",),
+    "workbench.observation": ("Need", "Observation", "Site", "keep", "observe"),
+    "workbench.prompt": ("Prompt", "Tokens", "tokenise"),
+    "workbench.readout": ("Readout",),
+    "workbench.results": ("dataset", "open_result", "save"),
+}  # fmt: skip
+_WHERE = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str):
+    if name not in _WHERE:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,297 @@
+"""Entries: how an analysis presents itself to the command line, the explorer and the batch runner.
+
+Three readers, one table. A catalog is a tuple-like of entries that are imported only when looked at, so that listing
+names costs nothing. `run()` feeds any number of entries from one forward pass.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import InputError, RefusedError, UnavailableError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from workbench.models.model import Model
+
+__all__ = ["Catalog", "Entry", "Param", "run"]
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter of an analysis: the source of its command-line option, its control on the page and its checks.
+
+    type: int, float, str or bool. low, high: inclusive. choices: the only values. optional: None is allowed too.
+    """
+
+    name: str
+    type: type
+    default: Any
+    help: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[Any, ...] = ()
+    optional: bool = False
+
+    def parse(self, text: str) -> Any:
+        """A value from the command line or a page's field."""
+        if self.optional and text.strip().lower() in ("", "none"):
+            return None
+        if self.type is bool:
+            known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+            if text.lower() not in known:
+                raise InputError(f"{self.name}={text!r}", "true or false", "Correct the value")
+            return known[text.lower()]
+        try:
+            return self.check(self.type(text))
+        except InputError:
+            raise
+        except ValueError:
+            raise InputError(
+                f"{self.name}={text!r}", f"a value of type {self.type.__name__}", "Correct the value"
+            ) from None
+
+    def check(self, value: Any) -> Any:
+        """The value, if it may be used; InputError with the range otherwise."""
+        if value is None and self.optional:
+            return None
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, self.type) or (self.type is not bool and isinstance(value, bool)):
+            raise InputError(f"{self.name}={value!r}", f"a value of type {self.type.__name__}", "Correct the value")
+        if self.choices and value not in self.choices:
+            raise InputError(
+                f"{self.name}={value!r}", f"one of {', '.join(map(str, self.choices))}", "Choose one of these"
+            )
+        low, high = self.low, self.high
+        if self.type in (int, float) and (
+            value != value or (low is not None and value < low) or (high is not None and value > high)
+        ):
+            span = f"{'any' if low is None else low} to {'any' if high is None else high}"
+            raise InputError(f"{self.name}={value!r}", f"a value in the range {span}", "Correct the value")
+        return value
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the catalog.
+
+    scope: "prompt" (needs a prompt and shares its pass), "model" (makes its own stimulus, computed once per model) or
+    "study" (several passes; `study` yields partial results). needs: `(model, tokens, **params) -> tuple[Need, ...]`.
+    analyse: `(observation, readout, **params) -> Dataset`. stimulus: `(model, **params) -> Stimulus`. study:
+    `(model, tokens, **params) -> iterator of Dataset`, the last one complete. positions: `(n_tokens, **params) ->` positions
+    whose final logits are kept. figures: `result -> plotly figure`, the first one is shown large. details:
+    `(result, selection) -> figure`, drawn beside them when a click has selected something. requires: names of self-check
+    items. definition: what is computed, with its formula; limits: what a reader must not conclude.
+    cost: `(sizes, n_tokens, **params) ->` seconds relative to one bare forward pass.
+    """
+
+    name: str
+    title: str
+    source: str
+    limits: str
+    scope: str = "prompt"
+    definition: str = ""
+    needs: Callable | None = None
+    analyse: Callable | None = None
+    stimulus: Callable | None = None
+    study: Callable | None = None
+    positions: Callable | None = None
+    figures: tuple[Callable, ...] = ()
+    details: tuple[Callable, ...] = ()
+    params: tuple[Param, ...] = ()
+    requires: tuple[str, ...] = ()
+    claims: tuple[Callable, ...] = ()
+    cost: Callable | None = None
+    version: int = 1
+
+    def __post_init__(self):
+        if self.scope not in ("prompt", "model", "study"):
+            raise InputError(f"scope={self.scope!r}", "'prompt', 'model' or 'study'", "Correct the entry")
+        wanted = {"prompt": ("needs", "analyse"), "model": ("stimulus", "needs", "analyse"), "study": ("study",)}
+        missing = [name for name in wanted[self.scope] if getattr(self, name) is None]
+        if missing:
+            raise InputError(f"entry {self.name} without {missing[0]}", f"{wanted[self.scope]}", "Complete the entry")
+
+    def checked(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """All params with defaults filled in; InputError for unknown names and bad values."""
+        known = {param.name: param for param in self.params}
+        unknown = [name for name in params if name not in known]
+        if unknown:
+            raise InputError(
+                f"the parameter {unknown[0]!r} for {self.name}",
+                f"one of {', '.join(known) or 'none'}",
+                "Correct the name",
+            )
+        return {name: param.check(params.get(name, param.default)) for name, param in known.items()}
+
+    def refusal(self, model: "Model") -> str | None:
+        """Why this analysis cannot be trusted on this model, or None."""
+        failed = model.selfcheck.failed(self.requires) if model.selfcheck is not None else []
+        return failed[0].sentence if failed else None
+
+    def key(self, model: "Model", tokens: Any, params: Mapping[str, Any], interventions: Sequence[Any] = ()) -> str:
+        """The spec_key of this analysis on these tokens (None: its own stimulus)."""
+        from workbench.results import spec_key
+
+        ids = None if tokens is None else list(tokens.ids)
+        return spec_key(
+            model.identity.weights_hash,
+            ids,
+            self.name,
+            self.version,
+            params,
+            seed=params.get("seed"),
+            interventions=interventions,
+        )
+
+    def run(
+        self, model: "Model", prompt: Any = None, *, interventions: Sequence[Any] = (), progress=None, **params
+    ) -> "xr.Dataset":
+        """Run this one analysis and return its Dataset."""
+        return run([self], model, prompt, {self.name: params}, interventions=interventions, progress=progress)[
+            self.name
+        ]
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """Prompts that an analysis makes for itself, and per-row data for its reducers (tensors `[prompt, ...]`)."""
+
+    tokens: tuple
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Catalog(Sequence):
+    """Entries by name, imported when first looked at. `paths`: {"logit-lens": "probes.logit_lens:ENTRY"}."""
+
+    def __init__(self, paths: Mapping[str, str]):
+        self._paths = dict(paths)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names in the order of the page, without importing anything."""
+        return tuple(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index):
+        names = self.names[index]
+        return tuple(self.get(n) for n in names) if isinstance(index, slice) else self.get(names)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self.get(name) for name in self._paths)
+
+    def get(self, name: str) -> Entry:
+        """The entry of that name; InputError with the nearest names."""
+        if name not in self._paths:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, self._paths, n=3, cutoff=0.4) or list(self._paths)
+            raise InputError(f"the analysis {name!r}", f"one of {', '.join(near)}", "See `workbench run --help`")
+        module, _, attribute = self._paths[name].partition(":")
+        return getattr(import_module(module), attribute or "ENTRY")
+
+    def with_plugins(self, group: str = "workbench.probes") -> "Catalog":
+        """This catalog and the entries that installed packages offer under an entry-point group."""
+        from importlib.metadata import entry_points
+
+        found = {point.name: point.value for point in entry_points(group=group)}
+        clash = sorted(set(found) & set(self._paths))
+        if clash:
+            raise UnavailableError(
+                f"an installed probe named {clash[0]}", "a name that is not taken", "Uninstall or rename that probe"
+            )
+        return Catalog({**self._paths, **found})
+
+
+def run(
+    entries: Sequence[Entry],
+    model: "Model",
+    prompt: Any = None,
+    params: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    interventions: Sequence[Any] = (),
+    progress: Callable[[float], None] | None = None,
+) -> "dict[str, xr.Dataset]":
+    """Run analyses on a model; all prompt-scope ones share one forward pass.
+
+    params: by entry name. Returns one Dataset per entry, with key and provenance. Raises InputError for bad params or a
+    missing prompt, RefusedError where a self-check that an analysis relies on failed.
+    """
+    from workbench.prompt import tokenise
+
+    given = {name: dict(values) for name, values in (params or {}).items()}
+    checked = {entry.name: entry.checked(given.get(entry.name, {})) for entry in entries}
+    for entry in entries:
+        reason = entry.refusal(model)
+        if reason:
+            raise RefusedError(f"{entry.name} on {model.name}", f"a passed self-check ({reason})", "Use another model")
+        if prompt is None and entry.scope == "prompt":
+            raise InputError(
+                f"{entry.name} without a prompt", "a prompt", "Give one, for example 'The capital of France is'"
+            )
+    tokens = None if prompt is None else tokenise(model, prompt)
+    results = {}
+    shared = [entry for entry in entries if entry.scope == "prompt"]
+    if shared:
+        results |= _run_prompt(shared, model, tokens, checked, interventions, progress)
+    for entry in entries:
+        if entry.scope == "model":
+            results[entry.name] = _run_model(entry, model, checked[entry.name], interventions, progress)
+        elif entry.scope == "study":
+            *_, results[entry.name] = study(entry, model, tokens, progress=progress, **checked[entry.name])
+    return {entry.name: results[entry.name] for entry in entries}
+
+
+def _run_prompt(entries, model, tokens, checked, interventions, progress) -> "dict[str, xr.Dataset]":
+    from workbench.observation import observe
+
+    needs = [need for e in entries for need in e.needs(model, tokens, **checked[e.name])]
+    asked = sorted(
+        {p % len(tokens) for e in entries if e.positions for p in e.positions(len(tokens), **checked[e.name])}
+    )
+    observation = observe(
+        model, tokens, needs, positions=asked or "last", interventions=interventions, progress=progress
+    )
+    return {
+        e.name: _finish(
+            e, e.analyse(observation, model.readout, **checked[e.name]), model, tokens, checked[e.name], interventions
+        )
+        for e in entries
+    }
+
+
+def _run_model(entry: Entry, model, params, interventions, progress) -> "xr.Dataset":
+    from workbench.observation import observe
+
+    stimulus = entry.stimulus(model, **params)
+    needs = entry.needs(model, stimulus.tokens, **params)
+    observation = observe(
+        model,
+        stimulus.tokens,
+        needs,
+        positions="none",
+        fields=stimulus.fields,
+        interventions=interventions,
+        progress=progress,
+    )
+    return _finish(entry, entry.analyse(observation, model.readout, **params), model, None, params, interventions)
+
+
+def study(entry: Entry, model, tokens, *, progress=None, **params) -> "Iterator[xr.Dataset]":
+    """Partial results of a study, each with provenance; progress is passed on if the study takes it."""
+    extra = {"progress": progress} if progress and "progress" in inspect.signature(entry.study).parameters else {}
+    for partial in entry.study(model, tokens, **params, **extra):
+        yield _finish(entry, partial, model, tokens, params, ())
+
+
+def _finish(entry: Entry, result, model, tokens, params, interventions) -> "xr.Dataset":
+    from workbench.results import check, stamped
+
+    key = entry.key(model, tokens, params, interventions)
+    return stamped(check(result), analysis=entry.name, title=entry.title, key=key, params=params, source=entry.source)

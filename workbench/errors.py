@@ -1,0 +1,43 @@
+"""Errors a user can act on: what was got, what was expected, what to do.
+
+Every error that reaches a user, in Python, on the command line or on the page, is a `WorkbenchError` and reads as
+one or two sentences. Anything else that escapes is a bug of ours.
+"""
+
+__all__ = ["Cancelled", "InputError", "RefusedError", "UnavailableError", "WorkbenchError"]
+
+
+class WorkbenchError(Exception):
+    """Base of all our errors; prints as `Got ...; expected .... What to do.`
+
+    got, expected, remedy: phrases without a final full stop; `remedy` is an imperative sentence.
+    """
+
+    def __init__(self, got: str, expected: str, remedy: str):
+        self.got, self.expected, self.remedy = got, expected, remedy
+        super().__init__(f"Got {got}; expected {expected}. {remedy}.")
+
+    def __reduce__(self):
+        return type(self), (self.got, self.expected, self.remedy)
+
+
+class InputError(WorkbenchError, ValueError):
+    """The user's input does not fit: the command line leaves with exit code 2."""
+
+
+class UnavailableError(WorkbenchError):
+    """Something that is needed cannot be had: a file, the network, a library, a port."""
+
+
+class RefusedError(WorkbenchError):
+    """We could compute a number but it would be wrong: an assumption failed, or memory would run out."""
+
+
+class Cancelled(WorkbenchError):
+    """The user stopped the work; what was finished is kept."""
+
+    def __init__(self, what: str = "a request to stop"):
+        super().__init__(what, "the work to run to its end", "Start it again to finish; finished parts are kept")
+
+    def __reduce__(self):
+        return Exception.__reduce__(self)[0], ()

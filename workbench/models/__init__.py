@@ -1,0 +1,1 @@
+"""Models: loading, the bundled default, the self-check."""

@@ -1,0 +1,149 @@
+"""Model: what the rest of the workbench sees of a transformer.
+
+A Model carries identity, sizes, tokenizer, lock, self-check and readout, and forwards to an adapter that knows the
+library behind it. Probes see Model only.
+"""
+
+import threading
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from workbench.hooks import Hook
+from workbench.readout import Readout
+
+if TYPE_CHECKING:
+    from workbench.models.selfcheck import SelfCheck
+
+__all__ = ["Adapter", "Identity", "LayerWeights", "Model", "Sizes"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which weights, in which form: enough to tell two results apart.
+
+    weights_hash: sha256 over names, shapes, dtypes and bytes of every parameter. processing: "raw" (as published; the
+    default) or "folded". badge: a sentence to show with every number, or "".
+    """
+
+    name: str
+    weights_hash: str
+    revision: str | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
+    attention: str = "eager"
+    architecture: str = ""
+    processing: str = "raw"
+    badge: str = ""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The model's sizes, by the field's names. `sliding` lists layers that attend within a window only."""
+
+    n_layers: int
+    n_heads: int
+    n_key_value_heads: int
+    d_model: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    n_ctx: int
+    parallel: bool = False
+    sliding: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWeights:
+    """Read-only weights of one layer under standard names; absent biases are zeros.
+
+    W_Q `[head, d_model, d_head]`, W_K and W_V `[key_value_head, d_model, d_head]`, W_O `[head, d_head, d_model]`,
+    b_O `[d_model]`. post_attn_gain: gain `[d_model]` of a norm between attention and residual stream (Gemma 2 and 3),
+    or None. W_in, W_gate `[d_model, neuron]`, W_out `[neuron, d_model]`, b_out: None where the layer has no such MLP.
+    """
+
+    W_Q: torch.Tensor
+    W_K: torch.Tensor
+    W_V: torch.Tensor
+    W_O: torch.Tensor
+    b_O: torch.Tensor
+    post_attn_gain: torch.Tensor | None = None
+    post_mlp_gain: torch.Tensor | None = None
+    W_in: torch.Tensor | None = None
+    W_gate: torch.Tensor | None = None
+    W_out: torch.Tensor | None = None
+    b_out: torch.Tensor | None = None
+
+    def repeated(self, per_key_value_head: torch.Tensor, dim: int) -> torch.Tensor:
+        """Repeat key/value heads along `dim` so that every query head has its own (query head h reads h // group)."""
+        group = self.W_O.shape[0] // self.W_V.shape[0]
+        return per_key_value_head.repeat_interleave(group, dim=dim) if group > 1 else per_key_value_head
+
+
+class Adapter(Protocol):
+    """The handful of things that differ between a TransformerBridge and our own small modules."""
+
+    sizes: Sizes
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """`[batch, pos]` ids to logits `[batch, pos, d_vocab]`, firing the hook points."""
+
+    def point(self, hook: Hook, layer: int | None) -> Any:
+        """The hook point (with `add_hook`) of a hook; KeyError where the model has none."""
+
+    def weights(self, layer: int) -> LayerWeights:
+        """Weights of one layer."""
+
+    def readout(self) -> Readout:
+        """Final norm, unembedding and soft cap."""
+
+    def skipping(self, before: int) -> AbstractContextManager[None]:
+        """While open, blocks 0 ... before-1 hand their input on untouched (and fire no hook)."""
+
+    def parameters(self) -> list[tuple[str, torch.Tensor]]:
+        """Names and tensors of all parameters, tied ones once."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids must go."""
+
+
+@dataclass(eq=False)
+class Model:
+    """A loaded model. Made by `load()` or `wrap()`; hold `lock` around anything that runs the module itself."""
+
+    identity: Identity
+    adapter: Adapter
+    tokenizer: Any = None
+    lock: Any = field(default_factory=threading.RLock, repr=False)
+    selfcheck: "SelfCheck | None" = field(default=None, repr=False)
+
+    def __post_init__(self):
+        self.readout = self.adapter.readout()
+
+    @property
+    def name(self) -> str:
+        """The name it was loaded by."""
+        return self.identity.name
+
+    @property
+    def sizes(self) -> Sizes:
+        """n_layers, n_heads, d_model and the rest."""
+        return self.adapter.sizes
+
+    def weights(self, layer: int) -> LayerWeights:
+        """Weights of one layer under standard names."""
+        return self.adapter.weights(layer)
+
+    def __repr__(self) -> str:
+        s = self.sizes
+        heads = (
+            f"{s.n_heads} heads"
+            if s.n_heads == s.n_key_value_heads
+            else f"{s.n_heads} heads ({s.n_key_value_heads} key/value)"
+        )
+        badge = f", {self.identity.badge}" if self.identity.badge else ""
+        check = f", self-check {self.selfcheck.summary}" if self.selfcheck else ""
+        return f"<Model {self.name}: {s.n_layers} layers, {heads}, d_model {s.d_model}, {self.identity.dtype}{badge}{check}>"

@@ -1,0 +1,141 @@
+"""Prompt: the one path from what a user typed to token ids.
+
+Raw text gets the tokenizer's BOS token in front (unless `bos=False`, or the text already starts with it), since every
+model is more itself behind the token it was trained behind, and since attention sinks and many published scores assume
+it; the BOS is shown wherever tokens are shown. A chat's template writes its own special tokens, so nothing is added.
+Token ids are taken as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.errors import InputError
+
+__all__ = ["Prompt", "Tokens", "tokenise"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What to run a model on: `Prompt("text")`, `Prompt.chat([...])` or `Prompt.ids([...])`.
+
+    bos: True or False to force or forbid a BOS token in front of raw text; None follows the tokenizer.
+    """
+
+    text: str | None = None
+    messages: tuple[tuple[str, str], ...] | None = None
+    token_ids: tuple[int, ...] | None = None
+    bos: bool | None = None
+
+    def __post_init__(self):
+        given = [value for value in (self.text, self.messages, self.token_ids) if value is not None]
+        if len(given) != 1:
+            raise InputError(f"{len(given)} kinds of prompt at once", "one of text, messages, token ids", "Give one")
+
+    @classmethod
+    def chat(cls, messages: Sequence[Mapping[str, str]]) -> "Prompt":
+        """messages: [{"role": "user", "content": "..."}, ...]; rendered with the model's own chat template."""
+        try:
+            pairs = tuple((str(message["role"]), str(message["content"])) for message in messages)
+        except (TypeError, KeyError) as error:
+            raise InputError(
+                f"messages without {error}",
+                "a list of {'role': ..., 'content': ...}",
+                "Give both keys in every message",
+            ) from error
+        return cls(messages=pairs)
+
+    @classmethod
+    def ids(cls, token_ids: Sequence[int]) -> "Prompt":
+        """token_ids: integers in the model's vocabulary, taken as they are (no BOS is added)."""
+        values = token_ids.tolist() if hasattr(token_ids, "tolist") else list(token_ids)
+        if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+            raise InputError(f"token ids {values[:5]}", "a flat list of integers", "Give one prompt's ids")
+        return cls(token_ids=tuple(values))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised prompt: ids, the string of each token, whether position 0 is a BOS token, and soft warnings."""
+
+    ids: tuple[int, ...]
+    strings: tuple[str, ...]
+    bos: bool
+    source: Prompt
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def tokenise(model, prompt: "str | Prompt | Tokens | Sequence[int]") -> Tokens:
+    """The tokens of a prompt for a model.
+
+    Raises InputError for an empty prompt, one longer than the model's n_ctx (a bridge would truncate text and run
+    over-long ids without a word), and ids outside the vocabulary.
+    """
+    if isinstance(prompt, Tokens):
+        return prompt
+    if not isinstance(prompt, Prompt):
+        prompt = Prompt(prompt) if isinstance(prompt, str) else Prompt.ids(prompt)
+    ids = _ids(model, prompt)
+    _check(model, prompt, ids)
+    bos_id = getattr(model.tokenizer, "bos_token_id", None)
+    notes = _notes(prompt)
+    return Tokens(ids, tuple(_string(model, i) for i in ids), bos_id is not None and ids[0] == bos_id, prompt, notes)
+
+
+def _ids(model, prompt: Prompt) -> tuple[int, ...]:
+    if prompt.token_ids is not None:
+        return prompt.token_ids
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise InputError("text", f"token ids, since {model.name} has no tokenizer", "Use Prompt.ids([...])")
+    if prompt.messages is not None:
+        return tuple(tokenizer.encode(_render(model, prompt.messages), add_special_tokens=False))
+    if prompt.text == "":
+        raise InputError(
+            "an empty prompt", "at least one character", "Type a text, for example: The capital of France is"
+        )
+    ids = tuple(tokenizer.encode(prompt.text, add_special_tokens=False))
+    bos_id: Any = tokenizer.bos_token_id
+    wanted = prompt.bos if prompt.bos is not None else bos_id is not None
+    if wanted and bos_id is None:
+        raise InputError("bos=True", f"bos=False, since {model.name}'s tokenizer has no BOS token", "Leave bos out")
+    return (bos_id, *ids) if wanted and ids[:1] != (bos_id,) else ids
+
+
+def _render(model, messages: tuple[tuple[str, str], ...]) -> str:
+    if not getattr(model.tokenizer, "chat_template", None):
+        raise InputError("a chat", f"raw text, since {model.name} has no chat template", "Use Prompt(text)")
+    chat = [{"role": role, "content": content} for role, content in messages]
+    try:
+        return model.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # jinja templates raise what they like; the user needs to know which rule they broke
+        raise InputError(
+            f"messages that the chat template refuses ({error})", "roles it knows", "Check roles"
+        ) from error
+
+
+def _check(model, prompt: Prompt, ids: tuple[int, ...]) -> None:
+    if not ids:
+        raise InputError("a prompt of no tokens", "at least one token", "Type a text")
+    if len(ids) > model.sizes.n_ctx:
+        raise InputError(
+            f"a prompt of {len(ids)} tokens", f"at most {model.sizes.n_ctx} for {model.name}", "Shorten the prompt"
+        )
+    outside = [i for i in ids if not 0 <= i < model.sizes.d_vocab]
+    if outside:
+        raise InputError(f"token id {outside[0]}", f"ids from 0 to {model.sizes.d_vocab - 1}", "Correct the ids")
+
+
+def _notes(prompt: Prompt) -> tuple[str, ...]:
+    if prompt.text is not None and prompt.text != prompt.text.rstrip(" "):
+        return ("The prompt ends in a space: most tokenizers put the space into the next word, so predictions change.",)
+    return ()
+
+
+def _string(model, token_id: int) -> str:
+    if model.tokenizer is None:
+        return str(token_id)
+    return model.tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)

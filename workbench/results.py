@@ -1,0 +1,216 @@
+"""Results: labelled datasets with units and provenance, their keys, and how they are saved.
+
+A result is an `xarray.Dataset`. Its dims come from `GLOSSARY`; positions are integers with the token strings beside them
+(`token_text`); every variable has `units`, `long_name`, `valid_min`, `valid_max`; missing is NaN. `attrs["provenance"]` is
+one JSON text. `spec_key` names what was asked (two runs with equal keys ask the same thing); `stamp` says what computed it.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from workbench.errors import InputError, UnavailableError
+from workbench.observation import Observation
+
+__all__ = ["GLOSSARY", "check", "dataset", "open_result", "provenance", "save", "spec_key", "stamp", "stamped"]
+
+# layer (0 ... L-1) is for what happens inside a block; depth for states of the residual stream (0 the embedding, d the
+# output of block d-1).
+GLOSSARY = (
+    "prompt", "row", "layer", "depth", "head", "pos", "query", "key", "token", "rank", "offset", "neuron", "dimension",
+    "component", "edge", "segment", "group", "domain", "threshold", "draw", "seed", "step", "sequence", "target",
+)  # fmt: skip
+
+
+def dataset(
+    observation: Observation | None = None, /, coords: Mapping[str, Any] | None = None, **variables
+) -> xr.Dataset:
+    """Build a result from `name=(dims, values, units, (low, high)[, long_name])`.
+
+    dims: a string of glossary terms, "" for a scalar. values: tensor, array or number. (low, high): the valid range,
+    None where open. Integer coords are made for every dim that has none; with one observed prompt, `pos`, `query` and
+    `key` get the token strings as `token_text`.
+    """
+    data = {name: _variable(name, spec) for name, spec in variables.items()}
+    result = xr.Dataset(data, coords={k: _coord(v) for k, v in dict(coords or {}).items()})
+    for dim, size in result.sizes.items():
+        if dim not in result.coords:
+            result = result.assign_coords({dim: np.arange(size)})
+    if observation is not None:
+        result = _with_tokens(result, observation)
+        result.attrs["provenance"] = json.dumps(provenance(observation), sort_keys=True)
+    return check(result)
+
+
+def _variable(name: str, spec: tuple) -> xr.DataArray:
+    dims, values, units, bounds, *rest = spec
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    attrs = {"units": units, "long_name": rest[0] if rest else name.replace("_", " ")}
+    low, high = bounds if bounds is not None else (None, None)
+    attrs["valid_min"] = -np.inf if low is None else float(low)
+    attrs["valid_max"] = np.inf if high is None else float(high)
+    return xr.DataArray(values, dims=dims.split(), attrs=attrs)
+
+
+def _coord(value: Any) -> Any:
+    return (value[0].split(), list(value[1])) if isinstance(value, tuple) else value
+
+
+def _with_tokens(result: xr.Dataset, observation: Observation) -> xr.Dataset:
+    """Token strings ride along with positions when there is one prompt."""
+    if len(observation.tokens) != 1:
+        return result
+    strings = np.array(observation.tokens[0].strings, dtype=object)
+    for dim, name in (("pos", "token_text"), ("query", "query_text"), ("key", "key_text")):
+        if dim in result.dims:
+            result = result.assign_coords({name: (dim, strings[result[dim].values])})
+    return result
+
+
+def check(result: xr.Dataset) -> xr.Dataset:
+    """Hold a result to the conventions; returns it. Raises InputError, naming the variable."""
+    for dim in result.dims:
+        if dim not in GLOSSARY:
+            raise InputError(f"the dim {dim!r}", f"one of {', '.join(GLOSSARY)}", "Use the glossary's term")
+    for name, variable in result.data_vars.items():
+        missing = [a for a in ("units", "long_name", "valid_min", "valid_max") if a not in variable.attrs]
+        if missing:
+            raise InputError(f"{name} without {', '.join(missing)}", "all four attributes", "Build it with dataset()")
+        if variable.dtype.kind in "fiu":
+            _check_range(name, variable)
+    return result
+
+
+def _check_range(name: str, variable: xr.DataArray) -> None:
+    finite = variable.values[np.isfinite(variable.values)]
+    slack = 1e-5  # float32 sums of probabilities overshoot 1 by a few 1e-7 times their length
+    low, high = variable.attrs["valid_min"], variable.attrs["valid_max"]
+    if finite.size and (
+        finite.min() < low - slack * max(1, abs(low)) or finite.max() > high + slack * max(1, abs(high))
+    ):
+        raise InputError(
+            f"{name} from {finite.min():.6g} to {finite.max():.6g}",
+            f"values from {low} to {high}",
+            "This is a bug: report it",
+        )
+
+
+def provenance(observation: Observation) -> dict[str, Any]:
+    """What a result was computed from: model, tokens, interventions."""
+    identity = observation.identity
+    digest = _digest([list(t.ids) for t in observation.tokens])
+    prompts = [t.source.text or list(t.source.messages or ()) or None for t in observation.tokens[:16]]
+    return {
+        "model": {k: getattr(identity, k) for k in identity.__dataclass_fields__},
+        "prompts": prompts,
+        "n_prompts": len(observation.tokens),
+        "token_ids": list(observation.tokens[0].ids) if len(observation.tokens) == 1 else None,
+        "token_ids_hash": digest,
+        "bos": bool(observation.tokens[0].bos),
+        "interventions": [str(i) for i in observation.interventions],
+    }
+
+
+def spec_key(
+    weights_hash: str,
+    token_ids: Any,
+    analysis: str,
+    version: int,
+    params: Mapping[str, Any],
+    *,
+    seed: int | None = None,
+    interventions: Any = (),
+    artifact_hash: str | None = None,
+) -> str:
+    """64 hex digits that name what was asked: equal keys ask for the same numbers.
+
+    token_ids: nested lists of ints, or None for an analysis with its own stimulus.
+    """
+    parts = [
+        weights_hash,
+        token_ids,
+        analysis,
+        version,
+        dict(params),
+        seed,
+        [str(i) for i in interventions],
+        artifact_hash,
+    ]
+    return _digest(parts)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str, separators=(",", ":")).encode()).hexdigest()
+
+
+def stamp(device: str = "cpu", dtype: str = "float32") -> dict[str, Any]:
+    """What computed a result: library versions, device, dtype, threads. Numbers are bit-equal only for equal stamps."""
+    return {**_versions(), "device": device, "dtype": dtype, "threads": torch.get_num_threads()}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    names = ("interp-workbench", "torch", "transformers", "transformer-lens", "numpy", "xarray")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return {**found, "python": platform.python_version()}
+
+
+def stamped(
+    result: xr.Dataset, *, analysis: str, title: str, key: str, params: Mapping[str, Any], **more: Any
+) -> xr.Dataset:
+    """Write analysis, params, key and stamp into a result's provenance; returns a new Dataset."""
+    record = json.loads(result.attrs.get("provenance", "{}"))
+    model = record.get("model", {})
+    record |= {"analysis": analysis, "params": dict(params), "spec_key": key, **more}
+    record["stamp"] = stamp(model.get("device", "cpu"), model.get("dtype", "float32"))
+    return result.assign_attrs(title=title, provenance=json.dumps(record, sort_keys=True, default=str), spec_key=key)
+
+
+def save(result: xr.Dataset, path: str | Path) -> Path:
+    """Write a result to netCDF-4, atomically: an interrupted save leaves no file that a later run would trust."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        result.to_netcdf(partial, engine="h5netcdf", encoding=_encoding(result))
+        os.replace(partial, path)
+    except OSError as error:
+        raise UnavailableError(
+            f"{error.strerror or error} at {path}", "a place to write", "Choose another path"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _encoding(result: xr.Dataset) -> dict[str, dict[str, Any]]:
+    return {
+        n: {"_FillValue": -1} for n, v in result.data_vars.items() if v.dtype.kind == "i" and v.attrs["valid_min"] >= 0
+    }
+
+
+def open_result(path: str | Path) -> xr.Dataset:
+    """Read a saved result into memory. Raises UnavailableError for a missing or damaged file."""
+    try:
+        with xr.open_dataset(path, engine="h5netcdf", mask_and_scale=False) as stored:
+            return check(stored.load())
+    except FileNotFoundError as error:
+        raise UnavailableError(f"no file at {path}", "a saved result", "Check the path") from error
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"a damaged file at {path} ({error})", "a saved result", "Compute it again") from error
