@@ -1,0 +1,69 @@
+# The commands of the README. The first one that needs it makes the environment; later ones install and fetch nothing.
+#
+#   PYTHON=/usr/bin/python3.12   the interpreter to make the environment with (3.11 or newer)
+#   VENV=/path/to/environment    use this environment instead of .venv; a GPU build of torch found there is kept
+#   TORCH_INDEX=URL              take torch from this index, e.g. https://download.pytorch.org/whl/cpu (small) or .../cu130
+#   ARGS="..."                   passed on: make test ARGS="-k lens", make run ARGS="--port 8051"
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+TORCH_INDEX ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PINS := $(VENV)/constraints.txt
+# -qq: errors only
+PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint $(PINS)
+
+# Threads that spin while they wait make a shared machine thirty times slower
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow lint bench notebooks notebooks-full install model
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+run: model  ## start the explorer on http://127.0.0.1:8050 (sets everything up the first time)
+	@$(BIN)/workbench app $(ARGS)
+
+test: model  ## run the tests; browser tests where there is a Chromium (CHROMIUM=path, REQUIRE_BROWSER=1)
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-slow: model  ## run only the slow tests
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(STAMP)  ## check style and format with ruff
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+bench: model  ## measure our passes against a bare forward; prints a table and saves JSON
+	@$(BIN)/workbench bench $(ARGS)
+
+notebooks: model  ## execute every notebook in its quick form, at most 90 s each
+	@$(BIN)/python tests/run_notebooks.py $(ARGS)
+
+notebooks-full: model  ## execute every notebook in full
+	@$(BIN)/python tests/run_notebooks.py --full $(ARGS)
+
+install: $(STAMP)  ## make the environment
+
+model: $(STAMP)  ## fetch and convert the default model if it is not in the cache
+	@$(BIN)/workbench models fetch
+
+# A GPU build of torch that is already there stays; otherwise torch comes first, from where the user says.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, not '$(PYTHON)'. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || \
+	  { echo "Could not make $(VENV): on Debian install python3-venv, then repeat." >&2; exit 1; }
+	@echo "Installing the pinned libraries into $(VENV); the first time takes a few minutes."
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not (torch.version.cuda or torch.version.hip))' 2>/dev/null; then \
+	  echo "Keeping the GPU build of torch in $(VENV)."; grep -v '^torch==' constraints.txt > $(PINS); \
+	else \
+	  cp constraints.txt $(PINS) && $(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch; \
+	fi
+	@$(PIP) setuptools
+	@$(PIP) --no-build-isolation --editable '.[app,notebook,dev]'
+	@touch $@

@@ -1,0 +1,79 @@
+"""Execute the notebooks as a reader would, in memory: nothing is saved back.
+
+    python tests/run_notebooks.py [--full] [--cap SECONDS] [NOTEBOOK ...]
+
+Every notebook says `QUICK = True` on a line of its own in a code cell. The quick form must end within the cap (90 s
+for the whole notebook); `--full` runs it with `QUICK = False` and without a cap. One line per notebook; the exit code
+is 1 if any failed.
+"""
+
+import argparse
+import asyncio
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = re.compile(r"^QUICK *= *True\b", re.MULTILINE)
+CAP_SECONDS = 90.0
+
+
+def prepare(notebook: nbformat.NotebookNode, full: bool) -> None:
+    """Set QUICK in the first code cell that names it; raises ValueError where none does."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and QUICK.search(cell.source):
+            if full:
+                cell.source = QUICK.sub("QUICK = False", cell.source, count=1)
+            return
+    raise ValueError("no code cell has a line `QUICK = True`")
+
+
+async def execute(path: Path, notebook: nbformat.NotebookNode, cap: float | None) -> None:
+    """Run all cells in a fresh kernel beside the notebook; TimeoutError after `cap` seconds."""
+    client = NotebookClient(
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    )
+    await asyncio.wait_for(client.async_execute(), cap)
+
+
+def run(path: Path, full: bool, cap: float | None) -> str | None:
+    """Execute one notebook; the reason of its failure, or None."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        prepare(notebook, full)
+        asyncio.run(execute(path, notebook, cap))
+    except TimeoutError:
+        return f"not done after {cap:.0f} s"
+    except (CellExecutionError, DeadKernelError, ValueError, OSError) as error:
+        return str(error).strip()
+    return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the named notebooks, or all of notebooks/; returns the exit code."""
+    parser = argparse.ArgumentParser(description="execute the notebooks")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: notebooks/*.ipynb")
+    parser.add_argument("--full", action="store_true", help="run with QUICK = False and without a cap")
+    parser.add_argument("--cap", type=float, default=CAP_SECONDS, help="seconds for one notebook in its quick form")
+    options = parser.parse_args(arguments)
+    paths = options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    failed = 0
+    for path in paths:
+        start = time.perf_counter()
+        reason = run(path, options.full, None if options.full else options.cap)
+        state = "ok" if reason is None else "FAILED"
+        print(f"{path.name:40} {time.perf_counter() - start:7.1f} s  {state}", flush=True)
+        if reason is not None:
+            failed += 1
+            print(reason, flush=True)
+    print(f"{len(paths)} notebooks, {failed} failed", flush=True)
+    return 1 if failed or not paths else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
