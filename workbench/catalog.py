@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from workbench.models.model import Model
 
-__all__ = ["Catalog", "Entry", "Param", "run"]
+__all__ = ["Catalog", "Entry", "Param", "Stimulus", "finish", "pass_for", "run", "study"]
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class Entry:
     scope: "prompt" (needs a prompt and shares its pass), "model" (makes its own stimulus, computed once per model) or
     "study" (several passes; `study` yields partial results). needs: `(model, tokens, **params) -> tuple[Need, ...]`.
     analyse: `(observation, readout, **params) -> Dataset`. stimulus: `(model, **params) -> Stimulus`. study:
-    `(model, tokens, **params) -> iterator of Dataset`, the last one complete. positions: `(n_tokens, **params) ->` positions
-    whose final logits are kept. figures: `result -> plotly figure`, the first one is shown large. details:
-    `(result, selection) -> figure`, drawn beside them when a click has selected something. requires: names of self-check
-    items. definition: what is computed, with its formula; limits: what a reader must not conclude.
+    `(model, tokens, **params) -> iterator of Dataset`, the last one complete. positions: `(n_tokens, **params) ->`
+    positions whose final logits are kept. figures: `result -> plotly figure`, the first one is shown large. details:
+    `(result, selection) -> figure`, drawn beside them when a click has selected something. requires: names of
+    self-check items. definition: what is computed, with its formula; limits: what a reader must not conclude.
     cost: `(sizes, n_tokens, **params) ->` seconds relative to one bare forward pass.
     """
 
@@ -251,19 +251,25 @@ def run(
 def _run_prompt(entries, model, tokens, checked, interventions, progress) -> "dict[str, xr.Dataset]":
     from workbench.observation import observe
 
-    needs = [need for e in entries for need in e.needs(model, tokens, **checked[e.name])]
-    asked = sorted(
-        {p % len(tokens) for e in entries if e.positions for p in e.positions(len(tokens), **checked[e.name])}
-    )
     observation = observe(
-        model, tokens, needs, positions=asked or "last", interventions=interventions, progress=progress
+        model, tokens, **pass_for(entries, model, tokens, checked), interventions=interventions, progress=progress
     )
-    return {
-        e.name: _finish(
-            e, e.analyse(observation, model.readout, **checked[e.name]), model, tokens, checked[e.name], interventions
-        )
-        for e in entries
-    }
+    return {e.name: finish(e, observation, model, checked[e.name]) for e in entries}
+
+
+def pass_for(entries: Sequence[Entry], model: "Model", tokens, params: Mapping[str, Mapping[str, Any]]) -> dict:
+    """What prompt-scope entries ask of one shared pass: `needs` and `positions` for observe(). params: checked ones."""
+    needs = [need for e in entries for need in e.needs(model, tokens, **params[e.name])]
+    asked = sorted(
+        {p % len(tokens) for e in entries if e.positions for p in e.positions(len(tokens), **params[e.name])}
+    )
+    return {"needs": needs, "positions": asked or "last"}
+
+
+def finish(entry: Entry, observation, model: "Model", params: Mapping[str, Any]) -> "xr.Dataset":
+    """A prompt-scope entry's result, with key and provenance, from a pass that met its needs."""
+    result = entry.analyse(observation, model.readout, **params)
+    return _finish(entry, result, model, observation.tokens[0], params, observation.interventions)
 
 
 def _run_model(entry: Entry, model, params, interventions, progress) -> "xr.Dataset":
