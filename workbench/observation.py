@@ -19,7 +19,7 @@ from workbench.errors import InputError, RefusedError
 from workbench.hooks import ALL_HOOKS, LOGITS, RESID_POST, RESID_PRE, Hook
 from workbench.intervene import hooks
 from workbench.models.model import Identity, LayerWeights, Model, Sizes
-from workbench.prompt import Prompt, Tokens, tokenise
+from workbench.prompt import Prompt, Tokens, Vocabulary, tokenise
 
 __all__ = ["Need", "Observation", "Site", "keep", "observe", "predict_bytes"]
 
@@ -103,11 +103,12 @@ class Observation:
 
     `observation[need]` is a float32 tensor `[layer, prompt, *need.dims]` (without `layer` for needs outside the blocks),
     NaN where a prompt is shorter than the longest. `logits[i]` is `[position, d_vocab]` for prompt i at the positions
-    asked for (`positions[i]`). `interventions` and `identity` go into provenance.
+    asked for (`positions[i]`). `interventions` and `identity` go into provenance; `vocabulary` names tokens.
     """
 
     identity: Identity
     sizes: Sizes
+    vocabulary: Vocabulary = field(repr=False)
     tokens: tuple[Tokens, ...]
     results: dict[Need, torch.Tensor] = field(repr=False)
     logits: tuple[torch.Tensor, ...] = field(repr=False)
@@ -176,7 +177,9 @@ def observe(
     longest = max(len(t) for t in tokens)
     results = {need: _join([part[0][need] for part in parts], need, longest) for need in needs}
     logits = tuple(row for part in parts for row in part[1])
-    return Observation(model.identity, model.sizes, tokens, results, logits, asked, fields, run.interventions)
+    return Observation(
+        model.identity, model.sizes, model.vocabulary, tokens, results, logits, asked, fields, run.interventions
+    )
 
 
 def _as_list(prompts: Any) -> list[Any]:

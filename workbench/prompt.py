@@ -6,13 +6,14 @@ it; the BOS is shown wherever tokens are shown. A chat's template writes its own
 Token ids are taken as they are.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.errors import InputError
 
-__all__ = ["Prompt", "Tokens", "tokenise"]
+__all__ = ["Prompt", "Tokens", "Vocabulary", "tokenise"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,37 @@ class Tokens:
         return len(self.ids)
 
 
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Strings of token ids and ids of strings, without the model. Models without a tokenizer print ids as `#17`."""
+
+    tokenizer: Any
+    size: int
+
+    def string(self, token_id: int) -> str:
+        """The text of one token; bytes that are no text of their own decode to U+FFFD."""
+        if self.tokenizer is None:
+            return f"#{int(token_id)}"
+        return self.tokenizer.decode([int(token_id)], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def token(self, text: str) -> int:
+        """The id of a text that is exactly one token; `#17` names an id.
+
+        Raises InputError where the text is several tokens, and offers the first.
+        """
+        if re.fullmatch(r"#\d+", text) and int(text[1:]) < self.size:
+            return int(text[1:])
+        if self.tokenizer is None:
+            raise InputError(f"the token {text!r}", f"an id such as #17, below {self.size}", "This model has no tokenizer")
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) != 1:
+            offer = f"use its first token {self.string(ids[0])!r}" if ids else "type a text"
+            raise InputError(
+                f"the target {text!r}, which is {len(ids)} tokens", "a text that is one token", f"Mind the space, or {offer}"
+            )
+        return ids[0]
+
+
 def tokenise(model, prompt: "str | Prompt | Tokens | Sequence[int]") -> Tokens:
     """The tokens of a prompt for a model.
 
@@ -82,7 +114,8 @@ def tokenise(model, prompt: "str | Prompt | Tokens | Sequence[int]") -> Tokens:
     _check(model, prompt, ids)
     bos_id = getattr(model.tokenizer, "bos_token_id", None)
     notes = _notes(prompt)
-    return Tokens(ids, tuple(_string(model, i) for i in ids), bos_id is not None and ids[0] == bos_id, prompt, notes)
+    strings = tuple(model.vocabulary.string(i) for i in ids)
+    return Tokens(ids, strings, bos_id is not None and ids[0] == bos_id, prompt, notes)
 
 
 def _ids(model, prompt: Prompt) -> tuple[int, ...]:
@@ -133,9 +166,3 @@ def _notes(prompt: Prompt) -> tuple[str, ...]:
     if prompt.text is not None and prompt.text != prompt.text.rstrip(" "):
         return ("The prompt ends in a space: most tokenizers put the space into the next word, so predictions change.",)
     return ()
-
-
-def _string(model, token_id: int) -> str:
-    if model.tokenizer is None:
-        return str(token_id)
-    return model.tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from workbench.hooks import Hook
+from workbench.prompt import Vocabulary
 from workbench.readout import Readout
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The model's sizes, by the field's names. `sliding` lists layers that attend within a window only."""
+    """The model's sizes, by the field's names.
+
+    `sliding` lists the layers where a query sees `window` keys only, itself included.
+    """
 
     n_layers: int
     n_heads: int
@@ -53,6 +57,7 @@ class Sizes:
     n_ctx: int
     parallel: bool = False
     sliding: tuple[int, ...] = ()
+    window: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +127,7 @@ class Model:
 
     def __post_init__(self):
         self.readout = self.adapter.readout()
+        self.vocabulary = Vocabulary(self.tokenizer, self.sizes.d_vocab)
 
     @property
     def name(self) -> str:
