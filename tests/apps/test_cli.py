@@ -1,0 +1,247 @@
+"""The command line: what it prints, what it saves, and how it says no."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps import cli
+from workbench.errors import InputError
+from workbench.models import bundled
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def refused(capsys, *words: str, code: int = 2) -> str:
+    """Run a command that must fail; returns its one line on stderr."""
+    assert cli.main(words) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("workbench: Got ") and "; expected " in lines[0]
+    return lines[0]
+
+
+def test_help_answers_at_once_and_without_torch():
+    code = (
+        "import sys\n"
+        "from apps.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as leave: assert leave.code == 0\n"
+        "assert not {'torch', 'transformers', 'numpy', 'plotly', 'dash'} & set(sys.modules)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0, done.stderr
+    for command in ("load", "models", "app", "run", "describe", "bench"):
+        assert f"\n    {command} " in done.stdout
+    assert seconds < 5  # a third of a second where nothing else runs; a torch import would not pass the line above
+
+
+def test_run_list_prints_the_catalogs_names(capsys):
+    assert cli.main(["run", "--list"]) == 0
+    assert capsys.readouterr().out.split()[:2] == ["logit-lens", "induction-heads"]
+
+
+@pytest.mark.parametrize("words", [["describe", "logit-lens"], ["run", "logit-lens", "--help"]])
+def test_an_analysis_is_described_with_its_parameters(capsys, words):
+    try:
+        code = cli.main(words)
+    except SystemExit as leave:
+        code = leave.code
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "Limits: " in out and "top_k=10  (int, 1 to 100)" in out
+
+
+def test_load_prints_every_item_of_the_self_check(capsys):
+    assert cli.main(["load", "toy-induction"]) == 0
+    out = capsys.readouterr().out
+    assert "toy-induction: toy, float32 on cpu" in out
+    assert out.count("  pass  ") == 6 and "tolerance 1e-05" in out and "Self-check 6/6" in out
+
+
+def test_a_failed_self_check_shows_and_sets_the_exit_code(capsys, monkeypatch):
+    import dataclasses
+
+    from workbench import load
+
+    model = load("toy-induction")
+    first, *rest = model.selfcheck.items
+    broken = dataclasses.replace(first, measured=0.5, passed=False)
+    model.selfcheck = dataclasses.replace(model.selfcheck, items=(broken, *rest))
+    monkeypatch.setattr(cli, "_model", lambda arguments: model)
+    assert cli.main(["load", "toy-induction"]) == 1
+    out = capsys.readouterr().out
+    assert f"  FAIL  {broken.name}" in out and "Self-check 5/6" in out
+
+
+def test_run_saves_what_it_computed(tmp_path, capsys):
+    from workbench import open_result
+
+    out, figure = tmp_path / "new" / "lens.nc", tmp_path / "lens.html"
+    words = ["--model", "toy-induction", "--ids", "5", "9", "13", "5", "--param", "top_k=3", "--param", "positions=all"]
+    assert cli.main(["run", "logit-lens", *words, "--out", str(out), "--figure", str(figure)]) == 0
+    printed = capsys.readouterr().out
+    result = open_result(out)
+    record = json.loads(result.attrs["provenance"])
+    assert result["top_token"].shape == (3, 4, 3)
+    assert record["token_ids"] == [5, 9, 13, 5] and record["params"]["top_k"] == 3
+    assert str(out) in printed and str(figure) in printed
+    assert "entropy" in printed and "nats" in printed and "toy-induction" in printed
+    page = figure.read_text(encoding="utf-8")
+    assert page.count("Plotly.newPlot(") == 3 and "Limits:" in page
+    assert 'src="http' not in page  # needs no network
+    assert [path.name for path in tmp_path.rglob("*.part")] == []
+
+
+def test_the_page_is_safe_whatever_the_tokens_say(monkeypatch):
+    from apps.report import page, summary
+    from probes import CATALOG
+    from workbench import load
+
+    entry = CATALOG.get("logit-lens")
+    result = entry.run(load("toy-induction"), [5, 9, 13, 5])
+    evil = "</script><script>alert(1)</script>\x1b[31m"
+    result = result.assign_coords(token_text=("pos", [evil] * result.sizes["pos"]))
+    result["top_text"].values[...] = evil
+    assert "<script>alert(1)" not in page(entry, result)
+    assert "\x1b" not in summary(entry, result)
+
+
+def test_the_summary_says_where_it_is_largest():
+    from apps.report import summary
+    from probes import CATALOG
+    from workbench import dataset
+
+    values = [[0.1, 0.2], [0.9, float("nan")]]
+    result = dataset(None, score=("layer head", np.array(values), "probability", (0, 1)))
+    text = summary(CATALOG.get("logit-lens"), result)
+    assert "score  (layer, head) probability: 0.1 to 0.9, median 0.2, largest at L1H0, 25% not applicable" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "COMMAND"),
+        (["frob"], "frob"),
+        (["run"], "no analysis"),
+        (["run", "logit-lense"], "logit-lens"),
+        (["run", "logit-lens"], "without a prompt"),
+        (["run", "logit-lens", "--prompt", "x", "--param", "k=3"], "top_k"),
+        (["run", "logit-lens", "--prompt", "x", "--param", "top_k"], "name=value"),
+        (["run", "logit-lens", "--prompt", "x", "--param", "top_k=1", "--param", "top-k=2"], "twice"),
+        (["run", "logit-lens", "--prompt", "x", "--param", "top_k=0"], "1 to 100"),
+        (["run", "logit-lens", "--prompt", "x", "--param", "top_k=many"], "int"),
+        (["run", "logit-lens", "--prompt", "x", "--ids", "1"], "--ids"),
+        (["run", "logit-lens", "--ids", "1", "x"], "integers"),
+        (["run", "logit-lens", "--ids", "1", "--no-bos"], "--no-bos"),
+        (["run", "logit-lens", "--chat", "/nowhere.json"], "No such file"),
+        (["run", "logit-lens", "--prompt", "x", "--dtype", "int4"], "float32"),
+        (["run", "logit-lens", "--ids", "64", "--model", "toy-induction"], "0 to 63"),
+        (["run", "logit-lens", "--prompt", "x", "--model", "toy-induction"], "no tokenizer"),
+        (["run", "logit-lens", "--prompt", "x", "--model", "no-such-model"], "smollm2-135m"),
+        (["load", "no-such-model"], "--allow-network"),
+        (["app", "--port", "99999"], "65535"),
+        (["bench", "--out", "/dev/null/bench.json"], "a place to write"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_2(capsys, words, said):
+    assert said in refused(capsys, *words)
+
+
+def test_no_write_permission_is_said_before_the_model_is_loaded(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_model", lambda arguments: pytest.fail("loaded a model for nothing"))
+    (tmp_path / "file").write_text("")
+    for option in ("--out", "--figure"):
+        words = ["run", "logit-lens", "--prompt", "x", option]
+        assert "Not a directory" in refused(capsys, *words, str(tmp_path / "file" / "x.nc"))
+        assert "a directory" in refused(capsys, *words, str(tmp_path))
+
+
+def test_a_chat_file_that_is_not_one(capsys, tmp_path):
+    file = tmp_path / "chat.json"
+    file.write_text("{")
+    assert "not JSON" in refused(capsys, "run", "logit-lens", "--chat", str(file))
+    file.write_text('[{"role": "user"}]')
+    assert "content" in refused(capsys, "run", "logit-lens", "--chat", str(file))
+
+
+def test_missing_things_are_code_1(capsys, tmp_path):
+    assert "config.json" in refused(capsys, "load", str(tmp_path), code=1)
+    assert "no file at" in refused(capsys, "load", str(tmp_path / "x.gguf"), code=1)
+
+
+def test_models_tells_states_apart(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    assert cli.main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert "not fetched" in out and str(tmp_path) in out and "toy-induction" in out
+    bundled.path().mkdir(parents=True)
+    assert cli.main(["models"]) == 0
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_verify_names_what_is_wrong(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    assert cli.main(["models", "verify"]) == 1
+    out, err = capsys.readouterr()
+    assert "manifest.json: missing" in out and "--rebuild" in err
+
+
+def test_fetch_of_the_wrong_file_is_bad_input(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    wrong = tmp_path / "wrong.gguf"
+    wrong.write_bytes(b"GGUF")
+    monkeypatch.setattr(bundled, "SPACE_BYTES", 0)
+    assert cli.main(["models", "fetch", "--source", str(wrong)]) == 2
+    assert "wrong.gguf" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_130(capsys, monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_model", interrupted)
+    assert cli.main(["load", "toy-induction"]) == 130
+    assert capsys.readouterr().err == "workbench: stopped\n"
+
+
+def test_a_closed_pipe_is_quiet():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "apps.cli", "run", "--list"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_progress_is_drawn_on_a_terminal_only(capsys, monkeypatch):
+    with cli._progress() as report:
+        report("load", 0.5, "loading")
+        report("convert", 0.0, "reading the GGUF")
+        report("convert", 0.5, "reading on")
+    assert capsys.readouterr().err == "reading the GGUF\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with cli._progress() as report:
+        report("load", 0.5, "loading")
+    drawn = capsys.readouterr().err
+    assert "[##########          ] loading" in drawn and drawn.endswith("\r\x1b[2K")
+
+
+def test_params_become_what_the_entry_declares():
+    from probes import CATALOG
+
+    entry = CATALOG.get("logit-lens")
+    assert cli._params(entry, ["top-k=3", "normalise=no", "target= Paris"]) == {
+        "top_k": 3, "normalise": False, "target": " Paris",
+    }  # fmt: skip
+    with pytest.raises(InputError):
+        cli._params(entry, ["normalise=maybe"])
