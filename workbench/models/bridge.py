@@ -75,6 +75,7 @@ class BridgeAdapter:
             parallel="hook_resid_mid" not in self.bridge.blocks[0].hook_aliases
             or "Parallel" in type(self.bridge.blocks[0]).__name__,
             sliding=sliding,
+            window=window if sliding else None,
         )
 
     @property
