@@ -24,6 +24,7 @@ from workbench.prompt import Prompt, Tokens, Vocabulary, tokenise
 __all__ = ["Need", "Observation", "Site", "keep", "observe", "predict_bytes"]
 
 _POSITIONAL = ("pos", "query", "key")
+_RAGGED = "edge"  # an axis whose length no declaration knows: it differs from layer to layer
 _TOKENS_PER_BATCH = 4096
 
 
@@ -55,7 +56,8 @@ class Need:
     hooks: activations the reducer takes, in order. reduce: a pure module-level function
     `(*activations, site, **params) -> tensor [batch, *dims]`, float32 or integer, a fresh tensor; it writes to nothing and
     calls no module. dims: names of the output's axes after batch, in the glossary's terms; axes named pos, query or key
-    are as long as the batch, and their padding is overwritten with NaN. params: scalars, or tuples of scalars.
+    are as long as the batch, and their padding is overwritten with NaN; an axis named edge may have any length, its
+    missing end NaN (integers: -1), and layers are then not stacked. params: scalars, or tuples of scalars.
     layers: which ones, or None for all.
     """
 
@@ -89,6 +91,11 @@ class Need:
         """Whether the need is met once per layer."""
         return self.hooks[0].layered
 
+    @property
+    def ragged(self) -> bool:
+        """Whether what is kept has another length in every layer."""
+        return _RAGGED in self.dims
+
 
 def keep(activation: torch.Tensor, site: Site, positions: tuple[int, ...] | None = None) -> torch.Tensor:
     """A reducer that keeps an activation `[batch, pos, ...]` as float32, at all or some positions."""
@@ -102,7 +109,8 @@ class Observation:
     """What one observed pass left behind.
 
     `observation[need]` is a float32 tensor `[layer, prompt, *need.dims]` (without `layer` for needs outside the blocks),
-    NaN where a prompt is shorter than the longest. `logits[i]` is `[position, d_vocab]` for prompt i at the positions
+    NaN where a prompt is shorter than the longest; for a ragged need, a tuple of one `[prompt, *need.dims]` per layer.
+    `logits[i]` is `[position, d_vocab]` for prompt i at the positions
     asked for (`positions[i]`). `interventions` and `identity` go into provenance; `vocabulary` names tokens.
     """
 
@@ -217,10 +225,16 @@ def _batches(tokens: tuple[Tokens, ...], batch_tokens: int) -> Iterator[slice]:
 
 def _join(parts: list[torch.Tensor], need: Need, longest: int) -> torch.Tensor:
     """Concatenate batches along prompt, padding positional axes at the end."""
-    batch_axis = 1 if need.layered else 0
-    positional = [batch_axis + 1 + i for i, dim in enumerate(need.dims) if dim in _POSITIONAL]
     if len(parts) == 1:
         return parts[0]
+    if need.ragged and need.layered:
+        return tuple(_cat(layer, need, 0) for layer in zip(*parts, strict=True))
+    return _cat(parts, need, 1 if need.layered else 0)
+
+
+def _cat(parts: Sequence[torch.Tensor], need: Need, batch_axis: int) -> torch.Tensor:
+    padded = (*_POSITIONAL, _RAGGED)
+    positional = [batch_axis + 1 + i for i, dim in enumerate(need.dims) if dim in padded]
     width = {axis: max(part.shape[axis] for part in parts) for axis in positional}
     return torch.cat([_pad(part, width) for part in parts], dim=batch_axis)
 
@@ -444,6 +458,8 @@ class _Watch:
                 raise InputError("a need on logits", "a pass that runs to its end", "Leave out stop=")
             self._reduce(need, None, {LOGITS: logits})
         values = [self.reduced.pop((need, layer)) for layer in self.layers(need)]
+        if need.ragged and need.layered:
+            return tuple(values)
         return torch.stack(values) if need.layered else values[0]
 
 
