@@ -2,10 +2,10 @@
 
 Every state of the residual stream goes through the model's own final norm and unembedding (soft cap where it has one):
 `p(depth, pos) = softmax(unembed(norm(resid)))`. Depth 0 is the embedding, depth d the output of block d-1; with
-`include_mid`, depth d + 0.5 is the state between attention and MLP of block d. Entropy and KL are in nats; KL is from the
-depth's distribution to the final one, `sum p log(p / p_final)`. The last depth is the model's own output.
+`include_mid`, depth d + 0.5 is the state between attention and MLP of block d. Entropy and KL are in nats; KL is from
+the depth's distribution to the final one, `sum p log(p / p_final)`. The last depth is the model's own output.
 
-Early states live in other bases than the last one, so a lens that shows nonsense there has not shown that nothing is known.
+Early states live in other bases than the last one: a lens that shows nonsense there has not shown that nothing is known.
 
 Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; statistics as in the tuned lens, arXiv 2303.08112.
 """
@@ -51,7 +51,9 @@ def chosen_positions(positions: str, n_tokens: int) -> tuple[int, ...]:
         ) from None
     outside = [i for i in indices if not -n_tokens <= i < n_tokens]
     if outside:
-        raise InputError(f"position {outside[0]}", f"positions from 0 to {n_tokens - 1}", "Choose one inside the prompt")
+        raise InputError(
+            f"position {outside[0]}", f"positions from 0 to {n_tokens - 1}", "Choose one inside the prompt"
+        )
     return tuple(sorted({i % n_tokens for i in indices}))
 
 
@@ -124,7 +126,7 @@ def _statistics(
     found["kl_to_final"] = (mean - log_total - cross).clamp_min_(0)
     found["target_surprisal"] = (largest - target)[..., 0] + log_total
     found["target_prob"] = (-found["target_surprisal"]).exp()
-    found["top_prob"] = ((top_logit - largest).exp() / total)
+    found["top_prob"] = (top_logit - largest).exp() / total
     found["agrees"] = (top_token[..., 0] == final.argmax(-1)).to(torch.int32)
     return found
 
@@ -132,8 +134,8 @@ def _statistics(
 def _top(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k largest logits and their ids, highest first.
 
-    Two levels, since a plain topk over a vocabulary costs as much as the unembedding: the k best blocks by their largest
-    entry hold the k best entries.
+    Two levels, since a plain topk over a vocabulary is slow: the k best blocks by their largest entry hold the k best
+    entries.
     """
     *lead, d_vocab = logits.shape
     if d_vocab % _BLOCK or d_vocab // _BLOCK <= k:
@@ -161,8 +163,8 @@ def logit_lens(
     target: one token to follow; by default the next token of the prompt, and at the last position the model's own
     prediction. against: a second token, for "why A rather than B". normalise: through the final norm (False: raw).
 
-    Returns `top_token`, `top_text`, `top_prob` (depth, pos, rank); `target_prob`, `target_surprisal` (nats), `target_rank`
-    (1 is the top), `entropy` (nats), `kl_to_final` (nats), `agrees` (depth, pos); `logit_difference` (depth, pos) with
+    Returns `top_token`, `top_text`, `top_prob` (depth, pos, rank); `target_prob`, `target_surprisal` (nats),
+    `target_rank` (1 is the top), `entropy` (nats), `kl_to_final` (nats), `agrees` (depth, pos); `logit_difference` (depth, pos) with
     `against`. Coords `target_token`, `target_text` (pos) say what was followed.
     """
     at = chosen_positions(positions, len(observation.tokens[0]))
@@ -232,7 +234,9 @@ def _summary(found: dict[str, torch.Tensor], names: dict[int, str], depths: list
     while since and top[since - 1] == top[-1]:
         since -= 1
     prob = float(found["top_prob"][-1, -1, 0])
-    return f"At position {at[-1]} the top token is {names[top[-1]]!r} (p = {prob:.2f}), from depth {depths[since]:g} on."
+    return (
+        f"At position {at[-1]} the top token is {names[top[-1]]!r} (p = {prob:.2f}), from depth {depths[since]:g} on."
+    )
 
 
 def lens_figure(result: xr.Dataset):
@@ -280,13 +284,13 @@ ENTRY = Entry(
     title="Logit lens",
     source="nostalgebraist 2020; statistics of arXiv 2303.08112",
     definition=(
-        "p(depth, pos) = softmax(unembed(norm(resid))): each state of the residual stream through the model's own final norm "
-        "and unembedding. Depth 0 is the embedding, depth d the output of block d-1. Entropy, surprisal and KL in nats; "
-        "KL = sum p log(p / p_final)."
+        "p(depth, pos) = softmax(unembed(norm(resid))): each state of the residual stream through the model's own final "
+        "norm and unembedding. Depth 0 is the embedding, depth d the output of block d-1. Entropy, surprisal and KL in "
+        "nats; KL = sum p log(p / p_final)."
     ),
     limits=(
-        "Early states live in other bases than the last one: nonsense at an early depth does not show that nothing is known "
-        "there, and a token that appears is read out of a state, not shown to be used."
+        "Early states live in other bases than the last one: nonsense at an early depth does not show that nothing is "
+        "known there, and a token that appears is read out of a state, not shown to be used."
     ),
     scope="prompt",
     requires=(READOUT,),

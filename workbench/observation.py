@@ -110,8 +110,8 @@ class Observation:
 
     `observation[need]` is a float32 tensor `[layer, prompt, *need.dims]` (without `layer` for needs outside the blocks),
     NaN where a prompt is shorter than the longest; for a ragged need, a tuple of one `[prompt, *need.dims]` per layer.
-    `logits[i]` is `[position, d_vocab]` for prompt i at the positions
-    asked for (`positions[i]`). `interventions` and `identity` go into provenance; `vocabulary` names tokens.
+    `logits[i]` is `[position, d_vocab]` for prompt i at the positions asked for (`positions[i]`). `interventions` and
+    `identity` go into provenance; `vocabulary` names tokens; `weights(layer)` are the model's, read-only.
     """
 
     identity: Identity
@@ -123,6 +123,7 @@ class Observation:
     positions: tuple[tuple[int, ...], ...] = ()
     fields: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     interventions: tuple = ()
+    weights: Callable[[int], LayerWeights] | None = field(default=None, repr=False)
 
     def __getitem__(self, need: Need) -> torch.Tensor:
         try:
@@ -178,6 +179,7 @@ def observe(
     asked = tuple(_positions(positions, len(t)) for t in tokens)
     needs = tuple(dict.fromkeys(needs))
     fields = dict(fields or {})
+    _check_rows(interventions, len(tokens))
     run = _Run(model, needs, tuple(interventions), start, stop, progress, _Steps(len(tokens), model.sizes.n_layers))
     parts: list[tuple[dict[Need, torch.Tensor], list[torch.Tensor]]] = []
     for rows in _batches(tokens, batch_tokens):
@@ -186,7 +188,16 @@ def observe(
     results = {need: _join([part[0][need] for part in parts], need, longest) for need in needs}
     logits = tuple(row for part in parts for row in part[1])
     return Observation(
-        model.identity, model.sizes, model.vocabulary, tokens, results, logits, asked, fields, run.interventions
+        model.identity,
+        model.sizes,
+        model.vocabulary,
+        tokens,
+        results,
+        logits,
+        asked,
+        fields,
+        run.interventions,
+        model.weights,
     )
 
 
@@ -210,6 +221,14 @@ def _positions(asked: "str | Sequence[int]", length: int) -> tuple[int, ...]:
     if outside:
         raise InputError(f"position {outside[0]}", f"positions from 0 to {length - 1}", "Choose one inside the prompt")
     return resolved
+
+
+def _check_rows(interventions: Sequence[Any], n_prompts: int) -> None:
+    """An intervention on a row that no batch will hold would silently do nothing."""
+    for intervention in interventions:
+        outside = [row for row in getattr(intervention, "rows", None) or () if not 0 <= row < n_prompts]
+        if outside:
+            raise InputError(f"{intervention}", f"rows 0 to {n_prompts - 1}", "Name a prompt of this call")
 
 
 def _batches(tokens: tuple[Tokens, ...], batch_tokens: int) -> Iterator[slice]:

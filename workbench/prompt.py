@@ -90,12 +90,16 @@ class Vocabulary:
         if re.fullmatch(r"#\d+", text) and int(text[1:]) < self.size:
             return int(text[1:])
         if self.tokenizer is None:
-            raise InputError(f"the token {text!r}", f"an id such as #17, below {self.size}", "This model has no tokenizer")
+            raise InputError(
+                f"the token {text!r}", f"an id such as #17, below {self.size}", "This model has no tokenizer"
+            )
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         if len(ids) != 1:
             offer = f"use its first token {self.string(ids[0])!r}" if ids else "type a text"
             raise InputError(
-                f"the target {text!r}, which is {len(ids)} tokens", "a text that is one token", f"Mind the space, or {offer}"
+                f"the target {text!r}, which is {len(ids)} tokens",
+                "a text that is one token",
+                f"Mind the space, or {offer}",
             )
         return ids[0]
 

@@ -1,7 +1,8 @@
 """Results: labelled datasets with units and provenance, their keys, and how they are saved.
 
 A result is an `xarray.Dataset`. Its dims come from `GLOSSARY`; positions are integers with the token strings beside them
-(`token_text`); every variable has `units`, `long_name`, `valid_min`, `valid_max`; missing is NaN. `attrs["provenance"]` is
+(`token_text`); every variable has `units`, `long_name`, `valid_min`, `valid_max`; missing is NaN (integers: -1, their
+`_FillValue`). `attrs["provenance"]` is
 one JSON text. `spec_key` names what was asked (two runs with equal keys ask the same thing); `stamp` says what computed it.
 """
 
@@ -10,6 +11,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -60,6 +62,8 @@ def _variable(name: str, spec: tuple) -> xr.DataArray:
     low, high = bounds if bounds is not None else (None, None)
     attrs["valid_min"] = -np.inf if low is None else float(low)
     attrs["valid_max"] = np.inf if high is None else float(high)
+    if np.asarray(values).dtype.kind == "i" and attrs["valid_min"] >= 0:
+        attrs["_FillValue"] = -1
     return xr.DataArray(values, dims=dims.split(), attrs=attrs)
 
 
@@ -94,6 +98,8 @@ def check(result: xr.Dataset) -> xr.Dataset:
 
 def _check_range(name: str, variable: xr.DataArray) -> None:
     finite = variable.values[np.isfinite(variable.values)]
+    if "_FillValue" in variable.attrs:
+        finite = finite[finite != variable.attrs["_FillValue"]]
     slack = 1e-5  # float32 sums of probabilities overshoot 1 by a few 1e-7 times their length
     low, high = variable.attrs["valid_min"], variable.attrs["valid_max"]
     if finite.size and (
@@ -188,21 +194,18 @@ def save(result: xr.Dataset, path: str | Path) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        result.to_netcdf(partial, engine="h5netcdf", encoding=_encoding(result))
+        # xarray would add a fill value of its own to floats; NaN says missing by itself.
+        floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
+        result.to_netcdf(partial, engine="h5netcdf", encoding=floats)
         os.replace(partial, path)
     except OSError as error:
         raise UnavailableError(
             f"{error.strerror or error} at {path}", "a place to write", "Choose another path"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that could not be made holds no half-written file
+            partial.unlink()
     return path
-
-
-def _encoding(result: xr.Dataset) -> dict[str, dict[str, Any]]:
-    return {
-        n: {"_FillValue": -1} for n, v in result.data_vars.items() if v.dtype.kind == "i" and v.attrs["valid_min"] >= 0
-    }
 
 
 def open_result(path: str | Path) -> xr.Dataset:

@@ -1,8 +1,8 @@
 """load() and wrap(): the one place that makes a Model.
 
 Weights stay raw (as published) and attention is eager, since patterns must be seen. Only safetensors and GGUF are read,
-and remote code is never run. The model's own logits are computed before the bridge takes it over, so that the self-check
-can hold the bridge against them without a second copy.
+and remote code is never run. The model's own logits are computed before the bridge takes it over, so that the
+self-check can hold the bridge against them without a second copy.
 """
 
 import hashlib

@@ -152,4 +152,5 @@ class Model:
         )
         badge = f", {self.identity.badge}" if self.identity.badge else ""
         check = f", self-check {self.selfcheck.summary}" if self.selfcheck else ""
-        return f"<Model {self.name}: {s.n_layers} layers, {heads}, d_model {s.d_model}, {self.identity.dtype}{badge}{check}>"
+        sizes = f"{s.n_layers} layers, {heads}, d_model {s.d_model}"
+        return f"<Model {self.name}: {sizes}, {self.identity.dtype}{badge}{check}>"

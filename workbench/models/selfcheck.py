@@ -100,8 +100,8 @@ def selfcheck(model: Model, reference: torch.Tensor | None) -> SelfCheck:
 
 
 def _logits_item(model: Model, logits: torch.Tensor, reference: torch.Tensor) -> Item:
-    """Bit-equal in float32 on CPU where the bridge runs the model's own modules; GPT-2's joint QKV is split by the bridge,
-    which re-associates sums (1.2e-7 seen); bfloat16 and GPUs round differently."""
+    """Bit-equal in float32 on CPU where the bridge runs the model's own modules; GPT-2's joint QKV is split by the
+    bridge, which re-associates sums (1.2e-7 seen); bfloat16 and GPUs round differently."""
     exact = model.identity.dtype == "float32" and model.identity.device == "cpu"
     tolerance = 1e-5 if exact else 5e-2
     gap = float((logits - reference).abs().max() / reference.abs().max().clamp(min=1.0))
@@ -184,7 +184,7 @@ def _parts(model: Model, ids, logits) -> torch.Tensor:
 
 
 def _padding(model: Model, ids, logits) -> torch.Tensor:
-    """The first 7 tokens of row 0 beside the whole of row 1, against the same 7 alone; relative to the largest logit."""
+    """The first 7 tokens of row 0 beside all of row 1, against the same 7 alone; relative to the largest logit."""
     short = Prompt.ids(ids[0, :7])
     alone = observe(model, [short], positions="all").logits[0].float()
     beside = observe(model, [short, Prompt.ids(ids[1])], positions="all").logits[0].float()

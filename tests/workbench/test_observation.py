@@ -1,0 +1,243 @@
+"""One pass for every need: what it keeps is right, and watching changes nothing."""
+
+import threading
+
+import pytest
+import torch
+
+from tests.tiny_models import tiny_hf, tiny_model
+from workbench import (
+    LOGITS,
+    PATTERN,
+    RESID_MID,
+    RESID_POST,
+    RESID_PRE,
+    ROT_Q,
+    Ablate,
+    Cancelled,
+    Head,
+    InputError,
+    Need,
+    Prompt,
+    RefusedError,
+    keep,
+    observe,
+    wrap,
+)
+from workbench.observation import predict_bytes
+
+IDS = [[5, 9, 17, 33, 2, 9, 17], [7, 7, 80, 41, 5, 60, 12]]
+STATES = Need((RESID_POST,), keep, dims="pos d_model")
+FIRST = Need((RESID_PRE,), keep, dims="pos d_model", layers=(0,))
+
+
+def mean_pattern(pattern, site):
+    """Mean attention each key receives, a reduction with a positional output."""
+    return (pattern * site.mask[:, None, :, None]).sum(2)
+
+
+def total_and_pattern(pre, post, site):
+    """Needs two activations of a layer at once."""
+    return (post - pre).abs().sum(-1)
+
+
+def surprisal(logits, site):
+    """A need on the pass's own output."""
+    log_probs = logits[:, :-1].float().log_softmax(-1)
+    return -log_probs.gather(-1, site.tokens[:, 1:, None])[..., 0]
+
+
+def boom(pattern, site):
+    raise ValueError("a bug in a reducer")
+
+
+RECEIVED = Need((PATTERN,), mean_pattern, dims="head key")
+CHANGE = Need((RESID_PRE, RESID_POST), total_and_pattern, dims="pos")
+
+
+def bare(model, ids):
+    with model.lock, torch.no_grad():
+        return model.adapter.forward(torch.tensor(ids))
+
+
+def hook_count(model):
+    """Hooks left anywhere in the model."""
+    module = getattr(model.adapter, "bridge", None) or model.adapter.module
+    return sum(len(m._forward_hooks) for m in module.modules() if type(m).__name__ == "HookPoint")
+
+
+def test_watching_leaves_logits_bit_equal_and_no_hooks(tiny):
+    before, hooks = bare(tiny, IDS), hook_count(tiny)
+    observed = observe(tiny, [Prompt.ids(i) for i in IDS], [STATES, RECEIVED, CHANGE, FIRST], positions="all")
+    assert torch.equal(torch.stack(observed.logits), before)
+    assert hook_count(tiny) == hooks
+    assert torch.equal(bare(tiny, IDS), before)
+
+
+def test_states_are_the_hugging_face_hidden_states():
+    hf, model = tiny_hf("llama"), tiny_model("llama")  # the same seed twice: wrapping changes a model in place
+    with torch.no_grad():
+        states = hf(torch.tensor(IDS), output_hidden_states=True).hidden_states
+    observed = observe(model, [Prompt.ids(i) for i in IDS], [STATES, FIRST])
+    assert torch.equal(observed[FIRST][0], states[0])
+    # sdpa against eager: another order of summation, 1e-6 of states of size 10
+    torch.testing.assert_close(observed[STATES][0], states[1], atol=1e-5, rtol=1e-5)
+
+
+def test_equal_needs_are_computed_once_and_alone_equals_union(tiny):
+    prompts = [Prompt.ids(i) for i in IDS]
+    union = observe(tiny, prompts, [RECEIVED, Need((PATTERN,), mean_pattern, dims="head key"), CHANGE, STATES])
+    assert len(union.results) == 3
+    for need in (RECEIVED, CHANGE, STATES):
+        assert torch.equal(observe(tiny, prompts, [need])[need], union[need])
+
+
+def test_padding_enters_no_number(tiny):
+    short = Prompt.ids(IDS[0][:4])
+    alone = observe(tiny, short, [STATES, RECEIVED, CHANGE], positions="all")
+    beside = observe(tiny, [short, Prompt.ids(IDS[1])], [STATES, RECEIVED, CHANGE], positions="all")
+    # another batch size re-associates sums in float32
+    torch.testing.assert_close(beside.logits[0], alone.logits[0], atol=1e-4, rtol=1e-4)
+    for need, axis in ((STATES, 1), (CHANGE, 1), (RECEIVED, 2)):
+        got = beside[need][:, 0].movedim(axis, 0)
+        torch.testing.assert_close(got[:4], alone[need][:, 0].movedim(axis, 0), atol=1e-4, rtol=1e-4)
+        assert got[4:].isnan().all()
+
+
+def test_long_lists_are_cut_into_batches(tiny):
+    prompts = [Prompt.ids(IDS[i % 2][: 3 + i % 4]) for i in range(9)]
+    whole = observe(tiny, prompts, [STATES, CHANGE], positions="last")
+    cut = observe(tiny, prompts, [STATES, CHANGE], positions="last", batch_tokens=14)
+    for need in (STATES, CHANGE):
+        torch.testing.assert_close(cut[need], whole[need], atol=1e-4, rtol=1e-4, equal_nan=True)
+    torch.testing.assert_close(torch.cat(cut.logits), torch.cat(whole.logits), atol=1e-4, rtol=1e-4)
+
+
+def test_restart_from_a_layer_equals_the_full_run(tiny):
+    prompts = [Prompt.ids(i) for i in IDS]
+    full = observe(tiny, prompts, [STATES, RECEIVED, Need((RESID_PRE,), keep, dims="pos d_model")], positions="all")
+    state = full[Need((RESID_PRE,), keep, dims="pos d_model")][1]
+    again = observe(tiny, prompts, [STATES, RECEIVED], positions="all", start=(1, state))
+    assert torch.equal(torch.stack(again.logits), torch.stack(full.logits))
+    assert torch.equal(again[STATES][0], full[STATES][1])
+    stopped = observe(tiny, prompts, [RECEIVED], start=(1, state), stop=2)
+    assert torch.equal(stopped[RECEIVED][0], full[RECEIVED][1]) and stopped.logits[0].numel() == 0
+    assert torch.equal(bare(tiny, IDS), torch.stack(full.logits))
+
+
+def test_a_restart_runs_none_of_the_blocks_before_it():
+    model = tiny_model("llama", n_layers=3)
+    ran = []
+    handles = [
+        block.original_component.register_forward_hook(lambda *_, i=i: ran.append(i))
+        for i, block in enumerate(model.adapter.bridge.blocks)
+    ]
+    observe(model, Prompt.ids(IDS[0]), start=(2, torch.zeros(1, 7, 32)))
+    for handle in handles:
+        handle.remove()
+    assert ran == [2]
+
+
+def test_logits_needs_and_positions(tiny):
+    need = Need((LOGITS,), surprisal, dims="pos")
+    observed = observe(tiny, Prompt.ids(IDS[0]), [need], positions=[0, -1])
+    log_probs = bare(tiny, IDS[:1])[0].log_softmax(-1)
+    expected = -torch.stack([log_probs[i, IDS[0][i + 1]] for i in range(6)])
+    torch.testing.assert_close(observed[need][0], expected)
+    assert observed.positions == ((0, 6),)
+    torch.testing.assert_close(observed.log_probs[0], log_probs[[0, 6]])
+
+
+def test_labelled_arrays(tiny):
+    array = observe(tiny, Prompt.ids(IDS[0]), [RECEIVED]).array(RECEIVED)
+    assert array.dims == ("layer", "prompt", "head", "key") and array.sizes["head"] == 4
+
+
+def test_hooks_are_removed_after_an_error(tiny):
+    before, hooks = bare(tiny, IDS), hook_count(tiny)
+    with pytest.raises(ValueError, match="a bug in a reducer"):
+        observe(tiny, Prompt.ids(IDS[0]), [Need((PATTERN,), boom), STATES], interventions=[Ablate(Head(0, 1))])
+    assert hook_count(tiny) == hooks and torch.equal(bare(tiny, IDS), before)
+
+
+def test_cancelling_between_layers(tiny):
+    before, seen = bare(tiny, IDS), []
+
+    def stop_early(share):
+        seen.append(share)
+        raise Cancelled()
+
+    with pytest.raises(Cancelled):
+        observe(tiny, Prompt.ids(IDS[0]), [STATES], progress=stop_early)
+    assert len(seen) == 1 and torch.equal(bare(tiny, IDS), before)
+
+
+def test_progress_counts_to_one(tiny):
+    seen = []
+    observe(tiny, [Prompt.ids(i) for i in IDS], [STATES], progress=seen.append, batch_tokens=7)
+    assert seen == sorted(seen) and seen[-1] == pytest.approx(1.0)
+
+
+def test_two_threads_get_their_own_numbers(tiny):
+    """A bridge alone is not thread-safe: without the lock this fails."""
+    expected = [observe(tiny, Prompt.ids(i), [STATES], positions="all") for i in IDS]
+    wrong = []
+
+    def work(i):
+        for _ in range(8):
+            got = observe(tiny, Prompt.ids(IDS[i]), [STATES], positions="all")
+            if not torch.equal(got.logits[0], expected[i].logits[0]) or got.logits[0].requires_grad:
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_an_ablation_acts_and_leaves_no_trace(tiny):
+    before = bare(tiny, IDS[:1])
+    ablated = observe(tiny, Prompt.ids(IDS[0]), positions="all", interventions=[Ablate(Head(1, 2))])
+    assert not torch.allclose(ablated.logits[0], before[0], atol=1e-4)
+    assert str(ablated.interventions[0].unit) == "L1H2"
+    assert torch.equal(bare(tiny, IDS[:1]), before)
+
+
+def test_missing_hooks_are_named_with_the_analysis():
+    with pytest.raises(InputError, match="keep, which needs rot_q"):
+        observe(tiny_model("gpt2"), Prompt.ids(IDS[0]), [Need((ROT_Q,), keep, dims="pos head d_head")])
+    with pytest.raises(InputError, match="resid_pre"):  # and the names there are
+        observe(tiny_model("neox"), Prompt.ids(IDS[0]), [Need((RESID_MID,), keep, dims="pos d_model")])
+
+
+def test_a_hook_that_stays_silent_is_refused():
+    """GPT-NeoX's bridge lists hook_rot_q and never fires it (TransformerLens 4.3)."""
+    with pytest.raises(RefusedError, match="rot_q"):
+        observe(tiny_model("neox"), Prompt.ids(IDS[0]), [Need((ROT_Q,), keep, dims="pos head d_head")])
+
+
+def test_wrong_use_is_said():
+    model = tiny_model("llama")
+    with pytest.raises(InputError, match="top of a module"):
+        Need((PATTERN,), lambda pattern, site: pattern)
+    with pytest.raises(InputError, match="Declare the axes"):
+        observe(model, Prompt.ids(IDS[0]), [Need((PATTERN,), mean_pattern, dims="head")])
+    with pytest.raises(InputError, match="layers 0 to 1"):
+        observe(model, Prompt.ids(IDS[0]), [Need((PATTERN,), mean_pattern, dims="head key", layers=(5,))])
+    with pytest.raises(InputError, match="position"):
+        observe(model, Prompt.ids(IDS[0]), positions=[7])
+    with pytest.raises(InputError, match="at least one"):
+        observe(model, [])
+    with pytest.raises(InputError, match="not observed"):
+        observe(model, Prompt.ids(IDS[0]), [STATES])[RECEIVED]
+    with pytest.raises(InputError, match="Hugging Face"):
+        wrap(torch.nn.Linear(2, 2), None)
+
+
+def test_memory_is_predicted_from_declared_dims():
+    sizes = tiny_model("llama").sizes
+    assert predict_bytes(sizes, [STATES], n_prompts=3, length=10) == 4 * 3 * 2 * 10 * 32
+    some = Need((RESID_POST,), keep, dims="pos d_model", params={"positions": (1, 2)}, layers=(0,))
+    assert predict_bytes(sizes, [some], 1, 10) == 4 * 2 * 32

@@ -1,0 +1,68 @@
+"""The one tokenisation path."""
+
+import pytest
+
+from tests.tiny_models import tiny_model
+from workbench import InputError, Prompt, tokenise
+
+
+def test_bos_is_added_once_and_shown(default_model):
+    tokens = tokenise(default_model, "The capital of France is")
+    assert tokens.ids == (1, 504, 3575, 282, 4649, 314)  # golden: the tokenizer of the bundled file
+    assert tokens.bos and tokens.strings[0] == "<|im_start|>" and tokens.strings[2] == " capital"
+    assert tokenise(default_model, "<|im_start|>The capital").ids[:2] == (1, 504)
+    assert tokenise(default_model, Prompt("The capital", bos=False)).ids == (504, 3575)
+
+
+def test_a_chat_gets_no_second_bos(default_model):
+    tokens = tokenise(default_model, Prompt.chat([{"role": "user", "content": "Hello"}]))
+    assert tokens.ids[0] == 1 and tokens.ids[1] != 1
+    assert "user" in tokens.strings and tokens.strings[-1] in ("assistant", "\n")
+
+
+def test_ids_are_taken_as_they_are(default_model):
+    assert tokenise(default_model, Prompt.ids([504, 3575])).ids == (504, 3575)
+    assert tokenise(default_model, [504, 3575]).ids == (504, 3575)
+
+
+def test_a_trailing_space_is_noticed(default_model):
+    assert tokenise(default_model, "Paris ").notes
+    assert not tokenise(default_model, "Paris").notes
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("", "at least one character"),
+        (Prompt.ids([]), "at least one token"),
+        (Prompt.ids([0, 49152]), "ids from 0 to 49151"),
+        (Prompt.ids([-1]), "ids from 0 to 49151"),
+        (Prompt.ids([5] * 8193), "at most 8192"),
+        ("word " * 9000, "at most 8192"),
+    ],
+)
+def test_bad_prompts_say_what_was_expected(default_model, prompt, expected):
+    with pytest.raises(InputError, match=expected):
+        tokenise(default_model, prompt)
+
+
+def test_bad_forms_of_prompt():
+    with pytest.raises(InputError, match="one of text, messages, token ids"):
+        Prompt(text="a", token_ids=(1,))
+    with pytest.raises(InputError, match="flat list of integers"):
+        Prompt.ids([1.5, 2.0])
+    with pytest.raises(InputError, match="role"):
+        Prompt.chat([{"content": "no role"}])
+
+
+def test_text_needs_a_tokenizer():
+    with pytest.raises(InputError, match="token ids"):
+        tokenise(tiny_model("llama"), "text")
+
+
+def test_vocabulary_names_tokens(default_model):
+    vocabulary = default_model.vocabulary
+    assert vocabulary.token(" Paris") == 7042 and vocabulary.string(7042) == " Paris"
+    assert vocabulary.token("#17") == 17
+    with pytest.raises(InputError, match="first token"):
+        vocabulary.token(" Copenhagen harbour")
