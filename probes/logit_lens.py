@@ -5,7 +5,7 @@ Every state of the residual stream goes through the model's own final norm and u
 `include_mid`, depth d + 0.5 is the state between attention and MLP of block d. Entropy and KL are in nats; KL is from
 the depth's distribution to the final one, `sum p log(p / p_final)`. The last depth is the model's own output.
 
-Early states live in other bases than the last one: a lens that shows nonsense there has not shown that nothing is known.
+Early states live in other bases than the last one: nonsense at an early depth does not show that nothing is known.
 
 Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; statistics as in the tuned lens, arXiv 2303.08112.
 """
@@ -164,8 +164,8 @@ def logit_lens(
     prediction. against: a second token, for "why A rather than B". normalise: through the final norm (False: raw).
 
     Returns `top_token`, `top_text`, `top_prob` (depth, pos, rank); `target_prob`, `target_surprisal` (nats),
-    `target_rank` (1 is the top), `entropy` (nats), `kl_to_final` (nats), `agrees` (depth, pos); `logit_difference` (depth, pos) with
-    `against`. Coords `target_token`, `target_text` (pos) say what was followed.
+    `target_rank` (1 is the top), `entropy` (nats), `kl_to_final` (nats), `agrees` (depth, pos);
+    `logit_difference` (depth, pos) with `against`. Coords `target_token`, `target_text` (pos) say what was followed.
     """
     at = chosen_positions(positions, len(observation.tokens[0]))
     states, depths = _states(observation, at, include_mid)
@@ -285,8 +285,8 @@ ENTRY = Entry(
     source="nostalgebraist 2020; statistics of arXiv 2303.08112",
     definition=(
         "p(depth, pos) = softmax(unembed(norm(resid))): each state of the residual stream through the model's own final "
-        "norm and unembedding. Depth 0 is the embedding, depth d the output of block d-1. Entropy, surprisal and KL in "
-        "nats; KL = sum p log(p / p_final)."
+        "norm and unembedding. Depth 0 is the embedding, depth d the output of block d-1. Entropy, surprisal and KL are "
+        "in nats; KL = sum p log(p / p_final)."
     ),
     limits=(
         "Early states live in other bases than the last one: nonsense at an early depth does not show that nothing is "

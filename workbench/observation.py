@@ -7,7 +7,7 @@ same batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -54,8 +54,8 @@ class Need:
     """What an analysis must see of a layer, and how to shrink it.
 
     hooks: activations the reducer takes, in order. reduce: a pure module-level function
-    `(*activations, site, **params) -> tensor [batch, *dims]`, float32 or integer, a fresh tensor; it writes to nothing and
-    calls no module. dims: names of the output's axes after batch, in the glossary's terms; axes named pos, query or key
+    `(*activations, site, **params) -> tensor [batch, *dims]`, float32 or integer, a fresh tensor; it writes to nothing
+    and calls no module. dims: names of the output's axes after batch, by the glossary; axes named pos, query or key
     are as long as the batch, and their padding is overwritten with NaN; an axis named edge may have any length, its
     missing end NaN (integers: -1), and layers are then not stacked. params: scalars, or tuples of scalars.
     layers: which ones, or None for all.
@@ -108,8 +108,8 @@ def keep(activation: torch.Tensor, site: Site, positions: tuple[int, ...] | None
 class Observation:
     """What one observed pass left behind.
 
-    `observation[need]` is a float32 tensor `[layer, prompt, *need.dims]` (without `layer` for needs outside the blocks),
-    NaN where a prompt is shorter than the longest; for a ragged need, a tuple of one `[prompt, *need.dims]` per layer.
+    `observation[need]` is a float32 tensor `[layer, prompt, *need.dims]` (no `layer` for needs outside the blocks), NaN
+    where a prompt is shorter than the longest; for a ragged need, a tuple of one `[prompt, *need.dims]` per layer.
     `logits[i]` is `[position, d_vocab]` for prompt i at the positions asked for (`positions[i]`). `interventions` and
     `identity` go into provenance; `vocabulary` names tokens; `weights(layer)` are the model's, read-only.
     """
@@ -303,10 +303,8 @@ class _Run:
             if self.interventions:
                 stack.enter_context(hooks(self.model, self.interventions, tokens=tokens, rows=rows))
             stack.enter_context(watch.attached())
-            try:
+            with suppress(_Stop):
                 logits = self.model.adapter.forward(ids)
-            except _Stop:
-                pass
         watch.check()
         results = {need: watch.stacked(need, logits) for need in self.needs}
         return results, _kept(logits, asked)

@@ -1,9 +1,9 @@
 """Results: labelled datasets with units and provenance, their keys, and how they are saved.
 
-A result is an `xarray.Dataset`. Its dims come from `GLOSSARY`; positions are integers with the token strings beside them
-(`token_text`); every variable has `units`, `long_name`, `valid_min`, `valid_max`; missing is NaN (integers: -1, their
-`_FillValue`). `attrs["provenance"]` is
-one JSON text. `spec_key` names what was asked (two runs with equal keys ask the same thing); `stamp` says what computed it.
+A result is an `xarray.Dataset`. Its dims come from `GLOSSARY`; positions are integers with the token strings beside
+them (`token_text`); every variable has `units`, `long_name`, `valid_min`, `valid_max`; missing is NaN (integers: -1,
+their `_FillValue`). `attrs["provenance"]` is
+one JSON text. `spec_key` names what was asked (equal keys ask the same thing); `stamp` says what computed it.
 """
 
 import hashlib

@@ -46,7 +46,7 @@ def test_save_and_open_return_the_same(tmp_path, observation):
 def test_the_conventions_are_held(observation):
     with pytest.raises(InputError, match="glossary"):
         dataset(observation, score=("layer nonsense", np.zeros((2, 2)), "share", (0, 1)))
-    with pytest.raises(InputError, match="from 1.5 to 1.5"):
+    with pytest.raises(InputError, match=r"from 1\.5 to 1\.5"):
         dataset(observation, score=("layer", np.full(2, 1.5), "share", (0, 1)))
     bare = build(observation)
     del bare["score"].attrs["units"]
