@@ -284,9 +284,9 @@ ENTRY = Entry(
     title="Logit lens",
     source="nostalgebraist 2020; statistics of arXiv 2303.08112",
     definition=(
-        "p(depth, pos) = softmax(unembed(norm(resid))): each state of the residual stream through the model's own final "
-        "norm and unembedding. Depth 0 is the embedding, depth d the output of block d-1. Entropy, surprisal and KL are "
-        "in nats; KL = sum p log(p / p_final)."
+        "p(depth, pos) = softmax(unembed(norm(resid))): each state of the residual stream through the model's own "
+        "final norm and unembedding. Depth 0 is the embedding, depth d the output of block d-1. Entropy, surprisal "
+        "and KL are in nats; KL = sum p log(p / p_final)."
     ),
     limits=(
         "Early states live in other bases than the last one: nonsense at an early depth does not show that nothing is "
