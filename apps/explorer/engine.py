@@ -1,0 +1,331 @@
+"""The engine: models that are loaded, what was computed on them, and what is on its way. Knows no browser.
+
+Everything that runs a model goes through its worker; everything else (drawing, tokens, costs) runs in the thread that
+asks. Results are found by their keys, so that an answer can never land on another prompt's page.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from apps.explorer import surprisal
+from apps.explorer.cache import Cache
+from apps.explorer.jobs import LOAD, MODEL, PROMPT, SELECTION, STUDY, Job, Worker
+from apps.explorer.settings import Settings
+from apps.explorer.states import RESID, States, head_pattern, states_of
+from workbench.catalog import Entry, finish, pass_for, study
+from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
+from workbench.models.model import Model
+from workbench.observation import observe, predict_bytes
+from workbench.prompt import Prompt, Tokens, tokenise
+from workbench.results import spec_key
+
+__all__ = ["Engine", "Failure", "Hosted", "Pattern", "Request"]
+
+_PATIENCE = 2.0  # seconds a click waits for its slice before the page says that the model is busy
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an analysis gave no result; kept in its place."""
+
+    sentence: str
+    nbytes: int = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """Attention of one head `[query, key]`, float32."""
+
+    values: np.ndarray = field(repr=False)
+    tokens: tuple[str, ...] = field(repr=False)
+    layer: int
+    head: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pattern."""
+        return self.values.nbytes
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt on one model with the params of every analysis, and the keys under which its results are found."""
+
+    model: str
+    text: str
+    tokens: Tokens = field(repr=False)
+    params: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    keys: Mapping[str, str] = field(repr=False)
+    states: str = ""
+
+
+class Hosted:
+    """A model that the page offers: its worker, and the model once it is loaded."""
+
+    def __init__(self, name: str, load):
+        self.name, self.model, self.seconds = name, None, 0.0
+        self.worker = Worker(name).start()
+        self.tokenising = threading.Lock()  # fast tokenizers must not be borrowed twice
+        self.loading = self.worker.submit(Job(f"load {name}", f"load {name}", LOAD, lambda job: self._load(job, load)))
+
+    def _load(self, job: Job, load) -> str:
+        def progress(stage: str, share: float, text: str) -> None:
+            job.note = text or stage
+            job.progress(share)
+
+        self.model = load(self.name, progress)
+        self.seconds = _forward_seconds(self.model)
+        return self.name
+
+    @property
+    def ready(self) -> Model:
+        """The model; UnavailableError while it is loading or where loading failed."""
+        if self.model is not None:
+            return self.model
+        if self.loading.alive:
+            raise UnavailableError(f"{self.name}, which is still loading", "a loaded model", "Wait a few seconds")
+        raise UnavailableError(f"{self.name}, which did not load ({self.loading.error})", "a model", "Start again")
+
+
+def _forward_seconds(model: Model) -> float:
+    """Seconds of a bare pass over 16 tokens, the better of two: what predicted costs are multiples of."""
+    ids = Prompt.ids([3] * min(16, model.sizes.n_ctx))
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        observe(model, [ids], positions="last")
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def _load(name: str, progress) -> Model:
+    from workbench.models.loading import load
+
+    return load(name, progress=progress)
+
+
+class Engine:
+    """See the module."""
+
+    def __init__(self, settings: Settings, catalog: Sequence[Entry], load=_load):
+        self.settings = settings
+        self.entries: dict[str, Entry] = {surprisal.ENTRY.name: surprisal.ENTRY}
+        self.entries |= {entry.name: entry for entry in catalog}
+        self.cache = Cache(settings.memory, settings.directory, settings.disk)
+        self._load, self._hosted, self._lock = load, {}, threading.Lock()
+
+    def close(self) -> None:
+        """End all workers."""
+        for hosted in self._hosted.values():
+            hosted.worker.close()
+
+    def hosted(self, name: str) -> Hosted:
+        """A model by name; it begins to load when it is first asked for. InputError for one that is not offered."""
+        if name not in self.settings.models and not self.settings.any_model:
+            raise InputError(
+                f"the model {name!r}",
+                f"one of {', '.join(self.settings.models)}",
+                "Choose one of these; others are offered by whoever starts the explorer",
+            )
+        with self._lock:
+            if name not in self._hosted or self._hosted[name].loading.state in ("failed", "cancelled"):
+                self._hosted[name] = Hosted(name, self._load)
+            return self._hosted[name]
+
+    def jobs(self, session: str) -> list[tuple[str, Job]]:
+        """(model, job) of everything that a session waits for, and models that are loading."""
+        return [
+            (name, job)
+            for name, hosted in list(self._hosted.items())
+            for job in hosted.worker.jobs()
+            if session in job.sessions or job is hosted.loading
+        ]
+
+    def cancel(self, job_id: str, session: str) -> None:
+        """Stop a job of this session."""
+        for hosted in list(self._hosted.values()):
+            hosted.worker.cancel(job_id, session)
+
+    def tokens(self, name: str, text: str) -> Tokens:
+        """Tokens of a text; of ids separated by spaces where the model has no tokenizer."""
+        if len(text) > self.settings.longest_text:
+            raise InputError(
+                f"a text of {len(text)} characters", f"at most {self.settings.longest_text}", "Shorten the prompt"
+            )
+        hosted = self.hosted(name)
+        model = hosted.ready
+        with hosted.tokenising:
+            return tokenise(model, text if model.tokenizer is not None else _ids(text))
+
+    def request(self, name: str, text: str, params: Mapping[str, Mapping[str, Any]]) -> Request:
+        """What a run of a prompt asks for. Raises InputError for a bad prompt or bad params; computes nothing."""
+        model, tokens = self.hosted(name).ready, self.tokens(name, text)
+        checked = {entry.name: entry.checked(params.get(entry.name, {})) for entry in self.entries.values()}
+        keys = {
+            entry.name: entry.key(model, None if entry.scope == "model" else tokens, checked[entry.name])
+            for entry in self.entries.values()
+        }
+        states = spec_key(model.identity.weights_hash, list(tokens.ids), "explorer-states", 1, {})
+        return Request(name, text, tokens, checked, keys, states)
+
+    def cost(self, request: Request) -> tuple[float, int]:
+        """Predicted seconds and kept bytes of a run's prompt-scope analyses that are not in the cache."""
+        hosted = self.hosted(request.model)
+        model, n = hosted.ready, len(request.tokens)
+        wanted = self._missing(request)
+        needs = [RESID, *(need for e in wanted for need in e.needs(model, request.tokens, **request.params[e.name]))]
+        passes = 1.0 + sum(e.cost(model.sizes, n, **request.params[e.name]) if e.cost else 0.5 for e in wanted)
+        seconds = (
+            hosted.seconds * max(1.0, n / 16) * passes if wanted or self.cache.get(request.states) is None else 0.0
+        )
+        return seconds, predict_bytes(model.sizes, list(dict.fromkeys(needs)), 1, n)
+
+    def submit(self, request: Request, session: str) -> Job | None:
+        """Compute what is missing of a request's prompt-scope analyses; None where everything is there."""
+        wanted = self._missing(request)
+        if not wanted and self.cache.get(request.states) is not None:
+            return None
+        _, nbytes = self.cost(request)
+        if nbytes > self.settings.budget:
+            raise RefusedError(
+                f"a run that would keep {nbytes / 1e9:.2f} GB",
+                f"at most {self.settings.budget / 1e9:.2f} GB",
+                "Shorten the prompt or narrow the parameters",
+            )
+        for entry in wanted:
+            self.cache.drop(request.keys[entry.name])
+        title = "prompt" if len(wanted) != 1 else wanted[0].title.lower()
+        key = " ".join([request.states, *(request.keys[entry.name] for entry in wanted)])
+        job = Job(title, key, PROMPT, lambda job: self._run_prompt(request, wanted, job), {session})
+        return self.hosted(request.model).worker.submit(job)
+
+    def submit_entry(self, request: Request, name: str, session: str) -> Job | None:
+        """Compute one model-scope analysis or study; None where its result is there or it is prompt-scope."""
+        entry, key = self.entries[name], request.keys[name]
+        there = isinstance(self.cache.get(key), xr.Dataset) and not self._is_partial(request, name)
+        if entry.scope == "prompt" or there:
+            return None
+        self.cache.drop(key)
+        work = self._run_study if entry.scope == "study" else self._run_model
+        priority = STUDY if entry.scope == "study" else MODEL
+        job = Job(entry.title.lower(), key, priority, lambda job: work(request, entry, job), {session})
+        job.restarts = entry.scope == "model"
+        return self.hosted(request.model).worker.submit(job)
+
+    def complete(self, request: Request) -> bool:
+        """Whether every prompt-scope analysis has a result or a reason why not."""
+        return all(
+            self.cache.get(request.keys[e.name]) is not None for e in self.entries.values() if e.scope == "prompt"
+        )
+
+    def found(self, request: Request, name: str) -> xr.Dataset | Failure | None:
+        """The result of an analysis for a request (a study's may be partial), why there is none, or None."""
+        return self.cache.get(request.keys[name])
+
+    def pattern(self, request: Request, layer: int, head: int, session: str) -> Pattern | None:
+        """Attention of one head; None where the model is too busy to answer now (the job goes on)."""
+        key = spec_key("", request.states, "explorer-pattern", 1, {"layer": layer, "head": head})
+        found = self.cache.get(key)
+        if found is not None:
+            return found
+
+        def work(job: Job) -> Pattern:
+            model = self.hosted(request.model).ready
+            values = head_pattern(model, self._states(request), layer, head).numpy()
+            pattern = Pattern(values, request.tokens.strings, layer, head)
+            self.cache.put(key, pattern)
+            return pattern
+
+        job = self.hosted(request.model).worker.submit(Job(f"L{layer}H{head}", key, SELECTION, work, {session}))
+        job.finished.wait(_PATIENCE)
+        if job.state == "failed":
+            raise InputError(job.error, "a head of this model", "Choose another one")
+        return job.result if job.state == "done" else None
+
+    def _states(self, request: Request) -> States:
+        """The kept states; recomputed by a bare pass where they were dropped or the server was restarted."""
+        found = self.cache.get(request.states)
+        if found is None:
+            model = self.hosted(request.model).ready
+            found = states_of(observe(model, [request.tokens], [RESID], positions="none"))
+            self.cache.put(request.states, found)
+        return found
+
+    def _missing(self, request: Request) -> list[Entry]:
+        prompt_scope = [entry for entry in self.entries.values() if entry.scope == "prompt"]
+        return [e for e in prompt_scope if not isinstance(self.cache.get(request.keys[e.name]), xr.Dataset)]
+
+    def _is_partial(self, request: Request, name: str) -> bool:
+        found = self.cache.get(request.keys[name])
+        return isinstance(found, xr.Dataset) and bool(found.attrs.get("partial", False))
+
+    def _run_prompt(self, request: Request, wanted: Sequence[Entry], job: Job) -> None:
+        """One pass for all wanted analyses and the states; an analysis that fails costs the others nothing."""
+        model = self.hosted(request.model).ready
+        possible = [entry for entry in wanted if self._allowed(request, entry, model)]
+        try:
+            asked = pass_for(possible, model, request.tokens, request.params)
+            asked["needs"] = [*asked["needs"], RESID]
+            observation = observe(model, [request.tokens], **asked, progress=lambda share: job.progress(0.8 * share))
+        except (InputError, RefusedError) as error:
+            if len(possible) <= 1:
+                self._fail(request, possible, error)
+                self._states(request)
+                return
+            for entry in possible:  # one of them cannot run on this model: find out which
+                self._run_prompt(request, [entry], job)
+            return
+        self.cache.put(request.states, states_of(observation))
+        for done, entry in enumerate(possible):
+            try:
+                result = finish(entry, observation, model, request.params[entry.name])
+            except WorkbenchError as error:
+                self._fail(request, [entry], error)
+            else:
+                self.cache.put(request.keys[entry.name], result)
+            job.progress(0.8 + 0.2 * (done + 1) / len(possible))
+
+    def _allowed(self, request: Request, entry: Entry, model: Model) -> bool:
+        reason = entry.refusal(model)
+        if reason:
+            error = RefusedError(
+                f"{entry.title} on {model.name}", f"a passed self-check ({reason})", "Use another model"
+            )
+            self._fail(request, [entry], error)
+        return not reason
+
+    def _fail(self, request: Request, entries: Sequence[Entry], error: WorkbenchError) -> None:
+        for entry in entries:
+            self.cache.put(request.keys[entry.name], Failure(str(error)))
+
+    def _run_model(self, request: Request, entry: Entry, job: Job) -> None:
+        model = self.hosted(request.model).ready
+        result = entry.run(model, progress=job.progress, **request.params[entry.name])
+        self.cache.put(request.keys[entry.name], result)
+
+    def _run_study(self, request: Request, entry: Entry, job: Job):
+        model = self.hosted(request.model).ready
+        if not self._allowed(request, entry, model):
+            return
+        partials = study(entry, model, request.tokens, progress=job.progress, **request.params[entry.name])
+        last = None
+        for last in partials:
+            self.cache.put(request.keys[entry.name], last.assign_attrs(partial=1), write=False)
+            yield last
+        if last is not None:
+            self.cache.put(request.keys[entry.name], last)
+
+
+def _ids(text: str) -> Prompt:
+    parts = text.replace(",", " ").replace("#", " ").split()
+    if not parts or not all(part.isdigit() for part in parts):
+        raise InputError(
+            "a text, for a model without a tokenizer", "token ids separated by spaces", "For example: 0 5 9 5"
+        )
+    return Prompt.ids([int(part) for part in parts])

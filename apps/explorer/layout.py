@@ -1,0 +1,248 @@
+"""The frame of the page: what stands where. Static; everything that changes is put in by callbacks."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import dcc, html
+
+from apps.explorer.examples import EXAMPLES, FIRST
+from workbench.catalog import Entry
+
+__all__ = ["GRAPH_CONFIG", "figure_id", "graph", "page"]
+
+GRAPH_CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    "displayModeBar": "hover",
+    "modeBarButtonsToRemove": ["select2d", "lasso2d"],
+}
+_POLL = 250  # milliseconds between two looks at the jobs, while there are any
+
+
+def figure_id(name: str) -> dict[str, str]:
+    """The id of a figure whose clicks are read and which shows the selection."""
+    return {"type": "figure", "name": name}
+
+
+def graph(name: str, figure: Any = None, **more: Any) -> dcc.Graph:
+    """A figure that takes part in the one selection."""
+    given = {} if figure is None else {"figure": figure}
+    return dcc.Graph(id=figure_id(name), config=GRAPH_CONFIG, responsive=True, className="figure", **given, **more)
+
+
+def page(entries: Mapping[str, Entry], models: tuple[str, ...]) -> dmc.MantineProvider:
+    """The whole page, for one browser window."""
+    return dmc.MantineProvider(
+        [
+            *_stores(entries, models),
+            html.Div([_header(), _left(models), _centre(entries), _right(), _tokens(), _foot()], className="frame"),
+            _keys_help(),
+        ],
+        id="provider",
+        forceColorScheme="light",
+        theme={
+            "primaryColor": "blue",
+            "fontFamily": "var(--sans)",
+            "fontFamilyMonospace": "var(--mono)",
+            "defaultRadius": "sm",
+        },
+    )
+
+
+def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
+    first = next(name for name in [*(n for n in entries if n != "surprisal"), *entries])
+    return [
+        dcc.Store("session", data=secrets.token_hex(8)),
+        dcc.Store("loaded", data=None),  # the model that is ready, with its badge and sizes
+        dcc.Store("go", data=None),  # Run was pressed: the text as it stood then
+        dcc.Store("asked", data=None),  # the latest request
+        dcc.Store("shown", data=None),  # the latest request whose results are there
+        dcc.Store("done", data={}),  # which results are there
+        dcc.Store("selection", data={}),
+        dcc.Store("params", data={}),
+        dcc.Store("view", data={"name": first, "figure": 0}),
+        dcc.Store("notices", data=[]),
+        dcc.Store("ran", data=0),
+        dcc.Store("scheme", data="light", storage_type="local"),
+        dcc.Interval("poll", interval=_POLL, disabled=False),
+    ]  # fmt: skip
+
+
+def _header() -> html.Header:
+    return html.Header(
+        [
+            html.Span("Workbench", className="brand"),
+            html.Div(id="model-line", className="model-line"),
+            html.Div(
+                [
+                    dmc.Button("Keys", id="keys-open", variant="subtle", size="compact-xs", color="gray"),
+                    dmc.Button("Light / dark", id="scheme-toggle", variant="subtle", size="compact-xs", color="gray"),
+                ],
+                className="header-tools",
+            ),
+        ],
+        className="head",
+    )
+
+
+def _left(models: tuple[str, ...]) -> html.Div:
+    return html.Div(
+        [
+            dmc.Select(
+                label="Model",
+                id="model",
+                data=list(models),
+                value=models[0],
+                size="xs",
+                allowDeselect=False,
+                comboboxProps={"withinPortal": True},
+            ),
+            dmc.Textarea(
+                label="Prompt",
+                id="prompt",
+                value=FIRST,
+                size="xs",
+                autosize=True,
+                minRows=4,
+                maxRows=10,
+                spellCheck=False,
+                className="prompt-text",
+                debounce=250,
+            ),
+            html.Div(id="prompt-line", className="quiet prompt-line"),
+            html.Div(
+                [
+                    dmc.Select(
+                        id="example",
+                        placeholder="Examples",
+                        data=[{"label": name, "value": name} for name in EXAMPLES],
+                        size="xs",
+                        clearable=False,
+                        className="grow",
+                        **{"aria-label": "Example prompts"},
+                    ),
+                    dmc.Button("Run", id="run", size="xs", rightSection=html.Span("Ctrl ↵", className="kbd")),
+                ],
+                className="row",
+            ),
+            html.Div(id="run-line", className="quiet"),
+            html.H2(id="params-title", className="section"),
+            html.Div(id="params-form", className="params-form"),
+        ],
+        className="left",
+        role="region",
+        **{"aria-label": "Model and prompt"},
+    )
+
+
+def _centre(entries: Mapping[str, Entry]) -> html.Div:
+    tabs = [dmc.TabsTab(entry.title, value=name) for name, entry in entries.items()]
+    thumbs = [
+        html.Div([graph(f"thumb {name}") if False else _thumb(name, entry)], className="thumb-holder")
+        for name, entry in entries.items()
+    ]
+    return html.Div(
+        [
+            dmc.Tabs(
+                dmc.TabsList(tabs, className="tabs-list"),
+                id="tabs",
+                value=None,
+                className="tabs",
+                **{"aria-label": "Views"},
+            ),
+            html.Div(
+                [
+                    html.Div(id="figure-choice", className="figure-choice"),
+                    html.Div(
+                        [
+                            dmc.Popover(
+                                [
+                                    dmc.PopoverTarget(
+                                        dmc.Button(
+                                            "?",
+                                            id="about",
+                                            variant="default",
+                                            size="compact-xs",
+                                            **{"aria-label": "What this view shows"},
+                                        )
+                                    ),
+                                    dmc.PopoverDropdown(html.Div(id="about-text", className="about")),
+                                ],
+                                width=420,
+                                position="bottom-end",
+                                withArrow=True,
+                                trapFocus=True,
+                            ),
+                            html.Button("Maximise", className="plain", **{"data-maximise": "main"}),
+                        ],
+                        className="row",
+                    ),
+                ],
+                className="toolbar",
+            ),
+            html.Div(
+                [graph("main"), html.Div(id="main-message", className="message")],
+                id="main-figure",
+                className="main-figure",
+            ),
+            html.Div(id="said", className="said"),
+            html.Div(thumbs, className="thumbs", role="group", **{"aria-label": "Other views"}),
+        ],
+        className="centre",
+        role="region",
+        **{"aria-label": "View"},
+    )
+
+
+def _thumb(name: str, entry: Entry) -> html.Button:
+    return html.Button(
+        [
+            html.Span(entry.title, className="thumb-title"),
+            html.Div(id={"type": "thumb-figure", "name": name}, className="thumb-figure"),
+        ],
+        id={"type": "thumb", "name": name},
+        className="thumb",
+    )
+
+
+def _right() -> html.Div:
+    return html.Div(
+        [
+            html.Div([html.H2("Selection", className="section"), html.Div(id="headline", className="chips")]),
+            html.Div(id="details", className="details"),
+        ],
+        className="right",
+        role="region",
+        **{"aria-label": "Details of the selection"},
+    )
+
+
+def _tokens() -> html.Div:
+    return html.Div(
+        html.Div(id="tokens", className="tokens", role="group", **{"aria-label": "Tokens of the prompt"}),
+        className="strip",
+    )
+
+
+def _foot() -> html.Div:
+    return html.Div(
+        [
+            html.Div(id="notice-list", role="alert", **{"aria-live": "assertive"}),
+            html.Div("Starting", id="jobs", className="jobs", **{"aria-live": "polite"}),
+        ],
+        className="foot",
+    )
+
+
+def _keys_help() -> dmc.Modal:
+    keys = [
+        ("Ctrl Enter", "run the prompt"),
+        ("← → ↑ ↓", "move the selection in the large view"),
+        ("Escape", "leave the large view, or clear the selection"),
+        ("m", "maximise the large view, and back"),
+        ("?", "this list"),
+    ]
+    rows = [dmc.TableTr([dmc.TableTd(dmc.Kbd(key)), dmc.TableTd(what)]) for key, what in keys]
+    return dmc.Modal(dmc.Table(dmc.TableTbody(rows)), id="keys-help", title="Keys", size="sm")

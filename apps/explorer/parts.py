@@ -1,0 +1,154 @@
+"""Pieces of the page that are made anew when something changes: chips, jobs, notices, forms, explanations."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dash_mantine_components as dmc
+import numpy as np
+from dash import html
+
+from apps.explorer.jobs import Job
+from workbench.catalog import Entry, Param
+from workbench.figures import show_token
+from workbench.models.model import Model
+
+__all__ = ["about", "job_line", "model_line", "notice_list", "param_form", "token_chips"]
+
+_FULL = 12.0  # nats at which a token's underline has its full colour
+
+
+def token_chips(strings: Sequence[str], surprisal: Sequence[float]) -> list[html.Button]:
+    """One chip per token; the underline is the stronger the more surprising the token was."""
+    return [_token_chip(pos, text, nats) for pos, (text, nats) in enumerate(zip(strings, surprisal, strict=True))]
+
+
+def _token_chip(pos: int, text: str, nats: float) -> html.Button:
+    shown = show_token(text, html=False)
+    told = f"token {pos}, surprisal {nats:.2f} nats" if np.isfinite(nats) else f"token {pos}, nothing before it"
+    share = min(1.0, nats / _FULL) if np.isfinite(nats) else 0.0
+    line = {"borderBottomColor": f"color-mix(in srgb, var(--accent) {100 * share:.0f}%, var(--line))"}
+    return html.Button(
+        [shown, html.Sub(pos)],
+        className="token",
+        title=told,
+        style=line,
+        **{"data-pos": pos, "aria-pressed": "false", "aria-label": f"{shown}, {told}"},
+    )
+
+
+def model_line(model: Model) -> list[Any]:
+    """Name, sizes, weights, badge and self-check of the loaded model."""
+    s, identity = model.sizes, model.identity
+    heads = f"{s.n_layers} layers, {s.n_heads} heads"
+    heads += f" ({s.n_key_value_heads} key/value)" if s.n_key_value_heads != s.n_heads else ""
+    line = [html.B(model.name), html.Span(heads), html.Span(f"{identity.processing} weights, {identity.dtype}")]
+    if identity.badge:
+        line.append(dmc.Badge(identity.badge, variant="outline", color="gray", size="sm", tt="none", fw=500))
+    return [*line, _selfcheck(model)] if model.selfcheck else line
+
+
+def _selfcheck(model: Model) -> dmc.Popover:
+    check = model.selfcheck
+    rows = [
+        dmc.TableTr(
+            [dmc.TableTd(cell) for cell in (_verdict(i.passed), i.name, f"{i.measured:.2g}", f"{i.tolerance:.2g}")]
+        )
+        for i in check.items
+    ]
+    head = dmc.TableThead(
+        dmc.TableTr([dmc.TableTh(""), dmc.TableTh("assumption"), dmc.TableTh("measured"), dmc.TableTh("tolerance")])
+    )
+    colour = "gray" if check.passed else "red"
+    button = dmc.Button(
+        f"self-check {check.summary}", variant="default", size="compact-xs", color=colour, id="selfcheck"
+    )
+    table = dmc.Table([head, dmc.TableTbody(rows)], fz="xs", className="numbers")
+    return dmc.Popover([dmc.PopoverTarget(button), dmc.PopoverDropdown(table)], width=460, withArrow=True)
+
+
+def _verdict(passed: bool) -> str:
+    return "holds" if passed else "fails"
+
+
+def job_line(jobs: Sequence[tuple[str, Job]], last: str) -> list[Any]:
+    """Work in hand with its progress, or what was done last."""
+    alive = [(model, job) for model, job in jobs if job.alive]
+    if not alive:
+        return [html.Span(last or "Ready")]
+    return [_job(model, job) for model, job in alive]
+
+
+def _job(model: str, job: Job) -> html.Div:
+    share = f"{100 * job.share:.0f} %" if job.state == "running" else "waiting"
+    parts: list[Any] = [
+        html.Span(job.title),
+        html.Progress(value=str(round(job.share, 3)), max="1", **{"aria-label": f"progress of {job.title}"}),
+        html.Span(share, className="share"),
+    ]
+    if job.note:
+        parts.append(html.Span(job.note))
+    if job.sessions:
+        parts.append(html.Button("Cancel", id={"type": "cancel", "job": job.id}, className="plain", n_clicks=0))
+    return html.Div(parts, className="job")
+
+
+def notice_list(notices: Sequence[Mapping[str, Any]]) -> list[html.Div]:
+    """What went wrong; each stays until it is dismissed."""
+    return [html.Div([html.Span(n["text"]), _dismiss(n["id"])], className="notice") for n in notices]
+
+
+def _dismiss(notice_id: str) -> html.Button:
+    return html.Button("Dismiss", id={"type": "dismiss", "notice": notice_id}, className="plain", n_clicks=0)
+
+
+def param_form(entry: Entry, values: Mapping[str, Any]) -> list[Any]:
+    """One control per parameter of an analysis."""
+    if not entry.params:
+        return [html.Div("This view has no parameters.", className="quiet")]
+    return [_control(entry.name, param, values.get(param.name, param.default)) for param in entry.params]
+
+
+def _control(entry: str, param: Param, value: Any) -> Any:
+    identity = {"type": "param", "entry": entry, "name": param.name}
+    common = {"id": identity, "label": param.name.replace("_", " "), "description": param.help, "size": "xs"}
+    if param.type is bool or param.choices:
+        choices = ["true", "false"] if param.type is bool else [str(choice) for choice in param.choices]
+        return dmc.Select(**common, data=choices, value=_text(value), allowDeselect=False)
+    if param.type in (int, float):
+        bounds = {"min": param.low, "max": param.high} if param.low is not None and param.high is not None else {}
+        step = 1 if param.type is int else _step(param)
+        shown = "" if value is None else value
+        return dmc.NumberInput(**common, **bounds, value=shown, step=step, debounce=500, clampBehavior="none")
+    return dmc.TextInput(
+        **common, value="" if value is None else str(value), debounce=700, placeholder="none" if param.optional else ""
+    )
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _step(param: Param) -> float:
+    if param.low is None or param.high is None:
+        return 0.1
+    return float(f"{(param.high - param.low) / 100:.1g}") or 0.01
+
+
+def about(entry: Entry) -> list[Any]:
+    """Definition, limits, source and scope of a view."""
+    scope = {
+        "prompt": "One pass over the prompt, shared with the other views.",
+        "model": "On texts it makes itself: the same for every prompt, computed once per model.",
+        "study": "Several passes with interventions; started by hand.",
+    }
+    return [
+        html.H3(entry.title),
+        html.P(entry.definition or "No definition is given."),
+        html.Dl(
+            [
+                html.Dt("What it does not show"), html.Dd(entry.limits),
+                html.Dt("Computed from"), html.Dd(scope[entry.scope]),
+                html.Dt("Source"), html.Dd(entry.source),
+            ]
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,89 @@
+"""The one selection that every view reads and writes.
+
+A selection is a small dict: `pos`, `query`, `key` (token positions), `layer`, `head`, `depth`, `unit`. The browser
+keeps it; a click merges into it. `pos` and `query` name the same token, and a chosen layer marks the state behind it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench.figures import head_name, show_token
+
+__all__ = ["KEYS", "clean", "headline", "merge", "settle", "strongest_head"]
+
+KEYS = ("pos", "query", "key", "layer", "head", "depth", "unit", "neuron", "rank")
+
+
+def clean(given: Any) -> dict[str, float]:
+    """A selection that came from a browser or a link: known names with small numbers; the rest is dropped."""
+    if not isinstance(given, Mapping):
+        return {}
+    kept = {}
+    for name in KEYS:
+        value = given.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1_000_000:
+            kept[name] = int(value) if float(value).is_integer() else float(value)
+    return kept
+
+
+def merge(selection: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The selection after something was chosen; what belongs together moves together."""
+    chosen = dict(chosen)
+    if "pos" in chosen and "query" not in chosen:
+        chosen["query"] = chosen["pos"]
+    elif "query" in chosen:
+        chosen["pos"] = chosen["query"]
+    if "layer" in chosen and "depth" not in chosen:
+        chosen["depth"] = chosen["layer"] + 1
+    merged = {**selection, **chosen}
+    if "query" in merged and merged.get("key", 0) > merged["query"]:
+        del merged["key"]  # a token cannot attend to a later one
+    return merged
+
+
+def settle(selection: Mapping[str, Any], n_tokens: int, n_layers: int, n_heads: int, head=None) -> dict[str, Any]:
+    """The selection on a prompt and model: what lies outside is dropped, and something is always selected.
+
+    head: (layer, head) to select where none is.
+    """
+    bounds = {"pos": n_tokens, "query": n_tokens, "key": n_tokens, "layer": n_layers, "head": n_heads}
+    kept = {k: v for k, v in clean(selection).items() if v < bounds.get(k, v + 1)}
+    if kept.get("depth", 0) > n_layers:
+        del kept["depth"]
+    if "pos" not in kept:
+        kept = merge(kept, {"pos": n_tokens - 1})
+    if head is not None and ("layer" not in kept or "head" not in kept):
+        kept |= {"layer": head[0], "head": head[1]}
+    kept.setdefault("depth", n_layers)
+    return kept
+
+
+def strongest_head(results: Sequence[xr.Dataset]) -> tuple[int, int] | None:
+    """The head with the largest value of the first table over (layer, head) among results; None without a table."""
+    for result in results:
+        for name, variable in result.data_vars.items():
+            if set(variable.dims) == {"layer", "head"} and variable.dtype.kind == "f":
+                values = result[name].transpose("layer", "head").values
+                if np.isfinite(values).any():
+                    layer, head = np.unravel_index(np.nanargmax(values), values.shape)
+                    return int(result["layer"].values[layer]), int(result["head"].values[head])
+    return None
+
+
+def headline(selection: Mapping[str, Any], tokens: Sequence[str]) -> list[str]:
+    """What is selected, in words: ["token 12 ·Peter", "looks at 3 ·Laura", "L23H2", "depth 24"]."""
+    said = []
+    if "pos" in selection and selection["pos"] < len(tokens):
+        said.append(f"token {selection['pos']} {show_token(tokens[selection['pos']], html=False)}")
+    if "key" in selection and selection["key"] < len(tokens):
+        said.append(f"← {selection['key']} {show_token(tokens[selection['key']], html=False)}")
+    if "layer" in selection and "head" in selection:
+        said.append(head_name(selection["layer"], selection["head"]))
+    elif "layer" in selection:
+        said.append(f"layer {selection['layer']}")
+    if "depth" in selection:
+        said.append(f"depth {selection['depth']:g}")
+    return said

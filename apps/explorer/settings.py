@@ -1,0 +1,34 @@
+"""What an explorer is started with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one explorer is set up; nothing in here can be changed from the browser.
+
+    models: names that the page offers, the first one is loaded at start. token: what a browser must show once; "" lets
+    everyone in. base_path: begins and ends with a slash. hosts: further host names under which the page may be asked
+    for (behind a proxy). memory: bytes of results kept in memory; disk: bytes kept between restarts in `directory`
+    (None: nothing is written). budget: bytes that one run may keep before it is refused. any_model: whether the
+    browser may name a model that is not in `models`.
+    """
+
+    models: tuple[str, ...]
+    host: str = "127.0.0.1"
+    port: int = 8050
+    token: str = ""
+    base_path: str = "/"
+    hosts: tuple[str, ...] = ()
+    directory: Path | None = None
+    memory: int = 1 << 30
+    disk: int = 4 << 30
+    budget: int = 2 << 30
+    any_model: bool = False
+    allow_network: bool = False
+    threads: int = 16
+    longest_text: int = 40_000
+    largest_request: int = 2 << 20

@@ -1,0 +1,86 @@
+"""From a result to what is seen: figures of the catalog's entries, and the sentence when there is none."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from apps.explorer.engine import Engine, Failure, Pattern, Request
+from workbench.catalog import Entry
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["detail_figures", "figure_label", "large", "pattern_figure", "small", "waiting"]
+
+
+def figure_label(draw: Callable) -> str:
+    """A figure function's name for people: `target_rank_figure` becomes "target rank"."""
+    return draw.__name__.removesuffix("_figure").replace("_", " ")
+
+
+def large(engine: Engine, request: Request, name: str, index: int, dark: bool) -> "tuple[go.Figure | None, str]":
+    """The chosen figure of an analysis and the line under it; without a result no figure, and why."""
+    entry, found = engine.entries[name], engine.found(request, name)
+    if not isinstance(found, xr.Dataset):
+        return None, waiting(entry, found)
+    draw = entry.figures[min(index, len(entry.figures) - 1)]
+    return _themed(draw(found), dark), str(found.attrs.get("summary", ""))
+
+
+def small(engine: Engine, request: Request, name: str, dark: bool) -> "go.Figure | str":
+    """The first figure of an analysis as a small multiple, or why there is none."""
+    from workbench.figures import compact
+
+    entry, found = engine.entries[name], engine.found(request, name)
+    if not isinstance(found, xr.Dataset):
+        return "refused" if isinstance(found, Failure) else "not computed yet"
+    figure = compact(_themed(entry.figures[0](found), dark))
+    figure.update_traces(hoverinfo="skip", hovertemplate=None, hovertext=None)
+    figure.update_layout(title=None, margin={"l": 2, "r": 2, "t": 2, "b": 2}, showlegend=False)
+    figure.update_coloraxes(showscale=False)
+    figure.update_xaxes(showticklabels=False, automargin=False)
+    figure.update_yaxes(showticklabels=False, automargin=False)
+    return figure
+
+
+def waiting(entry: Entry, found: Failure | None) -> str:
+    """What stands where a figure would be."""
+    if isinstance(found, Failure):
+        return found.sentence
+    if entry.scope == "study":
+        return f"{entry.title} takes several passes. Press Start to compute it for this prompt."
+    return "Being computed."
+
+
+def detail_figures(
+    entry: Entry, result: xr.Dataset, selection: Mapping[str, Any], dark: bool
+) -> "tuple[list[go.Figure], list[str]]":
+    """What an analysis draws for a selection, and what it says where it cannot."""
+    figures, said = [], []
+    for draw in entry.details:
+        try:
+            figure = draw(result, dict(selection))
+        except WorkbenchError as error:
+            said.append(str(error))
+            continue
+        if figure is not None:
+            figures.append(_themed(figure, dark))
+    return figures, said
+
+
+def pattern_figure(pattern: Pattern, dark: bool, exclude_first: bool = False) -> "go.Figure":
+    """Attention of one head, queries downwards, keys to the right."""
+    from workbench.figures import head_name
+    from workbench.figures import pattern_figure as draw
+
+    name = head_name(pattern.layer, pattern.head)
+    figure = draw(pattern.values, pattern.tokens, title=f"Attention of {name}", exclude_first=exclude_first)
+    return _themed(figure, dark)
+
+
+def _themed(figure: "go.Figure", dark: bool) -> "go.Figure":
+    from workbench.figures import apply
+
+    return apply(figure, dark)
