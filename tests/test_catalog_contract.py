@@ -23,7 +23,7 @@ from workbench.results import GLOSSARY, check, open_result, save
 
 # Tokens repeat, so that analyses of repeats have something to say; 24 positions, more than the sliding window of 8.
 LONG = Prompt.ids([0, *[7, 31, 64, 12, 90, 45, 7, 31, 64, 12, 90, 45, 3, 18, 77, 3, 18, 52, 7, 31, 9, 9, 60]])
-# Padding is token 0, which stands inside this one too: an analysis that looks at ids behind the mask finds a repeat there.
+# Padding is token 0, which this one holds too: an analysis that looks behind the mask finds a repeat there.
 SHORT = Prompt.ids([0, *[7, 31, 64, 0, 90, 7, 31, 64, 12, 90]])
 SELECTION = {"layer": 1, "head": 1, "depth": 1, "pos": 3, "query": 5, "key": 2, "unit": 4, "prompt": 0, "rank": 0}
 MEGABYTE = 1_000_000
