@@ -23,6 +23,7 @@ __all__ = [
     "deduplicated",
     "hub_corpus",
     "python_corpus",
+    "python_domains",
     "python_topic",
     "reference_text",
     "text_corpus",
@@ -137,6 +138,41 @@ def _modules(version: str) -> Iterator[Document]:
         text = source[:_SOURCE] if index % 3 == 0 else "\n\n".join(_docstrings(source))[:_DOCSTRINGS]
         if len(text) >= 200:
             yield Document(f"{'source' if index % 3 == 0 else 'docstrings'}-{name}", text, version)
+
+
+def python_domains() -> dict[str, Corpus]:
+    """English technical prose and Python code for comparing the two, one document a source.
+
+    "prose": topics of the documentation and docstrings of modules. "code": source of modules from the first class or
+    function on. Documents have 800 to 4,000 characters.
+    """
+    version = platform.python_version()
+    prose = [Document(f"topic-{name}", text[:4000], version) for name, text in sorted(_topics().items())]
+    code = []
+    for name, source in sorted(_sources().items()):
+        docstring, behind = _split(source)
+        prose.append(Document(f"docstring-{name}", docstring[:4000], version))
+        code.append(Document(f"code-{name}", behind[:4000], version))
+    kinds = {"prose": prose, "code": code}
+    long = {kind: [document for document in found if len(document.text) >= 800] for kind, found in kinds.items()}
+    return {kind: Corpus(f"python-{kind}", deduplicated(found), version) for kind, found in long.items()}
+
+
+def _sources() -> dict[str, str]:
+    """Source of the modules at the top of the standard library and of its packages' heads, by name."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    paths = [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
+    found = {path.stem if path.parent == folder else path.parent.name: path for path in paths}
+    return {name: path.read_text(encoding="utf-8", errors="replace") for name, path in found.items()}
+
+
+def _split(source: str) -> tuple[str, str]:
+    """A module's docstring, and its source from the first class or function on (licences and imports stand before)."""
+    tree = ast.parse(source)
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    first = next((node.lineno for node in tree.body if isinstance(node, kinds)), None)
+    code = "" if first is None else "\n".join(source.splitlines()[first - 1 :])
+    return ast.get_docstring(tree) or "", code.strip()
 
 
 def _docstrings(source: str) -> Iterator[str]:

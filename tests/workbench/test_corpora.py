@@ -2,7 +2,16 @@
 
 import pytest
 
-from workbench.corpora import Corpus, Document, deduplicated, hub_corpus, python_corpus, python_topic, text_corpus
+from workbench.corpora import (
+    Corpus,
+    Document,
+    deduplicated,
+    hub_corpus,
+    python_corpus,
+    python_domains,
+    python_topic,
+    text_corpus,
+)
 from workbench.errors import InputError, UnavailableError
 
 WORDS = [f"word{i}" for i in range(400)]
@@ -76,3 +85,13 @@ def test_too_few_documents_and_no_network():
         Corpus("two", (Document("a", "x"), Document("b", "y"))).split()
     with pytest.raises(InputError, match="network"):
         hub_corpus("someone/something")
+
+
+def test_the_two_domains_are_prose_and_code_without_copies():
+    domains = python_domains()
+    assert domains.keys() == {"prose", "code"} and min(map(len, domains.values())) >= 50
+    for name, corpus in domains.items():
+        assert len({document.name for document in corpus.documents}) == len(corpus)
+        assert all(800 <= len(document.text) <= 4000 for document in corpus.documents)
+        starts = [document.text.startswith(("def ", "class ", "async def ", "@")) for document in corpus.documents]
+        assert sum(starts) == (len(corpus) if name == "code" else 0)
