@@ -12,5 +12,6 @@ CATALOG = Catalog(
         "logit-lens": "probes.logit_lens:ENTRY",
         "induction-heads": "probes.induction_heads:ENTRY",
         "induction-on-prompt": "probes.induction_heads:ON_PROMPT",
+        "attention-sinks": "probes.attention_sinks:ENTRY",
     }
 )
