@@ -7,7 +7,8 @@ self-check can hold the bridge against them without a second copy.
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,25 +113,46 @@ def _bridged(model: Any):
 
 
 def _pretrained(name, source, dtype, device, *, badge="", revision=None, network=False) -> Model:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from safetensors import SafetensorError
 
     options = {**source, "local_files_only": not network, "trust_remote_code": False}
     try:
-        if "gguf_file" in source:
-            model = AutoModelForCausalLM.from_pretrained(**options, dtype=dtype)
-            model.config.architectures = [type(model).__name__]  # a GGUF file does not say, and a bridge asks
-        else:
-            model = AutoModelForCausalLM.from_pretrained(
-                **options, dtype=dtype, use_safetensors=True, attn_implementation="eager"
-            )
-        tokenizer = AutoTokenizer.from_pretrained(**options)
-    except (OSError, ValueError, KeyError) as error:
+        with _quiet():
+            model, tokenizer = _read(options, dtype)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UnavailableError(
             f"no usable model at {name} ({_first_line(error)})",
             "config.json, *.safetensors and a tokenizer, or a hub name that is public or that you are logged in for",
             "Check the name and the files",
         ) from error
     return wrap(model.to(device), tokenizer, name=name, badge=badge, revision=revision)
+
+
+def _read(options: dict[str, Any], dtype: torch.dtype):
+    """The Hugging Face model and tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if "gguf_file" in options:
+        model = AutoModelForCausalLM.from_pretrained(**options, dtype=dtype)
+        model.config.architectures = [type(model).__name__]  # a GGUF file does not say, and a bridge asks
+    else:
+        safe = {"use_safetensors": True, "attn_implementation": "eager"}
+        model = AutoModelForCausalLM.from_pretrained(**options, **safe, dtype=dtype)
+    return model, AutoTokenizer.from_pretrained(**options)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars: ours tell the user what is going on."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _directory(path: Path) -> dict[str, str]:
