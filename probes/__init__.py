@@ -9,6 +9,7 @@ __all__ = ["CATALOG"]
 
 CATALOG = Catalog(
     {
+        "flow-routes": "probes.flow_routes:ENTRY",
         "logit-lens": "probes.logit_lens:ENTRY",
         "induction-heads": "probes.induction_heads:ENTRY",
         "induction-on-prompt": "probes.induction_heads:ON_PROMPT",
