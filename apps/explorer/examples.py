@@ -2,16 +2,17 @@
 
 __all__ = ["EXAMPLES", "FIRST"]
 
+FIRST = "The capital of France is Paris. The capital of Germany is Berlin. The capital of France is"
+
 # what it shows -> text
 EXAMPLES = {
     "a fact": "The capital of France is",
+    "a fact, said before": FIRST,
     "who gets it": "After the concert, Laura and Peter walked home. Peter gave the umbrella to",
-    "seen before": "Mrs. Tavernik opened the door. Nobody expected to see Mrs. Tavern",
-    "counting": "Monday, Tuesday, Wednesday, Thursday,",
-    "opposites": "hot is to cold as tall is to",
+    "a made-up name again": "Mrs. Tavernik opened the door. Nobody expected to see Mrs. Tavern",
+    "a list": "Monday, Tuesday, Wednesday, Thursday,",
+    "an opposite": "The opposite of hot is",
     "code": "def add(left, right):\n    return left +",
-    "agreement": "The keys to the old cabinet in the corner",
-    "French": "Le chat dort sur le",
+    "an import": "import numpy as",
+    "a pronoun": "The doctor told the nurse that",
 }
-
-FIRST = "The capital of France is"

@@ -110,7 +110,8 @@ def param_form(entry: Entry, values: Mapping[str, Any]) -> list[Any]:
 
 def _control(entry: str, param: Param, value: Any) -> Any:
     identity = {"type": "param", "entry": entry, "name": param.name}
-    common = {"id": identity, "label": param.name.replace("_", " "), "description": param.help, "size": "xs"}
+    label = html.Span(param.name.replace("_", " "), title=param.help)
+    common = {"id": identity, "label": label, "size": "xs", "className": "param"}
     if param.type is bool or param.choices:
         choices = ["true", "false"] if param.type is bool else [str(choice) for choice in param.choices]
         return dmc.Select(**common, data=choices, value=_text(value), allowDeselect=False)

@@ -1,6 +1,7 @@
 """From a result to what is seen: figures of the catalog's entries, and the sentence when there is none."""
 
 from collections.abc import Callable, Mapping
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 __all__ = ["detail_figures", "figure_label", "large", "pattern_figure", "small", "waiting"]
+
+
+_NARROW = 26  # characters of an axis title in the right panel
 
 
 def figure_label(draw: Callable) -> str:
@@ -40,8 +44,8 @@ def small(engine: Engine, request: Request, name: str, dark: bool) -> "go.Figure
     figure.update_traces(hoverinfo="skip", hovertemplate=None, hovertext=None)
     figure.update_layout(title=None, margin={"l": 2, "r": 2, "t": 2, "b": 2}, showlegend=False)
     figure.update_coloraxes(showscale=False)
-    figure.update_xaxes(showticklabels=False, automargin=False)
-    figure.update_yaxes(showticklabels=False, automargin=False)
+    figure.update_xaxes(showticklabels=False, automargin=False, title_text="")
+    figure.update_yaxes(showticklabels=False, automargin=False, title_text="")
     return figure
 
 
@@ -66,8 +70,17 @@ def detail_figures(
             said.append(str(error))
             continue
         if figure is not None:
-            figures.append(_themed(figure, dark))
+            figures.append(_narrow(_themed(figure, dark)))
     return figures, said
+
+
+def _narrow(figure: "go.Figure") -> "go.Figure":
+    """Axis titles that fit beside a view: wrapped, and smaller."""
+    for axis in (figure.layout.xaxis, figure.layout.yaxis):
+        if axis.title.text and "<" not in axis.title.text:
+            axis.title.text = "<br>".join(wrap(axis.title.text, _NARROW))
+            axis.title.font.size = 11
+    return figure
 
 
 def pattern_figure(pattern: Pattern, dark: bool, exclude_first: bool = False) -> "go.Figure":
@@ -77,7 +90,7 @@ def pattern_figure(pattern: Pattern, dark: bool, exclude_first: bool = False) ->
 
     name = head_name(pattern.layer, pattern.head)
     figure = draw(pattern.values, pattern.tokens, title=f"Attention of {name}", exclude_first=exclude_first)
-    return _themed(figure, dark)
+    return _narrow(_themed(figure, dark))
 
 
 def _themed(figure: "go.Figure", dark: bool) -> "go.Figure":
