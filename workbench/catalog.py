@@ -86,7 +86,8 @@ class Entry:
     positions whose final logits are kept. figures: `result -> plotly figure`, the first one is shown large. details:
     `(result, selection) -> figure`, drawn beside them when a click has selected something. requires: names of
     self-check items. definition: what is computed, with its formula; limits: what a reader must not conclude.
-    cost: `(sizes, n_tokens, **params) ->` seconds relative to one bare forward pass.
+    cost: `(sizes, n_tokens, **params) ->` seconds relative to one bare forward pass. artifact: `(model, **params) ->` hash
+    of what was learned from data and enters the result (None: nothing), part of the result's key.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Entry:
     requires: tuple[str, ...] = ()
     claims: tuple[Callable, ...] = ()
     cost: Callable | None = None
+    artifact: Callable | None = None
     version: int = 1
 
     def __post_init__(self):
@@ -146,6 +148,7 @@ class Entry:
             params,
             seed=params.get("seed"),
             interventions=interventions,
+            artifact_hash=None if self.artifact is None else self.artifact(model, **params),
         )
 
     def run(
