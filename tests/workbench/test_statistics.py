@@ -158,6 +158,13 @@ def test_difference_interval_covers_and_agrees_with_scipy():
     assert (low, high) == pytest.approx((scipys.low, scipys.high), abs=error)
 
 
+def test_difference_interval_resamples_the_two_samples_apart():
+    values = np.random.default_rng(26).normal(size=30)
+    low, high = difference_interval(values, values)
+    half = 1.96 * values.std() * sqrt(2 / 30)
+    assert (low, high) == pytest.approx((-half, half), rel=0.1)  # one resample for both would give (0, 0)
+
+
 def test_difference_interval_leaves_missing_texts_out_and_needs_two_of_each():
     random = np.random.default_rng(13)
     a, b = random.normal(size=(6, 3)), random.normal(size=(5, 3))

@@ -1,0 +1,74 @@
+"""One number per attention head, for all heads at once."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workbench.errors import InputError
+from workbench.figures.axes import coord_axis, need_dims
+from workbench.figures.heatmap import heatmap
+from workbench.figures.quantity import ColorRange, coloraxis, interval_text, numbers, on_scale, pick, pick_scale
+from workbench.figures.text import head_name
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import xarray as xr
+
+__all__ = ["heads_grid"]
+
+Mark = str | Iterable[tuple[int, int]] | None
+
+
+def heads_grid(
+    result: "xr.Dataset",
+    variable: str,
+    *,
+    title: str,
+    scale: str | None = None,
+    color_range: ColorRange = None,
+    mark: Mark = None,
+    mark_name: str = "marked",
+) -> "go.Figure":
+    """Layer x head grid of a variable over (layer, head): layers upwards, heads from the left.
+
+    Hover gives the head, the value, `variable_low`, `_high`, `_null` and `_q` where the result has them. NaN cells are
+    crossed out: not applicable. scale: see `theme.SCALES`; by default from the variable's declared range.
+    color_range: (low, high), "data", or None for the declared range. mark: heads to ring, as (layer, head) pairs or
+    the name of a boolean variable over (layer, head); `mark_name` says in the legend what the ring means.
+    """
+    array = need_dims(pick(result, variable), "layer", "head")
+    scale = pick_scale(array, scale)
+    z = on_scale(numbers(array), scale)
+    x, y = coord_axis(array, "head"), coord_axis(array, "layer", is_vertical=True)
+    return heatmap(
+        z,
+        x,
+        y,
+        title=title,
+        scale=scale,
+        coloraxis=coloraxis(z, array, scale, color_range),
+        hover=_hover(result, array),
+        marks=_cells(result, mark, x.values, y.values),
+        mark_name=mark_name,
+    )
+
+
+def _hover(result: "xr.Dataset", array: "xr.DataArray") -> np.ndarray:
+    texts = interval_text(result, array)
+    for row, layer in enumerate(array["layer"].values):
+        for column, head in enumerate(array["head"].values):
+            texts[row, column] = f"<b>{head_name(layer, head)}</b> {texts[row, column]}"
+    return texts
+
+
+def _cells(result: "xr.Dataset", mark: Mark, heads: tuple[int, ...], layers: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Rows and columns of the heads to mark."""
+    if isinstance(mark, str):
+        flags = need_dims(pick(result, mark), "layer", "head").values.astype(bool)
+        return [(int(row), int(column)) for row, column in np.argwhere(flags)]
+    pairs = list(mark or ())
+    strangers = [head_name(layer, head) for layer, head in pairs if layer not in layers or head not in heads]
+    if strangers:
+        raise InputError(f"heads {', '.join(strangers)} to mark", "heads of this result", "Mark heads that are drawn")
+    return [(layers.index(layer), heads.index(head)) for layer, head in pairs]
