@@ -38,7 +38,9 @@ def _in_the_browser(app: Dash) -> None:
     """What needs no server: clicks into the selection, marks on the figures, light and dark."""
 
     def local(function: str, output, *inputs, initial: bool = True) -> None:
-        app.clientside_callback(ClientsideFunction("spine", function), output, *inputs, prevent_initial_call=not initial)
+        app.clientside_callback(
+            ClientsideFunction("spine", function), output, *inputs, prevent_initial_call=not initial
+        )
 
     local(
         "clicked",

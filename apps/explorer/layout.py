@@ -44,6 +44,7 @@ def page(entries: Mapping[str, Entry], models: tuple[str, ...]) -> dmc.MantinePr
         forceColorScheme="light",
         theme={
             "primaryColor": "blue",
+            "primaryShade": 8,
             "fontFamily": "var(--sans)",
             "fontFamilyMonospace": "var(--mono)",
             "defaultRadius": "sm",
@@ -77,8 +78,8 @@ def _header() -> html.Header:
             html.Div(id="model-line", className="model-line"),
             html.Div(
                 [
-                    dmc.Button("Keys", id="keys-open", variant="subtle", size="compact-xs", color="gray"),
-                    dmc.Button("Light / dark", id="scheme-toggle", variant="subtle", size="compact-xs", color="gray"),
+                    html.Button("Keys", id="keys-open", className="plain"),
+                    html.Button("Light / dark", id="scheme-toggle", className="plain"),
                 ],
                 className="header-tools",
             ),
@@ -138,7 +139,7 @@ def _left(models: tuple[str, ...]) -> html.Div:
 
 
 def _centre(entries: Mapping[str, Entry]) -> html.Div:
-    tabs = [dmc.TabsTab(entry.title, value=name) for name, entry in entries.items()]
+    tabs = [dmc.TabsTab(entry.title, value=name, **{"aria-controls": "main-figure"}) for name, entry in entries.items()]
     thumbs = [
         html.Div([graph(f"thumb {name}") if False else _thumb(name, entry)], className="thumb-holder")
         for name, entry in entries.items()
@@ -174,6 +175,7 @@ def _centre(entries: Mapping[str, Entry]) -> html.Div:
                                 position="bottom-end",
                                 withArrow=True,
                                 trapFocus=True,
+                                withRoles=False,
                             ),
                             html.Button("Maximise", className="plain", **{"data-maximise": "main"}),
                         ],

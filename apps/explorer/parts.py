@@ -43,7 +43,7 @@ def model_line(model: Model) -> list[Any]:
     heads += f" ({s.n_key_value_heads} key/value)" if s.n_key_value_heads != s.n_heads else ""
     line = [html.B(model.name), html.Span(heads), html.Span(f"{identity.processing} weights, {identity.dtype}")]
     if identity.badge:
-        line.append(dmc.Badge(identity.badge, variant="outline", color="gray", size="sm", tt="none", fw=500))
+        line.append(html.Span(identity.badge, className="badge"))
     return [*line, _selfcheck(model)] if model.selfcheck else line
 
 
@@ -63,7 +63,9 @@ def _selfcheck(model: Model) -> dmc.Popover:
         f"self-check {check.summary}", variant="default", size="compact-xs", color=colour, id="selfcheck"
     )
     table = dmc.Table([head, dmc.TableTbody(rows)], fz="xs", className="numbers")
-    return dmc.Popover([dmc.PopoverTarget(button), dmc.PopoverDropdown(table)], width=460, withArrow=True)
+    return dmc.Popover(
+        [dmc.PopoverTarget(button), dmc.PopoverDropdown(table)], width=460, withArrow=True, withRoles=False
+    )
 
 
 def _verdict(passed: bool) -> str:

@@ -9,6 +9,7 @@ import xarray as xr
 from apps.explorer.engine import Engine, Failure, Pattern, Request
 from workbench.catalog import Entry
 from workbench.errors import WorkbenchError
+from workbench.figures.text import thin
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -17,6 +18,7 @@ __all__ = ["detail_figures", "figure_label", "large", "pattern_figure", "small",
 
 
 _NARROW = 26  # characters of an axis title in the right panel
+_NARROW_TICKS = 10
 
 
 def figure_label(draw: Callable) -> str:
@@ -75,11 +77,19 @@ def detail_figures(
 
 
 def _narrow(figure: "go.Figure") -> "go.Figure":
-    """Axis titles that fit beside a view: wrapped, and smaller."""
+    """Fit for the panel beside a view: axis titles wrapped, few ticks, positions without their tokens below."""
     for axis in (figure.layout.xaxis, figure.layout.yaxis):
         if axis.title.text and "<" not in axis.title.text:
             axis.title.text = "<br>".join(wrap(axis.title.text, _NARROW))
             axis.title.font.size = 11
+    meta = figure.layout.meta or {}
+    if meta.get("axes", {}).get("x") in ("pos", "query", "key"):
+        values = meta["x_values"]
+        shown = thin(len(values), _NARROW_TICKS)
+        drawn = meta.get("x_at") or list(range(len(values)))
+        texts = [str(values[i]) for i in shown]
+        figure.update_xaxes(tickvals=[drawn[i] for i in shown], ticktext=texts, tickangle=0)
+    figure.update_coloraxes(colorbar={"thickness": 6, "title": {"text": ""}})
     return figure
 
 

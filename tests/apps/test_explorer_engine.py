@@ -1,0 +1,205 @@
+"""The engine on a small model: one pass for all, slices from the kept state, refusals in sentences."""
+
+import numpy as np
+import pytest
+import torch
+
+from apps.explorer.callbacks import ask, changed_params, prompt_line
+from apps.explorer.engine import Engine, Failure
+from apps.explorer.progress import look, request_of
+from apps.explorer.settings import Settings
+from tests.tiny_models import tiny_model
+from workbench.catalog import Entry, Param
+from workbench.errors import InputError, RefusedError, UnavailableError
+from workbench.hooks import PATTERN, Z
+from workbench.observation import Need, observe
+from workbench.prompt import Prompt
+from workbench.results import dataset
+
+TEXT = "5 9 5 7 9"
+
+
+def mean_of_z(z, site, scale):
+    """Mean of every head's output, `[batch, head]`."""
+    return scale * z.float().mean((1, 3))
+
+
+def thrown_away_needs(model, tokens, *, scale):
+    return (Need((Z,), mean_of_z, dims="head", params={"scale": scale}),)
+
+
+def thrown_away(observation, readout, *, scale):
+    (need,) = thrown_away_needs(None, None, scale=scale)
+    return dataset(observation, mean=("layer head", observation[need][:, 0], "share", None))
+
+
+def broken(observation, readout, *, scale):
+    raise InputError("a bad day", "a good one", "Wait")
+
+
+def steps(model, tokens, *, progress=None):
+    for step in range(3):
+        if progress:
+            progress(step / 3)
+        yield dataset(loss=("step", np.arange(step + 1.0), "nats", (0, None)))
+
+
+def figure(result):
+    from workbench.figures import heads_grid
+
+    return heads_grid(result, "mean", title="Mean of z")
+
+
+PARAMS = (Param("scale", float, 1.0, low=0, high=2),)
+ENTRY = Entry(
+    "mean-z",
+    "Mean of z",
+    "here",
+    "none",
+    needs=thrown_away_needs,
+    analyse=thrown_away,
+    figures=(figure,),
+    params=PARAMS,
+)
+BROKEN = Entry("broken", "Broken", "here", "none", needs=thrown_away_needs, analyse=broken, params=PARAMS)
+STUDY = Entry("steps", "Steps", "here", "none", scope="study", study=steps)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    made = Engine(
+        Settings(models=("tiny",), directory=tmp_path), [ENTRY, BROKEN, STUDY], load=lambda n, p: tiny_model("llama")
+    )
+    assert made.hosted("tiny").loading.finished.wait(60)
+    yield made
+    made.close()
+
+
+def finished(engine, request):
+    job = engine.submit(request, "me")
+    if job is not None:
+        assert job.finished.wait(60) and job.state == "done", job.error
+    return job
+
+
+def test_a_run_answers_all_and_one_failure_costs_the_others_nothing(engine):
+    request = engine.request("tiny", TEXT, {})
+    finished(engine, request)
+    alone = ENTRY.run(engine.hosted("tiny").model, Prompt.ids([5, 9, 5, 7, 9]))
+    assert np.array_equal(engine.found(request, "mean-z")["mean"], alone["mean"])
+    assert isinstance(engine.found(request, "broken"), Failure)
+    assert "a bad day" in engine.found(request, "broken").sentence
+    surprisal = engine.found(request, "surprisal")["surprisal"].values
+    log_probs = observe(engine.hosted("tiny").model, Prompt.ids([5, 9, 5, 7, 9]), positions="all").log_probs[0]
+    expected = [-float(log_probs[i, t]) for i, t in enumerate([9, 5, 7, 9])]
+    assert np.isnan(surprisal[0]) and np.allclose(surprisal[1:], expected, atol=1e-6)
+
+
+def test_a_head_pattern_from_the_kept_state_equals_the_full_pass(engine):
+    request = engine.request("tiny", TEXT, {})
+    finished(engine, request)
+    need = Need((PATTERN,), whole, dims="head query key")
+    full = observe(engine.hosted("tiny").model, Prompt.ids([5, 9, 5, 7, 9]), [need])[need]
+    for layer in range(2):
+        for head in range(4):
+            pattern = engine.pattern(request, layer, head, "me")
+            assert torch.equal(torch.from_numpy(pattern.values), full[layer, 0, head])
+    with pytest.raises(InputError, match="L9H0"):
+        engine.pattern(request, 9, 0, "me")
+
+
+def whole(pattern, site):
+    """All patterns as they are."""
+    return pattern.float().clone()
+
+
+def test_a_second_run_computes_nothing_and_a_changed_param_only_its_own(engine):
+    finished(engine, engine.request("tiny", TEXT, {}))
+    assert finished(engine, engine.request("tiny", TEXT, {"broken": {}})) is not None  # a failure is tried again
+    request = engine.request("tiny", TEXT, {"mean-z": {"scale": 2.0}})
+    assert [entry.name for entry in engine._missing(request)] == ["mean-z", "broken"]
+    finished(engine, request)
+    base = engine.found(engine.request("tiny", TEXT, {}), "mean-z")
+    assert np.allclose(engine.found(request, "mean-z")["mean"], 2 * base["mean"])
+
+
+def test_results_survive_a_restart(engine, tmp_path):
+    request = engine.request("tiny", TEXT, {})
+    finished(engine, request)
+    again = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=lambda n, p: tiny_model("llama"))
+    again.hosted("tiny").loading.finished.wait(60)
+    assert again.found(again.request("tiny", TEXT, {}), "mean-z") is not None
+    pattern = again.pattern(again.request("tiny", TEXT, {}), 1, 2, "me")  # the states are computed again
+    assert np.allclose(pattern.values, engine.pattern(request, 1, 2, "me").values, atol=1e-6)
+    again.close()
+
+
+def test_a_study_is_partial_until_it_ends(engine):
+    request = engine.request("tiny", TEXT, {})
+    job = engine.submit_entry(request, "steps", "me")
+    assert job.finished.wait(60)
+    assert engine.found(request, "steps")["loss"].size == 3 and "partial" not in engine.found(request, "steps").attrs
+    assert engine.submit_entry(request, "steps", "me") is None
+
+
+def test_refusals_are_sentences(engine):
+    with pytest.raises(InputError, match="the model 'other'"):
+        engine.hosted("other")
+    with pytest.raises(InputError, match="at most 40000"):
+        engine.request("tiny", "5 " * 30_000, {})
+    with pytest.raises(InputError, match="range 0 to 2"):
+        engine.request("tiny", TEXT, {"mean-z": {"scale": 3.0}})
+    small = Engine(Settings(models=("tiny",), budget=10), [ENTRY], load=lambda n, p: tiny_model("llama"))
+    small.hosted("tiny").loading.finished.wait(60)
+    with pytest.raises(RefusedError, match="GB"):
+        small.submit(small.request("tiny", TEXT, {}), "me")
+    small.close()
+
+
+def test_a_model_that_does_not_load_says_why():
+    def fails(name, progress):
+        raise UnavailableError("no file", "a file", "Fetch it")
+
+    engine = Engine(Settings(models=("tiny",)), [ENTRY], load=fails)
+    engine.hosted("tiny").loading.finished.wait(60)
+    assert "no file" in engine._hosted["tiny"].loading.error
+    with pytest.raises(UnavailableError, match="no file"):
+        _ = engine._hosted["tiny"].ready
+    engine.close()
+
+
+def test_the_page_promotes_only_its_latest_request(engine):
+    old, _ = ask(engine, "me", "tiny", TEXT, {})
+    new, _ = ask(engine, "me", "tiny", "3 4 3", {})
+    engine.hosted("tiny").worker.get(new["job"]).finished.wait(60)
+    found = look(engine, "me", new, {**old, "tokens": []}, {})
+    assert found.shown["id"] == new["id"] and found.shown["tokens"] == ["#3", "#4", "#3"]
+    assert found.done["mean-z"] == "ok" and found.done["broken"] == "failed"
+    assert look(engine, "me", new, found.shown, found.done).shown is None
+
+
+def test_a_restarted_server_says_so_and_keeps_the_prompt(engine):
+    asked = {"id": "x", "model": "tiny", "text": "8 8 8", "params": {}, "job": "gone"}
+    found = look(engine, "me", asked, None, {})
+    assert found.shown is None and "restarted" in found.notice and found.ended == "x"
+
+
+def test_bad_input_comes_back_as_one_sentence(engine):
+    assert ask(engine, "me", "tiny", "", {})[1].startswith("Got ")
+    assert ask(engine, "me", "tiny", "200", {})[1].startswith("Got token id 200")
+    assert "tokens" in prompt_line(engine, "tiny", TEXT, {})[0].children
+    identity = {"type": "param", "entry": "mean-z", "name": "scale"}
+    assert changed_params(engine, identity, 1.5, {}) == ({"mean-z": {"scale": 1.5}}, "")
+    assert changed_params(engine, identity, 1.0, {}) == (None, "")
+    assert "range 0 to 2" in changed_params(engine, identity, 9, {})[1]
+
+
+def test_two_sessions_get_their_own_answers(engine):
+    one, two = ask(engine, "one", "tiny", "5 9 5", {})[0], ask(engine, "two", "tiny", "9 5 9", {})[0]
+    for asked in (one, two):
+        engine.hosted("tiny").worker.get(asked["job"]).finished.wait(60)
+    assert (
+        engine.found(request_of(engine, one), "mean-z")["mean"].values.tolist()
+        != engine.found(request_of(engine, two), "mean-z")["mean"].values.tolist()
+    )
+    assert {job.title for _, job in engine.jobs("one")} == {"prompt", "load tiny"}
