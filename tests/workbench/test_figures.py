@@ -221,6 +221,15 @@ def test_marks_stand_on_the_named_heads():
         heads_grid(result, "score", title="t", mark=[(9, 1)])
 
 
+def test_missing_flags_mark_nothing():
+    result = heads_result()
+    result["found"] = result["found"].astype("int8").assign_attrs(_FillValue=-1)
+    result["found"][0, 0], result["found"][2, 3] = -1, -1
+    assert heads_grid(result, "score", title="t", mark="found").data[-1].x == (1, 2)
+    result["found"] = result["found"].where(result["found"] >= 0).drop_attrs()
+    assert heads_grid(result, "score", title="t", mark="found").data[-1].x == (1, 2)
+
+
 def test_signed_scores_are_centred_at_zero():
     result = heads_result()
     result["score"] = (result["score"] - 0.02).assign_attrs(valid_min=-1, valid_max=0.5)
@@ -293,6 +302,14 @@ def test_exclude_first_takes_position_zero_out_of_the_range():
     figure = depth_pos_grid(result, "norm", title="t", scale="log", exclude_first=True)
     assert figure.layout.coloraxis.cmax == pytest.approx(3)
     assert figure.data[0].z[0, 0] == pytest.approx(9)
+
+
+def test_half_depths_are_named_and_thinned():
+    result = lens_result(n_depths=40).assign_coords(depth=np.arange(40) / 2)
+    figure = depth_pos_grid(result, "prob", title="t")
+    assert figure.data[0].hovertext[1][0].startswith("<b>depth 0.5, token 10")
+    assert figure.layout.yaxis.ticktext == ("0", "2.5", "5", "7.5", "10", "12.5", "15", "17.5")
+    assert selection(figure.layout.meta, {"x": 0, "y": 3}) == {"pos": 10, "depth": 1.5}
 
 
 def test_layer_grids_are_drawn_too():

@@ -99,12 +99,9 @@ def coord_axis(array: "xr.DataArray", dim: str, *, is_vertical: bool = False) ->
     if dim in _TOKEN_DIMS and "token_text" in array.coords and array["token_text"].dims == (dim,):
         return token_axis([str(t) for t in array["token_text"].values], dim, values, is_vertical=is_vertical)
     limit = 12 if is_vertical else 24
-    if all(isinstance(value, int) for value in values):
-        ticks = thin(len(values), limit)
-    else:
-        ticks = range(len(values))  # names are few and each is needed
-    labels = tuple(show_text(v) if isinstance(v, str) else str(v) for v in values)
-    shown = tuple(labels[i] for i in ticks)
+    is_named = any(isinstance(value, str) for value in values)
+    ticks = range(len(values)) if is_named else thin(len(values), limit)  # names are few and each is needed
+    shown = tuple(show_text(str(values[i])) if is_named else f"{values[i]:g}" for i in ticks)
     return Axis(dim, tuple(values), _title(dim, is_vertical), tuple(ticks), shown, None, is_vertical)
 
 

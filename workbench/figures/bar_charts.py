@@ -7,7 +7,7 @@ import numpy as np
 
 from workbench.figures.axes import Axis, coord_axis, need_dims
 from workbench.figures.heatmap import finish
-from workbench.figures.quantity import interval_text, label, numbers, pick
+from workbench.figures.quantity import flags, interval_text, label, numbers, pick
 from workbench.figures.text import show_text, show_token, thin
 from workbench.figures.theme import ACCENT, CONTRAST, NEUTRAL
 
@@ -92,7 +92,7 @@ def token_strip(
         )
     )
     if mark is not None:
-        _add_marks(figure, need_dims(pick(result, mark), "pos").values.astype(bool), values, mark_name)
+        _add_marks(figure, flags(need_dims(pick(result, mark), "pos")), values, mark_name)
     finish(figure, title, axis, None)
     figure.update_layout(bargap=0.15)
     figure.update_yaxes(title_text=label(array), zeroline=True, zerolinecolor=NEUTRAL, zerolinewidth=1)

@@ -6,7 +6,7 @@ import numpy as np
 
 from workbench.figures.axes import coord_axis, need_dims
 from workbench.figures.heatmap import heatmap
-from workbench.figures.quantity import ColorRange, coloraxis, label, numbers, on_scale, pick, pick_scale
+from workbench.figures.quantity import ColorRange, coloraxis, flags, label, numbers, on_scale, pick, pick_scale
 from workbench.figures.text import escape, number, shorten, show_token
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def depth_pos_grid(
     x, y = coord_axis(array, "pos"), coord_axis(array, vertical, is_vertical=True)
     strings = None if text is None else _ranked(result, text, vertical)
     size, width = _text_fit(*z.shape)
-    marks = [] if mark is None else np.argwhere(need_dims(pick(result, mark), vertical, "pos").values.astype(bool))
+    marks = [] if mark is None else np.argwhere(flags(need_dims(pick(result, mark), vertical, "pos")))
     return heatmap(
         z,
         x,
@@ -89,7 +89,7 @@ def _cell_text(strings: np.ndarray, width: int) -> np.ndarray:
 def _hover(array: "xr.DataArray", strings: np.ndarray | None, values: np.ndarray | None, listed: int) -> np.ndarray:
     """Where, how much, and the ranked tokens of every cell."""
     numbered, what = numbers(array), label(array)
-    rows = [_row_name(str(array.dims[0]), int(row)) for row in array[array.dims[0]].values]
+    rows = [_row_name(str(array.dims[0]), float(row)) for row in array[array.dims[0]].values]
     tokens = array["token_text"].values if "token_text" in array.coords else [None] * array.sizes["pos"]
     columns = [
         f"token {pos}" if token is None else f"token {pos} {show_token(str(token))}"
@@ -105,5 +105,5 @@ def _hover(array: "xr.DataArray", strings: np.ndarray | None, values: np.ndarray
     return texts
 
 
-def _row_name(dim: str, value: int) -> str:
-    return "depth 0 (embedding)" if dim == "depth" and value == 0 else f"{dim} {value}"
+def _row_name(dim: str, value: float) -> str:
+    return "depth 0 (embedding)" if dim == "depth" and value == 0 else f"{dim} {value:g}"

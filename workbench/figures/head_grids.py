@@ -8,7 +8,7 @@ import numpy as np
 from workbench.errors import InputError
 from workbench.figures.axes import coord_axis, need_dims
 from workbench.figures.heatmap import heatmap
-from workbench.figures.quantity import ColorRange, coloraxis, interval_text, numbers, on_scale, pick, pick_scale
+from workbench.figures.quantity import ColorRange, coloraxis, flags, interval_text, numbers, on_scale, pick, pick_scale
 from workbench.figures.text import head_name
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def _hover(result: "xr.Dataset", array: "xr.DataArray") -> np.ndarray:
 def _cells(result: "xr.Dataset", mark: Mark, heads: tuple[int, ...], layers: tuple[int, ...]) -> list[tuple[int, int]]:
     """Rows and columns of the heads to mark."""
     if isinstance(mark, str):
-        flags = need_dims(pick(result, mark), "layer", "head").values.astype(bool)
-        return [(int(row), int(column)) for row, column in np.argwhere(flags)]
+        marked = flags(need_dims(pick(result, mark), "layer", "head"))
+        return [(int(row), int(column)) for row, column in np.argwhere(marked)]
     pairs = list(mark or ())
     strangers = [head_name(layer, head) for layer, head in pairs if layer not in layers or head not in heads]
     if strangers:

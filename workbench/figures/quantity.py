@@ -11,7 +11,7 @@ from workbench.figures.theme import SCALES
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["coloraxis", "interval_text", "label", "numbers", "on_scale", "pick", "pick_scale", "units"]
+__all__ = ["coloraxis", "flags", "interval_text", "label", "numbers", "on_scale", "pick", "pick_scale", "units"]
 
 ColorRange = tuple[float, float] | str | None
 
@@ -29,6 +29,11 @@ def numbers(array: "xr.DataArray") -> np.ndarray:
     values = np.asarray(array.values, dtype=np.float64)
     fill = array.attrs.get("_FillValue", array.encoding.get("_FillValue"))
     return values if fill is None else np.where(values == fill, np.nan, values)
+
+
+def flags(array: "xr.DataArray") -> np.ndarray:
+    """Booleans; a missing flag (NaN, or the fill value of integers) is not set."""
+    return numbers(array) > 0
 
 
 def label(array: "xr.DataArray") -> str:
