@@ -86,8 +86,8 @@ class Entry:
     positions whose final logits are kept. figures: `result -> plotly figure`, the first one is shown large. details:
     `(result, selection) -> figure`, drawn beside them when a click has selected something. requires: names of
     self-check items. definition: what is computed, with its formula; limits: what a reader must not conclude.
-    cost: `(sizes, n_tokens, **params) ->` seconds relative to one bare forward pass. artifact: `(model, **params) ->` hash
-    of what was learned from data and enters the result (None: nothing), part of the result's key.
+    cost: `(sizes, n_tokens, **params) ->` seconds relative to one bare forward pass. artifact: `(model, **params) ->`
+    hash of what was learned from data and enters the result (None: nothing), part of the result's key.
     """
 
     name: str
