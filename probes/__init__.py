@@ -14,5 +14,6 @@ CATALOG = Catalog(
         "induction-heads": "probes.induction_heads:ENTRY",
         "induction-on-prompt": "probes.induction_heads:ON_PROMPT",
         "attention-sinks": "probes.attention_sinks:ENTRY",
+        "sink-rates": "probes.sink_rates:ENTRY",
     }
 )
