@@ -95,9 +95,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="number format of weights and activations")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
     parser.add_argument("--revision", help="branch, tag or commit of a hub model")
-    parser.add_argument("--allow-network", action="store_true", help="let MODEL be a name on the Hugging Face hub")
+    parser.add_argument("--allow-network", action="store_true", help=_NETWORK_HELP)
 
 
+_NETWORK_HELP = "let a model be fetched by its name from the Hugging Face hub"
 _MODEL_HELP = f"{bundled.NAME} (default), a toy, a directory in Hugging Face format, a .gguf file, or a hub name"
 
 
@@ -122,8 +123,8 @@ def _add_app(commands) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8050)
     parser.add_argument("--model", metavar="M", default=bundled.NAME, help=_MODEL_HELP)
-    parser.add_argument("--no-token", action="store_true", help="serve other machines without a token in the address")
-    _add_model_options(parser)
+    parser.add_argument("--no-token", action="store_true", help="serve without a token in the address")
+    parser.add_argument("--allow-network", action="store_true", help=_NETWORK_HELP)
 
 
 def _add_run(commands) -> None:

@@ -1,7 +1,9 @@
 """The command line: what it prints, what it saves, and how it says no."""
 
+import inspect
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -175,6 +177,28 @@ def test_a_chat_file_that_is_not_one(capsys, tmp_path):
 def test_missing_things_are_code_1(capsys, tmp_path):
     assert "config.json" in refused(capsys, "load", str(tmp_path), code=1)
     assert "no file at" in refused(capsys, "load", str(tmp_path / "x.gguf"), code=1)
+
+
+def test_a_port_in_use_is_said(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words = ["app", "--port", str(taken.getsockname()[1]), "--model", "toy-induction"]
+        assert "--port" in refused(capsys, *words, code=1)
+
+
+def test_the_explorer_gets_what_was_typed(monkeypatch):
+    import apps.explorer
+    from apps.explorer import server
+
+    given = {}
+    monkeypatch.setattr(apps.explorer, "serve", lambda **options: given.update(options))
+    words = ["app", "--host", "0.0.0.0", "--port", "8051", "--model", "toy-induction", "--no-token", "--allow-network"]
+    assert cli.main(words) == 0
+    assert given == {
+        "model": "toy-induction", "host": "0.0.0.0", "port": 8051, "token": False, "allow_network": True,
+    }  # fmt: skip
+    inspect.signature(server.serve).bind(**given)
 
 
 def test_models_tells_states_apart(capsys, tmp_path, monkeypatch):
