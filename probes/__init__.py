@@ -15,5 +15,6 @@ CATALOG = Catalog(
         "induction-on-prompt": "probes.induction_heads:ON_PROMPT",
         "attention-sinks": "probes.attention_sinks:ENTRY",
         "sink-rates": "probes.sink_rates:ENTRY",
+        "direct-logit-attribution": "probes.direct_logit_attribution:ENTRY",
     }
 )

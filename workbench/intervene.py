@@ -501,7 +501,7 @@ class Patch(_Printed):
             raise InputError(f"{kind} {_spans(self.units)}", f"0 to {n - 1} on {model.name}", "Choose some it has")
 
     def _resid_mid(self, model: Model) -> list[Edit]:
-        """attn_out = wanted - resid_pre brings the state there up to rounding; both branches behind it get the last bit.
+        """attn_out = wanted - resid_pre brings the state there up to rounding; both branches behind it get the rest.
 
         A bridge's own resid_mid feeds the MLP alone, and the residual branch is seen again in resid_post only.
         """
