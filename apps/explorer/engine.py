@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from apps.explorer import surprisal
 from apps.explorer.cache import Cache
 from apps.explorer.jobs import LOAD, MODEL, PROMPT, SELECTION, STUDY, Job, Worker
 from apps.explorer.settings import Settings
-from apps.explorer.states import RESID, States, head_pattern, states_of
+from apps.explorer.slices import SLICES
+from apps.explorer.states import RESID, States, slice_of, states_of
 from workbench.catalog import Entry, finish, pass_for, study
 from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
 from workbench.models.model import Model
@@ -25,8 +25,9 @@ from workbench.observation import observe, predict_bytes
 from workbench.prompt import Prompt, Tokens, tokenise
 from workbench.results import spec_key
 
-__all__ = ["Engine", "Failure", "Hosted", "Pattern", "Request"]
+__all__ = ["Engine", "Failure", "Hosted", "Request"]
 
+_SHORT = 64  # tokens up to which every analysis of the prompt runs at once
 _PATIENCE = 2.0  # seconds a click waits for its slice before the page says that the model is busy
 
 
@@ -36,21 +37,6 @@ class Failure:
 
     sentence: str
     nbytes: int = 256
-
-
-@dataclass(frozen=True, eq=False)
-class Pattern:
-    """Attention of one head `[query, key]`, float32."""
-
-    values: np.ndarray = field(repr=False)
-    tokens: tuple[str, ...] = field(repr=False)
-    layer: int
-    head: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the pattern."""
-        return self.values.nbytes
 
 
 @dataclass(frozen=True)
@@ -117,6 +103,7 @@ class Engine:
         self.settings = settings
         self.entries: dict[str, Entry] = {surprisal.ENTRY.name: surprisal.ENTRY}
         self.entries |= {entry.name: entry for entry in catalog}
+        self.slices: dict[str, Entry] = {entry.name: entry for entry in SLICES}
         self.cache = Cache(settings.memory, settings.directory, settings.disk)
         self._load, self._hosted, self._lock = load, {}, threading.Lock()
 
@@ -137,6 +124,11 @@ class Engine:
             if name not in self._hosted or self._hosted[name].loading.state in ("failed", "cancelled"):
                 self._hosted[name] = Hosted(name, self._load)
             return self._hosted[name]
+
+    @property
+    def views(self) -> dict[str, Entry]:
+        """Everything that can be looked at, by name: what follows the selection, and the catalog."""
+        return {**self.slices, **self.entries}
 
     def jobs(self, session: str) -> list[tuple[str, Job]]:
         """(model, job) of everything that a session waits for, and models that are loading."""
@@ -167,6 +159,7 @@ class Engine:
         """What a run of a prompt asks for. Raises InputError for a bad prompt or bad params; computes nothing."""
         model, tokens = self.hosted(name).ready, self.tokens(name, text)
         checked = {entry.name: entry.checked(params.get(entry.name, {})) for entry in self.entries.values()}
+        checked |= {name: dict(params.get(name, {})) for name in self.slices}
         keys = {
             entry.name: entry.key(model, None if entry.scope == "model" else tokens, checked[entry.name])
             for entry in self.entries.values()
@@ -174,11 +167,11 @@ class Engine:
         states = spec_key(model.identity.weights_hash, list(tokens.ids), "explorer-states", 1, {})
         return Request(name, text, tokens, checked, keys, states)
 
-    def cost(self, request: Request) -> tuple[float, int]:
-        """Predicted seconds and kept bytes of a run's prompt-scope analyses that are not in the cache."""
+    def cost(self, request: Request, names: Sequence[str]) -> tuple[float, int]:
+        """Predicted seconds and kept bytes of computing those of the named analyses that are not in the cache."""
         hosted = self.hosted(request.model)
         model, n = hosted.ready, len(request.tokens)
-        wanted = self._missing(request)
+        wanted = self._missing(request, names)
         needs = [RESID, *(need for e in wanted for need in e.needs(model, request.tokens, **request.params[e.name]))]
         passes = 1.0 + sum(e.cost(model.sizes, n, **request.params[e.name]) if e.cost else 0.5 for e in wanted)
         seconds = (
@@ -186,12 +179,13 @@ class Engine:
         )
         return seconds, predict_bytes(model.sizes, list(dict.fromkeys(needs)), 1, n)
 
-    def submit(self, request: Request, session: str) -> Job | None:
-        """Compute what is missing of a request's prompt-scope analyses; None where everything is there."""
-        wanted = self._missing(request)
+    def submit(self, request: Request, session: str, names: Sequence[str] | None = None) -> Job | None:
+        """Compute what is missing of the named prompt-scope analyses (default: all); None where everything is there."""
+        names = [e.name for e in self.entries.values() if e.scope == "prompt"] if names is None else names
+        wanted = self._missing(request, names)
         if not wanted and self.cache.get(request.states) is not None:
             return None
-        _, nbytes = self.cost(request)
+        _, nbytes = self.cost(request, names)
         if nbytes > self.settings.budget:
             raise RefusedError(
                 f"a run that would keep {nbytes / 1e9:.2f} GB",
@@ -206,10 +200,12 @@ class Engine:
         return self.hosted(request.model).worker.submit(job)
 
     def submit_entry(self, request: Request, name: str, session: str) -> Job | None:
-        """Compute one model-scope analysis or study; None where its result is there or it is prompt-scope."""
+        """Compute one analysis; None where its result is there."""
         entry, key = self.entries[name], request.keys[name]
+        if entry.scope == "prompt":
+            return None if self.cache.get(key) is not None else self.submit(request, session, [name])
         there = isinstance(self.cache.get(key), xr.Dataset) and not self._is_partial(request, name)
-        if entry.scope == "prompt" or there:
+        if there:
             return None
         self.cache.drop(key)
         work = self._run_study if entry.scope == "study" else self._run_model
@@ -218,34 +214,45 @@ class Engine:
         job.restarts = entry.scope == "model"
         return self.hosted(request.model).worker.submit(job)
 
-    def complete(self, request: Request) -> bool:
-        """Whether every prompt-scope analysis has a result or a reason why not."""
-        return all(
-            self.cache.get(request.keys[e.name]) is not None for e in self.entries.values() if e.scope == "prompt"
-        )
+    def complete(self, request: Request, names: Sequence[str]) -> bool:
+        """Whether each of the named analyses has a result or a reason why not."""
+        return all(self.cache.get(request.keys[name]) is not None for name in names)
 
     def found(self, request: Request, name: str) -> xr.Dataset | Failure | None:
         """The result of an analysis for a request (a study's may be partial), why there is none, or None."""
         return self.cache.get(request.keys[name])
 
-    def pattern(self, request: Request, layer: int, head: int, session: str) -> Pattern | None:
-        """Attention of one head; None where the model is too busy to answer now (the job goes on)."""
-        key = spec_key("", request.states, "explorer-pattern", 1, {"layer": layer, "head": head})
+    def slice_params(self, request: Request, name: str, selection: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Params of a view that follows the selection; None where the selection leaves one of them open."""
+        entry, given = self.slices[name], dict(request.params.get(name, {}))
+        for follows in ("layer", "head", "pos"):
+            if any(param.name == follows for param in entry.params):
+                if follows not in selection:
+                    return None
+                given[follows] = int(selection[follows])
+        return entry.checked(given)
+
+    def slice(self, request: Request, name: str, params: Mapping[str, Any], session: str) -> xr.Dataset | None:
+        """One layer's result, recomputed from its kept state; None where the model is too busy to answer now.
+
+        Raises InputError where the selection does not fit the model or the prompt. The job goes on after a None.
+        """
+        entry, model = self.slices[name], self.hosted(request.model).ready
+        key = entry.key(model, request.tokens, params)
         found = self.cache.get(key)
         if found is not None:
             return found
+        entry.needs(model, request.tokens, **params)  # a bad selection is refused here, in the thread that asks
 
-        def work(job: Job) -> Pattern:
-            model = self.hosted(request.model).ready
-            values = head_pattern(model, self._states(request), layer, head).numpy()
-            pattern = Pattern(values, request.tokens.strings, layer, head)
-            self.cache.put(key, pattern)
-            return pattern
+        def work(job: Job) -> xr.Dataset:
+            result = slice_of(entry, model, self._states(request), params)
+            self.cache.put(key, result, write=False)
+            return result
 
-        job = self.hosted(request.model).worker.submit(Job(f"L{layer}H{head}", key, SELECTION, work, {session}))
+        job = self.hosted(request.model).worker.submit(Job(entry.title.lower(), key, SELECTION, work, {session}))
         job.finished.wait(_PATIENCE)
         if job.state == "failed":
-            raise InputError(job.error, "a head of this model", "Choose another one")
+            raise InputError(f"no answer ({job.error})", "one layer's result", "Select something else")
         return job.result if job.state == "done" else None
 
     def _states(self, request: Request) -> States:
@@ -257,9 +264,15 @@ class Engine:
             self.cache.put(request.states, found)
         return found
 
-    def _missing(self, request: Request) -> list[Entry]:
-        prompt_scope = [entry for entry in self.entries.values() if entry.scope == "prompt"]
-        return [e for e in prompt_scope if not isinstance(self.cache.get(request.keys[e.name]), xr.Dataset)]
+    def wanted(self, request: Request, view: str | None = None) -> tuple[str, ...]:
+        """Prompt-scope analyses to compute at once: all for a short prompt, else surprisal and the one that is seen."""
+        names = [entry.name for entry in self.entries.values() if entry.scope == "prompt"]
+        if len(request.tokens) <= _SHORT:
+            return tuple(names)
+        return tuple(name for name in names if name in (surprisal.ENTRY.name, view))
+
+    def _missing(self, request: Request, names: Sequence[str]) -> list[Entry]:
+        return [self.entries[n] for n in names if not isinstance(self.cache.get(request.keys[n]), xr.Dataset)]
 
     def _is_partial(self, request: Request, name: str) -> bool:
         found = self.cache.get(request.keys[name])

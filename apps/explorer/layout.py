@@ -32,13 +32,16 @@ def graph(name: str, figure: Any = None, **more: Any) -> dcc.Graph:
     return dcc.Graph(id=figure_id(name), config=GRAPH_CONFIG, responsive=True, className="figure", **given, **more)
 
 
-def page(entries: Mapping[str, Entry], models: tuple[str, ...]) -> dmc.MantineProvider:
+def page(entries: Mapping[str, Entry], tabs: Mapping[str, Entry], models: tuple[str, ...]) -> dmc.MantineProvider:
     """The whole page, for one browser window."""
     return dmc.MantineProvider(
         [
             *_stores(entries, models),
-            html.Div([_header(), _left(models), _centre(entries), _right(), _tokens(), _foot()], className="frame"),
+            html.Div(
+                [_header(), _left(models), _centre(entries, tabs), _right(), _tokens(), _foot()], className="frame"
+            ),
             _keys_help(),
+            dmc.Modal(id="code", title="Python that makes this figure", size="xl", children=[]),
         ],
         id="provider",
         forceColorScheme="light",
@@ -66,6 +69,13 @@ def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
         dcc.Store("view", data={"name": first, "figure": 0}),
         dcc.Store("notices", data=[]),
         dcc.Store("ran", data=0),
+        dcc.Store("take", data=None),  # an export was asked for
+        dcc.Store("follow", data=None),  # the selection, for views that are computed from it
+        dcc.Store("drawn", data=""),  # what the large view stands for; changes only when it must be drawn anew
+        *(dcc.Store({"type": "drawn", "name": name}, data="") for name in entries),
+        dcc.Store("link", data=None),  # what the address asked for
+        dcc.Location("place", refresh=False),
+        dcc.Download("download"),
         dcc.Store("scheme", data="light", storage_type="local"),
         dcc.Interval("poll", interval=_POLL, disabled=False),
     ]  # fmt: skip
@@ -78,6 +88,7 @@ def _header() -> html.Header:
             html.Div(id="model-line", className="model-line"),
             html.Div(
                 [
+                    html.Button("Copy link", id="link-copy", className="plain"),
                     html.Button("Keys", id="keys-open", className="plain"),
                     html.Button("Light / dark", id="scheme-toggle", className="plain"),
                 ],
@@ -138,12 +149,9 @@ def _left(models: tuple[str, ...]) -> html.Div:
     )
 
 
-def _centre(entries: Mapping[str, Entry]) -> html.Div:
-    tabs = [dmc.TabsTab(entry.title, value=name, **{"aria-controls": "main-figure"}) for name, entry in entries.items()]
-    thumbs = [
-        html.Div([graph(f"thumb {name}") if False else _thumb(name, entry)], className="thumb-holder")
-        for name, entry in entries.items()
-    ]
+def _centre(entries: Mapping[str, Entry], shown: Mapping[str, Entry]) -> html.Div:
+    tabs = [dmc.TabsTab(entry.title, value=name, **{"aria-controls": "main-figure"}) for name, entry in shown.items()]
+    thumbs = [html.Div(_thumb(name, entry), className="thumb-holder") for name, entry in entries.items()]
     return html.Div(
         [
             dmc.Tabs(
@@ -177,6 +185,7 @@ def _centre(entries: Mapping[str, Entry]) -> html.Div:
                                 trapFocus=True,
                                 withRoles=False,
                             ),
+                            _export(),
                             html.Button("Maximise", className="plain", **{"data-maximise": "main"}),
                         ],
                         className="row",
@@ -195,6 +204,27 @@ def _centre(entries: Mapping[str, Entry]) -> html.Div:
         className="centre",
         role="region",
         **{"aria-label": "View"},
+    )
+
+
+def _export() -> dmc.Menu:
+    kinds = [
+        ("png", "Picture (PNG)"),
+        ("svg", "Picture (SVG)"),
+        ("html", "Page of its own (HTML)"),
+        ("nc", "Data (netCDF)"),
+        ("csv", "Data (CSV)"),
+        ("py", "Python code"),
+    ]
+    items = [dmc.MenuItem(title, id={"type": "export", "kind": kind}, n_clicks=0) for kind, title in kinds]
+    return dmc.Menu(
+        [
+            dmc.MenuTarget(
+                dmc.Button("Export", variant="default", size="compact-xs"), boxWrapperProps={"role": "group"}
+            ),
+            dmc.MenuDropdown(items),
+        ],
+        position="bottom-end",
     )
 
 

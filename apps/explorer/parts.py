@@ -103,11 +103,15 @@ def _dismiss(notice_id: str) -> html.Button:
     return html.Button("Dismiss", id={"type": "dismiss", "notice": notice_id}, className="plain", n_clicks=0)
 
 
-def param_form(entry: Entry, values: Mapping[str, Any]) -> list[Any]:
-    """One control per parameter of an analysis."""
-    if not entry.params:
-        return [html.Div("This view has no parameters.", className="quiet")]
-    return [_control(entry.name, param, values.get(param.name, param.default)) for param in entry.params]
+FOLLOWS = ("layer", "head", "pos")
+
+
+def param_form(entry: Entry, values: Mapping[str, Any], fixed: bool = False) -> list[Any]:
+    """One control per parameter of an analysis. fixed: layer, head and pos follow the selection and have none."""
+    shown = [param for param in entry.params if not (fixed and param.name in FOLLOWS)]
+    if not shown:
+        return [html.Div("No parameters." if not fixed else "It follows the selection.", className="quiet")]
+    return [_control(entry.name, param, values.get(param.name, param.default)) for param in shown]
 
 
 def _control(entry: str, param: Param, value: Any) -> Any:

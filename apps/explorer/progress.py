@@ -64,7 +64,7 @@ def _promote(engine: Engine, session: str, asked: Mapping[str, Any], found: Look
     if job is not None and job.state != "done":
         found.notice, found.ended = f"{job.error} The last good result stays.", asked["id"]
         return found
-    if job is None and not engine.complete(request):
+    if job is None and not engine.complete(request, asked.get("names") or engine.wanted(request)):
         found.notice = "The server was restarted and no longer knows this run. The prompt is kept: press Run."
         found.ended = asked["id"]
         return found
@@ -73,6 +73,8 @@ def _promote(engine: Engine, session: str, asked: Mapping[str, Any], found: Look
         **asked,
         "tokens": list(request.tokens.strings),
         "sizes": {"n_layers": model.sizes.n_layers, "n_heads": model.sizes.n_heads},
+        "keys": dict(request.keys),
+        "weights": model.identity.weights_hash,
         "seconds": job.seconds if job else 0.0,
     }
     _start_background(engine, request, session)

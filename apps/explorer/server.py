@@ -34,7 +34,7 @@ def make_app(engine: Engine) -> Dash:
         suppress_callback_exceptions=True,  # parts of the page, and with them their ids, come and go
     )
     app.index_string = app.index_string.replace("<html>", '<html lang="en">')
-    app.layout = lambda: page(engine.entries, settings.models)
+    app.layout = lambda: page(engine.entries, engine.views, settings.models)
     register(app, engine)
     protect(app.server, settings, tuple(app.csp_hashes()))
     return app

@@ -4,17 +4,20 @@ A click on a head restarts the model at that head's layer with the kept state an
 share of a pass, and no pattern of any other head is kept or sent.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+import xarray as xr
 
-from workbench.errors import InputError
-from workbench.hooks import PATTERN, RESID_PRE
+from workbench.catalog import Entry, finish
+from workbench.hooks import RESID_PRE
 from workbench.models.model import Model
-from workbench.observation import Need, Observation, Site, keep, observe
+from workbench.observation import Need, Observation, keep, observe
 from workbench.prompt import Tokens
 
-__all__ = ["RESID", "States", "head_pattern", "states_of"]
+__all__ = ["RESID", "States", "slice_of", "states_of"]
 
 RESID = Need((RESID_PRE,), keep, dims="pos d_model")
 
@@ -37,18 +40,10 @@ def states_of(observation: Observation) -> States:
     return States(observation.tokens[0], observation[RESID][:, 0])
 
 
-def one_head(pattern: torch.Tensor, site: Site, head: int) -> torch.Tensor:
-    """The pattern `[batch, query, key]` of one head."""
-    return pattern[:, head].float().clone()
-
-
-def head_pattern(model: Model, states: States, layer: int, head: int) -> torch.Tensor:
-    """Attention of one head `[query, key]`, rows sum to 1, recomputed from the kept state of its layer."""
-    sizes = model.sizes
-    if not (0 <= layer < sizes.n_layers and 0 <= head < sizes.n_heads):
-        last = f"L{sizes.n_layers - 1}H{sizes.n_heads - 1}"
-        raise InputError(f"head L{layer}H{head}", f"L0H0 to {last} on {model.name}", "Choose a head it has")
-    need = Need((PATTERN,), one_head, dims="query key", params={"head": head}, layers=(layer,))
+def slice_of(entry: Entry, model: Model, states: States, params: Mapping[str, Any]) -> xr.Dataset:
+    """The result of an entry whose needs are all of layer `params["layer"]`, from the kept state of that layer."""
+    needs = entry.needs(model, states.tokens, **params)
+    layer = params["layer"]
     start = (layer, states.resid[layer][None])
-    found = observe(model, [states.tokens], [need], positions="none", start=start, stop=layer + 1)
-    return found[need][0, 0]
+    observation = observe(model, [states.tokens], needs, positions="none", start=start, stop=layer + 1)
+    return finish(entry, observation, model, params)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from apps.explorer.engine import Engine, Failure, Pattern, Request
+from apps.explorer.engine import Engine, Failure, Request
 from workbench.catalog import Entry
 from workbench.errors import WorkbenchError
 from workbench.figures.text import thin
@@ -14,7 +14,7 @@ from workbench.figures.text import thin
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["detail_figures", "figure_label", "large", "pattern_figure", "small", "waiting"]
+__all__ = ["detail_figures", "drawn", "figure_label", "narrow", "small", "waiting"]
 
 
 _NARROW = 26  # characters of an axis title in the right panel
@@ -26,13 +26,9 @@ def figure_label(draw: Callable) -> str:
     return draw.__name__.removesuffix("_figure").replace("_", " ")
 
 
-def large(engine: Engine, request: Request, name: str, index: int, dark: bool) -> "tuple[go.Figure | None, str]":
-    """The chosen figure of an analysis and the line under it; without a result no figure, and why."""
-    entry, found = engine.entries[name], engine.found(request, name)
-    if not isinstance(found, xr.Dataset):
-        return None, waiting(entry, found)
-    draw = entry.figures[min(index, len(entry.figures) - 1)]
-    return _themed(draw(found), dark), str(found.attrs.get("summary", ""))
+def drawn(entry: Entry, result: xr.Dataset, index: int, dark: bool) -> "go.Figure":
+    """One of the figures of an analysis, in the theme of the page."""
+    return _themed(entry.figures[min(index, len(entry.figures) - 1)](result), dark)
 
 
 def small(engine: Engine, request: Request, name: str, dark: bool) -> "go.Figure | str":
@@ -72,11 +68,11 @@ def detail_figures(
             said.append(str(error))
             continue
         if figure is not None:
-            figures.append(_narrow(_themed(figure, dark)))
+            figures.append(narrow(_themed(figure, dark)))
     return figures, said
 
 
-def _narrow(figure: "go.Figure") -> "go.Figure":
+def narrow(figure: "go.Figure") -> "go.Figure":
     """Fit for the panel beside a view: axis titles wrapped, few ticks, positions without their tokens below."""
     for axis in (figure.layout.xaxis, figure.layout.yaxis):
         if axis.title.text and "<" not in axis.title.text:
@@ -91,16 +87,6 @@ def _narrow(figure: "go.Figure") -> "go.Figure":
         figure.update_xaxes(tickvals=[drawn[i] for i in shown], ticktext=texts, tickangle=0)
     figure.update_coloraxes(colorbar={"thickness": 6, "title": {"text": ""}})
     return figure
-
-
-def pattern_figure(pattern: Pattern, dark: bool, exclude_first: bool = False) -> "go.Figure":
-    """Attention of one head, queries downwards, keys to the right."""
-    from workbench.figures import head_name
-    from workbench.figures import pattern_figure as draw
-
-    name = head_name(pattern.layer, pattern.head)
-    figure = draw(pattern.values, pattern.tokens, title=f"Attention of {name}", exclude_first=exclude_first)
-    return _narrow(_themed(figure, dark))
 
 
 def _themed(figure: "go.Figure", dark: bool) -> "go.Figure":

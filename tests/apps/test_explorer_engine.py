@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from apps.explorer.callbacks import ask, changed_params, prompt_line
+from apps.explorer.choosing import changed_params
 from apps.explorer.engine import Engine, Failure
 from apps.explorer.progress import look, request_of
+from apps.explorer.running import ask, prompt_line
 from apps.explorer.settings import Settings
 from tests.tiny_models import tiny_model
 from workbench.catalog import Entry, Param
@@ -102,10 +103,14 @@ def test_a_head_pattern_from_the_kept_state_equals_the_full_pass(engine):
     full = observe(engine.hosted("tiny").model, Prompt.ids([5, 9, 5, 7, 9]), [need])[need]
     for layer in range(2):
         for head in range(4):
-            pattern = engine.pattern(request, layer, head, "me")
-            assert torch.equal(torch.from_numpy(pattern.values), full[layer, 0, head])
+            assert torch.equal(torch.from_numpy(pattern_of(engine, request, layer, head)), full[layer, 0, head])
     with pytest.raises(InputError, match="L9H0"):
-        engine.pattern(request, 9, 0, "me")
+        pattern_of(engine, request, 9, 0)
+
+
+def pattern_of(engine, request, layer, head):
+    found = engine.slice(request, "attention", {"layer": layer, "head": head}, "me")
+    return found["pattern"].values
 
 
 def whole(pattern, site):
@@ -117,7 +122,7 @@ def test_a_second_run_computes_nothing_and_a_changed_param_only_its_own(engine):
     finished(engine, engine.request("tiny", TEXT, {}))
     assert finished(engine, engine.request("tiny", TEXT, {"broken": {}})) is not None  # a failure is tried again
     request = engine.request("tiny", TEXT, {"mean-z": {"scale": 2.0}})
-    assert [entry.name for entry in engine._missing(request)] == ["mean-z", "broken"]
+    assert [entry.name for entry in engine._missing(request, engine.wanted(request))] == ["mean-z", "broken"]
     finished(engine, request)
     base = engine.found(engine.request("tiny", TEXT, {}), "mean-z")
     assert np.allclose(engine.found(request, "mean-z")["mean"], 2 * base["mean"])
@@ -129,8 +134,8 @@ def test_results_survive_a_restart(engine, tmp_path):
     again = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=lambda n, p: tiny_model("llama"))
     again.hosted("tiny").loading.finished.wait(60)
     assert again.found(again.request("tiny", TEXT, {}), "mean-z") is not None
-    pattern = again.pattern(again.request("tiny", TEXT, {}), 1, 2, "me")  # the states are computed again
-    assert np.allclose(pattern.values, engine.pattern(request, 1, 2, "me").values, atol=1e-6)
+    pattern = pattern_of(again, again.request("tiny", TEXT, {}), 1, 2)  # the states are computed again
+    assert np.allclose(pattern, pattern_of(engine, request, 1, 2), atol=1e-6)
     again.close()
 
 

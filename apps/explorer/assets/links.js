@@ -1,0 +1,77 @@
+// Links: the address's fragment, which no server log ever sees, says what is shown; opening it shows the same again.
+(function () {
+  "use strict";
+  const dash = (window.dash_clientside = window.dash_clientside || {});
+  const no = () => dash.no_update;
+
+  function parse(fragment) {
+    const given = new URLSearchParams(fragment.replace(/^#/, ""));
+    if (!given.has("prompt")) return null;
+    const link = { text: given.get("prompt"), model: given.get("model") || "", weights: given.get("weights") || "" };
+    for (const name of ["params", "select", "view"]) {
+      try {
+        link[name] = JSON.parse(given.get(name) || "null");
+      } catch (error) {
+        link.broken = name;
+      }
+    }
+    return link;
+  }
+
+  function fragment(shown, view, selection, params) {
+    const given = new URLSearchParams();
+    given.set("model", shown.model);
+    given.set("weights", (shown.weights || "").slice(0, 12));
+    given.set("prompt", shown.text);
+    given.set("view", JSON.stringify(view));
+    if (Object.keys(selection || {}).length) given.set("select", JSON.stringify(selection));
+    if (Object.keys(params || {}).length) given.set("params", JSON.stringify(params));
+    return "#" + given.toString();
+  }
+
+  dash.links = {
+    read: function (hash) {
+      return parse(hash || "") || no();
+    },
+    write: function (shown, view, selection) {
+      if (shown) window.history.replaceState(window.history.state, "", fragment(shown, view, selection, shown.params));
+      return no();
+    },
+    copy: async function (clicks) {
+      if (!clicks) return no();
+      const before = document.getElementById("link-copy");
+      try {
+        await navigator.clipboard.writeText(window.location.href);
+        setTimeout(() => dash.set_props("link-copy", { children: "Copy link" }), 2000);
+        return "Copied";
+      } catch (error) {
+        return "Copy it from the address bar";
+      }
+    },
+    // Which figures must be drawn anew: only those whose own result, or the theme, changed.
+    drawn: function (shown, done, view, scheme, ids, before, beforeMain) {
+      const sign = (name) => (shown ? [shown.keys[name] || shown.id, (done || {})[name] || "", scheme].join(" ") : "");
+      const signs = ids.map((id, i) => (sign(id.name) === before[i] ? no() : sign(id.name)));
+      const main = [view.name, view.figure, sign(view.name)].join(" ");
+      const classes = ids.map((id) => (id.name === view.name ? "thumb current" : "thumb"));
+      return [signs, classes, main === beforeMain ? no() : main];
+    },
+    // Pictures are made by the plot itself; the other exports are asked of the server.
+    picture: function () {
+      const fired = (dash.callback_context.triggered || []).find((t) => t.value);
+      if (!fired) return no();
+      const kind = JSON.parse(fired.prop_id.slice(0, fired.prop_id.lastIndexOf("."))).kind;
+      if (kind !== "png" && kind !== "svg") return { kind: kind, clicks: fired.value };
+      const gd = document.querySelector("#main-figure .js-plotly-plot");
+      if (gd) {
+        const box = gd.getBoundingClientRect();
+        const options = { format: kind, width: Math.round(box.width), height: Math.round(box.height), filename: "workbench" };
+        if (kind === "png") options.scale = 2;
+        const paper = getComputedStyle(document.querySelector(".centre")).backgroundColor;
+        const layout = Object.assign({}, gd.layout, { paper_bgcolor: paper });
+        window.Plotly.downloadImage({ data: gd.data, layout: layout, config: {} }, options);
+      }
+      return no();
+    },
+  };
+})();

@@ -1,0 +1,158 @@
+"""Choosing a view, which of its figures, and its parameters; starting what a view needs beyond the prompt's pass."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import ALL, Dash, Input, Output, State, ctx, no_update
+
+from apps.explorer import parts, views
+from apps.explorer.engine import Engine
+from apps.explorer.progress import request_of
+from apps.explorer.running import notice
+from apps.explorer.selection import clean
+from workbench.catalog import Entry
+from workbench.errors import WorkbenchError
+
+__all__ = ["changed_params", "linked_view", "register", "start_view", "turned_view"]
+
+
+def register(app: Dash, engine: Engine) -> None:
+    """Tabs, figure choice, parameter forms, links, start buttons."""
+    _register_view(app, engine)
+    _register_params(app, engine)
+
+
+def _register_view(app: Dash, engine: Engine) -> None:
+    @app.callback(
+        Output("view", "data"),
+        Input("tabs", "value"),
+        Input({"type": "thumb", "name": ALL}, "n_clicks"),
+        Input({"type": "figure-tab", "name": ALL}, "value"),
+        State("view", "data"),
+        prevent_initial_call=True,
+    )
+    def turn(tab, thumbs, index, view):
+        return turned_view(engine, ctx.triggered_id, ctx.triggered[0]["value"], view) or no_update
+
+    @app.callback(
+        Output("tabs", "value"),
+        Output("figure-choice", "children"),
+        Output("about-text", "children"),
+        Output("params-title", "children"),
+        Output("params-form", "children"),
+        Input("view", "data"),
+        State("params", "data"),
+    )
+    def turned(view, params):
+        entry = engine.views[view["name"]]
+        form = parts.param_form(entry, params.get(entry.name, {}), fixed=entry.name in engine.slices)
+        return view["name"], figure_choice(entry, view["figure"]), parts.about(entry), entry.title, form
+
+    @app.callback(
+        Output("prompt", "value", allow_duplicate=True),
+        Output("model", "value"),
+        Output("params", "data", allow_duplicate=True),
+        Output("view", "data", allow_duplicate=True),
+        Output("selection", "data", allow_duplicate=True),
+        Input("link", "data"),
+        State("view", "data"),
+        prevent_initial_call=True,
+    )
+    def link(link, view):
+        if not link:
+            return [no_update] * 5
+        known = link.get("model") in engine.settings.models
+        params = link.get("params") if isinstance(link.get("params"), dict) else {}
+        text = str(link.get("text", ""))
+        chosen = linked_view(engine, link.get("view"), view)
+        return text, link["model"] if known else no_update, params, chosen, clean(link.get("select"))
+
+
+def _register_params(app: Dash, engine: Engine) -> None:
+    @app.callback(
+        Output("params", "data"),
+        Output("notices", "data", allow_duplicate=True),
+        Input({"type": "param", "entry": ALL, "name": ALL}, "value"),
+        State("params", "data"),
+        State("notices", "data"),
+        prevent_initial_call=True,
+    )
+    def param(values, params, notices):
+        changed, error = changed_params(engine, ctx.triggered_id, ctx.triggered[0]["value"], params or {})
+        return changed or no_update, [*notices, notice(error)] if error else no_update
+
+    @app.callback(
+        Output("poll", "disabled", allow_duplicate=True),
+        Output("notices", "data", allow_duplicate=True),
+        Input({"type": "start", "name": ALL}, "n_clicks"),
+        Input("view", "data"),
+        Input("shown", "data"),
+        State("notices", "data"),
+        State("session", "data"),
+        prevent_initial_call=True,
+    )
+    def start(clicks, view, shown, notices, session):
+        pressed = isinstance(ctx.triggered_id, dict) and any(clicks)
+        error = start_view(engine, shown, view["name"], pressed, session)
+        if error is None:
+            return no_update, no_update
+        return False, [*notices, notice(error)] if error else no_update
+
+
+def turned_view(engine: Engine, trigger: Any, value: Any, view: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The view after a tab, a small multiple or a figure's name was clicked; None where nothing changes."""
+    if isinstance(trigger, dict) and trigger["type"] == "figure-tab":
+        chosen = {"name": view["name"], "figure": int(value or 0)}
+    elif isinstance(trigger, dict):
+        chosen = {"name": trigger["name"], "figure": 0} if value else dict(view)
+    else:
+        chosen = {"name": value, "figure": view["figure"] if value == view["name"] else 0}
+    return chosen if chosen != view and chosen["name"] in engine.views else None
+
+
+def linked_view(engine: Engine, given: Any, view: Mapping[str, Any]) -> dict[str, Any]:
+    """The view that a link names, or the one that is open where it names none of ours."""
+    if not isinstance(given, dict) or given.get("name") not in engine.views:
+        return dict(view)
+    index, count = given.get("figure"), len(engine.views[given["name"]].figures)
+    return {"name": given["name"], "figure": index if isinstance(index, int) and 0 <= index < count else 0}
+
+
+def figure_choice(entry: Entry, index: int) -> Any:
+    """Which of an analysis's figures is drawn, where it has several."""
+    if len(entry.figures) < 2:
+        return ""
+    data = [{"label": views.figure_label(draw), "value": str(i)} for i, draw in enumerate(entry.figures)]
+    return dmc.SegmentedControl(id={"type": "figure-tab", "name": entry.name}, data=data, value=str(index), size="xs")
+
+
+def start_view(engine: Engine, shown: Mapping[str, Any] | None, name: str, pressed: bool, session: str) -> str | None:
+    """Compute what a view needs beyond what was run: None if nothing was started, "" or what went wrong."""
+    if not shown or name in engine.slices or (engine.entries[name].scope == "study" and not pressed):
+        return None
+    try:
+        job = engine.submit_entry(request_of(engine, shown), name, session)
+    except WorkbenchError as error:
+        return str(error)
+    return None if job is None else ""
+
+
+def changed_params(
+    engine: Engine, identity: Any, value: Any, params: Mapping[str, Any]
+) -> tuple[dict[str, Any] | None, str]:
+    """The params after one control changed; None where nothing did, with the sentence if the value is no good."""
+    if not isinstance(identity, dict) or identity.get("entry") not in engine.views:
+        return None, ""
+    entry = engine.views[identity["entry"]]
+    param = next((p for p in entry.params if p.name == identity["name"]), None)
+    if param is None:
+        return None, ""
+    try:
+        parsed = param.parse("" if value is None else str(value))
+    except WorkbenchError as error:
+        return None, f"{entry.title}: {error}"
+    before = params.get(entry.name, {}).get(param.name, param.default)
+    if parsed == before:
+        return None, ""
+    return {**params, entry.name: {**params.get(entry.name, {}), param.name: parsed}}, ""

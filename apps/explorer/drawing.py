@@ -1,0 +1,183 @@
+"""Drawing what is shown: the large view, the small ones, the tokens, and the details of the selection."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+from dash import MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
+
+from apps.explorer import parts, views
+from apps.explorer.engine import Engine
+from apps.explorer.layout import figure_id, graph
+from apps.explorer.progress import request_of
+from apps.explorer.selection import clean, headline, settle, strongest_head
+from workbench.errors import WorkbenchError
+
+__all__ = ["detail_panel", "first_head", "large_view", "register", "small_view", "token_strip"]
+
+
+def register(app: Dash, engine: Engine) -> None:
+    """What is drawn when something else is shown or selected."""
+    _register_views(app, engine)
+    _register_selection(app, engine)
+
+
+def _register_views(app: Dash, engine: Engine) -> None:
+    @app.callback(Output("tokens", "children"), Input("shown", "data"))
+    def tokens(shown):
+        return token_strip(engine, shown) if shown else []
+
+    @app.callback(
+        Output(figure_id("main"), "figure"),
+        Output("main-message", "children"),
+        Output("said", "children"),
+        Input("drawn", "data"),
+        Input("follow", "data"),
+        State("view", "data"),
+        State("shown", "data"),
+        State("selection", "data"),
+        State("scheme", "data"),
+        State("session", "data"),
+    )
+    def main(_, follow, view, shown, selection, scheme, session):
+        if ctx.triggered_id == "follow" and view["name"] not in engine.slices:
+            return no_update, no_update, no_update  # only these views change with the selection
+        return large_view(engine, view, shown, clean(selection), scheme == "dark", session)
+
+    @app.callback(
+        Output({"type": "thumb-figure", "name": MATCH}, "children"),
+        Input({"type": "drawn", "name": MATCH}, "data"),
+        State({"type": "drawn", "name": MATCH}, "id"),
+        State("shown", "data"),
+        State("scheme", "data"),
+    )
+    def thumb(_, this, shown, scheme):
+        return small_view(engine, shown, this["name"], scheme == "dark") if shown else ""
+
+
+def _register_selection(app: Dash, engine: Engine) -> None:
+    @app.callback(
+        Output("selection", "data"),
+        Input("shown", "data"),
+        Input("done", "data"),
+        State("selection", "data"),
+        prevent_initial_call=True,
+    )
+    def choose(shown, done, selection):
+        if not shown:
+            return no_update
+        head = None if "head" in selection else first_head(engine, shown, done or {})
+        settled = settle(selection, len(shown["tokens"]), head=head, **shown["sizes"])
+        return settled if settled != selection and (selection or ctx.triggered_id == "shown") else no_update
+
+    @app.callback(
+        Output("headline", "children"),
+        Output("details", "children"),
+        Output("follow", "data"),
+        Input("selection", "data"),
+        Input("drawn", "data"),
+        State("shown", "data"),
+        State("view", "data"),
+        State("scheme", "data"),
+        State("session", "data"),
+    )
+    def details(selection, drawn, shown, view, scheme, session):
+        if not shown:
+            return [], [], no_update
+        selection = clean(selection)
+        chips = [html.Span(text, className="chip") for text in headline(selection, shown["tokens"])]
+        nothing = [html.Span("Nothing: click a token or a cell.", className="quiet")]
+        panel = detail_panel(engine, shown, view["name"], selection, scheme == "dark", session)
+        follows = view["name"] in engine.slices and ctx.triggered_id == "selection"
+        return chips or nothing, panel, selection if follows else no_update
+
+
+def large_view(
+    engine: Engine, view: Mapping[str, Any], shown: Mapping[str, Any] | None, selection: dict, dark: bool, session: str
+) -> tuple[Any, Any, str]:
+    """Figure, message over it, and the line under it."""
+    if not shown:
+        return no_update, html.Div("The model is loading; the first prompt is computed as soon as it is ready."), ""
+    request, name = request_of(engine, shown), view["name"]
+    if name in engine.slices:
+        found, why = slice_result(engine, request, name, selection, session)
+        if found is None:
+            return no_update, html.Div(why), ""
+        entry = engine.slices[name]
+        return views.drawn(entry, found, view["figure"], dark), [], found.attrs.get("summary", "")
+    found = engine.found(request, name)
+    if not isinstance(found, xr.Dataset):
+        return no_update, message(engine, name, views.waiting(engine.entries[name], found)), ""
+    figure = views.drawn(engine.entries[name], found, view["figure"], dark)
+    return figure, [], str(found.attrs.get("summary", ""))
+
+
+def slice_result(engine: Engine, request, name: str, selection: dict, session: str) -> tuple[xr.Dataset | None, str]:
+    """The result of a view that follows the selection, or why there is none."""
+    try:
+        params = engine.slice_params(request, name, selection)
+        if params is None:
+            return None, "Select a head or a layer: click a cell of any view of heads."
+        found = engine.slice(request, name, params, session)
+    except WorkbenchError as error:
+        return None, str(error)
+    return found, "The model is busy with something longer; this follows in a moment."
+
+
+def message(engine: Engine, name: str, said: str) -> html.Div:
+    """What stands in place of a figure; a study gets its start button."""
+    inside: list[Any] = [html.Div(said)]
+    if engine.entries[name].scope == "study":
+        inside.append(html.Button("Start", id={"type": "start", "name": name}, className="plain", n_clicks=0))
+    return html.Div(inside)
+
+
+def small_view(engine: Engine, shown: Mapping[str, Any], name: str, dark: bool) -> Any:
+    """A small multiple, or the words in its place."""
+    figure = views.small(engine, request_of(engine, shown), name, dark)
+    if isinstance(figure, str):
+        return figure
+    return dcc.Graph(figure=figure, config={"staticPlot": True, "responsive": True}, style={"height": "84px"})
+
+
+def token_strip(engine: Engine, shown: Mapping[str, Any]) -> list[Any]:
+    """The chips of the shown prompt with their surprisal."""
+    result = engine.found(request_of(engine, shown), "surprisal")
+    known = isinstance(result, xr.Dataset)
+    nats = result["surprisal"].values.tolist() if known else [float("nan")] * len(shown["tokens"])
+    return parts.token_chips(shown["tokens"], nats)
+
+
+def first_head(engine: Engine, shown: Mapping[str, Any], done: Mapping[str, str]) -> tuple[int, int] | None:
+    """The head to select before anybody chose one."""
+    request = request_of(engine, shown)
+    found = [engine.found(request, name) for name, state in done.items() if state == "ok"]
+    return strongest_head([result for result in found if isinstance(result, xr.Dataset)])
+
+
+def detail_panel(
+    engine: Engine, shown: Mapping[str, Any], name: str, selection: dict, dark: bool, session: str
+) -> list[Any]:
+    """What the chosen view says about the selection, and the pattern of the selected head."""
+    request, panel = request_of(engine, shown), []
+    if name in engine.slices:
+        found, _ = slice_result(engine, request, name, selection, session)
+    else:
+        found = engine.found(request, name)
+    if isinstance(found, xr.Dataset):
+        figures, said = views.detail_figures(engine.views[name], found, selection, dark)
+        panel += [graph(f"detail {i}", figure) for i, figure in enumerate(figures)]
+        panel += [html.Div(sentence, className="quiet") for sentence in said]
+    if name != "attention":
+        panel.append(pattern_panel(engine, request, selection, dark, session))
+    return panel
+
+
+def pattern_panel(engine: Engine, request, selection: dict, dark: bool, session: str) -> Any:
+    """The attention of the selected head, recomputed from the kept state of its layer."""
+    if not {"layer", "head"} <= set(selection):
+        return html.Div("Click a head to see its attention pattern.", className="quiet")
+    found, why = slice_result(engine, request, "attention", selection, session)
+    if found is None:
+        return html.Div(why, className="quiet")
+    return graph("pattern", views.narrow(views.drawn(engine.slices["attention"], found, 0, dark)))

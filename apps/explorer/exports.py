@@ -1,0 +1,87 @@
+"""Taking a view away: a page of its own, the numbers, and the Python that makes the same figure again."""
+
+import io
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from apps.explorer.engine import Request
+from workbench.catalog import Entry
+from workbench.results import save
+
+__all__ = ["code", "csv", "guarded", "html", "netcdf"]
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def html(figure: Any) -> str:
+    """The figure with the plotting library in one file that opens without a network."""
+    return figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
+
+
+def netcdf(result: xr.Dataset) -> bytes:
+    """The whole result with labels, units and provenance; `workbench.results.open_result` reads it."""
+    with tempfile.TemporaryDirectory() as place:
+        return save(result, Path(place) / "result.nc").read_bytes()
+
+
+def csv(result: xr.Dataset) -> tuple[bytes, str]:
+    """The variables as a table, and the ending of its name: one table per set of dims, zipped if there are several."""
+    tables = {}
+    for dims in dict.fromkeys(tuple(map(str, v.dims)) for v in result.data_vars.values()):
+        names = [name for name, v in result.data_vars.items() if tuple(map(str, v.dims)) == dims]
+        tables["_".join(dims) or "scalars"] = _table(result[names], dims)
+    if len(tables) == 1:
+        return next(iter(tables.values())).encode(), "csv"
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, table in tables.items():
+            archive.writestr(f"{name}.csv", table)
+    return packed.getvalue(), "csv.zip"
+
+
+def _table(part: xr.Dataset, dims: tuple[str, ...]) -> str:
+    if not dims:
+        return "name,value\n" + "".join(f"{guarded(name)},{guarded(v.item())}\n" for name, v in part.data_vars.items())
+    frame = part.to_dataframe().reset_index()
+    for column in frame.columns:
+        if frame[column].dtype.kind not in "fiub":
+            frame[column] = frame[column].map(guarded)
+    return frame.to_csv(index=False)
+
+
+def guarded(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula; numbers stay as they are."""
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return value
+
+
+def code(
+    entry: Entry, request: Request, params: Mapping[str, Any], figure: int, home: Mapping[str, tuple[str, str]]
+) -> str:
+    """Python lines that make the figure again. home: for entries outside the catalog, their module and name."""
+    draw = entry.figures[figure]
+    is_text = request.tokens.source.text is not None
+    prompt = repr(request.text) if is_text else f"Prompt.ids({list(request.tokens.ids)!r})"
+    given = [] if entry.scope == "model" else [prompt]
+    given += [f"{name}={value!r}" for name, value in params.items()]
+    lines = [
+        f"from {draw.__module__} import {draw.__name__}",
+        "from workbench import Prompt, load" if given and not is_text else "from workbench import load",
+    ]
+    if entry.name in home:
+        lines += ["from {} import {} as entry".format(*home[entry.name]), ""]
+    else:
+        lines += ["from probes import CATALOG", "", f"entry = CATALOG.with_plugins().get({entry.name!r})"]
+    lines += [
+        f"model = load({request.model!r})",
+        f"result = entry.run({', '.join(['model', *given])})",
+        f"figure = {draw.__name__}(result)",
+        "figure.show()",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,212 @@
+"""Running a prompt and looking how far it is."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
+
+from apps.explorer import parts
+from apps.explorer.engine import Engine, Hosted
+from apps.explorer.examples import EXAMPLES
+from apps.explorer.progress import look
+from workbench.errors import WorkbenchError
+
+__all__ = ["ask", "follow_link", "loaded_store", "notice", "prompt_line", "register"]
+
+_UNASKED = 20.0  # predicted seconds up to which a link is computed without a click on Run
+
+
+def register(app: Dash, engine: Engine) -> None:
+    """Run, cancel, dismiss, and the poll."""
+    _register_run(app, engine)
+    _register_notices(app, engine)
+    _register_poll(app, engine)
+
+
+def _register_run(app: Dash, engine: Engine) -> None:
+    @app.callback(
+        Output("prompt", "value"),
+        Output("go", "data", allow_duplicate=True),
+        Input("example", "value"),
+        prevent_initial_call=True,
+    )
+    def example(name):
+        text = EXAMPLES.get(name)
+        return (no_update, no_update) if text is None else (text, {"text": text, "clicks": secrets.token_hex(4)})
+
+    @app.callback(
+        Output("prompt-line", "children"),
+        Input("prompt", "value"),
+        Input("loaded", "data"),
+        State("model", "value"),
+        State("params", "data"),
+        State("view", "data"),
+    )
+    def typed(text, loaded, model, params, view):
+        return prompt_line(engine, model, text or "", params or {}, view["name"]) if loaded else "The model is loading."
+
+    @app.callback(
+        Output("asked", "data"),
+        Output("notices", "data", allow_duplicate=True),
+        Output("poll", "disabled", allow_duplicate=True),
+        Input("go", "data"),
+        Input("loaded", "data"),
+        Input("params", "data"),
+        Input("model", "value"),
+        State("prompt", "value"),
+        State("asked", "data"),
+        State("view", "data"),
+        State("notices", "data"),
+        State("session", "data"),
+        State("link", "data"),
+        prevent_initial_call=True,
+    )
+    def run(go, loaded, params, model, text, asked, view, notices, session, link):
+        if not loaded or loaded["model"] != model:
+            return no_update, no_update, False  # it runs when the model is ready
+        errors = []
+        if ctx.triggered_id == "go" and go:
+            text = go["text"]
+        elif ctx.triggered_id == "params" and asked:
+            text = asked["text"]  # a new value of a parameter is about the prompt that is shown
+        elif asked is None and link:
+            errors = follow_link(engine, link, loaded, params or {}, view["name"])
+            if any(dear for _, dear in errors):
+                return no_update, [*notices, *(notice(text) for text, _ in errors)], False
+        asked, error = ask(engine, session, model, text or "", params or {}, view["name"])
+        said = [text for text, _ in errors] + ([error] if error else [])
+        return asked or no_update, [*notices, *map(notice, said)] if said else no_update, False
+
+
+def _register_notices(app: Dash, engine: Engine) -> None:
+    @app.callback(Output("notice-list", "children"), Input("notices", "data"))
+    def show_notices(notices):
+        return parts.notice_list(notices)
+
+    @app.callback(
+        Output("notices", "data", allow_duplicate=True),
+        Input({"type": "dismiss", "notice": ALL}, "n_clicks"),
+        State("notices", "data"),
+        prevent_initial_call=True,
+    )
+    def dismiss(clicks, notices):
+        return [n for n in notices if n["id"] != ctx.triggered_id["notice"]] if any(clicks) else no_update
+
+    @app.callback(
+        Output("ran", "data"),
+        Input({"type": "cancel", "job": ALL}, "n_clicks"),
+        State("session", "data"),
+        prevent_initial_call=True,
+    )
+    def cancel(clicks, session):
+        if any(clicks):
+            engine.cancel(ctx.triggered_id["job"], session)
+        return no_update
+
+
+def _register_poll(app: Dash, engine: Engine) -> None:
+    @app.callback(
+        Output("jobs", "children"),
+        Output("loaded", "data"),
+        Output("model-line", "children"),
+        Output("shown", "data"),
+        Output("done", "data"),
+        Output("notices", "data"),
+        Output("asked", "data", allow_duplicate=True),
+        Output("poll", "disabled"),
+        Input("poll", "n_intervals"),
+        Input("asked", "data"),
+        State("model", "value"),
+        State("loaded", "data"),
+        State("shown", "data"),
+        State("done", "data"),
+        State("notices", "data"),
+        State("session", "data"),
+        prevent_initial_call="initial_duplicate",
+    )
+    def poll(_, asked, model, loaded, shown, done, notices, session):
+        try:
+            hosted = engine.hosted(model)
+        except WorkbenchError as error:
+            return *[no_update] * 5, [*notices, notice(str(error))], no_update, True
+        waiting = asked if asked and not asked.get("ended") else None
+        found = look(engine, session, waiting, shown, done)
+        if hosted.loading.state == "failed" and (loaded or {}).get("failed") != hosted.loading.id:
+            found.notice = hosted.loading.error
+        current = found.shown or shown
+        last = (
+            f"{len(current['tokens'])} tokens in {current['seconds']:.2f} s" if current and current["seconds"] else ""
+        )
+        ready = loaded_store(hosted)
+        news = ready is not None and ready != loaded
+        return (
+            parts.job_line(engine.jobs(session), last),
+            ready if news else no_update,
+            parts.model_line(hosted.model) if news and hosted.model else no_update,
+            found.shown or no_update,
+            found.done if found.done is not None else no_update,
+            [*notices, notice(found.notice)] if found.notice else no_update,
+            {**asked, "ended": True} if found.ended and asked else no_update,
+            not (found.busy or hosted.loading.alive),
+        )
+
+
+def notice(text: str) -> dict[str, str]:
+    """Something that went wrong, to stay until it is dismissed."""
+    return {"id": secrets.token_hex(6), "text": text}
+
+
+def ask(
+    engine: Engine, session: str, model: str, text: str, params: Mapping[str, Any], view: str | None = None
+) -> tuple[dict[str, Any] | None, str]:
+    """Start a run; what the page keeps as its latest request, or the sentence that says why not."""
+    try:
+        request = engine.request(model, text, params)
+        names = engine.wanted(request, view)
+        job = engine.submit(request, session, names)
+    except WorkbenchError as error:
+        return None, str(error)
+    asked = {"id": secrets.token_hex(8), "model": model, "text": text, "params": dict(params), "names": list(names)}
+    return {**asked, "job": job.id if job else ""}, ""
+
+
+def follow_link(
+    engine: Engine, link: Mapping[str, Any], loaded: Mapping[str, Any], params: Mapping[str, Any], view: str
+) -> list[tuple[str, bool]]:
+    """What must be said about a link before it is shown, and whether it must wait for a click on Run."""
+    said = []
+    if link.get("broken"):
+        said.append((f"The link's part {link['broken']!r} could not be read and was left out.", False))
+    if link.get("model") and link["model"] != loaded["model"]:
+        said.append((f"The link is about the model {link['model']!r}, this is {loaded['model']}.", False))
+    elif link.get("weights") and not loaded.get("hash", "").startswith(link["weights"]):
+        said.append((f"The link was made with other weights of {loaded['model']}: numbers may differ.", False))
+    try:
+        request = engine.request(loaded["model"], str(link.get("text", "")), params)
+        seconds, _ = engine.cost(request, engine.wanted(request, view))
+    except WorkbenchError:
+        return said  # running it says what is wrong
+    if seconds > _UNASKED:
+        said.append((f"The link asks for about {seconds:.0f} s of computing. Press Run to start it.", True))
+    return said
+
+
+def prompt_line(engine: Engine, model: str, text: str, params: Mapping[str, Any], view: str | None = None) -> list[Any]:
+    """Length, predicted cost and soft warnings of what is typed."""
+    try:
+        request = engine.request(model, text, params)
+        seconds, nbytes = engine.cost(request, engine.wanted(request, view))
+    except WorkbenchError as error:
+        return [html.Div(str(error), className="note")]
+    n, limit = len(request.tokens), engine.hosted(model).ready.sizes.n_ctx
+    cost = f"about {max(seconds, 0.05):.1f} s, {nbytes / 1e6:.0f} MB" if seconds else "computed before"
+    notes = [html.Div(note, className="note") for note in request.tokens.notes]
+    return [html.Div(f"{n} of {limit} tokens; {cost}"), *notes]
+
+
+def loaded_store(hosted: Hosted) -> dict[str, Any] | None:
+    """What the page knows of the chosen model; None while it is loading."""
+    if hosted.model is not None:
+        return {"model": hosted.name, "hash": hosted.model.identity.weights_hash}
+    return {"model": hosted.name, "failed": hosted.loading.id} if hosted.loading.state == "failed" else None

@@ -1,0 +1,191 @@
+"""Views of one layer that follow the selection: the attention of a head, the neurons of an MLP.
+
+They are entries like those of the catalog, so they export and print as code like any other; on the page they are
+recomputed from the kept state of their layer whenever the selection moves.
+"""
+
+import torch
+import xarray as xr
+
+from workbench.catalog import Entry, Param
+from workbench.errors import InputError
+from workbench.hooks import MLP_POST, PATTERN
+from workbench.models.selfcheck import ROWS
+from workbench.observation import Need, Observation, Site
+from workbench.results import dataset
+
+__all__ = ["ATTENTION", "NEURONS", "SLICES", "attention", "neurons"]
+
+_PROMOTED = 8  # tokens listed on either side of a neuron
+
+
+def one_head(pattern: torch.Tensor, site: Site, head: int) -> torch.Tensor:
+    """The pattern `[batch, query, key]` of one head."""
+    return pattern[:, head].float().clone()
+
+
+def _pattern_need(layer: int, head: int) -> Need:
+    return Need((PATTERN,), one_head, dims="query key", params={"head": head}, layers=(layer,))
+
+
+def attention_needs(model, tokens, *, layer: int, head: int) -> tuple[Need, ...]:
+    """The pattern of one head; InputError where the model does not have it."""
+    sizes = model.sizes
+    if not (0 <= layer < sizes.n_layers and 0 <= head < sizes.n_heads):
+        last = f"L{sizes.n_layers - 1}H{sizes.n_heads - 1}"
+        raise InputError(f"head L{layer}H{head}", f"L0H0 to {last} on {model.name}", "Choose a head it has")
+    return (_pattern_need(layer, head),)
+
+
+def attention(observation: Observation, readout, *, layer: int, head: int) -> xr.Dataset:
+    """Returns `pattern` (query, key): the share of its attention that a query gives to a key; rows sum to 1."""
+    values = observation[_pattern_need(layer, head)][0, 0]
+    result = dataset(observation, pattern=("query key", values, "share of attention", (0, 1), "attention weight"))
+    return result.assign_attrs(layer=layer, head=head, summary=_attention_summary(values, layer, head))
+
+
+def _attention_summary(values: torch.Tensor, layer: int, head: int) -> str:
+    first = float(values[1:, 0].mean()) if len(values) > 1 else 1.0
+    own = float(values.diagonal().mean())
+    return f"L{layer}H{head} gives {first:.0%} of its attention to the first token and {own:.0%} to the token itself."
+
+
+def pattern_figure(result: xr.Dataset):
+    """Queries downwards, keys to the right; the colour range leaves key 0 out, where sinks would wash out the rest."""
+    from workbench.figures import head_name
+    from workbench.figures import pattern_figure as draw
+
+    name = head_name(result.attrs["layer"], result.attrs["head"])
+    tokens = [str(text) for text in result["query_text"].values]
+    return draw(result["pattern"].values, tokens, title=f"Attention of {name}", exclude_first=True)
+
+
+def row_figure(result: xr.Dataset, selection: dict):
+    """Where the selected token looks."""
+    from workbench.figures import bars, head_name, show_token
+
+    query = selection.get("query")
+    if query is None or query not in result["query"].values:
+        return None
+    row = result.sel(query=int(query)).isel(key=slice(0, int(query) + 1))
+    labels = [
+        f"{int(k)} {show_token(str(t), html=False)}" for k, t in zip(row["key"], row["key_text"].values, strict=True)
+    ]
+    name = head_name(result.attrs["layer"], result.attrs["head"])
+    plain = row.reset_coords(drop=True)
+    return bars(plain, "pattern", "key", labels=labels, limit=12, title=f"{name}: token {int(query)} looks at")
+
+
+def written(activation: torch.Tensor, site: Site, pos: int) -> torch.Tensor:
+    """Activations and sizes of what they write, `[batch, 2, neuron]`, at one position.
+
+    A neuron writes its activation times its row of W_out (through a post-norm's gain where there is one; the
+    post-norm's scale is the same for all neurons and is left out).
+    """
+    here = activation[:, pos].float()
+    rows = site.weights.W_out.float()
+    if site.weights.post_mlp_gain is not None:
+        rows = rows * site.weights.post_mlp_gain.float()
+    return torch.stack([here, here.abs() * rows.norm(dim=-1)], dim=1)
+
+
+def _neurons_need(layer: int, pos: int) -> Need:
+    return Need((MLP_POST,), written, dims="component neuron", params={"pos": pos}, layers=(layer,))
+
+
+def neurons_needs(model, tokens, *, layer: int, pos: int, top_k: int) -> tuple[Need, ...]:
+    """The activations of one layer's neurons at one position; InputError where the model or prompt has none."""
+    if not 0 <= layer < model.sizes.n_layers:
+        raise InputError(f"layer {layer}", f"0 to {model.sizes.n_layers - 1} on {model.name}", "Choose a layer it has")
+    if not 0 <= pos < len(tokens):
+        raise InputError(f"position {pos}", f"0 to {len(tokens) - 1}", "Choose one inside the prompt")
+    if model.weights(layer).W_out is None:
+        raise InputError(f"layer {layer} of {model.name}", "a layer with an MLP of neurons", "Choose another model")
+    return (_neurons_need(layer, pos),)
+
+
+def neurons(observation: Observation, readout, *, layer: int, pos: int, top_k: int) -> xr.Dataset:
+    """The neurons that write most at a position.
+
+    Returns `contribution`, `activation` (neuron) of the top_k, largest contribution first: the norm of what the neuron
+    adds to the residual stream, and its activation. `share` (scalar): their part of the sum of norms over all neurons.
+    """
+    values, sizes = observation[_neurons_need(layer, pos)][0, 0]
+    top = sizes.topk(min(top_k, len(sizes)))
+    share = float(top.values.sum() / sizes.sum().clamp(min=1e-30))
+    text = observation.tokens[0].strings[pos]
+    return dataset(
+        observation,
+        {"neuron": top.indices.tolist()},
+        contribution=("neuron", top.values, "norm", (0, None), "size of what it writes"),
+        activation=("neuron", values[top.indices], "activation", None),
+        share=("", share, "share of all neurons", (0, 1)),
+    ).assign_attrs(
+        layer=layer,
+        at=pos,
+        summary=f"At token {pos} {text!r}, {len(top.indices)} of the {len(sizes)} neurons of layer {layer} carry "
+        f"{share:.0%} of the sizes of what all of them write.",
+    )
+
+
+def contribution_figure(result: xr.Dataset):
+    """One bar per neuron, largest first."""
+    return _neuron_bars(result, "contribution", "write most")
+
+
+def activation_figure(result: xr.Dataset):
+    """The same neurons' activations."""
+    return _neuron_bars(result, "activation", "write most: activations")
+
+
+def _neuron_bars(result: xr.Dataset, variable: str, said: str):
+    from workbench.figures import bars
+
+    layer, pos = result.attrs["layer"], result.attrs["at"]
+    labels = [f"L{layer}N{int(n)}" for n in result["neuron"].values]
+    plain = result.reset_coords(drop=True)
+    return bars(plain, variable, "neuron", labels=labels, title=f"Neurons of layer {layer} that {said} at token {pos}")
+
+
+_LAYER = Param("layer", int, 0, "follows the selection", low=0)
+
+ATTENTION = Entry(
+    name="attention",
+    title="Attention",
+    source="Vaswani et al. 2017, arXiv 1706.03762",
+    definition=(
+        "pattern(query, key) = softmax over keys of q k / sqrt(d_head) + mask: the share of its attention that a query "
+        "position gives to a key position, for the selected head. Rows sum to 1."
+    ),
+    limits=(
+        "Attention says where a head looks, not what it carries over or whether it matters: a head that looks at the "
+        "first token often moves nothing."
+    ),
+    requires=(ROWS,),
+    needs=attention_needs,
+    analyse=attention,
+    figures=(pattern_figure,),
+    details=(row_figure,),
+    params=(_LAYER, Param("head", int, 0, "follows the selection", low=0)),
+)
+
+NEURONS = Entry(
+    name="neurons",
+    title="Neurons",
+    source="Geva et al. 2021, arXiv 2012.14913",
+    definition=(
+        "A neuron adds activation * W_out[neuron] to the residual stream; drawn is the norm of that, for the selected "
+        "layer and token. The activation is what W_out reads: gate times up where the MLP is gated."
+    ),
+    limits="A large write is not yet an effect: several neurons may cancel, and later layers may ignore it.",
+    needs=neurons_needs,
+    analyse=neurons,
+    figures=(contribution_figure, activation_figure),
+    params=(
+        _LAYER,
+        Param("pos", int, 0, "follows the selection", low=0),
+        Param("top_k", int, 24, "neurons drawn", low=1, high=200),
+    ),
+)
+
+SLICES = (ATTENTION, NEURONS)

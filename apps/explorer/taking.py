@@ -1,0 +1,93 @@
+"""Exports of the large view, as downloads and as code."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+from dash import Dash, Input, Output, State, dcc, html, no_update
+
+from apps.explorer import exports, views
+from apps.explorer.engine import Engine
+from apps.explorer.progress import request_of
+from apps.explorer.running import notice
+from apps.explorer.selection import clean
+from workbench.errors import InputError, WorkbenchError
+
+__all__ = ["HOME", "register", "take"]
+
+# Entries that live beside the page and not in the catalog: where code finds them.
+HOME = {
+    "surprisal": ("apps.explorer.surprisal", "ENTRY"),
+    "attention": ("apps.explorer.slices", "ATTENTION"),
+    "neurons": ("apps.explorer.slices", "NEURONS"),
+}
+
+
+def register(app: Dash, engine: Engine) -> None:
+    """The export menu."""
+
+    @app.callback(
+        Output("download", "data"),
+        Output("code", "children"),
+        Output("code", "opened"),
+        Output("notices", "data", allow_duplicate=True),
+        Input("take", "data"),
+        State("shown", "data"),
+        State("view", "data"),
+        State("selection", "data"),
+        State("scheme", "data"),
+        State("notices", "data"),
+        State("session", "data"),
+        prevent_initial_call=True,
+    )
+    def export(taken, shown, view, selection, scheme, notices, session):
+        if not taken or not shown:
+            return [no_update] * 4
+        try:
+            content, name = take(engine, taken["kind"], shown, view, clean(selection), scheme == "dark", session)
+        except WorkbenchError as error:
+            return no_update, no_update, no_update, [*notices, notice(str(error))]
+        if taken["kind"] == "py":
+            return no_update, code_box(content.decode()), True, no_update
+        return dcc.send_bytes(content, name), no_update, no_update, no_update
+
+
+def take(
+    engine: Engine,
+    kind: str,
+    shown: Mapping[str, Any],
+    view: Mapping[str, Any],
+    selection: dict[str, Any],
+    dark: bool,
+    session: str,
+) -> tuple[bytes, str]:
+    """Content and file name of an export. Raises InputError where there is nothing to export yet."""
+    request, name = request_of(engine, shown), view["name"]
+    entry, params = engine.views[name], request.params[name]
+    if name in engine.slices:
+        params = engine.slice_params(request, name, selection)
+        result = None if params is None else engine.slice(request, name, params, session)
+    else:
+        result = engine.found(request, name)
+    if not isinstance(result, xr.Dataset):
+        raise InputError(
+            f"an export of {entry.title}, which has no result yet", "a drawn view", "Wait until it is drawn"
+        )
+    stem = re.sub(r"[^a-z0-9-]+", "-", f"{name}-{request.model}".lower()).strip("-")
+    if kind == "html":
+        return exports.html(views.drawn(entry, result, view["figure"], dark)).encode(), f"{stem}.html"
+    if kind == "nc":
+        return exports.netcdf(result), f"{stem}.nc"
+    if kind == "csv":
+        content, ending = exports.csv(result)
+        return content, f"{stem}.{ending}"
+    if kind == "py":
+        return exports.code(entry, request, params, view["figure"], HOME).encode(), f"{stem}.py"
+    raise InputError(f"an export as {kind!r}", "html, nc, csv or py", "Choose one of these")
+
+
+def code_box(text: str) -> list[Any]:
+    """The code, and a button that copies it."""
+    copy = dcc.Clipboard(content=text, title="Copy the code", className="copy")
+    return [html.Pre(text, className="code", tabIndex=0), html.Div([copy, "Copy"], className="row quiet")]
