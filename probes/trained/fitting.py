@@ -1,0 +1,169 @@
+"""Fit one readout probe: which token stands at t + offset, from the state at t.
+
+    log p(c) = x W (k(e_c)) + b_c - log sum over c'      x: the state, its dimensions standardised
+                                                         e_c: the token's row of the unembedding, k: whitening
+
+The map W (d_model x d_model) and a bias for each class are learned by cross entropy. A class is a token that occurs in
+the corpus; through its embedding a token that was never a training target can still be named. The start is closed form
+("gen"): states of a class are normal around a linear map of its embedding, with one covariance for all classes. Then
+Adam with a cosine schedule; the gradient is written out, so that the two large products can run in bfloat16 where the
+processor is faster in it.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["Recipe", "closed_form", "fast_dtype", "fit", "gradients", "log_probs", "whitening"]
+
+_ROWS = 1024  # states scored together
+_BETAS = (0.9, 0.99)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How probes are fitted. batch: states per step. dtype: of the products with the vocabulary; "auto" measures."""
+
+    epochs: int = 3
+    lr: float = 5e-4
+    batch: int = 1024
+    seed: int = 0
+    dtype: str = "auto"
+
+
+def whitening(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(centre, K) that make rows `[class, d_model]` white: `(rows - centre) @ K` has unit covariance; K symmetric."""
+    centre = rows.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((rows - centre).T.double()))
+    scale = values.clamp_min(values.max() * 1e-6).rsqrt()
+    return centre, ((vectors * scale) @ vectors.T).float()
+
+
+def closed_form(
+    x: torch.Tensor, y: torch.Tensor, white: torch.Tensor, x_val: torch.Tensor, y_val: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The start: W `[d_model, d_model]` and b `[class]` of the classes' normal densities, with a temperature.
+
+    x: standardised states `[token, d_model]`; y: class indices; white: whitened rows `[class, d_model]`. The
+    temperature is the one that names `y_val` from `x_val` best (at most 3,000 rows are used).
+    """
+    d, n = x.shape[1], len(x)
+    counts = torch.bincount(y, minlength=len(white)).float()
+    e_mean, x_mean = counts @ white / n, x.mean(0)
+    gram, cross = torch.zeros(d, d), torch.zeros(d, d)
+    for part in torch.arange(n).split(16_384):
+        e = white[y[part]] - e_mean
+        gram += e.T @ e
+        cross += e.T @ (x[part] - x_mean)
+    to_state = torch.linalg.solve(gram + 1e-3 * n * torch.eye(d), cross)  # embedding to state
+    rest = torch.zeros(d, d)
+    for part in torch.arange(n).split(16_384):
+        gap = x[part] - x_mean - (white[y[part]] - e_mean) @ to_state
+        rest += gap.T @ gap
+    rest = rest / n
+    rest += (0.01 * rest.diagonal().mean() + 1e-6) * torch.eye(d)
+    W = torch.linalg.solve(rest, to_state.T)
+    centred = white - e_mean
+    quadratic = -0.5 * ((centred @ (to_state @ W)) * centred).sum(1) - white @ (W.T @ x_mean)
+    prior = ((counts + 0.5) / (counts + 0.5).sum()).log()
+    tau = _temperature(x_val[:3000], y_val[:3000], W, quadratic, prior, white)
+    return tau * W, tau * quadratic + prior
+
+
+def _temperature(x, y, W, quadratic, prior, white) -> float:
+    scores = x @ W @ white.T + quadratic
+    loss = lambda tau: torch.nn.functional.cross_entropy(tau * scores + prior, y)
+    return min((float(t) for t in torch.logspace(-1.5, 0.3, 19)), key=lambda t: float(loss(t)))
+
+
+def gradients(
+    x: torch.Tensor, y: torch.Tensor, W: torch.Tensor, b: torch.Tensor, white: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Gradients of the mean cross entropy by W and b, and the loss (nats). white may be bfloat16."""
+    logits = ((x @ W).to(white.dtype) @ white.T).float().add_(b)
+    rows = torch.arange(len(x))
+    largest = logits.amax(1, keepdim=True)
+    own = logits[rows, y] - largest[:, 0]
+    p = logits.sub_(largest).exp_()
+    total = p.sum(1, keepdim=True)
+    loss = float((total[:, 0].log() - own).mean())
+    p /= total
+    p[rows, y] -= 1
+    p /= len(x)
+    grad_b = p.sum(0)
+    grad_W = x.T @ (p.to(white.dtype) @ white).float()
+    return grad_W, grad_b, loss
+
+
+def fit(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    white: torch.Tensor,
+    start: tuple[torch.Tensor, torch.Tensor],
+    recipe: Recipe,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """W and b after training. x: float16 or float32 standardised states `[token, d_model]`; y: class indices."""
+    W, b = (value.clone() for value in start)
+    moments = [(torch.zeros_like(value), torch.zeros_like(value)) for value in (W, b)]
+    dtype = fast_dtype() if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
+    products = white.to(dtype)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    batch = min(recipe.batch, len(x))
+    per_epoch = len(x) // batch
+    total = recipe.epochs * per_epoch
+    for step in range(total):
+        if step % per_epoch == 0:
+            order = torch.randperm(len(x), generator=generator)
+        at = order[(step % per_epoch) * batch :][:batch]
+        grad_W, grad_b, _ = gradients(x[at].float(), y[at], W, b, products)
+        lr = recipe.lr * 0.5 * (1 + math.cos(math.pi * step / total))
+        for value, gradient, moment in zip((W, b), (grad_W, grad_b), moments, strict=True):
+            _adam(value, gradient, moment, lr, step + 1)
+        if progress is not None:
+            progress((step + 1) / total)
+    return W, b
+
+
+def _adam(value: torch.Tensor, gradient: torch.Tensor, moments, lr: float, step: int) -> None:
+    first, second = moments
+    first.lerp_(gradient, 1 - _BETAS[0])
+    second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+    spread = (second / (1 - _BETAS[1] ** step)).sqrt_().add_(1e-8)
+    value.addcdiv_(first, spread, value=-lr / (1 - _BETAS[0] ** step))
+
+
+def fast_dtype() -> torch.dtype:
+    """bfloat16 where this processor multiplies faster in it, else float32; measured in some milliseconds."""
+    a, b = torch.randn(256, 512), torch.randn(512, 2048)
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = a.to(dtype), b.to(dtype)
+        times = []
+        for _ in range(4):
+            started = time.perf_counter()
+            left @ right
+            times.append(time.perf_counter() - started)
+        seconds[dtype] = min(times)
+    return torch.bfloat16 if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else torch.float32
+
+
+def log_probs(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor, rows: torch.Tensor, y: torch.Tensor):
+    """Natural logarithm of the probability of each target, whether it is the top class, and the top class.
+
+    x: states `[token, d_model]`; W into the space of rows `[class, d_model]`; y: class indices, -1 where there is none
+    (NaN then). A few hundred rows of logits exist at any time.
+    """
+    own, hit, best = [], [], []
+    for part, wanted in zip(x.split(_ROWS), y.split(_ROWS), strict=True):
+        logits = (part.float() @ W) @ rows.T + b
+        top, which = logits.max(1)
+        total = top + (logits - top[:, None]).exp_().sum(1).log_()
+        value = logits.gather(1, wanted.clamp_min(0)[:, None])[:, 0] - total
+        own.append(value.masked_fill(wanted < 0, torch.nan))
+        hit.append(which == wanted)
+        best.append(which)
+    return torch.cat(own), torch.cat(hit), torch.cat(best)

@@ -1,0 +1,47 @@
+"""Readout probes of tiny models, made in a second: for tests of what is built on probes, not of how good they are."""
+
+from pathlib import Path
+
+import numpy as np
+
+from probes.trained import Recipe, train
+from probes.trained.states import cut
+from tests.tiny_models import tiny_hf
+from workbench.corpora import Corpus, Document
+from workbench.models.loading import wrap
+
+QUICK = Recipe(epochs=1, lr=2e-3, batch=512, dtype="float32")
+
+
+def random_pieces(model, n_train=50, n_other=8, length=48):
+    """Random ids as the three parts of a corpus, two pieces to a document."""
+    random = np.random.default_rng(0)
+    draw = lambda n: cut(model, [(i // 2, [0, *random.integers(1, 96, length - 1)]) for i in range(n)])
+    return {"train": draw(n_train), "val": draw(n_other), "test": draw(n_other)}
+
+
+def tiny_probes(model, path: Path, depths=(1, 2)):
+    """Probes of a tiny model, saved at a path."""
+    return train(model, random_pieces(model), depths=depths, recipe=QUICK, path=path)
+
+
+def speller(kind="llama"):
+    """A tiny model whose tokens are single characters, so that every word is a word of several tokens."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<s>": 0, **{chr(32 + i): i + 1 for i in range(94)}, "\n": 95}
+    spelling = Tokenizer(models.WordLevel(vocabulary, unk_token=" "))
+    spelling.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
+    spelling.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelling, bos_token="<s>")
+    return wrap(tiny_hf(kind, n_layers=3), tokenizer, name=f"tiny-speller-{kind}")
+
+
+def sentences(n_documents=24, words=60) -> Corpus:
+    """Documents of random words out of a hundred."""
+    random = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    known = ["".join(random.choice(letters, random.integers(1, 6))) for _ in range(100)]
+    texts = [" ".join(random.choice(known, words)) + "." for _ in range(n_documents)]
+    return Corpus("sentences", tuple(Document(f"text-{i}", text) for i, text in enumerate(texts)))
