@@ -404,17 +404,19 @@ def goals(rows: Sequence[dict]) -> list[dict[str, Any]]:
         for row in rows:
             if row["row"] != goal.row or _size(row) not in goal.sizes:
                 continue
-            measured = _above(rows, row, goal.against) if goal.megabytes else ratio(rows, row, goal.against)
+            if goal.megabytes:
+                measured, cpu = _above(rows, row, goal.against), None
+            else:
+                measured, cpu = ratio(rows, row, goal.against), ratio(rows, row, goal.against, "cpu_ms")
             if measured is not None:
-                size = f"{row['batch']} x {row['length']}"
                 limit = f"at most {goal.limit:g}" + (" MB above it" if goal.megabytes else "")
-                met = measured <= goal.limit
                 found.append(
                     {
                         "goal": f"{goal.row} against {goal.against}, {limit}",
-                        "size": size,
+                        "size": f"{row['batch']} x {row['length']}",
                         "measured": measured,
-                        "met": met,
+                        "measured_cpu": cpu,  # steadier where other work takes turns
+                        "met": measured <= goal.limit,
                     }
                 )
     return found
@@ -449,6 +451,7 @@ def table(record: dict[str, Any]) -> str:
     lines.append("Goals:")
     lines += [
         f"  {'met   ' if g['met'] else 'missed'}  {g['size']:>9}  {g['goal']}: {g['measured']:.2f}"
+        + (f" (CPU {g['measured_cpu']:.2f})" if g["measured_cpu"] is not None else "")
         for g in record["goals"]
     ]
     return "\n".join(lines)
