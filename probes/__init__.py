@@ -9,12 +9,14 @@ __all__ = ["CATALOG"]
 
 CATALOG = Catalog(
     {
-        "flow-routes": "probes.flow_routes:ENTRY",
         "logit-lens": "probes.logit_lens:ENTRY",
         "induction-heads": "probes.induction_heads:ENTRY",
         "induction-on-prompt": "probes.induction_heads:ON_PROMPT",
         "attention-sinks": "probes.attention_sinks:ENTRY",
-        "sink-rates": "probes.sink_rates:ENTRY",
+        "flow-routes": "probes.flow_routes:ENTRY",
         "direct-logit-attribution": "probes.direct_logit_attribution:ENTRY",
+        "flow-route-faithfulness": "probes.flow_routes.faithfulness:ENTRY",
+        "flow-route-part": "probes.flow_routes.parts:ENTRY",
+        "sink-rates": "probes.sink_rates:ENTRY",
     }
 )
