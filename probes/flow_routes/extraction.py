@@ -4,6 +4,22 @@ Two rules say which (key, head) edges of a row stay. Coverage c: the fewest that
 contributions; residual and MLP always stay. Threshold tau: parts whose share of the whole row is above tau, before
 heads are summed; the residual and the MLP must pass it too, and a row in which nothing does keeps its largest part.
 Then the graph is walked from the start token down: an edge is in it when the node above it was reached.
+
+The default coverage, 0.8, comes from a sweep of faithfulness on the default model, ten prompts of 5 to 17 tokens,
+median (lower quartile) of F, first with every edge subject to the rule, then with layer 0 whole (see `faithfulness`:
+at 0.8 the failures that remain in the first line are tokens that mean values have turned into attention sinks):
+
+    coverage          0.3          0.5          0.6          0.7          0.8          0.9          0.95
+    F                 0.02 (0.00)  0.32 (0.02)  0.84 (0.16)  0.96 (0.22)  0.97 (0.29)  0.97 (0.32)  0.99 (0.29)
+    F, layer 0 whole  0.76 (0.66)  0.95 (0.80)  0.97 (0.93)  0.98 (0.96)  1.01 (0.98)  1.01 (0.99)  1.01 (0.98)
+    random            -0.02        -0.02        0.01         0.17         0.43         0.73         0.85
+    edges per row     1.8          3.3          4.4          5.9          8.0          11.8         15.4
+
+    threshold         0.001        0.003        0.01         0.02         0.04
+    F                 0.99 (0.29)  0.97 (0.24)  0.88 (0.06)  0.25 (0.00)  0.01 (-0.02)
+    F, layer 0 whole  1.01 (0.98)  1.00 (0.90)  0.94 (0.79)  0.70 (0.65)  0.40 (0.26)
+    random            0.81         0.45         0.00         0.00         0.00
+    edges per row     12.3         6.5          2.1          0.9          0.3
 """
 
 from dataclasses import dataclass
