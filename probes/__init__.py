@@ -15,8 +15,10 @@ CATALOG = Catalog(
         "attention-sinks": "probes.attention_sinks:ENTRY",
         "flow-routes": "probes.flow_routes:ENTRY",
         "direct-logit-attribution": "probes.direct_logit_attribution:ENTRY",
+        "causal-check": "probes.causal_check:ENTRY",
         "flow-route-faithfulness": "probes.flow_routes.faithfulness:ENTRY",
         "flow-route-part": "probes.flow_routes.parts:ENTRY",
         "sink-rates": "probes.sink_rates:ENTRY",
+        "active-dormant": "probes.active_dormant:ENTRY",
     }
 )
