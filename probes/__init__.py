@@ -19,6 +19,10 @@ CATALOG = Catalog(
         "flow-route-faithfulness": "probes.flow_routes.faithfulness:ENTRY",
         "flow-route-part": "probes.flow_routes.parts:ENTRY",
         "sink-rates": "probes.sink_rates:ENTRY",
+        "token-erasure": "probes.token_erasure:ENTRY",
+        "token-erasure-accuracy": "probes.token_erasure:ACCURACY",
+        "token-erasure-vocabulary": "probes.token_erasure:VOCABULARY",
+        "token-erasure-swap": "probes.token_erasure:SWAP",
         "active-dormant": "probes.active_dormant:ENTRY",
     }
 )
