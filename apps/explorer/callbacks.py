@@ -37,6 +37,11 @@ def _in_the_browser(app: Dash) -> None:
         "links", "write", Output("headline", "title"),
         Input("shown", "data"), Input("view", "data"), Input("selection", "data"),
     )  # fmt: skip
+    local(
+        "links", "remember",
+        Output("history", "data"), Output("example", "data"),
+        Input("shown", "data"), State("history", "data"), State("example", "data"),
+    )  # fmt: skip
     local("links", "copy", Output("link-copy", "children"), Input("link-copy", "n_clicks"), initial=False)
     marks = {"type": "drawn", "name": ALL}
     local(
@@ -45,5 +50,12 @@ def _in_the_browser(app: Dash) -> None:
         Input("shown", "data"), Input("done", "data"), Input("view", "data"), Input("scheme", "data"),
         State(marks, "id"), State(marks, "data"), State("drawn", "data"),
     )  # fmt: skip
+    local(
+        "links",
+        "fresh",
+        Output("said", "className"),
+        Input({"type": "figure", "name": "main"}, "figure"),
+        Input("main-message", "children"),
+    )
     kinds = Input({"type": "export", "kind": ALL}, "n_clicks")
     local("links", "picture", Output("take", "data"), kinds, initial=False)

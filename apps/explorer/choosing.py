@@ -27,16 +27,18 @@ def _register_view(app: Dash, engine: Engine) -> None:
     @app.callback(
         Output("view", "data"),
         Input("tabs", "value"),
+        Input("view-list", "value"),
         Input({"type": "thumb", "name": ALL}, "n_clicks"),
         Input({"type": "figure-tab", "name": ALL}, "value"),
         State("view", "data"),
         prevent_initial_call=True,
     )
-    def turn(tab, thumbs, index, view):
+    def turn(tab, listed, thumbs, index, view):
         return turned_view(engine, ctx.triggered_id, ctx.triggered[0]["value"], view) or no_update
 
     @app.callback(
         Output("tabs", "value"),
+        Output("view-list", "value"),
         Output("figure-choice", "children"),
         Output("about-text", "children"),
         Output("params-title", "children"),
@@ -47,7 +49,7 @@ def _register_view(app: Dash, engine: Engine) -> None:
     def turned(view, params):
         entry = engine.views[view["name"]]
         form = parts.param_form(entry, params.get(entry.name, {}), fixed=entry.name in engine.slices)
-        return view["name"], figure_choice(entry, view["figure"]), parts.about(entry), entry.title, form
+        return view["name"], view["name"], figure_choice(entry, view["figure"]), parts.about(entry), entry.title, form
 
     @app.callback(
         Output("prompt", "value", allow_duplicate=True),
@@ -85,19 +87,40 @@ def _register_params(app: Dash, engine: Engine) -> None:
     @app.callback(
         Output("poll", "disabled", allow_duplicate=True),
         Output("notices", "data", allow_duplicate=True),
+        Output("checking", "data", allow_duplicate=True),
         Input({"type": "start", "name": ALL}, "n_clicks"),
         Input("view", "data"),
         Input("shown", "data"),
+        State("checking", "data"),
         State("notices", "data"),
         State("session", "data"),
         prevent_initial_call=True,
     )
-    def start(clicks, view, shown, notices, session):
+    def start(clicks, view, shown, checking, notices, session):
         pressed = isinstance(ctx.triggered_id, dict) and any(clicks)
+        if checking and shown and shown["params"] == checking["params"] and view["name"] == checking["name"]:
+            pressed, checking = True, None  # the click on Check has arrived in what is shown
         error = start_view(engine, shown, view["name"], pressed, session)
         if error is None:
-            return no_update, no_update
-        return False, [*notices, notice(error)] if error else no_update
+            return no_update, no_update, checking
+        return False, [*notices, notice(error)] if error else no_update, checking
+
+    @app.callback(
+        Output("params", "data", allow_duplicate=True),
+        Output("view", "data", allow_duplicate=True),
+        Output("checking", "data"),
+        Input({"type": "check", "name": ALL}, "n_clicks"),
+        State("selection", "data"),
+        State("params", "data"),
+        State("shown", "data"),
+        prevent_initial_call=True,
+    )
+    def check(clicks, selection, params, shown):
+        if not any(clicks) or not shown:
+            return no_update, no_update, no_update
+        name = ctx.triggered_id["name"]
+        params = check_params(engine, name, clean(selection), params or {})
+        return params, {"name": name, "figure": 0}, {"name": name, "params": params}
 
 
 def turned_view(engine: Engine, trigger: Any, value: Any, view: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -136,6 +159,13 @@ def start_view(engine: Engine, shown: Mapping[str, Any] | None, name: str, press
     except WorkbenchError as error:
         return str(error)
     return None if job is None else ""
+
+
+def check_params(engine: Engine, name: str, selection: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The params with a study turned to the selection: every param of the study that the selection names."""
+    known = {param.name for param in engine.entries[name].params}
+    chosen = {key: int(selection[key]) for key in ("layer", "head") if key in selection and key in known}
+    return {**params, name: {**params.get(name, {}), **chosen}}
 
 
 def changed_params(

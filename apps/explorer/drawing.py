@@ -11,7 +11,9 @@ from apps.explorer.engine import Engine
 from apps.explorer.layout import figure_id, graph
 from apps.explorer.progress import request_of
 from apps.explorer.selection import clean, headline, settle, strongest_head
+from workbench.catalog import Entry
 from workbench.errors import WorkbenchError
+from workbench.figures import head_name
 
 __all__ = ["detail_panel", "first_head", "large_view", "register", "small_view", "token_strip"]
 
@@ -33,14 +35,15 @@ def _register_views(app: Dash, engine: Engine) -> None:
         Output("said", "children"),
         Input("drawn", "data"),
         Input("follow", "data"),
+        Input("late", "data"),
         State("view", "data"),
         State("shown", "data"),
         State("selection", "data"),
         State("scheme", "data"),
         State("session", "data"),
     )
-    def main(_, follow, view, shown, selection, scheme, session):
-        if ctx.triggered_id == "follow" and view["name"] not in engine.slices:
+    def main(_, follow, late, view, shown, selection, scheme, session):
+        if ctx.triggered_id in ("follow", "late") and view["name"] not in engine.slices:
             return no_update, no_update, no_update  # only these views change with the selection
         return large_view(engine, view, shown, clean(selection), scheme == "dark", session)
 
@@ -74,22 +77,25 @@ def _register_selection(app: Dash, engine: Engine) -> None:
         Output("headline", "children"),
         Output("details", "children"),
         Output("follow", "data"),
+        Output("poll", "disabled", allow_duplicate=True),
         Input("selection", "data"),
         Input("drawn", "data"),
+        Input("late", "data"),
         State("shown", "data"),
         State("view", "data"),
         State("scheme", "data"),
         State("session", "data"),
+        prevent_initial_call="initial_duplicate",
     )
-    def details(selection, drawn, shown, view, scheme, session):
+    def details(selection, drawn, late, shown, view, scheme, session):
         if not shown:
-            return [], [], no_update
+            return [], [], no_update, no_update
         selection = clean(selection)
         chips = [html.Span(text, className="chip") for text in headline(selection, shown["tokens"])]
         nothing = [html.Span("Nothing: click a token or a cell.", className="quiet")]
         panel = detail_panel(engine, shown, view["name"], selection, scheme == "dark", session)
         follows = view["name"] in engine.slices and ctx.triggered_id == "selection"
-        return chips or nothing, panel, selection if follows else no_update
+        return chips or nothing, panel, selection if follows else no_update, False
 
 
 def large_view(
@@ -104,12 +110,16 @@ def large_view(
         if found is None:
             return no_update, html.Div(why), ""
         entry = engine.slices[name]
-        return views.drawn(entry, found, view["figure"], dark), [], found.attrs.get("summary", "")
+        return views.drawn(entry, found, view["figure"], dark), [], said_of(found)
     found = engine.found(request, name)
     if not isinstance(found, xr.Dataset):
         return no_update, message(engine, name, views.waiting(engine.entries[name], found)), ""
-    figure = views.drawn(engine.entries[name], found, view["figure"], dark)
-    return figure, [], str(found.attrs.get("summary", ""))
+    return views.drawn(engine.entries[name], found, view["figure"], dark), [], said_of(found)
+
+
+def said_of(result: xr.Dataset) -> str:
+    """What a result says in words, with its number."""
+    return str(result.attrs.get("summary") or result.attrs.get("sentence") or "")
 
 
 def slice_result(engine: Engine, request, name: str, selection: dict, session: str) -> tuple[xr.Dataset | None, str]:
@@ -170,7 +180,24 @@ def detail_panel(
         panel += [html.Div(sentence, className="quiet") for sentence in said]
     if name != "attention":
         panel.append(pattern_panel(engine, request, selection, dark, session))
-    return panel
+    return [*check_buttons(engine, selection), *panel]
+
+
+def check_buttons(engine: Engine, selection: Mapping[str, Any]) -> list[Any]:
+    """A button for every study of the catalog that takes a head: is what the head seems to do really so?"""
+    if not {"layer", "head"} <= set(selection):
+        return []
+    name = head_name(selection["layer"], selection["head"])
+    return [
+        html.Button(f"{entry.title} of {name}", id={"type": "check", "name": entry.name}, className="plain", n_clicks=0)
+        for entry in checks(engine)
+    ]
+
+
+def checks(engine: Engine) -> list[Entry]:
+    """Studies with a `layer` and a `head` among their params."""
+    takes = {"layer", "head"}
+    return [e for e in engine.entries.values() if e.scope == "study" and takes <= {p.name for p in e.params}]
 
 
 def pattern_panel(engine: Engine, request, selection: dict, dark: bool, session: str) -> Any:

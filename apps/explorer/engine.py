@@ -14,6 +14,7 @@ import xarray as xr
 
 from apps.explorer import surprisal
 from apps.explorer.cache import Cache
+from apps.explorer.generation import continuation, continued_text
 from apps.explorer.jobs import LOAD, MODEL, PROMPT, SELECTION, STUDY, Job, Worker
 from apps.explorer.settings import Settings
 from apps.explorer.slices import SLICES
@@ -127,8 +128,9 @@ class Engine:
 
     @property
     def views(self) -> dict[str, Entry]:
-        """Everything that can be looked at, by name: what follows the selection, and the catalog."""
-        return {**self.slices, **self.entries}
+        """Everything that can be looked at, by name: the catalog, surprisal, and what follows the selection."""
+        own = {surprisal.ENTRY.name: self.entries[surprisal.ENTRY.name], **self.slices}
+        return {**{name: entry for name, entry in self.entries.items() if name not in own}, **own}
 
     def jobs(self, session: str) -> list[tuple[str, Job]]:
         """(model, job) of everything that a session waits for, and models that are loading."""
@@ -250,10 +252,21 @@ class Engine:
             return result
 
         job = self.hosted(request.model).worker.submit(Job(entry.title.lower(), key, SELECTION, work, {session}))
-        job.finished.wait(_PATIENCE)
+        job.late |= not job.finished.wait(_PATIENCE)
         if job.state == "failed":
             raise InputError(f"no answer ({job.error})", "one layer's result", "Select something else")
         return job.result if job.state == "done" else None
+
+    def submit_continuation(self, request: Request, n: int, temperature: float, seed: int, session: str) -> Job:
+        """Continue a prompt; the job's result is the longer text."""
+        model = self.hosted(request.model).ready
+
+        def work(job: Job) -> str:
+            added = continuation(model, request.tokens, n, temperature, seed, job.progress)
+            return continued_text(model, request.text, added)
+
+        key = f"continue {request.states} {n} {temperature} {seed}"
+        return self.hosted(request.model).worker.submit(Job(f"{n} more tokens", key, PROMPT, work, {session}))
 
     def _states(self, request: Request) -> States:
         """The kept states; recomputed by a bare pass where they were dropped or the server was restarted."""

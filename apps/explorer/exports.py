@@ -80,7 +80,9 @@ def code(
         lines += ["from probes import CATALOG", "", f"entry = CATALOG.with_plugins().get({entry.name!r})"]
     lines += [
         f"model = load({request.model!r})",
-        f"result = entry.run({', '.join(['model', *given])})",
+        "result = entry.run(",
+        *(f"    {argument}," for argument in ["model", *given]),
+        ")",
         f"figure = {draw.__name__}(result)",
         "figure.show()",
     ]

@@ -36,6 +36,7 @@ class Job:
 
     work: `(job) -> result`, or a generator of partial results, between which more urgent jobs may run. sessions: who
     waits for it; it is cancelled when nobody does. restarts: whether it may be set aside and started again.
+    late: whether whoever asked has stopped waiting and will look again.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Job:
     finished: threading.Event = field(default_factory=threading.Event, repr=False)
     stop: threading.Event = field(default_factory=threading.Event, repr=False)
     set_aside: int = 0
+    late: bool = False
     urgent: Callable[[], bool] = field(default=lambda: False, repr=False)
 
     def progress(self, share: float) -> None:

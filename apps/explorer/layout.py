@@ -8,6 +8,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from apps.explorer.examples import EXAMPLES, FIRST
+from apps.explorer.generation import LONGEST
 from workbench.catalog import Entry
 
 __all__ = ["GRAPH_CONFIG", "figure_id", "graph", "page"]
@@ -69,6 +70,10 @@ def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
         dcc.Store("view", data={"name": first, "figure": 0}),
         dcc.Store("notices", data=[]),
         dcc.Store("ran", data=0),
+        dcc.Store("continuing", data=None),  # the job that writes more tokens
+        dcc.Store("history", data=[], storage_type="local"),  # prompts of this browser, newest first
+        dcc.Store("checking", data=None),  # a check that starts as soon as its params are shown
+        dcc.Store("late", data=0),  # answers to clicks that came after the page stopped waiting
         dcc.Store("take", data=None),  # an export was asked for
         dcc.Store("follow", data=None),  # the selection, for views that are computed from it
         dcc.Store("drawn", data=""),  # what the large view stands for; changes only when it must be drawn anew
@@ -129,7 +134,12 @@ def _left(models: tuple[str, ...]) -> html.Div:
                     dmc.Select(
                         id="example",
                         placeholder="Examples",
-                        data=[{"label": name, "value": name} for name in EXAMPLES],
+                        data=[
+                            {
+                                "group": "Examples",
+                                "items": [{"label": name, "value": text} for name, text in EXAMPLES.items()],
+                            }
+                        ],
                         size="xs",
                         clearable=False,
                         className="grow",
@@ -139,7 +149,7 @@ def _left(models: tuple[str, ...]) -> html.Div:
                 ],
                 className="row",
             ),
-            html.Div(id="run-line", className="quiet"),
+            _continue(),
             html.H2(id="params-title", className="section"),
             html.Div(id="params-form", className="params-form"),
         ],
@@ -149,18 +159,52 @@ def _left(models: tuple[str, ...]) -> html.Div:
     )
 
 
-def _centre(entries: Mapping[str, Entry], shown: Mapping[str, Entry]) -> html.Div:
+def _tabs(shown: Mapping[str, Entry]) -> dmc.Tabs:
     tabs = [dmc.TabsTab(entry.title, value=name, **{"aria-controls": "main-figure"}) for name, entry in shown.items()]
+    return dmc.Tabs(dmc.TabsList(tabs, className="tabs-list"), id="tabs", value=None, className="tabs")
+
+
+def _view_list(shown: Mapping[str, Entry]) -> dmc.Select:
+    """All views by what they are computed from, for when there are more than fit as tabs."""
+    scopes = {"prompt": "On this prompt", "model": "Of the model", "study": "Studies"}
+    data = [
+        {"group": title, "items": [{"value": n, "label": e.title} for n, e in shown.items() if e.scope == scope]}
+        for scope, title in scopes.items()
+    ]
+    return dmc.Select(
+        id="view-list",
+        data=[group for group in data if group["items"]],
+        size="xs",
+        searchable=True,
+        allowDeselect=False,
+        className="view-list",
+        comboboxProps={"width": 280, "position": "bottom-end"},
+        maxDropdownHeight=420,
+        **{"aria-label": "All views"},
+    )
+
+
+def _continue() -> html.Details:
+    numbers = [
+        dmc.NumberInput(label="tokens", id="continue-n", value=4, min=1, max=LONGEST, size="xs"),
+        dmc.NumberInput(label="temperature", id="continue-temperature", value=0, min=0, max=5, step=0.1, size="xs"),
+        dmc.NumberInput(label="seed", id="continue-seed", value=0, min=0, size="xs"),
+    ]
+    return html.Details(
+        [
+            html.Summary("Continue the prompt"),
+            html.Div(numbers, className="row continue"),
+            html.Button("Let the model write", id="continue", className="plain", n_clicks=0),
+        ],
+        className="quiet",
+    )
+
+
+def _centre(entries: Mapping[str, Entry], shown: Mapping[str, Entry]) -> html.Div:
     thumbs = [html.Div(_thumb(name, entry), className="thumb-holder") for name, entry in entries.items()]
     return html.Div(
         [
-            dmc.Tabs(
-                dmc.TabsList(tabs, className="tabs-list"),
-                id="tabs",
-                value=None,
-                className="tabs",
-                **{"aria-label": "Views"},
-            ),
+            html.Div([_tabs(shown), _view_list(shown)], className="tabs-row"),
             html.Div(
                 [
                     html.Div(id="figure-choice", className="figure-choice"),
@@ -194,7 +238,10 @@ def _centre(entries: Mapping[str, Entry], shown: Mapping[str, Entry]) -> html.Di
                 className="toolbar",
             ),
             html.Div(
-                [graph("main"), html.Div(id="main-message", className="message")],
+                [
+                    graph("main"),
+                    html.Div(html.Div("The page is being set up."), id="main-message", className="message"),
+                ],
                 id="main-figure",
                 className="main-figure",
             ),

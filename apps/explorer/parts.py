@@ -125,7 +125,9 @@ def _control(entry: str, param: Param, value: Any) -> Any:
         bounds = {"min": param.low, "max": param.high} if param.low is not None and param.high is not None else {}
         step = 1 if param.type is int else _step(param)
         shown = "" if value is None else value
-        return dmc.NumberInput(**common, **bounds, value=shown, step=step, debounce=500, clampBehavior="none")
+        return dmc.NumberInput(
+            **common, **bounds, value=shown, step=step, debounce=500, clampBehavior="none", placeholder="none"
+        )
     return dmc.TextInput(
         **common, value="" if value is None else str(value), debounce=700, placeholder="none" if param.optional else ""
     )

@@ -9,20 +9,19 @@ import xarray as xr
 from apps.explorer.engine import Engine, Failure, Request
 from workbench.errors import WorkbenchError
 
-__all__ = ["Look", "look", "request_of"]
-
-_BACKGROUND = 30.0  # predicted seconds up to which a model-scope analysis is computed without being asked for
+__all__ = ["Look", "late_slices", "look", "request_of", "results"]
 
 
 @dataclass
 class Look:
-    """The answer to one poll. None: as before."""
+    """The answer to one poll. None: as before. again: the id of the job that runs a forgotten request again."""
 
     busy: bool
     shown: dict[str, Any] | None = None
     done: dict[str, str] | None = None
     notice: str | None = None
     ended: str | None = None
+    again: str | None = None
 
 
 def request_of(engine: Engine, asked: Mapping[str, Any]) -> Request:
@@ -52,12 +51,15 @@ def look(
 
 
 def _promote(engine: Engine, session: str, asked: Mapping[str, Any], found: Look) -> Look:
+    hosted = engine.hosted(asked["model"])
+    if hosted.loading.alive:
+        found.busy = True
+        return found
     try:
         request = request_of(engine, asked)
     except WorkbenchError as error:
         found.notice, found.ended = str(error), asked["id"]
         return found
-    hosted = engine.hosted(request.model)
     job = hosted.worker.get(asked.get("job") or "")
     if job is not None and job.alive:
         return found
@@ -65,9 +67,7 @@ def _promote(engine: Engine, session: str, asked: Mapping[str, Any], found: Look
         found.notice, found.ended = f"{job.error} The last good result stays.", asked["id"]
         return found
     if job is None and not engine.complete(request, asked.get("names") or engine.wanted(request)):
-        found.notice = "The server was restarted and no longer knows this run. The prompt is kept: press Run."
-        found.ended = asked["id"]
-        return found
+        return _again(engine, session, request, asked, found)
     model = hosted.ready
     found.shown = {
         **asked,
@@ -82,15 +82,28 @@ def _promote(engine: Engine, session: str, asked: Mapping[str, Any], found: Look
     return found
 
 
+def _again(engine: Engine, session: str, request: Request, asked: Mapping[str, Any], found: Look) -> Look:
+    """The server was restarted and has forgotten the run: the page brought it back."""
+    try:
+        job = engine.submit(request, session, asked.get("names"))
+    except WorkbenchError as error:
+        found.notice, found.ended = str(error), asked["id"]
+        return found
+    found.notice = "The server was restarted in the middle of this run. The prompt was kept and runs again."
+    found.again, found.busy = job.id if job else "", True
+    return found
+
+
 def _start_background(engine: Engine, request: Request, session: str) -> None:
-    """Model-scope analyses are computed once per model, after the prompt, while nothing more urgent waits."""
-    hosted = engine.hosted(request.model)
-    for entry in engine.entries.values():
-        if entry.scope != "model":
-            continue
-        passes = entry.cost(hosted.ready.sizes, 16, **request.params[entry.name]) if entry.cost else 1.0
-        if passes * hosted.seconds <= _BACKGROUND:
-            engine.submit_entry(request, entry.name, session)
+    """The first model-scope analysis is computed unasked, so that there is a head to look at; others when opened."""
+    first = next((entry.name for entry in engine.entries.values() if entry.scope == "model"), None)
+    if first is not None:
+        engine.submit_entry(request, first, session)
+
+
+def late_slices(engine: Engine, session: str) -> int:
+    """How many answers to clicks came too late for the click and can be drawn now."""
+    return sum(job.late and not job.alive for _, job in engine.jobs(session))
 
 
 def results(engine: Engine, session: str, request: Request) -> dict[str, str]:

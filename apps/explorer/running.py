@@ -8,8 +8,7 @@ from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
 
 from apps.explorer import parts
 from apps.explorer.engine import Engine, Hosted
-from apps.explorer.examples import EXAMPLES
-from apps.explorer.progress import look
+from apps.explorer.progress import Look, late_slices, look, request_of
 from workbench.errors import WorkbenchError
 
 __all__ = ["ask", "follow_link", "loaded_store", "notice", "prompt_line", "register"]
@@ -20,6 +19,7 @@ _UNASKED = 20.0  # predicted seconds up to which a link is computed without a cl
 def register(app: Dash, engine: Engine) -> None:
     """Run, cancel, dismiss, and the poll."""
     _register_run(app, engine)
+    _register_continue(app, engine)
     _register_notices(app, engine)
     _register_poll(app, engine)
 
@@ -31,9 +31,8 @@ def _register_run(app: Dash, engine: Engine) -> None:
         Input("example", "value"),
         prevent_initial_call=True,
     )
-    def example(name):
-        text = EXAMPLES.get(name)
-        return (no_update, no_update) if text is None else (text, {"text": text, "clicks": secrets.token_hex(4)})
+    def example(text):
+        return (no_update, no_update) if not text else (text, {"text": text, "clicks": secrets.token_hex(4)})
 
     @app.callback(
         Output("prompt-line", "children"),
@@ -79,6 +78,33 @@ def _register_run(app: Dash, engine: Engine) -> None:
         return asked or no_update, [*notices, *map(notice, said)] if said else no_update, False
 
 
+def _register_continue(app: Dash, engine: Engine) -> None:
+    @app.callback(
+        Output("continuing", "data", allow_duplicate=True),
+        Output("notices", "data", allow_duplicate=True),
+        Output("poll", "disabled", allow_duplicate=True),
+        Input("continue", "n_clicks"),
+        State("continue-n", "value"),
+        State("continue-temperature", "value"),
+        State("continue-seed", "value"),
+        State("shown", "data"),
+        State("notices", "data"),
+        State("session", "data"),
+        prevent_initial_call=True,
+    )
+    def go_on(clicks, n, temperature, seed, shown, notices, session):
+        if not clicks or not shown:
+            return no_update, no_update, no_update
+        try:
+            job = engine.submit_continuation(request_of(engine, shown), int(n), float(temperature), int(seed), session)
+        except (TypeError, ValueError) as error:
+            said = (
+                str(error) if isinstance(error, WorkbenchError) else "Got an empty field; expected numbers. Fill it in."
+            )
+            return no_update, [*notices, notice(said)], no_update
+        return {"job": job.id, "model": shown["model"]}, no_update, False
+
+
 def _register_notices(app: Dash, engine: Engine) -> None:
     @app.callback(Output("notice-list", "children"), Input("notices", "data"))
     def show_notices(notices):
@@ -115,6 +141,10 @@ def _register_poll(app: Dash, engine: Engine) -> None:
         Output("notices", "data"),
         Output("asked", "data", allow_duplicate=True),
         Output("poll", "disabled"),
+        Output("late", "data"),
+        Output("prompt", "value", allow_duplicate=True),
+        Output("go", "data", allow_duplicate=True),
+        Output("continuing", "data"),
         Input("poll", "n_intervals"),
         Input("asked", "data"),
         State("model", "value"),
@@ -123,13 +153,15 @@ def _register_poll(app: Dash, engine: Engine) -> None:
         State("done", "data"),
         State("notices", "data"),
         State("session", "data"),
+        State("late", "data"),
+        State("continuing", "data"),
         prevent_initial_call="initial_duplicate",
     )
-    def poll(_, asked, model, loaded, shown, done, notices, session):
+    def poll(_, asked, model, loaded, shown, done, notices, session, late, continuing):
         try:
             hosted = engine.hosted(model)
         except WorkbenchError as error:
-            return *[no_update] * 5, [*notices, notice(str(error))], no_update, True
+            return *[no_update] * 5, [*notices, notice(str(error))], no_update, True, *[no_update] * 4
         waiting = asked if asked and not asked.get("ended") else None
         found = look(engine, session, waiting, shown, done)
         if hosted.loading.state == "failed" and (loaded or {}).get("failed") != hosted.loading.id:
@@ -147,9 +179,30 @@ def _register_poll(app: Dash, engine: Engine) -> None:
             found.shown or no_update,
             found.done if found.done is not None else no_update,
             [*notices, notice(found.notice)] if found.notice else no_update,
-            {**asked, "ended": True} if found.ended and asked else no_update,
+            changed_request(asked, found),
             not (found.busy or hosted.loading.alive),
+            count if (count := late_slices(engine, session)) != late else no_update,
+            *came(engine, continuing),
         )
+
+
+def changed_request(asked: Mapping[str, Any] | None, found: Look) -> Any:
+    """The page's latest request after a look: over, or run again under another job."""
+    if asked and found.ended:
+        return {**asked, "ended": True}
+    return {**asked, "job": found.again} if asked and found.again is not None else no_update
+
+
+def came(engine: Engine, continuing: Mapping[str, Any] | None) -> tuple[Any, Any, Any]:
+    """Prompt, run and waiting state after a continuation has ended; as before while it has not."""
+    if not continuing:
+        return no_update, no_update, no_update
+    job = engine.hosted(continuing["model"]).worker.get(continuing["job"])
+    if job is not None and job.alive:
+        return no_update, no_update, no_update
+    if job is None or job.state != "done":
+        return no_update, no_update, None
+    return job.result, {"text": job.result, "clicks": job.id}, None
 
 
 def notice(text: str) -> dict[str, str]:

@@ -36,6 +36,7 @@ def make_app(engine: Engine) -> Dash:
     app.index_string = app.index_string.replace("<html>", '<html lang="en">')
     app.layout = lambda: page(engine.entries, engine.views, settings.models)
     register(app, engine)
+    app.server.add_url_rule(f"{settings.base_path}alive", "alive", lambda: ("", 204))
     protect(app.server, settings, tuple(app.csp_hashes()))
     return app
 

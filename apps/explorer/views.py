@@ -42,6 +42,7 @@ def small(engine: Engine, request: Request, name: str, dark: bool) -> "go.Figure
     figure.update_traces(hoverinfo="skip", hovertemplate=None, hovertext=None)
     figure.update_layout(title=None, margin={"l": 2, "r": 2, "t": 2, "b": 2}, showlegend=False)
     figure.update_coloraxes(showscale=False)
+    figure.update_traces(marker_size=2.5, line_width=1, selector={"type": "scatter"})
     figure.update_xaxes(showticklabels=False, automargin=False, title_text="")
     figure.update_yaxes(showticklabels=False, automargin=False, title_text="")
     return figure

@@ -37,6 +37,15 @@
       if (shown) window.history.replaceState(window.history.state, "", fragment(shown, view, selection, shown.params));
       return no();
     },
+    // Prompts of this browser, newest first, beside the examples.
+    remember: function (shown, history, data) {
+      const examples = data.filter((group) => group.group === "Examples");
+      const kept = (history || []).filter((text) => !shown || text !== shown.text);
+      const next = shown ? [shown.text].concat(kept).slice(0, 20) : kept;
+      const named = new Set(examples.flatMap((group) => group.items.map((item) => item.value)));
+      const items = next.filter((text) => text && !named.has(text)).map((text) => ({ value: text, label: text.slice(0, 60) }));
+      return [next, items.length ? examples.concat([{ group: "Before", items: items }]) : examples];
+    },
     copy: async function (clicks) {
       if (!clicks) return no();
       const before = document.getElementById("link-copy");
@@ -53,8 +62,18 @@
       const sign = (name) => (shown ? [shown.keys[name] || shown.id, (done || {})[name] || "", scheme].join(" ") : "");
       const signs = ids.map((id, i) => (sign(id.name) === before[i] ? no() : sign(id.name)));
       const main = [view.name, view.figure, sign(view.name)].join(" ");
+      setTimeout(() => {
+        const tab = document.querySelector("#tabs [role=tab][aria-selected=true]");
+        if (tab) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+      }, 50);
       const classes = ids.map((id) => (id.name === view.name ? "thumb current" : "thumb"));
+      if (main !== beforeMain) document.getElementById("main-figure").classList.add("stale");
       return [signs, classes, main === beforeMain ? no() : main];
+    },
+    // The large view has arrived: until then the old one stands back.
+    fresh: function () {
+      document.getElementById("main-figure").classList.remove("stale");
+      return no();
     },
     // Pictures are made by the plot itself; the other exports are asked of the server.
     picture: function () {

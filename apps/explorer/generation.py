@@ -1,0 +1,56 @@
+"""Continuing a prompt by the model's own next tokens, so that they can be looked at like the rest."""
+
+from collections.abc import Callable
+
+import torch
+
+from workbench.errors import InputError
+from workbench.models.model import Model
+from workbench.observation import observe
+from workbench.prompt import Prompt, Tokens
+
+__all__ = ["LONGEST", "continuation", "continued_text"]
+
+LONGEST = 64
+
+
+def continuation(
+    model: Model,
+    tokens: Tokens,
+    n: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> list[int]:
+    """Up to n token ids that follow the prompt; fewer where the model ends the text or its context is full.
+
+    temperature: 0 takes the most probable token each time, else tokens are sampled from softmax(logits / temperature)
+    with this seed. One full pass per token. Raises InputError for values out of range.
+    """
+    if not 1 <= n <= LONGEST:
+        raise InputError(f"{n} tokens to add", f"1 to {LONGEST}", "Choose a number in this range")
+    if not 0 <= temperature <= 5:
+        raise InputError(f"temperature {temperature}", "0 to 5", "Choose a number in this range")
+    draw, ids = torch.Generator().manual_seed(seed), list(tokens.ids)
+    ends = getattr(model.tokenizer, "eos_token_id", None)
+    for step in range(n):
+        if len(ids) >= model.sizes.n_ctx:
+            break
+        if progress is not None:
+            progress(step / n)
+        logits = observe(model, Prompt.ids(ids)).logits[0][-1].float().cpu()
+        if temperature == 0:
+            chosen = int(logits.argmax())
+        else:
+            chosen = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=draw))
+        if chosen == ends:
+            break
+        ids.append(chosen)
+    return ids[len(tokens) :]
+
+
+def continued_text(model: Model, text: str, added: list[int]) -> str:
+    """The prompt with the added tokens, as it stands in the prompt field."""
+    if model.tokenizer is None:
+        return " ".join([text.strip(), *map(str, added)])
+    return text + model.tokenizer.decode(added, skip_special_tokens=False, clean_up_tokenization_spaces=False)
