@@ -13,6 +13,8 @@ import torch
 import xarray as xr
 
 from probes import CATALOG
+from probes.trained import default_path
+from tests.tiny_probes import tiny_probes
 from workbench.catalog import Param, pass_for, run
 from workbench.errors import InputError, RefusedError, WorkbenchError
 from workbench.hooks import RESID_POST, RESID_PRE
@@ -48,8 +50,12 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tiny):
-    return Runs(tiny)
+def runs(tiny, tmp_path_factory):
+    """Results on a tiny model. What entries must learn from data first is learned into a cache of the test's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        tiny_probes(tiny, default_path(tiny.identity.weights_hash))
+        yield Runs(tiny)
 
 
 def usable(runs: Runs, name: str) -> None:

@@ -1,0 +1,151 @@
+"""Figures of token erasure on a prompt."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from probes.token_erasure.psi import WINDOW, triangle
+from workbench.results import dataset
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["lines_figure", "readout_detail", "tokens_figure", "triangle_figure"]
+
+_PER_LINE = 12
+_WIDTH = 9  # characters of a token in its cell
+_TRIANGLE = 128  # tokens: beyond that a span is smaller than a pixel
+
+
+def tokens_figure(result: xr.Dataset) -> "go.Figure":
+    """The text in lines, every token coloured by psi of its segment; segments of several tokens are underlined."""
+    import plotly.graph_objects as go
+
+    from workbench.figures.heatmap import finish
+    from workbench.figures.text import escape, shorten, show_token
+
+    positions = np.flatnonzero(~np.isnan(result["token_psi"].values))
+    n_lines = -(-len(positions) // _PER_LINE)
+    shape = (n_lines, _PER_LINE)
+    z, text, hover, data = (np.full(shape, fill, dtype=object) for fill in (None, "", "", None))
+    strings = [str(t) for t in result["token_text"].values]
+    for index, pos in enumerate(positions.tolist()):
+        cell = divmod(index, _PER_LINE)
+        z[cell] = float(result["token_psi"].values[pos])
+        text[cell] = escape(shorten(show_token(strings[pos], html=False), _WIDTH))
+        hover[cell] = _hover(result, pos, strings)
+        data[cell] = {"pos": pos}
+    figure = go.Figure(
+        go.Heatmap(
+            z=z.tolist(),
+            text=text.tolist(),
+            texttemplate="%{text}",
+            textfont={"size": 11},
+            hovertext=hover.tolist(),
+            hovertemplate="%{hovertext}<extra></extra>",
+            customdata=data.tolist(),
+            coloraxis="coloraxis",
+            hoverongaps=False,
+            xgap=1,
+            ygap=8,
+        )
+    )
+    _underline(figure, result, positions)
+    reach = max(0.2, float(np.nanmax(np.abs(result["token_psi"].values))))
+    figure.update_layout(coloraxis={"cmin": -reach, "cmax": reach, "colorbar": {"title": {"text": "psi"}}})
+    title = f"Tokens by psi (depth {result.attrs['early']} to {result.attrs['late']}); underlined: segments"
+    finish(figure, title, None, None, scale="signed")
+    figure.update_xaxes(visible=False, range=[-0.5, _PER_LINE - 0.5])
+    return figure.update_yaxes(visible=False, range=[n_lines - 0.3, -0.5])
+
+
+def _hover(result: xr.Dataset, pos: int, strings: list[str]) -> str:
+    from workbench.figures.text import number, show_token
+
+    lines = [
+        f"<b>token {pos} {show_token(strings[pos])}</b>",
+        f"psi of its segment: {number(float(result['token_psi'][pos]))}",
+    ]
+    early, late = result.attrs["early"], result.attrs["late"]
+    for column, offset in enumerate(result["offset"].values.tolist()):
+        before, after = result["probe_prob"].values[:, pos, column]
+        if not np.isnan(before):
+            named = show_token(strings[pos + offset])
+            lines.append(f"offset {offset} {named}: {number(before)} at depth {early}, {number(after)} at {late}")
+    return "<br>".join(lines)
+
+
+def _underline(figure: "go.Figure", result: xr.Dataset, positions: np.ndarray) -> None:
+    """A line under every segment of several tokens, thicker for a higher psi; cut where a line of text ends."""
+    from workbench.figures.theme import ACCENT, NEUTRAL
+
+    place = {int(pos): divmod(index, _PER_LINE) for index, pos in enumerate(positions)}
+    for start, end, psi in zip(result["start"].values, result["end"].values, result["psi"].values, strict=True):
+        if end == start:
+            continue
+        rows: dict[int, list[int]] = {}
+        for pos in range(int(start), int(end) + 1):
+            row, column = place[pos]
+            rows.setdefault(row, []).append(column)
+        for row, columns in rows.items():
+            figure.add_shape(
+                type="line",
+                x0=columns[0] - 0.42, x1=columns[-1] + 0.42, y0=row + 0.48, y1=row + 0.48,
+                line={"color": ACCENT if psi > 0.1 else NEUTRAL, "width": 1 + 3 * min(1.0, max(0.0, float(psi)))},
+            )  # fmt: skip
+
+
+def lines_figure(result: xr.Dataset) -> "go.Figure":
+    """Erasure at every token, one line for each offset."""
+    from workbench.figures import series
+
+    early, late = result.attrs["early"], result.attrs["late"]
+    return series(result, "erasure", "pos", by="offset", title=f"What a probe forgets from depth {early} to {late}")
+
+
+def triangle_figure(result: xr.Dataset) -> "go.Figure":
+    """psi of every span: where it starts (from the left) and where it ends (downwards)."""
+    from workbench.figures.axes import token_axis
+    from workbench.figures.heatmap import heatmap
+
+    positions = np.flatnonzero(~np.isnan(result["token_psi"].values))
+    shown = positions[: min(_TRIANGLE, WINDOW)]
+    grid = triangle(result["erasure"].values[shown].astype(np.float64)).T  # end, start
+    strings = [str(result["token_text"].values[pos]) for pos in shown]
+    x = token_axis(strings, "pos", shown)
+    y = token_axis(strings, "pos", shown, is_vertical=True, is_reversed=True)
+    reach = max(0.2, float(np.nanmax(np.abs(grid))))
+    title = "psi of spans: start (from the left), end (downwards)"
+    return heatmap(
+        grid,
+        x,
+        y,
+        title=title + (f", first {len(shown)} tokens" if len(shown) < len(positions) else ""),
+        scale="signed",
+        coloraxis={"cmin": -reach, "cmax": reach, "colorbar": {"title": {"text": "psi"}}},
+        hover="from %{x} to %{y}<br>psi <b>%{z:.3f}</b>",
+        crossed=False,
+    )
+
+
+def readout_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
+    """What the probes read at the selected token: probability of the true tokens, and what they would name."""
+    from workbench.figures import bars, show_token
+
+    if "pos" not in selection or int(selection["pos"]) not in result["pos"].values:
+        return None
+    pos = int(selection["pos"])
+    rows = [(d, o) for o in range(result.sizes["offset"]) for d in range(2)]
+    rows = [(d, o) for d, o in rows if not np.isnan(result["probe_prob"].values[d, pos, o])]
+    if not rows:
+        return None
+    strings, labels = result["token_text"].values, []
+    for d, o in rows:
+        offset, named = int(result["offset"].values[o]), str(result["probe_top"].values[d, pos, o])
+        true = show_token(str(strings[pos + offset]), html=False)
+        labels.append(f"{offset} {true}, depth {int(result['depth'].values[d])} names {show_token(named, html=False)}")
+    values = [float(result["probe_prob"].values[d, pos, o]) for d, o in rows]
+    spec = ("probability", (0, 1), "probability of the true token")
+    small = dataset(prob=("rank", np.array(values), *spec))
+    return bars(small, "prob", "rank", labels=labels, title=f"Probes at token {pos}: offset, true token, what is named")

@@ -1,0 +1,107 @@
+"""What the probes read in states: probabilities of the true tokens, and which depths to compare."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from probes.trained.artifact import ReadoutProbes, find
+from workbench.errors import InputError, UnavailableError
+
+__all__ = ["OFFSETS", "Reading", "chosen_depths", "erasure", "plan", "read"]
+
+OFFSETS = (0, -1, -2)
+_NAMES_ITSELF = 0.98  # of held-out tokens at offset 0: the state still says which token it stands on
+TRAIN = "Train them in some minutes with `workbench train erasure-probes`, or probes.trained.train(model)"
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Arrays over (depth, token, offset). prob: of the true token, NaN where t + offset lies before the text. top: the
+    id the probe would name, -1 there."""
+
+    depths: tuple[int, ...]
+    offsets: tuple[int, ...]
+    prob: np.ndarray = field(repr=False)
+    top: np.ndarray = field(repr=False)
+
+    def delta(self, early: int, late: int) -> np.ndarray:
+        """Erasure `[token, offset]`, -1 to 1."""
+        return self.prob[self.depths.index(early)] - self.prob[self.depths.index(late)]
+
+
+def plan(weights_hash: str, name: str, early: int | None, late: int | None) -> tuple[ReadoutProbes, int, int]:
+    """The probes of a model from the user's cache, and the two depths to compare. Raises where there are none."""
+    probes = find(weights_hash)
+    if probes is None:
+        raise UnavailableError(f"no readout probes of {name}", "probes trained on these weights", TRAIN)
+    return probes, *chosen_depths(probes, early, late)
+
+
+def chosen_depths(probes: ReadoutProbes, early: int | None = None, late: int | None = None) -> tuple[int, int]:
+    """Depths l1 and l2 by the rule, on the documents kept for choosing, unless they are given.
+
+    l1: where offset -1 is read best while offset 0 is still named in 98 % of cases (the best of all where none is). l2:
+    the first later depth where last tokens of words have lost half of their accuracy at offset -1, else the deepest.
+    """
+    if len(probes.depths) < 2 or not set(OFFSETS) <= set(probes.offsets):
+        raise InputError(
+            f"probes for depths {probes.depths} and offsets {probes.offsets}",
+            f"two depths and the offsets {OFFSETS}", TRAIN,
+        )  # fmt: skip
+    missing = [d for d in (early, late) if d is not None and d not in probes.depths]
+    if missing:
+        raise InputError(f"depth {missing[0]}", f"one of {', '.join(map(str, probes.depths))}", TRAIN)
+    card = {(row["depth"], row["offset"]): row for row in probes.card["probes"]}
+    if early is None:
+        before = [d for d in probes.depths[:-1] if late is None or d < late] or list(probes.depths[:1])
+        whole = [d for d in before if card[d, 0]["val_accuracy"] >= _NAMES_ITSELF]
+        early = max(whole or before, key=lambda d: card[d, -1]["val_accuracy"])
+    if late is None:
+        after = [d for d in probes.depths if d > early] or list(probes.depths[-1:])
+        late = next((d for d in after if _halved(card[early, -1], card[d, -1])), after[-1])
+    if early >= late:
+        had = ", ".join(map(str, probes.depths))
+        raise InputError(f"depths {early} and {late}", f"an early and a later one of {had}", "Correct the depths")
+    return early, late
+
+
+def _halved(before: Mapping, after: Mapping) -> bool:
+    first, then = before["val_last_accuracy"], after["val_last_accuracy"]
+    return first is not None and then is not None and then <= first / 2
+
+
+@torch.no_grad()
+def read(
+    probes: ReadoutProbes,
+    W_U: torch.Tensor,
+    states: Mapping[int, torch.Tensor],
+    ids: np.ndarray,
+    pos: np.ndarray,
+    first: int,
+    offsets: tuple[int, ...] = OFFSETS,
+) -> Reading:
+    """Read tokens laid end to end.
+
+    states: by depth, divided by their root mean square `[token, d_model]`. ids, pos: token ids and positions in their
+    piece; first: where the text of a piece begins. A token that the corpus never held is a class of its own here,
+    through its row of the unembedding.
+    """
+    classes, index = probes.classes_with(ids)
+    rows = W_U[classes].float()
+    prob = np.full((len(states), len(ids), len(offsets)), np.nan, dtype=np.float32)
+    top = np.full(prob.shape, -1, dtype=np.int64)
+    for column, offset in enumerate(offsets):
+        at = np.flatnonzero(pos + offset >= first)
+        wanted = torch.tensor([index[int(i)] for i in ids[at + offset]], dtype=torch.long)
+        for row, (depth, state) in enumerate(states.items()):
+            own, _, best = probes.score(depth, offset, state[torch.from_numpy(at)], rows, wanted)
+            prob[row, at, column] = own.exp().numpy()
+            top[row, at, column] = classes[best].numpy()
+    return Reading(tuple(states), tuple(offsets), prob, top)
+
+
+def erasure(reading: Reading, early: int, late: int, first: int) -> np.ndarray:
+    """delta `[text token, 3]` of one piece, the BOS token left out: what `psi` works on."""
+    return reading.delta(early, late)[first:].astype(np.float64)
