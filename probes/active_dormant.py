@@ -77,7 +77,10 @@ _HOWS = ("zero", "mean")
 
 @dataclass(frozen=True)
 class Settings:
-    """Params of the study. epsilon: of the sink set. attention_above, output_below: what counts as dormant."""
+    """Params of the study. epsilon: of the sink set. attention_above, output_below: what counts as dormant.
+
+    leading: heads whose attention to sinks differs most, to ablate even where no head passes the contrast.
+    """
 
     texts: int = 50
     length: int = 128
@@ -86,6 +89,7 @@ class Settings:
     output_below: float = 0.2
     ablate: str = "candidates"
     ablation_texts: int = 16
+    leading: int = 3
     random_heads: int = 20
     seed: int = 0
 
@@ -343,7 +347,12 @@ def _first_pass(
 def _ablation_work(settings: Settings) -> float:
     """A guess of the ablations' work in first passes, before the heads are known."""
     share = min(1.0, settings.ablation_texts / settings.texts)
-    return {"none": 0.0, "all": 300.0}.get(settings.ablate, settings.random_heads + 10.0) * share * len(_HOWS) * 0.6
+    return (
+        {"none": 0.0, "all": 300.0}.get(settings.ablate, settings.random_heads + 2.0 * settings.leading + 4.0)
+        * share
+        * len(_HOWS)
+        * 0.6
+    )
 
 
 @dataclass
@@ -395,14 +404,14 @@ class _Table:
         return found
 
     def heads_to_ablate(self) -> list[Head]:
-        """Candidates with their controls and random heads; all; none; or those named."""
+        """Candidates and leading heads with their controls, and random heads; all; none; or those named."""
         shape, asked = self.candidate.shape, self.settings.ablate
         if asked == "none":
             return []
         if asked == "all":
             return [Head(layer, head) for layer, head in np.ndindex(shape)]
         if asked == "candidates":
-            named = [Head(int(layer), int(head)) for layer, head in np.argwhere(self.candidate)]
+            named = [Head(int(layer), int(head)) for layer, head in np.argwhere(self.candidate)] + self._leading()
         else:
             named = [_head(name, self.model) for name in asked.replace(",", " ").split()]
         controls = [Head(*map(int, self.control[:, h.layer, h.head])) for h in named]
@@ -410,6 +419,13 @@ class _Table:
         others = [Head(layer, head) for layer, head in np.ndindex(shape) if Head(layer, head) not in chosen]
         random = np.random.default_rng(self.settings.seed).permutation(len(others))[: self.settings.random_heads]
         return [*chosen, *(others[i] for i in sorted(random.tolist()))]
+
+    def _leading(self) -> list[Head]:
+        """Heads with the largest difference in attention to sinks, among those that pass for it."""
+        value, _, _, q = self.contrasts["sink_contrast"]
+        size = np.where(np.nan_to_num(q, nan=1.0) < FALSE_DISCOVERY, np.abs(value), 0.0)
+        order = np.argsort(-size, axis=None, kind="stable")[: self.settings.leading]
+        return [Head(*map(int, np.unravel_index(i, size.shape))) for i in order if size.flat[i] > 0]
 
     def result(self) -> xr.Dataset:
         """Everything known so far as a Dataset."""
@@ -550,12 +566,15 @@ def verdict(result: xr.Dataset, layer: int, head: int) -> str:
     name, domains = Head(layer, head), [str(d) for d in result["domain"].values[:2]]
     at = result.sel(layer=layer, head=head)
     shares = at["dormant_share"].values[:2]
-    asleep, awake = (0, 1) if shares[0] >= shares[1] else (1, 0)
+    sinks = at["mean_sink_attention"].values[:2]
+    asleep, awake = (0, 1) if (shares[0], sinks[0]) >= (shares[1], sinks[1]) else (1, 0)
     contrast = _interval(at, "contrast")
     said = [
         f"{name}: dormant on {shares[0]:.0%} of {domains[0]} and {shares[1]:.0%} of {domains[1]} texts "
         f"(difference {contrast}, q = {float(at['contrast_q']):.2g}).",
         "It passes correction over all heads." if float(at["candidate"]) else "It does not pass correction.",
+        f"Attention to sinks: {sinks[0]:.2f} and {sinks[1]:.2f} (difference {_interval(at, 'sink_contrast')}, "
+        f"q = {float(at['sink_contrast_q']):.2g}).",
     ]
     if np.isnan(at["ablation_dloss"].values[:2]).any():
         return " ".join([*said, "It was not ablated."])
@@ -699,6 +718,7 @@ ENTRY = Entry(
         Param("output_below", float, 0.2, "share of the largest output below which it is", low=0.0, high=1.0),
         Param("ablate", str, "candidates", "heads to ablate: candidates, all, none, or names such as L18H6"),
         Param("ablation_texts", int, 16, "texts of each domain that ablations run on", low=2, high=10_000),
+        Param("leading", int, 3, "heads whose sink attention differs most, to ablate as well", low=0, high=1000),
         Param("random_heads", int, 20, "random heads to ablate beside the candidates", low=0, high=1000),
         Param("seed", int, 0, "draws texts, heads and resamples", low=0, high=2**31 - 1),
     ),
