@@ -18,11 +18,15 @@ CATALOG = Catalog(
         "causal-check": "probes.causal_check:ENTRY",
         "flow-route-faithfulness": "probes.flow_routes.faithfulness:ENTRY",
         "flow-route-part": "probes.flow_routes.parts:ENTRY",
+        "flow-route-heads": "probes.flow_routes.heads:ENTRY",
+        "flow-route-task-heads": "probes.flow_routes.task_heads:ENTRY",
         "sink-rates": "probes.sink_rates:ENTRY",
         "token-erasure": "probes.token_erasure:ENTRY",
+        "token-erasure-probes": "probes.token_erasure:MAKING",
         "token-erasure-accuracy": "probes.token_erasure:ACCURACY",
         "token-erasure-vocabulary": "probes.token_erasure:VOCABULARY",
         "token-erasure-swap": "probes.token_erasure:SWAP",
         "active-dormant": "probes.active_dormant:ENTRY",
+        "head-table": "probes.head_table:ENTRY",
     }
 )

@@ -32,7 +32,19 @@ if TYPE_CHECKING:
     from workbench.models.model import Model
     from workbench.prompt import Tokens
 
-__all__ = ["CONDITIONS", "ENTRY", "heads_figure", "layers_figure", "needs", "rates_figure", "sink_rates", "stimulus"]
+__all__ = [
+    "CONDITIONS",
+    "ENTRY",
+    "heads_figure",
+    "layers_figure",
+    "natural_samples",
+    "needs",
+    "random_samples",
+    "rates_figure",
+    "repeated_samples",
+    "sink_rates",
+    "stimulus",
+]
 
 CONDITIONS = (
     "natural text after BOS", "natural text", "random tokens after BOS", "random tokens", "repeated token after BOS",
@@ -56,7 +68,7 @@ def stimulus(
     bos = getattr(model.tokenizer, "bos_token_id", None)
     prompts: list[Tokens] = []
     conditions: list[int] = []
-    for kind, make in enumerate((_natural, _random, _repeated)):
+    for kind, make in enumerate((natural_samples, random_samples, repeated_samples)):
         for start in ([bos], []) if bos is not None else ([],):
             found = list(make(model, start, samples, length, text, np.random.default_rng(random.integers(2**31))))
             prompts += found
@@ -64,8 +76,8 @@ def stimulus(
     return Stimulus(tuple(prompts), {"condition": torch.tensor(conditions)})
 
 
-def _natural(model, start: list[int], samples: int, length: int, text: str, random) -> "Iterator[Tokens]":
-    """The first tokens of documents, in a drawn order."""
+def natural_samples(model, start: list[int], samples: int, length: int, text: str, random) -> "Iterator[Tokens]":
+    """`start` and the first tokens of documents of a bundled domain, in a drawn order; `length` tokens each."""
     if model.tokenizer is None:
         return
     documents = python_domains()[text].documents
@@ -83,12 +95,14 @@ def _natural(model, start: list[int], samples: int, length: int, text: str, rand
         yield replace(tokenise(model, Prompt.ids([*start, *ids])), notes=notes)
 
 
-def _random(model, start: list[int], samples: int, length: int, text: str, random) -> "Iterator[Tokens]":
+def random_samples(model, start: list[int], samples: int, length: int, text: str, random) -> "Iterator[Tokens]":
+    """`start` and tokens drawn uniformly from all but special ones."""
     for row in random.choice(_ordinary(model), (samples, length - len(start))):
         yield tokenise(model, Prompt.ids([*start, *row.tolist()]))
 
 
-def _repeated(model, start: list[int], samples: int, length: int, text: str, random) -> "Iterator[Tokens]":
+def repeated_samples(model, start: list[int], samples: int, length: int, text: str, random) -> "Iterator[Tokens]":
+    """`start` and one token over and over, another one in each sample."""
     for token in random.choice(_ordinary(model), samples):
         yield tokenise(model, Prompt.ids([*start, *[int(token)] * (length - len(start))]))
 
