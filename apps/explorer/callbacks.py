@@ -35,7 +35,7 @@ def _in_the_browser(app: Dash) -> None:
     local("links", "read", Output("link", "data"), Input("place", "hash"))
     local(
         "links", "write", Output("headline", "title"),
-        Input("shown", "data"), Input("view", "data"), Input("selection", "data"),
+        Input("shown", "data"), Input("shown-b", "data"), Input("view", "data"), Input("selection", "data"),
     )  # fmt: skip
     local(
         "links", "remember",

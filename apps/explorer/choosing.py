@@ -57,18 +57,26 @@ def _register_view(app: Dash, engine: Engine) -> None:
         Output("params", "data", allow_duplicate=True),
         Output("view", "data", allow_duplicate=True),
         Output("selection", "data", allow_duplicate=True),
+        Output("other", "value"),
         Input("link", "data"),
         State("view", "data"),
         prevent_initial_call=True,
     )
     def link(link, view):
         if not link:
-            return [no_update] * 5
+            return [no_update] * 6
         known = link.get("model") in engine.settings.models
         params = link.get("params") if isinstance(link.get("params"), dict) else {}
         text = str(link.get("text", ""))
         chosen = linked_view(engine, link.get("view"), view)
-        return text, link["model"] if known else no_update, params, chosen, clean(link.get("select"))
+        return (
+            text,
+            link["model"] if known else no_update,
+            params,
+            chosen,
+            clean(link.get("select")),
+            str(link.get("other", "")),
+        )
 
 
 def _register_params(app: Dash, engine: Engine) -> None:

@@ -25,27 +25,33 @@ def register(app: Dash, engine: Engine) -> None:
 
 
 def _register_views(app: Dash, engine: Engine) -> None:
-    @app.callback(Output("tokens", "children"), Input("shown", "data"))
-    def tokens(shown):
-        return token_strip(engine, shown) if shown else []
+    for strip, store in (("tokens", "shown"), ("tokens-b", "shown-b")):
+
+        @app.callback(Output(strip, "children"), Input(store, "data"))
+        def tokens(shown):
+            return token_strip(engine, shown) if shown else []
 
     @app.callback(
         Output(figure_id("main"), "figure"),
         Output("main-message", "children"),
         Output("said", "children"),
+        Output(figure_id("other"), "figure"),
+        Output("other-holder", "className"),
         Input("drawn", "data"),
         Input("follow", "data"),
         Input("late", "data"),
+        Input("shown-b", "data"),
         State("view", "data"),
         State("shown", "data"),
         State("selection", "data"),
         State("scheme", "data"),
         State("session", "data"),
     )
-    def main(_, follow, late, view, shown, selection, scheme, session):
+    def main(_, follow, late, other, view, shown, selection, scheme, session):
         if ctx.triggered_id in ("follow", "late") and view["name"] not in engine.slices:
-            return no_update, no_update, no_update  # only these views change with the selection
-        return large_view(engine, view, shown, clean(selection), scheme == "dark", session)
+            return [no_update] * 5  # only these views change with the selection
+        drawn = large_view(engine, view, shown, clean(selection), scheme == "dark", session)
+        return *drawn, *second_view(engine, view, drawn, other, clean(selection), scheme == "dark", session)
 
     @app.callback(
         Output({"type": "thumb-figure", "name": MATCH}, "children"),
@@ -120,6 +126,18 @@ def large_view(
 def said_of(result: xr.Dataset) -> str:
     """What a result says in words, with its number."""
     return str(result.attrs.get("summary") or result.attrs.get("sentence") or "")
+
+
+def second_view(engine: Engine, view, drawn, other, selection: dict, dark: bool, session: str) -> tuple[Any, str]:
+    """The same view of the prompt that is compared with, both on one colour scale; and whether it is seen."""
+    if not other or engine.views[view["name"]].scope == "model":
+        return no_update, "hidden"
+    figure, _, _ = large_view(engine, view, other, selection, dark, session)
+    if figure is no_update:
+        return no_update, "hidden"
+    if drawn[0] is not no_update:
+        views.side_by_side(drawn[0], figure)
+    return figure, "other"
 
 
 def slice_result(engine: Engine, request, name: str, selection: dict, session: str) -> tuple[xr.Dataset | None, str]:

@@ -194,8 +194,6 @@ class Engine:
                 f"at most {self.settings.budget / 1e9:.2f} GB",
                 "Shorten the prompt or narrow the parameters",
             )
-        for entry in wanted:
-            self.cache.drop(request.keys[entry.name])
         title = "prompt" if len(wanted) != 1 else wanted[0].title.lower()
         key = " ".join([request.states, *(request.keys[entry.name] for entry in wanted)])
         job = Job(title, key, PROMPT, lambda job: self._run_prompt(request, wanted, job), {session})
@@ -285,7 +283,7 @@ class Engine:
         return tuple(name for name in names if name in (surprisal.ENTRY.name, view))
 
     def _missing(self, request: Request, names: Sequence[str]) -> list[Entry]:
-        return [self.entries[n] for n in names if not isinstance(self.cache.get(request.keys[n]), xr.Dataset)]
+        return [self.entries[n] for n in names if self.cache.get(request.keys[n]) is None]
 
     def _is_partial(self, request: Request, name: str) -> bool:
         found = self.cache.get(request.keys[name])

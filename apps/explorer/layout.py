@@ -70,6 +70,8 @@ def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
         dcc.Store("view", data={"name": first, "figure": 0}),
         dcc.Store("notices", data=[]),
         dcc.Store("ran", data=0),
+        dcc.Store("asked-b", data=None),  # the same two for the prompt that is compared with
+        dcc.Store("shown-b", data=None),
         dcc.Store("continuing", data=None),  # the job that writes more tokens
         dcc.Store("history", data=[], storage_type="local"),  # prompts of this browser, newest first
         dcc.Store("checking", data=None),  # a check that starts as soon as its params are shown
@@ -150,6 +152,7 @@ def _left(models: tuple[str, ...]) -> html.Div:
                 className="row",
             ),
             _continue(),
+            _compare(),
             html.H2(id="params-title", className="section"),
             html.Div(id="params-form", className="params-form"),
         ],
@@ -157,6 +160,22 @@ def _left(models: tuple[str, ...]) -> html.Div:
         role="region",
         **{"aria-label": "Model and prompt"},
     )
+
+
+def _compare() -> html.Details:
+    text = dmc.Textarea(
+        id="other",
+        value="",
+        size="xs",
+        autosize=True,
+        minRows=2,
+        maxRows=6,
+        spellCheck=False,
+        className="prompt-text",
+        placeholder="Run shows both, on one scale",
+        **{"aria-label": "Prompt to compare with"},
+    )
+    return html.Details([html.Summary("Compare with"), text], className="quiet", id="compare")
 
 
 def _tabs(shown: Mapping[str, Entry]) -> dmc.Tabs:
@@ -240,6 +259,7 @@ def _centre(entries: Mapping[str, Entry], shown: Mapping[str, Entry]) -> html.Di
             html.Div(
                 [
                     graph("main"),
+                    html.Div(graph("other"), id="other-holder", className="hidden"),
                     html.Div(html.Div("The page is being set up."), id="main-message", className="message"),
                 ],
                 id="main-figure",
@@ -300,7 +320,10 @@ def _right() -> html.Div:
 
 def _tokens() -> html.Div:
     return html.Div(
-        html.Div(id="tokens", className="tokens", role="group", **{"aria-label": "Tokens of the prompt"}),
+        [
+            html.Div(id="tokens", className="tokens", role="group", **{"aria-label": "Tokens of the prompt"}),
+            html.Div(id="tokens-b", className="tokens", role="group", **{"aria-label": "Tokens of the other prompt"}),
+        ],
         className="strip",
     )
 

@@ -47,6 +47,7 @@ def _register_run(app: Dash, engine: Engine) -> None:
 
     @app.callback(
         Output("asked", "data"),
+        Output("asked-b", "data"),
         Output("notices", "data", allow_duplicate=True),
         Output("poll", "disabled", allow_duplicate=True),
         Input("go", "data"),
@@ -59,11 +60,12 @@ def _register_run(app: Dash, engine: Engine) -> None:
         State("notices", "data"),
         State("session", "data"),
         State("link", "data"),
+        State("other", "value"),
         prevent_initial_call=True,
     )
-    def run(go, loaded, params, model, text, asked, view, notices, session, link):
+    def run(go, loaded, params, model, text, asked, view, notices, session, link, other):
         if not loaded or loaded["model"] != model:
-            return no_update, no_update, False  # it runs when the model is ready
+            return no_update, no_update, no_update, False  # it runs when the model is ready
         errors = []
         if ctx.triggered_id == "go" and go:
             text = go["text"]
@@ -72,10 +74,14 @@ def _register_run(app: Dash, engine: Engine) -> None:
         elif asked is None and link:
             errors = follow_link(engine, link, loaded, params or {}, view["name"])
             if any(dear for _, dear in errors):
-                return no_update, [*notices, *(notice(text) for text, _ in errors)], False
+                return no_update, no_update, [*notices, *(notice(text) for text, _ in errors)], False
         asked, error = ask(engine, session, model, text or "", params or {}, view["name"])
         said = [text for text, _ in errors] + ([error] if error else [])
-        return asked or no_update, [*notices, *map(notice, said)] if said else no_update, False
+        second = None
+        if other:
+            second, error = ask(engine, session, model, other, params or {}, view["name"])
+            said += [f"The prompt to compare with: {error}"] if error else []
+        return asked or no_update, second, [*notices, *map(notice, said)] if said else no_update, False
 
 
 def _register_continue(app: Dash, engine: Engine) -> None:
@@ -145,8 +151,10 @@ def _register_poll(app: Dash, engine: Engine) -> None:
         Output("prompt", "value", allow_duplicate=True),
         Output("go", "data", allow_duplicate=True),
         Output("continuing", "data"),
+        Output("shown-b", "data"),
         Input("poll", "n_intervals"),
         Input("asked", "data"),
+        Input("asked-b", "data"),
         State("model", "value"),
         State("loaded", "data"),
         State("shown", "data"),
@@ -155,13 +163,14 @@ def _register_poll(app: Dash, engine: Engine) -> None:
         State("session", "data"),
         State("late", "data"),
         State("continuing", "data"),
+        State("shown-b", "data"),
         prevent_initial_call="initial_duplicate",
     )
-    def poll(_, asked, model, loaded, shown, done, notices, session, late, continuing):
+    def poll(_, asked, asked_b, model, loaded, shown, done, notices, session, late, continuing, shown_b):
         try:
             hosted = engine.hosted(model)
         except WorkbenchError as error:
-            return *[no_update] * 5, [*notices, notice(str(error))], no_update, True, *[no_update] * 4
+            return *[no_update] * 5, [*notices, notice(str(error))], no_update, True, *[no_update] * 5
         waiting = asked if asked and not asked.get("ended") else None
         found = look(engine, session, waiting, shown, done)
         if hosted.loading.state == "failed" and (loaded or {}).get("failed") != hosted.loading.id:
@@ -183,7 +192,15 @@ def _register_poll(app: Dash, engine: Engine) -> None:
             not (found.busy or hosted.loading.alive),
             count if (count := late_slices(engine, session)) != late else no_update,
             *came(engine, continuing),
+            look_other(engine, session, asked_b, shown_b),
         )
+
+
+def look_other(engine: Engine, session: str, asked: Mapping[str, Any] | None, shown: Mapping[str, Any] | None) -> Any:
+    """What is shown of the prompt that is compared with: nothing without one, its result when that is there."""
+    if not asked:
+        return None if shown else no_update
+    return look(engine, session, asked, shown, None).shown or no_update
 
 
 def changed_request(asked: Mapping[str, Any] | None, found: Look) -> Any:

@@ -14,7 +14,7 @@ from workbench.figures.text import thin
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["detail_figures", "drawn", "figure_label", "narrow", "small", "waiting"]
+__all__ = ["detail_figures", "drawn", "figure_label", "narrow", "side_by_side", "small", "waiting"]
 
 
 _NARROW = 26  # characters of an axis title in the right panel
@@ -46,6 +46,18 @@ def small(engine: Engine, request: Request, name: str, dark: bool) -> "go.Figure
     figure.update_xaxes(showticklabels=False, automargin=False, title_text="")
     figure.update_yaxes(showticklabels=False, automargin=False, title_text="")
     return figure
+
+
+def side_by_side(one: "go.Figure", other: "go.Figure") -> None:
+    """Give two figures of the same view one colour range, so that equal colours are equal numbers."""
+    one.update_coloraxes(showscale=False)
+    other.update_layout(title_text=f"{other.layout.title.text} (compared)")
+    ranges = [(f.layout.coloraxis.cmin, f.layout.coloraxis.cmax) for f in (one, other)]
+    if any(end is None for pair in ranges for end in pair):
+        return
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    for figure in (one, other):
+        figure.update_coloraxes(cmin=low, cmax=high)
 
 
 def waiting(entry: Entry, found: Failure | None) -> str:

@@ -120,9 +120,9 @@ def whole(pattern, site):
 
 def test_a_second_run_computes_nothing_and_a_changed_param_only_its_own(engine):
     finished(engine, engine.request("tiny", TEXT, {}))
-    assert finished(engine, engine.request("tiny", TEXT, {"broken": {}})) is not None  # a failure is tried again
+    assert finished(engine, engine.request("tiny", TEXT, {"broken": {}})) is None  # a refusal stays one
     request = engine.request("tiny", TEXT, {"mean-z": {"scale": 2.0}})
-    assert [entry.name for entry in engine._missing(request, engine.wanted(request))] == ["mean-z", "broken"]
+    assert [entry.name for entry in engine._missing(request, engine.wanted(request))] == ["mean-z"]
     finished(engine, request)
     base = engine.found(engine.request("tiny", TEXT, {}), "mean-z")
     assert np.allclose(engine.found(request, "mean-z")["mean"], 2 * base["mean"])
@@ -186,7 +186,9 @@ def test_the_page_promotes_only_its_latest_request(engine):
 def test_a_restarted_server_says_so_and_keeps_the_prompt(engine):
     asked = {"id": "x", "model": "tiny", "text": "8 8 8", "params": {}, "job": "gone"}
     found = look(engine, "me", asked, None, {})
-    assert found.shown is None and "restarted" in found.notice and found.ended == "x"
+    assert found.shown is None and "restarted" in found.notice and found.busy
+    assert engine.hosted("tiny").worker.get(found.again).finished.wait(60)
+    assert look(engine, "me", {**asked, "job": found.again}, None, {}).shown["text"] == "8 8 8"
 
 
 def test_bad_input_comes_back_as_one_sentence(engine):

@@ -7,7 +7,7 @@
   function parse(fragment) {
     const given = new URLSearchParams(fragment.replace(/^#/, ""));
     if (!given.has("prompt")) return null;
-    const link = { text: given.get("prompt"), model: given.get("model") || "", weights: given.get("weights") || "" };
+    const link = { text: given.get("prompt"), model: given.get("model") || "", weights: given.get("weights") || "", other: given.get("other") || "" };
     for (const name of ["params", "select", "view"]) {
       try {
         link[name] = JSON.parse(given.get(name) || "null");
@@ -18,11 +18,12 @@
     return link;
   }
 
-  function fragment(shown, view, selection, params) {
+  function fragment(shown, other, view, selection, params) {
     const given = new URLSearchParams();
     given.set("model", shown.model);
     given.set("weights", (shown.weights || "").slice(0, 12));
     given.set("prompt", shown.text);
+    if (other) given.set("other", other.text);
     given.set("view", JSON.stringify(view));
     if (Object.keys(selection || {}).length) given.set("select", JSON.stringify(selection));
     if (Object.keys(params || {}).length) given.set("params", JSON.stringify(params));
@@ -33,8 +34,8 @@
     read: function (hash) {
       return parse(hash || "") || no();
     },
-    write: function (shown, view, selection) {
-      if (shown) window.history.replaceState(window.history.state, "", fragment(shown, view, selection, shown.params));
+    write: function (shown, other, view, selection) {
+      if (shown) window.history.replaceState(window.history.state, "", fragment(shown, other, view, selection, shown.params));
       return no();
     },
     // Prompts of this browser, newest first, beside the examples.

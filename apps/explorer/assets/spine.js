@@ -68,7 +68,7 @@
   }
 
   function markTokens() {
-    document.querySelectorAll("#tokens [data-pos]").forEach((chip) => {
+    document.querySelectorAll(".tokens [data-pos]").forEach((chip) => {
       const pos = Number(chip.dataset.pos);
       const chosen = pos === state.selection.pos;
       chip.classList.toggle("selected", chosen);
@@ -81,8 +81,9 @@
     plots().forEach((gd) => {
       if (!gd.on || gd.dataset.spine) return;
       gd.dataset.spine = "1";
-      gd.on("plotly_afterplot", () => mark(gd));
+      gd.on("plotly_afterplot", () => { mark(gd); window.workbenchFit(gd); });
       mark(gd);
+      window.workbenchFit(gd);
     });
   }
 
@@ -135,7 +136,7 @@
   });
 
   document.addEventListener("click", (event) => {
-    const chip = event.target.closest && event.target.closest("#tokens [data-pos]");
+    const chip = event.target.closest && event.target.closest(".tokens [data-pos]");
     if (chip) select({ pos: Number(chip.dataset.pos) });
     const wide = event.target.closest && event.target.closest("[data-maximise]");
     if (wide) maximise(wide.dataset.maximise);

@@ -61,7 +61,7 @@ def test_a_prompt_is_read_in_the_lens_and_a_head_shows_its_pattern(open_page, sc
     page = open_page()
     run(page, "The capital of France is")
     view(page, "Logit lens")
-    assert "' Paris'" in page.inner_text("#said")
+    page.wait_for_function("() => document.querySelector('#said').textContent.includes(\"' Paris'\")")
     click_cell(page, "#main-figure", 5, 30)
     page.wait_for_function("() => document.querySelector('#details').textContent.includes('·Paris')")
     assert selection(page)["depth"] == 30 and selection(page)["pos"] == 5
@@ -127,6 +127,7 @@ def test_two_windows_get_their_own_answers(open_page):
     one.press("#prompt", "Control+Enter")
     two.press("#prompt", "Control+Enter")
     for page, n, answer in ((one, 6, "' Paris'"), (two, 4, "' np'")):
+        view(page, "Logit lens")
         page.wait_for_function("n => document.querySelectorAll('#tokens [data-pos]').length === n", arg=n)
         page.wait_for_function("a => document.querySelector('#said').textContent.includes(a)", arg=answer)
 
@@ -171,7 +172,7 @@ def test_answers_are_small_and_fast(open_page):
     answers = []
 
     def note(response):
-        if response.url.endswith("_dash-update-component"):
+        if "_dash-update-component" in response.url:
             answers.append(response)
 
     page.on("response", note)
@@ -202,3 +203,123 @@ def test_nothing_is_loaded_from_elsewhere(open_page, explorer):
     page = open_page(wait=False)
     hosts = page.evaluate("() => performance.getEntriesByType('resource').map(e => new URL(e.name).host)")
     assert set(hosts) == {re.match(r"http://([^/]+)/", explorer.address)[1]}
+
+
+def test_a_link_shows_the_same_in_a_fresh_context(open_page, screenshots):
+    page = open_page()
+    run(page, "import numpy as")
+    view(page, "Logit lens")
+    page.get_by_text("entropy", exact=True).click()
+    page.wait_for_function("() => document.querySelector('#main-figure .gtitle').textContent.includes('Entropy')")
+    click_cell(page, "#main-figure", 2, 7)
+    page.wait_for_function("() => decodeURIComponent(location.hash).includes('\"depth\":7')")
+    fragment = page.evaluate("() => location.hash")
+    assert "token" not in page.url
+    other = open_page(fragment)
+    other.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 4")
+    other.wait_for_function("() => document.querySelector('#main-figure .gtitle').textContent.includes('Entropy')")
+    other.wait_for_selector("#tokens [data-pos='2'].selected")
+    assert other.input_value("#prompt") == "import numpy as"
+    assert {k: v for k, v in selection(other).items() if k in ("pos", "depth")} == {"pos": 2, "depth": 7}
+    other.screenshot(path=screenshots / "link.png")
+
+
+def test_a_link_to_something_else_says_so(open_page):
+    page = open_page("#model=unheard-of&prompt=Hello+there&select=%7B%22pos%22%3A99%7D&view=broken", wait=False)
+    page.wait_for_selector(".notice >> nth=1")
+    said = page.inner_text("#notice-list")
+    assert "unheard-of" in said and "'view'" in said
+    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 3")
+
+
+def test_every_view_draws_and_is_looked_at(open_page, screenshots):
+    page = open_page()
+    page.click("#view-list")
+    page.wait_for_selector("[role=option]")
+    studies = page.locator("[role=group]").filter(has_text="Studies").locator("[role=option]").all_inner_texts()
+    page.keyboard.press("Escape")
+    tabs = page.locator("#tabs [role=tab]").all_inner_texts()
+    for title in [title for title in tabs if title not in studies]:
+        page.locator("#tabs [role=tab]").filter(has_text=re.compile(f"^{re.escape(title)}$")).click()
+        page.wait_for_function(
+            "() => !document.querySelector('#main-figure.stale') && !document.querySelector('#main-message > div')",
+            timeout=180_000,
+        )
+        page.wait_for_timeout(600)
+        name = re.sub(r"[^a-z]+", "-", title.lower()).strip("-")
+        page.screenshot(path=screenshots / f"view-{name}.png")
+
+
+def test_exports_and_code(open_page):
+    page = open_page()
+    view(page, "Logit lens")
+    for title, ending in (("Data (CSV)", ".csv.zip"), ("Data (netCDF)", ".nc"), ("Picture (SVG)", ".svg")):
+        page.get_by_role("button", name="Export").click()
+        with page.expect_download() as download:
+            page.get_by_role("menuitem", name=title).click()
+        assert download.value.suggested_filename.endswith(ending)
+    page.get_by_role("button", name="Export").click()
+    page.get_by_role("menuitem", name="Python code").click()
+    page.wait_for_selector("pre.code")
+    assert "entry.run(" in page.inner_text("pre.code")
+    page.keyboard.press("Escape")
+
+
+def test_two_prompts_side_by_side(open_page, screenshots):
+    page = open_page()
+    view(page, "Logit lens")
+    page.get_by_text("Compare with").click()
+    page.fill("#other", "The capital of Spain is Madrid. The capital of Italy is Rome. The capital of Spain is")
+    page.click("#run")
+    page.wait_for_selector("#tokens-b [data-pos='19']")
+    page.wait_for_function("() => document.querySelectorAll('#main-figure .js-plotly-plot .nsewdrag').length === 2")
+    page.click("#tokens-b [data-pos='12']")
+    page.wait_for_selector("#tokens [data-pos='12'].selected")
+    page.wait_for_timeout(500)
+    page.screenshot(path=screenshots / "compare.png")
+
+
+def test_the_model_continues_the_prompt(open_page):
+    page = open_page()
+    run(page, "The capital of France is")
+    page.get_by_text("Continue the prompt").click()
+    page.get_by_role("button", name="Let the model write").click()
+    page.wait_for_function("() => document.querySelector('#prompt').value.startsWith('The capital of France is Paris')")
+    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length > 6")
+
+
+def test_by_keyboard_alone(open_page, screenshots):
+    page = open_page()
+    page.locator("body").press("?")
+    page.wait_for_selector("[role=dialog] table")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("[role=dialog]", state="detached")
+    page.focus("#prompt")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("import numpy as")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 4")
+    page.focus("#tokens [data-pos='1']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#tokens [data-pos='1'].selected")
+    page.keyboard.press("m")
+    page.wait_for_selector("body.maximised")
+    page.screenshot(path=screenshots / "maximised.png")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("body:not(.maximised)")
+
+
+def test_a_lost_server_is_said_and_nothing_is_lost(browser, explorer):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(explorer.address)
+    page.wait_for_selector("#tokens [data-pos]")
+    page.fill("#prompt", "Nothing is lost here")
+    context.set_offline(True)
+    page.click("#tokens [data-pos='1']")
+    page.wait_for_selector("#connection:not([hidden])")
+    context.set_offline(False)
+    page.wait_for_selector("#connection[hidden]", state="attached")
+    page.press("#prompt", "Control+Enter")
+    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 5")
+    context.close()
