@@ -48,7 +48,7 @@ class Rule:
 
 
 def rule_of(result: xr.Dataset, coverage: float | None, threshold: float | None) -> Rule:
-    """The rule that was asked for, held against what was computed; by default coverage 0.8.
+    """The rule that was asked for, held against what was computed; by default coverage 0.8 or what was computed.
 
     Raises InputError for both rules at once, values outside 0 to 1, and settings finer than the kept edges.
     """
@@ -57,9 +57,9 @@ def rule_of(result: xr.Dataset, coverage: float | None, threshold: float | None)
             f"coverage={coverage} and threshold={threshold}", "one of the two", "Leave one out: they are two rules"
         )
     if threshold is None:
-        coverage = DEFAULT_COVERAGE if coverage is None else float(coverage)
-        _inside("coverage", coverage)
         most = result.attrs["min_coverage"]
+        coverage = min(DEFAULT_COVERAGE, most) if coverage is None else float(coverage)
+        _inside("coverage", coverage)
         if coverage > most:
             raise InputError(f"coverage={coverage}", f"at most the computed {most}", _again("min_coverage", coverage))
         return Rule(coverage=coverage)

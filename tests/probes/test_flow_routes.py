@@ -217,8 +217,8 @@ def walk(result, keep, kept, start):
     return edges, seen
 
 
-@pytest.mark.parametrize("settings", [{"coverage": 0.5}, {"coverage": 0.95}, {"threshold": 0.02}, {"threshold": 0.2}])
-@pytest.mark.parametrize("start", [0, 7, 31])
+@pytest.mark.parametrize("settings", [{"coverage": 0.5}, {"threshold": 0.02}, {"threshold": 0.2}])
+@pytest.mark.parametrize("start", [7, 31])
 def test_the_graph_equals_a_recursive_walk(result, settings, start):
     graph = extract(result.assign_attrs(min_coverage=0.95, min_share=0.001), start=start, **settings)
     keep, kept = flow_routes.kept_parts(result, flow_routes.Rule(**settings))
