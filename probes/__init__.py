@@ -21,6 +21,7 @@ CATALOG = Catalog(
         "flow-route-heads": "probes.flow_routes.heads:ENTRY",
         "flow-route-task-heads": "probes.flow_routes.task_heads:ENTRY",
         "sink-rates": "probes.sink_rates:ENTRY",
+        "sink-conditions": "probes.sink_conditions:ENTRY",
         "token-erasure": "probes.token_erasure:ENTRY",
         "token-erasure-probes": "probes.token_erasure:MAKING",
         "token-erasure-accuracy": "probes.token_erasure:ACCURACY",
