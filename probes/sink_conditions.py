@@ -2,7 +2,7 @@
 
 Three passes: the prompt as given; with its BOS token dropped (or added, where it had none); and as given with key 0
 taken out of every later query's sight before the softmax, in all layers. In the last one, position 1 is the first
-visible one and takes the first one's place. What belongs to the BOS token goes with it; what belongs to the place stays.
+visible one and takes the first one's place. What belongs to BOS goes with it; what belongs to the place stays.
 
 Source: Gu et al. 2024, arXiv 2410.10781 (sinks with and without BOS, on the first place); the comparison is ours.
 """
