@@ -14,8 +14,20 @@ style, not a replication.
 """
 
 from probes.token_erasure.accuracy import ACCURACY
+from probes.token_erasure.making import MAKING, card_of
 from probes.token_erasure.on_prompt import ENTRY, erasure_of, needs, run, token_erasure
 from probes.token_erasure.swap import SWAP
 from probes.token_erasure.vocabulary import VOCABULARY
 
-__all__ = ["ACCURACY", "ENTRY", "SWAP", "VOCABULARY", "erasure_of", "needs", "run", "token_erasure"]
+__all__ = [
+    "ACCURACY",
+    "ENTRY",
+    "MAKING",
+    "SWAP",
+    "VOCABULARY",
+    "card_of",
+    "erasure_of",
+    "needs",
+    "run",
+    "token_erasure",
+]

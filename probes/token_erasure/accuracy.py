@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from probes.token_erasure.contrasts import CONTROLS, GROUPS, accuracies, cells_of, excess_drop, resampled
-from probes.token_erasure.reading import OFFSETS
+from probes.token_erasure.reading import OFFSETS, identified
 from probes.trained.artifact import default_path, find
 from probes.trained.control import random_twin
 from probes.trained.states import Pieces
@@ -149,9 +149,9 @@ def _result(model, record, recipe, groups, hits, twin_hits, done, pair) -> xr.Da
         variables |= _measured(groups, twin_hits, done, pair, "_random")
     coords = {"depth": list(done), "offset": list(OFFSETS), "group": list(GROUPS), "component": list(CONTROLS)}
     result = dataset(coords=coords, **variables)
-    return result.assign_attrs(
+    return identified(result, model).assign_attrs(
         early=pair[0], late=pair[1], corpus=record["name"], corpus_digest=record["digest"], epochs=recipe.epochs,
-        model=model.name, weights_hash=model.identity.weights_hash, summary=_summary(result, pair),
+        summary=_summary(result, pair),
     )  # fmt: skip
 
 

@@ -1,19 +1,22 @@
 """What the probes read in states: probabilities of the true tokens, and which depths to compare."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import xarray as xr
 
 from probes.trained.artifact import ReadoutProbes, find
 from workbench.errors import InputError, UnavailableError
+from workbench.models.model import Model
 
-__all__ = ["OFFSETS", "Reading", "chosen_depths", "erasure", "plan", "read"]
+__all__ = ["OFFSETS", "Reading", "chosen_depths", "erasure", "identified", "plan", "read"]
 
 OFFSETS = (0, -1, -2)
 _NAMES_ITSELF = 0.98  # of held-out tokens at offset 0: the state still says which token it stands on
-TRAIN = "Train them in some minutes with `workbench train erasure-probes`, or probes.trained.train(model)"
+TRAIN = "Train them in some minutes: run token-erasure-probes, or `workbench train erasure-probes`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,3 +108,9 @@ def read(
 def erasure(reading: Reading, early: int, late: int, first: int) -> np.ndarray:
     """delta `[text token, 3]` of one piece, the BOS token left out: what `psi` works on."""
     return reading.delta(early, late)[first:].astype(np.float64)
+
+
+def identified(result: xr.Dataset, model: Model) -> xr.Dataset:
+    """A study's result with the model in its provenance."""
+    identity = {key: getattr(model.identity, key) for key in model.identity.__dataclass_fields__}
+    return result.assign_attrs(provenance=json.dumps({"model": identity}, sort_keys=True))

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from probes.token_erasure.reading import identified
 from probes.trained.states import Pieces
 from probes.trained.training import parts_of
 from probes.trained.words import multi_token_words
@@ -138,7 +139,7 @@ def _result(model, pairs, rows: np.ndarray, depths: Sequence[int]) -> xr.Dataset
     )
     half = next((d for d, value in zip(depths, mean, strict=True) if value >= 0.5), None)
     said = "at no depth measured" if half is None else f"from depth {half} on"
-    return result.assign_attrs(
+    return identified(result, model).assign_attrs(
         words=int(known.max(initial=0)),
         summary=f"Half of a word's first piece's effect on the prediction is carried by the last token's state {said}.",
     )

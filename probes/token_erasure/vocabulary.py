@@ -21,7 +21,7 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from probes.token_erasure.psi import psi_of_spans, segment
-from probes.token_erasure.reading import chosen_depths, plan, read
+from probes.token_erasure.reading import chosen_depths, identified, plan, read
 from probes.trained.artifact import ReadoutProbes
 from probes.trained.states import Pieces, collect
 from probes.trained.training import parts_of
@@ -195,7 +195,7 @@ def vocabulary_study(
         is_word=("row", np.array([float(word) for *_, word in shown]), "flag", (0, 1), "exactly a multi-token word"),
     )
     value, null = found["value"], found["null"]
-    yield result.assign_attrs(
+    yield identified(result, model).assign_attrs(
         early=early, late=late, probes=probes.digest, corpus=record["name"], corpus_digest=record["digest"],
         strings=len(table),
         summary=f"{len(table)} strings; precision {value[0]:.3f} (null {null[0]:.3f}), recall {value[1]:.2f} "

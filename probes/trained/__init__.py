@@ -2,21 +2,24 @@
 
 `train` makes them, `find` gives those of a model from the user's cache, `load_probes` reads a file, `cli` is the
 command `workbench train erasure-probes`. A file made on other weights is refused by its hash.
+
+Names are imported when first used: the command line reads the command's options without importing torch.
 """
 
-from probes.trained.artifact import ReadoutProbes, default_path, find, load_probes, save_probes
-from probes.trained.command import add_arguments, cli
-from probes.trained.training import RECIPE, Recipe, train
+from importlib import import_module
 
-__all__ = [
-    "RECIPE",
-    "ReadoutProbes",
-    "Recipe",
-    "add_arguments",
-    "cli",
-    "default_path",
-    "find",
-    "load_probes",
-    "save_probes",
-    "train",
-]
+_HOMES = {
+    "probes.trained.artifact": ("ReadoutProbes", "default_path", "find", "load_probes", "save_probes"),
+    "probes.trained.command": ("add_arguments", "cli", "summary"),
+    "probes.trained.fitting": ("Recipe",),
+    "probes.trained.training": ("RECIPE", "train"),
+}
+_WHERE = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str):
+    if name not in _WHERE:
+        raise AttributeError(f"module 'probes.trained' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

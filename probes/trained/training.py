@@ -33,10 +33,13 @@ __all__ = [
     "RECIPE",
     "Material",
     "Recipe",
+    "Training",
     "by_document",
+    "parts_of",
     "prepare",
     "recommended_depths",
     "train",
+    "work_name",
 ]
 
 OFFSETS = (0, -1, -2)

@@ -359,6 +359,20 @@ def test_the_studies_end_complete_and_draw(spelling, tmp_path):
     assert float(n.sel(group="last") + n.sel(group="others")) == sum(len(h) for h in [probes.hits[1, 0]])
 
 
+def test_probes_are_trained_once_where_there_are_none(monkeypatch, tmp_path):
+    from probes.token_erasure import making
+
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(making, "train", lambda model, **options: train(model, sentences(), **options))
+    model, shares = speller(), []
+    (first,) = making.making_study(model, epochs=1, progress=shares.append)
+    (again,) = making.making_study(model, epochs=1, progress=lambda share: pytest.fail("trained again"))
+    xr.testing.assert_identical(first, again)
+    assert shares[-1] == pytest.approx(1) and first.attrs["probes"] == find(model.identity.weights_hash).digest
+    assert len(token_erasure.MAKING.figures[0](first).to_json()) < 1_000_000
+    assert token_erasure.run(model, "abc def")["psi"].size > 0  # what had been missing is there
+
+
 # causal
 
 
