@@ -13,6 +13,7 @@ from apps.explorer.running import notice
 from apps.explorer.selection import clean
 from workbench.catalog import Entry
 from workbench.errors import WorkbenchError
+from workbench.figures import head_name
 
 __all__ = ["changed_params", "linked_view", "register", "start_view", "turned_view"]
 
@@ -21,6 +22,7 @@ def register(app: Dash, engine: Engine) -> None:
     """Tabs, figure choice, parameter forms, links, start buttons."""
     _register_view(app, engine)
     _register_params(app, engine)
+    _register_ablation(app, engine)
 
 
 def _register_view(app: Dash, engine: Engine) -> None:
@@ -58,13 +60,15 @@ def _register_view(app: Dash, engine: Engine) -> None:
         Output("view", "data", allow_duplicate=True),
         Output("selection", "data", allow_duplicate=True),
         Output("other", "value"),
+        Output("chat", "value"),
+        Output("ablated", "data", allow_duplicate=True),
         Input("link", "data"),
         State("view", "data"),
         prevent_initial_call=True,
     )
     def link(link, view):
         if not link:
-            return [no_update] * 6
+            return [no_update] * 8
         known = link.get("model") in engine.settings.models
         params = link.get("params") if isinstance(link.get("params"), dict) else {}
         text = str(link.get("text", ""))
@@ -76,6 +80,8 @@ def _register_view(app: Dash, engine: Engine) -> None:
             chosen,
             clean(link.get("select")),
             str(link.get("other", "")),
+            "chat" if link.get("chat") else "raw",
+            linked_heads(link),
         )
 
 
@@ -131,6 +137,33 @@ def _register_params(app: Dash, engine: Engine) -> None:
         return params, {"name": name, "figure": 0}, {"name": name, "params": params}
 
 
+def _register_ablation(app: Dash, engine: Engine) -> None:
+    @app.callback(
+        Output("ablated", "data"),
+        Input({"type": "ablate", "name": ALL}, "n_clicks"),
+        Input({"type": "restore", "name": ALL}, "n_clicks"),
+        State("selection", "data"),
+        State("ablated", "data"),
+        prevent_initial_call=True,
+    )
+    def ablate(add, restore, selection, ablated):
+        if not any([*add, *restore]):
+            return no_update
+        return changed_ablation(ctx.triggered_id, clean(selection), ablated or [])
+
+    @app.callback(Output("ablated-list", "children"), Input("ablated", "data"))
+    def listed(ablated):
+        return parts.ablation_chips(ablated or [])
+
+
+def changed_ablation(trigger: Mapping[str, str], selection: Mapping[str, Any], ablated: list) -> list[list[int]]:
+    """The ablated heads after a click: with the selected one, or without the one that was clicked away."""
+    if trigger["type"] == "restore":
+        return [head for head in ablated if head_name(*head) != trigger["name"]]
+    chosen = [int(selection["layer"]), int(selection["head"])]
+    return ablated if chosen in ablated else [*ablated, chosen]
+
+
 def turned_view(engine: Engine, trigger: Any, value: Any, view: Mapping[str, Any]) -> dict[str, Any] | None:
     """The view after a tab, a small multiple or a figure's name was clicked; None where nothing changes."""
     if isinstance(trigger, dict) and trigger["type"] == "figure-tab":
@@ -140,6 +173,13 @@ def turned_view(engine: Engine, trigger: Any, value: Any, view: Mapping[str, Any
     else:
         chosen = {"name": value, "figure": view["figure"] if value == view["name"] else 0}
     return chosen if chosen != view and chosen["name"] in engine.views else None
+
+
+def linked_heads(link: Mapping[str, Any]) -> list[list[int]]:
+    """The ablated heads that a link names, as far as they are pairs of numbers."""
+    given = link.get("ablated")
+    pairs = given if isinstance(given, list) else []
+    return [p for p in pairs if isinstance(p, list) and len(p) == 2 and all(type(i) is int and i >= 0 for i in p)]
 
 
 def linked_view(engine: Engine, given: Any, view: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def _register_views(app: Dash, engine: Engine) -> None:
         if ctx.triggered_id in ("follow", "late") and view["name"] not in engine.slices:
             return [no_update] * 5  # only these views change with the selection
         drawn = large_view(engine, view, shown, clean(selection), scheme == "dark", session)
-        return *drawn, *second_view(engine, view, drawn, other, clean(selection), scheme == "dark", session)
+        return *drawn, *second_view(engine, view, drawn, shown, other, clean(selection), scheme == "dark", session)
 
     @app.callback(
         Output({"type": "thumb-figure", "name": MATCH}, "children"),
@@ -128,7 +128,14 @@ def said_of(result: xr.Dataset) -> str:
     return str(result.attrs.get("summary") or result.attrs.get("sentence") or "")
 
 
-def second_view(engine: Engine, view, drawn, other, selection: dict, dark: bool, session: str) -> tuple[Any, str]:
+def view_text(shown: Mapping[str, Any]) -> tuple[str, bool]:
+    """What the tokens come from."""
+    return shown["text"], bool(shown.get("chat"))
+
+
+def second_view(
+    engine: Engine, view, drawn, shown, other, selection: dict, dark: bool, session: str
+) -> tuple[Any, str]:
     """The same view of the prompt that is compared with, both on one colour scale; and whether it is seen."""
     if not other or engine.views[view["name"]].scope == "model":
         return no_update, "hidden"
@@ -136,7 +143,8 @@ def second_view(engine: Engine, view, drawn, other, selection: dict, dark: bool,
     if figure is no_update:
         return no_update, "hidden"
     if drawn[0] is not no_update:
-        views.side_by_side(drawn[0], figure)
+        same = view_text(shown) == view_text(other)
+        views.side_by_side(drawn[0], figure, "intact" if same else "compared")
     return figure, "other"
 
 
@@ -206,10 +214,12 @@ def check_buttons(engine: Engine, selection: Mapping[str, Any]) -> list[Any]:
     if not {"layer", "head"} <= set(selection):
         return []
     name = head_name(selection["layer"], selection["head"])
-    return [
+    buttons = [
         html.Button(f"{entry.title} of {name}", id={"type": "check", "name": entry.name}, className="plain", n_clicks=0)
         for entry in checks(engine)
     ]
+    ablate = html.Button(f"Run without {name}", id={"type": "ablate", "name": name}, className="plain", n_clicks=0)
+    return [html.Div([*buttons, ablate], className="chips")]
 
 
 def checks(engine: Engine) -> list[Entry]:

@@ -21,6 +21,7 @@ from apps.explorer.slices import SLICES
 from apps.explorer.states import RESID, States, slice_of, states_of
 from workbench.catalog import Entry, finish, pass_for, study
 from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
+from workbench.intervene import Ablate, Head
 from workbench.models.model import Model
 from workbench.observation import observe, predict_bytes
 from workbench.prompt import Prompt, Tokens, tokenise
@@ -42,7 +43,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt on one model with the params of every analysis, and the keys under which its results are found."""
+    """One prompt on one model with the params of every analysis, and the keys under which its results are found.
+
+    chat: the text is one message of a user, put through the model's chat template. ablated: (layer, head) of heads
+    whose output is replaced by zero; they touch what is computed on the prompt, not what is of the model.
+    """
 
     model: str
     text: str
@@ -50,6 +55,13 @@ class Request:
     params: Mapping[str, Mapping[str, Any]] = field(repr=False)
     keys: Mapping[str, str] = field(repr=False)
     states: str = ""
+    chat: bool = False
+    ablated: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def interventions(self) -> tuple[Ablate, ...]:
+        """The ablations as values."""
+        return tuple(Ablate(Head(layer, head)) for layer, head in self.ablated)
 
 
 class Hosted:
@@ -146,8 +158,8 @@ class Engine:
         for hosted in list(self._hosted.values()):
             hosted.worker.cancel(job_id, session)
 
-    def tokens(self, name: str, text: str) -> Tokens:
-        """Tokens of a text; of ids separated by spaces where the model has no tokenizer."""
+    def tokens(self, name: str, text: str, chat: bool = False) -> Tokens:
+        """Tokens of a text, or of a user's message; of ids separated by spaces where the model has no tokenizer."""
         if len(text) > self.settings.longest_text:
             raise InputError(
                 f"a text of {len(text)} characters", f"at most {self.settings.longest_text}", "Shorten the prompt"
@@ -155,19 +167,33 @@ class Engine:
         hosted = self.hosted(name)
         model = hosted.ready
         with hosted.tokenising:
-            return tokenise(model, text if model.tokenizer is not None else _ids(text))
+            if model.tokenizer is None:
+                return tokenise(model, _ids(text))
+            return tokenise(model, Prompt.chat([{"role": "user", "content": text}]) if chat and text else text)
 
-    def request(self, name: str, text: str, params: Mapping[str, Mapping[str, Any]]) -> Request:
-        """What a run of a prompt asks for. Raises InputError for a bad prompt or bad params; computes nothing."""
-        model, tokens = self.hosted(name).ready, self.tokens(name, text)
+    def request(
+        self,
+        name: str,
+        text: str,
+        params: Mapping[str, Mapping[str, Any]],
+        chat: bool = False,
+        ablated: Sequence[Sequence[int]] = (),
+    ) -> Request:
+        """What a run of a prompt asks for. Raises InputError for a bad prompt, params or heads; computes nothing."""
+        model, tokens = self.hosted(name).ready, self.tokens(name, text, chat)
+        heads = _heads(model, ablated)
+        interventions = tuple(Ablate(Head(*head)) for head in heads)
         checked = {entry.name: entry.checked(params.get(entry.name, {})) for entry in self.entries.values()}
         checked |= {name: dict(params.get(name, {})) for name in self.slices}
         keys = {
-            entry.name: entry.key(model, None if entry.scope == "model" else tokens, checked[entry.name])
+            entry.name: entry.key(model, tokens, checked[entry.name], interventions)
+            if entry.scope == "prompt"
+            else entry.key(model, None if entry.scope == "model" else tokens, checked[entry.name])
             for entry in self.entries.values()
         }
-        states = spec_key(model.identity.weights_hash, list(tokens.ids), "explorer-states", 1, {})
-        return Request(name, text, tokens, checked, keys, states)
+        weights, ids = model.identity.weights_hash, list(tokens.ids)
+        states = spec_key(weights, ids, "explorer-states", 1, {}, interventions=interventions)
+        return Request(name, text, tokens, checked, keys, states, chat, heads)
 
     def cost(self, request: Request, names: Sequence[str]) -> tuple[float, int]:
         """Predicted seconds and kept bytes of computing those of the named analyses that are not in the cache."""
@@ -238,14 +264,14 @@ class Engine:
         Raises InputError where the selection does not fit the model or the prompt. The job goes on after a None.
         """
         entry, model = self.slices[name], self.hosted(request.model).ready
-        key = entry.key(model, request.tokens, params)
+        key = entry.key(model, request.tokens, params, request.interventions)
         found = self.cache.get(key)
         if found is not None:
             return found
         entry.needs(model, request.tokens, **params)  # a bad selection is refused here, in the thread that asks
 
         def work(job: Job) -> xr.Dataset:
-            result = slice_of(entry, model, self._states(request), params)
+            result = slice_of(entry, model, self._states(request), params, request.ablated)
             self.cache.put(key, result, write=False)
             return result
 
@@ -271,7 +297,8 @@ class Engine:
         found = self.cache.get(request.states)
         if found is None:
             model = self.hosted(request.model).ready
-            found = states_of(observe(model, [request.tokens], [RESID], positions="none"))
+            interventions = request.interventions
+            found = states_of(observe(model, [request.tokens], [RESID], positions="none", interventions=interventions))
             self.cache.put(request.states, found)
         return found
 
@@ -296,7 +323,8 @@ class Engine:
         try:
             asked = pass_for(possible, model, request.tokens, request.params)
             asked["needs"] = [*asked["needs"], RESID]
-            observation = observe(model, [request.tokens], **asked, progress=lambda share: job.progress(0.8 * share))
+            asked |= {"interventions": request.interventions, "progress": lambda share: job.progress(0.8 * share)}
+            observation = observe(model, [request.tokens], **asked)
         except (InputError, RefusedError) as error:
             if len(possible) <= 1:
                 self._fail(request, possible, error)
@@ -344,6 +372,17 @@ class Engine:
             yield last
         if last is not None:
             self.cache.put(request.keys[entry.name], last)
+
+
+def _heads(model: Model, given: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    """Heads from a page or a link, each once and in order; InputError where the model does not have one."""
+    try:
+        heads = sorted({(int(layer), int(head)) for layer, head in given})
+    except (TypeError, ValueError):
+        raise InputError("heads to ablate that are no pairs", "a list of [layer, head]", "Correct the link") from None
+    for layer, head in heads:
+        Head(layer, head).check(model)
+    return tuple(heads)
 
 
 def _ids(text: str) -> Prompt:

@@ -66,14 +66,22 @@ def code(
 ) -> str:
     """Python lines that make the figure again. home: for entries outside the catalog, their module and name."""
     draw = entry.figures[figure]
-    is_text = request.tokens.source.text is not None
-    prompt = repr(request.text) if is_text else f"Prompt.ids({list(request.tokens.ids)!r})"
+    source = request.tokens.source
+    if source.messages is not None:
+        prompt = f"Prompt.chat([{{'role': 'user', 'content': {request.text!r}}}])"
+    else:
+        prompt = repr(request.text) if source.text is not None else f"Prompt.ids({list(request.tokens.ids)!r})"
     given = [] if entry.scope == "model" else [prompt]
+    if request.ablated and entry.scope == "prompt":
+        heads = ", ".join(f"Ablate(Head({layer}, {head}))" for layer, head in request.ablated)
+        given.append(f"interventions=[{heads}]")
     given += [f"{name}={value!r}" for name, value in params.items()]
     lines = [
         f"from {draw.__module__} import {draw.__name__}",
-        "from workbench import Prompt, load" if given and not is_text else "from workbench import load",
+        "from workbench import Prompt, load" if prompt.startswith("Prompt") else "from workbench import load",
     ]
+    if request.ablated and entry.scope == "prompt":
+        lines.append("from workbench.intervene import Ablate, Head")
     if entry.name in home:
         lines += ["from {} import {} as entry".format(*home[entry.name]), ""]
     else:

@@ -70,6 +70,7 @@ def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
         dcc.Store("view", data={"name": first, "figure": 0}),
         dcc.Store("notices", data=[]),
         dcc.Store("ran", data=0),
+        dcc.Store("ablated", data=[]),  # heads whose output is replaced by zero
         dcc.Store("asked-b", data=None),  # the same two for the prompt that is compared with
         dcc.Store("shown-b", data=None),
         dcc.Store("continuing", data=None),  # the job that writes more tokens
@@ -118,8 +119,8 @@ def _left(models: tuple[str, ...]) -> html.Div:
                 allowDeselect=False,
                 comboboxProps={"withinPortal": True},
             ),
+            html.Div([html.Label("Prompt", htmlFor="prompt", className="label"), _chat()], className="row between"),
             dmc.Textarea(
-                label="Prompt",
                 id="prompt",
                 value=FIRST,
                 size="xs",
@@ -130,6 +131,7 @@ def _left(models: tuple[str, ...]) -> html.Div:
                 className="prompt-text",
                 debounce=250,
             ),
+            html.Div(id="ablated-list", className="chips"),
             html.Div(id="prompt-line", className="quiet prompt-line"),
             html.Div(
                 [
@@ -160,6 +162,11 @@ def _left(models: tuple[str, ...]) -> html.Div:
         role="region",
         **{"aria-label": "Model and prompt"},
     )
+
+
+def _chat() -> dmc.SegmentedControl:
+    """Whether the text is taken as it is or put through the model's chat template."""
+    return dmc.SegmentedControl(id="chat", data=["raw", "chat"], value="raw", size="xs", className="chat-choice")
 
 
 def _compare() -> html.Details:

@@ -9,7 +9,7 @@ from dash import html
 
 from apps.explorer.jobs import Job
 from workbench.catalog import Entry, Param
-from workbench.figures import show_token
+from workbench.figures import head_name, show_token
 from workbench.models.model import Model
 
 __all__ = ["about", "job_line", "model_line", "notice_list", "param_form", "token_chips"]
@@ -104,6 +104,21 @@ def _dismiss(notice_id: str) -> html.Button:
 
 
 FOLLOWS = ("layer", "head", "pos")
+
+
+def ablation_chips(ablated: Sequence[Sequence[int]]) -> list[html.Button]:
+    """The heads that the run goes without; a click takes one back."""
+    names = [head_name(layer, head) for layer, head in ablated]
+    return [
+        html.Button(
+            f"without {name} ×",
+            id={"type": "restore", "name": name},
+            className="chip ablation",
+            n_clicks=0,
+            **{"aria-label": f"Take {name} back"},
+        )
+        for name in names
+    ]
 
 
 def param_form(entry: Entry, values: Mapping[str, Any], fixed: bool = False) -> list[Any]:

@@ -26,7 +26,8 @@ class Look:
 
 def request_of(engine: Engine, asked: Mapping[str, Any]) -> Request:
     """The request that a page's store stands for; raises as `Engine.request` does."""
-    return engine.request(asked["model"], asked["text"], asked.get("params") or {})
+    params, chat, ablated = asked.get("params") or {}, bool(asked.get("chat")), asked.get("ablated") or ()
+    return engine.request(asked["model"], asked["text"], params, chat, ablated)
 
 
 def look(

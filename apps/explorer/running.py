@@ -1,7 +1,7 @@
 """Running a prompt and looking how far it is."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
@@ -39,11 +39,14 @@ def _register_run(app: Dash, engine: Engine) -> None:
         Input("prompt", "value"),
         Input("loaded", "data"),
         State("model", "value"),
+        Input("chat", "value"),
         State("params", "data"),
         State("view", "data"),
     )
-    def typed(text, loaded, model, params, view):
-        return prompt_line(engine, model, text or "", params or {}, view["name"]) if loaded else "The model is loading."
+    def typed(text, loaded, model, chat, params, view):
+        if not loaded:
+            return "The model is loading."
+        return prompt_line(engine, model, text or "", params or {}, view["name"], chat == "chat")
 
     @app.callback(
         Output("asked", "data"),
@@ -61,25 +64,28 @@ def _register_run(app: Dash, engine: Engine) -> None:
         State("session", "data"),
         State("link", "data"),
         State("other", "value"),
+        Input("chat", "value"),
+        Input("ablated", "data"),
         prevent_initial_call=True,
     )
-    def run(go, loaded, params, model, text, asked, view, notices, session, link, other):
+    def run(go, loaded, params, model, text, asked, view, notices, session, link, other, chat, ablated):
         if not loaded or loaded["model"] != model:
             return no_update, no_update, no_update, False  # it runs when the model is ready
         errors = []
         if ctx.triggered_id == "go" and go:
             text = go["text"]
-        elif ctx.triggered_id == "params" and asked:
+        elif ctx.triggered_id in ("params", "ablated") and asked:
             text = asked["text"]  # a new value of a parameter is about the prompt that is shown
         elif asked is None and link:
             errors = follow_link(engine, link, loaded, params or {}, view["name"])
             if any(dear for _, dear in errors):
                 return no_update, no_update, [*notices, *(notice(text) for text, _ in errors)], False
-        asked, error = ask(engine, session, model, text or "", params or {}, view["name"])
+        common = {"params": params or {}, "view": view["name"], "chat": chat == "chat"}
+        asked, error = ask(engine, session, model, text or "", **common, ablated=ablated or ())
         said = [text for text, _ in errors] + ([error] if error else [])
         second = None
-        if other:
-            second, error = ask(engine, session, model, other, params or {}, view["name"])
+        if other or (ablated and asked):  # an ablated run is held against the intact one
+            second, error = ask(engine, session, model, other or text, **common)
             said += [f"The prompt to compare with: {error}"] if error else []
         return asked or no_update, second, [*notices, *map(notice, said)] if said else no_update, False
 
@@ -228,17 +234,25 @@ def notice(text: str) -> dict[str, str]:
 
 
 def ask(
-    engine: Engine, session: str, model: str, text: str, params: Mapping[str, Any], view: str | None = None
+    engine: Engine,
+    session: str,
+    model: str,
+    text: str,
+    params: Mapping[str, Any],
+    view: str | None = None,
+    *,
+    chat: bool = False,
+    ablated: Sequence[Sequence[int]] = (),
 ) -> tuple[dict[str, Any] | None, str]:
     """Start a run; what the page keeps as its latest request, or the sentence that says why not."""
+    asked = {"model": model, "text": text, "params": dict(params), "chat": chat, "ablated": list(ablated)}
     try:
-        request = engine.request(model, text, params)
+        request = request_of(engine, asked)
         names = engine.wanted(request, view)
         job = engine.submit(request, session, names)
     except WorkbenchError as error:
         return None, str(error)
-    asked = {"id": secrets.token_hex(8), "model": model, "text": text, "params": dict(params), "names": list(names)}
-    return {**asked, "job": job.id if job else ""}, ""
+    return {**asked, "id": secrets.token_hex(8), "names": list(names), "job": job.id if job else ""}, ""
 
 
 def follow_link(
@@ -253,7 +267,8 @@ def follow_link(
     elif link.get("weights") and not loaded.get("hash", "").startswith(link["weights"]):
         said.append((f"The link was made with other weights of {loaded['model']}: numbers may differ.", False))
     try:
-        request = engine.request(loaded["model"], str(link.get("text", "")), params)
+        chat, ablated = bool(link.get("chat")), link.get("ablated") or ()
+        request = engine.request(loaded["model"], str(link.get("text", "")), params, chat, ablated)
         seconds, _ = engine.cost(request, engine.wanted(request, view))
     except WorkbenchError:
         return said  # running it says what is wrong
@@ -262,10 +277,12 @@ def follow_link(
     return said
 
 
-def prompt_line(engine: Engine, model: str, text: str, params: Mapping[str, Any], view: str | None = None) -> list[Any]:
+def prompt_line(
+    engine: Engine, model: str, text: str, params: Mapping[str, Any], view: str | None = None, chat: bool = False
+) -> list[Any]:
     """Length, predicted cost and soft warnings of what is typed."""
     try:
-        request = engine.request(model, text, params)
+        request = engine.request(model, text, params, chat)
         seconds, nbytes = engine.cost(request, engine.wanted(request, view))
     except WorkbenchError as error:
         return [html.Div(str(error), className="note")]

@@ -30,5 +30,5 @@ class Settings:
     any_model: bool = False
     allow_network: bool = False
     threads: int = 16
-    longest_text: int = 40_000
+    longest_text: int = 200_000
     largest_request: int = 2 << 20

@@ -4,7 +4,7 @@ A click on a head restarts the model at that head's layer with the kept state an
 share of a pass, and no pattern of any other head is kept or sent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import xarray as xr
 
 from workbench.catalog import Entry, finish
 from workbench.hooks import RESID_PRE
+from workbench.intervene import Ablate, Head
 from workbench.models.model import Model
 from workbench.observation import Need, Observation, keep, observe
 from workbench.prompt import Tokens
@@ -40,10 +41,17 @@ def states_of(observation: Observation) -> States:
     return States(observation.tokens[0], observation[RESID][:, 0])
 
 
-def slice_of(entry: Entry, model: Model, states: States, params: Mapping[str, Any]) -> xr.Dataset:
-    """The result of an entry whose needs are all of layer `params["layer"]`, from the kept state of that layer."""
+def slice_of(
+    entry: Entry, model: Model, states: States, params: Mapping[str, Any], ablated: Sequence[tuple[int, int]] = ()
+) -> xr.Dataset:
+    """The result of an entry whose needs are all of layer `params["layer"]`, from the kept state of that layer.
+
+    ablated: (layer, head); those of earlier layers are in the kept state, later ones cannot reach this layer.
+    """
     needs = entry.needs(model, states.tokens, **params)
     layer = params["layer"]
     start = (layer, states.resid[layer][None])
-    observation = observe(model, [states.tokens], needs, positions="none", start=start, stop=layer + 1)
+    here = [Ablate(Head(*head)) for head in ablated if head[0] == layer]
+    options = {"positions": "none", "start": start, "stop": layer + 1, "interventions": here}
+    observation = observe(model, [states.tokens], needs, **options)
     return finish(entry, observation, model, params)

@@ -48,10 +48,10 @@ def small(engine: Engine, request: Request, name: str, dark: bool) -> "go.Figure
     return figure
 
 
-def side_by_side(one: "go.Figure", other: "go.Figure") -> None:
+def side_by_side(one: "go.Figure", other: "go.Figure", word: str) -> None:
     """Give two figures of the same view one colour range, so that equal colours are equal numbers."""
     one.update_coloraxes(showscale=False)
-    other.update_layout(title_text=f"{other.layout.title.text} (compared)")
+    other.update_layout(title_text=f"{other.layout.title.text} ({word})")
     ranges = [(f.layout.coloraxis.cmin, f.layout.coloraxis.cmax) for f in (one, other)]
     if any(end is None for pair in ranges for end in pair):
         return

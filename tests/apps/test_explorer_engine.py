@@ -139,6 +139,27 @@ def test_results_survive_a_restart(engine, tmp_path):
     again.close()
 
 
+def test_ablated_heads_change_the_run_and_its_slices(engine):
+    from workbench.intervene import Ablate, Head
+
+    plain, without = engine.request("tiny", TEXT, {}), engine.request("tiny", TEXT, {}, ablated=[[0, 1], [0, 1]])
+    assert without.ablated == ((0, 1),) and without.keys["mean-z"] != plain.keys["mean-z"]
+    assert without.keys["steps"] == plain.keys["steps"]
+    finished(engine, plain)
+    finished(engine, without)
+    prompt, edit = Prompt.ids([5, 9, 5, 7, 9]), [Ablate(Head(0, 1))]
+    alone = ENTRY.run(engine.hosted("tiny").model, prompt, interventions=edit)
+    assert np.array_equal(engine.found(without, "mean-z")["mean"], alone["mean"])
+    assert float(engine.found(without, "mean-z")["mean"].sel(layer=0, head=1)) == 0
+    need = Need((PATTERN,), whole, dims="head query key")
+    full = observe(engine.hosted("tiny").model, prompt, [need], interventions=edit)[need]
+    assert np.array_equal(pattern_of(engine, without, 1, 2), full[1, 0, 2].numpy())
+    assert not np.array_equal(pattern_of(engine, without, 1, 2), pattern_of(engine, plain, 1, 2))
+    for wrong in ([[9, 0]], [[0]], ["ab"], 3):
+        with pytest.raises(InputError):
+            engine.request("tiny", TEXT, {}, ablated=wrong)
+
+
 def test_a_study_is_partial_until_it_ends(engine):
     request = engine.request("tiny", TEXT, {})
     job = engine.submit_entry(request, "steps", "me")
@@ -150,8 +171,8 @@ def test_a_study_is_partial_until_it_ends(engine):
 def test_refusals_are_sentences(engine):
     with pytest.raises(InputError, match="the model 'other'"):
         engine.hosted("other")
-    with pytest.raises(InputError, match="at most 40000"):
-        engine.request("tiny", "5 " * 30_000, {})
+    with pytest.raises(InputError, match="at most 200000"):
+        engine.request("tiny", "5 " * 101_000, {})
     with pytest.raises(InputError, match="range 0 to 2"):
         engine.request("tiny", TEXT, {"mean-z": {"scale": 3.0}})
     small = Engine(Settings(models=("tiny",), budget=10), [ENTRY], load=lambda n, p: tiny_model("llama"))

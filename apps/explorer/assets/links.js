@@ -8,7 +8,7 @@
     const given = new URLSearchParams(fragment.replace(/^#/, ""));
     if (!given.has("prompt")) return null;
     const link = { text: given.get("prompt"), model: given.get("model") || "", weights: given.get("weights") || "", other: given.get("other") || "" };
-    for (const name of ["params", "select", "view"]) {
+    for (const name of ["params", "select", "view", "ablated", "chat"]) {
       try {
         link[name] = JSON.parse(given.get(name) || "null");
       } catch (error) {
@@ -23,7 +23,9 @@
     given.set("model", shown.model);
     given.set("weights", (shown.weights || "").slice(0, 12));
     given.set("prompt", shown.text);
-    if (other) given.set("other", other.text);
+    if (shown.chat) given.set("chat", "true");
+    if ((shown.ablated || []).length) given.set("ablated", JSON.stringify(shown.ablated));
+    if (other && other.text !== shown.text) given.set("other", other.text);
     given.set("view", JSON.stringify(view));
     if (Object.keys(selection || {}).length) given.set("select", JSON.stringify(selection));
     if (Object.keys(params || {}).length) given.set("params", JSON.stringify(params));

@@ -24,6 +24,7 @@ def view(page, title: str) -> None:
     """Turn to a view and wait until it is drawn."""
     page.get_by_role("tab", name=title, exact=True).click()
     page.wait_for_selector("#main-message > div", state="detached", timeout=120_000)
+    page.wait_for_selector("#main-figure:not(.stale)")
     page.wait_for_timeout(400)
 
 
@@ -277,6 +278,28 @@ def test_two_prompts_side_by_side(open_page, screenshots):
     page.wait_for_selector("#tokens [data-pos='12'].selected")
     page.wait_for_timeout(500)
     page.screenshot(path=screenshots / "compare.png")
+
+
+def test_a_run_without_a_head_is_held_against_the_intact_one(open_page, screenshots):
+    page = open_page()
+    view(page, "Induction heads")
+    click_cell(page, "#main-figure", 6, 18)
+    page.get_by_role("button", name="Run without L18H6").click()
+    page.wait_for_selector("#ablated-list .chip")
+    page.wait_for_selector("#tokens-b [data-pos]")
+    view(page, "Logit lens")
+    page.wait_for_function("() => document.querySelector('#other-holder .gtitle').textContent.includes('(intact)')")
+    page.screenshot(path=screenshots / "ablated.png")
+    assert '"ablated"' not in page.url and "ablated=%5B%5B18%2C6%5D%5D" in page.url
+    page.get_by_role("button", name="Take L18H6 back").click()
+    page.wait_for_selector("#tokens-b [data-pos]", state="detached")
+
+
+def test_a_chat_goes_through_the_template(open_page):
+    page = open_page()
+    page.fill("#prompt", "Say yes")
+    page.get_by_text("chat", exact=True).click()
+    page.wait_for_function("() => document.querySelector('#tokens').textContent.includes('<|im_end|>')")
 
 
 def test_the_model_continues_the_prompt(open_page):
