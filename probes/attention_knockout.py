@@ -53,8 +53,8 @@ def knockout(
 ) -> Iterator[xr.Dataset]:
     """Hide each segment from a query in a window around every layer; yields after each batch.
 
-    """Hide each segment from a query in a window around every layer; yields after each batch.
-    as it is.
+    window: layers, centred (an even one reaches further down). Returns `effect` (segment, layer) and `clean`, the
+    metric as it is.
     """
     query %= len(tokens)
     if query == 0:
