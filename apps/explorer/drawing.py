@@ -109,7 +109,7 @@ def large_view(
 ) -> tuple[Any, Any, str]:
     """Figure, message over it, and the line under it."""
     if not shown:
-        return no_update, html.Div("The model is loading; the first prompt is computed as soon as it is ready."), ""
+        return no_update, html.Div("The first prompt is computed as soon as the model is ready."), ""
     request, name = request_of(engine, shown), view["name"]
     if name in engine.slices:
         found, why = slice_result(engine, request, name, selection, session)

@@ -15,15 +15,15 @@ import xarray as xr
 from apps.explorer import surprisal
 from apps.explorer.cache import Cache
 from apps.explorer.generation import continuation, continued_text
-from apps.explorer.jobs import LOAD, MODEL, PROMPT, SELECTION, STUDY, Job, Worker
+from apps.explorer.jobs import LOAD, MODEL, PROMPT, SELECTION, STOPS, STUDY, Job, Worker, sentence
 from apps.explorer.settings import Settings
 from apps.explorer.slices import SLICES
 from apps.explorer.states import RESID, States, slice_of, states_of
 from workbench.catalog import Entry, finish, pass_for, study
-from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
+from workbench.errors import InputError, RefusedError, UnavailableError
 from workbench.intervene import Ablate, Head
 from workbench.models.model import Model
-from workbench.observation import observe, predict_bytes
+from workbench.observation import Observation, observe, predict_bytes
 from workbench.prompt import Prompt, Tokens, tokenise
 from workbench.results import spec_key
 
@@ -325,23 +325,28 @@ class Engine:
             asked["needs"] = [*asked["needs"], RESID]
             asked |= {"interventions": request.interventions, "progress": lambda share: job.progress(0.8 * share)}
             observation = observe(model, [request.tokens], **asked)
-        except (InputError, RefusedError) as error:
-            if len(possible) <= 1:
-                self._fail(request, possible, error)
-                self._states(request)
+        except STOPS:
+            raise
+        except Exception as error:  # also a bug in one analysis must not take the others with it
+            if len(possible) > 1:
+                for entry in possible:  # one of them cannot run on this model: find out which
+                    self._run_prompt(request, [entry], job)
                 return
-            for entry in possible:  # one of them cannot run on this model: find out which
-                self._run_prompt(request, [entry], job)
+            self._fail(request, possible, error)
+            self._states(request)
             return
         self.cache.put(request.states, states_of(observation))
         for done, entry in enumerate(possible):
-            try:
-                result = finish(entry, observation, model, request.params[entry.name])
-            except WorkbenchError as error:
-                self._fail(request, [entry], error)
-            else:
-                self.cache.put(request.keys[entry.name], result)
+            self._finish(request, entry, observation, model)
             job.progress(0.8 + 0.2 * (done + 1) / len(possible))
+
+    def _finish(self, request: Request, entry: Entry, observation: Observation, model: Model) -> None:
+        try:
+            result = finish(entry, observation, model, request.params[entry.name])
+        except Exception as error:  # as above
+            self._fail(request, [entry], error)
+        else:
+            self.cache.put(request.keys[entry.name], result)
 
     def _allowed(self, request: Request, entry: Entry, model: Model) -> bool:
         reason = entry.refusal(model)
@@ -352,9 +357,9 @@ class Engine:
             self._fail(request, [entry], error)
         return not reason
 
-    def _fail(self, request: Request, entries: Sequence[Entry], error: WorkbenchError) -> None:
+    def _fail(self, request: Request, entries: Sequence[Entry], error: Exception) -> None:
         for entry in entries:
-            self.cache.put(request.keys[entry.name], Failure(str(error)))
+            self.cache.put(request.keys[entry.name], Failure(sentence(entry.title, error)))
 
     def _run_model(self, request: Request, entry: Entry, job: Job) -> None:
         model = self.hosted(request.model).ready

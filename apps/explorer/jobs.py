@@ -7,6 +7,7 @@ when something more urgent waits.
 
 import heapq
 import itertools
+import logging
 import secrets
 import threading
 import time
@@ -18,7 +19,7 @@ import torch
 
 from workbench.errors import Cancelled, WorkbenchError
 
-__all__ = ["LOAD", "MODEL", "PROMPT", "SELECTION", "STUDY", "Job", "Worker"]
+__all__ = ["LOAD", "MODEL", "PROMPT", "SELECTION", "STOPS", "STUDY", "Job", "Worker", "sentence"]
 
 # Smaller is more urgent.
 LOAD, SELECTION, PROMPT, MODEL, STUDY = range(5)
@@ -28,6 +29,20 @@ _REMEMBERED = 64  # finished jobs that can still be asked about
 
 class _SetAside(Exception):
     """Something more urgent waits: the job starts again later."""
+
+
+STOPS = (_SetAside, Cancelled)  # what `Job.progress` raises, and nobody else may swallow
+
+
+def sentence(title: str, error: Exception) -> str:
+    """What went wrong, for the page; the whole of a bug goes to the log."""
+    if isinstance(error, WorkbenchError):
+        return str(error)
+    logging.getLogger("workbench.explorer").error("%s failed", title, exc_info=error)
+    first = (str(error).strip().splitlines() or [""])[0][:200]
+    return (
+        f"{title} broke, which is a mistake in it and not yours: {type(error).__name__}: {first}. Please report this."
+    )
 
 
 @dataclass(eq=False)
@@ -184,11 +199,8 @@ class Worker:
             return
         except Cancelled as stopped:
             self._end(job, "cancelled", str(stopped))
-        except WorkbenchError as error:
-            self._end(job, "failed", str(error))
         except Exception as error:  # a bug of ours must be seen on the page, and must not end the only worker
-            self._end(job, "failed", f"{job.title} broke: {type(error).__name__}: {error}. Please report this.")
-            _log(job)
+            self._end(job, "failed", sentence(job.title, error))
         else:
             job.share = 1.0
             job.seconds = time.perf_counter() - started
@@ -214,9 +226,3 @@ class Worker:
     def _end(job: Job, state: str, error: str) -> None:
         job.error, job.state = error, state
         job.finished.set()
-
-
-def _log(job: Job) -> None:
-    import logging
-
-    logging.getLogger("workbench.explorer").exception("job %s failed", job.title)

@@ -34,6 +34,11 @@ def thrown_away(observation, readout, *, scale):
     return dataset(observation, mean=("layer head", observation[need][:, 0], "share", None))
 
 
+def crash(z, site):
+    """A reducer with a mistake in it."""
+    return [][3]
+
+
 def broken(observation, readout, *, scale):
     raise InputError("a bad day", "a good one", "Wait")
 
@@ -63,13 +68,16 @@ ENTRY = Entry(
     params=PARAMS,
 )
 BROKEN = Entry("broken", "Broken", "here", "none", needs=thrown_away_needs, analyse=broken, params=PARAMS)
+BUG = Entry("bug", "Bug", "here", "none", needs=lambda model, tokens: (Need((Z,), crash, dims="head"),), analyse=len)
 STUDY = Entry("steps", "Steps", "here", "none", scope="study", study=steps)
 
 
 @pytest.fixture
 def engine(tmp_path):
     made = Engine(
-        Settings(models=("tiny",), directory=tmp_path), [ENTRY, BROKEN, STUDY], load=lambda n, p: tiny_model("llama")
+        Settings(models=("tiny",), directory=tmp_path),
+        [ENTRY, BROKEN, BUG, STUDY],
+        load=lambda n, p: tiny_model("llama"),
     )
     assert made.hosted("tiny").loading.finished.wait(60)
     yield made
@@ -90,6 +98,7 @@ def test_a_run_answers_all_and_one_failure_costs_the_others_nothing(engine):
     assert np.array_equal(engine.found(request, "mean-z")["mean"], alone["mean"])
     assert isinstance(engine.found(request, "broken"), Failure)
     assert "a bad day" in engine.found(request, "broken").sentence
+    assert "a mistake in it and not yours: IndexError" in engine.found(request, "bug").sentence
     surprisal = engine.found(request, "surprisal")["surprisal"].values
     log_probs = observe(engine.hosted("tiny").model, Prompt.ids([5, 9, 5, 7, 9]), positions="all").log_probs[0]
     expected = [-float(log_probs[i, t]) for i, t in enumerate([9, 5, 7, 9])]

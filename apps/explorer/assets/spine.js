@@ -77,10 +77,19 @@
     });
   }
 
+  // Rows of tokens and notices come and go, and take their room from the figures.
+  const sizes = new ResizeObserver((entries) => {
+    entries.forEach((entry) => {
+      const gd = entry.target.querySelector(".js-plotly-plot");
+      if (gd && gd._fullLayout && entry.contentRect.width > 0 && entry.contentRect.height > 0) window.Plotly.Plots.resize(gd);
+    });
+  });
+
   function attach() {
     plots().forEach((gd) => {
       if (!gd.on || gd.dataset.spine) return;
       gd.dataset.spine = "1";
+      sizes.observe(gd.parentElement);
       gd.on("plotly_afterplot", () => { mark(gd); window.workbenchFit(gd); });
       mark(gd);
       window.workbenchFit(gd);
