@@ -138,7 +138,9 @@ def products(name: str, *, block: int = 128, **params: Any):
 
 def everything(subject: Subject) -> Callable[[], Any]:
     """All prompt-scope entries from one shared pass, with what they do after it, for every prompt."""
-    entries = [e for e in CATALOG if e.scope == "prompt" and e.refusal(subject.model) is None]
+    entries = [
+        e for e in CATALOG if e.scope == "prompt" and e.refusal(subject.model) is None and e.ready(subject.model)
+    ]
     checked = {e.name: e.checked({}) for e in entries}
 
     def run():

@@ -135,6 +135,10 @@ class Entry:
         failed = model.selfcheck.failed(self.requires) if model.selfcheck is not None else []
         return failed[0].sentence if failed else None
 
+    def ready(self, model: "Model") -> bool:
+        """Whether what it must have learned from data, with its default params, is there; true where it learns nothing."""
+        return self.artifact is None or self.artifact(model, **self.checked({})) is not None
+
     def key(self, model: "Model", tokens: Any, params: Mapping[str, Any], interventions: Sequence[Any] = ()) -> str:
         """The spec_key of this analysis on these tokens (None: its own stimulus)."""
         from workbench.results import spec_key

@@ -251,6 +251,7 @@ def spelling(own_cache, tmp_path_factory):
 
 def test_a_result_is_what_the_probes_say_of_kept_states(probed, tmp_path):
     model, probes = probed
+    assert token_erasure.ENTRY.ready(model)
     result = token_erasure.run(model, IDS)
     need = Need((RESID_POST,), keep, dims="pos d_model", layers=(0, 1))
     states = observe(model, IDS, [need])[need][:, 0]
@@ -312,6 +313,7 @@ def test_the_key_names_the_probes(probed, tmp_path):
 
 def test_without_probes_it_says_how_to_get_them_and_stops_nobody(own_cache):
     model = tiny_model("llama", seed=5)
+    assert not token_erasure.ENTRY.ready(model) and token_erasure.MAKING.ready(model)
     assert token_erasure.needs(model, IDS) == () and token_erasure.ENTRY.key(model, None, {"early": None, "late": None})
     with pytest.raises(UnavailableError, match="workbench train erasure-probes"):
         token_erasure.run(model, IDS)
