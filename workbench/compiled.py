@@ -17,12 +17,18 @@ _BINS = 4096  # exponent and four bits of the mantissa of a float32
 
 @njit(**_LOOP)
 def exact_proximity(out, pattern, parts, part_norms, target, target_norms, eps, first, last):
-    """Turn first-order slopes into proximities, in place, for queries first ... last-1 of one head.
+    """Turn first-order slopes into proximities, in place, for queries first ... last-1.
 
-    out: (query, key), on entry `<sign(target), part>`. pattern: (query, key). parts: (key, d_model). target: (query,
-    d_model). Pairs whose part is at most eps of the target stay at first order, which never lies below the exact value:
-    where it is not positive, the exact value is 0.
+    out: (head, query, key), on entry `<sign(target), part>`. pattern: (head, query, key). parts: (head, key, d_model).
+    part_norms: (head, key). target: (query, d_model). Pairs whose part is at most eps of the target stay at first
+    order, which never lies below the exact value: where it is not positive, the exact value is 0.
     """
+    for head in range(out.shape[0]):
+        _one_head(out[head], pattern[head], parts[head], part_norms[head], target, target_norms, eps, first, last)
+
+
+@njit(**_LOOP)
+def _one_head(out, pattern, parts, part_norms, target, target_norms, eps, first, last):
     d_model = target.shape[1]
     for low in range(0, last, _KEYS):
         high = min(low + _KEYS, last)

@@ -19,7 +19,7 @@ __all__ = ["Strongest", "is_compiled", "part_proximity", "proximity", "strongest
 # Below this share of the target a part's proximity is taken to first order; measured on the default model at 64 to 1024
 # tokens: no share of a row off by more than 1.2e-5 (at 1e-3, the first layer is off by 1e-3 at 1024 tokens).
 _EPS = 1e-4
-_PAIRS_AT_ONCE = 1 << 24  # floats of the twin's buffer
+_FLOATS_AT_ONCE = 1 << 23  # of parts held at once: a few heads of a long prompt, or gathered pairs
 _WORTH_THREADS = 1 << 16  # pairs of a head below which starting threads costs more than it saves
 
 
@@ -72,60 +72,62 @@ def proximity(
     """How much closer each part `pattern v W_O` brings to its target: `max(0, ||y||_p - ||y - z||_p)`.
 
     pattern `[head, query, key]`, zero for keys after the query. v `[key, head, d_head]`. W_O `[head, d_head, d_model]`.
-    target `[query, d_model]`. All float32. Returns float32 `[head, query, key]`, in units of the target's norm. Never
-    holds more than `[head, query, key]` and one head's `[key, d_model]`.
+    target `[query, d_model]`. All float32. Returns float32 `[head, query, key]`, in units of the target's norm. Beside
+    the result it holds parts of a few heads, `[head, key, d_model]`, and never one for each (query, key).
     """
     if p not in (1, 2):
         raise InputError(f"p={p}", "1 (the paper's norm) or 2", "Choose one of these")
     if compiled is None:
         compiled = is_compiled(pattern)
-    target = target.contiguous()
+    some_heads = _l2_heads if p == 2 else (_compiled_heads if compiled else _torch_heads)
+    pattern, target = pattern.contiguous(), target.contiguous()
     out = torch.empty(pattern.shape, dtype=torch.float32, device=pattern.device)
-    one_head = _l2_head if p == 2 else (_compiled_head if compiled else _torch_head)
-    for head in range(pattern.shape[0]):
-        one_head(out[head], pattern[head].contiguous(), v[:, head], W_O[head], target)
+    at_once = max(1, _FLOATS_AT_ONCE // target.numel())
+    for heads in torch.arange(pattern.shape[0]).split(at_once):
+        these = slice(int(heads[0]), int(heads[-1]) + 1)
+        some_heads(out[these], pattern[these], v[:, these].transpose(0, 1), W_O[these], target)
     return out
 
 
-def _slopes(out, v, W_O, signs) -> None:
-    """`<sign(target), part>` of every pair, through the head's narrow middle."""
-    torch.mm(signs @ W_O.T, v.T, out=out)
+def _slopes(out: torch.Tensor, v: torch.Tensor, W_O: torch.Tensor, signs: torch.Tensor) -> None:
+    """`<sign(target), part>` of every pair, through the heads' narrow middle. v `[head, key, d_head]`."""
+    middle = (signs @ W_O.flatten(0, 1).T).unflatten(-1, W_O.shape[:2])
+    torch.bmm(middle.transpose(0, 1), v.transpose(1, 2), out=out)
 
 
-def _compiled_head(out, pattern, v, W_O, target) -> None:
-    parts = (v @ W_O).contiguous()
+def _compiled_heads(out, pattern, v, W_O, target) -> None:
+    parts = torch.bmm(v, W_O)
     _slopes(out, v, W_O, target.sign())
-    arrays = (out, pattern, parts, parts.abs().sum(-1), target, target.abs().sum(-1))
-    arguments = tuple(array.numpy() for array in arrays)
-    n = target.shape[0]
+    part_norms, target_norms = (torch.linalg.vector_norm(x, 1, dim=-1) for x in (parts, target))
+    tensors = (out, pattern, parts, part_norms, target, target_norms)
+    arrays, n, loop = tuple(tensor.numpy() for tensor in tensors), target.shape[0], _numba().exact_proximity
     threads = torch.get_num_threads() if n * n > _WORTH_THREADS else 1
-    loop = _numba().exact_proximity
     if threads == 1:
-        loop(*arguments, _EPS, 0, n)
+        loop(*arrays, _EPS, 0, n)
         return
     edges = [round(n * (i / threads) ** 0.5) for i in range(threads + 1)]  # equal areas of a triangle
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(loop, *arguments, _EPS, *span) for span in pairwise(edges)]:
+        for done in [pool.submit(loop, *arrays, _EPS, *span) for span in pairwise(edges)]:
             done.result()
 
 
-def _torch_head(out, pattern, v, W_O, target) -> None:
+def _torch_heads(out, pattern, v, W_O, target) -> None:
     """The same with gathered pairs, a bounded number at once."""
-    parts = v @ W_O
+    parts = torch.bmm(v, W_O)
     _slopes(out, v, W_O, target.sign())
-    large = pattern.abs() * parts.abs().sum(-1) > _EPS * target.abs().sum(-1, keepdim=True)
+    large = pattern.abs() * parts.abs().sum(-1)[:, None] > _EPS * target.abs().sum(-1, keepdim=True)
     large &= out > 0
     out.mul_(pattern).clamp_(min=0)
-    for pairs in large.nonzero().split(max(1, _PAIRS_AT_ONCE // target.shape[1])):
-        query, key = pairs.unbind(-1)
+    for pairs in large.nonzero().split(max(1, _FLOATS_AT_ONCE // target.shape[1])):
+        head, query, key = pairs.unbind(-1)
         y = target[query]
-        rest = (y - pattern[query, key, None] * parts[key]).abs_()
-        out[query, key] = (y.abs_() - rest).sum(-1).clamp_(min=0)
+        rest = (y - pattern[head, query, key, None] * parts[head, key]).abs_()
+        out[head, query, key] = (y.abs_() - rest).sum(-1).clamp_(min=0)
 
 
-def _l2_head(out, pattern, v, W_O, target) -> None:
+def _l2_heads(out, pattern, v, W_O, target) -> None:
     """Closed form: `||y|| - ||y - az||` is `(2a<y,z> - a^2||z||^2) / (||y|| + ||y - az||)`, free of cancellation."""
-    squares = (v @ W_O).pow(2).sum(-1)
+    squares = torch.bmm(v, W_O).pow_(2).sum(-1)[:, None]
     _slopes(out, v, W_O, target)
     norms = target.norm(dim=-1, keepdim=True)
     gained = 2 * pattern * out - pattern.pow(2) * squares

@@ -111,8 +111,9 @@ class _Sum:
     def rows(cls, site: Site, resid, pattern, v, target, *, scale=None, mlp_out=None) -> Iterator["_Sum"]:
         """Prompt by prompt of a batch."""
         w = site.weights
-        gain = 1.0 if scale is None else w.post_attn_gain.float()
-        W_O, b_O = w.W_O.float() * gain, w.b_O.float() * gain
+        W_O, b_O = w.W_O.float(), w.b_O.float()
+        if scale is not None:
+            W_O, b_O = W_O * w.post_attn_gain.float(), b_O * w.post_attn_gain.float()
         for row, n in enumerate(site.lengths.tolist()):
             attention, bias = pattern[row, :, :n, :n].float(), b_O.expand(n, -1)
             if scale is not None:
@@ -152,9 +153,8 @@ class _Sum:
         directions = torch.randn(self.target.shape[-1], _DIRECTIONS, generator=torch.Generator().manual_seed(0))
         directions = directions.to(self.target) / _DIRECTIONS**0.5
         rest = self.target - self.resid - self.bias - (0 if self.mlp is None else self.mlp)
-        missed = rest @ directions
-        for head in range(self.pattern.shape[0]):
-            missed = missed - self.pattern[head] @ (self.v[:, head] @ (self.W_O[head] @ directions))
+        through = torch.bmm(self.v.transpose(0, 1), self.W_O @ directions)  # head key direction
+        missed = rest @ directions - torch.bmm(self.pattern, through).sum(0)
         return missed.norm(dim=-1).double() / self.target.norm(dim=-1).double().clamp(min=1e-30)
 
 
