@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dash_mantine_components as dmc
+import xarray as xr
 from dash import ALL, Dash, Input, Output, State, ctx, no_update
 
 from apps.explorer import parts, views
@@ -21,6 +22,7 @@ __all__ = ["changed_params", "linked_view", "register", "start_view", "turned_vi
 def register(app: Dash, engine: Engine) -> None:
     """Tabs, figure choice, parameter forms, links, start buttons."""
     _register_view(app, engine)
+    _register_about(app, engine)
     _register_params(app, engine)
     _register_ablation(app, engine)
 
@@ -42,7 +44,6 @@ def _register_view(app: Dash, engine: Engine) -> None:
         Output("tabs", "value"),
         Output("view-list", "value"),
         Output("figure-choice", "children"),
-        Output("about-text", "children"),
         Output("params-title", "children"),
         Output("params-form", "children"),
         Input("view", "data"),
@@ -51,7 +52,7 @@ def _register_view(app: Dash, engine: Engine) -> None:
     def turned(view, params):
         entry = engine.views[view["name"]]
         form = parts.param_form(entry, params.get(entry.name, {}), fixed=entry.name in engine.slices)
-        return view["name"], view["name"], figure_choice(entry, view["figure"]), parts.about(entry), entry.title, form
+        return view["name"], view["name"], figure_choice(entry, view["figure"]), entry.title, form
 
     @app.callback(
         Output("prompt", "value", allow_duplicate=True),
@@ -83,6 +84,20 @@ def _register_view(app: Dash, engine: Engine) -> None:
             "chat" if link.get("chat") else "raw",
             linked_heads(link),
         )
+
+
+def _register_about(app: Dash, engine: Engine) -> None:
+    @app.callback(
+        Output("about-text", "children"),
+        Input("drawn", "data"),
+        State("view", "data"),
+        State("shown", "data"),
+    )
+    def explained(drawn, view, shown):
+        name = view["name"]
+        known = shown and name in engine.entries
+        result = engine.found(request_of(engine, shown), name) if known else None
+        return parts.about(engine.views[name], result if isinstance(result, xr.Dataset) else None)
 
 
 def _register_params(app: Dash, engine: Engine) -> None:

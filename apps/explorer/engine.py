@@ -103,22 +103,25 @@ def _forward_seconds(model: Model) -> float:
     return min(times)
 
 
-def _load(name: str, progress) -> Model:
-    from workbench.models.loading import load
+def _loader(settings: Settings):
+    def load(name: str, progress) -> Model:
+        from workbench.models.loading import load
 
-    return load(name, progress=progress)
+        return load(name, progress=progress, allow_network=settings.allow_network)
+
+    return load
 
 
 class Engine:
     """See the module."""
 
-    def __init__(self, settings: Settings, catalog: Sequence[Entry], load=_load):
+    def __init__(self, settings: Settings, catalog: Sequence[Entry], load=None):
         self.settings = settings
         self.entries: dict[str, Entry] = {surprisal.ENTRY.name: surprisal.ENTRY}
         self.entries |= {entry.name: entry for entry in catalog}
         self.slices: dict[str, Entry] = {entry.name: entry for entry in SLICES}
         self.cache = Cache(settings.memory, settings.directory, settings.disk)
-        self._load, self._hosted, self._lock = load, {}, threading.Lock()
+        self._load, self._hosted, self._lock = load or _loader(settings), {}, threading.Lock()
 
     def close(self) -> None:
         """End all workers."""

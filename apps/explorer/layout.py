@@ -316,7 +316,14 @@ def _thumb(name: str, entry: Entry) -> html.Button:
 def _right() -> html.Div:
     return html.Div(
         [
-            html.Div([html.H2("Selection", className="section"), html.Div(id="headline", className="chips")]),
+            html.Div(
+                [
+                    html.H2("Selection", className="section"),
+                    html.Button("Maximise", className="plain", **{"data-maximise": "right"}),
+                ],
+                className="row between",
+            ),
+            html.Div(id="headline", className="chips"),
             html.Div(id="details", className="details"),
         ],
         className="right",

@@ -1,16 +1,19 @@
 """Pieces of the page that are made anew when something changes: chips, jobs, notices, forms, explanations."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
 import numpy as np
+import xarray as xr
 from dash import html
 
 from apps.explorer.jobs import Job
 from workbench.catalog import Entry, Param
 from workbench.figures import head_name, show_token
 from workbench.models.model import Model
+from workbench.results import stamp
 
 __all__ = ["about", "job_line", "model_line", "notice_list", "param_form", "token_chips"]
 
@@ -158,8 +161,21 @@ def _step(param: Param) -> float:
     return float(f"{(param.high - param.low) / 100:.1g}") or 0.01
 
 
-def about(entry: Entry) -> list[Any]:
-    """Definition, limits, source and scope of a view."""
+def _computed(result: xr.Dataset | None) -> list[Any]:
+    """Key and libraries of a result; a result from the disk may come from other versions than those that run now."""
+    record = json.loads(result.attrs.get("provenance", "{}")) if result is not None else {}
+    was = record.get("stamp")
+    if not was:
+        return []
+    now = stamp(was.get("device", "cpu"), was.get("dtype", "float32"))
+    shown = ", ".join(f"{name} {was[name]}" for name in ("torch", "transformer-lens", "dtype", "device", "threads"))
+    other = [f"{name} {was[name]} then, {now[name]} now" for name in was if name in now and was[name] != now[name]]
+    said = [html.Dt("Computed with"), html.Dd(f"{shown}; key {record.get('spec_key', '')[:12]}")]
+    return [*said, html.Dt("Other than now"), html.Dd("; ".join(other))] if other else said
+
+
+def about(entry: Entry, result: xr.Dataset | None = None) -> list[Any]:
+    """Definition, limits, source and scope of a view, and what computed the result that is shown."""
     scope = {
         "prompt": "One pass over the prompt, shared with the other views.",
         "model": "On texts it makes itself: the same for every prompt, computed once per model.",
@@ -173,6 +189,7 @@ def about(entry: Entry) -> list[Any]:
                 html.Dt("What it does not show"), html.Dd(entry.limits),
                 html.Dt("Computed from"), html.Dd(scope[entry.scope]),
                 html.Dt("Source"), html.Dd(entry.source),
+                *_computed(result),
             ]
         ),
     ]  # fmt: skip

@@ -64,7 +64,7 @@ def start(settings: Settings, catalog: Sequence[Entry], load=None) -> Running:
     from waitress import create_server
 
     _check_port(settings)
-    engine = Engine(settings, catalog, **({"load": load} if load else {}))
+    engine = Engine(settings, catalog, load)
     app = make_app(engine)
     server = create_server(
         app.server, host=settings.host, port=settings.port, threads=settings.threads, ident="workbench"
@@ -91,13 +91,14 @@ def serve(
 ) -> None:
     """Start the explorer, print its address, and stay until it is interrupted.
 
-    model: the one to begin with (default: the bundled one); models: more that the page offers. token: True makes one,
-    False switches it off. base_path: where a proxy puts the page, such as /workbench/. hosts: other host names it is
+    model: the one to begin with (default: the bundled one); models: more that the page offers, beside the toys. token: True
+    makes one, False switches it off. base_path: where a proxy puts the page, such as /workbench/. hosts: other host names it is
     reached by. any_model: let the browser name any model. directory: where results are kept between restarts.
 
     Raises UnavailableError where the port is taken.
     """
     from workbench.models.bundled import NAME, cache_dir
+    from workbench.models.loading import TOYS
 
     if catalog is None:
         from probes import CATALOG
@@ -106,7 +107,7 @@ def serve(
     if not (base_path.startswith("/") and base_path.endswith("/")):
         raise InputError(f"the base path {base_path!r}", "one that begins and ends with a slash", "Correct it")
     settings = Settings(
-        models=tuple(dict.fromkeys([model or NAME, *models])),
+        models=tuple(dict.fromkeys([model or NAME, *models, *TOYS])),
         host=host,
         port=port,
         token=new_token() if token is True else (token or ""),
