@@ -16,12 +16,16 @@ _HOMES = {
         "ATTN_OUT", "ATTN_RESULT", "LOGITS", "MLP_OUT", "MLP_POST", "PATTERN", "Q", "K", "RESID_MID", "RESID_POST",
         "RESID_PRE", "ROT_K", "ROT_Q", "SCORES", "V", "Z", "Hook",
     ),
-    "workbench.intervene": ("Ablate", "Head"),
+    "workbench.intervene": (
+        "Ablate", "Add", "Attention", "AttentionEdge", "Clamp", "FreezeNormScale", "FreezePatterns", "Head", "Knockout",
+        "MLP", "Neurons", "Patch", "Residual", "Steer",
+    ),
     "workbench.models.loading": ("load", "wrap"),
     "workbench.models.model": ("Model",),
     "workbench.observation": ("Need", "Observation", "Site", "keep", "observe"),
     "workbench.prompt": ("Prompt", "Tokens", "tokenise"),
     "workbench.readout": ("Readout",),
+    "workbench.recording": ("measure_means", "record"),
     "workbench.results": ("dataset", "open_result", "save"),
 }  # fmt: skip
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}
