@@ -92,14 +92,14 @@ def read(
     through its row of the unembedding.
     """
     classes, index = probes.classes_with(ids)
-    rows = W_U[classes].float()
+    rows = W_U[classes.to(W_U.device)].float().cpu()
     prob = np.full((len(states), len(ids), len(offsets)), np.nan, dtype=np.float32)
     top = np.full(prob.shape, -1, dtype=np.int64)
     for column, offset in enumerate(offsets):
         at = np.flatnonzero(pos + offset >= first)
         wanted = torch.tensor([index[int(i)] for i in ids[at + offset]], dtype=torch.long)
         for row, (depth, state) in enumerate(states.items()):
-            own, _, best = probes.score(depth, offset, state[torch.from_numpy(at)], rows, wanted)
+            own, _, best = probes.score(depth, offset, state.cpu()[torch.from_numpy(at)], rows, wanted)
             prob[row, at, column] = own.exp().numpy()
             top[row, at, column] = classes[best].numpy()
     return Reading(tuple(states), tuple(offsets), prob, top)

@@ -91,7 +91,8 @@ def prepare(model: Model, parts: dict[str, Pieces]) -> Material:
         )
     classes = np.unique(np.concatenate([part.ids for part in parts.values()]))
     counts = np.bincount(parts["train"].ids, minlength=int(classes.max()) + 1)[classes]
-    rows = model.readout.W_U[torch.from_numpy(classes)].detach().float()
+    W_U = model.readout.W_U.detach()
+    rows = W_U[torch.from_numpy(classes).to(W_U.device)].float().cpu()
     centre, to_white = whitening(rows)
     as_tensor = torch.from_numpy
     return Material(parts, as_tensor(classes), as_tensor(counts), rows, (rows - centre) @ to_white, to_white)
