@@ -42,8 +42,6 @@ __all__ = [
     "table",
 ]
 
-TEXT_LENGTH = 64  # BOS included; fewer where the model's context is shorter
-
 _SHARE = "share of attention"
 _KINDS = {  # name: units, range, long name
     "induction_score": (_SHARE, (0, 1), "induction score"),
@@ -61,14 +59,14 @@ _KINDS = {  # name: units, range, long name
 def stimulus(
     model: "Model", *, n_sequences: int = 16, texts: int = 24, epsilon: float = 0.3, seed: int = 0
 ) -> Stimulus:
-    """The sequences of `induction-heads`, then natural texts (random tokens where there is no tokenizer).
+    """The sequences of `induction-heads`, then natural texts of that length (random tokens without a tokenizer).
 
     fields: `period` and `lag` as there (a text has period 0 and a lag that is not used), `is_text`.
     """
     repeats = induction_heads.stimulus(model, n_sequences=n_sequences, seed=seed)
     bos = getattr(model.tokenizer, "bos_token_id", None)
     make = random_samples if model.tokenizer is None else natural_samples
-    length = min(TEXT_LENGTH, model.sizes.n_ctx)
+    length = len(repeats.tokens[0])
     start = [] if bos is None else [bos]
     found = tuple(make(model, start, texts, length, "prose", np.random.default_rng(seed)))
     lag, period = repeats.fields["lag"], repeats.fields["period"]
