@@ -57,5 +57,8 @@ def _in_the_browser(app: Dash) -> None:
         Input({"type": "figure", "name": "main"}, "figure"),
         Input("main-message", "children"),
     )
+    turns = [Input("tabs", "value"), Input("view-list", "value"), Input({"type": "thumb", "name": ALL}, "n_clicks")]
+    turns.append(Input({"type": "figure-tab", "name": ALL}, "value"))
+    local("links", "turn", Output("view", "data"), *turns, State("view", "data"), initial=False)
     kinds = Input({"type": "export", "kind": ALL}, "n_clicks")
     local("links", "picture", Output("take", "data"), kinds, initial=False)

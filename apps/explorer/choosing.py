@@ -16,7 +16,7 @@ from workbench.catalog import Entry
 from workbench.errors import WorkbenchError
 from workbench.figures import head_name
 
-__all__ = ["changed_params", "linked_view", "register", "start_view", "turned_view"]
+__all__ = ["changed_params", "linked_view", "register", "start_view"]
 
 
 def register(app: Dash, engine: Engine) -> None:
@@ -28,18 +28,6 @@ def register(app: Dash, engine: Engine) -> None:
 
 
 def _register_view(app: Dash, engine: Engine) -> None:
-    @app.callback(
-        Output("view", "data"),
-        Input("tabs", "value"),
-        Input("view-list", "value"),
-        Input({"type": "thumb", "name": ALL}, "n_clicks"),
-        Input({"type": "figure-tab", "name": ALL}, "value"),
-        State("view", "data"),
-        prevent_initial_call=True,
-    )
-    def turn(tab, listed, thumbs, index, view):
-        return turned_view(engine, ctx.triggered_id, ctx.triggered[0]["value"], view) or no_update
-
     @app.callback(
         Output("tabs", "value"),
         Output("view-list", "value"),
@@ -177,17 +165,6 @@ def changed_ablation(trigger: Mapping[str, str], selection: Mapping[str, Any], a
         return [head for head in ablated if head_name(*head) != trigger["name"]]
     chosen = [int(selection["layer"]), int(selection["head"])]
     return ablated if chosen in ablated else [*ablated, chosen]
-
-
-def turned_view(engine: Engine, trigger: Any, value: Any, view: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The view after a tab, a small multiple or a figure's name was clicked; None where nothing changes."""
-    if isinstance(trigger, dict) and trigger["type"] == "figure-tab":
-        chosen = {"name": view["name"], "figure": int(value or 0)}
-    elif isinstance(trigger, dict):
-        chosen = {"name": trigger["name"], "figure": 0} if value else dict(view)
-    else:
-        chosen = {"name": value, "figure": view["figure"] if value == view["name"] else 0}
-    return chosen if chosen != view and chosen["name"] in engine.views else None
 
 
 def linked_heads(link: Mapping[str, Any]) -> list[list[int]]:

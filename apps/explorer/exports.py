@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from apps.explorer.engine import Request
+from apps.explorer.layout import GRAPH_CONFIG
 from workbench.catalog import Entry
 from workbench.results import save
 
@@ -20,7 +21,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def html(figure: Any) -> str:
     """The figure with the plotting library in one file that opens without a network."""
-    return figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
+    return figure.to_html(include_plotlyjs=True, full_html=True, config=GRAPH_CONFIG)
 
 
 def netcdf(result: xr.Dataset) -> bytes:

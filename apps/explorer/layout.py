@@ -17,7 +17,8 @@ GRAPH_CONFIG = {
     "displaylogo": False,
     "responsive": True,
     "displayModeBar": "hover",
-    "modeBarButtonsToRemove": ["select2d", "lasso2d"],
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "sendChartToCloud"],
+    "plotlyServerURL": "",  # prompts are nobody else's: no button that sends a figure away
 }
 _POLL = 250  # milliseconds between two looks at the jobs, while there are any
 

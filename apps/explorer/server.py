@@ -91,9 +91,10 @@ def serve(
 ) -> None:
     """Start the explorer, print its address, and stay until it is interrupted.
 
-    model: the one to begin with (default: the bundled one); models: more that the page offers, beside the toys. token: True
-    makes one, False switches it off. base_path: where a proxy puts the page, such as /workbench/. hosts: other host names it is
-    reached by. any_model: let the browser name any model. directory: where results are kept between restarts.
+    model: the one to begin with (default: the bundled one); models: more that the page offers, beside the toys.
+    token: True makes one, False switches it off. base_path: where a proxy puts the page, such as /workbench/. hosts:
+    other host names it is reached by. any_model: let the browser name any model. directory: where results are kept
+    between restarts.
 
     Raises UnavailableError where the port is taken.
     """

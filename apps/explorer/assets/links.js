@@ -73,6 +73,19 @@
       if (main !== beforeMain) document.getElementById("main-figure").classList.add("stale");
       return [signs, classes, main === beforeMain ? no() : main];
     },
+    // A tab, an entry of the list, a small multiple or the name of a figure was chosen.
+    turn: function (tab, listed, thumbs, figures, view) {
+      const fired = (dash.callback_context.triggered || [])[0];
+      if (!fired || fired.value === null || fired.value === undefined) return no();
+      let chosen = { name: fired.value, figure: fired.value === view.name ? view.figure : 0 };
+      if (fired.prop_id.startsWith("{")) {
+        const id = JSON.parse(fired.prop_id.slice(0, fired.prop_id.lastIndexOf(".")));
+        if (id.type === "figure-tab") chosen = { name: view.name, figure: Number(fired.value) || 0 };
+        else if (fired.value) chosen = { name: id.name, figure: 0 };
+        else return no();
+      }
+      return chosen.name === view.name && chosen.figure === view.figure ? no() : chosen;
+    },
     // The large view has arrived: until then the old one stands back.
     fresh: function () {
       document.getElementById("main-figure").classList.remove("stale");

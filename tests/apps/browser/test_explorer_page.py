@@ -24,8 +24,18 @@ def view(page, title: str) -> None:
     """Turn to a view and wait until it is drawn."""
     page.get_by_role("tab", name=title, exact=True).click()
     page.wait_for_selector("#main-message > div", state="detached", timeout=120_000)
+    page.wait_for_timeout(150)
     page.wait_for_selector("#main-figure:not(.stale)")
     page.wait_for_timeout(400)
+
+
+def wait_for_title(page, holder: str, word: str) -> None:
+    """Wait until the figure inside an element has a title with this word."""
+    page.wait_for_function(
+        "([holder, word]) => { const gd = document.querySelector(holder + ' .js-plotly-plot');"
+        " return gd && gd.layout && gd.layout.title && gd.layout.title.text.includes(word) }",
+        arg=[holder, word],
+    )
 
 
 def click_cell(page, holder: str, x: int, y: int) -> None:
@@ -200,6 +210,12 @@ def test_no_serious_violation_of_accessibility(open_page):
     assert not serious, json.dumps(serious, indent=1)
 
 
+def test_no_button_sends_a_figure_away(open_page):
+    page = open_page()
+    titles = page.locator("#main-figure .modebar-btn").evaluate_all("all => all.map(b => b.dataset.title || '')")
+    assert titles and not [title for title in titles if "hare" in title or "loud" in title]
+
+
 def test_nothing_is_loaded_from_elsewhere(open_page, explorer):
     page = open_page(wait=False)
     hosts = page.evaluate("() => performance.getEntriesByType('resource').map(e => new URL(e.name).host)")
@@ -211,14 +227,14 @@ def test_a_link_shows_the_same_in_a_fresh_context(open_page, screenshots):
     run(page, "import numpy as")
     view(page, "Logit lens")
     page.get_by_text("entropy", exact=True).click()
-    page.wait_for_function("() => document.querySelector('#main-figure .gtitle').textContent.includes('Entropy')")
+    wait_for_title(page, "#main-figure", "Entropy")
     click_cell(page, "#main-figure", 2, 7)
     page.wait_for_function("() => decodeURIComponent(location.hash).includes('\"depth\":7')")
     fragment = page.evaluate("() => location.hash")
     assert "token" not in page.url
     other = open_page(fragment)
     other.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 4")
-    other.wait_for_function("() => document.querySelector('#main-figure .gtitle').textContent.includes('Entropy')")
+    wait_for_title(other, "#main-figure", "Entropy")
     other.wait_for_selector("#tokens [data-pos='2'].selected")
     assert other.input_value("#prompt") == "import numpy as"
     assert {k: v for k, v in selection(other).items() if k in ("pos", "depth")} == {"pos": 2, "depth": 7}
@@ -288,7 +304,7 @@ def test_a_run_without_a_head_is_held_against_the_intact_one(open_page, screensh
     page.wait_for_selector("#ablated-list .chip")
     page.wait_for_selector("#tokens-b [data-pos]")
     view(page, "Logit lens")
-    page.wait_for_function("() => document.querySelector('#other-holder .gtitle').textContent.includes('(intact)')")
+    wait_for_title(page, "#other-holder", "(intact)")
     page.screenshot(path=screenshots / "ablated.png")
     assert '"ablated"' not in page.url and "ablated=%5B%5B18%2C6%5D%5D" in page.url
     page.get_by_role("button", name="Take L18H6 back").click()
