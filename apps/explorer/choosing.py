@@ -83,8 +83,11 @@ def _register_about(app: Dash, engine: Engine) -> None:
     )
     def explained(drawn, view, shown):
         name = view["name"]
-        known = shown and name in engine.entries
-        result = engine.found(request_of(engine, shown), name) if known else None
+        try:
+            known = shown and name in engine.entries
+            result = engine.found(request_of(engine, shown), name) if known else None
+        except WorkbenchError:
+            result = None
         return parts.about(engine.views[name], result if isinstance(result, xr.Dataset) else None)
 
 
@@ -195,7 +198,10 @@ def start_view(engine: Engine, shown: Mapping[str, Any] | None, name: str, press
     if not shown or name in engine.slices or (engine.entries[name].scope == "study" and not pressed):
         return None
     try:
-        job = engine.submit_entry(request_of(engine, shown), name, session)
+        request = request_of(engine, shown)
+        if pressed:
+            engine.cache.drop(request.keys[name])  # a failure is tried again when somebody asks for it
+        job = engine.submit_entry(request, name, session)
     except WorkbenchError as error:
         return str(error)
     return None if job is None else ""

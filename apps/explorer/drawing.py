@@ -110,7 +110,10 @@ def large_view(
     """Figure, message over it, and the line under it."""
     if not shown:
         return no_update, html.Div("The first prompt is computed as soon as the model is ready."), ""
-    request, name = request_of(engine, shown), view["name"]
+    try:
+        request, name = request_of(engine, shown), view["name"]
+    except WorkbenchError as error:  # the server was restarted and the model is loading again
+        return no_update, html.Div(str(error)), ""
     if name in engine.slices:
         found, why = slice_result(engine, request, name, selection, session)
         if found is None:
@@ -119,7 +122,8 @@ def large_view(
         return views.drawn(entry, found, view["figure"], dark), [], said_of(found)
     found = engine.found(request, name)
     if not isinstance(found, xr.Dataset):
-        return no_update, message(engine, name, views.waiting(engine.entries[name], found)), ""
+        running = engine.is_running(request, name)
+        return no_update, message(name, views.waiting(engine.entries[name], found, running), not running), ""
     return views.drawn(engine.entries[name], found, view["figure"], dark), [], said_of(found)
 
 
@@ -160,17 +164,20 @@ def slice_result(engine: Engine, request, name: str, selection: dict, session: s
     return found, "The model is busy with something longer; this follows in a moment."
 
 
-def message(engine: Engine, name: str, said: str) -> html.Div:
-    """What stands in place of a figure; a study gets its start button."""
+def message(name: str, said: str, can_start: bool) -> html.Div:
+    """What stands in place of a figure, with a button where it can be started."""
     inside: list[Any] = [html.Div(said)]
-    if engine.entries[name].scope == "study":
+    if can_start:
         inside.append(html.Button("Start", id={"type": "start", "name": name}, className="plain", n_clicks=0))
     return html.Div(inside)
 
 
 def small_view(engine: Engine, shown: Mapping[str, Any], name: str, dark: bool) -> Any:
     """A small multiple, or the words in its place."""
-    figure = views.small(engine, request_of(engine, shown), name, dark)
+    try:
+        figure = views.small(engine, request_of(engine, shown), name, dark)
+    except WorkbenchError:
+        return "waiting for the model"
     if isinstance(figure, str):
         return figure
     return dcc.Graph(figure=figure, config={"staticPlot": True, "responsive": True}, style={"height": "84px"})
@@ -178,7 +185,10 @@ def small_view(engine: Engine, shown: Mapping[str, Any], name: str, dark: bool) 
 
 def token_strip(engine: Engine, shown: Mapping[str, Any]) -> list[Any]:
     """The chips of the shown prompt with their surprisal."""
-    result = engine.found(request_of(engine, shown), "surprisal")
+    try:
+        result = engine.found(request_of(engine, shown), "surprisal")
+    except WorkbenchError:
+        result = None  # the tokens are shown all the same
     known = isinstance(result, xr.Dataset)
     nats = result["surprisal"].values.tolist() if known else [float("nan")] * len(shown["tokens"])
     return parts.token_chips(shown["tokens"], nats)
@@ -186,7 +196,10 @@ def token_strip(engine: Engine, shown: Mapping[str, Any]) -> list[Any]:
 
 def first_head(engine: Engine, shown: Mapping[str, Any], done: Mapping[str, str]) -> tuple[int, int] | None:
     """The head to select before anybody chose one."""
-    request = request_of(engine, shown)
+    try:
+        request = request_of(engine, shown)
+    except WorkbenchError:
+        return None
     found = [engine.found(request, name) for name, state in done.items() if state == "ok"]
     return strongest_head([result for result in found if isinstance(result, xr.Dataset)])
 
@@ -195,7 +208,10 @@ def detail_panel(
     engine: Engine, shown: Mapping[str, Any], name: str, selection: dict, dark: bool, session: str
 ) -> list[Any]:
     """What the chosen view says about the selection, and the pattern of the selected head."""
-    request, panel = request_of(engine, shown), []
+    try:
+        request, panel = request_of(engine, shown), []
+    except WorkbenchError as error:
+        return [html.Div(str(error), className="quiet")]
     if name in engine.slices:
         found, _ = slice_result(engine, request, name, selection, session)
     else:

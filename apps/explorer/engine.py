@@ -20,7 +20,7 @@ from apps.explorer.settings import Settings
 from apps.explorer.slices import SLICES
 from apps.explorer.states import RESID, States, slice_of, states_of
 from workbench.catalog import Entry, finish, pass_for, study
-from workbench.errors import InputError, RefusedError, UnavailableError
+from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
 from workbench.intervene import Ablate, Head
 from workbench.models.model import Model
 from workbench.observation import Observation, observe, predict_bytes
@@ -183,28 +183,46 @@ class Engine:
         ablated: Sequence[Sequence[int]] = (),
     ) -> Request:
         """What a run of a prompt asks for. Raises InputError for a bad prompt, params or heads; computes nothing."""
+        if not isinstance(text, str) or not all(isinstance(given, Mapping) for given in params.values()):
+            raise InputError(
+                "a prompt or params of another kind", "a text, and params by analysis", "Load the page again"
+            )
         model, tokens = self.hosted(name).ready, self.tokens(name, text, chat)
         heads = _heads(model, ablated)
         interventions = tuple(Ablate(Head(*head)) for head in heads)
         checked = {entry.name: entry.checked(params.get(entry.name, {})) for entry in self.entries.values()}
         checked |= {name: dict(params.get(name, {})) for name in self.slices}
         keys = {
-            entry.name: entry.key(model, tokens, checked[entry.name], interventions)
-            if entry.scope == "prompt"
-            else entry.key(model, None if entry.scope == "model" else tokens, checked[entry.name])
+            entry.name: self._key(entry, model, tokens, checked[entry.name], interventions)
             for entry in self.entries.values()
         }
         weights, ids = model.identity.weights_hash, list(tokens.ids)
         states = spec_key(weights, ids, "explorer-states", 1, {}, interventions=interventions)
         return Request(name, text, tokens, checked, keys, states, chat, heads)
 
+    def _key(self, entry: Entry, model: Model, tokens: Tokens, params: Mapping, interventions: Sequence) -> str:
+        """Where the result of an analysis is found; where it cannot have one (nothing was trained yet), its reason."""
+        about = None if entry.scope == "model" else tokens
+        try:
+            return entry.key(model, about, params, interventions if entry.scope == "prompt" else ())
+        except WorkbenchError as error:
+            key = spec_key(model.identity.weights_hash, None, f"unavailable {entry.name}", entry.version, params)
+            self.cache.put(key, Failure(str(error)))
+            return key
+
     def cost(self, request: Request, names: Sequence[str]) -> tuple[float, int]:
         """Predicted seconds and kept bytes of computing those of the named analyses that are not in the cache."""
         hosted = self.hosted(request.model)
         model, n = hosted.ready, len(request.tokens)
         wanted = self._missing(request, names)
-        needs = [RESID, *(need for e in wanted for need in e.needs(model, request.tokens, **request.params[e.name]))]
-        passes = 1.0 + sum(e.cost(model.sizes, n, **request.params[e.name]) if e.cost else 0.5 for e in wanted)
+        needs, passes = [RESID], 1.0
+        for entry in wanted:
+            params = request.params[entry.name]
+            try:
+                needs += entry.needs(model, request.tokens, **params)
+            except WorkbenchError:
+                continue  # it will say why in its own place
+            passes += entry.cost(model.sizes, n, **params) if entry.cost else 0.5
         seconds = (
             hosted.seconds * max(1.0, n / 16) * passes if wanted or self.cache.get(request.states) is None else 0.0
         )
@@ -233,10 +251,8 @@ class Engine:
         entry, key = self.entries[name], request.keys[name]
         if entry.scope == "prompt":
             return None if self.cache.get(key) is not None else self.submit(request, session, [name])
-        there = isinstance(self.cache.get(key), xr.Dataset) and not self._is_partial(request, name)
-        if there:
+        if self.cache.get(key) is not None and not self._is_partial(request, name):
             return None
-        self.cache.drop(key)
         work = self._run_study if entry.scope == "study" else self._run_model
         priority = STUDY if entry.scope == "study" else MODEL
         job = Job(entry.title.lower(), key, priority, lambda job: work(request, entry, job), {session})
@@ -246,6 +262,11 @@ class Engine:
     def complete(self, request: Request, names: Sequence[str]) -> bool:
         """Whether each of the named analyses has a result or a reason why not."""
         return all(self.cache.get(request.keys[name]) is not None for name in names)
+
+    def is_running(self, request: Request, name: str) -> bool:
+        """Whether an analysis is on its way, for whoever asked."""
+        key = request.keys[name]
+        return any(job.alive and key in job.key for job in self.hosted(request.model).worker.jobs())
 
     def found(self, request: Request, name: str) -> xr.Dataset | Failure | None:
         """The result of an analysis for a request (a study's may be partial), why there is none, or None."""
@@ -366,8 +387,14 @@ class Engine:
 
     def _run_model(self, request: Request, entry: Entry, job: Job) -> None:
         model = self.hosted(request.model).ready
-        result = entry.run(model, progress=job.progress, **request.params[entry.name])
-        self.cache.put(request.keys[entry.name], result)
+        try:
+            result = entry.run(model, progress=job.progress, **request.params[entry.name])
+        except STOPS:
+            raise
+        except Exception as error:  # the reason stands in the view's place
+            self._fail(request, [entry], error)
+        else:
+            self.cache.put(request.keys[entry.name], result)
 
     def _run_study(self, request: Request, entry: Entry, job: Job):
         model = self.hosted(request.model).ready
@@ -375,9 +402,15 @@ class Engine:
             return
         partials = study(entry, model, request.tokens, progress=job.progress, **request.params[entry.name])
         last = None
-        for last in partials:
-            self.cache.put(request.keys[entry.name], last.assign_attrs(partial=1), write=False)
-            yield last
+        try:
+            for last in partials:
+                self.cache.put(request.keys[entry.name], last.assign_attrs(partial=1), write=False)
+                yield last
+        except (*STOPS, GeneratorExit):
+            raise
+        except Exception as error:  # the reason stands in the view's place
+            self._fail(request, [entry], error)
+            return
         if last is not None:
             self.cache.put(request.keys[entry.name], last)
 

@@ -60,13 +60,15 @@ def side_by_side(one: "go.Figure", other: "go.Figure", word: str) -> None:
         figure.update_coloraxes(cmin=low, cmax=high)
 
 
-def waiting(entry: Entry, found: Failure | None) -> str:
+def waiting(entry: Entry, found: Failure | None, running: bool) -> str:
     """What stands where a figure would be."""
     if isinstance(found, Failure):
         return found.sentence
+    if running:
+        return "Being computed."
     if entry.scope == "study":
         return f"{entry.title} takes several passes. Press Start to compute it for this prompt."
-    return "Being computed."
+    return "Not computed yet, or stopped. Press Start to compute it."
 
 
 def detail_figures(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from apps.explorer.choosing import changed_params
+from apps.explorer.choosing import changed_params, start_view
 from apps.explorer.engine import Engine, Failure
 from apps.explorer.progress import look, request_of
 from apps.explorer.running import ask, prompt_line
@@ -175,6 +175,27 @@ def test_a_study_is_partial_until_it_ends(engine):
     assert job.finished.wait(60)
     assert engine.found(request, "steps")["loss"].size == 3 and "partial" not in engine.found(request, "steps").attrs
     assert engine.submit_entry(request, "steps", "me") is None
+
+
+def test_what_cannot_be_computed_says_so_in_its_own_place(engine):
+    def unavailable(model, **params):
+        raise UnavailableError("no trained probes", "some", "Train them")
+
+    def fails(model, tokens, *, progress=None):
+        yield dataset(loss=("step", np.zeros(1), "nats", (0, None)))
+        raise InputError("half", "all", "Try again")
+
+    untrained = Entry("untrained", "Untrained", "", "", needs=thrown_away_needs, analyse=len, artifact=unavailable)
+    half = Entry("half", "Half", "", "", scope="study", study=fails)
+    engine.entries |= {"untrained": untrained, "half": half}
+    request = engine.request("tiny", TEXT, {})
+    assert engine.found(request, "untrained").sentence == "Got no trained probes; expected some. Train them."
+    finished(engine, request)
+    assert engine.found(request, "mean-z") is not None
+    assert engine.submit_entry(request, "half", "me").finished.wait(60)
+    assert engine.found(request, "half").sentence == "Got half; expected all. Try again."
+    assert engine.submit_entry(request, "half", "me") is None  # until somebody presses Start
+    assert start_view(engine, {"model": "tiny", "text": TEXT}, "half", True, "me") == ""
 
 
 def test_refusals_are_sentences(engine):

@@ -52,7 +52,7 @@ def test_the_code_makes_the_same_figure(engine, shown, name, index, monkeypatch)
     seen = engine.views[name].figures[index](found(engine, shown, name))
     assert json.loads(scope["figure"].to_json()) == json.loads(seen.to_json())
     assert html.decode().startswith("<!doctype html>")
-    assert '"plotlyServerURL": ""' in html.decode()
+    assert '"sendChartToCloud"]' in html.decode()  # no button that sends the figure away
 
 
 def found(engine, shown, name):
