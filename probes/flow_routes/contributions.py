@@ -175,12 +175,12 @@ def mlp_shares(resid_mid, mlp_out, resid_post, site: Site, *, p: int) -> torch.T
 
 
 def split_table(table: torch.Tensor, n_pos: int) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-    """One prompt's table of one layer as its edges `[edge, 4]` and its single parts by name, each `[pos]`."""
-    table = table[~table[:, 0].isnan()]
-    is_edge = table[:, 1] >= 0
-    single = table[~is_edge]
-    parts = {name: single[single[:, 2] == name][:n_pos, 3] for name in _SINGLE}
-    return table[is_edge], {name: value for name, value in parts.items() if len(value)}
+    """One prompt's table of one layer as its edges `[edge, 4]` and its single parts by name, each `[pos]`: views, no
+    copy."""
+    size = len(table) - int(table[:, 0].isnan().sum())
+    names = [name for name in (int(i) for i in table[: len(_SINGLE) * n_pos : n_pos, 2]) if name in _SINGLE]
+    parts = dict(zip(names, table[: len(names) * n_pos, 3].view(-1, n_pos), strict=True))
+    return table[len(names) * n_pos : size], parts
 
 
 def predict_bytes(sizes: Sizes, n_pos: int) -> int:

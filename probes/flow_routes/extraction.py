@@ -145,21 +145,41 @@ def extract(
     (-1 where it is no attention), `weight` (a share, 0 to 1), ready for `figures.token_lattice`; and `reached`
     (depth, pos), 0 or 1.
     """
-    n_pos = result.sizes["pos"]
-    start = _start(start, n_pos, hide_first)
     rule = rule_of(result, coverage, threshold)
-    keep, kept = kept_parts(result, rule)
-    if hide_first:
-        keep &= (result["key"].values > 0) | (result["query"].values == 0)
+    start, keep, kept = _kept(result, rule, start, hide_first)
     weight, single = result["weight"].values, single_parts(result)
     if renormalise:
         weight, single = _renormalised(result, keep, kept, weight, single)
     reached, mid, passed = _walk(result, keep, kept, start)
     graph = _table(result, passed, kept, mid, weight, single, reached)
     settings = {"start": start, "rule": str(rule), "renormalised": int(renormalise), "hide_first": int(hide_first)}
-    n_heads = int((graph["kind"].values == "attention").sum())
-    summary = f"{n_heads} attention edges reach token {start} ({rule}), of {result.sizes['edge']} kept."
-    return graph.assign_attrs(settings, summary=summary)
+    return graph.assign_attrs(settings, summary=_sentence(result, passed, reached, start, rule))
+
+
+def summarise(
+    result: xr.Dataset, *, start=None, coverage=None, threshold=None, renormalise=False, hide_first=False
+) -> str:
+    """The sentence that `extract` would give, without its table."""
+    rule = rule_of(result, coverage, threshold)
+    start, keep, kept = _kept(result, rule, start, hide_first)
+    reached, _, passed = _walk(result, keep, kept, start)
+    return _sentence(result, passed, reached, start, rule)
+
+
+def _sentence(result, passed, reached, start: int, rule: Rule) -> str:
+    return (
+        f"{int(passed.sum())} attention edges from {int(reached[0].sum())} tokens reach token {start} ({rule}), of "
+        f"{result.sizes['edge']} kept."
+    )
+
+
+def _kept(result, rule: Rule, start: int | None, hide_first: bool):
+    """The start as an index, and what the rule keeps."""
+    start = _start(start, result.sizes["pos"], hide_first)
+    keep, kept = kept_parts(result, rule)
+    if hide_first:
+        keep &= (result["key"].values > 0) | (result["query"].values == 0)
+    return start, keep, kept
 
 
 def _start(start: int | None, n_pos: int, hide_first: bool) -> int:
@@ -219,18 +239,18 @@ def _table(result, passed, kept, mid, weight, single, reached) -> xr.Dataset:
     on = {"resid_attn": mid & kept["resid_attn"], "mlp": above & kept["mlp"], "resid_mlp": above & kept["resid_mlp"]}
     attention = {name: result[name].values[passed] for name in ("layer", "query", "key", "head")}
     columns = {name: [values] for name, values in attention.items()} | {"weight": [weight[passed]]}
-    kinds = [np.full(int(passed.sum()), "attention")]
-    for name, where in on.items():
+    codes = [np.zeros(int(passed.sum()), np.intp)]
+    for code, (name, where) in enumerate(on.items(), start=1):
         layer, pos = np.nonzero(where)
         for column, values in (("layer", layer), ("query", pos), ("key", pos), ("head", np.full(len(pos), -1))):
             columns[column].append(values)
         columns["weight"].append(single[name][where])
-        kinds.append(np.full(len(pos), name))
+        codes.append(np.full(len(pos), code))
     flat = {name: np.concatenate(parts) for name, parts in columns.items()}
     graph = dataset(
         None,
         {"depth": range(len(reached)), "pos": range(reached.shape[1])},
-        kind=("edge", np.concatenate(kinds).astype(object), "kind of edge", None),
+        kind=("edge", np.array(KINDS, dtype=object)[np.concatenate(codes)], "kind of edge", None),
         query=("edge", flat["query"].astype(np.int32), "position", (0, None)),
         key=("edge", flat["key"].astype(np.int32), "position", (0, None)),
         head=("edge", flat["head"].astype(np.int32), "head, -1 for none", (-1, None)),

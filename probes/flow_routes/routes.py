@@ -18,7 +18,7 @@ from probes.flow_routes.contributions import (
     predict_bytes,
     split_table,
 )
-from probes.flow_routes.extraction import extract
+from probes.flow_routes.extraction import summarise
 from workbench.errors import RefusedError
 from workbench.observation import Need, Observation
 from workbench.results import dataset
@@ -104,12 +104,13 @@ def _edges(split: list[tuple[torch.Tensor, dict]], share: str) -> dict[str, tupl
     """Columns of the edge table, as narrow as they can be: a long prompt has millions of edges."""
     tables = [edges.cpu().numpy() for edges, _ in split]
     column = lambda i, dtype: np.concatenate([table[:, i].astype(dtype) for table in tables])
+    position = np.int16 if len(split[0][1][ATTENTION]) <= np.iinfo(np.int16).max else np.int32
     layer = np.repeat(np.arange(len(tables), dtype=np.int16), [len(table) for table in tables])
     totals = [single[ATTENTION].cpu().numpy() for _, single in split]
     covered = [_covered(table, total) for table, total in zip(tables, totals, strict=True)]
     return {
-        "query": ("edge", column(0, np.int32), "position", (0, None), "where the edge leads"),
-        "key": ("edge", column(1, np.int32), "position", (0, None), "where the edge comes from"),
+        "query": ("edge", column(0, position), "position", (0, None), "where the edge leads"),
+        "key": ("edge", column(1, position), "position", (0, None), "where the edge comes from"),
         "head": ("edge", column(2, np.int16), "head", (0, None)),
         "weight": ("edge", column(3, np.float32), share, (0, 1), "share of what the edge leads into"),
         "covered": ("edge", np.concatenate(covered), share, (0, 1), "share of the row's attention in stronger edges"),
@@ -129,7 +130,5 @@ def _covered(table: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 def _summary(result: xr.Dataset, view: dict) -> str:
     """One sentence with its numbers for the graph that is drawn first."""
-    graph = extract(result, **view)
-    where = np.nonzero(graph["reached"].values[0])[0]
     worst = float(result["residue"].max())
-    return f"{graph.attrs['summary']} It starts at {len(where)} tokens. Parts miss their sums by at most {worst:.1e}."
+    return f"{summarise(result, **view)} Parts miss their sums by at most {worst:.1e}."

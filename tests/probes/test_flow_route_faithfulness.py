@@ -7,6 +7,7 @@ import torch
 from probes import flow_routes
 from probes.flow_routes import faithfulness as faith
 from probes.flow_routes.extraction import Rule
+from probes.flow_routes.only_edges import edge_masks
 from tests.tiny_models import KINDS, tiny_model
 from workbench import InputError, Need, Prompt, RefusedError, keep, load, observe
 from workbench.hooks import PATTERN, V
@@ -31,7 +32,7 @@ def model(request):
 def setting(model):
     """The study of a prompt, and the graphs of two rules."""
     run = faith._Study.of(model, tokenise(model, IDS), None, measure_means(model, hooks=(V,)), 2)
-    return run, faith.edge_masks(run.routes(0.0, 1.0), RULES, model.sizes.n_heads)
+    return run, edge_masks(run.routes(0.0, 1.0), RULES, model.sizes.n_heads)
 
 
 def test_all_edges_kept_reproduce_the_logits(model, setting):
@@ -47,7 +48,7 @@ def test_removed_edges_bring_the_mean_value_as_in_a_pass_by_hand():
     model = tiny_model("llama")
     means = measure_means(model, hooks=(V,))
     run = faith._Study.of(model, tokenise(model, IDS), None, means, 2)
-    graph = faith.edge_masks(run.routes(0.0, 1.0), RULES, model.sizes.n_heads)[0]
+    graph = edge_masks(run.routes(0.0, 1.0), RULES, model.sizes.n_heads)[0]
     hf, state = model.adapter.hf_model.model, None
     kept = {hook: Need((hook,), keep, dims=hook.dims[1:]) for hook in (PATTERN, V)}
     seen = observe(model, IDS, list(kept.values()))
@@ -114,7 +115,7 @@ def test_the_induction_route_carries_the_prediction_and_random_edges_do_not():
     others = route.roll(1, dims=2)  # the other head of the same rows and keys
     log_probs, _ = run.outcomes(torch.stack([~route[0], ~others[0], torch.ones_like(route[0])]), 0)
     without_route, without_others, full = log_probs[:, 9].tolist()
-    assert full == pytest.approx(without_others, abs=1e-3) and without_route < full - 5
+    assert full == pytest.approx(without_others, abs=1e-3) and without_route < full - 3  # chance is -4.2
 
 
 def test_a_gap_too_small_to_share_gives_no_faithfulness(monkeypatch):
