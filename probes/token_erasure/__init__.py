@@ -6,8 +6,10 @@ tokens the piece before it is readable early and mostly gone later. On a prompt,
     erasure(t, i) = p_early(t, i) - p_late(t, i)        p: probability of the true token, over the probe's vocabulary
     psi(span), and greedy segments                      see `psi`
 
-What holds on the default model and what does not is measured by `token-erasure-accuracy`: the drop at offset -1 stands
-against tokens of the same type elsewhere, the one at offset 0 does not. It is graded, not a matter of yes or no.
+How far this holds is measured by `token-erasure-accuracy`. On the default model, depth 2 to 20, last tokens of words
+lose more at offset -1 than other tokens (by 0.19 [0.15, 0.24] of the tokens named) and than equally frequent ones (0.20
+[0.16, 0.24]). Against tokens of the same type elsewhere, the strictest control, it is 0.13 [-0.01, 0.22] at offset -1
+and 0.10 [0.03, 0.19] at offset 0, from some 250 tokens of one split of the text: likely, not sure.
 
 Source: Feucht et al. 2024, arXiv 2406.20086. The probes are cheaper than the paper's and not bias-free: this is in its
 style, not a replication.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["lines_figure", "readout_detail", "tokens_figure", "triangle_figure"]
 
 _PER_LINE = 12
+_LINES = 4  # room for as many, so that a short text does not stand in tall cells
 _WIDTH = 9  # characters of a token in its cell
 _TRIANGLE = 128  # tokens: beyond that a span is smaller than a pixel
 
@@ -54,10 +55,11 @@ def tokens_figure(result: xr.Dataset) -> "go.Figure":
     _underline(figure, result, positions)
     reach = max(0.2, float(np.nanmax(np.abs(result["token_psi"].values))))
     figure.update_layout(coloraxis={"cmin": -reach, "cmax": reach, "colorbar": {"title": {"text": "psi"}}})
-    title = f"Tokens by psi (depth {result.attrs['early']} to {result.attrs['late']}); underlined: segments"
+    early, late = result.attrs["early"], result.attrs["late"]
+    title = f"Tokens by psi, depth {early} to {late}; segments underlined"
     finish(figure, title, None, None, scale="signed")
     figure.update_xaxes(visible=False, range=[-0.5, _PER_LINE - 0.5])
-    return figure.update_yaxes(visible=False, range=[n_lines - 0.3, -0.5])
+    return figure.update_yaxes(visible=False, range=[max(n_lines, _LINES) - 0.3, -0.5])
 
 
 def _hover(result: xr.Dataset, pos: int, strings: list[str]) -> str:
@@ -78,7 +80,7 @@ def _hover(result: xr.Dataset, pos: int, strings: list[str]) -> str:
 
 def _underline(figure: "go.Figure", result: xr.Dataset, positions: np.ndarray) -> None:
     """A line under every segment of several tokens, thicker for a higher psi; cut where a line of text ends."""
-    from workbench.figures.theme import ACCENT, NEUTRAL
+    from workbench.figures.theme import CONTRAST, NEUTRAL
 
     place = {int(pos): divmod(index, _PER_LINE) for index, pos in enumerate(positions)}
     for start, end, psi in zip(result["start"].values, result["end"].values, result["psi"].values, strict=True):
@@ -91,8 +93,8 @@ def _underline(figure: "go.Figure", result: xr.Dataset, positions: np.ndarray) -
         for row, columns in rows.items():
             figure.add_shape(
                 type="line",
-                x0=columns[0] - 0.42, x1=columns[-1] + 0.42, y0=row + 0.48, y1=row + 0.48,
-                line={"color": ACCENT if psi > 0.1 else NEUTRAL, "width": 1 + 3 * min(1.0, max(0.0, float(psi)))},
+                x0=columns[0] - 0.42, x1=columns[-1] + 0.42, y0=row + 0.5, y1=row + 0.5,
+                line={"color": CONTRAST if psi > 0.1 else NEUTRAL, "width": 1 + 3 * min(1.0, max(0.0, float(psi)))},
             )  # fmt: skip
 
 
@@ -116,7 +118,7 @@ def triangle_figure(result: xr.Dataset) -> "go.Figure":
     x = token_axis(strings, "pos", shown)
     y = token_axis(strings, "pos", shown, is_vertical=True, is_reversed=True)
     reach = max(0.2, float(np.nanmax(np.abs(grid))))
-    title = "psi of spans: start (from the left), end (downwards)"
+    title = "psi of spans: start across, end down"
     return heatmap(
         grid,
         x,
@@ -148,4 +150,4 @@ def readout_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
     values = [float(result["probe_prob"].values[d, pos, o]) for d, o in rows]
     spec = ("probability", (0, 1), "probability of the true token")
     small = dataset(prob=("rank", np.array(values), *spec))
-    return bars(small, "prob", "rank", labels=labels, title=f"Probes at token {pos}: offset, true token, what is named")
+    return bars(small, "prob", "rank", labels=labels, title=f"Probes at token {pos}: what they name")

@@ -138,10 +138,10 @@ ENTRY = Entry(
         "greedily by psi."
     ),
     limits=(
-        "Probes cheaper than the paper's, trained on little text of one kind; psi near 0 says nothing, and most "
-        "segments are ordinary phrases. What a probe no longer reads may still be there in another form or be used. On "
-        "the default model the drop at offset -1 stands against tokens of the same type; offset 0 and -2 do not: see "
-        "token-erasure-accuracy."
+        "Probes cheaper than the paper's, trained on little text of one kind. psi near 0 says nothing; most segments "
+        "are ordinary phrases. What a probe no longer reads may still be there in another form or be used. On the "
+        "default model last tokens of words lose more than equally frequent tokens at offset -1; whether more than "
+        "tokens of the same type is likely, not sure: see token-erasure-accuracy."
     ),
     scope="prompt",
     needs=needs,
