@@ -67,17 +67,22 @@ def _register_views(app: Dash, engine: Engine) -> None:
 def _register_selection(app: Dash, engine: Engine) -> None:
     @app.callback(
         Output("selection", "data"),
+        Output("settled", "data"),
         Input("shown", "data"),
         Input("done", "data"),
         State("selection", "data"),
+        State("settled", "data"),
         prevent_initial_call=True,
     )
-    def choose(shown, done, selection):
+    def choose(shown, done, selection, before):
         if not shown:
-            return no_update
+            return no_update, no_update
+        if before is not None and before != shown["text"]:  # a position of another text means nothing here
+            selection = {k: v for k, v in selection.items() if k not in ("pos", "query", "key")}
         head = None if "head" in selection else first_head(engine, shown, done or {})
         settled = settle(selection, len(shown["tokens"]), head=head, **shown["sizes"])
-        return settled if settled != selection and (selection or ctx.triggered_id == "shown") else no_update
+        changed = settled != selection and (selection or ctx.triggered_id == "shown")
+        return settled if changed else no_update, shown["text"]
 
     @app.callback(
         Output("headline", "children"),
@@ -118,13 +123,20 @@ def large_view(
         found, why = slice_result(engine, request, name, selection, session)
         if found is None:
             return no_update, html.Div(why), ""
-        entry = engine.slices[name]
-        return views.drawn(entry, found, view["figure"], dark), [], said_of(found)
+        return shown_result(engine.slices[name], found, view["figure"], dark)
     found = engine.found(request, name)
     if not isinstance(found, xr.Dataset):
         running = engine.is_running(request, name)
         return no_update, message(name, views.waiting(engine.entries[name], found, running), not running), ""
-    return views.drawn(engine.entries[name], found, view["figure"], dark), [], said_of(found)
+    return shown_result(engine.entries[name], found, view["figure"], dark)
+
+
+def shown_result(entry: Entry, result: xr.Dataset, index: int, dark: bool) -> tuple[Any, Any, str]:
+    """Figure, nothing over it, and the line under it; or why it cannot be drawn."""
+    try:
+        return views.drawn(entry, result, index, dark), [], said_of(result)
+    except WorkbenchError as error:
+        return no_update, html.Div(str(error)), said_of(result)
 
 
 def said_of(result: xr.Dataset) -> str:

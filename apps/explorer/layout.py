@@ -71,6 +71,7 @@ def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
         dcc.Store("view", data={"name": first, "figure": 0}),
         dcc.Store("notices", data=[]),
         dcc.Store("ran", data=0),
+        dcc.Store("settled", data=None),  # the text that the selection is about
         dcc.Store("ablated", data=[]),  # heads whose output is replaced by zero
         dcc.Store("asked-b", data=None),  # the same two for the prompt that is compared with
         dcc.Store("shown-b", data=None),

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from apps.explorer.engine import Engine, Failure, Request
+from apps.explorer.jobs import sentence
 from workbench.catalog import Entry
-from workbench.errors import WorkbenchError
+from workbench.errors import RefusedError
 from workbench.figures.text import thin
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = ["detail_figures", "drawn", "figure_label", "narrow", "side_by_side", 
 
 _NARROW = 26  # characters of an axis title in the right panel
 _NARROW_TICKS = 10
+_NARROW_TITLE = 40
 
 
 def figure_label(draw: Callable) -> str:
@@ -27,8 +29,13 @@ def figure_label(draw: Callable) -> str:
 
 
 def drawn(entry: Entry, result: xr.Dataset, index: int, dark: bool) -> "go.Figure":
-    """One of the figures of an analysis, in the theme of the page."""
-    return _themed(entry.figures[min(index, len(entry.figures) - 1)](result), dark)
+    """One of the figures of an analysis, in the theme of the page. RefusedError where drawing it breaks."""
+    try:
+        return _themed(entry.figures[min(index, len(entry.figures) - 1)](result), dark)
+    except Exception as error:  # a mistake in one figure must not take the page with it
+        raise RefusedError(
+            f"no figure of {entry.title} ({sentence('it', error)})", "a figure", "Report this"
+        ) from error
 
 
 def small(engine: Engine, request: Request, name: str, dark: bool) -> "go.Figure | str":
@@ -38,7 +45,10 @@ def small(engine: Engine, request: Request, name: str, dark: bool) -> "go.Figure
     entry, found = engine.entries[name], engine.found(request, name)
     if not isinstance(found, xr.Dataset):
         return "refused" if isinstance(found, Failure) else "not computed yet"
-    figure = compact(_themed(entry.figures[0](found), dark))
+    try:
+        figure = compact(drawn(entry, found, 0, dark))
+    except RefusedError:
+        return "cannot be drawn"
     figure.update_traces(hoverinfo="skip", hovertemplate=None, hovertext=None)
     figure.update_layout(title=None, margin={"l": 2, "r": 2, "t": 2, "b": 2}, showlegend=False)
     figure.update_coloraxes(showscale=False)
@@ -79,8 +89,8 @@ def detail_figures(
     for draw in entry.details:
         try:
             figure = draw(result, dict(selection))
-        except WorkbenchError as error:
-            said.append(str(error))
+        except Exception as error:  # as above
+            said.append(sentence(entry.title, error))
             continue
         if figure is not None:
             figures.append(narrow(_themed(figure, dark)))
@@ -93,6 +103,10 @@ def narrow(figure: "go.Figure") -> "go.Figure":
         if axis.title.text and "<" not in axis.title.text:
             axis.title.text = "<br>".join(wrap(axis.title.text, _NARROW))
             axis.title.font.size = 11
+    if figure.layout.title.text:
+        lines = wrap(figure.layout.title.text.replace("<br>", " "), _NARROW_TITLE)
+        figure.update_layout(title_text="<br>".join(lines), title_font_size=12.5)
+        figure.update_layout(margin_t=max(figure.layout.margin.t or 0, 14 + 18 * len(lines)))
     meta = figure.layout.meta or {}
     if meta.get("axes", {}).get("x") in ("pos", "query", "key"):
         values = meta["x_values"]
