@@ -44,10 +44,10 @@ def model_line(model: Model) -> list[Any]:
     s, identity = model.sizes, model.identity
     heads = f"{s.n_layers} layers, {s.n_heads} heads"
     heads += f" ({s.n_key_value_heads} key/value)" if s.n_key_value_heads != s.n_heads else ""
-    line = [html.B(model.name), html.Span(heads), html.Span(f"{identity.processing} weights, {identity.dtype}")]
+    line = [html.B(model.name), *([_selfcheck(model)] if model.selfcheck else [])]
     if identity.badge:
-        line.append(html.Span(identity.badge, className="badge"))
-    return [*line, _selfcheck(model)] if model.selfcheck else line
+        line.append(html.Span(identity.badge, className="badge", title=identity.badge))
+    return [*line, html.Span(heads), html.Span(f"{identity.processing} weights, {identity.dtype}")]
 
 
 def _selfcheck(model: Model) -> dmc.Popover:

@@ -20,7 +20,7 @@ __all__ = ["detail_figures", "drawn", "figure_label", "narrow", "side_by_side", 
 
 _NARROW = 26  # characters of an axis title in the right panel
 _NARROW_TICKS = 10
-_NARROW_TITLE = 40
+_NARROW_TITLE = 34
 
 
 def figure_label(draw: Callable) -> str:
