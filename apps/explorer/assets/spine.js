@@ -21,7 +21,8 @@
 
   function select(chosen) {
     if (!Object.keys(chosen).length) return;
-    dash.set_props("selection", { data: merge(state.selection, chosen) });
+    state.selection = merge(state.selection, chosen); // at once: the next key may come before the store's answer
+    dash.set_props("selection", { data: state.selection });
   }
 
   // The same as workbench.figures.selection: what a clicked point stands for.
