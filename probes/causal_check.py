@@ -365,7 +365,7 @@ def _result(
         effect_low=("", float(low), metric.units, None, "95 % interval over prompts, low"),
         effect_high=("", float(high), metric.units, None, "95 % interval over prompts, high"),
         effect_by_prompt=("prompt", by_prompt, metric.units, None, "effect by prompt"),
-        control_effect=("draw", by_control, metric.units, None, "effect of matched controls"),
+        control_effect=("draw", by_control, metric.units, None, "effect of the controls"),
         p=("", p, "probability", (0, 1), "share of controls at least as extreme"),
         p_floor=("", floor, "probability", (0, 1), "smallest p that so many controls can give"),
     )
@@ -375,13 +375,19 @@ def _result(
         metric=metric.describe(base.observation.vocabulary),
         method=method if method == "zero" else f"{method} of {reference}",
         side=side,
-        controls="random directions"
-        if controls.directions
-        else ("matched units" if controls.matched else "unmatched units"),
+        controls=_kind_of_controls(controls, units),
         window=-1 if controls.window is None else controls.window,
     )
     result.attrs["sentence"] = _sentence(result, len(by_prompt))
     return result
+
+
+def _kind_of_controls(controls: Controls, units: Sequence[Any]) -> str:
+    if controls.directions:
+        return "random directions"
+    if isinstance(units[0], AttentionEdge):
+        return "other edges"
+    return "matched units" if controls.matched else "unmatched units"
 
 
 def _sentence(result: xr.Dataset, n_prompts: int) -> str:
@@ -395,7 +401,8 @@ def _sentence(result: xr.Dataset, n_prompts: int) -> str:
     against = {
         "random directions": f"{n} random directions of the same norm (the model has too few units to compare with)",
         "unmatched units": f"{n} unmatched sets",
-        "matched units": f"{n} control sets of equal norm from "
+        "other edges": f"{n} random sets of other edges into the same queries, of heads of the same layers,",
+        "matched units": f"{n} sets of the units nearest in output norm, from "
         + ("the same layer" if a["window"] == 0 else f"layers within {a['window']}"),
     }[a["controls"]]
     center = float(result["control_effect"].mean())

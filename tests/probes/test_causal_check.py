@@ -163,7 +163,8 @@ def test_every_method_and_kind_runs_and_is_what_it_says(method):
 def test_an_edge_is_checked_against_other_edges_into_its_query():
     model = tiny_model("llama")
     result = check(model, Prompt.ids(list(range(3, 23))), [AttentionEdge(1, 2, query=19, key=4)])
-    assert result.sizes["draw"] == 50 and result.attrs["controls"] == "matched units"
+    assert result.sizes["draw"] == 50 and result.attrs["controls"] == "other edges"
+    assert "other edges into the same queries" in result.attrs["sentence"]
 
 
 def test_bad_claims_are_refused():
