@@ -82,7 +82,7 @@
   const sizes = new ResizeObserver((entries) => {
     entries.forEach((entry) => {
       const gd = entry.target.querySelector(".js-plotly-plot");
-      if (gd && gd._fullLayout && entry.contentRect.width > 0 && entry.contentRect.height > 0) window.Plotly.Plots.resize(gd);
+      if (gd && gd.isConnected && gd.emit && gd._fullLayout && entry.contentRect.width > 0 && entry.contentRect.height > 0) window.Plotly.Plots.resize(gd);
     });
   });
 

@@ -48,6 +48,8 @@ def click_cell(page, holder: str, x: int, y: int) -> None:
         " return [r.x + f.xaxis._offset + f.xaxis.d2p(x), r.y + f.yaxis._offset + f.yaxis.d2p(y)] }",
         [holder, x, y],
     )
+    page.mouse.move(5, 5)
+    page.wait_for_selector(f"{holder} .hoverlayer .hovertext", state="detached")
     page.mouse.move(*box)
     page.wait_for_selector(f"{holder} .hoverlayer .hovertext", state="attached")  # a figure takes no click before that
     page.mouse.click(*box)
