@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="workbench", description="Look inside transformer language models.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"workbench {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_load, _add_models, _add_app, _add_run, _add_describe, _add_bench):
+    for add in (_add_load, _add_models, _add_app, _add_run, _add_describe, _add_train, _add_bench):
         add(commands)
     return parser
 
@@ -154,6 +154,17 @@ def _add_describe(commands) -> None:
     parser.add_argument("analysis", metavar="ANALYSIS", help=", ".join(CATALOG.names))
 
 
+def _add_train(commands) -> None:
+    from probes.trained.command import add_arguments
+
+    parser = _command(commands, "train", _train, "train what an analysis must learn from data")
+    what = parser.add_subparsers(title="what", metavar="WHAT", required=True)
+    probes = _command(what, "erasure-probes", _train, "train the readout probes of token-erasure")
+    probes.add_argument("--model", metavar="M", default=bundled.NAME, help=_MODEL_HELP)
+    add_arguments(probes)
+    _add_model_options(probes)
+
+
 def _add_bench(commands) -> None:
     parser = _command(commands, "bench", _bench, "measure our passes against a bare forward; print a table, save JSON")
     parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds")
@@ -224,6 +235,12 @@ def _describe(arguments: argparse.Namespace) -> int:
 
     print(description(CATALOG.with_plugins().get(arguments.analysis)))
     return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from probes.trained.command import cli
+
+    return cli(arguments, _model(arguments))
 
 
 def _bench(arguments: argparse.Namespace) -> int:

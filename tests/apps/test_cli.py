@@ -42,7 +42,7 @@ def test_help_answers_at_once_and_without_torch():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     seconds = time.perf_counter() - start
     assert done.returncode == 0, done.stderr
-    for command in ("load", "models", "app", "run", "describe", "bench"):
+    for command in ("load", "models", "app", "run", "describe", "train", "bench"):
         assert f"\n    {command} " in done.stdout
     assert seconds < 5  # a third of a second where nothing else runs; a torch import would not pass the line above
 
@@ -61,6 +61,11 @@ def test_an_analysis_is_described_with_its_parameters(capsys, words):
     out = capsys.readouterr().out
     assert code == 0
     assert "Limits: " in out and "top_k=10  (int, 1 to 100)" in out
+
+
+def test_training_refuses_what_it_cannot_do_in_one_line(capsys):
+    line = refused(capsys, "train", "erasure-probes", "--model", "toy-induction", "--epochs", "0")
+    assert "--epochs 0" in line and "at least 1" in line
 
 
 def test_load_prints_every_item_of_the_self_check(capsys):
