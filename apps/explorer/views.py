@@ -21,6 +21,7 @@ __all__ = ["detail_figures", "drawn", "figure_label", "narrow", "side_by_side", 
 _NARROW = 26  # characters of an axis title in the right panel
 _NARROW_TICKS = 10
 _NARROW_TITLE = 34
+_TITLE_LINE = 17  # pixels
 
 
 def figure_label(draw: Callable) -> str:
@@ -105,8 +106,9 @@ def narrow(figure: "go.Figure") -> "go.Figure":
             axis.title.font.size = 11
     if figure.layout.title.text:
         lines = wrap(figure.layout.title.text.replace("<br>", " "), _NARROW_TITLE)
-        figure.update_layout(title_text="<br>".join(lines), title_font_size=12.5)
-        figure.update_layout(margin_t=max(figure.layout.margin.t or 0, 14 + 18 * len(lines)))
+        room = _TITLE_LINE * (len(lines) - 1)  # the title grows downwards from its first line
+        figure.update_layout(title_text="<br>".join(lines), title_font_size=12.5, title_pad_b=8 + room)
+        figure.update_layout(margin_t=max(figure.layout.margin.t or 0, 31 + room))
     meta = figure.layout.meta or {}
     if meta.get("axes", {}).get("x") in ("pos", "query", "key"):
         values = meta["x_values"]

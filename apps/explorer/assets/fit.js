@@ -1,9 +1,11 @@
 // Figures are drawn by the server for no particular width: here labels that would overlap are thinned, and text that does
-// not fit its cells is left out (the hover still says it).
+// not fit its cells is cut or left out (the hover still says it).
 (function () {
   "use strict";
   const originals = new WeakMap();
   const apart = 11; // pixels between the labels of two ticks
+
+  const rows = (texts) => Array.from(texts || [], (row) => (Array.isArray(row) ? Array.from(row) : [row]));
 
   function first(gd) {
     const meta = gd.layout.meta;
@@ -14,7 +16,11 @@
         const axis = gd.layout[name] || {};
         if (Array.isArray(axis.ticktext)) ticks[name] = { vals: Array.from(axis.tickvals), text: Array.from(axis.ticktext) };
       }
-      originals.set(meta, { ticks: ticks, texts: gd.data.map((trace) => trace.texttemplate || "") });
+      originals.set(meta, {
+        ticks: ticks,
+        templates: gd.data.map((trace) => trace.texttemplate || ""),
+        texts: gd.data.map((trace) => (trace.type === "heatmap" ? rows(trace.text) : [])),
+      });
     }
     return originals.get(meta);
   }
@@ -30,12 +36,16 @@
     return { vals: keep(ticks.vals), text: keep(ticks.text) };
   }
 
-  function fits(gd, trace) {
+  // Cell text cut to what a cell can hold, with an ellipsis; nothing where not even two letters fit.
+  function cut(gd, trace, texts) {
     const axis = gd._fullLayout.xaxis;
     const size = ((trace.textfont || {}).size || 9) * 0.62;
-    const texts = (trace.text || []).flat();
-    const longest = Math.max(0, ...texts.map((text) => String(text).replace(/&[^;]+;/g, "x").length));
-    return Math.abs(axis.d2p(1) - axis.d2p(0)) >= longest * size * 0.86;
+    const room = Math.floor((Math.abs(axis.d2p(1) - axis.d2p(0)) - 2) / size);
+    if (room < 3) return null;
+    return texts.map((row) => row.map((text) => {
+      const letters = String(text === null || text === undefined ? "" : text).match(/&[^;\s]+;|[^]/gu) || [];
+      return letters.length <= room ? text : letters.slice(0, room - 1).join("") + "\u2026";
+    }));
   }
 
   window.workbenchFit = function (gd) {
@@ -51,9 +61,13 @@
       }
     }
     gd.data.forEach((trace, index) => {
-      if (trace.type !== "heatmap" || !before.texts[index]) return;
-      const template = fits(gd, trace) ? before.texts[index] : "";
-      if (template !== trace.texttemplate) window.Plotly.restyle(gd, { texttemplate: template }, [index]);
+      const texts = before.texts[index];
+      if (trace.type !== "heatmap" || !before.templates[index] || !texts.length) return;
+      const next = cut(gd, trace, texts);
+      const template = next ? before.templates[index] : "";
+      const shown = next || texts;
+      if (template === trace.texttemplate && JSON.stringify(shown) === JSON.stringify(rows(trace.text))) return;
+      window.Plotly.restyle(gd, { texttemplate: template, text: [shown] }, [index]);
     });
     if (Object.keys(change).length) window.Plotly.relayout(gd, change);
   };
