@@ -136,7 +136,7 @@ class Entry:
         return failed[0].sentence if failed else None
 
     def ready(self, model: "Model") -> bool:
-        """Whether what it must have learned from data, with its default params, is there; true where it learns nothing."""
+        """Whether what it learned from data, with its default params, is there; true where it learns nothing."""
         return self.artifact is None or self.artifact(model, **self.checked({})) is not None
 
     def key(self, model: "Model", tokens: Any, params: Mapping[str, Any], interventions: Sequence[Any] = ()) -> str:
