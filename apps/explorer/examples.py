@@ -1,8 +1,11 @@
 """Prompts whose next token is worth looking at."""
 
-__all__ = ["EXAMPLES", "FIRST"]
+__all__ = ["EXAMPLES", "FIRST", "FIRST_IDS"]
 
 FIRST = "The capital of France is Paris. The capital of Germany is Berlin. The capital of France is"
+
+# For toys, which have no tokenizer: a sequence that repeats.
+FIRST_IDS = "3 7 9 5 11 3 7 9"
 
 # what it shows -> text
 EXAMPLES = {

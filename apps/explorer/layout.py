@@ -7,9 +7,10 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from apps.explorer.examples import EXAMPLES, FIRST
+from apps.explorer.examples import EXAMPLES, FIRST, FIRST_IDS
 from apps.explorer.generation import LONGEST
 from workbench.catalog import Entry
+from workbench.models.loading import TOYS
 
 __all__ = ["GRAPH_CONFIG", "figure_id", "graph", "page"]
 
@@ -124,7 +125,7 @@ def _left(models: tuple[str, ...]) -> html.Div:
             html.Div([html.Label("Prompt", htmlFor="prompt", className="label"), _chat()], className="row between"),
             dmc.Textarea(
                 id="prompt",
-                value=FIRST,
+                value=FIRST_IDS if models[0] in TOYS else FIRST,
                 size="xs",
                 autosize=True,
                 minRows=4,

@@ -247,6 +247,8 @@ def ask(
     """Start a run; what the page keeps as its latest request, or the sentence that says why not."""
     asked = {"model": model, "text": text, "params": dict(params), "chat": chat, "ablated": list(ablated)}
     try:
+        if engine.hosted(model).loading.alive:  # a server that was started again: the poll runs it when it can
+            return {**asked, "id": secrets.token_hex(8), "names": None, "job": ""}, ""
         request = request_of(engine, asked)
         names = engine.wanted(request, view)
         job = engine.submit(request, session, names)
