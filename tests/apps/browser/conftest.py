@@ -76,7 +76,7 @@ def open_page(browser, explorer):
         context = browser.new_context(viewport={"width": width, "height": height})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(120_000)  # a limit for loaded machines, not a measurement: those are printed
         page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type == "error" else None)
         page.on("pageerror", lambda error: faults.append(f"page error: {error}"))
         page.on("requestfailed", lambda r: faults.append(f"failed: {r.url} {r.failure}"))
