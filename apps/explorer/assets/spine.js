@@ -2,6 +2,12 @@
 // Nothing here asks the server.
 (function () {
   "use strict";
+  // Plotly ends a drawing in a promise, and a figure that left the page meanwhile has lost its `emit`: the drawing of
+  // something that is gone fails, and nothing else does. Every other failure is reported as usual.
+  window.addEventListener("unhandledrejection", (event) => {
+    if (/\bemit is not a function/.test(String(event.reason))) event.preventDefault();
+  });
+
   const dash = (window.dash_clientside = window.dash_clientside || {});
   const state = { selection: {} };
 
