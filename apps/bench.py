@@ -7,7 +7,8 @@ are natural text (the topics of Python's own `help()`): scores and the lens do n
 Peak memory is how far the process's resident set rose during one more run, by the kernel's own high-water mark (Linux;
 elsewhere it is left out), after giving back what the allocator held.
 
-A further row is one line in `ROWS`.
+A further row is one line in `ROWS`. A study of many passes is a line with `at`: it is measured at that one size, once,
+and its goal names its own slow route (`bench_studies`) or a single pass, and how many of those it replaces.
 """
 
 import ctypes
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from apps.bench_studies import FULL_PASSES, ablations_from_layers, ablations_in_full
 from probes import CATALOG
 from workbench.catalog import finish, pass_for
 from workbench.errors import UnavailableError
@@ -43,6 +45,7 @@ ROUNDS = {"full": (11, 3), "quick": (5, 2)}  # of light and of heavy rows
 BARE, BRIDGE = "Hugging Face sdpa forward", "bridge forward"
 INDUCTION, LENS, PRODUCTS = "induction-heads: needs", "logit-lens: after the pass", "logit-lens: its products alone"
 LENS_ALL, PRODUCTS_ALL = f"{LENS}, all positions", f"{PRODUCTS}, all positions"
+ABLATIONS, FULL_ABLATIONS = "ablation: 30 heads, from their layers", f"ablation: {FULL_PASSES} heads, full passes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +64,19 @@ class Subject:
 
 class Row(NamedTuple):
     """One line of the table. prepare: `(subject) ->` a callable without arguments, which is what is timed. heavy: takes
-    many forward passes, so that it runs in fewer rounds. most: the most prompts it is measured with."""
+    many forward passes, so that it runs in fewer rounds. most: the most prompts it is measured with. at: the (batch,
+    length) of a study, which is measured nowhere else and runs once, without a warm-up and without its peak."""
 
     name: str
     prepare: Callable[[Subject], Callable[[], Any]]
     heavy: bool = False
     most: int = 16
+    at: tuple[int, int] | None = None
+
+    def fits(self, subject: Subject) -> bool:
+        """Whether it is measured at this size."""
+        size = len(subject.tokens), len(subject.tokens[0])
+        return size[0] <= self.most if self.at is None else size == self.at
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -198,23 +208,46 @@ ROWS = (
     Row("flow-routes: needs", capture("flow-routes"), heavy=True),
     Row("attention-sinks: needs", capture("attention-sinks")),
     Row("everything together", everything, heavy=True),
+    Row(ABLATIONS, ablations_from_layers, at=(16, 128)),
+    Row(FULL_ABLATIONS, ablations_in_full, at=(16, 128)),
 )
 
 
 class Goal(NamedTuple):
-    """What we set out to reach: a row against another one, at most `limit` (a ratio of wall time, or MB above it)."""
+    """What we set out to reach: a row against another one, at most `limit` (a ratio of wall time, or MB above it).
+
+    faster: at least `limit` times as fast instead. passes: how many runs of the other row it is held against.
+    """
 
     row: str
     against: str
     limit: float
     megabytes: bool = False
     sizes: tuple[tuple[int, int], ...] = SIZES
+    faster: bool = False
+    passes: float = 1
+
+    def __str__(self) -> str:
+        against = self.against if self.passes == 1 else f"{self.passes:g} x {self.against}"
+        limit = f"at least {self.limit:g} times as fast" if self.faster else f"at most {self.limit:g}"
+        return f"{self.row} against {against}, {limit}" + (" MB above it" if self.megabytes else "")
+
+    def of(self, ratio: float | None) -> float | None:
+        """What is held against the limit, from the ratio of the two rows' times."""
+        if ratio is None:
+            return None
+        return self.passes / ratio if self.faster else ratio / self.passes
+
+    def met(self, measured: float) -> bool:
+        """Whether it is reached."""
+        return measured >= self.limit if self.faster else measured <= self.limit
 
 
 GOALS = (
     Goal(INDUCTION, BRIDGE, 1.12),
     Goal(INDUCTION, BRIDGE, 600.0, megabytes=True, sizes=((1, 1024),)),
     Goal(LENS_ALL, PRODUCTS_ALL, 1.3),
+    Goal(ABLATIONS, FULL_ABLATIONS, 1.4, faster=True, passes=30 / FULL_PASSES),
 )
 
 
@@ -228,10 +261,12 @@ def measure(
 
     Returns one record per row: `wall_ms`, `cpu_ms` (medians), `wall_ms_runs`, `cpu_ms_runs` by round, `peak_mb`.
     """
-    rows = [row for row in rows if len(subject.tokens) <= row.most]
+    rows = [row for row in rows if row.fits(subject)]
     calls = {row.name: row.prepare(subject) for row in rows}
-    peaks = {}
+    peaks = dict.fromkeys(calls)
     for row in rows:
+        if row.at is not None:
+            continue
         if not row.heavy:
             calls[row.name]()  # a heavy row's run for its peak is warm-up enough
         peaks[row.name] = peak_megabytes(calls[row.name])
@@ -239,7 +274,7 @@ def measure(
     cpu: dict[str, list[float]] = {row.name: [] for row in rows}
     for i in range(rounds[0]):
         for row in [*rows[i % len(rows) :], *rows[: i % len(rows)]]:
-            if row.heavy and i >= rounds[1]:
+            if i >= (1 if row.at else rounds[1] if row.heavy else rounds[0]):
                 continue
             seconds = _timed(calls[row.name])
             wall[row.name].append(1e3 * seconds[0])
@@ -409,16 +444,15 @@ def goals(rows: Sequence[dict]) -> list[dict[str, Any]]:
             if goal.megabytes:
                 measured, cpu = _above(rows, row, goal.against), None
             else:
-                measured, cpu = ratio(rows, row, goal.against), ratio(rows, row, goal.against, "cpu_ms")
+                measured, cpu = (goal.of(ratio(rows, row, goal.against, f"{kind}_ms")) for kind in ("wall", "cpu"))
             if measured is not None:
-                limit = f"at most {goal.limit:g}" + (" MB above it" if goal.megabytes else "")
                 found.append(
                     {
-                        "goal": f"{goal.row} against {goal.against}, {limit}",
+                        "goal": str(goal),
                         "size": f"{row['batch']} x {row['length']}",
                         "measured": measured,
                         "measured_cpu": cpu,  # steadier where other work takes turns
-                        "met": measured <= goal.limit,
+                        "met": goal.met(measured),
                     }
                 )
     return found

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from apps import bench
-from apps.bench import BARE, BRIDGE, INDUCTION, LENS_ALL, PRODUCTS_ALL, Row, Subject
+from apps.bench import ABLATIONS, BARE, BRIDGE, FULL_ABLATIONS, INDUCTION, LENS_ALL, PRODUCTS_ALL, Row, Subject
 from workbench.models.loading import wrap
 
 
@@ -33,12 +33,12 @@ class Clock:
         monkeypatch.setattr(bench.time, "perf_counter", lambda: self.now)
         monkeypatch.setattr(bench.time, "process_time", lambda: 2 * self.now)
 
-    def row(self, name: str, seconds: float, heavy: bool = False) -> Row:
+    def row(self, name: str, seconds: float, **more) -> Row:
         def run():
             self.order.append(name)
             self.now += seconds
 
-        return Row(name, lambda subject: run, heavy)
+        return Row(name, lambda subject: run, **more)
 
 
 def test_rows_run_in_turn_and_the_order_rotates(models, monkeypatch):
@@ -49,6 +49,15 @@ def test_rows_run_in_turn_and_the_order_rotates(models, monkeypatch):
     assert clock.order == [*warm_up, *"abc", *"bca", *"ab"]
     assert [r["wall_ms"] for r in records] == [1000.0, 2000.0, 4000.0]
     assert records[1]["cpu_ms"] == 4000.0 and len(records[2]["wall_ms_runs"]) == 2
+
+
+def test_a_study_runs_once_at_its_own_size(models, monkeypatch):
+    clock = Clock(monkeypatch)
+    rows = [clock.row("light", 1.0), clock.row("study", 60.0, at=(2, 8)), clock.row("elsewhere", 60.0, at=(1, 8))]
+    light, study = bench.measure(subject(models, 2, 8), rows, (2, 2))
+    assert clock.order == ["light", "light", "light", "study", "light"]
+    assert study["wall_ms_runs"] == [60000.0] and study["peak_mb"] is None
+    assert bench.ratio([light, study], study, "light") == 60.0
 
 
 def test_a_ratio_is_taken_within_rounds():
@@ -74,8 +83,9 @@ def test_peak_memory_is_what_a_call_adds():
 def test_every_row_runs_and_batches_equal_single_prompts(models):
     made = subject(models, 2, 32)
     assert len({t.ids for t in made.tokens}) == 2 and made.ids.shape == (2, 32)
-    records = bench.measure(made, bench.ROWS, (2, 1))
-    assert [r["row"] for r in records] == [row.name for row in bench.ROWS if row.most >= 2]
+    rows = [row._replace(at=row.at and (2, 32)) for row in bench.ROWS]
+    records = bench.measure(made, rows, (2, 1))
+    assert [r["row"] for r in records] == [row.name for row in rows if row.fits(made)]
     assert all(r["wall_ms"] > 0 and len(r["wall_ms_runs"]) in (1, 2) for r in records)
     assert torch.allclose(bench.bare(made)(), bench.bridge(made)(), atol=1e-5)  # the same weights, the same tokens
     together = bench.everything(made)()
@@ -119,6 +129,25 @@ def test_goals_are_held_against_what_was_measured():
         ("1 x 1024", True, False): False, ("1 x 64", False, True): True,
     }  # fmt: skip
     assert found["1 x 1024", True, False]["measured"] == 700.0
+
+
+def test_a_study_is_held_against_as_many_slow_runs_as_it_replaces():
+    common = {"batch": 16, "length": 128, "peak_mb": None}
+    slow = {"row": FULL_ABLATIONS, "wall_ms_runs": [3.0], "cpu_ms_runs": [6.0], **common}
+    fast = {"row": ABLATIONS, "wall_ms_runs": [9.0], "cpu_ms_runs": [18.0], **common}
+    (goal,) = bench.goals([slow, fast])
+    assert goal["measured"] == goal["measured_cpu"] == 2.0 and goal["met"]  # 6 runs of 3 ms, in 9 ms
+    assert goal["goal"].endswith("at least 1.4 times as fast") and "against 6 x ablation: 5 heads" in goal["goal"]
+    slow["wall_ms_runs"] = [1.0]
+    assert not bench.goals([slow, fast])[0]["met"]
+
+
+def test_the_ablations_of_the_bench_are_those_of_the_study(models):
+    made = subject(models, 2, 24)
+    fast, slow = bench.ablations_from_layers(made)(), bench.ablations_in_full(made)()
+    assert len(fast) == made.model.sizes.n_layers and len(slow) == min(bench.FULL_PASSES, len(fast))
+    for one, other in zip(fast, slow, strict=True):  # two layers: the slow route takes both
+        assert one.tolist() == pytest.approx(other.tolist(), rel=1e-5)
 
 
 def test_the_table_is_printed_and_saved(models, tmp_path, monkeypatch, capsys):
