@@ -15,7 +15,7 @@ import xarray as xr
 from probes import CATALOG
 from probes.trained import default_path
 from tests.tiny_probes import tiny_probes
-from workbench.catalog import Param, pass_for, run
+from workbench.catalog import Param, named, pass_for, run
 from workbench.errors import InputError, RefusedError, WorkbenchError
 from workbench.hooks import RESID_POST, RESID_PRE
 from workbench.models import selfcheck
@@ -126,6 +126,25 @@ def test_params_describe_and_check_themselves(name):
         entry.checked({"no_such_parameter": 1})
 
 
+@entries
+def test_display_params_are_for_what_is_drawn(name):
+    """Each is taken by a figure, a detail or the sentence under the figure, and none by what computes."""
+    entry = CATALOG.get(name)
+    drawing = [*entry.figures, *entry.details, *filter(None, [entry.sentence])]
+    computing = filter(None, [entry.needs, entry.analyse, entry.study, entry.stimulus])
+    for param in entry.display:
+        assert any(named(function, {param.name: None}) for function in drawing), param.name
+        assert param.name not in {p.name for p in entry.params} and not any(
+            named(function, {param.name: None}) for function in computing
+        )
+        with pytest.raises(InputError, match="Give it to the figure"):
+            entry.checked({param.name: param.default})
+        for bad in bad_values(param):
+            with pytest.raises(InputError, match=param.name):
+                entry.split({param.name: bad})
+    assert entry.split({}) == (entry.checked({}), entry.shown({}))
+
+
 def bad_values(param: Param) -> list:
     bad: list = [object()]
     if not param.optional:
@@ -136,7 +155,7 @@ def bad_values(param: Param) -> list:
         bad.append(param.type(param.high + 1))
     if param.type is float:
         bad.append(float("nan"))
-    if param.choices and param.type is str:
+    if param.choices and param.type is str and not param.files:
         bad.append("no such choice")
     return bad
 

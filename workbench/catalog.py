@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from workbench.models.model import Model
 
-__all__ = ["Catalog", "Entry", "Param", "Stimulus", "finish", "pass_for", "run", "study"]
+__all__ = ["Catalog", "Entry", "Param", "Stimulus", "finish", "named", "pass_for", "run", "study"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Param:
     """One parameter of an analysis: the source of its command-line option, its control on the page and its checks.
 
     type: int, float, str or bool. low, high: inclusive. choices: the only values. optional: None is allowed too.
+    files: beside the choices, a file or folder of texts or hub:NAME (see `corpora.find_corpus`).
+    Of display parameters only: slider, the ends of its slider on the page; dim, "pos" where it names a token.
     """
 
     name: str
@@ -35,6 +37,9 @@ class Param:
     high: float | None = None
     choices: tuple[Any, ...] = ()
     optional: bool = False
+    files: bool = False
+    slider: tuple[float, float] | None = None
+    dim: str | None = None
 
     def parse(self, text: str) -> Any:
         """A value from the command line or a page's field."""
@@ -62,7 +67,7 @@ class Param:
             value = float(value)
         if not isinstance(value, self.type) or (self.type is not bool and isinstance(value, bool)):
             raise InputError(f"{self.name}={value!r}", f"a value of type {self.type.__name__}", "Correct the value")
-        if self.choices and value not in self.choices:
+        if self.choices and value not in self.choices and not self.files:
             raise InputError(
                 f"{self.name}={value!r}", f"one of {', '.join(map(str, self.choices))}", "Choose one of these"
             )
@@ -84,10 +89,17 @@ class Entry:
     analyse: `(observation, readout, **params) -> Dataset`. stimulus: `(model, **params) -> Stimulus`. study:
     `(model, tokens, **params) -> iterator of Dataset`, the last one complete. positions: `(n_tokens, **params) ->`
     positions whose final logits are kept. figures: `result -> plotly figure`, the first one is shown large. details:
-    `(result, selection) -> figure`, drawn beside them when a click has selected something. requires: names of
-    self-check items. definition: what is computed, with its formula; limits: what a reader must not conclude.
+    `(result, selection) -> figure`, drawn beside them when a click has selected something. tables: `result ->` pandas
+    DataFrame, to sort, filter and export; a column named as a variable of the result has its unit, one named `layer`,
+    `head` or `pos` makes a click on a row select that. requires: names of self-check items. definition: what is computed, with its formula; limits: what a reader must not conclude.
     cost: `(sizes, n_tokens, **params) ->` seconds relative to one bare forward pass. artifact: `(model, **params) ->`
-    hash of what was learned from data and enters the result (None: nothing), part of the result's key.
+    hash of what was learned from data, or of a user's files, that enters the result (None: nothing), part of its key.
+
+    display: parameters that change only what is drawn from a result: a figure, a detail or `sentence` gets those that
+    it names; no pass, no result and no key knows them. sentence: `(result, **display) -> str`, the line under the
+    figure where it depends on them (else the result's `summary`). finer: `(params, display) -> params` that keep what a
+    display asks for. follow: `(selection, **params) -> [(entry, params), ...]`, what is recomputed of one layer and drawn
+    beside the figures when a click has selected something.
     """
 
     name: str
@@ -103,12 +115,17 @@ class Entry:
     positions: Callable | None = None
     figures: tuple[Callable, ...] = ()
     details: tuple[Callable, ...] = ()
+    tables: tuple[Callable, ...] = ()
     params: tuple[Param, ...] = ()
     requires: tuple[str, ...] = ()
     claims: tuple[Callable, ...] = ()
     cost: Callable | None = None
     artifact: Callable | None = None
     version: int = 1
+    display: tuple[Param, ...] = ()
+    sentence: Callable | None = None
+    finer: Callable | None = None
+    follow: Callable | None = None
 
     def __post_init__(self):
         if self.scope not in ("prompt", "model", "study"):
@@ -120,15 +137,35 @@ class Entry:
 
     def checked(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """All params with defaults filled in; InputError for unknown names and bad values."""
-        known = {param.name: param for param in self.params}
-        unknown = [name for name in params if name not in known]
-        if unknown:
+        drawn = next((param.name for param in self.display if param.name in params), None)
+        if drawn is not None:
             raise InputError(
-                f"the parameter {unknown[0]!r} for {self.name}",
-                f"one of {', '.join(known) or 'none'}",
-                "Correct the name",
+                f"the parameter {drawn!r} for computing {self.name}",
+                "parameters that change the result",
+                f"Give it to the figure: {self.figures[0].__name__}(result, {drawn}={params[drawn]!r})",
             )
-        return {name: param.check(params.get(name, param.default)) for name, param in known.items()}
+        return _checked(self.name, self.params, params)
+
+    def shown(self, display: Mapping[str, Any]) -> dict[str, Any]:
+        """All display parameters with defaults filled in; InputError as in `checked`."""
+        return _checked(self.name, self.display, display)
+
+    def split(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Params and display parameters out of one mapping of both, the params as fine as the display asks."""
+        names = {param.name for param in self.display}
+        display = self.shown({name: value for name, value in given.items() if name in names})
+        params = self.checked({name: value for name, value in given.items() if name not in names})
+        return self.fine_enough(params, display), display
+
+    def fine_enough(self, params: Mapping[str, Any], display: Mapping[str, Any]) -> dict[str, Any]:
+        """The params, changed where their result would not hold what a display asks for."""
+        return dict(params) if self.finer is None else self.checked(self.finer(params, display))
+
+    def said(self, result: "xr.Dataset", display: Mapping[str, Any] | None = None) -> str:
+        """What a result says in words, for a display."""
+        if self.sentence is not None:
+            return self.sentence(result, **named(self.sentence, self.shown(display or {})))
+        return str(result.attrs.get("summary") or result.attrs.get("sentence") or "")
 
     def refusal(self, model: "Model") -> str | None:
         """Why this analysis cannot be trusted on this model, or None."""
@@ -156,12 +193,34 @@ class Entry:
         )
 
     def run(
-        self, model: "Model", prompt: Any = None, *, interventions: Sequence[Any] = (), progress=None, **params
+        self,
+        model: "Model",
+        prompt: Any = None,
+        *,
+        interventions: Sequence[Any] = (),
+        progress=None,
+        allow_network: bool = False,
+        **params,
     ) -> "xr.Dataset":
         """Run this one analysis and return its Dataset."""
-        return run([self], model, prompt, {self.name: params}, interventions=interventions, progress=progress)[
-            self.name
-        ]
+        options = {"interventions": interventions, "progress": progress, "allow_network": allow_network}
+        return run([self], model, prompt, {self.name: params}, **options)[self.name]
+
+
+def _checked(entry: str, params: Sequence[Param], given: Mapping[str, Any]) -> dict[str, Any]:
+    known = {param.name: param for param in params}
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise InputError(
+            f"the parameter {unknown[0]!r} for {entry}", f"one of {', '.join(known) or 'none'}", "Correct the name"
+        )
+    return {name: param.check(given.get(name, param.default)) for name, param in known.items()}
+
+
+def named(function: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that a function takes by name."""
+    taken = inspect.signature(function).parameters
+    return {name: value for name, value in values.items() if name in taken}
 
 
 @dataclass(frozen=True)
@@ -224,11 +283,13 @@ def run(
     *,
     interventions: Sequence[Any] = (),
     progress: Callable[[float], None] | None = None,
+    allow_network: bool = False,
 ) -> "dict[str, xr.Dataset]":
     """Run analyses on a model; all prompt-scope ones share one forward pass.
 
-    params: by entry name. Returns one Dataset per entry, with key and provenance. Raises InputError for bad params or a
-    missing prompt, RefusedError where a self-check that an analysis relies on failed.
+    params: by entry name. allow_network: whether texts may be fetched from the hub. Returns one Dataset per entry, with
+    key and provenance. Raises InputError for bad params or a missing prompt, RefusedError where a self-check that an
+    analysis relies on failed.
     """
     from workbench.prompt import tokenise
 
@@ -251,7 +312,8 @@ def run(
         if entry.scope == "model":
             results[entry.name] = _run_model(entry, model, checked[entry.name], interventions, progress)
         elif entry.scope == "study":
-            *_, results[entry.name] = study(entry, model, tokens, progress=progress, **checked[entry.name])
+            options = {"progress": progress, "allow_network": allow_network}
+            *_, results[entry.name] = study(entry, model, tokens, **options, **checked[entry.name])
     return {entry.name: results[entry.name] for entry in entries}
 
 
@@ -282,7 +344,7 @@ def finish(entry: Entry, observation, model: "Model", params: Mapping[str, Any])
 def _run_model(entry: Entry, model, params, interventions, progress) -> "xr.Dataset":
     from workbench.observation import observe
 
-    stimulus = entry.stimulus(model, **params)
+    stimulus, tell = _stimulus(entry, model, params, progress)
     needs = entry.needs(model, stimulus.tokens, **params)
     observation = observe(
         model,
@@ -291,14 +353,24 @@ def _run_model(entry: Entry, model, params, interventions, progress) -> "xr.Data
         positions="none",
         fields=stimulus.fields,
         interventions=interventions,
-        progress=progress,
+        progress=tell,
     )
     return _finish(entry, entry.analyse(observation, model.readout, **params), model, None, params, interventions)
 
 
-def study(entry: Entry, model, tokens, *, progress=None, **params) -> "Iterator[xr.Dataset]":
-    """Partial results of a study, each with provenance; progress is passed on if the study takes it."""
-    extra = {"progress": progress} if progress and "progress" in inspect.signature(entry.study).parameters else {}
+def _stimulus(entry: Entry, model, params, progress) -> tuple[Stimulus, Callable[[float], None] | None]:
+    """The stimulus, and the progress of the pass that follows; one that tells its own takes the first fifth."""
+    if progress is None or not named(entry.stimulus, {"progress": progress}):
+        return entry.stimulus(model, **params), progress
+    stimulus = entry.stimulus(model, progress=lambda share: progress(share / 5), **params)
+    return stimulus, lambda share: progress((1 + 4 * share) / 5)
+
+
+def study(
+    entry: Entry, model, tokens, *, progress=None, allow_network: bool = False, **params
+) -> "Iterator[xr.Dataset]":
+    """Partial results of a study, each with provenance; progress and the network's leave go to one that takes them."""
+    extra = named(entry.study, {"progress": progress, "allow_network": allow_network})
     for partial in entry.study(model, tokens, **params, **extra):
         yield _finish(entry, partial, model, tokens, params, ())
 

@@ -1,7 +1,8 @@
 """The one selection that every view reads and writes.
 
-A selection is a small dict: `pos`, `query`, `key` (token positions), `layer`, `head`, `depth`, `unit`. The browser
-keeps it; a click merges into it. `pos` and `query` name the same token, and a chosen layer marks the state behind it.
+A selection is a small dict: `pos`, `query`, `key` (token positions), `layer`, `head`, `depth`, `unit`, and `part`, the
+kind of edge that was clicked last. The browser keeps it; a click merges into it. `pos` and `query` name the same token,
+and a chosen layer marks the state behind it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,12 @@ from workbench.figures import head_name, show_token
 __all__ = ["KEYS", "clean", "headline", "merge", "settle", "strongest_head"]
 
 KEYS = ("pos", "query", "key", "layer", "head", "depth", "unit", "neuron", "rank")
+_PARTS = ("attention", "mlp", "resid_attn", "resid_mlp")
 
 
-def clean(given: Any) -> dict[str, float]:
-    """A selection that came from a browser or a link: known names with small numbers; the rest is dropped."""
+def clean(given: Any) -> dict[str, Any]:
+    """A selection that came from a browser or a link: known names with small numbers, a kind of edge; the rest is
+    dropped."""
     if not isinstance(given, Mapping):
         return {}
     kept = {}
@@ -26,7 +29,7 @@ def clean(given: Any) -> dict[str, float]:
         value = given.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1_000_000:
             kept[name] = int(value) if float(value).is_integer() else float(value)
-    return kept
+    return kept | ({"part": given["part"]} if given.get("part") in _PARTS else {})
 
 
 def merge(selection: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,18 +42,24 @@ def merge(selection: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, 
     if "layer" in chosen and "depth" not in chosen:
         chosen["depth"] = chosen["layer"] + 1
     merged = {**selection, **chosen}
+    if "part" not in chosen:
+        merged.pop("part", None)  # it is about the last click
+    if merged.get("layer") != selection.get("layer") and "neuron" not in chosen:
+        merged.pop("neuron", None)  # a neuron is one of its layer's
     if "query" in merged and merged.get("key", 0) > merged["query"]:
         del merged["key"]  # a token cannot attend to a later one
     return merged
 
 
-def settle(selection: Mapping[str, Any], n_tokens: int, n_layers: int, n_heads: int, head=None) -> dict[str, Any]:
+def settle(
+    selection: Mapping[str, Any], n_tokens: int, n_layers: int, n_heads: int, d_mlp: int = 0, head=None
+) -> dict[str, Any]:
     """The selection on a prompt and model: what lies outside is dropped, and something is always selected.
 
     head: (layer, head) to select where none is.
     """
-    bounds = {"pos": n_tokens, "query": n_tokens, "key": n_tokens, "layer": n_layers, "head": n_heads}
-    kept = {k: v for k, v in clean(selection).items() if v < bounds.get(k, v + 1)}
+    bounds = {"pos": n_tokens, "query": n_tokens, "key": n_tokens, "layer": n_layers, "head": n_heads, "neuron": d_mlp}
+    kept = {k: v for k, v in clean(selection).items() if k not in bounds or v < bounds[k]}
     if kept.get("depth", 0) > n_layers:
         del kept["depth"]
     if "pos" not in kept:
@@ -84,6 +93,8 @@ def headline(selection: Mapping[str, Any], tokens: Sequence[str]) -> list[str]:
         said.append(head_name(selection["layer"], selection["head"]))
     elif "layer" in selection:
         said.append(f"layer {selection['layer']}")
+    if "layer" in selection and "neuron" in selection:
+        said.append(f"L{selection['layer']}N{selection['neuron']}")
     if "depth" in selection:
         said.append(f"depth {selection['depth']:g}")
     return said

@@ -7,14 +7,16 @@ is measured, not assumed (see `faithfulness`).
 
     result = run(model, "When Mary and John went to the store, John gave a bottle of milk to")
     graph = extract(result, coverage=0.8)       # another start, rule or threshold: no second pass
+    routes_figure(result, start=3, threshold=0.01)
 
 Source: Ferrando & Voita 2024, arXiv 2403.00824; Tufanov et al. 2024, arXiv 2404.07004. Coverage, the bias as a part,
 the residue and faithfulness are ours.
 """
 
-from probes.flow_routes.drawing import edge_detail, head_map_detail, layers_figure, routes_figure
+from probes.flow_routes.drawing import edge_detail, layers_figure, routes_figure
 from probes.flow_routes.extraction import DEFAULT_COVERAGE, Rule, extract, kept_parts
-from probes.flow_routes.routes import MIN_COVERAGE, MIN_SHARE, flow_routes, needs
+from probes.flow_routes.one_layer import follow
+from probes.flow_routes.routes import MIN_COVERAGE, MIN_SHARE, finer, flow_routes, needs, said
 from workbench.catalog import Entry, Param
 from workbench.models.selfcheck import PARTS, RESIDUAL
 
@@ -24,7 +26,6 @@ __all__ = [
     "edge_detail",
     "extract",
     "flow_routes",
-    "head_map_detail",
     "kept_parts",
     "layers_figure",
     "needs",
@@ -52,23 +53,29 @@ ENTRY = Entry(
     needs=needs,
     analyse=flow_routes,
     figures=(routes_figure, layers_figure),
-    details=(edge_detail, head_map_detail),
-    params=(
-        Param("start", int, None, "token whose prediction is explained, by position; default the last", optional=True),
+    details=(edge_detail,),
+    follow=follow,
+    sentence=said,
+    finer=finer,
+    display=(
+        Param("start", int, None, "token whose prediction is explained; default the last", optional=True, dim="pos"),
+        Param("coverage", float, DEFAULT_COVERAGE, "share of each row's attention to keep", 0, 1, slider=(0, 1)),
         Param(
-            "coverage",
+            "threshold",
             float,
             None,
-            f"share of each row's attention to keep; default {DEFAULT_COVERAGE}",
+            "keep parts above this share instead (the paper's rule)",
             0,
             1,
             optional=True,
+            slider=(0, 0.1),
         ),
-        Param("threshold", float, None, "keep parts above this share instead (the paper's rule)", 0, 1, optional=True),
         Param("renormalise", bool, False, "divide what is kept of a row by its sum"),
         Param("hide_first", bool, False, "leave out edges from position 0"),
+    ),
+    params=(
         Param("p", int, 1, "norm: 1 is the paper's; 2 is not, but shows how much the choice matters", choices=(1, 2)),
-        Param("min_share", float, MIN_SHARE, "keep every edge above this share; no later threshold can be lower", 0, 1),
+        Param("min_share", float, MIN_SHARE, "keep every edge above this share; a lower threshold lowers it", 0, 1),
         Param(
             "min_coverage", float, MIN_COVERAGE, "keep the fewest edges that hold this much of a row's attention", 0, 1
         ),

@@ -17,7 +17,7 @@ import torch
 
 from workbench.hooks import MLP_OUT, PATTERN, POST_ATTN_SCALE, RESID_MID, RESID_POST, RESID_PRE, Hook, V
 from workbench.kernels import part_proximity, proximity, strongest
-from workbench.models.model import Model, Sizes
+from workbench.models.model import LayerWeights, Model, Sizes
 from workbench.observation import Need, Site
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "attention_table",
     "attention_table_normed",
     "attention_table_parallel",
+    "head_need",
     "mlp_need",
     "mlp_shares",
     "predict_bytes",
@@ -70,26 +71,37 @@ def mlp_need(sizes: Sizes, *, p: int) -> Need | None:
     return Need((RESID_MID, MLP_OUT, RESID_POST), mlp_shares, "pos column", {"p": p})
 
 
-def attention_table(resid_pre, pattern, v, resid_mid, site: Site, *, min_share, min_coverage, p) -> torch.Tensor:
-    """Parts of resid_mid (of resid_post in a block without an MLP). See `attention_need` for the table."""
-    rows = _Sum.rows(site, resid_pre, pattern, v, resid_mid)
-    return _tables([one.table(min_share, min_coverage, p) for one in rows], pattern)
+def head_need(sizes: Sizes, weights: LayerWeights, layer: int, head: int, p: int) -> Need:
+    """Shares of every edge of one head of one layer, `[prompt, query, key]`; weights: of that layer."""
+    fitting = attention_needs(sizes, min_share=0.0, min_coverage=1.0, p=p)
+    table = fitting[-1 if weights.post_attn_gain is not None else 0]
+    return Need(table.hooks, table.reduce, "query key", {"p": p, "head": head}, (layer,))
 
 
-def attention_table_normed(
-    resid_pre, pattern, v, scale, resid_mid, site: Site, *, min_share, min_coverage, p
-) -> torch.Tensor:
+def attention_table(resid_pre, pattern, v, resid_mid, site: Site, **asked) -> torch.Tensor:
+    """Parts of resid_mid (of resid_post in a block without an MLP). See `attention_needs` and `head_need`."""
+    return _reduced(_Sum.rows(site, resid_pre, pattern, v, resid_mid), pattern, **asked)
+
+
+def attention_table_normed(resid_pre, pattern, v, scale, resid_mid, site: Site, **asked) -> torch.Tensor:
     """The same through a post-norm whose scale is frozen: every part divided by it and multiplied by its gain."""
-    rows = _Sum.rows(site, resid_pre, pattern, v, resid_mid, scale=scale)
-    return _tables([one.table(min_share, min_coverage, p) for one in rows], pattern)
+    return _reduced(_Sum.rows(site, resid_pre, pattern, v, resid_mid, scale=scale), pattern, **asked)
 
 
-def attention_table_parallel(
-    resid_pre, pattern, v, mlp_out, resid_post, site: Site, *, min_share, min_coverage, p
-) -> torch.Tensor:
+def attention_table_parallel(resid_pre, pattern, v, mlp_out, resid_post, site: Site, **asked) -> torch.Tensor:
     """Parts of resid_post where attention and MLP both read resid_pre: one sum."""
-    rows = _Sum.rows(site, resid_pre, pattern, v, resid_post, mlp_out=mlp_out)
-    return _tables([one.table(min_share, min_coverage, p) for one in rows], pattern)
+    return _reduced(_Sum.rows(site, resid_pre, pattern, v, resid_post, mlp_out=mlp_out), pattern, **asked)
+
+
+def _reduced(rows: Iterator["_Sum"], pattern, *, p, min_share=None, min_coverage=None, head=None) -> torch.Tensor:
+    """The tables of a batch or, with head, the map of that head, `[prompt, query, key]`."""
+    if head is None:
+        return _tables([one.table(min_share, min_coverage, p) for one in rows], pattern)
+    maps = torch.zeros(pattern[:, 0].shape, device=pattern.device)
+    for row, one in enumerate(rows):
+        shares = one.shares_of(head, p)
+        maps[row, : len(shares), : len(shares)] = shares
+    return maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,16 +135,22 @@ class _Sum:
             mlp = None if mlp_out is None else mlp_out[row, :n].float()
             yield cls(resid[row, :n].float(), attention, values, W_O, bias, target[row, :n].float(), mlp)
 
+    def proximities(self, p: int) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+        """Of the single parts by name, float64 `[query]`, and of every pair, `[head, query, key]`."""
+        parts = {RESIDUAL: self.resid, BIAS: self.bias} | ({} if self.mlp is None else {MLP: self.mlp})
+        single = {name: part_proximity(part, self.target, p) for name, part in parts.items()}
+        return single, proximity(self.pattern, self.v, self.W_O, self.target, p=p)
+
+    def shares_of(self, head: int, p: int) -> torch.Tensor:
+        """Shares of every edge of one head, float32 `[query, key]`."""
+        single, pairs = self.proximities(p)
+        whole = pairs.sum((0, 2), dtype=torch.float64) + sum(single.values())
+        return (pairs[head] / whole.masked_fill(whole <= 0, 1.0)[:, None]).float()
+
     def table(self, min_share: float, min_coverage: float, p: int) -> torch.Tensor:
         """Kept (key, head) pairs and the single parts, `[edge, 4]`."""
-        single = {
-            RESIDUAL: part_proximity(self.resid, self.target, p),
-            BIAS: part_proximity(self.bias, self.target, p),
-        }
-        if self.mlp is not None:
-            single[MLP] = part_proximity(self.mlp, self.target, p)
+        single, pairs = self.proximities(p)
         others = sum(single.values())
-        pairs = proximity(self.pattern, self.v, self.W_O, self.target, p=p)
         kept = strongest(pairs, others, min_share=min_share, min_coverage=min_coverage)
         whole = kept.total.to(others) + others
         single[RESIDUAL] = single[RESIDUAL].masked_fill(whole <= 0, 1.0)  # no part alone brings anything
@@ -183,11 +201,14 @@ def split_table(table: torch.Tensor, n_pos: int) -> tuple[torch.Tensor, dict[int
     return table[len(names) * n_pos : size], parts
 
 
-def predict_bytes(sizes: Sizes, n_pos: int) -> int:
+def predict_bytes(sizes: Sizes, n_pos: int, min_share: float = 0.001, min_coverage: float = 0.95) -> int:
     """Bytes that the edges of a prompt will take at most while it is computed, from what was measured.
 
-    About 0.8 sqrt(n_pos) edges are kept for each row and head (default model, 64 to 1024 tokens; more in the first
-    layer), at 40 bytes each on the way into the result, beside two tables of one layer.
+    With the default settings about 0.8 sqrt(n_pos) edges are kept for each row and head (default model, 64 to 1024
+    tokens; more in the first layer). Lower shares: no row has more than 1 / min_share of them. More coverage may keep
+    every edge. Each takes 40 bytes on the way into the result, beside two tables of one layer.
     """
-    kept = sizes.n_layers * n_pos * sizes.n_heads * min(n_pos / 2, 1.0 * n_pos**0.5)
+    by_share = 1 / (max(min_share, 1e-9) * sizes.n_heads) if min_share < 0.001 else 0.0
+    by_coverage = n_pos**0.5 if min_coverage <= 0.95 else n_pos
+    kept = sizes.n_layers * n_pos * sizes.n_heads * min(n_pos / 2, max(by_share, by_coverage))
     return int(40 * kept + 3 * 4 * sizes.n_heads * n_pos**2 + 4 * n_pos * sizes.d_model * 8)

@@ -1,7 +1,6 @@
-"""Figures of routes: the lattice of the graph, the layers' shares, and what a clicked edge is made of."""
+"""Figures of routes: the lattice of the graph, the layers' shares, and the heads of a clicked edge."""
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -11,22 +10,29 @@ from probes.flow_routes.extraction import extract
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["edge_detail", "head_map_detail", "layers_figure", "routes_figure"]
+__all__ = ["edge_detail", "layers_figure", "routes_figure"]
 
 _DRAWN = 1500  # edges; more would stall the browser and show nothing
 
 
-def routes_figure(result: xr.Dataset, **view: Any) -> "go.Figure":
-    """Lattice of tokens and depths with the graph behind one prediction.
+def routes_figure(
+    result: xr.Dataset,
+    *,
+    start: int | None = None,
+    coverage: float | None = None,
+    threshold: float | None = None,
+    renormalise: bool = False,
+    hide_first: bool = False,
+) -> "go.Figure":
+    """Lattice of tokens and depths with the graph behind one prediction; see `extract`.
 
-    view: start, coverage, threshold, renormalise, hide_first as in `extract`; by default what the result was asked for.
+    coverage: by default 0.8. threshold: this rule instead of coverage.
     """
     from workbench.figures import token_lattice
 
-    asked = json.loads(result.attrs["view"])
-    if "coverage" in view or "threshold" in view:
-        asked = {key: value for key, value in asked.items() if key not in ("coverage", "threshold")}
-    graph = extract(result, **(asked | view))
+    coverage = None if threshold is not None else coverage
+    rule = {"coverage": coverage, "threshold": threshold}
+    graph = extract(result, start=start, renormalise=renormalise, hide_first=hide_first, **rule)
     shown = _strongest(graph)
     start = graph.attrs["start"]
     title = f"What flows into token {start} ({graph.attrs['rule']})"
@@ -54,10 +60,10 @@ def layers_figure(result: xr.Dataset) -> "go.Figure":
 
 
 def edge_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
-    """Heads of the selected edge (layer, query, key), by their share."""
+    """Heads of the edge that was clicked last (layer, query, key), by their share."""
     from workbench.figures import bars
 
-    if not {"layer", "query", "key"} <= set(selection):
+    if not {"layer", "query", "key"} <= set(selection) or selection.get("part", "attention") != "attention":
         return None
     layer, query, key = (int(selection[name]) for name in ("layer", "query", "key"))
     here = (result["layer"].values == layer) & (result["query"].values == query) & (result["key"].values == key)
@@ -66,17 +72,3 @@ def edge_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
     table = xr.Dataset({"weight": ("head", weights, result["weight"].attrs)}, {"head": np.arange(len(weights))})
     labels = [f"L{layer}H{head}" for head in range(len(weights))]
     return bars(table, "weight", "head", labels=labels, title=f"Heads from {key} to {query} in layer {layer}")
-
-
-def head_map_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
-    """Kept shares of the selected head, query x key."""
-    from workbench.figures import pattern_figure
-
-    if not {"layer", "head"} <= set(selection):
-        return None
-    layer, head, n_pos = int(selection["layer"]), int(selection["head"]), result.sizes["pos"]
-    here = (result["layer"].values == layer) & (result["head"].values == head)
-    shares = np.zeros((n_pos, n_pos), np.float32)
-    shares[result["query"].values[here], result["key"].values[here]] = result["weight"].values[here]
-    tokens = [str(text) for text in result["token_text"].values]
-    return pattern_figure(shares, tokens, f"L{layer}H{head}: share of what each edge leads into", exclude_first=True)

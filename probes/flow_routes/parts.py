@@ -13,33 +13,18 @@ import numpy as np
 import torch
 import xarray as xr
 
-from probes.flow_routes.contributions import attention_need, split_table
+from probes.flow_routes.one_layer import check_inside, head_maps, head_needs, neurons, neurons_needs
+from probes.flow_routes.promoted import logit_contributions, promoted
 from workbench.catalog import Entry, Param
 from workbench.errors import InputError
-from workbench.hooks import (
-    ATTN_OUT,
-    MLP_OUT,
-    MLP_POST,
-    PATTERN,
-    POST_ATTN_SCALE,
-    POST_MLP_SCALE,
-    RESID_MID,
-    RESID_POST,
-    RESID_PRE,
-    Hook,
-    V,
-)
-from workbench.kernels import part_proximity
-from workbench.models.model import LayerWeights, Model
+from workbench.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, POST_ATTN_SCALE, POST_MLP_SCALE, RESID_POST, Hook, V
+from workbench.models.model import Model
 from workbench.models.selfcheck import PARTS, RESIDUAL
-from workbench.observation import Need, Observation, Site, keep, observe
-from workbench.prompt import Tokens, tokenise
-from workbench.readout import Readout
+from workbench.observation import Need, Observation, keep, observe
+from workbench.prompt import tokenise
 from workbench.results import dataset
 
-__all__ = ["ENTRY", "Part", "head_maps", "part_figure", "part_flow", "promoted", "top_neurons"]
-
-_TOKENS = 15  # promoted, and as many suppressed
+__all__ = ["ENTRY", "Part", "part_figure", "part_flow"]
 
 
 @dataclass(frozen=True)
@@ -68,9 +53,7 @@ class Part:
         sizes = model.sizes
         ranges = [("layer", self.layer, sizes.n_layers), ("pos", self.pos, n_pos), ("head", self.head, sizes.n_heads)]
         ranges += [("key", self.key, self.pos + 1), ("neuron", self.neuron, sizes.d_mlp)]
-        for name, value, size in ranges:
-            if value is not None and not 0 <= value < size:
-                raise InputError(f"{name}={value}", f"{name} from 0 to {size - 1}", "Choose one that is there")
+        check_inside(*((name, value, size) for name, value, size in ranges if value is not None))
         if self.key is not None and self.head is None:
             raise InputError(f"key={self.key} without a head", "the head of the edge", "Name the head too")
 
@@ -101,24 +84,6 @@ def _vector(seen: Observation, model: Model, part: Part) -> torch.Tensor:
     v = weights.repeated(taken(V), dim=1)[keys, part.head]
     x = taken(PATTERN)[part.head, part.pos, keys] @ v @ weights.W_O[part.head].float()
     return x if weights.post_attn_gain is None else x / taken(POST_ATTN_SCALE)[part.pos] * weights.post_attn_gain
-
-
-@torch.no_grad()
-def logit_contributions(readout: Readout, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-    """What parts `x [..., d_model]` of a final state `[d_model]` add to every logit, `[..., d_vocab]`.
-
-    Final norm with the state's own scale, unembedding, no bias.
-    """
-    scaled = x.float() / readout.scale(state)
-    if readout.kind == "layer":
-        scaled = scaled - scaled.mean(-1, keepdim=True)
-    return (scaled * readout.gain).to(readout.W_U.dtype) @ readout.W_U.T * readout.logit_scale
-
-
-def promoted(logits: torch.Tensor, k: int = _TOKENS) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids of the k most raised and the k most lowered tokens, the strongest first: `[..., k]` each."""
-    k = min(k, logits.shape[-1])
-    return logits.topk(k, -1).indices, logits.topk(k, -1, largest=False).indices
 
 
 def part_flow(
@@ -152,13 +117,20 @@ def part_flow(
     chosen = int(seen.logits[0][0].argmax()) if target is None else model.vocabulary.token(target)
     result = _flow_dataset(seen, model, logits, x, chosen)
     if head is not None:
-        result = result.merge(head_maps(model, tokens, layer, head))
+        result = result.merge(_of_layer(model, tokens, head_needs, head_maps, layer=layer, head=head))
     elif neuron is None and sublayer == "mlp" and model.weights(layer).W_out is not None:
-        result = result.merge(top_neurons(model, tokens, layer, part.pos))
+        result = result.merge(_of_layer(model, tokens, neurons_needs, neurons, layer=layer, pos=part.pos))
     name = model.vocabulary.string(chosen)
     first = result["promoted_text"].values[0]
     summary = f"{part} adds {float(logits[chosen]):+.2f} to the logit of {name!r} and promotes {str(first)!r} most."
     yield result.assign_attrs(part=str(part), target=name, summary=summary)
+
+
+def _of_layer(model: Model, tokens, needs, analyse, *, layer: int, **params) -> xr.Dataset:
+    """What a click on the page would show of one layer."""
+    wanted = needs(model, tokens, layer=layer, **params)
+    seen = observe(model, tokens, wanted, positions="none", stop=layer + 1)
+    return analyse(seen, model.readout, layer=layer, **params)
 
 
 def _flow_dataset(seen: Observation, model: Model, logits: torch.Tensor, x: torch.Tensor, target: int) -> xr.Dataset:
@@ -173,74 +145,6 @@ def _flow_dataset(seen: Observation, model: Model, logits: torch.Tensor, x: torc
         target_logit=("", float(logits[target]), "logits", None, "added to the target"),
         norm=("", float(x.norm()), "residual stream", (0, None), "norm of the part"),
     )
-
-
-def neuron_shares(
-    post: torch.Tensor, weights: LayerWeights, resid: torch.Tensor, target: torch.Tensor, scale=None, p: int = 1
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Shares of neurons in resid_post at one position: outputs `[neuron, d_model]`, shares `[neuron]`, residual's
-    share.
-
-    post `[neuron]`, resid and target `[d_model]`; b_out is a part of the sum but not listed. scale: of a post-norm.
-    """
-    outputs, bias = post[:, None] * weights.W_out.float(), weights.b_out.float()
-    if scale is not None:
-        outputs, bias = (part / scale * weights.post_mlp_gain.float() for part in (outputs, bias))
-    each = part_proximity(outputs, target, p)
-    rest, constant = part_proximity(resid, target, p), part_proximity(bias, target, p)
-    whole = (each.sum() + rest + constant).clamp(min=1e-300)
-    return outputs, each / whole, rest / whole
-
-
-def top_neurons(model: Model, tokens: Tokens, layer: int, pos: int, *, top: int = 20, promote: int = 5) -> xr.Dataset:
-    """The strongest neurons of one MLP at one position, with the tokens each promotes.
-
-    Over `neuron` (ids, the strongest first): `neuron_share` (of resid_post, in one sum with the residual),
-    `activation`; over (neuron, rank): `neuron_text`.
-    """
-    weights, normed = model.weights(layer), model.weights(layer).post_mlp_gain is not None
-    before = RESID_PRE if model.sizes.parallel else RESID_MID
-    hooks = (MLP_POST, before, RESID_POST, *([POST_MLP_SCALE] if normed else []))
-    final = Need((RESID_POST,), keep, dims="pos d_model", layers=(model.sizes.n_layers - 1,))
-    seen = observe(model, tokens, [*(_at(hook, layer) for hook in hooks), final], positions="none")
-    taken = {hook: seen[_at(hook, layer)][0, 0, pos] for hook in hooks}
-    outputs, shares, _ = neuron_shares(
-        taken[MLP_POST], weights, taken[before], taken[RESID_POST], taken[POST_MLP_SCALE] if normed else None
-    )
-    best = shares.argsort(descending=True)[:top]
-    up, _ = promoted(logit_contributions(model.readout, outputs[best], seen[final][0, 0, pos]), promote)
-    text = np.array([[model.vocabulary.string(i) for i in row] for row in up.tolist()], dtype=object)
-    return dataset(
-        None,
-        {"neuron": best.tolist()},
-        neuron_share=("neuron", shares[best], "share", (0, 1), "share of the neuron in resid_post"),
-        activation=("neuron", taken[MLP_POST][best], "activation", None),
-        neuron_text=("neuron token", text, "text", None, "tokens the neuron promotes"),
-    )
-
-
-def head_maps(model: Model, prompt, layer: int, head: int, p: int = 1) -> xr.Dataset:
-    """Attention pattern and shares of one head beside each other, (query, key): every pair, none left out."""
-    tokens = tokenise(model, prompt)
-    Part(layer, 0, head).check(model, len(tokens))
-    whole = attention_need(model, min_share=0.0, min_coverage=1.0, p=p)
-    whole = Need(whole.hooks, whole.reduce, whole.dims, whole.params, (layer,))
-    one_head = Need((PATTERN,), head_pattern, "query key", {"head": head}, (layer,))
-    seen = observe(model, tokens, [whole, one_head], positions="none", stop=layer + 1)
-    edges, _ = split_table(seen[whole][0][0], len(tokens))
-    edges = edges[edges[:, 2] == head]
-    share = torch.zeros(len(tokens), len(tokens))
-    share[edges[:, 0].long(), edges[:, 1].long()] = edges[:, 3].cpu()
-    return dataset(
-        None,
-        pattern=("query key", seen[one_head][0, 0], "attention weight", (0, 1), f"pattern of L{layer}H{head}"),
-        share=("query key", share, "share", (0, 1), f"share of L{layer}H{head}"),
-    )
-
-
-def head_pattern(pattern: torch.Tensor, site: Site, head: int) -> torch.Tensor:
-    """One head's pattern, `[batch, query, key]`."""
-    return pattern[:, head].detach().to(torch.float32, copy=True)
 
 
 def part_figure(result: xr.Dataset):

@@ -1,6 +1,7 @@
 """Information-flow routes of one prompt: every edge's share, from the one observed pass."""
 
-import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,23 +24,23 @@ from workbench.errors import RefusedError
 from workbench.observation import Need, Observation
 from workbench.results import dataset
 
-__all__ = ["MIN_COVERAGE", "MIN_SHARE", "flow_routes", "needs"]
+__all__ = ["MIN_COVERAGE", "MIN_SHARE", "finer", "flow_routes", "needs", "said"]
 
 MIN_SHARE, MIN_COVERAGE = 0.001, 0.95
 _BUDGET = 4_000_000_000  # bytes
 
 
-def needs(model, tokens, *, p=1, min_share=MIN_SHARE, min_coverage=MIN_COVERAGE, **_) -> tuple[Need, ...]:
+def needs(model, tokens, *, p=1, min_share=MIN_SHARE, min_coverage=MIN_COVERAGE) -> tuple[Need, ...]:
     """Two needs: behind attention and behind the MLP (one where a block is parallel or has no MLP).
 
     Raises RefusedError, with the predicted size, for prompts whose edges would not fit in 4 GB.
     """
-    size = predict_bytes(model.sizes, len(tokens))
+    size = predict_bytes(model.sizes, len(tokens), min_share, min_coverage)
     if size > _BUDGET:
         raise RefusedError(
             f"routes of {len(tokens)} tokens, about {size / 1e9:.0f} GB of edges",
             f"at most {_BUDGET / 1e9:.0f} GB",
-            "Shorten the prompt",
+            "Shorten the prompt" + ("" if (min_share, min_coverage) == (MIN_SHARE, MIN_COVERAGE) else ", or keep less"),
         )
     found = attention_need(model, min_share=min_share, min_coverage=min_coverage, p=p), mlp_need(model.sizes, p=p)
     return tuple(need for need in found if need is not None)
@@ -52,13 +53,11 @@ def flow_routes(
     p: int = 1,
     min_share: float = MIN_SHARE,
     min_coverage: float = MIN_COVERAGE,
-    **view,
 ) -> xr.Dataset:
     """Shares of all parts of one prompt.
 
     p: the norm; 1 is the paper's, 2 is not. min_share, min_coverage: a (key, head) edge is kept if its share is above
     the one or if it belongs to the fewest that hold the other of the row's attention; no later setting can be finer.
-    view: start, coverage, threshold, renormalise, hide_first of the figure, as in `extract`.
 
     Returns over `edge`: `layer`, `query`, `key`, `head`, `weight` (share of resid_mid, of resid_post in a parallel
     block, before any threshold), `covered` (share of the row's attention that its stronger edges hold); by row, the
@@ -87,9 +86,9 @@ def flow_routes(
     )
     result.attrs |= {
         "p": p, "min_share": min_share, "min_coverage": min_coverage, "parallel": int(observation.sizes.parallel),
-        "n_heads": observation.sizes.n_heads, "view": json.dumps(view),
+        "n_heads": observation.sizes.n_heads,
     }  # fmt: skip
-    return result.drop_vars("edge").assign_attrs(summary=_summary(result, view))  # 8 bytes for each of millions
+    return result.drop_vars("edge").assign_attrs(summary=said(result))  # 8 bytes for each of millions
 
 
 def _kept(observation: Observation, p, min_share, min_coverage):
@@ -128,7 +127,18 @@ def _covered(table: np.ndarray, total: np.ndarray) -> np.ndarray:
     return np.clip(in_row / np.maximum(total[query], 1e-30), 0, 1).astype(np.float32)
 
 
-def _summary(result: xr.Dataset, view: dict) -> str:
-    """One sentence with its numbers for the graph that is drawn first."""
-    worst = float(result["residue"].max())
-    return f"{summarise(result, **view)} Parts miss their sums by at most {worst:.1e}."
+def finer(params: Mapping[str, Any], display: Mapping[str, Any]) -> dict[str, Any]:
+    """Params that keep every edge which the graph of a display may hold."""
+    if display["threshold"] is not None:
+        return {**params, "min_share": min(params["min_share"], display["threshold"])}
+    return {**params, "min_coverage": max(params["min_coverage"], display["coverage"])}
+
+
+def said(result: xr.Dataset, *, start=None, coverage=None, threshold=None, hide_first=False) -> str:
+    """The graph in one sentence with its numbers, what was kept where that is not the default, and the residue."""
+    coverage = None if threshold is not None else coverage
+    graph = summarise(result, start=start, coverage=coverage, threshold=threshold, hide_first=hide_first)
+    share, cover = result.attrs["min_share"], result.attrs["min_coverage"]
+    changed = (share, cover) != (MIN_SHARE, MIN_COVERAGE)
+    how = f" Kept are shares above {share:g} and what is within coverage {cover:g}." if changed else ""
+    return f"{graph}{how} Parts miss their sums by at most {float(result['residue'].max()):.1e}."

@@ -23,6 +23,13 @@ def test_only_known_small_numbers_come_from_outside():
     assert clean("pos=3") == {} and clean(None) == {} and clean([1]) == {}
 
 
+def test_the_kind_of_edge_is_about_the_last_click():
+    clicked = merge({"pos": 2}, {"part": "mlp", "layer": 1, "pos": 3})
+    assert clean(clicked) == clicked == {"part": "mlp", "layer": 1, "pos": 3, "query": 3, "depth": 2}
+    assert "part" not in merge(clicked, {"pos": 4}) and "part" not in clean({"part": "<b>", "pos": 1})
+    assert settle(clicked, 5, 2, 4)["part"] == "mlp"
+
+
 def test_something_is_always_selected_and_always_inside():
     assert settle({}, 5, 2, 4) == {"pos": 4, "query": 4, "depth": 2}
     settled = settle({"pos": 9, "layer": 3, "head": 1, "depth": 7, "key": 2}, 5, 2, 4, head=(1, 3))

@@ -515,7 +515,9 @@ def test_lattice_middles_answer_for_their_edges():
     (between,) = [point for point in points if point["customdata"].get("query") == 2]
     assert (between["x"], between["y"]) == (1.0, 1.25)
     assert "<b>0.4</b><br>H5 0.3 H3 0.1" in between["text"]
-    assert selection(sent["layout"]["meta"], between) == {"layer": 1, "query": 2, "key": 0, "head": 5}
+    assert selection(sent["layout"]["meta"], between) == {
+        "part": "attention", "layer": 1, "query": 2, "key": 0, "head": 5
+    }  # fmt: skip
     # Attention to itself, the MLP and both residual edges of one token stay apart.
     assert len({(point["x"], point["y"]) for point in points if point["customdata"]["layer"] == 0}) == 4
     assert selection(sent["layout"]["meta"], {"x": 2, "y": 1}) == {"pos": 2, "depth": 1}

@@ -11,6 +11,7 @@ from workbench.figures.depth_grids import depth_pos_grid
 from workbench.figures.head_grids import heads_grid
 from workbench.figures.lattices import token_lattice
 from workbench.figures.lines import series
+from workbench.figures.pattern_pairs import pattern_pair
 from workbench.figures.patterns import pattern_figure
 from workbench.figures.strips import strip
 from workbench.figures.text import head_name, pos_ticks, show_text, show_token
@@ -24,6 +25,7 @@ __all__ = [
     "head_name",
     "heads_grid",
     "pattern_figure",
+    "pattern_pair",
     "pos_ticks",
     "selection",
     "selection_shapes",

@@ -59,7 +59,8 @@ def token_lattice(
     of several heads between two tokens are drawn as one, its heads in the hover. start: the position whose top node the
     graph explains. positions: which tokens to draw, by default all up to 64, else those that edges reach.
 
-    A click on an edge selects its layer, query, key and strongest head (else layer and pos); on a node depth and pos.
+    A click on an edge selects its kind as `part`, its layer, query, key and strongest head (else layer and pos); on a
+    node depth and pos.
     """
     import plotly.graph_objects as go
 
@@ -177,9 +178,9 @@ def _middles(edges: list[Edge], names: Mapping[int, str], column: Mapping[int, f
 
 def _selected(edge: Edge) -> dict[str, Any]:
     if edge.kind != "attention":
-        return {"layer": edge.layer, "pos": edge.query}
+        return {"part": edge.kind, "layer": edge.layer, "pos": edge.query}
     strongest = {"head": edge.heads[0][0]} if edge.heads else {}
-    return {"layer": edge.layer, "query": edge.query, "key": edge.key, **strongest}
+    return {"part": edge.kind, "layer": edge.layer, "query": edge.query, "key": edge.key, **strongest}
 
 
 def _edge_text(edge: Edge, names: Mapping[int, str]) -> str:
