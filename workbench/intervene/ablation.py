@@ -1,0 +1,107 @@
+"""Units taken away or set: `Ablate`, `Clamp`, `Add`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workbench.errors import InputError
+from workbench.hooks import MLP_POST, PATTERN
+from workbench.intervene.edit import Edit, Positions, Printed, Where, copied, filled
+from workbench.intervene.units import AttentionEdge, Neurons, Unit
+from workbench.models.model import Model
+
+__all__ = ["Ablate", "Add", "Clamp"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ablate(Printed):
+    """Replace a unit's output.
+
+    how: "zero"; "mean", its mean over positions >= 1 of a reference text (`reference`: `Means`), where position 0 keeps
+    its own; "resample", its output at the same positions on another prompt (`reference`: `Recording`).
+    """
+
+    unit: Unit
+    how: str = "zero"
+    reference: Any = None
+    positions: Positions = None
+    rows: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        by = f"{self.how}" + ("" if self.reference is None else f" of {self.reference}")
+        return f"Ablate({self.unit} by {by}{self._scope()})"
+
+    def edits(self, model: Model) -> list[Edit]:
+        """One edit of the unit's activation."""
+        self.unit.check(model)
+        if self.how not in ("zero", "mean", "resample"):
+            raise InputError(f"how={self.how!r}", "'zero', 'mean' or 'resample'", "Choose a way that exists")
+        if (self.how != "zero") != (self.reference is not None):
+            raise InputError(
+                f"how={self.how!r} {'with' if self.reference is not None else 'without'} a reference",
+                "a reference for 'mean' (measure_means) and 'resample' (record), none for 'zero'",
+                "Give what the method needs",
+            )
+        if isinstance(self.unit, AttentionEdge):
+            return [self._edge()]
+        where = Where(self.unit.hook, self.unit.layer, self.unit.units, self.positions, self.rows)
+        if self.how == "resample":
+            return [copied(where, self.reference, model)]
+        value: Any = 0.0
+        if self.how == "mean":
+            if self.positions is not None and set(self.positions) <= {0}:
+                raise InputError(
+                    f"{self}", "positions >= 1", "Ablate position 0 by zero or resample: no mean is its own"
+                )
+            value = self.reference.mean(where.hook, where.layer, model)
+            value = value if where.units is None else value[list(where.units)]
+        return [filled(where, value, skip_first=self.how == "mean")]
+
+    def _edge(self) -> Edit:
+        edge = self.unit
+        if self.how != "zero" or self.positions is not None:
+            raise InputError(f"{self}", "an edge ablated by zero, without positions", "Use how='zero'")
+        where = Where(PATTERN, edge.layer, (edge.head,), (edge.query,), self.rows)
+
+        def write(pattern, mesh, rows):
+            pattern[(*mesh, torch.tensor(edge.key))] = 0.0
+
+        return Edit(where._replace(additive=True), write)  # several edges of one row may go at once
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Clamp(Printed):
+    """Set neurons to a value."""
+
+    unit: Neurons
+    value: float
+    positions: Positions = None
+    rows: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return f"Clamp({self.unit} to {self.value:g}{self._scope()})"
+
+    def edits(self, model: Model) -> list[Edit]:
+        """One edit of mlp_post."""
+        self.unit.check(model)
+        return [filled(Where(MLP_POST, self.unit.layer, self.unit.units, self.positions, self.rows), float(self.value))]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(Printed):
+    """Add a value to neurons."""
+
+    unit: Neurons
+    value: float
+    positions: Positions = None
+    rows: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return f"Add({self.value:g} to {self.unit}{self._scope()})"
+
+    def edits(self, model: Model) -> list[Edit]:
+        """One additive edit of mlp_post."""
+        self.unit.check(model)
+        where = Where(MLP_POST, self.unit.layer, self.unit.units, self.positions, self.rows, additive=True)
+        return [filled(where, float(self.value), add=True)]

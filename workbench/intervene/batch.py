@@ -1,0 +1,82 @@
+"""Where edits land in a batch: rows of the call, positions of each prompt, index tensors of an activation."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from workbench.errors import InputError
+from workbench.intervene.edit import Edit, Positions, Where
+
+__all__ = ["Batch"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which prompts are in a batch and how long they are."""
+
+    lengths: list[int] | None
+    first: int
+
+    def holds(self, rows: tuple[int, ...] | None) -> bool:
+        """Whether any of these rows of the call is in this batch."""
+        return rows is None or self.lengths is None or bool(self.local(rows))
+
+    def local(self, rows: tuple[int, ...]) -> list[int]:
+        """Rows of the call as rows of this batch."""
+        n = len(self.lengths) if self.lengths is not None else None
+        return [row - self.first for row in rows if row >= self.first and (n is None or row < self.first + n)]
+
+    def counted(self, where: Where, row: int | None) -> Where:
+        """The same place with positions counted from the start, where the length is known."""
+        lengths = set(self.lengths or ()) if row is None else set((self.lengths or [])[row - self.first :][:1])
+        if where.positions is None or len(lengths) != 1:
+            return where
+        return where._replace(positions=tuple(p + n if p < 0 else p for n in lengths for p in where.positions))
+
+    def meshes(self, edit: Edit, x: torch.Tensor) -> Iterator[tuple[tuple[torch.Tensor, ...], list[int]]]:
+        """Index tensors over the leading axes of an activation that an edit writes to, per set of positions."""
+        where, dims = edit.where, edit.where.hook.dims
+        axis = next((i for i, dim in enumerate(dims) if dim in ("pos", "query")), None)
+        lengths = self.lengths or [x.shape[axis]] * x.shape[0]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for row in range(x.shape[0]) if where.rows is None else self.local(where.rows):
+            if row >= x.shape[0]:
+                raise InputError(f"row {row}", f"rows 0 to {x.shape[0] - 1} of the batch", "Choose one of these")
+            if edit.length is not None and edit.length != lengths[row]:
+                raise InputError(
+                    f"a recorded run of {edit.length} tokens for a prompt of {lengths[row]}",
+                    "prompts of equal length",
+                    "Choose another prompt, or pad the text with words",
+                )
+            groups.setdefault(_resolved(where.positions, lengths[row], edit.skip_first), []).append(row)
+        for positions, rows in groups.items():
+            axes = []
+            for i, dim in enumerate(dims):
+                if dim == "batch":
+                    axes.append(rows)
+                elif dim in ("pos", "query"):
+                    axes.append(positions)
+                elif dim in ("head", "key_value_head", "neuron"):
+                    axes.append(range(x.shape[i]) if where.units is None else where.units)
+                else:
+                    break
+            yield _mesh(axes, x.device), rows
+
+
+def _resolved(positions: Positions, length: int, skip_first: bool) -> tuple[int, ...]:
+    if positions is None:
+        return tuple(range(1 if skip_first else 0, length))
+    found = tuple(p + length if p < 0 else p for p in positions)
+    outside = [p for p in found if not 0 <= p < length]
+    if outside:
+        raise InputError(f"position {outside[0]}", f"positions from 0 to {length - 1}", "Choose one inside the prompt")
+    return tuple(p for p in found if p or not skip_first)
+
+
+def _mesh(axes: list[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, ...]:
+    n = len(axes)
+    return tuple(
+        torch.tensor(list(axis), dtype=torch.long, device=device).view([-1 if i == j else 1 for j in range(n)])
+        for i, axis in enumerate(axes)
+    )

@@ -1,0 +1,38 @@
+"""What several interventions check of a model before they say where they write."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from workbench.errors import InputError
+from workbench.hooks import Hook
+from workbench.models.model import Model
+
+__all__ = ["names", "need_layer", "need_serial", "unit_axis"]
+
+
+def need_layer(model: Model, layer: int, what: str) -> None:
+    """InputError where the model has no such layer."""
+    n = model.sizes.n_layers
+    if not 0 <= layer < n:
+        raise InputError(what, f"layers 0 to {n - 1} on {model.name}", "Choose a layer it has")
+
+
+def need_serial(model: Model, what: Any) -> None:
+    """InputError where the model has no state between attention and MLP."""
+    if model.sizes.parallel or not model.sizes.d_mlp:
+        why = "runs attention and MLP side by side" if model.sizes.parallel else "has no MLP"
+        raise InputError(
+            f"{what}",
+            f"a block with a state between attention and MLP: {model.name} {why}",
+            "Use resid_pre or attn_out",
+        )
+
+
+def names(hooks: Sequence[Hook]) -> str:
+    """What may be chosen, for an error."""
+    return "one of " + ", ".join(hook.name for hook in hooks)
+
+
+def unit_axis(hook: Hook) -> int | None:
+    """The axis of heads or neurons of an activation; None where it has none."""
+    return next((i for i, dim in enumerate(hook.dims) if dim in ("head", "key_value_head", "neuron")), None)

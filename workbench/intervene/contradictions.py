@@ -1,0 +1,69 @@
+"""Interventions that cannot hold together: two that write one place, or one that makes another void."""
+
+from typing import Any
+
+from workbench.errors import InputError
+from workbench.hooks import (
+    ATTN_OUT,
+    ATTN_RESULT,
+    MLP_OUT,
+    MLP_POST,
+    PATTERN,
+    RESID_POST,
+    SCORES,
+    Z,
+)
+from workbench.intervene.batch import Batch
+from workbench.intervene.edit import Edit, Where
+
+__all__ = ["check_contradictions"]
+
+# Writing the first makes what was written into the others of its layer, at the same positions, void.
+_COVERS = {
+    PATTERN: (SCORES,),
+    Z: (PATTERN, SCORES),
+    ATTN_RESULT: (Z, PATTERN, SCORES),
+    ATTN_OUT: (ATTN_RESULT, Z, PATTERN, SCORES),
+    MLP_OUT: (MLP_POST,),
+    RESID_POST: (MLP_OUT, MLP_POST, ATTN_OUT, ATTN_RESULT, Z, PATTERN, SCORES),
+}
+
+
+def check_contradictions(found: list[tuple[Any, Edit]], batch: Batch) -> None:
+    """InputError where two interventions write the same place, or one makes another's edit void."""
+    buckets: dict[tuple[int | None, int | None], list[tuple[Any, Where]]] = {}
+    for intervention, edit in found:
+        if edit.write is None:
+            continue
+        where = edit.where
+        for row in where.rows if where.rows is not None else (None,):
+            buckets.setdefault((where.layer, row), []).append((intervention, batch.counted(where, row)))
+    for (layer, row), entries in buckets.items():
+        everywhere = buckets.get((layer, None), []) if row is not None else []
+        for i, (first, a) in enumerate(entries):
+            for second, b in (*entries[i + 1 :], *everywhere):
+                if first is not second and (_clash(a, b) or _void(a, b) or _void(b, a)):
+                    raise InputError(f"{first} together with {second}", "edits that do not contradict", "Drop one")
+
+
+def _clash(a: Where, b: Where) -> bool:
+    if a.hook is not b.hook or (a.additive and b.additive):
+        return False
+    return _overlap(a.units, b.units) and _overlap(a.positions, b.positions)
+
+
+def _void(outer: Where, inner: Where) -> bool:
+    """Whether writing `outer` makes what `inner` wrote before it void."""
+    if outer.additive or inner.hook not in _COVERS.get(outer.hook, ()):
+        return False
+    return _within(inner.units, outer.units) and _within(inner.positions, outer.positions)
+
+
+def _within(inner: tuple[int, ...] | None, outer: tuple[int, ...] | None) -> bool:
+    return outer is None or (inner is not None and set(inner) <= set(outer))
+
+
+def _overlap(a: tuple[int, ...] | None, b: tuple[int, ...] | None) -> bool:
+    if a is None or b is None:
+        return True
+    return bool(set(a) & set(b))

@@ -1,0 +1,141 @@
+"""Edits: what is written where. Every intervention is a list of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from workbench.errors import InputError
+from workbench.hooks import PATTERN, Hook
+from workbench.models.model import Model
+
+__all__ = [
+    "Edit",
+    "Intervention",
+    "Positions",
+    "Printed",
+    "Where",
+    "copied",
+    "filled",
+    "first_layer",
+    "spans",
+    "tensor_digest",
+    "with_rows",
+]
+
+Positions = tuple[int, ...] | None
+
+
+class Where(NamedTuple):
+    """Where an edit writes. units: heads, key/value heads or neurons, None for all; rows, positions: None for all.
+
+    additive: adds to what is there, so that several may share a place.
+    """
+
+    hook: Hook
+    layer: int | None
+    units: tuple[int, ...] | None = None
+    positions: Positions = None
+    rows: tuple[int, ...] | None = None
+    additive: bool = False
+
+
+class Edit(NamedTuple):
+    """One change of one activation.
+
+    write: `(copy, mesh, rows)` writes into a copy of the activation at `mesh`, index tensors over its leading axes that
+    follow `where`; rows are the batch rows of the mesh. None for an edit that only reads (`read(activation)`). An edit
+    with skip_first leaves position 0 alone; length: tokens a prompt must have; early: before others of its activation.
+    """
+
+    where: Where
+    write: Callable[[torch.Tensor, tuple[torch.Tensor, ...], list[int]], None] | None = None
+    read: Callable[[torch.Tensor], None] | None = None
+    skip_first: bool = False
+    length: int | None = None
+    early: bool = False
+
+
+class Intervention(Protocol):
+    """Anything frozen and printable that can say where it edits."""
+
+    rows: tuple[int, ...] | None
+
+    def edits(self, model: Model) -> list[Edit]:
+        """The edits on this model; InputError where it does not have the unit."""
+
+
+def tensor_digest(*tensors: torch.Tensor) -> str:
+    """12 hex digits of the shapes and bytes of tensors, for printing."""
+    digest = sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:12]
+
+
+class Printed:
+    """Equality and hash by what a value prints: its references print their hashes."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and str(other) == str(self)
+
+    def __hash__(self) -> int:
+        return hash((type(self), str(self)))
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _scope(self) -> str:
+        positions, rows = getattr(self, "positions", None), getattr(self, "rows", None)
+        at = "" if positions is None else f" at positions {spans(positions)}"
+        return at + ("" if rows is None else f" in rows {spans(rows)}")
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Numbers as they are printed: `3,9`."""
+    return ",".join(map(str, numbers))
+
+
+def filled(where: Where, value: Any, *, skip_first: bool = False, add: bool = False) -> Edit:
+    """An edit that writes one value (a number, or a tensor over the axes after positions), or adds it."""
+
+    def write(x, mesh, rows):
+        filling = value.to(x) if isinstance(value, torch.Tensor) else value
+        x[mesh] = x[mesh] + filling if add else torch.as_tensor(filling, dtype=x.dtype, device=x.device)
+
+    return Edit(where, write, skip_first=skip_first)
+
+
+def copied(where: Where, source: Any, model: Model) -> Edit:
+    """An edit that writes another run's activation at the same positions and units."""
+    values = source.take(where.hook, where.layer, model)
+
+    def write(x, mesh, rows):
+        row_index, rest = mesh[0], tuple(axis[0] for axis in mesh[1:])
+        expected = x[mesh].shape[1:] if rest else x.shape[1:]
+        kept = values.to(x)[rest] if rest else values.to(x)
+        if where.hook is PATTERN and kept.shape[-1] < expected[-1]:  # keys of longer prompts in the same batch
+            kept = torch.nn.functional.pad(kept, (0, expected[-1] - kept.shape[-1]))
+        if kept.shape != expected:
+            raise InputError(
+                f"{source} with {where.hook.name} of shape {tuple(kept.shape)}",
+                f"{tuple(expected)}",
+                "Record it on a prompt of equal length",
+            )
+        x[mesh] = kept.expand(row_index.shape[0], *kept.shape)
+
+    return Edit(where, write, length=source.length)
+
+
+def with_rows(intervention: Any, *rows: int) -> Any:
+    """The same intervention on these rows of the batch only."""
+    return replace(intervention, rows=tuple(rows))
+
+
+def first_layer(model: Model, interventions: Sequence[Any]) -> int:
+    """The first layer that any of them touches; n_layers where none touches a block."""
+    layers = [e.where.layer for i in interventions for e in i.edits(model) if e.where.layer is not None]
+    return min(layers, default=model.sizes.n_layers)

@@ -1,0 +1,63 @@
+"""Knockout: keys taken out of queries' sight."""
+
+from dataclasses import dataclass
+
+import torch
+
+from workbench.errors import InputError
+from workbench.hooks import SCORES
+from workbench.intervene.checks import need_layer
+from workbench.intervene.edit import Edit, Printed, Where, spans
+from workbench.intervene.units import Head
+from workbench.models.model import Model
+
+__all__ = ["Knockout"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Knockout(Printed):
+    """Take keys out of queries' sight before the softmax, in a window of layers; the rest of each row is renormalised.
+
+    heads: None for all. Keys behind a query are not seen anyway. A query never loses its only key.
+    """
+
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    layers: tuple[int, ...]
+    heads: tuple[int, ...] | None = None
+    rows: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        heads = "" if self.heads is None else f" heads {spans(self.heads)}"
+        places = f"keys {spans(self.keys)} from queries {spans(self.queries)}"
+        return f"Knockout({places} in layers {spans(self.layers)}{heads}{self._scope()})"
+
+    def edits(self, model: Model) -> list[Edit]:
+        """One edit of the scores per layer."""
+        if not (self.queries and self.keys and self.layers):
+            raise InputError(f"{self}", "at least one query, key and layer", "Name them")
+        for layer in self.layers:
+            need_layer(model, layer, str(self))
+            for head in self.heads or ():
+                Head(layer, head).check(model)
+        return [
+            Edit(Where(SCORES, layer, self.heads, self.queries, self.rows, additive=True), self._write)
+            for layer in self.layers
+        ]
+
+    def _write(self, scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+        """Scores of hidden keys are the dtype's lowest number (what causal masks hold), so that no row becomes NaN."""
+        lowest = torch.finfo(scores.dtype).min
+        n_pos = scores.shape[-1]
+        keys = [key + n_pos if key < 0 else key for key in self.keys]
+        if any(not 0 <= key < n_pos for key in keys):
+            raise InputError(f"key {spans(self.keys)}", f"positions 0 to {n_pos - 1}", "Choose keys in the prompt")
+        chosen = scores[mesh]
+        chosen[..., keys] = lowest
+        blind = (chosen <= lowest / 2).all(-1)
+        if blind.any():
+            query = int(mesh[2].expand(blind.shape)[blind][0])
+            raise InputError(
+                f"{self}, which takes the only key(s) of query {query}", "one key left to every query", "Spare a key"
+            )
+        scores[mesh] = chosen
