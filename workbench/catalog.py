@@ -91,9 +91,10 @@ class Entry:
     positions whose final logits are kept. figures: `result -> plotly figure`, the first one is shown large. details:
     `(result, selection) -> figure`, drawn beside them when a click has selected something. tables: `result ->` pandas
     DataFrame, to sort, filter and export; a column named as a variable of the result has its unit, one named `layer`,
-    `head` or `pos` makes a click on a row select that. requires: names of self-check items. definition: what is computed, with its formula; limits: what a reader must not conclude.
-    cost: `(sizes, n_tokens, **params) ->` seconds relative to one bare forward pass. artifact: `(model, **params) ->`
-    hash of what was learned from data, or of a user's files, that enters the result (None: nothing), part of its key.
+    `head` or `pos` makes a click on a row select that. requires: names of self-check items. definition: what is
+    computed, with its formula; limits: what a reader must not conclude. cost: `(sizes, n_tokens, **params) ->` seconds
+    relative to one bare forward pass. artifact: `(model, **params) ->` hash of what was learned from data, or of a
+    user's files, that enters the result (None: nothing), part of its key.
 
     display: parameters that change only what is drawn from a result: a figure, a detail or `sentence` gets those that
     it names; no pass, no result and no key knows them. sentence: `(result, **display) -> str`, the line under the
