@@ -10,6 +10,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
+    "workbench.compare": ("align", "difference", "difference_figure"),
     "workbench.catalog": ("Catalog", "Entry", "Param", "Stimulus", "run"),
     "workbench.errors": ("Cancelled", "InputError", "RefusedError", "UnavailableError", "WorkbenchError"),
     "workbench.hooks": (
@@ -17,8 +18,8 @@ _HOMES = {
         "RESID_PRE", "ROT_K", "ROT_Q", "SCORES", "V", "Z", "Hook",
     ),
     "workbench.intervene": (
-        "Ablate", "Add", "Attention", "AttentionEdge", "Clamp", "FreezeNormScale", "FreezePatterns", "Head", "Knockout",
-        "MLP", "Neurons", "Patch", "Residual", "Steer",
+        "Ablate", "Add", "Attention", "AttentionEdge", "AttentionKey", "Clamp", "FreezeNormScale", "FreezePatterns",
+        "Head", "Knockout", "MLP", "Neurons", "Patch", "Residual", "Steer", "units_of",
     ),
     "workbench.models.loading": ("load", "wrap"),
     "workbench.models.model": ("Model",),

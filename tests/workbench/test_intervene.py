@@ -27,6 +27,7 @@ from workbench.intervene import (
     Add,
     Attention,
     AttentionEdge,
+    AttentionKey,
     Clamp,
     FreezeNormScale,
     FreezePatterns,
@@ -37,6 +38,7 @@ from workbench.intervene import (
     Residual,
     Steer,
     hooks,
+    units_of,
     with_rows,
 )
 from workbench.models.loading import load, wrap
@@ -199,6 +201,43 @@ def test_an_ablated_edge_takes_one_value_out_of_z(llama):
     torch.testing.assert_close(z, expected, **CLOSE)
 
 
+def test_a_hidden_key_is_a_knockout_from_all_queries_that_see_another(model):
+    for key, queries in ((0, range(1, 10)), (4, range(4, 10))):
+        hidden = logits(model, CLEAN, Ablate(AttentionKey(1, 2, key)))
+        cut = logits(model, CLEAN, Knockout(tuple(queries), (key,), (1,), heads=(2,)))
+        assert torch.equal(hidden, cut) and not torch.equal(hidden, logits(model))
+
+
+def test_a_state_by_its_name_is_a_state_at_a_position(llama):
+    by_name = logits(llama, CLEAN, Ablate(Residual(1, 4)))
+    assert torch.equal(by_name, logits(llama, CLEAN, Ablate(Residual(1), positions=(4,))))
+    with pytest.raises(InputError, match="names none"):
+        logits(llama, CLEAN, Ablate(Residual(1, 4), positions=(3,)))
+
+
+def test_units_are_read_as_they_are_printed():
+    text = "L18H6 L5H3:4<-1 L0H2 key 0 L20N507 L20N507,9 L20 MLP L3 attention L12 pos 5"
+    units = units_of(text)
+    assert " ".join(map(str, units)) == text
+    assert units == (
+        Head(18, 6),
+        AttentionEdge(5, 3, query=4, key=1),
+        AttentionKey(0, 2, 0),
+        Neurons(20, (507,)),
+        Neurons(20, (507, 9)),
+        MLP(20),
+        Attention(3),
+        Residual(12, 5),
+    )
+    assert units_of(" l1h2, L20 mlp ") == (Head(1, 2), MLP(20)) and units_of("") == ()
+
+
+@pytest.mark.parametrize("text", ["head 3", "L1", "L1H2x", "L1H", "L1H2:3", "L1H2 key", "L20mlp", "L1H2; rm"])
+def test_names_of_no_unit_are_refused(text):
+    with pytest.raises(InputError, match="unreadable from"):
+        units_of(text)
+
+
 def test_clamping_and_adding_to_neurons(model):
     plain = record(model, CLEAN, [MLP_POST]).values[MLP_POST, 0]
     clamp, add = Clamp(Neurons(0, (4, 9)), 1.5, positions=(3,)), Add(Neurons(0, (4,)), -2.0, positions=(6, -1))
@@ -287,6 +326,10 @@ UNITS = [
     Ablate(Head(0, 0), "mean"),
     Ablate(AttentionEdge(0, 0, query=2, key=3)),
     Ablate(Residual(0), positions=(10,)),
+    Ablate(Residual(0, 10)),
+    Ablate(AttentionKey(0, 4, 0)),
+    Ablate(AttentionKey(0, 0, 10)),
+    Ablate(AttentionKey(0, 0, 3), positions=(4,)),
     Clamp(Neurons(5, (0,)), 0.0),
     Steer(0, torch.ones(3)),
     Steer(0, torch.ones(32), hook=Z),

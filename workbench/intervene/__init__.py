@@ -16,7 +16,7 @@ from workbench.intervene.edit import Edit, Intervention, Where, first_layer, ten
 from workbench.intervene.knockout import Knockout
 from workbench.intervene.patching import FreezeNormScale, FreezePatterns, Patch
 from workbench.intervene.steering import Steer
-from workbench.intervene.units import MLP, Attention, AttentionEdge, Head, Neurons, Residual
+from workbench.intervene.units import MLP, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual, units_of
 
 __all__ = [
     "MLP",
@@ -24,6 +24,7 @@ __all__ = [
     "Add",
     "Attention",
     "AttentionEdge",
+    "AttentionKey",
     "Clamp",
     "Edit",
     "FreezeNormScale",
@@ -39,5 +40,6 @@ __all__ = [
     "first_layer",
     "hooks",
     "tensor_digest",
+    "units_of",
     "with_rows",
 ]

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from workbench.errors import InputError
-from workbench.hooks import MLP_POST, PATTERN
+from workbench.hooks import MLP_POST, PATTERN, SCORES
 from workbench.intervene.edit import Edit, Positions, Printed, Where, copied, filled
-from workbench.intervene.units import AttentionEdge, Neurons, Unit
+from workbench.intervene.knockout import hide
+from workbench.intervene.units import AttentionEdge, AttentionKey, Neurons, Unit
 from workbench.models.model import Model
 
 __all__ = ["Ablate", "Add", "Clamp"]
@@ -43,14 +44,14 @@ class Ablate(Printed):
                 "a reference for 'mean' (measure_means) and 'resample' (record), none for 'zero'",
                 "Give what the method needs",
             )
-        if isinstance(self.unit, AttentionEdge):
-            return [self._edge()]
-        where = Where(self.unit.hook, self.unit.layer, self.unit.units, self.positions, self.rows)
+        if isinstance(self.unit, AttentionEdge | AttentionKey):
+            return [self._attention(self.unit)]
+        where = Where(self.unit.hook, self.unit.layer, self.unit.units, self._positions(), self.rows)
         if self.how == "resample":
             return [copied(where, self.reference, model)]
         value: Any = 0.0
         if self.how == "mean":
-            if self.positions is not None and set(self.positions) <= {0}:
+            if where.positions is not None and set(where.positions) <= {0}:
                 raise InputError(
                     f"{self}", "positions >= 1", "Ablate position 0 by zero or resample: no mean is its own"
                 )
@@ -58,16 +59,25 @@ class Ablate(Printed):
             value = value if where.units is None else value[list(where.units)]
         return [filled(where, value, skip_first=self.how == "mean")]
 
-    def _edge(self) -> Edit:
-        edge = self.unit
+    def _positions(self) -> Positions:
+        pos = getattr(self.unit, "pos", None)
+        if pos is not None and self.positions is not None:
+            raise InputError(f"{self}", "positions of a unit that names none", "Leave positions out")
+        return self.positions if pos is None else (pos,)
+
+    def _attention(self, unit: AttentionEdge | AttentionKey) -> Edit:
+        """An edge loses its weight; a key is hidden from every query that sees another one: all but position 0."""
         if self.how != "zero" or self.positions is not None:
-            raise InputError(f"{self}", "an edge ablated by zero, without positions", "Use how='zero'")
-        where = Where(PATTERN, edge.layer, (edge.head,), (edge.query,), self.rows)
+            raise InputError(f"{self}", "attention ablated by zero, without positions", "Use how='zero'")
+        if isinstance(unit, AttentionKey):
+            where = Where(SCORES, unit.layer, unit.units, None, self.rows, additive=True)
+            return Edit(where, lambda scores, mesh, rows: hide(scores, mesh, (unit.key,), self), skip_first=True)
+        where = Where(PATTERN, unit.layer, unit.units, (unit.query,), self.rows, additive=True)
 
         def write(pattern, mesh, rows):
-            pattern[(*mesh, torch.tensor(edge.key))] = 0.0
+            pattern[(*mesh, torch.tensor(unit.key))] = 0.0
 
-        return Edit(where._replace(additive=True), write)  # several edges of one row may go at once
+        return Edit(where, write)  # several edges of one row may go at once
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,6 +1,8 @@
 """Knockout: keys taken out of queries' sight."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -11,7 +13,7 @@ from workbench.intervene.edit import Edit, Printed, Where, spans
 from workbench.intervene.units import Head
 from workbench.models.model import Model
 
-__all__ = ["Knockout"]
+__all__ = ["Knockout", "hide"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,18 +48,25 @@ class Knockout(Printed):
         ]
 
     def _write(self, scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
-        """Scores of hidden keys are the dtype's lowest number (what causal masks hold), so that no row becomes NaN."""
-        lowest = torch.finfo(scores.dtype).min
-        n_pos = scores.shape[-1]
-        keys = [key + n_pos if key < 0 else key for key in self.keys]
-        if any(not 0 <= key < n_pos for key in keys):
-            raise InputError(f"key {spans(self.keys)}", f"positions 0 to {n_pos - 1}", "Choose keys in the prompt")
-        chosen = scores[mesh]
-        chosen[..., keys] = lowest
-        blind = (chosen <= lowest / 2).all(-1)
-        if blind.any():
-            query = int(mesh[2].expand(blind.shape)[blind][0])
-            raise InputError(
-                f"{self}, which takes the only key(s) of query {query}", "one key left to every query", "Spare a key"
-            )
-        scores[mesh] = chosen
+        hide(scores, mesh, self.keys, self)
+
+
+def hide(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], keys: Sequence[int], what: Any) -> None:
+    """Hide keys from the queries of a mesh, in place; InputError, naming `what`, for a query that sees no other key.
+
+    Scores of hidden keys become the dtype's lowest number (what causal masks hold), so that no row becomes NaN.
+    """
+    lowest = torch.finfo(scores.dtype).min
+    n_pos = scores.shape[-1]
+    counted = [key + n_pos if key < 0 else key for key in keys]
+    if any(not 0 <= key < n_pos for key in counted):
+        raise InputError(f"key {spans(keys)}", f"positions 0 to {n_pos - 1}", "Choose keys in the prompt")
+    chosen = scores[mesh]
+    chosen[..., counted] = lowest
+    blind = (chosen <= lowest / 2).all(-1)
+    if blind.any():
+        query = int(mesh[2].expand(blind.shape)[blind][0])
+        raise InputError(
+            f"{what}, which takes the only key(s) of query {query}", "one key left to every query", "Spare a key"
+        )
+    scores[mesh] = chosen

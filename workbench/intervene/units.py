@@ -1,14 +1,15 @@
-"""Units: what can be taken away from a model. Each prints as people write it, and says where its output stands."""
+"""Units: what can be taken away from a model. Each prints as people write it, and `units_of` reads that again."""
 
+import re
 from dataclasses import dataclass
 
 from workbench.errors import InputError
-from workbench.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, Z
+from workbench.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, SCORES, Z
 from workbench.intervene.checks import need_layer
 from workbench.intervene.edit import spans
 from workbench.models.model import Model
 
-__all__ = ["MLP", "Attention", "AttentionEdge", "Head", "Neurons", "Residual", "Unit"]
+__all__ = ["MLP", "Attention", "AttentionEdge", "AttentionKey", "Head", "Neurons", "Residual", "Unit", "units_of"]
 
 
 @dataclass(frozen=True, order=True)
@@ -104,15 +105,16 @@ class Neurons:
 
 @dataclass(frozen=True, order=True)
 class Residual:
-    """The residual stream in front of a block; name positions in the intervention."""
+    """The residual stream in front of a block; prints as L12 pos 5. Without pos, name positions in the intervention."""
 
     layer: int
+    pos: int | None = None
 
     hook = RESID_PRE
     units = None
 
     def __str__(self) -> str:
-        return f"L{self.layer} resid_pre"
+        return f"L{self.layer} resid_pre" if self.pos is None else f"L{self.layer} pos {self.pos}"
 
     def check(self, model: Model) -> None:
         """InputError where the model has no such layer."""
@@ -121,7 +123,7 @@ class Residual:
 
 @dataclass(frozen=True, order=True)
 class AttentionEdge:
-    """What one head moves from one key to one query; prints as L18H6 3->9. Ablated by zero only: its weight is 0."""
+    """What one head moves from one key to one query; prints as L18H6:9<-3. Ablated by zero only: its weight is 0."""
 
     layer: int
     head: int
@@ -136,7 +138,7 @@ class AttentionEdge:
         return (self.head,)
 
     def __str__(self) -> str:
-        return f"L{self.layer}H{self.head} {self.key}->{self.query}"
+        return f"L{self.layer}H{self.head}:{self.query}<-{self.key}"
 
     def check(self, model: Model) -> None:
         """InputError where the model has no such head, or where the key comes after the query."""
@@ -145,4 +147,76 @@ class AttentionEdge:
             raise InputError(f"the edge {self}", "0 <= key <= query", "Choose a key the query can see")
 
 
-Unit = Head | Attention | MLP | Neurons | Residual | AttentionEdge
+@dataclass(frozen=True, order=True)
+class AttentionKey:
+    """A key in the sight of one head, such as an attention sink; prints as L18H6 key 0.
+
+    Ablated by zero only: it is hidden before the softmax from every query that sees another key.
+    """
+
+    layer: int
+    head: int
+    key: int
+
+    hook = SCORES
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """The head alone."""
+        return (self.head,)
+
+    def __str__(self) -> str:
+        return f"L{self.layer}H{self.head} key {self.key}"
+
+    def check(self, model: Model) -> None:
+        """InputError where the model has no such head; a position is checked by whoever knows the prompt."""
+        Head(self.layer, self.head).check(model)
+        if self.key < 0:
+            raise InputError(str(self), "a position from 0 on", "Count from the first token")
+
+
+Unit = Head | Attention | MLP | Neurons | Residual | AttentionEdge | AttentionKey
+
+_WRITTEN = re.compile(
+    r"L(?P<layer>\d+)(?:"
+    r"H(?P<head>\d+)(?::(?P<query>\d+)<-(?P<origin>\d+)|\s+key\s+(?P<key>\d+))?"
+    r"|N(?P<neurons>\d+(?:,\d+)*)"
+    r"|\s+(?P<block>attention|mlp)"
+    r"|\s+pos\s+(?P<pos>\d+))(?=[\s,]|$)",
+    re.IGNORECASE,
+)
+
+
+def units_of(text: str) -> tuple[Unit, ...]:
+    """Units from their names, with spaces or commas between them: `L18H6 L17H3`.
+
+    L18H6 a head, L18H6:9<-3 its edge from position 3 to 9, L18H6 key 0 a key in its sight, L20N507 or L20N507,9
+    neurons, L20 mlp, L20 attention, L12 pos 5 a state in front of block 12. InputError where the text says none.
+    """
+    found, rest = [], text.strip()
+    while rest:
+        written = _WRITTEN.match(rest)
+        if written is None:
+            raise InputError(
+                f"the units {text!r}, unreadable from {rest[:20]!r}",
+                "names such as L18H6, L18H6:9<-3, L18H6 key 0, L20N507, L20 mlp, L20 attention or L12 pos 5",
+                "Write one after the other, with spaces between",
+            )
+        found.append(_unit(written))
+        rest = rest[written.end() :].lstrip(" ,\t\n")
+    return tuple(found)
+
+
+def _unit(written: re.Match) -> Unit:
+    said = {name: value for name, value in written.groupdict().items() if value is not None}
+    if "neurons" in said:
+        return Neurons(int(said["layer"]), tuple(map(int, said["neurons"].split(","))))
+    if "block" in said:
+        return (MLP if said["block"].lower() == "mlp" else Attention)(int(said["layer"]))
+    numbers = {name: int(value) for name, value in said.items()}
+    layer, head = numbers["layer"], numbers.get("head")
+    if head is None:
+        return Residual(layer, numbers["pos"])
+    if "query" in numbers:
+        return AttentionEdge(layer, head, numbers["query"], numbers["origin"])
+    return AttentionKey(layer, head, numbers["key"]) if "key" in numbers else Head(layer, head)
