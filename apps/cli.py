@@ -1,4 +1,4 @@
-"""The command line: `workbench load | models | app | run | describe | bench`.
+"""The command line: `workbench load | models | app | run | describe | train | import | bench`.
 
 Nothing heavy is imported until a command needs it, so that `workbench --help` answers at once. Every error that a user
 can act on is one line on stderr; the exit code is 2 for bad input, 130 after Ctrl+C, 1 for the rest.
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="workbench", description="Look inside transformer language models.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"workbench {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_load, _add_models, _add_app, _add_run, _add_describe, _add_train, _add_bench):
+    for add in (_add_load, _add_models, _add_app, _add_run, _add_describe, _add_train, _add_import, _add_bench):
         add(commands)
     return parser
 
@@ -98,7 +98,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-network", action="store_true", help=_NETWORK_HELP)
 
 
-_NETWORK_HELP = "let a model be fetched by its name from the Hugging Face hub"
+_NETWORK_HELP = "let models and texts be fetched by their names from the Hugging Face hub"
 _MODEL_HELP = f"{bundled.NAME} (default), a toy, a directory in Hugging Face format, a .gguf file, or a hub name"
 
 
@@ -124,6 +124,7 @@ def _add_app(commands) -> None:
     parser.add_argument("--port", type=int, default=8050)
     parser.add_argument("--model", metavar="M", default=bundled.NAME, help=_MODEL_HELP)
     parser.add_argument("--no-token", action="store_true", help="serve without a token in the address")
+    parser.add_argument("--allow-files", action="store_true", help="let the page read files and folders by name")
     parser.add_argument("--allow-network", action="store_true", help=_NETWORK_HELP)
 
 
@@ -162,6 +163,17 @@ def _add_train(commands) -> None:
     probes = _command(what, "erasure-probes", _train, "train the readout probes of token-erasure")
     probes.add_argument("--model", metavar="M", default=bundled.NAME, help=_MODEL_HELP)
     add_arguments(probes)
+    _add_model_options(probes)
+
+
+def _add_import(commands) -> None:
+    from probes.trained.command import add_import_arguments
+
+    parser = _command(commands, "import", _import, "take up what somebody else trained")
+    what = parser.add_subparsers(title="what", metavar="WHAT", required=True)
+    probes = _command(what, "erasure-probes", _import, "hold a readout probe against the model and keep it")
+    add_import_arguments(probes)
+    probes.add_argument("--model", metavar="M", default=bundled.NAME, help=_MODEL_HELP)
     _add_model_options(probes)
 
 
@@ -225,6 +237,7 @@ def _app(arguments: argparse.Namespace) -> int:
         host=arguments.host,
         port=arguments.port,
         token=not arguments.no_token,
+        any_file=arguments.allow_files,
         allow_network=arguments.allow_network,
     )
     return 0
@@ -241,6 +254,12 @@ def _train(arguments: argparse.Namespace) -> int:
     from probes.trained.command import cli
 
     return cli(arguments, _model(arguments))
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from probes.trained.command import import_cli
+
+    return import_cli(arguments, _model(arguments))
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -269,7 +288,8 @@ def _run(arguments: argparse.Namespace) -> int:
             _writable(path)
     model = _model(arguments)
     with _progress() as report:
-        result = entry.run(model, prompt, progress=lambda share: report(entry.name, share, entry.name), **params)
+        options = {"progress": lambda share: report(entry.name, share, entry.name)}
+        result = entry.run(model, prompt, allow_network=arguments.allow_network, **options, **params)
     _deliver(entry, result, arguments)
     return 0
 

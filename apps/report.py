@@ -63,6 +63,7 @@ def description(entry: "Entry") -> str:
 def _param(param: "Param") -> str:
     if param.choices:
         span = f", one of {', '.join(map(str, param.choices))}"
+        span += ", a file, a folder, or hub:NAME" if param.files else ""
     elif param.low is not None or param.high is not None:
         low, high = ("any" if bound is None else f"{bound:g}" for bound in (param.low, param.high))
         span = f", {low} to {high}"

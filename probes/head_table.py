@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 from probes import induction_heads
-from probes.active_dormant import output_norm
+from probes.active_dormant.activity import output_norm
 from probes.attention_sinks import mean_known, median_after, received, value_norm, windowed
 from probes.sink_rates import natural_samples, random_samples
 from workbench import PATTERN, Entry, Need, Observation, Param, Readout, Site, Stimulus, V, Z, dataset
@@ -201,6 +201,7 @@ ENTRY = Entry(
     needs=needs,
     analyse=head_table,
     figures=(sink_figure, entropy_figure, output_figure),
+    tables=(table,),
     params=(
         Param("n_sequences", int, 16, "repeated sequences, and as many without a repeat", low=2, high=1024),
         Param("texts", int, 24, "natural texts", low=2, high=1024),

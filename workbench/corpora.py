@@ -17,11 +17,15 @@ from pathlib import Path
 from workbench.errors import InputError, UnavailableError
 
 __all__ = [
+    "BUNDLED",
     "REFERENCE_TOPICS",
     "Corpus",
     "Document",
+    "corpus_digest",
     "deduplicated",
+    "find_corpus",
     "hub_corpus",
+    "names_file",
     "python_corpus",
     "python_domains",
     "python_topic",
@@ -32,6 +36,8 @@ __all__ = [
 # Prose and code in about equal parts, some 25,000 characters.
 REFERENCE_TOPICS = ("execmodel", "import", "exceptions", "objects", "naming", "strings", "calls")
 
+BUNDLED = ("prose", "code")  # domains of `python_domains`
+_HUB = "hub:"  # in front of the name of a data set
 _GRAM = 16  # words: a shared run of so many is a copy, not a coincidence
 _SHARED = 0.3  # of a document's runs in a larger one: it is an extract of that
 # Characters taken of a topic, of a module's docstrings and of a module's source: no single document dominates.
@@ -199,6 +205,31 @@ def deduplicated(documents: Sequence[Document], share: float = _SHARED, gram: in
 def _grams(text: str, n: int) -> set[int]:
     words = text.split()
     return {hash(tuple(words[i : i + n])) for i in range(len(words) - n + 1)} or {hash(tuple(words))}
+
+
+def find_corpus(name: str, *, allow_network: bool = False) -> Corpus:
+    """Texts by what a user types: "prose" or "code", "hub:NAME" or "hub:NAME:COLUMN", else a file or a folder.
+
+    Raises as `hub_corpus` and `text_corpus` do.
+    """
+    if name in BUNDLED:
+        return python_domains()[name]
+    if not names_file(name):
+        data_set, _, column = name.removeprefix(_HUB).partition(":")
+        return hub_corpus(data_set, column=column or "text", allow_network=allow_network)
+    return text_corpus([name], name)
+
+
+def names_file(name: str) -> bool:
+    """Whether `find_corpus` would read a file or folder of this machine."""
+    return name not in BUNDLED and not name.startswith(_HUB)
+
+
+def corpus_digest(name: str) -> str:
+    """What the texts are, without a network: the Python that bundled ones come with, the content of files, a name."""
+    if names_file(name):
+        return text_corpus([name], name).digest
+    return f"Python {platform.python_version()}" if name in BUNDLED else name
 
 
 def text_corpus(paths: Iterable[str | Path], name: str = "files") -> Corpus:

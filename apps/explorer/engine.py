@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import xarray as xr
@@ -20,11 +21,13 @@ from apps.explorer.settings import Settings
 from apps.explorer.slices import SLICES
 from apps.explorer.states import RESID, States, slice_of, states_of
 from workbench.catalog import Entry, finish, pass_for, study
+from workbench.corpora import names_file, reference_text
 from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
-from workbench.intervene import Ablate, Head
 from workbench.models.model import Model
 from workbench.observation import Observation, observe, predict_bytes
+from workbench.phrases import MEAN_HOOKS, Phrase, phrase
 from workbench.prompt import Prompt, Tokens, tokenise
+from workbench.recording import Means, measure_means
 from workbench.results import spec_key
 
 __all__ = ["Engine", "Failure", "Hosted", "Request"]
@@ -45,8 +48,8 @@ class Failure:
 class Request:
     """One prompt on one model with the params of every analysis, and the keys under which its results are found.
 
-    chat: the text is one message of a user, put through the model's chat template. ablated: (layer, head) of heads
-    whose output is replaced by zero; they touch what is computed on the prompt, not what is of the model.
+    chat: the text is one message of a user, put through the model's chat template. edits: interventions; they touch
+    what is computed on the prompt, not what is of the model.
     """
 
     model: str
@@ -56,12 +59,7 @@ class Request:
     keys: Mapping[str, str] = field(repr=False)
     states: str = ""
     chat: bool = False
-    ablated: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def interventions(self) -> tuple[Ablate, ...]:
-        """The ablations as values."""
-        return tuple(Ablate(Head(layer, head)) for layer, head in self.ablated)
+    edits: tuple[Phrase, ...] = ()
 
 
 class Hosted:
@@ -69,6 +67,7 @@ class Hosted:
 
     def __init__(self, name: str, load):
         self.name, self.model, self.seconds = name, None, 0.0
+        self._means: Means | None = None
         self.worker = Worker(name).start()
         self.tokenising = threading.Lock()  # fast tokenizers must not be borrowed twice
         self.loading = self.worker.submit(Job(f"load {name}", f"load {name}", LOAD, lambda job: self._load(job, load)))
@@ -81,6 +80,12 @@ class Hosted:
         self.model = load(self.name, progress)
         self.seconds = _forward_seconds(self.model)
         return self.name
+
+    def means(self) -> Means:
+        """Means over the reference text, measured when an intervention first asks; for the worker's thread alone."""
+        if self._means is None:
+            self._means = measure_means(self.ready, hooks=MEAN_HOOKS)
+        return self._means
 
     @property
     def ready(self) -> Model:
@@ -180,17 +185,18 @@ class Engine:
         text: str,
         params: Mapping[str, Mapping[str, Any]],
         chat: bool = False,
-        ablated: Sequence[Sequence[int]] = (),
+        edits: Sequence[str] = (),
     ) -> Request:
-        """What a run of a prompt asks for. Raises InputError for a bad prompt, params or heads; computes nothing."""
+        """What a run of a prompt asks for; edits: phrases. Raises InputError for bad ones, a bad prompt or params."""
         if not isinstance(text, str) or not all(isinstance(given, Mapping) for given in params.values()):
             raise InputError(
                 "a prompt or params of another kind", "a text, and params by analysis", "Load the page again"
             )
         model, tokens = self.hosted(name).ready, self.tokens(name, text, chat)
-        heads = _heads(model, ablated)
-        interventions = tuple(Ablate(Head(*head)) for head in heads)
+        phrases = _phrases(model, tokens, edits)
+        interventions = tuple(self._printed(said) for said in phrases)
         checked = {entry.name: entry.checked(params.get(entry.name, {})) for entry in self.entries.values()}
+        self._refuse_files(checked)
         checked |= {name: dict(params.get(name, {})) for name in self.slices}
         keys = {
             entry.name: self._key(entry, model, tokens, checked[entry.name], interventions)
@@ -198,7 +204,27 @@ class Engine:
         }
         weights, ids = model.identity.weights_hash, list(tokens.ids)
         states = spec_key(weights, ids, "explorer-states", 1, {}, interventions=interventions)
-        return Request(name, text, tokens, checked, keys, states, chat, heads)
+        return Request(name, text, tokens, checked, keys, states, chat, phrases)
+
+    def _printed(self, said: Phrase) -> str:
+        """An intervention as part of a key: with the text that its mean is taken over."""
+        return f"{said} of {self._reference}" if said.how == "mean" else str(said)
+
+    @cached_property
+    def _reference(self) -> str:
+        return str(reference_text())
+
+    def _refuse_files(self, params: Mapping[str, Mapping[str, Any]]) -> None:
+        """A browser names no file of this machine unless the explorer was started for it."""
+        for name, values in params.items():
+            for param in self.entries[name].params:
+                value = values[param.name]
+                if param.files and names_file(value) and not self.settings.any_file:
+                    raise InputError(
+                        f"{param.name}={value!r} for {self.entries[name].title.lower()}",
+                        f"one of {', '.join(param.choices)}",
+                        "Files are read by an explorer that was started with --allow-files",
+                    )
 
     def _key(self, entry: Entry, model: Model, tokens: Tokens, params: Mapping, interventions: Sequence) -> str:
         """Where the result of an analysis is found; where it cannot have one (nothing was trained yet), its reason."""
@@ -288,14 +314,15 @@ class Engine:
         Raises InputError where the selection does not fit the model or the prompt. The job goes on after a None.
         """
         entry, model = self.slices[name], self.hosted(request.model).ready
-        key = entry.key(model, request.tokens, params, request.interventions)
+        key = entry.key(model, request.tokens, params, tuple(map(self._printed, request.edits)))
         found = self.cache.get(key)
         if found is not None:
             return found
         entry.needs(model, request.tokens, **params)  # a bad selection is refused here, in the thread that asks
 
         def work(job: Job) -> xr.Dataset:
-            result = slice_of(entry, model, self._states(request), params, request.ablated)
+            edits = self.interventions(request, params["layer"])  # those of earlier layers are in the kept state
+            result = slice_of(entry, model, self._states(request), params, edits)
             self.cache.put(key, result, write=False)
             return result
 
@@ -310,7 +337,8 @@ class Engine:
         model = self.hosted(request.model).ready
 
         def work(job: Job) -> str:
-            added = continuation(model, request.tokens, n, temperature, seed, job.progress)
+            edits = self.interventions(request)
+            added = continuation(model, request.tokens, n, temperature, seed, job.progress, edits)
             return continued_text(model, request.text, added)
 
         key = f"continue {request.states} {n} {temperature} {seed}"
@@ -321,7 +349,7 @@ class Engine:
         found = self.cache.get(request.states)
         if found is None:
             model = self.hosted(request.model).ready
-            interventions = request.interventions
+            interventions = self.interventions(request)
             found = states_of(observe(model, [request.tokens], [RESID], positions="none", interventions=interventions))
             self.cache.put(request.states, found)
         return found
@@ -336,6 +364,12 @@ class Engine:
     def _missing(self, request: Request, names: Sequence[str]) -> list[Entry]:
         return [self.entries[n] for n in names if self.cache.get(request.keys[n]) is None]
 
+    def interventions(self, request: Request, layer: int | None = None) -> list[Any]:
+        """The edits of a request as values, all or those of one layer; for the worker's thread alone."""
+        hosted = self.hosted(request.model)
+        found = [said.intervention(hosted.ready, hosted.means, layer) for said in request.edits]
+        return [value for value in found if value is not None]
+
     def _is_partial(self, request: Request, name: str) -> bool:
         found = self.cache.get(request.keys[name])
         return isinstance(found, xr.Dataset) and bool(found.attrs.get("partial", False))
@@ -347,7 +381,7 @@ class Engine:
         try:
             asked = pass_for(possible, model, request.tokens, request.params)
             asked["needs"] = [*asked["needs"], RESID]
-            asked |= {"interventions": request.interventions, "progress": lambda share: job.progress(0.8 * share)}
+            asked |= {"interventions": self.interventions(request), "progress": lambda share: job.progress(0.8 * share)}
             observation = observe(model, [request.tokens], **asked)
         except STOPS:
             raise
@@ -400,7 +434,8 @@ class Engine:
         model = self.hosted(request.model).ready
         if not self._allowed(request, entry, model):
             return
-        partials = study(entry, model, request.tokens, progress=job.progress, **request.params[entry.name])
+        options = {"progress": job.progress, "allow_network": self.settings.allow_network}
+        partials = study(entry, model, request.tokens, **options, **request.params[entry.name])
         last = None
         try:
             for last in partials:
@@ -415,15 +450,14 @@ class Engine:
             self.cache.put(request.keys[entry.name], last)
 
 
-def _heads(model: Model, given: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    """Heads from a page or a link, each once and in order; InputError where the model does not have one."""
-    try:
-        heads = sorted({(int(layer), int(head)) for layer, head in given})
-    except (TypeError, ValueError):
-        raise InputError("heads to ablate that are no pairs", "a list of [layer, head]", "Correct the link") from None
-    for layer, head in heads:
-        Head(layer, head).check(model)
-    return tuple(heads)
+def _phrases(model: Model, tokens: Tokens, given: Sequence[str]) -> tuple[Phrase, ...]:
+    """Interventions from a page or a link, each once and in order; InputError where there is no such thing."""
+    if not isinstance(given, list | tuple):
+        raise InputError(f"the interventions {given!r}", "a list of texts", "Load the page again")
+    phrases = tuple(phrase(text) for text in sorted(set(map(str, given))))
+    for said in phrases:
+        said.check(model, len(tokens))
+    return phrases
 
 
 def _ids(text: str) -> Prompt:

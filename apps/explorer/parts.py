@@ -11,7 +11,7 @@ from dash import html
 
 from apps.explorer.jobs import Job
 from workbench.catalog import Entry, Param
-from workbench.figures import head_name, show_token
+from workbench.figures import show_token
 from workbench.models.model import Model
 from workbench.results import stamp
 
@@ -109,21 +109,6 @@ def _dismiss(notice_id: str) -> html.Button:
 FOLLOWS = ("layer", "head", "pos")
 
 
-def ablation_chips(ablated: Sequence[Sequence[int]]) -> list[html.Button]:
-    """The heads that the run goes without; a click takes one back."""
-    names = [head_name(layer, head) for layer, head in ablated]
-    return [
-        html.Button(
-            f"without {name} ×",
-            id={"type": "restore", "name": name},
-            className="chip ablation",
-            n_clicks=0,
-            **{"aria-label": f"Take {name} back"},
-        )
-        for name in names
-    ]
-
-
 def param_form(entry: Entry, values: Mapping[str, Any], fixed: bool = False) -> list[Any]:
     """One control per parameter of an analysis. fixed: layer, head and pos follow the selection and have none."""
     shown = [param for param in entry.params if not (fixed and param.name in FOLLOWS)]
@@ -136,6 +121,8 @@ def _control(entry: str, param: Param, value: Any) -> Any:
     identity = {"type": "param", "entry": entry, "name": param.name}
     label = html.Span(param.name.replace("_", " "), title=param.help)
     common = {"id": identity, "label": label, "size": "xs", "className": "param"}
+    if param.files:
+        return dmc.Autocomplete(**common, data=list(param.choices), value=value, debounce=700)
     if param.type is bool or param.choices:
         choices = ["true", "false"] if param.type is bool else [str(choice) for choice in param.choices]
         return dmc.Select(**common, data=choices, value=_text(value), allowDeselect=False)

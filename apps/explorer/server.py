@@ -86,6 +86,7 @@ def serve(
     hosts: Sequence[str] = (),
     models: Sequence[str] = (),
     any_model: bool = False,
+    any_file: bool = False,
     allow_network: bool = False,
     directory: Path | None = None,
 ) -> None:
@@ -93,8 +94,8 @@ def serve(
 
     model: the one to begin with (default: the bundled one); models: more that the page offers, beside the toys.
     token: True makes one, False switches it off. base_path: where a proxy puts the page, such as /workbench/. hosts:
-    other host names it is reached by. any_model: let the browser name any model. directory: where results are kept
-    between restarts.
+    other host names it is reached by. any_model, any_file: let the browser name any model, or files of texts.
+    directory: where results are kept between restarts.
 
     Raises UnavailableError where the port is taken.
     """
@@ -116,6 +117,7 @@ def serve(
         hosts=tuple(hosts),
         directory=directory or cache_dir() / "results",
         any_model=any_model,
+        any_file=any_file,
         allow_network=allow_network,
     )
     running = start(settings, catalog)

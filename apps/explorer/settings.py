@@ -14,7 +14,7 @@ class Settings:
     everyone in. base_path: begins and ends with a slash. hosts: further host names under which the page may be asked
     for (behind a proxy). memory: bytes of results kept in memory; disk: bytes kept between restarts in `directory`
     (None: nothing is written). budget: bytes that one run may keep before it is refused. any_model: whether the
-    browser may name a model that is not in `models`.
+    browser may name a model that is not in `models`; any_file: whether it may name files and folders of texts.
     """
 
     models: tuple[str, ...]
@@ -28,6 +28,7 @@ class Settings:
     disk: int = 4 << 30
     budget: int = 2 << 30
     any_model: bool = False
+    any_file: bool = False
     allow_network: bool = False
     threads: int = 16
     longest_text: int = 200_000

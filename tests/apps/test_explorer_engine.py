@@ -148,11 +148,11 @@ def test_results_survive_a_restart(engine, tmp_path):
     again.close()
 
 
-def test_ablated_heads_change_the_run_and_its_slices(engine):
+def test_interventions_change_the_run_and_its_slices(engine):
     from workbench.intervene import Ablate, Head
 
-    plain, without = engine.request("tiny", TEXT, {}), engine.request("tiny", TEXT, {}, ablated=[[0, 1], [0, 1]])
-    assert without.ablated == ((0, 1),) and without.keys["mean-z"] != plain.keys["mean-z"]
+    plain, without = engine.request("tiny", TEXT, {}), engine.request("tiny", TEXT, {}, edits=["L0H1", "L0H1"])
+    assert list(map(str, without.edits)) == ["L0H1"] and without.keys["mean-z"] != plain.keys["mean-z"]
     assert without.keys["steps"] == plain.keys["steps"]
     finished(engine, plain)
     finished(engine, without)
@@ -164,9 +164,34 @@ def test_ablated_heads_change_the_run_and_its_slices(engine):
     full = observe(engine.hosted("tiny").model, prompt, [need], interventions=edit)[need]
     assert np.array_equal(pattern_of(engine, without, 1, 2), full[1, 0, 2].numpy())
     assert not np.array_equal(pattern_of(engine, without, 1, 2), pattern_of(engine, plain, 1, 2))
-    for wrong in ([[9, 0]], [[0]], ["ab"], 3):
+    for wrong in (["L9H0"], ["L0"], [[0, 1]], ["1 cannot see 3"], "L0H1", 3):
         with pytest.raises(InputError):
-            engine.request("tiny", TEXT, {}, ablated=wrong)
+            engine.request("tiny", TEXT, {}, edits=wrong)
+
+
+@pytest.mark.parametrize("edits", [["L0H1 mean"], ["L0 MLP mean"], ["L1N3", "L0 attention"], ["3 cannot see 1"]])
+def test_a_slice_under_any_intervention_is_that_of_the_whole_run(engine, edits):
+    from workbench.phrases import phrase
+    from workbench.recording import measure_means
+
+    request = engine.request("tiny", TEXT, {}, edits=edits)
+    finished(engine, request)
+    model = engine.hosted("tiny").model
+    means = measure_means(model, hooks=MEAN_HOOKS)
+    values = [phrase(text).intervention(model, lambda: means) for text in edits]
+    need = Need((PATTERN,), whole, dims="head query key")
+    full = observe(model, Prompt.ids([5, 9, 5, 7, 9]), [need], interventions=values)[need]
+    for layer in (0, 1):
+        np.testing.assert_allclose(pattern_of(engine, request, layer, 2), full[layer, 0, 2], atol=1e-6)
+    record = json.loads(engine.found(request, "mean-z").attrs["provenance"])
+    assert record["interventions"] == [str(value) for value in sorted(values, key=str)] or len(values) > 1
+    plain = engine.submit_continuation(engine.request("tiny", TEXT, {}), 3, 0, 0, "me")
+    changed = engine.submit_continuation(request, 3, 0, 0, "me")
+    assert plain.finished.wait(60) and changed.finished.wait(60)
+    ids = [5, 9, 5, 7, 9]
+    for _ in range(3):
+        ids.append(int(observe(model, Prompt.ids(ids), interventions=values).logits[0][-1].argmax()))
+    assert changed.result == " ".join(map(str, ids))
 
 
 def test_a_study_is_partial_until_it_ends(engine):
@@ -250,6 +275,34 @@ def test_bad_input_comes_back_as_one_sentence(engine):
     assert changed_params(engine, identity, 1.5, {}) == ({"mean-z": {"scale": 1.5}}, "")
     assert changed_params(engine, identity, 1.0, {}) == (None, "")
     assert "range 0 to 2" in changed_params(engine, identity, 9, {})[1]
+
+
+def named_texts(model, tokens, *, texts, allow_network=False):
+    """Says what it was asked for, and whether it may fetch."""
+    yield dataset(allowed=("", float(allow_network), "flag", (0, 1))).assign_attrs(texts=texts)
+
+
+def test_a_browser_names_files_only_where_the_explorer_was_started_for_it(tmp_path):
+    texts = Param("texts", str, "prose", choices=("prose",), files=True)
+    entry = Entry("named", "Named texts", "here", "none", scope="study", study=named_texts, params=(texts,))
+    for any_file in (False, True):
+        settings = Settings(models=("tiny",), any_file=any_file, allow_network=any_file)
+        engine = Engine(settings, [entry], load=lambda n, p: tiny_model("llama"))
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        engine.request(
+            "tiny", TEXT, {"named": {"texts": "hub:some/data"}}
+        )  # not a file; the network is asked about later
+        params = {"named": {"texts": str(tmp_path)}}
+        if not any_file:
+            with pytest.raises(InputError, match=r"--allow-files"):
+                engine.request("tiny", TEXT, params)
+            assert "--allow-files" in ask(engine, "me", "tiny", TEXT, params)[1]
+        request = engine.request("tiny", TEXT, params if any_file else {})
+        job = engine.submit_entry(request, "named", "me")
+        assert job.finished.wait(60)
+        found = engine.found(request, "named")
+        assert float(found["allowed"]) == any_file and found.attrs["texts"] == (str(tmp_path) if any_file else "prose")
+        engine.close()
 
 
 def test_two_sessions_get_their_own_answers(engine):

@@ -9,9 +9,10 @@ from torch.nn.functional import log_softmax
 
 from probes import active_dormant as ad
 from tests.tiny_models import tiny_model
-from workbench import PATTERN, Cancelled, InputError, Need, Prompt, RefusedError, Z, keep, observe, save, tokenise
+from workbench import PATTERN, Need, Prompt, Z, corpora, keep, observe, save, tokenise
 from workbench.catalog import study as run_study
 from workbench.corpora import Document
+from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
 from workbench.intervene import Head
 from workbench.models.loading import wrap
 from workbench.models.toys.transformer import ToyConfig, ToyTransformer
@@ -232,6 +233,28 @@ def test_it_runs_as_an_entry_over_folders_and_says_what_it_skipped(toy, tmp_path
     assert last["n_skipped"].values.tolist() == [1, 1] and last["n_texts"].values.tolist() == [12, 12]
     assert all(name.endswith("12.txt") for names in json.loads(last.attrs["skipped"]).values() for name in names)
     assert last["candidate"].values[1, 0] == 1
+    assert last["domain"].values.tolist() == ["sleepy", "lively"]  # a folder is named without its path
+    assert last.attrs["summary"].startswith("1 of 4 heads pass correction for dormancy: L1H0.")
+    key = ad.ENTRY.key(toy, None, ad.ENTRY.checked(params))
+    (tmp_path / "sleepy" / "00.txt").write_text(texts(SLEEPY, 1, 9)[0])
+    assert ad.ENTRY.key(toy, None, ad.ENTRY.checked(params)) != key  # other texts are another question
+
+
+def test_a_data_set_of_the_hub_is_asked_for_only_with_leave(toy, monkeypatch):
+    asked, sleepy, lively = [], texts(SLEEPY, 12, 3), texts(LIVELY, 12, 3)
+
+    def rows(name, split, start, length):
+        asked.append(name)
+        found = {"some/sleepy": [{"text": t} for t in sleepy], "some/lively": [{"body": t} for t in lively]}
+        return [{"row": row} for row in found[name]]
+
+    monkeypatch.setattr(corpora, "_hub_rows", rows)
+    params = {**SMALL, "first": "hub:some/sleepy", "second": "hub:some/lively:body", "ablate": "none"}
+    with pytest.raises(InputError, match=r"hub data set 'some/sleepy'.*--allow-network"):
+        ad.run(toy, **params)
+    assert asked == []
+    result = ad.run(toy, allow_network=True, **params)
+    assert asked == ["some/sleepy", "some/lively"] and result["candidate"].values[1, 0] == 1
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------
@@ -253,3 +276,5 @@ def test_bad_input_is_refused_with_the_reason(toy):
         list(ad.active_dormant(toy, {"a": enough, "b": texts(LIVELY, 12, 0)}, **{**SMALL, "ablate": "H6"}))
     with pytest.raises(InputError, match="twice"):
         next(ad.study(toy, first="code", second="code"))
+    with pytest.raises(UnavailableError, match="no readable file at no/such/folder"):
+        next(ad.study(toy, first="no/such/folder"))

@@ -25,7 +25,8 @@ def strip(result: "xr.Dataset", variable: str, group: str, *, title: str, text: 
     """Points of a variable over (group, another dim) such as (domain, prompt), one column for each group.
 
     A bar marks the mean of the points; `variable_low` and `_high` over (group) become its whiskers where the result has
-    them. text: a variable or coord of strings over the other dim, shown on hover. A click on a point selects both.
+    them. text: a variable or coord of strings over the same dims or the other one, shown on hover. A click on a point
+    selects both.
     """
     import plotly.graph_objects as go
 
@@ -37,11 +38,11 @@ def strip(result: "xr.Dataset", variable: str, group: str, *, title: str, text: 
         )
     array = need_dims(array, group, others[0])
     axis, values = coord_axis(array, group), numbers(array)
-    captions = None if text is None else [show_text(shorten(str(t), _TEXT_WIDTH)) for t in result[text].values]
+    captions = [None] * len(axis) if text is None else result[text].broadcast_like(array).transpose(*array.dims).values
     figure = go.Figure()
     names = [show_text(str(value)) for value in axis.values]
     for index, name in enumerate(names):
-        _add_points(figure, array, values[index], index, name, captions)
+        _add_points(figure, array, values[index], index, name, captions[index])
     _add_means(figure, result, array, values, names)
     finish(figure, title, axis, None)
     figure.update_yaxes(title_text=label(array))
@@ -49,7 +50,7 @@ def strip(result: "xr.Dataset", variable: str, group: str, *, title: str, text: 
 
 
 def _add_points(
-    figure: "go.Figure", array: "xr.DataArray", values: np.ndarray, index: int, name: str, captions: list[str] | None
+    figure: "go.Figure", array: "xr.DataArray", values: np.ndarray, index: int, name: str, captions: np.ndarray | None
 ) -> None:
     group, other = map(str, array.dims)
     known = np.flatnonzero(~np.isnan(values))
@@ -62,7 +63,7 @@ def _add_points(
         customdata=[{group: _plain(of_group), other: _plain(members[i])} for i in known],
         hovertext=[
             f"{name}, {other} {show_text(str(members[i]))}: {number(values[i])}"
-            + ("" if captions is None else f"<br>{captions[i]}")
+            + ("" if captions is None else f"<br>{show_text(shorten(str(captions[i]), _TEXT_WIDTH))}")
             for i in known
         ],
         hovertemplate="%{hovertext}<extra></extra>",
