@@ -365,7 +365,27 @@ def test_block_max_agrees_with_a_plain_loop():
         for column in range(3):
             block = values[4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
             known = block[~np.isnan(block)]
-            assert np.isnan(pooled[row, column]) if not known.size else pooled[row, column] == known.max()
+            largest = known[np.abs(known).argmax()] if known.size else NAN  # in size: a difference may be negative
+            np.testing.assert_equal(pooled[row, column], largest)
+
+
+def test_a_head_that_looks_at_key_0_only_shows_no_structure_elsewhere():
+    sink = np.tri(4) * 6e-8
+    sink[:, 0] = 1 - sink[:, 1:].sum(1)
+    figure = pattern_figure(sink, list("abcd"), "a sink", exclude_first=True)
+    assert figure.layout.coloraxis.cmax == 0.01
+
+
+def test_a_difference_is_drawn_around_zero_whatever_its_figure_asks_for():
+    def change(values):
+        attrs = {"units": "share", "long_name": "shift", "valid_min": -1.0, "valid_max": 1.0, "difference": 1}
+        return xr.Dataset({"shift": (("layer", "head"), np.array([values]), attrs)})
+
+    for asked in ({}, {"scale": "log"}, {"color_range": (0.0, 1.0)}):
+        figure = heads_grid(change([0.2, -0.5]), "shift", title="change", **asked)
+        assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (-0.5, 0.5)
+        assert figure.layout.meta["scale"] == "signed"
+    assert heads_grid(change([2e-8, -5e-8]), "shift", title="nothing").layout.coloraxis.cmax == 1e-3
 
 
 def test_pattern_of_another_length_is_refused():

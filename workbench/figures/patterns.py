@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["pattern_figure"]
 
+_FLOOR = 0.01  # share of attention; a scale that ends below would make patterns out of rounding
+
 
 def pattern_figure(
     pattern: np.ndarray,
@@ -23,12 +25,14 @@ def pattern_figure(
     *,
     exclude_first: bool = False,
     color_range: tuple[float, float] | None = None,
+    scale: str = "share",
     limit: int = 400,
 ) -> "go.Figure":
     """Where one head looks: query (downwards) x key (from the left) attention, 0 to 1; keys after the query are blank.
 
     pattern: (query, key). exclude_first: take the colour range over keys >= 1, so that a sink on position 0 does not
-    wash out the rest. color_range: by default 0 to the largest weight shown. Beyond `limit` tokens the largest weight
+    wash out the rest. color_range: by default 0 to the largest weight shown, 0.01 at least: rounding is no structure.
+    scale: "signed" for a difference of two patterns, centred at zero. Beyond `limit` tokens the largest weight
     of each square block is drawn and the title says so (400 x 400 cells are 0.9 MB of JSON).
     """
     weights = np.asarray(pattern, dtype=np.float64)
@@ -39,11 +43,11 @@ def pattern_figure(
             "Pass one head's (query, key) weights and the tokens of the same prompt",
         )
     weights = np.where(np.tri(len(weights), dtype=bool), weights, np.nan)
-    high = np.nanmax(weights[:, 1:] if exclude_first and len(tokens) > 1 else weights, initial=0.0)
     block = -(-len(tokens) // limit)
     z = block_max(weights, block)
     x, y = (_axis(tokens, dim, block) for dim in ("key", "query"))
-    low, high = color_range or (0.0, float(high) or 1.0)
+    ranged = weights[:, 1:] if exclude_first and len(tokens) > 1 else weights
+    low, high = color_range or _range(ranged, scale)
     place = "query %{y}<br>attends to key %{x}" if block == 1 else f"{block} queries from %{{y}}<br>keys from %{{x}}"
     notes = [f"largest of each {block} x {block} tokens"] if block > 1 else []
     notes += ["colours without key 0"] if exclude_first else []
@@ -52,7 +56,7 @@ def pattern_figure(
         x,
         y,
         title=title + (f" ({', '.join(notes)})" if notes else ""),
-        scale="share",
+        scale=scale,
         coloraxis={"cmin": low, "cmax": high, "colorbar": {"title": {"text": "attention"}}},
         hover=f"{place}<br><b>%{{z:.3f}}</b>",
         crossed=False,
@@ -61,15 +65,26 @@ def pattern_figure(
     return figure
 
 
+def _range(weights: np.ndarray, scale: str) -> tuple[float, float]:
+    """Ends of the colour scale for what is drawn."""
+    high = max(_FLOOR, float(np.nanmax(np.abs(weights), initial=0.0)))
+    return (-high if scale == "signed" else 0.0), high
+
+
 def block_max(values: np.ndarray, block: int) -> np.ndarray:
-    """The largest value of every `block` x `block` square, NaN left out; a square of NaN stays NaN."""
+    """The value of largest size in every `block` x `block` square, NaN left out; a square of NaN stays NaN."""
     if block == 1:
         return values
     short = -len(values) % block
-    padded = np.pad(np.where(np.isnan(values), -np.inf, values), ((0, short), (0, short)), constant_values=-np.inf)
-    count = len(padded) // block
-    pooled = padded.reshape(count, block, count, block).max(axis=(1, 3))
-    return np.where(np.isneginf(pooled), np.nan, pooled)
+    count = (len(values) + short) // block
+
+    def pooled(filler: float) -> np.ndarray:
+        padded = np.pad(np.where(np.isnan(values), filler, values), ((0, short), (0, short)), constant_values=filler)
+        squares = padded.reshape(count, block, count, block)
+        return squares.max(axis=(1, 3)) if filler < 0 else squares.min(axis=(1, 3))
+
+    high, low = pooled(-np.inf), pooled(np.inf)
+    return np.where(np.isneginf(high), np.nan, np.where(-low > high, low, high))
 
 
 def _axis(tokens: Sequence[str], dim: str, block: int) -> Axis:

@@ -15,6 +15,8 @@ __all__ = ["coloraxis", "flags", "interval_text", "label", "numbers", "on_scale"
 
 ColorRange = tuple[float, float] | str | None
 
+_SAME = 1e-3  # a difference below is rounding, and no colour may make a pattern of it
+
 
 def pick(result: "xr.Dataset", variable: str) -> "xr.DataArray":
     """A variable of a result; an unknown name is refused with the names there are."""
@@ -49,7 +51,12 @@ def units(array: "xr.DataArray") -> str:
 
 
 def pick_scale(array: "xr.DataArray", scale: str | None) -> str:
-    """The named scale, or the one that the declared range calls for: signed, share (0 to 1) or amount."""
+    """The named scale, or the one that the declared range calls for: signed, share (0 to 1) or amount.
+
+    A difference of two results is signed, whatever its figure names.
+    """
+    if array.attrs.get("difference"):
+        return "signed"
     if scale is not None:
         if scale not in SCALES:
             raise InputError(f"scale={scale!r}", f"one of {', '.join(SCALES)}", "Name one of these or leave it out")
@@ -104,6 +111,8 @@ def interval_text(result: "xr.Dataset", array: "xr.DataArray") -> np.ndarray:
 
 def _range(z: np.ndarray, array: "xr.DataArray", scale: str, color_range: ColorRange) -> tuple[float, float]:
     is_log = scale in ("log", "rank")
+    if array.attrs.get("difference"):
+        color_range = "data"  # a small change must be seen; the declared range is that of the numbers themselves
     if isinstance(color_range, tuple):
         return tuple(float(np.log10(end)) for end in color_range) if is_log else color_range
     finite = z[np.isfinite(z)]
@@ -114,7 +123,7 @@ def _range(z: np.ndarray, array: "xr.DataArray", scale: str, color_range: ColorR
         declared = [float(array.attrs.get(name, np.nan)) for name in ("valid_min", "valid_max")]
         low, high = (d if np.isfinite(d) else end for d, end in zip(declared, (low, high), strict=True))
     if scale == "signed":
-        high = max(abs(low), abs(high))
+        high = max(abs(low), abs(high), _SAME if array.attrs.get("difference") else 0.0)
         low = -high
     return (low, high) if high > low else (low, low + 1.0)
 
