@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import xarray as xr
-from einops import einsum
 
 from workbench import PATTERN, RESID_POST, RESID_PRE, SCORES, Entry, Need, Observation, Param, Readout, Site, V, dataset
 
@@ -118,11 +117,8 @@ def value_norm(v: torch.Tensor, site: Site) -> torch.Tensor:
     v: (batch, pos, key_value_head, d_head), its bias included. Returns (batch, head, pos), >= 0, in units of the
     residual stream; before a post-norm where there is one.
     """
-    weights = site.weights
-    W_O = weights.W_O.float()
-    gram = einsum(W_O, W_O, "head e d, head f d -> head e f")
-    v = weights.repeated(v.float(), dim=2).transpose(1, 2)  # batch head pos d_head
-    return ((v @ gram) * v).sum(-1).clamp(min=0).sqrt()
+    v = site.weights.repeated(v.float(), dim=2).transpose(1, 2)  # batch head pos d_head
+    return ((v @ site.weights.W_O_gram) * v).sum(-1).clamp(min=0).sqrt()
 
 
 def v_norm(v: torch.Tensor, site: Site) -> torch.Tensor:

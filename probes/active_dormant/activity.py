@@ -1,7 +1,6 @@
 """What is measured of a head on a text: how much of its attention goes to sinks, and how much it adds."""
 
 import torch
-from einops import einsum
 
 from probes.attention_sinks import MIN_QUERIES, own_attention, received
 from workbench.hooks import PATTERN, Z
@@ -29,12 +28,10 @@ def sink_attention(pattern: torch.Tensor, site: Site, epsilon: float = 0.3) -> t
 def output_norm(z: torch.Tensor, site: Site) -> torch.Tensor:
     """Mean norm of z W_O over positions behind the first, (batch, head), >= 0, in units of the residual stream.
 
-    z: (batch, pos, head, d_head). By way of W_O W_O^T, and before a post-norm where there is one.
+    z: (batch, pos, head, d_head). Before a post-norm where there is one.
     """
-    W_O = site.weights.W_O.float()
-    gram = einsum(W_O, W_O, "head e d, head f d -> head e f")
     z = z.float().transpose(1, 2)  # batch head pos d_head
-    return _mean_behind_first(((z @ gram) * z).sum(-1).clamp(min=0).sqrt(), site)
+    return _mean_behind_first(((z @ site.weights.W_O_gram) * z).sum(-1).clamp(min=0).sqrt(), site)
 
 
 def _mean_behind_first(values: torch.Tensor, site: Site) -> torch.Tensor:

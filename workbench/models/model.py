@@ -7,6 +7,7 @@ library behind it. Probes see Model only.
 import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -62,7 +63,7 @@ class Sizes:
 
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
-    """Read-only weights of one layer under standard names; absent biases are zeros.
+    """Read-only weights of one layer under standard names; absent biases are zeros. Wrap a model again to change them.
 
     W_Q `[head, d_model, d_head]`, W_K and W_V `[key_value_head, d_model, d_head]`, W_O `[head, d_head, d_model]`,
     b_O `[d_model]`. post_attn_gain: gain `[d_model]` of a norm between attention and residual stream (Gemma 2 and 3),
@@ -80,6 +81,12 @@ class LayerWeights:
     W_gate: torch.Tensor | None = None
     W_out: torch.Tensor | None = None
     b_out: torch.Tensor | None = None
+
+    @cached_property
+    def W_O_gram(self) -> torch.Tensor:
+        """W_O W_O^T, float32 `[head, d_head, d_head]`: |z W_O|^2 = z gram z^T, without writing z W_O out."""
+        W_O = self.W_O.float()
+        return W_O @ W_O.mT
 
     def repeated(self, per_key_value_head: torch.Tensor, dim: int) -> torch.Tensor:
         """Repeat key/value heads along `dim` so that every query head has its own (query head h reads h // group)."""
