@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from workbench.models.model import Model
 
-__all__ = ["Catalog", "Entry", "Param", "Stimulus", "finish", "named", "pass_for", "run", "study"]
+__all__ = ["Catalog", "Claim", "Entry", "Param", "Stimulus", "finish", "named", "pass_for", "run", "study"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,15 @@ class Param:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a view says of a selection, put so that it can be tested: a title for a button, and params of a study."""
+
+    title: str
+    params: Mapping[str, Any]
+    study: str = "causal-check"
+
+
+@dataclass(frozen=True)
 class Entry:
     """One line of the catalog.
 
@@ -91,16 +100,17 @@ class Entry:
     positions whose final logits are kept. figures: `result -> plotly figure`, the first one is shown large. details:
     `(result, selection) -> figure`, drawn beside them when a click has selected something. tables: `result ->` pandas
     DataFrame, to sort, filter and export; a column named as a variable of the result has its unit, one named `layer`,
-    `head` or `pos` makes a click on a row select that. requires: names of self-check items. definition: what is
-    computed, with its formula; limits: what a reader must not conclude. cost: `(sizes, n_tokens, **params) ->` seconds
-    relative to one bare forward pass. artifact: `(model, **params) ->` hash of what was learned from data, or of a
-    user's files, that enters the result (None: nothing), part of its key.
+    `head` or `pos` makes a click on a row select that. requires: names of self-check items. claims:
+    `(result, selection) -> Claim`, None where the view says nothing of the selection; each is a button that tests it.
+    definition: what is computed, with its formula; limits: what a reader must not conclude. cost:
+    `(sizes, n_tokens, **params) ->` seconds relative to one bare forward pass. artifact: `(model, **params) ->` hash of
+    what was learned from data, or of a user's files, that enters the result (None: nothing), part of its key.
 
-    display: parameters that change only what is drawn from a result: a figure, a detail or `sentence` gets those that
-    it names; no pass, no result and no key knows them. sentence: `(result, **display) -> str`, the line under the
-    figure where it depends on them (else the result's `summary`). finer: `(params, display) -> params` that keep what a
-    display asks for. follow: `(selection, **params) -> [(entry, params), ...]`, what is recomputed of one layer and drawn
-    beside the figures when a click has selected something.
+    display: parameters that change only what is drawn from a result: a figure, a detail, a claim or `sentence` gets
+    those that it names; no pass, no result and no key knows them. sentence: `(result, **display) -> str`, the line
+    under the figure where it depends on them (else the result's `summary`). finer: `(params, display) -> params` that
+    keep what a display asks for. follow: `(selection, **params) -> [(entry, params), ...]`, what is recomputed of one
+    layer and drawn beside the figures when a click has selected something.
     """
 
     name: str
@@ -161,6 +171,14 @@ class Entry:
     def fine_enough(self, params: Mapping[str, Any], display: Mapping[str, Any]) -> dict[str, Any]:
         """The params, changed where their result would not hold what a display asks for."""
         return dict(params) if self.finer is None else self.checked(self.finer(params, display))
+
+    def claimed(
+        self, result: "xr.Dataset", selection: Mapping[str, Any], display: Mapping[str, Any] | None = None
+    ) -> list[Claim]:
+        """What this view claims of a selection, as shown by a display."""
+        shown = self.shown(display or {})
+        found = [claim(result, dict(selection), **named(claim, shown)) for claim in self.claims]
+        return [claim for claim in found if claim is not None]
 
     def said(self, result: "xr.Dataset", display: Mapping[str, Any] | None = None) -> str:
         """What a result says in words, for a display."""

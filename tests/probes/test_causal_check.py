@@ -4,114 +4,34 @@ import numpy as np
 import pytest
 import torch
 
-from probes.causal_check import ENTRY, check, checking, controls_figure, draw_controls, output_norms, run
+from probes.causal_check import ENTRY, check, checking, controls_figure, run
+from probes.matched_controls import matched_controls
 from tests.tiny_models import tiny_model
 from workbench.errors import Cancelled, InputError
-from workbench.hooks import ATTN_OUT, Z
-from workbench.intervene import MLP, Ablate, AttentionEdge, Head, Neurons
-from workbench.metrics import make_metric
-from workbench.models.loading import load, wrap
-from workbench.models.toys.transformer import ToyConfig, ToyTransformer
+from workbench.intervene import MLP, Ablate, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual
+from workbench.models.loading import load
 from workbench.observation import observe
 from workbench.prompt import Prompt
-from workbench.recording import record
-from workbench.statistics import monte_carlo_p
-from workbench.sweeps import base_run, values_of
 
 PROMPT = Prompt.ids([5, 17, 40, 23, 61, 8, 77, 30, 12, 9])
-LEVELS = (0.02, 0.1, 0.2, 0.5)
 
 
-def unequal_toy(seed: int):
-    """Random weights; in each layer half of 128 heads are ten times louder than the others, and layers differ."""
-    torch.manual_seed(seed)
-    module = ToyTransformer(ToyConfig(n_layers=3, n_heads=128, d_model=48, d_head=4, d_vocab=48, n_ctx=16))
-    with torch.no_grad():
-        for block, loud in zip(module.blocks, (0.5, 2.0, 1.0), strict=True):
-            scale = loud * torch.where(torch.arange(128) % 2 == 0, 1.0, 0.1) * (1 + 0.05 * torch.randn(128))
-            block.W_O.mul_(scale[:, None, None] / block.W_O.flatten(1).norm(dim=1)[:, None, None])
-    return wrap(module, None, name=f"unequal-{seed}")
-
-
-def effects_of_all_heads(model, prompt):
-    """Effect of zeroing each head on the top token's logit, `[layer, head]`."""
-    base = base_run(model, prompt)
-    metric = make_metric(model, base.tokens, base.logits(model))
-    sizes = model.sizes
-    cells = [[Ablate(Head(layer, head))] for layer in range(sizes.n_layers) for head in range(sizes.n_heads)]
-    values = values_of(model, base, cells, metric) - base.value(model, metric)
-    return values.view(sizes.n_layers, sizes.n_heads).double().numpy()
-
-
-def p_values(matched: bool, n_models: int = 8) -> np.ndarray:
-    """p of null claims, as a descriptive score makes them: about loud heads, which matter no more than their like."""
-    found = []
-    for seed in range(n_models):
-        model, prompt = unequal_toy(seed), Prompt.ids([3, 9, 27, 33, 41, 2])
-        effects, norms = effects_of_all_heads(model, prompt), output_norms(model, [prompt], Head)
-        for layer in range(3):
-            for head in range(0, 128, 2):
-                controls = draw_controls(norms, [(layer, head)], matched=matched, seed=head)
-                others = np.array([effects[one[0]] for one in controls.sets])
-                found.append(float(monte_carlo_p(abs(effects[layer, head]), np.abs(others))))
-    return np.array(found)
-
-
-def test_the_check_is_calibrated_over_null_claims():
-    p = p_values(matched=True)
-    assert len(p) == 1536
-    for level in LEVELS:
-        assert (p <= level).mean() <= level + 3 * np.sqrt(level * (1 - level) / len(p)), level
-
-
-def test_without_matching_it_is_not():
-    p = p_values(matched=False, n_models=3)
-    excess = [(p <= level).mean() - level - 3 * np.sqrt(level * (1 - level) / len(p)) for level in LEVELS]
-    assert max(excess) > 0.1
-
-
-def test_the_check_is_made_of_the_parts_that_were_calibrated():
-    model, prompt = unequal_toy(0), Prompt.ids([3, 9, 27, 33, 41, 2])
-    effects, norms = effects_of_all_heads(model, prompt), output_norms(model, [prompt], Head)
-    result = check(model, prompt, [Head(1, 4)])
-    controls = draw_controls(norms, [(1, 4)])
-    expected = [effects[one[0]] for one in controls.sets]
-    np.testing.assert_allclose(result["control_effect"], expected, atol=1e-5)
-    np.testing.assert_allclose(float(result["effect"]), effects[1, 4], atol=1e-5)
-    assert float(result["p"]) == pytest.approx(float(monte_carlo_p(abs(effects[1, 4]), np.abs(expected))))
-    assert float(result["p_floor"]) == pytest.approx(1 / 51)
-
-
-def test_controls_come_from_the_same_layer_first_and_are_nearest_in_norm():
-    norms = np.random.default_rng(0).normal(size=(4, 60))
-    controls = draw_controls(norms, [(2, 7)])
-    assert controls.window == 0 and len(set(controls.sets)) == 50
-    chosen = [norms[one[0]] for one in controls.sets]
-    left = [norms[2, head] for head in range(60) if head != 7 and ((2, head),) not in controls.sets]
-    assert max(abs(np.array(chosen) - norms[2, 7])) <= min(abs(np.array(left) - norms[2, 7]))
-
-
-def test_nine_heads_per_layer_give_a_window_of_three():
-    norms = np.random.default_rng(0).normal(size=(30, 9))
-    assert draw_controls(norms, [(15, 4)]).window == 3
-    assert draw_controls(norms, [(0, 4)]).window == 5  # 9 heads in each of 6 layers
-
-
-def test_sets_of_several_units_are_distinct_matched_and_without_the_claim():
-    norms = np.random.default_rng(0).normal(size=(30, 9)) + 5 * (np.arange(9) < 3)
-    claim = [(10, 0), (10, 1), (14, 2)]
-    controls = draw_controls(norms, claim)
-    assert len(set(controls.sets)) == 50 and all(len(set(one)) == 3 for one in controls.sets)
-    assert not any(set(one) & set(claim) for one in controls.sets)
-    assert np.mean([head < 3 for one in controls.sets for _, head in one]) > 0.9  # loud ones for loud ones
-
-
-def test_norms_are_norms_of_what_is_added():
-    model = tiny_model("llama")
-    w, z = model.weights(1), record(model, PROMPT, [Z, ATTN_OUT])
-    out = torch.einsum("the,hed->thd", z.values[Z, 1], w.W_O)
-    expected = out[1:].square().sum(-1).mean(0).sqrt().log()
-    np.testing.assert_allclose(output_norms(model, [PROMPT], Head)[1], expected, atol=1e-5)
+def test_the_check_is_made_of_the_parts_that_are_calibrated():
+    """Effects of the unit and of its matched controls, each by a pass of its own."""
+    model = tiny_model("llama", n_layers=4)
+    prompt = Prompt.ids(list(range(3, 23)))
+    plain = observe(model, prompt).logits[0][0, 31]
+    effect = lambda unit: float(observe(model, prompt, interventions=[Ablate(unit)]).logits[0][0, 31] - plain)
+    for units in ([Neurons(1, (4,))], [AttentionKey(1, 2, 0)], [Residual(2, 5)]):
+        result = check(model, prompt, units, {"target": "#31"})
+        controls = matched_controls(model, [prompt], units)
+        assert float(result["effect"]) == pytest.approx(effect(units[0]), abs=1e-5)
+        for draw in (0, 7, 49):
+            assert float(result["control_effect"][draw]) == pytest.approx(effect(controls.sets[draw][0]), abs=1e-5)
+        others = np.abs(result["control_effect"].values)
+        assert float(result["p"]) == pytest.approx((1 + (others >= abs(float(result["effect"]))).sum()) / 51)
+        assert float(result["p_floor"]) == pytest.approx(1 / 51)
+        assert float(result["louder"]) == pytest.approx(controls.louder)
 
 
 def test_it_finds_the_plant():
@@ -160,11 +80,42 @@ def test_every_method_and_kind_runs_and_is_what_it_says(method):
         assert float(found["effect"]) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_an_edge_is_checked_against_other_edges_into_its_query():
-    model = tiny_model("llama")
-    result = check(model, Prompt.ids(list(range(3, 23))), [AttentionEdge(1, 2, query=19, key=4)])
-    assert result.sizes["draw"] == 50 and result.attrs["controls"] == "other edges"
-    assert "other edges into the same queries" in result.attrs["sentence"]
+def test_edges_are_checked_against_edges_into_the_same_queries():
+    model, prompt = tiny_model("llama"), Prompt.ids(list(range(3, 23)))
+    edges = [AttentionEdge(1, 2, query=19, key=4), AttentionEdge(0, 1, query=12, key=3)]
+    result = check(model, prompt, edges, {"target": "#31"})
+    assert result.sizes["draw"] == 50 and result.attrs["controls"] == "matched units"
+    assert "edges into the same queries nearest in norm" in result.attrs["sentence"]
+    both = observe(model, prompt, interventions=[Ablate(edge) for edge in edges]).logits[0][0, 31]
+    plain = observe(model, prompt).logits[0][0, 31]
+    assert float(result["effect"]) == pytest.approx(float(both - plain), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "units", [[Head(1, 1)], [Attention(1)], [AttentionKey(1, 1, 0)], [AttentionEdge(1, 1, 4, 2)], [Residual(1, 3)]]
+)
+def test_where_units_are_too_few_directions_stand_in(units):
+    toy, prompt = load("toy-induction"), Prompt.ids([3, 9, 27, 3, 9])
+    result = check(toy, prompt, units, {"target": "#27"})
+    if result.attrs["controls"] == "random directions":
+        assert np.isnan(float(result["louder"])) and "too few units" in result.attrs["sentence"]
+    else:
+        assert isinstance(units[0], AttentionKey | AttentionEdge | Residual)
+    assert result.sizes["draw"] == 50 and np.isfinite(result["control_effect"]).all()
+
+
+def test_the_prediction_that_is_measured_may_be_any_of_the_prompts():
+    model = tiny_model("llama", n_layers=4)
+    result = run(model, PROMPT, units="L1N5", target="#31", pos=6)
+    edited = observe(model, PROMPT, positions=[6], interventions=[Ablate(Neurons(1, (5,)))]).logits[0][0, 31]
+    plain = observe(model, PROMPT, positions=[6]).logits[0][0, 31]
+    assert float(result["effect"]) == pytest.approx(float(edited - plain), abs=1e-5)
+
+
+def test_a_claim_louder_than_all_its_like_says_so():
+    toy = load("toy-induction")  # its planted heads are far louder than the idle ones
+    result = check(toy, Prompt.ids([3, 9, 27, *range(30, 44), 3, 9]), [AttentionKey(1, 0, 2)], {"target": "#27"})
+    assert float(result["louder"]) > 1.5 and "times as loud" in result.attrs["sentence"]
 
 
 def test_bad_claims_are_refused():
@@ -178,6 +129,13 @@ def test_bad_claims_are_refused():
         dict(units=[Head(0, 0)], method="resample"),
         dict(units=[Head(0, 0)], method="resample", corrupt=Prompt.ids([1, 2])),
         dict(units=[Head(0, 0)], metric={"target": "#400"}),
+        dict(units=[Head(0, 0)], metric={"position": 10}),
+        dict(units=[Residual(1)]),
+        dict(units=[Residual(1, 10)]),
+        dict(units=[AttentionKey(1, 0, 12)]),
+        dict(units=[AttentionKey(1, 0, 2)], method="mean"),
+        dict(units=[Neurons(1, (3, 4)), Neurons(1, (4,))]),
+        dict(units="L1H0 and L1H1"),
     ]
     for options in bad:
         with pytest.raises(InputError):
@@ -199,14 +157,28 @@ def test_it_reports_progress_yields_partial_results_and_can_be_cancelled():
     assert torch.equal(observe(model, PROMPT).logits[0], plain)
 
 
-def test_the_entry_checks_the_current_selection():
+def test_the_entry_takes_units_by_name():
     model = tiny_model("llama", n_layers=4)
-    result = run(model, PROMPT, kind="neuron", layer=2, neuron=5, target="#31")
-    expected = check(model, PROMPT, [Neurons(2, (5,))], {"target": "#31"})
-    assert float(result["effect"]) == float(expected["effect"])
+    for text, units in (
+        ("L2N5", [Neurons(2, (5,))]),
+        ("L2N5,9 L1N3", [Neurons(2, (5, 9)), Neurons(1, (3,))]),
+        ("L1H2 L2H0", [Head(1, 2), Head(2, 0)]),
+        ("L1H2:7<-3", [AttentionEdge(1, 2, 7, 3)]),
+    ):
+        result = run(model, PROMPT, units=text, target="#31")
+        assert result.attrs["units"] == text
+        assert float(result["effect"]) == float(check(model, PROMPT, units, {"target": "#31"})["effect"])
     assert controls_figure(result).data and ENTRY.scope == "study"
     with pytest.raises(InputError):
         run(model, None)
+
+
+def test_other_prompts_check_what_the_shown_one_suggested(default_model):
+    countries = "The capital of Italy is | The capital of Spain is | The capital of Japan is"
+    result = run(default_model, "The capital of France is", units="L20H3", metric="loss", others=countries)
+    assert result.sizes["prompt"] == 3
+    own = check(default_model, "The capital of Italy is", [Head(20, 3)], {"kind": "loss"})
+    assert float(result["effect_by_prompt"][0]) == pytest.approx(float(own["effect"]), abs=1e-4)
 
 
 @pytest.mark.slow
