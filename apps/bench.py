@@ -40,7 +40,8 @@ __all__ = ["GOALS", "ROWS", "Goal", "Row", "Subject", "bench", "default_out", "m
 
 SIZES = ((1, 64), (1, 256), (1, 1024), (16, 128))
 QUICK_SIZES = ((1, 64), (1, 256))
-ROUNDS = {"full": (11, 3), "quick": (5, 2)}  # of light and of heavy rows
+ROUNDS, FEW_ROUNDS = (11, 3), (5, 2)  # of light and of heavy rows; few where a pass takes seconds
+_LONG = 1024  # tokens in all from which it does
 
 BARE, BRIDGE = "Hugging Face sdpa forward", "bridge forward"
 INDUCTION, LENS, PRODUCTS = "induction-heads: needs", "logit-lens: after the pass", "logit-lens: its products alone"
@@ -413,9 +414,9 @@ def bench(
     """Measure everything on the default model, print the table and save it; returns what was saved."""
     progress("bench", 0.0, "loading the model twice")
     model, other = _models()
-    sizes, rounds = (QUICK_SIZES if quick else SIZES), ROUNDS["quick" if quick else "full"]
-    record = {"machine": machine(), "model": vars(model.identity), "quick": quick, "rounds": rounds, "rows": []}
-    for batch, length in sizes:
+    record = {"machine": machine(), "model": vars(model.identity), "quick": quick, "rows": []}
+    for batch, length in QUICK_SIZES if quick else SIZES:
+        rounds = FEW_ROUNDS if quick or batch * length >= _LONG else ROUNDS
         subject = Subject(model, other, rows_of_text(model, batch, length))
         report = lambda share, name=f"{batch} x {length}": progress("bench", share, f"measuring {name}")
         report(0.0)
