@@ -21,12 +21,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from probes.prompt_pairs import PromptPair, prompt_pair
+from probes.prompt_pairs import PAIR_PARAMS, PromptPair, pair_runs, top_tokens_metric
 from workbench.catalog import Entry, Param
 from workbench.errors import InputError
 from workbench.hooks import ATTN_OUT, MLP_OUT, PATTERN, RESID_MID, RESID_POST, RESID_PRE, Hook, V, Z
 from workbench.intervene import Patch
-from workbench.metrics import KINDS, Metric, make_metric
+from workbench.metrics import Metric
 from workbench.models.model import Model
 from workbench.models.selfcheck import PADDING, READOUT
 from workbench.recording import Recording, record
@@ -91,12 +91,6 @@ def patching(
         yield _result(clean, pair, metric, site, values.view(shape).numpy(), ends, positions)
 
 
-def top_tokens_metric(model: Model, clean: Base, corrupt: Base) -> Metric:
-    """Logit of the clean run's top token minus that of the corrupt run's."""
-    target, against = int(clean.logits(model).argmax()), int(corrupt.logits(model).argmax())
-    return Metric("logit difference", target, None if target == against else against, ids=clean.tokens.ids)
-
-
 def _result(
     clean: Base, pair: PromptPair, metric: Metric, site: str, values: np.ndarray, ends, positions
 ) -> xr.Dataset:
@@ -121,15 +115,6 @@ def _result(
     )
 
 
-def pair_metric(
-    model: Model, clean: Base, corrupt: Base, metric: str = "logit difference", target: str = "", against: str = ""
-) -> Metric:
-    """The metric that a pair's params ask for; without tokens, the two runs' own top ones."""
-    if metric == "logit difference" and not target and not against:
-        return top_tokens_metric(model, clean, corrupt)
-    return make_metric(model, clean.tokens, clean.logits(model), kind=metric, target=target, against=against)
-
-
 def study(
     model: Model,
     tokens: Any,
@@ -143,11 +128,8 @@ def study(
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[xr.Dataset]:
     """Patching of one site on the current prompt (clean) and a corrupt one."""
-    if tokens is None:
-        raise InputError("activation-patching without a prompt", "a clean prompt", "Give one")
-    pair = prompt_pair(model, tokens, corrupt)
-    chosen = pair_metric(model, base_run(model, pair.clean), base_run(model, pair.corrupt), metric, target, against)
-    yield from patching(model, pair, site, metric=chosen, pos=pos, progress=progress)
+    runs = pair_runs(model, tokens, corrupt, metric, target, against)
+    yield from patching(model, runs.pair, site, metric=runs.metric, pos=pos, progress=progress)
 
 
 def effect_figure(result: xr.Dataset):
@@ -158,13 +140,6 @@ def effect_figure(result: xr.Dataset):
     draw = heads_grid if "head" in result["effect"].dims else depth_pos_grid
     return draw(result, "effect", title=title, color_range="data")
 
-
-PAIR_PARAMS = (
-    Param("corrupt", str, "", "prompt of equal length to compare with; empty: the same tokens, moved"),
-    Param("metric", str, "logit difference", "what is measured", choices=KINDS),
-    Param("target", str, "", "token whose prediction is measured; empty: the clean run's top token"),
-    Param("against", str, "", "token it is compared with; empty with an empty target: the corrupt run's top token"),
-)
 
 ENTRY = Entry(
     name="activation-patching",

@@ -16,10 +16,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from probes.activation_patching import PAIR_PARAMS, pair_metric
-from probes.prompt_pairs import PromptPair, prompt_pair
+from probes.prompt_pairs import PAIR_PARAMS, PromptPair, pair_runs
 from workbench.catalog import Entry, Param
-from workbench.errors import InputError
 from workbench.hooks import ATTN_OUT, MLP_OUT, RESID_PRE, Hook, Z
 from workbench.intervene import Patch, hooks
 from workbench.metrics import Metric
@@ -29,7 +27,7 @@ from workbench.prompt import Tokens
 from workbench.recording import Recording, record
 from workbench.results import dataset
 from workbench.statistics import spearman
-from workbench.sweeps import Base, base_run, values_of
+from workbench.sweeps import Base, values_of
 
 __all__ = [
     "ENTRY",
@@ -130,11 +128,8 @@ def study(
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[xr.Dataset]:
     """Estimates for all nodes and states, then true patching of `checked` heads: half the strongest, half at random."""
-    if tokens is None:
-        raise InputError("attribution-patching without a prompt", "a clean prompt", "Give one")
-    pair = prompt_pair(model, tokens, corrupt)
-    clean, base = base_run(model, pair.clean), base_run(model, pair.corrupt)
-    chosen = pair_metric(model, clean, base, metric, target, against)
+    runs = pair_runs(model, tokens, corrupt, metric, target, against)
+    pair, chosen, clean, base = runs.pair, runs.metric, runs.clean, runs.corrupt
     sites = [RESID_PRE, Z, ATTN_OUT, *([MLP_OUT] if model.sizes.d_mlp else [])]
     source = record(model, pair.clean, sites)
     found = estimates(model, source, pair.corrupt, chosen, sites)

@@ -1,12 +1,12 @@
 """Circuit evaluation: how much of a task the top share of a ranking of nodes carries.
 
-Nodes are heads and MLPs, each at all positions. For a share k, the nodes ranked highest stay as they are and the rest
-are ablated: by their output on the corrupt prompt ("counterfactual"), by their mean over a reference text, or by
-zero. `faithfulness(k) = (m(circuit) - m(empty)) / (m(model) - m(empty))`, a ratio of means over prompts, m(empty)
-with every node ablated. As in the MIB benchmark: CPR is the area under the curve with nodes ranked by signed score (1
-where few nodes do everything, more where some hurt), CMD the area between the curve and 1 with nodes ranked by
-absolute score (0 is best); trapezoid over linear k from 0.1 % to 100 %. Intervals resample prompts, from 8 prompts
-on.
+Nodes are heads and MLPs, each at all positions (see `circuit_rankings`). For a share k, the nodes ranked highest stay
+as they are and the rest are ablated: by their output on the corrupt prompt ("counterfactual"), by their mean over a
+reference text, or by zero. `faithfulness(k) = (m(circuit) - m(empty)) / (m(model) - m(empty))`, a ratio of means over
+prompts, m(empty) with every node ablated. As in the MIB benchmark: CPR is the area under the curve with nodes ranked
+by signed score (1 where few nodes do everything, more where some hurt), CMD the area between the curve and 1 with
+nodes ranked by absolute score (0 is best); trapezoid over linear k from 0.1 % to 100 %. Intervals resample prompts,
+from 8 prompts on.
 
 A faithful circuit need not be the one the model uses; a low curve at small k may mean many nodes that each do little.
 
@@ -14,144 +14,60 @@ Source: Mueller et al. 2025, arXiv 2504.13151 (MIB; its table ranks edges, ours 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from probes import direct_logit_attribution
-from probes.activation_patching import PAIR_PARAMS, pair_metric
-from probes.attribution_patching import node_estimates
-from probes.prompt_pairs import PromptPair, prompt_pair
+from probes.circuit_rankings import (
+    RANKINGS,
+    Task,
+    ioi_tasks,
+    n_nodes,
+    node_patches,
+    node_sites,
+    rank,
+    task_of,
+    tasks_of,
+)
+from probes.prompt_pairs import PAIR_PARAMS, pair_runs
 from workbench.catalog import Entry, Param
 from workbench.errors import InputError
-from workbench.hooks import MLP_OUT, Hook, Z
-from workbench.intervene import MLP, Ablate, Head, Patch
-from workbench.metrics import Metric
+from workbench.intervene import MLP, Ablate, Head
 from workbench.models.model import Model
 from workbench.models.selfcheck import PADDING, READOUT
-from workbench.recording import Means, Recording, measure_means, record
+from workbench.recording import Means, measure_means
 from workbench.results import dataset
-from workbench.sweeps import Base, base_run, values_of
+from workbench.sweeps import values_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "ENTRY",
     "RANKINGS",
     "SHARES",
-    "Task",
     "curve_figure",
     "evaluate",
     "evaluating",
+    "n_nodes",
     "rank",
     "run",
+    "table",
     "table_figure",
     "tasks_of",
 ]
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 ABLATIONS = ("counterfactual", "mean", "zero")
-RANKINGS = ("attribution patching", "activation patching", "direct attribution", "random")
+TASKS = ("prompt", "indirect object")
 _ENOUGH = 8
 _DRAWS = 2000
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """One pair of prompts, its metric, and the two runs."""
-
-    pair: PromptPair
-    metric: Metric
-    clean: Base
-    corrupt: Base
-    source: Recording
-
-
-def tasks_of(model: Model, examples: Sequence[tuple[Any, Any, str, str]]) -> list[Task]:
-    """Tasks from (clean, corrupt, target, against): the logit difference of the two tokens."""
-    tasks = []
-    for clean, corrupt, target, against in examples:
-        pair = prompt_pair(model, clean, corrupt)
-        runs = base_run(model, pair.clean), base_run(model, pair.corrupt)
-        metric = pair_metric(model, *runs, target=target, against=against)
-        tasks.append(Task(pair, metric, *runs, record(model, pair.corrupt, _sites(model))))
-    return tasks
-
-
-def _sites(model: Model) -> list[Hook]:
-    return [Z, MLP_OUT] if model.sizes.d_mlp else [Z]
-
-
-def n_nodes(model: Model) -> int:
-    """Heads first, by layer, then MLPs."""
-    sizes = model.sizes
-    return sizes.n_layers * (sizes.n_heads + (1 if sizes.d_mlp else 0))
-
-
-# --- rankings ------------------------------------------------------------------------------------------------------
-
-
-def rank(model: Model, tasks: Sequence[Task], by: str, *, seed: int = 0, progress=None) -> np.ndarray:
-    """Scores of all nodes, mean over tasks: what each adds to the metric of the clean run. See `n_nodes` for the order.
-
-    by: "attribution patching" (gradient at the clean run towards the corrupt one), "activation patching" (each node
-    truly set to its corrupt output), "direct attribution" (its share of the logit difference), or "random".
-    """
-    if by not in RANKINGS:
-        raise InputError(f"the ranking {by!r}", f"one of {', '.join(RANKINGS)}", "Choose one of these")
-    if by == "random":
-        return np.random.default_rng(seed).normal(size=n_nodes(model))
-    score = {"attribution patching": _attribution, "activation patching": _activation, "direct attribution": _direct}[
-        by
-    ]
-    scores = []
-    for index, task in enumerate(tasks):
-        scores.append(score(model, task))
-        if progress is not None:
-            progress((index + 1) / len(tasks))
-    return np.mean(scores, axis=0)
-
-
-def _attribution(model: Model, task: Task) -> np.ndarray:
-    heads, mlps = node_estimates(model, task.source, task.pair.clean, task.metric)
-    return -np.concatenate([heads.ravel(), mlps])
-
-
-def _activation(model: Model, task: Task) -> np.ndarray:
-    cells = [_patches(model, task.source, [node]) for node in range(n_nodes(model))]
-    return task.clean.value(model, task.metric) - values_of(model, task.clean, cells, task.metric).double().numpy()
-
-
-def _direct(model: Model, task: Task) -> np.ndarray:
-    if task.metric.kind != "logit difference":
-        raise InputError(f"direct attribution of a {task.metric.kind}", "a logit difference", "Choose that metric")
-    names = [model.vocabulary.string(t) for t in (task.metric.target, task.metric.against) if t is not None]
-    found = direct_logit_attribution.run(
-        model, task.pair.clean, **dict(zip(("target", "against"), names, strict=False))
-    )
-    mlps = found["attribution"].values[found["kind"].values == "mlp"]
-    return np.concatenate([found["head_attribution"].values.ravel(), mlps])
-
-
-# --- evaluation ----------------------------------------------------------------------------------------------------
-
-
-def _patches(model: Model, source: Recording, nodes: Sequence[int]) -> list[Any]:
-    """Nodes set to their output in another run, one patch per layer and kind."""
-    sizes = model.sizes
-    heads: dict[int, list[int]] = {}
-    for node in nodes:
-        if node < sizes.n_layers * sizes.n_heads:
-            heads.setdefault(node // sizes.n_heads, []).append(node % sizes.n_heads)
-    mlps = [node - sizes.n_layers * sizes.n_heads for node in nodes if node >= sizes.n_layers * sizes.n_heads]
-    return [Patch(Z, layer, source, None, tuple(chosen)) for layer, chosen in heads.items()] + [
-        Patch(MLP_OUT, layer, source) for layer in mlps
-    ]
-
-
 def _ablations(model: Model, task: Task, nodes: Sequence[int], ablation: str, means: Means | None) -> list[Any]:
     if ablation == "counterfactual":
-        return _patches(model, task.source, nodes)
+        return node_patches(model, task.source, nodes)
     sizes, how = model.sizes, ("zero",) if means is None else ("mean", means)
     split = sizes.n_layers * sizes.n_heads
     units = [Head(n // sizes.n_heads, n % sizes.n_heads) if n < split else MLP(n - split) for n in nodes]
@@ -179,30 +95,34 @@ def evaluating(
     ablation: str = "counterfactual",
     shares: Sequence[float] = SHARES,
     means: Means | None = None,
+    measured: list[dict[frozenset[int], float]] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[xr.Dataset]:
     """Faithfulness of the top share of each ranking, yielding after every task; the last result is complete.
 
-    rankings: scores `[node]` by name; rank on other prompts than `tasks` where there are several. Returns
+    rankings: scores `[node]` by name; rank on other prompts than `tasks` where there are several. measured: metrics of
+    circuits by task, of an earlier call with the same tasks and ablation; they are not measured again, and new ones are
+    added. Returns
     `faithfulness` (group, threshold) by signed score and `faithfulness_absolute`, each with its interval, `cpr` and
     `cmd` (group) with theirs, and the metric of model and empty circuit by prompt.
     """
     _check(model, tasks, rankings, ablation, shares)
     if ablation == "mean" and means is None:
-        means = measure_means(model, hooks=_sites(model))
+        means = measure_means(model, hooks=node_sites(model))
     kept = {(name, share): circuits(scores, share) for name, scores in rankings.items() for share in shares}
     every = frozenset(range(n_nodes(model)))
     distinct = sorted(
         {nodes for pair in kept.values() for nodes in pair} | {frozenset()}, key=lambda s: (len(s), sorted(s))
     )
     distinct = [nodes for nodes in distinct if nodes != every]
-    rows: list[dict[frozenset[int], float]] = []
-    for index, task in enumerate(tasks):
-        cells = [_ablations(model, task, sorted(every - nodes), ablation, means) for nodes in distinct]
+    rows = [{} for _ in tasks] if measured is None else measured
+    for index, (task, row) in enumerate(zip(tasks, rows, strict=True)):
+        fresh = [nodes for nodes in distinct if nodes not in row]
+        cells = [_ablations(model, task, sorted(every - nodes), ablation, means) for nodes in fresh]
         share = (lambda done, i=index: progress((i + done) / len(tasks))) if progress is not None else None
         values = values_of(model, task.clean, cells, task.metric, progress=share).double().tolist()
-        rows.append({**dict(zip(distinct, values, strict=True)), every: task.clean.value(model, task.metric)})
-        yield _result(model, tasks, rankings, kept, rows, every, ablation, means, shares)
+        row |= {**dict(zip(fresh, values, strict=True)), every: task.clean.value(model, task.metric)}
+        yield _result(model, tasks, rankings, kept, rows[: index + 1], every, ablation, means, shares)
 
 
 def _check(model: Model, tasks, rankings, ablation: str, shares: Sequence[float]) -> None:
@@ -278,6 +198,8 @@ def study(
     model: Model,
     tokens: Any,
     *,
+    task: str = "prompt",
+    pairs: int = 8,
     corrupt: str = "",
     metric: str = "logit difference",
     target: str = "",
@@ -286,19 +208,48 @@ def study(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[xr.Dataset]:
-    """All rankings on the current pair: ranked and evaluated on the same prompts, since there are no others."""
-    if tokens is None:
-        raise InputError("circuit-evaluation without a prompt", "a clean prompt", "Give one")
-    pair = prompt_pair(model, tokens, corrupt)
-    clean, other = base_run(model, pair.clean), base_run(model, pair.corrupt)
-    chosen = pair_metric(model, clean, other, metric, target, against)
-    tasks = [Task(pair, chosen, clean, other, record(model, pair.corrupt, _sites(model)))]
-    names = [name for name in RANKINGS if name != "direct attribution" or metric == "logit difference"]
+    """All rankings, one after the other.
+
+    On the current pair they are made and evaluated on the same prompts, since there are no others; on a task with
+    prompts of its own, made on `pairs` pairs and evaluated on as many others.
+    """
+    if task == "prompt":
+        ranked = held_out = [task_of(model, pair_runs(model, tokens, corrupt, metric, target, against))]
+    else:
+        tasks = ioi_tasks(model, 2 * pairs, seed)
+        ranked, held_out = tasks[:pairs], tasks[pairs:]
+    linear = held_out[0].metric.kind == "logit difference"
+    names = [name for name in RANKINGS if linear or name != "direct attribution"]
     rankings: dict[str, np.ndarray] = {}
+    measured: list[dict[frozenset[int], float]] = [{} for _ in held_out]
     for index, name in enumerate(names):
-        share = (lambda done, i=index: progress((i + done) / len(names))) if progress is not None else None
-        rankings[name] = rank(model, tasks, name, seed=seed)
-        yield from evaluating(model, tasks, rankings, ablation=ablation, progress=share)
+        part = lambda low, i=index: progress and (lambda done: progress((i + low + 0.5 * done) / len(names)))
+        rankings[name] = rank(model, ranked, name, seed=seed, progress=part(0.0))
+        *_, result = evaluating(model, held_out, rankings, ablation=ablation, measured=measured, progress=part(0.5))
+        yield result.assign_attrs(task=task, ranked_on=len(ranked), summary=_summary(result))
+
+
+def _summary(result: xr.Dataset) -> str:
+    """The table in words, the best first."""
+    order = np.argsort(-result["cpr"].values)
+    said = [f"{result['group'].values[i]} {_with_ends(result, 'cpr', i)}" for i in order]
+    return f"CPR of {int(result['n_kept'].max())} nodes on {result.attrs['n_prompts']} pairs: {', '.join(said)}."
+
+
+def _with_ends(result: xr.Dataset, name: str, index: int) -> str:
+    """`0.81 [0.70, 0.93]`."""
+    value, low, high = (float(result[n].values[index]) for n in (name, f"{name}_low", f"{name}_high"))
+    return f"{value:.2f}" + (f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else "")
+
+
+def table(result: xr.Dataset) -> "pd.DataFrame":
+    """One row per ranking: CPR and CMD with their intervals over prompts, and faithfulness at 1, 5 and 10 %."""
+    names = [f"{name}{end}" for name in ("cpr", "cmd") for end in ("", "_low", "_high")]
+    frame = result[names].reset_coords(drop=True).to_pandas().rename_axis("ranking")
+    for share in (0.01, 0.05, 0.1):
+        if share in result["threshold"].values:
+            frame[f"faithfulness at {share:.0%}"] = result["faithfulness"].sel(threshold=share).values
+    return frame
 
 
 def curve_figure(result: xr.Dataset):
@@ -311,30 +262,46 @@ def curve_figure(result: xr.Dataset):
 
 
 def table_figure(result: xr.Dataset):
-    """CPR of every ranking."""
+    """CPR of every ranking, with intervals."""
     from workbench.figures import bars
 
     return bars(result, "cpr", "group", title="CPR: area under the faithfulness curve")
+
+
+def distance_figure(result: xr.Dataset):
+    """CMD of every ranking, with intervals."""
+    from workbench.figures import bars
+
+    return bars(result, "cmd", "group", title="CMD: area between the faithfulness curve and 1")
+
+
+def _cost(sizes: Any, n_tokens: int, task: str = "prompt", pairs: int = 8, **_: Any) -> float:
+    """Half a pass for every node that is patched, and a pass for every circuit."""
+    each = 0.5 * sizes.n_layers * (sizes.n_heads + 1) + 80
+    return each if task == "prompt" else each * pairs
 
 
 ENTRY = Entry(
     name="circuit-evaluation",
     title="Circuit evaluation",
     source="arXiv 2504.13151 (MIB)",
-    limits="On one pair of prompts a ranking is judged on what it was made from; use several pairs for a claim.",
+    limits="On one pair of prompts a ranking is judged on what it was made from; use a task with pairs for a claim.",
     definition="faithfulness(k) = (m(top share k of nodes, rest ablated) - m(all ablated)) / (m(model) - m(all "
     "ablated)); CPR its area, ranked by signed score; CMD the area between it and 1, ranked by absolute score.",
     scope="study",
     study=study,
-    figures=(curve_figure, table_figure),
+    figures=(curve_figure, table_figure, distance_figure),
+    tables=(table,),
     params=(
+        Param("task", str, "prompt", "the prompt with its corrupt one, or prompts of indirect objects", choices=TASKS),
+        Param("pairs", int, 8, "pairs to rank on, and as many to evaluate on, of a task with its own", low=1, high=200),
         *(param for param in PAIR_PARAMS if param.name != "metric"),
         Param("metric", str, "logit difference", "what is measured", choices=("logit difference", "log-probability")),
         Param("ablation", str, "counterfactual", "how the rest is ablated", choices=ABLATIONS),
-        Param("seed", int, 0, "seed of the random ranking", low=0),
+        Param("seed", int, 0, "seed of the pairs and of the random ranking", low=0),
     ),
     requires=(READOUT, PADDING),
-    cost=lambda sizes, n_tokens, **_: 0.5 * sizes.n_layers * sizes.n_heads + 60,
+    cost=_cost,
 )
 
 run = ENTRY.run

@@ -1,13 +1,16 @@
-"""Pairs of prompts for patching: equal length, and which tokens differ."""
+"""Pairs of prompts for patching: equal length, which tokens differ, and what is measured of their two runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from workbench.catalog import Param
 from workbench.errors import InputError
+from workbench.metrics import KINDS, Metric, make_metric
 from workbench.models.model import Model
 from workbench.prompt import Prompt, Tokens, tokenise
+from workbench.sweeps import Base, base_run
 
-__all__ = ["PromptPair", "prompt_pair", "segment"]
+__all__ = ["PAIR_PARAMS", "PairRuns", "PromptPair", "pair_runs", "prompt_pair", "segment", "top_tokens_metric"]
 
 
 @dataclass(frozen=True)
@@ -76,3 +79,47 @@ def segment(tokens: Tokens, text: str) -> tuple[int, ...]:
             found.append(position)
         start += len(string)
     return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class PairRuns:
+    """A pair of prompts, its two runs, and what is measured of them."""
+
+    pair: PromptPair
+    metric: Metric
+    clean: Base = field(repr=False)
+    corrupt: Base = field(repr=False)
+
+
+def pair_runs(
+    model: Model,
+    clean: Any,
+    corrupt: Any = "",
+    metric: str = "logit difference",
+    target: str = "",
+    against: str = "",
+) -> PairRuns:
+    """Run both prompts of a pair; the metric is that of PAIR_PARAMS. InputError without a clean prompt."""
+    if clean is None:
+        raise InputError("a pair of prompts without a clean one", "a prompt", "Give one")
+    pair = prompt_pair(model, clean, corrupt)
+    runs = base_run(model, pair.clean), base_run(model, pair.corrupt)
+    if metric == "logit difference" and not target and not against:
+        chosen = top_tokens_metric(model, *runs)
+    else:
+        chosen = make_metric(model, pair.clean, runs[0].logits(model), kind=metric, target=target, against=against)
+    return PairRuns(pair, chosen, *runs)
+
+
+def top_tokens_metric(model: Model, clean: Base, corrupt: Base) -> Metric:
+    """Logit of the clean run's top token minus that of the corrupt run's."""
+    target, against = int(clean.logits(model).argmax()), int(corrupt.logits(model).argmax())
+    return Metric("logit difference", target, None if target == against else against, ids=clean.tokens.ids)
+
+
+PAIR_PARAMS = (
+    Param("corrupt", str, "", "prompt of equal length to compare with; empty: the same tokens, moved"),
+    Param("metric", str, "logit difference", "what is measured", choices=KINDS),
+    Param("target", str, "", "token whose prediction is measured; empty: the clean run's top token"),
+    Param("against", str, "", "token it is compared with; empty with an empty target: the corrupt run's top token"),
+)

@@ -45,8 +45,8 @@ def ioi_prompts(n: int, seed: int = 0) -> list[dict[str, str]]:
     """Sentences of indirect object identification and their baseline: two people, one of whom gives the other
     something.
 
-    Each has `task` (the giver is one of the two, so that the other is meant), `baseline` (a third person gives, so that
-    nobody is singled out), `answer` (" Laura") and `wrong` (the giver).
+    Each has `task` (the giver is one of the two, so that the other is meant), `swapped` (the other one gives),
+    `baseline` (a third person gives, so that nobody is singled out), `answer` (" Laura") and `wrong` (the giver).
     """
     rng = np.random.default_rng(seed)
     found = []
@@ -56,7 +56,8 @@ def ioi_prompts(n: int, seed: int = 0) -> list[dict[str, str]]:
         fill = {"a": first, "b": second, "place": rng.choice(_PLACES), "thing": rng.choice(_THINGS)}
         template = str(rng.choice(_TEMPLATES))
         found.append({
-            "task": template.format(c=giver, **fill), "baseline": template.format(c=third, **fill),
+            "task": template.format(c=giver, **fill), "swapped": template.format(c=other, **fill),
+            "baseline": template.format(c=third, **fill),
             "answer": f" {other}", "wrong": f" {giver}",
         })  # fmt: skip
     return found

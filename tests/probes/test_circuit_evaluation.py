@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from probes import circuit_evaluation
+from probes import circuit_evaluation, flow_routes
 from probes.circuit_evaluation import RANKINGS, SHARES, circuits, evaluate, n_nodes, rank, tasks_of
 from tests.tiny_models import tiny_model
 from workbench.errors import InputError
@@ -82,6 +83,36 @@ def test_patching_scores_are_what_patching_costs(model, tasks):
     assert scores[18] == pytest.approx(plain - difference(model, Patch(MLP_OUT, 2, source)), abs=1e-5)
 
 
+def test_route_scores_are_the_shares_on_the_route(model, tasks):
+    """Summed by hand over the graph of the last token, the model's own edges."""
+    scores, graph = rank(model, tasks, "routes"), flow_routes.extract(flow_routes.run(model, CLEAN))
+    here = (graph["kind"] == "attention") & (graph["layer"] == 2) & (graph["head"] == 1)
+    assert scores[2 * 4 + 1] == pytest.approx(float(graph["weight"].values[here.values].sum()))
+    here = (graph["kind"] == "mlp") & (graph["layer"] == 3)
+    assert scores[16 + 3] == pytest.approx(float(graph["weight"].values[here.values].sum())) and scores.min() >= 0
+
+
+def test_the_table_has_areas_intervals_and_three_shares(model, tasks):
+    result = evaluate(model, tasks, {"random": rank(model, tasks, "random")})
+    frame = circuit_evaluation.table(result)
+    assert list(frame.index) == ["random"]
+    assert frame.loc["random", "faithfulness at 5%"] == float(result["faithfulness"].sel(threshold=0.05)[0])
+    assert frame.loc["random", "cmd"] == float(result["cmd"][0]) and np.isnan(frame.loc["random", "cpr_low"])
+
+
+def test_circuits_that_were_measured_are_not_measured_again(model, tasks, monkeypatch):
+    scores, measured = {"random": rank(model, tasks, "random")}, [{}]
+    first = evaluate(model, tasks, scores, measured=measured)
+
+    def none_left(model, base, cells, metric, **options):
+        assert not cells
+        return torch.zeros(0)
+
+    monkeypatch.setattr(circuit_evaluation, "values_of", none_left)
+    again = evaluate(model, tasks, scores, measured=measured)
+    np.testing.assert_array_equal(first["faithfulness"], again["faithfulness"])
+
+
 def test_the_planted_circuit_carries_the_task():
     """Two of four heads are the circuit; every causal ranking puts them first, and they are enough."""
     toy = load("toy-induction")
@@ -129,5 +160,21 @@ def test_the_entry_adds_one_ranking_after_another(model):
     parts = list(
         circuit_evaluation.study(model, tasks_of(model, [(CLEAN, CORRUPT, "#31", "#7")])[0].pair.clean, target="#31")
     )
-    assert [part.sizes["group"] for part in parts] == [1, 2, 3, 4]
+    assert [part.sizes["group"] for part in parts] == [1, 2, 3, 4, 5]
     assert parts[-1]["group"].values.tolist() == list(RANKINGS)
+
+
+def test_a_task_with_prompts_of_its_own_ranks_on_some_and_evaluates_on_others(default_model, monkeypatch):
+    asked, names = [], ("direct attribution", "routes", "random")
+    monkeypatch.setattr(circuit_evaluation, "RANKINGS", names)
+    watched = circuit_evaluation.rank
+
+    def rank_watched(model, tasks, by, **options):
+        asked.append([task.pair.clean.ids for task in tasks])
+        return watched(model, tasks, by, **options)
+
+    monkeypatch.setattr(circuit_evaluation, "rank", rank_watched)
+    result = circuit_evaluation.run(default_model, task="indirect object", pairs=1)
+    assert result.attrs["n_prompts"] == 1 and tuple(result["group"].values) == names
+    assert len(set(map(str, asked))) == 1 and "CPR of 300 nodes on 1 pairs" in result.attrs["summary"]
+    assert float(result["model_metric"][0]) > 0.5  # the model does the task
