@@ -13,7 +13,7 @@ Source: Gu et al. 2024, arXiv 2410.10781 (Sink_k, T = 64, epsilon = 0.3, 100 sam
 theirs for models whose tokenizer adds none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,14 @@ _OWN = Need((PATTERN,), own_attention, dims="head key", params={"first": 0})
 
 
 def stimulus(
-    model: "Model", *, samples: int = 32, length: int = 64, epsilon: float = 0.3, text: str = "prose", seed: int = 0
+    model: "Model",
+    *,
+    samples: int = 32,
+    length: int = 64,
+    epsilon: float = 0.3,
+    text: str = "prose",
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Stimulus:
     """`samples` prompts of `length` tokens for each condition that the model's tokenizer allows.
 
@@ -73,6 +80,7 @@ def stimulus(
             found = list(make(model, start, samples, length, text, np.random.default_rng(random.integers(2**31))))
             prompts += found
             conditions += [2 * kind + (not start)] * len(found)
+            progress((2 * kind + (not start) + 1) / len(CONDITIONS))
     return Stimulus(tuple(prompts), {"condition": torch.tensor(conditions)})
 
 

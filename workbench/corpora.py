@@ -9,10 +9,12 @@ import ast
 import json
 import platform
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 
 from workbench.errors import InputError, UnavailableError
 
@@ -146,7 +148,8 @@ def _modules(version: str) -> Iterator[Document]:
             yield Document(f"{'source' if index % 3 == 0 else 'docstrings'}-{name}", text, version)
 
 
-def python_domains() -> dict[str, Corpus]:
+@cache
+def python_domains() -> Mapping[str, Corpus]:
     """English technical prose and Python code for comparing the two, one document a source.
 
     "prose": topics of the documentation and docstrings of modules. "code": source of modules from the first class or
@@ -161,7 +164,8 @@ def python_domains() -> dict[str, Corpus]:
         code.append(Document(f"code-{name}", behind[:4000], version))
     kinds = {"prose": prose, "code": code}
     long = {kind: [document for document in found if len(document.text) >= 800] for kind, found in kinds.items()}
-    return {kind: Corpus(f"python-{kind}", deduplicated(found), version) for kind, found in long.items()}
+    corpora = {kind: Corpus(f"python-{kind}", deduplicated(found), version) for kind, found in long.items()}
+    return MappingProxyType(corpora)  # the same for all who ask
 
 
 def _sources() -> dict[str, str]:

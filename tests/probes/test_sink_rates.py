@@ -36,6 +36,14 @@ def test_without_a_tokenizer_there_are_random_and_repeated_tokens_of_the_length_
         rates.stimulus(model, length=129)
 
 
+def test_making_the_samples_is_the_first_fifth_of_the_progress():
+    shares: list[float] = []
+    rates.run(tiny_model("llama"), progress=shares.append, samples=3, length=20)
+    made = [share for share in shares if share <= 0.2]
+    assert len(made) == 3 and len(shares) > 3  # three kinds of text, then the layers
+    assert shares == sorted(shares) and shares[-1] == 1
+
+
 def test_a_planted_sink_is_one_head_of_four_in_every_sample():
     result = rates.run(wrap(sinking_toy(), None, name="toy"), samples=4)
     np.testing.assert_array_equal(result["sink_rate"], 0.25)
