@@ -27,6 +27,8 @@ def _in_the_browser(app: Dash) -> None:
 
     clicks = Input({"type": "figure", "name": ALL}, "clickData")
     local("spine", "clicked", Output("selection", "data", allow_duplicate=True), clicks, initial=False)
+    rows = Input("table", "selectedRows")
+    local("spine", "row", Output("selection", "data", allow_duplicate=True), rows, initial=False)
     local("spine", "show", Output("headline", "className"), Input("selection", "data"))
     local("spine", "run", Output("go", "data"), Input("run", "n_clicks"))
     local("spine", "scheme", Output("scheme", "data"), Input("scheme-toggle", "n_clicks"), State("scheme", "data"))
@@ -56,6 +58,7 @@ def _in_the_browser(app: Dash) -> None:
         Output("said", "className"),
         Input({"type": "figure", "name": "main"}, "figure"),
         Input("main-message", "children"),
+        Input("table-holder", "children"),
     )
     turns = [Input("tabs", "value"), Input("view-list", "value"), Input({"type": "thumb", "name": ALL}, "n_clicks")]
     turns.append(Input({"type": "figure-tab", "name": ALL}, "value"))

@@ -181,15 +181,16 @@ def linked_view(engine: Engine, given: Any, view: Mapping[str, Any]) -> dict[str
     """The view that a link names, or the one that is open where it names none of ours."""
     if not isinstance(given, dict) or given.get("name") not in engine.views:
         return dict(view)
-    index, count = given.get("figure"), len(engine.views[given["name"]].figures)
+    index, count = given.get("figure"), len(views.drawings(engine.views[given["name"]]))
     return {"name": given["name"], "figure": index if isinstance(index, int) and 0 <= index < count else 0}
 
 
 def figure_choice(entry: Entry, index: int) -> Any:
-    """Which of an analysis's figures is drawn, where it has several."""
-    if len(entry.figures) < 2:
+    """Which of an analysis's figures and tables is drawn, where it has several."""
+    draws = views.drawings(entry)
+    if len(draws) < 2:
         return ""
-    data = [{"label": views.figure_label(draw), "value": str(i)} for i, draw in enumerate(entry.figures)]
+    data = [{"label": views.figure_label(draw), "value": str(i)} for i, draw in enumerate(draws)]
     return dmc.SegmentedControl(id={"type": "figure-tab", "name": entry.name}, data=data, value=str(index), size="xs")
 
 

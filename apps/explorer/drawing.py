@@ -6,7 +6,7 @@ from typing import Any
 import xarray as xr
 from dash import MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from apps.explorer import parts, views
+from apps.explorer import parts, tables, views
 from apps.explorer.engine import Engine
 from apps.explorer.layout import figure_id, graph
 from apps.explorer.progress import request_of
@@ -52,6 +52,15 @@ def _register_views(app: Dash, engine: Engine) -> None:
             return [no_update] * 5  # only these views change with the selection
         drawn = large_view(engine, view, shown, clean(selection), scheme == "dark", session)
         return *drawn, *second_view(engine, view, drawn, shown, other, clean(selection), scheme == "dark", session)
+
+    @app.callback(
+        Output("table-holder", "children"),
+        Input("drawn", "data"),
+        State("view", "data"),
+        State("shown", "data"),
+    )
+    def table(_, view, shown):
+        return table_view(engine, view, shown) if shown else []
 
     @app.callback(
         Output({"type": "thumb-figure", "name": MATCH}, "children"),
@@ -132,11 +141,27 @@ def large_view(
 
 
 def shown_result(entry: Entry, result: xr.Dataset, index: int, dark: bool) -> tuple[Any, Any, str]:
-    """Figure, nothing over it, and the line under it; or why it cannot be drawn."""
+    """Figure, nothing over it, and the line under it; or why it cannot be drawn. A table is put in its own place."""
+    if tables.is_table(entry, index):
+        return no_update, [], said_of(result)
     try:
         return views.drawn(entry, result, index, dark), [], said_of(result)
     except WorkbenchError as error:
         return no_update, html.Div(str(error)), said_of(result)
+
+
+def table_view(engine: Engine, view: Mapping[str, Any], shown: Mapping[str, Any]) -> Any:
+    """The table that the view shows, why there is none, or nothing where it shows a figure."""
+    entry = engine.views[view["name"]]
+    if not tables.is_table(entry, view["figure"]):
+        return []
+    try:
+        result = engine.found(request_of(engine, shown), entry.name)
+        if not isinstance(result, xr.Dataset):
+            return []  # the message over it says why
+        return tables.grid(tables.frame_of(entry, result, view["figure"]), result)
+    except WorkbenchError as error:
+        return html.Div(str(error), className="quiet")
 
 
 def said_of(result: xr.Dataset) -> str:

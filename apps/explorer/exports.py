@@ -65,8 +65,9 @@ def guarded(value: Any) -> Any:
 def code(
     entry: Entry, request: Request, params: Mapping[str, Any], figure: int, home: Mapping[str, tuple[str, str]]
 ) -> str:
-    """Python lines that make the figure again. home: for entries outside the catalog, their module and name."""
-    draw = entry.figures[figure]
+    """Python lines that make a figure or table again. home: for entries outside the catalog, their module and name."""
+    draw = (*entry.figures, *entry.tables)[figure]
+    is_figure = figure < len(entry.figures)
     source = request.tokens.source
     if source.messages is not None:
         prompt = f"Prompt.chat([{{'role': 'user', 'content': {request.text!r}}}])"
@@ -92,7 +93,7 @@ def code(
         "result = entry.run(",
         *(f"    {argument}," for argument in ["model", *given]),
         ")",
-        f"figure = {draw.__name__}(result)",
-        "figure.show()",
+        f"{'figure' if is_figure else 'rows'} = {draw.__name__}(result)",
+        "figure.show()" if is_figure else "print(rows)",
     ]
     return "\n".join(lines) + "\n"

@@ -1,13 +1,13 @@
 """Exports of the large view, as downloads and as code."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
-from apps.explorer import exports, views
+from apps.explorer import exports, tables, views
 from apps.explorer.engine import Engine
 from apps.explorer.progress import request_of
 from apps.explorer.running import notice
@@ -45,7 +45,8 @@ def register(app: Dash, engine: Engine) -> None:
         if not taken or not shown:
             return [no_update] * 4
         try:
-            content, name = take(engine, taken["kind"], shown, view, clean(selection), scheme == "dark", session)
+            dark, rows = scheme == "dark", taken.get("rows")
+            content, name = take(engine, taken["kind"], shown, view, clean(selection), dark, session, rows)
         except WorkbenchError as error:
             return no_update, no_update, no_update, [*notices, notice(str(error))]
         if taken["kind"] == "py":
@@ -61,8 +62,12 @@ def take(
     selection: dict[str, Any],
     dark: bool,
     session: str,
+    rows: Sequence[int] | None = None,
 ) -> tuple[bytes, str]:
-    """Content and file name of an export. Raises InputError where there is nothing to export yet."""
+    """Content and file name of an export; rows: those of a table that are shown, in their order.
+
+    Raises InputError where there is nothing to export yet.
+    """
     request, name = request_of(engine, shown), view["name"]
     entry, params = engine.views[name], request.params[name]
     if name in engine.slices:
@@ -75,6 +80,12 @@ def take(
             f"an export of {entry.title}, which has no result yet", "a drawn view", "Wait until it is drawn"
         )
     stem = re.sub(r"[^a-z0-9-]+", "-", f"{name}-{request.model}".lower()).strip("-")
+    if tables.is_table(entry, view["figure"]) and kind in ("html", "csv"):
+        frame = tables.frame_of(entry, result, view["figure"])
+        content = tables.csv(frame, rows) if kind == "csv" else tables.html(frame, entry.title)
+        return content.encode(), f"{stem}.{kind}"
+    if kind in ("png", "svg"):
+        raise InputError(f"a picture of a table of {entry.title}", "a figure", "Take the table as CSV or HTML")
     if kind == "html":
         return exports.html(views.drawn(entry, result, view["figure"], dark)).encode(), f"{stem}.html"
     if kind == "nc":

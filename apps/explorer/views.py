@@ -15,13 +15,18 @@ from workbench.figures.text import thin
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["detail_figures", "drawn", "figure_label", "narrow", "side_by_side", "small", "waiting"]
+__all__ = ["detail_figures", "drawings", "drawn", "figure_label", "narrow", "side_by_side", "small", "waiting"]
 
 
 _NARROW = 26  # characters of an axis title in the right panel
 _NARROW_TICKS = 10
 _NARROW_TITLE = 34
 _TITLE_LINE = 17  # pixels
+
+
+def drawings(entry: Entry) -> tuple[Callable, ...]:
+    """What a view can show: its figures, and behind them its tables."""
+    return (*entry.figures, *entry.tables)
 
 
 def figure_label(draw: Callable) -> str:

@@ -96,6 +96,12 @@
       const fired = (dash.callback_context.triggered || []).find((t) => t.value);
       if (!fired) return no();
       const kind = JSON.parse(fired.prop_id.slice(0, fired.prop_id.lastIndexOf("."))).kind;
+      // A table has no picture, and is taken as it is sorted and filtered.
+      if (document.querySelector("#table-holder .ag-root")) {
+        const rows = [];
+        window.dash_ag_grid.getApi("table").forEachNodeAfterFilterAndSort((node) => rows.push(node.data.row));
+        return { kind: kind, clicks: fired.value, rows: rows };
+      }
       if (kind !== "png" && kind !== "svg") return { kind: kind, clicks: fired.value };
       const gd = document.querySelector("#main-figure .js-plotly-plot");
       if (gd) {

@@ -124,7 +124,7 @@
     select(chosen);
   }
 
-  const typing = (target) => target.closest("input, textarea, select, [contenteditable], [role=listbox], [role=tab], [role=menu], [role=radiogroup], [role=slider]");
+  const typing = (target) => target.closest("input, textarea, select, [contenteditable], [role=listbox], [role=tab], [role=menu], [role=radiogroup], [role=slider], .table");
 
   document.addEventListener("keydown", (event) => {
     if ((event.ctrlKey || event.metaKey) && event.key === "Enter") {
@@ -185,6 +185,14 @@
       const point = (fired.value.points || [])[0];
       if (!gd || !point) return dash.no_update;
       const chosen = read(metaOf(gd), point);
+      return Object.keys(chosen).length ? merge(state.selection, chosen) : dash.no_update;
+    },
+    // A row of a table that is about a head, a layer or a token selects it.
+    row: function (rows) {
+      const chosen = {};
+      for (const name of ["pos", "query", "key", "layer", "head", "depth", "neuron"]) {
+        if (rows && rows.length && Number.isInteger(rows[0][name])) chosen[name] = rows[0][name];
+      }
       return Object.keys(chosen).length ? merge(state.selection, chosen) : dash.no_update;
     },
     // The selection changed: show it everywhere.
