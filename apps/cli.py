@@ -280,7 +280,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.analysis is None:
         raise InputError("no analysis", f"one of {', '.join(catalog.names)}", "Name one after `workbench run`")
     entry = catalog.get(arguments.analysis)
-    params = entry.checked(_params(entry, arguments.param))
+    params, display = _asked(entry, arguments.param)
     prompt = _prompt(arguments)
     _check_prompt(entry, prompt)
     for path in (arguments.out, arguments.figure):
@@ -290,11 +290,11 @@ def _run(arguments: argparse.Namespace) -> int:
     with _progress() as report:
         options = {"progress": lambda share: report(entry.name, share, entry.name)}
         result = entry.run(model, prompt, allow_network=arguments.allow_network, **options, **params)
-    _deliver(entry, result, arguments)
+    _deliver(entry, result, display, arguments)
     return 0
 
 
-def _deliver(entry: "Entry", result: Any, arguments: argparse.Namespace) -> None:
+def _deliver(entry: "Entry", result: Any, display: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Save first: whatever happens while printing, the result is there."""
     from apps.report import page, summary
     from workbench.results import save
@@ -303,17 +303,27 @@ def _deliver(entry: "Entry", result: Any, arguments: argparse.Namespace) -> None
     if arguments.out:
         saved.append(f"Saved the result in {save(result, arguments.out)}")
     if arguments.figure:
-        _write(Path(arguments.figure), page(entry, result))
+        _write(Path(arguments.figure), page(entry, result, display))
         saved.append(f"Saved its figures in {arguments.figure}")
-    print("\n".join([summary(entry, result), *saved]))
+    print("\n".join([summary(entry, result, display), *saved]))
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
 
 
+def _asked(entry: "Entry", given: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Params and display parameters; says where a result must be finer than asked for."""
+    values = _params(entry, given)
+    params, display = entry.split(values)
+    plain = entry.checked({name: value for name, value in values.items() if name not in display})
+    for name, value in ((name, value) for name, value in params.items() if value != plain[name]):
+        _say(f"Note: {name}={value:g}, so that the result holds what is to be drawn.")
+    return params, display
+
+
 def _params(entry: "Entry", given: Sequence[str]) -> dict[str, Any]:
     """`["top_k=5"]` to `{"top_k": 5}` by the entry's own declarations."""
-    known, values = {param.name: param for param in entry.params}, {}
+    known, values = {param.name: param for param in (*entry.params, *entry.display)}, {}
     for text in given:
         name, equals, value = text.partition("=")
         name = name.strip().replace("-", "_")

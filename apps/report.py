@@ -8,7 +8,11 @@ import json
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from workbench.catalog import named
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import xarray as xr
 
     from workbench.catalog import Entry, Param
@@ -57,6 +61,9 @@ def description(entry: "Entry") -> str:
             lines += textwrap.wrap(f"{head}: {text}", _WIDTH, subsequent_indent="  ")
     lines.append("Parameters (--param NAME=VALUE):" if entry.params else "Parameters: none")
     lines += [_param(param) for param in entry.params]
+    if entry.display:
+        lines.append("Of the figures alone (--param NAME=VALUE too):")
+        lines += [_param(param) for param in entry.display]
     return "\n".join(lines)
 
 
@@ -74,7 +81,7 @@ def _param(param: "Param") -> str:
     return f"  {param.name}={default}  ({kind}{span})  {param.help}"
 
 
-def summary(entry: "Entry", result: "xr.Dataset") -> str:
+def summary(entry: "Entry", result: "xr.Dataset", display: "Mapping[str, Any] | None" = None) -> str:
     """A result in a screenful: its sentence, its model, and each variable with units, dims and where it is largest."""
     from workbench.figures import show_token
 
@@ -88,8 +95,8 @@ def summary(entry: "Entry", result: "xr.Dataset") -> str:
         lines.append(f"Tokens: {shown}" + (" ..." if result["token_text"].size > 40 else ""))
     elif ids:
         lines.append(f"Token ids: {len(ids)}")
-    if result.attrs.get("summary"):
-        lines += textwrap.wrap(str(result.attrs["summary"]), _WIDTH)
+    if said := entry.said(result, display):
+        lines += textwrap.wrap(said, _WIDTH)
     sizes = ", ".join(f"{dim} {size}" for dim, size in result.sizes.items())
     lines.append(f"Variables (sizes: {sizes}):" if sizes else "Variables:")
     width = max(map(len, result.data_vars), default=0)
@@ -149,19 +156,20 @@ pre {{ white-space: pre-wrap; overflow-wrap: anywhere }}</style></head>
 """
 
 
-def page(entry: "Entry", result: "xr.Dataset") -> str:
+def page(entry: "Entry", result: "xr.Dataset", display: "Mapping[str, Any] | None" = None) -> str:
     """All figures of a result with model, definition, limits and provenance, as one HTML page that needs no network."""
     record = json.loads(result.attrs.get("provenance", "{}"))
     model = record.get("model", {})
     about = ", ".join(text for text in (model.get("name"), model.get("dtype"), model.get("badge")) if text)
-    drawn = [draw(result) for draw in entry.figures]
+    shown = entry.shown(display or {})
+    drawn = [draw(result, **named(draw, shown)) for draw in entry.figures]
     return _PAGE.format(
         title=html.escape(entry.title),
         about=html.escape(about),
         definition=html.escape(entry.definition),
         limits=html.escape(entry.limits),
         figures="\n".join(_div(figure, first=i == 0) for i, figure in enumerate(f for f in drawn if f is not None)),
-        numbers=html.escape(summary(entry, result)),
+        numbers=html.escape(summary(entry, result, display)),
         provenance=html.escape(json.dumps(record, indent=1, ensure_ascii=False)),
     )
 

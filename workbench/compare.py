@@ -199,6 +199,8 @@ def _largest(result: xr.Dataset) -> str:
     if not np.isfinite(values).any():
         return f"No {what}: nothing has a counterpart."
     flat = int(np.nanargmax(np.abs(values)))
+    if values.flat[flat] == 0:
+        return f"No {what}: the two are equal."
     at = dict(zip(map(str, variable.dims), np.unravel_index(flat, values.shape), strict=True))
     unit = units(variable)
     place = f" at {', '.join(_place(variable, at))}" if at else ""

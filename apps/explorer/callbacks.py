@@ -6,7 +6,7 @@ restart loses nothing and two windows cannot disturb each other. One callback se
 
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State
 
-from apps.explorer import choosing, drawing, running, taking
+from apps.explorer import choosing, displaying, drawing, intervening, running, taking
 from apps.explorer.engine import Engine
 
 __all__ = ["register"]
@@ -15,7 +15,7 @@ __all__ = ["register"]
 def register(app: Dash, engine: Engine) -> None:
     """All callbacks of the page."""
     _in_the_browser(app)
-    for module in (running, drawing, choosing, taking):
+    for module in (running, drawing, choosing, displaying, intervening, taking):
         module.register(app, engine)
 
 
@@ -38,6 +38,7 @@ def _in_the_browser(app: Dash) -> None:
     local(
         "links", "write", Output("headline", "title"),
         Input("shown", "data"), Input("shown-b", "data"), Input("view", "data"), Input("selection", "data"),
+        Input("compare-mode", "value"), Input("display", "data"),
     )  # fmt: skip
     local(
         "links", "remember",
@@ -50,6 +51,7 @@ def _in_the_browser(app: Dash) -> None:
         "links", "drawn",
         Output(marks, "data"), Output({"type": "thumb", "name": ALL}, "className"), Output("drawn", "data"),
         Input("shown", "data"), Input("done", "data"), Input("view", "data"), Input("scheme", "data"),
+        Input("display", "data"),
         State(marks, "id"), State(marks, "data"), State("drawn", "data"),
     )  # fmt: skip
     local(

@@ -7,14 +7,15 @@ import dash_mantine_components as dmc
 import xarray as xr
 from dash import ALL, Dash, Input, Output, State, ctx, no_update
 
-from apps.explorer import parts, views
+from apps.explorer import checks, displaying, parts, views
+from apps.explorer.drawing import open_claims
 from apps.explorer.engine import Engine
+from apps.explorer.intervening import linked
 from apps.explorer.progress import request_of
 from apps.explorer.running import notice
 from apps.explorer.selection import clean
 from workbench.catalog import Entry
 from workbench.errors import WorkbenchError
-from workbench.figures import head_name
 
 __all__ = ["changed_params", "linked_view", "register", "start_view"]
 
@@ -24,7 +25,6 @@ def register(app: Dash, engine: Engine) -> None:
     _register_view(app, engine)
     _register_about(app, engine)
     _register_params(app, engine)
-    _register_ablation(app, engine)
 
 
 def _register_view(app: Dash, engine: Engine) -> None:
@@ -36,10 +36,15 @@ def _register_view(app: Dash, engine: Engine) -> None:
         Output("params-form", "children"),
         Input("view", "data"),
         State("params", "data"),
+        State("display", "data"),
+        State("shown", "data"),
     )
-    def turned(view, params):
+    def turned(view, params, display, shown):
         entry = engine.views[view["name"]]
         form = parts.param_form(entry, params.get(entry.name, {}), fixed=entry.name in engine.slices)
+        if entry.display:
+            tokens = shown["tokens"] if shown else ()
+            form = [*displaying.display_form(entry, (display or {}).get(entry.name, {}), tokens), *form]
         return view["name"], view["name"], figure_choice(entry, view["figure"]), entry.title, form
 
     @app.callback(
@@ -50,27 +55,34 @@ def _register_view(app: Dash, engine: Engine) -> None:
         Output("selection", "data", allow_duplicate=True),
         Output("other", "value"),
         Output("chat", "value"),
-        Output("ablated", "data", allow_duplicate=True),
+        Output("edits", "data", allow_duplicate=True),
+        Output("other-model", "value"),
+        Output("compare-mode", "value"),
+        Output("display", "data", allow_duplicate=True),
         Input("link", "data"),
         State("view", "data"),
         prevent_initial_call=True,
     )
     def link(link, view):
         if not link:
-            return [no_update] * 8
-        known = link.get("model") in engine.settings.models
+            return [no_update] * 11
+        known, beside = (link.get(name) in engine.settings.models for name in ("model", "otherModel"))
+        display = displaying.linked_display(link)
         params = link.get("params") if isinstance(link.get("params"), dict) else {}
         text = str(link.get("text", ""))
         chosen = linked_view(engine, link.get("view"), view)
         return (
             text,
             link["model"] if known else no_update,
-            params,
+            displaying.fine(engine, params, display),
             chosen,
             clean(link.get("select")),
             str(link.get("other", "")),
             "chat" if link.get("chat") else "raw",
-            linked_heads(link),
+            linked(link)[0],
+            link["otherModel"] if beside else no_update,
+            "difference" if link.get("compare") == "difference" else "both",
+            display,
         )
 
 
@@ -133,48 +145,21 @@ def _register_params(app: Dash, engine: Engine) -> None:
         State("selection", "data"),
         State("params", "data"),
         State("shown", "data"),
+        State("view", "data"),
+        State("session", "data"),
+        State("display", "data"),
         prevent_initial_call=True,
     )
-    def check(clicks, selection, params, shown):
+    def check(clicks, selection, params, shown, view, session, display):
         if not any(clicks) or not shown:
             return no_update, no_update, no_update
-        name = ctx.triggered_id["name"]
-        params = check_params(engine, name, clean(selection), params or {})
-        return params, {"name": name, "figure": 0}, {"name": name, "params": params}
-
-
-def _register_ablation(app: Dash, engine: Engine) -> None:
-    @app.callback(
-        Output("ablated", "data"),
-        Input({"type": "ablate", "name": ALL}, "n_clicks"),
-        Input({"type": "restore", "name": ALL}, "n_clicks"),
-        State("selection", "data"),
-        State("ablated", "data"),
-        prevent_initial_call=True,
-    )
-    def ablate(add, restore, selection, ablated):
-        if not any([*add, *restore]):
-            return no_update
-        return changed_ablation(ctx.triggered_id, clean(selection), ablated or [])
-
-    @app.callback(Output("ablated-list", "children"), Input("ablated", "data"))
-    def listed(ablated):
-        return parts.ablation_chips(ablated or [])
-
-
-def changed_ablation(trigger: Mapping[str, str], selection: Mapping[str, Any], ablated: list) -> list[list[int]]:
-    """The ablated heads after a click: with the selected one, or without the one that was clicked away."""
-    if trigger["type"] == "restore":
-        return [head for head in ablated if head_name(*head) != trigger["name"]]
-    chosen = [int(selection["layer"]), int(selection["head"])]
-    return ablated if chosen in ablated else [*ablated, chosen]
-
-
-def linked_heads(link: Mapping[str, Any]) -> list[list[int]]:
-    """The ablated heads that a link names, as far as they are pairs of numbers."""
-    given = link.get("ablated")
-    pairs = given if isinstance(given, list) else []
-    return [p for p in pairs if isinstance(p, list) and len(p) == 2 and all(type(i) is int and i >= 0 for i in p)]
+        shown = displaying.with_display(shown, display)
+        claims = open_claims(engine, shown, view["name"], clean(selection), session)
+        turned = checks.params_for(claims, ctx.triggered_id["name"], params or {})
+        if turned is None:
+            return no_update, no_update, no_update
+        params, study = turned
+        return params, {"name": study, "figure": 0}, {"name": study, "params": params}
 
 
 def linked_view(engine: Engine, given: Any, view: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,13 +191,6 @@ def start_view(engine: Engine, shown: Mapping[str, Any] | None, name: str, press
     except WorkbenchError as error:
         return str(error)
     return None if job is None else ""
-
-
-def check_params(engine: Engine, name: str, selection: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The params with a study turned to the selection: every param of the study that the selection names."""
-    known = {param.name for param in engine.entries[name].params}
-    chosen = {key: int(selection[key]) for key in ("layer", "head") if key in selection and key in known}
-    return {**params, name: {**params.get(name, {}), **chosen}}
 
 
 def changed_params(

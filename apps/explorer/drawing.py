@@ -1,21 +1,23 @@
 """Drawing what is shown: the large view, the small ones, the tokens, and the details of the selection."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 from dash import MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from apps.explorer import parts, tables, views
+from apps.explorer import checks, comparing, parts, tables, views
+from apps.explorer.displaying import lacking, with_display, without_places
 from apps.explorer.engine import Engine
 from apps.explorer.layout import figure_id, graph
 from apps.explorer.progress import request_of
 from apps.explorer.selection import clean, headline, settle, strongest_head
-from workbench.catalog import Entry
+from workbench.catalog import Claim, Entry
 from workbench.errors import WorkbenchError
-from workbench.figures import head_name
 
-__all__ = ["detail_panel", "first_head", "large_view", "register", "small_view", "token_strip"]
+__all__ = ["detail_panel", "first_head", "large_view", "open_claims", "register", "small_view", "token_strip"]
+
+_BUSY = "The model is busy with something longer; this follows in a moment."
 
 
 def register(app: Dash, engine: Engine) -> None:
@@ -41,17 +43,31 @@ def _register_views(app: Dash, engine: Engine) -> None:
         Input("follow", "data"),
         Input("late", "data"),
         Input("shown-b", "data"),
+        Input("compare-mode", "value"),
         State("view", "data"),
         State("shown", "data"),
         State("selection", "data"),
         State("scheme", "data"),
         State("session", "data"),
+        State("display", "data"),
     )
-    def main(_, follow, late, other, view, shown, selection, scheme, session):
+    def main(_, follow, late, other, mode, view, shown, selection, scheme, session, display):
         if ctx.triggered_id in ("follow", "late") and view["name"] not in engine.slices:
             return [no_update] * 5  # only these views change with the selection
-        drawn = large_view(engine, view, shown, clean(selection), scheme == "dark", session)
-        return *drawn, *second_view(engine, view, drawn, shown, other, clean(selection), scheme == "dark", session)
+        selection, dark = clean(selection), scheme == "dark"
+        shown, other = with_display(shown, display), with_display(other, display)
+        if mode == "difference" and comparing.is_comparable(engine, view["name"], shown, other):
+            find = lambda run: result_of(engine, run, view["name"], selection, session)
+            return *comparing.difference_view(engine, view, find, shown, other, dark), no_update, "hidden"
+        draw = lambda run: large_view(engine, view, run, selection, dark, session)
+        drawn, word = draw(shown), comparing.word_for(shown, other) if shown and other else ""
+        return *drawn, *comparing.second_view(engine, view, drawn, shown, other, draw, word)
+
+    @app.callback(
+        Output("compare-mode", "className"), Input("shown-b", "data"), Input("view", "data"), State("shown", "data")
+    )
+    def modes(other, view, shown):
+        return "compare-mode" if comparing.is_comparable(engine, view["name"], shown, other) else "hidden"
 
     @app.callback(
         Output("table-holder", "children"),
@@ -68,30 +84,35 @@ def _register_views(app: Dash, engine: Engine) -> None:
         State({"type": "drawn", "name": MATCH}, "id"),
         State("shown", "data"),
         State("scheme", "data"),
+        State("display", "data"),
     )
-    def thumb(_, this, shown, scheme):
-        return small_view(engine, shown, this["name"], scheme == "dark") if shown else ""
+    def thumb(_, this, shown, scheme, display):
+        return small_view(engine, with_display(shown, display), this["name"], scheme == "dark") if shown else ""
 
 
 def _register_selection(app: Dash, engine: Engine) -> None:
     @app.callback(
         Output("selection", "data"),
         Output("settled", "data"),
+        Output("display", "data", allow_duplicate=True),
         Input("shown", "data"),
         Input("done", "data"),
         State("selection", "data"),
         State("settled", "data"),
+        State("display", "data"),
         prevent_initial_call=True,
     )
-    def choose(shown, done, selection, before):
+    def choose(shown, done, selection, before, display):
         if not shown:
-            return no_update, no_update
+            return no_update, no_update, no_update
+        kept = display
         if before is not None and before != shown["text"]:  # a position of another text means nothing here
             selection = {k: v for k, v in selection.items() if k not in ("pos", "query", "key")}
+            kept = without_places(engine, display or {})
         head = None if "head" in selection else first_head(engine, shown, done or {})
         settled = settle(selection, len(shown["tokens"]), head=head, **shown["sizes"])
         changed = settled != selection and (selection or ctx.triggered_id == "shown")
-        return settled if changed else no_update, shown["text"]
+        return settled if changed else no_update, shown["text"], kept if kept != display else no_update
 
     @app.callback(
         Output("headline", "children"),
@@ -105,11 +126,13 @@ def _register_selection(app: Dash, engine: Engine) -> None:
         State("view", "data"),
         State("scheme", "data"),
         State("session", "data"),
+        State("display", "data"),
         prevent_initial_call="initial_duplicate",
     )
-    def details(selection, drawn, late, shown, view, scheme, session):
+    def details(selection, drawn, late, shown, view, scheme, session, display):
         if not shown:
             return [], [], no_update, no_update
+        shown = with_display(shown, display)
         selection = clean(selection)
         chips = [html.Span(text, className="chip") for text in headline(selection, shown["tokens"])]
         nothing = [html.Span("Nothing: click a token or a cell.", className="quiet")]
@@ -132,22 +155,28 @@ def large_view(
         found, why = slice_result(engine, request, name, selection, session)
         if found is None:
             return no_update, html.Div(why), ""
-        return shown_result(engine.slices[name], found, view["figure"], dark)
+        return shown_result(engine.slices[name], found, view["figure"], dark, {})
     found = engine.found(request, name)
     if not isinstance(found, xr.Dataset):
         running = engine.is_running(request, name)
         return no_update, message(name, views.waiting(engine.entries[name], found, running), not running), ""
-    return shown_result(engine.entries[name], found, view["figure"], dark)
+    display = shown.get("display", {}).get(name, {})
+    missing = lacking(engine.entries[name], request.params[name], display)
+    if missing:
+        return no_update, html.Div(missing), ""
+    return shown_result(engine.entries[name], found, view["figure"], dark, display)
 
 
-def shown_result(entry: Entry, result: xr.Dataset, index: int, dark: bool) -> tuple[Any, Any, str]:
+def shown_result(
+    entry: Entry, result: xr.Dataset, index: int, dark: bool, display: Mapping[str, Any]
+) -> tuple[Any, Any, str]:
     """Figure, nothing over it, and the line under it; or why it cannot be drawn. A table is put in its own place."""
-    if tables.is_table(entry, index):
-        return no_update, [], said_of(result)
     try:
-        return views.drawn(entry, result, index, dark), [], said_of(result)
+        said = entry.said(result, display)
+        figure = no_update if tables.is_table(entry, index) else views.drawn(entry, result, index, dark, display)
+        return figure, [], said
     except WorkbenchError as error:
-        return no_update, html.Div(str(error)), said_of(result)
+        return no_update, html.Div(str(error)), ""
 
 
 def table_view(engine: Engine, view: Mapping[str, Any], shown: Mapping[str, Any]) -> Any:
@@ -164,29 +193,20 @@ def table_view(engine: Engine, view: Mapping[str, Any], shown: Mapping[str, Any]
         return html.Div(str(error), className="quiet")
 
 
-def said_of(result: xr.Dataset) -> str:
-    """What a result says in words, with its number."""
-    return str(result.attrs.get("summary") or result.attrs.get("sentence") or "")
-
-
-def view_text(shown: Mapping[str, Any]) -> tuple[str, bool]:
-    """What the tokens come from."""
-    return shown["text"], bool(shown.get("chat"))
-
-
-def second_view(
-    engine: Engine, view, drawn, shown, other, selection: dict, dark: bool, session: str
-) -> tuple[Any, str]:
-    """The same view of the prompt that is compared with, both on one colour scale; and whether it is seen."""
-    if not other or engine.views[view["name"]].scope == "model":
-        return no_update, "hidden"
-    figure, _, _ = large_view(engine, view, other, selection, dark, session)
-    if figure is no_update:
-        return no_update, "hidden"
-    if drawn[0] is not no_update:
-        same = view_text(shown) == view_text(other)
-        views.side_by_side(drawn[0], figure, "intact" if same else "compared")
-    return figure, "other"
+def result_of(
+    engine: Engine, shown: Mapping[str, Any], name: str, selection: dict, session: str
+) -> tuple[xr.Dataset | None, str]:
+    """The result of a view of a run, or why there is none."""
+    try:
+        request = request_of(engine, shown)
+    except WorkbenchError as error:
+        return None, str(error)
+    if name in engine.slices:
+        return slice_result(engine, request, name, selection, session)
+    found = engine.found(request, name)
+    if isinstance(found, xr.Dataset):
+        return found, ""
+    return None, views.waiting(engine.entries[name], found, engine.is_running(request, name))
 
 
 def slice_result(engine: Engine, request, name: str, selection: dict, session: str) -> tuple[xr.Dataset | None, str]:
@@ -198,7 +218,7 @@ def slice_result(engine: Engine, request, name: str, selection: dict, session: s
         found = engine.slice(request, name, params, session)
     except WorkbenchError as error:
         return None, str(error)
-    return found, "The model is busy with something longer; this follows in a moment."
+    return found, _BUSY
 
 
 def message(name: str, said: str, can_start: bool) -> html.Div:
@@ -212,7 +232,7 @@ def message(name: str, said: str, can_start: bool) -> html.Div:
 def small_view(engine: Engine, shown: Mapping[str, Any], name: str, dark: bool) -> Any:
     """A small multiple, or the words in its place."""
     try:
-        figure = views.small(engine, request_of(engine, shown), name, dark)
+        figure = views.small(engine, request_of(engine, shown), name, dark, shown.get("display", {}).get(name))
     except WorkbenchError:
         return "waiting for the model"
     if isinstance(figure, str):
@@ -254,31 +274,44 @@ def detail_panel(
     else:
         found = engine.found(request, name)
     if isinstance(found, xr.Dataset):
-        figures, said = views.detail_figures(engine.views[name], found, selection, dark)
+        display = shown.get("display", {}).get(name)
+        figures, said = views.detail_figures(engine.views[name], found, selection, dark, display)
         panel += [graph(f"detail {i}", figure) for i, figure in enumerate(figures)]
         panel += [html.Div(sentence, className="quiet") for sentence in said]
-    if name != "attention":
+    if engine.views[name].follow is not None:
+        panel += following(engine, request, engine.views[name], selection, dark, session)
+    elif name != "attention":
         panel.append(pattern_panel(engine, request, selection, dark, session))
-    return [*check_buttons(engine, selection), *panel]
+    claims = open_claims(engine, shown, name, selection, session)
+    return [*check_buttons(claims, selection), *panel]
 
 
-def check_buttons(engine: Engine, selection: Mapping[str, Any]) -> list[Any]:
-    """A button for every study of the catalog that takes a head: is what the head seems to do really so?"""
-    if not {"layer", "head"} <= set(selection):
-        return []
-    name = head_name(selection["layer"], selection["head"])
-    buttons = [
-        html.Button(f"{entry.title} of {name}", id={"type": "check", "name": entry.name}, className="plain", n_clicks=0)
-        for entry in checks(engine)
-    ]
-    ablate = html.Button(f"Run without {name}", id={"type": "ablate", "name": name}, className="plain", n_clicks=0)
-    return [html.Div([*buttons, ablate], className="chips")]
+def open_claims(engine: Engine, shown: Mapping[str, Any], name: str, selection: dict, session: str) -> list[Claim]:
+    """What the open view claims of the selection, and what the attention of the selected head does."""
+    seen = {view: result_of(engine, shown, view, selection, session)[0] for view in dict.fromkeys((name, "attention"))}
+    there = {view: result for view, result in seen.items() if result is not None}
+    return checks.claims_of(engine, there, selection, shown.get("display", {}))
 
 
-def checks(engine: Engine) -> list[Entry]:
-    """Studies with a `layer` and a `head` among their params."""
-    takes = {"layer", "head"}
-    return [e for e in engine.entries.values() if e.scope == "study" and takes <= {p.name for p in e.params}]
+def check_buttons(claims: Sequence[Claim], selection: Mapping[str, Any]) -> list[Any]:
+    """A button for every claim."""
+    found: list[Any] = checks.buttons(claims)
+    return [html.Div(found, className="chips")] if found else []
+
+
+def following(engine: Engine, request, entry: Entry, selection: dict, dark: bool, session: str) -> list[Any]:
+    """What an analysis has recomputed of one layer for the selection, from the kept state."""
+    panel: list[Any] = []
+    for place, (one, params) in enumerate(entry.follow(selection, **request.params[entry.name])):
+        try:
+            found = engine.of_layer(request, one, one.checked(params), session)
+            figures = [] if found is None else [views.drawn(one, found, i, dark) for i in range(len(one.figures))]
+        except WorkbenchError as error:
+            panel.append(html.Div(str(error), className="quiet"))
+            continue
+        panel += [graph(f"follows {place} {i}", views.narrow(figure)) for i, figure in enumerate(figures)]
+        panel.append(html.Div(_BUSY if found is None else one.said(found), className="quiet"))
+    return panel
 
 
 def pattern_panel(engine: Engine, request, selection: dict, dark: bool, session: str) -> Any:

@@ -19,7 +19,7 @@ from apps.explorer.generation import continuation, continued_text
 from apps.explorer.jobs import LOAD, MODEL, PROMPT, SELECTION, STOPS, STUDY, Job, Worker, sentence
 from apps.explorer.settings import Settings
 from apps.explorer.slices import SLICES
-from apps.explorer.states import RESID, States, slice_of, states_of
+from apps.explorer.states import RESID, States, layer_of, slice_of, states_of
 from workbench.catalog import Entry, finish, pass_for, study
 from workbench.corpora import names_file, reference_text
 from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
@@ -309,19 +309,24 @@ class Engine:
         return entry.checked(given)
 
     def slice(self, request: Request, name: str, params: Mapping[str, Any], session: str) -> xr.Dataset | None:
+        """The result of a view that follows the selection; see `of_layer`."""
+        return self.of_layer(request, self.slices[name], params, session)
+
+    def of_layer(self, request: Request, entry: Entry, params: Mapping[str, Any], session: str) -> xr.Dataset | None:
         """One layer's result, recomputed from its kept state; None where the model is too busy to answer now.
 
         Raises InputError where the selection does not fit the model or the prompt. The job goes on after a None.
         """
-        entry, model = self.slices[name], self.hosted(request.model).ready
+        model = self.hosted(request.model).ready
         key = entry.key(model, request.tokens, params, tuple(map(self._printed, request.edits)))
         found = self.cache.get(key)
         if found is not None:
             return found
-        entry.needs(model, request.tokens, **params)  # a bad selection is refused here, in the thread that asks
+        # A bad selection is refused here, in the thread that asks.
+        layer = layer_of(entry.needs(model, request.tokens, **params))
 
         def work(job: Job) -> xr.Dataset:
-            edits = self.interventions(request, params["layer"])  # those of earlier layers are in the kept state
+            edits = self.interventions(request, layer)  # those of earlier layers are in the kept state
             result = slice_of(entry, model, self._states(request), params, edits)
             self.cache.put(key, result, write=False)
             return result

@@ -1,9 +1,10 @@
 """Taking a view away: a page of its own, the numbers, and the Python that makes the same figure again."""
 
 import io
+import re
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import xarray as xr
 
 from apps.explorer.engine import Request
 from apps.explorer.layout import GRAPH_CONFIG
-from workbench.catalog import Entry
+from workbench.catalog import Entry, named
+from workbench.phrases import MEAN_HOOKS, Phrase
 from workbench.results import save
 
 __all__ = ["code", "csv", "guarded", "html", "netcdf"]
@@ -63,37 +65,53 @@ def guarded(value: Any) -> Any:
 
 
 def code(
-    entry: Entry, request: Request, params: Mapping[str, Any], figure: int, home: Mapping[str, tuple[str, str]]
+    entry: Entry,
+    request: Request,
+    params: Mapping[str, Any],
+    figure: int,
+    home: Mapping[str, tuple[str, str]],
+    display: Mapping[str, Any] | None = None,
 ) -> str:
     """Python lines that make a figure or table again. home: for entries outside the catalog, their module and name."""
     draw = (*entry.figures, *entry.tables)[figure]
     is_figure = figure < len(entry.figures)
+    chosen = {name: value for name, value in named(draw, display or {}).items() if value != entry.shown({})[name]}
+    drawn = ", ".join(["result", *(f"{name}={value!r}" for name, value in chosen.items())])
     source = request.tokens.source
     if source.messages is not None:
         prompt = f"Prompt.chat([{{'role': 'user', 'content': {request.text!r}}}])"
     else:
         prompt = repr(request.text) if source.text is not None else f"Prompt.ids({list(request.tokens.ids)!r})"
     given = [] if entry.scope == "model" else [prompt]
-    if request.ablated and entry.scope == "prompt":
-        heads = ", ".join(f"Ablate(Head({layer}, {head}))" for layer, head in request.ablated)
-        given.append(f"interventions=[{heads}]")
+    edits = request.edits if entry.scope == "prompt" else ()
+    if edits:
+        given.append(f"interventions=[{', '.join(edit.code() for edit in edits)}]")
     given += [f"{name}={value!r}" for name, value in params.items()]
     lines = [
         f"from {draw.__module__} import {draw.__name__}",
         "from workbench import Prompt, load" if prompt.startswith("Prompt") else "from workbench import load",
     ]
-    if request.ablated and entry.scope == "prompt":
-        lines.append("from workbench.intervene import Ablate, Head")
+    lines += _edit_imports(edits)
     if entry.name in home:
         lines += ["from {} import {} as entry".format(*home[entry.name]), ""]
     else:
         lines += ["from probes import CATALOG", "", f"entry = CATALOG.with_plugins().get({entry.name!r})"]
+    needs_means = any(edit.how == "mean" for edit in edits)
     lines += [
         f"model = load({request.model!r})",
+        *([f"means = measure_means(model, hooks={MEAN_HOOKS!r})"] if needs_means else []),
         "result = entry.run(",
         *(f"    {argument}," for argument in ["model", *given]),
         ")",
-        f"{'figure' if is_figure else 'rows'} = {draw.__name__}(result)",
+        f"{'figure' if is_figure else 'rows'} = {draw.__name__}({drawn})",
         "figure.show()" if is_figure else "print(rows)",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _edit_imports(edits: Sequence[Phrase]) -> list[str]:
+    """The import lines that the code of interventions needs."""
+    words = {word for edit in edits for word in re.findall(r"[A-Z]\w+(?=\()", edit.code())}
+    if any(edit.how == "mean" for edit in edits):
+        words |= {"measure_means", *map(repr, MEAN_HOOKS)}
+    return [f"from workbench import {', '.join(sorted(words))}"] if words else []

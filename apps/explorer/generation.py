@@ -1,6 +1,7 @@
 """Continuing a prompt by the model's own next tokens, so that they can be looked at like the rest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -21,11 +22,13 @@ def continuation(
     temperature: float = 0.0,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
+    interventions: Sequence[Any] = (),
 ) -> list[int]:
     """Up to n token ids that follow the prompt; fewer where the model ends the text or its context is full.
 
     temperature: 0 takes the most probable token each time, else tokens are sampled from softmax(logits / temperature)
-    with this seed. One full pass per token. Raises InputError for values out of range.
+    with this seed. interventions hold in every pass, one full pass per token. Raises InputError for values out of
+    range.
     """
     if not 1 <= n <= LONGEST:
         raise InputError(f"{n} tokens to add", f"1 to {LONGEST}", "Choose a number in this range")
@@ -38,7 +41,7 @@ def continuation(
             break
         if progress is not None:
             progress(step / n)
-        logits = observe(model, Prompt.ids(ids)).logits[0][-1].float().cpu()
+        logits = observe(model, Prompt.ids(ids), interventions=interventions).logits[0][-1].float().cpu()
         if temperature == 0:
             chosen = int(logits.argmax())
         else:

@@ -69,11 +69,12 @@ def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
         dcc.Store("done", data={}),  # which results are there
         dcc.Store("selection", data={}),
         dcc.Store("params", data={}),
+        dcc.Store("display", data={}),  # what changes only the drawing, by analysis
         dcc.Store("view", data={"name": first, "figure": 0}),
         dcc.Store("notices", data=[]),
         dcc.Store("ran", data=0),
         dcc.Store("settled", data=None),  # the text that the selection is about
-        dcc.Store("ablated", data=[]),  # heads whose output is replaced by zero
+        dcc.Store("edits", data=[]),  # interventions, as phrases
         dcc.Store("asked-b", data=None),  # the same two for the prompt that is compared with
         dcc.Store("shown-b", data=None),
         dcc.Store("continuing", data=None),  # the job that writes more tokens
@@ -134,7 +135,7 @@ def _left(models: tuple[str, ...]) -> html.Div:
                 className="prompt-text",
                 debounce=250,
             ),
-            html.Div(id="ablated-list", className="chips"),
+            html.Div(id="edit-list", className="chips"),
             html.Div(id="prompt-line", className="quiet prompt-line"),
             html.Div(
                 [
@@ -157,7 +158,7 @@ def _left(models: tuple[str, ...]) -> html.Div:
                 className="row",
             ),
             _continue(),
-            _compare(),
+            _compare(models),
             html.H2(id="params-title", className="section"),
             html.Div(id="params-form", className="params-form"),
         ],
@@ -172,7 +173,16 @@ def _chat() -> dmc.SegmentedControl:
     return dmc.SegmentedControl(id="chat", data=["raw", "chat"], value="raw", size="xs", className="chat-choice")
 
 
-def _compare() -> html.Details:
+def _compare(models: tuple[str, ...]) -> html.Details:
+    model = dmc.Select(
+        id="other-model",
+        data=list(models),
+        value=None,
+        placeholder="on the same model",
+        size="xs",
+        clearable=True,
+        **{"aria-label": "Model to compare with"},
+    )
     text = dmc.Textarea(
         id="other",
         value="",
@@ -182,10 +192,10 @@ def _compare() -> html.Details:
         maxRows=6,
         spellCheck=False,
         className="prompt-text",
-        placeholder="Run shows both, on one scale",
+        placeholder="another prompt, or empty for the same",
         **{"aria-label": "Prompt to compare with"},
     )
-    return html.Details([html.Summary("Compare with"), text], className="quiet", id="compare")
+    return html.Details([html.Summary("Compare with"), text, model], className="quiet compare", id="compare")
 
 
 def _tabs(shown: Mapping[str, Entry]) -> dmc.Tabs:
@@ -239,6 +249,13 @@ def _centre(entries: Mapping[str, Entry], shown: Mapping[str, Entry]) -> html.Di
                     html.Div(id="figure-choice", className="figure-choice"),
                     html.Div(
                         [
+                            dmc.SegmentedControl(
+                                id="compare-mode",
+                                data=["both", "difference"],
+                                value="both",
+                                size="xs",
+                                className="hidden",
+                            ),
                             dmc.Popover(
                                 [
                                     dmc.PopoverTarget(
@@ -322,7 +339,8 @@ def _right() -> html.Div:
         [
             html.Div(
                 [
-                    html.H2("Selection", className="section"),
+                    html.H2("Selection", className="section grow"),
+                    _intervene(),
                     html.Button("Maximise", className="plain", **{"data-maximise": "right"}),
                 ],
                 className="row between",
@@ -334,6 +352,15 @@ def _right() -> html.Div:
         role="region",
         **{"aria-label": "Details of the selection"},
     )
+
+
+def _intervene() -> dmc.Menu:
+    """What the selection can be changed into; the run follows, beside the intact one."""
+    target = dmc.MenuTarget(
+        dmc.Button("Intervene", id="intervene", variant="default", size="compact-xs"),
+        boxWrapperProps={"role": "group"},
+    )
+    return dmc.Menu([target, dmc.MenuDropdown([], id="intervene-items")], position="bottom-end")
 
 
 def _tokens() -> html.Div:

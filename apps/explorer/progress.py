@@ -26,8 +26,8 @@ class Look:
 
 def request_of(engine: Engine, asked: Mapping[str, Any]) -> Request:
     """The request that a page's store stands for; raises as `Engine.request` does."""
-    params, chat, ablated = asked.get("params") or {}, bool(asked.get("chat")), asked.get("ablated") or ()
-    return engine.request(asked["model"], asked["text"], params, chat, ablated)
+    params, chat, edits = asked.get("params") or {}, bool(asked.get("chat")), asked.get("edits") or ()
+    return engine.request(asked["model"], asked["text"], params, chat, edits)
 
 
 def look(
@@ -73,7 +73,7 @@ def _promote(engine: Engine, session: str, asked: Mapping[str, Any], found: Look
     found.shown = {
         **asked,
         "tokens": list(request.tokens.strings),
-        "sizes": {"n_layers": model.sizes.n_layers, "n_heads": model.sizes.n_heads},
+        "sizes": {name: getattr(model.sizes, name) for name in ("n_layers", "n_heads", "d_mlp")},
         "keys": dict(request.keys),
         "weights": model.identity.weights_hash,
         "seconds": job.seconds if job else 0.0,

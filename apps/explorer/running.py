@@ -8,7 +8,9 @@ from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
 
 from apps.explorer import parts
 from apps.explorer.engine import Engine, Hosted
+from apps.explorer.intervening import linked
 from apps.explorer.progress import Look, late_slices, look, request_of
+from workbench.compare import need_same_tokenizer
 from workbench.errors import WorkbenchError
 
 __all__ = ["ask", "follow_link", "loaded_store", "notice", "prompt_line", "register"]
@@ -64,29 +66,30 @@ def _register_run(app: Dash, engine: Engine) -> None:
         State("session", "data"),
         State("link", "data"),
         State("other", "value"),
+        State("other-model", "value"),
         Input("chat", "value"),
-        Input("ablated", "data"),
+        Input("edits", "data"),
         prevent_initial_call=True,
     )
-    def run(go, loaded, params, model, text, asked, view, notices, session, link, other, chat, ablated):
+    def run(go, loaded, params, model, text, asked, view, notices, session, link, other, other_model, chat, edits):
         if not loaded or loaded["model"] != model:
             return no_update, no_update, no_update, False  # it runs when the model is ready
         errors = []
         if ctx.triggered_id == "go" and go:
             text = go["text"]
-        elif ctx.triggered_id in ("params", "ablated") and asked:
+        elif ctx.triggered_id in ("params", "edits") and asked:
             text = asked["text"]  # a new value of a parameter is about the prompt that is shown
         elif asked is None and link:
             errors = follow_link(engine, link, loaded, params or {}, view["name"])
             if any(dear for _, dear in errors):
                 return no_update, no_update, [*notices, *(notice(text) for text, _ in errors)], False
         common = {"params": params or {}, "view": view["name"], "chat": chat == "chat"}
-        asked, error = ask(engine, session, model, text or "", **common, ablated=ablated or ())
+        asked, error = ask(engine, session, model, text or "", **common, edits=edits or ())
         said = [text for text, _ in errors] + ([error] if error else [])
-        second = None
-        if other or (ablated and asked):  # an ablated run is held against the intact one
-            second, error = ask(engine, session, model, other or text, **common)
-            said += [f"The prompt to compare with: {error}"] if error else []
+        second, beside = None, other_model or model
+        if asked and (other or beside != model or edits):  # a changed run is held against the intact one
+            second, error = ask(engine, session, beside, other or text, **common)
+            said += [f"What to compare with: {error}"] if error else []
         return asked or no_update, second, [*notices, *map(notice, said)] if said else no_update, False
 
 
@@ -158,9 +161,10 @@ def _register_poll(app: Dash, engine: Engine) -> None:
         Output("go", "data", allow_duplicate=True),
         Output("continuing", "data"),
         Output("shown-b", "data"),
+        Output("asked-b", "data", allow_duplicate=True),
         Input("poll", "n_intervals"),
-        Input("asked", "data"),
-        Input("asked-b", "data"),
+        State("asked", "data"),  # no Input: it would wait for itself through the model that is loaded
+        State("asked-b", "data"),
         State("model", "value"),
         State("loaded", "data"),
         State("shown", "data"),
@@ -176,12 +180,15 @@ def _register_poll(app: Dash, engine: Engine) -> None:
         try:
             hosted = engine.hosted(model)
         except WorkbenchError as error:
-            return *[no_update] * 5, [*notices, notice(str(error))], no_update, True, *[no_update] * 5
+            return *[no_update] * 5, [*notices, notice(str(error))], no_update, True, *[no_update] * 6
         waiting = asked if asked and not asked.get("ended") else None
         found = look(engine, session, waiting, shown, done)
         if hosted.loading.state == "failed" and (loaded or {}).get("failed") != hosted.loading.id:
             found.notice = hosted.loading.error
         current = found.shown or shown
+        arrived = not asked or asked.get("ended") or (current or {}).get("id") == asked["id"]
+        beside = look_other(engine, session, asked, asked_b, shown_b) if arrived else Look(busy=False)
+        told = [said for said in (found.notice, beside.notice) if said]
         last = (
             f"{len(current['tokens'])} tokens in {current['seconds']:.2f} s" if current and current["seconds"] else ""
         )
@@ -193,20 +200,40 @@ def _register_poll(app: Dash, engine: Engine) -> None:
             parts.model_line(hosted.model) if news and hosted.model else no_update,
             found.shown or no_update,
             found.done if found.done is not None else no_update,
-            [*notices, notice(found.notice)] if found.notice else no_update,
+            [*notices, *map(notice, told)] if told else no_update,
             changed_request(asked, found),
-            not (found.busy or hosted.loading.alive),
+            not (found.busy or beside.busy or hosted.loading.alive),
             count if (count := late_slices(engine, session)) != late else no_update,
             *came(engine, continuing),
-            look_other(engine, session, asked_b, shown_b),
+            (None if shown_b and not asked_b else no_update) if beside.shown is None else beside.shown,
+            changed_request(asked_b, beside),
         )
 
 
-def look_other(engine: Engine, session: str, asked: Mapping[str, Any] | None, shown: Mapping[str, Any] | None) -> Any:
-    """What is shown of the prompt that is compared with: nothing without one, its result when that is there."""
-    if not asked:
-        return None if shown else no_update
-    return look(engine, session, asked, shown, None).shown or no_update
+def look_other(
+    engine: Engine,
+    session: str,
+    asked: Mapping[str, Any] | None,
+    other: Mapping[str, Any] | None,
+    shown: Mapping[str, Any] | None,
+) -> Look:
+    """How far the run is that the latest request is compared with; refused where its tokens mean something else."""
+    waits = bool(other) and not other.get("ended") and (shown is None or shown["id"] != other["id"])
+    if not waits:
+        return Look(busy=False)
+    try:
+        if asked and other["model"] != asked["model"]:
+            models = [engine.hosted(one["model"]) for one in (asked, other)]
+            if any(one.loading.alive for one in models):
+                return Look(busy=True)
+            need_same_tokenizer(models[0].ready, models[1].ready)
+    except WorkbenchError as error:
+        return Look(busy=False, notice=f"What to compare with: {error}", ended=other["id"])
+    found = look(engine, session, other, shown, None)
+    if found.again is not None:
+        found.notice = None  # it was not forgotten: it could not start before its model was loaded
+    found.busy = found.shown is None and found.ended is None
+    return found
 
 
 def changed_request(asked: Mapping[str, Any] | None, found: Look) -> Any:
@@ -242,10 +269,10 @@ def ask(
     view: str | None = None,
     *,
     chat: bool = False,
-    ablated: Sequence[Sequence[int]] = (),
+    edits: Sequence[str] = (),
 ) -> tuple[dict[str, Any] | None, str]:
     """Start a run; what the page keeps as its latest request, or the sentence that says why not."""
-    asked = {"model": model, "text": text, "params": dict(params), "chat": chat, "ablated": list(ablated)}
+    asked = {"model": model, "text": text, "params": dict(params), "chat": chat, "edits": list(edits)}
     try:
         if engine.hosted(model).loading.alive:  # a server that was started again: the poll runs it when it can
             return {**asked, "id": secrets.token_hex(8), "names": None, "job": ""}, ""
@@ -268,9 +295,10 @@ def follow_link(
         said.append((f"The link is about the model {link['model']!r}, this is {loaded['model']}.", False))
     elif link.get("weights") and not loaded.get("hash", "").startswith(link["weights"]):
         said.append((f"The link was made with other weights of {loaded['model']}: numbers may differ.", False))
+    edits, error = linked(link)
+    said += [(error, False)] if error else []
     try:
-        chat, ablated = bool(link.get("chat")), link.get("ablated") or ()
-        request = engine.request(loaded["model"], str(link.get("text", "")), params, chat, ablated)
+        request = engine.request(loaded["model"], str(link.get("text", "")), params, bool(link.get("chat")), edits)
         seconds, _ = engine.cost(request, engine.wanted(request, view))
     except WorkbenchError:
         return said  # running it says what is wrong

@@ -15,7 +15,7 @@ from workbench.figures import head_name, show_token
 
 __all__ = ["KEYS", "clean", "headline", "merge", "settle", "strongest_head"]
 
-KEYS = ("pos", "query", "key", "layer", "head", "depth", "unit", "neuron", "rank")
+KEYS = ("pos", "query", "key", "layer", "head", "depth", "unit", "neuron", "component", "rank")
 _PARTS = ("attention", "mlp", "resid_attn", "resid_mlp")
 
 

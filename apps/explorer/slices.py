@@ -54,10 +54,12 @@ def pattern_figure(result: xr.Dataset):
     """Queries downwards, keys to the right; the colour range leaves key 0 out, where sinks would wash out the rest."""
     from workbench.figures import head_name
     from workbench.figures import pattern_figure as draw
+    from workbench.figures.quantity import pick_scale
 
     name = head_name(result.attrs["layer"], result.attrs["head"])
     tokens = [str(text) for text in result["query_text"].values]
-    return draw(result["pattern"].values, tokens, title=f"Attention of {name}", exclude_first=True)
+    scale = pick_scale(result["pattern"], None)  # signed where it is a difference
+    return draw(result["pattern"].values, tokens, title=f"Attention of {name}", exclude_first=True, scale=scale)
 
 
 def row_figure(result: xr.Dataset, selection: dict):

@@ -13,12 +13,11 @@ import xarray as xr
 
 from workbench.catalog import Entry, finish
 from workbench.hooks import RESID_PRE
-from workbench.intervene import Ablate, Head
 from workbench.models.model import Model
 from workbench.observation import Need, Observation, keep, observe
 from workbench.prompt import Tokens
 
-__all__ = ["RESID", "States", "slice_of", "states_of"]
+__all__ = ["RESID", "States", "layer_of", "slice_of", "states_of"]
 
 RESID = Need((RESID_PRE,), keep, dims="pos d_model")
 
@@ -41,17 +40,22 @@ def states_of(observation: Observation) -> States:
     return States(observation.tokens[0], observation[RESID][:, 0])
 
 
-def slice_of(
-    entry: Entry, model: Model, states: States, params: Mapping[str, Any], ablated: Sequence[tuple[int, int]] = ()
-) -> xr.Dataset:
-    """The result of an entry whose needs are all of layer `params["layer"]`, from the kept state of that layer.
+def layer_of(needs: Sequence[Need]) -> int:
+    """The one layer that all needs are of."""
+    (layer,) = {layer for need in needs for layer in need.layers}
+    return layer
 
-    ablated: (layer, head); those of earlier layers are in the kept state, later ones cannot reach this layer.
+
+def slice_of(
+    entry: Entry, model: Model, states: States, params: Mapping[str, Any], interventions: Sequence[Any] = ()
+) -> xr.Dataset:
+    """The result of an entry whose needs are all of one layer, from the kept state of that layer.
+
+    interventions: those of this layer; earlier ones are in the kept state, later ones cannot reach it.
     """
     needs = entry.needs(model, states.tokens, **params)
-    layer = params["layer"]
+    layer = layer_of(needs)
     start = (layer, states.resid[layer][None])
-    here = [Ablate(Head(*head)) for head in ablated if head[0] == layer]
-    options = {"positions": "none", "start": start, "stop": layer + 1, "interventions": here}
+    options = {"positions": "none", "start": start, "stop": layer + 1, "interventions": interventions}
     observation = observe(model, [states.tokens], needs, **options)
     return finish(entry, observation, model, params)

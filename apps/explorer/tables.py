@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import dash_ag_grid as dag
@@ -119,4 +120,5 @@ def csv(frame: pd.DataFrame, rows: Sequence[int] | None = None) -> str:
 
 def html(frame: pd.DataFrame, title: str) -> str:
     """The table as a page of its own; its text is escaped."""
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>{frame.to_html(index=False)}'
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title>'
+    return f'<!doctype html><html lang="en">{head}{frame.to_html(index=False)}'

@@ -8,6 +8,7 @@ import xarray as xr
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from apps.explorer import exports, tables, views
+from apps.explorer.displaying import with_display
 from apps.explorer.engine import Engine
 from apps.explorer.progress import request_of
 from apps.explorer.running import notice
@@ -39,11 +40,13 @@ def register(app: Dash, engine: Engine) -> None:
         State("scheme", "data"),
         State("notices", "data"),
         State("session", "data"),
+        State("display", "data"),
         prevent_initial_call=True,
     )
-    def export(taken, shown, view, selection, scheme, notices, session):
+    def export(taken, shown, view, selection, scheme, notices, session, display):
         if not taken or not shown:
             return [no_update] * 4
+        shown = with_display(shown, display)
         try:
             dark, rows = scheme == "dark", taken.get("rows")
             content, name = take(engine, taken["kind"], shown, view, clean(selection), dark, session, rows)
@@ -70,6 +73,7 @@ def take(
     """
     request, name = request_of(engine, shown), view["name"]
     entry, params = engine.views[name], request.params[name]
+    display = shown.get("display", {}).get(name, {})
     if name in engine.slices:
         params = engine.slice_params(request, name, selection)
         result = None if params is None else engine.slice(request, name, params, session)
@@ -87,14 +91,14 @@ def take(
     if kind in ("png", "svg"):
         raise InputError(f"a picture of a table of {entry.title}", "a figure", "Take the table as CSV or HTML")
     if kind == "html":
-        return exports.html(views.drawn(entry, result, view["figure"], dark)).encode(), f"{stem}.html"
+        return exports.html(views.drawn(entry, result, view["figure"], dark, display)).encode(), f"{stem}.html"
     if kind == "nc":
         return exports.netcdf(result), f"{stem}.nc"
     if kind == "csv":
         content, ending = exports.csv(result)
         return content, f"{stem}.{ending}"
     if kind == "py":
-        return exports.code(entry, request, params, view["figure"], HOME).encode(), f"{stem}.py"
+        return exports.code(entry, request, params, view["figure"], HOME, display).encode(), f"{stem}.py"
     raise InputError(f"an export as {kind!r}", "html, nc, csv or py", "Choose one of these")
 
 

@@ -8,14 +8,25 @@ import xarray as xr
 
 from apps.explorer.engine import Engine, Failure, Request
 from apps.explorer.jobs import sentence
-from workbench.catalog import Entry
-from workbench.errors import RefusedError
+from workbench.catalog import Entry, named
+from workbench.compare import difference_figure
+from workbench.errors import RefusedError, WorkbenchError
 from workbench.figures.text import thin
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["detail_figures", "drawings", "drawn", "figure_label", "narrow", "side_by_side", "small", "waiting"]
+__all__ = [
+    "changed",
+    "detail_figures",
+    "drawings",
+    "drawn",
+    "figure_label",
+    "narrow",
+    "side_by_side",
+    "small",
+    "waiting",
+]
 
 
 _NARROW = 26  # characters of an axis title in the right panel
@@ -34,17 +45,34 @@ def figure_label(draw: Callable) -> str:
     return draw.__name__.removesuffix("_figure").replace("_", " ")
 
 
-def drawn(entry: Entry, result: xr.Dataset, index: int, dark: bool) -> "go.Figure":
+def drawn(
+    entry: Entry, result: xr.Dataset, index: int, dark: bool, display: Mapping[str, Any] | None = None
+) -> "go.Figure":
     """One of the figures of an analysis, in the theme of the page. RefusedError where drawing it breaks."""
+    draw = entry.figures[min(index, len(entry.figures) - 1)]
     try:
-        return _themed(entry.figures[min(index, len(entry.figures) - 1)](result), dark)
+        return _themed(draw(result, **named(draw, entry.shown(display or {}))), dark)
+    except WorkbenchError:
+        raise
     except Exception as error:  # a mistake in one figure must not take the page with it
         raise RefusedError(
             f"no figure of {entry.title} ({sentence('it', error)})", "a figure", "Report this"
         ) from error
 
 
-def small(engine: Engine, request: Request, name: str, dark: bool) -> "go.Figure | str":
+def changed(entry: Entry, change: xr.Dataset, index: int, dark: bool) -> "go.Figure":
+    """A figure of the difference of two results. RefusedError where drawing it breaks."""
+    try:
+        return _themed(difference_figure(entry, change, min(index, len(entry.figures) - 1)), dark)
+    except WorkbenchError:
+        raise
+    except Exception as error:  # as above
+        raise RefusedError(f"no difference of {entry.title} ({sentence('it', error)})", "one", "Report this") from error
+
+
+def small(
+    engine: Engine, request: Request, name: str, dark: bool, display: Mapping[str, Any] | None = None
+) -> "go.Figure | str":
     """The first figure of an analysis as a small multiple, or why there is none."""
     from workbench.figures import compact
 
@@ -52,8 +80,8 @@ def small(engine: Engine, request: Request, name: str, dark: bool) -> "go.Figure
     if not isinstance(found, xr.Dataset):
         return "refused" if isinstance(found, Failure) else "not computed yet"
     try:
-        figure = compact(drawn(entry, found, 0, dark))
-    except RefusedError:
+        figure = compact(drawn(entry, found, 0, dark, display))
+    except WorkbenchError:
         return "cannot be drawn"
     figure.update_traces(hoverinfo="skip", hovertemplate=None, hovertext=None)
     figure.update_layout(title=None, margin={"l": 2, "r": 2, "t": 2, "b": 2}, showlegend=False)
@@ -88,18 +116,23 @@ def waiting(entry: Entry, found: Failure | None, running: bool) -> str:
 
 
 def detail_figures(
-    entry: Entry, result: xr.Dataset, selection: Mapping[str, Any], dark: bool
+    entry: Entry,
+    result: xr.Dataset,
+    selection: Mapping[str, Any],
+    dark: bool,
+    display: Mapping[str, Any] | None = None,
 ) -> "tuple[list[go.Figure], list[str]]":
     """What an analysis draws for a selection, and what it says where it cannot."""
     figures, said = [], []
     for draw in entry.details:
         try:
-            figure = draw(result, dict(selection))
+            figure = draw(result, dict(selection), **named(draw, entry.shown(display or {})))
         except Exception as error:  # as above
             said.append(sentence(entry.title, error))
             continue
         if figure is not None:
             figures.append(narrow(_themed(figure, dark)))
+            said += [figure.layout.meta["said"]] if "said" in (figure.layout.meta or {}) else []
     return figures, said
 
 

@@ -1,5 +1,7 @@
 """The engine on a small model: one pass for all, slices from the kept state, refusals in sentences."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,9 @@ from workbench.catalog import Entry, Param
 from workbench.errors import InputError, RefusedError, UnavailableError
 from workbench.hooks import PATTERN, Z
 from workbench.observation import Need, observe
+from workbench.phrases import MEAN_HOOKS, phrase
 from workbench.prompt import Prompt
+from workbench.recording import measure_means
 from workbench.results import dataset
 
 TEXT = "5 9 5 7 9"
@@ -171,9 +175,6 @@ def test_interventions_change_the_run_and_its_slices(engine):
 
 @pytest.mark.parametrize("edits", [["L0H1 mean"], ["L0 MLP mean"], ["L1N3", "L0 attention"], ["3 cannot see 1"]])
 def test_a_slice_under_any_intervention_is_that_of_the_whole_run(engine, edits):
-    from workbench.phrases import phrase
-    from workbench.recording import measure_means
-
     request = engine.request("tiny", TEXT, {}, edits=edits)
     finished(engine, request)
     model = engine.hosted("tiny").model
@@ -184,10 +185,9 @@ def test_a_slice_under_any_intervention_is_that_of_the_whole_run(engine, edits):
     for layer in (0, 1):
         np.testing.assert_allclose(pattern_of(engine, request, layer, 2), full[layer, 0, 2], atol=1e-6)
     record = json.loads(engine.found(request, "mean-z").attrs["provenance"])
-    assert record["interventions"] == [str(value) for value in sorted(values, key=str)] or len(values) > 1
-    plain = engine.submit_continuation(engine.request("tiny", TEXT, {}), 3, 0, 0, "me")
+    assert set(record["interventions"]) == set(map(str, values))
     changed = engine.submit_continuation(request, 3, 0, 0, "me")
-    assert plain.finished.wait(60) and changed.finished.wait(60)
+    assert changed.finished.wait(60)
     ids = [5, 9, 5, 7, 9]
     for _ in range(3):
         ids.append(int(observe(model, Prompt.ids(ids), interventions=values).logits[0][-1].argmax()))

@@ -69,6 +69,6 @@
       if (template === trace.texttemplate && JSON.stringify(shown) === JSON.stringify(rows(trace.text))) return;
       window.Plotly.restyle(gd, { texttemplate: template, text: [shown] }, [index]);
     });
-    if (Object.keys(change).length) window.Plotly.relayout(gd, change);
+    if (Object.keys(change).length) window.workbenchRelayout(gd, change);
   };
 })();

@@ -3,12 +3,13 @@
   "use strict";
   const dash = (window.dash_clientside = window.dash_clientside || {});
   const no = () => dash.no_update;
+  let resting = null;
 
   function parse(fragment) {
     const given = new URLSearchParams(fragment.replace(/^#/, ""));
     if (!given.has("prompt")) return null;
-    const link = { text: given.get("prompt"), model: given.get("model") || "", weights: given.get("weights") || "", other: given.get("other") || "" };
-    for (const name of ["params", "select", "view", "ablated", "chat"]) {
+    const link = { text: given.get("prompt"), model: given.get("model") || "", weights: given.get("weights") || "", other: given.get("other") || "", otherModel: given.get("other-model") || "", compare: given.get("compare") || "" };
+    for (const name of ["params", "display", "select", "view", "edits", "chat"]) {
       try {
         link[name] = JSON.parse(given.get(name) || "null");
       } catch (error) {
@@ -18,17 +19,20 @@
     return link;
   }
 
-  function fragment(shown, other, view, selection, params) {
+  function fragment(shown, other, mode, view, selection, display) {
     const given = new URLSearchParams();
     given.set("model", shown.model);
     given.set("weights", (shown.weights || "").slice(0, 12));
     given.set("prompt", shown.text);
     if (shown.chat) given.set("chat", "true");
-    if ((shown.ablated || []).length) given.set("ablated", JSON.stringify(shown.ablated));
+    if ((shown.edits || []).length) given.set("edits", JSON.stringify(shown.edits));
     if (other && other.text !== shown.text) given.set("other", other.text);
+    if (other && other.model !== shown.model) given.set("other-model", other.model);
+    if (other && mode === "difference") given.set("compare", mode);
     given.set("view", JSON.stringify(view));
     if (Object.keys(selection || {}).length) given.set("select", JSON.stringify(selection));
-    if (Object.keys(params || {}).length) given.set("params", JSON.stringify(params));
+    if (Object.keys(shown.params || {}).length) given.set("params", JSON.stringify(shown.params));
+    if (Object.keys(display || {}).length) given.set("display", JSON.stringify(display));
     return "#" + given.toString();
   }
 
@@ -36,8 +40,8 @@
     read: function (hash) {
       return parse(hash || "") || no();
     },
-    write: function (shown, other, view, selection) {
-      if (shown) window.history.replaceState(window.history.state, "", fragment(shown, other, view, selection, shown.params));
+    write: function (shown, other, view, selection, mode, display) {
+      if (shown) window.history.replaceState(window.history.state, "", fragment(shown, other, mode, view, selection, display));
       return no();
     },
     // Prompts of this browser, newest first, beside the examples.
@@ -60,10 +64,18 @@
         return "Copy it from the address bar";
       }
     },
-    // Which figures must be drawn anew: only those whose own result, or the theme, changed.
-    drawn: function (shown, done, view, scheme, ids, before, beforeMain) {
-      const sign = (name) => (shown ? [shown.keys[name] || shown.id, (done || {})[name] || "", scheme].join(" ") : "");
-      const signs = ids.map((id, i) => (sign(id.name) === before[i] ? no() : sign(id.name)));
+    // Which figures must be drawn anew: only those whose own result, display parameters, or the theme, changed.
+    drawn: function (shown, done, view, scheme, display, ids, before, beforeMain) {
+      const look = (name) => JSON.stringify((display || {})[name] || "");
+      const sign = (name) => (shown ? [shown.keys[name] || shown.id, (done || {})[name] || "", scheme, look(name)].join(" ") : "");
+      // The small multiple of the large view follows when the hand rests: two figures at once would delay both.
+      const moving = (dash.callback_context.triggered || []).every((t) => t.prop_id === "display.data");
+      const later = (id) => {
+        clearTimeout(resting);
+        resting = setTimeout(() => dash.set_props(id, { data: sign(id.name) }), 600);
+        return no();
+      };
+      const signs = ids.map((id, i) => (sign(id.name) === before[i] ? no() : moving && id.name === view.name ? later(id) : sign(id.name)));
       const main = [view.name, view.figure, sign(view.name)].join(" ");
       setTimeout(() => {
         const tab = document.querySelector("#tabs [role=tab][aria-selected=true]");

@@ -21,6 +21,8 @@
     else if ("query" in chosen) chosen.pos = chosen.query;
     if ("layer" in chosen && !("depth" in chosen)) chosen.depth = chosen.layer + 1;
     const merged = Object.assign({}, selection, chosen);
+    if (!("part" in chosen)) delete merged.part;
+    if (merged.layer !== selection.layer && !("neuron" in chosen)) delete merged.neuron;
     if ("query" in merged && (merged.key || 0) > merged.query) delete merged.key;
     return merged;
   }
@@ -31,9 +33,22 @@
     dash.set_props("selection", { data: state.selection });
   }
 
+  // The same as workbench.figures.axes.unpack.
+  function unpack(packed, given) {
+    const chosen = Object.assign({}, packed.also);
+    let rest = given;
+    for (const [name, size] of packed.sizes.slice().reverse()) {
+      if (rest % size) chosen[name] = (rest % size) - 1;
+      rest = Math.floor(rest / size);
+    }
+    return chosen;
+  }
+
   // The same as workbench.figures.selection: what a clicked point stands for.
   function read(meta, point) {
     const given = point.customdata;
+    const packed = (meta.packed || {})[point.curveNumber];
+    if (packed && Number.isInteger(given)) return unpack(packed, given);
     if (given && typeof given === "object" && !Array.isArray(given)) return Object.assign({}, given);
     const chosen = {};
     for (const [name, dim] of Object.entries(meta.axes || {})) {
@@ -70,9 +85,16 @@
   function mark(gd) {
     if (!window.Plotly || !gd.layout) return;
     const now = gd.layout.shapes || [];
-    const next = now.filter((s) => s.name !== "selected").concat(shapes(metaOf(gd), state.selection));
-    if (JSON.stringify(now) !== JSON.stringify(next)) window.Plotly.relayout(gd, { shapes: next });
+    const next = shapes(metaOf(gd), state.selection);
+    if (JSON.stringify(now.filter((s) => s.name === "selected")) === JSON.stringify(next)) return;
+    window.workbenchRelayout(gd, { shapes: now.filter((s) => s.name !== "selected").concat(next) });
   }
+
+  // Dash writes every change of a layout back into its store and draws the whole figure again. Ours are for the eye.
+  window.workbenchRelayout = function (gd, change) {
+    gd.removeAllListeners("plotly_relayout");
+    window.Plotly.relayout(gd, change);
+  };
 
   function markTokens() {
     document.querySelectorAll(".tokens [data-pos]").forEach((chip) => {
