@@ -21,8 +21,9 @@ import numpy as np
 import torch
 import xarray as xr
 
+from probes import claims
 from probes.prompt_pairs import PAIR_PARAMS, PromptPair, pair_runs, top_tokens_metric
-from workbench.catalog import Entry, Param
+from workbench.catalog import Claim, Entry, Param
 from workbench.errors import InputError
 from workbench.hooks import ATTN_OUT, MLP_OUT, PATTERN, RESID_MID, RESID_POST, RESID_PRE, Hook, V, Z
 from workbench.intervene import Patch
@@ -141,6 +142,11 @@ def effect_figure(result: xr.Dataset):
     return draw(result, "effect", title=title, color_range="data")
 
 
+def site_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+    """What was patched at the selected place matters for the clean prompt."""
+    return claims.head_or_state(result, selection, result.attrs["site"])
+
+
 ENTRY = Entry(
     name="activation-patching",
     title="Activation patching",
@@ -150,6 +156,7 @@ ENTRY = Entry(
     scope="study",
     study=study,
     figures=(effect_figure,),
+    claims=(site_claim,),
     params=(
         *PAIR_PARAMS,
         Param("site", str, "resid_pre", "what is patched", choices=tuple(SITES)),

@@ -24,11 +24,13 @@ import numpy as np
 import torch
 import xarray as xr
 
+from probes import claims
 from workbench import PATTERN, RESID_POST, RESID_PRE, SCORES, Entry, Need, Observation, Param, Readout, Site, V, dataset
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from workbench.catalog import Claim
     from workbench.models.model import Model, Sizes
 
 __all__ = [
@@ -187,7 +189,29 @@ def attention_sinks(
     )
     bos = "BOS at position 0" if tokens.bos else "no BOS"
     masked = ", position 0 masked" if mask_first else ""
-    return result.assign_attrs(convention=f"T = {len(tokens)}, {bos}{masked}, epsilon = {epsilon:g}")
+    convention = f"T = {len(tokens)}, {bos}{masked}, epsilon = {epsilon:g}"
+    return result.assign_attrs(convention=convention, summary=_summary(result, first))
+
+
+def _summary(result: xr.Dataset, first: int) -> str:
+    """Sinks, drain and peak in sentences; what was not measured is left out."""
+    known = int((~np.isnan(result["sink"].values)).sum())
+    said = [f"Position {first} is a sink of {int(np.nansum(result['sink'].values))} of {known} heads."] if known else []
+    drain = float(_median(result["value_drain"].values.ravel(), 0))
+    if drain == drain:
+        said.append(f"Its v W_O has {drain:.2g} times the median token's norm (median head).")
+    height = np.nan_to_num(result["peak_ratio"].values, nan=-1.0)
+    if float(result["peak_appears"]) == float(result["peak_appears"]):
+        top = int(height.argmax())
+        dimension, share = (result[name].values[top, 0] for name in ("massive_dimension", "massive_share"))
+        end = float(result["peak_disappears"])
+        until = f"to {end - 1:.0f}" if end == end else "to the end"
+        said.append(
+            f"The residual stream peaks at position {int(result['peak_pos'][top])} from depth "
+            f"{float(result['peak_appears']):.0f} {until}, {height[top]:.0f} times the median's; dimension {dimension} "
+            f"holds {share:.0%} of it."
+        )
+    return " ".join(said)
 
 
 def windowed(sizes: "Sizes", n_tokens: int) -> list[int]:
@@ -253,13 +277,7 @@ def _drains(seen: dict[str, np.ndarray], first: int) -> dict[str, tuple]:
         "value_norm": ("layer head pos", norms, "residual units", (0, None), "norm of v W_O"),
         "v_norm": ("layer head pos", plain, "value units", (0, None), "norm of v"),
         "value_drain": ("layer head", drain, "times the median", (0, None), f"norm of v W_O at position {first}"),
-        "layer_drain": (
-            "layer",
-            _median(drain, -1),
-            "times the median",
-            (0, None),
-            f"norm of v W_O at position {first}, median head",
-        ),
+        "layer_drain": ("layer", _median(drain, -1), "times the median", (0, None), "value drain of the median head"),
     }
 
 
@@ -408,12 +426,25 @@ def massive_detail(result: xr.Dataset, selection: dict) -> "go.Figure":
         depth = int(result["depth"].values[np.nan_to_num(result["peak_ratio"].values, nan=-1.0).argmax()])
     part = result[["massive_dimension", "massive_value", "massive_share"]].sel(depth=depth, drop=True)
     names = [
-        f"dimension {dimension}, {share:.0%} of the squared norm"
+        f"{dimension}: {share:.0%}"
         for dimension, share in zip(part["massive_dimension"].values, part["massive_share"].values, strict=True)
     ]
     where = int(result["peak_pos"].sel(depth=depth))
-    title = f"Largest dimensions at depth {depth}, position {where} ({convention(result)})"
+    title = f"Dimensions and shares of the squared norm at depth {depth}, position {where} ({convention(result)})"
     return bars(part, "massive_value", "rank", title=title, labels=names)
+
+
+def sink_claim(result: xr.Dataset, selection: dict) -> "Claim | None":
+    """The sink of the selected head serves the prompt: where its key is hidden, the loss rises."""
+    if not {"layer", "head"} <= set(selection):
+        return None
+    here = result[["first_received", "sink", "other_sinks", "attention_received"]].sel(
+        layer=selection["layer"], head=selection["head"]
+    )
+    if float(here["sink"]) != 1 and not float(here["other_sinks"]) > 0:
+        return None
+    key = int(here["attention_received"].argmax())
+    return claims.check_of(f"L{selection['layer']}H{selection['head']} key {key}", metric="loss", side="raises")
 
 
 def _cost(sizes: Any, n_tokens: int, **params: Any) -> float:
@@ -439,6 +470,7 @@ ENTRY = Entry(
     analyse=attention_sinks,
     figures=(heads_figure, sink_rate_figure, resid_figure, value_figure, drain_figure, logit_figure),
     details=(head_detail, head_values_detail, massive_detail),
+    claims=(sink_claim, claims.head),
     params=(
         Param("epsilon", float, 0.3, "alpha above which a key is a sink", low=0.0, high=1.0),
         Param("mask_first", bool, False, "leave position 0 out and renormalise"),

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from probes import claims
 from probes.prompt_pairs import PAIR_PARAMS, PromptPair, pair_runs
 from workbench.catalog import Entry, Param
 from workbench.hooks import ATTN_OUT, MLP_OUT, RESID_PRE, Hook, Z
@@ -217,6 +218,7 @@ ENTRY = Entry(
     scope="study",
     study=study,
     figures=(heads_figure, states_figure, agreement_figure),
+    claims=(claims.head,),
     params=(
         *PAIR_PARAMS,
         Param("checked", int, 60, "heads that are truly patched", low=0, high=5000),

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 import xarray as xr
 
+from probes import claims
 from probes.prompt_pairs import segment
-from workbench.catalog import Entry, Param
+from workbench.catalog import Claim, Entry, Param
 from workbench.errors import InputError
 from workbench.hooks import ATTN_OUT, MLP_OUT, RESID_POST, RESID_PRE, Hook
 from workbench.intervene import Patch, Steer
@@ -154,6 +155,11 @@ def profile_figure(result: xr.Dataset):
     return series(part, "effect", "layer", by="segment", title=f"Restoring {result.attrs['restored']}, by layer")
 
 
+def restored_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+    """What was restored at the selected place carries the fact."""
+    return claims.head_or_state(result, selection, result.attrs["restored"])
+
+
 ENTRY = Entry(
     name="causal-tracing",
     title="Causal tracing",
@@ -164,6 +170,7 @@ ENTRY = Entry(
     scope="study",
     study=study,
     figures=(trace_figure, profile_figure),
+    claims=(restored_claim,),
     params=(
         Param(
             "subject",

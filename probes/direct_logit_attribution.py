@@ -19,7 +19,8 @@ import torch
 import xarray as xr
 from einops import einsum
 
-from workbench.catalog import Entry, Param
+from probes import claims
+from workbench.catalog import Claim, Entry, Param
 from workbench.errors import InputError
 from workbench.hooks import (
     MLP_OUT,
@@ -260,6 +261,28 @@ def neurons_figure(result: xr.Dataset, selection: dict):
     return bars(result, "neuron_attribution", "neuron", title=f"Neurons that write {_what(result)}", limit=20)
 
 
+def component_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+    """The selected part, a head or an MLP, changes the logit or the difference that is explained."""
+    at = selection.get("component")
+    if at is None or at not in result["component"].values:
+        return None
+    part = result.sel(component=at)
+    kind, layer, head = str(part["kind"].item()), int(part["component_layer"]), int(part["component_head"])
+    units = {"head": f"L{layer}H{head}", "mlp": f"L{layer} mlp"}.get(kind)
+    return None if units is None else claims.check_of(units, **_explained(result))
+
+
+def head_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+    """The selected head changes what is explained."""
+    if not {"layer", "head"} <= set(selection):
+        return None
+    return claims.check_of(f"L{selection['layer']}H{selection['head']}", **_explained(result))
+
+
+def _explained(result: xr.Dataset) -> dict:
+    return {name: result.attrs[name] for name in ("target", "against")} | {"pos": result.attrs["position"]}
+
+
 ENTRY = Entry(
     name="direct-logit-attribution",
     title="Direct logit attribution",
@@ -273,6 +296,7 @@ ENTRY = Entry(
     positions=lambda n_tokens, pos=-1, **_: (pos,),
     figures=(bars_figure, heads_figure),
     details=(origin_figure,),
+    claims=(component_claim, head_claim),
     params=(
         Param("target", str, "", "token to explain, such as ' Paris'; empty: the model's top token"),
         Param("against", str, "", "token it is compared with: why target rather than this one"),

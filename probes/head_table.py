@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from probes import induction_heads
+from probes import claims, induction_heads
 from probes.active_dormant.activity import output_norm
 from probes.attention_sinks import mean_known, median_after, received, value_norm, windowed
 from probes.sink_rates import natural_samples, random_samples
@@ -201,6 +201,7 @@ ENTRY = Entry(
     needs=needs,
     analyse=head_table,
     figures=(sink_figure, entropy_figure, output_figure),
+    claims=(claims.head,),
     tables=(table,),
     params=(
         Param("n_sequences", int, 16, "repeated sequences, and as many without a repeat", low=2, high=1024),

@@ -23,6 +23,7 @@ import xarray as xr
 from einops import rearrange, repeat
 from torch.nn.functional import cross_entropy
 
+from probes import claims
 from workbench.catalog import Entry, Param, Stimulus
 from workbench.errors import RefusedError
 from workbench.hooks import LOGITS, PATTERN
@@ -404,6 +405,7 @@ ENTRY = Entry(
     analyse=induction_heads,
     figures=(induction_figure, previous_token_figure, duplicate_token_figure, loss_figure),
     details=(head_detail,),
+    claims=(claims.head_for_the_loss,),
     params=(
         Param("n_sequences", int, 16, "repeated sequences, and as many without a repeat", low=16, high=1024),
         Param(
@@ -429,6 +431,7 @@ ON_PROMPT = Entry(
     analyse=induction_on_prompt,
     figures=(prompt_figure, previous_token_figure, duplicate_token_figure),
     details=(head_detail,),
+    claims=(claims.head_for_the_loss,),
     requires=(ROWS,),
 )
 

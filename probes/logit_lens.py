@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from probes import claims
 from workbench.catalog import Entry, Param
 from workbench.errors import InputError
 from workbench.hooks import RESID_MID, RESID_POST, RESID_PRE
@@ -312,6 +313,7 @@ ENTRY = Entry(
     analyse=logit_lens,
     figures=(lens_figure, target_figure, entropy_figure),
     details=(top_tokens_figure,),
+    claims=(claims.state,),
     params=(
         Param("positions", str, "auto", "auto (all up to 32 tokens, else the last 16), all, last, or indices 0,3,-1"),
         Param("top_k", int, 10, "tokens listed per cell", low=1, high=100),

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from probes import claims
 from probes.attention_sinks import mean_known, own_attention, received, received_by_others, windowed
 from workbench import PATTERN, Entry, InputError, Need, Observation, Param, Prompt, Readout, Stimulus, dataset, tokenise
 from workbench.corpora import Document, python_domains
@@ -29,6 +30,7 @@ from workbench.statistics import bootstrap_interval
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from workbench.catalog import Claim
     from workbench.models.model import Model
     from workbench.prompt import Tokens
 
@@ -159,7 +161,19 @@ def sink_rates(
     )
     skipped = " ".join(note for tokens in observation.tokens for note in tokens.notes if "skipped" in note)
     convention = f"T = {length}, BOS counted, epsilon = {epsilon:g}"
-    return result.assign_attrs(convention=convention, skipped=skipped or "no text was too short")
+    return result.assign_attrs(
+        convention=convention, skipped=skipped or "no text was too short", summary=_summary(result)
+    )
+
+
+def _summary(result: xr.Dataset) -> str:
+    """The rate of every condition with its interval."""
+    rate, low, high = (result[f"sink_rate{end}"].values for end in ("", "_low", "_high"))
+    said = [
+        f"{value:.0%} [{a:.0%}, {b:.0%}] on {name}"
+        for name, value, a, b in zip(result["group"].values, rate, low, high, strict=True)
+    ]
+    return f"Heads that sink on position 0: {', '.join(said)}."
 
 
 def _flags(alpha: np.ndarray, epsilon: float) -> np.ndarray:
@@ -210,6 +224,16 @@ def heads_figure(result: xr.Dataset) -> "go.Figure":
     return heads_grid(result.isel(group=0), "head_sink_rate", title=title)
 
 
+def sink_claim(result: xr.Dataset, selection: dict) -> "Claim | None":
+    """Position 0 serves as a sink of the selected head: where it is hidden, the prompt's loss rises."""
+    if not {"layer", "head"} <= set(selection):
+        return None
+    share = float(result["head_sink_rate"].isel(group=0).sel(layer=selection["layer"], head=selection["head"]))
+    if not share > 0.5:
+        return None
+    return claims.check_of(f"L{selection['layer']}H{selection['head']} key 0", metric="loss", side="raises")
+
+
 ENTRY = Entry(
     name="sink-rates",
     title="Sink rates of the model",
@@ -224,6 +248,7 @@ ENTRY = Entry(
     needs=needs,
     analyse=sink_rates,
     figures=(rates_figure, layers_figure, heads_figure),
+    claims=(sink_claim, claims.head),
     params=(
         Param("samples", int, 32, "samples of each condition (the paper: 100)", low=2, high=1000),
         Param("length", int, 64, "T, tokens of a sample, BOS included", low=2, high=4096),

@@ -13,11 +13,11 @@ import torch
 import xarray as xr
 
 from probes import CATALOG
-from probes.trained import default_path
-from tests.tiny_probes import tiny_probes
+from tests.tiny_probes import probes_of_every_kind
 from workbench.catalog import Param, named, pass_for, run
 from workbench.errors import InputError, RefusedError, WorkbenchError
 from workbench.hooks import RESID_POST, RESID_PRE
+from workbench.intervene import units_of
 from workbench.models import selfcheck
 from workbench.observation import Need, _Watch, keep, observe
 from workbench.prompt import Prompt, tokenise
@@ -54,7 +54,7 @@ def runs(tiny, tmp_path_factory):
     """Results on a tiny model. What entries must learn from data first is learned into a cache of the test's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        tiny_probes(tiny, default_path(tiny.identity.weights_hash))
+        probes_of_every_kind(tiny, tmp_path_factory.mktemp("published"))
         yield Runs(tiny)
 
 
@@ -108,7 +108,7 @@ def test_an_entry_introduces_itself(name):
     assert entry.version >= 1
     known = {value for key, value in vars(selfcheck).items() if key.isupper() and isinstance(value, str)}
     assert set(entry.requires) <= known
-    functions = (entry.needs, entry.analyse, entry.stimulus, entry.study, *entry.figures, *entry.details)
+    functions = (entry.needs, entry.analyse, entry.stimulus, entry.study, *entry.figures, *entry.details, *entry.claims)
     for function in filter(None, functions):  # found again by dotted path, by whoever runs it elsewhere
         assert "<" not in function.__qualname__ and function.__doc__
 
@@ -334,6 +334,21 @@ def test_saved_and_opened_it_is_the_same(runs, name, tmp_path):
     assert opened.attrs == result.attrs
     for key, variable in result.data_vars.items():
         assert {k: opened[key].attrs[k] for k in variable.attrs} == variable.attrs
+
+
+@observed_entries
+def test_a_claim_is_one_that_its_study_can_test(runs, name):
+    """Params of the study, and units that the model has at positions of the prompt."""
+    usable(runs, name)
+    entry, result = CATALOG.get(name), runs.alone(name)
+    claims = entry.claimed(result, {**SELECTION, "component": 1, "neuron": 4})
+    assert not entry.claims or claims or name in ("attention-sinks", "sink-rates")  # these claim where a head sinks
+    assert entry.claimed(result, {}) == [] or name == "flow-routes"  # its route needs no selection
+    for claim in claims:
+        study = CATALOG.get(claim.study)
+        for unit in units_of(study.checked(claim.params)["units"]):
+            unit.check(runs.model)
+            assert all(getattr(unit, at, 0) < len(LONG.token_ids) for at in ("pos", "query", "key"))
 
 
 @observed_entries

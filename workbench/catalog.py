@@ -98,9 +98,10 @@ class Entry:
     analyse: `(observation, readout, **params) -> Dataset`. stimulus: `(model, **params) -> Stimulus`. study:
     `(model, tokens, **params) -> iterator of Dataset`, the last one complete. positions: `(n_tokens, **params) ->`
     positions whose final logits are kept. figures: `result -> plotly figure`, the first one is shown large. details:
-    `(result, selection) -> figure`, drawn beside them when a click has selected something. tables: `result ->` pandas
-    DataFrame, to sort, filter and export; a column named as a variable of the result has its unit, one named `layer`,
-    `head` or `pos` makes a click on a row select that. requires: names of self-check items. claims:
+    `(result, selection) -> figure`, drawn beside them when a click has selected something; a text `said` in its meta is
+    written below. tables: `result ->` pandas DataFrame, to sort, filter and export; a column named as a variable of the
+    result has its unit, one named `layer`, `head` or `pos` makes a click on a row select that. requires: names of
+    self-check items. claims:
     `(result, selection) -> Claim`, None where the view says nothing of the selection; each is a button that tests it.
     definition: what is computed, with its formula; limits: what a reader must not conclude. cost:
     `(sizes, n_tokens, **params) ->` seconds relative to one bare forward pass. artifact: `(model, **params) ->` hash of

@@ -59,7 +59,11 @@ def _register_views(app: Dash, engine: Engine) -> None:
         if mode == "difference" and comparing.is_comparable(engine, view["name"], shown, other):
             find = lambda run: result_of(engine, run, view["name"], selection, session)
             return *comparing.difference_view(engine, view, find, shown, other, dark), no_update, "hidden"
-        draw = lambda run: large_view(engine, view, run, selection, dark, session)
+
+        def draw(run):
+            figure, *words = large_view(engine, view, run, selection, dark, session)
+            return (figure if figure is no_update else views.marked(figure, selection), *words)
+
         drawn, word = draw(shown), comparing.word_for(shown, other) if shown and other else ""
         return *drawn, *comparing.second_view(engine, view, drawn, shown, other, draw, word)
 

@@ -7,7 +7,8 @@ recomputed from the kept state of their layer whenever the selection moves.
 import torch
 import xarray as xr
 
-from workbench.catalog import Entry, Param
+from probes import claims
+from workbench.catalog import Claim, Entry, Param
 from workbench.errors import InputError
 from workbench.hooks import MLP_POST, PATTERN
 from workbench.models.selfcheck import ROWS
@@ -149,6 +150,14 @@ def _neuron_bars(result: xr.Dataset, variable: str, said: str):
     return bars(plain, variable, "neuron", labels=labels, title=f"Neurons of layer {layer} that {said} at token {pos}")
 
 
+def neuron_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+    """The selected neuron, by default the one that writes most, changes the prediction at the selected token."""
+    neuron = selection.get("neuron")
+    if neuron is None or neuron not in result["neuron"].values:
+        neuron = int(result["neuron"].values[0])
+    return claims.check_of(f"L{result.attrs['layer']}N{neuron}", pos=result.attrs["at"])
+
+
 _LAYER = Param("layer", int, 0, "follows the selection", low=0)
 
 ATTENTION = Entry(
@@ -168,6 +177,7 @@ ATTENTION = Entry(
     analyse=attention,
     figures=(pattern_figure,),
     details=(row_figure,),
+    claims=(claims.head, claims.edge),
     params=(_LAYER, Param("head", int, 0, "follows the selection", low=0)),
 )
 
@@ -183,6 +193,7 @@ NEURONS = Entry(
     needs=neurons_needs,
     analyse=neurons,
     figures=(contribution_figure, activation_figure),
+    claims=(neuron_claim,),
     params=(
         _LAYER,
         Param("pos", int, 0, "follows the selection", low=0),

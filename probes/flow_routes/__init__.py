@@ -13,6 +13,7 @@ Source: Ferrando & Voita 2024, arXiv 2403.00824; Tufanov et al. 2024, arXiv 2404
 the residue and faithfulness are ours.
 """
 
+from probes.flow_routes.claims import edge, route
 from probes.flow_routes.drawing import edge_detail, layers_figure, routes_figure
 from probes.flow_routes.extraction import DEFAULT_COVERAGE, Rule, extract, kept_parts
 from probes.flow_routes.one_layer import follow
@@ -54,6 +55,7 @@ ENTRY = Entry(
     analyse=flow_routes,
     figures=(routes_figure, layers_figure),
     details=(edge_detail,),
+    claims=(route, edge),
     follow=follow,
     sentence=said,
     finer=finer,

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from probes import claims
 from probes.flow_routes.extraction import Rule, kept_parts
 from probes.flow_routes.routes import flow_routes, needs
 from workbench.catalog import Entry, Param
@@ -249,6 +250,7 @@ ENTRY = Entry(
     requires=(RESIDUAL, PARTS),
     study=study,
     figures=(frequency_figure, strength_figure, groups_figure),
+    claims=(claims.head,),
     params=(
         Param("n_texts", int, 16, "texts of each domain", low=1, high=1000),
         Param("length", int, 64, "tokens of each text", low=2, high=1024),

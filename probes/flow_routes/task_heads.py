@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from probes import claims
 from probes.flow_routes.extraction import Rule
 from probes.flow_routes.heads import prompt_strength
 from workbench.catalog import Entry, Param
@@ -203,6 +204,7 @@ ENTRY = Entry(
     requires=(RESIDUAL, PARTS),
     study=study,
     figures=(difference_figure, ablation_figure),
+    claims=(claims.head,),
     params=(
         Param("n_prompts", int, 24, "pairs of prompts", low=2, high=1000),
         Param("top", int, 6, "heads that are ablated", low=1, high=100),
