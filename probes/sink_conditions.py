@@ -87,7 +87,9 @@ def _joined(names: list[str], done: list[xr.Dataset], n_tokens: int, epsilon: fl
         model_sink_rate=("group", rates, "share of heads", (0, 1), "heads that sink on the first position"),
     )
     convention = f"T = {n_tokens} as given, first visible position, epsilon = {epsilon:g}"
-    return result.assign_attrs(convention=convention, provenance=done[0].attrs["provenance"])
+    said = ", ".join(f"{rate:.0%} {name}" for name, rate in zip(names, rates, strict=True))
+    summary = f"Heads that sink on the first visible position: {said}."
+    return result.assign_attrs(convention=convention, summary=summary, provenance=done[0].attrs["provenance"])
 
 
 def sink_figure(result: xr.Dataset) -> "go.Figure":
@@ -122,7 +124,10 @@ ENTRY = Entry(
         "The numbers of attention-sinks in three passes: as given; BOS dropped (or added); key 0 hidden from all later "
         "queries in all layers, where position 1 takes the first one's place."
     ),
-    limits="Dropping BOS shortens the prompt by one token, and alpha falls with length. One prompt: no interval.",
+    limits=(
+        "Dropping BOS shortens the prompt by one token, and alpha falls with length. Where positions are rotary, "
+        "masking position 0 is the same as dropping it, and their lines coincide. One prompt: no interval."
+    ),
     scope="study",
     study=sink_conditions,
     figures=(sink_figure, peak_figure, drain_figure),

@@ -22,6 +22,7 @@ __all__ = [
     "drawings",
     "drawn",
     "figure_label",
+    "marked",
     "narrow",
     "side_by_side",
     "small",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 
+_SELECTED = "#e8590c"  # as in the browser
 _NARROW = 26  # characters of an axis title in the right panel
 _NARROW_TICKS = 10
 _NARROW_TITLE = 34
@@ -58,6 +60,15 @@ def drawn(
         raise RefusedError(
             f"no figure of {entry.title} ({sentence('it', error)})", "a figure", "Report this"
         ) from error
+
+
+def marked(figure: "go.Figure", selection: Mapping[str, Any]) -> "go.Figure":
+    """The figure with the selection on it: the browser would draw it a second time to put it there."""
+    from workbench.figures import selection_shapes
+
+    for shape in selection_shapes(figure.layout.meta or {}, selection, _SELECTED):
+        figure.add_shape(name="selected", **shape)
+    return figure
 
 
 def changed(entry: Entry, change: xr.Dataset, index: int, dark: bool) -> "go.Figure":

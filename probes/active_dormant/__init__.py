@@ -29,7 +29,9 @@ from probes.active_dormant.figures import (
     attention_figure,
     contrast_figure,
     dormant_figure,
+    output_detail,
     texts_detail,
+    texts_figure,
 )
 from probes.active_dormant.passes import active_dormant, study
 from probes.active_dormant.reading import verdict
@@ -47,11 +49,13 @@ __all__ = [
     "contrast_figure",
     "dormant_figure",
     "needs",
+    "output_detail",
     "output_norm",
     "run",
     "sink_attention",
     "study",
     "text_loss",
     "texts_detail",
+    "texts_figure",
     "verdict",
 ]

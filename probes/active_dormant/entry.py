@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from probes import claims
 from probes.active_dormant.figures import (
     ablation_detail,
     attention_figure,
     contrast_figure,
     dormant_figure,
+    output_detail,
     texts_detail,
     texts_figure,
 )
@@ -46,7 +48,8 @@ ENTRY = Entry(
     scope="study",
     study=study,
     figures=(contrast_figure, dormant_figure, attention_figure, texts_figure),
-    details=(texts_detail, ablation_detail),
+    details=(texts_detail, output_detail, ablation_detail),
+    claims=(claims.head_for_the_loss,),
     params=(
         Param("first", str, "prose", "a domain of texts", choices=BUNDLED, files=True),
         Param("second", str, "code", "the domain to compare with", choices=BUNDLED, files=True),

@@ -16,6 +16,7 @@ __all__ = [
     "attention_figure",
     "contrast_figure",
     "dormant_figure",
+    "output_detail",
     "texts_detail",
     "texts_figure",
 ]
@@ -57,6 +58,11 @@ def texts_detail(result: xr.Dataset, selection: dict) -> "go.Figure":
     layer, head = _selected(result, selection)
     figure = _strip(result, layer, head, "sink_attention", "attention to sinks, by text")
     return figure.update_layout(meta={**figure.layout.meta, "said": verdict(result, layer, head)})
+
+
+def output_detail(result: xr.Dataset, selection: dict) -> "go.Figure":
+    """Of the selected head: its output norm against its largest, one point per text and domain."""
+    return _strip(result, *_selected(result, selection), "relative_output", "output norm, by text")
 
 
 def ablation_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":

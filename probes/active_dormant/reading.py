@@ -14,13 +14,14 @@ def verdict(result: xr.Dataset, layer: int, head: int) -> str:
     domains = [str(domain) for domain in result["domain"].values[:2]]
     at = result.sel(layer=layer, head=head)
     shares, sinks = at["dormant_share"].values[:2], at["mean_sink_attention"].values[:2]
+    outputs = at["mean_relative_output"].values[:2]
     asleep, awake = (0, 1) if (shares[0], sinks[0]) >= (shares[1], sinks[1]) else (1, 0)
     said = [
         f"{Head(layer, head)}: dormant on {shares[0]:.0%} of {domains[0]} and {shares[1]:.0%} of {domains[1]} texts "
-        f"(difference {_interval(at, 'contrast')}, q = {float(at['contrast_q']):.2g}).",
+        f"(difference {_interval(at, 'contrast', 2)}, q = {float(at['contrast_q']):.2g}).",
         "It passes correction over all heads." if float(at["candidate"]) else "It does not pass correction.",
-        f"Attention to sinks: {sinks[0]:.2f} and {sinks[1]:.2f} (difference {_interval(at, 'sink_contrast')}, "
-        f"q = {float(at['sink_contrast_q']):.2g}).",
+        f"Attention to sinks: {sinks[0]:.2f} and {sinks[1]:.2f} (difference {_interval(at, 'sink_contrast', 2)}, "
+        f"q = {float(at['sink_contrast_q']):.2g}). Output: {outputs[0]:.2f} and {outputs[1]:.2f} of its largest.",
     ]
     if np.isnan(at["ablation_dloss"].values[:2]).any():
         return " ".join([*said, "It was not ablated."])
@@ -61,9 +62,9 @@ def _conclusion(at: xr.Dataset, asleep: int, awake: int) -> str:
     return "The data support that it is active-dormant: it matters where it is awake, and not where it sleeps."
 
 
-def _interval(part: xr.Dataset, variable: str) -> str:
+def _interval(part: xr.Dataset, variable: str, digits: int = 4) -> str:
     value, low, high = (float(part[f"{variable}{ending}"]) for ending in ("", "_low", "_high"))
-    return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
+    return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def summary(result: xr.Dataset) -> str:

@@ -17,7 +17,7 @@ from workbench.statistics import bootstrap_interval
 __all__ = ["HOWS", "Ablations", "table"]
 
 HOWS = {"zero": "ablation_dloss", "mean": "mean_ablation_dloss"}  # kinds of ablation, and the variables they fill
-_SHARE = "share of attention"
+_SHARE, _LARGEST = "share of attention", "share of the largest"
 _BY_TEXT, _BY_DOMAIN = "domain prompt layer head", "domain layer head"
 
 
@@ -52,7 +52,7 @@ def table(texts: Texts, activity: Activity, ablations: Ablations, origin: dict[s
     )
     convention = (
         f"T = {s.length}, {'BOS counted' if texts.tokens[0].bos else 'no BOS'}, epsilon = {s.epsilon:g}, "
-        f"dormant: sink attention > {s.attention_above:g} and output < {s.output_below:g} of the largest"
+        f"dormant: sinks > {s.attention_above:g} and output < {s.output_below:g}"
     )
     return result.assign_attrs(
         convention=convention,
@@ -70,14 +70,13 @@ def _activity(texts: Texts, activity: Activity) -> dict[str, tuple]:
     return {
         "sink_attention": (_BY_TEXT, attention, _SHARE, (0, 1), sinks),
         "output_norm": (_BY_TEXT, norm, "residual units", (0, None), "norm of the head's output"),
+        "relative_output": (_BY_TEXT, activity.relative, _LARGEST, (0, 1), "output norm, of the head's largest"),
         "dormant_share": (_BY_DOMAIN, share, "share of texts", (0, 1), "dormant texts"),
         "mean_sink_attention": (_BY_DOMAIN, mean_known(attention, 1), _SHARE, (0, 1), sinks),
-        "mean_relative_output": (
-            _BY_DOMAIN, relative, "share of the largest", (0, 1), "output norm, of the head's largest",
-        ),
+        "mean_relative_output": (_BY_DOMAIN, relative, _LARGEST, (0, 1), "output norm, of the head's largest"),
         "n_texts": ("domain", count, "texts", (0, None), "texts"),
         "n_skipped": ("domain", skipped, "texts", (0, None), "too short"),
-    }  # fmt: skip
+    }
 
 
 def _contrasts(activity: Activity, domains: tuple[str, ...]) -> dict[str, tuple]:
