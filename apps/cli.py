@@ -80,7 +80,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="workbench", description="Look inside transformer language models.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"workbench {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_load, _add_models, _add_app, _add_run, _add_describe, _add_train, _add_import, _add_bench):
+    adds = (
+        _add_load,
+        _add_models,
+        _add_app,
+        _add_run,
+        _add_compare,
+        _add_describe,
+        _add_train,
+        _add_import,
+        _add_bench,
+    )
+    for add in adds:
         add(commands)
     return parser
 
@@ -123,6 +134,10 @@ def _add_app(commands) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8050)
     parser.add_argument("--model", metavar="M", default=bundled.NAME, help=_MODEL_HELP)
+    parser.add_argument(
+        "--also", metavar="M", action="append", default=[], help="a further model that the page offers; may be repeated"
+    )
+    parser.add_argument("--any-model", action="store_true", help="let the page load any model by name or path")
     parser.add_argument("--no-token", action="store_true", help="serve without a token in the address")
     parser.add_argument("--allow-files", action="store_true", help="let the page read files and folders by name")
     parser.add_argument("--allow-network", action="store_true", help=_NETWORK_HELP)
@@ -148,6 +163,14 @@ def _add_run(commands) -> None:
     parser.add_argument("--out", metavar="FILE.nc", help="save the result as netCDF")
     parser.add_argument("--figure", metavar="FILE.html", help="save its figures as one page that needs no network")
     _add_model_options(parser)
+
+
+def _add_compare(commands) -> None:
+    parser = _command(commands, "compare", _compare, "subtract one saved result from another of the same analysis")
+    parser.add_argument("before", metavar="BEFORE.nc", help="saved by `workbench run --out`")
+    parser.add_argument("after", metavar="AFTER.nc", help="the same analysis of another prompt or model")
+    parser.add_argument("--out", metavar="FILE.nc", help="save the difference as netCDF")
+    parser.add_argument("--figure", metavar="FILE.html", help="save its figures as one page that needs no network")
 
 
 def _add_describe(commands) -> None:
@@ -237,6 +260,8 @@ def _app(arguments: argparse.Namespace) -> int:
         host=arguments.host,
         port=arguments.port,
         token=not arguments.no_token,
+        models=arguments.also,
+        any_model=arguments.any_model,
         any_file=arguments.allow_files,
         allow_network=arguments.allow_network,
     )
@@ -291,6 +316,19 @@ def _run(arguments: argparse.Namespace) -> int:
         options = {"progress": lambda share: report(entry.name, share, entry.name)}
         result = entry.run(model, prompt, allow_network=arguments.allow_network, **options, **params)
     _deliver(entry, result, display, arguments)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from workbench.compare import difference, of_differences
+    from workbench.results import open_result
+
+    for path in (arguments.out, arguments.figure):
+        if path:
+            _writable(path)
+    change = difference(open_result(arguments.before), open_result(arguments.after))
+    entry = CATALOG.with_plugins().get(json.loads(change.attrs["provenance"])["analysis"])
+    _deliver(of_differences(entry), change, {}, arguments)
     return 0
 
 

@@ -8,7 +8,9 @@ summary says how much that is.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from workbench.catalog import Entry
     from workbench.models.model import Model
 
-__all__ = ["align", "difference", "difference_figure", "need_same_tokenizer"]
+__all__ = ["align", "difference", "difference_figure", "need_same_tokenizer", "of_differences"]
 
 _TOKEN_DIMS = ("pos", "query", "key")
 _LISTS = ("edge", "row", "segment", "draw")  # the n-th of one run is not the n-th of another
@@ -89,6 +91,12 @@ def difference_figure(entry: "Entry", change: xr.Dataset, index: int = 0) -> "go
         return _plain_figure(entry, change)
     scale = (figure.layout.meta or {}).get("scale", "signed")
     return figure if scale == "signed" else _plain_figure(entry, change)
+
+
+def of_differences(entry: "Entry") -> "Entry":
+    """The entry as one of differences: its title says so, and its figures are drawn by `difference_figure`."""
+    figures = tuple(partial(difference_figure, entry, index=index) for index in range(len(entry.figures)))
+    return replace(entry, title=f"Difference: {entry.title}", figures=figures, details=(), tables=(), sentence=None)
 
 
 def need_same_tokenizer(one: "Model", other: "Model") -> None:

@@ -23,6 +23,7 @@ __all__ = ["changed_params", "linked_view", "register", "start_view"]
 def register(app: Dash, engine: Engine) -> None:
     """Tabs, figure choice, parameter forms, links, start buttons."""
     _register_view(app, engine)
+    _register_model(app, engine)
     _register_about(app, engine)
     _register_params(app, engine)
 
@@ -84,6 +85,28 @@ def _register_view(app: Dash, engine: Engine) -> None:
             "difference" if link.get("compare") == "difference" else "both",
             display,
         )
+
+
+def _register_model(app: Dash, engine: Engine) -> None:
+    @app.callback(
+        Output("model", "data"),
+        Output("other-model", "data"),
+        Output("model", "value", allow_duplicate=True),
+        Output("notices", "data", allow_duplicate=True),
+        Input("any-model", "value"),
+        State("model", "data"),
+        State("notices", "data"),
+        prevent_initial_call=True,
+    )
+    def named(name, models, notices):
+        if not name or not name.strip():
+            return [no_update] * 4
+        try:
+            engine.hosted(name.strip())  # begins to load; refused unless the explorer was started with that leave
+        except WorkbenchError as error:
+            return no_update, no_update, no_update, [*notices, notice(str(error))]
+        known = list(dict.fromkeys([*models, name.strip()]))
+        return known, known, name.strip(), no_update
 
 
 def _register_about(app: Dash, engine: Engine) -> None:

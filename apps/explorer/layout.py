@@ -18,8 +18,7 @@ GRAPH_CONFIG = {
     "displaylogo": False,
     "responsive": True,
     "displayModeBar": "hover",
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "sendChartToCloud"],
-    "plotlyServerURL": "",  # prompts are nobody else's: no button that sends a figure away
+    "modeBarButtonsToRemove": ["select2d", "lasso2d"],
 }
 _POLL = 250  # milliseconds between two looks at the jobs, while there are any
 
@@ -35,13 +34,16 @@ def graph(name: str, figure: Any = None, **more: Any) -> dcc.Graph:
     return dcc.Graph(id=figure_id(name), config=GRAPH_CONFIG, responsive=True, className="figure", **given, **more)
 
 
-def page(entries: Mapping[str, Entry], tabs: Mapping[str, Entry], models: tuple[str, ...]) -> dmc.MantineProvider:
-    """The whole page, for one browser window."""
+def page(
+    entries: Mapping[str, Entry], tabs: Mapping[str, Entry], models: tuple[str, ...], any_model: bool = False
+) -> dmc.MantineProvider:
+    """The whole page, for one browser window. any_model: with a field for the name of a model that is not offered."""
     return dmc.MantineProvider(
         [
             *_stores(entries, models),
             html.Div(
-                [_header(), _left(models), _centre(entries, tabs), _right(), _tokens(), _foot()], className="frame"
+                [_header(), _left(models, any_model), _centre(entries, tabs), _right(), _tokens(), _foot()],
+                className="frame",
             ),
             _keys_help(),
             dmc.Modal(id="code", title="Python that makes this figure", size="xl", children=[]),
@@ -111,7 +113,7 @@ def _header() -> html.Header:
     )
 
 
-def _left(models: tuple[str, ...]) -> html.Div:
+def _left(models: tuple[str, ...], any_model: bool) -> html.Div:
     return html.Div(
         [
             dmc.Select(
@@ -122,6 +124,15 @@ def _left(models: tuple[str, ...]) -> html.Div:
                 size="xs",
                 allowDeselect=False,
                 comboboxProps={"withinPortal": True},
+            ),
+            dmc.TextInput(
+                id="any-model",
+                value="",
+                placeholder="or a directory, .gguf or hub name",
+                size="xs",
+                debounce=True,
+                className="" if any_model else "hidden",
+                **{"aria-label": "Another model, by name or path"},
             ),
             html.Div([html.Label("Prompt", htmlFor="prompt", className="label"), _chat()], className="row between"),
             dmc.Textarea(

@@ -13,6 +13,7 @@ from apps.explorer.engine import Engine
 from apps.explorer.layout import page
 from apps.explorer.safety import new_token, protect
 from apps.explorer.settings import Settings
+from apps.explorer.weight import lighten
 from workbench.catalog import Entry
 from workbench.errors import InputError, UnavailableError
 
@@ -30,13 +31,14 @@ def make_app(engine: Engine) -> Dash:
         requests_pathname_prefix=settings.base_path,
         routes_pathname_prefix=settings.base_path,
         serve_locally=True,
-        compress=False,
+        compress=False,  # see `lighten`
         suppress_callback_exceptions=True,  # parts of the page, and with them their ids, come and go
     )
     app.index_string = app.index_string.replace("<html>", '<html lang="en">')
-    app.layout = lambda: page(engine.entries, engine.views, settings.models)
+    app.layout = lambda: page(engine.entries, engine.views, settings.models, settings.any_model)
     register(app, engine)
     app.server.add_url_rule(f"{settings.base_path}alive", "alive", lambda: ("", 204))
+    lighten(app.server)
     protect(app.server, settings, tuple(app.csp_hashes()))
     return app
 

@@ -272,3 +272,27 @@ def test_params_become_what_the_entry_declares():
     }  # fmt: skip
     with pytest.raises(InputError):
         cli._params(entry, ["normalise=maybe"])
+
+
+def test_two_saved_results_are_compared(tmp_path, capsys):
+    from workbench import open_result
+
+    for name, ids in (("before", "3 7 9 3"), ("after", "3 7 9 9 3")):
+        words = [
+            "run",
+            "logit-lens",
+            "--model",
+            "toy-induction",
+            "--ids",
+            *ids.split(),
+            "--out",
+            f"{tmp_path}/{name}.nc",
+        ]
+        assert cli.main(words) == 0
+    files = [f"{tmp_path}/{name}.nc" for name in ("before", "after", "change")]
+    page = tmp_path / "change.html"
+    assert cli.main(["compare", *files[:2], "--out", files[2], "--figure", str(page)]) == 0
+    assert "1 of 5 tokens have no counterpart" in capsys.readouterr().out.replace("\n", " ")
+    change = open_result(files[2])
+    assert change.sizes["pos"] == 5 and bool(change["entropy"].sel(pos=3).isnull().all())
+    assert page.read_text().count("plotly-graph-div") == 3 and "Difference: Logit lens" in page.read_text()

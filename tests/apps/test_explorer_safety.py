@@ -59,6 +59,16 @@ def test_headers_and_size_limit():
     assert big.status_code == 413
 
 
+def test_scripts_and_answers_are_compressed_and_what_has_a_version_is_kept():
+    page = client(token="")
+    script = page.get("/assets/spine.js?m=1", headers={"Accept-Encoding": "gzip"})
+    assert script.headers["Content-Encoding"] == "gzip" and "immutable" in script.headers["Cache-Control"]
+    assert "no-cache" in page.get("/assets/spine.js").headers["Cache-Control"]
+    assert page.get("/_dash-layout", headers={"Accept-Encoding": "gzip"}).headers["Content-Encoding"] == "gzip"
+    html = page.get("/?m=1", headers={"Accept-Encoding": "gzip"})
+    assert html.headers["Cache-Control"] == "no-store" and "Content-Encoding" not in html.headers
+
+
 def test_a_base_path_moves_everything():
     page = client(token="secret-token", base_path="/lab/")
     assert page.get("/lab/?token=secret-token").headers["Location"] == "/lab/"

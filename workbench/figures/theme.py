@@ -129,7 +129,13 @@ def template(dark: bool = False) -> "go.layout.Template":
                 "font": {"size": 11},
             },
             "margin": {"l": 8, "r": 8, "t": 40, "b": 8, "pad": 0},
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": frame.quiet, "activecolor": ACCENT},
+            # Prompts are nobody else's: no button, wherever a figure is shown, that sends it away.
+            "modebar": {
+                "bgcolor": "rgba(0,0,0,0)",
+                "color": frame.quiet,
+                "activecolor": ACCENT,
+                "remove": ["sendChartToCloud"],
+            },
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             # Above the plot and growing upwards; the top margin is set by the number of lines.
