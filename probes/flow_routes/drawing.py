@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["edge_detail", "layers_figure", "routes_figure"]
 
-_DRAWN = 1500  # edges; more would stall the browser and show nothing
+_DRAWN = 1500  # attention edges; more would show nothing
 
 
 def routes_figure(
@@ -37,16 +37,25 @@ def routes_figure(
     start = graph.attrs["start"]
     title = f"What flows into token {start} ({graph.attrs['rule']})"
     if shown.sizes["edge"] < graph.sizes["edge"]:
-        title += f": the strongest {shown.sizes['edge']} of {graph.sizes['edge']} edges"
+        title += f": the strongest {_DRAWN} attention edges"
     tokens = [str(text) for text in result["token_text"].values]
     return token_lattice(shown, tokens, result.sizes["layer"], title=title, start=start)
 
 
 def _strongest(graph: xr.Dataset) -> xr.Dataset:
-    if graph.sizes["edge"] <= _DRAWN:
+    """The graph with the strongest of its attention edges, heads between two tokens counted as one."""
+    is_attention = graph["kind"].values == "attention"
+    layer, query, key = (graph[name].values[is_attention].astype(np.int64) for name in ("layer", "query", "key"))
+    n_pos = graph.sizes["pos"]
+    pairs, pair_of = np.unique((layer * n_pos + query) * n_pos + key, return_inverse=True)
+    if len(pairs) <= _DRAWN:
         return graph
-    order = np.argsort(-graph["weight"].values, kind="stable")[:_DRAWN]
-    return graph.isel(edge=np.sort(order))
+    total = np.bincount(pair_of, graph["weight"].values[is_attention])
+    chosen = np.zeros(len(total), bool)
+    chosen[np.argsort(-total, kind="stable")[:_DRAWN]] = True
+    shown = ~is_attention
+    shown[is_attention] = chosen[pair_of]
+    return graph.isel(edge=shown)
 
 
 def layers_figure(result: xr.Dataset) -> "go.Figure":

@@ -195,7 +195,7 @@ def neurons_figure(result: xr.Dataset):
     plain = result.drop_vars(["neuron_text", "token"], errors="ignore")
     figure = bars(plain, "neuron_share", "neuron", labels=labels, title=f"Neurons of layer {layer} at token {pos}")
     hover = [f"{text}<br>promotes {tokens}" for text, tokens in zip(figure.data[0].hovertext, promotes, strict=True)]
-    figure.data[0].update(hovertext=hover)
+    figure.data[0].update(hovertext=hover, marker_opacity=0.35)  # the tokens are read on it
     for place, tokens in enumerate(promotes):
         figure.add_annotation(
             x=0.02, xref="paper", y=place, text=tokens, showarrow=False, xanchor="left", font={"size": 9.5}

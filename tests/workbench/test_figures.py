@@ -32,6 +32,7 @@ from workbench.figures import (
     token_lattice,
     token_strip,
 )
+from workbench.figures.axes import pack, unpack
 from workbench.figures.edges import merged_edges
 from workbench.figures.patterns import block_max
 from workbench.figures.text import number, thin
@@ -505,48 +506,77 @@ def test_edges_of_heads_are_merged_and_named():
     assert ("mlp", 0, 1, 1) in merged  # an MLP stays on its token, whatever its key says
 
 
+def drawn_lines(figure, name: str) -> list:
+    """First and last point of every line that a style's paths hold."""
+    found = []
+    for shape in figure.layout.shapes:
+        if shape.name == name and not shape.fillcolor:
+            for piece in shape.path.split("M")[1:]:
+                words = piece.replace("V", f"L{piece.split(',')[0]},").split("L")
+                ends = [tuple(map(float, word.split(","))) for word in (words[0], words[-1])]
+                found.append((ends[0], ends[1]))
+    return sorted(found)
+
+
 def test_lattice_edges_lie_where_the_parts_flow():
     figure = token_lattice(edge_table(), ["a", "a", "b"], 2, title="t", start=2)
-    lines: dict[str, list] = {}
-    for trace in figure.data:
-        if trace.mode == "lines":
-            points = np.stack([trace.x, trace.y], axis=1)
-            gaps = np.flatnonzero(np.isnan(points[:, 0]))
-            for run in np.split(points, gaps):
-                known = [tuple(map(float, point)) for point in run if not np.isnan(point).any()]
-                lines.setdefault(trace.name, []).extend([(known[0], known[-1])] if known else [])
-    assert sorted(lines["attention"]) == [((0, 1), (2, 1.5)), ((1, 0), (1, 0.5))]  # from a key up to half a block
-    assert lines["MLP"] == [((1, 0.5), (1, 1))]
-    assert sorted(lines["residual"]) == [((1, 0), (1, 0.5)), ((1, 0.5), (1, 1))]
-    dashes = {trace.name: trace.line.dash for trace in figure.data if trace.mode == "lines"}
-    assert len(set(dashes.values())) == 3
+    between = drawn_lines(figure, "attention")
+    assert between == [((0, 1), (2, 1.5)), ((1, 0), (1, 0.5))]  # from a key up to half a block
+    assert drawn_lines(figure, "MLP") == [((1, 0.5), (1, 1))]
+    assert drawn_lines(figure, "residual") == [((1, 0), (1, 1))]  # two that follow each other are one line
+    named = [trace for trace in figure.data if trace.showlegend]
+    assert [trace.name for trace in named] == ["residual", "attention", "MLP"]
+    assert len({trace.line.dash for trace in named}) == 3 and figure.layout.showlegend
+    lines = {shape.name: shape.line.dash for shape in figure.layout.shapes if shape.name and not shape.fillcolor}
+    assert lines == {trace.name: trace.line.dash for trace in named}
+
+
+def answers(figure) -> list[dict]:
+    """Every point that answers, as a click sends it, with its hover text."""
+    sent = data(figure)["data"]
+    return [
+        {"x": float(x), "y": float(y), "curveNumber": curve, "customdata": trace["customdata"][i]}
+        | {"text": trace["hovertext"][i]}
+        for curve, (trace, drawn) in enumerate(zip(sent, figure.data, strict=True))
+        if "hovertext" in trace
+        for i, (x, y) in enumerate(zip(drawn.x, drawn.y, strict=True))
+    ]
 
 
 def test_lattice_middles_answer_for_their_edges():
     figure = token_lattice(edge_table(), ["a", "<b>", "c"], 2, title="t")
-    sent = data(figure)
-    points = [
-        {"x": float(x), "y": float(y), "customdata": chosen, "text": text}
-        for trace, drawn in zip(sent["data"], figure.data, strict=True)
-        if "customdata" in trace
-        for x, y, chosen, text in zip(drawn.x, drawn.y, trace["customdata"], trace["hovertext"], strict=True)
-    ]
-    assert len(points) == 5
-    (between,) = [point for point in points if point["customdata"].get("query") == 2]
+    points = [(point, selection(data(figure)["layout"]["meta"], point)) for point in answers(figure)]
+    assert len(points) == 3
+    ((between, chosen),) = [pair for pair in points if pair[1].get("query") == 2]
     assert (between["x"], between["y"]) == (1.0, 1.25)
     assert "<b>0.4</b><br>H5 0.3 H3 0.1" in between["text"]
-    assert selection(sent["layout"]["meta"], between) == {
-        "part": "attention", "layer": 1, "query": 2, "key": 0, "head": 5
-    }  # fmt: skip
-    # Attention to itself, the MLP and both residual edges of one token stay apart.
-    assert len({(point["x"], point["y"]) for point in points if point["customdata"]["layer"] == 0}) == 4
-    assert selection(sent["layout"]["meta"], {"x": 2, "y": 1}) == {"pos": 2, "depth": 1}
+    assert chosen == {"part": "attention", "layer": 1, "query": 2, "key": 0, "head": 5}
+    assert {"part": "mlp", "layer": 0, "pos": 1} in [chosen for _, chosen in points]
+    # Attention to itself and the MLP of one token stay apart.
+    assert len({(point["x"], point["y"]) for point, chosen in points if chosen["layer"] == 0}) == 2
+
+
+def test_a_node_says_what_of_the_residual_stream_reaches_it():
+    figure = token_lattice(edge_table(), ["a", "<b>", "c"], 2, title="t")
+    (told,) = [trace for trace in figure.data if trace.customdata is not None and trace.hovertext is None]
+    np.testing.assert_allclose([told.x[0], told.y[0], *told.customdata[0]], [1, 1, 0.9, 0.6])
+    assert len(told.x) == 1 and "token %{x}" in told.hovertemplate
+    assert figure.layout.xaxis.labelalias["1"] == "1 &lt;b&gt;"
+    assert selection(figure.layout.meta, {"x": 2, "y": 1, "curveNumber": 3}) == {"pos": 2, "depth": 1}
+
+
+def test_packed_indices_come_back():
+    sizes, columns = [("layer", 4), ("head", 9), ("key", 50)], {"layer": [3, 0], "head": [-1, 8], "key": [49, 0]}
+    packed = {"also": {"part": "x"}, "sizes": [[name, size + 1] for name, size in sizes]}
+    found = [unpack(packed, number) for number in pack(sizes, columns)]
+    assert found == [{"part": "x", "layer": 3, "key": 49}, {"part": "x", "layer": 0, "head": 8, "key": 0}]
 
 
 def test_heavier_edges_are_wider():
     def width(weight):
         table = {"kind": ["attention"], "layer": [0], "query": [1], "key": [0], "weight": [weight]}
-        return next(t for t in token_lattice(table, ["a", "b"], 1, title="t").data if t.mode == "lines").line.width
+        figure = token_lattice(table, ["a", "b"], 1, title="t")
+        return next(shape.line.width for shape in figure.layout.shapes if shape.name == "attention")
 
     widths = [width(weight) for weight in (0.05, 0.2, 0.4, 0.9)]
     assert widths == sorted(widths) and len(set(widths)) == 4

@@ -125,13 +125,37 @@ def meta(x: Axis | None = None, y: Axis | None = None, **more: Any) -> dict[str,
     return found | more
 
 
+def pack(sizes: Sequence[tuple[str, int]], columns: Mapping[str, np.ndarray]) -> list[int]:
+    """Several small indices as one number for each point: a figure of thousands would be mostly their names.
+
+    sizes: (name, exclusive end) of every index, -1 allowed for none.
+    """
+    packed = np.zeros(len(next(iter(columns.values()))), np.int64)
+    for name, size in sizes:
+        packed = packed * (size + 1) + np.asarray(columns[name], np.int64) + 1
+    return packed.tolist()
+
+
+def unpack(packed: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """What `pack` put into a number. packed: "sizes", pairs of a name and its end + 1, and "also", what all share."""
+    chosen = dict(packed["also"])
+    for name, size in reversed(packed["sizes"]):
+        number, index = divmod(number, size)
+        chosen |= {name: index - 1} if index else {}
+    return chosen
+
+
 def selection(meta: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
     """What a clicked or hovered point stands for, such as {"pos": 12, "depth": 3}.
 
     meta: the figure's `layout.meta`. point: one of Dash's `clickData["points"]`: its `x` and `y` are looked up on the
-    axes; a `customdata` that is a dict (edges of a lattice, points of a strip) says it outright.
+    axes; a `customdata` that is a dict (points of a strip) says it outright, and so does one number where `meta` says
+    how its trace was packed (edges of a lattice).
     """
     given = point.get("customdata")
+    packed = meta.get("packed", {}).get(str(point.get("curveNumber")))
+    if packed and isinstance(given, int):
+        return unpack(packed, given)
     if isinstance(given, Mapping):
         return dict(given)
     chosen = {}

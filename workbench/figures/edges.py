@@ -1,8 +1,9 @@
 """The edges of a token lattice: read from an edge table, merged over heads, and laid out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,12 +11,12 @@ from workbench.errors import InputError
 
 __all__ = ["KINDS", "Edge", "merged_edges"]
 
+_COLUMNS = ("kind", "layer", "query", "key", "head", "weight")
 KINDS = ("attention", "mlp", "resid_attn", "resid_mlp")
 _BOW = 0.22  # how far an edge that stays on its token leans aside, in tokens
 
 
-@dataclass(frozen=True)
-class Edge:
+class Edge(NamedTuple):
     """One drawn edge: all heads of a (layer, query, key) together.
 
     weight: summed over heads, a share. heads: (head, weight), the strongest first; empty where no head is named.
@@ -55,14 +56,11 @@ def merged_edges(table: Mapping[str, Sequence]) -> Iterator[Edge]:
     columns = {name: np.asarray(table[name]).tolist() for name in ("kind", "layer", "query", "key", "weight")}
     columns["head"] = np.asarray(table["head"]).tolist() if "head" in table else [-1] * len(columns["kind"])
     _need_columns(columns)
-    names = ("kind", "layer", "query", "key", "head", "weight")
-    rows = [dict(zip(names, row, strict=True)) for row in zip(*(columns[name] for name in names), strict=True)]
-    for row in rows:
-        if row["kind"] != "attention":
-            row["key"] = row["query"]  # only attention joins two tokens
-    between = lambda row: (row["kind"], int(row["layer"]), int(row["query"]), int(row["key"]))
-    for (kind, layer, query, key), members in groupby(sorted(rows, key=between), key=between):
-        heads = [(int(row["head"]), float(row["weight"])) for row in members]
+    rows = []
+    for kind, layer, query, key, head, weight in zip(*(columns[name] for name in _COLUMNS), strict=True):
+        rows.append((kind, layer, query, key if kind == "attention" else query, head, weight))  # the others stay there
+    for (kind, layer, query, key), members in groupby(sorted(rows), key=itemgetter(0, 1, 2, 3)):
+        heads = [(head, weight) for *_, head, weight in members]
         named = sorted(((head, weight) for head, weight in heads if head >= 0), key=lambda pair: -pair[1])
         yield Edge(kind, layer, query, key, sum(weight for _, weight in heads), tuple(named))
 

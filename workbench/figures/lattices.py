@@ -1,12 +1,16 @@
-"""Tokens and layers as a lattice, with the parts that flow between them as edges."""
+"""Tokens and layers as a lattice, with the parts that flow between them as edges.
 
-from collections.abc import Mapping, Sequence
+Edges and nodes are drawn as a few paths, one for each style and width, since a browser is slow with thousands of marks;
+what hover and clicks answer to are points that are not drawn.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.figures.axes import Axis, token_axis
+from workbench.figures.axes import Axis, pack, token_axis
 from workbench.figures.edges import Edge, merged_edges
 from workbench.figures.heatmap import finish
 from workbench.figures.text import number, show_token, thin
@@ -20,26 +24,51 @@ __all__ = ["token_lattice"]
 _WHOLE = 64  # tokens drawn whole; a longer prompt shows the positions that edges reach
 _BINS = (0.1, 0.25, 0.5)  # upper ends of all but the last weight bin
 _WIDTHS = (0.8, 1.6, 3.0, 5.0)  # pixels of a line in each bin
-_SIZES = (4, 6, 8, 10)  # pixels of a marker in each bin
+_FADES = (0.45, 0.75, 0.85, 0.9)  # the many weak edges must not hide the few strong ones
+_SIZES = (4, 6, 8, 10)  # pixels of a mark in each bin
+_PANEL = (640, 320)  # pixels of the plot on a page of 1280 x 800: what the sizes of marks are meant for
 
 
 @dataclass(frozen=True)
 class Style:
-    """How some kinds of edges are drawn; beside colour they differ by dash and by the way they lean."""
+    """How some kinds of edges are drawn; beside colour they differ by dash, by mark and by the way they lean."""
 
     name: str
     kinds: tuple[str, ...]
     colour: str
     dash: str
     width: float
-    symbol: str
+    mark: tuple[tuple[float, float], ...]
 
 
 _STYLES = (
-    Style("residual", ("resid_attn", "resid_mlp"), NEUTRAL, "dot", 0.5, "circle"),
-    Style("attention", ("attention",), ACCENT, "solid", 1.0, "triangle-right"),
-    Style("MLP", ("mlp",), CONTRAST, "dash", 0.4, "diamond"),
+    Style("residual", ("resid_attn", "resid_mlp"), NEUTRAL, "dot", 0.5, ()),
+    Style("attention", ("attention",), ACCENT, "solid", 1.0, ((-0.4, -0.5), (0.6, 0.0), (-0.4, 0.5))),
+    Style("MLP", ("mlp",), CONTRAST, "dash", 0.4, ((-0.5, 0.0), (0.0, 0.5), (0.5, 0.0), (0.0, -0.5))),
 )
+
+
+@dataclass(frozen=True)
+class _Board:
+    """Where things stand: column of every drawn position, and what a pixel is on either axis."""
+
+    column: Mapping[int, float]
+    n_layers: int
+
+    @property
+    def pixel(self) -> tuple[float, float]:
+        """Width and height of a pixel of the panel, in columns and in depths."""
+        return max(1, len(self.column)) / _PANEL[0], (self.n_layers + 1) / _PANEL[1]
+
+    def mark(self, x: float, y: float, outline: Iterable[tuple[float, float]], size: float) -> str:
+        """A closed outline of some pixels around a point."""
+        width, height = (size * one for one in self.pixel)
+        return "M" + "L".join(f"{x + dx * width:.3f},{y + dy * height:.3f}" for dx, dy in outline) + "Z"
+
+    def dot(self, x: float, y: float) -> str:
+        """An upright dash of three pixels: as wide as its line, it looks like a dot."""
+        half = 1.5 * self.pixel[1]
+        return f"M{x:g},{y - half:.3f}V{y + half:.3f}"
 
 
 def token_lattice(
@@ -59,25 +88,28 @@ def token_lattice(
     of several heads between two tokens are drawn as one, its heads in the hover. start: the position whose top node the
     graph explains. positions: which tokens to draw, by default all up to 64, else those that edges reach.
 
-    A click on an edge selects its kind as `part`, its layer, query, key and strongest head (else layer and pos); on a
-    node depth and pos.
+    A click on an attention or MLP edge selects its kind as `part`, its layer, query, key and strongest head (else layer
+    and pos); on a node, whose hover has the shares of the residual stream that leads there, depth and pos.
     """
     import plotly.graph_objects as go
 
     merged = list(merged_edges(edges))
     shown = _shown(merged, len(tokens), start) if positions is None else sorted(int(pos) for pos in positions)
-    column = {pos: float(index) for index, pos in enumerate(shown)}
-    drawn = [edge for edge in merged if edge.query in column and edge.key in column]
+    board = _Board({pos: float(index) for index, pos in enumerate(shown)}, n_layers)
+    drawn = [edge for edge in merged if edge.query in board.column and edge.key in board.column]
     names = {pos: f"{pos} {show_token(tokens[pos])}" for pos in shown}
-    x, y = token_axis([tokens[pos] for pos in shown], "pos", shown), _depth_axis(n_layers)
-    traces = [_lattice(y, names, column)]
-    for style in _STYLES:
-        traces += _lines([edge for edge in drawn if edge.kind in style.kinds], style, column)
-    traces += _nodes(drawn, column)
-    traces += [_start(column[start], n_layers)] if start in column else []
-    traces += _middles(drawn, names, column)
+    answers = list(_answers(drawn, names, board))
+    traces = [*(points for points, _ in answers), *_nodes(drawn, board), *_start(start, board), *_legend(drawn)]
+    packed = {str(index): how for index, (_, how) in enumerate(answers)}
     # As dicts: Plotly validates and copies thousands of points once, not twice.
-    return finish(go.Figure().add_traces(traces), title, x, y)
+    figure = go.Figure().add_traces(traces)
+    paths = (shape for style in _STYLES for shape in _paths(drawn, style, board))
+    figure.update_layout(shapes=[*_lattice(drawn, board), *paths])
+    axes = token_axis([tokens[pos] for pos in shown], "pos", shown), _depth_axis(n_layers)
+    finish(figure, title, *axes, packed=packed)
+    aliases = {f"{place:g}": names[pos] for pos, place in board.column.items()}
+    figure.update_layout(legend={"itemclick": False, "itemdoubleclick": False})
+    return figure.update_xaxes(labelalias=aliases, hoverformat="d")
 
 
 def _shown(edges: list[Edge], n_tokens: int, start: int | None) -> list[int]:
@@ -92,101 +124,125 @@ def _depth_axis(n_layers: int) -> Axis:
     return Axis("depth", tuple(range(n_layers + 1)), "depth, upwards", ticks, tuple(map(str, ticks)), is_vertical=True)
 
 
-def _points(points: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    x, y = np.array(points, dtype=np.float32).reshape(-1, 2).T
-    return {"type": "scatter", "x": x, "y": y, "showlegend": False}
-
-
-def _lattice(y: Axis, names: Mapping[int, str], column: Mapping[int, float]) -> dict[str, Any]:
-    """Every node, faintly: where an edge could have been."""
-    nodes = [(pos, depth) for pos in column for depth in y.values]
-    return _points([(column[pos], depth) for pos, depth in nodes]) | {
-        "mode": "markers",
-        "marker": {"size": 3, "color": NEUTRAL, "opacity": 0.35},
-        "hovertext": [f"depth {depth}, token {names[pos]}" for pos, depth in nodes],
-        "hovertemplate": "%{hovertext}<extra></extra>",
-    }
-
-
-def _lines(edges: list[Edge], style: Style, column: Mapping[int, float]) -> list[dict[str, Any]]:
-    """One trace for each weight bin: a trace has one width, and thousands of traces would stall the browser."""
-    gap = (np.nan, np.nan)
-    bins: dict[int, list[tuple[float, float]]] = {}
-    for edge in edges:
-        bins.setdefault(_bin(edge), []).extend([*edge.path(column), gap])
-    return [
-        _points(points)
-        | {
-            "mode": "lines",
-            "line": {"color": style.colour, "width": style.width * _WIDTHS[index], "dash": style.dash},
-            "opacity": 0.85,
-            "hoverinfo": "skip",
-            "name": style.name,
-            "legendgroup": style.name,
-            "showlegend": index == max(bins),
-        }
-        for index, points in sorted(bins.items())
-    ]
-
-
 def _bin(edge: Edge) -> int:
     return sum(edge.weight >= bound for bound in _BINS)
 
 
-def _nodes(edges: list[Edge], column: Mapping[int, float]) -> list[dict[str, Any]]:
-    """What edges touch: circles between blocks, smaller squares for resid_mid. The faint lattice answers for them."""
-    ends = {end for edge in edges for end in ((edge.key, edge.foot), (edge.query, edge.foot + 0.5))}
-    traces = []
-    for symbol, size, is_mid in (("circle", 5, False), ("square", 3, True)):
-        nodes = sorted((column[pos], y) for pos, y in ends if (y % 1 != 0) == is_mid)
-        marker = {"symbol": symbol, "size": size, "color": NEUTRAL}
-        traces.append(_points(nodes) | {"mode": "markers", "marker": marker, "hoverinfo": "skip"})
-    return traces
+# --- what is drawn ----------------------------------------------------------------------------------------------------
 
 
-def _start(x: float, depth: int) -> dict[str, Any]:
-    marker = {"symbol": "circle-open", "size": 13, "color": ACCENT, "line": {"width": 2.5}}
-    return _points([(x, depth)]) | {"mode": "markers", "marker": marker, "cliponaxis": False, "hoverinfo": "skip"}
+def _path(pieces: Iterable[str], colour: str, width: float, **more: Any) -> dict[str, Any]:
+    line = {"color": colour, "width": width, "dash": more.pop("dash", "solid")}
+    return {"type": "path", "layer": "below", "path": " ".join(pieces), "line": line, **more}
 
 
-def _middles(edges: list[Edge], names: Mapping[int, str], column: Mapping[int, float]) -> list[dict[str, Any]]:
-    """A point on the middle of every edge, since a line answers only at its ends.
+def _lattice(edges: list[Edge], board: _Board) -> list[dict[str, Any]]:
+    """What edges touch, states wider than resid_mid; and all other states, faintly."""
+    ends = {(edge.key, edge.foot) for edge in edges} | {(edge.query, edge.foot + 0.5) for edge in edges}
+    every = {(pos, float(depth)) for pos in board.column for depth in range(board.n_layers + 1)}
+    found = ((every - ends, 2.5, 0.3), (ends & every, 4.5, 1.0), (ends - every, 2.5, 1.0))
+    dots = lambda nodes: [board.dot(board.column[pos], y) for pos, y in sorted(nodes)]
+    return [_path(dots(nodes), NEUTRAL, width, opacity=opacity) for nodes, width, opacity in found if nodes]
 
-    It is seen where the edge stays on its token and is too short to show a width: a diamond for an MLP, a triangle for
-    attention to oneself, larger for more weight.
-    """
-    kinds = [([edge for edge in edges if not edge.lean], {"size": 8, "color": "rgba(0,0,0,0)"})]
-    for style in _STYLES:
-        own = [edge for edge in edges if edge.lean and edge.kind in style.kinds]
-        sizes = [_SIZES[_bin(edge)] for edge in own]
-        # Plotly rims and fades markers of many sizes unless told not to.
-        look = {"symbol": style.symbol, "size": sizes, "color": style.colour, "line": {"width": 0}, "opacity": 1}
-        kinds.append((own, look))
+
+def _paths(edges: list[Edge], style: Style, board: _Board) -> list[dict[str, Any]]:
+    """One path for each weight bin, and one of the marks on edges that are too short to show a width."""
+    bins: dict[int, list[Edge]] = {}
+    for edge in edges:
+        if edge.kind in style.kinds:
+            bins.setdefault(_bin(edge), []).append(edge)
+    found = []
+    for index, own in sorted(bins.items()):
+        group = {"name": style.name, "opacity": _FADES[index]}
+        lines = _upright(own, board) if style.name == "residual" else [_line(edge.path(board.column)) for edge in own]
+        found.append(_path(lines, style.colour, style.width * _WIDTHS[index], dash=style.dash, **group))
+        marks = [board.mark(*edge.middle(board.column), style.mark, _SIZES[index]) for edge in own if edge.lean]
+        if marks:
+            found.append(_path(marks, style.colour, 0, fillcolor=style.colour, **group))
+    return found
+
+
+def _legend(edges: list[Edge]) -> list[dict[str, Any]]:
+    """A line of each style that is drawn, since a path's own sign in a legend does not look like it."""
+    kinds = {edge.kind for edge in edges}
+    line = lambda style: {"color": style.colour, "width": max(1.5, style.width * _WIDTHS[2]), "dash": style.dash}
     return [
-        _points([edge.middle(column) for edge in chosen])
-        | {
-            "mode": "markers",
-            "marker": marker,
-            "customdata": [_selected(edge) for edge in chosen],
-            "hovertext": [_edge_text(edge, names) for edge in chosen],
-            "hovertemplate": "%{hovertext}<extra></extra>",
-        }
-        for chosen, marker in kinds
-        if chosen
+        {"type": "scatter", "x": [None], "y": [None], "mode": "lines", "name": style.name, "line": line(style)}
+        | {"showlegend": True, "hoverinfo": "skip"}
+        for style in _STYLES
+        if kinds & set(style.kinds)
     ]
 
 
-def _selected(edge: Edge) -> dict[str, Any]:
-    if edge.kind != "attention":
-        return {"part": edge.kind, "layer": edge.layer, "pos": edge.query}
-    strongest = {"head": edge.heads[0][0]} if edge.heads else {}
-    return {"part": edge.kind, "layer": edge.layer, "query": edge.query, "key": edge.key, **strongest}
+def _line(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:g},{y:g}" for x, y in points)
+
+
+def _upright(edges: list[Edge], board: _Board) -> list[str]:
+    """Edges that stay on their token, those that follow each other as one line."""
+    runs: list[list[float]] = []
+    for x, foot in sorted((board.column[edge.query], edge.foot) for edge in edges):
+        if runs and runs[-1][0] == x and runs[-1][2] == foot:
+            runs[-1][2] = foot + 0.5
+        else:
+            runs.append([x, foot, foot + 0.5])
+    return [f"M{x:g},{low:g}V{high:g}" for x, low, high in runs]
+
+
+# --- what answers -----------------------------------------------------------------------------------------------------
+
+
+def _points(points: Sequence[tuple[float, float]], template: str, **more: Any) -> dict[str, Any]:
+    """Points that answer to hover and clicks, and are not drawn."""
+    x, y = np.array(points, dtype=np.float32).reshape(-1, 2).T
+    said = {"hovertemplate": f"{template}<extra></extra>", "showlegend": False}
+    return {"type": "scatter", "mode": "none", "x": x, "y": y} | said | more
+
+
+def _nodes(edges: list[Edge], board: _Board) -> list[dict[str, Any]]:
+    """Every state; where a block's residual edges lead to it, with their shares."""
+    into = {(edge.query, edge.layer + 1, edge.kind): edge.weight for edge in edges if edge.kind.startswith("resid")}
+    nodes = [(pos, depth) for pos in board.column for depth in range(board.n_layers + 1)]
+    shares = np.array([[into.get((*node, kind), np.nan) for kind in ("resid_attn", "resid_mlp")] for node in nodes])
+    known = np.isfinite(shares.reshape(-1, 2)).all(-1)
+    at = np.array([(board.column[pos], depth) for pos, depth in nodes]).reshape(-1, 2)
+    place, past = (
+        "depth %{y}, token %{x}",
+        "<br>residual past attention %{customdata[0]:.3f}, past the MLP %{customdata[1]:.3f}",
+    )
+    plain, told = at[~known], at[known]
+    return [_points(plain, place)] + (
+        [_points(told, place + past, customdata=shares[known].round(4).tolist())] if len(told) else []
+    )
+
+
+def _answers(edges: list[Edge], names: Mapping[int, str], board: _Board) -> Iterator[tuple[dict, dict]]:
+    """The middles of attention and of MLP edges: points, and how what they stand for is packed into a number."""
+    head = 1 + max((head for edge in edges for head, _ in edge.heads), default=0)
+    place = [("layer", board.n_layers), ("pos", 1 + max(board.column, default=0))]
+    ends = [("layer", board.n_layers), ("query", place[1][1]), ("key", place[1][1]), ("head", head)]
+    for kind, sizes in (("attention", ends), ("mlp", place)):
+        own = [edge for edge in edges if edge.kind == kind]
+        columns = {"layer": [edge.layer for edge in own], "key": [edge.key for edge in own]}
+        columns |= {name: [edge.query for edge in own] for name in ("query", "pos")}
+        columns["head"] = [edge.heads[0][0] if edge.heads else -1 for edge in own]
+        more = {"hovertext": [_edge_text(edge, names) for edge in own], "customdata": pack(sizes, columns)}
+        packed = {"also": {"part": kind}, "sizes": [[name, size + 1] for name, size in sizes]}
+        if own:
+            yield _points([edge.middle(board.column) for edge in own], "%{hovertext}", **more), packed
+
+
+def _start(start: int | None, board: _Board) -> list[dict[str, Any]]:
+    if start not in board.column:
+        return []
+    marker = {"symbol": "circle-open", "size": 13, "color": ACCENT, "line": {"width": 2.5}}
+    ring = {"x": [board.column[start]], "y": [board.n_layers], "mode": "markers", "marker": marker}
+    return [{"type": "scatter", "showlegend": False, "cliponaxis": False, "hoverinfo": "skip"} | ring]
 
 
 def _edge_text(edge: Edge, names: Mapping[int, str]) -> str:
-    what = {"mlp": "MLP", "resid_attn": "residual past attention", "resid_mlp": "residual past the MLP"}
     if edge.kind != "attention":
-        return f"layer {edge.layer}, {what[edge.kind]}, token {names[edge.query]}<br><b>{number(edge.weight)}</b>"
+        return f"layer {edge.layer}, MLP, token {names[edge.query]}<br><b>{number(edge.weight)}</b>"
     heads = " ".join(f"H{head} {number(weight)}" for head, weight in edge.heads[:6])
     place = f"layer {edge.layer}, attention<br>from key {names[edge.key]}<br>to query {names[edge.query]}"
     return f"{place}<br><b>{number(edge.weight)}</b>{'<br>' + heads if heads else ''}"

@@ -86,7 +86,8 @@
     if (!window.Plotly || !gd.layout) return;
     const now = gd.layout.shapes || [];
     const next = shapes(metaOf(gd), state.selection);
-    if (JSON.stringify(now.filter((s) => s.name === "selected")) === JSON.stringify(next)) return;
+    const place = (all) => all.map((s) => [s.x0, s.x1, s.y0, s.y1, s.xref, s.yref].join(" ")).join();
+    if (place(now.filter((s) => s.name === "selected")) === place(next)) return;
     window.workbenchRelayout(gd, { shapes: now.filter((s) => s.name !== "selected").concat(next) });
   }
 
