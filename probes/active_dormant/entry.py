@@ -3,15 +3,7 @@
 from typing import Any
 
 from probes import claims
-from probes.active_dormant.figures import (
-    ablation_detail,
-    attention_figure,
-    contrast_figure,
-    dormant_figure,
-    output_detail,
-    texts_detail,
-    texts_figure,
-)
+from probes.active_dormant import figures
 from probes.active_dormant.passes import ablation_work, study
 from probes.active_dormant.settings import MIN_TEXTS, Settings
 from workbench.catalog import Entry, Param
@@ -47,8 +39,8 @@ ENTRY = Entry(
     ),
     scope="study",
     study=study,
-    figures=(contrast_figure, dormant_figure, attention_figure, texts_figure),
-    details=(texts_detail, output_detail, ablation_detail),
+    figures=(figures.contrast_figure, figures.dormant_figure, figures.attention_figure, figures.texts_figure),
+    details=(figures.texts_detail, figures.output_detail, figures.ablation_detail),
     claims=(claims.head_for_the_loss,),
     params=(
         Param("first", str, "prose", "a domain of texts", choices=BUNDLED, files=True),
