@@ -15,7 +15,8 @@ def lighten(server: Flask) -> None:
     (BREACH): the token travels in a header only.
     """
     server.config["COMPRESS_MIMETYPES"] = ["text/javascript", "application/javascript", "text/css", "application/json"]
-    server.config["COMPRESS_ALGORITHM"] = ["zstd", "br", "gzip"]  # zstd first: the quickest to make
+    for kind in ("COMPRESS_ALGORITHM", "COMPRESS_ALGORITHM_STREAMING"):
+        server.config[kind] = ["zstd", "br", "gzip"]  # zstd first: the quickest to make
 
     @server.after_request
     def keep(response: Response) -> Response:
