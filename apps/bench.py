@@ -27,7 +27,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from apps.bench_studies import FULL_PASSES, ablations_from_layers, ablations_in_full
+from apps.bench_studies import (
+    FULL_PASSES,
+    ablations_from_layers,
+    ablations_in_full,
+    check_of_a_head,
+    patches_from_layers,
+    patches_in_full,
+)
 from probes import CATALOG
 from workbench.catalog import finish, pass_for
 from workbench.errors import UnavailableError
@@ -40,6 +47,7 @@ __all__ = ["GOALS", "ROWS", "Goal", "Row", "Subject", "bench", "default_out", "m
 
 SIZES = ((1, 64), (1, 256), (1, 1024), (16, 128))
 QUICK_SIZES = ((1, 64), (1, 256))
+STUDY_SIZES = ((1, 16), (1, 32))  # of studies of short prompts, which are measured there beside a bare forward only
 ROUNDS, FEW_ROUNDS = (11, 3), (5, 2)  # of light and of heavy rows; few where a pass takes seconds
 _LONG = 1024  # tokens in all from which it does
 
@@ -47,6 +55,8 @@ BARE, BRIDGE = "Hugging Face sdpa forward", "bridge forward"
 INDUCTION, LENS, PRODUCTS = "induction-heads: needs", "logit-lens: after the pass", "logit-lens: its products alone"
 LENS_ALL, PRODUCTS_ALL = f"{LENS}, all positions", f"{PRODUCTS}, all positions"
 ABLATIONS, FULL_ABLATIONS = "ablation: 30 heads, from their layers", f"ablation: {FULL_PASSES} heads, full passes"
+PATCHES, FULL_PATCHES = "patching: 270 heads, from their layers", f"patching: {FULL_PASSES} heads, full passes"
+CHECK = "causal check: a head, 50 controls"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +87,9 @@ class Row(NamedTuple):
     def fits(self, subject: Subject) -> bool:
         """Whether it is measured at this size."""
         size = len(subject.tokens), len(subject.tokens[0])
-        return size[0] <= self.most if self.at is None else size == self.at
+        if self.at is None:
+            return size[0] <= self.most and (size not in STUDY_SIZES or self.name in (BARE, BRIDGE))
+        return size == self.at
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -211,6 +223,9 @@ ROWS = (
     Row("everything together", everything, heavy=True),
     Row(ABLATIONS, ablations_from_layers, at=(16, 128)),
     Row(FULL_ABLATIONS, ablations_in_full, at=(16, 128)),
+    Row(PATCHES, patches_from_layers, at=(1, 16)),
+    Row(FULL_PATCHES, patches_in_full, at=(1, 16)),
+    Row(CHECK, check_of_a_head, at=(1, 32)),
 )
 
 
@@ -249,6 +264,8 @@ GOALS = (
     Goal(INDUCTION, BRIDGE, 600.0, megabytes=True, sizes=((1, 1024),)),
     Goal(LENS_ALL, PRODUCTS_ALL, 1.3),
     Goal(ABLATIONS, FULL_ABLATIONS, 1.4, faster=True, passes=30 / FULL_PASSES),
+    Goal(PATCHES, FULL_PATCHES, 6, sizes=STUDY_SIZES, faster=True, passes=270 / FULL_PASSES),
+    Goal(CHECK, BARE, 6, sizes=STUDY_SIZES, passes=50 / 10),
 )
 
 
@@ -415,7 +432,7 @@ def bench(
     progress("bench", 0.0, "loading the model twice")
     model, other = _models()
     record = {"machine": machine(), "model": vars(model.identity), "quick": quick, "rows": []}
-    for batch, length in QUICK_SIZES if quick else SIZES:
+    for batch, length in QUICK_SIZES if quick else (*SIZES, *STUDY_SIZES):
         rounds = FEW_ROUNDS if quick or batch * length >= _LONG else ROUNDS
         subject = Subject(model, other, rows_of_text(model, batch, length))
         report = lambda share, name=f"{batch} x {length}": progress("bench", share, f"measuring {name}")

@@ -7,12 +7,26 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from probes.active_dormant import ablated_loss, base_pass
-from workbench.intervene import Head
+from probes.causal_check import check
+from workbench.hooks import Z
+from workbench.intervene import Head, Patch
+from workbench.metrics import Metric
+from workbench.observation import observe
+from workbench.prompt import Prompt
+from workbench.recording import record
+from workbench.sweeps import base_run, values_of
 
 if TYPE_CHECKING:
     from apps.bench import Subject
 
-__all__ = ["FULL_PASSES", "ablations_from_layers", "ablations_in_full"]
+__all__ = [
+    "FULL_PASSES",
+    "ablations_from_layers",
+    "ablations_in_full",
+    "check_of_a_head",
+    "patches_from_layers",
+    "patches_in_full",
+]
 
 FULL_PASSES = 5  # of the slow route: each takes as long as any other, whatever the head
 
@@ -38,3 +52,32 @@ def ablations_in_full(subject: "Subject") -> Callable[[], Any]:
 def _one_per_layer(subject: "Subject") -> list[Head]:
     sizes = subject.model.sizes
     return [Head(layer, layer % sizes.n_heads) for layer in range(sizes.n_layers)]
+
+
+def patches_from_layers(subject: "Subject") -> Callable[[], Any]:
+    """Every head of every layer patched at the last position: the base run that it restarts from, then the sweep."""
+    model, tokens, cells = subject.model, subject.tokens[0], _patches(subject)
+    metric = Metric("logit difference", 0, 1)
+    return lambda: values_of(model, base_run(model, tokens), cells, metric)
+
+
+def patches_in_full(subject: "Subject") -> Callable[[], Any]:
+    """Some of these patches, each by a whole pass of its own."""
+    model, tokens, cells = subject.model, subject.tokens[0], _patches(subject)
+    cells = cells[:: max(1, len(cells) // FULL_PASSES)][:FULL_PASSES]
+    return lambda: [observe(model, tokens, interventions=cell).logits for cell in cells]
+
+
+def _patches(subject: "Subject") -> list[list[Patch]]:
+    """One cell per head, from the same tokens in another order."""
+    sizes, ids = subject.model.sizes, subject.tokens[0].ids
+    source = record(subject.model, Prompt.ids((ids[0], *reversed(ids[1:]))), [Z])
+    return [
+        [Patch(Z, layer, source, (-1,), (head,))] for layer in range(sizes.n_layers) for head in range(sizes.n_heads)
+    ]
+
+
+def check_of_a_head(subject: "Subject") -> Callable[[], Any]:
+    """A causal check of one head in the middle of the model with 50 controls, from its own passes."""
+    head = Head(subject.model.sizes.n_layers // 2, 0)
+    return lambda: check(subject.model, subject.tokens[0], [head])

@@ -150,6 +150,19 @@ def test_the_ablations_of_the_bench_are_those_of_the_study(models):
         assert one.tolist() == pytest.approx(other.tolist(), rel=1e-5)
 
 
+def test_the_patches_of_the_bench_are_those_of_full_passes(models):
+    made = subject(models, 1, 16)
+    fast, slow = bench.patches_from_layers(made)(), bench.patches_in_full(made)()
+    assert len(fast) == made.model.sizes.n_layers * made.model.sizes.n_heads and len(slow) == bench.FULL_PASSES
+    metrics = [float(logits[0][0, 0] - logits[0][0, 1]) for logits in slow]
+    assert fast[:: len(fast) // bench.FULL_PASSES][: bench.FULL_PASSES].tolist() == pytest.approx(metrics, abs=1e-5)
+
+
+def test_studies_of_short_prompts_stand_beside_a_bare_forward_only(models):
+    names = [row.name for row in bench.ROWS if row.fits(subject(models, 1, 32))]
+    assert names == [BARE, BRIDGE, bench.CHECK]
+
+
 def test_the_table_is_printed_and_saved(models, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "_models", lambda: models)
     monkeypatch.setattr(bench, "QUICK_SIZES", ((1, 64), (2, 48)))
