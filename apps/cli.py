@@ -1,15 +1,18 @@
 """The command line: `workbench load | models | app | run | describe | train | import | bench`.
 
 Nothing heavy is imported until a command needs it, so that `workbench --help` answers at once. Every error that a user
-can act on is one line on stderr; the exit code is 2 for bad input, 130 after Ctrl+C, 1 for the rest.
+can act on is one line on stderr; the exit code is 2 for bad input, 130 after Ctrl+C (143 after
+SIGTERM), 1 for the rest. A study that is stopped keeps what is done.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,13 +42,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WorkbenchError as error:
         _say(f"workbench: {' '.join(str(error).split())}")
         return 2 if isinstance(error, InputError) else 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Terminated) as stop:
         _say("workbench: stopped")
-        return 130
+        return _stop_code(stop)
     except BrokenPipeError:
         # The reader has what it wanted. Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _SIGPIPE
+
+
+class _Terminated(BaseException):
+    """SIGTERM while something runs that may have a partial result."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise on SIGTERM inside, as Ctrl+C does, where this is the main thread: elsewhere no signal arrives."""
+
+    def stop(*_):
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop_code(stop: BaseException) -> int:
+    """128 and the signal's number, as shells count."""
+    return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
 
 
 def _say(text: str) -> None:
@@ -312,9 +341,17 @@ def _run(arguments: argparse.Namespace) -> int:
         if path:
             _writable(path)
     model = _model(arguments)
-    with _progress() as report:
-        options = {"progress": lambda share: report(entry.name, share, entry.name)}
-        result = entry.run(model, prompt, allow_network=arguments.allow_network, **options, **params)
+    done: list[Any] = []
+    try:
+        with _progress() as report, _terminable():
+            options = {"progress": lambda share: report(entry.name, share, entry.name), "partial": done.append}
+            result = entry.run(model, prompt, allow_network=arguments.allow_network, **options, **params)
+    except (KeyboardInterrupt, _Terminated) as stop:
+        if not done:
+            raise
+        _deliver(entry, done[-1].assign_attrs(partial=1), display, arguments)
+        _say("workbench: stopped before the end; this is what was done until then")
+        return _stop_code(stop)
     _deliver(entry, result, display, arguments)
     return 0
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from probes.trained import Recipe, train
+from probes.trained import Recipe, default_path, import_probes, train
 from probes.trained.states import cut
 from tests.tiny_models import tiny_hf
 from workbench.corpora import Corpus, Document
@@ -20,9 +21,28 @@ def random_pieces(model, n_train=50, n_other=8, length=48):
     return {"train": draw(n_train), "val": draw(n_other), "test": draw(n_other)}
 
 
-def tiny_probes(model, path: Path, depths=(1, 2)):
+def tiny_probes(model, path: Path, depths=(1, 2), **more):
     """Probes of a tiny model, saved at a path."""
-    return train(model, random_pieces(model), depths=depths, recipe=QUICK, path=path)
+    return train(model, random_pieces(model), depths=depths, path=path, **{"recipe": QUICK} | more)
+
+
+def probes_of_every_kind(model, folder: Path) -> None:
+    """Factored, linear and imported probes of a tiny model, where analyses look."""
+    weights = model.identity.weights_hash
+    tiny_probes(model, default_path(weights))
+    tiny_probes(model, default_path(weights, "linear"), recipe=Recipe.of("linear", epochs=1, dtype="float32"))
+    for depth in (1, 2):
+        for offset in (0, -1, -2):
+            import_probes(model, published(model, folder / f"layer{depth - 1}_tgtidx{offset}.ckpt"), depth, offset)
+
+
+def published(model, path: Path, seed=0, bias=False, d_model=None, d_vocab=None) -> Path:
+    """A file as the authors publish theirs: the state_dict of a linear map from states to the vocabulary."""
+    torch.manual_seed(seed)
+    sizes = model.sizes
+    linear = torch.nn.Linear(d_model or sizes.d_model, d_vocab or sizes.d_vocab, bias=bias)
+    torch.save(linear.state_dict(), path)
+    return path
 
 
 def speller(kind="llama"):

@@ -17,6 +17,7 @@ from workbench.errors import WorkbenchError
 
 __all__ = ["detail_panel", "first_head", "large_view", "open_claims", "register", "small_view", "token_strip"]
 
+_SEEN = 2  # figures that the panel holds without a fold
 _BUSY = "The model is busy with something longer; this follows in a moment."
 
 
@@ -75,12 +76,15 @@ def _register_views(app: Dash, engine: Engine) -> None:
 
     @app.callback(
         Output("table-holder", "children"),
+        Output("table-holder", "data-of"),
         Input("drawn", "data"),
         State("view", "data"),
         State("shown", "data"),
+        State("table-holder", "data-of"),
     )
-    def table(_, view, shown):
-        return table_view(engine, view, shown) if shown else []
+    def table(drawn, view, shown, before):
+        of = (drawn or "").rpartition(" ")[0]  # all but light or dark: a table keeps its order, filters and place
+        return (no_update, no_update) if of == before else (table_view(engine, view, shown) if shown else [], of)
 
     @app.callback(
         Output({"type": "thumb-figure", "name": MATCH}, "children"),
@@ -287,7 +291,26 @@ def detail_panel(
     elif name != "attention":
         panel.append(pattern_panel(engine, request, selection, dark, session))
     claims = open_claims(engine, shown, name, selection, session)
-    return [*check_buttons(claims, selection), *panel]
+    return [*check_buttons(claims, selection), *folded(panel)]
+
+
+def folded(panel: list[Any]) -> list[Any]:
+    """Up to two figures as they are; more of them behind their titles, where the browser keeps two open."""
+    graphs = [part for part in panel if isinstance(part, dcc.Graph)]
+    if len(graphs) <= _SEEN:
+        return panel
+    folds: list[Any] = []
+    for part in panel:
+        if isinstance(part, dcc.Graph):
+            is_open = part is graphs[0] or part is graphs[-1]
+            folds.append(
+                html.Details(parts.fold(part), open=is_open, className="fold", **{"data-fold": part.id["name"]})
+            )
+        elif folds:
+            folds[-1].children.append(part)
+        else:
+            folds.append(part)
+    return folds
 
 
 def open_claims(engine: Engine, shown: Mapping[str, Any], name: str, selection: dict, session: str) -> list[Claim]:

@@ -296,7 +296,7 @@ def _centre(entries: Mapping[str, Entry], shown: Mapping[str, Entry]) -> html.Di
             ),
             html.Div(
                 [
-                    html.Div(id="table-holder", className="table-holder"),
+                    html.Div(id="table-holder", className="table-holder", **{"data-of": ""}),
                     graph("main"),
                     html.Div(graph("other"), id="other-holder", className="hidden"),
                     html.Div(html.Div("The page is being set up."), id="main-message", className="message"),

@@ -10,22 +10,34 @@ which takes most of the time. What is done is kept, so a run that was stopped go
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 import xarray as xr
 
 from probes.token_erasure.contrasts import CONTROLS, GROUPS, accuracies, cells_of, excess_drop, resampled
-from probes.token_erasure.reading import OFFSETS, identified
-from probes.trained.artifact import default_path, find
+from probes.token_erasure.reading import GET, KIND, OFFSETS, SHOWN, identified
+from probes.trained.artifact import ReadoutProbes, default_path, find, save_probes
 from probes.trained.control import random_twin
-from probes.trained.states import Pieces
-from probes.trained.training import Material, Recipe, Training, parts_of, prepare, recommended_depths, work_name
+from probes.trained.states import Pieces, collect
+from probes.trained.training import (
+    Material,
+    Recipe,
+    Training,
+    known_of,
+    measured,
+    parts_of,
+    prepare,
+    recommended_depths,
+    work_name,
+)
 from probes.trained.words import place_masks
 from workbench.catalog import Entry, Param
 from workbench.corpora import Corpus
-from workbench.errors import InputError
+from workbench.errors import InputError, UnavailableError
 from workbench.results import dataset
 
 if TYPE_CHECKING:
@@ -33,7 +45,17 @@ if TYPE_CHECKING:
 
     from workbench.models.model import Model
 
-__all__ = ["ACCURACY", "accuracy_figure", "accuracy_study", "drop_figure", "parsed_depths"]
+__all__ = [
+    "ACCURACY",
+    "accuracy_figure",
+    "accuracy_study",
+    "card_rows",
+    "drop_figure",
+    "imported_of",
+    "measure_imported",
+    "parsed_depths",
+    "said",
+]
 
 _DRAWS = 2000
 # Of 30 layers: close together where the token before appears and goes.
@@ -62,6 +84,8 @@ def accuracy_study(
     *,
     depths: str = "auto",
     control: bool = True,
+    far: bool = False,
+    kind: str = "factored",
     epochs: int = 3,
     seed: int = 0,
     corpus: Corpus | dict[str, Pieces] | None = None,
@@ -71,64 +95,116 @@ def accuracy_study(
     """Accuracy by depth, offset and group, and the excess drop against every control.
 
     Yields a Dataset after every few depths, the last complete: `probe_accuracy` (depth, offset, group) with `_low` and
-    `_high`, `tokens` (offset, group), `excess_drop` (offset, threshold) with `_low` and `_high` over the controls, and
-    with `control` the same with `_random`. depths: see `parsed_depths`. tokens: not used; the text is the corpus's.
+    `_high`, `tokens` (offset, group), `excess_drop` (offset, component) with `_low` and `_high` over the controls, and
+    with `control` the same with `_random`, and `excess_over_random`. When it is complete, its numbers join the card of
+    the probes in the cache.
+    depths: see `parsed_depths`; of imported probes always those that there are, and no control. far: also offset -3.
+    tokens: not used; the text is the corpus's.
     """
-    wanted = parsed_depths(depths, model.sizes.n_layers)
-    recipe = Recipe(epochs=epochs, seed=seed)
     record, parts = parts_of(model, corpus, seed)
-    folder = folder or default_path(model.identity.weights_hash).with_name("accuracy")
-    work = folder / work_name(model, record, recipe)
-    pair = recommended_depths(model.sizes.n_layers)
+    report = lambda s, text="": progress(s) if progress is not None else None
+    if kind == "imported":
+        yield measure_imported(model, record, parts, report)
+        return
+    wanted, offsets = parsed_depths(depths, model.sizes.n_layers), SHOWN if far else OFFSETS
+    recipe, pair = Recipe.of(kind, epochs=epochs, seed=seed), recommended_depths(model.sizes.n_layers)
+    place = folder or default_path(model.identity.weights_hash).with_name("accuracy")
+    place = place / work_name(model, record, recipe)
     share = len(wanted) / (len(wanted) + 2 * control)
-    report = lambda s, text: progress(s) if progress is not None else None
-    training = Training(model, prepare(model, parts), recipe, work, report, (0.0, share))
-    hits = _kept_hits(model, record, recipe)
-    groups = _groups_of(training.material)
-    twin_hits: dict = {}
-    for batch in _batches(wanted, hits):
-        _train(training, batch, hits)
-        done = tuple(depth for depth in wanted if (depth, 0) in hits)
-        yield _result(model, record, recipe, groups, hits, {}, done, pair)
+    training = Training(model, prepare(model, parts), recipe, place, report, (0.0, share))
+    training.known = known_of(find(model.identity.weights_hash, kind=kind), record, recipe)
+    study = Study(model, record, recipe.epochs, _groups_of(training.material, offsets), pair)
+    for batch in _batches(wanted, offsets, training):
+        study.hits |= _trained(training, batch, offsets)
+        yield study.result()
     if control:
         twin = random_twin(model)
-        other = Training(
-            twin, prepare(twin, parts), recipe, work.with_name(work.name + "-random"), report, (share, 1.0)
-        )
-        _train(other, pair, twin_hits)
-        yield _result(model, record, recipe, groups, hits, twin_hits, wanted, pair)
+        place = place.with_name(place.name + "-random")
+        other = Training(twin, prepare(twin, parts), recipe, place, report, (share, 1.0))
+        study.twin_hits = _trained(other, pair, offsets)
+        yield study.result()
+    _join_card(model, kind, record, recipe, study.result())
 
 
-def _kept_hits(model: "Model", record: dict, recipe: Recipe) -> dict[tuple[int, int], np.ndarray]:
-    """Hits of the probes in the cache, where they were made from the same text by the same recipe."""
-    found = find(model.identity.weights_hash)
-    if found is None or found.card["corpus"]["digest"] != record["digest"]:
-        return {}
-    same = all(found.card["recipe"][key] == value for key, value in vars(recipe).items())
-    return {key: hits.numpy().astype(bool) for key, hits in found.hits.items()} if same else {}
+def measure_imported(
+    model: "Model", record: dict, parts: dict[str, Pieces], progress: Callable[[float], None] | None = None
+) -> xr.Dataset:
+    """How well imported probes read held-out text, which their card says from then on. As `accuracy_study` yields."""
+    probes = imported_of(model)
+    offsets, material = tuple(o for o in SHOWN if o in probes.offsets), prepare(model, parts)
+    keys = [key for key in sorted(probes.maps) if key[1] in offsets]
+    rows, hits = dict(probes.numbers), {}
+    for part in ("val", "test"):
+        pieces = parts[part]
+        states = collect(model, pieces, probes.depths, progress if part == "test" else None, raw=True)
+        for key in keys:
+            at, ids = pieces.targets(key[1])
+            classes, index = probes.classes_with(ids)
+            targets = torch.tensor([index[int(i)] for i in ids])
+            own, hit, _ = probes.score(*key, states[key[0]][torch.from_numpy(at)], classes, targets)
+            found = measured(pieces, key[1], at, own, hit)
+            rows[key] = rows[key] | {f"{part}_{name}": value for name, value in found.items()}
+            hits[key] = hit.numpy()
+    pair = (probes.depths[0], probes.depths[-1])
+    result = Study(model, record, 0, _groups_of(material, offsets), pair, hits).result()
+    card = {key: value for key, value in probes.card.items() if key != "quality"}
+    card |= {"probes": [rows[key] for key in sorted(rows)], "measured_on": record, "accuracy": card_rows(result)}
+    save_probes(replace(probes, card=card), default_path(model.identity.weights_hash, "imported"))
+    return result
 
 
-def _batches(depths: Sequence[int], hits: dict) -> list[tuple[int, ...]]:
+def imported_of(model: "Model") -> ReadoutProbes:
+    """The imported probes of a model; UnavailableError where there are none."""
+    probes = find(model.identity.weights_hash, kind="imported")
+    if probes is None:
+        raise UnavailableError(f"no imported probes of {model.name}", "probes of these weights", GET["imported"])
+    return probes
+
+
+def card_rows(result: xr.Dataset) -> dict[str, list[dict]]:
+    """The numbers of a result as a card keeps them: known ones only, a row for each, to four decimals."""
+
+    def table(names: dict[str, str]) -> list[dict]:
+        frame = result[list(names)].rename(names).to_dataframe().reset_index().dropna().round(4)
+        return frame.to_dict("records")
+
+    kept = {}
+    tables = {"rows": "probe_accuracy", "rows_random": "probe_accuracy_random"}
+    for key, name in (tables | {n: n for n in ("excess_drop", "excess_drop_random", "excess_over_random")}).items():
+        if name in result:
+            value = "accuracy" if key.startswith("rows") else "excess_drop"
+            kept[key] = table({name: value, f"{name}_low": "low", f"{name}_high": "high"})
+    return kept
+
+
+def _join_card(model: "Model", kind: str, record: dict, recipe: Recipe, result: xr.Dataset) -> None:
+    """Keep a complete study in the card of the cached probes, where they come from the same text and recipe."""
+    probes = find(model.identity.weights_hash, kind=kind)
+    if known_of(probes, record, recipe):
+        card = {**probes.card, "accuracy": {**probes.card.get("accuracy", {}), **card_rows(result)}}
+        save_probes(replace(probes, card=card), default_path(model.identity.weights_hash, kind))
+
+
+def _batches(depths: Sequence[int], offsets: Sequence[int], training: Training) -> list[tuple[int, ...]]:
     """What is known comes first, then four depths at a time."""
-    known = tuple(d for d in depths if all((d, offset) in hits for offset in OFFSETS))
+    known = tuple(d for d in depths if all(training.stored(d, offset) is not None for offset in offsets))
     rest = [d for d in depths if d not in known]
     return [*([known] if known else []), *(tuple(rest[i : i + 4]) for i in range(0, len(rest), 4))]
 
 
-def _train(training: Training, depths: Sequence[int], hits: dict) -> None:
-    training.run([d for d in depths if any((d, offset) not in hits for offset in OFFSETS)], OFFSETS)
-    for depth in depths:
-        for offset in OFFSETS:
-            if (depth, offset) not in hits:
-                hits[depth, offset] = training.stored(depth, offset)[0]["hits"].numpy().astype(bool)
+def _trained(training: Training, depths: Sequence[int], offsets: Sequence[int]) -> dict[tuple[int, int], np.ndarray]:
+    """Hits of every probe, trained where it is not stored."""
+    training.run(depths, offsets)
+    keys = [(depth, offset) for depth in depths for offset in offsets]
+    return {key: training.stored(*key)[0]["hits"].numpy().astype(bool) for key in keys}
 
 
-def _groups_of(material: Material) -> dict[int, dict[str, np.ndarray]]:
+def _groups_of(material: Material, offsets: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
     """For every offset, where each held-out token with a target stands: what `cells_of` takes beside the hits."""
     pieces = material.parts["test"]
     strings = [t.strings for t in pieces.tokens]
     found = {}
-    for offset in OFFSETS:
+    for offset in offsets:
         at, labels = material.labels("test", offset)
         masks = place_masks(strings, offset, pieces.first)
         counts = material.counts[labels].numpy()
@@ -143,25 +219,44 @@ def _groups_of(material: Material) -> dict[int, dict[str, np.ndarray]]:
     return found
 
 
-def _result(model, record, recipe, groups, hits, twin_hits, done, pair) -> xr.Dataset:
-    variables = _measured(groups, hits, done, pair, "")
-    if twin_hits:
-        variables |= _measured(groups, twin_hits, done, pair, "_random")
-    coords = {"depth": list(done), "offset": list(OFFSETS), "group": list(GROUPS), "component": list(CONTROLS)}
-    result = dataset(coords=coords, **variables)
-    return identified(result, model).assign_attrs(
-        early=pair[0], late=pair[1], corpus=record["name"], corpus_digest=record["digest"], epochs=recipe.epochs,
-        summary=_summary(result, pair),
-    )  # fmt: skip
+@dataclass(eq=False)
+class Study:
+    """What was found so far, and how it becomes a result.
+
+    groups: `_groups_of` by offset. pair: the depths that are compared. hits: by (depth, offset), of the model and of
+    its random twin.
+    """
+
+    model: "Model"
+    record: dict
+    epochs: int
+    groups: dict[int, dict[str, np.ndarray]] = field(repr=False)
+    pair: tuple[int, int]
+    hits: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
+    twin_hits: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
+
+    def result(self) -> xr.Dataset:
+        """All that is there; NaN where nothing was measured."""
+        done, offsets = sorted({depth for depth, _ in self.hits}), list(self.groups)
+        variables = _measured(self.groups, self.hits, done, self.pair, "")
+        if self.twin_hits:
+            variables |= _measured(self.groups, self.twin_hits, done, self.pair, "_random")
+            variables |= _over_random(self.groups, self.hits, self.twin_hits, self.pair)
+        coords = {"depth": done, "offset": offsets, "group": list(GROUPS), "component": list(CONTROLS)}
+        result = identified(dataset(coords=coords, **variables), self.model)
+        return result.assign_attrs(
+            early=self.pair[0], late=self.pair[1], corpus=self.record["name"], corpus_digest=self.record["digest"],
+            epochs=self.epochs, summary=_summary(result, self.pair),
+        )  # fmt: skip
 
 
 def _measured(groups, hits, done: Sequence[int], pair, ending: str) -> dict[str, tuple]:
     """Accuracies and excess drops of one model; NaN at depths that were not run."""
-    shape = (len(done), len(OFFSETS), len(GROUPS))
+    shape = (len(done), len(groups), len(GROUPS))
     value, low, high = (np.full(shape, np.nan) for _ in range(3))
-    excess = {key: np.full((len(OFFSETS), len(CONTROLS)), np.nan) for key in ("value", "low", "high")}
+    excess = {key: np.full((len(groups), len(CONTROLS)), np.nan) for key in ("value", "low", "high")}
     n = np.zeros(shape[1:])
-    for column, offset in enumerate(OFFSETS):
+    for column, offset in enumerate(groups):
         there = [d for d in done if (d, offset) in hits]
         if not there:
             continue
@@ -189,18 +284,44 @@ def _measured(groups, hits, done: Sequence[int], pair, ending: str) -> dict[str,
     return found if ending else found | {"tokens": ("offset group", n, "tokens", (0, None), "held-out tokens")}
 
 
+def _over_random(groups, hits, twin_hits, pair) -> dict[str, tuple]:
+    """Excess drop of the model minus that of its twin, on the same tokens: it is linear in the hits, and so is this."""
+    found = {key: np.full((len(groups), len(CONTROLS)), np.nan) for key in ("value", "low", "high")}
+    for column, offset in enumerate(groups):
+        if not all((d, offset) in some for d in pair for some in (hits, twin_hits)):
+            continue
+        more = np.stack([hits[d, offset].astype(np.float64) - twin_hits[d, offset] for d in pair])
+        cells = cells_of(more, **groups[offset])
+        for key, values in excess_drop(cells, 0, 1, resampled(len(cells["last"].counts), _DRAWS)).items():
+            found[key][column] = values
+    spec = ("share of tokens", (-4, 4), "excess drop of the model minus that of random weights")
+    names = {"": "value", "_low": "low", "_high": "high"}
+    return {f"excess_over_random{end}": ("offset component", found[key], *spec) for end, key in names.items()}
+
+
 def _summary(result: xr.Dataset, pair: tuple[int, int]) -> str:
-    """The contrast that was found to hold, with its interval, beside its control; no sentence without its numbers."""
+    """The strictest contrast with its interval and what it allows to say, beside its control."""
+    what = {offset: said(result, "excess_drop", offset) for offset in (-1, 0, -2) if offset in result["offset"]}
+    text = f"Excess drop at last tokens against tokens of the same type, depth {pair[0]} to {pair[1]}: "
+    text += ", ".join(f"offset {offset} {words}" for offset, words in what.items())
+    known = "excess_drop_random" in result
+    random = f"; at offset -1 random weights {said(result, 'excess_drop_random', -1)}" if known else ""
+    more = f", the model above them {said(result, 'excess_over_random', -1)}" if known else ""
+    return text + random + more + "."
 
-    def said(name: str, offset: int) -> str:
-        at = {"offset": offset, "component": "type-matched"}
-        value, low, high = (float(result[f"{name}{end}"].sel(at)) for end in ("", "_low", "_high"))
-        return "too few" if np.isnan(value) or np.isnan(low) else f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
-    text = f"Excess drop at last tokens against tokens of the same type, depth {pair[0]} to {pair[1]}: offset -1 "
-    text += f"{said('excess_drop', -1)}, offset 0 {said('excess_drop', 0)}, offset -2 {said('excess_drop', -2)}"
-    random = f"; random weights at offset -1 {said('excess_drop_random', -1)}" if "excess_drop_random" in result else ""
-    return text + random + "."
+def said(result: xr.Dataset, name: str, offset: int) -> str:
+    """`+0.13 [-0.01, +0.22]: likely, not sure`. Likely: 0 lies in the interval, and outside the middle 90 % of a normal
+    distribution of its width."""
+    at = {"offset": offset, "component": "type-matched"}
+    value, low, high = (float(result[f"{name}{end}"].sel(at)) for end in ("", "_low", "_high"))
+    if np.isnan(value) or np.isnan(low):
+        return "too few"
+    if low > 0 or high < 0:
+        verdict = "above 0 on this text" if low > 0 else "below 0 on this text"
+    else:
+        verdict = "likely, not sure" if value > 1.645 * (high - low) / 3.92 else "not shown"
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}] ({verdict})"
 
 
 def accuracy_figure(result: xr.Dataset) -> "go.Figure":
@@ -267,6 +388,8 @@ ACCURACY = Entry(
     params=(
         Param("depths", str, "auto", "auto (eleven), two (those that erasure compares), or a list such as 1,2,20"),
         Param("control", bool, True, "the same recipe on random weights"),
+        Param("far", bool, False, "also offset -3"),
+        KIND,
         Param("epochs", int, 3, "passes over the training text", low=1, high=20),
         Param("seed", int, 0, "of the split and of training", low=0, high=10_000),
     ),

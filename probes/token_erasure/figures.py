@@ -6,16 +6,18 @@ import numpy as np
 import xarray as xr
 
 from probes.token_erasure.psi import WINDOW, triangle
+from probes.token_erasure.reading import OFFSETS, SHOWN
 from workbench.results import dataset
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["lines_figure", "readout_detail", "tokens_figure", "triangle_figure"]
+__all__ = ["class_detail", "lines_figure", "readout_detail", "tokens_figure", "triangle_figure"]
 
 _PER_LINE = 12
 _LINES = 4  # room for as many, so that a short text does not stand in tall cells
 _WIDTH = 9  # characters of a token in its cell
+_CLASSES = {"last": "last tokens of words", "others": "tokens that end no such word", "all": "tokens of all kinds"}
 _TRIANGLE = 128  # tokens: beyond that a span is smaller than a pixel
 
 
@@ -75,7 +77,13 @@ def _hover(result: xr.Dataset, pos: int, strings: list[str]) -> str:
         if not np.isnan(before):
             named = show_token(strings[pos + offset])
             lines.append(f"offset {offset} {named}: {number(before)} at depth {early}, {number(after)} at {late}")
+    lines += [f"offset {offset}: no probes" for offset in _missing(result)]
     return "<br>".join(lines)
+
+
+def _missing(result: xr.Dataset) -> list[int]:
+    """Offsets that could be shown and have no probes at both depths."""
+    return [offset for offset in SHOWN if offset not in result["offset"].values]
 
 
 def _underline(figure: "go.Figure", result: xr.Dataset, positions: np.ndarray) -> None:
@@ -103,7 +111,9 @@ def lines_figure(result: xr.Dataset) -> "go.Figure":
     from workbench.figures import series
 
     early, late = result.attrs["early"], result.attrs["late"]
-    return series(result, "erasure", "pos", by="offset", title=f"What a probe forgets from depth {early} to {late}")
+    missing = "".join(f" (no probes for offset {offset})" for offset in _missing(result))
+    title = f"What a probe forgets from depth {early} to {late}{missing}"
+    return series(result, "erasure", "pos", by="offset", title=title)
 
 
 def triangle_figure(result: xr.Dataset) -> "go.Figure":
@@ -113,7 +123,7 @@ def triangle_figure(result: xr.Dataset) -> "go.Figure":
 
     positions = np.flatnonzero(~np.isnan(result["token_psi"].values))
     shown = positions[: min(_TRIANGLE, WINDOW)]
-    grid = triangle(result["erasure"].values[shown].astype(np.float64)).T  # end, start
+    grid = triangle(result["erasure"].values[shown, : len(OFFSETS)].astype(np.float64)).T  # end, start
     strings = [str(result["token_text"].values[pos]) for pos in shown]
     x = token_axis(strings, "pos", shown)
     y = token_axis(strings, "pos", shown, is_vertical=True, is_reversed=True)
@@ -151,3 +161,27 @@ def readout_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
     spec = ("probability", (0, 1), "probability of the true token")
     small = dataset(prob=("rank", np.array(values), *spec))
     return bars(small, "prob", "rank", labels=labels, title=f"Probes at token {pos}: what they name")
+
+
+def class_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
+    """How well the probes read tokens of the selected one's class at every depth that the card knows."""
+    from workbench.figures import series
+
+    if "pos" not in selection or int(selection["pos"]) not in result["pos"].values:
+        return None
+    pos, groups = int(selection["pos"]), result["curve_group"].values
+    other = "others" if "others" in groups else "all"
+    group = "last" if result["word_end"].values[pos] > 0 else other
+    rows = np.flatnonzero(groups == group)
+    if not len(rows):
+        return None
+    depths, offsets = result["curve_depth"].values[rows], result["curve_offset"].values[rows]
+    known_depths, known_offsets = np.unique(depths), np.unique(offsets)[::-1]
+    grid = np.full((len(known_depths), len(known_offsets)), np.nan)
+    at = np.searchsorted(known_depths, depths), np.searchsorted(-known_offsets, -offsets)
+    grid[at] = result["curve_accuracy"].values[rows]
+    small = dataset(
+        coords={"depth": known_depths.tolist(), "offset": known_offsets.tolist()},
+        accuracy=("depth offset", grid, "share of tokens", (0, 1), "held-out accuracy"),
+    )
+    return series(small, "accuracy", "depth", by="offset", title=f"Probes on {_CLASSES[group]}, as token {pos} is")

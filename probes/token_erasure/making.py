@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from probes.token_erasure.reading import OFFSETS, identified
+from probes.token_erasure.reading import KIND, OFFSETS, SHOWN, identified
 from probes.trained.artifact import ReadoutProbes, find
+from probes.trained.fitting import KINDS
 from probes.trained.training import Recipe, train
 from workbench.catalog import Entry, Param
 from workbench.results import dataset
@@ -25,28 +26,33 @@ def making_study(
     tokens=None,
     *,
     again: bool = False,
+    kind: str = "factored",
+    far: bool = False,
     epochs: int = 3,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[xr.Dataset]:
     """Train probes for the two recommended depths on the interpreter's documentation and keep them in the user's cache.
 
-    again: also where the cache has some. Yields the card, as `card_of`. tokens: not used. A stopped run goes on.
+    again: also where the cache has some. kind: the cheap ones, or the paper's plain softmax. far: also offset -3; it
+    joins what is there. Yields the card, as `card_of`. tokens: not used. A stopped run goes on.
     """
-    probes = None if again else find(model.identity.weights_hash)
-    if probes is None:
+    offsets = SHOWN if far else OFFSETS
+    probes = None if again else find(model.identity.weights_hash, kind=kind)
+    if probes is None or not set(offsets) <= set(probes.offsets):
         report = None if progress is None else lambda share, text: progress(share)
-        probes = train(model, recipe=Recipe(epochs=epochs, seed=seed), progress=report)
+        recipe = Recipe.of(kind, epochs=epochs, seed=seed)
+        probes = train(model, offsets=offsets, recipe=recipe, again=again, progress=report)
     yield identified(card_of(probes), model)
 
 
 def card_of(probes: ReadoutProbes) -> xr.Dataset:
     """The card as a Dataset: `probe_accuracy` (depth, offset) on held-out documents with `_low` and `_high`."""
-    rows = {(row["depth"], row["offset"]): row for row in probes.card["probes"]}
-    offsets = [offset for offset in OFFSETS if offset in probes.offsets]
+    rows = probes.numbers
+    offsets = [offset for offset in SHOWN if offset in probes.offsets]
 
     def table(key: str) -> np.ndarray:
-        found = [[rows[depth, offset][key] for offset in offsets] for depth in probes.depths]
+        found = [[rows.get((depth, offset), {}).get(key) for offset in offsets] for depth in probes.depths]
         return np.array(found, dtype=np.float64)  # a number that is not known is null in the card, and NaN here
 
     spec = ("share of tokens", (0, 1), "accuracy on held-out documents")
@@ -84,7 +90,8 @@ MAKING = Entry(
     source="Feucht et al. 2024, arXiv 2406.20086; the cheap recipe is ours",
     definition=(
         "Six linear probes that name the token at t, t - 1 and t - 2 from the state at t, at two depths: cross entropy "
-        "through the model's whitened unembedding, a bias for each token, closed-form start. Kept in the user's cache, "
+        "through the model's whitened unembedding, a bias for each token, closed-form start (or, as kind linear, a "
+        "plain softmax over the tokens of the corpus without bias, from zero). Kept in the user's cache, "
         "named by the hash of the weights; about eight minutes of one core on the default model."
     ),
     limits="Accuracy is that of a short training on one kind of text: a lower bound of what could be read.",
@@ -93,6 +100,8 @@ MAKING = Entry(
     figures=(card_figure,),
     params=(
         Param("again", bool, False, "also where the cache has probes"),
+        Param("kind", str, "factored", KIND.help, choices=KINDS),
+        Param("far", bool, False, "also offset -3, which psi does not use"),
         Param("epochs", int, 3, "passes over the training text", low=1, high=20),
         Param("seed", int, 0, "of the split and of training", low=0, high=10_000),
     ),

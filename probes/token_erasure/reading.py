@@ -3,20 +3,45 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import numpy as np
 import torch
 import xarray as xr
 
-from probes.trained.artifact import ReadoutProbes, find
-from workbench.errors import InputError, UnavailableError
+from probes.trained.artifact import FILES, ReadoutProbes, find
+from workbench.catalog import Param
+from workbench.errors import InputError, UnavailableError, WorkbenchError
 from workbench.models.model import Model
 
-__all__ = ["OFFSETS", "Reading", "chosen_depths", "erasure", "identified", "plan", "read"]
+__all__ = [
+    "GET",
+    "KIND",
+    "OFFSETS",
+    "SHOWN",
+    "Reading",
+    "chosen_depths",
+    "erasure",
+    "identified",
+    "plan",
+    "probes_digest",
+    "read",
+    "shown_offsets",
+]
 
-OFFSETS = (0, -1, -2)
+OFFSETS = (0, -1, -2)  # what psi is made of
+SHOWN = (*OFFSETS, -3)  # what is shown where there are probes
+KIND = Param(
+    "kind", str, "factored", "which probes: the cheap ones, the paper's plain softmax, or imported ones",
+    choices=tuple(FILES),
+)  # fmt: skip
 _NAMES_ITSELF = 0.98  # of held-out tokens at offset 0: the state still says which token it stands on
 TRAIN = "Train them in some minutes: run token-erasure-probes, or `workbench train erasure-probes`"
+GET = {
+    "factored": TRAIN,
+    "linear": "Train them: run token-erasure-probes as linear, or `workbench train erasure-probes --kind linear`",
+    "imported": "Import them: `workbench import erasure-probes FILE --layer L --offset I`",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +59,31 @@ class Reading:
         return self.prob[self.depths.index(early)] - self.prob[self.depths.index(late)]
 
 
-def plan(weights_hash: str, name: str, early: int | None, late: int | None) -> tuple[ReadoutProbes, int, int]:
+def plan(
+    weights_hash: str, name: str, early: int | None, late: int | None, kind: str = "factored"
+) -> tuple[ReadoutProbes, int, int]:
     """The probes of a model from the user's cache, and the two depths to compare. Raises where there are none."""
-    probes = find(weights_hash)
+    probes = find(weights_hash, kind=kind)
     if probes is None:
-        raise UnavailableError(f"no readout probes of {name}", "probes trained on these weights", TRAIN)
+        raise UnavailableError(f"no {kind} readout probes of {name}", "probes of these weights", GET[kind])
     return probes, *chosen_depths(probes, early, late)
+
+
+def probes_digest(
+    model: Model, *, early: int | None = None, late: int | None = None, kind: str = "factored", **params
+) -> str | None:
+    """A hash of the probes that a result is made with, and of what is known of them; None where there are none."""
+    try:
+        probes = plan(model.identity.weights_hash, model.name, early, late, kind)[0]
+    except WorkbenchError:
+        return None  # the analysis raises it
+    known = json.dumps([probes.card["probes"], probes.card.get("accuracy")], sort_keys=True)
+    return sha256(f"{probes.digest} {known}".encode()).hexdigest()
+
+
+def shown_offsets(probes: ReadoutProbes, depths: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the offsets 0, -1, -2, -3 that have a probe at every one of these depths."""
+    return tuple(offset for offset in SHOWN if all((depth, offset) in probes.maps for depth in depths))
 
 
 def chosen_depths(probes: ReadoutProbes, early: int | None = None, late: int | None = None) -> tuple[int, int]:
@@ -47,25 +91,26 @@ def chosen_depths(probes: ReadoutProbes, early: int | None = None, late: int | N
 
     l1: where offset -1 is read best while offset 0 is still named in 98 % of cases (the best of all where none is). l2:
     the first later depth where last tokens of words have lost half of their accuracy at offset -1, else the deepest.
+    Probes whose accuracy was not measured: the first and the last depth.
     """
-    if len(probes.depths) < 2 or not set(OFFSETS) <= set(probes.offsets):
-        raise InputError(
-            f"probes for depths {probes.depths} and offsets {probes.offsets}",
-            f"two depths and the offsets {OFFSETS}", TRAIN,
-        )  # fmt: skip
-    missing = [d for d in (early, late) if d is not None and d not in probes.depths]
+    depths = tuple(d for d in probes.depths if all((d, offset) in probes.maps for offset in OFFSETS))
+    if len(depths) < 2:
+        had = ", ".join(f"depth {d} offset {o}" for d, o in sorted(probes.maps))
+        raise InputError(f"probes for {had}", f"two depths with the offsets {OFFSETS}", GET[probes.kind])
+    missing = [d for d in (early, late) if d is not None and d not in depths]
     if missing:
-        raise InputError(f"depth {missing[0]}", f"one of {', '.join(map(str, probes.depths))}", TRAIN)
-    card = {(row["depth"], row["offset"]): row for row in probes.card["probes"]}
+        raise InputError(f"depth {missing[0]}", f"one of {', '.join(map(str, depths))}", GET[probes.kind])
+    card = probes.numbers
+    known = all(card[d, offset]["val_accuracy"] is not None for d in depths for offset in (0, -1))
     if early is None:
-        before = [d for d in probes.depths[:-1] if late is None or d < late] or list(probes.depths[:1])
-        whole = [d for d in before if card[d, 0]["val_accuracy"] >= _NAMES_ITSELF]
-        early = max(whole or before, key=lambda d: card[d, -1]["val_accuracy"])
+        before = [d for d in depths[:-1] if late is None or d < late] or list(depths[:1])
+        whole = [d for d in before if known and card[d, 0]["val_accuracy"] >= _NAMES_ITSELF]
+        early = max(whole or before, key=lambda d: card[d, -1]["val_accuracy"]) if known else before[0]
     if late is None:
-        after = [d for d in probes.depths if d > early] or list(probes.depths[-1:])
-        late = next((d for d in after if _halved(card[early, -1], card[d, -1])), after[-1])
+        after = [d for d in depths if d > early] or list(depths[-1:])
+        late = next((d for d in after if known and _halved(card[early, -1], card[d, -1])), after[-1])
     if early >= late:
-        had = ", ".join(map(str, probes.depths))
+        had = ", ".join(map(str, depths))
         raise InputError(f"depths {early} and {late}", f"an early and a later one of {had}", "Correct the depths")
     return early, late
 
@@ -87,9 +132,9 @@ def read(
 ) -> Reading:
     """Read tokens laid end to end.
 
-    states: by depth, divided by their root mean square `[token, d_model]`. ids, pos: token ids and positions in their
-    piece; first: where the text of a piece begins. A token that the corpus never held is a class of its own here,
-    through its row of the unembedding.
+    states: by depth `[token, d_model]`, as the probes take them (`ReadoutProbes.reads_raw`). ids, pos: token ids and
+    positions in their piece; first: where the text of a piece begins. A token that the corpus never held is a class of
+    its own here, through its row of the unembedding; a plain probe gives it probability 0.
     """
     classes, index = probes.classes_with(ids)
     rows = W_U[classes.to(W_U.device)].float().cpu()
@@ -107,7 +152,7 @@ def read(
 
 def erasure(reading: Reading, early: int, late: int, first: int) -> np.ndarray:
     """delta `[text token, 3]` of one piece, the BOS token left out: what `psi` works on."""
-    return reading.delta(early, late)[first:].astype(np.float64)
+    return reading.delta(early, late)[first:, : len(OFFSETS)].astype(np.float64)
 
 
 def identified(result: xr.Dataset, model: Model) -> xr.Dataset:

@@ -21,7 +21,7 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from probes.token_erasure.psi import psi_of_spans, segment
-from probes.token_erasure.reading import chosen_depths, identified, plan, read
+from probes.token_erasure.reading import KIND, chosen_depths, identified, plan, probes_digest, read
 from probes.trained.artifact import ReadoutProbes
 from probes.trained.states import Pieces, collect
 from probes.trained.training import parts_of
@@ -33,6 +33,7 @@ from workbench.results import dataset
 from workbench.statistics import ratio_interval
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
 
     from workbench.models.model import Model
@@ -62,7 +63,7 @@ def texts_of(
     progress: Callable[[float], None] | None = None,
 ) -> list[Text]:
     """Read pieces of text at two depths; positions count from the first text token."""
-    states = collect(model, pieces, (early, late), progress)
+    states = collect(model, pieces, (early, late), progress, raw=probes.reads_raw)
     reading = read(probes, model.readout.W_U, states, pieces.ids, pieces.pos, pieces.first)
     delta, base, found = reading.delta(early, late).astype(np.float64), 0, []
     for tokens in pieces.tokens:
@@ -159,6 +160,7 @@ def vocabulary_study(
     *,
     early: int | None = None,
     late: int | None = None,
+    kind: str = "factored",
     rows: int = 1000,
     seed: int = 0,
     probes: ReadoutProbes | None = None,
@@ -167,14 +169,14 @@ def vocabulary_study(
 ) -> Iterator[xr.Dataset]:
     """Segment the held-out part of the corpus that the probes come from, or of another one.
 
-    probes: None for those of the user's cache. corpus: None for the interpreter's documentation. Yields one Dataset:
-    `score` (component) with `_low`, `_high`, `_null` and `_shuffled`; per string, by falling mean psi, `text`, `count`,
-    `mean_psi`, `is_word` (row), at most `rows` of them. tokens: not used; the text is the corpus's.
+    probes: None for those of that kind in the user's cache. corpus: None for the interpreter's documentation. Yields
+    one Dataset: `score` (component) with `_low`, `_high`, `_null` and `_shuffled`; per string, by falling mean psi,
+    `text`, `count`, `mean_psi`, `is_word` (row), at most `rows` of them. tokens: not used; the text is the corpus's.
 
     Raises UnavailableError without probes, InputError for text without a word of several tokens.
     """
     if probes is None:
-        probes, early, late = plan(model.identity.weights_hash, model.name, early, late)
+        probes, early, late = plan(model.identity.weights_hash, model.name, early, late, kind)
     else:
         early, late = chosen_depths(probes, early, late)
     record, parts = parts_of(model, corpus, seed)
@@ -238,6 +240,12 @@ def strings_figure(result: xr.Dataset) -> "go.Figure":
     )
 
 
+def table(result: xr.Dataset) -> "pd.DataFrame":
+    """One row per string, by falling mean psi: to sort, filter and export."""
+    frame = result[["text", "count", "mean_psi", "is_word"]].to_dataframe().reset_index(drop=True)
+    return frame.astype({"is_word": bool})
+
+
 def cost(sizes, n_tokens: int, **params) -> float:
     """Some hundred pieces of 256 tokens."""
     return 400.0
@@ -260,10 +268,13 @@ VOCABULARY = Entry(
     ),
     scope="study",
     study=vocabulary_study,
+    artifact=probes_digest,
     figures=(strings_figure, scores_figure),
+    tables=(table,),
     params=(
         Param("early", int, None, "early depth; default by the rule", low=0, optional=True),
         Param("late", int, None, "late depth; default by the rule", low=1, optional=True),
+        KIND,
         Param("rows", int, 1000, "strings kept", low=1, high=100_000),
         Param("seed", int, 0, "of the split and of the nulls", low=0, high=10_000),
     ),

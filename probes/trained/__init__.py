@@ -1,7 +1,8 @@
 """What a probe must learn from data first: linear readouts, each with a card that says how good it is.
 
-`train` makes them, `find` gives those of a model from the user's cache, `load_probes` reads a file, `cli` is the
-command `workbench train erasure-probes`. A file made on other weights is refused by its hash.
+`train` makes them, `import_probes` takes up those of others, `find` gives those of a model from the user's cache,
+`load_probes` reads a file, `cli` is the command `workbench train erasure-probes`. A file made on other weights is
+refused by its hash.
 
 Names are imported when first used: the command line reads the command's options without importing torch.
 """
@@ -10,8 +11,9 @@ from importlib import import_module
 
 _HOMES = {
     "probes.trained.artifact": ("ReadoutProbes", "default_path", "find", "load_probes", "save_probes"),
-    "probes.trained.command": ("add_arguments", "cli", "summary"),
+    "probes.trained.command": ("add_arguments", "add_import_arguments", "cli", "import_cli", "summary"),
     "probes.trained.fitting": ("Recipe",),
+    "probes.trained.importing": ("import_probes",),
     "probes.trained.training": ("RECIPE", "train"),
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}

@@ -21,9 +21,11 @@ from probes.trained.fitting import log_probs
 from workbench.errors import InputError, RefusedError, UnavailableError
 from workbench.models.bundled import cache_dir
 
-__all__ = ["FORMAT", "ReadoutProbes", "default_path", "find", "load_probes", "save_probes"]
+__all__ = ["FILES", "FORMAT", "ReadoutProbes", "default_path", "find", "load_probes", "save_probes"]
 
 FORMAT = 1
+# By kind: those that are made here, by their recipe, and those that a user brought.
+FILES = {"factored": "erasure", "linear": "erasure-linear", "imported": "erasure-imported"}
 _TRAIN = "Train them with `workbench train erasure-probes`"
 
 
@@ -31,10 +33,11 @@ _TRAIN = "Train them with `workbench train erasure-probes`"
 class ReadoutProbes:
     """Probes of one model for some (depth, offset).
 
-    classes: token ids that the corpus holds `[class]`; counts: how often each was a training token. scales: by depth
+    classes: token ids that can be named `[class]`; counts: how often each was a training token. scales: by depth
     (mean, std) `[d_model]` of states divided by their root mean square. maps: by (depth, offset) the map
-    `[d_model, d_model]` into the space of the unembedding's rows, and the bias `[class]`. hits: whether each token of
-    the held-out part that has a target was named, in reading order: the evidence behind the card.
+    `[d_model, d_model]` into the space of the unembedding's rows (of a factored probe) or `[d_model, class]`, and the
+    bias `[class]`. hits: whether each token of the held-out part that has a target was named, in reading order: the
+    evidence behind the card; imported probes have none.
     """
 
     card: dict
@@ -55,6 +58,21 @@ class ReadoutProbes:
         return tuple(sorted({offset for _, offset in self.maps}, reverse=True))
 
     @property
+    def kind(self) -> str:
+        """One of `FILES`: "factored", "linear" or "imported"."""
+        return self.card.get("recipe", {}).get("kind", "factored")
+
+    @property
+    def reads_raw(self) -> bool:
+        """Whether it takes states as they are, and not divided by their root mean square: published probes do."""
+        return self.kind == "imported"
+
+    @property
+    def numbers(self) -> dict[tuple[int, int], dict]:
+        """The card's row of every probe by (depth, offset)."""
+        return {(row["depth"], row["offset"]): row for row in self.card["probes"]}
+
+    @property
     def digest(self) -> str:
         """sha256 of the numbers, 64 hex digits: what a result that was made with them is keyed by."""
         return self.card["digest"]
@@ -71,16 +89,20 @@ class ReadoutProbes:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Log-probability (nats) of targets, whether they come out on top, and the top class's index.
 
-        states: divided by their root mean square `[token, d_model]`. rows: the unembedding's of `classes_with(...)`;
-        classes beyond `classes` take the lowest bias there is. targets: indices among the rows, -1 for none.
+        states: `[token, d_model]`, divided by their root mean square unless `reads_raw`. rows: the unembedding's of
+        `classes_with(...)`; classes beyond `classes` take the lowest bias there is, and cannot be named by a probe that
+        is not factored. targets: indices among the rows, -1 for none.
         """
         if (depth, offset) not in self.maps:
             had = ", ".join(f"depth {d} offset {o}" for d, o in sorted(self.maps))
             raise InputError(f"depth {depth}, offset {offset}", f"a probe that was trained: {had}", _TRAIN)
         W, b = (value.float() for value in self.maps[depth, offset])
         mean, std = self.scales[depth]
-        b = torch.cat([b, b.min().expand(len(rows) - len(b))])
-        return log_probs((states.float() - mean) / std, W, b, rows, targets)
+        x, extra = (states.float() - mean) / std, len(rows) - len(b)
+        if self.kind == "factored":
+            return log_probs(x, W, torch.cat([b, b.min().expand(extra)]), rows, targets)
+        W = torch.cat([W, W.new_zeros(len(W), extra)], dim=1)
+        return log_probs(x, W, torch.cat([b, b.new_full((extra,), -torch.inf)]), None, targets)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All numbers by the names they have in the file."""
@@ -89,7 +111,8 @@ class ReadoutProbes:
             found |= {f"mean.{depth}": mean, f"std.{depth}": std}
         for (depth, offset), (W, b) in self.maps.items():
             found |= {f"map.{depth}.{offset}": W, f"bias.{depth}.{offset}": b}
-            found[f"hits.{depth}.{offset}"] = self.hits[depth, offset]
+            if (depth, offset) in self.hits:
+                found[f"hits.{depth}.{offset}"] = self.hits[depth, offset]
         return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
@@ -97,13 +120,13 @@ def _digest(tensors: dict[str, torch.Tensor]) -> str:
     digest = sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return digest.hexdigest()
 
 
-def default_path(weights_hash: str) -> Path:
-    """Where the probes of a model are looked for: in the user's cache, under the hash of its weights."""
-    return cache_dir() / "probes" / weights_hash[:16] / "erasure.safetensors"
+def default_path(weights_hash: str, kind: str = "factored") -> Path:
+    """Where the probes of a model are looked for: in the user's cache, under the hash of its weights. kind: `FILES`."""
+    return cache_dir() / "probes" / weights_hash[:16] / f"{FILES[kind]}.safetensors"
 
 
 def save_probes(probes: ReadoutProbes, path: str | Path) -> ReadoutProbes:
@@ -157,13 +180,14 @@ def _from_tensors(card: dict, tensors: dict[str, torch.Tensor]) -> ReadoutProbes
             scales[int(key[0])] = (tensor, tensors[f"std.{key[0]}"])
         if kind == "map":
             maps[int(key[0]), int(key[1])] = (tensor, tensors[f"bias.{key[0]}.{key[1]}"])
-            hits[int(key[0]), int(key[1])] = tensors[f"hits.{key[0]}.{key[1]}"]
+        if kind == "hits":
+            hits[int(key[0]), int(key[1])] = tensor
     return ReadoutProbes(card, tensors["classes"].long(), tensors["counts"].long(), scales, maps, hits)
 
 
-def find(weights_hash: str, path: str | Path | None = None) -> ReadoutProbes | None:
+def find(weights_hash: str, path: str | Path | None = None, kind: str = "factored") -> ReadoutProbes | None:
     """The probes of a model from a file, or from the user's cache (None where it has none). Errors as `load_probes`."""
-    wanted = default_path(weights_hash) if path is None else Path(path)
+    wanted = default_path(weights_hash, kind) if path is None else Path(path)
     try:
         state = wanted.stat()
     except OSError:

@@ -1,4 +1,7 @@
-"""`workbench train erasure-probes`: the words it takes, and what it does. apps/cli.py gives it a place."""
+"""`workbench train erasure-probes` and `workbench import erasure-probes`: the words they take, and what they do.
+
+apps/cli.py gives them a place.
+"""
 
 import argparse
 import sys
@@ -7,7 +10,7 @@ from pathlib import Path
 
 from workbench.errors import InputError
 
-__all__ = ["add_arguments", "cli"]
+__all__ = ["add_arguments", "add_import_arguments", "cli", "import_cli", "summary"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +22,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depths", metavar="D", type=int, nargs="+", help="0 the embedding, d the output of block d-1")
     parser.add_argument("--layers", metavar="L", type=int, nargs="+", help="the same by layer: the output of block L")
     parser.add_argument("--offsets", metavar="I", type=int, nargs="+", default=[0, -1, -2], help="default: 0 -1 -2")
+    parser.add_argument(
+        "--kind", choices=("factored", "linear"), default="factored",
+        help="factored through the unembedding (default, small), or the paper's plain softmax",
+    )  # fmt: skip
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the split and of the order of training")
     parser.add_argument("--control", action="store_true", help="also measure the recipe on random weights")
+    parser.add_argument("--again", action="store_true", help="also what is there already, of the same text and recipe")
     parser.add_argument("--out", metavar="FILE.safetensors", help="default: where analyses look, in the user's cache")
+
+
+def add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of importing, beside those that choose the model."""
+    parser.add_argument("file", metavar="FILE", help="safetensors, or a PyTorch file of tensors (nothing in it is run)")
+    parser.add_argument("--layer", metavar="L", type=int, help="it reads the output of block L; -1 is the embedding")
+    parser.add_argument("--offset", metavar="I", type=int, help="it names the token at t + I: 0, -1, -2, -3")
+    parser.add_argument("--replace", action="store_true", help="also where another one has that place")
+
+
+def import_cli(arguments: argparse.Namespace, model) -> int:
+    """Import one file, print what is there now; returns the exit code."""
+    from probes.trained.artifact import default_path
+    from probes.trained.importing import import_probes
+
+    depth = None if arguments.layer is None else arguments.layer + 1
+    probes = import_probes(model, arguments.file, depth, arguments.offset, replacing=arguments.replace)
+    print(summary(probes))
+    if "quality" in probes.card:
+        print(f"Imported; trained on: {probes.card['trained_on']}. Quality {probes.card['quality']}.")
+    print(default_path(model.identity.weights_hash, probes.kind))
+    return 0
 
 
 def cli(arguments: argparse.Namespace, model) -> int:
@@ -41,13 +71,14 @@ def cli(arguments: argparse.Namespace, model) -> int:
         _corpus(arguments),
         depths=depths,
         offsets=arguments.offsets,
-        recipe=Recipe(epochs=arguments.epochs, seed=arguments.seed),
+        recipe=Recipe.of(arguments.kind, epochs=arguments.epochs, seed=arguments.seed),
         path=arguments.out,
         control=arguments.control,
+        again=arguments.again,
         progress=_reporter(),
     )
     print(summary(probes))
-    where = Path(arguments.out) if arguments.out else default_path(model.identity.weights_hash)
+    where = Path(arguments.out) if arguments.out else default_path(model.identity.weights_hash, arguments.kind)
     print(f"{where}, {where.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.0f} s")
     return 0
 
@@ -83,6 +114,9 @@ def summary(probes) -> str:
     for row in probes.card["probes"]:
         twin = control.get((row["depth"], row["offset"]))
         last = "-" if row["test_last_accuracy"] is None else f"{row['test_last_accuracy']:.3f}"
+        if row["test_accuracy"] is None:
+            lines.append(f"{row['depth']:5} {row['offset']:6}  not measured")
+            continue
         low, high = row["test_low"], row["test_high"]
         span = " (one document)" if low is None else f" [{low:.3f}, {high:.3f}]"
         lines.append(

@@ -14,7 +14,7 @@ from workbench.corpora import Corpus
 from workbench.errors import InputError
 from workbench.hooks import RESID_POST, RESID_PRE
 from workbench.models.model import Model
-from workbench.observation import Need, Site, observe
+from workbench.observation import Need, Site, keep, observe
 from workbench.prompt import Prompt, Tokens, tokenise
 
 __all__ = ["PIECE", "Pieces", "collect", "cut", "first_text_position", "needs_of", "pieces_of", "unit_rms"]
@@ -91,21 +91,27 @@ def unit_rms(resid: torch.Tensor, site: Site) -> torch.Tensor:
     return resid / resid.pow(2).mean(-1, keepdim=True).clamp_min(1e-12).sqrt()
 
 
-def needs_of(depths: Sequence[int]) -> dict[int, Need]:
-    """One need for each depth (0 the embedding, d the output of block d-1)."""
+def needs_of(depths: Sequence[int], raw: bool = False) -> dict[int, Need]:
+    """One need for each depth (0 the embedding, d the output of block d-1). raw: states as they are."""
     hook = lambda depth: (RESID_PRE, 0) if depth == 0 else (RESID_POST, depth - 1)
-    return {depth: Need((hook(depth)[0],), unit_rms, dims="pos d_model", layers=(hook(depth)[1],)) for depth in depths}
+    shrink = keep if raw else unit_rms
+    return {depth: Need((hook(depth)[0],), shrink, dims="pos d_model", layers=(hook(depth)[1],)) for depth in depths}
 
 
 def collect(
-    model: Model, pieces: Pieces, depths: Sequence[int], progress: Callable[[float], None] | None = None
+    model: Model,
+    pieces: Pieces,
+    depths: Sequence[int],
+    progress: Callable[[float], None] | None = None,
+    raw: bool = False,
 ) -> dict[int, torch.Tensor]:
     """States of all tokens at some depths, float16 `[token, d_model]`, divided by their root mean square.
 
-    Runs only the blocks below the deepest. progress: called with the share done; it may raise to cancel.
+    Runs only the blocks below the deepest. progress: called with the share done; it may raise to cancel. raw: states as
+    they are, in float32, which half precision may not hold.
     """
-    needs = needs_of(depths)
-    kept = {depth: torch.empty(len(pieces), model.sizes.d_model, dtype=torch.float16) for depth in depths}
+    needs, dtype = needs_of(depths, raw), torch.float32 if raw else torch.float16
+    kept = {depth: torch.empty(len(pieces), model.sizes.d_model, dtype=dtype) for depth in depths}
     filled = 0
     for start in range(0, len(pieces.tokens), _AT_ONCE):
         batch = pieces.tokens[start : start + _AT_ONCE]
@@ -113,7 +119,7 @@ def collect(
         lengths = [len(t) for t in batch]
         for depth, need in needs.items():
             rows = torch.cat([seen[need][0, i, :n] for i, n in enumerate(lengths)])
-            kept[depth][filled : filled + sum(lengths)] = rows.to(torch.float16)
+            kept[depth][filled : filled + sum(lengths)] = rows.to(dtype)
         filled += sum(lengths)
         if progress is not None:
             progress(filled / len(pieces))

@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from probes.trained.artifact import FORMAT, ReadoutProbes, default_path, save_probes
+from probes.trained.artifact import FORMAT, ReadoutProbes, default_path, find, save_probes
 from probes.trained.control import random_twin
-from probes.trained.fitting import Recipe, closed_form, fit, log_probs, whitening
+from probes.trained.fitting import Recipe, closed_form, fit, fit_linear, log_probs, whitening
 from probes.trained.states import Pieces, collect, pieces_of
 from probes.trained.words import place_masks
 from workbench.corpora import Corpus, python_corpus
@@ -35,6 +35,8 @@ __all__ = [
     "Recipe",
     "Training",
     "by_document",
+    "known_of",
+    "measured",
     "parts_of",
     "prepare",
     "recommended_depths",
@@ -47,6 +49,11 @@ RECIPE = Recipe()
 _TOGETHER = 4  # depths read in one pass: 0.5 GB of states at 110,000 tokens and d_model 576
 _READING = 0.25  # of the work, about
 MIN_TOKENS = 2_000  # to learn from: with fewer a probe names little but the commonest tokens
+
+_SAID = {
+    "factored": "readout probes, factored through the unembedding",
+    "linear": "readout probes, plain softmax over the tokens of the corpus, without bias",
+}
 
 Progress = Callable[[float, str], None]
 
@@ -107,37 +114,57 @@ def train(
     recipe: Recipe = RECIPE,
     path: str | Path | None = None,
     control: bool = False,
+    again: bool = False,
     progress: Progress | None = None,
 ) -> ReadoutProbes:
     """Train, save and return probes.
 
     corpus: None for the interpreter's documentation; or pieces of the parts "train", "val" and "test". depths: 0 the
     embedding, d the output of block d-1; None for the recommended two. control: measure the same recipe on the model
-    with random weights too (as long again), for the card. path: None for the place where analyses look. progress:
+    with random weights too (as long again), for the card. path: None for the place where analyses look. again: also
+    where the file has probes of the same text and recipe; otherwise those are kept and new ones join them. progress:
     (share, text); it may raise to stop, and the next call goes on.
     """
     depths = _checked(depths or recommended_depths(model.sizes.n_layers), offsets, model)
     record, parts = parts_of(model, corpus, recipe.seed)
-    path = default_path(model.identity.weights_hash) if path is None else Path(path)
+    path = default_path(model.identity.weights_hash, recipe.kind) if path is None else Path(path)
     material = prepare(model, parts)
     work = Training(model, material, recipe, path.with_suffix(".parts") / work_name(model, record, recipe), progress)
     work.shares = (0.0, 0.5) if control else (0.0, 1.0)
+    before = None if again or not path.exists() else find(model.identity.weights_hash, path)
+    work.known = known_of(before, record, recipe)
     work.run(depths, offsets)
-    done = {(depth, offset): work.stored(depth, offset) for depth in depths for offset in offsets}
+    keys = sorted({*work.known, *((d, o) for d in depths for o in offsets)}, key=lambda key: (key[0], -key[1]))
+    done = {key: work.stored(*key) for key in keys}
     card = _card(model, record, material, recipe) | {"probes": [numbers for _, numbers in done.values()]}
     if control:
         card["control"] = _control(model, parts, work, depths, offsets)
+    kept = {key: before.card[key] for key in ("control", "accuracy") if work.known and key in before.card}
     probes = ReadoutProbes(
-        card,
+        kept | card,
         material.classes,
         material.counts,
-        {depth: (done[depth, offsets[0]][0]["mean"], done[depth, offsets[0]][0]["std"]) for depth in depths},
+        {depth: (tensors["mean"], tensors["std"]) for (depth, _), (tensors, _) in done.items()},
         {key: (tensors["map"], tensors["bias"]) for key, (tensors, _) in done.items()},
         {key: tensors["hits"] for key, (tensors, _) in done.items()},
     )
     probes = save_probes(probes, path)
     shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
     return probes
+
+
+def known_of(probes: ReadoutProbes | None, record: dict, recipe: Recipe) -> dict:
+    """Tensors and card of probes that were made from this text by this recipe, as `Training.stored` has them."""
+    if probes is None or probes.card["corpus"]["digest"] != record["digest"]:
+        return {}
+    if probes.kind == "imported" or Recipe(**probes.card["recipe"]) != recipe:
+        return {}
+    found = {}
+    for (depth, offset), (W, b) in probes.maps.items():
+        mean, std = probes.scales[depth]
+        tensors = {"map": W, "bias": b, "mean": mean, "std": std, "hits": probes.hits[depth, offset]}
+        found[depth, offset] = (tensors, probes.numbers[depth, offset])
+    return found
 
 
 def _control(model: Model, parts: dict[str, Pieces], work: "Training", depths, offsets) -> dict:
@@ -174,14 +201,15 @@ def _pieces_digest(parts: dict[str, Pieces]) -> str:
 
 def work_name(model: Model, record: dict, recipe: Recipe) -> str:
     """Names the work: parts of another model, text or recipe are never taken up again."""
-    text = json.dumps([model.identity.weights_hash, record["digest"], asdict(recipe), FORMAT])
+    how = {key: value for key, value in asdict(recipe).items() if (key, value) != ("kind", "factored")}
+    text = json.dumps([model.identity.weights_hash, record["digest"], how, FORMAT])
     return sha256(text.encode()).hexdigest()[:16]
 
 
 def _card(model: Model, record: dict, material: Material, recipe: Recipe) -> dict:
     identity = model.identity
     return {
-        "kind": "readout probes, factored through the unembedding",
+        "kind": _SAID[recipe.kind],
         "model": {"name": identity.name, "weights_hash": identity.weights_hash, "badge": identity.badge},
         "corpus": record,
         "split": {
@@ -198,7 +226,7 @@ def _card(model: Model, record: dict, material: Material, recipe: Recipe) -> dic
 class Training:
     """Training of one model's probes. What is done lies in `folder`, one file for each probe, and is not done again.
 
-    progress: (share, text); shares: where in the whole this training lies.
+    progress: (share, text); shares: where in the whole this training lies. known: probes that are there already.
     """
 
     model: Model
@@ -208,6 +236,7 @@ class Training:
     progress: Progress | None = None
     shares: tuple[float, float] = (0.0, 1.0)
     span: tuple[float, float] = (0.0, 1.0)
+    known: dict[tuple[int, int], tuple[dict, dict]] = field(default_factory=dict, repr=False)
 
     def run(self, depths: Sequence[int], offsets: Sequence[int]) -> None:
         """Train what is missing, some depths in one pass over the text."""
@@ -224,6 +253,8 @@ class Training:
 
     def stored(self, depth: int, offset: int) -> tuple[dict[str, torch.Tensor], dict] | None:
         """A finished probe: its tensors (map, bias, mean, std, hits) and its numbers. None where it is not done."""
+        if (depth, offset) in self.known:
+            return self.known[depth, offset]
         try:
             with safe_open(self._file(depth, offset), framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in ("map", "bias", "mean", "std", "hits")}
@@ -271,9 +302,13 @@ class Training:
         at, y = material.labels("train", offset)
         at_val, y_val = material.labels("val", offset)
         rows = x["train"][torch.from_numpy(at)]
-        start = closed_form(rows, y, material.white, x["val"][torch.from_numpy(at_val)], y_val)
-        W, b = fit(rows, y, material.white, start, self.recipe, report)
-        kept = {"map": (W @ material.to_white).half(), "bias": b.half(), **scale}
+        if self.recipe.kind == "linear":
+            W = fit_linear(rows, y, len(material.classes), self.recipe, report)
+            kept = {"map": W.half(), "bias": torch.zeros(len(material.classes), dtype=torch.float16), **scale}
+        else:
+            start = closed_form(rows, y, material.white, x["val"][torch.from_numpy(at_val)], y_val)
+            W, b = fit(rows, y, material.white, start, self.recipe, report)
+            kept = {"map": (W @ material.to_white).half(), "bias": b.half(), **scale}
         card = {"depth": depth, "offset": offset, "seconds": round(time.perf_counter() - started, 1)}
         for part in ("val", "test"):
             hits, found = self._measure(part, offset, x[part], kept)
@@ -281,21 +316,12 @@ class Training:
         self._store(depth, offset, kept | {"hits": hits}, card)
 
     def _measure(self, part: str, offset: int, x: torch.Tensor, kept: dict[str, torch.Tensor]):
-        """Hits (of every token with a target), and accuracy with an interval over documents, of what is kept.
-
-        nll: mean negative log-likelihood, nats. last_accuracy: at the last tokens of words.
-        """
-        pieces = self.material.parts[part]
+        """Hits (of every token with a target), and the numbers of `measured`, of what is kept."""
         at, y = self.material.labels(part, offset)
         W, b = kept["map"].float(), kept["bias"].float()
-        own, hit, _ = log_probs(x[torch.from_numpy(at)], W, b, self.material.rows, y)
-        sums, counts = by_document(hit.numpy(), pieces.document[at])
-        low, high = ratio_interval(sums, counts)
-        last = place_masks([t.strings for t in pieces.tokens], offset, pieces.first)["last"][at]
-        found = {"accuracy": sums.sum() / counts.sum(), "low": low, "high": high, "nll": float(-own.mean())}
-        found["last_accuracy"] = hit.numpy()[last].mean() if last.any() else np.nan
-        found = {key: None if np.isnan(value) else round(float(value), 4) for key, value in found.items()}
-        return hit.to(torch.uint8), found | {"tokens": len(at), "last_tokens": int(last.sum())}
+        rows = None if self.recipe.kind == "linear" else self.material.rows
+        own, hit, _ = log_probs(x[torch.from_numpy(at)], W, b, rows, y)
+        return hit.to(torch.uint8), measured(self.material.parts[part], offset, at, own, hit)
 
     def _store(self, depth: int, offset: int, tensors: dict[str, torch.Tensor], card: dict) -> None:
         path = self._file(depth, offset)
@@ -306,6 +332,21 @@ class Training:
             partial.replace(path)
         except OSError as error:
             raise UnavailableError(f"{error.strerror} at {path}", "a place to write", "Choose another one") from error
+
+
+def measured(pieces: Pieces, offset: int, at: np.ndarray, own: torch.Tensor, hit: torch.Tensor) -> dict:
+    """A card's numbers from log-probabilities and hits of tokens `at` of some pieces.
+
+    accuracy: with an interval over documents. nll: mean negative log-likelihood, nats. last_accuracy: at the last
+    tokens of words. None where there is nothing to count.
+    """
+    sums, counts = by_document(hit.numpy(), pieces.document[at])
+    low, high = ratio_interval(sums, counts)
+    last = place_masks([t.strings for t in pieces.tokens], offset, pieces.first)["last"][at]
+    found = {"accuracy": sums.sum() / counts.sum(), "low": low, "high": high, "nll": float(-own.mean())}
+    found["last_accuracy"] = hit.numpy()[last].mean() if last.any() else np.nan
+    found = {key: None if np.isnan(value) else round(float(value), 4) for key, value in found.items()}
+    return found | {"tokens": len(at), "last_tokens": int(last.sum())}
 
 
 def by_document(values: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,21 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probes import token_erasure
-from probes.token_erasure.accuracy import accuracy_study, parsed_depths
+from probes.token_erasure.accuracy import Recipe, accuracy_study, parsed_depths, said
 from probes.token_erasure.contrasts import CONTROLS, accuracies, cells_of, excess_drop, resampled
 from probes.token_erasure.psi import psi_of_spans, segment, spans, token_psi, triangle
 from probes.token_erasure.reading import chosen_depths, read
 from probes.token_erasure.swap import jensen_shannon, moved_shares, pairs_of, swap_study
 from probes.token_erasure.vocabulary import Text, scores, vocabulary_study
-from probes.trained import ReadoutProbes, default_path, find, train
+from probes.trained import ReadoutProbes, default_path, find, import_probes, train
 from tests.tiny_models import tiny_model
-from tests.tiny_probes import QUICK, sentences, speller, tiny_probes
+from tests.tiny_probes import QUICK, probes_of_every_kind, published, sentences, speller, tiny_probes
 from workbench.catalog import run as run_entries
 from workbench.errors import InputError, RefusedError, UnavailableError
 from workbench.hooks import RESID_POST
 from workbench.observation import Need, keep, observe
 from workbench.prompt import Prompt
-from workbench.results import check, open_result, save
+from workbench.results import check, dataset, open_result, save
 
 IDS = Prompt.ids([0, *[7, 31, 64, 12, 90, 45, 7, 31, 64, 12, 90, 45, 3, 18, 77, 3, 18, 52, 7, 31, 9, 9, 60]])
 V = 12
@@ -357,6 +357,8 @@ def test_the_studies_end_complete_and_draw(spelling, tmp_path):
         assert result.attrs["summary"]
         for figure in entry.figures:
             assert len(figure(result).to_json()) < 1_000_000
+    apart = parts[-1]["excess_drop"] - parts[-1]["excess_drop_random"]
+    np.testing.assert_allclose(parts[-1]["excess_over_random"], apart, atol=1e-9)
     n = parts[-1]["tokens"].sel(offset=0)
     assert float(n.sel(group="last") + n.sel(group="others")) == sum(len(h) for h in [probes.hits[1, 0]])
 
@@ -373,6 +375,107 @@ def test_probes_are_trained_once_where_there_are_none(monkeypatch, tmp_path):
     assert shares[-1] == pytest.approx(1) and first.attrs["probes"] == find(model.identity.weights_hash).digest
     assert len(token_erasure.MAKING.figures[0](first).to_json()) < 1_000_000
     assert token_erasure.run(model, "abc def")["psi"].size > 0  # what had been missing is there
+
+
+def test_offset_minus_three_is_shown_where_it_has_probes_and_missed_where_not(own_cache, tmp_path):
+    model = tiny_model("llama", seed=7)
+    three = tiny_probes(model, tmp_path / "p.safetensors")
+    four = tiny_probes(model, tmp_path / "p.safetensors", offsets=(-3,))
+    plain, more = (token_erasure.erasure_of(model, IDS, probes) for probes in (three, four))
+    assert plain["offset"].values.tolist() == [0, -1, -2] and more["offset"].values.tolist() == [0, -1, -2, -3]
+    assert np.isnan(more["erasure"].sel(offset=-3).values[:3]).all()
+    assert not np.isnan(more["erasure"].sel(offset=-3).values[3:]).any()
+    np.testing.assert_array_equal(plain["psi"], more["psi"])  # psi is made of three
+    xr.testing.assert_equal(plain["probe_prob"], more["probe_prob"].sel(offset=[0, -1, -2]))
+    tokens, lines, triangle_, *_ = token_erasure.ENTRY.figures
+    assert "offset -3: no probes" in tokens(plain).to_json() and "no probes" not in tokens(more).to_json()
+    assert "no probes for offset -3" in lines(plain).layout.title.text.replace("<br>", " ")
+    assert triangle_(more).to_json() == triangle_(plain).to_json()
+
+
+def test_every_kind_of_probe_can_be_chosen_and_says_what_is_known_of_it(own_cache, tmp_path):
+    model = tiny_model("llama", seed=8)
+    with pytest.raises(UnavailableError, match="--kind linear"):
+        token_erasure.run(model, IDS, kind="linear")
+    with pytest.raises(UnavailableError, match="workbench import"):
+        token_erasure.run(model, IDS, kind="imported")
+    probes_of_every_kind(model, tmp_path)
+    kinds = ("factored", "linear", "imported")
+    results = {kind: token_erasure.run(model, IDS, kind=kind) for kind in kinds}
+    assert len({result.attrs["spec_key"] for result in results.values()}) == 3
+    assert (
+        "unmeasured" in results["imported"].attrs["summary"] and np.isnan(results["imported"]["probe_accuracy"]).all()
+    )
+    W = find(model.identity.weights_hash, kind="imported").maps[1, -1][0]
+    state = observe(model, IDS, [need := Need((RESID_POST,), keep, dims="pos d_model", layers=(0,))])[need][0, 0]
+    expected = float((state[5] @ W).softmax(-1)[IDS.token_ids[4]])
+    assert float(results["imported"]["probe_prob"][0, 5, 1]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_imported_probes_are_measured_by_the_study_and_their_card_says_it(own_cache, tmp_path):
+    model = speller("gpt2")
+    with pytest.raises(UnavailableError, match="workbench import"):
+        next(accuracy_study(model, kind="imported", corpus=sentences()))
+    for depth in (1, 2):
+        for offset in (0, -1, -2):
+            import_probes(model, published(model, tmp_path / f"{depth}{offset}.ckpt"), depth, offset)
+    before = token_erasure.run(model, "abc def ghi", kind="imported")
+    (result,) = accuracy_study(model, kind="imported", corpus=sentences())
+    check(result)
+    probes = find(model.identity.weights_hash, kind="imported")
+    assert "quality" not in probes.card and probes.card["measured_on"]["name"] == "sentences"
+    measured = float(result["probe_accuracy"].sel(depth=1, offset=-1, group="others"))
+    assert 0 <= measured < 0.2  # an untrained map names next to nothing
+    after = token_erasure.run(model, "abc def ghi", kind="imported")
+    assert before.attrs["spec_key"] != after.attrs["spec_key"] and "unmeasured" not in after.attrs["summary"]
+
+
+def test_a_complete_study_joins_the_card_and_the_selected_class_is_drawn(own_cache):
+    model = speller("qwen2")
+    weights = model.identity.weights_hash
+    probes = train(model, sentences(), depths=(1, 2), recipe=Recipe(epochs=1))
+    before = token_erasure.run(model, "abc def")
+    *_, study = accuracy_study(model, depths="0,1,2", epochs=1, corpus=sentences())
+    card = find(weights).card
+    assert card["digest"] == probes.digest and card["probes"] == probes.card["probes"]
+    row = next(r for r in card["accuracy"]["rows"] if (r["depth"], r["offset"], r["group"]) == (0, -1, "last"))
+    assert row["accuracy"] == pytest.approx(
+        float(study["probe_accuracy"].sel(depth=0, offset=-1, group="last")), abs=1e-4
+    )
+    assert {r["component"] for r in card["accuracy"]["excess_drop_random"]} <= set(CONTROLS)
+    after, detail = token_erasure.run(model, "abc def"), token_erasure.ENTRY.details[1]
+    assert set(before["curve_group"].values) == {"last", "all"} and "type-matched" in after["curve_group"].values
+    assert "last tokens of words" in detail(after, {"pos": 3}).layout.title.text  # a|b|c: the third ends the word
+    assert "end no such word" in detail(after, {"pos": 2}).layout.title.text
+    assert len(detail(after, {"pos": 3}).data[0].x) == 3 and len(detail(before, {"pos": 3}).data[0].x) == 2
+
+
+@pytest.mark.parametrize(
+    "value, low, high, verdict",
+    [
+        (0.129, -0.005, 0.224, "likely, not sure"),
+        (0.02, -0.10, 0.14, "not shown"),
+        (0.20, 0.15, 0.25, "above 0 on this text"),
+        (-0.20, -0.25, -0.15, "below 0 on this text"),
+        (np.nan, np.nan, np.nan, "too few"),
+    ],
+)
+def test_a_contrast_is_called_what_its_interval_allows(value, low, high, verdict):
+    cell = {"coords": {"offset": [-1], "component": ["type-matched"]}}
+    spec = ("share of tokens", (-2, 2))
+    drop = {
+        f"drop{end}": ("offset component", np.array([[v]]), *spec)
+        for end, v in zip(("", "_low", "_high"), (value, low, high), strict=True)
+    }
+    assert verdict in said(dataset(**cell, **drop), "drop", -1)
+
+
+def test_the_strings_of_a_corpus_are_a_table(spelling):
+    model, probes = spelling
+    *_, result = vocabulary_study(model, probes=probes, corpus=sentences())
+    rows = token_erasure.VOCABULARY.tables[0](result)
+    assert rows.columns.tolist() == ["text", "count", "mean_psi", "is_word"] and len(rows) == result.sizes["row"]
+    assert rows["is_word"].dtype == bool and rows["mean_psi"].is_monotonic_decreasing
 
 
 # causal

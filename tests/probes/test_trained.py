@@ -7,14 +7,24 @@ import numpy as np
 import pytest
 import torch
 
-from probes.trained import Recipe, add_arguments, cli, default_path, find, load_probes, train
+from probes.trained import Recipe, add_arguments, cli, default_path, find, import_probes, load_probes, train
 from probes.trained.artifact import save_probes
-from probes.trained.fitting import closed_form, fast_dtype, fit, gradients, log_probs, whitening
+from probes.trained.command import add_import_arguments, import_cli
+from probes.trained.fitting import (
+    closed_form,
+    fast_dtype,
+    fit,
+    fit_linear,
+    gradients,
+    linear_gradient,
+    log_probs,
+    whitening,
+)
 from probes.trained.states import collect, cut, needs_of
 from probes.trained.training import recommended_depths
 from probes.trained.words import Word, letter_runs, multi_token_words, place_masks
 from tests.tiny_models import tiny_model
-from tests.tiny_probes import QUICK, random_pieces, sentences, speller, tiny_probes
+from tests.tiny_probes import QUICK, published, random_pieces, sentences, speller, tiny_probes
 from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
 from workbench.hooks import RESID_POST
 from workbench.observation import Need, keep, observe
@@ -70,7 +80,24 @@ def test_shuffled_targets_give_chance():
     assert accuracy(*trained(white, x, y)[1], white, x, y) < (17 + 5 * 4.1) / 1000
 
 
+def test_the_plain_probe_finds_the_same_planted_readout_and_chance_where_nothing_is():
+    recipe = Recipe(epochs=8, lr=3e-2, batch=256, dtype="float32", kind="linear")
+    shares = {}
+    for shuffled in (False, True):
+        _, _, _, x, y = planted(noise=0.05, shuffled=shuffled)
+        W = fit_linear(x[:5000], y[:5000], 60, recipe)
+        shares[shuffled] = float(log_probs(x[5000:], W, torch.zeros(60), None, y[5000:])[1].float().mean())
+    assert shares[False] > 0.95 and shares[True] < (17 + 5 * 4.1) / 1000
+
+
 # laws and slow routes
+
+
+def test_the_written_gradient_of_the_plain_probe_is_the_gradient():
+    _, _, _, x, y = planted(noise=0.5)
+    x, y, W = x[:700], y[:700], torch.randn(16, 60, requires_grad=True)  # more than are held together
+    torch.nn.functional.cross_entropy(x @ W, y).backward()
+    torch.testing.assert_close(linear_gradient(x, y, W.detach()), W.grad, atol=1e-6, rtol=1e-4)
 
 
 def test_the_written_gradient_is_the_gradient():
@@ -189,7 +216,121 @@ def test_a_token_that_the_corpus_never_held_is_a_class_of_its_own(model, tmp_pat
     torch.testing.assert_close(total, torch.ones(3), atol=1e-4, rtol=0)
 
 
+def test_plain_probes_are_a_file_of_their_own_and_cannot_name_what_they_never_saw(model, made, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    weights = model.identity.weights_hash
+    pieces = random_pieces(model)
+    known = {
+        name: cut(model, [(i, [t for t in p.ids if t != 95]) for i, p in enumerate(part.tokens)])
+        for name, part in pieces.items()
+    }
+    probes = train(model, known, depths=(1,), offsets=(0,), recipe=Recipe.of("linear", epochs=2, dtype="float32"))
+    assert find(weights) is None and find(weights, kind="linear").digest == probes.digest
+    assert probes.kind == "linear" and "plain softmax" in probes.card["kind"] and not probes.maps[1, 0][1].any()
+    assert probes.maps[1, 0][0].shape == (32, len(probes.classes))
+    classes, index = probes.classes_with(np.array([95]))
+    own, hit, _ = probes.score(1, 0, torch.randn(3, 32), model.readout.W_U[classes], torch.full((3,), index[95]))
+    assert (own.exp() == 0).all() and not hit.any()
+    assert probes.numbers[1, 0]["test_accuracy"] > 5 / 95  # at offset 0 the state says much of its token
+    with pytest.raises(InputError, match="quadratic"):
+        Recipe.of("quadratic")
+
+
+# published probes
+
+
+def test_a_published_probe_reads_states_as_they_are(model, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    file = published(model, tmp_path / "layer0_tgtidx-1.ckpt", bias=True)
+    probes = import_probes(model, file, depth=1, offset=-1)
+    assert probes.reads_raw and probes.card["quality"].startswith("unmeasured")
+    assert probes.card["imported"][0]["file"] == file.name and probes.numbers[1, -1]["test_accuracy"] is None
+    pieces = cut(model, [(0, [0, 5, 9, 12, 40])])
+    states = collect(model, pieces, (1,), raw=True)[1]
+    need = needs_of((1,), raw=True)[1]
+    assert torch.equal(states, observe(model, [Prompt.ids([0, 5, 9, 12, 40])], [need])[need][0, 0])
+    held = torch.load(file, weights_only=True)
+    expected = (states @ held["weight"].T + held["bias"]).log_softmax(-1)
+    y = torch.tensor([3, 0, 5, 9, 12])
+    own, _, best = probes.score(1, -1, states, probes.classes, y)
+    torch.testing.assert_close(own, expected[torch.arange(5), y], atol=1e-4, rtol=1e-4)
+    assert torch.equal(best, expected.argmax(1))
+
+
+def test_imported_probes_join_each_other_and_lose_none_unasked(model, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    one, other = (published(model, tmp_path / f"{seed}.ckpt", seed) for seed in (1, 2))
+    import_probes(model, one, 1, 0)
+    both = import_probes(model, other, 1, -1)
+    assert set(both.maps) == {(1, 0), (1, -1)} and len(both.card["imported"]) == 2
+    with pytest.raises(InputError, match="imported already"):
+        import_probes(model, other, 1, 0)
+    assert import_probes(model, other, 1, 0, replacing=True).digest != both.digest
+    assert len(find(model.identity.weights_hash, kind="imported").card["imported"]) == 2
+
+
+def test_what_does_not_fit_is_refused_with_the_reason(model, made, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    wide = published(model, tmp_path / "wide.ckpt", d_model=48)
+    large = published(model, tmp_path / "large.ckpt", d_vocab=101)
+    torch.save({"weight": torch.zeros(96, 32), "other": torch.zeros(2, 2)}, tmp_path / "two.ckpt")
+    torch.save({"weight": torch.full((96, 32), torch.nan)}, tmp_path / "nan.ckpt")
+    torch.save({"weight": Recipe()}, tmp_path / "object.ckpt")
+    (tmp_path / "cut.ckpt").write_bytes(wide.read_bytes()[:300])
+    for file, reason in {
+        wide: "48 dimensions", large: "101 tokens", "two.ckpt": "one weight", "nan.ckpt": "finite",
+        "object.ckpt": "tensors alone", "cut.ckpt": "tensors alone",
+    }.items():  # fmt: skip
+        with pytest.raises(RefusedError, match=reason):
+            import_probes(model, tmp_path / file, 1, 0)
+    fitting = published(model, tmp_path / "fits.ckpt")
+    for place in ((None, 0), (1, None), (7, 0), (1, 1)):
+        with pytest.raises(InputError):
+            import_probes(model, fitting, *place)
+    with pytest.raises(UnavailableError, match="no file"):
+        import_probes(model, tmp_path / "missing.ckpt", 1, 0)
+    with pytest.raises(RefusedError, match="weights"):
+        import_probes(tiny_model("llama", n_layers=3, seed=1), made[1])
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_file_that_was_made_here_is_taken_with_its_card(model, made, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    import_probes(model, made[1])
+    assert find(model.identity.weights_hash).card == made[0].card
+    other = tiny_probes(model, tmp_path / "other.safetensors", depths=(2, 3))
+    with pytest.raises(InputError, match="--replace"):
+        import_probes(model, tmp_path / "other.safetensors")
+    assert import_probes(model, tmp_path / "other.safetensors", replacing=True).digest == other.digest
+
+
+def test_the_import_command_says_that_the_quality_is_unmeasured(model, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    parser = argparse.ArgumentParser()
+    add_import_arguments(parser)
+    file = str(published(model, tmp_path / "layer0_tgtidx-1.ckpt"))
+    assert import_cli(parser.parse_args([file, "--layer", "0", "--offset", "-1"]), model) == 0
+    printed = capsys.readouterr().out
+    assert "not measured" in printed and "unmeasured" in printed and "erasure-imported.safetensors" in printed
+    assert set(find(model.identity.weights_hash, kind="imported").maps) == {(1, -1)}
+
+
 # going on, and bad input
+
+
+def test_new_probes_join_those_of_the_same_text_and_recipe(model, made, tmp_path):
+    path, texts = tmp_path / "p.safetensors", []
+    tiny_probes(model, path, depths=(1, 3), offsets=(0, -1))
+    joined = tiny_probes(model, path, depths=(1,), offsets=(-2, -3), progress=lambda s, t: texts.append(t))
+    assert set(joined.maps) == {(1, 0), (1, -1), (1, -2), (1, -3), (3, 0), (3, -1)}
+    assert any("offset -3" in t for t in texts) and not any("offset 0" in t or "depth 3" in t for t in texts)
+    assert all(torch.equal(joined.maps[1, -2][i], made[0].maps[1, -2][i]) for i in (0, 1))
+    other = tiny_probes(model, path, depths=(2,), recipe=Recipe(epochs=1, lr=1e-3, batch=512, dtype="float32"))
+    assert other.depths == (2,)  # another recipe: nothing of before is kept
+    texts.clear()
+    tiny_probes(model, path, depths=(2,), recipe=Recipe(epochs=1, lr=1e-3, batch=512, dtype="float32"), again=True,
+                progress=lambda s, t: texts.append(t))  # fmt: skip
+    assert any("offset 0" in text for text in texts)
 
 
 def test_a_stopped_training_goes_on_and_ends_the_same(model, made, tmp_path):

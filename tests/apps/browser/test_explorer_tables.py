@@ -1,0 +1,78 @@
+"""A table as a researcher uses it: sorted, filtered, walked with the keys, clicked, taken away, in light and dark."""
+
+import json
+from urllib.parse import urlencode
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def heads(open_page):
+    """The table of all heads of a toy."""
+    view = json.dumps({"name": "head-table", "figure": 3})
+    page = open_page("#" + urlencode({"model": "toy-induction", "prompt": "3 1 4 1 5 9 3 1", "view": view}))
+    page.wait_for_selector("#table .ag-row")
+    page.wait_for_selector("#main-message:empty", state="attached")
+    return page
+
+
+def shown(page) -> list[dict]:
+    """The rows that the grid shows, in its order."""
+    return page.evaluate(
+        "() => { const rows = []; dash_ag_grid.getApi('table').forEachNodeAfterFilterAndSort(n => rows.push(n.data));"
+        " return rows }"
+    )
+
+
+def test_a_table_is_sorted_filtered_and_taken_away_as_it_is_shown(heads):
+    every = shown(heads)
+    header = heads.locator(".ag-header-cell[col-id=induction_score] .ag-header-cell-label")
+    header.click()
+    header.click()
+    heads.wait_for_function("() => document.querySelector('[col-id=induction_score][aria-sort=descending]')")
+    scores = [row["induction_score"] for row in shown(heads)]
+    assert scores == sorted(scores, reverse=True) and len(scores) == len(every) > 2
+    heads.locator("[aria-label='layer Filter Input']:visible").fill("1")
+    heads.wait_for_function("n => dash_ag_grid.getApi('table').getDisplayedRowCount() < n", arg=len(every))
+    left = shown(heads)
+    assert {row["layer"] for row in left} == {row["layer"] for row in every if row["layer"] >= 1}
+    heads.get_by_role("button", name="Export").click()
+    with heads.expect_download() as download:
+        heads.get_by_role("menuitem", name="Data (CSV)").click()
+    lines = download.value.path().read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["name", *[row["name"] for row in left]]
+
+
+def test_a_row_selects_its_head_by_mouse_and_by_keys(heads):
+    heads.locator("#table .ag-row[row-index='1'] .ag-cell").first.click()
+    selected = "([layer, head]) => { const s = dash_clientside.spine.state.selection;"
+    selected += " return s.layer === layer && s.head === head }"
+    rows = shown(heads)
+    heads.wait_for_function(selected, arg=[rows[1]["layer"], rows[1]["head"]])
+    heads.keyboard.press("ArrowDown")  # the keys walk the table, not the tokens
+    heads.keyboard.press("Space")
+    heads.wait_for_function(selected, arg=[rows[2]["layer"], rows[2]["head"]])
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_table_can_be_read_by_everybody(heads, screenshots, dark):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    if dark:
+        heads.click("#scheme-toggle")
+        heads.wait_for_selector("[data-mantine-color-scheme=dark] #table .ag-row")
+        heads.wait_for_timeout(400)  # colours fade
+    heads.screenshot(path=screenshots / f"table-{'dark' if dark else 'light'}.png")
+    serious = [v for v in axe.run(heads).response["violations"] if v["impact"] in ("serious", "critical")]
+    assert not serious, json.dumps([(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in serious], indent=1)
+
+
+def test_a_table_has_no_picture_and_gives_way_to_figures(heads):
+    heads.get_by_role("button", name="Export").click()
+    heads.get_by_role("menuitem", name="Picture (PNG)").click()
+    heads.wait_for_selector(".notice")
+    assert "Take the table as CSV" in heads.inner_text(".notice")
+    heads.get_by_text("entropy", exact=True).first.click()
+    heads.wait_for_selector("#table", state="detached")
+    heads.wait_for_selector("#main-figure .js-plotly-plot .nsewdrag")
