@@ -15,8 +15,8 @@ weights, with random ones around the trained embedding, and the first less the s
     offset -1, tokens of the same type       0.13 [-0.005, 0.22]   0.09 [0.01, 0.14]    0.04 [-0.08, 0.15]
     offset 0, tokens of the same type        0.10 [0.03, 0.19]     0.00 [0.00, 0.00]    0.10 [0.03, 0.19]
 
-Against the same type, from some 250 tokens, the drop at offset -1 is likely, not sure, and no larger than that of random
-weights as far as this text can tell. Offset -2 has too few tokens for it.
+Against the same type, from some 250 tokens, the drop at offset -1 is likely, not sure, and no larger than that of
+random weights as far as this text can tell. Offset -2 has too few tokens for it.
 
 Source: Feucht et al. 2024, arXiv 2406.20086. The probes are cheaper than the paper's and not bias-free: this is in its
 style, not a replication.
