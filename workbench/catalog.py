@@ -219,11 +219,13 @@ class Entry:
         *,
         interventions: Sequence[Any] = (),
         progress=None,
+        partial=None,
         allow_network: bool = False,
         **params,
     ) -> "xr.Dataset":
-        """Run this one analysis and return its Dataset."""
-        options = {"interventions": interventions, "progress": progress, "allow_network": allow_network}
+        """Run this one analysis and return its Dataset; see `run`."""
+        options = {"progress": progress, "partial": partial, "allow_network": allow_network}
+        options["interventions"] = interventions
         return run([self], model, prompt, {self.name: params}, **options)[self.name]
 
 
@@ -303,13 +305,14 @@ def run(
     *,
     interventions: Sequence[Any] = (),
     progress: Callable[[float], None] | None = None,
+    partial: "Callable[[xr.Dataset], None] | None" = None,
     allow_network: bool = False,
 ) -> "dict[str, xr.Dataset]":
     """Run analyses on a model; all prompt-scope ones share one forward pass.
 
-    params: by entry name. allow_network: whether texts may be fetched from the hub. Returns one Dataset per entry, with
-    key and provenance. Raises InputError for bad params or a missing prompt, RefusedError where a self-check that an
-    analysis relies on failed.
+    params: by entry name. partial: is shown what a study has so far, each time there is more. allow_network: whether
+    texts may be fetched from the hub. Returns one Dataset per entry, with key and provenance. Raises InputError for bad
+    params or a missing prompt, RefusedError where a self-check that an analysis relies on failed.
     """
     from workbench.prompt import tokenise
 
@@ -333,7 +336,10 @@ def run(
             results[entry.name] = _run_model(entry, model, checked[entry.name], interventions, progress)
         elif entry.scope == "study":
             options = {"progress": progress, "allow_network": allow_network}
-            *_, results[entry.name] = study(entry, model, tokens, **options, **checked[entry.name])
+            for result in study(entry, model, tokens, **options, **checked[entry.name]):
+                results[entry.name] = result
+                if partial is not None:
+                    partial(result)
     return {entry.name: results[entry.name] for entry in entries}
 
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from apps import cli
 from probes import CATALOG
 from workbench.errors import InputError
 from workbench.models import bundled
+from workbench.results import open_result
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -230,6 +232,32 @@ def test_fetch_of_the_wrong_file_is_bad_input(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(bundled, "SPACE_BYTES", 0)
     assert cli.main(["models", "fetch", "--source", str(wrong)]) == 2
     assert "wrong.gguf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_study_keeps_what_is_done(tmp_path, sent, code):
+    """The signal arrives once the study's second partial result is there; the saved file is the partial one."""
+    out = tmp_path / "part.nc"
+    script = (
+        "import os, sys\n"
+        "from apps import cli\n"
+        "from probes.activation_patching import ENTRY\n"
+        "plain = ENTRY.study\n"
+        "def study(*arguments, **options):\n"
+        "    for count, part in enumerate(plain(*arguments, **options)):\n"
+        f"        if count: os.kill(os.getpid(), {int(sent)})\n"
+        "        yield part\n"
+        "object.__setattr__(ENTRY, 'study', study)\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    ids = [str(i % 60) for i in range(64)]  # 64 cells for each of two layers: more than one batch
+    words = ["run", "activation-patching", "--model", "toy-induction", "--ids", *ids, "--out", str(out)]
+    done = subprocess.run([sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "stopped before the end" in done.stderr and f"Saved the result in {out}" in done.stdout
+    result = open_result(out)
+    assert result.attrs["partial"] == 1
+    assert result["effect"].notnull().any() and result["effect"].isnull().any()
 
 
 def test_ctrl_c_is_130(capsys, monkeypatch):
