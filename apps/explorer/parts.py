@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from html import unescape
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -180,3 +181,11 @@ def about(entry: Entry, result: xr.Dataset | None = None) -> list[Any]:
             ]
         ),
     ]  # fmt: skip
+
+
+def fold(graph: Any) -> list[Any]:
+    """A figure below its title, which opens and closes it."""
+    figure = graph.figure
+    title = unescape(str(figure.layout.title.text or graph.id["name"]).replace("<br>", " "))
+    figure.update_layout(title_text="", margin_t=22)
+    return [html.Summary(title), graph]

@@ -4,15 +4,18 @@ They are entries like those of the catalog, so they export and print as code lik
 recomputed from the kept state of their layer whenever the selection moves.
 """
 
+import numpy as np
 import torch
 import xarray as xr
 
 from probes import claims
+from probes.flow_routes.promoted import logit_contributions, promoted
 from workbench.catalog import Claim, Entry, Param
 from workbench.errors import InputError
-from workbench.hooks import MLP_POST, PATTERN
+from workbench.hooks import MLP_POST, PATTERN, RESID_POST
+from workbench.models.model import LayerWeights
 from workbench.models.selfcheck import ROWS
-from workbench.observation import Need, Observation, Site
+from workbench.observation import Need, Observation, Site, keep
 from workbench.results import dataset
 
 __all__ = ["ATTENTION", "NEURONS", "SLICES", "attention", "neurons"]
@@ -104,17 +107,28 @@ def neurons_needs(model, tokens, *, layer: int, pos: int, top_k: int) -> tuple[N
         raise InputError(f"position {pos}", f"0 to {len(tokens) - 1}", "Choose one inside the prompt")
     if model.weights(layer).W_out is None:
         raise InputError(f"layer {layer} of {model.name}", "a layer with an MLP of neurons", "Choose another model")
-    return (_neurons_need(layer, pos),)
+    return (_neurons_need(layer, pos), _state_need(layer, pos))
+
+
+def _state_need(layer: int, pos: int) -> Need:
+    return Need((RESID_POST,), keep, dims="pos d_model", params={"positions": (pos,)}, layers=(layer,))
 
 
 def neurons(observation: Observation, readout, *, layer: int, pos: int, top_k: int) -> xr.Dataset:
     """The neurons that write most at a position.
 
     Returns `contribution`, `activation` (neuron) of the top_k, largest contribution first: the norm of what the neuron
-    adds to the residual stream, and its activation. `share` (scalar): their part of the sum of norms over all neurons.
+    adds to the residual stream, and its activation. Over (neuron, rank): `promoted_text`, `promoted_logit` and
+    `suppressed_text`, `suppressed_logit`: what it adds to logits by the direct path, with the final norm's scale of the
+    state behind the layer. `share` (scalar): their part of the sum of norms over all neurons.
     """
     values, sizes = observation[_neurons_need(layer, pos)][0, 0]
     top = sizes.topk(min(top_k, len(sizes)))
+    writes = _writes(observation.weights(layer), values, top.indices)
+    logits = logit_contributions(readout, writes, observation[_state_need(layer, pos)][0, 0, 0])
+    ids = promoted(logits, _PROMOTED)
+    texts = [[[observation.vocabulary.string(i) for i in row] for row in found.tolist()] for found in ids]
+    up, down = (logits.gather(-1, found) for found in ids)
     share = float(top.values.sum() / sizes.sum().clamp(min=1e-30))
     text = observation.tokens[0].strings[pos]
     return dataset(
@@ -123,12 +137,42 @@ def neurons(observation: Observation, readout, *, layer: int, pos: int, top_k: i
         contribution=("neuron", top.values, "norm", (0, None), "size of what it writes"),
         activation=("neuron", values[top.indices], "activation", None),
         share=("", share, "share of all neurons", (0, 1)),
+        promoted_text=("neuron rank", texts[0], "text", None),
+        promoted_logit=("neuron rank", up, "logits", None),
+        suppressed_text=("neuron rank", texts[1], "text", None),
+        suppressed_logit=("neuron rank", down, "logits", None),
     ).assign_attrs(
         layer=layer,
         at=pos,
         summary=f"At token {pos} {text!r}, {len(top.indices)} of the {len(sizes)} neurons of layer {layer} carry "
         f"{share:.0%} of the sizes of what all of them write.",
     )
+
+
+def _writes(weights: LayerWeights, activations: torch.Tensor, neurons: torch.Tensor) -> torch.Tensor:
+    """What neurons add to the residual stream, `[neuron, d_model]`, up to a post-norm's scale."""
+    rows = weights.W_out.float()[neurons]
+    if weights.post_mlp_gain is not None:
+        rows = rows * weights.post_mlp_gain.float()
+    return activations[neurons][:, None].to(rows) * rows
+
+
+def tokens_figure(result: xr.Dataset, selection: dict):
+    """Tokens that the selected neuron promotes and suppresses; of the one that writes most where none is selected."""
+    from workbench.figures import bars, show_token
+
+    known = result["neuron"].values
+    neuron = selection.get("neuron", known[0])
+    if neuron not in known:
+        return None
+    row = result.sel(neuron=int(neuron)).reset_coords(drop=True)
+    texts = [*row["promoted_text"].values, *row["suppressed_text"].values[::-1]]
+    values = np.concatenate([row["promoted_logit"].values, row["suppressed_logit"].values[::-1]])
+    attrs = {"units": "logits", "long_name": "direct contribution", "valid_min": -np.inf, "valid_max": np.inf}
+    table = xr.Dataset({"logit": ("rank", values, attrs)}, coords={"rank": np.arange(len(values))})
+    labels = [show_token(str(text), html=False) for text in texts]
+    title = f"L{result.attrs['layer']}N{int(neuron)} promotes and suppresses"
+    return bars(table, "logit", "rank", labels=labels, title=title)
 
 
 def contribution_figure(result: xr.Dataset):
@@ -193,6 +237,7 @@ NEURONS = Entry(
     needs=neurons_needs,
     analyse=neurons,
     figures=(contribution_figure, activation_figure),
+    details=(tokens_figure,),
     claims=(neuron_claim,),
     params=(
         _LAYER,

@@ -121,6 +121,7 @@
       gd.dataset.spine = "1";
       sizes.observe(gd.parentElement);
       gd.on("plotly_afterplot", () => { mark(gd); window.workbenchFit(gd); });
+      window.workbenchHover(gd);
       mark(gd);
       window.workbenchFit(gd);
     });
@@ -239,7 +240,7 @@
       return value;
     },
   };
-  dash.spine.state = state;
+  Object.assign(dash.spine, { state, merge, read, shapes });
 })();
 window.dash_clientside.spine.opened = function (clicks) {
   return clicks ? true : window.dash_clientside.no_update;
