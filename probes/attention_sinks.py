@@ -209,7 +209,7 @@ def _summary(result: xr.Dataset, first: int) -> str:
         said.append(
             f"The residual stream peaks at position {int(result['peak_pos'][top])} from depth "
             f"{float(result['peak_appears']):.0f} {until}, {height[top]:.0f} times the median's; dimension {dimension} "
-            f"holds {share:.0%} of it."
+            f"holds {share:.0%} of its squared norm."
         )
     return " ".join(said)
 

@@ -303,5 +303,5 @@ def _hub_rows(name: str, split: str, start: int, length: int) -> list[dict]:
             return json.load(answer)["rows"]
     except (URLError, TimeoutError, ValueError, KeyError) as error:
         raise UnavailableError(
-            f"no rows of {name} from the hub ({error})", "a public data set", "Check its name and split"
+            f"no rows of {name} from the hub ({error})", "a public data set", "Check the network, and its name"
         ) from error
