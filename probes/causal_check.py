@@ -53,6 +53,7 @@ __all__ = ["ENTRY", "check", "checking", "controls_figure", "run"]
 ENOUGH_PROMPTS = 8
 SIDES = {"lowers": "less", "raises": "greater", "changes": "greater"}
 METHODS = ("zero", "mean", "resample")
+_NAMED = 6  # units that a sentence names
 _MUCH_LOUDER = 1.5  # times its controls, from where the sentence says so
 # Where a random direction of equal norm stands in for what a unit's removal changes.
 _CHANGED = {
@@ -249,7 +250,7 @@ def _result(
     )
     result.attrs.update(
         units=" ".join(map(str, units)),
-        n_units=len(units),
+        called=_called(units),
         metric=metric.describe(base.observation.vocabulary),
         method=method if method == "zero" else f"{method} of {reference}",
         side=side,
@@ -266,6 +267,11 @@ def _kind_of_controls(controls: Controls) -> str:
     return "matched units" if controls.matched else "unmatched units"
 
 
+def _called(units: Sequence[Any]) -> str:
+    """The units by name, or how many of them where that would be a list."""
+    return " ".join(map(str, units)) if len(units) <= _NAMED else f"{len(units)} {_nouns(units).split(' into ')[0]}"
+
+
 def _nouns(units: Sequence[Any]) -> str:
     """What the controls are, for people."""
     return {
@@ -273,9 +279,6 @@ def _nouns(units: Sequence[Any]) -> str:
         AttentionKey: "keys of heads",
         Residual: "states of the residual stream",
     }.get(type(units[0]), "units")
-
-
-_NAMED = 6  # units that a sentence names
 
 
 def _sentence(result: xr.Dataset, nouns: str, n_prompts: int) -> str:
@@ -296,9 +299,8 @@ def _sentence(result: xr.Dataset, nouns: str, n_prompts: int) -> str:
     word = "more" if p <= 0.05 else "no more"
     louder = float(result["louder"])
     unlike = f" It is {louder:.2g} times as loud as they are: none nearby is as loud." if louder > _MUCH_LOUDER else ""
-    names = a["units"] if a["n_units"] <= _NAMED else f"{a['n_units']} {nouns.split(' into ')[0]}"
     return (
-        f"Removing {names} ({a['method'].split(' of ')[0]}) changes the {a['metric']} by {effect:+.3g} {units}"
+        f"Removing {a['called']} ({a['method'].split(' of ')[0]}) changes the {a['metric']} by {effect:+.3g} {units}"
         f"{interval} on {n_prompts} prompt{'s' if n_prompts > 1 else ''}; {against}, change it by "
         f"{float(result['control_effect'].mean()):+.3g} on average: it {a['side']} it {word} than its like "
         f"(p = {p:.3g}{floor}).{unlike}"
@@ -350,15 +352,14 @@ def controls_figure(result: xr.Dataset):
 
     from workbench.figures import apply
 
-    units, few = result["effect"].attrs["units"], result.attrs["n_units"] <= _NAMED
-    name = result.attrs["units"] if few else f"{result.attrs['n_units']} units"
+    units, name = result["effect"].attrs["units"], result.attrs["called"]
     figure = go.Figure(
         go.Histogram(x=result["control_effect"].values.tolist(), nbinsx=30, name="controls", marker_color="#9aa0a6")
     )
     effect = float(result["effect"])
     figure.add_vline(x=effect, line={"color": "#c0392b", "width": 3}, annotation_text=name)
     figure.update_layout(
-        title=f"{name} among {'its' if result.attrs['n_units'] == 1 else 'their'} like",
+        title=f"{name}: effect beside that of matched controls",
         xaxis_title=f"effect on the {result.attrs['metric']} ({units})",
         yaxis_title="control sets",
     )

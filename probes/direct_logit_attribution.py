@@ -262,25 +262,31 @@ def neurons_figure(result: xr.Dataset, selection: dict):
 
 
 def component_claim(result: xr.Dataset, selection: dict) -> Claim | None:
-    """The selected part, a head or an MLP, changes the logit or the difference that is explained."""
+    """The selected part, a head or an MLP, does to the logit or the difference what its share says."""
     at = selection.get("component")
     if at is None or at not in result["component"].values:
         return None
     part = result.sel(component=at)
     kind, layer, head = str(part["kind"].item()), int(part["component_layer"]), int(part["component_head"])
     units = {"head": f"L{layer}H{head}", "mlp": f"L{layer} mlp"}.get(kind)
-    return None if units is None else claims.check_of(units, **_explained(result))
+    return None if units is None else claims.check_of(units, **_explained(result, float(part["attribution"])))
 
 
 def head_claim(result: xr.Dataset, selection: dict) -> Claim | None:
-    """The selected head changes what is explained."""
+    """The selected head does to what is explained what its share says."""
     if not {"layer", "head"} <= set(selection):
         return None
-    return claims.check_of(f"L{selection['layer']}H{selection['head']}", **_explained(result))
+    share = float(result["head_attribution"].sel(layer=selection["layer"], head=selection["head"]))
+    return claims.check_of(f"L{selection['layer']}H{selection['head']}", **_explained(result, share))
 
 
-def _explained(result: xr.Dataset) -> dict:
-    return {name: result.attrs[name] for name in ("target", "against")} | {"pos": result.attrs["position"]}
+def _explained(result: xr.Dataset, share: float) -> dict:
+    """What the check measures, and what removing a part of that share must do to it."""
+    side = "lowers" if share > 0 else "raises"
+    return {name: result.attrs[name] for name in ("target", "against")} | {
+        "pos": result.attrs["position"],
+        "side": side,
+    }
 
 
 ENTRY = Entry(

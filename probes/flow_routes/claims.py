@@ -21,19 +21,22 @@ def route(
     threshold: float | None = None,
     hide_first: bool = False,
 ) -> Claim | None:
-    """The strongest attention edges of the shown graph, cut together."""
+    """The strongest attention edges of the shown graph carry the model's prediction: cut together, they lower it.
+
+    Edges into position 0 are left out: it sees nothing but itself.
+    """
     coverage = None if threshold is not None else coverage
     graph = extract(result, start=start, coverage=coverage, threshold=threshold, hide_first=hide_first)
-    edges = np.flatnonzero(graph["kind"].values == "attention")
+    edges = np.flatnonzero((graph["kind"].values == "attention") & (graph["query"].values > 0))
     strongest = edges[np.argsort(-graph["weight"].values[edges], kind="stable")[:_STRONGEST]]
     if not len(strongest):
         return None
     units, n = _names(graph.isel(edge=np.sort(strongest))), len(strongest)
-    return check_of(units, f"the route's {n} strongest edges" if n > 1 else "", pos=graph.attrs["start"])
+    return check_of(units, f"the route's {n} strongest edges" if n > 1 else "", pos=graph.attrs["start"], side="lowers")
 
 
 def edge(result: xr.Dataset, selection: dict, *, start: int | None = None) -> Claim | None:
-    """The selected edge: all heads that bring something from the key to the query in that layer."""
+    """The selected edge enters the prediction: all heads that bring something from the key to the query in that layer."""
     if not {"layer", "query", "key"} <= set(selection):
         return None
     here = np.ones(result.sizes["edge"], bool)
