@@ -111,7 +111,8 @@ class Entry:
     those that it names; no pass, no result and no key knows them. sentence: `(result, **display) -> str`, the line
     under the figure where it depends on them (else the result's `summary`). finer: `(params, display) -> params` that
     keep what a display asks for. follow: `(selection, **params) -> [(entry, params), ...]`, what is recomputed of one
-    layer and drawn beside the figures when a click has selected something.
+    layer and drawn beside the figures when a click has selected something. prompted: False for a study on texts of its
+    own, which is the same for every prompt.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Entry:
     sentence: Callable | None = None
     finer: Callable | None = None
     follow: Callable | None = None
+    prompted: bool = True
 
     def __post_init__(self):
         if self.scope not in ("prompt", "model", "study"):
@@ -200,7 +202,7 @@ class Entry:
         """The spec_key of this analysis on these tokens (None: its own stimulus)."""
         from workbench.results import spec_key
 
-        ids = None if tokens is None else list(tokens.ids)
+        ids = None if tokens is None or not self.prompted else list(tokens.ids)
         return spec_key(
             model.identity.weights_hash,
             ids,

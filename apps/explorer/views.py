@@ -122,7 +122,8 @@ def waiting(entry: Entry, found: Failure | None, running: bool) -> str:
     if running:
         return "Being computed."
     if entry.scope == "study":
-        return f"{entry.title} takes several passes. Press Start to compute it for this prompt."
+        about = "for this prompt" if entry.prompted else "on its own texts: the same for every prompt"
+        return f"{entry.title} takes several passes. Press Start to compute it {about}."
     return "Not computed yet, or stopped. Press Start to compute it."
 
 

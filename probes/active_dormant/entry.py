@@ -39,6 +39,7 @@ ENTRY = Entry(
     ),
     scope="study",
     study=study,
+    prompted=False,
     figures=(figures.contrast_figure, figures.dormant_figure, figures.attention_figure, figures.texts_figure),
     details=(figures.texts_detail, figures.output_detail, figures.ablation_detail),
     claims=(claims.head_for_the_loss,),

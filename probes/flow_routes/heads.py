@@ -249,6 +249,7 @@ ENTRY = Entry(
     scope="study",
     requires=(RESIDUAL, PARTS),
     study=study,
+    prompted=False,
     figures=(frequency_figure, strength_figure, groups_figure),
     claims=(claims.head,),
     params=(

@@ -203,6 +203,7 @@ ENTRY = Entry(
     scope="study",
     requires=(RESIDUAL, PARTS),
     study=study,
+    prompted=False,
     figures=(difference_figure, ablation_figure),
     claims=(claims.head,),
     params=(

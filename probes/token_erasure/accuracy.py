@@ -180,9 +180,18 @@ def card_rows(result: xr.Dataset) -> dict[str, list[dict]]:
 def _join_card(model: "Model", kind: str, record: dict, recipe: Recipe, result: xr.Dataset) -> None:
     """Keep a complete study in the card of the cached probes, where they come from the same text and recipe."""
     probes = find(model.identity.weights_hash, kind=kind)
-    if known_of(probes, record, recipe):
-        card = {**probes.card, "accuracy": {**probes.card.get("accuracy", {}), **card_rows(result)}}
-        save_probes(replace(probes, card=card), default_path(model.identity.weights_hash, kind))
+    if not known_of(probes, record, recipe):
+        return
+    joined = dict(probes.card.get("accuracy", {}))
+    for name, rows in card_rows(result).items():
+        before = {_place(row): row for row in joined.get(name, ())}  # depths of earlier studies stay
+        joined[name] = list((before | {_place(row): row for row in rows}).values())
+    card = {**probes.card, "accuracy": joined}
+    save_probes(replace(probes, card=card), default_path(model.identity.weights_hash, kind))
+
+
+def _place(row: dict) -> tuple:
+    return tuple(row.get(name) for name in ("depth", "offset", "group", "component"))
 
 
 def _batches(depths: Sequence[int], offsets: Sequence[int], training: Training) -> list[tuple[int, ...]]:
@@ -384,6 +393,7 @@ ACCURACY = Entry(
     ),
     scope="study",
     study=accuracy_study,
+    prompted=False,
     figures=(accuracy_figure, drop_figure, accuracy_now_figure),
     params=(
         Param("depths", str, "auto", "auto (eleven), two (those that erasure compares), or a list such as 1,2,20"),

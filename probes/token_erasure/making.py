@@ -97,6 +97,7 @@ MAKING = Entry(
     limits="Accuracy is that of a short training on one kind of text: a lower bound of what could be read.",
     scope="study",
     study=making_study,
+    prompted=False,
     figures=(card_figure,),
     params=(
         Param("again", bool, False, "also where the cache has probes"),

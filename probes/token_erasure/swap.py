@@ -175,6 +175,7 @@ SWAP = Entry(
     ),
     scope="study",
     study=swap_study,
+    prompted=False,
     figures=(moved_figure,),
     params=(
         Param("words", int, 24, "words to swap", low=2, high=500),

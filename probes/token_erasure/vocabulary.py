@@ -268,6 +268,7 @@ VOCABULARY = Entry(
     ),
     scope="study",
     study=vocabulary_study,
+    prompted=False,
     artifact=probes_digest,
     figures=(strings_figure, scores_figure),
     tables=(table,),

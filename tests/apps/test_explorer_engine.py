@@ -1,6 +1,7 @@
 """The engine on a small model: one pass for all, slices from the kept state, refusals in sentences."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -303,6 +304,18 @@ def test_a_browser_names_files_only_where_the_explorer_was_started_for_it(tmp_pa
         found = engine.found(request, "named")
         assert float(found["allowed"]) == any_file and found.attrs["texts"] == (str(tmp_path) if any_file else "prose")
         engine.close()
+
+
+def test_a_study_on_its_own_texts_is_done_once_for_all_prompts(tmp_path):
+    entries = [STUDY, replace(STUDY, name="own-texts", prompted=False)]
+    engine = Engine(Settings(models=("tiny",)), entries, load=lambda n, p: tiny_model("llama"))
+    assert engine.hosted("tiny").loading.finished.wait(60)
+    one, other = (engine.request("tiny", text, {}) for text in (TEXT, "9 5 9"))
+    for entry in entries:
+        assert engine.submit_entry(one, entry.name, "me").finished.wait(60)
+    assert engine.found(other, "steps") is None
+    assert engine.found(other, "own-texts") is engine.found(one, "own-texts") is not None
+    engine.close()
 
 
 def test_two_sessions_get_their_own_answers(engine):
