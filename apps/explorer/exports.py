@@ -16,7 +16,7 @@ from workbench.catalog import Entry, named
 from workbench.phrases import MEAN_HOOKS, Phrase
 from workbench.results import save
 
-__all__ = ["code", "csv", "guarded", "html", "netcdf"]
+__all__ = ["code", "csv", "difference_code", "guarded", "html", "netcdf"]
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -75,43 +75,81 @@ def code(
     """Python lines that make a figure or table again. home: for entries outside the catalog, their module and name."""
     draw = (*entry.figures, *entry.tables)[figure]
     is_figure = figure < len(entry.figures)
-    chosen = {name: value for name, value in named(draw, display or {}).items() if value != entry.shown({})[name]}
+    plain, asked = entry.shown({}), named(draw, entry.shown(display or {}))
+    chosen = {name: value for name, value in asked.items() if value != plain[name]}
     drawn = ", ".join(["result", *(f"{name}={value!r}" for name, value in chosen.items())])
-    source = request.tokens.source
-    if source.messages is not None:
-        prompt = f"Prompt.chat([{{'role': 'user', 'content': {request.text!r}}}])"
-    else:
-        prompt = repr(request.text) if source.text is not None else f"Prompt.ids({list(request.tokens.ids)!r})"
-    given = [] if entry.scope == "model" else [prompt]
-    edits = request.edits if entry.scope == "prompt" else ()
-    if edits:
-        given.append(f"interventions=[{', '.join(edit.code() for edit in edits)}]")
-    given += [f"{name}={value!r}" for name, value in params.items()]
     lines = [
         f"from {draw.__module__} import {draw.__name__}",
-        "from workbench import Prompt, load" if prompt.startswith("Prompt") else "from workbench import load",
-    ]
-    lines += _edit_imports(edits)
-    if entry.name in home:
-        lines += ["from {} import {} as entry".format(*home[entry.name]), ""]
-    else:
-        lines += ["from probes import CATALOG", "", f"entry = CATALOG.with_plugins().get({entry.name!r})"]
-    needs_means = any(edit.how == "mean" for edit in edits)
-    lines += [
+        *_imports([request], entry),
+        *_entry_lines(entry, home),
         f"model = load({request.model!r})",
-        *([f"means = measure_means(model, hooks={MEAN_HOOKS!r})"] if needs_means else []),
-        "result = entry.run(",
-        *(f"    {argument}," for argument in ["model", *given]),
-        ")",
+        *_run_lines(entry, request, params, "result"),
         f"{'figure' if is_figure else 'rows'} = {draw.__name__}({drawn})",
         "figure.show()" if is_figure else "print(rows)",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _edit_imports(edits: Sequence[Phrase]) -> list[str]:
-    """The import lines that the code of interventions needs."""
-    words = {word for edit in edits for word in re.findall(r"[A-Z]\w+(?=\()", edit.code())}
+def difference_code(
+    entry: Entry,
+    runs: Sequence[tuple[Request, Mapping[str, Any]]],
+    figure: int,
+    home: Mapping[str, tuple[str, str]],
+) -> str:
+    """Python lines that make the figure of a difference again. runs: request and params of what is subtracted, and of
+    what it is subtracted from."""
+    (before, before_params), (after, after_params) = runs
+    lines = [
+        "from workbench import difference, difference_figure",
+        *_imports([before, after], entry),
+        *_entry_lines(entry, home),
+        f"model = load({before.model!r})",
+        *_run_lines(entry, before, before_params, "before"),
+        *([f"model = load({after.model!r})"] if after.model != before.model else []),
+        *_run_lines(entry, after, after_params, "after"),
+        f"figure = difference_figure(entry, difference(before, after), {figure})",
+        "figure.show()",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _entry_lines(entry: Entry, home: Mapping[str, tuple[str, str]]) -> list[str]:
+    if entry.name in home:
+        return ["from {} import {} as entry".format(*home[entry.name]), ""]
+    return ["from probes import CATALOG", "", f"entry = CATALOG.with_plugins().get({entry.name!r})"]
+
+
+def _run_lines(entry: Entry, request: Request, params: Mapping[str, Any], name: str) -> list[str]:
+    """The lines that run an entry on a request and name its result, where `model` is loaded."""
+    prompt = [] if entry.scope == "model" else [_prompt(request)]
+    edits = _edits(entry, request)
+    given = [f"interventions=[{', '.join(edit.code() for edit in edits)}]"] if edits else []
+    needs_means = any(edit.how == "mean" for edit in edits)
+    return [
+        *([f"means = measure_means(model, hooks={MEAN_HOOKS!r})"] if needs_means else []),
+        f"{name} = entry.run(",
+        *(f"    {argument}," for argument in ["model", *prompt, *given, *(f"{k}={v!r}" for k, v in params.items())]),
+        ")",
+    ]
+
+
+def _prompt(request: Request) -> str:
+    source = request.tokens.source
+    if source.messages is not None:
+        return f"Prompt.chat([{{'role': 'user', 'content': {request.text!r}}}])"
+    return repr(request.text) if source.text is not None else f"Prompt.ids({list(request.tokens.ids)!r})"
+
+
+def _edits(entry: Entry, request: Request) -> tuple[Phrase, ...]:
+    return request.edits if entry.scope == "prompt" else ()
+
+
+def _imports(requests: Sequence[Request], entry: Entry) -> list[str]:
+    """The import lines that the code of runs needs."""
+    edits = [edit for request in requests for edit in _edits(entry, request)]
+    words = {"load", *(word for edit in edits for word in re.findall(r"[A-Z]\w+(?=\()", edit.code()))}
+    if entry.scope != "model" and any(_prompt(request).startswith("Prompt") for request in requests):
+        words.add("Prompt")
     if any(edit.how == "mean" for edit in edits):
         words |= {"measure_means", *map(repr, MEAN_HOOKS)}
-    return [f"from workbench import {', '.join(sorted(words))}"] if words else []
+    return [f"from workbench import {', '.join(sorted(words))}"]

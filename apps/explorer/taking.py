@@ -7,8 +7,9 @@ from typing import Any
 import xarray as xr
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
-from apps.explorer import exports, tables, views
+from apps.explorer import comparing, exports, tables, views
 from apps.explorer.displaying import with_display
+from apps.explorer.drawing import result_of
 from apps.explorer.engine import Engine
 from apps.explorer.progress import request_of
 from apps.explorer.running import notice
@@ -41,15 +42,20 @@ def register(app: Dash, engine: Engine) -> None:
         State("notices", "data"),
         State("session", "data"),
         State("display", "data"),
+        State("shown-b", "data"),
+        State("compare-mode", "value"),
         prevent_initial_call=True,
     )
-    def export(taken, shown, view, selection, scheme, notices, session, display):
+    def export(taken, shown, view, selection, scheme, notices, session, display, other, mode):
         if not taken or not shown:
             return [no_update] * 4
-        shown = with_display(shown, display)
+        shown, kind, selection = with_display(shown, display), taken["kind"], clean(selection)
         try:
             dark, rows = scheme == "dark", taken.get("rows")
-            content, name = take(engine, taken["kind"], shown, view, clean(selection), dark, session, rows)
+            if mode == "difference" and comparing.is_comparable(engine, view["name"], shown, other):
+                content, name = take_difference(engine, kind, (other, shown), view, selection, dark, session)
+            else:
+                content, name = take(engine, kind, shown, view, selection, dark, session, rows)
         except WorkbenchError as error:
             return no_update, no_update, no_update, [*notices, notice(str(error))]
         if taken["kind"] == "py":
@@ -100,6 +106,36 @@ def take(
     if kind == "py":
         return exports.code(entry, request, params, view["figure"], HOME, display).encode(), f"{stem}.py"
     raise InputError(f"an export as {kind!r}", "html, nc, csv or py", "Choose one of these")
+
+
+def take_difference(
+    engine: Engine,
+    kind: str,
+    runs: tuple[Mapping[str, Any], Mapping[str, Any]],
+    view: Mapping[str, Any],
+    selection: dict[str, Any],
+    dark: bool,
+    session: str,
+) -> tuple[bytes, str]:
+    """As `take`, of the second run minus the first."""
+    entry, (before, after) = engine.views[view["name"]], runs
+    if kind == "py":
+        requests = [request_of(engine, run) for run in runs]
+        of = lambda request: (
+            engine.slice_params(request, entry.name, selection) or {}
+            if entry.name in engine.slices
+            else request.params[entry.name]
+        )
+        pairs = [(request, of(request)) for request in requests]
+        return exports.difference_code(entry, pairs, view["figure"], HOME).encode(), f"{entry.name}-difference.py"
+    change = comparing.change(lambda run: result_of(engine, run, entry.name, selection, session), after, before)
+    if kind == "html":
+        figure = views.changed(entry, change, view["figure"], dark)
+        return exports.html(figure).encode(), f"{entry.name}-difference.html"
+    if kind == "nc":
+        return exports.netcdf(change), f"{entry.name}-difference.nc"
+    content, ending = exports.csv(change)
+    return content, f"{entry.name}-difference.{ending}"
 
 
 def code_box(text: str) -> list[Any]:

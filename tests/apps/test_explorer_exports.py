@@ -9,8 +9,10 @@ import pytest
 
 from apps.explorer.engine import Engine
 from apps.explorer.exports import csv, guarded
+from apps.explorer.progress import request_of
 from apps.explorer.settings import Settings
-from apps.explorer.taking import take
+from apps.explorer.taking import take, take_difference
+from workbench.compare import difference_figure
 from workbench.errors import InputError
 from workbench.results import dataset, open_result
 
@@ -52,7 +54,28 @@ def test_the_code_makes_the_same_figure(engine, shown, name, index, monkeypatch)
     seen = engine.views[name].figures[index](found(engine, shown, name))
     assert json.loads(scope["figure"].to_json()) == json.loads(seen.to_json())
     assert html.decode().startswith("<!doctype html>")
-    assert '"sendChartToCloud"]' in html.decode()  # no button that sends the figure away
+    assert '"remove":["sendChartToCloud"]' in html.decode()  # no button that sends the figure away
+
+
+@pytest.mark.parametrize("name", ["logit-lens", "attention", "induction-on-prompt"])
+def test_the_code_of_a_difference_makes_the_same_figure(engine, shown, name, tmp_path, monkeypatch):
+    import plotly.graph_objects as go
+
+    monkeypatch.setattr(go.Figure, "show", lambda self: None)
+    without = {**shown, "edits": ["L0H0 mean", "6 cannot see 2"]}
+    job = engine.submit(request_of(engine, without), "me")
+    assert job is None or job.finished.wait(60)
+    runs, view = (shown, without), {"name": name, "figure": 0}
+    code, _ = take_difference(engine, "py", runs, view, SELECTION, False, "me")
+    scope = {}
+    exec(compile(code.decode(), "exported", "exec"), scope)
+    path = tmp_path / "change.nc"
+    path.write_bytes(take_difference(engine, "nc", runs, view, SELECTION, False, "me")[0])
+    seen = difference_figure(engine.views[name], open_result(path))
+    drawn = scope["figure"]
+    np.testing.assert_allclose(drawn.data[0].z, seen.data[0].z, atol=1e-6)
+    assert np.nanmax(np.abs(np.asarray(seen.data[0].z, dtype=float))) > 0
+    assert drawn.layout.coloraxis.cmin == -drawn.layout.coloraxis.cmax
 
 
 def found(engine, shown, name):
