@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["description", "model_card", "page", "summary"]
 
 _WIDTH = 100
+_ROWS = 12  # of a table that is printed whole; longer ones are for the page and for files
 _SCOPES = {
     "prompt": "needs a prompt",
     "model": "makes its own stimulus; needs no prompt",
@@ -97,6 +98,9 @@ def summary(entry: "Entry", result: "xr.Dataset", display: "Mapping[str, Any] | 
         lines.append(f"Token ids: {len(ids)}")
     if said := entry.said(result, display):
         lines += textwrap.wrap(said, _WIDTH)
+    for frame in (table(result) for table in entry.tables):
+        if len(frame) <= _ROWS:
+            lines.append(frame.to_string(float_format="{:.3g}".format, na_rep="-"))
     sizes = ", ".join(f"{dim} {size}" for dim, size in result.sizes.items())
     lines.append(f"Variables (sizes: {sizes}):" if sizes else "Variables:")
     width = max(map(len, result.data_vars), default=0)

@@ -443,7 +443,7 @@ def sink_claim(result: xr.Dataset, selection: dict) -> "Claim | None":
     )
     if float(here["sink"]) != 1 and not float(here["other_sinks"]) > 0:
         return None
-    key = int(here["attention_received"].argmax())
+    key = int(np.nanargmax(here["attention_received"].values))
     return claims.check_of(f"L{selection['layer']}H{selection['head']} key {key}", metric="loss", side="raises")
 
 

@@ -230,7 +230,9 @@ def study(
 
 
 def _summary(result: xr.Dataset) -> str:
-    """The table in words, the best first."""
+    """CPR in words, the best first."""
+    if not np.isfinite(result["cpr"].values).all():
+        return "The model does no better than with every node ablated: there is nothing to be faithful to."
     order = np.argsort(-result["cpr"].values)
     said = [f"{result['group'].values[i]} {_with_ends(result, 'cpr', i)}" for i in order]
     return f"CPR of {int(result['n_kept'].max())} nodes on {result.attrs['n_prompts']} pairs: {', '.join(said)}."

@@ -36,7 +36,7 @@ def route(
 
 
 def edge(result: xr.Dataset, selection: dict, *, start: int | None = None) -> Claim | None:
-    """The selected edge enters the prediction: all heads that bring something from the key to the query in that layer."""
+    """The selected edge enters the prediction: all heads that bring something from key to query in that layer."""
     if not {"layer", "query", "key"} <= set(selection):
         return None
     here = np.ones(result.sizes["edge"], bool)

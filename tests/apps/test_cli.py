@@ -260,6 +260,16 @@ def test_a_stopped_study_keeps_what_is_done(tmp_path, sent, code):
     assert result["effect"].notnull().any() and result["effect"].isnull().any()
 
 
+def test_a_small_table_is_printed_whole(capsys):
+    """The toy's moved prompt leaves no gap to be faithful to: numbers are missing, and it is said why."""
+    words = ["run", "circuit-evaluation", "--model", "toy-induction", "--ids", "3", "9", "27", "14", "3", "9"]
+    assert cli.main([*words, "--param", "target=#27", "--param", "against=#50"]) == 0
+    out = capsys.readouterr().out
+    assert "nothing to be faithful to" in out and "faithfulness at 5%" in out
+    rows = [line for line in out.splitlines() if line.startswith(("attribution", "activation", "direct", "routes"))]
+    assert len(rows) == 4 and all(set(row.split()[-9:]) == {"-"} for row in rows)
+
+
 def test_ctrl_c_is_130(capsys, monkeypatch):
     def interrupted(arguments):
         raise KeyboardInterrupt
