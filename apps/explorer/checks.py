@@ -8,6 +8,7 @@ from dash import html
 
 from apps.explorer.engine import Engine
 from workbench.catalog import Claim
+from workbench.errors import WorkbenchError
 
 __all__ = ["buttons", "claims_of", "params_for"]
 
@@ -24,7 +25,11 @@ def claims_of(
     """
     found: dict[str, Claim] = {}
     for name, result in results.items():
-        for claim in engine.views[name].claimed(result, selection, display.get(name)):
+        try:
+            claimed = engine.views[name].claimed(result, selection, display.get(name))
+        except WorkbenchError:  # a display that the result does not hold: the view itself says so
+            continue
+        for claim in claimed:
             if claim.study in engine.entries:
                 found.setdefault(claim.title, claim)
     return list(found.values())

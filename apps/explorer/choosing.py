@@ -38,14 +38,12 @@ def _register_view(app: Dash, engine: Engine) -> None:
         Input("view", "data"),
         State("params", "data"),
         State("display", "data"),
-        State("shown", "data"),
     )
-    def turned(view, params, display, shown):
+    def turned(view, params, display):
         entry = engine.views[view["name"]]
         form = parts.param_form(entry, params.get(entry.name, {}), fixed=entry.name in engine.slices)
         if entry.display:
-            tokens = shown["tokens"] if shown else ()
-            form = [*displaying.display_form(entry, (display or {}).get(entry.name, {}), tokens), *form]
+            form = [*displaying.display_form(entry, (display or {}).get(entry.name, {})), *form]
         return view["name"], view["name"], figure_choice(entry, view["figure"]), entry.title, form
 
     @app.callback(

@@ -16,7 +16,18 @@ from workbench.catalog import Entry, Param
 from workbench.errors import WorkbenchError
 from workbench.figures import show_token
 
-__all__ = ["changed", "display_form", "fine", "lacking", "linked_display", "register", "with_display", "without_places"]
+__all__ = [
+    "changed",
+    "display_form",
+    "fine",
+    "forget_places",
+    "lacking",
+    "linked_display",
+    "register",
+    "token_options",
+    "with_display",
+    "without_places",
+]
 
 _ROUND = 6  # digits of a slider's value: its steps add up in binary
 
@@ -52,6 +63,15 @@ def register(app: Dash, engine: Engine) -> None:
         for name, value in finer[entry.name].items():
             set_props({"type": "param", "entry": entry.name, "name": name}, {"value": value})
         return after, finer, no_update
+
+    @app.callback(
+        Output({"type": "display", "entry": ALL, "name": ALL, "control": "token"}, "data"),
+        Input("shown", "data"),
+        Input("params-form", "children"),
+        State({"type": "display", "entry": ALL, "name": ALL, "control": "token"}, "id"),
+    )
+    def named_tokens(shown, _, controls):
+        return [token_options(shown["tokens"] if shown else ())] * len(controls)
 
 
 def changed(engine: Engine, identity: Mapping[str, str], value: Any, display: Mapping[str, Any]) -> dict | None:
@@ -123,6 +143,14 @@ def linked_display(link: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in given.items() if isinstance(v, dict)} if isinstance(given, dict) else {}
 
 
+def forget_places(engine: Engine, display: Mapping[str, Any], view: str) -> dict[str, Any]:
+    """As `without_places`; what the form of the open view shows follows."""
+    after = without_places(engine, display)
+    for name in set(display.get(view, {})) - set(after.get(view, {})):
+        set_props({"type": "display", "entry": view, "name": name, "control": "token"}, {"value": None})
+    return after
+
+
 def without_places(engine: Engine, display: Mapping[str, Any]) -> dict[str, Any]:
     """The display parameters without those that name a token: of another text they mean nothing."""
     places = {name: {p.name for p in entry.display if p.dim == "pos"} for name, entry in engine.entries.items()}
@@ -135,17 +163,19 @@ def without_places(engine: Engine, display: Mapping[str, Any]) -> dict[str, Any]
 # --- the form ---------------------------------------------------------------------------------------------------------
 
 
-def display_form(entry: Entry, chosen: Mapping[str, Any], tokens: Sequence[str]) -> list[Any]:
-    """One control per display parameter."""
-    return [_control(entry.name, param, chosen.get(param.name, param.default), tokens) for param in entry.display]
+def display_form(entry: Entry, chosen: Mapping[str, Any]) -> list[Any]:
+    """One control per display parameter; the tokens to choose among are filled in."""
+    return [_control(entry.name, param, chosen.get(param.name, param.default)) for param in entry.display]
 
 
-def _control(entry: str, param: Param, value: Any, tokens: Sequence[str]) -> Any:
+def _control(entry: str, param: Param, value: Any) -> Any:
     name = param.name.replace("_", " ")
     identity = {"type": "display", "entry": entry, "name": param.name, "control": "choice"}
     label = html.Span(name, title=param.help, className="param-name")
     if param.dim == "pos":
-        return html.Div([label, _token_choice(identity, name, value, tokens)], className="display-param")
+        return html.Div(
+            [label, _token_choice({**identity, "control": "token"}, name, value)], className="display-param"
+        )
     if param.type is bool or param.choices:
         choices = ["false", "true"] if param.type is bool else [str(choice) for choice in param.choices]
         shown = str(value).lower() if param.type is bool else str(value)
@@ -164,9 +194,13 @@ def _control(entry: str, param: Param, value: Any, tokens: Sequence[str]) -> Any
     return html.Div([label, number, slider], className="display-param")
 
 
-def _token_choice(identity: Mapping[str, str], name: str, value: Any, tokens: Sequence[str]) -> dmc.Select:
-    data = [{"value": str(pos), "label": f"{pos} {show_token(text, html=False)}"} for pos, text in enumerate(tokens)]
+def token_options(tokens: Sequence[str]) -> list[dict[str, str]]:
+    """The tokens of a prompt to choose among."""
+    return [{"value": str(pos), "label": f"{pos} {show_token(text, html=False)}"} for pos, text in enumerate(tokens)]
+
+
+def _token_choice(identity: Mapping[str, str], name: str, value: Any) -> dmc.Select:
     return dmc.Select(
-        id=identity, data=data, value=None if value is None else str(value), placeholder="last", clearable=True,
+        id=identity, data=[], value=None if value is None else str(value), placeholder="last", clearable=True,
         searchable=True, size="xs", comboboxProps={"width": 200}, maxDropdownHeight=320, **{"aria-label": name},
     )  # fmt: skip

@@ -7,7 +7,7 @@ import xarray as xr
 from dash import MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from apps.explorer import checks, comparing, parts, tables, views
-from apps.explorer.displaying import lacking, with_display, without_places
+from apps.explorer.displaying import forget_places, lacking, with_display
 from apps.explorer.engine import Engine
 from apps.explorer.layout import figure_id, graph
 from apps.explorer.progress import request_of
@@ -108,15 +108,16 @@ def _register_selection(app: Dash, engine: Engine) -> None:
         State("selection", "data"),
         State("settled", "data"),
         State("display", "data"),
+        State("view", "data"),
         prevent_initial_call=True,
     )
-    def choose(shown, done, selection, before, display):
+    def choose(shown, done, selection, before, display, view):
         if not shown:
             return no_update, no_update, no_update
         kept = display
         if before is not None and before != shown["text"]:  # a position of another text means nothing here
             selection = {k: v for k, v in selection.items() if k not in ("pos", "query", "key")}
-            kept = without_places(engine, display or {})
+            kept = forget_places(engine, display or {}, view["name"])
         head = None if "head" in selection else first_head(engine, shown, done or {})
         settled = settle(selection, len(shown["tokens"]), head=head, **shown["sizes"])
         changed = settled != selection and (selection or ctx.triggered_id == "shown")

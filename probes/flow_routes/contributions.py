@@ -12,6 +12,7 @@ Source: Ferrando & Voita 2024, arXiv 2403.00824. The bias as a part of its own, 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -168,12 +169,18 @@ class _Sum:
 
         Projecting first makes the (key, head) parts numbers instead of vectors: no second attention is computed.
         """
-        directions = torch.randn(self.target.shape[-1], _DIRECTIONS, generator=torch.Generator().manual_seed(0))
-        directions = directions.to(self.target) / _DIRECTIONS**0.5
+        directions = _directions(self.target.shape[-1]).to(self.target)
         rest = self.target - self.resid - self.bias - (0 if self.mlp is None else self.mlp)
-        through = torch.bmm(self.v.transpose(0, 1), self.W_O @ directions)  # head key direction
+        heads = (self.W_O.flatten(0, 1) @ directions).unflatten(0, self.W_O.shape[:2])
+        through = torch.bmm(self.v.transpose(0, 1), heads)  # head key direction
         missed = rest @ directions - torch.bmm(self.pattern, through).sum(0)
         return missed.norm(dim=-1).double() / self.target.norm(dim=-1).double().clamp(min=1e-30)
+
+
+@cache
+def _directions(d_model: int) -> torch.Tensor:
+    """Random directions `[d_model, 16]`, the same ones every time."""
+    return torch.randn(d_model, _DIRECTIONS, generator=torch.Generator().manual_seed(0)) / _DIRECTIONS**0.5
 
 
 def _tables(tables: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
