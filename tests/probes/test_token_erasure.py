@@ -443,6 +443,8 @@ def test_a_complete_study_joins_the_card_and_the_selected_class_is_drawn(own_cac
         float(study["probe_accuracy"].sel(depth=0, offset=-1, group="last")), abs=1e-4
     )
     assert {r["component"] for r in card["accuracy"]["excess_drop_random"]} <= set(CONTROLS)
+    *_, _ = accuracy_study(model, depths="1,2", control=False, epochs=1, corpus=sentences())
+    assert {r["depth"] for r in find(weights).card["accuracy"]["rows"]} == {0, 1, 2}  # fewer depths lose none
     after, detail = token_erasure.run(model, "abc def"), token_erasure.ENTRY.details[1]
     assert set(before["curve_group"].values) == {"last", "all"} and "type-matched" in after["curve_group"].values
     assert "last tokens of words" in detail(after, {"pos": 3}).layout.title.text  # a|b|c: the third ends the word
