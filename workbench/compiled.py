@@ -12,7 +12,8 @@ __all__ = ["exact_proximity", "strongest_of_rows"]
 
 _LOOP = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp"}}
 _KEYS = 64  # keys of one block: their parts stay in the second-level cache while queries pass by
-_BINS = 4096  # exponent and four bits of the mantissa of a float32
+_SHIFT = 20  # of the bits of a float32: what stays is its exponent and three bits of its mantissa
+_BINS = 1 << (31 - _SHIFT)
 
 
 @njit(**_LOOP)
@@ -104,7 +105,7 @@ def _histogram(proximity, query, mass, held):
         bits = row.view(np.int32)
         for key in range(query + 1):
             if row[key] > 0:
-                bin_ = bits[key] >> 19
+                bin_ = bits[key] >> _SHIFT
                 mass[bin_] += row[key]
                 held[bin_] += 1
                 total += row[key]
@@ -122,7 +123,7 @@ def _floor(mass, held, wanted, least):
             if reached >= wanted:
                 break
     bits = np.empty(1, np.int32)
-    bits[0] = edge << 19
+    bits[0] = edge << _SHIFT
     return min(np.float32(least), bits.view(np.float32)[0])
 
 
