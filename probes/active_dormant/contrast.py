@@ -98,14 +98,20 @@ def matched_controls(norm: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 
 def heads_to_ablate(model: "Model", activity: Activity) -> list[Head]:
-    """Candidates and leading heads with their controls, and random heads; all; none; or those named with controls."""
+    """Heads to ablate, as `ablate` says: "candidates", "all", "none", or those named with their controls.
+
+    Candidates come with the head whose dormant share differs most (passing or not: it is the one to report), the
+    leading ones, their controls, and random heads.
+    """
     shape, settings = activity.norm.shape[2:], activity.settings
     if settings.ablate == "none":
         return []
     if settings.ablate == "all":
         return [Head(*place) for place in np.ndindex(shape)]
     if settings.ablate == "candidates":
-        named = [*_heads(activity.contrast.passes), *_leading(activity.sink_contrast, settings.leading)]
+        passed = [Head(int(layer), int(head)) for layer, head in np.argwhere(activity.contrast.passes)]
+        named = [*passed, *_largest(activity.contrast.value, 1)]
+        named += _largest(np.where(activity.sink_contrast.passes, activity.sink_contrast.value, 0), settings.leading)
     else:
         named = [_named(name, model) for name in settings.ablate.replace(",", " ").split()]
     controls = [Head(*map(int, activity.control[:, head.layer, head.head])) for head in named]
@@ -115,13 +121,9 @@ def heads_to_ablate(model: "Model", activity: Activity) -> list[Head]:
     return [*chosen, *(others[i] for i in sorted(drawn.tolist()))]
 
 
-def _heads(flags: np.ndarray) -> list[Head]:
-    return [Head(int(layer), int(head)) for layer, head in np.argwhere(flags)]
-
-
-def _leading(difference: Difference, n: int) -> list[Head]:
-    """The heads that differ most, among those that pass."""
-    size = np.where(difference.passes, np.abs(difference.value), 0.0)
+def _largest(values: np.ndarray, n: int) -> list[Head]:
+    """The heads of the `n` largest sizes above zero."""
+    size = np.nan_to_num(np.abs(values))
     order = np.argsort(-size, axis=None, kind="stable")[:n]
     return [Head(*map(int, np.unravel_index(i, size.shape))) for i in order if size.flat[i] > 0]
 

@@ -12,7 +12,7 @@ BATCH_TOKENS = 2048
 class Settings:
     """Params of the study. epsilon: of the sink set. attention_above, output_below: what counts as dormant.
 
-    leading: heads whose attention to sinks differs most, to ablate even where no head passes the contrast.
+    leading: heads whose attention to sinks differs most, to ablate too, of those that pass for that.
     """
 
     texts: int = 50

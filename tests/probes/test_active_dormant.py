@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from probes import active_dormant as ad
+from probes.active_dormant.contrast import Activity, heads_to_ablate
 from tests.tiny_models import tiny_model
 from workbench import PATTERN, Need, Prompt, Z, corpora, keep, observe, save, tokenise
 from workbench.catalog import study as run_study
@@ -189,6 +190,16 @@ def test_domains_in_the_other_order_turn_the_contrast_round(toy, result):
     swapped, *_ = ad.active_dormant(toy, {"lively": texts(LIVELY, 14, 1), "sleepy": texts(SLEEPY, 14, 0)}, **SMALL)
     np.testing.assert_allclose(swapped["contrast"], -result["contrast"], atol=1e-12)
     np.testing.assert_array_equal(swapped["dormant_share"].values[::-1], result["dormant_share"].values)
+
+
+def test_the_head_that_differs_most_is_ablated_even_where_none_passes(toy):
+    attention, norm = np.full((2, 12, 2, 3), 0.5), np.ones((2, 12, 2, 3))
+    attention[0, :3, 1, 2], norm[0, :3, 1, 2] = 0.9, 0.1  # dormant on three texts of the first domain
+    activity = Activity(attention, norm, ad.Settings(leading=0, random_heads=0))
+    assert not activity.contrast.passes.any() and not activity.sink_contrast.passes.any()
+    assert activity.contrast.value[1, 2] == 0.25
+    head, control = heads_to_ablate(toy, activity)
+    assert head == Head(1, 2) and control == Head(*map(int, activity.control[:, 1, 2])) != head
 
 
 # --- several passes -------------------------------------------------------------------------------------------------
