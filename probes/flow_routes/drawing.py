@@ -72,7 +72,7 @@ def edge_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
     """Heads of the edge that was clicked last (layer, query, key), by their share."""
     from workbench.figures import bars
 
-    if not {"layer", "query", "key"} <= set(selection) or selection.get("part", "attention") != "attention":
+    if not {"layer", "query", "key"} <= set(selection) or selection.get("part") != "attention":
         return None
     layer, query, key = (int(selection[name]) for name in ("layer", "query", "key"))
     here = (result["layer"].values == layer) & (result["query"].values == query) & (result["key"].values == key)
