@@ -14,6 +14,7 @@ Source: Mueller et al. 2025, arXiv 2504.13151 (MIB; its table ranks edges, ours 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,8 +161,9 @@ def _result(model: Model, tasks, rankings, kept, rows, every, ablation, means, s
         area = (lambda f: np.trapezoid(np.abs(1 - f), x)) if mode else (lambda f: np.trapezoid(f, x))
         text = "area between curve and 1 (CMD)" if mode else "area under the curve (CPR)"
         variables |= _with_interval("cmd" if mode else "cpr", "group", area(curve), area(drawn), "area", None, text, n)
+    seen = replace(tasks[0].clean.observation, tokens=tuple(task.pair.clean for task in tasks[:n]))
     result = dataset(
-        tasks[0].clean.observation if n == 1 else None,
+        seen,
         coords={"group": names, "threshold": x},
         n_kept=("threshold", [round(s * len(every)) for s in shares], "nodes", (0, len(every)), "nodes kept"),
         model_metric=("prompt", whole, units, None, "metric of the model"),

@@ -1,5 +1,7 @@
 """Circuit evaluation: fixed ends, the planted circuit, and areas against their definition."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -140,6 +142,7 @@ def test_intervals_come_from_eight_prompts_on(model):
     scores = {"random": rank(model, tasks, "random", seed=4)}
     many, few = evaluate(model, tasks, scores), evaluate(model, tasks[:3], scores)
     assert np.isnan(few["cpr_low"]).all() and few.sizes["prompt"] == 3
+    assert json.loads(few.attrs["provenance"])["n_prompts"] == 3
     if np.isfinite(many["cpr_low"]).all():
         assert (many["cpr_low"] <= many["cpr"]).all() and (many["cpr"] <= many["cpr_high"]).all()
 
