@@ -334,3 +334,14 @@ def test_two_saved_results_are_compared(tmp_path, capsys):
     change = open_result(files[2])
     assert change.sizes["pos"] == 5 and bool(change["entropy"].sel(pos=3).isnull().all())
     assert page.read_text().count("plotly-graph-div") == 3 and "Difference: Logit lens" in page.read_text()
+
+
+def test_display_params_are_split_off_and_a_finer_result_is_said(capsys):
+    entry = CATALOG.get("flow-routes")
+    params, display = cli._asked(entry, ["threshold=0.0005", "start=3", "p=2"])
+    assert (params["min_share"], params["min_coverage"], params["p"]) == (0.0005, 0.95, 2)
+    assert display["threshold"] == 0.0005 and display["start"] == 3 and not display["hide_first"]
+    assert capsys.readouterr().err.startswith("Note: min_share=0.0005")
+    assert cli._asked(entry, ["coverage=0.5"])[0] == entry.checked({}) and not capsys.readouterr().err
+    with pytest.raises(InputError, match="coverage=2"):
+        cli._asked(entry, ["coverage=2"])
