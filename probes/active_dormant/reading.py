@@ -72,15 +72,19 @@ def summary(result: xr.Dataset) -> str:
     domains = [str(domain) for domain in result["domain"].values[:2]]
     passed = [str(Head(int(layer), int(head))) for layer, head in np.argwhere(result["candidate"].values == 1)]
     layer, head = largest(result)
-    shares = result["dormant_share"].values[:2, layer, head]
-    found = f"{len(passed)} of {result['candidate'].size} heads pass correction for dormancy"
+    asleep = bool(np.nan_to_num(result["dormant_share"].values).any())
+    name = "dormant_share" if asleep else "mean_sink_attention"
+    shares, q = result[name].values[:2, layer, head], float(result["contrast_q"][layer, head])
     listed = f": {', '.join(passed[:8])}{' ...' if len(passed) > 8 else ''}" if passed else ""
+    said = f"{len(passed)} of {result['candidate'].size} heads pass correction for dormancy{listed}. "
+    if asleep:
+        said += f"{Head(layer, head)} differs most: dormant on {shares[0]:.0%} of {domains[0]} and {shares[1]:.0%} of "
+        said += f"{domains[1]} texts (q = {q:.2g}). "
+    else:
+        said += f"No head is dormant on any text; {Head(layer, head)} differs most in its attention to sinks: "
+        said += f"{shares[0]:.2f} on {domains[0]} and {shares[1]:.2f} on {domains[1]}. "
     differ = int((result["sink_contrast_q"].values < FALSE_DISCOVERY).sum())
-    return (
-        f"{found}{listed}. {Head(layer, head)} differs most: dormant on {shares[0]:.0%} of {domains[0]} and "
-        f"{shares[1]:.0%} of {domains[1]} texts (q = {float(result['contrast_q'][layer, head]):.2g}). {differ} "
-        f"differ in their attention to sinks (q < {FALSE_DISCOVERY:g})."
-    )
+    return said + f"{differ} differ in their attention to sinks (q < {FALSE_DISCOVERY:g})."
 
 
 def largest(result: xr.Dataset) -> tuple[int, int]:
