@@ -313,6 +313,8 @@ def _train(arguments: argparse.Namespace) -> int:
 def _import(arguments: argparse.Namespace) -> int:
     from probes.trained.command import import_cli
 
+    if not Path(arguments.file).is_file():  # before a model is loaded for nothing
+        raise UnavailableError(f"no file at {arguments.file}", "a probe file", "Check the path")
     return import_cli(arguments, _model(arguments))
 
 

@@ -144,6 +144,7 @@ def triangle_figure(result: xr.Dataset) -> "go.Figure":
 def readout_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
     """What the probes read at the selected token: probability of the true tokens, and what they would name."""
     from workbench.figures import bars, show_token
+    from workbench.figures.text import shorten
 
     if "pos" not in selection or int(selection["pos"]) not in result["pos"].values:
         return None
@@ -152,13 +153,13 @@ def readout_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
     rows = [(d, o) for d, o in rows if not np.isnan(result["probe_prob"].values[d, pos, o])]
     if not rows:
         return None
-    strings, labels = result["token_text"].values, []
+    labels = []
     for d, o in rows:
         offset, named = int(result["offset"].values[o]), str(result["probe_top"].values[d, pos, o])
-        true = show_token(str(strings[pos + offset]), html=False)
-        labels.append(f"{offset} {true}, depth {int(result['depth'].values[d])} names {show_token(named, html=False)}")
+        shown = shorten(show_token(named, html=False), _WIDTH)
+        labels.append(f"{offset}, depth {int(result['depth'].values[d])}: {shown}")
     values = [float(result["probe_prob"].values[d, pos, o]) for d, o in rows]
-    spec = ("probability", (0, 1), "probability of the true token")
+    spec = ("probability", (0, 1), "of the true token")
     small = dataset(prob=("rank", np.array(values), *spec))
     return bars(small, "prob", "rank", labels=labels, title=f"Probes at token {pos}: what they name")
 

@@ -23,7 +23,7 @@ from probes.trained.fitting import Recipe, closed_form, fit, fit_linear, log_pro
 from probes.trained.states import Pieces, collect, pieces_of
 from probes.trained.words import place_masks
 from workbench.corpora import Corpus, python_corpus
-from workbench.errors import InputError, UnavailableError
+from workbench.errors import InputError, RefusedError, UnavailableError
 from workbench.models.model import Model
 from workbench.statistics import ratio_interval
 
@@ -131,7 +131,7 @@ def train(
     material = prepare(model, parts)
     work = Training(model, material, recipe, path.with_suffix(".parts") / work_name(model, record, recipe), progress)
     work.shares = (0.0, 0.5) if control else (0.0, 1.0)
-    before = None if again or not path.exists() else find(model.identity.weights_hash, path)
+    before = None if again else _there(path, model)
     work.known = known_of(before, record, recipe)
     work.run(depths, offsets)
     keys = sorted({*work.known, *((d, o) for d in depths for o in offsets)}, key=lambda key: (key[0], -key[1]))
@@ -151,6 +151,14 @@ def train(
     probes = save_probes(probes, path)
     shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
     return probes
+
+
+def _there(path: Path, model: Model) -> ReadoutProbes | None:
+    """What a file holds for this model; None where it is missing, damaged, or of other weights: it is replaced then."""
+    try:
+        return find(model.identity.weights_hash, path)
+    except (UnavailableError, RefusedError):
+        return None
 
 
 def known_of(probes: ReadoutProbes | None, record: dict, recipe: Recipe) -> dict:

@@ -327,6 +327,9 @@ def test_new_probes_join_those_of_the_same_text_and_recipe(model, made, tmp_path
     assert all(torch.equal(joined.maps[1, -2][i], made[0].maps[1, -2][i]) for i in (0, 1))
     other = tiny_probes(model, path, depths=(2,), recipe=Recipe(epochs=1, lr=1e-3, batch=512, dtype="float32"))
     assert other.depths == (2,)  # another recipe: nothing of before is kept
+    path.write_bytes(path.read_bytes()[:500])
+    assert tiny_probes(model, path, depths=(1,), offsets=(0,)).depths == (1,)  # a damaged file is replaced
+    tiny_probes(model, path, depths=(2,), recipe=Recipe(epochs=1, lr=1e-3, batch=512, dtype="float32"))
     texts.clear()
     tiny_probes(model, path, depths=(2,), recipe=Recipe(epochs=1, lr=1e-3, batch=512, dtype="float32"), again=True,
                 progress=lambda s, t: texts.append(t))  # fmt: skip
