@@ -19,6 +19,7 @@ _FLAGS = (
     "--disable-sync",
 )
 TOKEN = "token-of-the-browser-tests"
+HEADLESS = "toy-without-its-head"  # a second model with the toy's tokens
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def explorer(default_model, tmp_path_factory):
     from probes import CATALOG
 
     settings = Settings(
-        models=(default_model.name, "toy-induction"),
+        models=(default_model.name, "toy-induction", HEADLESS),
         port=0,
         token=TOKEN,
         directory=tmp_path_factory.mktemp("results"),
@@ -42,7 +43,21 @@ def explorer(default_model, tmp_path_factory):
 def _loader(default_model):
     from workbench import load
 
-    return lambda name, progress: default_model if name == default_model.name else load(name)
+    made = {default_model.name: lambda: default_model, HEADLESS: _headless}
+    return lambda name, progress: made.get(name, lambda: load(name))()
+
+
+def _headless():
+    """The toy whose induction head, L1H0, writes nothing."""
+    import torch
+
+    from workbench.models.loading import wrap
+    from workbench.models.toys.circuits import induction_circuit
+
+    toy = induction_circuit()
+    with torch.no_grad():
+        toy.blocks[1].W_O.zero_()
+    return wrap(toy, None, name=HEADLESS)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ def run(page, text: str) -> None:
 def view(page, title: str) -> None:
     """Turn to a view and wait until it is drawn."""
     page.get_by_role("tab", name=title, exact=True).click()
-    page.wait_for_timeout(150)
+    page.wait_for_function("t => document.querySelector('#params-title').textContent === t", arg=title)
     page.wait_for_function(
         "() => !document.querySelector('#main-figure.stale') && !document.querySelector('#main-message > div')",
         timeout=240_000,
@@ -299,19 +299,39 @@ def test_two_prompts_side_by_side(open_page, screenshots):
     page.screenshot(path=screenshots / "compare.png")
 
 
-def test_a_run_without_a_head_is_held_against_the_intact_one(open_page, screenshots):
+def test_an_intervention_is_held_against_the_intact_run(open_page, screenshots):
     page = open_page()
     view(page, "Induction heads")
     click_cell(page, "#main-figure", 6, 18)
-    page.get_by_role("button", name="Run without L18H6").click()
-    page.wait_for_selector("#ablated-list .chip")
+    page.wait_for_function("() => document.querySelector('#headline').textContent.includes('L18H6')")
+    page.click("#intervene")
+    page.get_by_role("menuitem", name="without L18H6", exact=True).click()
+    page.wait_for_selector("#edit-list .chip")
     page.wait_for_selector("#tokens-b [data-pos]")
     view(page, "Logit lens")
     wait_for_title(page, "#other-holder", "(intact)")
-    page.screenshot(path=screenshots / "ablated.png")
-    page.wait_for_function("() => decodeURIComponent(location.hash).includes('ablated=[[18,6]]')")
-    page.get_by_role("button", name="Take L18H6 back").click()
+    page.screenshot(path=screenshots / "intervention.png")
+    page.locator("#compare-mode").get_by_text("difference", exact=True).click()
+    wait_for_title(page, "#main-figure", "this run minus the intact one")
+    page.wait_for_function("() => document.querySelector('#said').textContent.includes('Largest change')")
+    axis = page.evaluate("() => document.querySelector('#main-figure .js-plotly-plot').layout.coloraxis")
+    assert axis["cmin"] == -axis["cmax"] < 0
+    page.screenshot(path=screenshots / "difference.png")
+    page.wait_for_function("() => decodeURIComponent(location.hash).includes('edits=[\"L18H6\"]&compare=difference')")
+    other = open_page(page.evaluate("() => location.hash"))
+    wait_for_title(other, "#main-figure", "this run minus the intact one")
+    page.get_by_role("button", name="Take back: without L18H6").click()
     page.wait_for_selector("#tokens-b [data-pos]", state="detached")
+
+
+def test_models_with_other_tokens_are_not_compared(open_page):
+    page = open_page()
+    page.get_by_text("Compare with").click()
+    page.click("#other-model")
+    page.get_by_role("option", name="toy-induction").click()
+    page.click("#run")
+    page.wait_for_selector(".notice")
+    assert "whose tokenizers differ" in page.inner_text(".notice")
 
 
 def test_a_chat_goes_through_the_template(open_page):
