@@ -334,6 +334,65 @@ def test_models_with_other_tokens_are_not_compared(open_page):
     assert "whose tokenizers differ" in page.inner_text(".notice")
 
 
+def test_two_models_with_one_tokenizer(open_page, screenshots):
+    page = open_page("#model=toy-induction&prompt=3+7+9+5+3+7&other-model=toy-without-its-head&compare=difference")
+    wait_for_title(page, "#main-figure", "this run minus toy-without-its-head")
+    view(page, "Induction heads")
+    wait_for_title(page, "#main-figure", "this run minus toy-without-its-head")
+    # What a head writes is not where it looks: without it, scores of attention stay as they are.
+    page.wait_for_function("() => document.querySelector('#said').textContent.includes('the two are equal')")
+    page.screenshot(path=screenshots / "two-models.png")
+
+
+def test_hovering_shows_what_a_click_would_select(open_page):
+    page = open_page()
+    page.wait_for_selector("#details .js-plotly-plot .main-svg")
+    page.hover("#tokens [data-pos='5']")
+    page.wait_for_selector("#main-figure .preview:not([hidden])")
+    assert selection(page)["pos"] == 19  # a look is no choice
+    page.mouse.move(5, 5)
+    page.wait_for_selector("#main-figure .preview:not([hidden])", state="detached")
+
+
+def test_the_page_is_light(open_page):
+    page = open_page()
+    script = (
+        "() => performance.getEntriesByType('resource').filter(e => !e.name.includes('_dash-update-component'))"
+        ".map(e => [e.transferSize, e.decodedBodySize])"
+    )
+    sent, unpacked = map(sum, zip(*page.evaluate(script), strict=True))
+    print(f"the page before caching: {sent / 1e6:.2f} MB sent, {unpacked / 1e6:.2f} MB unpacked")
+    assert sent < 5e6
+
+
+def test_the_journey_of_a_newcomer(open_page, screenshots):
+    """Find an induction head, check it causally, see the route of a prediction, copy the link."""
+    page = open_page(height=720)
+    page.click("#example")
+    page.get_by_role("option", name="a made-up name again").click()
+    page.wait_for_selector("#tokens [data-pos='17']")
+    page.wait_for_selector("#tokens [data-pos='18']", state="detached")
+    view(page, "Induction heads")
+    click_cell(page, "#main-figure", 6, 18)
+    page.wait_for_function("() => document.querySelector('#details').textContent.includes('Attention of L18H6')")
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(800)
+    page.screenshot(path=screenshots / "journey-head.png")
+    page.get_by_role("button", name="Check L18H6", exact=True).click()
+    page.wait_for_function("() => document.querySelector('#said').textContent.includes('(p = ')", timeout=240_000)
+    page.wait_for_selector(".job", state="detached", timeout=240_000)
+    page.wait_for_timeout(800)
+    page.screenshot(path=screenshots / "journey-check.png")
+    view(page, "Information-flow routes")
+    page.fill("input[aria-label=threshold]", "0.04")
+    page.keyboard.press("Tab")
+    wait_for_title(page, "#main-figure", "0.04")
+    page.click("#link-copy")
+    page.wait_for_function("() => document.querySelector('#link-copy').textContent !== 'Copy link'")
+    page.wait_for_timeout(800)
+    page.screenshot(path=screenshots / "journey-route.png")
+
+
 def test_a_chat_goes_through_the_template(open_page):
     page = open_page()
     page.fill("#prompt", "Say yes")
