@@ -174,6 +174,7 @@ def test_a_toy_runs_from_token_ids(open_page, screenshots):
 
 def test_arrows_move_the_selection(open_page):
     page = open_page()
+    page.wait_for_function("() => (document.querySelector('#main-figure .js-plotly-plot').layout.meta || {}).axes")
     page.click("#tokens [data-pos='4']")
     page.keyboard.press("ArrowLeft")
     page.wait_for_selector("#tokens [data-pos='3'].selected")
