@@ -34,6 +34,11 @@ def _in_the_browser(app: Dash) -> None:
     local("spine", "scheme", Output("scheme", "data"), Input("scheme-toggle", "n_clicks"), State("scheme", "data"))
     local("spine", "same", Output("provider", "forceColorScheme"), Input("scheme", "data"))
     local("spine", "opened", Output("keys-help", "opened"), Input("keys-open", "n_clicks"))
+    local(
+        "spine", "rest", Output("poll", "disabled"),
+        Input("idle", "data"), Input("asked", "data"), Input("asked-b", "data"),
+        initial=False,
+    )  # fmt: skip
     local("links", "read", Output("link", "data"), Input("place", "hash"))
     local(
         "links", "write", Output("headline", "title"),

@@ -88,7 +88,7 @@ def _register_run(app: Dash, engine: Engine) -> None:
         said = [text for text, _ in errors] + ([error] if error else [])
         second, beside = None, other_model or model
         if asked and (other or beside != model or edits):  # a changed run is held against the intact one
-            second, error = ask(engine, session, beside, other or text, **common)
+            second, error = ask_beside(engine, session, model, beside, other or text, common)
             said += [f"What to compare with: {error}"] if error else []
         return asked or no_update, second, [*notices, *map(notice, said)] if said else no_update, False
 
@@ -155,7 +155,7 @@ def _register_poll(app: Dash, engine: Engine) -> None:
         Output("done", "data"),
         Output("notices", "data"),
         Output("asked", "data", allow_duplicate=True),
-        Output("poll", "disabled"),
+        Output("idle", "data"),
         Output("late", "data"),
         Output("prompt", "value", allow_duplicate=True),
         Output("go", "data", allow_duplicate=True),
@@ -176,11 +176,17 @@ def _register_poll(app: Dash, engine: Engine) -> None:
         State("shown-b", "data"),
         prevent_initial_call="initial_duplicate",
     )
-    def poll(_, asked, asked_b, model, loaded, shown, done, notices, session, late, continuing, shown_b):
+    def poll(n, asked, asked_b, model, loaded, shown, done, notices, session, late, continuing, shown_b):
         try:
             hosted = engine.hosted(model)
         except WorkbenchError as error:
-            return *[no_update] * 5, [*notices, notice(str(error))], no_update, True, *[no_update] * 6
+            return (
+                *[no_update] * 5,
+                [*notices, notice(str(error))],
+                no_update,
+                [n, *ids(asked, asked_b)],
+                *[no_update] * 6,
+            )
         waiting = asked if asked and not asked.get("ended") else None
         found = look(engine, session, waiting, shown, done)
         if hosted.loading.state == "failed" and (loaded or {}).get("failed") != hosted.loading.id:
@@ -202,12 +208,17 @@ def _register_poll(app: Dash, engine: Engine) -> None:
             found.done if found.done is not None else no_update,
             [*notices, *map(notice, told)] if told else no_update,
             changed_request(asked, found),
-            not (found.busy or beside.busy or hosted.loading.alive),
+            None if found.busy or beside.busy or hosted.loading.alive else [n, *ids(asked, asked_b)],
             count if (count := late_slices(engine, session)) != late else no_update,
             *came(engine, continuing),
             (None if shown_b and not asked_b else no_update) if beside.shown is None else beside.shown,
             changed_request(asked_b, beside),
         )
+
+
+def ids(*requests: Mapping[str, Any] | None) -> list[str | None]:
+    """What tells requests apart: a look that found nothing to do must not end the looking for a newer one."""
+    return [request["id"] if request else None for request in requests]
 
 
 def look_other(
@@ -282,6 +293,19 @@ def ask(
     except WorkbenchError as error:
         return None, str(error)
     return {**asked, "id": secrets.token_hex(8), "names": list(names), "job": job.id if job else ""}, ""
+
+
+def ask_beside(
+    engine: Engine, session: str, model: str, beside: str, text: str, common: Mapping[str, Any]
+) -> tuple[dict[str, Any] | None, str]:
+    """Start the run that another one is held against; refused where its model is there and has other tokens."""
+    try:
+        hosted = [engine.hosted(name) for name in (model, beside)]
+        if beside != model and not any(one.loading.alive for one in hosted):
+            need_same_tokenizer(hosted[0].ready, hosted[1].ready)
+    except WorkbenchError as error:
+        return None, str(error)
+    return ask(engine, session, beside, text, **common)
 
 
 def follow_link(
