@@ -1,4 +1,4 @@
-"""The command line: `workbench load | models | app | run | describe | train | import | bench`.
+"""The command line: `workbench load | models | app | run | compare | describe | train | import | bench`.
 
 Nothing heavy is imported until a command needs it, so that `workbench --help` answers at once. Every error that a user
 can act on is one line on stderr; the exit code is 2 for bad input, 130 after Ctrl+C (143 after

@@ -36,7 +36,7 @@ def _in_the_browser(app: Dash) -> None:
     local("spine", "opened", Output("keys-help", "opened"), Input("keys-open", "n_clicks"))
     local(
         "spine", "rest", Output("poll", "disabled"),
-        Input("idle", "data"), Input("asked", "data"), Input("asked-b", "data"),
+        Input("idle", "data"), Input("woken", "data"),
         initial=False,
     )  # fmt: skip
     local("links", "read", Output("link", "data"), Input("place", "hash"))

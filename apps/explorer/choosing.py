@@ -11,7 +11,7 @@ from apps.explorer import checks, displaying, parts, views
 from apps.explorer.drawing import open_claims
 from apps.explorer.engine import Engine
 from apps.explorer.intervening import linked
-from apps.explorer.progress import request_of
+from apps.explorer.progress import request_of, woken
 from apps.explorer.running import notice
 from apps.explorer.selection import clean
 from workbench.catalog import Entry
@@ -138,7 +138,7 @@ def _register_params(app: Dash, engine: Engine) -> None:
         return changed or no_update, [*notices, notice(error)] if error else no_update
 
     @app.callback(
-        Output("poll", "disabled", allow_duplicate=True),
+        Output("woken", "data", allow_duplicate=True),
         Output("notices", "data", allow_duplicate=True),
         Output("checking", "data", allow_duplicate=True),
         Input({"type": "start", "name": ALL}, "n_clicks"),
@@ -156,7 +156,7 @@ def _register_params(app: Dash, engine: Engine) -> None:
         error = start_view(engine, shown, view["name"], pressed, session)
         if error is None:
             return no_update, no_update, checking
-        return False, [*notices, notice(error)] if error else no_update, checking
+        return woken(), [*notices, notice(error)] if error else no_update, checking
 
     @app.callback(
         Output("params", "data", allow_duplicate=True),

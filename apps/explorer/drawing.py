@@ -1,6 +1,6 @@
 """Drawing what is shown: the large view, the small ones, the tokens, and the details of the selection."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
@@ -10,7 +10,7 @@ from apps.explorer import checks, comparing, parts, tables, views
 from apps.explorer.displaying import forget_places, lacking, with_display
 from apps.explorer.engine import Engine
 from apps.explorer.layout import figure_id, graph
-from apps.explorer.progress import request_of
+from apps.explorer.progress import request_of, woken
 from apps.explorer.selection import clean, headline, settle, strongest_head
 from workbench.catalog import Claim, Entry
 from workbench.errors import WorkbenchError
@@ -127,7 +127,7 @@ def _register_selection(app: Dash, engine: Engine) -> None:
         Output("headline", "children"),
         Output("details", "children"),
         Output("follow", "data"),
-        Output("poll", "disabled", allow_duplicate=True),
+        Output("woken", "data", allow_duplicate=True),
         Input("selection", "data"),
         Input("drawn", "data"),
         Input("late", "data"),
@@ -147,7 +147,7 @@ def _register_selection(app: Dash, engine: Engine) -> None:
         nothing = [html.Span("Nothing: click a token or a cell.", className="quiet")]
         panel = detail_panel(engine, shown, view["name"], selection, scheme == "dark", session)
         follows = view["name"] in engine.slices and ctx.triggered_id == "selection"
-        return chips or nothing, panel, selection if follows else no_update, False
+        return chips or nothing, panel, selection if follows else no_update, woken()
 
 
 def large_view(
@@ -292,7 +292,7 @@ def detail_panel(
     elif name != "attention":
         panel.append(pattern_panel(engine, request, selection, dark, session))
     claims = open_claims(engine, shown, name, selection, session)
-    return [*check_buttons(claims, selection), *folded(panel)]
+    return [*check_buttons(claims), *folded(panel)]
 
 
 def folded(panel: list[Any]) -> list[Any]:
@@ -321,7 +321,7 @@ def open_claims(engine: Engine, shown: Mapping[str, Any], name: str, selection: 
     return checks.claims_of(engine, there, selection, shown.get("display", {}))
 
 
-def check_buttons(claims: Sequence[Claim], selection: Mapping[str, Any]) -> list[Any]:
+def check_buttons(claims: list[Claim]) -> list[Any]:
     """A button for every claim."""
     found: list[Any] = checks.buttons(claims)
     return [html.Div(found, className="chips")] if found else []

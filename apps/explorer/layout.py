@@ -82,7 +82,8 @@ def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
         dcc.Store("continuing", data=None),  # the job that writes more tokens
         dcc.Store("history", data=[], storage_type="local"),  # prompts of this browser, newest first
         dcc.Store("checking", data=None),  # a check that starts as soon as its params are shown
-        dcc.Store("idle", data=None),  # the requests that a look found nothing left to do for
+        dcc.Store("woken", data=None),  # something was begun that must be looked at: changes with each
+        dcc.Store("idle", data=None),  # the look that found nothing left to do, and what it knew to be begun
         dcc.Store("late", data=0),  # answers to clicks that came after the page stopped waiting
         dcc.Store("take", data=None),  # an export was asked for
         dcc.Store("follow", data=None),  # the selection, for views that are computed from it

@@ -1,5 +1,6 @@
 """What changed since the page last looked: jobs, results that arrived, models that became ready."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import xarray as xr
 from apps.explorer.engine import Engine, Failure, Request
 from workbench.errors import WorkbenchError
 
-__all__ = ["Look", "late_slices", "look", "request_of", "results"]
+__all__ = ["Look", "late_slices", "look", "request_of", "results", "woken"]
 
 
 @dataclass
@@ -22,6 +23,11 @@ class Look:
     notice: str | None = None
     ended: str | None = None
     again: str | None = None
+
+
+def woken() -> str:
+    """A new value of the store `woken`: something was begun, and a look from before it must not end the looking."""
+    return secrets.token_hex(4)
 
 
 def request_of(engine: Engine, asked: Mapping[str, Any]) -> Request:

@@ -9,7 +9,7 @@ from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
 from apps.explorer import parts
 from apps.explorer.engine import Engine, Hosted
 from apps.explorer.intervening import linked
-from apps.explorer.progress import Look, late_slices, look, request_of
+from apps.explorer.progress import Look, late_slices, look, request_of, woken
 from workbench.compare import need_same_tokenizer
 from workbench.errors import WorkbenchError
 
@@ -54,7 +54,7 @@ def _register_run(app: Dash, engine: Engine) -> None:
         Output("asked", "data"),
         Output("asked-b", "data"),
         Output("notices", "data", allow_duplicate=True),
-        Output("poll", "disabled", allow_duplicate=True),
+        Output("woken", "data", allow_duplicate=True),
         Input("go", "data"),
         Input("loaded", "data"),
         Input("params", "data"),
@@ -73,7 +73,7 @@ def _register_run(app: Dash, engine: Engine) -> None:
     )
     def run(go, loaded, params, model, text, asked, view, notices, session, link, other, other_model, chat, edits):
         if not loaded or loaded["model"] != model:
-            return no_update, no_update, no_update, False  # it runs when the model is ready
+            return no_update, no_update, no_update, woken()  # it runs when the model is ready
         errors = []
         if ctx.triggered_id == "go" and go:
             text = go["text"]
@@ -82,7 +82,7 @@ def _register_run(app: Dash, engine: Engine) -> None:
         elif asked is None and link:
             errors = follow_link(engine, link, loaded, params or {}, view["name"])
             if any(dear for _, dear in errors):
-                return no_update, no_update, [*notices, *(notice(text) for text, _ in errors)], False
+                return no_update, no_update, [*notices, *(notice(text) for text, _ in errors)], woken()
         common = {"params": params or {}, "view": view["name"], "chat": chat == "chat"}
         asked, error = ask(engine, session, model, text or "", **common, edits=edits or ())
         said = [text for text, _ in errors] + ([error] if error else [])
@@ -90,14 +90,14 @@ def _register_run(app: Dash, engine: Engine) -> None:
         if asked and (other or beside != model or edits):  # a changed run is held against the intact one
             second, error = ask_beside(engine, session, model, beside, other or text, common)
             said += [f"What to compare with: {error}"] if error else []
-        return asked or no_update, second, [*notices, *map(notice, said)] if said else no_update, False
+        return asked or no_update, second, [*notices, *map(notice, said)] if said else no_update, woken()
 
 
 def _register_continue(app: Dash, engine: Engine) -> None:
     @app.callback(
         Output("continuing", "data", allow_duplicate=True),
         Output("notices", "data", allow_duplicate=True),
-        Output("poll", "disabled", allow_duplicate=True),
+        Output("woken", "data", allow_duplicate=True),
         Input("continue", "n_clicks"),
         State("continue-n", "value"),
         State("continue-temperature", "value"),
@@ -117,7 +117,7 @@ def _register_continue(app: Dash, engine: Engine) -> None:
                 str(error) if isinstance(error, WorkbenchError) else "Got an empty field; expected numbers. Fill it in."
             )
             return no_update, [*notices, notice(said)], no_update
-        return {"job": job.id, "model": shown["model"]}, no_update, False
+        return {"job": job.id, "model": shown["model"]}, no_update, woken()
 
 
 def _register_notices(app: Dash, engine: Engine) -> None:
@@ -174,9 +174,10 @@ def _register_poll(app: Dash, engine: Engine) -> None:
         State("late", "data"),
         State("continuing", "data"),
         State("shown-b", "data"),
+        State("woken", "data"),
         prevent_initial_call="initial_duplicate",
     )
-    def poll(n, asked, asked_b, model, loaded, shown, done, notices, session, late, continuing, shown_b):
+    def poll(n, asked, asked_b, model, loaded, shown, done, notices, session, late, continuing, shown_b, wake):
         try:
             hosted = engine.hosted(model)
         except WorkbenchError as error:
@@ -184,7 +185,7 @@ def _register_poll(app: Dash, engine: Engine) -> None:
                 *[no_update] * 5,
                 [*notices, notice(str(error))],
                 no_update,
-                [n, *ids(asked, asked_b)],
+                [n, wake],
                 *[no_update] * 6,
             )
         waiting = asked if asked and not asked.get("ended") else None
@@ -208,17 +209,12 @@ def _register_poll(app: Dash, engine: Engine) -> None:
             found.done if found.done is not None else no_update,
             [*notices, *map(notice, told)] if told else no_update,
             changed_request(asked, found),
-            None if found.busy or beside.busy or hosted.loading.alive else [n, *ids(asked, asked_b)],
+            None if found.busy or beside.busy or hosted.loading.alive else [n, wake],
             count if (count := late_slices(engine, session)) != late else no_update,
             *came(engine, continuing),
             (None if shown_b and not asked_b else no_update) if beside.shown is None else beside.shown,
             changed_request(asked_b, beside),
         )
-
-
-def ids(*requests: Mapping[str, Any] | None) -> list[str | None]:
-    """What tells requests apart: a look that found nothing to do must not end the looking for a newer one."""
-    return [request["id"] if request else None for request in requests]
 
 
 def look_other(

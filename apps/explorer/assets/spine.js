@@ -211,10 +211,9 @@
       const chosen = read(metaOf(gd), point);
       return Object.keys(chosen).length ? merge(state.selection, chosen) : dash.no_update;
     },
-    // Whether there is nothing left to look for: a late answer about an older request does not end the looking.
-    rest: function (idle, asked, beside) {
-      const id = (request) => (request ? request.id : null);
-      return Boolean(idle) && idle[1] === id(asked) && idle[2] === id(beside);
+    // Whether there is nothing left to look for: a look from before the last beginning does not end the looking.
+    rest: function (idle, woken) {
+      return Boolean(idle) && idle[1] === woken;
     },
     // A row of a table that is about a head, a layer or a token selects it.
     row: function (rows) {

@@ -172,6 +172,35 @@ def test_a_toy_runs_from_token_ids(open_page, screenshots):
     page.screenshot(path=screenshots / "toy.png")
 
 
+def test_a_late_look_does_not_end_the_looking_for_a_newer_run(open_page):
+    page = open_page()
+    held = []
+
+    def hold(route):
+        """Keep back one answer that found nothing to do."""
+        answer = route.fetch()
+        if not held and "idle.data" in route.request.post_data and answer.json()["response"]["idle"]["data"]:
+            held.append((route, answer))
+        else:
+            route.fulfill(response=answer)
+
+    page.wait_for_function("() => (document.querySelector('#main-figure .js-plotly-plot').layout.meta || {}).axes")
+    page.wait_for_timeout(1000)  # it has come to rest
+    page.route(lambda url: "_dash-update-component" in url, hold)
+    page.click("#tokens [data-pos='2']")  # wakes it for one look
+    for _ in range(200):
+        page.wait_for_timeout(50)
+        if held:
+            break
+    route, answer = held[0]
+    page.fill("#prompt", "Five words of another text")
+    with page.expect_response(lambda r: '"output":"..asked.data' in r.request.post_data.replace(" ", "")):
+        page.click("#run")
+    route.fulfill(response=answer)
+    page.wait_for_function("() => document.querySelector('#tokens').textContent.includes('another')")
+    page.unroute_all(behavior="ignoreErrors")
+
+
 def test_arrows_move_the_selection(open_page):
     page = open_page()
     page.wait_for_function("() => (document.querySelector('#main-figure .js-plotly-plot').layout.meta || {}).axes")
@@ -205,7 +234,9 @@ def test_answers_are_small_and_fast(open_page):
 
 
 def test_no_serious_violation_of_accessibility(open_page):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    from axe_playwright_python.sync_playwright import Axe
+
+    axe = Axe()
     page = open_page()
     page.wait_for_selector("#details .js-plotly-plot .main-svg")
     found = axe.run(page).response["violations"]
