@@ -201,11 +201,16 @@ def figure_choice(entry: Entry, index: int) -> Any:
 
 
 def start_view(engine: Engine, shown: Mapping[str, Any] | None, name: str, pressed: bool, session: str) -> str | None:
-    """Compute what a view needs beyond what was run: None if nothing was started, "" or what went wrong."""
-    if not shown or name in engine.slices or (engine.entries[name].scope == "study" and not pressed):
+    """Compute what a view needs beyond what was run: None if nothing was started, "" or what went wrong.
+
+    A study is started by hand; one that is on its way already, begun in another window, is waited for.
+    """
+    if not shown or name in engine.slices:
         return None
     try:
         request = request_of(engine, shown)
+        if engine.entries[name].scope == "study" and not pressed:
+            return "" if engine.join(request, name, session) else None
         if pressed:
             engine.cache.drop(request.keys[name])  # a failure is tried again when somebody asks for it
         job = engine.submit_entry(request, name, session)

@@ -152,7 +152,7 @@ def _register_selection(app: Dash, engine: Engine) -> None:
 
 def large_view(
     engine: Engine, view: Mapping[str, Any], shown: Mapping[str, Any] | None, selection: dict, dark: bool, session: str
-) -> tuple[Any, Any, str]:
+) -> tuple[Any, Any, Any]:
     """Figure, message over it, and the line under it."""
     if not shown:
         return no_update, html.Div("The first prompt is computed as soon as the model is ready."), ""
@@ -173,7 +173,15 @@ def large_view(
     missing = lacking(engine.entries[name], request.params[name], display)
     if missing:
         return no_update, html.Div(missing), ""
-    return shown_result(engine.entries[name], found, view["figure"], dark, display)
+    figure, words, said = shown_result(engine.entries[name], found, view["figure"], dark, display)
+    return figure, words, so_far(name, said, engine.is_running(request, name)) if found.attrs.get("partial") else said
+
+
+def so_far(name: str, said: str, is_running: bool) -> Any:
+    """The line under a figure of a study that has not come to its end."""
+    if is_running:
+        return f"So far: {said}"
+    return [f"Stopped before its end; so far: {said} ", start_button(name, "Start again")]
 
 
 def shown_result(
@@ -234,8 +242,13 @@ def message(name: str, said: str, can_start: bool) -> html.Div:
     """What stands in place of a figure, with a button where it can be started."""
     inside: list[Any] = [html.Div(said)]
     if can_start:
-        inside.append(html.Button("Start", id={"type": "start", "name": name}, className="plain", n_clicks=0))
+        inside.append(start_button(name, "Start"))
     return html.Div(inside)
+
+
+def start_button(name: str, words: str) -> html.Button:
+    """What starts an analysis."""
+    return html.Button(words, id={"type": "start", "name": name}, className="plain", n_clicks=0)
 
 
 def small_view(engine: Engine, shown: Mapping[str, Any], name: str, dark: bool) -> Any:

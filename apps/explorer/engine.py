@@ -33,6 +33,7 @@ from workbench.results import spec_key
 __all__ = ["Engine", "Failure", "Hosted", "Request"]
 
 _SHORT = 64  # tokens up to which every analysis of the prompt runs at once
+_GONE = 10.0  # seconds without a look after which a window that waits for something counts as closed
 _PATIENCE = 2.0  # seconds a click waits for its slice before the page says that the model is busy
 
 
@@ -127,6 +128,7 @@ class Engine:
         self.slices: dict[str, Entry] = {entry.name: entry for entry in SLICES}
         self.cache = Cache(settings.memory, settings.directory, settings.disk)
         self._load, self._hosted, self._lock = load or _loader(settings), {}, threading.Lock()
+        self._looked: dict[str, float] = {}  # when a session last asked for its jobs
 
     def close(self) -> None:
         """End all workers."""
@@ -154,6 +156,7 @@ class Engine:
 
     def jobs(self, session: str) -> list[tuple[str, Job]]:
         """(model, job) of everything that a session waits for, and models that are loading."""
+        self._looked[session] = time.monotonic()
         return [
             (name, job)
             for name, hosted in list(self._hosted.items())
@@ -162,9 +165,15 @@ class Engine:
         ]
 
     def cancel(self, job_id: str, session: str) -> None:
-        """Stop a job of this session."""
+        """Stop a job of this session, unless somebody else looks at it."""
+        now = time.monotonic()
+        gone = [other for other, looked in list(self._looked.items()) if now - looked > _GONE]
         for hosted in list(self._hosted.values()):
-            hosted.worker.cancel(job_id, session)
+            hosted.worker.cancel(job_id, session, gone)
+
+    def join(self, request: Request, name: str, session: str) -> bool:
+        """Let a session wait for an analysis that is on its way, as after its window was closed and opened again."""
+        return self.hosted(request.model).worker.join(request.keys[name], session)
 
     def tokens(self, name: str, text: str, chat: bool = False) -> Tokens:
         """Tokens of a text, or of a user's message; of ids separated by spaces where the model has no tokenizer."""

@@ -11,7 +11,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,8 +50,9 @@ class Job:
     """One piece of work and how far it is.
 
     work: `(job) -> result`, or a generator of partial results, between which more urgent jobs may run. sessions: who
-    waits for it; it is cancelled when nobody does. restarts: whether it may be set aside and started again.
-    late: whether whoever asked has stopped waiting and will look again.
+    waits for it; it is stopped when each of them has cancelled it, and goes on when their windows are closed.
+    restarts: whether it may be set aside and started again. late: whether whoever asked has stopped
+    waiting and will look again.
     """
 
     title: str
@@ -129,6 +130,14 @@ class Worker:
             self._push(job)
             return job
 
+    def join(self, key: str, session: str) -> bool:
+        """Let a session wait for what is on its way for somebody else; False where nothing is."""
+        with self._condition:
+            job = next((j for j in self._jobs.values() if j.key == key and j.alive and not j.stop.is_set()), None)
+            if job is not None:
+                job.sessions.add(session)
+            return job is not None
+
     def get(self, job_id: str) -> Job | None:
         """The job of that id, if it is still remembered."""
         return self._jobs.get(job_id)
@@ -138,13 +147,14 @@ class Worker:
         with self._condition:
             return [job for job in self._jobs.values() if session is None or session in job.sessions]
 
-    def cancel(self, job_id: str, session: str) -> None:
-        """This session no longer wants the job; it stops when no other session wants it."""
+    def cancel(self, job_id: str, session: str, gone: Collection[str] = ()) -> None:
+        """This session no longer wants the job; it stops when no other session wants it. gone: sessions whose windows
+        were closed."""
         with self._condition:
             job = self._jobs.get(job_id)
             if job is None or session not in job.sessions:
                 return
-            job.sessions.discard(session)
+            job.sessions -= {session, *gone}
             if job.sessions:
                 return
             job.sessions.add(session)  # it is still this session's job to look at

@@ -63,7 +63,7 @@ def page(
 def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
     first = next(name for name in [*(n for n in entries if n != "surprisal"), *entries])
     return [
-        dcc.Store("session", data=secrets.token_hex(8)),
+        dcc.Store("session", data=secrets.token_hex(8), storage_type="session"),  # the same after a reload
         dcc.Store("loaded", data=None),  # the model that is ready, with its badge and sizes
         dcc.Store("go", data=None),  # Run was pressed: the text as it stood then
         dcc.Store("asked", data=None),  # the latest request
