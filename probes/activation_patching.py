@@ -110,6 +110,7 @@ def _result(
     return result.assign_attrs(
         site=site,
         metric=metric.describe(clean.observation.vocabulary),
+        **metric.tokens(clean.observation.vocabulary),
         differing=pair.describe(),
         corrupt_prompt="".join(pair.corrupt.strings),
         position="all" if positions is None else str(positions[0]),

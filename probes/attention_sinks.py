@@ -435,7 +435,7 @@ def massive_detail(result: xr.Dataset, selection: dict) -> "go.Figure":
 
 
 def sink_claim(result: xr.Dataset, selection: dict) -> "Claim | None":
-    """The sink of the selected head serves the prompt: where its key is hidden, the loss rises."""
+    """The sink of the selected head serves the prompt: where its key is hidden, the prediction becomes another."""
     if not {"layer", "head"} <= set(selection):
         return None
     here = result[["first_received", "sink", "other_sinks", "attention_received"]].sel(
@@ -444,7 +444,7 @@ def sink_claim(result: xr.Dataset, selection: dict) -> "Claim | None":
     if float(here["sink"]) != 1 and not float(here["other_sinks"]) > 0:
         return None
     key = int(np.nanargmax(here["attention_received"].values))
-    return claims.check_of(f"L{selection['layer']}H{selection['head']} key {key}", metric="loss", side="raises")
+    return claims.sink(selection, key)
 
 
 def _cost(sizes: Any, n_tokens: int, **params: Any) -> float:

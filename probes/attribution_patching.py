@@ -178,7 +178,10 @@ def _result(
         **variables,
     )
     return result.assign_attrs(
-        metric=metric.describe(model.vocabulary), differing=pair.describe(), checked=int(np.isfinite(true).sum())
+        metric=metric.describe(model.vocabulary),
+        **metric.tokens(model.vocabulary),
+        differing=pair.describe(),
+        checked=int(np.isfinite(true).sum()),
     )
 
 

@@ -3,9 +3,10 @@
 A claim names units, a metric and a way to take the units away. The check takes them away on every prompt, and does the
 same to at least 50 distinct control sets of units that are as loud and as deep (see `matched_controls`). With effect =
 metric(edited) - metric(unedited), averaged over prompts, `p = (1 + controls at least as extreme) / (1 + controls)`, on
-the side that the claim fixed beforehand; its floor is 1 / (1 + controls). Where a model has too few units (toys), each
-control leaves the units alone and takes a random direction of the same norm at every position away instead, and the
-result says so. Where nothing nearby is as loud as the claim, the result says by how much.
+the side that the claim fixed beforehand; its floor is 1 / (1 + controls). Where a model has too few units (toys; whole
+blocks of most models), each control leaves the units alone and takes a random direction of the same norm at every
+position away instead, and the result says so; the few units that there are, are removed one by one and counted beside
+it. Where nothing nearby is as loud as the claim, the result says by how much.
 
 What p means: among units that are as loud and as deep, how rare is this effect. It is not a statement about prompts;
 those have their own interval (bootstrap, from 8 prompts on).
@@ -17,12 +18,14 @@ Source: matched random controls as in Wang et al. 2022, arXiv 2211.00593, sectio
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
+from probes import induction_heads
 from probes.matched_controls import N_CONTROLS, Controls, atoms, matched_controls
 from workbench.catalog import Entry, Param
 from workbench.errors import InputError
@@ -48,11 +51,18 @@ from workbench.results import dataset
 from workbench.statistics import bootstrap_interval, monte_carlo_p
 from workbench.sweeps import Base, base_run, sweep
 
-__all__ = ["ENTRY", "check", "checking", "controls_figure", "run"]
+__all__ = ["ENTRY", "check", "checking", "controls_figure", "repeated_tokens", "run"]
 
 ENOUGH_PROMPTS = 8
 SIDES = {"lowers": "less", "raises": "greater", "changes": "greater"}
 METHODS = ("zero", "mean", "resample")
+STIMULI = ("prompt", "repeated tokens")
+_OF_EACH = {  # what is measured of several prompts with unlike tokens
+    "logit difference": "logit of each prompt's target",
+    "log-probability": "log-probability of each prompt's target",
+    "repetition": "mean log-probability of what came next the last time (repeated tokens)",
+}
+_REPEATED = 24  # tokens of a sequence that repeats
 _NAMED = 6  # units that a sentence names
 _MUCH_LOUDER = 1.5  # times its controls, from where the sentence says so
 # Where a random direction of equal norm stands in for what a unit's removal changes.
@@ -95,13 +105,15 @@ def checking(
 
     prompts: one or several. units: values of one kind (Head, Attention, MLP, Neurons, AttentionEdge, AttentionKey,
     Residual with a position), or a text as `units_of` reads it. metric: options of `make_metric` (kind, target,
-    against, position), the same for all prompts or a list with one for each. method: "zero", "mean" (over a reference
-    text: `reference`, or `measure_means`), "resample" (from `corrupt`, a prompt of equal length for each). side: what
-    the claim says the removal does to the metric: "lowers", "raises", or "changes". suggested_by: prompts that
-    suggested the claim; they are left out where others remain.
+    against, position), the same for all prompts or a list with one for each; by default the log-probability of the top
+    token at the last position. method: "zero", "mean" (over a reference text: `reference`, or `measure_means`),
+    "resample" (from `corrupt`, a prompt of equal length for each). side: what the claim says the removal does to the
+    metric: "lowers", "raises", or "changes". suggested_by: prompts that suggested the claim; they are left out where
+    others remain.
 
     Returns `effect` and its interval over prompts, `effect_by_prompt` (prompt), `control_effect` (draw), `p`,
-    `p_floor`, `louder`, and attrs: sentence, window, controls.
+    `p_floor`, `louder`, and attrs: sentence, window, controls; where directions stand in for units, `peer_effect`
+    (component), the effect of every other unit of the kind.
     """
     units = _checked(model, units, side, n_controls, method, corrupt)
     kept, corrupts, metrics = _prompts(model, prompts, corrupt, metric, suggested_by)
@@ -113,29 +125,37 @@ def checking(
     last = max(max(measure.needed(len(tokens))) for measure, tokens in zip(measures, kept, strict=True))
     parts = atoms(units)
     controls = matched_controls(model, kept, parts, n_controls, last=last, matched=matched, seed=seed)
-    effects, controlled = [], []
+    end = 1 + len(controls.sets)
+    effects, controlled, peered = [], [], []
     for index, (base, measure) in enumerate(zip(bases, measures, strict=True)):
         how = reference if method != "resample" else record(model, corrupts[index], [hook])
         cells = _cells(model, base, parts, controls, method, how, seed)
+        cells += [[Ablate(unit, *_how(method, how))] for unit in controls.peers]
         own, values = base.value(model, measure), torch.full((len(cells),), torch.nan, dtype=torch.float64)
         share = (lambda done, i=index: progress((i + done) / len(kept))) if progress is not None else None
-        claim = (units, measure, controls, side, method, how)
+        claim = (bases[: index + 1], units, measures[: index + 1], controls, side, method, how)
         for indices, found in sweep(model, base, cells, measure, progress=share):
             values[indices] = found.double().cpu() - own
             if index == 0 and not torch.isnan(values[0]):
-                known = values[1:][~torch.isnan(values[1:])]
-                if 0 < len(known) < len(cells) - 1:
-                    yield _result(base, [float(values[0])], [known.numpy()], *claim)
+                known = values[1:end][~torch.isnan(values[1:end])]
+                if len(known) > 0 and values.isnan().any():
+                    yield _result([float(values[0])], [known.numpy()], [], *claim)
         effects.append(float(values[0]))
-        controlled.append(values[1:].numpy())
-        yield _result(base, effects, controlled, *claim)
+        controlled.append(values[1:end].numpy())
+        peered.append(values[end:].numpy())
+        yield _result(effects, controlled, peered, *claim)
+
+
+def _how(method: str, reference: Any) -> tuple[str, Any]:
+    """What an ablation takes beside its unit."""
+    return method, None if method == "zero" else reference
 
 
 def _measure(model: Model, base: Base, options: dict[str, Any]) -> Metric:
     position = int(options.get("position", -1))
     if not -len(base.tokens) <= position < len(base.tokens):
         raise InputError(f"position {position}", f"positions from 0 to {len(base.tokens) - 1}", "Choose one inside")
-    return make_metric(model, base.tokens, base.logits(model, position), **options)
+    return make_metric(model, base.tokens, base.logits(model, position), **{"kind": "log-probability", **options})
 
 
 def _checked(model: Model, units: Any, side: str, n_controls: int, method: str, corrupt: Any) -> tuple[Any, ...]:
@@ -199,7 +219,7 @@ def _cells(
     model: Model, base: Base, units, controls: Controls, method: str, reference: Any, seed: int
 ) -> list[list[Any]]:
     """The claim's own edits, and those of every control."""
-    how = (method, None if method == "zero" else reference)
+    how = _how(method, reference)
     own = [Ablate(unit, *how) for unit in units]
     if controls.directions:
         return [own, *_direction_cells(model, base, units, own, len(controls.sets), seed)]
@@ -227,9 +247,9 @@ def _direction_cells(model: Model, base: Base, units, own: list[Any], n: int, se
 
 
 def _result(
-    base: Base, effects, controlled, units, metric: Metric, controls: Controls, side, method, reference
+    effects, controlled, peered, bases: Sequence[Base], units, metrics: Sequence[Metric], controls, side, method, how
 ) -> xr.Dataset:
-    by_prompt = np.array(effects)
+    by_prompt, metric = np.array(effects), metrics[0]
     by_control = np.mean(controlled, axis=0)
     effect = float(by_prompt.mean())
     extreme = np.abs if side == "changes" else (lambda x: x)
@@ -237,8 +257,10 @@ def _result(
     enough = len(by_prompt) >= ENOUGH_PROMPTS
     low, high = bootstrap_interval(by_prompt) if enough else (np.nan, np.nan)
     floor = 1 / (1 + len(by_control))
+    peers = np.mean(peered, axis=0) if peered else np.zeros(0)
     result = dataset(
-        base.observation,
+        replace(bases[0].observation, tokens=tuple(base.tokens for base in bases)),
+        coords={"label": ("component", list(map(str, controls.peers)))} if len(peers) else None,
         effect=("", effect, metric.units, None, "effect of the removal"),
         effect_low=("", float(low), metric.units, None, "95 % interval over prompts, low"),
         effect_high=("", float(high), metric.units, None, "95 % interval over prompts, high"),
@@ -247,18 +269,35 @@ def _result(
         p=("", p, "probability", (0, 1), "share of controls at least as extreme"),
         p_floor=("", floor, "probability", (0, 1), "smallest p that so many controls can give"),
         louder=("", controls.louder, "times its controls", (0, None), "norm against the controls'"),
+        **({"peer_effect": ("component", peers, metric.units, None, "effect of the others")} if len(peers) else {}),
     )
     result.attrs.update(
         units=" ".join(map(str, units)),
         called=_called(units),
-        metric=metric.describe(base.observation.vocabulary),
-        method=method if method == "zero" else f"{method} of {reference}",
+        metric=_measured(metrics, bases),
+        method=method if method == "zero" else f"{method} of {how}",
         side=side,
         controls=_kind_of_controls(controls),
         window=-1 if controls.window is None else controls.window,
     )
-    result.attrs["sentence"] = _sentence(result, _nouns(units), len(by_prompt))
+    result.attrs["sentence"] = _sentence(result, _nouns(units), len(by_prompt)) + _beside_peers(result, units)
     return result
+
+
+def _measured(metrics: Sequence[Metric], bases: Sequence[Base]) -> str:
+    """What is measured and where, in words: of one prompt with its tokens, of several as far as they agree."""
+    vocabulary, first = bases[0].observation.vocabulary, metrics[0]
+    said = {metric.describe(vocabulary) for metric in metrics}
+    what = said.pop() if len(said) == 1 else _OF_EACH[first.kind]
+    if first.kind in ("loss", "repetition"):
+        return what
+    what += " minus its alternative" if what == _OF_EACH.get(first.kind) and first.against is not None else ""
+    at = {metric.position % len(base.tokens) - len(base.tokens) for metric, base in zip(metrics, bases, strict=True)}
+    if at == {-1}:
+        return f"{what} at the last position"
+    strings = {base.tokens.strings[m.position] for m, base in zip(metrics, bases, strict=True)}
+    token = f" ({strings.pop()!r})" if len(strings) == 1 else ""
+    return f"{what} at position {first.position}{token}"
 
 
 def _kind_of_controls(controls: Controls) -> str:
@@ -275,10 +314,14 @@ def _called(units: Sequence[Any]) -> str:
 def _nouns(units: Sequence[Any]) -> str:
     """What the controls are, for people."""
     return {
+        Head: "heads",
+        Attention: "attention blocks",
+        MLP: "MLPs",
+        Neurons: "neurons",
         AttentionEdge: "edges into the same queries",
         AttentionKey: "keys of heads",
         Residual: "states of the residual stream",
-    }.get(type(units[0]), "units")
+    }[type(units[0])]
 
 
 def _sentence(result: xr.Dataset, nouns: str, n_prompts: int) -> str:
@@ -290,7 +333,7 @@ def _sentence(result: xr.Dataset, nouns: str, n_prompts: int) -> str:
         f" (95 % interval {float(result['effect_low']):+.3g} to {float(result['effect_high']):+.3g})" if known else ""
     )
     against = {
-        "random directions": f"{n} random directions of the same norm (the model has too few units to compare with)",
+        "random directions": f"{n} random directions of the same norm (the model has too few {nouns} to compare with)",
         "unmatched units": f"{n} unmatched sets",
         "matched units": f"{n} sets of the {nouns} nearest in norm, from "
         + ("the same layer" if a["window"] == 0 else f"layers within {a['window']}"),
@@ -307,6 +350,15 @@ def _sentence(result: xr.Dataset, nouns: str, n_prompts: int) -> str:
     )
 
 
+def _beside_peers(result: xr.Dataset, units: Sequence[Any]) -> str:
+    """How the claimed unit stands among the others of its kind, where they are too few for a test."""
+    if "peer_effect" not in result:
+        return ""
+    others, own, side = result["peer_effect"].values, float(result["effect"]), result.attrs["side"]
+    n = int({"changes": np.abs(others) >= abs(own), "lowers": others <= own, "raises": others >= own}[side].sum())
+    return f" Of the {len(others)} other {_nouns(units)}, removed one by one, {n} {'does' if n == 1 else 'do'} as much."
+
+
 # --- the entry -------------------------------------------------------------------------------------------------------
 
 
@@ -317,23 +369,28 @@ def study(
     units: str = "L0H0",
     method: str = "zero",
     corrupt: str = "",
-    metric: str = "logit difference",
+    metric: str = "log-probability",
     target: str = "",
     against: str = "",
     pos: int = -1,
     side: str = "changes",
+    on: str = "prompt",
     others: str = "",
     controls: int = N_CONTROLS,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[xr.Dataset]:
     """The check of the units on the current prompt, or on others where these are given: it suggested the claim."""
-    if tokens is None:
+    if on == "repeated tokens":
+        prompts, more = list(repeated_tokens(model, seed)), []
+    elif tokens is None:
         raise InputError("causal-check without a prompt", "a prompt", "Give one")
-    more = [text.strip() for text in others.split("|") if text.strip()]
+    else:
+        more = [text.strip() for text in others.split("|") if text.strip()]
+        prompts = [tokens, *more]
     yield from checking(
         model,
-        [tokens, *more] if more else tokens,
+        prompts if len(prompts) > 1 else prompts[0],
         units,
         {"kind": metric, "target": target, "against": against, "position": pos},
         method,
@@ -344,6 +401,12 @@ def study(
         seed=seed,
         progress=progress,
     )
+
+
+def repeated_tokens(model: Model, seed: int) -> list[Tokens]:
+    """Random tokens that repeat, drawn anew: not those that an induction score was found on."""
+    drawn = induction_heads.stimulus(model, n_sequences=ENOUGH_PROMPTS, length=_REPEATED, seed=seed + 1)
+    return [one for one, period in zip(drawn.tokens, drawn.fields["period"], strict=True) if period > 0]
 
 
 def controls_figure(result: xr.Dataset):
@@ -388,11 +451,19 @@ ENTRY = Entry(
         ),
         Param("method", str, "zero", "how it is removed", choices=METHODS),
         Param("corrupt", str, "", "prompt of equal length to resample from"),
-        Param("metric", str, "logit difference", "what is measured", choices=KINDS),
+        Param(
+            "metric",
+            str,
+            "log-probability",
+            "what is measured: of the prediction at a position, or over the prompt: loss, or repetition (what followed "
+            "each repeated token the last time)",
+            choices=KINDS,
+        ),
         Param("target", str, "", "token whose prediction is measured; empty: the model's top token"),
         Param("against", str, "", "token it is compared with"),
         Param("pos", int, -1, "position whose prediction is measured; -1 is the last"),
         Param("side", str, "changes", "what the claim says the removal does to the metric", choices=tuple(SIDES)),
+        Param("on", str, "prompt", "what it runs on: the prompt, or random tokens that repeat", choices=STIMULI),
         Param("others", str, "", "prompts that check the claim instead of the shown one, separated by |"),
         Param("controls", int, N_CONTROLS, "number of control sets", low=N_CONTROLS, high=1000),
         Param("seed", int, 0, "seed of random controls", low=0),

@@ -105,6 +105,7 @@ def _result(
     )
     return result.assign_attrs(
         metric=metric.describe(model.vocabulary),
+        **metric.tokens(model.vocabulary),
         subject=" ".join(map(str, subject)),
         restored=restore,
         noise_standard_deviation=size,

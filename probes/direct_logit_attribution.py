@@ -284,6 +284,7 @@ def _explained(result: xr.Dataset, share: float) -> dict:
     """What the check measures, and what removing a part of that share must do to it."""
     side = "lowers" if share > 0 else "raises"
     return {name: result.attrs[name] for name in ("target", "against")} | {
+        "metric": "logit difference",
         "pos": result.attrs["position"],
         "side": side,
     }

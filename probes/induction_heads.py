@@ -31,6 +31,7 @@ from workbench.models.selfcheck import ROWS
 from workbench.observation import Need, Observation, Site
 from workbench.prompt import Prompt, tokenise
 from workbench.readout import Readout
+from workbench.repeats import previous_occurrence
 from workbench.results import dataset
 from workbench.statistics import benjamini_hochberg, bootstrap_interval, sign_flip_test
 
@@ -116,20 +117,6 @@ def repeat_attention(pattern: torch.Tensor, site: Site) -> torch.Tensor:
     Shapes as `lag_attention`; NaN for a row without repeats. Other keys may hold still earlier occurrences.
     """
     return _attention(pattern, previous_occurrence(site.tokens, site.mask), site)
-
-
-def previous_occurrence(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Where the token of each position occurred last before it, -1 where there is no usable occurrence.
-
-    tokens, mask: (batch, pos). Not usable is position 0, which draws attention whatever it holds, and an occurrence one
-    or two positions back, where two of the three scores would read the same key. Returns (batch, pos) integers.
-    """
-    order = tokens.masked_fill(~mask, -1).argsort(dim=1, stable=True)
-    ranked = tokens.gather(1, order)
-    last = torch.where(ranked[:, 1:] == ranked[:, :-1], order[:, :-1], -1)
-    previous = torch.full_like(order, -1).scatter(1, order[:, 1:], last)
-    position = torch.arange(tokens.shape[1], device=tokens.device)
-    return previous.masked_fill((previous < 1) | (position - previous < 3) | ~mask, -1)
 
 
 def _attention(pattern: torch.Tensor, previous: torch.Tensor, site: Site) -> torch.Tensor:
@@ -405,7 +392,7 @@ ENTRY = Entry(
     analyse=induction_heads,
     figures=(induction_figure, previous_token_figure, duplicate_token_figure, loss_figure),
     details=(head_detail,),
-    claims=(claims.head_for_the_loss,),
+    claims=(claims.repetition,),
     params=(
         Param("n_sequences", int, 16, "repeated sequences, and as many without a repeat", low=16, high=1024),
         Param(
@@ -431,7 +418,7 @@ ON_PROMPT = Entry(
     analyse=induction_on_prompt,
     figures=(prompt_figure, previous_token_figure, duplicate_token_figure),
     details=(head_detail,),
-    claims=(claims.head_for_the_loss,),
+    claims=(claims.repetition,),
     requires=(ROWS,),
 )
 

@@ -17,7 +17,7 @@ Source: matched random controls as in Wang et al. 2022, arXiv 2211.00593, sectio
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from math import comb
 from typing import Any
@@ -41,13 +41,15 @@ class Controls:
     """Control sets of units, each as large as the claim; empty sets stand for random directions.
 
     window: how many layers away they may lie; None for the whole model without matching, and for directions. louder:
-    the claim's norm over that of its controls (geometric means); NaN for directions.
+    the claim's norm over that of its controls (geometric means); NaN for directions. peers: where directions stand in
+    for the controls of one unit, the units that the model does have, too few for a test.
     """
 
     sets: tuple[tuple[Any, ...], ...]
     window: int | None
     matched: bool = True
     louder: float = float("nan")
+    peers: tuple[Any, ...] = ()
 
     @property
     def directions(self) -> bool:
@@ -86,8 +88,8 @@ def matched_controls(
     flat = [(u.layer, int(np.ravel_multi_index(_place(u, queries), shape)) if shape else 0) for u in units]
     rows = np.broadcast_to(np.arange(shape[1])[:, None], shape).ravel() if kind is AttentionEdge else None
     found = draw_controls(norms.reshape(len(norms), -1), flat, n, matched=matched, seed=seed, rows=rows)
-    sets = [[_unit(kind, a, np.unravel_index(i, shape), queries) for a, i in one] for one in found.sets]
-    return Controls(tuple(map(tuple, sets)), found.window, found.matched, found.louder)
+    units_at = lambda places: tuple(_unit(kind, a, np.unravel_index(i, shape), queries) for a, i in places)
+    return replace(found, sets=tuple(map(units_at, found.sets)), peers=units_at(found.peers))
 
 
 def _place(unit: Any, queries: tuple[int, ...]) -> tuple[int, ...]:
@@ -204,12 +206,13 @@ def draw_controls(
     others of its label only. The window is the smallest that holds n other units around each claimed one. One unit: the
     n nearest in log norm. Several: each is replaced by a random one of its nearest, until n distinct sets are drawn.
     matched=False draws from the whole model instead: a check that is wrong wherever loud or late units do more, kept to
-    show that. No sets at all where the model has too few units.
+    show that. Empty sets where the model has too few units; for a single unit the few are `peers`.
     """
     random, claimed = np.random.default_rng(seed), np.zeros(norms.shape, bool)
     claimed[tuple(zip(*units, strict=True))] = True
     free = np.isfinite(norms) & ~claimed
-    directions = Controls(((),) * n, None)
+    few = len(units) == 1 and free.sum() < n
+    directions = Controls(((),) * n, None, peers=tuple(map(tuple, np.argwhere(free).tolist())) if few else ())
     if comb(int(free.sum()), len(units)) < n:
         return directions
     if not matched:

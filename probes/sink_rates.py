@@ -225,13 +225,13 @@ def heads_figure(result: xr.Dataset) -> "go.Figure":
 
 
 def sink_claim(result: xr.Dataset, selection: dict) -> "Claim | None":
-    """Position 0 serves as a sink of the selected head: where it is hidden, the prompt's loss rises."""
+    """Position 0 serves as a sink of the selected head: where it is hidden, the prediction becomes another."""
     if not {"layer", "head"} <= set(selection):
         return None
     share = float(result["head_sink_rate"].isel(group=0).sel(layer=selection["layer"], head=selection["head"]))
     if not share > 0.5:
         return None
-    return claims.check_of(f"L{selection['layer']}H{selection['head']} key 0", metric="loss", side="raises")
+    return claims.sink(selection, 0)
 
 
 ENTRY = Entry(

@@ -42,7 +42,7 @@ ENTRY = Entry(
     prompted=False,
     figures=(figures.contrast_figure, figures.dormant_figure, figures.attention_figure, figures.texts_figure),
     details=(figures.texts_detail, figures.output_detail, figures.ablation_detail),
-    claims=(claims.head_for_the_loss,),
+    claims=(claims.head,),
     params=(
         Param("first", str, "prose", "a domain of texts", choices=BUNDLED, files=True),
         Param("second", str, "code", "the domain to compare with", choices=BUNDLED, files=True),

@@ -6,6 +6,7 @@ import pytest
 from probes import CATALOG, activation_patching, attention_sinks, claims, direct_logit_attribution, flow_routes
 from tests.tiny_models import tiny_model
 from workbench.intervene import units_of
+from workbench.observation import observe
 from workbench.prompt import Prompt
 
 PROMPT = Prompt.ids([0, *[7, 31, 64, 12, 90, 45, 7, 31, 64, 12, 90, 45, 3, 18, 77, 3, 18, 52]])
@@ -45,7 +46,11 @@ def test_a_sink_is_claimed_where_a_head_sinks():
     layer, head = (int(i) for i in np.argwhere(result["sink"].values == 1)[0])
     claim = attention_sinks.sink_claim(result, {"layer": layer, "head": head})
     key = int(result["attention_received"].sel(layer=layer, head=head).argmax())
-    assert claim.params == {"units": f"L{layer}H{head} key {key}", "metric": "loss", "side": "raises"}
+    unit = f"L{layer}H{head} key {key}"
+    assert claim.params == {"units": unit, "metric": "KL", "side": "raises", "pos": -1}
+    later = attention_sinks.sink_claim(result, {"layer": layer, "head": head, "query": key + 3, "pos": key + 3})
+    assert later.params["pos"] == key + 3  # the prediction at the selected token, if it can see the key
+    assert attention_sinks.sink_claim(result, {"layer": layer, "head": head, "pos": key}).params["pos"] == -1
     high = attention_sinks.run(model, PROMPT, epsilon=0.999)
     assert attention_sinks.sink_claim(high, {"layer": layer, "head": head}) is None
 
@@ -75,7 +80,37 @@ def test_a_part_claims_the_side_of_its_share(model):
 def test_a_patched_site_claims_what_was_patched(model, site, units):
     result = activation_patching.run(model, PROMPT, site=site, target="#31")
     claim = activation_patching.site_claim(result, {"layer": 1, "head": 2, "pos": 3})
-    assert claim.params["units"] == units and claim.params["target"] == "#31"
+    assert claim.params["units"] == units and claim.params["target"] == "#31" and claim.params["pos"] == -1
+    assert claim.params["metric"] == "logit difference" and "against" not in claim.params
+
+
+def test_the_tokens_that_a_study_chose_are_the_ones_that_are_checked(model):
+    result = activation_patching.run(model, PROMPT, site="z")
+    claim = claims.head(result, {"layer": 1, "head": 2, "pos": 3})
+    names = {name: token for name, token in claims.asked(result, {}).items() if name in ("target", "against")}
+    logits = observe(model, PROMPT).logits[0][0]
+    assert names["target"] == f"#{int(logits.argmax())}" and names.items() <= claim.params.items()
+    metric = " minus ".join(f"'{name}'" for name in names.values())
+    assert result.attrs["metric"] == f"logit of {metric}"
+
+
+def test_a_head_is_checked_on_the_prediction_at_the_selected_token(model):
+    result = attention_sinks.run(model, PROMPT)
+    claim = claims.head(result, {"layer": 1, "head": 2, "pos": 7, "query": 7})
+    assert claim.params == {"units": "L1H2", "metric": "log-probability", "pos": 7}
+    assert claims.head(result, {"layer": 1, "head": 2}).params["pos"] == -1
+    edge = claims.edge(result, {"layer": 1, "head": 2, "query": 7, "key": 4})
+    assert edge.params == {"units": "L1H2:7<-4", "metric": "log-probability", "pos": 7}
+
+
+def test_an_induction_score_claims_what_came_next_the_last_time(model):
+    on_prompt = CATALOG.get("induction-on-prompt")
+    claim = claims.repetition(on_prompt.run(model, PROMPT), {"layer": 1, "head": 2})
+    assert claim.params == {"units": "L1H2", "metric": "repetition", "pos": -1, "side": "lowers", "on": "prompt"}
+    assert claims.repetition(on_prompt.run(model, Prompt.ids(range(1, 20))), {"layer": 1, "head": 2}) is None
+    own = CATALOG.get("induction-heads").run(model, n_sequences=16, length=24)
+    claim = claims.repetition(own, {"layer": 1, "head": 2})
+    assert claim.params["on"] == "repeated tokens" and "random tokens" in claim.title
 
 
 def test_states_claim_nothing_at_position_0_and_behind_the_last_block(model):

@@ -14,7 +14,7 @@ from workbench.recording import record
 from workbench.sweeps import base_run, sweep, values_of
 
 CLEAN = Prompt.ids([5, 17, 40, 23, 61, 8, 77, 30, 12, 9])
-CORRUPT = Prompt.ids([5, 17, 41, 23, 60, 8, 70, 30, 11, 9])
+CORRUPT = Prompt.ids([5, 17, 41, 23, 60, 8, 70, 30, 41, 9])
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_metrics_against_their_definitions(model):
     logs, others = logits.log_softmax(-1), other.log_softmax(-1)
     expected = {
         "logit difference": other[-1, 31] - other[-1, 7],
-        "log-probability": others[-1, 31],
+        "log-probability": others[-1, 31] - others[-1, 7],
         "KL": (logs[-1].exp() * (logs[-1] - others[-1])).sum(),
         "loss": -torch.stack([others[i, t] for i, t in enumerate(base.tokens.ids[1:])]).mean(),
     }
@@ -59,7 +59,21 @@ def test_metrics_against_their_definitions(model):
     for kind, value in expected.items():
         metric = make_metric(model, base.tokens, base.logits(model), kind=kind, target="#31", against="#7")
         assert changed.value(model, metric) == pytest.approx(float(value), abs=1e-5)
+    alone = make_metric(model, base.tokens, base.logits(model), kind="log-probability", target="#31")
+    assert changed.value(model, alone) == pytest.approx(float(others[-1, 31]), abs=1e-5)
     assert base.value(model, make_metric(model, base.tokens, base.logits(model), kind="KL")) < 1e-9
+
+
+def test_repetition_is_what_followed_the_last_time(model):
+    """By hand: 17 was followed by 40, and 40 by 23. A token one place back, and that at position 0, do not count."""
+    prompt = Prompt.ids([5, 17, 40, 23, 61, 17, 9, 9, 40, 5])
+    base = base_run(model, prompt)
+    metric = make_metric(model, base.tokens, base.logits(model), kind="repetition")
+    assert metric.needed(10) == [5, 8] and "2 repeated tokens" in metric.describe(model.vocabulary)
+    logs = observe(model, prompt, positions="all").logits[0].log_softmax(-1)
+    assert base.value(model, metric) == pytest.approx(float(logs[5, 40] + logs[8, 23]) / 2, abs=1e-5)
+    with pytest.raises(InputError, match="repeats no token"):
+        make_metric(model, tokenise(model, CLEAN), base.logits(model), kind="repetition")
 
 
 def test_an_edited_base_keeps_its_edit(model):

@@ -181,7 +181,7 @@ _WRITTEN = re.compile(
     r"L(?P<layer>\d+)(?:"
     r"H(?P<head>\d+)(?::(?P<query>\d+)<-(?P<origin>\d+)|\s+key\s+(?P<key>\d+))?"
     r"|N(?P<neurons>\d+(?:,\d+)*)"
-    r"|\s+(?P<block>attention|mlp)"
+    r"|\s+(?P<block>attention|attn|mlp)"
     r"|\s+pos\s+(?P<pos>\d+))(?=[\s,]|$)",
     re.IGNORECASE,
 )
@@ -191,7 +191,8 @@ def units_of(text: str) -> tuple[Unit, ...]:
     """Units from their names, with spaces or commas between them: `L18H6 L17H3`.
 
     L18H6 a head, L18H6:9<-3 its edge from position 3 to 9, L18H6 key 0 a key in its sight, L20N507 or L20N507,9
-    neurons, L20 mlp, L20 attention, L12 pos 5 a state in front of block 12. InputError where the text says none.
+    neurons, L20 mlp, L20 attention (or attn), L12 pos 5 a state in front of block 12. InputError where the text says
+    none.
     """
     found, rest = [], text.strip()
     while rest:
