@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from workbench.catalog import named
 from workbench.errors import InputError
 from workbench.figures.quantity import numbers, units
 from workbench.figures.text import head_name, number, show_token
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
     from workbench.catalog import Entry
     from workbench.models.model import Model
 
-__all__ = ["align", "difference", "difference_figure", "need_same_tokenizer", "of_differences"]
+__all__ = ["CHANGED", "align", "difference", "difference_figure", "need_same_tokenizer", "of_differences"]
 
 _TOKEN_DIMS = ("pos", "query", "key")
 _LISTS = ("edge", "row", "segment", "draw")  # the n-th of one run is not the n-th of another
 _OF_ANOTHER = ("_low", "_high", "_null", "_q", "_p")  # intervals, nulls and tests are about one run, not the change
-_CHANGED = "⇒"
+CHANGED = "⇒"
 
 
 def align(before: Sequence[int], after: Sequence[int]) -> list[int]:
@@ -80,13 +81,16 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     return check(result.assign_attrs(**_about(result, records, counterparts)))
 
 
-def difference_figure(entry: "Entry", change: xr.Dataset, index: int = 0) -> "go.Figure":
+def difference_figure(
+    entry: "Entry", change: xr.Dataset, index: int = 0, display: Mapping[str, Any] | None = None
+) -> "go.Figure":
     """A figure of a difference, on the diverging scale: the entry's own where it can be drawn of one, else a plain one.
 
-    Raises InputError where there is no figure for any of its variables.
+    display: display parameters of the entry. Raises InputError where there is no figure for any of its variables.
     """
+    draw, asked = entry.figures[index], entry.shown(display or {})
     try:
-        figure = entry.figures[index](change)
+        figure = draw(change, **named(draw, asked))
     except (InputError, KeyError):  # it wants something that a difference does not have, such as edges
         return _plain_figure(entry, change)
     scale = (figure.layout.meta or {}).get("scale", "signed")
@@ -177,7 +181,7 @@ def _change(before: xr.DataArray, after: xr.DataArray, index: Mapping[str, np.nd
 
 def _texts(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     pairs = zip(old.ravel(), new.ravel(), strict=True)
-    texts = [str(n) if o is None or o == n else f"{o}{_CHANGED}{n}" for o, n in pairs]
+    texts = [str(n) if o is None or o == n else f"{o}{CHANGED}{n}" for o, n in pairs]
     return np.array(texts, dtype=object).reshape(new.shape)
 
 
@@ -216,10 +220,13 @@ def _largest(result: xr.Dataset) -> str:
 
 
 def _place(variable: xr.DataArray, at: Mapping[str, int]) -> list[str]:
-    """`["L18H6"]`, or `["depth 30", "pos 5 ·Peter"]`."""
+    """`["L18H6"]`, `["L20 MLP"]` where parts have labels, or `["depth 30", "pos 5 ·Peter"]`."""
     values = {dim: variable[dim].values[i] for dim, i in at.items()}
     words = [head_name(values.pop("layer"), values.pop("head"))] if {"layer", "head"} <= set(values) else []
     for dim, value in values.items():
+        if dim == "component" and "label" in variable.coords:
+            words.append(str(variable["label"].values[at[dim]]))
+            continue
         texts = variable.coords.get({"pos": "token_text"}.get(dim, f"{dim}_text"))
         token = "" if texts is None else f" {show_token(str(texts.values[at[dim]]), html=False)}"
         words.append(f"{dim} {value if isinstance(value, str) else f'{value:g}'}{token}")

@@ -1,24 +1,31 @@
 """The run that is shown held against another one: side by side on one colour scale, or as their difference."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
 from dash import html, no_update
 
-from apps.explorer import views
+from apps.explorer import tables, views
 from apps.explorer.engine import Engine
-from workbench.compare import difference
+from workbench.compare import CHANGED, difference
 from workbench.errors import InputError, WorkbenchError
+from workbench.figures.text import number, show_token
 
-__all__ = ["change", "difference_view", "is_comparable", "second_view"]
+__all__ = ["both_values", "change", "difference_view", "is_comparable", "second_view", "values_at", "values_table"]
 
 Shown = Mapping[str, Any]
 
 
-def is_comparable(engine: Engine, name: str, shown: Shown | None, other: Shown | None) -> bool:
-    """Whether a view can differ between two runs: what is of the model only does where there are two models."""
-    return bool(shown and other) and (engine.views[name].scope != "model" or shown["model"] != other["model"])
+def is_comparable(engine: Engine, view: Mapping[str, Any], shown: Shown | None, other: Shown | None) -> bool:
+    """Whether what is seen can differ between two runs: what is of the model does where there are two models.
+
+    A table is always that of the shown run.
+    """
+    entry = engine.views[view["name"]]
+    if not shown or not other or tables.is_table(entry, view["figure"]):
+        return False
+    return entry.scope != "model" or shown["model"] != other["model"]
 
 
 def second_view(
@@ -28,7 +35,7 @@ def second_view(
 
     drawn: figure, message and sentence of the shown run. draw: makes the same of another run.
     """
-    if not is_comparable(engine, view["name"], shown, other):
+    if not is_comparable(engine, view, shown, other):
         return no_update, "hidden"
     figure, _, _ = draw(other)
     if figure is no_update:
@@ -61,11 +68,59 @@ def difference_view(
     entry = engine.views[view["name"]]
     try:
         found = change(find, shown, other)
-        figure = views.changed(entry, found, view["figure"], dark)
+        figure = views.changed(entry, found, view["figure"], dark, shown.get("display", {}).get(entry.name))
     except WorkbenchError as error:
         return no_update, html.Div(str(error)), ""
     figure.update_layout(title_text=f"{figure.layout.title.text}: this run minus {_other_name(shown, other)}")
     return figure, [], str(found.attrs["summary"])
+
+
+def both_values(find: Callable, shown: Shown, other: Shown, selection: Mapping[str, Any]) -> list[Any]:
+    """What both runs hold at the selection, and whose figures stand below it."""
+    try:
+        found = change(find, shown, other)
+    except WorkbenchError as error:
+        return [html.Div(str(error), className="quiet")]
+    after, _ = find(shown)
+    return values_table(values_at(after, found, selection), word_for(shown, other))
+
+
+def values_at(after: xr.Dataset, change: xr.Dataset, selection: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What two runs hold at a selection: (name with unit, in the other run, in this run, difference) as text.
+
+    change: the difference of the two, on the coordinates of `after`. Only variables all of whose dims are selected.
+    """
+    rows = []
+    for name, variable in change.data_vars.items():
+        dims = [str(dim) for dim in variable.dims]
+        if not dims or any(selection.get(dim) not in variable.indexes[dim] for dim in dims):
+            continue
+        at = {dim: variable.indexes[dim].get_loc(selection[dim]) for dim in dims}
+        now, step = after[name].isel(at).item(), variable.isel(at).item()
+        attrs = after[name].attrs
+        unit = str(attrs.get("units", ""))
+        said = str(attrs.get("long_name", name)) + (f", {unit}" if unit and unit != "text" else "")
+        if variable.dtype.kind == "f":
+            rows.append((said, _number(now - step), _number(now), _number(step)))
+        elif step != now:
+            rows.append(
+                (said, show_token(step.removesuffix(f"{CHANGED}{now}"), html=False), show_token(now, html=False), "")
+            )
+    return rows
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else number(value)
+
+
+def values_table(rows: Sequence[tuple[str, str, str, str]], word: str) -> list[Any]:
+    """`values_at` as a table, and whose figures stand below it. word: what the other run is."""
+    below = html.Div("The figures below are of this run alone.", className="quiet")
+    if not rows:
+        return [below]
+    head = html.Tr([html.Th(text, scope="col") for text in ("at the selection", word, "this run", "difference")])
+    body = [html.Tr([html.Th(row[0], scope="row"), *map(html.Td, row[1:])]) for row in rows]
+    return [html.Table([html.Thead(head), html.Tbody(body)], className="values"), below]
 
 
 def _other_name(shown: Shown, other: Shown) -> str:

@@ -57,7 +57,7 @@ def _register_views(app: Dash, engine: Engine) -> None:
             return [no_update] * 5  # only these views change with the selection
         selection, dark = clean(selection), scheme == "dark"
         shown, other = with_display(shown, display), with_display(other, display)
-        if mode == "difference" and comparing.is_comparable(engine, view["name"], shown, other):
+        if mode == "difference" and comparing.is_comparable(engine, view, shown, other):
             find = lambda run: result_of(engine, run, view["name"], selection, session)
             return *comparing.difference_view(engine, view, find, shown, other, dark), no_update, "hidden"
 
@@ -72,7 +72,7 @@ def _register_views(app: Dash, engine: Engine) -> None:
         Output("compare-mode", "className"), Input("shown-b", "data"), Input("view", "data"), State("shown", "data")
     )
     def modes(other, view, shown):
-        return "compare-mode" if comparing.is_comparable(engine, view["name"], shown, other) else "hidden"
+        return "compare-mode" if comparing.is_comparable(engine, view, shown, other) else "hidden"
 
     @app.callback(
         Output("table-holder", "children"),
@@ -131,6 +131,7 @@ def _register_selection(app: Dash, engine: Engine) -> None:
         Input("selection", "data"),
         Input("drawn", "data"),
         Input("late", "data"),
+        Input("shown-b", "data"),
         State("shown", "data"),
         State("view", "data"),
         State("scheme", "data"),
@@ -138,7 +139,7 @@ def _register_selection(app: Dash, engine: Engine) -> None:
         State("display", "data"),
         prevent_initial_call="initial_duplicate",
     )
-    def details(selection, drawn, late, shown, view, scheme, session, display):
+    def details(selection, drawn, late, other, shown, view, scheme, session, display):
         if not shown:
             return [], [], no_update, no_update
         shown = with_display(shown, display)
@@ -146,6 +147,9 @@ def _register_selection(app: Dash, engine: Engine) -> None:
         chips = [html.Span(text, className="chip") for text in headline(selection, shown["tokens"])]
         nothing = [html.Span("Nothing: click a token or a cell.", className="quiet")]
         panel = detail_panel(engine, shown, view["name"], selection, scheme == "dark", session)
+        if comparing.is_comparable(engine, view, shown, other):
+            find = lambda run: result_of(engine, run, view["name"], selection, session)
+            panel = [*comparing.both_values(find, shown, other, selection), *panel]
         follows = view["name"] in engine.slices and ctx.triggered_id == "selection"
         return chips or nothing, panel, selection if follows else no_update, woken()
 

@@ -4,7 +4,7 @@ import io
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,7 @@ def code(
     """Python lines that make a figure or table again. home: for entries outside the catalog, their module and name."""
     draw = (*entry.figures, *entry.tables)[figure]
     is_figure = figure < len(entry.figures)
-    plain, asked = entry.shown({}), named(draw, entry.shown(display or {}))
-    chosen = {name: value for name, value in asked.items() if value != plain[name]}
+    chosen = _chosen(entry, draw, display)
     drawn = ", ".join(["result", *(f"{name}={value!r}" for name, value in chosen.items())])
     lines = [
         f"from {draw.__module__} import {draw.__name__}",
@@ -90,15 +89,24 @@ def code(
     return "\n".join(lines) + "\n"
 
 
+def _chosen(entry: Entry, draw: Callable, display: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The display parameters of a figure that are not at their default."""
+    plain, asked = entry.shown({}), named(draw, entry.shown(display or {}))
+    return {name: value for name, value in asked.items() if value != plain[name]}
+
+
 def difference_code(
     entry: Entry,
     runs: Sequence[tuple[Request, Mapping[str, Any]]],
     figure: int,
     home: Mapping[str, tuple[str, str]],
+    display: Mapping[str, Any] | None = None,
 ) -> str:
     """Python lines that make the figure of a difference again. runs: request and params of what is subtracted, and of
     what it is subtracted from."""
     (before, before_params), (after, after_params) = runs
+    chosen = _chosen(entry, entry.figures[figure], display)
+    drawn = f", display={chosen!r}" if chosen else ""
     lines = [
         "from workbench import difference, difference_figure",
         *_imports([before, after], entry),
@@ -107,7 +115,7 @@ def difference_code(
         *_run_lines(entry, before, before_params, "before"),
         *([f"model = load({after.model!r})"] if after.model != before.model else []),
         *_run_lines(entry, after, after_params, "after"),
-        f"figure = difference_figure(entry, difference(before, after), {figure})",
+        f"figure = difference_figure(entry, difference(before, after), {figure}{drawn})",
         "figure.show()",
     ]
     return "\n".join(lines) + "\n"

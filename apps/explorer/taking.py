@@ -52,7 +52,7 @@ def register(app: Dash, engine: Engine) -> None:
         shown, kind, selection = with_display(shown, display), taken["kind"], clean(selection)
         try:
             dark, rows = scheme == "dark", taken.get("rows")
-            if mode == "difference" and comparing.is_comparable(engine, view["name"], shown, other):
+            if mode == "difference" and comparing.is_comparable(engine, view, shown, other):
                 content, name = take_difference(engine, kind, (other, shown), view, selection, dark, session)
             else:
                 content, name = take(engine, kind, shown, view, selection, dark, session, rows)
@@ -119,6 +119,7 @@ def take_difference(
 ) -> tuple[bytes, str]:
     """As `take`, of the second run minus the first."""
     entry, (before, after) = engine.views[view["name"]], runs
+    display = after.get("display", {}).get(entry.name, {})
     if kind == "py":
         requests = [request_of(engine, run) for run in runs]
         of = lambda request: (
@@ -127,10 +128,11 @@ def take_difference(
             else request.params[entry.name]
         )
         pairs = [(request, of(request)) for request in requests]
-        return exports.difference_code(entry, pairs, view["figure"], HOME).encode(), f"{entry.name}-difference.py"
+        code = exports.difference_code(entry, pairs, view["figure"], HOME, display)
+        return code.encode(), f"{entry.name}-difference.py"
     change = comparing.change(lambda run: result_of(engine, run, entry.name, selection, session), after, before)
     if kind == "html":
-        figure = views.changed(entry, change, view["figure"], dark)
+        figure = views.changed(entry, change, view["figure"], dark, display)
         return exports.html(figure).encode(), f"{entry.name}-difference.html"
     if kind == "nc":
         return exports.netcdf(change), f"{entry.name}-difference.nc"

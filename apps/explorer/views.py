@@ -71,10 +71,12 @@ def marked(figure: "go.Figure", selection: Mapping[str, Any]) -> "go.Figure":
     return figure
 
 
-def changed(entry: Entry, change: xr.Dataset, index: int, dark: bool) -> "go.Figure":
+def changed(
+    entry: Entry, change: xr.Dataset, index: int, dark: bool, display: Mapping[str, Any] | None = None
+) -> "go.Figure":
     """A figure of the difference of two results. RefusedError where drawing it breaks."""
     try:
-        return _themed(difference_figure(entry, change, min(index, len(entry.figures) - 1)), dark)
+        return _themed(difference_figure(entry, change, min(index, len(entry.figures) - 1), display), dark)
     except WorkbenchError:
         raise
     except Exception as error:  # as above

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from probes import logit_lens
 from tests.tiny_models import tiny_model
 from workbench import Ablate, Head, load
-from workbench.catalog import Entry
+from workbench.catalog import Entry, Param
 from workbench.compare import align, difference, difference_figure, need_same_tokenizer
 from workbench.errors import InputError
+from workbench.figures import bars
 from workbench.results import dataset, open_result, save
 
 
@@ -125,6 +126,27 @@ def test_a_figure_that_cannot_be_drawn_of_a_difference_gives_way_to_a_plain_one(
     figure = difference_figure(entry, change)
     assert figure.data[0].y.tolist() == [0, 2]
     assert figure.layout.title.text == "Planted: change of height"
+
+
+def test_a_difference_is_drawn_with_its_display_parameters():
+    def own(result, *, stretch):
+        return bars(result, "height", "pos", title=f"stretched {stretch}")
+
+    display = (Param("stretch", int, 1),)
+    entry = Entry("planted", "Planted", "here", "none", needs=own, analyse=own, figures=(own,), display=display)
+    change = difference(result([1, 2], [1, 2]), result([1, 2], [1, 4]))
+    assert difference_figure(entry, change).layout.title.text == "stretched 1"
+    assert difference_figure(entry, change, display={"stretch": 3}).layout.title.text == "stretched 3"
+
+
+def test_parts_are_named_and_not_numbered():
+    def parts(values):
+        about = {"component": range(2), "label": ("component", ["L0H1", "L20 MLP"])}
+        made = dataset(None, about, attribution=("component", np.array(values), "logits", None, "attribution"))
+        return made.assign_attrs(provenance=json.dumps({"analysis": "parts", "token_ids": [1]}))
+
+    change = difference(parts([0.5, 1.0]), parts([0.5, 3.0]))
+    assert change.attrs["summary"] == "Largest change of attribution: 2 logits at L20 MLP."
 
 
 def test_models_must_share_their_tokenizer():
