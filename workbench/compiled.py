@@ -8,12 +8,36 @@ Full `fastmath` would make isnan(nan) false; these three flags only let sums be 
 import numpy as np
 from numba import njit
 
-__all__ = ["exact_proximity", "strongest_of_rows"]
+__all__ = ["exact_proximity", "row_norms", "row_proximity", "strongest_of_rows"]
 
 _LOOP = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp"}}
 _KEYS = 64  # keys of one block: their parts stay in the second-level cache while queries pass by
 _SHIFT = 20  # of the bits of a float32: what stays is its exponent and three bits of its mantissa
 _BINS = 1 << (31 - _SHIFT)
+
+
+@njit(**_LOOP)
+def row_norms(x):
+    """L1 norms of rows: (row, d_model) to (row,) float32. Of a few hundred thousand numbers: more threads cost more."""
+    norms = np.empty(x.shape[0], np.float32)
+    for row in range(x.shape[0]):
+        norm = np.float32(0)
+        for d in range(x.shape[1]):
+            norm += abs(x[row, d])
+        norms[row] = norm
+    return norms
+
+
+@njit(**_LOOP)
+def row_proximity(part, target):
+    """`max(0, ||y||_1 - ||y - z||_1)` of rows: both (row, d_model), part also of one row for all; float64 (row,)."""
+    gained = np.empty(target.shape[0])
+    for row in range(target.shape[0]):
+        z, y, gain = part[row % part.shape[0]], target[row], 0.0
+        for d in range(target.shape[1]):
+            gain += abs(y[d]) - abs(y[d] - z[d])
+        gained[row] = max(gain, 0.0)
+    return gained
 
 
 @njit(**_LOOP)
@@ -67,12 +91,12 @@ def strongest_of_rows(proximity, others, min_share, min_coverage):
     kept = np.empty((room, 3), np.int32)
     shares = np.empty(room, np.float32)
     for query in range(n_pos):
-        total = _histogram(proximity, query, mass, held)
+        total, low, high = _histogram(proximity, query, mass, held)
         totals[query] = total
         whole = total + others[query]
         if total <= 0:
             continue
-        floor = _floor(mass, held, min_coverage * total, min_share * whole)
+        floor = _floor(mass, held, low, high, min_coverage * total, min_share * whole)
         found = 0
         for head in range(n_heads):
             for key in range(query + 1):
@@ -96,10 +120,8 @@ def strongest_of_rows(proximity, others, min_share, min_coverage):
 
 @njit(**_LOOP)
 def _histogram(proximity, query, mass, held):
-    """Sum a row into bins of like magnitude; returns its total."""
-    mass[:] = 0
-    held[:] = 0
-    total = 0.0
+    """Sum a row into bins of like magnitude, all empty before; returns its total and the lowest and highest bin."""
+    total, low, high = 0.0, _BINS, -1
     for head in range(proximity.shape[0]):
         row = proximity[head, query, : query + 1]
         bits = row.view(np.int32)
@@ -109,19 +131,23 @@ def _histogram(proximity, query, mass, held):
                 mass[bin_] += row[key]
                 held[bin_] += 1
                 total += row[key]
-    return total
+                low, high = min(low, bin_), max(high, bin_)
+    return total, low, high
 
 
 @njit(**_LOOP)
-def _floor(mass, held, wanted, least):
-    """The low end of the bin in which the strongest parts reach the wanted mass, or `least` where that is lower."""
-    reached, edge = 0.0, 0
-    for bin_ in range(_BINS - 1, -1, -1):
-        if held[bin_] > 0:
+def _floor(mass, held, low, high, wanted, least):
+    """The low end of the bin in which the strongest parts reach the wanted mass, or `least` where that is lower.
+
+    Leaves the bins empty.
+    """
+    reached, edge = 0.0, high + 1
+    for bin_ in range(high, low - 1, -1):
+        if held[bin_] > 0 and reached < wanted:
             reached += mass[bin_]
             edge = bin_
-            if reached >= wanted:
-                break
+    mass[low : high + 1] = 0
+    held[low : high + 1] = 0
     bits = np.empty(1, np.int32)
     bits[0] = edge << _SHIFT
     return min(np.float32(least), bits.view(np.float32)[0])

@@ -52,8 +52,18 @@ def is_compiled(like: torch.Tensor) -> bool:
     return like.device.type == "cpu" and _numba() is not None
 
 
-def part_proximity(part: torch.Tensor, target: torch.Tensor, p: int = 1) -> torch.Tensor:
-    """`max(0, ||y||_p - ||y - z||_p)` of one part z of each target y: both `[..., d_model]`; float64 `[...]`."""
+def part_proximity(
+    part: torch.Tensor, target: torch.Tensor, p: int = 1, *, compiled: bool | None = None
+) -> torch.Tensor:
+    """`max(0, ||y||_p - ||y - z||_p)` of one part z of each target y: both `[..., d_model]`; float64 `[...]`.
+
+    Compiled where p is 1 and part has as many rows as target, or one for all.
+    """
+    if compiled is None:
+        compiled = p == 1 and part.shape[:-1] in ((), (1,), target.shape[:-1]) and is_compiled(target)
+    if compiled:
+        rows = (x.reshape(-1, x.shape[-1]).contiguous().numpy() for x in (part, target))
+        return torch.from_numpy(_numba().row_proximity(*rows)).view(target.shape[:-1])
     if p == 1:
         return (target.abs() - (target - part).abs()).sum(-1, dtype=torch.float64).clamp(min=0)
     target, part = target.double(), part.double()
@@ -97,13 +107,14 @@ def _slopes(out: torch.Tensor, v: torch.Tensor, W_O: torch.Tensor, signs: torch.
 
 def _compiled_heads(out, pattern, v, W_O, target) -> None:
     parts = torch.bmm(v, W_O)
+    part_norms, target_norms = _numba().row_norms(parts.flatten(0, 1).numpy()), _numba().row_norms(target.numpy())
     if target.shape[0] <= v.shape[-1]:  # so few keys that the parts are no wider than the heads' middle
         out.copy_((target.sign() @ parts.flatten(0, 1).T).unflatten(-1, parts.shape[:2]).transpose(0, 1))
     else:
         _slopes(out, v, W_O, target.sign())
-    part_norms, target_norms = (x.abs().sum(-1) for x in (parts, target))  # vector_norm takes five times as long
-    tensors = (out, pattern, parts, part_norms, target, target_norms)
-    arrays, n, loop = tuple(tensor.numpy() for tensor in tensors), target.shape[0], _numba().exact_proximity
+    n, loop = target.shape[0], _numba().exact_proximity
+    norms = part_norms.reshape(parts.shape[:2])
+    arrays = (out.numpy(), pattern.numpy(), parts.numpy(), norms, target.numpy(), target_norms)
     threads = torch.get_num_threads() if n * n > _WORTH_THREADS else 1
     if threads == 1:
         loop(*arrays, _EPS, 0, n)

@@ -109,7 +109,8 @@ def _reduced(rows: Iterator["_Sum"], pattern, *, p, min_share=None, min_coverage
 class _Sum:
     """One prompt's sum at one layer, without padding. pattern is divided by a post-norm's scale where there is one.
 
-    resid, target, bias, mlp `[query, d_model]` (mlp None where it is no part); v `[key, head, d_head]`.
+    resid, target, mlp `[query, d_model]` (mlp None where it is no part), bias the same or one row for all; v `[key,
+    head, d_head]`.
     """
 
     resid: torch.Tensor
@@ -128,7 +129,7 @@ class _Sum:
         if scale is not None:
             W_O, b_O = W_O * w.post_attn_gain.float(), b_O * w.post_attn_gain.float()
         for row, n in enumerate(site.lengths.tolist()):
-            attention, bias = pattern[row, :, :n, :n].float(), b_O.expand(n, -1)
+            attention, bias = pattern[row, :, :n, :n].float(), b_O[None]
             if scale is not None:
                 divisor = scale[row, :n].float()
                 attention, bias = attention / divisor, bias / divisor
@@ -156,13 +157,19 @@ class _Sum:
         whole = kept.total.to(others) + others
         single[RESIDUAL] = single[RESIDUAL].masked_fill(whole <= 0, 1.0)  # no part alone brings anything
         whole = whole.masked_fill(whole <= 0, 1.0)
-        shares = {name: value / whole for name, value in single.items()}
-        shares |= {ATTENTION: kept.total.to(others) / whole, RESIDUE: self.residue()}
-        queries = torch.arange(len(whole), device=whole.device)
-        columns = [(queries, queries * 0 - 1, queries * 0 + name, value) for name, value in shares.items()]
-        return torch.cat(
-            [torch.stack([c.to(whole.device, torch.float32) for c in four], -1) for four in (*columns, kept[:4])]
-        )
+        single[ATTENTION] = kept.total.to(others)
+        values = torch.stack([*(value / whole for value in single.values()), self.residue()])
+        names = torch.tensor([*single, RESIDUE], device=whole.device)
+        table = torch.empty(values.numel() + len(kept.share), 4, device=whole.device)
+        parts, pairs = table.split([values.numel(), len(kept.share)])
+        parts = parts.view(*values.shape, 4)  # part query column
+        parts[..., 0] = torch.arange(len(whole), device=whole.device)
+        parts[..., 1] = -1
+        parts[..., 2] = names[:, None]
+        parts[..., 3] = values
+        for column, numbers in enumerate(kept[:4]):
+            pairs[:, column] = numbers
+        return table
 
     def residue(self) -> torch.Tensor:
         """||target - sum of parts|| / ||target||, estimated in 16 random directions: right to a fifth of itself.

@@ -91,6 +91,14 @@ def test_part_proximity_by_hand(part, rest, expected):
     torch.testing.assert_close(found / found.sum(), torch.tensor(expected, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("rows", [(7, 33), (1, 33), (33,)])
+def test_part_proximity_is_the_same_compiled_also_with_one_row_for_all(rows):
+    part, target = torch.randn(rows), torch.randn(2, 7, 33) if len(rows) == 1 else torch.randn(7, 33)
+    compiled, twin = (kernels.part_proximity(part, target, compiled=way) for way in BOTH)
+    assert compiled.dtype == twin.dtype == torch.float64 and compiled.shape == twin.shape == target.shape[:-1]
+    torch.testing.assert_close(compiled, twin, rtol=0, atol=1e-5)  # float32 differences of 33 numbers near 1
+
+
 @pytest.mark.parametrize("compiled", BOTH)
 def test_strongest_keeps_the_fewest_that_cover(compiled):
     row = torch.tensor([[0.5, 0.25, 0.15, 0.06, 0.04]])
