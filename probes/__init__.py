@@ -21,6 +21,7 @@ CATALOG = Catalog(
         "attention-knockout": "probes.attention_knockout:ENTRY",
         "causal-tracing": "probes.causal_tracing:ENTRY",
         "circuit-evaluation": "probes.circuit_evaluation:ENTRY",
+        "circuit-edges": "probes.circuit_edges:ENTRY",
         "flow-route-faithfulness": "probes.flow_routes.faithfulness:ENTRY",
         "flow-route-part": "probes.flow_routes.parts:ENTRY",
         "flow-route-heads": "probes.flow_routes.heads:ENTRY",

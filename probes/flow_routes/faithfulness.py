@@ -28,14 +28,14 @@ import xarray as xr
 from einops import repeat
 
 from probes.flow_routes.extraction import rule_of
-from probes.flow_routes.only_edges import OnlyEdges, edge_masks
+from probes.flow_routes.only_edges import BATCH_TOKENS, CleanPass, edge_masks
 from probes.flow_routes.routes import flow_routes, needs
 from workbench.catalog import Entry, Param
 from workbench.errors import InputError, RefusedError
-from workbench.hooks import PATTERN, RESID_POST, Hook, V
+from workbench.hooks import RESID_POST, V
 from workbench.models.model import Model
 from workbench.models.selfcheck import PARTS, RESIDUAL
-from workbench.observation import Need, Site, keep, observe
+from workbench.observation import Need, Site, observe
 from workbench.prompt import tokenise
 from workbench.recording import Means, measure_means
 from workbench.results import dataset
@@ -53,7 +53,7 @@ __all__ = [
 COVERAGES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 THRESHOLDS = (0.001, 0.003, 0.01, 0.02, 0.04)
 _SMALLEST_GAP = 0.1  # nats between all edges and none, below which a share of the gap says nothing
-_BATCH_TOKENS = 2048
+
 _MASK_BYTES = 1_000_000_000
 _SINK_GROWTH = 10.0  # on the default model graphs stay below 2.5, and tokens that turned into sinks reach 300
 
@@ -107,7 +107,7 @@ def faithfulness(
     drawn: list[torch.Tensor] = []
     generator = torch.Generator().manual_seed(seed)
     yield run.dataset(rules, graphs, log_probs, growth, drawn, draws, wanted)
-    at_once = max(1, _BATCH_TOKENS // (len(rules) * run.n_pos))
+    at_once = max(1, BATCH_TOKENS // (len(rules) * run.n_pos))
     while len(drawn) < draws:
         some = [run.random_graphs(graphs, generator) for _ in range(min(at_once, draws - len(drawn)))]
         drawn += run.outcomes(torch.cat(some), first_layer)[0].split(len(rules))
@@ -118,20 +118,15 @@ def faithfulness(
 
 @dataclass(frozen=True, eq=False)
 class _Study:
-    """One prompt, its clean patterns and values, and how to run it with edges removed."""
+    """One prompt whose prediction is looked at, run with edges removed."""
 
-    model: Model
-    tokens: object
+    clean: CleanPass
     start: int
-    means: Means
-    patterns: torch.Tensor
-    first_v: torch.Tensor
-    norms: torch.Tensor
 
     @property
     def n_pos(self) -> int:
         """Number of tokens."""
-        return len(self.tokens)
+        return len(self.clean.tokens)
 
     @classmethod
     def of(cls, model: Model, tokens, start: int | None, means: Means, n_rules: int) -> "_Study":
@@ -147,16 +142,14 @@ class _Study:
                 f"at most {_MASK_BYTES / 1e9:.0f} GB",
                 "Shorten the prompt, or measure fewer settings",
             )
-        kept = {hook: Need((hook,), keep, dims=hook.dims[1:]) for hook in (PATTERN, V)}
-        seen = observe(model, tokens, [*kept.values(), _NORMS], positions="none")
-        clean: dict[Hook, torch.Tensor] = {hook: seen[need][:, 0] for hook, need in kept.items()}
-        return cls(model, tokens, at, means, clean[PATTERN], clean[V][:, 0], seen[_NORMS])
+        return cls(CleanPass.of(model, tokens, means, _NORMS), at)
 
     def routes(self, min_share: float, min_coverage: float) -> xr.Dataset:
         """Shares of the prompt, kept as finely as the settings ask."""
         params = {"min_share": min_share, "min_coverage": min_coverage}
-        seen = observe(self.model, self.tokens, needs(self.model, self.tokens, **params), positions="none")
-        return flow_routes(seen, self.model.readout, **params)
+        model, tokens = self.clean.model, self.clean.tokens
+        seen = observe(model, tokens, needs(model, tokens, **params), positions="none")
+        return flow_routes(seen, model.readout, **params)
 
     def outcomes(self, masks: torch.Tensor, first_layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """With only the masked edges: log-probabilities at the start, `[row, d_vocab]`, and growth of norms,
@@ -164,14 +157,9 @@ class _Study:
         masks = masks.clone()
         masks[:, :first_layer] = True
         found, growth = [], []
-        for some in masks.split(max(1, _BATCH_TOKENS // self.n_pos)):
-            edges = OnlyEdges(some, self.patterns, self.first_v, self.means)
-            rows = [self.tokens] * len(some)
-            seen = observe(
-                self.model, rows, [_NORMS], positions=[self.start], interventions=[edges], batch_tokens=2**40
-            )
+        for seen in self.clean.with_only(masks, _NORMS, positions=[self.start]):
             found.append(torch.stack([row[0] for row in seen.log_probs]))
-            ratio = seen[_NORMS] / self.norms
+            ratio = seen[_NORMS] / self.clean.seen[_NORMS]
             growth.append(ratio[..., 1:].amax((0, 2)) if self.n_pos > 1 else ratio.amax((0, 2)))
         return torch.cat(found), torch.cat(growth)
 
@@ -181,8 +169,8 @@ class _Study:
         Gumbel noise on log attention and a sort: the first n are n drawn without replacement, in proportion to
         attention.
         """
-        uniform = torch.rand(self.patterns.shape, generator=generator, dtype=torch.float64)
-        noisy = self.patterns.double().cpu().log() - (-uniform.clamp(min=1e-300).log()).log()
+        uniform = torch.rand(self.clean.patterns.shape, generator=generator, dtype=torch.float64)
+        noisy = self.clean.patterns.double().cpu().log() - (-uniform.clamp(min=1e-300).log()).log()
         n_keys = noisy.shape[-1]
         by_row = noisy.permute(0, 2, 1, 3).flatten(2)  # layer query (head key)
         ranks = by_row.argsort(-1, descending=True).argsort(-1).unflatten(-1, (-1, n_keys)).permute(0, 2, 1, 3)
@@ -214,8 +202,8 @@ class _Study:
             log_prob_full=("", full, "nats", (None, 0), "log-probability with all edges"),
             log_prob_empty=("", empty, "nats", (None, 0), "log-probability with no edges"),
         )
-        name = self.model.vocabulary.string(target)
-        settings = {"start": self.start, "target": name, "reference": str(self.means)}
+        name = self.clean.model.vocabulary.string(target)
+        settings = {"start": self.start, "target": name, "reference": str(self.clean.means)}
         return result.assign_attrs(settings, summary=_summary(result, name))
 
 

@@ -5,8 +5,9 @@ those of the clean prompt, and kept edges bring the values of the changed stream
 anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +15,16 @@ import xarray as xr
 from einops import einsum
 
 from probes.flow_routes.extraction import Rule, kept_parts
-from workbench.hooks import V, Z
+from workbench.hooks import PATTERN, V, Z
 from workbench.intervene import Edit, Where, tensor_digest
 from workbench.models.model import Model
+from workbench.observation import Need, Observation, keep, observe
+from workbench.prompt import Tokens
 from workbench.recording import Means
 
-__all__ = ["OnlyEdges", "edge_masks"]
+__all__ = ["BATCH_TOKENS", "CleanPass", "OnlyEdges", "edge_masks"]
+
+BATCH_TOKENS = 2048  # of a batch of passes
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +64,33 @@ class OnlyEdges:
             z.copy_(new)
 
         return Edit(Where(V, layer), read=lambda v: seen.update(v=v)), Edit(Where(Z, layer), write)
+
+
+@dataclass(frozen=True, eq=False)
+class CleanPass:
+    """One prompt with its clean patterns `[layer, head, query, key]` and values `[layer, pos, key_value_head, d_head]`,
+    and how to run it with edges removed."""
+
+    model: Model
+    tokens: Tokens
+    means: Means
+    patterns: torch.Tensor = field(repr=False)
+    values: torch.Tensor = field(repr=False)
+    seen: Observation = field(repr=False)
+
+    @classmethod
+    def of(cls, model: Model, tokens: Tokens, means: Means, *needs: Need, **options: Any) -> "CleanPass":
+        """Run the prompt once. needs, options: what `seen` is to hold beside, as for `observe`."""
+        kept = [Need((hook,), keep, dims=hook.dims[1:]) for hook in (PATTERN, V)]
+        seen = observe(model, tokens, [*kept, *needs], **{"positions": "none", **options})
+        return cls(model, tokens, means, *(seen[need][:, 0] for need in kept), seen)
+
+    def with_only(self, masks: torch.Tensor, *needs: Need, positions: Sequence[int]) -> Iterator[Observation]:
+        """Passes with the masked edges alone, `[row, layer, head, query, key]`; some rows at a time, in their order."""
+        for some in masks.split(max(1, BATCH_TOKENS // len(self.tokens))):
+            edges = OnlyEdges(some, self.patterns, self.values[:, 0], self.means)
+            rows = [self.tokens] * len(some)
+            yield observe(self.model, rows, needs, positions=list(positions), interventions=[edges], batch_tokens=2**40)
 
 
 def edge_masks(result: xr.Dataset, rules: Sequence[Rule], n_heads: int) -> torch.Tensor:

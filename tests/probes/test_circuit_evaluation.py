@@ -75,7 +75,7 @@ def test_areas_are_the_trapezoids_of_the_curves(model, tasks):
     np.testing.assert_allclose(result["cpr"], ((curve[:, 1:] + curve[:, :-1]) / 2) @ width, rtol=1e-6)
     gap = np.abs(1 - absolute)
     np.testing.assert_allclose(result["cmd"], ((gap[:, 1:] + gap[:, :-1]) / 2) @ width, rtol=1e-6)
-    assert circuit_evaluation.curve_figure(result).data and circuit_evaluation.table_figure(result).data
+    assert circuit_evaluation.curve_figure(result).data and circuit_evaluation.cpr_figure(result).data
 
 
 def test_patching_scores_are_what_patching_costs(model, tasks):
@@ -179,5 +179,5 @@ def test_a_task_with_prompts_of_its_own_ranks_on_some_and_evaluates_on_others(de
     monkeypatch.setattr(circuit_evaluation, "rank", rank_watched)
     result = circuit_evaluation.run(default_model, task="indirect object", pairs=1)
     assert result.attrs["n_prompts"] == 1 and tuple(result["group"].values) == names
-    assert len(set(map(str, asked))) == 1 and "CPR of 300 nodes on 1 pairs" in result.attrs["summary"]
+    assert len(set(map(str, asked))) == 1 and "CPR of 300 nodes on 1 prompt:" in result.attrs["summary"]
     assert float(result["model_metric"][0]) > 0.5  # the model does the task

@@ -7,7 +7,7 @@ import torch
 from probes import flow_routes
 from probes.flow_routes import faithfulness as faith
 from probes.flow_routes.extraction import Rule
-from probes.flow_routes.only_edges import edge_masks
+from probes.flow_routes.only_edges import CleanPass, edge_masks
 from tests.tiny_models import KINDS, tiny_model
 from workbench import InputError, Need, Prompt, RefusedError, keep, load, observe
 from workbench.hooks import PATTERN, V
@@ -95,7 +95,7 @@ def test_random_graphs_have_as_many_edges_in_every_row(setting):
 def test_random_edges_are_drawn_in_proportion_to_attention():
     """One edge in a row of two keys with weights 0.8 and 0.2: the first is drawn four times in five."""
     patterns = torch.tensor([[[[1.0, 0.0], [0.8, 0.2]]]])
-    run = faith._Study(None, (0, 1), 1, None, patterns, None, None)
+    run = faith._Study(CleanPass(None, (0, 1), None, patterns, None, None), 1)
     graph = torch.tensor([[[[[True, False], [True, False]]]]])
     generator = torch.Generator().manual_seed(0)
     share = np.mean([bool(run.random_graphs(graph, generator)[0, 0, 0, 1, 0]) for _ in range(2000)])
