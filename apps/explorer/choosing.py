@@ -100,7 +100,9 @@ def _register_model(app: Dash, engine: Engine) -> None:
         if not name or not name.strip():
             return [no_update] * 4
         try:
-            engine.hosted(name.strip())  # begins to load; refused unless the explorer was started with that leave
+            engine.hosted(
+                name.strip(), again=True
+            )  # begins to load; refused unless the explorer was started with that leave
         except WorkbenchError as error:
             return no_update, no_update, no_update, [*notices, notice(str(error))]
         known = list(dict.fromkeys([*models, name.strip()]))

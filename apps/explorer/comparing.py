@@ -1,6 +1,7 @@
 """The run that is shown held against another one: side by side on one colour scale, or as their difference."""
 
 from collections.abc import Callable, Mapping, Sequence
+from html import unescape
 from typing import Any
 
 import xarray as xr
@@ -10,6 +11,7 @@ from apps.explorer import tables, views
 from apps.explorer.engine import Engine
 from workbench.compare import CHANGED, difference
 from workbench.errors import InputError, WorkbenchError
+from workbench.figures.quantity import label
 from workbench.figures.text import number, show_token
 
 __all__ = ["both_values", "change", "difference_view", "is_comparable", "second_view", "values_at", "values_table"]
@@ -86,7 +88,7 @@ def both_values(find: Callable, shown: Shown, other: Shown, selection: Mapping[s
 
 
 def values_at(after: xr.Dataset, change: xr.Dataset, selection: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """What two runs hold at a selection: (name with unit, in the other run, in this run, difference) as text.
+    """What two runs hold at a selection: (name with unit, in the other run, in this run, change) as text.
 
     change: the difference of the two, on the coordinates of `after`. Only variables all of whose dims are selected.
     """
@@ -97,15 +99,11 @@ def values_at(after: xr.Dataset, change: xr.Dataset, selection: Mapping[str, Any
             continue
         at = {dim: variable.indexes[dim].get_loc(selection[dim]) for dim in dims}
         now, step = after[name].isel(at).item(), variable.isel(at).item()
-        attrs = after[name].attrs
-        unit = str(attrs.get("units", ""))
-        said = str(attrs.get("long_name", name)) + (f", {unit}" if unit and unit != "text" else "")
         if variable.dtype.kind == "f":
-            rows.append((said, _number(now - step), _number(now), _number(step)))
+            rows.append((unescape(label(after[name])), _number(now - step), _number(now), _number(step)))
         elif step != now:
-            rows.append(
-                (said, show_token(step.removesuffix(f"{CHANGED}{now}"), html=False), show_token(now, html=False), "")
-            )
+            words = (show_token(word, html=False) for word in (step.removesuffix(f"{CHANGED}{now}"), now))
+            rows.append((str(after[name].attrs.get("long_name", name)), *words, ""))
     return rows
 
 
@@ -118,7 +116,7 @@ def values_table(rows: Sequence[tuple[str, str, str, str]], word: str) -> list[A
     below = html.Div("The figures below are of this run alone.", className="quiet")
     if not rows:
         return [below]
-    head = html.Tr([html.Th(text, scope="col") for text in ("at the selection", word, "this run", "difference")])
+    head = html.Tr([html.Th(text, scope="col") for text in ("at the selection", word, "this run", "change")])
     body = [html.Tr([html.Th(row[0], scope="row"), *map(html.Td, row[1:])]) for row in rows]
     return [html.Table([html.Thead(head), html.Tbody(body)], className="values"), below]
 

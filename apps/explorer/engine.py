@@ -135,8 +135,11 @@ class Engine:
         for hosted in self._hosted.values():
             hosted.worker.close()
 
-    def hosted(self, name: str) -> Hosted:
-        """A model by name; it begins to load when it is first asked for. InputError for one that is not offered."""
+    def hosted(self, name: str, again: bool = False) -> Hosted:
+        """A model by name; it begins to load when it is first asked for. InputError for one that is not offered.
+
+        again: load it once more where that failed.
+        """
         if name not in self.settings.models and not self.settings.any_model:
             raise InputError(
                 f"the model {name!r}",
@@ -144,7 +147,10 @@ class Engine:
                 "Choose one of these; others are offered by whoever starts the explorer",
             )
         with self._lock:
-            if name not in self._hosted or self._hosted[name].loading.state in ("failed", "cancelled"):
+            ended = again and name in self._hosted and self._hosted[name].loading.state in ("failed", "cancelled")
+            if ended:
+                self._hosted[name].worker.close()
+            if ended or name not in self._hosted:
                 self._hosted[name] = Hosted(name, self._load)
             return self._hosted[name]
 

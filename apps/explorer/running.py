@@ -74,8 +74,10 @@ def _register_run(app: Dash, engine: Engine) -> None:
     def run(go, loaded, params, model, text, asked, view, notices, session, link, other, other_model, chat, edits):
         if not loaded or loaded["model"] != model:
             return no_update, no_update, no_update, woken()  # it runs when the model is ready
-        errors = []
-        if ctx.triggered_id == "go" and go:
+        pressed, errors = ctx.triggered_id == "go", []
+        if loaded.get("failed") and not pressed:
+            return [no_update] * 4  # why is said already; Run tries it once more
+        if pressed and go:
             text = go["text"]
         elif ctx.triggered_id in ("params", "edits") and asked:
             text = asked["text"]  # a new value of a parameter is about the prompt that is shown
@@ -83,7 +85,7 @@ def _register_run(app: Dash, engine: Engine) -> None:
             errors = follow_link(engine, link, loaded, params or {}, view["name"])
             if any(dear for _, dear in errors):
                 return no_update, no_update, [*notices, *(notice(text) for text, _ in errors)], woken()
-        common = {"params": params or {}, "view": view["name"], "chat": chat == "chat"}
+        common = {"params": params or {}, "view": view["name"], "chat": chat == "chat", "again": pressed}
         asked, error = ask(engine, session, model, text or "", **common, edits=edits or ())
         said = [text for text, _ in errors] + ([error] if error else [])
         second, beside = None, other_model or model
@@ -277,11 +279,15 @@ def ask(
     *,
     chat: bool = False,
     edits: Sequence[str] = (),
+    again: bool = False,
 ) -> tuple[dict[str, Any] | None, str]:
-    """Start a run; what the page keeps as its latest request, or the sentence that says why not."""
+    """Start a run; what the page keeps as its latest request, or the sentence that says why not.
+
+    again: load the model once more where that failed.
+    """
     asked = {"model": model, "text": text, "params": dict(params), "chat": chat, "edits": list(edits)}
     try:
-        if engine.hosted(model).loading.alive:  # a server that was started again: the poll runs it when it can
+        if engine.hosted(model, again).loading.alive:  # a server that was started again: the poll runs it when it can
             return {**asked, "id": secrets.token_hex(8), "names": None, "job": ""}, ""
         request = request_of(engine, asked)
         names = engine.wanted(request, view)
@@ -296,7 +302,7 @@ def ask_beside(
 ) -> tuple[dict[str, Any] | None, str]:
     """Start the run that another one is held against; refused where its model is there and has other tokens."""
     try:
-        hosted = [engine.hosted(name) for name in (model, beside)]
+        hosted = [engine.hosted(name, common.get("again", False)) for name in (model, beside)]
         if beside != model and not any(one.loading.alive for one in hosted):
             need_same_tokenizer(hosted[0].ready, hosted[1].ready)
     except WorkbenchError as error:

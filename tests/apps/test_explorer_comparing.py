@@ -28,14 +28,14 @@ CHANGE = difference(BEFORE, AFTER)
 
 def test_both_values_and_their_difference_stand_at_the_counterpart():
     assert values_at(AFTER, CHANGE, {"pos": 2}) == [
-        ("tallness, nats", "2", "2.5", "0.5"),
+        ("tallness (nats)", "2", "2.5", "0.5"),
         ("top token", "·b", "·c", ""),
     ]
-    assert values_at(AFTER, CHANGE, {"layer": 1, "head": 2}) == [("score, share", "5", "10", "5")]
+    assert values_at(AFTER, CHANGE, {"layer": 1, "head": 2}) == [("score (share)", "5", "10", "5")]
 
 
 def test_what_has_no_counterpart_is_blank_and_what_is_not_selected_is_left_out():
-    assert values_at(AFTER, CHANGE, {"pos": 1, "layer": 1}) == [("tallness, nats", "–", "8", "–")]
+    assert values_at(AFTER, CHANGE, {"pos": 1, "layer": 1}) == [("tallness (nats)", "–", "8", "–")]
     assert values_at(AFTER, CHANGE, {"pos": 7, "layer": 1, "head": 9}) == []
 
 

@@ -327,3 +327,28 @@ def test_two_sessions_get_their_own_answers(engine):
         != engine.found(request_of(engine, two), "mean-z")["mean"].values.tolist()
     )
     assert {job.title for _, job in engine.jobs("one")} == {"prompt", "load tiny"}
+
+
+def test_a_model_that_does_not_load_is_tried_again_only_when_asked(tmp_path):
+    tries = []
+
+    def load(name, progress):
+        tries.append(name)
+        if len(tries) < 3:
+            raise UnavailableError("no such model", "one", "Check the path")
+        return tiny_model("llama")
+
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=load)
+    try:
+        for _ in range(3):  # as the page looks again and again
+            assert engine.hosted("tiny").loading.finished.wait(60)
+        assert len(tries) == 1
+        asked, error = ask(engine, "me", "tiny", TEXT, {})
+        assert asked is None and "no such model" in error and len(tries) == 1
+        asked, error = ask(engine, "me", "tiny", TEXT, {}, again=True)
+        assert asked is not None or "no such model" in error  # as quick as it failed
+        assert engine.hosted("tiny").loading.finished.wait(60) and len(tries) == 2
+        assert engine.hosted("tiny", again=True).loading.finished.wait(60)
+        assert engine.hosted("tiny").model is not None and len(tries) == 3
+    finally:
+        engine.close()

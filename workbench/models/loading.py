@@ -55,10 +55,10 @@ def load(
         directory = bundled.ensure(progress=progress)
         return _pretrained(name, {"pretrained_model_name_or_path": str(directory)}, dtype, device, badge=bundled.BADGE)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # false, and no error, for what is too long for a path
         return _pretrained(name, _directory(path), dtype, device)
     if path.suffix == ".gguf":
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UnavailableError(f"no file at {path}", "a GGUF file", "Check the path")
         source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
         return _pretrained(path.stem, source, dtype, device, badge=f"dequantised from {path.name}")

@@ -73,6 +73,9 @@ def test_unusable_directories(tmp_path):
         load(str(tmp_path))
     with pytest.raises(UnavailableError, match="no file"):
         load(str(tmp_path / "none.gguf"))
+    for name in ("x" * 5000, "a\0b"):
+        with pytest.raises(InputError, match="the model"):
+            load(name)
     (tmp_path / "bad.gguf").write_bytes(b"not a gguf file")
     with pytest.raises(UnavailableError, match="no usable model"):
         load(str(tmp_path / "bad.gguf"))
