@@ -225,19 +225,3 @@ def test_induction_is_checked_on_repeated_tokens_drawn_anew():
     drawn = [{one.ids for one in repeated_tokens(toy, seed)} for seed in (0, 1)]
     suggested = {one.ids for one in induction_heads.stimulus(toy).tokens}
     assert not drawn[0] & drawn[1] and not drawn[0] & suggested
-
-
-@pytest.mark.slow
-def test_fifty_controls_cost_at_most_thirty_bare_forwards(default_model):
-    """Processor time: on a loaded machine wall times compare nothing."""
-    import time
-
-    prompt = Prompt.ids([1, *range(1000, 1031)])
-    observe(default_model, prompt), check(default_model, prompt, [Head(18, 6)])
-    start = time.process_time()
-    for _ in range(5):
-        observe(default_model, prompt)
-    bare = (time.process_time() - start) / 5
-    start = time.process_time()
-    check(default_model, prompt, [Head(18, 6)])
-    assert (time.process_time() - start) / bare <= 30
