@@ -108,6 +108,7 @@ def _result(
         corrupt=("", ends[1], metric.units, None, "metric of the corrupt run"),
     )
     return result.assign_attrs(
+        summary=_summary(result),
         site=site,
         metric=metric.describe(clean.observation.vocabulary),
         **metric.tokens(clean.observation.vocabulary),
@@ -115,6 +116,19 @@ def _result(
         corrupt_prompt="".join(pair.corrupt.strings),
         position="all" if positions is None else str(positions[0]),
     )
+
+
+def _summary(result: xr.Dataset) -> str:
+    """The two ends, and where patching does most."""
+    effect, units = result["effect"], result["effect"].attrs["units"]
+    said = f"{float(result['clean']):.2f} {units} clean, {float(result['corrupt']):.2f} corrupt."
+    if not np.isfinite(effect.values).any():
+        return said
+    layer, place = np.unravel_index(np.nanargmax(np.abs(effect.values)), effect.shape)
+    where = f"L{layer}H{place}" if "head" in effect.dims else f"layer {layer}, position {place}"
+    share = float(result["recovered"][layer, place])
+    recovered = f", {share:.0%} of the difference" if np.isfinite(share) else ""
+    return f"{said} Most is done at {where}: {float(effect[layer, place]):+.2f}{recovered}."
 
 
 def study(

@@ -13,6 +13,7 @@ Source: Geva et al. 2023, arXiv 2304.14767; Zhang et al. 2025, arXiv 2411.18620 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -71,17 +72,30 @@ def knockout(
     own, values = base.value(model, metric), torch.full((len(cells),), torch.nan, dtype=torch.float64)
     for indices, found in sweep(model, base, cells, metric, progress=progress):
         values[indices] = found.double().cpu() - own
-        yield dataset(
+        result = dataset(
             base.observation,
             coords={"segment": names},
             effect=("segment layer", values.view(len(names), n).numpy(), metric.units, None, "effect of the knockout"),
             clean=("", own, metric.units, None, "metric as it is"),
-        ).assign_attrs(
+        )
+        yield result.assign_attrs(
+            summary=_summary(result),
             metric=metric.describe(model.vocabulary),
             window=window,
             query=query,
             keys="; ".join(f"{name}: {','.join(map(str, keys))}" for name, keys in segments.items()),
         )
+
+
+def _summary(result: xr.Dataset) -> str:
+    """Where hiding each segment does most."""
+    effect, units = result["effect"], result["effect"].attrs["units"]
+    peaks = []
+    for name, row in zip(result["segment"].values, effect.values, strict=True):
+        if np.isfinite(row).any():
+            layer = int(np.nanargmax(np.abs(row)))
+            peaks.append(f"{name} {row[layer]:+.2f} around layer {layer}")
+    return f"{float(result['clean']):.2f} {units} as it is. Most is done by hiding: {'; '.join(peaks)}."
 
 
 def study(

@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 Site = tuple[Hook, int]
+_NAMED = 4  # heads that the summary names
 
 
 def gradients(
@@ -178,11 +179,22 @@ def _result(
         **variables,
     )
     return result.assign_attrs(
+        summary=_summary(heads, true, rho, clean.value(model, metric), base.value(model, metric), metric.units),
         metric=metric.describe(model.vocabulary),
         **metric.tokens(model.vocabulary),
         differing=pair.describe(),
         checked=int(np.isfinite(true).sum()),
     )
+
+
+def _summary(heads: np.ndarray, true: np.ndarray, rho: float, clean: float, corrupt: float, units: str) -> str:
+    """The two ends, the strongest heads, and how far the estimate is to be trusted."""
+    order = np.argsort(-np.abs(heads), axis=None)[:_NAMED]
+    places = np.stack(np.unravel_index(order, heads.shape), -1).tolist()
+    strongest = ", ".join(f"L{layer}H{head} {heads[layer, head]:+.2f}" for layer, head in places)
+    n = int(np.isfinite(true).sum())
+    checked = f" Of {n} heads truly patched, the rank correlation with the estimate is {rho:.2f}." if n else ""
+    return f"{clean:.2f} {units} clean, {corrupt:.2f} corrupt. Strongest by estimate: {strongest}.{checked}"
 
 
 def heads_figure(result: xr.Dataset):

@@ -104,11 +104,24 @@ def _result(
         corrupt_draws=("draw", corrupt, metric.units, None, "metric with the subject in noise, by draw"),
     )
     return result.assign_attrs(
+        summary=_summary(share, own, float(corrupt.mean()), metric.units, subject),
         metric=metric.describe(model.vocabulary),
         **metric.tokens(model.vocabulary),
         subject=" ".join(map(str, subject)),
         restored=restore,
         noise_standard_deviation=size,
+    )
+
+
+def _summary(recovered: np.ndarray, clean: float, corrupt: float, units: str, subject: tuple[int, ...]) -> str:
+    """The two ends, and up to where the subject and from where the last token bring back half of what was lost."""
+    said = f"{clean:.2f} {units} clean, {corrupt:.2f} with the subject in noise."
+    at_subject, at_last = (np.flatnonzero(recovered[:, pos] >= 0.5) for pos in (subject[-1], -1))
+    if subject[-1] == recovered.shape[1] - 1 or not (len(at_subject) and len(at_last)):
+        return said
+    return (
+        f"{said} Half or more comes back at the subject's last token up to layer {at_subject[-1]}, and at the last "
+        f"token from layer {at_last[0]} on."
     )
 
 

@@ -11,7 +11,7 @@ from apps.explorer.jobs import sentence
 from workbench.catalog import Entry, named
 from workbench.compare import difference_figure
 from workbench.errors import RefusedError, WorkbenchError
-from workbench.figures.text import thin
+from workbench.figures.text import thin, wrapped
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -157,7 +157,7 @@ def narrow(figure: "go.Figure") -> "go.Figure":
             axis.title.text = "<br>".join(wrap(axis.title.text, _NARROW))
             axis.title.font.size = 11
     if figure.layout.title.text:
-        lines = wrap(figure.layout.title.text.replace("<br>", " "), _NARROW_TITLE)
+        lines = wrapped(figure.layout.title.text.replace("<br>", " "), _NARROW_TITLE)
         room = _TITLE_LINE * (len(lines) - 1)  # the title grows downwards from its first line
         figure.update_layout(title_text="<br>".join(lines), title_font_size=12.5, title_pad_b=8 + room)
         figure.update_layout(margin_t=max(figure.layout.margin.t or 0, 31 + room))

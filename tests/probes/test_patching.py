@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes import activation_patching, attention_knockout, attribution_patching, causal_tracing
+from probes import attention_knockout, attribution_patching, causal_tracing
 from probes.activation_patching import SITES, patching, sites_of
 from probes.attribution_patching import estimates, gradients
 from probes.prompt_pairs import prompt_pair, segment
@@ -18,7 +18,7 @@ from workbench.models.toys.transformer import ToyConfig, ToyTransformer
 from workbench.observation import observe
 from workbench.prompt import Prompt, tokenise
 from workbench.recording import record
-from workbench.sweeps import base_run, values_of
+from workbench.sweeps import base_run
 
 CLEAN = Prompt.ids([5, 17, 40, 23, 61, 8, 77, 30, 12, 9])
 CORRUPT = Prompt.ids([5, 17, 40, 23, 60, 8, 77, 30, 12, 9])
@@ -71,6 +71,7 @@ def test_patching_finds_the_planted_circuit():
     heads = last(patching(toy, pair, "z"))
     assert float(heads["recovered"].sel(layer=1, head=0)) == pytest.approx(1.0, abs=1e-4)
     assert float(abs(heads["recovered"]).sum()) == pytest.approx(1.0, abs=1e-3)
+    assert "Most is done at L1H0" in heads.attrs["summary"] and "100% of the difference" in heads.attrs["summary"]
     other = prompt_pair(toy, Prompt.ids([3, 9, 27, 14, 3, 9]), Prompt.ids([3, 8, 27, 14, 3, 9]))
     previous = last(patching(toy, other, "z"))
     assert float(previous["recovered"].sel(layer=0, head=0)) == pytest.approx(1.0, abs=1e-2)
@@ -130,6 +131,12 @@ def test_gradients_are_derivatives_and_leave_no_trace(model):
 def test_the_estimate_reports_how_far_to_trust_it(model):
     result = attribution_patching.run(model, CLEAN, target="#31", against="#7", checked=8)
     assert result.attrs["checked"] == 8 and -1 <= float(result["rank_correlation"]) <= 1
+    strongest = np.unravel_index(np.abs(result["effect"].values).argmax(), result["effect"].shape)
+    assert f"Strongest by estimate: L{strongest[0]}H{strongest[1]} " in result.attrs["summary"]
+    assert (
+        f"Of 8 heads truly patched, the rank correlation with the estimate is {float(result['rank_correlation']):.2f}"
+        in (result.attrs["summary"])
+    )
     assert attribution_patching.heads_figure(result).data and attribution_patching.states_figure(result).data
 
 
@@ -150,12 +157,17 @@ def test_knockout_finds_where_the_planted_circuit_reads():
         toy, Prompt.ids([3, 9, 27, 14, 3, 9]), subject="2", window=1, metric="logit difference", target="#27"
     )
     assert float(result["effect"].sel(segment="subject", layer=1)) < -5  # L1H0 reads the token behind the earlier 9
+    assert "around layer 1" in result.attrs["summary"]
     assert abs(float(result["effect"].sel(segment="subject", layer=0))) < 1e-3
 
 
 def test_tracing_restores_the_subject_it_hid(model):
     result = causal_tracing.run(model, CLEAN, subject="3,4", draws=2, metric="logit difference", target="#31")
     assert result.sizes["draw"] == 2 and result.attrs["subject"] == "3 4"
+    at_subject, at_last = (np.flatnonzero(result["recovered"].values[:, pos] >= 0.5) for pos in (4, 9))
+    said = result.attrs["summary"]
+    assert (f"up to layer {at_subject[-1]}" in said) if len(at_subject) else ("Half" not in said)
+    assert not len(at_subject) or f"from layer {at_last[0]} on" in said
     # behind the last block only the last position counts, and it restores everything
     np.testing.assert_allclose(result["recovered"][-1], np.eye(10)[9], atol=1e-3)
     assert (result["effect_low"] <= result["effect"] + 1e-9).all() and (
@@ -182,24 +194,3 @@ def test_segments_are_found_by_text_or_position(default_model):
     assert segment(tokens, "1,-1") == (1, len(tokens) - 1)
     with pytest.raises(InputError, match="part of the prompt"):
         segment(tokens, "Italy")
-
-
-@pytest.mark.slow
-def test_a_sweep_is_six_times_faster_than_one_forward_per_cell(default_model):
-    """Heads of all layers at the last position, 16 tokens. Processor time: the machine may be loaded."""
-    import time
-
-    m, clean = default_model, Prompt.ids([1, *range(1000, 1015)])
-    corrupt = Prompt.ids([1, *range(1000, 1007), 2000, *range(1008, 1015)])
-    source, base = record(m, clean, [Z]), base_run(m, corrupt)
-    metric = Metric("logit difference", 31, 7)
-    cells = [[Patch(Z, layer, source, (-1,), (head,))] for layer in range(30) for head in range(9)]
-    values_of(m, base, cells[:9], metric), observe(m, corrupt)
-    start = time.process_time()
-    for _ in range(10):
-        observe(m, corrupt)
-    full = (time.process_time() - start) / 10
-    start = time.process_time()
-    values_of(m, base, cells, metric)
-    assert full * len(cells) / (time.process_time() - start) >= 6
-    assert activation_patching.ENTRY.scope == "study"

@@ -35,7 +35,7 @@ from workbench.figures import (
 from workbench.figures.axes import pack, unpack
 from workbench.figures.edges import merged_edges
 from workbench.figures.patterns import block_max
-from workbench.figures.text import number, thin
+from workbench.figures.text import number, thin, wrapped
 from workbench.figures.theme import SCALES
 
 NAN = np.nan
@@ -792,3 +792,12 @@ def test_importing_figures_imports_neither_plotly_nor_torch():
 
 def test_all_names_are_public():
     assert all(callable(getattr(figures, name)) for name in figures.__all__)
+
+
+def test_lines_are_not_broken_inside_a_quoted_token():
+    title = "Estimated effect of patching heads: logit of ' Mary' minus ' John' at a place"
+    for width in range(12, 60):
+        lines = wrapped(title, width)
+        assert " ".join(lines) == title and all(len(line) <= width for line in lines)
+        assert not any(line.endswith(("of '", "minus '")) for line in lines)
+    assert wrapped("", 10) == [""] and wrapped("it's plain, isn't it", 8) == ["it's", "plain,", "isn't it"]

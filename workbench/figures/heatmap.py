@@ -1,13 +1,12 @@
 """The grid that the head, depth and pattern figures share."""
 
 from collections.abc import Iterable
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.figures.axes import Axis, meta
-from workbench.figures.text import show_text
+from workbench.figures.text import show_text, wrapped
 from workbench.figures.theme import NEUTRAL, apply
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def heatmap(
 
 def finish(figure: "go.Figure", title: str, x: Axis | None, y: Axis | None, **more: Any) -> "go.Figure":
     """Title, axes, meta and theme: what every figure ends with. `title` is plain text and is escaped here."""
-    lines = wrap(title, _TITLE_WIDTH) or [""]
+    lines = wrapped(title, _TITLE_WIDTH)
     legend = any(trace.showlegend for trace in figure.data)
     figure.update_layout(
         title_text="<br>".join(map(show_text, lines)),

@@ -7,8 +7,9 @@ or a vocabulary passes through here before it is drawn.
 import re
 import unicodedata
 from collections.abc import Sequence
+from textwrap import wrap
 
-__all__ = ["escape", "head_name", "number", "pos_ticks", "shorten", "show_text", "show_token", "thin"]
+__all__ = ["escape", "head_name", "number", "pos_ticks", "shorten", "show_text", "show_token", "thin", "wrapped"]
 
 _MARKS = (("\n", "↵"), ("\t", "→"), (" ", "·"))
 _EMPTY = "∅"
@@ -57,6 +58,13 @@ def number(value: float) -> str:
     if value != value:
         return "not applicable"
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width` characters, broken at spaces, but not at one that a quoted token such as ' Mary' begins
+    with."""
+    held = re.sub(r"(?<![^\s(])' ", "'\uffff", text)  # a noncharacter, no text holds it
+    return [line.replace("\uffff", " ") for line in wrap(held, width)] or [""]
 
 
 def shorten(text: str, limit: int) -> str:
