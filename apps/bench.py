@@ -20,7 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ from workbench.catalog import finish, pass_for
 from workbench.errors import UnavailableError
 from workbench.models import bundled
 from workbench.models.model import Model
-from workbench.observation import Need, Observation, observe
+from workbench.observation import observe
 from workbench.prompt import Prompt, Tokens, tokenise
 
 __all__ = ["GOALS", "ROWS", "Goal", "Row", "Subject", "bench", "default_out", "measure"]
@@ -135,7 +135,7 @@ def after(name: str, **params: Any):
     def prepare(subject: Subject) -> Callable[[], Any]:
         entry, checked = CATALOG.get(name), CATALOG.get(name).checked(params)
         observation = observe(subject.model, subject.tokens, _needs(subject, name, params))
-        parts = [prompt_of(observation, row) for row in range(len(subject.tokens))]
+        parts = [observation.prompt(row) for row in range(len(subject.tokens))]
         return lambda: [entry.analyse(part, subject.model.readout, **checked) for part in parts]
 
     return prepare
@@ -170,7 +170,7 @@ def everything(subject: Subject) -> Callable[[], Any]:
         observation = observe(
             subject.model, subject.tokens, **pass_for(entries, subject.model, subject.tokens[0], checked)
         )
-        parts = [prompt_of(observation, row) for row in range(len(subject.tokens))]
+        parts = [observation.prompt(row) for row in range(len(subject.tokens))]
         return [finish(entry, part, subject.model, checked[entry.name]) for part in parts for entry in entries]
 
     return run
@@ -180,24 +180,6 @@ def _needs(subject: Subject, name: str, params: dict[str, Any]):
     entry = CATALOG.get(name)
     tokens = subject.tokens[0] if entry.scope == "prompt" else subject.tokens
     return entry.needs(subject.model, tokens, **entry.checked(params))
-
-
-def prompt_of(observation: Observation, row: int) -> Observation:
-    """One prompt of a batch of equal lengths, as if it had been observed by itself."""
-    results = {need: _row_of(need, kept, row) for need, kept in observation.results.items()}
-    return replace(
-        observation,
-        tokens=observation.tokens[row : row + 1],
-        results=results,
-        logits=observation.logits[row : row + 1],
-        positions=observation.positions[row : row + 1],
-    )
-
-
-def _row_of(need: Need, kept: Any, row: int) -> Any:
-    if isinstance(kept, tuple):  # ragged: one tensor per layer
-        return tuple(layer[row : row + 1] for layer in kept)
-    return kept[:, row : row + 1] if need.layered else kept[row : row + 1]
 
 
 def half(subject: Subject) -> dict[str, torch.Tensor]:

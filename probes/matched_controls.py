@@ -130,7 +130,7 @@ def output_norms(model: Model, prompts: Sequence[Any], kind: type, queries: tupl
 
 def head_norm(z: torch.Tensor, site: Site) -> torch.Tensor:
     """How loud each head is, `[batch, head]`."""
-    gram = _gram(site)  # |z W_O|^2 without writing z W_O out
+    gram = site.weights.W_O_gram  # |z W_O|^2 without writing z W_O out
     squares = einsum(z.float(), gram, z.float(), "b t h e, h e f, b t h f -> b t h")
     return _mean_square(squares, site)
 
@@ -148,7 +148,7 @@ def neuron_norm(post: torch.Tensor, site: Site) -> torch.Tensor:
 def edge_norm(pattern: torch.Tensor, v: torch.Tensor, site: Site, queries: tuple[int, ...]) -> torch.Tensor:
     """How loud each edge into the queries is, `[batch, head, query, key]`; NaN for keys behind a query."""
     values = site.weights.repeated(v.float(), dim=2)
-    size = einsum(values, _gram(site), values, "b k h e, h e f, b k h f -> b h k").clamp_min(0).sqrt()
+    size = einsum(values, site.weights.W_O_gram, values, "b k h e, h e f, b k h f -> b h k").clamp_min(0).sqrt()
     found = pattern[:, :, list(queries)].float() * size[:, :, None]
     keys = torch.arange(pattern.shape[-1], device=pattern.device)
     behind = keys > torch.tensor(queries, device=pattern.device)[:, None]
@@ -157,7 +157,7 @@ def edge_norm(pattern: torch.Tensor, v: torch.Tensor, site: Site, queries: tuple
 
 def key_norm(pattern: torch.Tensor, v: torch.Tensor, z: torch.Tensor, site: Site) -> torch.Tensor:
     """How much hiding each key changes each head's output, `[batch, head, key]`."""
-    values, gram, out = site.weights.repeated(v.float(), dim=2), _gram(site), z.float()
+    values, gram, out = site.weights.repeated(v.float(), dim=2), site.weights.W_O_gram, z.float()
     own = einsum(values, gram, values, "b k h e, h e f, b k h f -> b h k")[:, :, None]
     cross = einsum(out, gram, values, "b q h e, h e f, b k h f -> b h q k")
     whole = einsum(out, gram, out, "b q h e, h e f, b q h f -> b h q")[..., None]
@@ -173,11 +173,6 @@ def state_norm(resid: torch.Tensor, site: Site) -> torch.Tensor:
     found = resid.float().norm(dim=-1)
     found[:, 0] = torch.nan
     return found
-
-
-def _gram(site: Site) -> torch.Tensor:
-    weights = site.weights.W_O.float()
-    return einsum(weights, weights, "h e d, h f d -> h e f")
 
 
 def _mean_square(squares: torch.Tensor, site: Site) -> torch.Tensor:

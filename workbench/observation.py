@@ -8,7 +8,7 @@ same batch.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -143,6 +143,31 @@ class Observation:
         dims = ("layer", "prompt", *need.dims) if need.layered else ("prompt", *need.dims)
         coords = {"layer": list(need.layers or range(self.sizes.n_layers))} if need.layered else {}
         return xr.DataArray(self[need].cpu().numpy(), dims=dims, coords=coords)
+
+    def prompt(self, row: int) -> "Observation":
+        """One prompt of several, as if it had been observed by itself: its row of everything, without padding.
+
+        Only ragged needs stay as long as the longest of the prompts, with NaN at the end.
+        """
+        n_pos = len(self.tokens[row])
+
+        def of_row(need: Need, kept):
+            if isinstance(kept, tuple):  # ragged: one tensor per layer
+                return tuple(layer[row : row + 1] for layer in kept)
+            kept = kept.narrow(int(need.layered), row, 1)
+            for axis, dim in enumerate(need.dims, start=1 + need.layered):
+                if dim in _POSITIONAL:  # a need may hold fewer positions than there are
+                    kept = kept.narrow(axis, 0, min(n_pos, kept.shape[axis]))
+            return kept
+
+        this = slice(row, row + 1)
+        return replace(
+            self,
+            tokens=self.tokens[this],
+            results={need: of_row(need, kept) for need, kept in self.results.items()},
+            logits=self.logits[this],
+            positions=self.positions[this],
+        )
 
     @cached_property
     def log_probs(self) -> tuple[torch.Tensor, ...]:

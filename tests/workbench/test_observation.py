@@ -102,6 +102,10 @@ def test_padding_enters_no_number(tiny):
         got = beside[need][:, 0].movedim(axis, 0)
         torch.testing.assert_close(got[:4], alone[need][:, 0].movedim(axis, 0), atol=1e-4, rtol=1e-4)
         assert got[4:].isnan().all()
+    taken = beside.prompt(0)
+    assert taken.tokens == alone.tokens and len(taken.logits) == len(taken.positions) == 1
+    for need in (STATES, CHANGE, RECEIVED):
+        torch.testing.assert_close(taken[need], alone[need], atol=1e-4, rtol=1e-4)  # the same shape, and no NaN
 
 
 def test_long_lists_are_cut_into_batches(tiny):
