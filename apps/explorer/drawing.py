@@ -184,8 +184,9 @@ def large_view(
 def so_far(name: str, said: str, is_running: bool) -> Any:
     """The line under a figure of a study that has not come to its end."""
     if is_running:
-        return f"So far: {said}"
-    return [f"Stopped before its end; so far: {said} ", start_button(name, "Start again")]
+        return f"So far: {said}" if said else "Not complete yet."
+    stopped = f"Stopped before its end; so far: {said} " if said else "Stopped before its end. "
+    return [stopped, start_button(name, "Start again")]
 
 
 def shown_result(

@@ -95,7 +95,9 @@ class Hosted:
             return self.model
         if self.loading.alive:
             raise UnavailableError(f"{self.name}, which is still loading", "a loaded model", "Wait a few seconds")
-        raise UnavailableError(f"{self.name}, which did not load ({self.loading.error})", "a model", "Start again")
+        raise UnavailableError(
+            f"{self.name}, which did not load ({self.loading.error})", "a model", "Press Run to try again"
+        )
 
 
 def _forward_seconds(model: Model) -> float:

@@ -42,10 +42,11 @@ def _register_run(app: Dash, engine: Engine) -> None:
         Input("loaded", "data"),
         State("model", "value"),
         Input("chat", "value"),
+        Input("shown", "data"),  # what was about to cost is computed then
         State("params", "data"),
         State("view", "data"),
     )
-    def typed(text, loaded, model, chat, params, view):
+    def typed(text, loaded, model, chat, shown, params, view):
         if not loaded:
             return "The model is loading."
         return prompt_line(engine, model, text or "", params or {}, view["name"], chat == "chat")

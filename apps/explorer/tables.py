@@ -18,6 +18,7 @@ from workbench.figures import show_token
 __all__ = ["csv", "frame_of", "grid", "html", "is_table"]
 
 _LETTER, _BESIDE = 8, 48  # pixels of a header's letter, and of its buttons and edges
+_EDGES, _WIDEST = 18, 24  # pixels beside a cell's text, and letters of it that are always seen
 _DIGITS = 3  # significant, as drawn; what is taken away has them all
 
 
@@ -75,11 +76,12 @@ def _column(cells: pd.Series, result: xr.Dataset) -> dict[str, Any]:
     title = str(known.get("long_name", cells.name)).replace("_", " ")
     unit = f", {known['units']}" if known.get("units") else ""
     longest = max(map(len, re.split(r"[ -]", title)))  # words of a header are not broken
+    widest = 0 if _is_number(cells) else min(_WIDEST, max(map(len, map(str, cells)), default=0))
     column = {
         "field": cells.name,
         "headerName": title,
         "headerTooltip": f"{cells.name}: {title}{unit}",
-        "minWidth": _BESIDE + _LETTER * longest,
+        "minWidth": max(_BESIDE + _LETTER * longest, _EDGES + _LETTER * widest),
     }
     if not _is_number(cells):
         return {**column, "filter": "agTextColumnFilter"}

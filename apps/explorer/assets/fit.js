@@ -36,12 +36,12 @@
     return { vals: keep(ticks.vals), text: keep(ticks.text) };
   }
 
-  // Cell text cut to what a cell can hold, with an ellipsis; nothing where not even two letters fit.
+  // Cell text cut to what a cell can hold, with an ellipsis; nothing where not even two letters fit, or no line of them.
   function cut(gd, trace, texts) {
-    const axis = gd._fullLayout.xaxis;
-    const size = ((trace.textfont || {}).size || 9) * 0.62;
-    const room = Math.floor((Math.abs(axis.d2p(1) - axis.d2p(0)) - 2) / size);
-    if (room < 3) return null;
+    const step = (axis) => Math.abs(axis.d2p(1) - axis.d2p(0));
+    const size = (trace.textfont || {}).size || 9;
+    const room = Math.floor((step(gd._fullLayout.xaxis) - 2) / (size * 0.62));
+    if (room < 3 || step(gd._fullLayout.yaxis) < size) return null;
     return texts.map((row) => row.map((text) => {
       const letters = String(text === null || text === undefined ? "" : text).match(/&[^;\s]+;|[^]/gu) || [];
       return letters.length <= room ? text : letters.slice(0, room - 1).join("") + "\u2026";

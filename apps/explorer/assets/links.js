@@ -3,7 +3,7 @@
   "use strict";
   const dash = (window.dash_clientside = window.dash_clientside || {});
   const no = () => dash.no_update;
-  let resting = null;
+  let resting = null, seen = "";
 
   function parse(fragment) {
     const given = new URLSearchParams(fragment.replace(/^#/, ""));
@@ -82,7 +82,10 @@
         if (tab) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
       }, 50);
       const classes = ids.map((id) => (id.name === view.name ? "thumb current" : "thumb"));
-      if (main !== beforeMain) document.getElementById("main-figure").classList.add("stale");
+      // What is only refined, by the next part of a study, may be read meanwhile.
+      const of = [view.name, view.figure, shown && (shown.keys[view.name] || shown.id), look(view.name)].join(" ");
+      if (of !== seen) document.getElementById("main-figure").classList.add("stale");
+      seen = of;
       return [signs, classes, main === beforeMain ? no() : main];
     },
     // A tab, an entry of the list, a small multiple or the name of a figure was chosen.

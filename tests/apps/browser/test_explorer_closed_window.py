@@ -47,7 +47,7 @@ def steps(browser, tmp_path):
     def window():
         contexts.append(browser.new_context())
         page = contexts[-1].new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)
         page.goto(f'{running.address}#model=toy-induction&prompt=3+7+9+3&view={{"name":"steps","figure":0}}')
         page.wait_for_selector("#tokens [data-pos]")
         return page
@@ -61,7 +61,8 @@ def steps(browser, tmp_path):
 
 
 def wait_for_said(page, words: str) -> None:
-    page.wait_for_function("w => document.querySelector('#said').textContent.includes(w)", arg=words)
+    """Wait for words under the figure; a page that is being loaded has none."""
+    page.wait_for_function("w => document.querySelector('#said')?.textContent.includes(w)", arg=words)
 
 
 def begin(page) -> None:
