@@ -168,6 +168,7 @@ ENTRY = Entry(
     source="arXiv 2202.05262, 2404.15255",
     limits="Shows what carries the difference between these two prompts, not all that the answer rests on.",
     definition="effect = metric of the corrupt run with one activation of the clean run - metric of the corrupt run.",
+    version=2,
     scope="study",
     study=study,
     figures=(effect_figure,),

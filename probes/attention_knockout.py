@@ -134,6 +134,7 @@ ENTRY = Entry(
     limits="Information may take a detour through positions in between, so a flat line does not mean nothing is read; "
     "hiding the first token takes an attention sink away, which hurts whatever it holds.",
     definition="effect = metric with the query blind to a segment in a window of layers - metric as it is.",
+    version=2,
     scope="study",
     study=study,
     figures=(profile_figure,),

@@ -230,6 +230,7 @@ ENTRY = Entry(
     limits="A linear estimate: wrong where softmax or norms saturate, worst for the residual stream's large steps. The "
     "rank correlation with truly patched heads says how far to trust it here.",
     definition="estimate = sum over the node of (clean - corrupt) * gradient of the metric at the corrupt run.",
+    version=2,
     scope="study",
     study=study,
     figures=(heads_figure, states_figure, agreement_figure),

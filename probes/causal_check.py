@@ -413,20 +413,39 @@ def controls_figure(result: xr.Dataset):
     """The effect among those of its controls."""
     import plotly.graph_objects as go
 
-    from workbench.figures import apply
+    from workbench.figures.heatmap import finish
 
-    units, name = result["effect"].attrs["units"], result.attrs["called"]
-    figure = go.Figure(
-        go.Histogram(x=result["control_effect"].values.tolist(), nbinsx=30, name="controls", marker_color="#9aa0a6")
+    effect, name, controls = float(result["effect"]), result.attrs["called"], result["control_effect"].values
+    figure = go.Figure(go.Histogram(x=controls.tolist(), nbinsx=30, name="controls", marker_color="#9aa0a6"))
+    drawn = [effect, *controls.tolist()]
+    if "peer_effect" in result:
+        others = result["peer_effect"].values.tolist()
+        drawn += others
+        mark = {"symbol": "line-ns-open", "size": 12, "color": "#1f77b4"}
+        labels = {"text": result["label"].values.tolist(), "hovertemplate": "%{text} %{x:.3g}<extra></extra>"}
+        figure.add_scatter(x=others, y=[0] * len(others), mode="markers", name="the others", marker=mark, **labels)
+        figure.update_traces(showlegend=True)
+    low, high = min(drawn), max(drawn)
+    room = 0.05 * (high - low) or 1.0
+    left = effect > (low + high) / 2  # the name stands on the side that has room
+    figure.add_vline(
+        x=effect,
+        line={"color": "#c0392b", "width": 3},
+        annotation={"text": name, "font": {"color": "#c0392b"}},
+        annotation_position="top left" if left else "top right",
     )
-    effect = float(result["effect"])
-    figure.add_vline(x=effect, line={"color": "#c0392b", "width": 3}, annotation_text=name)
+    figure.update_xaxes(range=[low - room, high + room])
     figure.update_layout(
-        title=f"{name}: effect beside that of matched controls",
-        xaxis_title=f"effect on the {result.attrs['metric']} ({units})",
+        xaxis_title=f"effect on the {result.attrs['metric']} ({result['effect'].attrs['units']})",
         yaxis_title="control sets",
+        yaxis_rangemode="tozero",
     )
-    return apply(figure)
+    return finish(figure, f"{name}: effect beside that of {_beside(result)}", None, None)
+
+
+def _beside(result: xr.Dataset) -> str:
+    """What the controls are, for a title."""
+    return "random directions" if result.attrs["controls"] == "random directions" else "matched controls"
 
 
 ENTRY = Entry(
@@ -438,6 +457,7 @@ ENTRY = Entry(
     definition="effect = metric with the units removed - metric as it is; p = (1 + controls at least as extreme) / "
     "(1 + controls), controls being as many units of the same kind, nearest in the norm of what their removal takes "
     "away, from the same or neighbouring layers.",
+    version=2,
     scope="study",
     study=study,
     figures=(controls_figure,),

@@ -181,6 +181,7 @@ ENTRY = Entry(
     limits="Noise takes the model where it never is; late states at the last position recover all and say nothing "
     "about where a fact is kept.",
     definition="effect = metric with the subject in noise and one clean state put back - metric with the noise only.",
+    version=2,
     scope="study",
     study=study,
     figures=(trace_figure, profile_figure),

@@ -211,6 +211,7 @@ ENTRY = Entry(
     limits="On one pair of prompts a ranking is judged on what it was made from; use a task with pairs for a claim.",
     definition="faithfulness(k) = (m(top share k of nodes, rest ablated) - m(all ablated)) / (m(model) - m(all "
     "ablated)); CPR its area, ranked by signed score; CMD the area between it and 1, ranked by absolute score.",
+    version=2,
     scope="study",
     study=study,
     figures=(curve_figure, cpr_figure, cmd_figure),
