@@ -49,9 +49,13 @@ def attention(observation: Observation, readout, *, layer: int, head: int) -> xr
 
 
 def _attention_summary(values: torch.Tensor, layer: int, head: int) -> str:
-    first = float(values[1:, 0].mean()) if len(values) > 1 else 1.0
-    own = float(values.diagonal().mean())
-    return f"L{layer}H{head} gives {first:.0%} of its attention to the first token and {own:.0%} to the token itself."
+    if len(values) == 1:
+        return f"L{layer}H{head} has only the one token to look at."
+    first, own = float(values[1:, 0].mean()), float(values.diagonal()[1:].mean())  # token 0 sees nothing but itself
+    return (
+        f"From token 1 on, L{layer}H{head} gives {first:.0%} of its attention to the first token and {own:.0%} to the "
+        "token itself."
+    )
 
 
 def pattern_figure(result: xr.Dataset):

@@ -118,6 +118,10 @@ def test_a_head_pattern_from_the_kept_state_equals_the_full_pass(engine):
     for layer in range(2):
         for head in range(4):
             assert torch.equal(torch.from_numpy(pattern_of(engine, request, layer, head)), full[layer, 0, head])
+    later = full[1, 0, 2][1:]  # the first token sees nothing but itself, and would count on both sides
+    said = engine.slice(request, "attention", {"layer": 1, "head": 2}, "me").attrs["summary"]
+    assert f"gives {later[:, 0].mean():.0%} of its attention to the first token" in said
+    assert f"and {later.diagonal(1).mean():.0%} to the token itself" in said
     with pytest.raises(InputError, match="L9H0"):
         pattern_of(engine, request, 9, 0)
 
