@@ -333,42 +333,73 @@ def said(result: xr.Dataset, name: str, offset: int) -> str:
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}] ({verdict})"
 
 
-def accuracy_figure(result: xr.Dataset) -> "go.Figure":
-    """Accuracy at offset -1 by depth, one line for each group."""
+_LAST = {"last": "last tokens of words", "last, typed": "last tokens of words (types found elsewhere)"}
+_RANDOM = "random weights: "
+_PLACES = {0: "itself", -1: "before", -2: "two before", -3: "three before"}
+_NAMES = {"others": "others", "frequency-matched": "others, same frequencies", "type-matched": "same types elsewhere"}
+
+
+def accuracy_figure(result: xr.Dataset, *, against: str = "type-matched", offset: int = -1) -> "go.Figure":
+    """Accuracy by depth of last tokens of words and of one control, and of both on random weights where they were run.
+
+    against: the control, or "all" groups of the model in one picture. offset: which token the probes name.
+    """
     from workbench.figures import series
 
-    return series(
-        result.sel(offset=-1, drop=True),
-        "probe_accuracy",
-        "depth",
-        by="group",
-        title="The token before, read at every depth",
-    )
+    part = _of_offset(result, offset)
+    title = f"How often probes name the token {_PLACES[offset]}"
+    if against == "all":
+        return series(part, "probe_accuracy", "depth", by="group", title=title)
+    shown = _held_against(part, against)
+    figure = series(shown, "probe_accuracy", "depth", by="group", title=title).update_traces(connectgaps=True)
+    for name in shown["group"].values.tolist():
+        if name.startswith(_RANDOM):  # two depths, too far apart for a band
+            own = shown.sel(group=name)
+            up, down = (abs(own[f"probe_accuracy{end}"] - own["probe_accuracy"]).values for end in ("_high", "_low"))
+            bars = {"type": "data", "array": up, "arrayminus": down, "thickness": 1, "width": 4}
+            figure.update_traces(error_y=bars, selector={"name": name})
+    return figure
 
 
-def accuracy_now_figure(result: xr.Dataset) -> "go.Figure":
-    """Accuracy at offset 0 by depth, one line for each group."""
-    from workbench.figures import series
-
-    return series(
-        result.sel(offset=0, drop=True),
-        "probe_accuracy",
-        "depth",
-        by="group",
-        title="The token itself, read at every depth",
-    )
+def _of_offset(result: xr.Dataset, offset: int) -> xr.Dataset:
+    known = result["offset"].values.tolist()
+    if offset not in known:
+        raise InputError(f"offset {offset}", f"one of {', '.join(map(str, known))}", "Run it again with far=True")
+    return result.sel(offset=offset, drop=True)
 
 
-def drop_figure(result: xr.Dataset) -> "go.Figure":
-    """Excess drop at offset -1 against every control, with its interval; the grey tick is the random-weight model's."""
+def _held_against(part: xr.Dataset, control: str) -> xr.Dataset:
+    """`probe_accuracy` (depth, group) of the last tokens and one control, then of both on random weights."""
+    groups = [CONTROLS[control], control]
+    names = [_LAST[groups[0]], _NAMES[control]]
+    found = []
+    for ending, before in (("", ""), ("_random", _RANDOM)):
+        if f"probe_accuracy{ending}" in part:
+            ends = {f"probe_accuracy{ending}{end}": f"probe_accuracy{end}" for end in ("", "_low", "_high")}
+            one = part[list(ends)].rename(ends).sel(group=groups)
+            found.append(one.assign_coords(group=[before + name for name in names]))
+    return xr.concat(found, "group")
+
+
+def drop_figure(result: xr.Dataset, *, offset: int = -1) -> "go.Figure":
+    """Excess drop of the model, of random weights, and of the one above the other, against every control.
+
+    Where an interval holds 0 the contrast is not shown by this text. offset: which token the probes name.
+    """
     from workbench.figures import bars
 
-    part = result.sel(offset=-1, drop=True)
-    if "excess_drop_random" in part:
-        part = part.assign(excess_drop_null=part["excess_drop_random"])
-    return bars(
-        part, "excess_drop", "component", title="Excess drop at last tokens of words, offset -1; tick: random weights"
-    )
+    part = _of_offset(result, offset)
+    names = {"excess_drop": "the model", "excess_drop_random": "random weights", "excess_over_random": "difference"}
+    ends, rows, labels = ("", "_low", "_high"), [], []
+    for control in part["component"].values.tolist():
+        for name, said_so in names.items():
+            if name in part:
+                rows.append([float(part[f"{name}{end}"].sel(component=control)) for end in ends])
+                labels.append(f"{control}, {said_so}")
+    spec = ("share of tokens", (-4, 4), f"excess drop, depth {result.attrs['early']} to {result.attrs['late']}")
+    columns = {f"excess_drop{end}": ("rank", np.array(rows)[:, i], *spec) for i, end in enumerate(ends)}
+    title = f"Excess drop at last tokens of words, token {_PLACES[offset]}; an interval with 0 in it shows nothing"
+    return bars(dataset(**columns), "excess_drop", "rank", labels=labels, title=title)
 
 
 def cost(sizes, n_tokens: int, **params) -> float:
@@ -394,7 +425,11 @@ ACCURACY = Entry(
     scope="study",
     study=accuracy_study,
     prompted=False,
-    figures=(accuracy_figure, drop_figure, accuracy_now_figure),
+    figures=(accuracy_figure, drop_figure),
+    display=(
+        Param("against", str, "type-matched", "the control beside them, or all groups", choices=(*CONTROLS, "all")),
+        Param("offset", int, -1, "which token the probes name; 0 is the token itself", choices=SHOWN),
+    ),
     params=(
         Param("depths", str, "auto", "auto (eleven), two (those that erasure compares), or a list such as 1,2,20"),
         Param("control", bool, True, "the same recipe on random weights"),

@@ -1,5 +1,6 @@
 """Figures of token erasure on a prompt."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["class_detail", "lines_figure", "readout_detail", "tokens_figure", "triangle_figure"]
 
-_PER_LINE = 12
-_LINES = 4  # room for as many, so that a short text does not stand in tall cells
-_WIDTH = 9  # characters of a token in its cell
+_PER_LINE = {64: 8, 192: 12}  # tokens of a line, for texts up to a length
+_LONG = 16  # tokens of a line of a longer text
+_LINES = 8  # room for as many, so that a short text does not stand in tall cells
+_WIDTH = 100  # characters that fit into a line of cells
+_NAMED = 12  # characters of a token that a probe names
 _CLASSES = {"last": "last tokens of words", "others": "tokens that end no such word", "all": "tokens of all kinds"}
 _TRIANGLE = 128  # tokens: beyond that a span is smaller than a pixel
 
@@ -29,14 +32,15 @@ def tokens_figure(result: xr.Dataset) -> "go.Figure":
     from workbench.figures.text import escape, shorten, show_token
 
     positions = np.flatnonzero(~np.isnan(result["token_psi"].values))
-    n_lines = -(-len(positions) // _PER_LINE)
-    shape = (n_lines, _PER_LINE)
+    per_line = next((n for most, n in _PER_LINE.items() if len(positions) <= most), _LONG)
+    n_lines = -(-len(positions) // per_line)
+    shape = (n_lines, per_line)
     z, text, hover, data = (np.full(shape, fill, dtype=object) for fill in (None, "", "", None))
     strings = [str(t) for t in result["token_text"].values]
     for index, pos in enumerate(positions.tolist()):
-        cell = divmod(index, _PER_LINE)
+        cell = divmod(index, per_line)
         z[cell] = float(result["token_psi"].values[pos])
-        text[cell] = escape(shorten(show_token(strings[pos], html=False), _WIDTH))
+        text[cell] = escape(shorten(show_token(strings[pos], html=False), _WIDTH // per_line))
         hover[cell] = _hover(result, pos, strings)
         data[cell] = {"pos": pos}
     figure = go.Figure(
@@ -54,13 +58,13 @@ def tokens_figure(result: xr.Dataset) -> "go.Figure":
             ygap=8,
         )
     )
-    _underline(figure, result, positions)
+    _underline(figure, result, positions, per_line)
     reach = max(0.2, float(np.nanmax(np.abs(result["token_psi"].values))))
     figure.update_layout(coloraxis={"cmin": -reach, "cmax": reach, "colorbar": {"title": {"text": "psi"}}})
     early, late = result.attrs["early"], result.attrs["late"]
-    title = f"Tokens by psi, depth {early} to {late}; segments underlined"
+    title = f"Tokens by psi, depth {early} to {late}; a line under each segment, thicker for a higher psi"
     finish(figure, title, None, None, scale="signed")
-    figure.update_xaxes(visible=False, range=[-0.5, _PER_LINE - 0.5])
+    figure.update_xaxes(visible=False, range=[-0.5, per_line - 0.5])
     return figure.update_yaxes(visible=False, range=[max(n_lines, _LINES) - 0.3, -0.5])
 
 
@@ -86,11 +90,11 @@ def _missing(result: xr.Dataset) -> list[int]:
     return [offset for offset in SHOWN if offset not in result["offset"].values]
 
 
-def _underline(figure: "go.Figure", result: xr.Dataset, positions: np.ndarray) -> None:
+def _underline(figure: "go.Figure", result: xr.Dataset, positions: np.ndarray, per_line: int) -> None:
     """A line under every segment of several tokens, thicker for a higher psi; cut where a line of text ends."""
-    from workbench.figures.theme import CONTRAST, NEUTRAL
+    from workbench.figures.theme import NEUTRAL
 
-    place = {int(pos): divmod(index, _PER_LINE) for index, pos in enumerate(positions)}
+    place = {int(pos): divmod(index, per_line) for index, pos in enumerate(positions)}
     for start, end, psi in zip(result["start"].values, result["end"].values, result["psi"].values, strict=True):
         if end == start:
             continue
@@ -102,7 +106,7 @@ def _underline(figure: "go.Figure", result: xr.Dataset, positions: np.ndarray) -
             figure.add_shape(
                 type="line",
                 x0=columns[0] - 0.42, x1=columns[-1] + 0.42, y0=row + 0.5, y1=row + 0.5,
-                line={"color": CONTRAST if psi > 0.1 else NEUTRAL, "width": 1 + 3 * min(1.0, max(0.0, float(psi)))},
+                line={"color": NEUTRAL, "width": 1 + 5 * min(1.0, max(0.0, float(psi)))},
             )  # fmt: skip
 
 
@@ -125,10 +129,11 @@ def triangle_figure(result: xr.Dataset) -> "go.Figure":
     shown = positions[: min(_TRIANGLE, WINDOW)]
     grid = triangle(result["erasure"].values[shown, : len(OFFSETS)].astype(np.float64)).T  # end, start
     strings = [str(result["token_text"].values[pos]) for pos in shown]
-    x = token_axis(strings, "pos", shown)
+    x = replace(token_axis(strings, "pos", shown), title="first token of the span")
     y = token_axis(strings, "pos", shown, is_vertical=True, is_reversed=True)
+    y = replace(y, title="last token of the span")
     reach = max(0.2, float(np.nanmax(np.abs(grid))))
-    title = "psi of spans: start across, end down"
+    title = "psi of every span"
     return heatmap(
         grid,
         x,
@@ -156,12 +161,12 @@ def readout_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
     labels = []
     for d, o in rows:
         offset, named = int(result["offset"].values[o]), str(result["probe_top"].values[d, pos, o])
-        shown = shorten(show_token(named, html=False), _WIDTH)
+        shown = shorten(show_token(named, html=False), _NAMED)
         labels.append(f"{offset}, depth {int(result['depth'].values[d])}: {shown}")
     values = [float(result["probe_prob"].values[d, pos, o]) for d, o in rows]
     spec = ("probability", (0, 1), "of the true token")
     small = dataset(prob=("rank", np.array(values), *spec))
-    return bars(small, "prob", "rank", labels=labels, title=f"Probes at token {pos}: what they name")
+    return bars(small, "prob", "rank", labels=labels, title=f"Probes at token {pos}: offset, depth, and what they name")
 
 
 def class_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":

@@ -294,7 +294,7 @@ def test_a_click_on_a_token_selects_it(probed):
 
     figure = token_erasure.ENTRY.figures[0](token_erasure.run(probed[0], IDS))
     grid = figure.data[0].customdata
-    assert selection(figure.layout.meta, {"x": 1, "y": 1, "customdata": grid[1][1]}) == {"pos": 13}
+    assert selection(figure.layout.meta, {"x": 1, "y": 1, "customdata": grid[1][1]}) == {"pos": 9}
 
 
 def test_the_key_names_the_probes(probed, tmp_path):
