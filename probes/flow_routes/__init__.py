@@ -14,7 +14,7 @@ the residue and faithfulness are ours.
 """
 
 from probes.flow_routes.claims import edge, route
-from probes.flow_routes.drawing import edge_detail, layers_figure, routes_figure
+from probes.flow_routes.drawing import DRAWN, edge_detail, layers_figure, routes_figure
 from probes.flow_routes.extraction import DEFAULT_COVERAGE, Rule, extract, kept_parts
 from probes.flow_routes.one_layer import follow
 from probes.flow_routes.routes import MIN_COVERAGE, MIN_SHARE, finer, flow_routes, needs, said
@@ -74,6 +74,7 @@ ENTRY = Entry(
         ),
         Param("renormalise", bool, False, "divide what is kept of a row by its sum"),
         Param("hide_first", bool, False, "leave out edges from position 0"),
+        Param("edges_drawn", int, DRAWN, "attention edges to draw at most", 1, 100_000, slider=(20, 1000)),
     ),
     params=(
         Param("p", int, 1, "norm: 1 is the paper's; 2 is not, but shows how much the choice matters", choices=(1, 2)),

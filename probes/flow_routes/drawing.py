@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from probes.flow_routes.extraction import extract
+from probes.flow_routes.extraction import extract, strongest
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["edge_detail", "layers_figure", "routes_figure"]
+__all__ = ["DRAWN", "edge_detail", "layers_figure", "routes_figure"]
 
-_DRAWN = 1500  # attention edges; more would show nothing
+DRAWN = 120  # attention edges: more of them hide each other, at any length
 
 
 def routes_figure(
@@ -23,39 +23,26 @@ def routes_figure(
     threshold: float | None = None,
     renormalise: bool = False,
     hide_first: bool = False,
+    edges_drawn: int = DRAWN,
 ) -> "go.Figure":
     """Lattice of tokens and depths with the graph behind one prediction; see `extract`.
 
-    coverage: by default 0.8. threshold: this rule instead of coverage.
+    coverage: by default 0.8. threshold: this rule instead of coverage. edges_drawn: attention edges to draw at
+    most, heads between two tokens as one; the title says how many more the graph has (see `strongest`).
     """
     from workbench.figures import token_lattice
 
     coverage = None if threshold is not None else coverage
     rule = {"coverage": coverage, "threshold": threshold}
     graph = extract(result, start=start, renormalise=renormalise, hide_first=hide_first, **rule)
-    shown = _strongest(graph)
+    shown = strongest(graph, edges_drawn)
     start = graph.attrs["start"]
     title = f"What flows into token {start} ({graph.attrs['rule']})"
-    if shown.sizes["edge"] < graph.sizes["edge"]:
-        title += f": the strongest {_DRAWN} attention edges"
+    if shown.attrs["above"]:
+        drawn, pairs, above = (shown.attrs[name] for name in ("drawn", "pairs", "above"))
+        title += f"; drawn: {drawn} of {pairs} attention edges, heads merged, with shares above {above:.2g}"
     tokens = [str(text) for text in result["token_text"].values]
     return token_lattice(shown, tokens, result.sizes["layer"], title=title, start=start)
-
-
-def _strongest(graph: xr.Dataset) -> xr.Dataset:
-    """The graph with the strongest of its attention edges, heads between two tokens counted as one."""
-    is_attention = graph["kind"].values == "attention"
-    layer, query, key = (graph[name].values[is_attention].astype(np.int64) for name in ("layer", "query", "key"))
-    n_pos = graph.sizes["pos"]
-    pairs, pair_of = np.unique((layer * n_pos + query) * n_pos + key, return_inverse=True)
-    if len(pairs) <= _DRAWN:
-        return graph
-    total = np.bincount(pair_of, graph["weight"].values[is_attention])
-    chosen = np.zeros(len(total), bool)
-    chosen[np.argsort(-total, kind="stable")[:_DRAWN]] = True
-    shown = ~is_attention
-    shown[is_attention] = chosen[pair_of]
-    return graph.isel(edge=shown)
 
 
 def layers_figure(result: xr.Dataset) -> "go.Figure":

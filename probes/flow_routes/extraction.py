@@ -30,7 +30,7 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.results import dataset
 
-__all__ = ["DEFAULT_COVERAGE", "Rule", "extract", "kept_parts", "rule_of", "single_parts"]
+__all__ = ["DEFAULT_COVERAGE", "Rule", "extract", "kept_parts", "rule_of", "single_parts", "strongest"]
 
 DEFAULT_COVERAGE = 0.8
 KINDS = ("attention", "resid_attn", "mlp", "resid_mlp")
@@ -150,9 +150,10 @@ def extract(
     weight, single = result["weight"].values, single_parts(result)
     if renormalise:
         weight, single = _renormalised(result, keep, kept, weight, single)
-    reached, mid, passed = _walk(result, keep, kept, start)
+    reached, mid, passed = _walk(result, keep, kept, start, result.attrs["parallel"])
     graph = _table(result, passed, kept, mid, weight, single, reached)
     settings = {"start": start, "rule": str(rule), "renormalised": int(renormalise), "hide_first": int(hide_first)}
+    settings |= {"parallel": int(result.attrs["parallel"])}
     return graph.assign_attrs(settings, summary=_sentence(result, passed, reached, start, rule))
 
 
@@ -162,7 +163,7 @@ def summarise(
     """The sentence that `extract` would give, without its table."""
     rule = rule_of(result, coverage, threshold)
     start, keep, kept = _kept(result, rule, start, hide_first)
-    reached, _, passed = _walk(result, keep, kept, start)
+    reached, _, passed = _walk(result, keep, kept, start, result.attrs["parallel"])
     return _sentence(result, passed, reached, start, rule)
 
 
@@ -211,14 +212,17 @@ def _renormalised(result, keep, kept, weight, single):
     return weight / safe.ravel()[rows], out
 
 
-def _walk(result, keep, kept, start):
-    """From the start token down: states reached (depth, pos), sums reached (layer, pos), edges passed (edge,)."""
+def _walk(edges, keep, kept, start, parallel):
+    """From the start token down: states reached (depth, pos), sums reached (layer, pos), edges passed (edge,).
+
+    edges: `layer`, `query`, `key` of attention, by layer.
+    """
     n_layers, n_pos = kept["mlp"].shape
     reached = np.zeros((n_layers + 1, n_pos), bool)
     reached[n_layers, start] = True
     mid, passed = np.zeros((n_layers, n_pos), bool), np.zeros(len(keep), bool)
-    bounds = np.searchsorted(result["layer"].values, np.arange(n_layers + 1))
-    query, key = result["query"].values, result["key"].values
+    bounds = np.searchsorted(edges["layer"].values, np.arange(n_layers + 1))
+    query, key = edges["query"].values, edges["key"].values
     for layer in range(n_layers - 1, -1, -1):
         through_mlp = reached[layer + 1] & kept["mlp"][layer]
         past_mlp = reached[layer + 1] & kept["resid_mlp"][layer]
@@ -226,7 +230,7 @@ def _walk(result, keep, kept, start):
         here = slice(bounds[layer], bounds[layer + 1])
         passed[here] = keep[here] & mid[layer][query[here]]
         below = mid[layer] & kept["resid_attn"][layer]
-        if result.attrs["parallel"]:
+        if parallel:
             below |= through_mlp  # it reads resid_pre
         below[key[here][passed[here]]] = True
         reached[layer] = below
@@ -259,3 +263,45 @@ def _table(result, passed, kept, mid, weight, single, reached) -> xr.Dataset:
         reached=("depth pos", reached.astype(np.int8), "0 or 1", (0, 1), "state is on a route"),
     )
     return graph.assign_coords({name: result[name] for name in ("token_text",) if name in result.coords})
+
+
+def strongest(graph: xr.Dataset, most: int) -> xr.Dataset:
+    """What can be drawn of a graph: its residual stream and the parts above one share, walked again from its start.
+
+    The share is the smallest for which at most `most` attention edges are passed, heads between two tokens counted as
+    one. Attributes: `above`, the share (0 where the graph has no more edges), and `drawn` and `pairs`, the attention
+    edges that are left and those of the graph, counted so.
+    """
+    is_attention = graph["kind"].values == "attention"
+    edges = graph.isel(edge=is_attention)
+    n_layers, n_pos = graph.sizes["depth"] - 1, graph.sizes["pos"]
+    layer, query, key = (edges[name].values.astype(np.int64) for name in ("layer", "query", "key"))
+    pairs, pair_of = np.unique((layer * n_pos + query) * n_pos + key, return_inverse=True)
+    if len(pairs) <= most:
+        return graph.assign_attrs(above=0.0, drawn=len(pairs), pairs=len(pairs))
+    total = np.bincount(pair_of, edges["weight"].values)
+    single = {name: _single(graph, name, n_layers, n_pos) for name in KINDS[1:]}
+    levels = np.sort(total)
+
+    def walked(share: float):
+        kept = {name: (weight > share) if name == "mlp" else weight > 0 for name, weight in single.items()}
+        reached, mid, passed = _walk(edges, total[pair_of] > share, kept, graph.attrs["start"], graph.attrs["parallel"])
+        return kept, reached, mid, passed
+
+    n_passed = lambda passed: len(np.unique(pair_of[passed]))
+    low, high = 0, len(levels) - 1  # passed edges only become fewer with a larger share
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if n_passed(walked(levels[middle])[3]) <= most else (middle + 1, high)
+    share = float(levels[low])
+    kept, reached, mid, passed = walked(share)
+    shown = _table(edges, passed, kept, mid, edges["weight"].values, single, reached)
+    return shown.assign_attrs(graph.attrs | {"above": share, "drawn": n_passed(passed), "pairs": len(pairs)})
+
+
+def _single(graph: xr.Dataset, kind: str, n_layers: int, n_pos: int) -> np.ndarray:
+    """Weights (layer, pos) of a kind that stays on its token; 0 where the graph has none."""
+    own = graph["kind"].values == kind
+    weights = np.zeros((n_layers, n_pos), np.float32)
+    weights[graph["layer"].values[own], graph["query"].values[own]] = graph["weight"].values[own]
+    return weights

@@ -131,6 +131,7 @@ def test_the_form_has_a_control_for_each(engine):
     assert set(ids) == {
         ("start", "token"), ("coverage", "number"), ("coverage", "slider"), ("threshold", "number"),
         ("threshold", "slider"), ("renormalise", "choice"), ("hide_first", "choice"),
+            ("edges_drawn", "number"), ("edges_drawn", "slider"),
     }  # fmt: skip
     assert ids["start", "token"].value == "2"
     assert displaying.token_options([" a", "<b>"])[0] == {"value": "0", "label": "0 ·a"}

@@ -1,5 +1,6 @@
 """Flow routes: the published unit values, conservation, a plain loop, a recursive walk, and a circuit that is known."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import xarray as xr
 
 from probes import flow_routes
 from probes.flow_routes import contributions, extract
+from probes.flow_routes.extraction import strongest
 from tests.tiny_models import KINDS, tiny_model
 from workbench import InputError, Need, Prompt, RefusedError, keep, kernels, load, observe
 from workbench.hooks import ATTN_OUT, MLP_OUT, PATTERN, POST_ATTN_SCALE, RESID_MID, RESID_POST, RESID_PRE, V
@@ -227,6 +229,34 @@ def test_the_graph_equals_a_recursive_walk(result, settings, start):
     found = list(zip(*(graph[name].values.tolist() for name in names), strict=True))
     assert len(found) == len(set(found)) and set(found) == edges
     assert {(d, p) for d, p in zip(*np.nonzero(graph["reached"].values), strict=True)} == seen
+
+
+@pytest.mark.parametrize("most", [1, 10, 40])
+def test_what_is_drawn_is_what_the_start_reaches_by_parts_above_one_share(result, most):
+    """The share is the smallest that draws no more edges than asked; heads between two tokens count as one."""
+    rule, start = {"coverage": 0.8}, 31
+    shown = strongest(graph := extract(result, start=start, **rule), most)
+    keep, kept = flow_routes.kept_parts(result, flow_routes.Rule(**rule))
+    pair = list(zip(*(result[name].values.tolist() for name in ("layer", "query", "key")), strict=True))
+    total = Counter()
+    for index in np.flatnonzero(keep):
+        total[pair[index]] += float(result["weight"].values[index])
+
+    def above(share):
+        strong = keep & np.array([total[place] > share for place in pair])
+        edges, _ = walk(result, strong, kept | {"mlp": kept["mlp"] & (result["mlp"].values > share)}, start)
+        return edges, len({edge[1:4] for edge in edges if edge[0] == "attention"})
+
+    names = ("kind", "layer", "query", "key", "head")
+    table = lambda g: set(zip(*(g[name].values.tolist() for name in names), strict=True))
+    assert table(shown) < table(graph)
+    assert table(shown) == above(shown.attrs["above"])[0]
+    assert shown.attrs["drawn"] == above(shown.attrs["above"])[1] <= most
+    levels = sorted({total[edge[1:4]] for edge in table(graph) if edge[0] == "attention"})
+    lower = [share for share in levels if share < shown.attrs["above"] - 1e-9]
+    assert above(lower[-1] if lower else 0)[1] > most
+    whole = strongest(graph, 10**6)
+    assert table(whole) == table(graph) and whole.attrs["above"] == 0
 
 
 def test_coverage_keeps_the_fewest_edges_that_hold_it(result):

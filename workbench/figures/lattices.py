@@ -23,8 +23,8 @@ __all__ = ["token_lattice"]
 
 _WHOLE = 64  # tokens drawn whole; a longer prompt shows the positions that edges reach
 _BINS = (0.1, 0.25, 0.5)  # upper ends of all but the last weight bin
-_WIDTHS = (0.8, 1.6, 3.0, 5.0)  # pixels of a line in each bin
-_FADES = (0.45, 0.75, 0.85, 0.9)  # the many weak edges must not hide the few strong ones
+_WIDTHS = (1.0, 1.8, 3.0, 5.0)  # pixels of a line in each bin
+_FADES = (0.65, 0.8, 0.85, 0.9)  # the many weak edges must not hide the few strong ones
 _SIZES = (4, 6, 8, 10)  # pixels of a mark in each bin
 _PANEL = (640, 320)  # pixels of the plot on a page of 1280 x 800: what the sizes of marks are meant for
 

@@ -92,15 +92,15 @@ def test_a_finer_threshold_is_computed_and_said(routes):
 
 
 def test_a_click_shows_what_was_clicked(routes, screenshots):
-    click_edge(routes, part="attention", layer=20, query=5, key=4)
-    wait_for_details(routes, "Heads from 4 to 5 in layer 20")
+    click_edge(routes, part="attention", layer=23, query=5, key=4)
+    wait_for_details(routes, "Heads from 4 to 5 in layer 23")
     chosen = selection(routes)
-    assert chosen["part"] == "attention" and (chosen["layer"], chosen["query"], chosen["key"]) == (20, 5, 4)
-    wait_for_details(routes, f"L20H{chosen['head']}")  # its pattern and its shares side by side
+    assert chosen["part"] == "attention" and (chosen["layer"], chosen["query"], chosen["key"]) == (23, 5, 4)
+    wait_for_details(routes, f"L23H{chosen['head']}")  # its pattern and its shares side by side
     routes.screenshot(path=screenshots / "routes-edge.png")
-    click_edge(routes, part="mlp", layer=25, pos=5)
-    wait_for_details(routes, "Neurons of layer 25 at token 5")
+    click_edge(routes, part="mlp", layer=26, pos=5)
+    wait_for_details(routes, "Neurons of layer 26 at token 5")
     routes.screenshot(path=screenshots / "routes-mlp.png")
     routes.locator("#tokens [data-pos='4']").click()
     wait_for_details(routes, "token 4")
-    assert detail_titles(routes) == ["Lens at depth 26, token 4"]
+    assert detail_titles(routes) == ["Lens at depth 27, token 4"]
