@@ -413,6 +413,7 @@ def controls_figure(result: xr.Dataset):
     """The effect among those of its controls."""
     import plotly.graph_objects as go
 
+    from workbench.figures import show_text
     from workbench.figures.heatmap import finish
 
     effect, name, controls = float(result["effect"]), result.attrs["called"], result["control_effect"].values
@@ -436,7 +437,7 @@ def controls_figure(result: xr.Dataset):
     )
     figure.update_xaxes(range=[low - room, high + room])
     figure.update_layout(
-        xaxis_title=f"effect on the {result.attrs['metric']} ({result['effect'].attrs['units']})",
+        xaxis_title=show_text(f"effect on the {result.attrs['metric']} ({result['effect'].attrs['units']})"),
         yaxis_title="control sets",
         yaxis_rangemode="tozero",
     )

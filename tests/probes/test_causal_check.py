@@ -174,7 +174,9 @@ def test_the_entry_takes_units_by_name():
         result = run(model, PROMPT, units=text, metric="logit difference", target="#31")
         assert result.attrs["units"] == text
         assert float(result["effect"]) == float(check(model, PROMPT, units, logit("#31"))["effect"])
-    assert controls_figure(result).data and ENTRY.scope == "study"
+    figure = controls_figure(result.assign_attrs(metric="logit of '<b>'"))
+    assert "&lt;b&gt;" in figure.layout.xaxis.title.text  # a token is data, never markup
+    assert figure.data and ENTRY.scope == "study"
     with pytest.raises(InputError):
         run(model, None)
 
