@@ -280,7 +280,7 @@ def _centre(entries: Mapping[str, Entry], shown: Mapping[str, Entry]) -> html.Di
                                             **{"aria-label": "What this view shows"},
                                         )
                                     ),
-                                    dmc.PopoverDropdown(html.Div(id="about-text", className="about")),
+                                    dmc.PopoverDropdown(html.Div(id="about-text", className="about", tabIndex=0)),
                                 ],
                                 width=420,
                                 position="bottom-end",

@@ -10,7 +10,7 @@ from apps.explorer.engine import Engine, Failure, Request
 from apps.explorer.jobs import sentence
 from workbench.catalog import Entry, named
 from workbench.compare import difference_figure
-from workbench.errors import RefusedError, WorkbenchError
+from workbench.errors import InputError, RefusedError, WorkbenchError
 from workbench.figures.text import thin, wrapped
 
 if TYPE_CHECKING:
@@ -54,9 +54,11 @@ def drawn(
     draw = entry.figures[min(index, len(entry.figures) - 1)]
     try:
         return _themed(draw(result, **named(draw, entry.shown(display or {}))), dark)
-    except WorkbenchError:
-        raise
     except Exception as error:  # a mistake in one figure must not take the page with it
+        if result.attrs.get("partial"):
+            raise InputError(f"no {figure_label(draw)} yet", "what a later part computes", "Wait for it") from error
+        if isinstance(error, WorkbenchError):
+            raise
         raise RefusedError(
             f"no figure of {entry.title} ({sentence('it', error)})", "a figure", "Report this"
         ) from error

@@ -12,6 +12,7 @@ from apps.explorer.engine import Engine, Failure
 from apps.explorer.progress import look, request_of
 from apps.explorer.running import ask, prompt_line
 from apps.explorer.settings import Settings
+from apps.explorer.views import drawn
 from tests.tiny_models import tiny_model
 from workbench.catalog import Entry, Param
 from workbench.errors import InputError, RefusedError, UnavailableError
@@ -197,6 +198,14 @@ def test_a_slice_under_any_intervention_is_that_of_the_whole_run(engine, edits):
     for _ in range(3):
         ids.append(int(observe(model, Prompt.ids(ids), interventions=values).logits[0][-1].argmax()))
     assert changed.result == " ".join(map(str, ids))
+
+
+def test_a_figure_that_a_partial_result_does_not_hold_is_said_to_come():
+    result = dataset(loss=("step", np.arange(2.0), "nats", (0, None)))
+    with pytest.raises(InputError, match="no figure yet"):
+        drawn(ENTRY, result.assign_attrs(partial=1), 0, False)
+    with pytest.raises(InputError, match="variable 'mean'"):
+        drawn(ENTRY, result, 0, False)
 
 
 def test_a_study_is_partial_until_it_ends(engine):

@@ -77,10 +77,6 @@
       };
       const signs = ids.map((id, i) => (sign(id.name) === before[i] ? no() : moving && id.name === view.name ? later(id) : sign(id.name)));
       const main = [view.name, view.figure, sign(view.name)].join(" ");
-      setTimeout(() => {
-        const tab = document.querySelector("#tabs [role=tab][aria-selected=true]");
-        if (tab) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
-      }, 50);
       const classes = ids.map((id) => (id.name === view.name ? "thumb current" : "thumb"));
       // What is only refined, by the next part of a study, may be read meanwhile.
       const of = [view.name, view.figure, shown && (shown.keys[view.name] || shown.id), look(view.name)].join(" ");
@@ -121,7 +117,7 @@
       const gd = document.querySelector("#main-figure .js-plotly-plot");
       if (gd) {
         const box = gd.getBoundingClientRect();
-        const options = { format: kind, width: Math.round(box.width), height: Math.round(box.height), filename: "workbench" };
+        const options = { format: kind, width: Math.round(box.width), height: Math.round(box.height), filename: (((parse(window.location.hash) || {}).view) || {}).name || "workbench" };
         if (kind === "png") options.scale = 2;
         const paper = getComputedStyle(document.querySelector(".centre")).backgroundColor;
         const layout = Object.assign({}, gd.layout, { paper_bgcolor: paper });

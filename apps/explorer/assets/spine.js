@@ -150,6 +150,13 @@
 
   const typing = (target) => target.closest("input, textarea, select, [contenteditable], [role=listbox], [role=tab], [role=menu], [role=radiogroup], [role=slider], .table");
 
+  // What Escape closes by itself, before it has closed it.
+  const popups = "[role=dialog], [role=menu], [role=listbox], .mantine-Popover-dropdown";
+  let popup = false;
+  document.addEventListener("keydown", () => {
+    popup = Array.from(document.querySelectorAll(popups)).some((one) => one.getClientRects().length);
+  }, true);
+
   document.addEventListener("keydown", (event) => {
     if ((event.ctrlKey || event.metaKey) && event.key === "Enter") {
       event.preventDefault();
@@ -158,7 +165,7 @@
       return;
     }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Escape" && !document.querySelector("[role=dialog], [data-expanded=true]")) {
+    if (event.key === "Escape" && !popup) {
       if (document.body.classList.contains("maximised")) return maximise(null);
       dash.set_props("selection", { data: {} });
       return;
@@ -186,14 +193,23 @@
     const same = document.body.dataset.maximised === name || name === null;
     document.body.classList.toggle("maximised", !same);
     document.body.dataset.maximised = same ? "" : name;
+    document.querySelectorAll("[data-maximise]").forEach((button) => { button.textContent = same ? "Maximise" : "Back"; });
     setTimeout(() => window.dispatchEvent(new Event("resize")), 50);
+  }
+
+  // The tab of the open view is among those that are seen.
+  let tabSeen = null;
+  function showTab() {
+    const tab = document.querySelector("#tabs [role=tab][aria-selected=true]");
+    if (tab && tab !== tabSeen) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+    tabSeen = tab;
   }
 
   let scheduled = false;
   function refresh() {
     if (scheduled) return;
     scheduled = true;
-    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); });
+    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); showTab(); });
   }
   new MutationObserver(refresh).observe(document.documentElement, { childList: true, subtree: true });
 

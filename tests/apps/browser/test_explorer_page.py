@@ -155,6 +155,12 @@ def test_dark_and_narrow(open_page, screenshots):
     page.screenshot(path=screenshots / "dark-1024.png")
     size = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert size[0] <= 1024 and size[1] <= 768
+    other = open_page('#prompt=Hello&view={"name":"attention-sinks","figure":0}', width=1024, height=768)
+    other.wait_for_function(
+        "() => { const tab = document.querySelector('#tabs [aria-selected=true]');"
+        " const seen = tab && tab.getBoundingClientRect(), row = tab && tab.parentElement.getBoundingClientRect();"
+        " return tab && tab.textContent.includes('sinks') && seen.right <= row.right + 1 }"
+    )
 
 
 def test_the_page_does_not_scroll(open_page):
@@ -447,6 +453,13 @@ def test_by_keyboard_alone(open_page, screenshots):
     page.wait_for_selector("[role=dialog] table")
     page.keyboard.press("Escape")
     page.wait_for_selector("[role=dialog]", state="detached")
+    for opener, popup in (("#about", "#about-text h3"), ("#intervene", "[role=menuitem]")):
+        page.focus(opener)
+        page.keyboard.press("Enter")
+        page.wait_for_selector(popup)
+        page.keyboard.press("Escape")
+        page.wait_for_selector(popup, state="hidden")
+        assert "pos" in selection(page)  # Escape closed what was open and left the selection alone
     page.focus("#prompt")
     page.keyboard.press("Control+a")
     page.keyboard.type("import numpy as")
