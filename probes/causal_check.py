@@ -418,16 +418,10 @@ def controls_figure(result: xr.Dataset):
 
     effect, name, controls = float(result["effect"]), result.attrs["called"], result["control_effect"].values
     figure = go.Figure(go.Histogram(x=controls.tolist(), nbinsx=30, name="controls", marker_color="#9aa0a6"))
-    drawn = [effect, *controls.tolist()]
-    if "peer_effect" in result:
-        others = result["peer_effect"].values.tolist()
-        drawn += others
-        mark = {"symbol": "line-ns-open", "size": 12, "color": "#1f77b4"}
-        labels = {"text": result["label"].values.tolist(), "hovertemplate": "%{text} %{x:.3g}<extra></extra>"}
-        figure.add_scatter(x=others, y=[0] * len(others), mode="markers", name="the others", marker=mark, **labels)
-        figure.update_traces(showlegend=True)
-    low, high = min(drawn), max(drawn)
+    low, high = min(effect, controls.min()), max(effect, controls.max())
     room = 0.05 * (high - low) or 1.0
+    if "peer_effect" in result:
+        _draw_peers(figure, result, low - room, high + room)
     left = effect > (low + high) / 2  # the name stands on the side that has room
     figure.add_vline(
         x=effect,
@@ -442,6 +436,23 @@ def controls_figure(result: xr.Dataset):
         yaxis_rangemode="tozero",
     )
     return finish(figure, f"{name}: effect beside that of {_beside(result)}", None, None)
+
+
+def _draw_peers(figure: Any, result: xr.Dataset, low: float, high: float) -> None:
+    """The few others of the kind as strokes on the axis; one whose removal breaks the model would hide the rest."""
+    others = result["peer_effect"].values
+    seen = (others >= low) & (others <= high)
+    name = "the others" if seen.all() else f"the others ({seen.sum()} of {len(others)}; the rest lie outside)"
+    figure.add_scatter(
+        x=others[seen].tolist(),
+        y=[0] * int(seen.sum()),
+        mode="markers",
+        name=name,
+        marker={"symbol": "line-ns-open", "size": 12, "color": "#1f77b4"},
+        text=result["label"].values[seen].tolist(),
+        hovertemplate="%{text} %{x:.3g}<extra></extra>",
+    )
+    figure.update_traces(showlegend=True)
 
 
 def _beside(result: xr.Dataset) -> str:

@@ -201,7 +201,9 @@ def test_a_block_is_set_beside_the_few_others():
     np.testing.assert_allclose(result["peer_effect"], [effect(layer) for layer in (0, 1, 3)], atol=1e-5)
     as_much = sum(effect(layer) <= effect(2) for layer in (0, 1, 3))
     assert f"Of the 3 other MLPs, removed one by one, {as_much} do" in result.attrs["sentence"]
-    assert result.sizes["draw"] == 50 and controls_figure(result).data
+    result["peer_effect"][0] = 1e6
+    strokes = controls_figure(result).data[1]
+    assert strokes.name == "the others (2 of 3; the rest lie outside)" and strokes.text == ("L1 MLP", "L3 MLP")
     assert "peer_effect" not in check(tiny_model("llama", n_layers=4), PROMPT, "L1N5", logit("#31"))
 
 
