@@ -82,8 +82,8 @@ def faithfulness_curves(
         label = f"faithfulness, {parts} ranked by {'absolute' if mode else 'signed'} score"
         variables |= _with_interval(name, "group threshold", curve, drawn, "share", label, n)
         area = (lambda f: np.trapezoid(np.abs(1 - f), x)) if mode else (lambda f: np.trapezoid(f, x))
-        text = "area between curve and 1 (CMD)" if mode else "area under the curve (CPR)"
-        variables |= _with_interval("cmd" if mode else "cpr", "group", area(curve), area(drawn), "area", text, n)
+        name = "cmd" if mode else "cpr"
+        variables |= _with_interval(name, "group", area(curve), area(drawn), "area", name.upper(), n)
     kept = [n_kept(share, n_parts) for share in shares]
     return dataset(
         observation,
@@ -108,8 +108,8 @@ def _with_interval(name: str, dims: str, value, drawn, units: str, label: str, n
     ends = np.quantile(drawn, [0.025, 0.975], axis=0) if enough else np.full((2, *np.shape(value)), np.nan)
     return {
         name: (dims, value, units, None, label),
-        f"{name}_low": (dims, ends[0], units, None, f"{label}, 95 % interval over prompts, low"),
-        f"{name}_high": (dims, ends[1], units, None, f"{label}, 95 % interval over prompts, high"),
+        f"{name}_low": (dims, ends[0], units, None, f"{label}, low"),  # ends of a 95 % interval over prompts
+        f"{name}_high": (dims, ends[1], units, None, f"{label}, high"),
     }
 
 
@@ -131,8 +131,10 @@ def _with_ends(result: xr.Dataset, name: str, index: int) -> str:
 
 
 def table(result: xr.Dataset) -> "pd.DataFrame":
-    """One row per ranking: CPR and CMD with their intervals over prompts, and faithfulness at 1, 5 and 10 %."""
-    names = [f"{name}{end}" for name in ("cpr", "cmd") for end in ("", "_low", "_high")]
+    """One row per ranking: CPR and CMD, with the ends of their 95 % intervals over prompts where there are enough, and
+    faithfulness at 1, 5 and 10 %."""
+    ends = ("", "_low", "_high") if bool(result["cpr_low"].notnull().any()) else ("",)
+    names = [f"{name}{end}" for name in ("cpr", "cmd") for end in ends]
     frame = result[names].reset_coords(drop=True).to_pandas().rename_axis("ranking")
     for share in (0.01, 0.05, 0.1):
         if share in result["threshold"].values:
@@ -145,7 +147,8 @@ def curve_figure(result: xr.Dataset):
     from workbench.figures import series
 
     title = f"Faithfulness of the top share of {result.attrs['parts']}"
-    return series(result, "faithfulness", "threshold", by="group", log_x=True, title=title)
+    figure = series(result, "faithfulness", "threshold", by="group", log_x=True, title=title)
+    return figure.update_xaxes(title_text=f"share of {result.attrs['parts']} kept")
 
 
 def cpr_figure(result: xr.Dataset):

@@ -50,7 +50,8 @@ def frame_of(entry: Entry, result: xr.Dataset, index: int) -> pd.DataFrame:
 
 def grid(frame: pd.DataFrame, result: xr.Dataset) -> dag.AgGrid:
     """The table as the page shows it. Every row keeps its place in the frame as `row`."""
-    columns = {name: _shown(frame[name]) for name in frame.columns}
+    ours = set(result["group"].values.tolist()) if "group" in result.coords else set()
+    columns = {name: _shown(frame[name], ours) for name in frame.columns}
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     return dag.AgGrid(
         id="table",
@@ -97,12 +98,15 @@ def _is_number(cells: pd.Series) -> bool:
     return cells.dtype.kind in "fiu"
 
 
-def _shown(cells: pd.Series) -> list[Any]:
-    """Cells as they are drawn: text made visible, numbers cut to some digits, nothing where there is none."""
+def _shown(cells: pd.Series, ours: set[Any]) -> list[Any]:
+    """Cells as they are drawn: text made visible, numbers cut to some digits, nothing where there is none.
+
+    ours: an analysis's own words, where a space is a space.
+    """
     if cells.dtype.kind == "b":
         return ["yes" if value else "no" for value in cells]
     if not _is_number(cells):
-        return [show_token(str(value), html=False) for value in cells]
+        return [str(value) if value in ours else show_token(str(value), html=False) for value in cells]
     known = np.isfinite(cells.to_numpy(dtype=float))
     return [_number(value) if there else None for value, there in zip(cells.tolist(), known, strict=True)]
 

@@ -56,6 +56,15 @@ def test_cells_show_every_character_and_numbers_sort_as_numbers(result):
     assert columns["mean_psi"]["headerTooltip"] == "mean_psi: mean psi, psi"
 
 
+def test_an_analysis_own_words_keep_their_spaces():
+    found = dataset(None, {"group": ["attribution patching", "random"]}, cpr=("group", [0.5, 0.1], "area", None, "CPR"))
+    frame = found.reset_coords(drop=True).to_dataframe().reset_index()
+    frame["token"] = [" to", "a b"]
+    rows = tables.grid(frame, found).to_plotly_json()["props"]["rowData"]
+    assert [row["group"] for row in rows] == ["attribution patching", "random"]
+    assert [row["token"] for row in rows] == ["·to", "a·b"]
+
+
 def test_a_csv_holds_the_rows_that_are_shown_as_they_are_and_no_formula(result):
     frame = tables.frame_of(entry(), result, 99)
     read = lambda *rows: pd.read_csv(io.StringIO(tables.csv(frame, *rows)), keep_default_na=False)
