@@ -299,8 +299,11 @@ class Engine:
         work = self._run_study if entry.scope == "study" else self._run_model
         priority = STUDY if entry.scope == "study" else MODEL
         job = Job(entry.title.lower(), key, priority, lambda job: work(request, entry, job), {session})
+        hosted = self.hosted(request.model)
         job.restarts = entry.scope == "model"
-        return self.hosted(request.model).worker.submit(job)
+        if entry.scope == "study":  # between two of its passes, but not within one, whose hooks another would meet
+            job.gives_way = lambda: not hosted.ready.is_held
+        return hosted.worker.submit(job)
 
     def complete(self, request: Request, names: Sequence[str]) -> bool:
         """Whether each of the named analyses has a result or a reason why not."""

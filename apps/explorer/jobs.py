@@ -1,8 +1,8 @@
 """Jobs: work for a model, done one at a time by one thread, most urgent first.
 
 A model is not safe to run from two threads, so each has one worker. Equal keys are computed once however many ask.
-Progress is also where work can be stopped: a cancelled job raises there, and a long one that may be set aside does so
-when something more urgent waits.
+Progress is also where work can be stopped: a cancelled job raises there, a long one that may be set aside does so when
+something more urgent waits, and one that gives way lets that run before it goes on.
 """
 
 import heapq
@@ -52,7 +52,7 @@ class Job:
     work: `(job) -> result`, or a generator of partial results, between which more urgent jobs may run. sessions: who
     waits for it; it is stopped when each of them has cancelled it, and goes on when their windows are closed.
     restarts: whether it may be set aside and started again. late: whether whoever asked has stopped
-    waiting and will look again.
+    waiting and will look again. gives_way: whether, at this report, something more urgent may run in between.
     """
 
     title: str
@@ -72,7 +72,9 @@ class Job:
     stop: threading.Event = field(default_factory=threading.Event, repr=False)
     set_aside: int = 0
     late: bool = False
+    gives_way: Callable[[], bool] = field(default=lambda: False, repr=False)
     urgent: Callable[[], bool] = field(default=lambda: False, repr=False)
+    run_urgent: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def progress(self, share: float) -> None:
         """Report the share done (0 to 1); raises where the job must stop."""
@@ -81,6 +83,8 @@ class Job:
             raise Cancelled()
         if self.restarts and self.set_aside < _SET_ASIDE and self.urgent():
             raise _SetAside
+        if self.urgent() and self.gives_way():
+            self.run_urgent()
 
     @property
     def alive(self) -> bool:
@@ -125,6 +129,7 @@ class Worker:
                     self._push(twin)
                 return twin
             job.urgent = lambda: self._most_urgent() < job.priority
+            job.run_urgent = lambda: self._run_urgent(job)
             self._jobs[job.id] = job
             self._forget()
             self._push(job)
@@ -221,16 +226,21 @@ class Worker:
         last = None
         for last in partials:
             job.result = last
-            while self._most_urgent() < job.priority:
-                with self._condition:
-                    self._drop_ended()
-                    if not self._queue:
-                        break
-                    other = heapq.heappop(self._queue)[2]
-                    other.state = "running"
-                self._run(other)
+            self._run_urgent(job)
             job.progress(job.share)
         return last
+
+    def _run_urgent(self, job: Job) -> None:
+        """Everything that is more urgent than the job, which goes on after it."""
+        while self._most_urgent() < job.priority:
+            with self._condition:
+                self._drop_ended()
+                if not self._queue:
+                    break
+                other = heapq.heappop(self._queue)[2]
+                other.state = "running"
+            with torch.no_grad():  # the job may be in the middle of a gradient
+                self._run(other)
 
     @staticmethod
     def _end(job: Job, state: str, error: str) -> None:

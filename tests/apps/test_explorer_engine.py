@@ -1,6 +1,7 @@
 """The engine on a small model: one pass for all, slices from the kept state, refusals in sentences."""
 
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 
 from apps.explorer.choosing import changed_params, start_view
 from apps.explorer.engine import Engine, Failure
+from apps.explorer.jobs import SELECTION, Job
 from apps.explorer.progress import look, request_of
 from apps.explorer.running import ask, prompt_line
 from apps.explorer.settings import Settings
+from apps.explorer.states import slice_of
 from apps.explorer.views import drawn
 from tests.tiny_models import tiny_model
 from workbench.catalog import Entry, Param
@@ -198,6 +201,51 @@ def test_a_slice_under_any_intervention_is_that_of_the_whole_run(engine, edits):
     for _ in range(3):
         ids.append(int(observe(model, Prompt.ids(ids), interventions=values).logits[0][-1].argmax()))
     assert changed.result == " ".join(map(str, ids))
+
+
+def test_a_click_is_answered_between_two_passes_of_a_study_and_not_within_one(tmp_path):
+    steps, held = {}, []
+
+    def study(model, tokens, *, progress=None):
+        def report(share):
+            held.append(model.is_held)
+            steps["within"].set()
+            steps["asked"].wait(30)
+            before = len(answers)
+            progress(share)
+            if model.is_held:
+                assert len(answers) == before  # another pass here would meet this one's hooks
+
+        observe(model, [tokens], positions="last", progress=report)
+        progress(0.5)
+        steps["between"] = len(answers)
+        yield dataset(loss=("step", np.arange(1.0), "nats", (0, None)))
+
+    steps |= {"within": threading.Event(), "asked": threading.Event()}
+    answers, slow = [], Entry("slow", "Slow", "here", "none", scope="study", study=study)
+    engine = Engine(
+        Settings(models=("tiny",), directory=tmp_path), [ENTRY, slow], load=lambda n, p: tiny_model("llama")
+    )
+    try:
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        request = engine.request("tiny", TEXT, {})
+        finished(engine, request)
+        job = engine.submit_entry(request, "slow", "me")
+        assert steps["within"].wait(60)
+        click = Job("click", "click", SELECTION, lambda job: answers.append(pattern_of_now(engine, request)), {"me"})
+        engine.hosted("tiny").worker.submit(click)
+        steps["asked"].set()
+        assert job.finished.wait(60) and job.state == "done", job.error
+        assert held and all(held) and steps["between"] == 1
+        assert np.array_equal(answers[0], pattern_of_now(engine, request))
+    finally:
+        engine.close()
+
+
+def pattern_of_now(engine, request):
+    """The pattern of L1H2, computed in the thread that asks."""
+    model, kept = engine.hosted("tiny").model, engine.cache.get(request.states)
+    return slice_of(engine.slices["attention"], model, kept, {"layer": 1, "head": 2})["pattern"].values
 
 
 def test_a_figure_that_a_partial_result_does_not_hold_is_said_to_come():

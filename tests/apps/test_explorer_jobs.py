@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from apps.explorer.jobs import MODEL, PROMPT, SELECTION, STUDY, Job, Worker
 from workbench.errors import InputError
@@ -136,3 +137,25 @@ def test_gradients_are_off_in_the_worker(worker):
 
     job = worker.submit(Job("g", "g", PROMPT, lambda job: torch.is_grad_enabled(), {"me"}))
     assert job.finished.wait(10) and job.result is False
+
+
+@pytest.mark.parametrize("gives_way", [True, False])
+def test_what_is_urgent_runs_at_a_report_of_a_job_that_gives_way(worker, gives_way):
+    began, asked, order = threading.Event(), threading.Event(), []
+
+    def work(job):
+        began.set()
+        assert asked.wait(10)
+        with torch.enable_grad():
+            job.progress(0.5)
+        order.append("study")
+
+    study = Job("study", "study", STUDY, work, {"me"})
+    study.gives_way = lambda: gives_way
+    worker.submit(study)
+    assert began.wait(10)
+    click = Job("click", "click", SELECTION, lambda job: order.append(f"click, {torch.is_grad_enabled()}"), {"me"})
+    worker.submit(click)
+    asked.set()
+    assert study.finished.wait(10) and click.finished.wait(10) and study.state == "done"
+    assert order == (["click, False", "study"] if gives_way else ["study", "click, False"])

@@ -142,6 +142,11 @@ class Model:
         return self.identity.name
 
     @property
+    def is_held(self) -> bool:
+        """Whether this thread holds the lock: a pass is under way, and another one would meet its hooks."""
+        return self.lock._is_owned()  # what threading.Condition asks of an RLock; there is no public name for it
+
+    @property
     def sizes(self) -> Sizes:
         """n_layers, n_heads, d_model and the rest."""
         return self.adapter.sizes
