@@ -29,6 +29,7 @@ __all__ = [
     "without_places",
 ]
 
+_SIDE_BY_SIDE = 14  # characters of choices that fit beside their name
 _ROUND = 6  # digits of a slider's value: its steps add up in binary
 
 
@@ -179,7 +180,9 @@ def _control(entry: str, param: Param, value: Any) -> Any:
     if param.type is bool or param.choices:
         choices = ["false", "true"] if param.type is bool else [str(choice) for choice in param.choices]
         shown = str(value).lower() if param.type is bool else str(value)
-        chosen = dmc.SegmentedControl(id=identity, data=choices, value=shown, size="xs", **{"aria-label": name})
+        fits = sum(map(len, choices)) <= _SIDE_BY_SIDE
+        kind, more = (dmc.SegmentedControl, {}) if fits else (dmc.Select, {"allowDeselect": False})
+        chosen = kind(id=identity, data=choices, value=shown, size="xs", **more, **{"aria-label": name})
         return html.Div([label, chosen], className="display-param")
     ends = param.slider or (param.low, param.high)
     step = 1 if param.type is int else round((ends[1] - ends[0]) / 100, _ROUND)

@@ -74,7 +74,15 @@ ENTRY = Entry(
         ),
         Param("renormalise", bool, False, "divide what is kept of a row by its sum"),
         Param("hide_first", bool, False, "leave out edges from position 0"),
-        Param("edges_drawn", int, DRAWN, "attention edges to draw at most", 1, 100_000, slider=(20, 1000)),
+        Param(
+            "edges_drawn",
+            int,
+            DRAWN,
+            "attention edges to draw at most; heads between two tokens are one edge",
+            1,
+            100_000,
+            slider=(20, 1000),
+        ),
     ),
     params=(
         Param("p", int, 1, "norm: 1 is the paper's; 2 is not, but shows how much the choice matters", choices=(1, 2)),

@@ -169,8 +169,8 @@ def summarise(
 
 def _sentence(result, passed, reached, start: int, rule: Rule) -> str:
     return (
-        f"{int(passed.sum())} attention edges from {int(reached[0].sum())} tokens reach token {start} ({rule}), of "
-        f"{result.sizes['edge']} kept."
+        f"{int(passed.sum())} attention edges of single heads, from {int(reached[0].sum())} tokens, reach token "
+        f"{start} ({rule}), of {result.sizes['edge']} kept."
     )
 
 

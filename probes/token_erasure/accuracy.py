@@ -333,10 +333,10 @@ def said(result: xr.Dataset, name: str, offset: int) -> str:
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}] ({verdict})"
 
 
-_LAST = {"last": "last tokens of words", "last, typed": "last tokens of words (types found elsewhere)"}
-_RANDOM = "random weights: "
+_RANDOM = ", random weights"
 _PLACES = {0: "itself", -1: "before", -2: "two before", -3: "three before"}
 _NAMES = {"others": "others", "frequency-matched": "others, same frequencies", "type-matched": "same types elsewhere"}
+_OF = {"last": "", "last, typed": ", of types found elsewhere too"}
 
 
 def accuracy_figure(result: xr.Dataset, *, against: str = "type-matched", offset: int = -1) -> "go.Figure":
@@ -351,9 +351,11 @@ def accuracy_figure(result: xr.Dataset, *, against: str = "type-matched", offset
     if against == "all":
         return series(part, "probe_accuracy", "depth", by="group", title=title)
     shown = _held_against(part, against)
+    title += f": last tokens of words{_OF[CONTROLS[against]]}"
     figure = series(shown, "probe_accuracy", "depth", by="group", title=title).update_traces(connectgaps=True)
+    figure.update_yaxes(title_text="share of held-out tokens")
     for name in shown["group"].values.tolist():
-        if name.startswith(_RANDOM):  # two depths, too far apart for a band
+        if name.endswith(_RANDOM):  # two depths, too far apart for a band
             own = shown.sel(group=name)
             up, down = (abs(own[f"probe_accuracy{end}"] - own["probe_accuracy"]).values for end in ("_high", "_low"))
             bars = {"type": "data", "array": up, "arrayminus": down, "thickness": 1, "width": 4}
@@ -371,13 +373,13 @@ def _of_offset(result: xr.Dataset, offset: int) -> xr.Dataset:
 def _held_against(part: xr.Dataset, control: str) -> xr.Dataset:
     """`probe_accuracy` (depth, group) of the last tokens and one control, then of both on random weights."""
     groups = [CONTROLS[control], control]
-    names = [_LAST[groups[0]], _NAMES[control]]
+    names = ["last tokens", _NAMES[control]]
     found = []
-    for ending, before in (("", ""), ("_random", _RANDOM)):
+    for ending, behind in (("", ""), ("_random", _RANDOM)):
         if f"probe_accuracy{ending}" in part:
             ends = {f"probe_accuracy{ending}{end}": f"probe_accuracy{end}" for end in ("", "_low", "_high")}
             one = part[list(ends)].rename(ends).sel(group=groups)
-            found.append(one.assign_coords(group=[before + name for name in names]))
+            found.append(one.assign_coords(group=[name + behind for name in names]))
     return xr.concat(found, "group")
 
 
@@ -398,7 +400,7 @@ def drop_figure(result: xr.Dataset, *, offset: int = -1) -> "go.Figure":
                 labels.append(f"{control}, {said_so}")
     spec = ("share of tokens", (-4, 4), f"excess drop, depth {result.attrs['early']} to {result.attrs['late']}")
     columns = {f"excess_drop{end}": ("rank", np.array(rows)[:, i], *spec) for i, end in enumerate(ends)}
-    title = f"Excess drop at last tokens of words, token {_PLACES[offset]}; an interval with 0 in it shows nothing"
+    title = f"Excess drop at last tokens of words, offset {offset}; an interval with 0 in it shows nothing"
     return bars(dataset(**columns), "excess_drop", "rank", labels=labels, title=title)
 
 
