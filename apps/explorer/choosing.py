@@ -161,6 +161,14 @@ def _register_params(app: Dash, engine: Engine) -> None:
         return woken(), [*notices, notice(error)] if error else no_update, checking
 
     @app.callback(
+        Output("view", "data", allow_duplicate=True),
+        Input({"type": "turn", "name": ALL}, "n_clicks"),
+        prevent_initial_call=True,
+    )
+    def turn(clicks):
+        return {"name": ctx.triggered_id["name"], "figure": 0} if any(clicks) else no_update
+
+    @app.callback(
         Output("params", "data", allow_duplicate=True),
         Output("view", "data", allow_duplicate=True),
         Output("checking", "data"),

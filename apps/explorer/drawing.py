@@ -172,7 +172,7 @@ def large_view(
     found = engine.found(request, name)
     if not isinstance(found, xr.Dataset):
         running = engine.is_running(request, name)
-        return no_update, message(name, views.waiting(engine.entries[name], found, running), not running), ""
+        return no_update, message(engine, name, views.waiting(engine.entries[name], found, running), not running), ""
     display = shown.get("display", {}).get(name, {})
     missing = lacking(engine.entries[name], request.params[name], display)
     if missing:
@@ -243,12 +243,18 @@ def slice_result(engine: Engine, request, name: str, selection: dict, session: s
     return found, _BUSY
 
 
-def message(name: str, said: str, can_start: bool) -> html.Div:
-    """What stands in place of a figure, with a button where it can be started."""
-    inside: list[Any] = [html.Div(said)]
+def message(engine: Engine, name: str, said: str, can_start: bool) -> html.Div:
+    """What stands in place of a figure, with a button where it can be started and one to what it says to run first."""
+    first = [entry for entry in engine.entries.values() if f"run {entry.name}" in said]
+    inside: list[Any] = [html.Div(said), *(turn_button(entry) for entry in first)]
     if can_start:
         inside.append(start_button(name, "Start"))
     return html.Div(inside)
+
+
+def turn_button(entry: Entry) -> html.Button:
+    """What opens the view of an analysis."""
+    return html.Button(f"Open {entry.title}", id={"type": "turn", "name": entry.name}, className="plain", n_clicks=0)
 
 
 def start_button(name: str, words: str) -> html.Button:

@@ -1,5 +1,7 @@
 """Display parameters on the page: answered from the kept result, carried along, and finer results where they ask."""
 
+from types import SimpleNamespace
+
 import pytest
 from dash import no_update
 
@@ -7,7 +9,9 @@ from apps.explorer import displaying, drawing, views
 from apps.explorer.engine import Engine
 from apps.explorer.settings import Settings
 from apps.explorer.taking import take
+from probes import token_erasure
 from probes.flow_routes import ENTRY
+from probes.token_erasure.reading import GET
 from tests.tiny_models import tiny_model
 from workbench.errors import InputError
 
@@ -136,3 +140,12 @@ def test_the_form_has_a_control_for_each(engine):
     assert ids["start", "token"].value == "2"
     assert displaying.token_options([" a", "<b>"])[0] == {"value": "0", "label": "0 ·a"}
     assert ids["threshold", "number"].value == 0.4 and ids["threshold", "slider"].value == 0.1
+
+
+def test_what_must_run_first_is_one_click_away():
+    engine = SimpleNamespace(entries={entry.name: entry for entry in (token_erasure.ENTRY, token_erasure.MAKING)})
+    refused = drawing.message(engine, token_erasure.ENTRY.name, GET["factored"], True)
+    assert [button.id for button in refused.children[1:]] == [
+        {"type": "turn", "name": "token-erasure-probes"}, {"type": "start", "name": "token-erasure"},
+    ]  # fmt: skip
+    assert len(drawing.message(engine, token_erasure.ENTRY.name, "Being computed.", False).children) == 1
