@@ -1,5 +1,6 @@
 """Drawing what is shown: the large view, the small ones, the tokens, and the details of the selection."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -245,8 +246,8 @@ def slice_result(engine: Engine, request, name: str, selection: dict, session: s
 
 def message(engine: Engine, name: str, said: str, can_start: bool) -> html.Div:
     """What stands in place of a figure, with a button where it can be started and one to what it says to run first."""
-    first = [entry for entry in engine.entries.values() if f"run {entry.name}" in said]
-    inside: list[Any] = [html.Div(said), *(turn_button(entry) for entry in first)]
+    first = [named for named in re.findall(r"\brun ([a-z-]+)", said) if named in engine.entries]
+    inside: list[Any] = [html.Div(said), *(turn_button(engine.entries[named]) for named in first)]
     if can_start:
         inside.append(start_button(name, "Start"))
     return html.Div(inside)
