@@ -297,13 +297,13 @@ def test_every_view_draws_and_is_looked_at(open_page, screenshots):
     tabs = page.locator("#tabs [role=tab]")
     for title in tabs.all_inner_texts():
         tabs.filter(has_text=re.compile(f"^{re.escape(title)}$")).click()
-        page.wait_for_timeout(200)
+        page.wait_for_function("t => document.querySelector('#params-title').textContent === t", arg=title)
         page.wait_for_function(
             "() => !document.querySelector('#main-figure.stale') && (!document.querySelector('#main-message > div')"
             " || document.querySelector('#main-message button') && !document.querySelector('.job'))",
             timeout=240_000,
         )
-        page.wait_for_timeout(600)
+        page.wait_for_timeout(250)  # the line under the tab has arrived
         name = re.sub(r"[^a-z]+", "-", title.lower()).strip("-")
         page.screenshot(path=screenshots / f"view-{name}.png")
 
@@ -416,9 +416,12 @@ def test_the_journey_of_a_newcomer(open_page, screenshots):
     page.mouse.move(5, 5)
     page.wait_for_timeout(800)
     page.screenshot(path=screenshots / "journey-head.png")
-    page.get_by_role("button", name="Check L18H6", exact=True).click()
-    page.wait_for_function("() => document.querySelector('#said').textContent.includes('(p = ')", timeout=240_000)
+    page.get_by_role("button", name="Check L18H6 on random tokens that repeat", exact=True).click()
+    page.wait_for_function(
+        "() => document.querySelector('#said').textContent.includes('on 8 prompts')", timeout=240_000
+    )
     page.wait_for_selector(".job", state="detached", timeout=240_000)
+    assert "what came next the last time" in page.inner_text("#said")
     page.wait_for_timeout(800)
     page.screenshot(path=screenshots / "journey-check.png")
     view(page, "Information-flow routes")
