@@ -347,6 +347,12 @@ def test_the_studies_end_complete_and_draw(spelling, tmp_path):
     again = list(accuracy_study(model, depths="two", epochs=1, corpus=sentences(), folder=tmp_path / "accuracy"))
     xr.testing.assert_identical(again[-1], parts[-1])  # taken up, not trained again
     assert "excess_drop_random" in parts[-1] and "excess_drop_random" not in parts[0]
+    accuracy_figure, drop_figure = token_erasure.ACCURACY.figures
+    lines = [trace.name for trace in accuracy_figure(parts[-1]).data if trace.showlegend]
+    assert lines == [name + of for of in ("", ", random weights") for name in ("last tokens", "same types elsewhere")]
+    assert len(drop_figure(parts[-1], offset=0).data[0].x) == 9 and len(drop_figure(parts[0]).data[0].x) == 3
+    with pytest.raises(InputError, match="offset -3"):
+        accuracy_figure(parts[-1], offset=-3)
     *_, moved = swap_study(model, words=3, corpus=sentences())
     for entry, result in (
         (token_erasure.VOCABULARY, table),
