@@ -12,7 +12,7 @@ from apps.explorer.generation import LONGEST
 from workbench.catalog import Entry
 from workbench.models.loading import TOYS
 
-__all__ = ["GRAPH_CONFIG", "figure_id", "graph", "page"]
+__all__ = ["GRAPH_CONFIG", "POLL", "figure_id", "graph", "page"]
 
 GRAPH_CONFIG = {
     "displaylogo": False,
@@ -20,7 +20,7 @@ GRAPH_CONFIG = {
     "displayModeBar": "hover",
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "sendChartToCloud"],
 }
-_POLL = 250  # milliseconds between two looks at the jobs, while there are any
+POLL = 250  # milliseconds between two looks at the jobs, while there are any
 
 
 def figure_id(name: str) -> dict[str, str]:
@@ -93,7 +93,7 @@ def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
         dcc.Location("place", refresh=False),
         dcc.Download("download"),
         dcc.Store("scheme", data="light", storage_type="local"),
-        dcc.Interval("poll", interval=_POLL, disabled=False),
+        dcc.Interval("poll", interval=POLL, disabled=False),
     ]  # fmt: skip
 
 

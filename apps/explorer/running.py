@@ -9,12 +9,16 @@ from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
 from apps.explorer import parts
 from apps.explorer.engine import Engine, Hosted
 from apps.explorer.intervening import linked
+from apps.explorer.layout import POLL
 from apps.explorer.progress import Look, late_slices, look, request_of, woken
 from workbench.compare import need_same_tokenizer
 from workbench.errors import WorkbenchError
 
 __all__ = ["ask", "follow_link", "loaded_store", "notice", "prompt_line", "register"]
 
+# Dash holds back whatever depends on what an answer on its way may change: with slow answers and looks that overlap,
+# that would be for as long as anything is looked for.
+_NOT_YET = 10_000  # milliseconds
 _UNASKED = 20.0  # predicted seconds up to which a link is computed without a click on Run
 
 
@@ -179,6 +183,7 @@ def _register_poll(app: Dash, engine: Engine) -> None:
         State("shown-b", "data"),
         State("woken", "data"),
         prevent_initial_call="initial_duplicate",
+        running=[(Output("poll", "interval"), _NOT_YET, POLL)],  # the next look begins when this one was answered
     )
     def poll(n, asked, asked_b, model, loaded, shown, done, notices, session, late, continuing, shown_b, wake):
         try:

@@ -34,7 +34,7 @@
     clearInterval(waiting);
     waiting = null;
     say("");
-    window.dash_clientside.set_props("poll", { disabled: false });
+    window.dash_clientside.set_props("poll", { disabled: false, interval: 250 }); // the look that was lost does not come back
   }
 
   window.fetch = async function (...given) {

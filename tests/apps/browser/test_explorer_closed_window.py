@@ -1,11 +1,14 @@
 """A study goes on when its window is closed, and is found again, waited for and stopped from another one."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from apps.explorer import engine as engines
+from apps.explorer import running
+from apps.explorer.progress import look
 from apps.explorer.server import start
 from apps.explorer.settings import Settings
 from workbench.catalog import Entry
@@ -40,15 +43,15 @@ def steps(browser, tmp_path):
     """The study, and a function that opens a window on its view."""
     made = Steps()
     entry = Entry("steps", "Steps", "here", "none", scope="study", study=made.study, figures=(made.figure,))
-    running = start(Settings(models=("toy-induction",), port=0, directory=tmp_path), [entry])
-    threading.Thread(target=running.run, daemon=True).start()
+    server = start(Settings(models=("toy-induction",), port=0, directory=tmp_path), [entry])
+    threading.Thread(target=server.run, daemon=True).start()
     contexts = []
 
     def window():
         contexts.append(browser.new_context())
         page = contexts[-1].new_page()
         page.set_default_timeout(120_000)
-        page.goto(f'{running.address}#model=toy-induction&prompt=3+7+9+3&view={{"name":"steps","figure":0}}')
+        page.goto(f'{server.address}#model=toy-induction&prompt=3+7+9+3&view={{"name":"steps","figure":0}}')
         page.wait_for_selector("#tokens [data-pos]")
         return page
 
@@ -57,7 +60,7 @@ def steps(browser, tmp_path):
         context.close()
     for gate in made.gates:
         gate.set()
-    running.close()
+    server.close()
 
 
 def wait_for_said(page, words: str) -> None:
@@ -109,3 +112,18 @@ def test_a_window_that_was_closed_does_not_keep_its_study_from_being_stopped(ste
     study.gates[1].set()
     study.gates[2].set()
     page.wait_for_function("() => document.querySelector('#said').textContent === '3 steps are done.'")
+
+
+def test_a_view_can_be_turned_while_something_runs_and_looks_are_slow(steps, monkeypatch):
+    def slow(*given):
+        time.sleep(0.4)  # longer than from one look to the next
+        return look(*given)
+
+    monkeypatch.setattr(running, "look", slow)
+    _, window = steps
+    page = window()
+    begin(page)
+    page.get_by_role("tab", name="Surprisal").click()
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Surprisal'", timeout=30_000)
+    page.wait_for_selector("#main-figure:not(.stale) .js-plotly-plot .nsewdrag", timeout=30_000)
+    assert page.locator(".job progress").count()
