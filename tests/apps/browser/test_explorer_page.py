@@ -191,6 +191,7 @@ def test_a_late_look_does_not_end_the_looking_for_a_newer_run(open_page):
             route.fulfill(response=answer)
 
     page.wait_for_function("() => (document.querySelector('#main-figure .js-plotly-plot').layout.meta || {}).axes")
+    page.wait_for_selector(".job", state="detached")
     page.wait_for_timeout(1000)  # it has come to rest
     page.route(lambda url: "_dash-update-component" in url, hold)
     page.click("#tokens [data-pos='2']")  # wakes it for one look
