@@ -55,9 +55,10 @@ def _in_the_browser(app: Dash) -> None:
     local(
         "links", "drawn",
         Output(marks, "data"), Output({"type": "thumb", "name": ALL}, "className"), Output("drawn", "data"),
+        Output("rested", "data"),
         Input("shown", "data"), Input("done", "data"), Input("view", "data"), Input("scheme", "data"),
         Input("display", "data"),
-        State(marks, "id"), State(marks, "data"), State("drawn", "data"),
+        State(marks, "id"), State(marks, "data"), State("drawn", "data"), State("rested", "data"),
     )  # fmt: skip
     local(
         "links",

@@ -112,7 +112,7 @@ def _register_model(app: Dash, engine: Engine) -> None:
 def _register_about(app: Dash, engine: Engine) -> None:
     @app.callback(
         Output("about-text", "children"),
-        Input("drawn", "data"),
+        Input("rested", "data"),
         State("view", "data"),
         State("shown", "data"),
     )

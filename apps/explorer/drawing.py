@@ -78,7 +78,7 @@ def _register_views(app: Dash, engine: Engine) -> None:
     @app.callback(
         Output("table-holder", "children"),
         Output("table-holder", "data-of"),
-        Input("drawn", "data"),
+        Input("rested", "data"),
         State("view", "data"),
         State("shown", "data"),
         State("table-holder", "data-of"),
@@ -130,7 +130,7 @@ def _register_selection(app: Dash, engine: Engine) -> None:
         Output("follow", "data"),
         Output("woken", "data", allow_duplicate=True),
         Input("selection", "data"),
-        Input("drawn", "data"),
+        Input("rested", "data"),
         Input("late", "data"),
         Input("shown-b", "data"),
         State("shown", "data"),

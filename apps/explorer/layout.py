@@ -88,6 +88,7 @@ def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
         dcc.Store("take", data=None),  # an export was asked for
         dcc.Store("follow", data=None),  # the selection, for views that are computed from it
         dcc.Store("drawn", data=""),  # what the large view stands for; changes only when it must be drawn anew
+        dcc.Store("rested", data=""),  # the same, for what stands around it: follows when a display control rests
         *(dcc.Store({"type": "drawn", "name": name}, data="") for name in entries),
         dcc.Store("link", data=None),  # what the address asked for
         dcc.Location("place", refresh=False),

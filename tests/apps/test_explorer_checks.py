@@ -54,6 +54,7 @@ def test_a_click_turns_the_study_to_the_claim_and_to_nothing_else():
 def test_the_views_of_one_layer_claim_what_is_selected_in_them():
     attrs = {"layer": 3, "at": 6}
     result = xr.Dataset(coords={"neuron": [40, 7]}, attrs=attrs)
-    assert NEURONS.claimed(result, {"neuron": 7})[0].params == {"units": "L3N7", "pos": 6}
-    assert NEURONS.claimed(result, {})[0].params == {"units": "L3N40", "pos": 6}
+    measured = {"metric": "log-probability", "pos": 6}
+    assert NEURONS.claimed(result, {"neuron": 7})[0].params == {"units": "L3N7", **measured}
+    assert NEURONS.claimed(result, {})[0].params == {"units": "L3N40", **measured}
     assert [c.params["units"] for c in ATTENTION.claimed(xr.Dataset(), {"layer": 1, "head": 2})] == ["L1H2"]

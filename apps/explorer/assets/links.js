@@ -65,14 +65,17 @@
       }
     },
     // Which figures must be drawn anew: only those whose own result, display parameters, or the theme, changed.
-    drawn: function (shown, done, view, scheme, display, ids, before, beforeMain) {
+    drawn: function (shown, done, view, scheme, display, ids, before, beforeMain, beforeRested) {
       const look = (name) => JSON.stringify((display || {})[name] || "");
       const sign = (name) => (shown ? [shown.keys[name] || shown.id, (done || {})[name] || "", scheme, look(name)].join(" ") : "");
-      // The small multiple of the large view follows when the hand rests: two figures at once would delay both.
+      // While a display control moves, only the large view follows at once: what stands around it, and its small
+      // multiple, when the hand rests. The server would have to make all of them at the same time.
       const moving = (dash.callback_context.triggered || []).every((t) => t.prop_id === "display.data");
+      clearTimeout(resting);
+      const waiting = [];
+      if (moving) resting = setTimeout(() => waiting.forEach(([id, data]) => dash.set_props(id, { data: data })), 600);
       const later = (id) => {
-        clearTimeout(resting);
-        resting = setTimeout(() => dash.set_props(id, { data: sign(id.name) }), 600);
+        waiting.push([id, sign(id.name)]);
         return no();
       };
       const signs = ids.map((id, i) => (sign(id.name) === before[i] ? no() : moving && id.name === view.name ? later(id) : sign(id.name)));
@@ -82,7 +85,8 @@
       const of = [view.name, view.figure, shown && (shown.keys[view.name] || shown.id), look(view.name)].join(" ");
       if (of !== seen) document.getElementById("main-figure").classList.add("stale");
       seen = of;
-      return [signs, classes, main === beforeMain ? no() : main];
+      if (moving) waiting.push(["rested", main]);
+      return [signs, classes, main === beforeMain ? no() : main, moving || main === beforeRested ? no() : main];
     },
     // A tab, an entry of the list, a small multiple or the name of a figure was chosen.
     turn: function (tab, listed, thumbs, figures, view) {
