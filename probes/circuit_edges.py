@@ -192,18 +192,19 @@ def evaluating(
     found, whole, empty, counts = [], [], [], []
     for index, task in enumerate(tasks):
         edges = candidates(task)
-        own = [_of_ranking(task, edges, name, score, shares) for name, score in rankings.items()]
-        found.append(own)
         whole.append(task.value)
         empty.append(float(_metrics(task, edges, [edges[:0]])[0]))
+        found.append([_of_ranking(task, edges, empty[-1], name, score, shares) for name, score in rankings.items()])
         counts.append(len(edges))
         if progress is not None:
             progress((index + 1) / len(tasks))
         yield _result(tasks[: index + 1], list(rankings), shares, found, whole, empty, counts)
 
 
-def _of_ranking(task: EdgeTask, edges: np.ndarray, name: str, score: Ranking, shares: Sequence[float]) -> np.ndarray:
-    """The metric of the top shares by signed and by absolute score, `[mode, share]`."""
+def _of_ranking(
+    task: EdgeTask, edges: np.ndarray, empty: float, name: str, score: Ranking, shares: Sequence[float]
+) -> np.ndarray:
+    """The metric of the top shares by signed and by absolute score, `[mode, share]`; empty: that of no edge."""
     scores = np.asarray(score(task))
     if scores.shape != task.clean.patterns.shape or not np.isfinite(scores.flat[edges]).all():
         raise InputError(
@@ -215,8 +216,10 @@ def _of_ranking(task: EdgeTask, edges: np.ndarray, name: str, score: Ranking, sh
     if (scores.flat[edges] >= 0).all():
         ranked = ranked[:1]  # both are the same
     kept = [edges[order[: n_kept(share, len(edges))]] for order in ranked for share in shares]
-    metrics = _metrics(task, edges, kept).reshape(len(ranked), len(shares))
-    return np.broadcast_to(metrics, (2, len(shares)))
+    metrics, some = np.full(len(kept), empty), [index for index, these in enumerate(kept) if len(these)]
+    if some:
+        metrics[some] = _metrics(task, edges, [kept[index] for index in some])
+    return np.broadcast_to(metrics.reshape(len(ranked), len(shares)), (2, len(shares)))
 
 
 def _metrics(task: EdgeTask, edges: np.ndarray, kept: Sequence[np.ndarray]) -> np.ndarray:

@@ -56,7 +56,7 @@ def drawn(
         return _themed(draw(result, **named(draw, entry.shown(display or {}))), dark)
     except Exception as error:  # a mistake in one figure must not take the page with it
         if result.attrs.get("partial"):
-            raise InputError(f"no {figure_label(draw)} yet", "what a later part computes", "Wait for it") from error
+            raise InputError(f"no {figure_label(draw)} yet", "what a later part computes", "Let it end") from error
         if isinstance(error, WorkbenchError):
             raise
         raise RefusedError(

@@ -46,9 +46,7 @@ def test_all_edges_are_the_model_and_none_is_zero(model, task):
     logits = observe(model, PROMPT).logits[0][0]
     assert float(result["model_metric"][0]) == pytest.approx(float(logits[31] - logits[7]), abs=1e-5)
     np.testing.assert_allclose(result["faithfulness"].sel(threshold=1.0), 1.0, atol=1e-4)
-    # m(empty) is a pass of its own, no edge one of a batch: with two threads float32 sums differ by 2e-6 of the gap
-    assert int(result["n_kept"][0]) == 0
-    np.testing.assert_allclose(result["faithfulness"][:, 0], 0, atol=1e-5)
+    assert int(result["n_kept"][0]) == 0 and (result["faithfulness"][:, 0] == 0).all()
     assert float(result["empty_metric"][0]) == pytest.approx(with_only(task, []), abs=1e-5)
 
 

@@ -73,13 +73,17 @@ def begin(page) -> None:
     page.wait_for_selector(".job progress")
 
 
-def test_a_study_whose_window_was_closed_ends_in_the_next_one(steps):
-    study, window = steps
-    page = window()
+def begin_and_close(study, page) -> None:
+    """Start the study and close its window after the first step."""
     begin(page)
     study.gates[0].set()
     wait_for_said(page, "So far: 1 steps are done.")
     page.context.close()
+
+
+def test_a_study_whose_window_was_closed_ends_in_the_next_one(steps):
+    study, window = steps
+    begin_and_close(study, window())
     again, beside = window(), window()
     for page in (again, beside):
         page.wait_for_selector(".job progress")  # not begun a second time: it would wait at the first gate
@@ -97,11 +101,7 @@ def test_a_study_whose_window_was_closed_ends_in_the_next_one(steps):
 
 def test_a_window_that_was_closed_does_not_keep_its_study_from_being_stopped(steps, monkeypatch):
     study, window = steps
-    page = window()
-    begin(page)
-    study.gates[0].set()
-    wait_for_said(page, "So far: 1 steps are done.")
-    page.context.close()
+    begin_and_close(study, window())
     monkeypatch.setattr(engines, "_GONE", 1.0)
     page = window()
     page.wait_for_selector(".job progress")
