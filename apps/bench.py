@@ -36,12 +36,12 @@ from apps.bench_studies import (
     patches_in_full,
 )
 from probes import CATALOG
-from workbench.catalog import finish, pass_for
+from workbench.analysis.catalog import finish, pass_for
 from workbench.errors import UnavailableError
-from workbench.models import bundled
+from workbench.loading import bundled
 from workbench.models.model import Model
+from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.observation import observe
-from workbench.prompt import Prompt, Tokens, tokenise
 
 __all__ = ["GOALS", "ROWS", "Goal", "Row", "Subject", "bench", "default_out", "measure"]
 
@@ -361,7 +361,7 @@ def _models() -> tuple[Model, Any]:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    from workbench.models.loading import load
+    from workbench.loading.pretrained import load
 
     logging.disable_progress_bar()
     model = load(bundled.NAME, device="cpu")
@@ -374,7 +374,7 @@ def _models() -> tuple[Model, Any]:
 
 def machine() -> dict[str, Any]:
     """What a reader must know of where the numbers come from."""
-    from workbench.results import stamp
+    from workbench.analysis.results import stamp
 
     names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "MKL_NUM_THREADS", "KMP_BLOCKTIME")
     return {

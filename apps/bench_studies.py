@@ -6,15 +6,15 @@ As in `bench.Row`: `(subject) ->` a callable without arguments, which is what is
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from probes.active_dormant import ablated_loss, base_pass
-from probes.causal_check import check
-from workbench.hooks import Z
+from probes.attention.active_dormant import ablated_loss, base_pass
+from probes.checks.causal_check import check
 from workbench.intervene import Head, Patch
-from workbench.metrics import Metric
+from workbench.models.hooks import Z
+from workbench.models.prompt import Prompt
 from workbench.observation import observe
-from workbench.prompt import Prompt
-from workbench.recording import record
-from workbench.sweeps import base_run, values_of
+from workbench.observation.metrics import Metric
+from workbench.observation.recording import record
+from workbench.observation.sweeps import base_run, values_of
 
 if TYPE_CHECKING:
     from apps.bench import Subject

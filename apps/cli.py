@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from probes import CATALOG
 from workbench import __version__
 from workbench.errors import InputError, UnavailableError, WorkbenchError
-from workbench.models import bundled
+from workbench.loading import bundled
 
 if TYPE_CHECKING:
-    from workbench.catalog import Entry
+    from workbench.analysis.catalog import Entry
     from workbench.models.model import Model
 
 __all__ = ["main"]
@@ -208,7 +208,7 @@ def _add_describe(commands) -> None:
 
 
 def _add_train(commands) -> None:
-    from probes.trained.command import add_arguments
+    from probes.erasure.trained.command import add_arguments
 
     parser = _command(commands, "train", _train, "train what an analysis must learn from data")
     what = parser.add_subparsers(title="what", metavar="WHAT", required=True)
@@ -219,7 +219,7 @@ def _add_train(commands) -> None:
 
 
 def _add_import(commands) -> None:
-    from probes.trained.command import add_import_arguments
+    from probes.erasure.trained.command import add_import_arguments
 
     parser = _command(commands, "import", _import, "take up what somebody else trained")
     what = parser.add_subparsers(title="what", metavar="WHAT", required=True)
@@ -247,7 +247,7 @@ def _load(arguments: argparse.Namespace) -> int:
 
 
 def _models(arguments: argparse.Namespace) -> int:
-    from workbench.models.loading import TOYS
+    from workbench.loading.pretrained import TOYS
 
     place = bundled.path()
     state = "ready" if bundled.ready() else ("damaged or outdated" if place.exists() else "not fetched")
@@ -305,13 +305,13 @@ def _describe(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from probes.trained.command import cli
+    from probes.erasure.trained.command import cli
 
     return cli(arguments, _model(arguments))
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from probes.trained.command import import_cli
+    from probes.erasure.trained.command import import_cli
 
     if not Path(arguments.file).is_file():  # before a model is loaded for nothing
         raise UnavailableError(f"no file at {arguments.file}", "a probe file", "Check the path")
@@ -359,8 +359,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from workbench.compare import difference, of_differences
-    from workbench.results import open_result
+    from workbench.analysis.compare import difference, of_differences
+    from workbench.analysis.results import open_result
 
     for path in (arguments.out, arguments.figure):
         if path:
@@ -374,7 +374,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _deliver(entry: "Entry", result: Any, display: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Save first: whatever happens while printing, the result is there."""
     from apps.report import page, summary
-    from workbench.results import save
+    from workbench.analysis.results import save
 
     saved = []
     if arguments.out:
@@ -413,7 +413,7 @@ def _params(entry: "Entry", given: Sequence[str]) -> dict[str, Any]:
 
 
 def _prompt(arguments: argparse.Namespace) -> Any:
-    from workbench.prompt import Prompt
+    from workbench.models.prompt import Prompt
 
     if arguments.no_bos and arguments.prompt is None:
         raise InputError("--no-bos without --prompt", "raw text to leave it out of", "Leave out --no-bos")

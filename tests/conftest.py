@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.models import bundled
+from workbench.loading import bundled
 
 
 def find_chromium() -> str | None:

@@ -14,14 +14,15 @@ import xarray as xr
 
 from probes import CATALOG
 from tests.tiny_probes import probes_of_every_kind
-from workbench.catalog import Param, named, pass_for, run
+from workbench.analysis.catalog import Param, named, pass_for, run
+from workbench.analysis.results import GLOSSARY, check, open_result, save
 from workbench.errors import InputError, RefusedError, WorkbenchError
-from workbench.hooks import RESID_POST, RESID_PRE
 from workbench.intervene import units_of
 from workbench.models import selfcheck
-from workbench.observation import Need, _Watch, keep, observe
-from workbench.prompt import Prompt, tokenise
-from workbench.results import GLOSSARY, check, open_result, save
+from workbench.models.hooks import RESID_POST, RESID_PRE
+from workbench.models.prompt import Prompt, tokenise
+from workbench.observation import Need, keep, observe
+from workbench.observation.watch import Watch
 
 # Tokens repeat, so that analyses of repeats have something to say; 24 positions, more than the sliding window of 8.
 LONG = Prompt.ids([0, *[7, 31, 64, 12, 90, 45, 7, 31, 64, 12, 90, 45, 3, 18, 77, 3, 18, 52, 7, 31, 9, 9, 60]])
@@ -257,14 +258,14 @@ def test_reducers_return_fresh_tensors(runs, name, monkeypatch):
     """A view of an activation would keep the whole of it alive until the end of the pass."""
     usable(runs, name)
     tokens, needs, fields = asked_of(runs.model, name)
-    views, plain = [], _Watch._reduce
+    views, plain = [], Watch._reduce
 
     def watched(self, need, layer, held):
         plain(self, need, layer, held)
         kept = self.reduced[need, layer].untyped_storage().data_ptr()
         views.extend(need for activation in held.values() if activation.untyped_storage().data_ptr() == kept)
 
-    monkeypatch.setattr(_Watch, "_reduce", watched)
+    monkeypatch.setattr(Watch, "_reduce", watched)
     observe(runs.model, tokens[:2], needs, fields={k: v[:2] for k, v in fields.items()})
     assert views == []
 

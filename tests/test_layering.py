@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Who may know TransformerLens: the adapter. (Toys are our own small modules and do without so far.)
-KNOWS_TRANSFORMER_LENS = ("workbench/models/bridge.py", "workbench/models/toys/")
+KNOWS_TRANSFORMER_LENS = ("workbench/loading/bridge.py", "workbench/models/toys/")
 
 
 def sources(*rooms: str) -> list[Path]:
@@ -72,7 +72,7 @@ def test_only_the_adapter_knows_transformer_lens():
         if not path.relative_to(ROOT).as_posix().startswith(KNOWS_TRANSFORMER_LENS)
     ]
     assert offenders(others, ("transformer_lens",)) == []
-    assert offenders([ROOT / "workbench/models/bridge.py"], ("transformer_lens",)) != []  # the reader of imports reads
+    assert offenders([ROOT / "workbench/loading/bridge.py"], ("transformer_lens",)) != []  # the reader of imports reads
 
 
 def test_figures_never_import_torch():

@@ -16,7 +16,7 @@ def blocks(language: str) -> list[str]:
 
 def test_python_examples_run_as_printed(default_model, monkeypatch, tmp_path, capsys):
     """All blocks in one namespace, in order; only the loading of the model is replaced by the suite's own copy."""
-    import workbench.models.loading
+    import workbench.loading.pretrained
 
     monkeypatch.setattr(workbench.models.loading, "load", lambda *_: default_model)
     monkeypatch.chdir(tmp_path)
@@ -35,7 +35,7 @@ SHELL = [line for line in "\n".join(blocks("sh")).splitlines() if line.startswit
 
 @pytest.mark.parametrize("line", [line for line in SHELL if " app " not in line], ids=lambda line: line.split()[2])
 def test_shell_examples_run_as_printed(line, default_model, monkeypatch, tmp_path):
-    import workbench.models.loading
+    import workbench.loading.pretrained
     from apps.cli import main
 
     monkeypatch.setattr(workbench.models.loading, "load", lambda *_, **__: default_model)

@@ -10,7 +10,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from workbench.models.loading import wrap
+from workbench.loading.pretrained import wrap
 
 KINDS = ("gpt2", "llama", "neox", "gemma3", "qwen2")
 

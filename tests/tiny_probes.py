@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from probes.trained import Recipe, default_path, import_probes, train
-from probes.trained.states import cut
+from probes.erasure.trained import Recipe, default_path, import_probes, train
+from probes.erasure.trained.states import cut
 from tests.tiny_models import tiny_hf
 from workbench.corpora import Corpus, Document
-from workbench.models.loading import wrap
+from workbench.loading.pretrained import wrap
 
 QUICK = Recipe(epochs=1, lr=2e-3, batch=512, dtype="float32")
 

@@ -10,10 +10,10 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "workbench.compare": ("align", "difference", "difference_figure"),
-    "workbench.catalog": ("Catalog", "Entry", "Param", "Stimulus", "run"),
+    "workbench.analysis.compare": ("align", "difference", "difference_figure"),
+    "workbench.analysis.catalog": ("Catalog", "Entry", "Param", "Stimulus", "run"),
     "workbench.errors": ("Cancelled", "InputError", "RefusedError", "UnavailableError", "WorkbenchError"),
-    "workbench.hooks": (
+    "workbench.models.hooks": (
         "ATTN_OUT", "ATTN_RESULT", "LOGITS", "MLP_OUT", "MLP_POST", "PATTERN", "Q", "K", "RESID_MID", "RESID_POST",
         "RESID_PRE", "ROT_K", "ROT_Q", "SCORES", "V", "Z", "Hook",
     ),
@@ -21,13 +21,13 @@ _HOMES = {
         "Ablate", "Add", "Attention", "AttentionEdge", "AttentionKey", "Clamp", "FreezeNormScale", "FreezePatterns",
         "Head", "Knockout", "MLP", "Neurons", "Patch", "Residual", "Steer", "units_of",
     ),
-    "workbench.models.loading": ("load", "wrap"),
+    "workbench.loading.pretrained": ("load", "wrap"),
     "workbench.models.model": ("Model",),
     "workbench.observation": ("Need", "Observation", "Site", "keep", "observe"),
-    "workbench.prompt": ("Prompt", "Tokens", "tokenise"),
-    "workbench.readout": ("Readout",),
-    "workbench.recording": ("measure_means", "record"),
-    "workbench.results": ("dataset", "open_result", "save"),
+    "workbench.models.prompt": ("Prompt", "Tokens", "tokenise"),
+    "workbench.models.readout": ("Readout",),
+    "workbench.observation.recording": ("measure_means", "record"),
+    "workbench.analysis.results": ("dataset", "open_result", "save"),
 }  # fmt: skip
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import xarray as xr
 
+from workbench.analysis.results import open_result, save
 from workbench.errors import InputError, UnavailableError
-from workbench.results import open_result, save
 
 __all__ = ["Cache", "check_key"]
 

@@ -9,7 +9,7 @@ from dash import html, no_update
 
 from apps.explorer import tables, views
 from apps.explorer.engine import Engine
-from workbench.compare import CHANGED, difference
+from workbench.analysis.compare import CHANGED, difference
 from workbench.errors import InputError, WorkbenchError
 from workbench.figures.quantity import label
 from workbench.figures.text import number, show_token

@@ -13,22 +13,23 @@ from typing import Any
 
 import xarray as xr
 
-from apps.explorer import surprisal
 from apps.explorer.cache import Cache
 from apps.explorer.generation import continuation, continued_text
 from apps.explorer.jobs import LOAD, MODEL, PROMPT, SELECTION, STOPS, STUDY, Job, Worker, sentence
 from apps.explorer.settings import Settings
-from apps.explorer.slices import SLICES
 from apps.explorer.states import RESID, States, layer_of, slice_of, states_of
-from workbench.catalog import Entry, finish, pass_for, study
+from probes.attention import pattern
+from probes.lens import surprisal
+from probes.neurons import neurons
+from workbench.analysis.catalog import Entry, finish, pass_for, study
+from workbench.analysis.results import spec_key
 from workbench.corpora import names_file, reference_text
 from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
+from workbench.intervene.text import MEAN_HOOKS, Phrase, phrase
 from workbench.models.model import Model
+from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.observation import Observation, observe, predict_bytes
-from workbench.phrases import MEAN_HOOKS, Phrase, phrase
-from workbench.prompt import Prompt, Tokens, tokenise
-from workbench.recording import Means, measure_means
-from workbench.results import spec_key
+from workbench.observation.recording import Means, measure_means
 
 __all__ = ["Engine", "Failure", "Hosted", "Request"]
 
@@ -113,7 +114,7 @@ def _forward_seconds(model: Model) -> float:
 
 def _loader(settings: Settings):
     def load(name: str, progress) -> Model:
-        from workbench.models.loading import load
+        from workbench.loading.pretrained import load
 
         return load(name, progress=progress, allow_network=settings.allow_network)
 
@@ -127,7 +128,7 @@ class Engine:
         self.settings = settings
         self.entries: dict[str, Entry] = {surprisal.ENTRY.name: surprisal.ENTRY}
         self.entries |= {entry.name: entry for entry in catalog}
-        self.slices: dict[str, Entry] = {entry.name: entry for entry in SLICES}
+        self.slices: dict[str, Entry] = {entry.name: entry for entry in (pattern.ENTRY, neurons.ENTRY)}
         self.cache = Cache(settings.memory, settings.directory, settings.disk)
         self._load, self._hosted, self._lock = load or _loader(settings), {}, threading.Lock()
         self._looked: dict[str, float] = {}  # when a session last asked for its jobs

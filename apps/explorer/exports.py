@@ -12,9 +12,9 @@ import xarray as xr
 
 from apps.explorer.engine import Request
 from apps.explorer.layout import GRAPH_CONFIG
-from workbench.catalog import Entry, named
-from workbench.phrases import MEAN_HOOKS, Phrase
-from workbench.results import save
+from workbench.analysis.catalog import Entry, named
+from workbench.analysis.results import save
+from workbench.intervene.text import MEAN_HOOKS, Phrase
 
 __all__ = ["code", "csv", "difference_code", "guarded", "html", "netcdf"]
 

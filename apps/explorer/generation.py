@@ -7,8 +7,8 @@ import torch
 
 from workbench.errors import InputError
 from workbench.models.model import Model
+from workbench.models.prompt import Prompt, Tokens
 from workbench.observation import observe
-from workbench.prompt import Prompt, Tokens
 
 __all__ = ["LONGEST", "continuation", "continued_text"]
 

@@ -10,7 +10,7 @@ from apps.explorer.engine import Engine
 from apps.explorer.selection import clean
 from workbench.errors import InputError
 from workbench.intervene import MLP, Attention, Head, Neurons
-from workbench.phrases import Phrase, phrase
+from workbench.intervene.text import Phrase, phrase
 
 __all__ = ["changed", "chips", "linked", "offers", "register", "said"]
 

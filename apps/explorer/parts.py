@@ -11,10 +11,10 @@ import xarray as xr
 from dash import html
 
 from apps.explorer.jobs import Job
-from workbench.catalog import Entry, Param
+from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.results import stamp
 from workbench.figures import show_token
 from workbench.models.model import Model
-from workbench.results import stamp
 
 __all__ = ["about", "job_line", "model_line", "notice_list", "param_form", "token_chips"]
 

@@ -11,7 +11,7 @@ from apps.explorer.engine import Engine, Hosted
 from apps.explorer.intervening import linked
 from apps.explorer.layout import POLL
 from apps.explorer.progress import Look, late_slices, look, request_of, woken
-from workbench.compare import need_same_tokenizer
+from workbench.analysis.compare import need_same_tokenizer
 from workbench.errors import WorkbenchError
 
 __all__ = ["ask", "follow_link", "loaded_store", "notice", "prompt_line", "register"]

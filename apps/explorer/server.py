@@ -14,7 +14,7 @@ from apps.explorer.layout import page
 from apps.explorer.safety import new_token, protect
 from apps.explorer.settings import Settings
 from apps.explorer.weight import lighten
-from workbench.catalog import Entry
+from workbench.analysis.catalog import Entry
 from workbench.errors import InputError, UnavailableError
 
 __all__ = ["Running", "make_app", "serve", "start"]
@@ -101,8 +101,8 @@ def serve(
 
     Raises UnavailableError where the port is taken.
     """
-    from workbench.models.bundled import NAME, cache_dir
-    from workbench.models.loading import TOYS
+    from workbench.loading.bundled import NAME, cache_dir
+    from workbench.loading.pretrained import TOYS
 
     if catalog is None:
         from probes import CATALOG

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 import xarray as xr
 
-from workbench.catalog import Entry, finish
-from workbench.hooks import RESID_PRE
+from workbench.analysis.catalog import Entry, finish
+from workbench.models.hooks import RESID_PRE
 from workbench.models.model import Model
+from workbench.models.prompt import Tokens
 from workbench.observation import Need, Observation, keep, observe
-from workbench.prompt import Tokens
 
 __all__ = ["RESID", "States", "layer_of", "slice_of", "states_of"]
 

@@ -20,9 +20,9 @@ __all__ = ["HOME", "register", "take"]
 
 # Entries that live beside the page and not in the catalog: where code finds them.
 HOME = {
-    "surprisal": ("apps.explorer.surprisal", "ENTRY"),
-    "attention": ("apps.explorer.slices", "ATTENTION"),
-    "neurons": ("apps.explorer.slices", "NEURONS"),
+    "surprisal": ("probes.lens.surprisal", "ENTRY"),
+    "attention": ("probes.attention.pattern", "ENTRY"),
+    "neurons": ("probes.neurons.neurons", "ENTRY"),
 }
 
 

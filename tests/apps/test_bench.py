@@ -8,7 +8,7 @@ import torch
 
 from apps import bench
 from apps.bench import ABLATIONS, BARE, BRIDGE, FULL_ABLATIONS, INDUCTION, LENS_ALL, PRODUCTS_ALL, Row, Subject
-from workbench.models.loading import wrap
+from workbench.loading.pretrained import wrap
 
 
 @pytest.fixture(scope="module")

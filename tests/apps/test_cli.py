@@ -15,9 +15,9 @@ import pytest
 
 from apps import cli
 from probes import CATALOG
+from workbench.analysis.results import open_result
 from workbench.errors import InputError
-from workbench.models import bundled
-from workbench.results import open_result
+from workbench.loading import bundled
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from apps.explorer.cache import Cache, check_key
+from workbench.analysis.results import dataset
 from workbench.errors import InputError
-from workbench.results import dataset
 
 
 def result(value: float, n: int = 10):

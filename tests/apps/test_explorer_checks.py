@@ -5,8 +5,9 @@ import xarray as xr
 from apps.explorer import checks
 from apps.explorer.engine import Engine
 from apps.explorer.settings import Settings
-from apps.explorer.slices import ATTENTION, NEURONS
-from workbench.catalog import Claim, Entry
+from probes.attention.pattern import ENTRY as ATTENTION
+from probes.neurons.neurons import ENTRY as NEURONS
+from workbench.analysis.catalog import Claim, Entry
 
 
 def claimed(result, selection, shade=0):
@@ -22,7 +23,7 @@ def unknown(result, selection):
 
 
 def engine():
-    from workbench.catalog import Param
+    from workbench.analysis.catalog import Param
 
     view = Entry(
         "mine", "Mine", "-", "-", scope="study", study=nothing, claims=(claimed, nothing, unknown),

@@ -5,8 +5,8 @@ import json
 import numpy as np
 
 from apps.explorer.comparing import values_at, values_table
-from workbench.compare import difference
-from workbench.results import dataset
+from workbench.analysis.compare import difference
+from workbench.analysis.results import dataset
 
 
 def run_of(ids, heights, words):

@@ -9,9 +9,9 @@ from apps.explorer import displaying, drawing, views
 from apps.explorer.engine import Engine
 from apps.explorer.settings import Settings
 from apps.explorer.taking import take
-from probes import token_erasure
-from probes.flow_routes import ENTRY
-from probes.token_erasure.reading import GET
+from probes import erasure as token_erasure
+from probes.erasure.readout import GET
+from probes.routes import ENTRY
 from tests.tiny_models import tiny_model
 from workbench.errors import InputError
 

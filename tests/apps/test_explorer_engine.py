@@ -17,14 +17,14 @@ from apps.explorer.settings import Settings
 from apps.explorer.states import slice_of
 from apps.explorer.views import drawn
 from tests.tiny_models import tiny_model
-from workbench.catalog import Entry, Param
+from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.results import dataset
 from workbench.errors import InputError, RefusedError, UnavailableError
-from workbench.hooks import PATTERN, Z
+from workbench.intervene.text import MEAN_HOOKS, phrase
+from workbench.models.hooks import PATTERN, Z
+from workbench.models.prompt import Prompt
 from workbench.observation import Need, observe
-from workbench.phrases import MEAN_HOOKS, phrase
-from workbench.prompt import Prompt
-from workbench.recording import measure_means
-from workbench.results import dataset
+from workbench.observation.recording import measure_means
 
 TEXT = "5 9 5 7 9"
 

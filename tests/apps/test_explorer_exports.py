@@ -12,9 +12,9 @@ from apps.explorer.exports import csv, guarded
 from apps.explorer.progress import request_of
 from apps.explorer.settings import Settings
 from apps.explorer.taking import take, take_difference
-from workbench.compare import difference_figure
+from workbench.analysis.compare import difference_figure
+from workbench.analysis.results import dataset, open_result
 from workbench.errors import InputError
-from workbench.results import dataset, open_result
 
 MODEL = "toy-induction"
 
@@ -88,8 +88,8 @@ def found(engine, shown, name):
 def test_prompts_are_quoted_in_code():
     from apps.explorer.engine import Request
     from apps.explorer.exports import code
-    from workbench.catalog import Entry
-    from workbench.prompt import Prompt, Tokens
+    from workbench.analysis.catalog import Entry
+    from workbench.models.prompt import Prompt, Tokens
 
     text = 'a"\'\\\n"""); import os; os.remove("x") #'
     tokens = Tokens((1,), ("a",), False, Prompt(text))

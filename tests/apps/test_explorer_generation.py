@@ -5,8 +5,8 @@ import pytest
 from apps.explorer.generation import continuation, continued_text
 from tests.tiny_models import tiny_model
 from workbench.errors import Cancelled, InputError
+from workbench.models.prompt import Prompt, tokenise
 from workbench.observation import observe
-from workbench.prompt import Prompt, tokenise
 
 
 @pytest.fixture(scope="module")

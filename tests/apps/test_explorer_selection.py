@@ -3,7 +3,7 @@
 import numpy as np
 
 from apps.explorer.selection import clean, headline, merge, settle, strongest_head
-from workbench.results import dataset
+from workbench.analysis.results import dataset
 
 
 def test_position_and_query_are_one_token_and_a_layer_marks_its_state():

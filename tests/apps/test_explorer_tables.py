@@ -9,8 +9,8 @@ import pytest
 
 from apps.explorer import exports, tables
 from probes import CATALOG
+from workbench.analysis.results import dataset
 from workbench.errors import InputError, RefusedError
-from workbench.results import dataset
 
 HOSTILE = ["=cmd()", "<b>x</b>", "a b\n", "\u202eright", "-1", "plain"]
 
@@ -92,7 +92,7 @@ def test_code_makes_the_table_again(name):
 def code_of(entry, index):
     from apps.explorer.engine import Request
     from tests.tiny_models import tiny_model
-    from workbench.prompt import Prompt, tokenise
+    from workbench.models.prompt import Prompt, tokenise
 
     tokens = tokenise(tiny_model("llama"), Prompt.ids([1, 2, 3]))
     return exports.code(entry, Request("m", "t", tokens, {entry.name: {}}, {}), {}, index, {})

@@ -11,11 +11,11 @@ another edit in each row. positions: token positions, negative ones counted from
 """
 
 from workbench.intervene.ablation import Ablate, Add, Clamp
-from workbench.intervene.applying import hooks
+from workbench.intervene.context import hooks
 from workbench.intervene.edit import Edit, Intervention, Where, first_layer, tensor_digest, with_rows
 from workbench.intervene.knockout import Knockout
-from workbench.intervene.patching import FreezeNormScale, FreezePatterns, Patch
-from workbench.intervene.steering import Steer
+from workbench.intervene.patch import FreezeNormScale, FreezePatterns, Patch
+from workbench.intervene.steer import Steer
 from workbench.intervene.units import MLP, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual, units_of
 
 __all__ = [

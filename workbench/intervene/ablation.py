@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from workbench.errors import InputError
-from workbench.hooks import MLP_POST, PATTERN, SCORES
 from workbench.intervene.edit import Edit, Positions, Printed, Where, copied, filled
 from workbench.intervene.knockout import hide
 from workbench.intervene.units import AttentionEdge, AttentionKey, Neurons, Unit
+from workbench.models.hooks import MLP_POST, PATTERN, SCORES
 from workbench.models.model import Model
 
 __all__ = ["Ablate", "Add", "Clamp"]

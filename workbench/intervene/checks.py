@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.hooks import Hook
+from workbench.models.hooks import Hook
 from workbench.models.model import Model
 
 __all__ = ["names", "need_layer", "need_serial", "unit_axis"]

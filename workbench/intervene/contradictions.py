@@ -3,18 +3,9 @@
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.hooks import (
-    ATTN_OUT,
-    ATTN_RESULT,
-    MLP_OUT,
-    MLP_POST,
-    PATTERN,
-    RESID_POST,
-    SCORES,
-    Z,
-)
-from workbench.intervene.batch import Batch
 from workbench.intervene.edit import Edit, Where
+from workbench.intervene.rows import Batch
+from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, MLP_OUT, MLP_POST, PATTERN, RESID_POST, SCORES, Z
 
 __all__ = ["check_contradictions"]
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from workbench.errors import InputError
-from workbench.hooks import PATTERN, Hook
+from workbench.models.hooks import PATTERN, Hook
 from workbench.models.model import Model
 
 __all__ = [

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from workbench.errors import InputError
-from workbench.hooks import SCORES
 from workbench.intervene.checks import need_layer
 from workbench.intervene.edit import Edit, Printed, Where, spans
 from workbench.intervene.units import Head
+from workbench.models.hooks import SCORES
 from workbench.models.model import Model
 
 __all__ = ["Knockout", "hide"]

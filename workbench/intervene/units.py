@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 
 from workbench.errors import InputError
-from workbench.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, SCORES, Z
 from workbench.intervene.checks import need_layer
 from workbench.intervene.edit import spans
+from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, SCORES, Z
 from workbench.models.model import Model
 
 __all__ = ["MLP", "Attention", "AttentionEdge", "AttentionKey", "Head", "Neurons", "Residual", "Unit", "units_of"]

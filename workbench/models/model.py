@@ -8,16 +8,14 @@ import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
-from workbench.hooks import Hook
-from workbench.prompt import Vocabulary
-from workbench.readout import Readout
-
-if TYPE_CHECKING:
-    from workbench.models.selfcheck import SelfCheck
+from workbench.models.hooks import Hook
+from workbench.models.prompt import Vocabulary
+from workbench.models.readout import Readout
+from workbench.models.selfcheck import SelfCheck
 
 __all__ = ["Adapter", "Identity", "LayerWeights", "Model", "Sizes"]
 
@@ -130,7 +128,7 @@ class Model:
     adapter: Adapter
     tokenizer: Any = None
     lock: Any = field(default_factory=threading.RLock, repr=False)
-    selfcheck: "SelfCheck | None" = field(default=None, repr=False)
+    selfcheck: SelfCheck | None = field(default=None, repr=False)
 
     def __post_init__(self):
         self.readout = self.adapter.readout()

@@ -51,8 +51,8 @@ def _headless():
     """The toy whose induction head, L1H0, writes nothing."""
     import torch
 
-    from workbench.models.loading import wrap
-    from workbench.models.toys.circuits import induction_circuit
+    from workbench.loading.pretrained import wrap
+    from workbench.loading.toys.circuits import induction_circuit
 
     toy = induction_circuit()
     with torch.no_grad():

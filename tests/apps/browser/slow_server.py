@@ -5,8 +5,8 @@ import sys
 import time
 
 from apps.explorer import serve
-from workbench.catalog import Entry
-from workbench.results import dataset
+from workbench.analysis.catalog import Entry
+from workbench.analysis.results import dataset
 
 
 def no_needs(model, tokens):

@@ -1,0 +1,97 @@
+"""What the data say about one head, in sentences; also where they do not support that it is active-dormant."""
+
+import numpy as np
+import xarray as xr
+
+from probes.attention.active_dormant.contrast import FALSE_DISCOVERY
+from workbench.intervene import Head
+
+__all__ = ["largest", "summary", "verdict"]
+
+
+def verdict(result: xr.Dataset, layer: int, head: int) -> str:
+    """Dormant shares, attention to sinks and ablations of one head, and what follows from them."""
+    domains = [str(domain) for domain in result["domain"].values[:2]]
+    at = result.sel(layer=layer, head=head)
+    shares, sinks = at["dormant_share"].values[:2], at["mean_sink_attention"].values[:2]
+    outputs = at["mean_relative_output"].values[:2]
+    asleep, awake = (0, 1) if (shares[0], sinks[0]) >= (shares[1], sinks[1]) else (1, 0)
+    said = [
+        f"{Head(layer, head)}: dormant on {shares[0]:.0%} of {domains[0]} and {shares[1]:.0%} of {domains[1]} texts "
+        f"(difference {_interval(at, 'contrast', 2)}, q = {float(at['contrast_q']):.2g}).",
+        "It passes correction over all heads." if float(at["candidate"]) else "It does not pass correction.",
+        f"Attention to sinks: {sinks[0]:.2f} and {sinks[1]:.2f} (difference {_interval(at, 'sink_contrast', 2)}, "
+        f"q = {float(at['sink_contrast_q']):.2g}). Output: {outputs[0]:.2f} and {outputs[1]:.2f} of its largest.",
+    ]
+    if np.isnan(at["ablation_dloss"].values[:2]).any():
+        return " ".join([*said, "It was not ablated."])
+    for variable, how in (("ablation_dloss", "Zero"), ("mean_ablation_dloss", "Mean")):
+        parts = [f"{_interval(at.isel(domain=d), variable)} nats per token on {domains[d]}" for d in (asleep, awake)]
+        said.append(f"{how} ablation changes the loss by {parts[0]} and {parts[1]}.")
+    return " ".join([*said, *_comparison(result, layer, head, asleep, awake, domains), _conclusion(at, asleep, awake)])
+
+
+def _comparison(result: xr.Dataset, layer: int, head: int, asleep: int, awake: int, domains: list[str]) -> list[str]:
+    """Beside the matched control and the other ablated heads."""
+    changes, said = result["ablation_dloss"].values, []
+    control = int(result["control_layer"][layer, head]), int(result["control_head"][layer, head])
+    if control[0] >= 0 and not np.isnan(changes[awake][control]):
+        said.append(
+            f"Its control {Head(*control)}: {changes[asleep][control]:+.4f} on {domains[asleep]}, "
+            f"{changes[awake][control]:+.4f} on {domains[awake]}."
+        )
+    known = ~np.isnan(changes[awake])
+    known[layer, head] = False
+    if known.any():
+        gaps = changes[awake] - changes[asleep]
+        said.append(
+            f"The difference between the domains, {gaps[layer, head]:+.4f}, is larger than that of "
+            f"{int((gaps[known] < gaps[layer, head]).sum())} of the {int(known.sum())} other heads that were ablated."
+        )
+    return said
+
+
+def _conclusion(at: xr.Dataset, asleep: int, awake: int) -> str:
+    low, high = at["ablation_dloss_low"].values, at["ablation_dloss_high"].values
+    if not float(at["candidate"]):
+        return "The data do not support that it is active-dormant."
+    if low[awake] <= high[asleep]:
+        return "The data do not support that its work depends on the domain: the intervals of the two changes overlap."
+    if low[asleep] > 0 or high[asleep] < 0:
+        return "It matters more where it is awake, but the data do not support that it does nothing where it sleeps."
+    return "The data support that it is active-dormant: it matters where it is awake, and not where it sleeps."
+
+
+def _interval(part: xr.Dataset, variable: str, digits: int = 4) -> str:
+    value, low, high = (float(part[f"{variable}{ending}"]) for ending in ("", "_low", "_high"))
+    return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def summary(result: xr.Dataset) -> str:
+    """How many heads pass, the one that differs most, and how many differ in their attention to sinks."""
+    domains = [str(domain) for domain in result["domain"].values[:2]]
+    passed = [str(Head(int(layer), int(head))) for layer, head in np.argwhere(result["candidate"].values == 1)]
+    layer, head = largest(result)
+    asleep = bool(np.nan_to_num(result["dormant_share"].values).any())
+    name = "dormant_share" if asleep else "mean_sink_attention"
+    shares, q = result[name].values[:2, layer, head], float(result["contrast_q"][layer, head])
+    listed = f": {', '.join(passed[:8])}{' ...' if len(passed) > 8 else ''}" if passed else ""
+    said = f"{len(passed)} of {result['candidate'].size} heads pass correction for dormancy{listed}. "
+    if asleep:
+        said += f"{Head(layer, head)} differs most: dormant on {shares[0]:.0%} of {domains[0]} and {shares[1]:.0%} of "
+        said += f"{domains[1]} texts (q = {q:.2g}). "
+    else:
+        said += f"No head is dormant on any text; {Head(layer, head)} differs most in its attention to sinks: "
+        said += f"{shares[0]:.2f} on {domains[0]} and {shares[1]:.2f} on {domains[1]}. "
+    differ = int((result["sink_contrast_q"].values < FALSE_DISCOVERY).sum())
+    return said + f"{differ} differ in their attention to sinks (q < {FALSE_DISCOVERY:g})."
+
+
+def largest(result: xr.Dataset) -> tuple[int, int]:
+    """Layer and head of the largest contrast; where no head is ever dormant, of the largest in attention to sinks."""
+    for name in ("contrast", "sink_contrast"):
+        size = np.nan_to_num(np.abs(result[name].values))
+        if size.any():
+            break
+    layer, head = np.unravel_index(size.argmax(), size.shape)
+    return int(layer), int(head)

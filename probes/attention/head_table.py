@@ -1,0 +1,215 @@
+"""Head table: every head's scores side by side, from one pass.
+
+Where it looks on repeated random tokens (the scores of `induction-heads`), and what it does on natural text: alpha of
+the first position and in how many texts it sinks (`attention-sinks`), its value drain, the entropy of its rows, and the
+norm of its output. A head that sinks everywhere with a small output may be idle; a small entropy may only be a sink.
+
+    entropy     mean over queries q >= 1 of the entropy of row q over ln(q + 1): 0 looks at one token, 1 at all alike
+    output norm mean over positions >= 1 of the norm of z W_O; `output_share` is that over the sum of its layer's heads
+
+Sources: Olsson et al. 2022, arXiv 2209.11895; Gu et al. 2024, arXiv 2410.10781; Guo et al. 2024, arXiv 2410.13835; Zhai
+et al. 2023, arXiv 2303.06296 (entropy of attention rows; dividing by that of uniform attention is ours).
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+
+from probes.attention import induction_heads
+from probes.attention.active_dormant.activity import output_norm
+from probes.attention.sinks.attention_sinks import mean_known, median_after, received, value_norm, windowed
+from probes.attention.sinks.sink_rates import natural_samples, random_samples
+from probes.checks import claims
+from workbench import PATTERN, Entry, Need, Observation, Param, Readout, Site, Stimulus, V, Z, dataset
+from workbench.statistics import bootstrap_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from workbench.models.model import Model
+
+__all__ = [
+    "ENTRY",
+    "entropy_figure",
+    "head_table",
+    "needs",
+    "output_figure",
+    "row_entropy",
+    "sink_figure",
+    "stimulus",
+    "table",
+]
+
+_SHARE = "share of attention"
+_KINDS = {  # name: units, range, long name
+    "induction_score": (_SHARE, (0, 1), "induction score"),
+    "previous_token_score": (_SHARE, (0, 1), "previous-token score"),
+    "duplicate_token_score": (_SHARE, (0, 1), "duplicate-token score"),
+    "first_received": (_SHARE, (0, 1), "attention received by position 0 (alpha)"),
+    "sink_rate": ("share of texts", (0, 1), "texts in which the head sinks"),
+    "value_drain": ("times the median", (0, None), "norm of v W_O at position 0"),
+    "entropy": ("share of uniform", (0, 1), "entropy of attention rows"),
+    "output_norm": ("residual units", (0, None), "norm of the head's output"),
+    "output_share": ("share of the layer", (0, 1), "output norm among the layer's heads"),
+}
+
+
+def stimulus(
+    model: "Model", *, n_sequences: int = 16, texts: int = 24, epsilon: float = 0.3, seed: int = 0
+) -> Stimulus:
+    """The sequences of `induction-heads`, then natural texts of that length (random tokens without a tokenizer).
+
+    fields: `period` and `lag` as there (a text has period 0 and a lag that is not used), `is_text`.
+    """
+    repeats = induction_heads.stimulus(model, n_sequences=n_sequences, seed=seed)
+    bos = getattr(model.tokenizer, "bos_token_id", None)
+    make = random_samples if model.tokenizer is None else natural_samples
+    length = len(repeats.tokens[0])
+    start = [] if bos is None else [bos]
+    found = tuple(make(model, start, texts, length, "prose", np.random.default_rng(seed)))
+    lag, period = repeats.fields["lag"], repeats.fields["period"]
+    fields = {
+        "lag": torch.cat([lag, lag.new_full((len(found),), length // 2)]),
+        "period": torch.cat([period, period.new_zeros(len(found))]),
+        "is_text": torch.arange(len(lag) + len(found)) >= len(lag),
+    }
+    return Stimulus((*repeats.tokens, *found), fields)
+
+
+def row_entropy(pattern: torch.Tensor, site: Site) -> torch.Tensor:
+    """Entropy of attention rows over that of uniform attention, mean over queries >= 1: (batch, head), 0 to 1."""
+    pattern = pattern.float()
+    nats = torch.special.entr(pattern).sum(-1)[..., 1:]  # batch head query
+    visible = torch.arange(2, pattern.shape[-2] + 1, device=pattern.device)
+    queries = site.mask[:, None, 1:]
+    return (nats / visible.log()).masked_fill(~queries, 0.0).sum(-1) / queries.sum(-1)
+
+
+_RECEIVED = Need((PATTERN,), received, dims="head key", params={"first": 0})
+_ENTROPY = Need((PATTERN,), row_entropy, dims="head")
+_VALUES = Need((V,), value_norm, dims="head pos")
+_OUTPUT = Need((Z,), output_norm, dims="head")
+
+
+def needs(model: "Model", tokens, **params) -> tuple[Need, ...]:
+    """The attention of `induction-heads` at its lags, alpha, entropy, and the norms of values and outputs."""
+    return (induction_heads.needs(model, tokens)[0], _RECEIVED, _ENTROPY, _VALUES, _OUTPUT)
+
+
+def head_table(
+    observation: Observation,
+    readout: Readout,
+    *,
+    n_sequences: int = 16,
+    texts: int = 24,
+    epsilon: float = 0.3,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Nine scores (layer, head), each with the ends of a 95 % bootstrap interval over sequences or texts."""
+    is_text = observation.fields["is_text"].cpu().numpy()
+    repeated = observation.fields["period"].cpu().numpy() > 0
+    samples = _on_repeats(observation, repeated) | _on_texts(observation, is_text, epsilon)
+    found = {}
+    for name, values in samples.items():  # prompt layer head
+        units, bounds, title = _KINDS[name]
+        low, high = bootstrap_interval(values, seed=seed)
+        found |= {
+            name: ("layer head", mean_known(values, 0), units, bounds, title),
+            f"{name}_low": ("layer head", low, units, bounds, f"{title}, lower end"),
+            f"{name}_high": ("layer head", high, units, bounds, f"{title}, upper end"),
+        }
+    length = max(len(t) for t, text in zip(observation.tokens, is_text, strict=True) if text)
+    convention = f"T = {length}, {'BOS counted' if observation.tokens[0].bos else 'no BOS'}, epsilon = {epsilon:g}"
+    return dataset(observation, **found).assign_attrs(convention=convention)
+
+
+def _on_repeats(observation: Observation, repeated: np.ndarray) -> dict[str, np.ndarray]:
+    """The three scores of the repeated sequences, (prompt, layer, head)."""
+    need = induction_heads.needs(None, None)[0]
+    scores = observation[need].cpu().numpy()[:, repeated]  # layer prompt head component
+    names = ("induction_score", "previous_token_score", "duplicate_token_score")
+    return {name: np.moveaxis(scores[..., slot], 1, 0) for slot, name in enumerate(names)}
+
+
+def _on_texts(observation: Observation, is_text: np.ndarray, epsilon: float) -> dict[str, np.ndarray]:
+    """The other scores of the texts, (prompt, layer, head)."""
+    seen = {need: observation[need].cpu().numpy()[:, is_text].swapaxes(0, 1) for need in needs(None, None)[1:]}
+    length = max(len(t) for t, text in zip(observation.tokens, is_text, strict=True) if text)
+    alpha = seen[_RECEIVED][..., 0].copy()  # prompt layer head
+    entropy = seen[_ENTROPY].copy()
+    blind = windowed(observation.sizes, length)
+    alpha[:, blind], entropy[:, blind] = np.nan, np.nan  # rows there see fewer keys than the entropy is divided by
+    norms = seen[_VALUES][..., :length]
+    median, size = median_after(norms, 0), seen[_OUTPUT]
+    total = size.sum(-1, keepdims=True)
+    return {
+        "first_received": alpha,
+        "sink_rate": np.where(np.isnan(alpha), np.nan, alpha > epsilon),
+        "value_drain": norms[..., 0] / np.where(median > 0, median, np.nan),
+        "entropy": entropy,
+        "output_norm": size,
+        "output_share": size / np.where(total > 0, total, np.nan),
+    }
+
+
+def table(result: xr.Dataset) -> "pd.DataFrame":
+    """One row per head, by name (L18H6), one column per score: to sort, filter and export."""
+    frame = result[list(_KINDS)].to_dataframe().reset_index()
+    names = [f"L{layer}H{head}" for layer, head in zip(frame["layer"], frame["head"], strict=True)]
+    return frame.set_axis(names, axis=0).rename_axis("name")
+
+
+def output_figure(result: xr.Dataset) -> "go.Figure":
+    """Layer x head grid of the output norm, on a log scale."""
+    from workbench.figures import heads_grid
+
+    return heads_grid(
+        result, "output_norm", title=f"Norm of a head's output ({result.attrs['convention']})", scale="log"
+    )
+
+
+def entropy_figure(result: xr.Dataset) -> "go.Figure":
+    """Layer x head grid of the entropy."""
+    from workbench.figures import heads_grid
+
+    return heads_grid(result, "entropy", title=f"How many tokens a head looks at ({result.attrs['convention']})")
+
+
+def sink_figure(result: xr.Dataset) -> "go.Figure":
+    """Layer x head grid of the share of texts in which a head sinks."""
+    from workbench.figures import heads_grid
+
+    return heads_grid(result, "sink_rate", title=f"Texts in which a head sinks ({result.attrs['convention']})")
+
+
+ENTRY = Entry(
+    name="head-table",
+    title="Table of all heads",
+    source="arXiv 2209.11895, arXiv 2410.10781, arXiv 2410.13835, arXiv 2303.06296",
+    definition=(
+        "Induction, previous-token and duplicate-token score on repeated random tokens; on natural text alpha of "
+        "position 0, share of texts that sink, value drain, entropy of rows over uniform ones, and norm of the output."
+    ),
+    limits=(
+        "Two stimuli: scores of different columns are means over different tokens. No score says that a head matters: "
+        "ablate it."
+    ),
+    scope="model",
+    stimulus=stimulus,
+    needs=needs,
+    analyse=head_table,
+    figures=(sink_figure, entropy_figure, output_figure),
+    claims=(claims.head,),
+    tables=(table,),
+    params=(
+        Param("n_sequences", int, 16, "repeated sequences, and as many without a repeat", low=2, high=1024),
+        Param("texts", int, 24, "natural texts", low=2, high=1024),
+        Param("epsilon", float, 0.3, "alpha above which a head sinks", low=0.0, high=1.0),
+        Param("seed", int, 0, "draws the stimulus and resamples", low=0, high=2**31 - 1),
+    ),
+    requires=("attention rows sum to 1",),
+)
+run = ENTRY.run

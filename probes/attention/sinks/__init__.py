@@ -1,0 +1,3 @@
+"""Attention sinks: where attention is dumped on one prompt (`attention_sinks`), what remains of it under other
+conditions (`sink_conditions`), and how often it happens over many texts (`sink_rates`). Read them in this order.
+"""

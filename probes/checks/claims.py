@@ -1,0 +1,109 @@
+"""Claims: what views say of a selection, put so that `causal-check` can test it. Each is None where nothing is said.
+
+What a claim measures, always named in its params:
+
+    a view that explains a prediction            what that view was asked about: its metric and tokens
+    an induction score                           log-probability of what came next the last time a token occurred
+    a sink                                       KL from the prediction as it is: a sink is about no token
+    any other view of heads, edges or neurons    log-probability of the model's top token
+
+The prediction is the one at the selected token, by default the last.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench.analysis.catalog import Claim
+from workbench.figures import head_name
+
+__all__ = ["asked", "block", "check_of", "edge", "head", "head_or_state", "repetition", "sink", "state"]
+
+
+def check_of(units: str, title: str = "", *, pos: int = -1, **params: Any) -> Claim:
+    """The claim that removing units changes the log-probability of the top token, or what params ask, at a position.
+
+    title: of the button, by default the units.
+    """
+    return Claim(f"Check {title or units}", {"units": units, "metric": "log-probability", "pos": pos, **params})
+
+
+def asked(result: xr.Dataset, selection: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result was asked about, as params of the check: its metric and tokens at the last position, where studies
+    measure; of a result without a metric, the prediction at the selected token."""
+    params = json.loads(result.attrs.get("provenance", "{}")).get("params", {})
+    if "metric" not in params:
+        return {"pos": int(selection.get("query", selection.get("pos", -1)))}
+    tokens = {name: result.attrs.get(name, params.get(name)) for name in ("target", "against")}
+    return {"metric": params["metric"]} | {name: token for name, token in tokens.items() if token}
+
+
+def head(result: xr.Dataset, selection: dict) -> Claim | None:
+    """The selected head changes the prediction that the view is about."""
+    if not {"layer", "head"} <= set(selection):
+        return None
+    return check_of(head_name(selection["layer"], selection["head"]), **asked(result, selection))
+
+
+def repetition(result: xr.Dataset, selection: dict) -> Claim | None:
+    """The selected head makes the model repeat what came next the last time: without it, that is less likely.
+
+    On the prompt that the scores are of; where they are of a stimulus, on other repeated random tokens.
+    """
+    if not {"layer", "head"} <= set(selection):
+        return None
+    on = "prompt" if "n_repeats" in result else "repeated tokens"
+    if on == "prompt" and not int(result["n_repeats"]):
+        return None
+    name = head_name(selection["layer"], selection["head"])
+    title = f"{name} on {'the repeated tokens' if on == 'prompt' else 'random tokens that repeat'}"
+    return check_of(name, title, metric="repetition", side="lowers", on=on)
+
+
+def sink(selection: Mapping[str, Any], key: int) -> Claim:
+    """A key serves the selected head as a sink: where it is hidden from that head, the prediction becomes another."""
+    pos = int(selection.get("query", selection.get("pos", -1)))
+    unit = f"{head_name(selection['layer'], selection['head'])} key {key}"
+    return check_of(unit, metric="KL", side="raises", pos=pos if pos > key else -1)
+
+
+def edge(result: xr.Dataset, selection: dict) -> Claim | None:
+    """What the selected head moves from the selected key to the query changes the prediction there."""
+    if not {"layer", "head", "query", "key"} <= set(selection):
+        return None
+    name = head_name(selection["layer"], selection["head"])
+    return check_of(f"{name}:{selection['query']}<-{selection['key']}", **asked(result, selection))
+
+
+def state(result: xr.Dataset, selection: dict) -> Claim | None:
+    """What stands at the selected depth and position enters the prediction at the last one: that at its own position it
+    enters in any case. Position 0 has no mean, and the last depth is read by nothing."""
+    if not {"depth", "pos"} <= set(selection):
+        return None
+    depth, pos = selection["depth"], int(selection["pos"])
+    last = np.max(result["depth"].values) if "depth" in result.coords else np.inf
+    if pos < 1 or depth != int(depth) or depth >= last:
+        return None
+    return check_of(f"L{int(depth)} pos {pos}", method="mean", **asked(result, {}))
+
+
+def block(result: xr.Dataset, selection: dict, kind: str) -> Claim | None:
+    """The selected layer's `mlp` or `attention` changes the prediction."""
+    return check_of(f"L{selection['layer']} {kind}", **asked(result, selection)) if "layer" in selection else None
+
+
+def head_or_state(result: xr.Dataset, selection: dict, site: str) -> Claim | None:
+    """What a patched site is about: a head, a block, or the residual stream at a position."""
+    if site in ("z", "pattern"):
+        return head(result, selection)
+    if site in ("mlp_out", "attn_out"):
+        return block(result, selection, "mlp" if site == "mlp_out" else "attention")
+    if not {"layer", "pos"} <= set(selection) or site == "v":
+        return None
+    depth = selection["layer"] + (site == "resid_post")
+    if depth > int(np.max(result["layer"].values)):
+        return None  # behind the last block, which nothing reads
+    return state(result, {**selection, "depth": depth})

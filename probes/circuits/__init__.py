@@ -1,0 +1,5 @@
+"""Which parts carry a prediction: attribution, patching, knockout, tracing, and rankings held against each other.
+
+`prompt_pairs` makes the pair that most of them compare. `rankings`, `evaluation`, `edges` and `curves` ask how much of
+a task the top of a ranking carries. Read `activation_patching`, then `evaluation`.
+"""

@@ -1,0 +1,187 @@
+"""Activation patching: which states of the clean run bring its answer back.
+
+The corrupt prompt runs with one activation replaced by what the clean run had there, and the metric moves from its
+corrupt value towards its clean one: `effect = metric(patched) - metric(corrupt)`, `recovered = effect /
+(metric(clean) - metric(corrupt))`. Sites: the residual stream, attention and MLP outputs by (layer, pos); heads' z
+and pattern, and the values v of key/value heads, by (layer, head), at one position or at all. resid_mid is written
+through attn_out, since a bridge's own resid_mid reaches the MLP only. Prompts have equal length, and the differing
+tokens are in the result.
+
+What restores the answer carries it in this pair of prompts; other parts may carry it too, and be hidden behind each
+other.
+
+Source: Meng et al. 2022, arXiv 2202.05262 (causal tracing); Heimersheim and Nanda 2024, arXiv 2404.15255 (how to read
+it).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from probes.checks import claims
+from probes.circuits.prompt_pairs import PAIR_PARAMS, PromptPair, pair_runs, top_tokens_metric
+from workbench.analysis.catalog import Claim, Entry, Param
+from workbench.analysis.results import dataset
+from workbench.errors import InputError
+from workbench.intervene import Patch
+from workbench.models.hooks import ATTN_OUT, MLP_OUT, PATTERN, RESID_MID, RESID_POST, RESID_PRE, Hook, V, Z
+from workbench.models.model import Model
+from workbench.models.selfcheck import PADDING, READOUT
+from workbench.observation.metrics import Metric
+from workbench.observation.recording import Recording, record
+from workbench.observation.sweeps import Base, base_run, sweep
+
+__all__ = ["ENTRY", "SITES", "effect_figure", "patch_cells", "patching", "run", "sites_of"]
+
+SITES: dict[str, Hook] = {
+    hook.name: hook for hook in (RESID_PRE, RESID_MID, RESID_POST, ATTN_OUT, MLP_OUT, Z, PATTERN, V)
+}
+_HEADS = (Z, PATTERN, V)
+
+
+def sites_of(model: Model) -> tuple[str, ...]:
+    """Sites this model has: no resid_mid in parallel blocks, no MLP where there is none."""
+    without = ({"resid_mid"} if model.sizes.parallel else set()) if model.sizes.d_mlp else {"resid_mid", "mlp_out"}
+    return tuple(name for name in SITES if name not in without)
+
+
+def patch_cells(
+    model: Model, source: Recording, site: str, positions: tuple[int, ...] | None
+) -> tuple[list[list[Patch]], tuple[int, int]]:
+    """One patch for each cell, and the shape (layer, pos) or (layer, head) they fill.
+
+    positions: for heads, where they are patched (queries, for a pattern), None for all; other sites ignore it.
+    """
+    hook, n = SITES[site], model.sizes.n_layers
+    if hook in _HEADS:
+        heads = model.sizes.n_key_value_heads if hook is V else model.sizes.n_heads
+        cells = [[Patch(hook, layer, source, positions, (head,))] for layer in range(n) for head in range(heads)]
+        return cells, (n, heads)
+    width = len(source.tokens)
+    return [[Patch(hook, layer, source, (pos,))] for layer in range(n) for pos in range(width)], (n, width)
+
+
+def patching(
+    model: Model,
+    pair: PromptPair,
+    site: str = "resid_pre",
+    *,
+    metric: Metric | None = None,
+    pos: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """Patch every cell of a site; yields what is known after each batch (NaN elsewhere), the last one complete.
+
+    pos: for heads, the position at which they are patched; None for all. metric: by default the logit difference of the
+    clean and the corrupt run's top tokens (the clean one's logit where they agree). Returns `effect` and `recovered`
+    over (layer, pos) or (layer, head), and the metric's `clean` and `corrupt` values.
+    """
+    if site not in sites_of(model):
+        raise InputError(f"the site {site!r}", f"one of {', '.join(sites_of(model))}", "Choose one of these")
+    clean, corrupt = base_run(model, pair.clean), base_run(model, pair.corrupt)
+    metric = metric or top_tokens_metric(model, clean, corrupt)
+    positions = None if pos is None else (pos % len(pair.clean),)
+    cells, shape = patch_cells(model, record(model, pair.clean, [SITES[site]]), site, positions)
+    values = torch.full((len(cells),), torch.nan, dtype=torch.float64)
+    ends = clean.value(model, metric), corrupt.value(model, metric)
+    for indices, found in sweep(model, corrupt, cells, metric, progress=progress):
+        values[indices] = found.double().cpu()
+        yield _result(clean, pair, metric, site, values.view(shape).numpy(), ends, positions)
+
+
+def _result(
+    clean: Base, pair: PromptPair, metric: Metric, site: str, values: np.ndarray, ends, positions
+) -> xr.Dataset:
+    hook = SITES[site]
+    dims = "layer head" if hook in _HEADS else "layer pos"
+    gap = ends[0] - ends[1]
+    recovered = (values - ends[1]) / gap if abs(gap) > 1e-6 else np.full_like(values, np.nan)
+    kind = {Z: "head", PATTERN: "head's pattern", V: "key/value head's values"}.get(hook, hook.name)
+    result = dataset(
+        clean.observation,
+        effect=(dims, values - ends[1], metric.units, None, f"effect of patching the {kind}"),
+        recovered=(dims, recovered, "share", None, "share of the clean value recovered"),
+        clean=("", ends[0], metric.units, None, "metric of the clean run"),
+        corrupt=("", ends[1], metric.units, None, "metric of the corrupt run"),
+    )
+    return result.assign_attrs(
+        summary=_summary(result),
+        site=site,
+        metric=metric.describe(clean.observation.vocabulary),
+        **metric.tokens(clean.observation.vocabulary),
+        differing=pair.describe(),
+        corrupt_prompt="".join(pair.corrupt.strings),
+        position="all" if positions is None else str(positions[0]),
+    )
+
+
+def _summary(result: xr.Dataset) -> str:
+    """The two ends, and where patching does most."""
+    effect, units = result["effect"], result["effect"].attrs["units"]
+    said = f"{float(result['clean']):.2f} {units} clean, {float(result['corrupt']):.2f} corrupt."
+    if not np.isfinite(effect.values).any():
+        return said
+    layer, place = np.unravel_index(np.nanargmax(np.abs(effect.values)), effect.shape)
+    where = f"L{layer}H{place}" if "head" in effect.dims else f"layer {layer}, position {place}"
+    share = float(result["recovered"][layer, place])
+    recovered = f", {share:.0%} of the difference" if np.isfinite(share) else ""
+    return f"{said} Most is done at {where}: {float(effect[layer, place]):+.2f}{recovered}."
+
+
+def study(
+    model: Model,
+    tokens: Any,
+    *,
+    corrupt: str = "",
+    site: str = "resid_pre",
+    metric: str = "logit difference",
+    target: str = "",
+    against: str = "",
+    pos: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """Patching of one site on the current prompt (clean) and a corrupt one."""
+    runs = pair_runs(model, tokens, corrupt, metric, target, against)
+    yield from patching(model, runs.pair, site, metric=runs.metric, pos=pos, progress=progress)
+
+
+def effect_figure(result: xr.Dataset):
+    """The grid of effects, by layer and position or head."""
+    from workbench.figures import depth_pos_grid, heads_grid
+
+    title = f"Patching {result.attrs['site']}: {result.attrs['metric']}"
+    draw = heads_grid if "head" in result["effect"].dims else depth_pos_grid
+    return draw(result, "effect", title=title, color_range="data")
+
+
+def site_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+    """What was patched at the selected place matters for the clean prompt."""
+    return claims.head_or_state(result, selection, result.attrs["site"])
+
+
+ENTRY = Entry(
+    name="activation-patching",
+    title="Activation patching",
+    source="arXiv 2202.05262, 2404.15255",
+    limits="Shows what carries the difference between these two prompts, not all that the answer rests on.",
+    definition="effect = metric of the corrupt run with one activation of the clean run - metric of the corrupt run.",
+    version=2,
+    scope="study",
+    study=study,
+    figures=(effect_figure,),
+    claims=(site_claim,),
+    params=(
+        *PAIR_PARAMS,
+        Param("site", str, "resid_pre", "what is patched", choices=tuple(SITES)),
+        Param("pos", int, None, "position at which heads are patched; empty: all", optional=True),
+    ),
+    requires=(READOUT, PADDING),
+    cost=lambda sizes, n_tokens, site="resid_pre", **_: (
+        0.5 * sizes.n_layers * (sizes.n_heads if SITES[site] in _HEADS else n_tokens)
+    ),
+)
+
+run = ENTRY.run

@@ -1,0 +1,209 @@
+"""Causal tracing: which states of a clean run restore a fact whose subject was hidden in noise.
+
+The subject's embeddings get Gaussian noise of `noise` standard deviations of the prompt's embeddings, in several
+draws; the metric falls from its clean value to the corrupt one. Then one thing of the clean run is put back: the
+residual stream behind block `layer` at `pos`, or the MLP or attention outputs of a window of layers around it.
+`effect = metric(restored) - metric(corrupt)`, `recovered` its share of clean - corrupt, means over draws with a
+bootstrap interval over them.
+
+Noise takes the model where it never is; read it beside patching from a real prompt. Restored late states at the last
+position recover everything and say nothing about where the fact is kept.
+
+Source: Meng et al. 2022, arXiv 2202.05262 (ROME; windows of 10 layers, noise of 3 standard deviations).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from probes.checks import claims
+from probes.circuits.prompt_pairs import segment
+from workbench.analysis.catalog import Claim, Entry, Param
+from workbench.analysis.results import dataset
+from workbench.errors import InputError
+from workbench.intervene import Patch, Steer
+from workbench.models.hooks import ATTN_OUT, MLP_OUT, RESID_POST, RESID_PRE, Hook
+from workbench.models.model import Model
+from workbench.models.prompt import Tokens
+from workbench.models.selfcheck import PADDING, READOUT
+from workbench.observation.metrics import Metric, make_metric
+from workbench.observation.recording import Recording, record
+from workbench.observation.sweeps import Base, base_run, sweep
+from workbench.statistics import bootstrap_interval
+
+__all__ = ["ENTRY", "RESTORED", "profile_figure", "run", "trace", "trace_figure"]
+
+RESTORED: dict[str, Hook] = {"resid_post": RESID_POST, "mlp_out": MLP_OUT, "attn_out": ATTN_OUT}
+
+
+def trace(
+    model: Model,
+    tokens: Tokens,
+    metric: Metric,
+    subject: tuple[int, ...],
+    *,
+    restore: str = "resid_post",
+    window: int = 10,
+    noise: float = 3.0,
+    draws: int = 4,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """Trace a fact; yields after every draw (intervals from the second on), the last result is complete.
+
+    subject: positions that get noise. window: layers restored together, for mlp_out and attn_out; resid_post restores
+    one. Returns `effect` and `recovered` (layer, pos) with intervals over draws, `clean`, `corrupt` and its draws.
+    """
+    if restore not in RESTORED or (restore == "mlp_out" and not model.sizes.d_mlp):
+        raise InputError(f"restore={restore!r}", f"one of {', '.join(RESTORED)} that the model has", "Choose one")
+    if not subject:
+        raise InputError("an empty subject", "at least one token", "Name a part of the prompt")
+    clean = base_run(model, tokens)
+    source = record(model, tokens, [RESTORED[restore]])
+    cells = _cells(model, source, RESTORED[restore], window, len(tokens))
+    size = noise * float(clean.states[0, 1:].std()) if len(tokens) > 1 else noise * float(clean.states[0].std())
+    generator = torch.Generator().manual_seed(seed)
+    restored, corrupt = [], []
+    for draw in range(draws):
+        added = size * torch.randn(len(subject), model.sizes.d_model, generator=generator)
+        base = base_run(model, tokens, [Steer(0, added, 1.0, RESID_PRE, positions=subject)])
+        values = torch.full((len(cells),), torch.nan, dtype=torch.float64)
+        share = (lambda done, i=draw: progress((i + done) / draws)) if progress is not None else None
+        for indices, found in sweep(model, base, cells, metric, progress=share):
+            values[indices] = found.double().cpu()
+        corrupt.append(base.value(model, metric))
+        restored.append(values.view(-1, len(tokens)).numpy())
+        yield _result(model, clean, metric, np.array(restored), np.array(corrupt), subject, restore, size)
+
+
+def _cells(model: Model, source: Recording, hook: Hook, window: int, n_pos: int) -> list[list[Patch]]:
+    n, width = model.sizes.n_layers, 1 if hook is RESID_POST else window
+    spans = [range(max(0, at - width // 2), min(n, at - width // 2 + width)) for at in range(n)]
+    return [[Patch(hook, layer, source, (pos,)) for layer in span] for span in spans for pos in range(n_pos)]
+
+
+def _result(
+    model: Model, clean: Base, metric: Metric, restored, corrupt, subject, restore: str, size: float
+) -> xr.Dataset:
+    own = clean.value(model, metric)
+    effects = restored - corrupt[:, None, None]
+    low, high = bootstrap_interval(effects)
+    gap = own - corrupt.mean()
+    share = effects.mean(0) / gap if abs(gap) > 1e-6 else np.full_like(effects[0], np.nan)
+    result = dataset(
+        clean.observation,
+        effect=("layer pos", effects.mean(0), metric.units, None, f"effect of restoring {restore}"),
+        effect_low=("layer pos", low, metric.units, None, "95 % interval over draws, low"),
+        effect_high=("layer pos", high, metric.units, None, "95 % interval over draws, high"),
+        recovered=("layer pos", share, "share", None, "share of the clean value recovered"),
+        clean=("", own, metric.units, None, "metric of the clean run"),
+        corrupt=("", corrupt.mean(), metric.units, None, "metric with the subject in noise"),
+        corrupt_draws=("draw", corrupt, metric.units, None, "metric with the subject in noise, by draw"),
+    )
+    return result.assign_attrs(
+        summary=_summary(share, own, float(corrupt.mean()), metric.units, subject),
+        metric=metric.describe(model.vocabulary),
+        **metric.tokens(model.vocabulary),
+        subject=" ".join(map(str, subject)),
+        restored=restore,
+        noise_standard_deviation=size,
+    )
+
+
+def _summary(recovered: np.ndarray, clean: float, corrupt: float, units: str, subject: tuple[int, ...]) -> str:
+    """The two ends, and up to where the subject and from where the last token bring back half of what was lost."""
+    said = f"{clean:.2f} {units} clean, {corrupt:.2f} with the subject in noise."
+    at_subject, at_last = (np.flatnonzero(recovered[:, pos] >= 0.5) for pos in (subject[-1], -1))
+    if subject[-1] == recovered.shape[1] - 1 or not (len(at_subject) and len(at_last)):
+        return said
+    return (
+        f"{said} Half or more comes back at the subject's last token up to layer {at_subject[-1]}, and at the last "
+        f"token from layer {at_last[0]} on."
+    )
+
+
+def study(
+    model: Model,
+    tokens: Any,
+    *,
+    subject: str = "",
+    restore: str = "resid_post",
+    window: int = 10,
+    noise: float = 3.0,
+    draws: int = 4,
+    metric: str = "log-probability",
+    target: str = "",
+    against: str = "",
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """The trace of the current prompt."""
+    if tokens is None:
+        raise InputError("causal-tracing without a prompt", "a prompt", "Give one")
+    where = segment(tokens, subject) if subject else tuple(range(1, len(tokens) - 1))
+    logits = base_run(model, tokens).logits(model)
+    chosen = make_metric(model, tokens, logits, kind=metric, target=target, against=against)
+    options = {"restore": restore, "window": window, "noise": noise, "draws": draws, "seed": seed}
+    yield from trace(model, tokens, chosen, where, progress=progress, **options)
+
+
+def trace_figure(result: xr.Dataset):
+    """What restoring a state brings back, by layer and token."""
+    from workbench.figures import depth_pos_grid
+
+    title = f"Restoring {result.attrs['restored']}: {result.attrs['metric']}"
+    return depth_pos_grid(result, "effect", title=title, color_range="data")
+
+
+def profile_figure(result: xr.Dataset):
+    """The same at the subject's last token and at the last token, by layer."""
+    from workbench.figures import series
+
+    last = int(result.attrs["subject"].split()[-1])
+    places = [last, int(result["pos"][-1])]
+    part = result[["effect", "effect_low", "effect_high"]].sel(pos=places).rename(pos="segment")
+    part = part.drop_vars("token_text", errors="ignore").assign_coords(segment=["subject's last token", "last token"])
+    return series(part, "effect", "layer", by="segment", title=f"Restoring {result.attrs['restored']}, by layer")
+
+
+def restored_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+    """What was restored at the selected place carries the fact."""
+    return claims.head_or_state(result, selection, result.attrs["restored"])
+
+
+ENTRY = Entry(
+    name="causal-tracing",
+    title="Causal tracing",
+    source="arXiv 2202.05262",
+    limits="Noise takes the model where it never is; late states at the last position recover all and say nothing "
+    "about where a fact is kept.",
+    definition="effect = metric with the subject in noise and one clean state put back - metric with the noise only.",
+    version=2,
+    scope="study",
+    study=study,
+    figures=(trace_figure, profile_figure),
+    claims=(restored_claim,),
+    params=(
+        Param(
+            "subject",
+            str,
+            "",
+            "what gets noise: its text, or positions such as 3,4; empty: all but first and last",
+        ),
+        Param("restore", str, "resid_post", "what is put back", choices=tuple(RESTORED)),
+        Param("window", int, 10, "layers put back together, for mlp_out and attn_out", low=1, high=99),
+        Param("noise", float, 3.0, "standard deviations of the embeddings", low=0.01, high=100.0),
+        Param("draws", int, 4, "draws of the noise", low=1, high=100),
+        Param("metric", str, "log-probability", "what is measured", choices=("logit difference", "log-probability")),
+        Param("target", str, "", "token whose prediction is measured; empty: the model's top token"),
+        Param("against", str, "", "token it is compared with"),
+        Param("seed", int, 0, "seed of the noise", low=0),
+    ),
+    requires=(READOUT, PADDING),
+    cost=lambda sizes, n_tokens, draws=4, **_: 0.5 * draws * sizes.n_layers * n_tokens,
+)
+
+run = ENTRY.run

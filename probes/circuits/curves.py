@@ -1,0 +1,165 @@
+"""Faithfulness curves of circuits and their areas, whatever the circuits are made of.
+
+`faithfulness(k) = (m(circuit) - m(empty)) / (m(model) - m(empty))`, a ratio of means over prompts. As in the MIB
+benchmark: CPR is the area under the curve with parts ranked by signed score (1 where few parts do everything, more
+where some hurt), CMD the area between the curve and 1 with parts ranked by absolute score (0 is best); trapezoid over
+linear k. Intervals resample prompts, from 8 prompts on.
+
+Source: Mueller et al. 2025, arXiv 2504.13151.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from workbench.analysis.results import dataset
+from workbench.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "SHARES",
+    "check_shares",
+    "cmd_figure",
+    "cpr_figure",
+    "curve_figure",
+    "faithfulness_curves",
+    "n_kept",
+    "orders",
+    "summary",
+    "table",
+]
+
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_ENOUGH = 8
+_DRAWS = 2000
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """InputError for shares that do not rise, or lie outside 0 to 1."""
+    if list(shares) != sorted(set(shares)) or not all(0 < share <= 1 for share in shares):
+        raise InputError(f"shares {shares}", "rising shares above 0 and up to 1", "Correct them")
+
+
+def n_kept(share: float, n: int) -> int:
+    """How many of n parts the top share holds."""
+    return round(share * n)
+
+
+def orders(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Parts from the highest signed score down, and from the highest absolute one; equal scores in their order."""
+    return np.argsort(-scores, kind="stable"), np.argsort(-np.abs(scores), kind="stable")
+
+
+def faithfulness_curves(
+    observation: Any,
+    rankings: Sequence[str],
+    shares: Sequence[float],
+    metrics: np.ndarray,
+    whole: np.ndarray,
+    empty: np.ndarray,
+    *,
+    parts: str,
+    n_parts: float,
+    units: str,
+) -> xr.Dataset:
+    """Curves and areas with their intervals.
+
+    metrics: of the circuits, `[mode, ranking, prompt, share]`, mode 0 by signed and 1 by absolute score. whole, empty:
+    of the model and of the circuit without parts, `[prompt]`. parts: what a circuit is made of, n_parts of them (a mean
+    over prompts). Returns `faithfulness` and `faithfulness_absolute` (group, threshold), `cpr` and `cmd` (group), each
+    with `_low` and `_high`; `n_kept` (threshold); `model_metric` and `empty_metric` (prompt).
+    """
+    x, n = np.array(shares), len(whole)
+    gained = metrics - empty[:, None]
+    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_DRAWS) / n  # draw prompt
+    variables: dict[str, tuple] = {}
+    for mode, name in enumerate(("faithfulness", "faithfulness_absolute")):
+        curve, drawn = _curves(gained[mode], whole - empty, weights)
+        label = f"faithfulness, {parts} ranked by {'absolute' if mode else 'signed'} score"
+        variables |= _with_interval(name, "group threshold", curve, drawn, "share", label, n)
+        area = (lambda f: np.trapezoid(np.abs(1 - f), x)) if mode else (lambda f: np.trapezoid(f, x))
+        name = "cmd" if mode else "cpr"
+        variables |= _with_interval(name, "group", area(curve), area(drawn), "area", name.upper(), n)
+    kept = [n_kept(share, n_parts) for share in shares]
+    return dataset(
+        observation,
+        coords={"group": list(rankings), "threshold": x},
+        n_kept=("threshold", kept, parts, (0, n_parts), f"{parts} kept"),
+        model_metric=("prompt", whole, units, None, "metric of the model"),
+        empty_metric=("prompt", empty, units, None, f"metric with all {parts} ablated"),
+        **variables,
+    ).assign_attrs(parts=parts, n_prompts=n)
+
+
+def _curves(gained: np.ndarray, gap: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ratio of means, (group, threshold), and the same for every resample, (draw, group, threshold)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        curve = gained.mean(1) / gap.mean()
+        drawn = np.einsum("dp,gpt->dgt", weights, gained) / (weights @ gap)[:, None, None]
+    return curve, drawn
+
+
+def _with_interval(name: str, dims: str, value, drawn, units: str, label: str, n: int) -> dict[str, tuple]:
+    enough = n >= _ENOUGH and np.isfinite(drawn).all()
+    ends = np.quantile(drawn, [0.025, 0.975], axis=0) if enough else np.full((2, *np.shape(value)), np.nan)
+    return {
+        name: (dims, value, units, None, label),
+        f"{name}_low": (dims, ends[0], units, None, f"{label}, low"),  # ends of a 95 % interval over prompts
+        f"{name}_high": (dims, ends[1], units, None, f"{label}, high"),
+    }
+
+
+def summary(result: xr.Dataset) -> str:
+    """CPR in words, the best first."""
+    if not np.isfinite(result["cpr"].values).all():
+        return f"The model does no better than with all {result.attrs['parts']} ablated: nothing to be faithful to."
+    order = np.argsort(-result["cpr"].values)
+    said = [f"{result['group'].values[i]} {_with_ends(result, 'cpr', i)}" for i in order]
+    counted = f"{int(result['n_kept'].max())} {result.attrs['parts']}"
+    n = result.attrs["n_prompts"]
+    return f"CPR of {counted} on {n} prompt{'s' if n > 1 else ''}: {', '.join(said)}."
+
+
+def _with_ends(result: xr.Dataset, name: str, index: int) -> str:
+    """`0.81 [0.70, 0.93]`."""
+    value, low, high = (float(result[n].values[index]) for n in (name, f"{name}_low", f"{name}_high"))
+    return f"{value:.2f}" + (f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else "")
+
+
+def table(result: xr.Dataset) -> "pd.DataFrame":
+    """One row per ranking: CPR and CMD, with the ends of their 95 % intervals over prompts where there are enough, and
+    faithfulness at 1, 5 and 10 %."""
+    ends = ("", "_low", "_high") if bool(result["cpr_low"].notnull().any()) else ("",)
+    names = [f"{name}{end}" for name in ("cpr", "cmd") for end in ends]
+    frame = result[names].reset_coords(drop=True).to_pandas().rename_axis("ranking")
+    for share in (0.01, 0.05, 0.1):
+        if share in result["threshold"].values:
+            frame[f"faithfulness at {share:.0%}"] = result["faithfulness"].sel(threshold=share).values
+    return frame
+
+
+def curve_figure(result: xr.Dataset):
+    """Faithfulness by share kept, one line per ranking."""
+    from workbench.figures import series
+
+    title = f"Faithfulness of the top share of {result.attrs['parts']}"
+    figure = series(result, "faithfulness", "threshold", by="group", log_x=True, title=title)
+    return figure.update_xaxes(title_text=f"share of {result.attrs['parts']} kept")
+
+
+def cpr_figure(result: xr.Dataset):
+    """CPR of every ranking, with intervals."""
+    from workbench.figures import bars
+
+    return bars(result, "cpr", "group", title="CPR: area under the faithfulness curve")
+
+
+def cmd_figure(result: xr.Dataset):
+    """CMD of every ranking, with intervals."""
+    from workbench.figures import bars
+
+    return bars(result, "cmd", "group", title="CMD: area between the faithfulness curve and 1")

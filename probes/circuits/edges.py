@@ -1,0 +1,322 @@
+"""Circuit evaluation of edges: how much of a prediction the top share of a ranking of attention edges carries.
+
+An edge (layer, head, query, key) is value flow, as in the faithfulness of routes: patterns stay those of the prompt, a
+removed edge brings its head's mean value over a reference text instead of its own, and everything else is computed anew
+(see `flow_routes.only_edges`). Position 0 brings its own value in any case, so edges from it are no candidates; neither
+are those of the last layer into other positions than the one that predicts, which nothing reads. m(empty) is with every
+candidate removed. Every prompt has its own edges and its own ranking:
+
+    routes                  the edge's share of what it leads into, on the routes into the prediction; 0 or more
+    attention               its weight in the pattern; 0 or more
+    attribution patching    pattern (value - mean value) * gradient of the metric by z, at the clean run
+    random                  standard normal
+
+Curves, areas and intervals: see `circuit_curves`. Attribution alone has seen the metric, and on the prompt on which it
+is evaluated.
+
+Source: curves of arXiv 2504.13151 (MIB); routes of arXiv 2403.00824; edges and their removal are ours, and not those of
+MIB, whose edges lead from node to node at all positions.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from einops import einsum
+
+from probes import routes as flow_routes
+from probes.circuits.attribution_patching import gradients
+from probes.circuits.curves import (
+    SHARES,
+    check_shares,
+    cmd_figure,
+    cpr_figure,
+    curve_figure,
+    faithfulness_curves,
+    n_kept,
+    orders,
+    summary,
+    table,
+)
+from probes.routes.only_edges import CleanPass
+from probes.routes.task_heads import ioi_prompts
+from workbench.analysis.catalog import Entry, Param
+from workbench.errors import InputError, RefusedError
+from workbench.models.hooks import V, Z
+from workbench.models.model import Model
+from workbench.models.prompt import tokenise
+from workbench.models.selfcheck import PADDING, PARTS, READOUT, RESIDUAL
+from workbench.observation.metrics import Metric, make_metric
+from workbench.observation.recording import Means, measure_means
+
+__all__ = ["ENTRY", "RANKINGS", "EdgeTask", "candidates", "edge_task", "evaluate", "evaluating", "rank", "run"]
+
+RANKINGS = ("attribution patching", "routes", "attention", "random")
+METRICS = ("log-probability", "logit difference")
+TASKS = ("prompt", "indirect object")
+_BYTES = 1_000_000_000
+_EACH = 40  # bytes for an edge: pattern, scores, two orders, and the masks of a batch
+
+Ranking = Callable[["EdgeTask"], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeTask:
+    """One prompt, what is measured of its prediction, and its clean pass; layers below first_layer keep every edge."""
+
+    metric: Metric
+    clean: CleanPass = field(repr=False)
+    first_layer: int = 0
+
+    @property
+    def at(self) -> int:
+        """The position that predicts."""
+        return self.metric.position % len(self.clean.tokens)
+
+    @property
+    def value(self) -> float:
+        """The metric of the model."""
+        return float(self.metric.of_logits(self.clean.seen.logits[0][None])[0])
+
+
+def edge_task(
+    model: Model,
+    prompt: Any,
+    *,
+    kind: str = METRICS[0],
+    target: str = "",
+    against: str = "",
+    means: Means | None = None,
+    first_layer: int = 0,
+) -> EdgeTask:
+    """Run a prompt and fix its metric at the last position; see `make_metric`.
+
+    means: of `measure_means(model, hooks=(V,))`, measured here if they are not given.
+
+    RefusedError where the edges of the prompt would not fit.
+    """
+    tokens, sizes = tokenise(model, prompt), model.sizes
+    if kind not in METRICS:
+        raise InputError(f"the metric {kind!r}", f"one of {', '.join(METRICS)}", "Choose one of these")
+    if not 0 <= first_layer < sizes.n_layers:
+        raise InputError(f"first_layer={first_layer}", f"a layer from 0 to {sizes.n_layers - 1}", "Choose one it has")
+    if len(tokens) < 3:
+        raise InputError(f"a prompt of {len(tokens)} tokens", "three or more: position 0 is no candidate", "Add some")
+    size = _EACH * sizes.n_layers * sizes.n_heads * len(tokens) ** 2
+    if size > _BYTES:
+        longest = int((_BYTES / (_EACH * sizes.n_layers * sizes.n_heads)) ** 0.5)
+        raise RefusedError(
+            f"all edges of {len(tokens)} tokens, about {size / 1e9:.1f} GB",
+            f"at most {_BYTES / 1e9:.0f} GB, which is {longest} tokens of {model.name}",
+            "Shorten the prompt",
+        )
+    means = means or measure_means(model, hooks=(V,))
+    clean = CleanPass.of(model, tokens, means, positions=[len(tokens) - 1])
+    metric = make_metric(model, tokens, clean.seen.logits[0][0], kind=kind, target=target, against=against)
+    return EdgeTask(metric, clean, first_layer)
+
+
+def candidates(task: EdgeTask) -> np.ndarray:
+    """Indices into `[layer, head, query, key]`, flattened, of the edges whose removal can change the prediction."""
+    shape = task.clean.patterns.shape
+    query, key = np.indices(shape[2:])
+    found = np.broadcast_to((key >= 1) & (key <= query) & (query <= task.at), shape).copy()
+    found[-1] &= query == task.at
+    found[: task.first_layer] = False
+    return np.flatnonzero(found)
+
+
+# --- rankings --------------------------------------------------------------------------------------------------------
+
+
+def rank(task: EdgeTask, by: str, *, seed: int = 0) -> np.ndarray:
+    """Scores of all edges of a prompt, `[layer, head, query, key]`. by: one of `RANKINGS`."""
+    if by not in RANKINGS:
+        raise InputError(f"the ranking {by!r}", f"one of {', '.join(RANKINGS)}", "Choose one of these")
+    if by == "random":
+        return np.random.default_rng([seed, *task.clean.tokens.ids]).standard_normal(task.clean.patterns.shape)
+    if by == "attention":
+        return task.clean.patterns.float().cpu().numpy()
+    return _routes(task) if by == "routes" else _attribution(task)
+
+
+def _routes(task: EdgeTask) -> np.ndarray:
+    """Shares of the edges that lead, through any others, into the prediction."""
+    kept = flow_routes.run(task.clean.model, task.clean.tokens, min_share=0.0, min_coverage=1.0)
+    graph = flow_routes.extract(kept, start=task.at, coverage=1.0)
+    graph = graph.isel(edge=graph["kind"].values == "attention")
+    scores = np.zeros(task.clean.patterns.shape, np.float32)
+    scores[tuple(graph[name].values.astype(np.int64) for name in ("layer", "head", "query", "key"))] = graph["weight"]
+    return scores
+
+
+def _attribution(task: EdgeTask) -> np.ndarray:
+    """What removing each edge takes from the metric, to first order."""
+    clean, rows = task.clean, []
+    _, grads = gradients(clean.model, clean.tokens, task.metric, [Z])
+    for layer, (pattern, values) in enumerate(zip(clean.patterns, clean.values, strict=True)):
+        mean = clean.means.mean(V, layer, clean.model).to(values)
+        lost = clean.model.weights(layer).repeated((values - mean).float(), dim=-2)  # key head d_head
+        weight = einsum(lost, grads[Z, layer].to(lost), "k h e, q h e -> h q k")
+        rows.append(weight * pattern.to(weight))
+    return torch.stack(rows).cpu().numpy()
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def evaluate(tasks: Sequence[EdgeTask], rankings: Mapping[str, Ranking], **options: Any) -> xr.Dataset:
+    """See `evaluating`. Returns the complete result."""
+    *_, result = evaluating(tasks, rankings, **options)
+    return result
+
+
+def evaluating(
+    tasks: Sequence[EdgeTask],
+    rankings: Mapping[str, Ranking],
+    *,
+    shares: Sequence[float] = SHARES,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """Faithfulness of the top share of each ranking, yielding after every prompt; the last result is complete.
+
+    rankings: by name, what scores a prompt's edges, `task -> [layer, head, query, key]`; one at a time is held. Returns
+    what `faithfulness_curves` does.
+    """
+    check_shares(shares)
+    if not tasks or not rankings:
+        raise InputError(f"{len(tasks)} prompts and {len(rankings)} rankings", "at least one of each", "Give them")
+    found, whole, empty, counts = [], [], [], []
+    for index, task in enumerate(tasks):
+        edges = candidates(task)
+        whole.append(task.value)
+        empty.append(float(_metrics(task, edges, [edges[:0]])[0]))
+        found.append([_of_ranking(task, edges, empty[-1], name, score, shares) for name, score in rankings.items()])
+        counts.append(len(edges))
+        if progress is not None:
+            progress((index + 1) / len(tasks))
+        yield _result(tasks[: index + 1], list(rankings), shares, found, whole, empty, counts)
+
+
+def _of_ranking(
+    task: EdgeTask, edges: np.ndarray, empty: float, name: str, score: Ranking, shares: Sequence[float]
+) -> np.ndarray:
+    """The metric of the top shares by signed and by absolute score, `[mode, share]`; empty: that of no edge."""
+    scores = np.asarray(score(task))
+    if scores.shape != task.clean.patterns.shape or not np.isfinite(scores.flat[edges]).all():
+        raise InputError(
+            f"ranking {name!r} of shape {scores.shape}",
+            f"numbers of shape {tuple(task.clean.patterns.shape)}",
+            "Score every edge",
+        )
+    ranked = orders(scores.flat[edges])
+    if (scores.flat[edges] >= 0).all():
+        ranked = ranked[:1]  # both are the same
+    kept = [edges[order[: n_kept(share, len(edges))]] for order in ranked for share in shares]
+    metrics, some = np.full(len(kept), empty), [index for index, these in enumerate(kept) if len(these)]
+    if some:
+        metrics[some] = _metrics(task, edges, [kept[index] for index in some])
+    return np.broadcast_to(metrics.reshape(len(ranked), len(shares)), (2, len(shares)))
+
+
+def _metrics(task: EdgeTask, edges: np.ndarray, kept: Sequence[np.ndarray]) -> np.ndarray:
+    """The metric with only some of the candidate edges, one number for each choice of them."""
+    masks = torch.ones(len(kept), task.clean.patterns.numel(), dtype=torch.bool)
+    masks[:, torch.from_numpy(edges)] = False
+    for mask, some in zip(masks, kept, strict=True):
+        mask[torch.from_numpy(some)] = True
+    masks = masks.view(-1, *task.clean.patterns.shape)
+    passes = task.clean.with_only(masks, positions=[task.at])
+    values = [task.metric.of_logits(torch.stack(list(seen.logits)).float()) for seen in passes]
+    return torch.cat(values).double().cpu().numpy()
+
+
+def _result(tasks, names, shares, found, whole, empty, counts) -> xr.Dataset:
+    first, n = tasks[0], len(tasks)
+    result = faithfulness_curves(
+        replace(first.clean.seen, tokens=tuple(task.clean.tokens for task in tasks)),
+        names,
+        shares,
+        np.array(found).transpose(2, 1, 0, 3),  # prompt ranking mode share -> mode ranking prompt share
+        np.array(whole),
+        np.array(empty),
+        parts="edges",
+        n_parts=round(float(np.mean(counts))),
+        units=first.metric.units,
+    )
+    metric = first.metric.describe(first.clean.model.vocabulary) if n == 1 else first.metric.kind
+    return result.assign_attrs(metric=metric, reference=str(first.clean.means))
+
+
+# --- the entry -------------------------------------------------------------------------------------------------------
+
+
+def study(
+    model: Model,
+    tokens: Any,
+    *,
+    task: str = "prompt",
+    prompts: int = 16,
+    metric: str = METRICS[0],
+    target: str = "",
+    against: str = "",
+    first_layer: int = 0,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """All rankings on the current prompt, or on prompts of a task with its own, where the metric is fixed."""
+    options: dict[str, Any] = {"means": measure_means(model, hooks=(V,)), "first_layer": first_layer}
+    if task == "prompt":
+        if tokens is None:
+            raise InputError("circuit-edges without a prompt", "a prompt, or a task with prompts", "Give one")
+        tasks = [edge_task(model, tokens, kind=metric, target=target, against=against, **options)]
+    else:
+        options["kind"] = "logit difference"
+        tasks = [
+            edge_task(model, one["task"], target=one["answer"], against=one["wrong"], **options)
+            for one in ioi_prompts(prompts, seed)
+        ]
+    rankings = {name: (lambda one, by=name: rank(one, by, seed=seed)) for name in RANKINGS}
+    for result in evaluating(tasks, rankings, progress=progress):
+        yield result.assign_attrs(task=task, summary=summary(result))
+
+
+def _cost(sizes: Any, n_tokens: int, task: str = "prompt", prompts: int = 16, **_: Any) -> float:
+    """A pass for every circuit."""
+    each = 65.0
+    return each if task == "prompt" else each * prompts
+
+
+ENTRY = Entry(
+    name="circuit-edges",
+    title="Circuit evaluation of edges",
+    source="arXiv 2504.13151 (MIB) for the curves, 2403.00824 for routes",
+    limits="Value flow only: which edges made the attention patterns is not asked. Mean values are unlike anything the "
+    "model has seen. Attribution is judged on the prompts that it was made from. Other edges than MIB's: its numbers "
+    "are not comparable.",
+    definition="faithfulness(k) = (m(top share k of edges, the rest bring mean values) - m(all do)) / (m(model) - "
+    "m(all do)), an edge being (layer, head, query, key) with key >= 1; CPR its area, ranked by signed score; CMD the "
+    "area between it and 1, ranked by absolute score.",
+    scope="study",
+    study=study,
+    figures=(curve_figure, cpr_figure, cmd_figure),
+    tables=(table,),
+    params=(
+        Param("task", str, "prompt", "the prompt, or prompts of indirect objects", choices=TASKS),
+        Param("prompts", int, 16, "prompts of a task with its own", low=1, high=200),
+        Param("metric", str, METRICS[0], "what is measured at the last position", choices=METRICS),
+        Param("target", str, "", "token whose prediction is measured; empty: the model's top token"),
+        Param("against", str, "", "token it is compared with"),
+        Param(
+            "first_layer", int, 0, "layers below it keep every edge: mean values there may make attention sinks", low=0
+        ),
+        Param("seed", int, 0, "seed of the prompts and of the random ranking", low=0),
+    ),
+    requires=(READOUT, PADDING, RESIDUAL, PARTS),
+    cost=_cost,
+)
+
+run = ENTRY.run

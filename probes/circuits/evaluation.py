@@ -1,0 +1,231 @@
+"""Circuit evaluation: how much of a task the top share of a ranking of nodes carries.
+
+Nodes are heads and MLPs, each at all positions (see `circuit_rankings`). For a share k, the nodes ranked highest stay
+as they are and the rest are ablated: by their output on the corrupt prompt ("counterfactual"), by their mean over a
+reference text, or by zero; m(empty) is with every node ablated. Curves, areas and intervals: see `circuit_curves`.
+
+A faithful circuit need not be the one the model uses; a low curve at small k may mean many nodes that each do little.
+
+Source: Mueller et al. 2025, arXiv 2504.13151 (MIB; its table ranks edges, ours nodes: not comparable number by number).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from probes.circuits.curves import (
+    SHARES,
+    check_shares,
+    cmd_figure,
+    cpr_figure,
+    curve_figure,
+    faithfulness_curves,
+    n_kept,
+    orders,
+    summary,
+    table,
+)
+from probes.circuits.prompt_pairs import PAIR_PARAMS, pair_runs
+from probes.circuits.rankings import (
+    RANKINGS,
+    Task,
+    ioi_tasks,
+    n_nodes,
+    node_patches,
+    node_sites,
+    rank,
+    task_of,
+    tasks_of,
+)
+from workbench.analysis.catalog import Entry, Param
+from workbench.errors import InputError
+from workbench.intervene import MLP, Ablate, Head
+from workbench.models.model import Model
+from workbench.models.selfcheck import PADDING, READOUT
+from workbench.observation.recording import Means, measure_means
+from workbench.observation.sweeps import values_of
+
+__all__ = [
+    "ENTRY",
+    "RANKINGS",
+    "SHARES",
+    "cpr_figure",
+    "curve_figure",
+    "evaluate",
+    "evaluating",
+    "n_nodes",
+    "rank",
+    "run",
+    "table",
+    "tasks_of",
+]
+
+ABLATIONS = ("counterfactual", "mean", "zero")
+TASKS = ("prompt", "indirect object")
+
+
+def _ablations(model: Model, task: Task, nodes: Sequence[int], ablation: str, means: Means | None) -> list[Any]:
+    if ablation == "counterfactual":
+        return node_patches(model, task.source, nodes)
+    sizes, how = model.sizes, ("zero",) if means is None else ("mean", means)
+    split = sizes.n_layers * sizes.n_heads
+    units = [Head(n // sizes.n_heads, n % sizes.n_heads) if n < split else MLP(n - split) for n in nodes]
+    return [Ablate(unit, *how) for unit in units]
+
+
+def circuits(scores: np.ndarray, share: float) -> tuple[frozenset[int], frozenset[int]]:
+    """The top share of nodes by signed and by absolute score; round(share * nodes) of them."""
+    signed, absolute = (order[: n_kept(share, len(scores))] for order in orders(scores))
+    return frozenset(signed.tolist()), frozenset(absolute.tolist())
+
+
+def evaluate(model: Model, tasks: Sequence[Task], rankings: Mapping[str, np.ndarray], **options: Any) -> xr.Dataset:
+    """See `evaluating`. Returns the complete result."""
+    *_, result = evaluating(model, tasks, rankings, **options)
+    return result
+
+
+def evaluating(
+    model: Model,
+    tasks: Sequence[Task],
+    rankings: Mapping[str, np.ndarray],
+    *,
+    ablation: str = "counterfactual",
+    shares: Sequence[float] = SHARES,
+    means: Means | None = None,
+    measured: list[dict[frozenset[int], float]] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """Faithfulness of the top share of each ranking, yielding after every task; the last result is complete.
+
+    rankings: scores `[node]` by name; rank on other prompts than `tasks` where there are several. measured: metrics of
+    circuits by task, of an earlier call with the same tasks and ablation; they are not measured again, and new ones are
+    added. Returns what `faithfulness_curves` does.
+    """
+    _check(model, tasks, rankings, ablation, shares)
+    if ablation == "mean" and means is None:
+        means = measure_means(model, hooks=node_sites(model))
+    kept = {(name, share): circuits(scores, share) for name, scores in rankings.items() for share in shares}
+    every = frozenset(range(n_nodes(model)))
+    distinct = sorted(
+        {nodes for pair in kept.values() for nodes in pair} | {frozenset()}, key=lambda s: (len(s), sorted(s))
+    )
+    distinct = [nodes for nodes in distinct if nodes != every]
+    rows = [{} for _ in tasks] if measured is None else measured
+    for index, (task, row) in enumerate(zip(tasks, rows, strict=True)):
+        fresh = [nodes for nodes in distinct if nodes not in row]
+        cells = [_ablations(model, task, sorted(every - nodes), ablation, means) for nodes in fresh]
+        share = (lambda done, i=index: progress((i + done) / len(tasks))) if progress is not None else None
+        values = values_of(model, task.clean, cells, task.metric, progress=share).double().tolist()
+        row |= {**dict(zip(fresh, values, strict=True)), every: task.clean.value(model, task.metric)}
+        yield _result(model, tasks, rankings, kept, rows[: index + 1], every, ablation, means, shares)
+
+
+def _check(model: Model, tasks, rankings, ablation: str, shares: Sequence[float]) -> None:
+    if ablation not in ABLATIONS:
+        raise InputError(f"ablation={ablation!r}", f"one of {', '.join(ABLATIONS)}", "Choose one of these")
+    if not tasks or not rankings:
+        raise InputError(f"{len(tasks)} tasks and {len(rankings)} rankings", "at least one of each", "Give them")
+    for name, scores in rankings.items():
+        if np.shape(scores) != (n_nodes(model),) or not np.isfinite(scores).all():
+            raise InputError(
+                f"ranking {name!r} of shape {np.shape(scores)}", f"{n_nodes(model)} numbers", "Score every node"
+            )
+    check_shares(shares)
+
+
+def _result(model: Model, tasks, rankings, kept, rows, every, ablation, means, shares) -> xr.Dataset:
+    metrics = [
+        [[[row[kept[name, share][mode]] for share in shares] for row in rows] for name in rankings] for mode in (0, 1)
+    ]
+    whole, empty = (np.array([row[nodes] for row in rows]) for nodes in (every, frozenset()))
+    n, metric = len(rows), tasks[0].metric
+    seen = replace(tasks[0].clean.observation, tokens=tuple(task.pair.clean for task in tasks[:n]))
+    result = faithfulness_curves(
+        seen,
+        list(rankings),
+        shares,
+        np.array(metrics),
+        whole,
+        empty,
+        parts="nodes",
+        n_parts=len(every),
+        units=metric.units,
+    )
+    result.attrs.update(ablation=ablation if means is None else f"mean of {means}")
+    result.attrs["metric"] = "logit difference" if n > 1 else metric.describe(model.vocabulary)
+    return result
+
+
+# --- the entry -----------------------------------------------------------------------------------------------------
+
+
+def study(
+    model: Model,
+    tokens: Any,
+    *,
+    task: str = "prompt",
+    pairs: int = 8,
+    corrupt: str = "",
+    metric: str = "logit difference",
+    target: str = "",
+    against: str = "",
+    ablation: str = "counterfactual",
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """All rankings, one after the other.
+
+    On the current pair they are made and evaluated on the same prompts, since there are no others; on a task with
+    prompts of its own, made on `pairs` pairs and evaluated on as many others.
+    """
+    if task == "prompt":
+        ranked = held_out = [task_of(model, pair_runs(model, tokens, corrupt, metric, target, against))]
+    else:
+        tasks = ioi_tasks(model, 2 * pairs, seed)
+        ranked, held_out = tasks[:pairs], tasks[pairs:]
+    linear = held_out[0].metric.kind == "logit difference"
+    names = [name for name in RANKINGS if linear or name != "direct attribution"]
+    rankings: dict[str, np.ndarray] = {}
+    measured: list[dict[frozenset[int], float]] = [{} for _ in held_out]
+    for index, name in enumerate(names):
+        part = lambda low, i=index: progress and (lambda done: progress((i + low + 0.5 * done) / len(names)))
+        rankings[name] = rank(model, ranked, name, seed=seed, progress=part(0.0))
+        *_, result = evaluating(model, held_out, rankings, ablation=ablation, measured=measured, progress=part(0.5))
+        yield result.assign_attrs(task=task, ranked_on=len(ranked), summary=summary(result))
+
+
+def _cost(sizes: Any, n_tokens: int, task: str = "prompt", pairs: int = 8, **_: Any) -> float:
+    """Half a pass for every node that is patched, and a pass for every circuit."""
+    each = 0.5 * sizes.n_layers * (sizes.n_heads + 1) + 80
+    return each if task == "prompt" else each * pairs
+
+
+ENTRY = Entry(
+    name="circuit-evaluation",
+    title="Circuit evaluation",
+    source="arXiv 2504.13151 (MIB)",
+    limits="On one pair of prompts a ranking is judged on what it was made from; use a task with pairs for a claim.",
+    definition="faithfulness(k) = (m(top share k of nodes, rest ablated) - m(all ablated)) / (m(model) - m(all "
+    "ablated)); CPR its area, ranked by signed score; CMD the area between it and 1, ranked by absolute score.",
+    version=2,
+    scope="study",
+    study=study,
+    figures=(curve_figure, cpr_figure, cmd_figure),
+    tables=(table,),
+    params=(
+        Param("task", str, "prompt", "the prompt with its corrupt one, or prompts of indirect objects", choices=TASKS),
+        Param("pairs", int, 8, "pairs to rank on, and as many to evaluate on, of a task with its own", low=1, high=200),
+        *(param for param in PAIR_PARAMS if param.name != "metric"),
+        Param("metric", str, "logit difference", "what is measured", choices=("logit difference", "log-probability")),
+        Param("ablation", str, "counterfactual", "how the rest is ablated", choices=ABLATIONS),
+        Param("seed", int, 0, "seed of the pairs and of the random ranking", low=0),
+    ),
+    requires=(READOUT, PADDING),
+    cost=_cost,
+)
+
+run = ENTRY.run

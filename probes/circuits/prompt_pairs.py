@@ -1,0 +1,125 @@
+"""Pairs of prompts for patching: equal length, which tokens differ, and what is measured of their two runs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.analysis.catalog import Param
+from workbench.errors import InputError
+from workbench.models.model import Model
+from workbench.models.prompt import Prompt, Tokens, tokenise
+from workbench.observation.metrics import KINDS, Metric, make_metric
+from workbench.observation.sweeps import Base, base_run
+
+__all__ = ["PAIR_PARAMS", "PairRuns", "PromptPair", "pair_runs", "prompt_pair", "segment", "top_tokens_metric"]
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    """A clean and a corrupt prompt of equal length; differing: positions where their tokens differ."""
+
+    clean: Tokens
+    corrupt: Tokens
+    differing: tuple[int, ...]
+
+    def describe(self) -> str:
+        """The differing tokens, such as `4 ' France' / ' Italy'`."""
+        return "; ".join(f"{p} {self.clean.strings[p]!r} / {self.corrupt.strings[p]!r}" for p in self.differing)
+
+
+def prompt_pair(model: Model, clean: Any, corrupt: Any = "") -> PromptPair:
+    """Tokenise and check a pair. An empty corrupt prompt is the clean one with its inner tokens moved half way round.
+
+    Raises InputError for unequal lengths, showing both token by token, and for prompts that do not differ.
+    """
+    first = tokenise(model, clean)
+    second = tokenise(model, corrupt) if corrupt not in ("", None) else _rotated(model, first)
+    if len(first) != len(second):
+        raise InputError(
+            f"a clean prompt of {len(first)} tokens ({_shown(first)}) "
+            f"and a corrupt one of {len(second)} ({_shown(second)})",
+            "equal lengths",
+            "Swap words for others of as many tokens",
+        )
+    differing = tuple(p for p, (a, b) in enumerate(zip(first.ids, second.ids, strict=True)) if a != b)
+    if not differing:
+        raise InputError("a corrupt prompt equal to the clean one", "at least one token that differs", "Change a word")
+    return PromptPair(first, second, differing)
+
+
+def _shown(tokens: Tokens) -> str:
+    return "|".join(tokens.strings[:24]) + ("|..." if len(tokens) > 24 else "")
+
+
+def _rotated(model: Model, tokens: Tokens) -> Tokens:
+    inner = tokens.ids[1:-1]
+    half = len(inner) // 2
+    moved = (*inner[half:], *inner[:half])
+    if moved == inner:
+        raise InputError("no corrupt prompt", "one, since this prompt is too short to be shuffled", "Give one")
+    return tokenise(model, Prompt.ids((tokens.ids[0], *moved, tokens.ids[-1])))
+
+
+def segment(tokens: Tokens, text: str) -> tuple[int, ...]:
+    """Positions of the tokens that a piece of the prompt's text touches; the last occurrence.
+
+    Positions may be given instead, as `3,4`. Raises InputError where the text is not in the prompt.
+    """
+    if text and all(part.strip().lstrip("-").isdigit() for part in text.split(",")):
+        positions = tuple(sorted({int(part) % len(tokens) for part in text.split(",")}))
+        return positions
+    joined = "".join(tokens.strings)
+    at = joined.rfind(text) if text else -1
+    if at < 0:
+        raise InputError(
+            f"the text {text!r}", f"a part of the prompt {joined!r}, or positions such as 3,4", "Correct it"
+        )
+    found, start = [], 0
+    for position, string in enumerate(tokens.strings):
+        if start < at + len(text) and start + len(string) > at:
+            found.append(position)
+        start += len(string)
+    return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class PairRuns:
+    """A pair of prompts, its two runs, and what is measured of them."""
+
+    pair: PromptPair
+    metric: Metric
+    clean: Base = field(repr=False)
+    corrupt: Base = field(repr=False)
+
+
+def pair_runs(
+    model: Model,
+    clean: Any,
+    corrupt: Any = "",
+    metric: str = "logit difference",
+    target: str = "",
+    against: str = "",
+) -> PairRuns:
+    """Run both prompts of a pair; the metric is that of PAIR_PARAMS. InputError without a clean prompt."""
+    if clean is None:
+        raise InputError("a pair of prompts without a clean one", "a prompt", "Give one")
+    pair = prompt_pair(model, clean, corrupt)
+    runs = base_run(model, pair.clean), base_run(model, pair.corrupt)
+    if metric == "logit difference" and not target and not against:
+        chosen = top_tokens_metric(model, *runs)
+    else:
+        chosen = make_metric(model, pair.clean, runs[0].logits(model), kind=metric, target=target, against=against)
+    return PairRuns(pair, chosen, *runs)
+
+
+def top_tokens_metric(model: Model, clean: Base, corrupt: Base) -> Metric:
+    """Logit of the clean run's top token minus that of the corrupt run's."""
+    target, against = int(clean.logits(model).argmax()), int(corrupt.logits(model).argmax())
+    return Metric("logit difference", target, None if target == against else against, ids=clean.tokens.ids)
+
+
+PAIR_PARAMS = (
+    Param("corrupt", str, "", "prompt of equal length to compare with; empty: the same tokens, moved"),
+    Param("metric", str, "logit difference", "what is measured", choices=KINDS),
+    Param("target", str, "", "token whose prediction is measured; empty: the clean run's top token"),
+    Param("against", str, "", "token it is compared with; empty with an empty target: the corrupt run's top token"),
+)

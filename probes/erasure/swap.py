@@ -1,0 +1,185 @@
+"""Is what a probe no longer reads gone? Swap a word's first piece, and patch the last token's state at one depth.
+
+For a word of two tokens, the first one is swapped for the first token of another such word. Two prompts that end in the
+word's last token differ in the token before it alone. Then the last token's state at depth d of the one is written into
+the other, and the pass goes on. How far the next-token distribution has moved, as a share of what the swap itself does:
+
+    moved(d) = JS(clean, patched at d) / JS(clean, swapped)         JS: Jensen-Shannon divergence, nats
+
+Near 0, the last token's state at d does not yet matter: later layers still read the piece from its own position. Near
+1, all that the prediction takes from the piece is in that one state. It is 0 at depth 0, where the two states are
+equal, and 1 at the last depth, by construction; what is measured is where it rises.
+
+Together with accuracy by depth: where a probe at offset -1 has lost the piece and moved(d) is high, the piece's effect
+is carried in a form that this probe does not read. It cannot show that the state holds "the word", nor that nothing is
+lost.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+
+from probes.erasure.readout import identified
+from probes.erasure.trained.states import Pieces
+from probes.erasure.trained.train import parts_of
+from probes.erasure.trained.words import multi_token_words
+from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.results import dataset
+from workbench.corpora import Corpus
+from workbench.errors import InputError
+from workbench.intervene import Patch
+from workbench.models.hooks import RESID_POST
+from workbench.models.prompt import Prompt
+from workbench.observation import observe
+from workbench.observation.recording import record_all
+from workbench.statistics import bootstrap_interval
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from workbench.models.model import Model
+
+__all__ = ["SWAP", "jensen_shannon", "moved_shares", "pairs_of", "swap_study"]
+
+_CONTEXT = 48  # tokens in front of the word's last one
+_SHARES = (1, 2, 3, 4, 6, 9, 12, 16, 20, 25, 30)  # of 30 layers
+
+
+def jensen_shannon(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Jensen-Shannon divergence of log-probabilities `[..., d_vocab]`, nats, 0 to log 2."""
+    middle = torch.logaddexp(a, b) - np.log(2)
+    return 0.5 * ((a.exp() * (a - middle)).sum(-1) + (b.exp() * (b - middle)).sum(-1))
+
+
+def pairs_of(pieces: Pieces, words: int, seed: int = 0) -> list[tuple[list[int], list[int], int]]:
+    """(clean ids, swapped ids, document) of random words of two tokens; both end in the word's last token."""
+    random = np.random.default_rng(seed)
+    base, found = 0, []
+    for tokens in pieces.tokens:
+        for word in multi_token_words(tokens.strings, pieces.first):
+            if word.k == 2 and word.start > pieces.first:
+                found.append((tokens, word, int(pieces.document[base])))
+        base += len(tokens)
+    if len(found) < 2:
+        raise InputError(f"{len(found)} words of two tokens", "at least 2", "Use another corpus")
+    firsts = np.array([tokens.ids[word.start] for tokens, word, _ in found])
+    pairs = []
+    for index in random.permutation(len(found))[:words]:
+        tokens, word, document = found[index]
+        others = firsts[firsts != firsts[index]]
+        if not len(others):
+            continue
+        front = list(tokens.ids[: pieces.first])
+        text = list(tokens.ids[max(pieces.first, word.end - _CONTEXT) : word.end + 1])
+        swapped = [*text[:-2], int(random.choice(others)), text[-1]]
+        pairs.append((front + text, front + swapped, document))
+    return pairs
+
+
+def moved_shares(model: "Model", clean: Sequence[int], swapped: Sequence[int], depths: Sequence[int]) -> np.ndarray:
+    """moved(d) at every depth (1 is the output of block 0), `[depth]`; NaN where the swap itself does nothing."""
+    prompts = [Prompt.ids(clean), Prompt.ids(swapped)]
+    layers = [depth - 1 for depth in depths]
+    _, source = record_all(model, prompts, (RESID_POST,), layers)
+    patches = [
+        Patch(RESID_POST, layer, source, positions=(-1,), rows=(row,)) for row, layer in enumerate(layers, start=2)
+    ]
+    seen = observe(model, [*prompts, *[prompts[0]] * len(layers)], interventions=patches)
+    ends = torch.cat(seen.log_probs)
+    whole = jensen_shannon(ends[0], ends[1])
+    shares = jensen_shannon(ends[0], ends[2:]) / whole
+    return shares.numpy() if whole > 1e-4 else np.full(len(depths), np.nan)
+
+
+def swap_study(
+    model: "Model",
+    tokens=None,
+    *,
+    words: int = 24,
+    seed: int = 0,
+    corpus: Corpus | dict[str, Pieces] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """moved(d) over words of two tokens from held-out text.
+
+    Yields after every eighth word, the last complete: `moved` (depth) with `_low` and `_high` (bootstrap over words),
+    and `moved_of` (prompt, depth) of every word with its text in `word` (prompt). tokens: not used; the text is the
+    corpus's.
+    """
+    pieces = parts_of(model, corpus, seed)[1]["test"]
+    n_layers = model.sizes.n_layers
+    depths = sorted({max(1, round(share * n_layers / 30)) for share in _SHARES})
+    pairs, rows = pairs_of(pieces, words, seed), []
+    for index, (clean, swapped, _) in enumerate(pairs):
+        rows.append(moved_shares(model, clean, swapped, depths))
+        if progress is not None:
+            progress((index + 1) / len(pairs))
+        if (index + 1) % 8 == 0 or index + 1 == len(pairs):
+            yield _result(model, pairs[: index + 1], np.array(rows), depths)
+
+
+def _result(model, pairs, rows: np.ndarray, depths: Sequence[int]) -> xr.Dataset:
+    known = (~np.isnan(rows)).sum(0)
+    mean = np.where(known > 0, np.nansum(rows, 0) / np.maximum(known, 1), np.nan)
+    low, high = bootstrap_interval(rows)
+    named = ["".join(model.vocabulary.string(i) for i in clean[-2:]) for clean, _, _ in pairs]
+    other = [model.vocabulary.string(swapped[-2]) for _, swapped, _ in pairs]
+    spec = ("share of the swap's effect", (0, None), "prediction moved by the last token's state")
+    result = dataset(
+        coords={"depth": list(depths)},
+        moved=("depth", mean, *spec),
+        moved_low=("depth", low, *spec),
+        moved_high=("depth", high, *spec),
+        moved_of=("prompt depth", rows, *spec),
+        word=("prompt", np.array(named, dtype=object), "text", None, "word"),
+        other=("prompt", np.array(other, dtype=object), "text", None, "what its first piece was swapped for"),
+    )
+    half = next((d for d, value in zip(depths, mean, strict=True) if value >= 0.5), None)
+    said = "at no depth measured" if half is None else f"from depth {half} on"
+    return identified(result, model).assign_attrs(
+        words=int(known.max(initial=0)),
+        summary=f"Half of a word's first piece's effect on the prediction is carried by the last token's state {said}.",
+    )
+
+
+def moved_figure(result: xr.Dataset) -> "go.Figure":
+    """Share of the swap's effect that one state of the last token carries, by depth."""
+    from workbench.figures import series
+
+    return series(
+        result, "moved", "depth", title="How much of a word's first piece acts through the last token's state"
+    )
+
+
+def cost(sizes, n_tokens: int, words: int = 24, **params) -> float:
+    """Thirteen short rows for each word, and two to record."""
+    return 15.0 * words
+
+
+SWAP = Entry(
+    name="token-erasure-swap",
+    title="Token erasure: is it gone?",
+    source="ours; activation patching as in Meng et al. 2022, arXiv 2202.05262",
+    definition=(
+        "The first piece of a two-token word is swapped; the last token's state at depth d of the swapped prompt is "
+        "written into the clean one. moved(d) = JS(clean, patched at d) / JS(clean, swapped), over next-token "
+        "distributions behind the word."
+    ),
+    limits=(
+        "1 at the last depth by construction. It shows where the piece's effect on the next token comes to be carried "
+        "by the last token's state; not in which form, not that the state holds the word, and not that nothing was "
+        "lost."
+    ),
+    scope="study",
+    study=swap_study,
+    prompted=False,
+    figures=(moved_figure,),
+    params=(
+        Param("words", int, 24, "words to swap", low=2, high=500),
+        Param("seed", int, 0, "of the choice of words", low=0, high=10_000),
+    ),
+    cost=cost,
+)

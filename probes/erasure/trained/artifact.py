@@ -1,0 +1,203 @@
+"""Readout probes as they are kept: one safetensors file whose header holds the card, and the card as JSON beside it.
+
+The card says on which weights and which text they were trained, how the text was split, and how often each probe names
+the right token of held-out documents, with an interval. Maps and biases are kept as float16 and used as they are read,
+so that a probe that was read back gives identical probabilities.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from probes.erasure.trained.fit import log_probs
+from workbench.errors import InputError, RefusedError, UnavailableError
+from workbench.loading.bundled import cache_dir
+
+__all__ = ["FILES", "FORMAT", "ReadoutProbes", "default_path", "find", "load_probes", "save_probes"]
+
+FORMAT = 1
+# By kind: those that are made here, by their recipe, and those that a user brought.
+FILES = {"factored": "erasure", "linear": "erasure-linear", "imported": "erasure-imported"}
+_TRAIN = "Train them with `workbench train erasure-probes`"
+
+
+@dataclass(frozen=True, eq=False)
+class ReadoutProbes:
+    """Probes of one model for some (depth, offset).
+
+    classes: token ids that can be named `[class]`; counts: how often each was a training token. scales: by depth
+    (mean, std) `[d_model]` of states divided by their root mean square. maps: by (depth, offset) the map
+    `[d_model, d_model]` into the space of the unembedding's rows (of a factored probe) or `[d_model, class]`, and the
+    bias `[class]`. hits: whether each token of the held-out part that has a target was named, in reading order: the
+    evidence behind the card; imported probes have none.
+    """
+
+    card: dict
+    classes: torch.Tensor = field(repr=False)
+    counts: torch.Tensor = field(repr=False)
+    scales: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(repr=False)
+    maps: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = field(repr=False)
+    hits: dict[tuple[int, int], torch.Tensor] = field(repr=False)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Depths with a probe, ascending."""
+        return tuple(sorted({depth for depth, _ in self.maps}))
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Offsets with a probe: 0, -1, -2, ..."""
+        return tuple(sorted({offset for _, offset in self.maps}, reverse=True))
+
+    @property
+    def kind(self) -> str:
+        """One of `FILES`: "factored", "linear" or "imported"."""
+        return self.card.get("recipe", {}).get("kind", "factored")
+
+    @property
+    def reads_raw(self) -> bool:
+        """Whether it takes states as they are, and not divided by their root mean square: published probes do."""
+        return self.kind == "imported"
+
+    @property
+    def numbers(self) -> dict[tuple[int, int], dict]:
+        """The card's row of every probe by (depth, offset)."""
+        return {(row["depth"], row["offset"]): row for row in self.card["probes"]}
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the numbers, 64 hex digits: what a result that was made with them is keyed by."""
+        return self.card["digest"]
+
+    def classes_with(self, ids: np.ndarray) -> tuple[torch.Tensor, dict[int, int]]:
+        """The classes and, behind them, ids that the corpus never held; and the index of every id among them."""
+        known = set(self.classes.tolist())
+        extra = sorted({int(i) for i in ids} - known)
+        classes = torch.cat([self.classes, torch.tensor(extra, dtype=torch.long)])
+        return classes, {int(token): index for index, token in enumerate(classes.tolist())}
+
+    def score(
+        self, depth: int, offset: int, states: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-probability (nats) of targets, whether they come out on top, and the top class's index.
+
+        states: `[token, d_model]`, divided by their root mean square unless `reads_raw`. rows: the unembedding's of
+        `classes_with(...)`; classes beyond `classes` take the lowest bias there is, and cannot be named by a probe that
+        is not factored. targets: indices among the rows, -1 for none.
+        """
+        if (depth, offset) not in self.maps:
+            had = ", ".join(f"depth {d} offset {o}" for d, o in sorted(self.maps))
+            raise InputError(f"depth {depth}, offset {offset}", f"a probe that was trained: {had}", _TRAIN)
+        W, b = (value.float() for value in self.maps[depth, offset])
+        mean, std = self.scales[depth]
+        x, extra = (states.float() - mean) / std, len(rows) - len(b)
+        if self.kind == "factored":
+            return log_probs(x, W, torch.cat([b, b.min().expand(extra)]), rows, targets)
+        W = torch.cat([W, W.new_zeros(len(W), extra)], dim=1)
+        return log_probs(x, W, torch.cat([b, b.new_full((extra,), -torch.inf)]), None, targets)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All numbers by the names they have in the file."""
+        found = {"classes": self.classes.to(torch.int32), "counts": self.counts.to(torch.int32)}
+        for depth, (mean, std) in self.scales.items():
+            found |= {f"mean.{depth}": mean, f"std.{depth}": std}
+        for (depth, offset), (W, b) in self.maps.items():
+            found |= {f"map.{depth}.{offset}": W, f"bias.{depth}.{offset}": b}
+            if (depth, offset) in self.hits:
+                found[f"hits.{depth}.{offset}"] = self.hits[depth, offset]
+        return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    digest = sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
+    return digest.hexdigest()
+
+
+def default_path(weights_hash: str, kind: str = "factored") -> Path:
+    """Where the probes of a model are looked for: in the user's cache, under the hash of its weights. kind: `FILES`."""
+    return cache_dir() / "probes" / weights_hash[:16] / f"{FILES[kind]}.safetensors"
+
+
+def save_probes(probes: ReadoutProbes, path: str | Path) -> ReadoutProbes:
+    """Write the file and the card beside it, each whole or not at all; returns the probes with their digest."""
+    path, tensors = Path(path), probes.tensors()
+    card = {**probes.card, "format": FORMAT, "digest": _digest(tensors)}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, partial, metadata={"card": json.dumps(card, sort_keys=True)})
+        os.replace(partial, path)
+        partial.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(partial, path.with_suffix(".json"))
+    except OSError as error:
+        raise UnavailableError(f"{error.strerror or error} at {path}", "a place to write", "Choose another") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return replace(probes, card=card)
+
+
+def load_probes(path: str | Path, weights_hash: str) -> ReadoutProbes:
+    """Read probes for the model with these weights.
+
+    Raises UnavailableError for a missing, cut or damaged file, RefusedError for probes of other weights.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {})["card"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except FileNotFoundError as error:
+        raise UnavailableError(f"no file at {path}", "readout probes", _TRAIN) from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UnavailableError(f"a damaged probe file at {path} ({error})", "readout probes", _TRAIN) from error
+    if card.get("format") != FORMAT or card.get("digest") != _digest(tensors):
+        raise UnavailableError(f"a probe file at {path} that is not as it was written", "readout probes", _TRAIN)
+    if card["model"]["weights_hash"] != weights_hash:
+        raise RefusedError(
+            f"probes of {card['model']['name']} with weights {card['model']['weights_hash'][:12]}",
+            f"probes of the weights {weights_hash[:12]}",
+            f"{_TRAIN} on this model",
+        )
+    return _from_tensors(card, tensors)
+
+
+def _from_tensors(card: dict, tensors: dict[str, torch.Tensor]) -> ReadoutProbes:
+    scales, maps, hits = {}, {}, {}
+    for name, tensor in tensors.items():
+        kind, *key = name.split(".")
+        if kind == "mean":
+            scales[int(key[0])] = (tensor, tensors[f"std.{key[0]}"])
+        if kind == "map":
+            maps[int(key[0]), int(key[1])] = (tensor, tensors[f"bias.{key[0]}.{key[1]}"])
+        if kind == "hits":
+            hits[int(key[0]), int(key[1])] = tensor
+    return ReadoutProbes(card, tensors["classes"].long(), tensors["counts"].long(), scales, maps, hits)
+
+
+def find(weights_hash: str, path: str | Path | None = None, kind: str = "factored") -> ReadoutProbes | None:
+    """The probes of a model from a file, or from the user's cache (None where it has none). Errors as `load_probes`."""
+    wanted = default_path(weights_hash, kind) if path is None else Path(path)
+    try:
+        state = wanted.stat()
+    except OSError:
+        if path is None:
+            return None
+        return load_probes(wanted, weights_hash)
+    return _read_once(str(wanted), weights_hash, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read_once(path: str, weights_hash: str, changed: int, size: int) -> ReadoutProbes:
+    """Read and hashed once while the file stays as it is: a prompt should not pay for it."""
+    return load_probes(path, weights_hash)

@@ -1,0 +1,40 @@
+"""The same architecture without what was learned: random weights around the trained embedding."""
+
+import copy
+
+import torch
+
+from workbench.errors import UnavailableError
+from workbench.loading.pretrained import wrap
+from workbench.models.model import Model
+
+__all__ = ["random_twin"]
+
+
+def random_twin(model: Model, seed: int = 0) -> Model:
+    """A model of the same configuration with fresh random weights, and the trained embedding (and unembedding).
+
+    It shows what an architecture and the frequencies of a text give by themselves. Raises UnavailableError for a model
+    that is not a Hugging Face one.
+    """
+    from transformers import AutoModelForCausalLM
+
+    source = getattr(model.adapter, "hf_model", None)
+    if source is None:
+        raise UnavailableError(f"{model.name}, which has no configuration", "a Hugging Face model", "Leave out control")
+    state = torch.random.get_rng_state()
+    try:
+        torch.manual_seed(seed)
+        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.adapter.hf_config), dtype=torch.float32).eval()
+    finally:
+        torch.random.set_rng_state(state)
+    with torch.no_grad():
+        fresh.get_output_embeddings().weight.copy_(model.readout.W_U)
+        fresh.get_input_embeddings().weight.copy_(_embedding(model))
+    return wrap(fresh, model.tokenizer, name=f"{model.name}, random weights (seed {seed})")
+
+
+def _embedding(model: Model) -> torch.Tensor:
+    """The input embedding `[d_vocab, d_model]`, through the bridge's wrapping."""
+    embed = model.adapter.bridge.embed
+    return getattr(embed, "original_component", embed).weight

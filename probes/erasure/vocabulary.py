@@ -1,0 +1,283 @@
+"""The strings that psi makes out of a corpus, and how far they are words.
+
+Every piece of held-out text is segmented by psi. The table holds the strings of segments of several tokens with their
+count and mean psi. Against the words that the tokenizer cuts (multi-token words):
+
+    precision   share of segments of several tokens that are exactly such a word
+    recall      share of such words that are exactly a segment
+    auc         chance that psi of a two-token word exceeds psi of another two-token span
+
+Beside them two nulls: the same segment lengths laid out in random order (auc: 0.5), and psi from erasures dealt out
+anew among the tokens. Precision and recall are low even where they are well above both: this is not "the vocabulary".
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from scipy.stats import rankdata
+
+from probes.erasure.psi import psi_of_spans, segment
+from probes.erasure.readout import KIND, chosen_depths, identified, plan, probes_digest, read
+from probes.erasure.trained.artifact import ReadoutProbes
+from probes.erasure.trained.states import Pieces, collect
+from probes.erasure.trained.train import parts_of
+from probes.erasure.trained.words import multi_token_words
+from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.results import dataset
+from workbench.corpora import Corpus
+from workbench.errors import InputError
+from workbench.statistics import ratio_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from workbench.models.model import Model
+
+__all__ = ["VOCABULARY", "Text", "scores", "texts_of", "vocabulary_study"]
+
+SCORES = ("precision", "recall", "auc")
+_LAYOUTS, _SHUFFLES, _DRAWS = 20, 3, 200
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """One piece of text: erasures `[token, 3]`, token strings, its document, and its multi-token words (start, end)."""
+
+    delta: np.ndarray = field(repr=False)
+    strings: tuple[str, ...] = field(repr=False)
+    document: int
+    words: frozenset[tuple[int, int]] = field(repr=False)
+
+
+def texts_of(
+    model: "Model",
+    probes: ReadoutProbes,
+    pieces: Pieces,
+    early: int,
+    late: int,
+    progress: Callable[[float], None] | None = None,
+) -> list[Text]:
+    """Read pieces of text at two depths; positions count from the first text token."""
+    states = collect(model, pieces, (early, late), progress, raw=probes.reads_raw)
+    reading = read(probes, model.readout.W_U, states, pieces.ids, pieces.pos, pieces.first)
+    delta, base, found = reading.delta(early, late).astype(np.float64), 0, []
+    for tokens in pieces.tokens:
+        strings, n = tokens.strings[pieces.first :], len(tokens)
+        words = frozenset((word.start, word.end) for word in multi_token_words(strings))
+        found.append(Text(delta[base + pieces.first : base + n], strings, int(pieces.document[base]), words))
+        base += n
+    return found
+
+
+def scores(texts: list[Text], seed: int = 0) -> dict[str, np.ndarray]:
+    """`value`, `low`, `high` (95 % over documents), `null` and `shuffled` of precision, recall and auc."""
+    random = np.random.default_rng(seed)
+    segments = [segment(text.delta)[:2] for text in texts]
+    counts = _matches(texts, segments)
+    laid = [_matches(texts, [_laid_out(s, e, random) for s, e in segments]).sum(0) for _ in range(_LAYOUTS)]
+    dealt = [[_dealt(text, random) for text in texts] for _ in range(_SHUFFLES)]
+    again = [_matches(some, [segment(text.delta)[:2] for text in some]).sum(0) for some in dealt]
+    by_document = np.stack(
+        [counts[[t.document == d for t in texts]].sum(0) for d in sorted({t.document for t in texts})]
+    )
+    intervals = [ratio_interval(by_document[:, 0], by_document[:, column]) for column in (1, 2)]
+    pairs = [_pairs(text) for text in texts]
+    intervals.append(_auc_interval(pairs, [text.document for text in texts], random))
+    share = lambda total: [_ratio(total[0], total[1]), _ratio(total[0], total[2])]
+    return {
+        "value": np.array([*share(counts.sum(0)), _auc(pairs)]),
+        "low": np.array([low for low, _ in intervals]),
+        "high": np.array([high for _, high in intervals]),
+        "null": np.array([*np.mean([share(total) for total in laid], axis=0), 0.5]),
+        "shuffled": np.array(
+            [
+                *np.mean([share(total) for total in again], axis=0),
+                np.mean([_auc([_pairs(t) for t in s]) for s in dealt]),
+            ]
+        ),
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def _matches(texts: list[Text], segments) -> np.ndarray:
+    """For every text: segments that are words, segments of several tokens, words."""
+    rows = []
+    for text, (starts, ends) in zip(texts, segments, strict=True):
+        several = {(int(a), int(b)) for a, b in zip(starts, ends, strict=True) if b > a}
+        rows.append((len(several & text.words), len(several), len(text.words)))
+    return np.array(rows, dtype=np.float64)
+
+
+def _laid_out(starts: np.ndarray, ends: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The same lengths in random order."""
+    lengths = random.permutation(ends - starts + 1)
+    after = np.cumsum(lengths)
+    return after - lengths, after - 1
+
+
+def _dealt(text: Text, random: np.random.Generator) -> Text:
+    """The same erasures at other tokens; the first two keep theirs, which lack an offset."""
+    order = np.concatenate([np.arange(2), 2 + random.permutation(max(0, len(text.delta) - 2))])[: len(text.delta)]
+    return Text(text.delta[order], text.strings, text.document, text.words)
+
+
+def _pairs(text: Text) -> tuple[np.ndarray, np.ndarray]:
+    """psi of all two-token spans, and which are words."""
+    starts = np.arange(max(0, len(text.delta) - 1))
+    is_word = np.array([(int(a), int(a) + 1) in text.words for a in starts], dtype=bool)
+    return psi_of_spans(text.delta, starts, starts + 1), is_word
+
+
+def _auc(pairs) -> float:
+    psi, is_word = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    n, m = is_word.sum(), (~is_word).sum()
+    if not n or not m:
+        return float("nan")
+    return float((rankdata(psi)[is_word].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def _auc_interval(pairs, document: list[int], random: np.random.Generator) -> tuple[float, float]:
+    members = [[i for i, d in enumerate(document) if d == name] for name in sorted(set(document))]
+    draws = []
+    for _ in range(_DRAWS):
+        picked = random.integers(0, len(members), len(members))
+        draws.append(_auc([pairs[i] for k in picked for i in members[k]]))
+    known = [value for value in draws if not np.isnan(value)]
+    return tuple(np.quantile(known, [0.025, 0.975])) if known else (float("nan"), float("nan"))
+
+
+def vocabulary_study(
+    model: "Model",
+    tokens=None,
+    *,
+    early: int | None = None,
+    late: int | None = None,
+    kind: str = "factored",
+    rows: int = 1000,
+    seed: int = 0,
+    probes: ReadoutProbes | None = None,
+    corpus: Corpus | dict[str, Pieces] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """Segment the held-out part of the corpus that the probes come from, or of another one.
+
+    probes: None for those of that kind in the user's cache. corpus: None for the interpreter's documentation. Yields
+    one Dataset: `score` (component) with `_low`, `_high`, `_null` and `_shuffled`; per string, by falling mean psi,
+    `text`, `count`, `mean_psi`, `is_word` (row), at most `rows` of them. tokens: not used; the text is the corpus's.
+
+    Raises UnavailableError without probes, InputError for text without a word of several tokens.
+    """
+    if probes is None:
+        probes, early, late = plan(model.identity.weights_hash, model.name, early, late, kind)
+    else:
+        early, late = chosen_depths(probes, early, late)
+    record, parts = parts_of(model, corpus, seed)
+    texts = texts_of(model, probes, parts["test"], early, late, progress)
+    if not any(text.words for text in texts):
+        raise InputError(f"{record['name']} without a word of several tokens", "running text", "Use another corpus")
+    found = scores(texts, seed)
+    table = _table(texts)
+    spec = ("share", (0, 1), "words against segments")
+    names = {"": "value", "_low": "low", "_high": "high", "_null": "null", "_shuffled": "shuffled"}
+    shown = table[:rows]
+    result = dataset(
+        coords={"component": list(SCORES)},
+        **{f"score{ending}": ("component", found[key], *spec) for ending, key in names.items()},
+        text=("row", np.array([text for text, *_ in shown], dtype=object), "text", None, "string of the segment"),
+        count=("row", np.array([n for _, n, _, _ in shown]), "segments", (0, None), "how often it is a segment"),
+        mean_psi=("row", np.array([psi for _, _, psi, _ in shown]), "psi", (-1, 1), "mean psi"),
+        is_word=("row", np.array([float(word) for *_, word in shown]), "flag", (0, 1), "exactly a multi-token word"),
+    )
+    value, null = found["value"], found["null"]
+    yield identified(result, model).assign_attrs(
+        early=early, late=late, probes=probes.digest, corpus=record["name"], corpus_digest=record["digest"],
+        strings=len(table),
+        summary=f"{len(table)} strings; precision {value[0]:.3f} (null {null[0]:.3f}), recall {value[1]:.2f} "
+        f"(null {null[1]:.2f}), AUC {value[2]:.2f} [{found['low'][2]:.2f}, {found['high'][2]:.2f}].",
+    )  # fmt: skip
+
+
+def _table(texts: list[Text]) -> list[tuple[str, int, float, bool]]:
+    """(string, count, mean psi, whether it was a word every time), by falling mean psi."""
+    values, words = defaultdict(list), defaultdict(list)
+    for text in texts:
+        for start, end, psi in zip(*segment(text.delta), strict=True):
+            if end > start:
+                string = "".join(text.strings[start : end + 1])
+                values[string].append(float(psi))
+                words[string].append((int(start), int(end)) in text.words)
+    rows = [(string, len(psis), float(np.mean(psis)), all(words[string])) for string, psis in values.items()]
+    return sorted(rows, key=lambda row: (-row[2], row[0]))
+
+
+def scores_figure(result: xr.Dataset) -> "go.Figure":
+    """Precision, recall and AUC with intervals over documents; the tick is the null."""
+    from workbench.figures import bars
+
+    return bars(result, "score", "component", title="Segments against words; tick: null of equal lengths (AUC: 0.5)")
+
+
+def strings_figure(result: xr.Dataset) -> "go.Figure":
+    """The strings of highest mean psi."""
+    from workbench.figures import bars, show_token
+
+    part = result.isel(row=slice(0, 40))
+    counts = part["count"].values.tolist()
+    labels = [
+        show_token(str(text), html=False) + (f" ({n})" if n > 1 else "") + (" ✓" if word else "")
+        for text, n, word in zip(part["text"].values, counts, part["is_word"].values, strict=True)
+    ]
+    return bars(
+        part, "mean_psi", "row", labels=labels, title="Strings of highest mean psi (✓ a word of several tokens)"
+    )
+
+
+def table(result: xr.Dataset) -> "pd.DataFrame":
+    """One row per string, by falling mean psi: to sort, filter and export."""
+    frame = result[["text", "count", "mean_psi", "is_word"]].to_dataframe().reset_index(drop=True)
+    return frame.astype({"is_word": bool})
+
+
+def cost(sizes, n_tokens: int, **params) -> float:
+    """Some hundred pieces of 256 tokens."""
+    return 400.0
+
+
+VOCABULARY = Entry(
+    name="token-erasure-vocabulary",
+    title="Token erasure: the strings of a corpus",
+    source="Feucht et al. 2024, arXiv 2406.20086; nulls and AUC are ours",
+    definition=(
+        "Held-out text is segmented by psi; per string of several tokens its count and mean psi. Precision: share of "
+        "such segments that are exactly a word of several tokens; recall: share of such words that are segments; AUC: "
+        "psi of two-token words against other two-token spans. Nulls: the same lengths in random order; erasures dealt "
+        "out anew."
+    ),
+    limits=(
+        "Most strings occur once, so ranks are noise at the level of 0.05, and many are pieces of longer words. "
+        "Precision is low: psi orders spans, it does not find words. Compare with the nulls, never with another corpus "
+        "or model."
+    ),
+    scope="study",
+    study=vocabulary_study,
+    prompted=False,
+    artifact=probes_digest,
+    figures=(strings_figure, scores_figure),
+    tables=(table,),
+    params=(
+        Param("early", int, None, "early depth; default by the rule", low=0, optional=True),
+        Param("late", int, None, "late depth; default by the rule", low=1, optional=True),
+        KIND,
+        Param("rows", int, 1000, "strings kept", low=1, high=100_000),
+        Param("seed", int, 0, "of the split and of the nulls", low=0, high=10_000),
+    ),
+    cost=cost,
+)

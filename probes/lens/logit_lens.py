@@ -1,0 +1,327 @@
+"""Logit lens: what the model would say if it stopped at each depth.
+
+Every state of the residual stream goes through the model's own final norm and unembedding (soft cap where it has one):
+`p(depth, pos) = softmax(unembed(norm(resid)))`. Depth 0 is the embedding, depth d the output of block d-1; with
+`include_mid`, depth d + 0.5 is the state between attention and MLP of block d. Entropy and KL are in nats; KL is from
+the depth's distribution to the final one, `sum p log(p / p_final)`. The last depth is the model's own output.
+
+Early states live in other bases than the last one: nonsense at an early depth does not show that nothing is known.
+
+Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; statistics as in the tuned lens, arXiv 2303.08112.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+
+from probes.checks import claims
+from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.results import dataset
+from workbench.errors import InputError
+from workbench.models.hooks import RESID_MID, RESID_POST, RESID_PRE
+from workbench.models.readout import Readout
+from workbench.models.selfcheck import READOUT
+from workbench.observation import Need, Observation, keep
+
+__all__ = ["ENTRY", "chosen_positions", "lens", "lens_figure", "logit_lens", "needs", "run", "top_tokens_figure"]
+
+_ALL_UP_TO = 32  # a lens at every position of 32 tokens costs a few bare forward passes
+_LAST = 16
+_ROWS = 128  # states read out together: one pass over W_U serves them all, and their logits stay near the cache
+_BLOCK = 64  # tokens per block of the two-level top-k
+
+
+def chosen_positions(positions: str, n_tokens: int) -> tuple[int, ...]:
+    """Indices for "auto" (all up to 32 tokens, else the last 16), "all", "last", or "0, 3, -1".
+
+    Raises InputError for indices outside the prompt.
+    """
+    named = {
+        "auto": range(n_tokens) if n_tokens <= _ALL_UP_TO else range(n_tokens - _LAST, n_tokens),
+        "all": range(n_tokens),
+        "last": range(n_tokens - 1, n_tokens),
+    }
+    if positions in named:
+        return tuple(named[positions])
+    try:
+        indices = [int(part) for part in positions.split(",")]
+    except ValueError:
+        raise InputError(
+            f"positions={positions!r}", "auto, all, last, or indices such as 0,3,-1", "Correct the positions"
+        ) from None
+    outside = [i for i in indices if not -n_tokens <= i < n_tokens]
+    if outside:
+        raise InputError(
+            f"position {outside[0]}", f"positions from 0 to {n_tokens - 1}", "Choose one inside the prompt"
+        )
+    return tuple(sorted({i % n_tokens for i in indices}))
+
+
+def needs(model, tokens, *, positions: str = "auto", include_mid: bool = False, **_) -> tuple[Need, ...]:
+    """The residual stream at the chosen positions, at every depth."""
+    return _needs(chosen_positions(positions, len(tokens)), include_mid)
+
+
+def _needs(positions: tuple[int, ...], include_mid: bool) -> tuple[Need, ...]:
+    kept = {"dims": "pos d_model", "params": {"positions": positions}}
+    states = (Need((RESID_PRE,), keep, layers=(0,), **kept), Need((RESID_POST,), keep, **kept))
+    return (*states, Need((RESID_MID,), keep, **kept)) if include_mid else states
+
+
+def lens(
+    readout: Readout,
+    states: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    against: int | None = None,
+    top_k: int = 10,
+    normalise: bool = True,
+) -> dict[str, torch.Tensor]:
+    """Read out states of the residual stream, a few positions at a time.
+
+    states: `[depth, pos, d_model]`, the last depth being the model's last. targets: token ids `[pos]`. Returns tensors
+    `[depth, pos]`, and `[depth, pos, rank]` for `top_token` and `top_prob`. At most a few hundred rows of logits exist
+    at any time.
+    """
+    n_depth, n_pos, _ = states.shape
+    step = max(1, _ROWS // n_depth)
+    found: dict[str, torch.Tensor] = {}
+    # One buffer for all blocks, and results written into place: fresh pages of this size for every block would cost as
+    # much as the statistics, and small tensors kept between them would leave holes that are never filled again.
+    buffer = states.new_empty(n_depth, min(step, n_pos), len(readout.W_U), dtype=torch.float32)
+    for first in range(0, n_pos, step):
+        here = slice(first, min(first + step, n_pos))
+        block = states[:, here].contiguous()
+        logits = readout.logits(block, normalise=normalise).float()
+        final = logits[-1] if normalise else readout.logits(block[-1]).float()
+        spare = buffer[:, : block.shape[1]]
+        for name, values in _statistics(logits, final.log_softmax(-1), targets[here], against, top_k, spare).items():
+            if name not in found:
+                found[name] = values.new_empty(n_depth, n_pos, *values.shape[2:])
+            found[name][:, here] = values
+    return found
+
+
+def _statistics(
+    logits: torch.Tensor,
+    final: torch.Tensor,
+    targets: torch.Tensor,
+    against: int | None,
+    top_k: int,
+    spare: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """Statistics of logits `[depth, pos, d_vocab]`, which are overwritten, as is spare, of the same shape.
+
+    final: log-probabilities `[pos, d_vocab]`.
+    """
+    top_logit, top_token = _top(logits, top_k)
+    target = logits.gather(-1, targets.expand(len(logits), -1)[..., None])
+    found = {"top_token": top_token}
+    # Counts below 2**24 are exact in float32, and a comparison into floats is twice as fast as one into booleans.
+    found["target_rank"] = torch.gt(logits, target, out=spare).sum(-1).to(torch.int32) + 1
+    if against is not None:
+        found["logit_difference"] = target[..., 0] - logits[..., against]
+    largest = top_logit[..., :1]
+    below = logits.sub_(largest)  # at most 0: sums of p log p lose no digits to a common offset
+    probs = torch.softmax(below, dim=-1, out=spare)
+    log_total = -probs.gather(-1, top_token[..., :1])[..., 0].log()  # the largest has exp(0) over the total
+    mean = _dots(probs, below)
+    cross = torch.stack([probs[:, i] @ row for i, row in enumerate(final)], dim=1)
+    found["entropy"] = (log_total - mean).clamp_min_(0)
+    found["kl_to_final"] = (mean - log_total - cross).clamp_min_(0)
+    found["target_surprisal"] = (largest - target)[..., 0] + log_total
+    found["target_prob"] = (-found["target_surprisal"]).exp()
+    found["top_prob"] = (top_logit - largest - log_total[..., None]).exp()
+    found["agrees"] = (top_token[..., 0] == final.argmax(-1)).to(torch.int32)
+    return found
+
+
+def _dots(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Sum over the last axis of the product, row by row: it makes no product of that size, and takes a third of the
+    time."""
+    rows = zip(one.flatten(0, -2), other.flatten(0, -2), strict=True)
+    return torch.stack([x @ y for x, y in rows]).view(one.shape[:-1])
+
+
+def _top(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k largest logits and their ids, highest first.
+
+    Two levels, since a plain topk over a vocabulary is slow: the k best blocks by their largest entry hold the k best
+    entries.
+    """
+    *lead, d_vocab = logits.shape
+    if d_vocab % _BLOCK or d_vocab // _BLOCK <= k:
+        return logits.topk(min(k, d_vocab), dim=-1)
+    blocks = logits.view(*lead, d_vocab // _BLOCK, _BLOCK)
+    best = blocks.amax(-1).topk(k, dim=-1).indices
+    within = blocks.gather(-2, best[..., None].expand(*best.shape, _BLOCK)).flatten(-2)
+    values, at = within.topk(k, dim=-1)
+    return values, best.gather(-1, at // _BLOCK) * _BLOCK + at % _BLOCK
+
+
+def logit_lens(
+    observation: Observation,
+    readout: Readout,
+    *,
+    positions: str = "auto",
+    top_k: int = 10,
+    target: str | None = None,
+    against: str | None = None,
+    include_mid: bool = False,
+    normalise: bool = True,
+) -> xr.Dataset:
+    """The logit lens of one prompt.
+
+    target: one token to follow; by default the next token of the prompt, and at the last position the model's own
+    prediction. against: a second token, for "why A rather than B". normalise: through the final norm (False: raw).
+
+    Returns `top_token`, `top_text`, `top_prob` (depth, pos, rank); `target_prob`, `target_surprisal` (nats),
+    `target_rank` (1 is the top), `entropy` (nats), `kl_to_final` (nats), `agrees` (depth, pos);
+    `logit_difference` (depth, pos) with `against`. Coords `target_token`, `target_text` (pos) say what was followed.
+    """
+    at = chosen_positions(positions, len(observation.tokens[0]))
+    states, depths = _states(observation, at, include_mid)
+    vocabulary = observation.vocabulary
+    targets = _targets(observation, readout, states[-1], at, target)
+    other = None if against is None else vocabulary.token(against)
+    found = lens(readout, states, targets, against=other, top_k=min(top_k, vocabulary.size), normalise=normalise)
+    ids, places = found["top_token"].unique(return_inverse=True)
+    names = {i: vocabulary.string(i) for i in ids.tolist()}
+    top_text = np.array(list(names.values()))[places.numpy()]
+    coords = {
+        "depth": depths,
+        "pos": list(at),
+        "target_token": ("pos", targets.tolist()),
+        "target_text": ("pos", [vocabulary.string(i) for i in targets.tolist()]),
+    }
+    return dataset(observation, coords, **_variables(found, top_text)).assign_attrs(
+        normalised=int(normalise), against=against or "", summary=_summary(found, names, depths, at)
+    )
+
+
+def _states(observation: Observation, at: tuple[int, ...], include_mid: bool) -> tuple[torch.Tensor, list[float]]:
+    """States `[depth, pos, d_model]` of the one prompt, and their depths."""
+    found = [observation[need][:, 0] for need in _needs(at, include_mid)]
+    n = observation.sizes.n_layers
+    if not include_mid:
+        return torch.cat(found[:2]), list(range(n + 1))
+    embedding, after, mid = found
+    between = torch.stack([mid, after], dim=1).flatten(0, 1)
+    return torch.cat([embedding, between]), [half / 2 for half in range(2 * n + 1)]
+
+
+def _targets(
+    observation: Observation, readout: Readout, last: torch.Tensor, at: Sequence[int], target: str | None
+) -> torch.Tensor:
+    """Token ids to follow, `[pos]`."""
+    if target is not None:
+        return torch.full((len(at),), observation.vocabulary.token(target))
+    ids = observation.tokens[0].ids
+    return torch.tensor(
+        [ids[p + 1] if p + 1 < len(ids) else int(readout.logits(last[i]).argmax()) for i, p in enumerate(at)]
+    )
+
+
+def _variables(found: dict[str, torch.Tensor], top_text: np.ndarray) -> dict[str, tuple]:
+    cell, ranked = "depth pos", "depth pos rank"
+    variables = {
+        "top_token": (ranked, found["top_token"], "token id", (0, None)),
+        "top_text": (ranked, top_text, "text", None),
+        "top_prob": (ranked, found["top_prob"], "probability", (0, 1), "probability of the top tokens"),
+        "target_prob": (cell, found["target_prob"], "probability", (0, 1), "probability of the target"),
+        "target_surprisal": (cell, found["target_surprisal"], "nats", (0, None), "surprisal of the target"),
+        "target_rank": (cell, found["target_rank"], "rank, 1 is the top", (1, None), "rank of the target"),
+        "entropy": (cell, found["entropy"], "nats", (0, None)),
+        "kl_to_final": (cell, found["kl_to_final"], "nats", (0, None), "KL to the final distribution"),
+        "agrees": (cell, found["agrees"], "0 or 1", (0, 1), "top token is the final one"),
+    }
+    if "logit_difference" in found:
+        variables["logit_difference"] = (cell, found["logit_difference"], "logits", None, "target minus against")
+    return variables
+
+
+def _summary(found: dict[str, torch.Tensor], names: dict[int, str], depths: list[float], at: Sequence[int]) -> str:
+    """One sentence with its numbers for the last chosen position."""
+    top = found["top_token"][:, -1, 0].tolist()
+    since = len(top) - 1
+    while since and top[since - 1] == top[-1]:
+        since -= 1
+    prob = float(found["top_prob"][-1, -1, 0])
+    return (
+        f"At position {at[-1]} the top token is {names[top[-1]]!r} (p = {prob:.2f}), from depth {depths[since]:g} on."
+    )
+
+
+def lens_figure(result: xr.Dataset):
+    """Depth x position grid: the top token of every cell, coloured by its probability."""
+    from workbench.figures import depth_pos_grid
+
+    return depth_pos_grid(
+        result.assign(top_one=result["top_prob"].isel(rank=0, drop=True).assign_attrs(result["top_prob"].attrs)),
+        "top_one",
+        title="Logit lens: top token at each depth",
+        text="top_text",
+        text_value="top_prob",
+    )
+
+
+def entropy_figure(result: xr.Dataset):
+    """Depth x position grid of the entropy."""
+    from workbench.figures import depth_pos_grid
+
+    return depth_pos_grid(result, "entropy", title="Entropy of the lens", text="top_text", text_value="top_prob")
+
+
+def target_figure(result: xr.Dataset):
+    """Depth x position grid of the target's rank, on a log scale."""
+    from workbench.figures import depth_pos_grid
+
+    return depth_pos_grid(result, "target_rank", title="Rank of the target", scale="rank", text="top_text")
+
+
+def top_tokens_figure(result: xr.Dataset, selection: dict):
+    """The full list of top tokens of the selected cell, with probabilities."""
+    from workbench.figures import bars, show_token
+
+    if "pos" not in selection:
+        return None
+    depth = selection.get("depth", float(result["depth"][-1]))
+    cell = result.sel(pos=int(selection["pos"]), method="nearest").sel(depth=depth, method="nearest")
+    labels = [f"{rank + 1} {show_token(str(text), html=False)}" for rank, text in enumerate(cell["top_text"].values)]
+    at = f"depth {float(cell['depth']):g}, position {int(cell['pos'])}"
+    return bars(cell.reset_coords(drop=True), "top_prob", "rank", labels=labels, title=f"Top tokens at {at}")
+
+
+ENTRY = Entry(
+    name="logit-lens",
+    title="Logit lens",
+    source="nostalgebraist 2020; statistics of arXiv 2303.08112",
+    definition=(
+        "p(depth, pos) = softmax(unembed(norm(resid))): each state of the residual stream through the model's own "
+        "final norm and unembedding. Depth 0 is the embedding, depth d the output of block d-1. Entropy, surprisal "
+        "and KL are in nats; KL = sum p log(p / p_final)."
+    ),
+    limits=(
+        "Early states live in other bases than the last one: nonsense at an early depth does not show that nothing is "
+        "known there, and a token that appears is read out of a state, not shown to be used."
+    ),
+    scope="prompt",
+    requires=(READOUT,),
+    needs=needs,
+    analyse=logit_lens,
+    figures=(lens_figure, target_figure, entropy_figure),
+    details=(top_tokens_figure,),
+    claims=(claims.state,),
+    params=(
+        Param("positions", str, "auto", "auto (all up to 32 tokens, else the last 16), all, last, or indices 0,3,-1"),
+        Param("top_k", int, 10, "tokens listed per cell", low=1, high=100),
+        Param("target", str, None, "token to follow; default the next token of the prompt", optional=True),
+        Param("against", str, None, "second token: why the target rather than this", optional=True),
+        Param("include_mid", bool, False, "also between attention and MLP"),
+        Param("normalise", bool, True, "through the final norm; false is the raw variant"),
+    ),
+)
+
+run = ENTRY.run

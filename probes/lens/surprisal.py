@@ -1,0 +1,113 @@
+"""Surprisal: how unexpected each token of the prompt was, and what the model expected instead.
+
+At each position: `-log p(token | tokens before it)` in nats; position 0 has nothing before it and no number. Beside it
+the tokens the model would put next, with their probabilities, and the entropy (nats) of that distribution.
+"""
+
+import torch
+import xarray as xr
+
+from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.results import dataset
+from workbench.models.hooks import LOGITS
+from workbench.observation import Need, Observation, Site
+
+__all__ = ["ENTRY", "surprisal"]
+
+_ROWS = 32  # positions whose distribution is held at a time
+
+
+def next_tokens(logits: torch.Tensor, site: Site, k: int) -> torch.Tensor:
+    """Surprisal of each token, entropy after it, and the k most probable next tokens.
+
+    logits: `[batch, pos, d_vocab]`. Returns `[batch, pos, 2 + 2 * k]`: surprisal and entropy (nats), k probabilities,
+    k token ids (exact in float32 below 2**24).
+    """
+    n_pos = logits.shape[1]
+    found = torch.full((*logits.shape[:2], 2 + 2 * k), torch.nan)
+    for first in range(0, n_pos, _ROWS):
+        rows = slice(first, min(first + _ROWS, n_pos))
+        log_probs = logits[:, rows].float().log_softmax(-1)
+        top = log_probs.topk(k, dim=-1)
+        found[:, rows, 1] = torch.special.entr(log_probs.exp()).sum(-1).cpu()
+        found[:, rows, 2 : 2 + k] = top.values.exp().cpu()
+        found[:, rows, 2 + k :] = top.indices.float().cpu()
+        following = slice(rows.start + 1, min(rows.stop + 1, n_pos))
+        ids = site.tokens[:, following, None]
+        found[:, following, 0] = -log_probs[:, : ids.shape[1]].gather(-1, ids)[..., 0].cpu()
+    return found
+
+
+def _need(k: int) -> Need:
+    return Need((LOGITS,), next_tokens, dims="pos rank", params={"k": k})
+
+
+def needs(model, tokens, *, top_k: int = 10) -> tuple[Need, ...]:
+    """The final logits, reduced inside the pass."""
+    return (_need(min(top_k, model.sizes.d_vocab)),)
+
+
+def surprisal(observation: Observation, readout, *, top_k: int = 10) -> xr.Dataset:
+    """Returns `surprisal`, `entropy` (pos), nats; `next_prob`, `next_token`, `next_text` (pos, rank)."""
+    top_k = min(top_k, observation.sizes.d_vocab)
+    found = observation[_need(top_k)][0]
+    ids = found[:, 2 + top_k :].long()
+    names = {int(i): observation.vocabulary.string(i) for i in ids.unique()}
+    values = found[:, 0]
+    total = float(values[1:].sum())
+    best = names[int(ids[-1, 0])]
+    worst = int(values[1:].argmax()) + 1 if len(values) > 1 else 0
+    told = f"Next: {best!r} (p = {float(found[-1, 2]):.2f})."
+    if worst:
+        told += f" Most surprising: token {worst} ({float(values[worst]):.1f} nats)"
+        told += f"; {total / (len(values) - 1):.2f} on average."
+    return dataset(
+        observation,
+        surprisal=("pos", values, "nats", (0, None), "surprisal of the token"),
+        entropy=("pos", found[:, 1], "nats", (0, None), "entropy of the next token"),
+        next_prob=("pos rank", found[:, 2 : 2 + top_k], "probability", (0, 1), "probability of the next token"),
+        next_token=("pos rank", ids, "token id", (0, None)),
+        next_text=("pos rank", [[names[int(i)] for i in row] for row in ids], "text", None),
+    ).assign_attrs(summary=told)
+
+
+def surprisal_figure(result: xr.Dataset):
+    """One bar per token."""
+    from workbench.figures import token_strip
+
+    return token_strip(result, "surprisal", title="Surprisal of each token")
+
+
+def entropy_figure(result: xr.Dataset):
+    """One bar per token."""
+    from workbench.figures import token_strip
+
+    return token_strip(result, "entropy", title="Entropy of the next token")
+
+
+def next_figure(result: xr.Dataset, selection: dict):
+    """What the model expected after the selected token."""
+    from workbench.figures import bars, show_token
+
+    if "pos" not in selection or int(selection["pos"]) not in result["pos"].values:
+        return None
+    row = result.sel(pos=int(selection["pos"])).reset_coords(drop=True)
+    labels = [f"{rank + 1} {show_token(str(text), html=False)}" for rank, text in enumerate(row["next_text"].values)]
+    return bars(row, "next_prob", "rank", labels=labels, title=f"Expected after token {int(selection['pos'])}")
+
+
+ENTRY = Entry(
+    name="surprisal",
+    title="Surprisal",
+    source="the model's own output",
+    definition="surprisal(pos) = -log p(token at pos | tokens before it), in nats; exp of its mean is the perplexity.",
+    limits="A low number says that the token was expected here, not why.",
+    scope="prompt",
+    needs=needs,
+    analyse=surprisal,
+    figures=(surprisal_figure, entropy_figure),
+    details=(next_figure,),
+    params=(Param("top_k", int, 10, "next tokens listed", low=1, high=100),),
+)
+
+run = ENTRY.run

@@ -1,0 +1,1 @@
+"""Neurons of MLPs: those of one layer that write most at a token, and what they promote (`neurons`)."""

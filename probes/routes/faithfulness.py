@@ -1,0 +1,295 @@
+"""How much of a prediction a graph carries: keep its attention edges, replace what all others bring, look again.
+
+An edge is value flow, so attention patterns stay as they were on the prompt. From the bottom up, every removed edge
+(query, key, head) brings `pattern x mean value of the head` instead of its own value; the mean is taken over positions
+>= 1 of a named reference text, and key 0 keeps its own clean value, which no mean resembles. Kept edges bring the
+values of the changed stream. Residual steps, biases and MLPs stay, and MLPs are computed anew on the changed stream.
+
+    F = (m(graph) - m(empty)) / (m(full) - m(empty)),   m = log p(target), nats
+
+full: every edge kept, which reproduces the model; empty: every edge removed. 1 means that the graph does as well as the
+whole, 0 no better than no edges; neither bounds F. It is not given where full and empty differ by less than 0.1 nats.
+Beside it: graphs with as many edges in every row, drawn without replacement in proportion to attention.
+
+What can go wrong is shown: mean values in the first layer can make an ordinary function word look like the first
+token, so that it becomes an attention sink, its residual norm up to 300 times what it was, and F falls to 0 however
+many edges are kept. `growth` is the largest such ratio; `first_layer=1` keeps every edge of layer 0 and asks about the
+rest.
+
+The definition is ours; complement and mean replacement as in path patching.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from einops import repeat
+
+from probes.routes.extraction import rule_of
+from probes.routes.only_edges import BATCH_TOKENS, CleanPass, edge_masks
+from probes.routes.routes import flow_routes, needs
+from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.results import dataset
+from workbench.errors import InputError, RefusedError
+from workbench.models.hooks import RESID_POST, V
+from workbench.models.model import Model
+from workbench.models.prompt import tokenise
+from workbench.models.selfcheck import PARTS, RESIDUAL
+from workbench.observation import Need, Site, observe
+from workbench.observation.recording import Means, measure_means
+
+__all__ = [
+    "COVERAGES",
+    "ENTRY",
+    "THRESHOLDS",
+    "faithfulness",
+    "faithfulness_figure",
+    "study",
+    "thresholds_figure",
+]
+
+COVERAGES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+THRESHOLDS = (0.001, 0.003, 0.01, 0.02, 0.04)
+_SMALLEST_GAP = 0.1  # nats between all edges and none, below which a share of the gap says nothing
+
+_MASK_BYTES = 1_000_000_000
+_SINK_GROWTH = 10.0  # on the default model graphs stay below 2.5, and tokens that turned into sinks reach 300
+
+
+def resid_norm(resid_post: torch.Tensor, site: Site) -> torch.Tensor:
+    """Norms of resid_post, `[batch, pos]`."""
+    return resid_post.float().norm(dim=-1)
+
+
+_NORMS = Need((RESID_POST,), resid_norm, dims="pos")
+
+
+def faithfulness(
+    model: Model,
+    prompt,
+    *,
+    start: int | None = None,
+    target: str | None = None,
+    first_layer: int = 0,
+    coverages: Sequence[float] = COVERAGES,
+    thresholds: Sequence[float] = THRESHOLDS,
+    draws: int = 20,
+    seed: int = 0,
+    means: Means | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """The curve of F over coverage and threshold, and random graphs beside it; yields after every batch.
+
+    start: the position that predicts (default the last). target: a token (default the model's own prediction).
+    first_layer: layers below it keep every edge, in "empty" and in random graphs too. means:
+    of `measure_means(model, hooks=(V,))`, measured here if it is not given.
+
+    Returns over `row` (coords `rule`, `setting`): `faithfulness`, `kl` (nats, from the full distribution), `edges`
+    (kept, a row's mean over layers and positions); over (row, draw): `random_faithfulness`, `random_kl`, NaN until
+    drawn; and `log_prob_full`, `log_prob_empty` (nats).
+    """
+    run = _Study.of(
+        model,
+        tokenise(model, prompt),
+        start,
+        means or measure_means(model, hooks=(V,)),
+        len(coverages) + len(thresholds),
+    )
+    least, most = min(thresholds, default=0.001), max(coverages, default=0.95)
+    result = run.routes(min(least, 0.001), max(most, 0.95))
+    rules = [rule_of(result, c, None) for c in coverages] + [rule_of(result, None, t) for t in thresholds]
+    graphs = edge_masks(result, rules, model.sizes.n_heads)
+    ends = torch.stack([torch.ones_like(graphs[0]), torch.zeros_like(graphs[0])])  # full, empty
+    log_probs, growth = run.outcomes(torch.cat([ends, graphs]), first_layer)
+    wanted = int(log_probs[0].argmax()) if target is None else model.vocabulary.token(target)
+    drawn: list[torch.Tensor] = []
+    generator = torch.Generator().manual_seed(seed)
+    yield run.dataset(rules, graphs, log_probs, growth, drawn, draws, wanted)
+    at_once = max(1, BATCH_TOKENS // (len(rules) * run.n_pos))
+    while len(drawn) < draws:
+        some = [run.random_graphs(graphs, generator) for _ in range(min(at_once, draws - len(drawn)))]
+        drawn += run.outcomes(torch.cat(some), first_layer)[0].split(len(rules))
+        if progress is not None:
+            progress(len(drawn) / draws)
+        yield run.dataset(rules, graphs, log_probs, growth, drawn, draws, wanted)
+
+
+@dataclass(frozen=True, eq=False)
+class _Study:
+    """One prompt whose prediction is looked at, run with edges removed."""
+
+    clean: CleanPass
+    start: int
+
+    @property
+    def n_pos(self) -> int:
+        """Number of tokens."""
+        return len(self.clean.tokens)
+
+    @classmethod
+    def of(cls, model: Model, tokens, start: int | None, means: Means, n_rules: int) -> "_Study":
+        """Run the prompt once; RefusedError where the masks of its graphs would not fit."""
+        n, sizes = len(tokens), model.sizes
+        at = n - 1 if start is None else start + n if start < 0 else start
+        if not 0 <= at < n:
+            raise InputError(f"start={start}", f"a position from 0 to {n - 1}", "Choose a token of the prompt")
+        size = 10 * n_rules * sizes.n_layers * sizes.n_heads * n * n
+        if size > _MASK_BYTES:
+            raise RefusedError(
+                f"faithfulness at {n} tokens, about {size / 1e9:.1f} GB of graphs",
+                f"at most {_MASK_BYTES / 1e9:.0f} GB",
+                "Shorten the prompt, or measure fewer settings",
+            )
+        return cls(CleanPass.of(model, tokens, means, _NORMS), at)
+
+    def routes(self, min_share: float, min_coverage: float) -> xr.Dataset:
+        """Shares of the prompt, kept as finely as the settings ask."""
+        params = {"min_share": min_share, "min_coverage": min_coverage}
+        model, tokens = self.clean.model, self.clean.tokens
+        seen = observe(model, tokens, needs(model, tokens, **params), positions="none")
+        return flow_routes(seen, model.readout, **params)
+
+    def outcomes(self, masks: torch.Tensor, first_layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """With only the masked edges: log-probabilities at the start, `[row, d_vocab]`, and growth of norms,
+        `[row]`."""
+        masks = masks.clone()
+        masks[:, :first_layer] = True
+        found, growth = [], []
+        for seen in self.clean.with_only(masks, _NORMS, positions=[self.start]):
+            found.append(torch.stack([row[0] for row in seen.log_probs]))
+            ratio = seen[_NORMS] / self.clean.seen[_NORMS]
+            growth.append(ratio[..., 1:].amax((0, 2)) if self.n_pos > 1 else ratio.amax((0, 2)))
+        return torch.cat(found), torch.cat(growth)
+
+    def random_graphs(self, graphs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """One random graph per graph, with as many edges in every row; the draws of one call are nested in each other.
+
+        Gumbel noise on log attention and a sort: the first n are n drawn without replacement, in proportion to
+        attention.
+        """
+        uniform = torch.rand(self.clean.patterns.shape, generator=generator, dtype=torch.float64)
+        noisy = self.clean.patterns.double().cpu().log() - (-uniform.clamp(min=1e-300).log()).log()
+        n_keys = noisy.shape[-1]
+        by_row = noisy.permute(0, 2, 1, 3).flatten(2)  # layer query (head key)
+        ranks = by_row.argsort(-1, descending=True).argsort(-1).unflatten(-1, (-1, n_keys)).permute(0, 2, 1, 3)
+        counts = graphs.sum((2, 4))  # rule layer query
+        return ranks < repeat(counts, "rule l q -> rule l h q k", h=noisy.shape[1], k=n_keys)
+
+    def dataset(self, rules, graphs, log_probs, growth, drawn, draws: int, target: int) -> xr.Dataset:
+        """What is known so far."""
+        full, empty = (float(log_probs[i, target]) for i in (0, 1))
+        gap = full - empty if abs(full - empty) >= _SMALLEST_GAP else float("nan")
+        share = lambda found: (found[..., target] - empty) / gap
+        kl = lambda found: (log_probs[0].exp() * (log_probs[0] - found)).sum(-1).clamp(min=0)
+        missing = torch.full((len(rules), draws - len(drawn)), torch.nan)
+        random = [
+            torch.cat([torch.stack([f(d) for d in drawn], -1), missing], -1) if drawn else missing for f in (share, kl)
+        ]
+        result = dataset(
+            None,
+            {
+                "rule": ("row", ["coverage" if rule.threshold is None else "threshold" for rule in rules]),
+                "setting": ("row", [rule.coverage if rule.threshold is None else rule.threshold for rule in rules]),
+            },
+            faithfulness=("row", share(log_probs[2:]), "share of the gap", None, "faithfulness of the graph"),
+            random_faithfulness=("row draw", random[0], "share of the gap", None, "faithfulness of random graphs"),
+            kl=("row", kl(log_probs[2:]), "nats", (0, None), "KL from the full distribution"),
+            random_kl=("row draw", random[1], "nats", (0, None), "KL of random graphs"),
+            edges=("row", graphs.float().sum((2, 4)).mean((1, 2)), "edges per row", (0, None)),
+            growth=("row", growth[2:], "ratio", (0, None), "largest residual norm against the clean run's"),
+            log_prob_full=("", full, "nats", (None, 0), "log-probability with all edges"),
+            log_prob_empty=("", empty, "nats", (None, 0), "log-probability with no edges"),
+        )
+        name = self.clean.model.vocabulary.string(target)
+        settings = {"start": self.start, "target": name, "reference": str(self.clean.means)}
+        return result.assign_attrs(settings, summary=_summary(result, name))
+
+
+def _summary(result: xr.Dataset, target: str) -> str:
+    """One sentence: the coverage nearest the default, with its control."""
+    if bool(result["faithfulness"].isnull().all()):
+        return f"All edges and none differ by less than {_SMALLEST_GAP} nats for {target!r}: no faithfulness is given."
+    nearest = int(np.abs(np.where(result["rule"].values == "coverage", result["setting"].values, 9) - 0.8).argmin())
+    row = result.isel(row=nearest)
+    control = float(row["random_faithfulness"].mean())
+    return (
+        f"{row['rule'].item()} {float(row['setting']):g} carries {float(row['faithfulness']):.2f} of the prediction "
+        f"of {target!r}, random graphs of equal size {control:.2f}.{_warning(row)}"
+    )
+
+
+def _warning(row: xr.Dataset) -> str:
+    growth = float(row["growth"])
+    if growth < _SINK_GROWTH or float(row["faithfulness"]) > 0.5:
+        return ""
+    return (
+        f" A token's residual norm is {growth:.0f} times what it was: mean values have made an attention sink of it, "
+        "and this F says little. Try first_layer=1."
+    )
+
+
+def faithfulness_figure(result: xr.Dataset, rule: str = "coverage"):
+    """F over the settings of one rule, with the mean and the range of random graphs."""
+    from workbench.figures import series
+
+    one = result.isel(row=result["rule"].values == rule)
+    if one.sizes["row"] == 0:
+        one, rule = result, str(result["rule"].values[0])
+    random = one["random_faithfulness"]
+    data = xr.Dataset({"faithfulness": one["faithfulness"], "random": random.mean("draw", keep_attrs=True)})
+    data = data.assign(random_low=random.min("draw"), random_high=random.max("draw"))
+    data = data.drop_vars(["rule", "setting"], errors="ignore").rename(row="threshold")
+    data = data.assign_coords(threshold=one["setting"].values).sortby("threshold")
+    title = f"Faithfulness for {result.attrs['target']!r}"
+    figure = series(data, ["faithfulness", "random"], "threshold", title=title, log_x=rule == "threshold")
+    figure.update_xaxes(title_text=rule)
+    return figure
+
+
+def study(model, tokens, *, start=None, target=None, first_layer=0, draws=20, seed=0, progress=None):
+    """`faithfulness` with the coverages and thresholds of the module, for the catalog."""
+    yield from faithfulness(
+        model,
+        tokens,
+        start=start,
+        target=target,
+        first_layer=first_layer,
+        draws=draws,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def thresholds_figure(result: xr.Dataset):
+    """The same curve over the paper's thresholds."""
+    return faithfulness_figure(result, "threshold")
+
+
+ENTRY = Entry(
+    name="flow-route-faithfulness",
+    title="How much of a prediction its routes carry",
+    source="definition ours; graphs of arXiv 2403.00824",
+    definition=(
+        "F = (m(graph) - m(empty)) / (m(full) - m(empty)), m = log p(target) in nats. Attention patterns are those "
+        "of the prompt; a removed edge brings its head's mean value over positions >= 1 of a reference text instead "
+        "of its own (key 0: its own); everything else is computed anew on the changed stream. Beside it graphs with "
+        "as many edges in every row, drawn in proportion to attention."
+    ),
+    limits=(
+        "Value flow only: which edges made the patterns is not asked. Mean values are unlike anything the model has "
+        "seen; where they make a token look like the first one, F falls to 0 for that reason alone (see `growth`)."
+    ),
+    scope="study",
+    requires=(RESIDUAL, PARTS),
+    study=study,
+    figures=(faithfulness_figure, thresholds_figure),
+    params=(
+        Param("start", int, None, "token whose prediction is explained, by position; default the last", optional=True),
+        Param("target", str, None, "the predicted token; default the model's own prediction", optional=True),
+        Param("first_layer", int, 0, "layers below it keep every edge", low=0),
+        Param("draws", int, 20, "random graphs for each setting", low=1, high=1000),
+        Param("seed", int, 0, "of the random graphs", low=0),
+    ),
+)

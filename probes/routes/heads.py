@@ -1,0 +1,264 @@
+"""Which heads stand on routes over a corpus, by kind of token and by domain.
+
+For every start token (all positions >= 1) the graph is walked down, and a head counts on a row that was reached: its
+strength is the sum of its kept shares over reached rows, its frequency the share of start tokens with any. Means are
+over start tokens, intervals over texts. The contrast asks the same of the last token only, of two sets of prompts that
+differ in the task: heads that the task needs stand out (the paper's way). What they are worth is measured by ablating
+them.
+
+Source: Ferrando & Voita 2024, arXiv 2403.00824, section 4; the templates and the ablation against random heads are
+ours.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+import torch
+import xarray as xr
+
+from probes.checks import claims
+from probes.routes.extraction import Rule, kept_parts
+from probes.routes.routes import flow_routes, needs
+from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.results import dataset
+from workbench.corpora import python_domains
+from workbench.errors import InputError
+from workbench.models.model import Model
+from workbench.models.prompt import Prompt, Tokens, tokenise
+from workbench.models.selfcheck import PARTS, RESIDUAL
+from workbench.observation import observe
+from workbench.statistics import bootstrap_interval
+
+__all__ = [
+    "ENTRY",
+    "KINDS",
+    "Texts",
+    "corpus_texts",
+    "frequency_figure",
+    "groups_figure",
+    "head_strength",
+    "prompt_strength",
+    "strength_figure",
+    "study",
+    "token_kind",
+]
+
+KINDS = ("word start", "word part", "punctuation", "digit", "code")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Tokenised texts of one domain."""
+
+    domain: str
+    tokens: tuple[Tokens, ...]
+
+
+def token_kind(text: str, domain: str) -> str:
+    """One of `KINDS`: every token of a code domain is code; otherwise by its characters."""
+    if domain == "code":
+        return "code"
+    if any(character.isdigit() for character in text):
+        return "digit"
+    if not any(character.isalpha() for character in text):
+        return "punctuation"
+    return "word start" if text[0].isspace() else "word part"
+
+
+def head_strength(result: xr.Dataset, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+    """Strength, float32 (start, layer, head), and whether the head is on the start's route at all, bool.
+
+    All start tokens are walked at once: a reached set is a row of a matrix, a layer is a matrix product.
+    """
+    keep, kept = kept_parts(result, rule)
+    n_layers, n_pos = kept["mlp"].shape
+    n_heads = result.attrs["n_heads"]
+    names = ("layer", "query", "key", "head")
+    layer, query, key, head = (result[name].values[keep].astype(np.int64) for name in names)
+    weight = result["weight"].values[keep]
+    reached = np.eye(n_pos, dtype=np.float32)  # start, position
+    strength = np.zeros((n_pos, n_layers, n_heads), np.float32)
+    is_on = np.zeros(strength.shape, bool)
+    for at in range(n_layers - 1, -1, -1):
+        here = layer == at
+        mid = reached * (kept["mlp"][at] | kept["resid_mlp"][at])
+        by_head, joined = np.zeros((n_pos, n_heads), np.float32), np.zeros((n_pos, n_pos), np.float32)
+        np.add.at(by_head, (query[here], head[here]), weight[here])
+        joined[query[here], key[here]] = 1
+        strength[:, at] = mid @ by_head
+        is_on[:, at] = strength[:, at] > 0
+        below = mid @ joined + mid * kept["resid_attn"][at]
+        below += reached * kept["mlp"][at] if result.attrs["parallel"] else 0
+        reached = (below > 0).astype(np.float32)
+    return strength, is_on
+
+
+def prompt_strength(model: Model, tokens: Tokens, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+    """Of one prompt: strength and on-route (start, layer, head)."""
+    params = {"min_share": min(rule.threshold or 0.001, 0.001), "min_coverage": rule.coverage or 0.0}
+    seen = observe(model, tokens, needs(model, tokens, **params), positions="none")
+    return head_strength(flow_routes(seen, model.readout, **params), rule)
+
+
+def corpus_texts(model: Model, n_texts: int, length: int, seed: int = 0) -> list[Texts]:
+    """Pieces of the interpreter's documentation and source, `length` tokens each behind a BOS token where there is one.
+
+    A model without a tokenizer gets random ids in one domain.
+    """
+    if model.tokenizer is None:
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(model.sizes.d_vocab, (n_texts, length), generator=generator)
+        return [Texts("random ids", tuple(tokenise(model, Prompt.ids(row)) for row in ids))]
+    bos = model.tokenizer.bos_token_id
+    found = []
+    for domain, corpus in python_domains().items():
+        order = np.random.default_rng(seed).permutation(len(corpus.documents))[:n_texts]
+        pieces = []
+        for index in order:
+            ids = model.tokenizer.encode(corpus.documents[index].text, add_special_tokens=False)
+            ids = [*([] if bos is None else [bos]), *ids][:length]
+            pieces.append(tokenise(model, Prompt.ids(ids)))
+        found.append(Texts(domain, tuple(pieces)))
+    return found
+
+
+def study(
+    model: Model,
+    tokens=None,
+    *,
+    n_texts: int = 16,
+    length: int = 64,
+    coverage: float | None = None,
+    threshold: float | None = None,
+    seed: int = 0,
+    texts: Sequence[Texts] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """Head importance over a corpus; yields after every text, so that it can be looked at and stopped.
+
+    n_texts: of each domain. coverage, threshold: one rule; by default threshold 0.01, since wide coverage reaches every
+    head. texts: other ones than the interpreter's documentation and source.
+
+    Returns `frequency` (share of start tokens with the head on their route) and `strength` (sum of kept shares over
+    reached rows), each over (layer, head) with `_low` and `_high` (95 % bootstrap over texts); `strength_by_kind`
+    (group, layer, head) by the kind of start token, NaN for kinds that did not occur, and `strength_by_domain` (domain,
+    layer, head).
+    """
+    rule = _rule(coverage, threshold)
+    texts = list(texts) if texts is not None else corpus_texts(model, n_texts, length, seed)
+    todo = _alternating(texts)
+    if not todo:
+        raise InputError("no texts of two tokens or more", "at least one", "Give longer texts")
+    seen: list[tuple[str, list[str], np.ndarray, np.ndarray]] = []
+    for index, (domain, each) in enumerate(todo):
+        strength, is_on = prompt_strength(model, each, rule)
+        kinds = [token_kind(text, domain) for text in each.strings[1:]]
+        seen.append((domain, kinds, strength[1:], is_on[1:]))
+        if progress is not None:
+            progress((index + 1) / len(todo))
+        if (index + 1) % 8 == 0 or index + 1 == len(todo):
+            yield _corpus_dataset(seen, [one.domain for one in texts], rule)
+
+
+def _alternating(texts: Sequence[Texts]) -> list[tuple[str, Tokens]]:
+    """Text by text, the domains in turn, so that a study that is stopped early has seen all of them."""
+    turns = zip_longest(*([(one.domain, each) for each in one.tokens] for one in texts))
+    return [pair for turn in turns for pair in turn if pair is not None and len(pair[1]) > 1]
+
+
+def _rule(coverage: float | None, threshold: float | None) -> Rule:
+    if coverage is not None and threshold is not None:
+        raise InputError(f"coverage={coverage} and threshold={threshold}", "one of the two", "Leave one out")
+    return Rule(coverage=coverage) if coverage is not None else Rule(threshold=0.01 if threshold is None else threshold)
+
+
+def _corpus_dataset(seen, domains: Sequence[str], rule: Rule) -> xr.Dataset:
+    """Means over start tokens, intervals over texts."""
+    on = np.stack([is_on.mean(0) for *_, is_on in seen])
+    strong = np.stack([strength.mean(0) for _, _, strength, _ in seen])
+    kinds = np.concatenate([kinds for _, kinds, _, _ in seen])
+    starts = np.concatenate([strength for _, _, strength, _ in seen])
+    missing = np.full(starts.shape[1:], np.nan)
+    by_kind = [starts[kinds == kind].mean(0) if (kinds == kind).any() else missing for kind in KINDS]
+    of_domain = np.array([domain for domain, *_ in seen])
+    by_domain = [strong[of_domain == d].mean(0) if (of_domain == d).any() else missing for d in domains]
+    cell, share, unit = "layer head", "share of start tokens", "share, summed"
+    (on_low, on_high), (low, high) = bootstrap_interval(on), bootstrap_interval(strong)
+    result = dataset(
+        None,
+        {"group": list(KINDS), "domain": list(domains)},
+        frequency=(cell, on.mean(0), share, (0, 1), "how often the head is on a route"),
+        frequency_low=(cell, on_low, share, (0, 1)),
+        frequency_high=(cell, on_high, share, (0, 1)),
+        strength=(cell, strong.mean(0), unit, (0, None), "kept shares on reached rows"),
+        strength_low=(cell, low, unit, (0, None)),
+        strength_high=(cell, high, unit, (0, None)),
+        strength_by_kind=(f"group {cell}", np.stack(by_kind), unit, (0, None), "strength by kind of start token"),
+        strength_by_domain=(f"domain {cell}", np.stack(by_domain), unit, (0, None), "strength by domain"),
+    )
+    best = np.unravel_index(int(strong.mean(0).argmax()), strong.shape[1:])
+    summary = f"Strongest over {len(seen)} texts: L{best[0]}H{best[1]} ({strong.mean(0)[best]:.2f}); {rule}."
+    return result.assign_attrs(summary=summary, n_texts=len(seen), n_starts=len(starts), rule=str(rule))
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def frequency_figure(result: xr.Dataset):
+    """Layer x head grid of how often a head is on a route."""
+    from workbench.figures import heads_grid
+
+    return heads_grid(result, "frequency", title=f"How often a head is on a route ({result.attrs['rule']})")
+
+
+def strength_figure(result: xr.Dataset):
+    """Layer x head grid of the strength."""
+    from workbench.figures import heads_grid
+
+    return heads_grid(result, "strength", title="Kept shares of a head on routes", color_range="data")
+
+
+def groups_figure(result: xr.Dataset):
+    """The ten strongest heads, by kind of start token."""
+    from workbench.figures import series
+
+    mean = result["strength"].values
+    order = np.argsort(-mean, axis=None)[:10]
+    layers, heads = np.unravel_index(order, mean.shape)
+    values = result["strength_by_kind"].values[:, layers, heads]
+    labels = [f"L{layer}H{head}" for layer, head in zip(layers, heads, strict=True)]
+    table = xr.Dataset({"strength": (("group", "component"), values, result["strength"].attrs)})
+    table = table.assign_coords(group=result["group"].values, component=labels)
+    return series(table, "strength", "component", by="group", title="The strongest heads by kind of start token")
+
+
+ENTRY = Entry(
+    name="flow-route-heads",
+    title="Heads on routes, over a corpus",
+    source="Ferrando & Voita 2024, arXiv 2403.00824",
+    definition=(
+        "For every start token (positions >= 1): strength = sum of a head's kept shares over the rows that its graph "
+        "reaches; frequency = share of start tokens with any. Means over start tokens, 95 % bootstrap over texts."
+    ),
+    limits=(
+        "Strength adds up local shares and says how much is written, not whether it matters: ablate before you claim. "
+        "Heads of low layers are reached by almost every start."
+    ),
+    scope="study",
+    requires=(RESIDUAL, PARTS),
+    study=study,
+    prompted=False,
+    figures=(frequency_figure, strength_figure, groups_figure),
+    claims=(claims.head,),
+    params=(
+        Param("n_texts", int, 16, "texts of each domain", low=1, high=1000),
+        Param("length", int, 64, "tokens of each text", low=2, high=1024),
+        Param("coverage", float, None, "keep this share of each row's attention", 0, 1, optional=True),
+        Param("threshold", float, None, "keep parts above this share; default 0.01", 0, 1, optional=True),
+        Param("seed", int, 0, "of the choice of texts", low=0),
+    ),
+)
+
+run = ENTRY.run

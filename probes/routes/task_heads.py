@@ -1,0 +1,218 @@
+"""Heads that a task needs: those that stand on its routes and not on the baseline's.
+
+Two sets of prompts that differ in the task only; a head's strength on the last token's route in one, minus the other
+(the paper's way of finding task heads). A difference of routes is no proof: the heads found are ablated, beside as many
+random ones. The prompts are indirect object identification: of two people one gives the other something, and the name
+that comes next is the other's; in the baseline a third person gives, so that nobody is singled out.
+
+Source: Ferrando & Voita 2024, arXiv 2403.00824, section 4.1; Wang et al. 2022, arXiv 2211.00593 (the task). The
+templates, the test and the control are ours.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+
+from probes.checks import claims
+from probes.routes.extraction import Rule
+from probes.routes.heads import prompt_strength
+from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.results import dataset
+from workbench.errors import InputError
+from workbench.intervene import Ablate, Head
+from workbench.models.hooks import Z
+from workbench.models.model import Model
+from workbench.models.prompt import tokenise
+from workbench.models.selfcheck import PARTS, RESIDUAL
+from workbench.observation import observe
+from workbench.observation.recording import Means, measure_means
+from workbench.statistics import benjamini_hochberg, difference_interval, monte_carlo_p, permutation_test
+
+__all__ = ["ENTRY", "ablation", "ablation_figure", "contrast", "difference_figure", "ioi_prompts", "study"]
+
+_NAMES = ("Anna", "Peter", "Laura", "Simon", "Julia", "Martin", "Emma", "David", "Sarah", "Robert", "Alice", "Thomas")
+_PLACES = ("the market", "the library", "the station", "the garden")
+_THINGS = ("an apple", "a book", "a ticket", "an umbrella")
+_TEMPLATES = (
+    "When {a} and {b} went to {place}, {c} gave {thing} to",
+    "After {a} and {b} had lunch at {place}, {c} handed {thing} to",
+    "{a} and {b} met near {place}, and then {c} passed {thing} to",
+)
+
+
+def ioi_prompts(n: int, seed: int = 0) -> list[dict[str, str]]:
+    """Sentences of indirect object identification and their baseline: two people, one of whom gives the other
+    something.
+
+    Each has `task` (the giver is one of the two, so that the other is meant), `swapped` (the other one gives),
+    `baseline` (a third person gives, so that nobody is singled out), `answer` (" Laura") and `wrong` (the giver).
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(n):
+        first, second, third = rng.choice(_NAMES, 3, replace=False)
+        giver, other = (first, second) if rng.random() < 0.5 else (second, first)
+        fill = {"a": first, "b": second, "place": rng.choice(_PLACES), "thing": rng.choice(_THINGS)}
+        template = str(rng.choice(_TEMPLATES))
+        found.append({
+            "task": template.format(c=giver, **fill), "swapped": template.format(c=other, **fill),
+            "baseline": template.format(c=third, **fill),
+            "answer": f" {other}", "wrong": f" {giver}",
+        })  # fmt: skip
+    return found
+
+
+def contrast(model: Model, task: Sequence, baseline: Sequence, *, threshold: float = 0.01, seed: int = 0) -> xr.Dataset:
+    """Strength of every head on the last token's route, one set of prompts against another.
+
+    Returns over (layer, head): `difference` (mean over task prompts minus mean over baseline prompts) with `_low`,
+    `_high`, and `q` (two-sided permutation test, Benjamini-Hochberg over all heads).
+    """
+    rule = Rule(threshold=threshold)
+    last = lambda prompts: np.stack([prompt_strength(model, tokenise(model, one), rule)[0][-1] for one in prompts])
+    a, b = last(task), last(baseline)
+    low, high = difference_interval(a, b, seed=seed)
+    q = benjamini_hochberg(permutation_test(a, b, draws=2000, seed=seed))
+    cell, unit = "layer head", "share, summed"
+    return dataset(
+        None,
+        difference=(cell, a.mean(0) - b.mean(0), unit, None, "strength on the task minus the baseline"),
+        difference_low=(cell, low, unit, None),
+        difference_high=(cell, high, unit, None),
+        q=(cell, q, "false discovery rate", (0, 1)),
+    ).assign_attrs(rule=str(rule), n_task=len(a), n_baseline=len(b))
+
+
+def ablation(
+    model: Model,
+    prompts: Sequence[dict[str, str]],
+    heads: Sequence[tuple[int, int]],
+    *,
+    draws: int = 20,
+    seed: int = 0,
+    means: Means | None = None,
+) -> xr.Dataset:
+    """Logit difference between answer and wrong name with heads ablated by their mean, beside as many random heads.
+
+    prompts: of `ioi_prompts`. Returns `clean`, `ablated` (mean over prompts, logits) and `random` (draw); random heads
+    are drawn without the ones given.
+    """
+    means = means or measure_means(model, hooks=(Z,))
+    names = model.vocabulary.token
+    pairs = torch.tensor([[names(one["answer"]), names(one["wrong"])] for one in prompts])
+
+    def difference(chosen: Sequence[tuple[int, int]]) -> float:
+        edits = [Ablate(Head(layer, head), "mean", means) for layer, head in chosen]
+        seen = observe(model, [one["task"] for one in prompts], interventions=edits)
+        logits = torch.stack([row[0].float() for row in seen.logits])
+        return float((logits.gather(1, pairs[:, :1]) - logits.gather(1, pairs[:, 1:])).mean())
+
+    rng = np.random.default_rng(seed)
+    every = [(layer, head) for layer in range(model.sizes.n_layers) for head in range(model.sizes.n_heads)]
+    others = [head for head in every if head not in set(map(tuple, heads))]
+    pick = lambda: [others[i] for i in rng.choice(len(others), len(heads), replace=False)]
+    random = [difference(pick()) for _ in range(draws)]
+    clean, ablated = difference(()), difference(heads)
+    summary = (
+        f"Without {', '.join(f'L{layer}H{head}' for layer, head in heads)} the logit difference is {ablated:.2f} "
+        f"instead of {clean:.2f}; without as many random heads {np.mean(random):.2f}."
+    )
+    return dataset(
+        None,
+        clean=("", clean, "logits", None, "logit difference of the whole model"),
+        ablated=("", ablated, "logits", None, "with the heads ablated"),
+        random=("draw", random, "logits", None, "with as many random heads ablated"),
+        p=("", monte_carlo_p(ablated, random, side="less"), "probability", (0, 1), "random heads that do as much"),
+    ).assign_attrs(summary=summary, reference=str(means))
+
+
+def study(
+    model: Model,
+    tokens=None,
+    *,
+    n_prompts: int = 24,
+    top: int = 6,
+    threshold: float = 0.01,
+    draws: int = 20,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[xr.Dataset]:
+    """Contrast on `n_prompts` pairs, then ablation of the `top` heads on as many new prompts.
+
+    Yields the contrast, then contrast and ablation together, with `chosen` (layer, head), 0 or 1. Raises InputError for
+    a model without a tokenizer, or whose tokenizer splits the names.
+    """
+    if model.tokenizer is None:
+        raise InputError(f"{model.name}, which has no tokenizer", "a model that reads English", "Load another model")
+    prompts, fresh = ioi_prompts(n_prompts, seed), ioi_prompts(n_prompts, seed + 1)
+    found = contrast(
+        model, [one["task"] for one in prompts], [one["baseline"] for one in prompts], threshold=threshold, seed=seed
+    )
+    order = np.argsort(-found["difference"].values, axis=None)[:top]
+    layers, heads = np.unravel_index(order, found["difference"].shape)
+    chosen = np.zeros(found["difference"].shape, np.int8)
+    chosen[layers, heads] = 1
+    found["chosen"] = dataset(None, chosen=("layer head", chosen, "0 or 1", (0, 1), "among the strongest"))["chosen"]
+    if progress is not None:
+        progress(0.3)
+    yield found.assign_attrs(summary="Strongest on the task: " + _names(layers, heads) + ".")
+    effect = ablation(model, fresh, list(zip(layers.tolist(), heads.tolist(), strict=True)), draws=draws, seed=seed)
+    yield found.merge(effect).assign_attrs(effect.attrs)
+
+
+def _names(layers, heads) -> str:
+    return ", ".join(f"L{layer}H{head}" for layer, head in zip(layers, heads, strict=True))
+
+
+def difference_figure(result: xr.Dataset):
+    """Layer x head grid of the contrast, the chosen heads ringed."""
+    from workbench.figures import heads_grid
+
+    marked = [tuple(map(int, head)) for head in np.argwhere(result["chosen"].values)]
+    title = "Strength on routes: task minus baseline"
+    return heads_grid(result, "difference", title=title, color_range="data", mark=marked, mark_name="ablated")
+
+
+def ablation_figure(result: xr.Dataset):
+    """Logit difference of the whole model, without the heads, and without random ones."""
+    from workbench.figures import bars
+
+    names = ["whole model", "without these heads", *(["without random heads"] * result.sizes.get("draw", 0))]
+    values = [float(result["clean"]), float(result["ablated"]), *result["random"].values.tolist()]
+    table = xr.Dataset(
+        {"difference": ("component", values, {**result["clean"].attrs, "long_name": "logit difference"})}
+    )
+    return bars(table, "difference", "component", labels=names, title="Answer minus wrong name")
+
+
+ENTRY = Entry(
+    name="flow-route-task-heads",
+    title="Heads that a task puts on routes",
+    source="Ferrando & Voita 2024, arXiv 2403.00824; task of arXiv 2211.00593",
+    definition=(
+        "Difference of a head's strength on the last token's route (sum of kept shares on reached rows), mean over "
+        "prompts of indirect object identification minus mean over baseline prompts. Check: logit difference of answer "
+        "and wrong name with the strongest heads ablated by their mean, beside as many random heads."
+    ),
+    limits=(
+        "Heads that both sets need cancel out, and heads that act through attention patterns alone are not on a value "
+        "route. Four places, four things and three templates: a small world."
+    ),
+    scope="study",
+    requires=(RESIDUAL, PARTS),
+    study=study,
+    prompted=False,
+    figures=(difference_figure, ablation_figure),
+    claims=(claims.head,),
+    params=(
+        Param("n_prompts", int, 24, "pairs of prompts", low=2, high=1000),
+        Param("top", int, 6, "heads that are ablated", low=1, high=100),
+        Param("threshold", float, 0.01, "keep parts above this share", low=0, high=1),
+        Param("draws", int, 20, "sets of random heads", low=1, high=1000),
+        Param("seed", int, 0, "of prompts and random heads", low=0),
+    ),
+)
+
+run = ENTRY.run

@@ -1,0 +1,69 @@
+"""Head table: entropies with known answers, agreement with the analyses it joins, the table itself."""
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from probes.attention import head_table, induction_heads
+from tests.tiny_models import tiny_model
+from workbench import Need, Z, keep, observe
+from workbench.loading.pretrained import wrap
+from workbench.loading.toys.circuits import induction_circuit
+from workbench.observation import Site
+
+
+def site(n: int, length: int | None = None) -> Site:
+    lengths = torch.tensor([length or n])
+    return Site(0, torch.zeros(1, n, dtype=torch.long), torch.arange(n)[None] < lengths[:, None], lengths, {}, None)
+
+
+def test_uniform_rows_have_entropy_one_and_one_hot_rows_zero():
+    n = 20
+    uniform = (torch.ones(n, n).tril() / torch.arange(1, n + 1)[:, None])[None, None]
+    torch.testing.assert_close(head_table.row_entropy(uniform, site(n)), torch.ones(1, 1))
+    assert head_table.row_entropy(torch.eye(n)[None, None], site(n)).item() == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 20), st.integers(0, 999))
+def test_entropy_is_a_share_and_does_not_see_padding_or_the_order_of_keys(n, seed):
+    random = torch.Generator().manual_seed(seed)
+    hidden = ~torch.ones(n, n, dtype=torch.bool).tril()
+    pattern = torch.randn(1, 2, n, n, generator=random).masked_fill(hidden, -1e30).softmax(-1)
+    value = head_table.row_entropy(pattern, site(n))
+    assert (value >= 0).all() and (value <= 1 + 1e-5).all()
+    shuffled = pattern[..., torch.randperm(n, generator=random)]
+    torch.testing.assert_close(head_table.row_entropy(shuffled, site(n)), value)
+    wide = torch.rand(1, 2, n + 2, n + 2)
+    wide[..., :n, :n], wide[..., :n, n:] = pattern, 0
+    torch.testing.assert_close(head_table.row_entropy(wide, site(n + 2, n)), value)
+
+
+def test_it_says_what_the_analyses_it_joins_say(tiny):
+    result = head_table.run(tiny, n_sequences=16, texts=3)
+    own = induction_heads.run(tiny, n_sequences=16)
+    for name in ("induction_score", "previous_token_score", "duplicate_token_score"):
+        np.testing.assert_allclose(result[name], own[name], atol=1e-5, equal_nan=True)
+    stimulus = head_table.stimulus(tiny, n_sequences=16, texts=3)
+    texts = [t for t, text in zip(stimulus.tokens, stimulus.fields["is_text"], strict=True) if text]
+    need = Need((Z,), keep, dims="pos head d_head")
+    z = observe(tiny, texts, [need], positions="none")[need].double()
+    for layer, head in np.ndindex(*result["output_norm"].shape):
+        out = z[layer, :, 1:, head] @ tiny.weights(layer).W_O[head].double()
+        np.testing.assert_allclose(result["output_norm"].values[layer, head], out.norm(dim=-1).mean(), rtol=1e-4)
+    np.testing.assert_allclose(result["output_share"].sum("head"), 1, rtol=1e-5)
+
+
+def test_a_planted_induction_head_leads_its_column():
+    result = head_table.run(wrap(induction_circuit(), None, name="circuit"), n_sequences=16, texts=2)
+    frame = head_table.table(result).sort_values("induction_score", ascending=False)
+    assert frame.index[0] == "L1H0" and frame["induction_score"].iloc[0] > 0.99
+    assert head_table.table(result)["previous_token_score"].idxmax() == "L0H0"
+    assert len(frame) == 4 and frame.to_csv().count("\n") == 5
+
+
+def test_a_sliding_window_is_not_applicable():
+    result = head_table.run(tiny_model("gemma3"), n_sequences=2, texts=2)
+    for name in ("sink_rate", "first_received", "entropy"):
+        assert np.isnan(result[name].values[0]).all() and not np.isnan(result[name].values[1]).any(), name

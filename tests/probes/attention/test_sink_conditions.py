@@ -1,0 +1,73 @@
+"""Sinks in other conditions: a sink that belongs to a place, a mask that takes effect, cancelling, bad input."""
+
+import numpy as np
+import pytest
+import torch
+
+from probes.attention.sinks import attention_sinks, sink_conditions
+from tests.tiny_models import tiny_model
+from workbench import Cancelled, InputError, Prompt, tokenise
+from workbench.analysis.catalog import study
+from workbench.loading.pretrained import wrap
+from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+
+
+class Ids:
+    """Just enough of a tokenizer to have a BOS token."""
+
+    bos_token_id = 0
+
+    def decode(self, ids, **options):
+        return " ".join(map(str, ids))
+
+
+def place_toy():
+    """All heads of both layers put their attention on place 0, whatever token stands there."""
+    model = ToyTransformer(ToyConfig(n_layers=2, n_heads=2, d_model=40, d_head=8, d_vocab=16, n_ctx=36))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.positions.weight[:, :36] = torch.eye(36)
+        for block in model.blocks:
+            block.W_Q[:, :36, 0] = 1
+            block.W_K[:, 0, 0] = 600
+        model.unembed.weight.normal_(generator=torch.Generator().manual_seed(0))
+    return wrap(model, Ids(), name="place")
+
+
+def test_a_sink_of_a_place_stays_without_BOS_and_goes_when_the_place_is_masked():
+    model = place_toy()
+    *_, result = study(sink_conditions.ENTRY, model, tokenise(model, Prompt.ids([0, *[5, 6, 7] * 10])))
+    assert result["group"].values.tolist() == ["as given, with BOS", "BOS dropped", "position 0 masked"]
+    np.testing.assert_array_equal(result["model_sink_rate"], [1, 1, 0])
+    for figure in sink_conditions.ENTRY.figures:
+        assert "T = 31" in figure(result).layout.title.text.replace("<br>", " ")
+
+
+def test_the_first_condition_is_the_analysis_itself_and_the_mask_changes_the_pass():
+    model = tiny_model("llama")
+    tokens = tokenise(model, Prompt.ids(range(1, 31)))
+    *_, result = study(sink_conditions.ENTRY, model, tokens, epsilon=0.2)
+    plain = attention_sinks.run(model, tokens, epsilon=0.2)
+    np.testing.assert_array_equal(result["sink_rate"].values[0], plain["sink_rate"])
+    assert result["group"].values.tolist() == ["as given, no BOS", "position 0 masked"]  # no tokenizer, no BOS to add
+    recounted = attention_sinks.run(model, tokens, epsilon=0.2, mask_first=True)
+    assert not np.allclose(result["peak_ratio"].values[1], recounted["peak_ratio"])
+
+
+def test_it_can_be_cancelled_and_keeps_what_is_done():
+    model, kept = tiny_model("llama"), []
+
+    def stop(share):
+        if kept:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        for partial in study(sink_conditions.ENTRY, model, tokenise(model, Prompt.ids(range(1, 9))), progress=stop):
+            kept.append(partial)
+    assert [p.sizes["group"] for p in kept] == [1]
+
+
+def test_too_short_a_prompt_is_refused():
+    with pytest.raises(InputError, match="3 tokens"):
+        next(sink_conditions.sink_conditions(tiny_model("llama"), tokenise(tiny_model("llama"), Prompt.ids([1, 2, 3]))))

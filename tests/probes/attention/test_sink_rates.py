@@ -1,0 +1,108 @@
+"""Sink rates: what the stimulus holds, planted rates, a plain loop, random weights, the default model."""
+
+import numpy as np
+import pytest
+import torch
+
+from probes.attention.sinks import sink_rates as rates
+from tests.tiny_models import tiny_hf, tiny_model
+from workbench import PATTERN, InputError, Need, keep, observe
+from workbench.loading.pretrained import wrap
+from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+
+
+def sinking_toy() -> ToyTransformer:
+    """Two layers; L1H0 puts all attention on position 0, the other heads attend uniformly."""
+    model = ToyTransformer(ToyConfig(n_layers=2, n_heads=2, d_model=68, d_head=8, d_vocab=32, n_ctx=64))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.positions.weight[:, :64] = torch.eye(64)
+        model.blocks[1].W_Q[0, :64, 0] = 1
+        model.blocks[1].W_K[0, 0, 0] = 600
+        model.unembed.weight.normal_(generator=torch.Generator().manual_seed(0))
+    return model
+
+
+def test_without_a_tokenizer_there_are_random_and_repeated_tokens_of_the_length_asked():
+    model = tiny_model("llama")
+    stimulus = rates.stimulus(model, samples=3, length=20)
+    assert [rates.CONDITIONS[i] for i in stimulus.fields["condition"]] == ["random tokens"] * 3 + ["repeated token"] * 3
+    assert all(len(tokens) == 20 for tokens in stimulus.tokens)
+    assert all(len(set(tokens.ids)) == 1 for tokens in stimulus.tokens[3:])
+    assert all(len(set(tokens.ids)) > 1 for tokens in stimulus.tokens[:3])
+    assert rates.stimulus(model, samples=3, length=20).tokens == stimulus.tokens
+    with pytest.raises(InputError, match="n_ctx"):
+        rates.stimulus(model, length=129)
+
+
+def test_making_the_samples_is_the_first_fifth_of_the_progress():
+    shares: list[float] = []
+    rates.run(tiny_model("llama"), progress=shares.append, samples=3, length=20)
+    made = [share for share in shares if share <= 0.2]
+    assert len(made) == 3 and len(shares) > 3  # three kinds of text, then the layers
+    assert shares == sorted(shares) and shares[-1] == 1
+
+
+def test_a_planted_sink_is_one_head_of_four_in_every_sample():
+    result = rates.run(wrap(sinking_toy(), None, name="toy"), samples=4)
+    np.testing.assert_array_equal(result["sink_rate"], 0.25)
+    np.testing.assert_array_equal(result["sink_rate_low"], 0.25)
+    np.testing.assert_array_equal(result["layer_sink_rate"].values, [[0, 0.5]] * 2)
+    np.testing.assert_array_equal(result["head_sink_rate"].values[0], [[0, 0], [1, 0]])
+    np.testing.assert_allclose(result["first_received"].values[0], [[0.0741, 0.0741], [1, 0.0741]], atol=5e-5)
+    np.testing.assert_array_equal(result["sink_at"].values[:, 0], 0.25)
+    np.testing.assert_array_equal(result["sink_at"].values[:, 1:48], 0)
+    assert np.isnan(result["sink_at"].values[:, 48:]).all()  # fewer than 16 queries of other tokens
+
+
+def test_rates_equal_a_plain_loop_over_kept_patterns():
+    model = tiny_model("llama")
+    params = {"samples": 3, "length": 24, "epsilon": 0.15}
+    result = rates.run(model, **params)
+    stimulus = rates.stimulus(model, **params)
+    need = Need((PATTERN,), keep, dims="head query key")
+    patterns = observe(model, stimulus.tokens, [need])[need].double()
+    for group, rows in enumerate((range(3), range(3, 6))):
+        flags = []
+        for row in rows:
+            for layer in range(2):
+                for head in range(4):
+                    flags.append(sum(patterns[layer, row, head, i, 0] for i in range(24)) / 24 > 0.15)
+        assert 0 < np.mean(flags) < 1
+        np.testing.assert_allclose(result["sink_rate"].values[group], np.mean(flags))
+
+
+def test_random_weights_do_not_sink():
+    model = tiny_hf("gpt2")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "wte" not in name and "wpe" not in name:
+                parameter.div_(5.0)  # as initialised
+    result = rates.run(wrap(model, None, name="random"), samples=4)
+    assert result["sink_rate"].values.max() == 0
+
+
+def test_layers_with_a_sliding_window_enter_no_mean():
+    result = rates.run(tiny_model("gemma3"), samples=2, length=32)
+    assert np.isnan(result["layer_sink_rate"].values[:, 0]).all()
+    np.testing.assert_allclose(result["sink_rate"], result["layer_sink_rate"].values[:, 1])
+
+
+def test_every_figure_states_T_epsilon_and_the_BOS_convention():
+    result = rates.run(tiny_model("llama"), samples=2, length=32, epsilon=0.4)
+    for figure in (figure(result) for figure in rates.ENTRY.figures):
+        title = figure.layout.title.text.replace("<br>", " ")
+        assert "T = 32" in title and "BOS" in title and "epsilon = 0.4" in title, title
+
+
+def test_on_the_default_model_BOS_keeps_the_sink_of_repeated_tokens(default_model):
+    """SmolLM2-135M-Instruct, 4 samples: repeated tokens 0.62 after BOS and 0.00 without, random ones 0.64 and 0.81."""
+    result = rates.run(default_model, samples=3)
+    rate = dict(zip(result["group"].values, result["sink_rate"].values, strict=True))
+    assert rate["repeated token"] < 0.01
+    assert rate["repeated token after BOS"] == pytest.approx(0.60, abs=0.05)
+    assert rate["random tokens after BOS"] == pytest.approx(0.63, abs=0.08)
+    assert rate["random tokens"] == pytest.approx(0.81, abs=0.05)
+    assert 0.5 < rate["natural text after BOS"] < 0.95
+    assert result["n_samples"].values.tolist() == [3] * 6

@@ -1,0 +1,124 @@
+"""Claims: what views say of a selection, as params of a check that measures what the view is about."""
+
+import numpy as np
+import pytest
+
+from probes import CATALOG
+from probes import routes as flow_routes
+from probes.attention.sinks import attention_sinks
+from probes.checks import claims
+from probes.circuits import activation_patching, direct_logit_attribution
+from tests.tiny_models import tiny_model
+from workbench.intervene import units_of
+from workbench.models.prompt import Prompt
+from workbench.observation import observe
+
+PROMPT = Prompt.ids([0, *[7, 31, 64, 12, 90, 45, 7, 31, 64, 12, 90, 45, 3, 18, 77, 3, 18, 52]])
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Four layers of four heads."""
+    return tiny_model("llama", n_layers=4)
+
+
+def test_a_route_claims_its_strongest_edges_between_tokens(model):
+    result = flow_routes.run(model, PROMPT)
+    graph = flow_routes.extract(result, start=12)
+    (claim,) = [c for c in flow_routes.ENTRY.claimed(result, {}, {"start": 12})]
+    units = units_of(claim.params["units"])
+    assert claim.params["pos"] == 12 and claim.params["side"] == "lowers" and len(units) == 24
+    weight = {
+        (int(e["layer"]), int(e["head"]), int(e["query"]), int(e["key"])): float(e["weight"])
+        for e in (graph.isel(edge=i) for i in range(graph.sizes["edge"]))
+        if e["kind"] == "attention" and e["query"] > 0
+    }
+    chosen = [weight.pop((u.layer, u.head, u.query, u.key)) for u in units]
+    assert min(chosen) >= max(weight.values())
+
+
+def test_an_edge_claims_all_its_heads(model):
+    result = flow_routes.run(model, PROMPT)
+    selection = {"layer": 2, "query": 9, "key": int(result["key"].values[(result["query"] == 9).values][0])}
+    claim = next(c for c in flow_routes.ENTRY.claimed(result, selection) if "the edge" in c.title)
+    assert {(u.layer, u.query, u.key) for u in units_of(claim.params["units"])} == {(2, 9, selection["key"])}
+
+
+def test_a_sink_is_claimed_where_a_head_sinks():
+    model = tiny_model("llama")
+    result = attention_sinks.run(model, PROMPT, epsilon=0.01)
+    layer, head = (int(i) for i in np.argwhere(result["sink"].values == 1)[0])
+    claim = attention_sinks.sink_claim(result, {"layer": layer, "head": head})
+    key = int(result["attention_received"].sel(layer=layer, head=head).argmax())
+    unit = f"L{layer}H{head} key {key}"
+    assert claim.params == {"units": unit, "metric": "KL", "side": "raises", "pos": -1}
+    later = attention_sinks.sink_claim(result, {"layer": layer, "head": head, "query": key + 3, "pos": key + 3})
+    assert later.params["pos"] == key + 3  # the prediction at the selected token, if it can see the key
+    assert attention_sinks.sink_claim(result, {"layer": layer, "head": head, "pos": key}).params["pos"] == -1
+    high = attention_sinks.run(model, PROMPT, epsilon=0.999)
+    assert attention_sinks.sink_claim(high, {"layer": layer, "head": head}) is None
+
+
+def test_a_part_claims_the_side_of_its_share(model):
+    result = direct_logit_attribution.run(model, PROMPT, target="#31", against="#7", pos=11)
+    for at, label in enumerate(result["label"].values):
+        claim = direct_logit_attribution.component_claim(result, {"component": at})
+        if result["kind"].values[at] not in ("head", "mlp"):
+            assert claim is None
+            continue
+        (unit,) = units_of(claim.params["units"])
+        assert str(unit) == label and claim.params["side"] == ("lowers" if result["attribution"][at] > 0 else "raises")
+        assert (claim.params["target"], claim.params["against"], claim.params["pos"]) == ("#31", "#7", 11)
+
+
+@pytest.mark.parametrize(
+    ("site", "units"),
+    [
+        ("z", "L1H2"),
+        ("mlp_out", "L1 mlp"),
+        ("attn_out", "L1 attention"),
+        ("resid_pre", "L1 pos 3"),
+        ("resid_post", "L2 pos 3"),
+    ],
+)
+def test_a_patched_site_claims_what_was_patched(model, site, units):
+    result = activation_patching.run(model, PROMPT, site=site, target="#31")
+    claim = activation_patching.site_claim(result, {"layer": 1, "head": 2, "pos": 3})
+    assert claim.params["units"] == units and claim.params["target"] == "#31" and claim.params["pos"] == -1
+    assert claim.params["metric"] == "logit difference" and "against" not in claim.params
+
+
+def test_the_tokens_that_a_study_chose_are_the_ones_that_are_checked(model):
+    result = activation_patching.run(model, PROMPT, site="z")
+    claim = claims.head(result, {"layer": 1, "head": 2, "pos": 3})
+    names = {name: token for name, token in claims.asked(result, {}).items() if name in ("target", "against")}
+    logits = observe(model, PROMPT).logits[0][0]
+    assert names["target"] == f"#{int(logits.argmax())}" and names.items() <= claim.params.items()
+    metric = " minus ".join(f"'{name}'" for name in names.values())
+    assert result.attrs["metric"] == f"logit of {metric}"
+
+
+def test_a_head_is_checked_on_the_prediction_at_the_selected_token(model):
+    result = attention_sinks.run(model, PROMPT)
+    claim = claims.head(result, {"layer": 1, "head": 2, "pos": 7, "query": 7})
+    assert claim.params == {"units": "L1H2", "metric": "log-probability", "pos": 7}
+    assert claims.head(result, {"layer": 1, "head": 2}).params["pos"] == -1
+    edge = claims.edge(result, {"layer": 1, "head": 2, "query": 7, "key": 4})
+    assert edge.params == {"units": "L1H2:7<-4", "metric": "log-probability", "pos": 7}
+
+
+def test_an_induction_score_claims_what_came_next_the_last_time(model):
+    on_prompt = CATALOG.get("induction-on-prompt")
+    claim = claims.repetition(on_prompt.run(model, PROMPT), {"layer": 1, "head": 2})
+    assert claim.params == {"units": "L1H2", "metric": "repetition", "pos": -1, "side": "lowers", "on": "prompt"}
+    assert claims.repetition(on_prompt.run(model, Prompt.ids(range(1, 20))), {"layer": 1, "head": 2}) is None
+    own = CATALOG.get("induction-heads").run(model, n_sequences=16, length=24)
+    claim = claims.repetition(own, {"layer": 1, "head": 2})
+    assert claim.params["on"] == "repeated tokens" and "random tokens" in claim.title
+
+
+def test_states_claim_nothing_at_position_0_and_behind_the_last_block(model):
+    result = CATALOG.get("logit-lens").run(model, PROMPT)
+    assert claims.state(result, {"depth": 2, "pos": 5}).params["units"] == "L2 pos 5"
+    for selection in ({"depth": 4, "pos": 5}, {"depth": 2, "pos": 0}, {"depth": 2.5, "pos": 5}, {"pos": 5}):
+        assert claims.state(result, selection) is None

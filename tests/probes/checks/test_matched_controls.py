@@ -1,0 +1,169 @@
+"""Matched controls: as loud and as deep; with them the check is calibrated for every kind of unit, else it is not."""
+
+import numpy as np
+import pytest
+import torch
+
+from probes.checks.matched_controls import atoms, draw_controls, matched_controls, output_norms
+from tests.tiny_models import tiny_model
+from workbench.intervene import Ablate, AttentionEdge, AttentionKey, Head, Neurons, Residual
+from workbench.loading.pretrained import wrap
+from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+from workbench.models.hooks import ATTN_OUT, PATTERN, V, Z
+from workbench.models.prompt import Prompt
+from workbench.observation.metrics import make_metric
+from workbench.observation.recording import record
+from workbench.observation.sweeps import base_run, values_of
+from workbench.statistics import monte_carlo_p
+
+PROMPT = Prompt.ids([5, 17, 40, 23, 61, 8, 77, 30, 12, 9])
+LEVELS = (0.02, 0.1, 0.2, 0.5)
+# Kind of unit, models, the toy's sizes, tokens of the prompt, every how many-th loud unit is claimed.
+KINDS = {
+    "heads": (Head, 3, {"n_heads": 128}, 6, 1),
+    "neurons": (Neurons, 3, {"n_heads": 4, "d_mlp": 128}, 6, 1),
+    "edges": (AttentionEdge, 2, {"n_heads": 48}, 6, 3),
+    "keys": (AttentionKey, 2, {"n_heads": 48}, 6, 3),
+    "states": (Residual, 5, {"n_heads": 8}, 40, 1),
+}
+
+
+def unequal_toy(seed: int, n_heads: int, d_mlp: int = 0):
+    """Random weights; in each layer half of the heads and neurons are ten times louder than the others, and layers
+    differ."""
+    torch.manual_seed(seed)
+    config = ToyConfig(n_layers=3, n_heads=n_heads, d_model=48, d_head=4, d_vocab=48, n_ctx=48, d_mlp=d_mlp)
+    module = ToyTransformer(config)
+    with torch.no_grad():
+        for block, loud in zip(module.blocks, (0.5, 2.0, 1.0), strict=True):
+            scale = loud * torch.where(torch.arange(n_heads) % 2 == 0, 1.0, 0.1) * (1 + 0.05 * torch.randn(n_heads))
+            block.W_O.mul_(scale[:, None, None] / block.W_O.flatten(1).norm(dim=1)[:, None, None])
+            if d_mlp:
+                scale = 0.3 * loud * torch.where(torch.arange(d_mlp) % 2 == 0, 1.0, 0.1)
+                block.W_out.mul_(scale[:, None] / block.W_out.norm(dim=1, keepdim=True))
+    return wrap(module, None, name=f"unequal-{seed}")
+
+
+def null_claims(kind: type, seed: int, sizes: dict, n_tokens: int, step: int, matched: bool) -> list[float]:
+    """p of claims as a descriptive score makes them: about loud units, which matter no more than their like."""
+    model = unequal_toy(seed, **sizes)
+    prompt = Prompt.ids(torch.randperm(48, generator=torch.manual_seed(seed))[:n_tokens].tolist())
+    queries = (n_tokens - 1,) if kind is AttentionEdge else ()
+    norms = output_norms(model, [prompt], kind, queries)
+    places = np.argwhere(np.isfinite(norms))
+    base = base_run(model, prompt)
+    metric = make_metric(model, base.tokens, base.logits(model))
+    values = values_of(model, base, [[Ablate(unit_at(kind, *place, n_tokens))] for place in places.tolist()], metric)
+    effects = np.full(norms.shape, np.nan)
+    effects[tuple(places.T)] = values.double().numpy() - base.value(model, metric)
+    effects, norms = effects.reshape(3, -1), norms.reshape(3, -1)
+    found = []
+    for place in places[(places[:, 1] % 2 == 0) | (kind is Residual)][::step]:
+        own = int(place[0]), int(np.ravel_multi_index(tuple(place[1:]), values_shape(kind, sizes, n_tokens)))
+        controls = draw_controls(norms, [own], matched=matched, seed=own[1])
+        others = np.array([effects[one[0]] for one in controls.sets])
+        found.append(float(monte_carlo_p(abs(effects[own]), np.abs(others))))
+    return found
+
+
+def unit_at(kind: type, layer: int, *place_and_tokens: int):
+    *place, n_tokens = place_and_tokens
+    if kind is AttentionEdge:
+        return AttentionEdge(layer, place[0], n_tokens - 1, place[2])
+    return Neurons(layer, tuple(place)) if kind is Neurons else kind(layer, *place)
+
+
+def values_shape(kind: type, sizes: dict, n_tokens: int) -> tuple[int, ...]:
+    heads = sizes["n_heads"]
+    return {
+        Head: (heads,),
+        Neurons: (sizes.get("d_mlp", 0),),
+        AttentionEdge: (heads, 1, n_tokens),
+        AttentionKey: (heads, n_tokens),
+        Residual: (n_tokens,),
+    }[kind]
+
+
+def excess(p: np.ndarray) -> float:
+    """How far P(p <= a) is above a + 3 sigma, at the worst level."""
+    return max((p <= a).mean() - a - 3 * np.sqrt(a * (1 - a) / len(p)) for a in LEVELS)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_check_is_calibrated_over_null_claims(name):
+    kind, models, *options = KINDS[name]
+    p = np.array([p for seed in range(models) for p in null_claims(kind, seed, *options, matched=True)])
+    assert len(p) > 280 and len(set(p)) > 20
+    assert excess(p) <= 0
+
+
+@pytest.mark.parametrize("name", ["heads", "neurons", "edges", "keys"])
+def test_without_matching_it_is_not(name):
+    kind, _, *options = KINDS[name]
+    assert excess(np.array(null_claims(kind, 0, *options, matched=False))) > 0.05
+
+
+def test_controls_come_from_the_same_layer_first_and_are_nearest_in_norm():
+    norms = np.random.default_rng(0).normal(size=(4, 60))
+    controls = draw_controls(norms, [(2, 7)])
+    assert controls.window == 0 and len(set(controls.sets)) == 50
+    chosen = [norms[one[0]] for one in controls.sets]
+    left = [norms[2, head] for head in range(60) if head != 7 and ((2, head),) not in controls.sets]
+    assert max(abs(np.array(chosen) - norms[2, 7])) <= min(abs(np.array(left) - norms[2, 7]))
+    assert controls.louder == pytest.approx(np.exp(norms[2, 7] - np.mean(chosen)))
+
+
+def test_nine_heads_per_layer_give_a_window_of_three():
+    norms = np.random.default_rng(0).normal(size=(30, 9))
+    assert draw_controls(norms, [(15, 4)]).window == 3
+    assert draw_controls(norms, [(0, 4)]).window == 5  # 9 heads in each of 6 layers
+
+
+def test_sets_of_several_units_are_distinct_matched_and_without_the_claim():
+    norms = np.random.default_rng(0).normal(size=(30, 9)) + 5 * (np.arange(9) < 3)
+    claim = [(10, 0), (10, 1), (14, 2)]
+    controls = draw_controls(norms, claim)
+    assert len(set(controls.sets)) == 50 and all(len(set(one)) == 3 for one in controls.sets)
+    assert not any(set(one) & set(claim) for one in controls.sets)
+    assert np.mean([head < 3 for one in controls.sets for _, head in one]) > 0.9  # loud ones for loud ones
+
+
+def test_what_is_no_control_is_never_drawn():
+    norms = np.random.default_rng(0).normal(size=(6, 40))
+    norms[:, 30:] = np.nan
+    rows = np.arange(40) % 2
+    controls = draw_controls(norms, [(2, 4), (3, 7)], rows=rows)
+    assert {index % 2 for one in controls.sets for _, index in one} == {0, 1}
+    assert all(index < 30 for one in controls.sets for _, index in one)
+    assert all(sorted(index % 2 for _, index in one) == [0, 1] for one in controls.sets)  # each for one of its row
+    assert draw_controls(np.full((2, 3), np.nan), [(0, 1)]).directions
+
+
+def test_controls_of_every_kind_are_of_that_kind_and_where_they_may_be():
+    model = tiny_model("llama", n_layers=4)
+    prompt = Prompt.ids(list(range(3, 23)))
+    edges = matched_controls(model, [prompt], [AttentionEdge(1, 2, 19, 4), AttentionEdge(2, 0, 9, 9)])
+    assert {sorted(e.query for e in one) == [9, 19] for one in edges.sets} == {True}
+    assert all(e.key <= e.query for one in edges.sets for e in one)
+    keys = matched_controls(model, [prompt], [AttentionKey(1, 2, 0)], last=10)
+    assert {type(one[0]) for one in keys.sets} == {AttentionKey} and max(one[0].key for one in keys.sets) <= 10
+    states = matched_controls(model, [prompt], [Residual(1, 3)])
+    assert {type(one[0]) for one in states.sets} == {Residual} and min(one[0].pos for one in states.sets) >= 1
+    neurons = matched_controls(model, [prompt], atoms([Neurons(1, (3, 9)), Neurons(2, (4,))]))
+    assert {len(one) for one in neurons.sets} == {3} and neurons.window == 0
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_norms_are_norms_of_what_a_removal_takes_away(kind):
+    """Against writing it out: the head's output, one edge of it, and what hiding a key changes in it."""
+    model = tiny_model(kind)
+    w, seen = model.weights(1), record(model, PROMPT, [Z, PATTERN, V, ATTN_OUT]).values
+    write = lambda z: torch.einsum("the,hed->thd", z, w.W_O)
+    expected = write(seen[Z, 1])[1:].square().sum(-1).mean(0).sqrt().log()
+    np.testing.assert_allclose(output_norms(model, [PROMPT], Head)[1], expected, atol=1e-5)
+    edge = seen[PATTERN, 1][2, 7, 3] * write(w.repeated(seen[V, 1], dim=1))[3, 2].norm()
+    found = output_norms(model, [PROMPT], AttentionEdge, (7, 4))
+    assert found[1, 2, 0, 3] == pytest.approx(float(edge.log()), abs=1e-5) and np.isnan(found[1, 2, 1, 5])
+    hidden = record(model, PROMPT, [Z], interventions=[Ablate(AttentionKey(1, 2, 3))]).values[Z, 1]
+    moved = (write(hidden) - write(seen[Z, 1]))[1:, 2].square().sum(-1).mean().sqrt().log()
+    assert output_norms(model, [PROMPT], AttentionKey)[1, 2, 3] == pytest.approx(float(moved), abs=1e-4)

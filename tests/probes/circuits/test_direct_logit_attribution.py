@@ -1,0 +1,105 @@
+"""Direct logit attribution: shares that add up to the model's own logit, on every way of building a model."""
+
+import numpy as np
+import pytest
+import torch
+
+from probes.circuits.direct_logit_attribution import ENTRY, heads_figure, neurons_figure, origin_figure, run
+from tests.tiny_models import KINDS, tiny_model
+from workbench.errors import InputError
+from workbench.intervene import Ablate, FreezeNormScale, Head, Patch
+from workbench.loading.pretrained import load
+from workbench.models.hooks import LN_FINAL_SCALE, MLP_OUT
+from workbench.models.prompt import Prompt
+from workbench.observation import observe
+from workbench.observation.recording import record
+
+PROMPT = Prompt.ids([5, 17, 40, 23, 61, 8, 77, 30, 12, 9])
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request):
+    """Multi-head and grouped-query, LayerNorm and RMSNorm, tied and untied, biases, parallel blocks, post-norms."""
+    return tiny_model(request.param)
+
+
+@pytest.mark.parametrize("against", ["", "#7"])
+def test_shares_sum_to_the_models_own_value(model, against):
+    for pos in (-1, 4, 0):
+        result = run(model, PROMPT, target="#31", against=against, pos=pos)
+        logits = observe(model, PROMPT, positions="all").logits[0][pos]
+        own = float(logits[31] - (logits[7] if against else 0))
+        assert abs(float(result["total"]) - own) < 1e-6
+        assert abs(float(result["attribution"].sum()) - own) < 1e-4
+
+
+def test_a_heads_share_is_what_ablating_it_directly_costs(model):
+    """Independent route: in the last layer, with the norm's scale frozen, removing a head removes exactly its share.
+
+    Where an MLP follows, it reacts; so it is held by comparing the state in front of it (neox runs them side by side).
+    """
+    if model.weights(0).post_attn_gain is not None:
+        pytest.skip("a post-norm rescales what remains when a head is removed")
+    result = run(model, PROMPT, target="#31")
+    layer, frozen = model.sizes.n_layers - 1, FreezeNormScale(record(model, PROMPT, [LN_FINAL_SCALE]))
+
+    held = Patch(MLP_OUT, layer, record(model, PROMPT, [MLP_OUT]))
+    before = observe(model, PROMPT).logits[0][0, 31]
+    for head in range(model.sizes.n_heads):
+        after = observe(model, PROMPT, interventions=[Ablate(Head(layer, head)), held, frozen]).logits[0][0, 31]
+        share = float(result["head_attribution"].sel(layer=layer, head=head))
+        assert abs(float(before - after) - share) < 1e-4
+
+
+def test_origins_sum_to_heads_and_neurons_to_their_mlp(model):
+    result = run(model, PROMPT, target="#31", against="#7", pos=6, neurons=1)
+    np.testing.assert_allclose(result["origin"].sum("key"), result["head_attribution"], atol=1e-12)
+    assert not result["origin"].sel(key=slice(7, None)).any()  # a query sees no later key
+    mlp = result["attribution"].where(result["label"] == "L1 MLP", drop=True)
+    np.testing.assert_allclose(
+        float(result["neuron_attribution"].sum() + result["neuron_bias"]), float(mlp.sum()), atol=1e-4
+    )
+
+
+def test_components_are_labelled(model):
+    result = run(model, PROMPT)
+    sizes = model.sizes
+    kinds = result["kind"].values.tolist()
+    assert kinds.count("head") == sizes.n_layers * sizes.n_heads and kinds.count("mlp") == sizes.n_layers
+    where = int(np.flatnonzero(result["label"].values == "L1H2")[0])
+    assert float(result["attribution"][where]) == pytest.approx(float(result["head_attribution"][1, 2]))
+    assert result.attrs["target"] == f"#{int(observe(model, PROMPT).logits[0].argmax())}"
+
+
+def test_the_planted_circuit_is_found():
+    """In the hand-made induction circuit one head writes the whole answer, from the token behind the earlier copy."""
+    toy = load("toy-induction")
+    result = run(toy, Prompt.ids([3, 9, 27, 50, 3, 9]), target="#27")
+    shares = result["head_attribution"]
+    assert float(shares.sel(layer=1, head=0)) == pytest.approx(float(result["total"]), abs=1e-4)
+    assert float(abs(shares).sum() - abs(shares.sel(layer=1, head=0))) < 1e-4
+    assert int(result["origin"].sel(layer=1, head=0).argmax()) == 2
+
+
+def test_bad_input_is_refused(model):
+    for params in ({"target": "#96"}, {"target": "#3", "against": "#3"}, {"pos": 10}, {"neurons": 2}):
+        with pytest.raises(InputError):
+            run(model, PROMPT, **params)
+
+
+def test_figures_draw_what_was_asked():
+    result = run(tiny_model("llama"), PROMPT, target="#31", neurons=0)
+    for figure in ENTRY.figures:
+        assert figure(result).data
+    assert heads_figure(result).data[0].z.shape == (2, 4)
+    strip = origin_figure(result, {"layer": 1, "head": 2})
+    np.testing.assert_allclose(strip.data[0].y, result["origin"].sel(layer=1, head=2))
+    assert neurons_figure(result, {}).data
+
+
+def test_a_target_of_several_tokens_offers_its_first(default_model):
+    with pytest.raises(InputError, match="first token"):
+        run(default_model, "The capital of France is", target=" Saint-Germain")
+    result = run(default_model, "The capital of France is", target=" Paris", against=" Berlin")
+    assert abs(float(result["attribution"].sum() - result["total"])) < 1e-4
+    assert torch.isfinite(torch.tensor(result["origin"].values)).all()

@@ -1,0 +1,196 @@
+"""Patching, its linear estimate, knockout and tracing: exact ends, planted circuits, independent routes."""
+
+import numpy as np
+import pytest
+import torch
+
+from probes.circuits import attention_knockout, attribution_patching, causal_tracing
+from probes.circuits.activation_patching import SITES, patching, sites_of
+from probes.circuits.attribution_patching import estimates, gradients
+from probes.circuits.prompt_pairs import prompt_pair, segment
+from tests.tiny_models import KINDS, tiny_model
+from workbench.errors import Cancelled, InputError
+from workbench.intervene import FreezePatterns, Knockout, Patch, Steer
+from workbench.loading.pretrained import load, wrap
+from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+from workbench.models.hooks import MLP_OUT, PATTERN, RESID_PRE, V, Z
+from workbench.models.prompt import Prompt, tokenise
+from workbench.observation import observe
+from workbench.observation.metrics import Metric
+from workbench.observation.recording import record
+from workbench.observation.sweeps import base_run
+
+CLEAN = Prompt.ids([5, 17, 40, 23, 61, 8, 77, 30, 12, 9])
+CORRUPT = Prompt.ids([5, 17, 40, 23, 60, 8, 77, 30, 12, 9])
+METRIC = Metric("logit difference", 31, 7)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request):
+    """Each tiny model."""
+    return tiny_model(request.param)
+
+
+def last(generator):
+    *_, result = generator
+    return result
+
+
+def difference(model, prompt, *edits):
+    logits = observe(model, prompt, interventions=edits).logits[0][0]
+    return float(logits[31] - logits[7])
+
+
+def test_every_site_against_one_pass_per_cell(model):
+    """Independent route: plain observation with one intervention, no batch, no restart."""
+    pair = prompt_pair(model, CLEAN, CORRUPT)
+    assert pair.differing == (4,)
+    for site in sites_of(model):
+        result = last(patching(model, pair, site, metric=METRIC, pos=-1))
+        assert float(result["corrupt"]) == pytest.approx(difference(model, CORRUPT), abs=1e-5)
+        source, hook = record(model, CLEAN, [SITES[site]]), SITES[site]
+        for layer, column in ((0, 1), (1, 0), (1, result["effect"].shape[1] - 1)):
+            column, units = column % result["effect"].shape[1], hook in (Z, PATTERN, V)  # gemma3 has one v head
+            edit = Patch(hook, layer, source, (-1,) if units else (column,), (column,) if units else None)
+            expected = difference(model, CORRUPT, edit) - difference(model, CORRUPT)
+            assert float(result["effect"][layer, column]) == pytest.approx(expected, abs=2e-5), (site, layer, column)
+
+
+def test_the_differing_embedding_restores_everything_and_others_nothing(model):
+    pair = prompt_pair(model, CLEAN, CORRUPT)
+    first = last(patching(model, pair, "resid_pre", metric=METRIC))["recovered"].sel(layer=0)
+    np.testing.assert_allclose(first, np.eye(10)[4], atol=1e-3)
+    final = last(patching(model, pair, "resid_post", metric=METRIC))["recovered"][-1]
+    np.testing.assert_allclose(final, np.eye(10)[9], atol=1e-3)
+
+
+def test_patching_finds_the_planted_circuit():
+    """Copy of 27 behind 9, or of 50: L0H0 marks what stood before, L1H0 moves it; no other head does anything."""
+    toy = load("toy-induction")
+    pair = prompt_pair(toy, Prompt.ids([3, 9, 27, 14, 3, 9]), Prompt.ids([3, 9, 50, 14, 3, 9]))
+    heads = last(patching(toy, pair, "z"))
+    assert float(heads["recovered"].sel(layer=1, head=0)) == pytest.approx(1.0, abs=1e-4)
+    assert float(abs(heads["recovered"]).sum()) == pytest.approx(1.0, abs=1e-3)
+    assert "Most is done at L1H0" in heads.attrs["summary"] and "100% of the difference" in heads.attrs["summary"]
+    other = prompt_pair(toy, Prompt.ids([3, 9, 27, 14, 3, 9]), Prompt.ids([3, 8, 27, 14, 3, 9]))
+    previous = last(patching(toy, other, "z"))
+    assert float(previous["recovered"].sel(layer=0, head=0)) == pytest.approx(1.0, abs=1e-2)
+
+
+def test_partial_results_and_cancelling(model):
+    pair, shares = prompt_pair(model, CLEAN, CORRUPT), []
+    parts = []
+    with pytest.raises(Cancelled):
+        for part in patching(model, pair, "resid_pre", metric=METRIC, progress=shares.append):
+            parts.append(part)
+            raise Cancelled
+    assert len(parts) == 1 and parts[0]["effect"].notnull().any()
+
+
+def test_unequal_pairs_are_refused_with_their_tokens(model):
+    with pytest.raises(InputError, match="equal lengths"):
+        prompt_pair(model, CLEAN, Prompt.ids([5, 17]))
+    with pytest.raises(InputError, match="equal to the clean"):
+        prompt_pair(model, CLEAN, CLEAN)
+    with pytest.raises(InputError, match="the site"):
+        last(patching(model, prompt_pair(model, CLEAN, CORRUPT), "logits"))
+    moved = prompt_pair(model, CLEAN)
+    assert sorted(moved.corrupt.ids) == sorted(moved.clean.ids) and moved.corrupt.ids[-1] == 9
+
+
+def test_attribution_patching_is_exact_on_a_linear_model():
+    """No norms, no MLP, patterns frozen: the logits are linear in every value and state."""
+    torch.manual_seed(0)
+    toy = wrap(ToyTransformer(ToyConfig(n_layers=3, n_heads=4, d_model=32, d_head=8, d_vocab=96, n_ctx=16)), None)
+    frozen = FreezePatterns(record(toy, CORRUPT, [PATTERN]))
+    source = record(toy, CLEAN, [RESID_PRE, Z])
+    found = estimates(toy, source, tokenise(toy, CORRUPT), METRIC, [RESID_PRE, Z], [frozen])
+    plain = difference(toy, CORRUPT, frozen)
+    for layer in range(3):
+        for head in range(4):
+            true = difference(toy, CORRUPT, frozen, Patch(Z, layer, source, None, (head,))) - plain
+            assert float(found[Z][layer, :, head].sum()) == pytest.approx(true, abs=1e-5)
+        for pos in (4, 9):
+            true = difference(toy, CORRUPT, frozen, Patch(RESID_PRE, layer, source, (pos,))) - plain
+            assert float(found[RESID_PRE][layer, pos]) == pytest.approx(true, abs=1e-5)
+
+
+def test_gradients_are_derivatives_and_leave_no_trace(model):
+    """Against a central difference along a direction, at two sites."""
+    tokens, plain = tokenise(model, CLEAN), observe(model, CLEAN).logits[0]
+    _, grads = gradients(model, tokens, METRIC, [RESID_PRE, MLP_OUT])
+    direction = torch.linspace(-1, 1, model.sizes.d_model)
+    for site in (RESID_PRE, MLP_OUT):
+        up, down = (difference(model, CLEAN, Steer(1, direction, e, site, (6,))) for e in (1e-2, -1e-2))
+        expected = (up - down) / 2e-2
+        assert float(grads[site, 1][6] @ direction) == pytest.approx(expected, abs=2e-3, rel=2e-2)
+    assert torch.equal(observe(model, CLEAN).logits[0], plain)
+    assert all(parameter.grad is None for parameter in model.adapter.hf_model.parameters())
+
+
+def test_the_estimate_reports_how_far_to_trust_it(model):
+    result = attribution_patching.run(model, CLEAN, target="#31", against="#7", checked=8)
+    assert result.attrs["checked"] == 8 and -1 <= float(result["rank_correlation"]) <= 1
+    strongest = np.unravel_index(np.abs(result["effect"].values).argmax(), result["effect"].shape)
+    assert f"Strongest by estimate: L{strongest[0]}H{strongest[1]} " in result.attrs["summary"]
+    assert (
+        f"Of 8 heads truly patched, the rank correlation with the estimate is {float(result['rank_correlation']):.2f}"
+        in (result.attrs["summary"])
+    )
+    assert attribution_patching.heads_figure(result).data and attribution_patching.states_figure(result).data
+
+
+def test_knockout_profile_against_one_pass_per_layer(model):
+    result = attention_knockout.run(model, CLEAN, subject="2,3", window=1, metric="logit difference", target="#31")
+    plain = observe(model, CLEAN).logits[0][0, 31]
+    for name, keys in (("first token", (0,)), ("subject", (2, 3)), ("rest", (1, 4, 5, 6, 7, 8))):
+        for layer in range(2):
+            cut = observe(model, CLEAN, interventions=[Knockout((-1,), keys, (layer,))]).logits[0][0, 31]
+            found = float(result["effect"].sel(segment=name, layer=layer))
+            assert found == pytest.approx(float(cut - plain), abs=1e-5)
+    assert attention_knockout.profile_figure(result).data
+
+
+def test_knockout_finds_where_the_planted_circuit_reads():
+    toy = load("toy-induction")
+    result = attention_knockout.run(
+        toy, Prompt.ids([3, 9, 27, 14, 3, 9]), subject="2", window=1, metric="logit difference", target="#27"
+    )
+    assert float(result["effect"].sel(segment="subject", layer=1)) < -5  # L1H0 reads the token behind the earlier 9
+    assert "around layer 1" in result.attrs["summary"]
+    assert abs(float(result["effect"].sel(segment="subject", layer=0))) < 1e-3
+
+
+def test_tracing_restores_the_subject_it_hid(model):
+    result = causal_tracing.run(model, CLEAN, subject="3,4", draws=2, metric="logit difference", target="#31")
+    assert result.sizes["draw"] == 2 and result.attrs["subject"] == "3 4"
+    at_subject, at_last = (np.flatnonzero(result["recovered"].values[:, pos] >= 0.5) for pos in (4, 9))
+    said = result.attrs["summary"]
+    assert (f"up to layer {at_subject[-1]}" in said) if len(at_subject) else ("Half" not in said)
+    assert not len(at_subject) or f"from layer {at_last[0]} on" in said
+    # behind the last block only the last position counts, and it restores everything
+    np.testing.assert_allclose(result["recovered"][-1], np.eye(10)[9], atol=1e-3)
+    assert (result["effect_low"] <= result["effect"] + 1e-9).all() and (
+        result["effect"] <= result["effect_high"] + 1e-9
+    ).all()
+    assert causal_tracing.trace_figure(result).data and causal_tracing.profile_figure(result).data
+
+
+def test_tracing_against_one_pass_per_cell(model):
+    tokens = tokenise(model, CLEAN)
+    result = last(causal_tracing.trace(model, tokens, METRIC, (3, 4), restore="mlp_out", window=2, draws=1))
+    size = 3.0 * float(base_run(model, CLEAN).states[0, 1:].std())
+    noise = size * torch.randn(2, model.sizes.d_model, generator=torch.Generator().manual_seed(0))
+    hidden, source = Steer(0, noise, 1.0, RESID_PRE, (3, 4)), record(model, CLEAN, [MLP_OUT])
+    assert float(result["corrupt"]) == pytest.approx(difference(model, CLEAN, hidden), abs=1e-4)
+    both = [Patch(MLP_OUT, layer, source, (4,)) for layer in (0, 1)]
+    expected = difference(model, CLEAN, hidden, *both) - difference(model, CLEAN, hidden)
+    assert float(result["effect"].sel(layer=1, pos=4)) == pytest.approx(expected, abs=1e-4)
+
+
+def test_segments_are_found_by_text_or_position(default_model):
+    tokens = tokenise(default_model, "The capital of France is")
+    assert [tokens.strings[p] for p in segment(tokens, "France")] == [" France"]
+    assert segment(tokens, "1,-1") == (1, len(tokens) - 1)
+    with pytest.raises(InputError, match="part of the prompt"):
+        segment(tokens, "Italy")

@@ -1,0 +1,108 @@
+"""Heads on routes: every start walked at once against one walk each, a known circuit, and heads whose loss is felt."""
+
+import numpy as np
+import pytest
+
+from probes.routes import extract, flow_routes, heads, task_heads
+from probes.routes.extraction import Rule
+from probes.routes.routes import needs
+from tests.tiny_models import KINDS, tiny_model
+from workbench import InputError, Prompt, load, observe
+from workbench.models.prompt import tokenise
+
+IDS = Prompt.ids([0, 7, 31, 64, 12, 90, 45, 7, 31, 64, 12])
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def result(request):
+    model = tiny_model(request.param, n_layers=3)
+    tokens = tokenise(model, IDS)
+    return flow_routes(observe(model, tokens, needs(model, tokens)), model.readout)
+
+
+@pytest.mark.parametrize("settings", [{"threshold": 0.02}, {"coverage": 0.6}])
+def test_all_starts_at_once_equal_one_graph_each(result, settings):
+    strength, is_on = heads.head_strength(result, Rule(**settings))
+    for start in (0, 4, 10):
+        graph = extract(result, start=start, **settings)
+        expected = np.zeros(strength.shape[1:])
+        edges = graph.isel(edge=graph["kind"].values == "attention")
+        np.add.at(expected, (edges["layer"].values, edges["head"].values), edges["weight"].values)
+        np.testing.assert_allclose(strength[start], expected, atol=1e-5)
+        assert ((expected > 0) == is_on[start]).all()
+
+
+def test_the_induction_heads_stand_on_routes_and_the_idle_ones_do_not():
+    model = load("toy-induction")
+    rng = np.random.default_rng(0)
+    texts = [tokenise(model, np.tile(rng.permutation(64)[:8], 2).tolist()) for _ in range(4)]
+    *_, found = heads.study(model, texts=[heads.Texts("repeats", tuple(texts))])
+    assert found["frequency"].values[:, 1].max() == 0 and found["frequency"].values[:, 0].min() > 0.9
+    assert (found["strength_low"] <= found["strength"]).all() and found["strength_by_domain"].shape == (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "kind"),
+    [
+        (" the", "prose", "word start"),
+        ("ing", "prose", "word part"),
+        (".\n", "prose", "punctuation"),
+        (" 17", "prose", "digit"),
+        (" the", "code", "code"),
+    ],
+)
+def test_kinds_of_token(text, domain, kind):
+    assert heads.token_kind(text, domain) == kind
+
+
+def test_a_study_yields_as_it_goes_and_draws_what_it_has():
+    model = tiny_model("llama")
+    shares = []
+    results = list(heads.study(model, n_texts=9, length=6, progress=shares.append))
+    assert len(results) == 2 and results[0].attrs["n_texts"] == 8 and shares[-1] == 1
+    assert results[-1]["strength_by_kind"].sel(group="digit").isnull().sum() == 0  # ids print as #17
+    for figure in heads.ENTRY.figures:
+        assert len(figure(results[-1]).data) > 0
+
+
+def test_one_rule_at_a_time():
+    with pytest.raises(InputError, match="one of the two"):
+        next(heads.study(tiny_model("llama"), coverage=0.5, threshold=0.1))
+
+
+# --- the task ---------------------------------------------------------------------------------------------------------
+
+
+def test_prompts_of_the_task_differ_from_their_baseline_in_who_gives():
+    prompts = task_heads.ioi_prompts(50)
+    assert prompts == task_heads.ioi_prompts(50) != task_heads.ioi_prompts(50, seed=1)
+    for one in prompts:
+        assert one["task"].count(one["wrong"].strip()) == 2 and one["task"].count(one["answer"].strip()) == 1
+        assert one["baseline"].count(one["wrong"].strip()) == 1 == one["baseline"].count(one["answer"].strip())
+        assert one["task"].replace(one["wrong"].strip(), "") != one["task"]
+
+
+def test_heads_that_only_one_set_of_prompts_uses_stand_out():
+    """Repeats against none in the induction circuit: only with a repeat does L1H0 attend to one key and not to all
+    alike, so that one of its edges is above 0.15, and leads on to a row that L0H0 wrote. The other heads are idle."""
+    model = load("toy-induction")
+    rng = np.random.default_rng(0)
+    rows = [rng.permutation(64)[:10].tolist() for _ in range(10)]
+    task, baseline = [[*row[:5], row[1]] for row in rows[:5]], [row[:6] for row in rows[5:]]
+    found = task_heads.contrast(model, task, baseline, threshold=0.15)
+    assert (found["difference_low"].values > 0).tolist() == [[True, False], [True, False]]
+    assert (found["q"].values < 0.05).tolist() == [[True, False], [True, False]]
+
+
+def test_a_model_without_a_tokenizer_is_told_so():
+    with pytest.raises(InputError, match="no tokenizer"):
+        next(task_heads.study(tiny_model("llama")))
+
+
+@pytest.mark.slow
+def test_heads_found_on_the_task_are_needed_and_random_ones_are_not(default_model):
+    *_, found = task_heads.study(default_model, n_prompts=12, draws=8)
+    assert float(found["clean"]) > 1.5
+    assert float(found["ablated"]) < float(found["random"].min()) and float(found["p"]) < 0.12
+    for figure in task_heads.ENTRY.figures:
+        assert len(figure(found).data) > 0

@@ -1,0 +1,155 @@
+"""Differences of two results: planted changes come out where they were planted, and nowhere else."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probes.lens import logit_lens
+from tests.tiny_models import tiny_model
+from workbench import Ablate, Head, load
+from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.compare import align, difference, difference_figure, need_same_tokenizer
+from workbench.analysis.results import dataset, open_result, save
+from workbench.errors import InputError
+from workbench.figures import bars
+
+
+def result(ids, values, analysis="planted", **more) -> xr.Dataset:
+    """A result over (pos) and (layer, head) with these token ids."""
+    values = np.asarray(values, dtype=np.float32)
+    made = dataset(
+        None,
+        {"pos": range(len(ids)), "token_text": ("pos", [f"t{i}" for i in ids])},
+        height=("pos", values, "nats", (0, None)),
+        **more,
+    )
+    return made.assign_attrs(provenance=json.dumps({"analysis": analysis, "token_ids": list(ids), "params": {"k": 1}}))
+
+
+def test_a_token_more_leaves_one_blank_and_the_rest_aligned():
+    change = difference(result([5, 6, 7], [1, 2, 3]), result([5, 9, 6, 7], [1, 8, 2, 5]))
+    np.testing.assert_array_equal(change["height"], [0, np.nan, 0, 2])
+    assert change.attrs["summary"] == (
+        "Largest change of height: 2 nats at pos 3 t7. 1 of 4 tokens have no counterpart and are blank."
+    )
+    assert change["height"].attrs["units"] == "nats" and change["height"].attrs["valid_min"] == -np.inf
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ([1, 2, 3], [1, 2, 3], [0, 1, 2]),
+        ([1, 2, 3], [1, 9, 3], [0, 1, 2]),  # equal lengths: position by position
+        ([1, 2, 3, 4], [1, 8, 3, 4, 5], [0, 1, 2, 3, -1]),  # a token replaced by one
+        ([1, 2, 3], [1, 8, 9, 3], [0, -1, -1, 2]),  # one replaced by two: neither is its counterpart
+        ([1, 2], [7, 8, 9], [-1, -1, -1]),
+    ],
+)
+def test_tokens_are_aligned(before, after, expected):
+    assert align(before, after) == expected
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), max_size=12))
+def test_an_alignment_keeps_the_order_and_names_each_token_once(before, after):
+    found = [i for i in align(before, after) if i >= 0]
+    assert found == sorted(set(found)) and all(i < len(before) for i in found)
+
+
+def test_squares_are_aligned_along_both_sides_and_text_says_both():
+    def patterned(ids, weights, word):
+        n = len(ids)
+        more = {
+            "pattern": ("query key", np.asarray(weights, dtype=np.float32), "share", (0, 1)),
+            "word": ("pos", [word] * n, "text", None),
+        }
+        return result(ids, np.ones(n), **more)
+
+    change = difference(patterned([1, 2], [[1, 0], [0.5, 0.5]], "a"), patterned([1, 9, 2], np.tri(3) / 3, "b"))
+    np.testing.assert_allclose(change["pattern"][2], [1 / 3 - 0.5, np.nan, 1 / 3 - 0.5], rtol=1e-6)
+    assert np.isnan(change["pattern"][1]).all()
+    assert change["word"].values.tolist() == ["a⇒b", "b", "a⇒b"]  # nothing was there before the new token
+
+
+def test_intervals_flags_ids_and_lists_are_left_out():
+    def more(shift):
+        return {
+            "score": ("layer head", np.full((2, 3), 0.5 + shift), "share", (0, 1)),
+            "score_low": ("layer head", np.zeros((2, 3)), "share", (0, 1)),
+            "score_q": ("layer head", np.zeros((2, 3)), "q", (0, 1)),
+            "flag": ("layer head", np.ones((2, 3), dtype=bool), "flag", None),
+            "winner": ("layer", np.array([3, 4]), "token id", (0, None)),
+            "weight": ("edge", np.array([0.5, 0.4]), "share", (0, 1)),
+        }
+
+    change = difference(result([1], [0], **more(0)), result([1], [0], **more(0.25)))
+    assert set(change.data_vars) == {"height", "score"}
+    np.testing.assert_allclose(change["score"], 0.25)
+    assert (change["score"].attrs["valid_min"], change["score"].attrs["valid_max"]) == (-1, 1)
+
+
+def test_other_analyses_and_empty_pairs_are_refused():
+    with pytest.raises(InputError, match="of the same analysis"):
+        difference(result([1], [1]), result([1], [1], analysis="another"))
+    bare = result([1], [1]).drop_vars("height")
+    with pytest.raises(InputError, match="without a number in common"):
+        difference(bare, bare)
+
+
+def test_a_head_that_was_taken_out_changes_nothing_before_its_layer(tmp_path):
+    model = tiny_model("llama")
+    intact = logit_lens.run(model, [3, 5, 7, 5])
+    without = logit_lens.ENTRY.run(model, [3, 5, 7, 5], interventions=[Ablate(Head(1, 0))])
+    change = difference(intact, without)
+    assert np.abs(change["entropy"].sel(depth=slice(0, 1))).max() == 0
+    np.testing.assert_allclose(change["entropy"], without["entropy"] - intact["entropy"], atol=1e-6)
+    assert np.abs(change["entropy"].sel(depth=2)).max() > 0
+    record = json.loads(change.attrs["provenance"])["difference"]
+    assert record["from"]["interventions"] == [] and record["to"]["interventions"] == ["Ablate(L1H0 by zero)"]
+    again = open_result(save(change, tmp_path / "change.nc"))
+    xr.testing.assert_equal(again["entropy"], change["entropy"])
+    for index in range(len(logit_lens.ENTRY.figures)):
+        figure = difference_figure(logit_lens.ENTRY, change, index)
+        assert figure.layout.meta["scale"] == "signed"
+        assert figure.layout.coloraxis.cmin == -figure.layout.coloraxis.cmax
+
+
+def test_a_figure_that_cannot_be_drawn_of_a_difference_gives_way_to_a_plain_one():
+    def own(result):
+        return result["height_low"]
+
+    entry = Entry("planted", "Planted", "here", "none", needs=own, analyse=own, figures=(own,))
+    change = difference(result([1, 2], [1, 2]), result([1, 2], [1, 4]))
+    figure = difference_figure(entry, change)
+    assert figure.data[0].y.tolist() == [0, 2]
+    assert figure.layout.title.text == "Planted: change of height"
+
+
+def test_a_difference_is_drawn_with_its_display_parameters():
+    def own(result, *, stretch):
+        return bars(result, "height", "pos", title=f"stretched {stretch}")
+
+    display = (Param("stretch", int, 1),)
+    entry = Entry("planted", "Planted", "here", "none", needs=own, analyse=own, figures=(own,), display=display)
+    change = difference(result([1, 2], [1, 2]), result([1, 2], [1, 4]))
+    assert difference_figure(entry, change).layout.title.text == "stretched 1"
+    assert difference_figure(entry, change, display={"stretch": 3}).layout.title.text == "stretched 3"
+
+
+def test_parts_are_named_and_not_numbered():
+    def parts(values):
+        about = {"component": range(2), "label": ("component", ["L0H1", "L20 MLP"])}
+        made = dataset(None, about, attribution=("component", np.array(values), "logits", None, "attribution"))
+        return made.assign_attrs(provenance=json.dumps({"analysis": "parts", "token_ids": [1]}))
+
+    change = difference(parts([0.5, 1.0]), parts([0.5, 3.0]))
+    assert change.attrs["summary"] == "Largest change of attribution: 2 logits at L20 MLP."
+
+
+def test_models_must_share_their_tokenizer():
+    need_same_tokenizer(tiny_model("llama"), tiny_model("gpt2"))
+    with pytest.raises(InputError, match="tokenizers differ"):
+        need_same_tokenizer(tiny_model("llama"), load("toy-induction"))

@@ -1,0 +1,89 @@
+"""Labelled results: conventions, keys, saving."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny_models import tiny_model
+from workbench import InputError, Prompt, UnavailableError, dataset, observe, open_result, save
+from workbench.analysis.results import check, spec_key, stamped
+
+
+@pytest.fixture
+def observation():
+    return observe(tiny_model("llama"), Prompt.ids([5, 9, 17]))
+
+
+def build(observation):
+    return dataset(
+        observation,
+        {"rank": [0, 1]},
+        score=("layer head", torch.rand(2, 4), "share", (0, 1), "a score"),
+        count=("pos rank", np.array([[1, -1], [2, 3], [4, 5]]), "count", (0, None)),
+        text=("pos", ["a", "<b>", "ü\n"], "text", None),
+        total=("", 1.5, "nats", None),
+    )
+
+
+def test_labels_units_and_token_text(observation):
+    result = build(observation)
+    assert result["score"].dims == ("layer", "head") and result["score"].attrs["units"] == "share"
+    assert result["score"].attrs["long_name"] == "a score" and result["score"].attrs["valid_max"] == 1
+    assert list(result["token_text"].values) == ["#5", "#9", "#17"]
+    assert json.loads(result.attrs["provenance"])["model"]["name"] == "tiny-llama"
+
+
+def test_save_and_open_return_the_same(tmp_path, observation):
+    result = stamped(build(observation), analysis="x", title="X", key="0" * 64, params={"k": 1})
+    again = open_result(save(result, tmp_path / "sub" / "result.nc"))
+    assert again.equals(result) and again.attrs == result.attrs
+    assert all(again[name].attrs == result[name].attrs for name in result)
+    assert [p.name for p in (tmp_path / "sub").iterdir()] == ["result.nc"]  # no half-written file beside it
+
+
+def test_the_conventions_are_held(observation):
+    with pytest.raises(InputError, match="glossary"):
+        dataset(observation, score=("layer nonsense", np.zeros((2, 2)), "share", (0, 1)))
+    with pytest.raises(InputError, match=r"from 1\.5 to 1\.5"):
+        dataset(observation, score=("layer", np.full(2, 1.5), "share", (0, 1)))
+    bare = build(observation)
+    del bare["score"].attrs["units"]
+    with pytest.raises(InputError, match="score without units"):
+        check(bare)
+
+
+def test_missing_values_are_allowed(observation):
+    assert dataset(observation, score=("layer", np.array([np.nan, 0.5]), "share", (0, 1)))["score"].isnull().sum() == 1
+
+
+def test_damaged_and_missing_files(tmp_path):
+    with pytest.raises(UnavailableError, match="no file"):
+        open_result(tmp_path / "none.nc")
+    (tmp_path / "bad.nc").write_bytes(b"not a result")
+    with pytest.raises(UnavailableError, match="damaged"):
+        open_result(tmp_path / "bad.nc")
+
+
+def test_no_place_to_write(tmp_path, observation):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UnavailableError, match="a place to write"):
+        save(build(observation), tmp_path / "file" / "result.nc")
+
+
+def test_keys_name_what_was_asked():
+    base = dict(weights_hash="w", token_ids=[1, 2], analysis="a", version=1, params={"x": 1, "y": "z"})
+    key = spec_key(**base)
+    assert len(key) == 64 and key == spec_key(**{**base, "params": {"y": "z", "x": 1}})
+    for change in (
+        {"weights_hash": "v"},
+        {"token_ids": [1, 3]},
+        {"analysis": "b"},
+        {"version": 2},
+        {"params": {"x": 2, "y": "z"}},
+        {"seed": 1},
+        {"interventions": ["Ablate(L1H2)"]},
+        {"artifact_hash": "h"},
+    ):
+        assert spec_key(**{**base, **change}) != key, change

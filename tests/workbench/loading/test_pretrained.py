@@ -1,0 +1,116 @@
+"""load() and wrap(): what they take, what they refuse, and what identifies a model."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from tests.tiny_models import KINDS, tiny_hf, tiny_model
+from workbench import InputError, RefusedError, UnavailableError, load, wrap
+from workbench.loading import bundled
+
+
+def test_a_local_directory_is_the_same_model(default_model, default_model_dir):
+    model = load(str(default_model_dir))
+    assert model.identity.weights_hash == default_model.identity.weights_hash
+    assert model.identity.badge == "" and default_model.identity.badge == bundled.BADGE
+    assert model.selfcheck.passed
+
+
+def test_half_precision_says_so_and_passes_its_looser_check(default_model_dir):
+    model = load(str(default_model_dir), dtype=torch.bfloat16)
+    assert model.identity.dtype == "bfloat16"
+    assert model.selfcheck.passed, [item.sentence for item in model.selfcheck.items]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_identity_and_sizes(kind):
+    model = tiny_model(kind, n_layers=3)
+    s = model.sizes
+    assert (s.n_layers, s.n_heads, s.d_model, s.d_head, s.d_vocab, s.n_ctx) == (3, 4, 32, 8, 96, 128)
+    assert s.n_key_value_heads == {"llama": 2, "qwen2": 2, "gemma3": 1}.get(kind, 4)
+    assert s.parallel == (kind == "neox") and s.sliding == ((0, 2) if kind == "gemma3" else ())
+    assert model.identity.weights_hash == tiny_model(kind, n_layers=3).identity.weights_hash
+    assert model.identity.weights_hash != tiny_model(kind, n_layers=3, seed=1).identity.weights_hash
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_under_standard_names(kind):
+    """Repeated key/value heads: query head h reads key/value head h // group."""
+    w = tiny_model(kind).weights(1)
+    group = 4 // w.W_V.shape[0]
+    repeated = w.repeated(w.W_V, dim=0)
+    assert repeated.shape == (4, 32, 8)
+    for head in range(4):
+        assert torch.equal(repeated[head], w.W_V[head // group])
+
+
+def test_the_toy_circuit_loads_by_name():
+    model = load("toy-induction")
+    assert model.sizes.n_layers == 2 and model.selfcheck.passed
+
+
+def test_unknown_names_say_what_there_is():
+    with pytest.raises(InputError, match=r"smollm2-135m, toy-induction, a local directory"):
+        load("smollm3")
+
+
+def test_hub_names_need_the_network_to_be_allowed(monkeypatch):
+    with pytest.raises(InputError, match="--allow-network"):
+        load("some-org/some-model")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UnavailableError, match="public or that you are logged in for"):
+        load("some-org/some-model", allow_network=True)
+
+
+def test_unusable_directories(tmp_path):
+    with pytest.raises(UnavailableError, match=r"config\.json"):
+        load(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle, which is never opened")
+    with pytest.raises(UnavailableError, match="safetensors"):
+        load(str(tmp_path))
+    with pytest.raises(UnavailableError, match="no file"):
+        load(str(tmp_path / "none.gguf"))
+    for name in ("x" * 5000, "a\0b"):
+        with pytest.raises(InputError, match="the model"):
+            load(name)
+    (tmp_path / "bad.gguf").write_bytes(b"not a gguf file")
+    with pytest.raises(UnavailableError, match="no usable model"):
+        load(str(tmp_path / "bad.gguf"))
+
+
+def test_damaged_weights_are_refused(default_model_dir, tmp_path):
+    for file in default_model_dir.iterdir():
+        if file.name not in ("model.safetensors", "manifest.json"):
+            shutil.copy(file, tmp_path / file.name)
+    with open(default_model_dir / "model.safetensors", "rb") as whole:
+        (tmp_path / "model.safetensors").write_bytes(whole.read(5_000_000))
+    with pytest.raises(UnavailableError, match="no usable model"):
+        load(str(tmp_path))
+
+
+def test_devices():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InputError, match="device='cpu'"):
+        load("toy-induction", device="cuda")
+
+
+def test_wrapping_changes_nothing_it_says():
+    hf = tiny_hf("llama")
+    ids = torch.tensor([[5, 9, 17]])
+    with torch.no_grad():
+        hf.set_attn_implementation("eager")
+        before = hf(ids).logits
+        model = wrap(hf, None, name="mine")
+        assert torch.equal(model.adapter.forward(ids), before)
+    assert model.name == "mine" and json.dumps(model.identity.__dict__)
+
+
+def test_an_unsupported_architecture_is_refused():
+    hf = tiny_hf("llama")
+    hf.config.architectures = ["NoSuchForCausalLM"]
+    with pytest.raises(RefusedError, match="NoSuchForCausalLM"):
+        wrap(hf, None)

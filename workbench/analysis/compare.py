@@ -1,0 +1,265 @@
+"""Two results of one analysis held against each other: what changed, cell by cell.
+
+`difference(a, b)` is b minus a on the coordinates of b: a prompt and another one, a run with and without an
+intervention, two models with one tokenizer. Tokens are aligned first; what has no counterpart is blank, and the
+summary says how much that is.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import SequenceMatcher
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from workbench.analysis.catalog import named
+from workbench.analysis.results import check
+from workbench.errors import InputError
+from workbench.figures.quantity import numbers, units
+from workbench.figures.text import head_name, number, show_token
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from workbench.analysis.catalog import Entry
+    from workbench.models.model import Model
+
+__all__ = ["CHANGED", "align", "difference", "difference_figure", "need_same_tokenizer", "of_differences"]
+
+_TOKEN_DIMS = ("pos", "query", "key")
+_LISTS = ("edge", "row", "segment", "draw")  # the n-th of one run is not the n-th of another
+_OF_ANOTHER = ("_low", "_high", "_null", "_q", "_p")  # intervals, nulls and tests are about one run, not the change
+CHANGED = "⇒"
+
+
+def align(before: Sequence[int], after: Sequence[int]) -> list[int]:
+    """For every token of `after`, the position of its counterpart in `before`, or -1.
+
+    Prompts of equal length are aligned position by position. Otherwise equal runs of ids are matched (difflib), and a
+    run that was replaced by one as long is matched token by token; the rest has no counterpart.
+    """
+    if len(before) == len(after):
+        return list(range(len(after)))
+    counterpart = [-1] * len(after)
+    matcher = SequenceMatcher(a=list(before), b=list(after), autojunk=False)
+    for _, a_start, a_end, b_start, b_end in matcher.get_opcodes():
+        if a_end - a_start == b_end - b_start:
+            counterpart[b_start:b_end] = range(a_start, a_end)
+    return counterpart
+
+
+def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
+    """b minus a, for every number that both results have.
+
+    a, b: results of one analysis. Returns the variables of b with the dims, coords and units of b; NaN where a has no
+    counterpart. Text that changed reads "before⇒after". Over `pos`, `query` and `key` tokens are aligned (see `align`),
+    elsewhere equal coordinates are. Left out: intervals, nulls and p-values, which belong to one run, flags, ids, and
+    lists such as edges, whose order means nothing. `attrs["summary"]` names the largest change and what is blank;
+    `attrs["provenance"]` holds both origins.
+
+    Raises InputError for results of different analyses, or with nothing to subtract.
+    """
+    records = [json.loads(result.attrs.get("provenance", "{}")) for result in (a, b)]
+    names = [record.get("analysis") for record in records]
+    if names[0] != names[1]:
+        raise InputError(f"results of {names[0]} and {names[1]}", "two of the same analysis", "Compare like with like")
+    counterparts = align(*(_tokens(result, record) for result, record in zip((a, b), records, strict=True)))
+    index = {str(dim): _counterparts(a, b, str(dim), counterparts) for dim in b.dims if dim in a.dims}
+    changes = {str(name): _change(a[name], b[name], index) for name in _shared(a, b, index)}
+    if not any(variable.dtype.kind == "f" for variable in changes.values()):
+        raise InputError(
+            f"two results of {names[0]} without a number in common", "the same dims in both", "Compare another view"
+        )
+    coords = {dim: b.indexes[dim] if dim in b.indexes else range(b.sizes[dim]) for dim in index}
+    texts = {name: coord for name, coord in b.coords.items() if name not in b.dims and set(coord.dims) <= set(index)}
+    result = xr.Dataset(changes, coords={**coords, **texts}, attrs=b.attrs)
+    return check(result.assign_attrs(**_about(result, records, counterparts)))
+
+
+def difference_figure(
+    entry: "Entry", change: xr.Dataset, index: int = 0, display: Mapping[str, Any] | None = None
+) -> "go.Figure":
+    """A figure of a difference, on the diverging scale: the entry's own where it can be drawn of one, else a plain one.
+
+    display: display parameters of the entry. Raises InputError where there is no figure for any of its variables.
+    """
+    draw, asked = entry.figures[index], entry.shown(display or {})
+    try:
+        figure = draw(change, **named(draw, asked))
+    except (InputError, KeyError):  # it wants something that a difference does not have, such as edges
+        return _plain_figure(entry, change)
+    scale = (figure.layout.meta or {}).get("scale", "signed")
+    return figure if scale == "signed" else _plain_figure(entry, change)
+
+
+def of_differences(entry: "Entry") -> "Entry":
+    """The entry as one of differences: its title says so, and its figures are drawn by `difference_figure`."""
+    figures = tuple(partial(difference_figure, entry, index=index) for index in range(len(entry.figures)))
+    return replace(entry, title=f"Difference: {entry.title}", figures=figures, details=(), tables=(), sentence=None)
+
+
+def need_same_tokenizer(one: "Model", other: "Model") -> None:
+    """InputError unless equal ids are equal tokens on both models."""
+    vocabularies = [None if m.tokenizer is None else m.tokenizer.get_vocab() for m in (one, other)]
+    if vocabularies[0] != vocabularies[1] or (vocabularies[0] is None and one.sizes.d_vocab != other.sizes.d_vocab):
+        raise InputError(
+            f"{one.name} and {other.name}, whose tokenizers differ",
+            "two models with one tokenizer",
+            "Compare models of one family",
+        )
+
+
+# --- numbers -------------------------------------------------------------------------------------------------------
+
+
+def _tokens(result: xr.Dataset, record: Mapping[str, Any]) -> list[Any]:
+    """What tells the tokens of a result apart: their ids, or their texts where no ids were recorded."""
+    ids = record.get("token_ids")
+    if ids is None and "token_text" in result.coords:
+        ids = [str(text) for text in result["token_text"].values]
+    return list(ids or ())
+
+
+def _counterparts(a: xr.Dataset, b: xr.Dataset, dim: str, tokens: Sequence[int]) -> np.ndarray | None:
+    """For every index of b along a dim the index of a, -1 for none; None where the dim only counts a list."""
+    values = [r.indexes[dim] if dim in r.indexes else pd.RangeIndex(r.sizes[dim]) for r in (a, b)]
+    if dim in _LISTS or not values[0].is_unique:
+        return None
+    wanted = values[1]
+    if dim in _TOKEN_DIMS and tokens:
+        wanted = pd.Index([tokens[pos] if 0 <= pos < len(tokens) else -1 for pos in wanted])
+    return values[0].get_indexer(wanted)
+
+
+def _shared(a: xr.Dataset, b: xr.Dataset, index: Mapping[str, np.ndarray | None]) -> list[str]:
+    """Variables of both results over the same dims that can be subtracted, and the texts beside them."""
+
+    def is_own(name: str) -> bool:
+        return not any(name.endswith(end) and name.removesuffix(end) in b for end in _OF_ANOTHER)
+
+    def is_kind(variable: xr.DataArray) -> bool:
+        words = str(variable.attrs.get("units", "")).split()
+        return variable.dtype.kind in "fUO" or (variable.dtype.kind in "iu" and not {"id", "index"} & set(words))
+
+    return [
+        str(name)
+        for name, variable in b.data_vars.items()
+        if name in a
+        and set(a[name].dims) == set(variable.dims)
+        and all(index.get(str(dim)) is not None for dim in variable.dims)
+        and is_kind(variable)
+        and is_own(str(name))
+    ]
+
+
+def _change(before: xr.DataArray, after: xr.DataArray, index: Mapping[str, np.ndarray]) -> xr.DataArray:
+    is_text = after.dtype.kind in "UO"
+    before = before.transpose(*after.dims)
+    old = before.values.astype(object) if is_text else numbers(before)
+    for axis, dim in enumerate(after.dims):
+        at = index[str(dim)]
+        old = np.take(old, at, axis=axis)
+        old[(slice(None),) * axis + (at < 0,)] = None if is_text else np.nan
+    if is_text:
+        return after.copy(data=_texts(old, after.values))
+    low, high = (float(after.attrs.get(name, np.nan)) for name in ("valid_min", "valid_max"))
+    span = high - low if np.isfinite(high - low) else np.inf
+    attrs = {
+        "units": after.attrs.get("units", ""),
+        "long_name": f"change of {after.attrs.get('long_name', after.name)}",
+        "valid_min": -span,
+        "valid_max": span,
+        "difference": 1,  # drawn on the diverging scale, whatever its figure asks for
+    }
+    return xr.DataArray(numbers(after) - old, dims=after.dims, attrs=attrs)
+
+
+def _texts(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    pairs = zip(old.ravel(), new.ravel(), strict=True)
+    texts = [str(n) if o is None or o == n else f"{o}{CHANGED}{n}" for o, n in pairs]
+    return np.array(texts, dtype=object).reshape(new.shape)
+
+
+def _about(result: xr.Dataset, records: list[dict], counterparts: Sequence[int]) -> dict[str, str]:
+    """Summary, provenance and key of a difference."""
+    keys = [record.get("spec_key", "") for record in records]
+    key = hashlib.sha256(json.dumps(["difference", *keys]).encode()).hexdigest()
+    record = {"analysis": records[1].get("analysis"), "difference": {"from": records[0], "to": records[1]}}
+    record |= {name: records[1].get(name) for name in ("model", "token_ids", "params", "stamp")} | {"spec_key": key}
+    said = [_largest(result)]
+    if (blank := sum(c < 0 for c in counterparts)) and set(_TOKEN_DIMS) & set(result.dims):
+        said.append(f"{blank} of {len(counterparts)} tokens have no counterpart and are blank.")
+    others = sorted(
+        name
+        for name, value in (records[1].get("params") or {}).items()
+        if (records[0].get("params") or {}).get(name) != value
+    )
+    if others:
+        said.append(f"The two were computed with different {', '.join(others)}.")
+    return {"summary": " ".join(said), "provenance": json.dumps(record, sort_keys=True), "spec_key": key}
+
+
+def _largest(result: xr.Dataset) -> str:
+    """`Largest change of entropy: -2.3 nats at depth 12, pos 5 ·Peter.`"""
+    variable = next(v for v in result.data_vars.values() if v.dtype.kind == "f")
+    values, what = variable.values, variable.attrs["long_name"]
+    if not np.isfinite(values).any():
+        return f"No {what}: nothing has a counterpart."
+    flat = int(np.nanargmax(np.abs(values)))
+    if values.flat[flat] == 0:
+        return f"No {what}: the two are equal."
+    at = dict(zip(map(str, variable.dims), np.unravel_index(flat, values.shape), strict=True))
+    unit = units(variable)
+    place = f" at {', '.join(_place(variable, at))}" if at else ""
+    return f"Largest {what}: {number(float(values.flat[flat]))}{f' {unit}' if unit else ''}{place}."
+
+
+def _place(variable: xr.DataArray, at: Mapping[str, int]) -> list[str]:
+    """`["L18H6"]`, `["L20 MLP"]` where parts have labels, or `["depth 30", "pos 5 ·Peter"]`."""
+    values = {dim: variable[dim].values[i] for dim, i in at.items()}
+    words = [head_name(values.pop("layer"), values.pop("head"))] if {"layer", "head"} <= set(values) else []
+    for dim, value in values.items():
+        if dim == "component" and "label" in variable.coords:
+            words.append(str(variable["label"].values[at[dim]]))
+            continue
+        texts = variable.coords.get({"pos": "token_text"}.get(dim, f"{dim}_text"))
+        token = "" if texts is None else f" {show_token(str(texts.values[at[dim]]), html=False)}"
+        words.append(f"{dim} {value if isinstance(value, str) else f'{value:g}'}{token}")
+    return words
+
+
+# --- figures -------------------------------------------------------------------------------------------------------
+
+
+def _plain_figure(entry: "Entry", change: xr.Dataset) -> "go.Figure":
+    """The first variable that one of the plain figures can show."""
+    from workbench.figures import bars, depth_pos_grid, heads_grid, pattern_figure, series, token_strip
+
+    for name, variable in change.data_vars.items():
+        name, dims = str(name), set(map(str, variable.dims))
+        title = f"{entry.title}: {variable.attrs.get('long_name', name)}"
+        if variable.dtype.kind != "f":
+            continue
+        if dims == {"layer", "head"}:
+            return heads_grid(change, name, title=title)
+        if dims in ({"depth", "pos"}, {"layer", "pos"}):
+            return depth_pos_grid(change, name, title=title)
+        if dims == {"query", "key"}:
+            texts = [str(text) for text in change["query_text"].values]
+            return pattern_figure(variable.transpose("query", "key").values, texts, title, scale="signed")
+        if dims == {"pos"}:
+            return token_strip(change, name, title=title)
+        if dims in ({"depth"}, {"layer"}):
+            return series(change, name, dims.pop(), title=title)
+        if len(dims) == 1:
+            return bars(change, name, dims.pop(), title=title, limit=24)
+    raise InputError(
+        f"a difference of {entry.title} over other dims than the plain figures know",
+        "one over heads, depths and tokens, or one dim",
+        "Take the numbers instead (netCDF or CSV)",
+    )

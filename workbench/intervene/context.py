@@ -1,0 +1,77 @@
+"""Carrying interventions out: one hook per activation, taken back in every case."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from workbench.errors import InputError, RefusedError
+from workbench.intervene.contradictions import check_contradictions
+from workbench.intervene.edit import Edit
+from workbench.intervene.rows import Batch
+from workbench.models.hooks import Hook
+from workbench.models.model import Model
+
+__all__ = ["hooks"]
+
+
+@contextmanager
+def hooks(
+    model: Model, interventions: Sequence[Any], *, tokens: Sequence[Any] | None = None, rows: slice | None = None
+) -> Iterator[None]:
+    """Carry out interventions on every forward pass inside the block. Hold the model's lock around it.
+
+    tokens: the prompts of the batch, for their lengths (None: no padding). rows: which prompts of the call this batch
+    holds; interventions on other rows are left out. Edits of one activation become one hook, in the order given.
+
+    Raises InputError for units the model does not have and for contradictory interventions, and RefusedError if, at a
+    normal end, an edit never fired: an ablation that did nothing is worse than none.
+    """
+    batch = Batch(None if tokens is None else [len(t) for t in tokens], rows.start if rows is not None else 0)
+    points: dict[tuple[Hook, int | None], list[tuple[Any, Edit]]] = {}
+    found = [(i, edit) for i in interventions if batch.holds(i.rows) for edit in i.edits(model)]
+    check_contradictions(found, batch)
+    for intervention, edit in found:
+        points.setdefault(edit.where[:2], []).append((intervention, edit))
+    added, fired = [], set()
+    try:
+        for (hook, layer), edits in points.items():
+            point = _point(model, hook, layer, edits[0][0])
+            added.append((point, point.add_hook(_apply(batch, hook, layer, [edit for _, edit in edits], fired))))
+        yield
+        silent = [key for key in points if key not in fired]
+        if silent:
+            raise RefusedError(
+                f"{points[silent[0]][0][0]}, whose edit of {silent[0][0].name} in layer {silent[0][1]} did not fire",
+                "every intervention to take effect",
+                "Check that the pass runs through that layer",
+            )
+    finally:
+        for point, handle in added:
+            model.adapter.remove(point, handle)
+
+
+def _point(model: Model, hook: Hook, layer: int | None, intervention: Any):
+    try:
+        return model.adapter.point(hook, layer)
+    except KeyError:
+        raise InputError(
+            f"{intervention}", f"a site that {model.name} has ({hook.name} it has not)", "Choose another site"
+        ) from None
+
+
+def _apply(batch: Batch, hook: Hook, layer: int | None, edits: list[Edit], fired: set):
+    """One hook for all edits of an activation: a fresh copy, written in the order given, then read."""
+
+    def apply(activation, hook=None, _hook=hook):
+        fired.add((_hook, layer))
+        changed = activation.clone() if any(edit.write for edit in edits) else activation
+        for edit in sorted(edits, key=lambda edit: not edit.early):
+            if edit.write is not None:
+                for mesh, rows in batch.meshes(edit, changed):
+                    edit.write(changed, mesh, rows)
+        for edit in edits:
+            if edit.read is not None:
+                edit.read(changed)
+        return changed
+
+    return apply

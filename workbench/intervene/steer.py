@@ -1,0 +1,52 @@
+"""Steering: a direction added to a state or to what a block adds."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from workbench.errors import InputError
+from workbench.intervene.checks import names, need_layer, need_serial
+from workbench.intervene.edit import Edit, Positions, Printed, Where, filled, tensor_digest
+from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, MLP_OUT, RESID_MID, RESID_POST, RESID_PRE, Hook
+from workbench.models.model import Model
+
+__all__ = ["Steer"]
+
+_STEERABLE = (RESID_PRE, RESID_MID, RESID_POST, ATTN_OUT, MLP_OUT, ATTN_RESULT)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Steer(Printed):
+    """Add `strength * direction` to a state or a sublayer's output.
+
+    direction: `[d_model]`, or `[position, d_model]` with one row for each of `positions` (all: one per token).
+    """
+
+    layer: int
+    direction: torch.Tensor = field(repr=False)
+    strength: float = 1.0
+    hook: Hook = RESID_POST
+    positions: Positions = None
+    rows: tuple[int, ...] | None = None
+    digest: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "digest", self.digest or tensor_digest(self.direction))
+
+    def __str__(self) -> str:
+        return f"Steer(L{self.layer} {self.hook.name} by {self.strength:g} x {self.digest}{self._scope()})"
+
+    def edits(self, model: Model) -> list[Edit]:
+        """One additive edit; resid_mid is reached through attn_out."""
+        need_layer(model, self.layer, str(self))
+        if self.hook not in _STEERABLE:
+            raise InputError(f"steering {self.hook.name}", names(_STEERABLE), "Choose one of these")
+        if self.direction.shape[-1] != model.sizes.d_model or self.direction.ndim > 2:
+            raise InputError(
+                f"a direction of shape {tuple(self.direction.shape)}", f"[{model.sizes.d_model}]", "Check the model"
+            )
+        if self.hook is RESID_MID:
+            need_serial(model, self)
+        hook = ATTN_OUT if self.hook is RESID_MID else self.hook
+        where = Where(hook, self.layer, None, self.positions, self.rows, additive=True)
+        return [filled(where, self.strength * self.direction, add=True)]

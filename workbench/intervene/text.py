@@ -1,0 +1,85 @@
+"""Interventions in words: the one textual form that links, chips and copied code share.
+
+L18H6                   the unit's output is replaced by zero; any unit that `units_of` reads
+L18H6 mean              by its mean over a reference text
+9 cannot see 3          no head of any layer attends from token 9 to token 3
+L18H6 9 cannot see 3    that head does not
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.errors import InputError
+from workbench.intervene import Ablate, Knockout
+from workbench.intervene.units import Unit, units_of
+from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, Z
+from workbench.models.model import Model
+
+__all__ = ["MEAN_HOOKS", "Phrase", "phrase"]
+
+MEAN_HOOKS = (Z, ATTN_OUT, MLP_OUT, MLP_POST)  # what `measure_means` must measure for any phrase
+
+_BLIND = re.compile(r"(?:(L\d{1,6}H\d{1,6}) )?(\d{1,9}) cannot see (\d{1,9})")
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """One intervention. how: "zero", "mean", or "blind" (query and key are set; unit: a head, or None for all)."""
+
+    unit: Unit | None
+    how: str = "zero"
+    query: int | None = None
+    key: int | None = None
+
+    def __str__(self) -> str:
+        words = [] if self.unit is None else [str(self.unit)]
+        words += {"zero": [], "mean": ["mean"], "blind": [f"{self.query} cannot see {self.key}"]}[self.how]
+        return " ".join(words)
+
+    def check(self, model: Model, n_tokens: int) -> None:
+        """InputError where the model has no such unit or the prompt no such tokens."""
+        if self.unit is not None:
+            self.unit.check(model)
+        places = [getattr(self.unit, name, None) for name in ("query", "key", "pos")]
+        if any(place is not None and place >= n_tokens for place in places):
+            raise InputError(f"{str(self)!r}", f"tokens 0 to {n_tokens - 1}", "Take it back, or choose other tokens")
+        if self.how == "blind" and not (0 <= self.key <= self.query < n_tokens and self.query > 0):
+            raise InputError(
+                f"{str(self)!r}",
+                f"a token from 1 to {n_tokens - 1} and one that it sees",
+                "Take it back, or choose other tokens",
+            )
+
+    def intervention(self, model: Model, means: Callable[[], Any], layer: int | None = None) -> Any:
+        """The value for `observe()`; None where it does not touch `layer`. means: gives `Means`, called if needed."""
+        if layer is not None and self.unit is not None and self.unit.layer != layer:
+            return None
+        if self.how == "blind":
+            here = self.unit.layer if self.unit is not None else layer
+            layers = tuple(range(model.sizes.n_layers)) if here is None else (here,)
+            return Knockout((self.query,), (self.key,), layers, None if self.unit is None else self.unit.units)
+        return Ablate(self.unit, self.how, means() if self.how == "mean" else None)
+
+    def code(self) -> str:
+        """The same as Python, where `model` is the model and `means` its means."""
+        if self.how == "blind":
+            layers = "tuple(range(model.sizes.n_layers))" if self.unit is None else f"({self.unit.layer},)"
+            heads = "" if self.unit is None else f", {self.unit.units!r}"
+            return f"Knockout(({self.query},), ({self.key},), {layers}{heads})"
+        reference = ", 'mean', means" if self.how == "mean" else ""
+        return f"Ablate({self.unit!r}{reference})"
+
+
+def phrase(text: str) -> Phrase:
+    """The intervention that a text stands for; InputError where it stands for none."""
+    blind = _BLIND.fullmatch(text)
+    if blind:
+        head, query, key = blind.groups()
+        return Phrase(units_of(head)[0] if head else None, "blind", int(query), int(key))
+    name = text.removesuffix(" mean")
+    units = units_of(name)
+    if len(units) != 1:
+        raise InputError(f"the intervention {text!r}", "one unit, such as L18H6 or L20 MLP mean", "Name one")
+    return Phrase(units[0], "zero" if name == text else "mean")

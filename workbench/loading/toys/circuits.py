@@ -1,0 +1,47 @@
+"""Circuits written into weights by hand, so that an analysis can be held against a known answer."""
+
+import torch
+
+from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+
+__all__ = ["induction_circuit"]
+
+
+def induction_circuit(d_vocab: int = 64, n_ctx: int = 64, sharpness: float = 200.0) -> ToyTransformer:
+    """A two-layer attention-only model whose weights are a perfect induction circuit.
+
+    Residual stream: [token one-hot | position one-hot | previous token one-hot | prediction]. L0H0 attends to the
+    previous position and writes its token into the third part; L1H0 looks for the position whose previous token equals
+    the current one and copies its token into the prediction. All other heads attend to their own position and write
+    nothing. sharpness: the score of a match before division by sqrt(d_head); patterns are one-hot to 1e-6 at 200.
+    """
+    d_head = max(d_vocab, n_ctx)
+    config = ToyConfig(
+        n_layers=2, n_heads=2, d_model=3 * d_vocab + n_ctx, d_head=d_head, d_vocab=d_vocab, n_ctx=n_ctx
+    )  # fmt: skip
+    model = ToyTransformer(config)
+    token, position = slice(0, d_vocab), slice(d_vocab, d_vocab + n_ctx)
+    previous = slice(d_vocab + n_ctx, 2 * d_vocab + n_ctx)
+    prediction = slice(2 * d_vocab + n_ctx, 3 * d_vocab + n_ctx)
+    strength = sharpness * d_head**0.5 / 10
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.embed.weight[:, token] = torch.eye(d_vocab)
+        model.positions.weight[:, position] = torch.eye(n_ctx)
+        for block in model.blocks:
+            for head in range(2):  # attend to the own position, write nothing
+                block.W_Q[head, position, :n_ctx] = strength * torch.eye(n_ctx)
+                block.W_K[head, position, :n_ctx] = torch.eye(n_ctx)
+        first, second = model.blocks
+        first.W_K[0, position, :n_ctx] = torch.diag(torch.ones(n_ctx - 1), 1)  # key j answers query j + 1
+        first.W_V[0, token, :d_vocab] = torch.eye(d_vocab)
+        first.W_O[0, :d_vocab, previous] = torch.eye(d_vocab)
+        second.W_Q[0].zero_()
+        second.W_K[0].zero_()
+        second.W_Q[0, token, :d_vocab] = strength * torch.eye(d_vocab)
+        second.W_K[0, previous, :d_vocab] = torch.eye(d_vocab)
+        second.W_V[0, token, :d_vocab] = torch.eye(d_vocab)
+        second.W_O[0, :d_vocab, prediction] = torch.eye(d_vocab)
+        model.unembed.weight[:, prediction] = 10 * torch.eye(d_vocab)
+    return model

@@ -1,0 +1,92 @@
+"""Need: what an analysis must see of a layer, and how to shrink it; Site: what its reducer may know besides."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from workbench.errors import InputError
+from workbench.models.hooks import ALL_HOOKS, Hook
+from workbench.models.model import LayerWeights, Model
+
+__all__ = ["POSITIONAL", "RAGGED", "Need", "Site", "keep"]
+
+POSITIONAL = ("pos", "query", "key")
+RAGGED = "edge"  # an axis whose length no declaration knows: it differs from layer to layer
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """What a reducer may know besides the activations.
+
+    layer: None for hooks outside the blocks. tokens, mask `[batch, pos]` (mask is False on padding), lengths `[batch]`.
+    fields: per-row data of the stimulus, tensors `[batch, ...]`. weights: read-only, of this layer.
+    """
+
+    layer: int | None
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    lengths: torch.Tensor
+    fields: Mapping[str, torch.Tensor]
+    model: Model = field(repr=False)
+
+    @property
+    def weights(self) -> LayerWeights:
+        """Weights of this layer."""
+        return self.model.weights(self.layer)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What an analysis must see of a layer, and how to shrink it.
+
+    hooks: activations the reducer takes, in order. reduce: a pure module-level function
+    `(*activations, site, **params) -> tensor [batch, *dims]`, float32 or integer, a fresh tensor; it writes to nothing
+    and calls no module. dims: names of the output's axes after batch, by the glossary; axes named pos, query or key
+    are as long as the batch, and their padding is overwritten with NaN; an axis named edge may have any length, its
+    missing end NaN (integers: -1), and layers are then not stacked. params: scalars, or tuples of scalars.
+    layers: which ones, or None for all.
+    """
+
+    hooks: tuple[Hook, ...]
+    reduce: Callable[..., torch.Tensor]
+    dims: tuple[str, ...] = ()
+    params: tuple[tuple[str, Any], ...] = ()
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        put = object.__setattr__
+        if isinstance(self.dims, str):
+            put(self, "dims", tuple(self.dims.split()))
+        if isinstance(self.params, Mapping):
+            put(self, "params", tuple(sorted(self.params.items())))
+        if self.layers is not None:
+            put(self, "layers", tuple(self.layers))
+        if "<lambda>" in self.reduce.__qualname__ or "<locals>" in self.reduce.__qualname__:
+            raise InputError(
+                f"the reducer {self.reduce.__qualname__}",
+                "a function at the top of a module",
+                "Move it there: needs are compared",
+            )
+        if not self.hooks or not all(isinstance(hook, Hook) for hook in self.hooks):
+            raise InputError(f"hooks {self.hooks!r}", "hooks such as PATTERN or RESID_POST", f"Choose from {ALL_HOOKS}")
+        if len({hook.layered for hook in self.hooks}) > 1:
+            raise InputError(f"hooks {self.hooks!r} in one need", "all inside blocks or all outside", "Split the need")
+
+    @property
+    def layered(self) -> bool:
+        """Whether the need is met once per layer."""
+        return self.hooks[0].layered
+
+    @property
+    def ragged(self) -> bool:
+        """Whether what is kept has another length in every layer."""
+        return RAGGED in self.dims
+
+
+def keep(activation: torch.Tensor, site: Site, positions: tuple[int, ...] | None = None) -> torch.Tensor:
+    """A reducer that keeps an activation `[batch, pos, ...]` as float32, at all or some positions."""
+    if positions is not None:
+        activation = activation[:, list(positions)]
+    return activation.detach().to(torch.float32, copy=True)

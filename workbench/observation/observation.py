@@ -1,0 +1,86 @@
+"""Observation: what one observed pass left behind."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+import xarray as xr
+
+from workbench.errors import InputError
+from workbench.models.model import Identity, LayerWeights, Sizes
+from workbench.models.prompt import Tokens, Vocabulary
+from workbench.observation.need import POSITIONAL, Need
+
+__all__ = ["Observation"]
+
+
+@dataclass(eq=False)
+class Observation:
+    """What one observed pass left behind.
+
+    `observation[need]` is a float32 tensor `[layer, prompt, *need.dims]` (no `layer` for needs outside the blocks), NaN
+    where a prompt is shorter than the longest; for a ragged need, a tuple of one `[prompt, *need.dims]` per layer.
+    `logits[i]` is `[position, d_vocab]` for prompt i at the positions asked for (`positions[i]`). `interventions` and
+    `identity` go into provenance; `vocabulary` names tokens; `weights(layer)` are the model's, read-only.
+    """
+
+    identity: Identity
+    sizes: Sizes
+    vocabulary: Vocabulary = field(repr=False)
+    tokens: tuple[Tokens, ...]
+    results: dict[Need, torch.Tensor] = field(repr=False)
+    logits: tuple[torch.Tensor, ...] = field(repr=False)
+    positions: tuple[tuple[int, ...], ...] = ()
+    fields: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    interventions: tuple = ()
+    weights: Callable[[int], LayerWeights] | None = field(default=None, repr=False)
+
+    def __getitem__(self, need: Need) -> torch.Tensor:
+        try:
+            return self.results[need]
+        except KeyError:
+            raise InputError(
+                f"a need that was not observed ({need.reduce.__qualname__} of {need.hooks})",
+                f"one of {[n.reduce.__qualname__ for n in self.results]}",
+                "Return it from needs(), with the same params",
+            ) from None
+
+    def __contains__(self, need: Need) -> bool:
+        return need in self.results
+
+    def array(self, need: Need) -> xr.DataArray:
+        """The same as `observation[need]`, with named dims and integer coords."""
+        dims = ("layer", "prompt", *need.dims) if need.layered else ("prompt", *need.dims)
+        coords = {"layer": list(need.layers or range(self.sizes.n_layers))} if need.layered else {}
+        return xr.DataArray(self[need].cpu().numpy(), dims=dims, coords=coords)
+
+    def prompt(self, row: int) -> "Observation":
+        """One prompt of several, as if it had been observed by itself: its row of everything, without padding.
+
+        Only ragged needs stay as long as the longest of the prompts, with NaN at the end.
+        """
+        n_pos = len(self.tokens[row])
+
+        def of_row(need: Need, kept):
+            if isinstance(kept, tuple):  # ragged: one tensor per layer
+                return tuple(layer[row : row + 1] for layer in kept)
+            kept = kept.narrow(int(need.layered), row, 1)
+            for axis, dim in enumerate(need.dims, start=1 + need.layered):
+                if dim in POSITIONAL:  # a need may hold fewer positions than there are
+                    kept = kept.narrow(axis, 0, min(n_pos, kept.shape[axis]))
+            return kept
+
+        this = slice(row, row + 1)
+        return replace(
+            self,
+            tokens=self.tokens[this],
+            results={need: of_row(need, kept) for need, kept in self.results.items()},
+            logits=self.logits[this],
+            positions=self.positions[this],
+        )
+
+    @cached_property
+    def log_probs(self) -> tuple[torch.Tensor, ...]:
+        """Log-probabilities (nats) of the next token at the asked positions, `[position, d_vocab]` per prompt."""
+        return tuple(logits.float().log_softmax(-1) for logits in self.logits)

@@ -1,0 +1,196 @@
+"""What interventions take from elsewhere: the activations of another run, and means over a reference text.
+
+Both are values with a printed hash: a result says which run or text its patches and means came from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import torch
+
+from workbench.corpora import Document, reference_text
+from workbench.errors import InputError
+from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, Hook, Z
+from workbench.models.model import Model
+from workbench.models.prompt import Prompt, Tokens, tokenise
+from workbench.observation import Need, Site, keep, observe
+
+__all__ = ["Means", "Recording", "measure_means", "record", "record_all"]
+
+Values = Mapping[tuple[Hook, int | None], torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Activations of one run over one prompt, `[pos, ...]` float32 by (hook, layer). Prints its prompt and hash."""
+
+    tokens: Tokens
+    weights_hash: str
+    values: Values = field(repr=False)
+    interventions: tuple[str, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return len(self.tokens)
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits of weights, token ids and interventions."""
+        return sha256(repr((self.weights_hash, self.tokens.ids, self.interventions)).encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        text = "".join(self.tokens.strings)
+        return f"run of {text if len(text) <= 40 else text[:37] + '...'!r}@{self.digest}"
+
+    def take(self, hook: Hook, layer: int | None, model: Model) -> torch.Tensor:
+        """The activation at a site; InputError where it was not recorded or belongs to another model."""
+        _need_same_weights(self, self.weights_hash, model)
+        return _found(self, self.values, hook, layer)
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """Means of activations over positions >= 1 of a reference text, by (hook, layer), without batch and pos axes.
+
+    n_tokens: positions that entered each mean.
+    """
+
+    name: str
+    weights_hash: str
+    n_tokens: int
+    values: Values = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.n_tokens} tokens"
+
+    def mean(self, hook: Hook, layer: int, model: Model) -> torch.Tensor:
+        """The mean at a site; InputError where it was not measured or belongs to another model."""
+        _need_same_weights(self, self.weights_hash, model)
+        return _found(self, self.values, hook, layer)
+
+
+def _need_same_weights(what: Any, weights_hash: str, model: Model) -> None:
+    if weights_hash != model.identity.weights_hash:
+        raise InputError(f"{what} of another model", f"one of {model.name}", "Record it on this model")
+
+
+def _found(what: Any, values: Values, hook: Hook, layer: int | None) -> torch.Tensor:
+    if (hook, layer) not in values:
+        had = sorted({h.name for h, _ in values})
+        raise InputError(
+            f"{hook.name} of layer {layer} from {what}", f"what it holds: {', '.join(had)}", "Record it too"
+        )
+    return values[hook, layer]
+
+
+def record_all(
+    model: Model,
+    prompts: Sequence[Any],
+    hooks: Sequence[Hook],
+    layers: Sequence[int] | None = None,
+    *,
+    interventions: Sequence[Any] = (),
+    **options: Any,
+) -> list[Recording]:
+    """Run prompts once and keep activations of all their tokens, for patching. One Recording per prompt.
+
+    layers: None for all. A recorded pattern is `[head, query, key]`: quadratic in length. options: passed to observe().
+    """
+    chosen = None if layers is None else tuple(layers)
+    needs = {
+        hook: Need((hook,), keep, dims=_axis_names(hook), layers=chosen if hook.layered else None)
+        for hook in dict.fromkeys(hooks)
+    }
+    seen = observe(
+        model, list(prompts), list(needs.values()), interventions=interventions, **{"positions": "none", **options}
+    )
+    printed = tuple(map(str, seen.interventions))
+    recordings = []
+    for row, tokens in enumerate(seen.tokens):
+        values: dict[tuple[Hook, int | None], torch.Tensor] = {}
+        for hook, need in needs.items():
+            stacked = seen[need] if hook.layered else seen[need][None]
+            for layer, kept in zip(_layers(hook, chosen, model), stacked, strict=True):
+                values[hook, layer] = _unpadded(kept[row], hook, len(tokens))
+        recordings.append(Recording(tokens, model.identity.weights_hash, values, printed))
+    return recordings
+
+
+def record(
+    model: Model, prompt: Any, hooks: Sequence[Hook], layers: Sequence[int] | None = None, **options
+) -> Recording:
+    """`record_all` for one prompt."""
+    return record_all(model, [tokenise(model, prompt)], hooks, layers, **options)[0]
+
+
+def _axis_names(hook: Hook) -> tuple[str, ...]:
+    return hook.dims[1:]
+
+
+def _layers(hook: Hook, chosen: tuple[int, ...] | None, model: Model) -> Sequence[int | None]:
+    if not hook.layered:
+        return [None]
+    return range(model.sizes.n_layers) if chosen is None else chosen
+
+
+def _unpadded(value: torch.Tensor, hook: Hook, length: int) -> torch.Tensor:
+    for axis, dim in enumerate(hook.dims[1:]):
+        if dim in ("pos", "query", "key"):
+            value = value.narrow(axis, 0, length)
+    return value
+
+
+def sum_from_one(activation: torch.Tensor, site: Site) -> torch.Tensor:
+    """Sum over positions >= 1 of `[batch, pos, ...]`, padding left out."""
+    mask = site.mask.clone()
+    mask[:, 0] = False
+    shape = [*mask.shape, *[1] * (activation.ndim - 2)]
+    return (activation.detach().float() * mask.view(shape)).sum(1)
+
+
+def measure_means(
+    model: Model,
+    reference: Document | Sequence[Any] | None = None,
+    *,
+    hooks: Sequence[Hook] = (Z, ATTN_OUT, MLP_OUT),
+    n_tokens: int = 512,
+    piece: int = 64,
+) -> Means:
+    """Means over positions >= 1 of a reference, for `Ablate(unit, "mean", means)`.
+
+    reference: a Document (None: `reference_text()`), cut into pieces of `piece` tokens, each behind a BOS token where
+    the model has one, `n_tokens` in all; or a list of prompts. Models without a tokenizer get random ids (seed 0).
+    Position 0 is left out: what stands there (attention sinks) is unlike anything else.
+    """
+    name, prompts = _reference(model, reference, n_tokens, piece)
+    wanted = [hook for hook in dict.fromkeys(hooks) if model.sizes.d_mlp or hook not in (MLP_OUT, MLP_POST)]
+    needs = {hook: Need((hook,), sum_from_one, dims=hook.dims[2:]) for hook in wanted}
+    seen = observe(model, prompts, list(needs.values()), positions="none", stop=model.sizes.n_layers)
+    n = sum(len(t) - 1 for t in seen.tokens)
+    if not n:
+        raise InputError("a reference of one-token prompts", "positions >= 1", "Give a longer text")
+    values = {(hook, layer): total.sum(0) / n for hook, need in needs.items() for layer, total in enumerate(seen[need])}
+    return Means(name, model.identity.weights_hash, n, values)
+
+
+def _reference(model: Model, reference: Any, n_tokens: int, piece: int) -> tuple[str, list[Any]]:
+    if reference is None and model.tokenizer is None:
+        ids = torch.randint(model.sizes.d_vocab, (max(1, n_tokens // piece), piece), generator=torch.manual_seed(0))
+        return "random ids, seed 0", [Prompt.ids(row) for row in ids[:, : model.sizes.n_ctx]]
+    if reference is None or isinstance(reference, Document):
+        document = reference or reference_text()
+        return str(document), _pieces(model, document.text, n_tokens, piece)
+    prompts = [tokenise(model, prompt) for prompt in reference]
+    digest = sha256(repr([t.ids for t in prompts]).encode()).hexdigest()[:12]
+    return f"{len(prompts)} prompts@{digest}", prompts
+
+
+def _pieces(model: Model, text: str, n_tokens: int, piece: int) -> list[Prompt]:
+    ids = model.tokenizer.encode(text, add_special_tokens=False)[:n_tokens]
+    bos = model.tokenizer.bos_token_id
+    front = [] if bos is None else [bos]
+    step = piece - len(front)
+    return [Prompt.ids(front + ids[i : i + step]) for i in range(0, len(ids), step) if len(ids[i : i + step]) > 1]

@@ -1,0 +1,201 @@
+"""One forward pass that feeds every analysis.
+
+An analysis says what it must see of a layer and how to shrink it (`Need`). `observe()` takes the union of all needs,
+watches each activation once, reduces a need as soon as its last activation of the layer has arrived, and drops the
+inputs: extra memory is one layer's. Watching changes nothing: the logits are bit-equal to an unobserved pass of the
+same batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import torch
+
+from workbench.errors import InputError
+from workbench.intervene import hooks
+from workbench.models.hooks import RESID_PRE
+from workbench.models.model import Model
+from workbench.models.prompt import Prompt, Tokens, tokenise
+from workbench.observation.need import POSITIONAL, RAGGED, Need
+from workbench.observation.observation import Observation
+from workbench.observation.watch import Call, Steps, Stop, Watch
+
+__all__ = ["observe"]
+
+_TOKENS_PER_BATCH = 4096
+
+
+def observe(
+    model: Model,
+    prompts: "str | Prompt | Tokens | Sequence[Any]",
+    needs: Sequence[Need] = (),
+    *,
+    positions: "str | Sequence[int]" = "last",
+    interventions: Sequence[Any] = (),
+    fields: Mapping[str, torch.Tensor] | None = None,
+    start: tuple[int, torch.Tensor] | None = None,
+    stop: int | None = None,
+    batch_tokens: int = _TOKENS_PER_BATCH,
+    progress: Callable[[float], None] | None = None,
+) -> Observation:
+    """Run a model once over prompts and keep what the needs ask for.
+
+    prompts: a text, Prompt, Tokens or flat list of ids, or a list of these. positions: where to keep the final logits:
+    "last", "all", "none", or indices (negative ones count from each prompt's end). start: (layer, resid_pre
+    `[prompt, pos, d_model]`) restarts there with that state. stop: leave after block stop-1; no logits then. progress:
+    called with the share done (0 to 1) after each layer; it may raise to cancel. Unequal lengths are padded on the
+    right, and padding enters no number.
+
+    Raises InputError for bad prompts and hooks the model does not have, RefusedError where a hook never fired.
+    """
+    tokens = tuple(tokenise(model, prompt) for prompt in _as_list(prompts))
+    if not tokens:
+        raise InputError("no prompts", "at least one", "Give a text")
+    asked = tuple(_positions(positions, len(t)) for t in tokens)
+    needs = tuple(dict.fromkeys(needs))
+    fields = dict(fields or {})
+    _check_rows(interventions, len(tokens))
+    run = _Run(model, needs, tuple(interventions), start, stop, progress, Steps(len(tokens), model.sizes.n_layers))
+    parts: list[tuple[dict[Need, torch.Tensor], list[torch.Tensor]]] = []
+    for rows in _batches(tokens, batch_tokens):
+        parts.append(run.batch(tokens[rows], {k: v[rows] for k, v in fields.items()}, asked[rows], rows))
+    longest = max(len(t) for t in tokens)
+    results = {need: _join([part[0][need] for part in parts], need, longest) for need in needs}
+    logits = tuple(row for part in parts for row in part[1])
+    return Observation(
+        model.identity,
+        model.sizes,
+        model.vocabulary,
+        tokens,
+        results,
+        logits,
+        asked,
+        fields,
+        run.interventions,
+        model.weights,
+    )
+
+
+def _as_list(prompts: Any) -> list[Any]:
+    if isinstance(prompts, str | Prompt | Tokens):
+        return [prompts]
+    if isinstance(prompts, torch.Tensor):
+        return [Prompt.ids(row) for row in torch.atleast_2d(prompts)]
+    prompts = list(prompts)
+    return [Prompt.ids(prompts)] if prompts and all(isinstance(p, int) for p in prompts) else prompts
+
+
+def _positions(asked: "str | Sequence[int]", length: int) -> tuple[int, ...]:
+    if isinstance(asked, str):
+        named = {"last": (length - 1,), "all": tuple(range(length)), "none": ()}
+        if asked not in named:
+            raise InputError(f"positions={asked!r}", "'last', 'all', 'none' or indices", "Choose one of these")
+        return named[asked]
+    resolved = tuple(p + length if p < 0 else p for p in asked)
+    outside = [p for p in resolved if not 0 <= p < length]
+    if outside:
+        raise InputError(f"position {outside[0]}", f"positions from 0 to {length - 1}", "Choose one inside the prompt")
+    return resolved
+
+
+def _check_rows(interventions: Sequence[Any], n_prompts: int) -> None:
+    """An intervention on a row that no batch will hold would silently do nothing."""
+    for intervention in interventions:
+        outside = [row for row in getattr(intervention, "rows", None) or () if not 0 <= row < n_prompts]
+        if outside:
+            raise InputError(f"{intervention}", f"rows 0 to {n_prompts - 1}", "Name a prompt of this call")
+
+
+def _batches(tokens: tuple[Tokens, ...], batch_tokens: int) -> Iterator[slice]:
+    """Slices of consecutive prompts whose padded size stays within batch_tokens."""
+    first, longest = 0, 0
+    for i, t in enumerate(tokens):
+        longest = max(longest, len(t))
+        if i > first and (i - first + 1) * longest > batch_tokens:
+            yield slice(first, i)
+            first, longest = i, len(t)
+    yield slice(first, len(tokens))
+
+
+def _join(parts: list[torch.Tensor], need: Need, longest: int) -> torch.Tensor:
+    """Concatenate batches along prompt, padding positional axes at the end."""
+    if len(parts) == 1:
+        return parts[0]
+    if need.ragged and need.layered:
+        return tuple(_cat(layer, need, 0) for layer in zip(*parts, strict=True))
+    return _cat(parts, need, 1 if need.layered else 0)
+
+
+def _cat(parts: Sequence[torch.Tensor], need: Need, batch_axis: int) -> torch.Tensor:
+    padded = (*POSITIONAL, RAGGED)
+    positional = [batch_axis + 1 + i for i, dim in enumerate(need.dims) if dim in padded]
+    width = {axis: max(part.shape[axis] for part in parts) for axis in positional}
+    return torch.cat([_pad(part, width) for part in parts], dim=batch_axis)
+
+
+def _pad(part: torch.Tensor, width: dict[int, int]) -> torch.Tensor:
+    shape = [width.get(axis, size) for axis, size in enumerate(part.shape)]
+    if tuple(shape) == tuple(part.shape):
+        return part
+    padded = part.new_full(shape, torch.nan if part.is_floating_point() else -1)
+    padded[tuple(slice(0, size) for size in part.shape)] = part
+    return padded
+
+
+class _Run(Call):
+    """One observe() call: what to watch, and the batches it runs."""
+
+    def batch(self, tokens, fields, asked, rows: slice) -> tuple[dict[Need, torch.Tensor], list[torch.Tensor]]:
+        ids, mask, lengths = _padded(tokens, self.model.adapter.device)
+        watch = Watch(self, ids, mask, lengths, fields)
+        logits = None
+        with self.model.lock, torch.no_grad(), ExitStack() as stack:
+            if self.start is not None:
+                stack.enter_context(self.model.adapter.skipping(self.start[0]))
+                stack.enter_context(_restart(self.model, self.start[0], self.start[1][rows]))
+            if self.interventions:
+                stack.enter_context(hooks(self.model, self.interventions, tokens=tokens, rows=rows))
+            stack.enter_context(watch.attached())
+            with suppress(Stop):
+                logits = self.model.adapter.forward(ids)
+        watch.check()
+        results = {need: watch.stacked(need, logits) for need in self.needs}
+        return results, _kept(logits, asked)
+
+
+def _padded(tokens: Sequence[Tokens], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """ids, mask `[batch, pos]` and lengths `[batch]`, padded on the right: causal models never look there."""
+    lengths = torch.tensor([len(t) for t in tokens])
+    ids = torch.zeros(len(tokens), int(lengths.max()), dtype=torch.long)
+    for row, t in enumerate(tokens):
+        ids[row, : len(t)] = torch.tensor(t.ids)
+    mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
+    return ids.to(device), mask.to(device), lengths.to(device)
+
+
+@contextmanager
+def _restart(model: Model, layer: int, resid: torch.Tensor) -> Iterator[None]:
+    """Put a given state in front of a block; what came before it is discarded."""
+    point = model.adapter.point(RESID_PRE, layer)
+
+    def swap(activation, hook):
+        if resid.shape != activation.shape:
+            raise InputError(
+                f"a state of shape {tuple(resid.shape)}",
+                f"{tuple(activation.shape)}",
+                "Take it from an observation of the same prompts",
+            )
+        return resid.to(activation)
+
+    handle = point.add_hook(swap)
+    try:
+        yield
+    finally:
+        model.adapter.remove(point, handle)
+
+
+def _kept(logits: torch.Tensor | None, asked) -> list[torch.Tensor]:
+    if logits is None:
+        return [torch.empty(0) for _ in asked]
+    return [logits[row, list(positions)].clone() for row, positions in enumerate(asked)]

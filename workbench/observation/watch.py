@@ -1,0 +1,180 @@
+"""Watch: the hooks of one batch. It collects the activations of a layer until a need is complete, reduces, lets go."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from workbench.errors import InputError, RefusedError
+from workbench.models.hooks import ALL_HOOKS, LOGITS, RESID_POST, Hook
+from workbench.models.model import Model
+from workbench.observation.need import POSITIONAL, Need, Site
+
+__all__ = ["Call", "Steps", "Stop", "Watch"]
+
+
+class Stop(Exception):
+    """Leaves the forward pass after the last layer that is wanted."""
+
+
+@dataclass
+class Steps:
+    """Counts finished layers over all batches for the progress callback."""
+
+    prompts: int
+    n_layers: int
+    done: float = 0.0
+
+
+@dataclass
+class Call:
+    """What one call of `observe` asks of every batch; see there."""
+
+    model: Model
+    needs: tuple[Need, ...]
+    interventions: tuple
+    start: tuple[int, torch.Tensor] | None
+    stop: int | None
+    progress: Callable[[float], None] | None
+    steps: Steps
+
+
+class Watch:
+    """Hooks of one batch: collects the activations of a layer until a need is complete, reduces it, lets go."""
+
+    def __init__(self, run: Call, ids, mask, lengths, fields):
+        self.run, self.ids, self.mask, self.lengths, self.fields = run, ids, mask, lengths, fields
+        model = run.model
+        self.first = run.start[0] if run.start else 0
+        self.last = (run.stop if run.stop is not None else model.sizes.n_layers) - 1
+        self.waiting: dict[tuple[Need, int | None], dict[Hook, torch.Tensor]] = {}
+        self.reduced: dict[tuple[Need, int | None], torch.Tensor] = {}
+
+    def layers(self, need: Need) -> list[int | None]:
+        """Layers of a need that this pass runs through; [None] for a need outside the blocks."""
+        if not need.layered:
+            return [None]
+        n = self.run.model.sizes.n_layers
+        asked = need.layers if need.layers is not None else range(n)
+        outside = [layer for layer in asked if not 0 <= layer < n]
+        if outside:
+            raise InputError(f"layer {outside[0]}", f"layers 0 to {n - 1}", "Choose a layer the model has")
+        return [layer for layer in asked if self.first <= layer <= self.last]
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Register each hook once, and take all of them back in every case."""
+        adapter, handles = self.run.model.adapter, []
+        wanted: dict[tuple[Hook, int | None], list[Need]] = {}
+        for need in self.run.needs:
+            for layer in self.layers(need):
+                for hook in need.hooks:
+                    if hook is not LOGITS:
+                        wanted.setdefault((hook, layer), []).append(need)
+        try:
+            for (hook, layer), needs in wanted.items():
+                point = self._point(hook, layer, needs)
+                handles.append((point, point.add_hook(self._collector(hook, layer, needs))))
+            handles += list(self._ticks())
+            yield
+        finally:
+            for point, handle in handles:
+                adapter.remove(point, handle)
+
+    def _point(self, hook: Hook, layer: int | None, needs: list[Need]):
+        try:
+            return self.run.model.adapter.point(hook, layer)
+        except KeyError:
+            had = [h.name for h in ALL_HOOKS if h is not LOGITS and _has(self.run.model, h)]
+            raise InputError(
+                f"{needs[0].reduce.__module__}.{needs[0].reduce.__qualname__}, which needs {hook.name}",
+                f"one of {', '.join(had)} on {self.run.model.name}",
+                "This model has no such activation: leave the analysis out for it",
+            ) from None
+
+    def _ticks(self):
+        """Progress after each layer, and the early way out."""
+        run, n = self.run, self.run.model.sizes.n_layers
+        share = len(self.lengths) / run.steps.prompts / n
+
+        def tick(layer):
+            def fire(activation, hook):
+                run.steps.done += share
+                if run.progress is not None:
+                    run.progress(min(1.0, run.steps.done))
+                if run.stop is not None and layer == self.last:
+                    raise Stop
+
+            return fire
+
+        wanted = range(n) if run.progress is not None else ([self.last] if run.stop is not None else [])
+        for layer in wanted:
+            point = run.model.adapter.point(RESID_POST, layer)
+            yield point, point.add_hook(tick(layer))
+
+    def _collector(self, hook: Hook, layer: int | None, needs: list[Need]):
+        def collect(activation, hook=None, _hook=hook):
+            for need in needs:
+                if len(need.hooks) == 1:
+                    self._reduce(need, layer, {_hook: activation})
+                    continue
+                held = self.waiting.setdefault((need, layer), {})
+                held[_hook] = activation
+                if len(held) == len(need.hooks):
+                    self._reduce(need, layer, self.waiting.pop((need, layer)))
+
+        return collect
+
+    def _reduce(self, need: Need, layer: int | None, held: dict[Hook, torch.Tensor]) -> None:
+        site = Site(layer, self.ids, self.mask, self.lengths, self.fields, self.run.model)
+        value = need.reduce(*(held[hook].detach() for hook in need.hooks), site, **dict(need.params))
+        if value.ndim != 1 + len(need.dims) or value.shape[0] != len(self.lengths):
+            raise InputError(
+                f"{need.reduce.__qualname__} returning shape {tuple(value.shape)}",
+                f"(batch={len(self.lengths)}, {', '.join(need.dims)})",
+                "Declare the axes after batch in Need(dims=...)",
+            )
+        self.reduced[need, layer] = self._blank_padding(value, need)
+
+    def _blank_padding(self, value: torch.Tensor, need: Need) -> torch.Tensor:
+        """Overwrite what was computed on padding with NaN (integers: -1)."""
+        n_pos = self.mask.shape[1]
+        if bool(self.mask.all()):
+            return value
+        blank = torch.nan if value.is_floating_point() else -1
+        for axis, dim in enumerate(need.dims, start=1):
+            if dim in POSITIONAL and value.shape[axis] == n_pos:
+                shape = [1] * value.ndim
+                shape[0], shape[axis] = self.mask.shape
+                value = value.masked_fill(~self.mask.view(shape), blank)
+        return value
+
+    def check(self) -> None:
+        """Nothing is worse than a number from a hook that did not fire."""
+        for need in self.run.needs:
+            for layer in self.layers(need):
+                if (need, layer) not in self.reduced and LOGITS not in need.hooks:
+                    raise RefusedError(
+                        f"no {'/'.join(h.name for h in need.hooks)} from layer {layer} of {self.run.model.name}",
+                        f"it to fire for {need.reduce.__module__}.{need.reduce.__qualname__}",
+                        "The installed TransformerLens does not show it for this architecture: leave the analysis out",
+                    )
+
+    def stacked(self, need: Need, logits: torch.Tensor | None) -> torch.Tensor:
+        """Layers of a need on top of each other; needs on logits are reduced here."""
+        if LOGITS in need.hooks:
+            if logits is None:
+                raise InputError("a need on logits", "a pass that runs to its end", "Leave out stop=")
+            self._reduce(need, None, {LOGITS: logits})
+        values = [self.reduced.pop((need, layer)) for layer in self.layers(need)]
+        if need.ragged and need.layered:
+            return tuple(values)
+        return torch.stack(values) if need.layered else values[0]
+
+
+def _has(model: Model, hook: Hook) -> bool:
+    try:
+        return model.adapter.point(hook, 0 if hook.layered else None) is not None
+    except KeyError:
+        return False
