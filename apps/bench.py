@@ -36,7 +36,7 @@ from apps.bench_studies import (
     patches_in_full,
 )
 from probes import CATALOG
-from workbench.analysis.catalog import finish, pass_for
+from workbench.analysis.legacy import finish, pass_for
 from workbench.errors import UnavailableError
 from workbench.loading import bundled
 from workbench.models.model import Model

@@ -23,7 +23,7 @@ from workbench.errors import InputError, UnavailableError, WorkbenchError
 from workbench.loading import bundled
 
 if TYPE_CHECKING:
-    from workbench.analysis.catalog import Entry
+    from workbench.analysis.legacy import Entry
     from workbench.models.model import Model
 
 __all__ = ["main"]

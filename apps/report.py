@@ -8,14 +8,14 @@ import json
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from workbench.analysis.catalog import named
+from workbench.analysis.legacy import named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import xarray as xr
 
-    from workbench.analysis.catalog import Entry, Param
+    from workbench.analysis.legacy import Entry, Param
     from workbench.models.model import Model
 
 __all__ = ["description", "model_card", "page", "summary"]

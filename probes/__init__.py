@@ -3,13 +3,13 @@
 Adding one costs its file, one line here and its test. Names are the files' names with hyphens.
 """
 
-from workbench.analysis.catalog import Catalog
+from workbench.analysis.legacy import LegacyCatalog
 
 __all__ = ["CATALOG"]
 
-CATALOG = Catalog(
+CATALOG = LegacyCatalog(
     {
-        "logit-lens": "probes.lens.logit_lens:ENTRY",
+        "logit-lens": "probes.lens.logit_lens:LogitLens",
         "induction-heads": "probes.attention.induction_heads:ENTRY",
         "induction-on-prompt": "probes.attention.induction_heads:ON_PROMPT",
         "attention-sinks": "probes.attention.sinks.attention_sinks:ENTRY",

@@ -14,7 +14,7 @@ import xarray as xr
 
 from probes import CATALOG
 from tests.tiny_probes import probes_of_every_kind
-from workbench.analysis.catalog import Param, named, pass_for, run
+from workbench.analysis.legacy import Param, named, pass_for, run
 from workbench.analysis.results import GLOSSARY, check, open_result, save
 from workbench.errors import InputError, RefusedError, WorkbenchError
 from workbench.intervene import units_of

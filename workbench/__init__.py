@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "workbench.analysis.compare": ("align", "difference", "difference_figure"),
-    "workbench.analysis.catalog": ("Catalog", "Entry", "Param", "Stimulus", "run"),
+    "workbench.analysis.legacy": ("Entry", "LegacyCatalog", "Param", "Stimulus", "run"),
     "workbench.errors": ("Cancelled", "InputError", "RefusedError", "UnavailableError", "WorkbenchError"),
     "workbench.models.hooks": (
         "ATTN_OUT", "ATTN_RESULT", "LOGITS", "MLP_OUT", "MLP_POST", "PATTERN", "Q", "K", "RESID_MID", "RESID_POST",
@@ -29,15 +29,15 @@ _HOMES = {
     "workbench.observation.recording": ("measure_means", "record"),
     "workbench.analysis.results": ("dataset", "open_result", "save"),
 }  # fmt: skip
-_WHERE = {name: home for home, names in _HOMES.items() for name in names}
+WHERE = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_WHERE)
+__all__ = sorted(WHERE)
 
 
 def __getattr__(name: str):
-    if name not in _WHERE:
+    if name not in WHERE:
         raise AttributeError(f"module 'workbench' has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
+    return getattr(import_module(WHERE[name]), name)
 
 
 def __dir__():

@@ -7,7 +7,7 @@ import xarray as xr
 from dash import html
 
 from apps.explorer.engine import Engine
-from workbench.analysis.catalog import Claim
+from workbench.analysis.legacy import Claim
 from workbench.errors import WorkbenchError
 
 __all__ = ["buttons", "claims_of", "params_for"]

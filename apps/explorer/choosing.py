@@ -14,7 +14,7 @@ from apps.explorer.intervening import linked
 from apps.explorer.progress import request_of, woken
 from apps.explorer.running import notice
 from apps.explorer.selection import clean
-from workbench.analysis.catalog import Entry
+from workbench.analysis.legacy import Entry
 from workbench.errors import WorkbenchError
 
 __all__ = ["changed_params", "linked_view", "register", "start_view"]

@@ -12,7 +12,7 @@ from dash import ALL, Dash, Input, Output, State, ctx, html, no_update, set_prop
 
 from apps.explorer.engine import Engine
 from apps.explorer.running import notice
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.errors import WorkbenchError
 from workbench.figures import show_token
 

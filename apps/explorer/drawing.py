@@ -13,7 +13,7 @@ from apps.explorer.engine import Engine
 from apps.explorer.layout import figure_id, graph
 from apps.explorer.progress import request_of, woken
 from apps.explorer.selection import clean, headline, settle, strongest_head
-from workbench.analysis.catalog import Claim, Entry
+from workbench.analysis.legacy import Claim, Entry
 from workbench.errors import WorkbenchError
 
 __all__ = ["detail_panel", "first_head", "large_view", "open_claims", "register", "small_view", "token_strip"]

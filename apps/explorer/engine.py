@@ -21,8 +21,8 @@ from apps.explorer.states import RESID, States, layer_of, slice_of, states_of
 from probes.attention import pattern
 from probes.lens import surprisal
 from probes.neurons import neurons
-from workbench.analysis.catalog import Entry, finish, pass_for, study
-from workbench.analysis.results import spec_key
+from workbench.analysis.keys import spec_key
+from workbench.analysis.legacy import Entry, finish, pass_for, study
 from workbench.corpora import names_file, reference_text
 from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
 from workbench.intervene.text import MEAN_HOOKS, Phrase, phrase
@@ -221,7 +221,7 @@ class Engine:
             for entry in self.entries.values()
         }
         weights, ids = model.identity.weights_hash, list(tokens.ids)
-        states = spec_key(weights, ids, "explorer-states", 1, {}, interventions=interventions)
+        states = spec_key(weights, ids, "explorer-states", "1", {}, interventions=interventions)
         return Request(name, text, tokens, checked, keys, states, chat, phrases)
 
     def _printed(self, said: Phrase) -> str:
@@ -250,7 +250,7 @@ class Engine:
         try:
             return entry.key(model, about, params, interventions if entry.scope == "prompt" else ())
         except WorkbenchError as error:
-            key = spec_key(model.identity.weights_hash, None, f"unavailable {entry.name}", entry.version, params)
+            key = spec_key(model.identity.weights_hash, None, f"unavailable {entry.name}", str(entry.version), params)
             self.cache.put(key, Failure(str(error)))
             return key
 

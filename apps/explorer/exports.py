@@ -12,7 +12,7 @@ import xarray as xr
 
 from apps.explorer.engine import Request
 from apps.explorer.layout import GRAPH_CONFIG
-from workbench.analysis.catalog import Entry, named
+from workbench.analysis.legacy import Entry, named
 from workbench.analysis.results import save
 from workbench.intervene.text import MEAN_HOOKS, Phrase
 

@@ -9,7 +9,7 @@ from dash import dcc, html
 
 from apps.explorer.examples import EXAMPLES, FIRST, FIRST_IDS
 from apps.explorer.generation import LONGEST
-from workbench.analysis.catalog import Entry
+from workbench.analysis.legacy import Entry
 from workbench.loading.pretrained import TOYS
 
 __all__ = ["GRAPH_CONFIG", "POLL", "figure_id", "graph", "page"]

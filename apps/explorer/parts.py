@@ -11,7 +11,7 @@ import xarray as xr
 from dash import html
 
 from apps.explorer.jobs import Job
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import stamp
 from workbench.figures import show_token
 from workbench.models.model import Model

@@ -14,7 +14,7 @@ from apps.explorer.layout import page
 from apps.explorer.safety import new_token, protect
 from apps.explorer.settings import Settings
 from apps.explorer.weight import lighten
-from workbench.analysis.catalog import Entry
+from workbench.analysis.legacy import Entry
 from workbench.errors import InputError, UnavailableError
 
 __all__ = ["Running", "make_app", "serve", "start"]

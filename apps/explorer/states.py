@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from workbench.analysis.catalog import Entry, finish
+from workbench.analysis.legacy import Entry, finish
 from workbench.models.hooks import RESID_PRE
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from apps.explorer.exports import guarded
-from workbench.analysis.catalog import Entry
+from workbench.analysis.legacy import Entry
 from workbench.errors import InputError, RefusedError
 from workbench.figures import show_token
 

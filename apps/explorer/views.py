@@ -8,8 +8,8 @@ import xarray as xr
 
 from apps.explorer.engine import Engine, Failure, Request
 from apps.explorer.jobs import sentence
-from workbench.analysis.catalog import Entry, named
 from workbench.analysis.compare import difference_figure
+from workbench.analysis.legacy import Entry, named
 from workbench.errors import InputError, RefusedError, WorkbenchError
 from workbench.figures.text import thin, wrapped
 

@@ -24,7 +24,7 @@ from einops import rearrange, repeat
 from torch.nn.functional import cross_entropy
 
 from probes.checks import claims
-from workbench.analysis.catalog import Entry, Param, Stimulus
+from workbench.analysis.legacy import Entry, Param, Stimulus
 from workbench.analysis.results import dataset
 from workbench.errors import RefusedError
 from workbench.models.hooks import LOGITS, PATTERN

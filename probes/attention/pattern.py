@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from probes.checks import claims
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.models.hooks import PATTERN

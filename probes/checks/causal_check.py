@@ -27,7 +27,7 @@ import xarray as xr
 
 from probes.attention import induction_heads
 from probes.checks.matched_controls import N_CONTROLS, Controls, atoms, matched_controls
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.intervene import (

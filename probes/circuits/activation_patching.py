@@ -23,7 +23,7 @@ import xarray as xr
 
 from probes.checks import claims
 from probes.circuits.prompt_pairs import PAIR_PARAMS, PromptPair, pair_runs, top_tokens_metric
-from workbench.analysis.catalog import Claim, Entry, Param
+from workbench.analysis.legacy import Claim, Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.intervene import Patch

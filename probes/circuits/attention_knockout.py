@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 from probes.circuits.prompt_pairs import segment
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.intervene import Knockout

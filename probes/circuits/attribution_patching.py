@@ -18,7 +18,7 @@ import xarray as xr
 
 from probes.checks import claims
 from probes.circuits.prompt_pairs import PAIR_PARAMS, PromptPair, pair_runs
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.intervene import Patch, hooks
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, RESID_PRE, Hook, Z

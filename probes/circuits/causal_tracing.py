@@ -21,7 +21,7 @@ import xarray as xr
 
 from probes.checks import claims
 from probes.circuits.prompt_pairs import segment
-from workbench.analysis.catalog import Claim, Entry, Param
+from workbench.analysis.legacy import Claim, Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.intervene import Patch, Steer

@@ -20,7 +20,7 @@ import xarray as xr
 from einops import einsum
 
 from probes.checks import claims
-from workbench.analysis.catalog import Claim, Entry, Param
+from workbench.analysis.legacy import Claim, Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.models.hooks import MLP_OUT, MLP_POST, PATTERN, POST_ATTN_SCALE, POST_MLP_SCALE, RESID_POST, RESID_PRE, V

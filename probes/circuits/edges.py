@@ -43,7 +43,7 @@ from probes.circuits.curves import (
 )
 from probes.routes.only_edges import CleanPass
 from probes.routes.task_heads import ioi_prompts
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import V, Z
 from workbench.models.model import Model

@@ -40,7 +40,7 @@ from probes.circuits.rankings import (
     task_of,
     tasks_of,
 )
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.errors import InputError
 from workbench.intervene import MLP, Ablate, Head
 from workbench.models.model import Model

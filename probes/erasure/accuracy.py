@@ -23,7 +23,7 @@ from probes.erasure.readout import GET, KIND, OFFSETS, SHOWN, identified
 from probes.erasure.trained.artifact import ReadoutProbes, default_path, find, save_probes
 from probes.erasure.trained.control import random_twin
 from probes.erasure.trained.states import Pieces, collect
-from probes.erasure.trained.train import (
+from probes.erasure.trained.trainer import (
     Material,
     Recipe,
     Training,
@@ -35,7 +35,7 @@ from probes.erasure.trained.train import (
     work_name,
 )
 from probes.erasure.trained.words import place_masks
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.corpora import Corpus
 from workbench.errors import InputError, UnavailableError

@@ -13,7 +13,7 @@ from probes.erasure.trained.artifact import ReadoutProbes
 from probes.erasure.trained.published import UNMEASURED
 from probes.erasure.trained.states import first_text_position, needs_of
 from probes.erasure.trained.words import multi_token_words
-from workbench.analysis.catalog import Claim, Entry, Param
+from workbench.analysis.legacy import Claim, Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError, WorkbenchError
 from workbench.models.readout import Readout

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from probes.erasure.trained.artifact import FILES, ReadoutProbes, find
-from workbench.analysis.catalog import Param
+from workbench.analysis.legacy import Param
 from workbench.errors import InputError, UnavailableError, WorkbenchError
 from workbench.models.model import Model
 

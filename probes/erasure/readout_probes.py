@@ -9,8 +9,8 @@ import xarray as xr
 from probes.erasure.readout import KIND, OFFSETS, SHOWN, identified
 from probes.erasure.trained.artifact import ReadoutProbes, find
 from probes.erasure.trained.fit import KINDS
-from probes.erasure.trained.train import Recipe, train
-from workbench.analysis.catalog import Entry, Param
+from probes.erasure.trained.trainer import Recipe, train
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ import xarray as xr
 
 from probes.erasure.readout import identified
 from probes.erasure.trained.states import Pieces
-from probes.erasure.trained.train import parts_of
+from probes.erasure.trained.trainer import parts_of
 from probes.erasure.trained.words import multi_token_words
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.corpora import Corpus
 from workbench.errors import InputError

@@ -24,9 +24,9 @@ from probes.erasure.psi import psi_of_spans, segment
 from probes.erasure.readout import KIND, chosen_depths, identified, plan, probes_digest, read
 from probes.erasure.trained.artifact import ReadoutProbes
 from probes.erasure.trained.states import Pieces, collect
-from probes.erasure.trained.train import parts_of
+from probes.erasure.trained.trainer import parts_of
 from probes.erasure.trained.words import multi_token_words
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.corpora import Corpus
 from workbench.errors import InputError

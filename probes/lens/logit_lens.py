@@ -1,36 +1,85 @@
-"""Logit lens: what the model would say if it stopped at each depth.
-
-Every state of the residual stream goes through the model's own final norm and unembedding (soft cap where it has one):
-`p(depth, pos) = softmax(unembed(norm(resid)))`. Depth 0 is the embedding, depth d the output of block d-1; with
-`include_mid`, depth d + 0.5 is the state between attention and MLP of block d. Entropy and KL are in nats; KL is from
-the depth's distribution to the final one, `sum p log(p / p_final)`. The last depth is the model's own output.
-
-Early states live in other bases than the last one: nonsense at an early depth does not show that nothing is known.
-
-Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; statistics as in the tuned lens, arXiv 2303.08112.
-"""
+"""Logit lens: what the model would say if it stopped at each depth."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
 import xarray as xr
 
 from probes.checks import claims
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.kinds import OnPrompt
+from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
+from workbench.analysis.view import View
 from workbench.errors import InputError
 from workbench.models.hooks import RESID_MID, RESID_POST, RESID_PRE
+from workbench.models.model import Model
+from workbench.models.prompt import Tokens
 from workbench.models.readout import Readout
 from workbench.models.selfcheck import READOUT
 from workbench.observation import Need, Observation, keep
 
-__all__ = ["ENTRY", "chosen_positions", "lens", "lens_figure", "logit_lens", "needs", "run", "top_tokens_figure"]
+__all__ = ["VIEW", "LogitLens", "chosen_positions", "lens", "lens_figure", "top_tokens_figure"]
 
 _ALL_UP_TO = 32  # a lens at every position of 32 tokens costs a few bare forward passes
 _LAST = 16
 _ROWS = 128  # states read out together: one pass over W_U serves them all, and their logits stay near the cache
 _BLOCK = 64  # tokens per block of the two-level top-k
+
+
+class LogitLens(OnPrompt, name="logit-lens", title="Logit lens", requires=(READOUT,)):
+    """What the model would say if it stopped at each depth.
+
+    Definition: p(depth, pos) = softmax(unembed(norm(resid))): each state of the residual stream through the model's own
+    final norm and unembedding (soft cap where it has one). Depth 0 is the embedding, depth d the output of block d-1;
+    with include_mid, depth d + 0.5 is the state between attention and MLP of block d. Entropy, surprisal and KL are in
+    nats; KL = sum p log(p / p_final), from the depth's distribution to the final one. The last depth is the model's own
+    output.
+
+    Limits: Early states live in other bases than the last one: nonsense at an early depth does not show that nothing is
+    known there, and a token that appears is read out of a state, not shown to be used.
+
+    Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; statistics as in the tuned lens, arXiv 2303.08112.
+
+    Returns: `top_token`, `top_text`, `top_prob` (depth, pos, rank); `target_prob`, `target_surprisal` (nats),
+    `target_rank` (1 is the top), `entropy` (nats), `kl_to_final` (nats), `agrees` (depth, pos); `logit_difference`
+    (depth, pos) with `against`. Coords `target_token`, `target_text` (pos) say what was followed: the next token of the
+    prompt, and at the last position the model's own prediction, unless `target` names one.
+    """
+
+    positions: Annotated[str, "auto (all up to 32 tokens, else the last 16), all, last, or indices 0,3,-1"] = "auto"
+    top_k: Annotated[int, Range(1, 100), "tokens listed per cell"] = 10
+    target: Annotated[str | None, "token to follow; default the next token of the prompt"] = None
+    against: Annotated[str | None, "second token: why the target rather than this"] = None
+    include_mid: Annotated[bool, "also between attention and MLP"] = False
+    normalise: Annotated[bool, "through the final norm; false is the raw variant"] = True
+
+    def needs(self, model: Model, tokens: Sequence[int] | Tokens) -> tuple[Need, ...]:
+        """The residual stream at the chosen positions, at every depth."""
+        return _needs(chosen_positions(self.positions, len(tokens)), self.include_mid)
+
+    def analyse(self, observation: Observation) -> xr.Dataset:
+        """Every chosen state read out."""
+        at = chosen_positions(self.positions, len(observation.tokens[0]))
+        states, depths = _states(observation, at, self.include_mid)
+        vocabulary = observation.vocabulary
+        targets = _targets(observation, states[-1], at, self.target)
+        other = None if self.against is None else vocabulary.token(self.against)
+        top_k = min(self.top_k, vocabulary.size)
+        found = lens(observation.readout, states, targets, against=other, top_k=top_k, normalise=self.normalise)
+        ids, places = found["top_token"].unique(return_inverse=True)
+        names = {i: vocabulary.string(i) for i in ids.tolist()}
+        top_text = np.array(list(names.values()))[places.numpy()]
+        coords = {
+            "depth": depths,
+            "pos": list(at),
+            "target_token": ("pos", targets.tolist()),
+            "target_text": ("pos", [vocabulary.string(i) for i in targets.tolist()]),
+        }
+        return dataset(observation, coords, **_variables(found, top_text)).assign_attrs(
+            normalised=int(self.normalise), against=self.against or "", summary=_summary(found, names, depths, at)
+        )
 
 
 def chosen_positions(positions: str, n_tokens: int) -> tuple[int, ...]:
@@ -57,11 +106,6 @@ def chosen_positions(positions: str, n_tokens: int) -> tuple[int, ...]:
             f"position {outside[0]}", f"positions from 0 to {n_tokens - 1}", "Choose one inside the prompt"
         )
     return tuple(sorted({i % n_tokens for i in indices}))
-
-
-def needs(model, tokens, *, positions: str = "auto", include_mid: bool = False, **_) -> tuple[Need, ...]:
-    """The residual stream at the chosen positions, at every depth."""
-    return _needs(chosen_positions(positions, len(tokens)), include_mid)
 
 
 def _needs(positions: tuple[int, ...], include_mid: bool) -> tuple[Need, ...]:
@@ -161,46 +205,6 @@ def _top(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return values, best.gather(-1, at // _BLOCK) * _BLOCK + at % _BLOCK
 
 
-def logit_lens(
-    observation: Observation,
-    readout: Readout,
-    *,
-    positions: str = "auto",
-    top_k: int = 10,
-    target: str | None = None,
-    against: str | None = None,
-    include_mid: bool = False,
-    normalise: bool = True,
-) -> xr.Dataset:
-    """The logit lens of one prompt.
-
-    target: one token to follow; by default the next token of the prompt, and at the last position the model's own
-    prediction. against: a second token, for "why A rather than B". normalise: through the final norm (False: raw).
-
-    Returns `top_token`, `top_text`, `top_prob` (depth, pos, rank); `target_prob`, `target_surprisal` (nats),
-    `target_rank` (1 is the top), `entropy` (nats), `kl_to_final` (nats), `agrees` (depth, pos);
-    `logit_difference` (depth, pos) with `against`. Coords `target_token`, `target_text` (pos) say what was followed.
-    """
-    at = chosen_positions(positions, len(observation.tokens[0]))
-    states, depths = _states(observation, at, include_mid)
-    vocabulary = observation.vocabulary
-    targets = _targets(observation, readout, states[-1], at, target)
-    other = None if against is None else vocabulary.token(against)
-    found = lens(readout, states, targets, against=other, top_k=min(top_k, vocabulary.size), normalise=normalise)
-    ids, places = found["top_token"].unique(return_inverse=True)
-    names = {i: vocabulary.string(i) for i in ids.tolist()}
-    top_text = np.array(list(names.values()))[places.numpy()]
-    coords = {
-        "depth": depths,
-        "pos": list(at),
-        "target_token": ("pos", targets.tolist()),
-        "target_text": ("pos", [vocabulary.string(i) for i in targets.tolist()]),
-    }
-    return dataset(observation, coords, **_variables(found, top_text)).assign_attrs(
-        normalised=int(normalise), against=against or "", summary=_summary(found, names, depths, at)
-    )
-
-
 def _states(observation: Observation, at: tuple[int, ...], include_mid: bool) -> tuple[torch.Tensor, list[float]]:
     """States `[depth, pos, d_model]` of the one prompt, and their depths."""
     found = [observation[need][:, 0] for need in _needs(at, include_mid)]
@@ -212,15 +216,16 @@ def _states(observation: Observation, at: tuple[int, ...], include_mid: bool) ->
     return torch.cat([embedding, between]), [half / 2 for half in range(2 * n + 1)]
 
 
-def _targets(
-    observation: Observation, readout: Readout, last: torch.Tensor, at: Sequence[int], target: str | None
-) -> torch.Tensor:
+def _targets(observation: Observation, last: torch.Tensor, at: Sequence[int], target: str | None) -> torch.Tensor:
     """Token ids to follow, `[pos]`."""
     if target is not None:
         return torch.full((len(at),), observation.vocabulary.token(target))
     ids = observation.tokens[0].ids
     return torch.tensor(
-        [ids[p + 1] if p + 1 < len(ids) else int(readout.logits(last[i]).argmax()) for i, p in enumerate(at)]
+        [
+            ids[p + 1] if p + 1 < len(ids) else int(observation.readout.logits(last[i]).argmax())
+            for i, p in enumerate(at)
+        ]
     )
 
 
@@ -294,34 +299,10 @@ def top_tokens_figure(result: xr.Dataset, selection: dict):
     return bars(cell.reset_coords(drop=True), "top_prob", "rank", labels=labels, title=f"Top tokens at {at}")
 
 
-ENTRY = Entry(
-    name="logit-lens",
-    title="Logit lens",
-    source="nostalgebraist 2020; statistics of arXiv 2303.08112",
-    definition=(
-        "p(depth, pos) = softmax(unembed(norm(resid))): each state of the residual stream through the model's own "
-        "final norm and unembedding. Depth 0 is the embedding, depth d the output of block d-1. Entropy, surprisal "
-        "and KL are in nats; KL = sum p log(p / p_final)."
-    ),
-    limits=(
-        "Early states live in other bases than the last one: nonsense at an early depth does not show that nothing is "
-        "known there, and a token that appears is read out of a state, not shown to be used."
-    ),
-    scope="prompt",
-    requires=(READOUT,),
-    needs=needs,
-    analyse=logit_lens,
+VIEW = View(
+    LogitLens,
+    question="What would the model say if it stopped at each depth?",
     figures=(lens_figure, target_figure, entropy_figure),
     details=(top_tokens_figure,),
     claims=(claims.state,),
-    params=(
-        Param("positions", str, "auto", "auto (all up to 32 tokens, else the last 16), all, last, or indices 0,3,-1"),
-        Param("top_k", int, 10, "tokens listed per cell", low=1, high=100),
-        Param("target", str, None, "token to follow; default the next token of the prompt", optional=True),
-        Param("against", str, None, "second token: why the target rather than this", optional=True),
-        Param("include_mid", bool, False, "also between attention and MLP"),
-        Param("normalise", bool, True, "through the final norm; false is the raw variant"),
-    ),
 )
-
-run = ENTRY.run

@@ -7,7 +7,7 @@ the tokens the model would put next, with their probabilities, and the entropy (
 import torch
 import xarray as xr
 
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.models.hooks import LOGITS
 from workbench.observation import Need, Observation, Site

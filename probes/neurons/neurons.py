@@ -9,7 +9,7 @@ import xarray as xr
 
 from probes.checks import claims
 from probes.routes.promoted import logit_contributions, promoted
-from workbench.analysis.catalog import Claim, Entry, Param
+from workbench.analysis.legacy import Claim, Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.models.hooks import MLP_POST, RESID_POST

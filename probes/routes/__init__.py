@@ -18,7 +18,7 @@ from probes.routes.extraction import DEFAULT_COVERAGE, Rule, extract, kept_parts
 from probes.routes.figures import DRAWN, edge_detail, layers_figure, routes_figure
 from probes.routes.one_layer import follow
 from probes.routes.routes import MIN_COVERAGE, MIN_SHARE, finer, flow_routes, needs, said
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.models.selfcheck import PARTS, RESIDUAL
 
 __all__ = [

@@ -5,7 +5,7 @@ import xarray as xr
 
 from probes.checks.claims import check_of
 from probes.routes.extraction import extract
-from workbench.analysis.catalog import Claim
+from workbench.analysis.legacy import Claim
 
 __all__ = ["edge", "route"]
 

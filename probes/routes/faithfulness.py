@@ -30,7 +30,7 @@ from einops import repeat
 from probes.routes.extraction import rule_of
 from probes.routes.only_edges import BATCH_TOKENS, CleanPass, edge_masks
 from probes.routes.routes import flow_routes, needs
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import RESID_POST, V

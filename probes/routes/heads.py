@@ -21,7 +21,7 @@ import xarray as xr
 from probes.checks import claims
 from probes.routes.extraction import Rule, kept_parts
 from probes.routes.routes import flow_routes, needs
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.corpora import python_domains
 from workbench.errors import InputError

@@ -13,7 +13,7 @@ import xarray as xr
 
 from probes.routes.contributions import head_need
 from probes.routes.promoted import logit_contributions, promoted
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.kernels.proximity import part_proximity

@@ -15,7 +15,7 @@ import xarray as xr
 
 from probes.routes.one_layer import check_inside, head_maps, head_needs, neurons, neurons_needs
 from probes.routes.promoted import logit_contributions, promoted
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.models.hooks import (

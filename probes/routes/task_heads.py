@@ -18,7 +18,7 @@ import xarray as xr
 from probes.checks import claims
 from probes.routes.extraction import Rule
 from probes.routes.heads import prompt_strength
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.intervene import Ablate, Head

@@ -243,7 +243,7 @@ def test_a_stopped_study_keeps_what_is_done(tmp_path, sent, code):
     script = (
         "import os, sys\n"
         "from apps import cli\n"
-        "from probes.activation_patching import ENTRY\n"
+        "from probes.circuits.activation_patching import ENTRY\n"
         "plain = ENTRY.study\n"
         "def study(*arguments, **options):\n"
         "    for count, part in enumerate(plain(*arguments, **options)):\n"

@@ -7,7 +7,7 @@ from apps.explorer.engine import Engine
 from apps.explorer.settings import Settings
 from probes.attention.pattern import ENTRY as ATTENTION
 from probes.neurons.neurons import ENTRY as NEURONS
-from workbench.analysis.catalog import Claim, Entry
+from workbench.analysis.legacy import Claim, Entry
 
 
 def claimed(result, selection, shade=0):
@@ -23,7 +23,7 @@ def unknown(result, selection):
 
 
 def engine():
-    from workbench.analysis.catalog import Param
+    from workbench.analysis.legacy import Param
 
     view = Entry(
         "mine", "Mine", "-", "-", scope="study", study=nothing, claims=(claimed, nothing, unknown),

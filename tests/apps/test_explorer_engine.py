@@ -17,7 +17,7 @@ from apps.explorer.settings import Settings
 from apps.explorer.states import slice_of
 from apps.explorer.views import drawn
 from tests.tiny_models import tiny_model
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
 from workbench.errors import InputError, RefusedError, UnavailableError
 from workbench.intervene.text import MEAN_HOOKS, phrase

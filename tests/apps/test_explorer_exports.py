@@ -88,7 +88,7 @@ def found(engine, shown, name):
 def test_prompts_are_quoted_in_code():
     from apps.explorer.engine import Request
     from apps.explorer.exports import code
-    from workbench.analysis.catalog import Entry
+    from workbench.analysis.legacy import Entry
     from workbench.models.prompt import Prompt, Tokens
 
     text = 'a"\'\\\n"""); import os; os.remove("x") #'

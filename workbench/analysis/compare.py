@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from workbench.analysis.catalog import named
+from workbench.analysis.legacy import named
 from workbench.analysis.results import check
 from workbench.errors import InputError
 from workbench.figures.quantity import numbers, units
@@ -26,7 +26,7 @@ from workbench.figures.text import head_name, number, show_token
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from workbench.analysis.catalog import Entry
+    from workbench.analysis.legacy import Entry
     from workbench.models.model import Model
 
 __all__ = ["CHANGED", "align", "difference", "difference_figure", "need_same_tokenizer", "of_differences"]

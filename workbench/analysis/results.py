@@ -6,11 +6,10 @@ their `_FillValue`). `attrs["provenance"]` is
 one JSON text. `spec_key` names what was asked (equal keys ask the same thing); `stamp` says what computed it.
 """
 
-import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -21,10 +20,13 @@ import numpy as np
 import torch
 import xarray as xr
 
+from workbench.analysis.keys import digest
 from workbench.errors import InputError, UnavailableError
+from workbench.models.model import Identity, Model
+from workbench.models.prompt import Tokens
 from workbench.observation import Observation
 
-__all__ = ["GLOSSARY", "check", "dataset", "open_result", "provenance", "save", "spec_key", "stamp", "stamped"]
+__all__ = ["GLOSSARY", "check", "dataset", "open_result", "provenance", "save", "stamp", "stamped"]
 
 # layer (0 ... L-1) is for what happens inside a block; depth for states of the residual stream (0 the embedding, d the
 # output of block d-1).
@@ -114,50 +116,20 @@ def _check_range(name: str, variable: xr.DataArray) -> None:
 
 def provenance(observation: Observation) -> dict[str, Any]:
     """What a result was computed from: model, tokens, interventions."""
-    identity = observation.identity
-    digest = _digest([list(t.ids) for t in observation.tokens])
-    prompts = [t.source.text or list(t.source.messages or ()) or None for t in observation.tokens[:16]]
+    return _record(observation.identity, observation.tokens, observation.interventions)
+
+
+def _record(identity: Identity, tokens: Sequence[Tokens], interventions: Sequence[Any]) -> dict[str, Any]:
+    prompts = [t.source.text or list(t.source.messages or ()) or None for t in tokens[:16]]
     return {
         "model": {k: getattr(identity, k) for k in identity.__dataclass_fields__},
         "prompts": prompts,
-        "n_prompts": len(observation.tokens),
-        "token_ids": list(observation.tokens[0].ids) if len(observation.tokens) == 1 else None,
-        "token_ids_hash": digest,
-        "bos": bool(observation.tokens[0].bos),
-        "interventions": [str(i) for i in observation.interventions],
+        "n_prompts": len(tokens),
+        "token_ids": list(tokens[0].ids) if len(tokens) == 1 else None,
+        "token_ids_hash": digest([list(t.ids) for t in tokens]),
+        "bos": bool(tokens[0].bos) if tokens else None,
+        "interventions": [str(i) for i in interventions],
     }
-
-
-def spec_key(
-    weights_hash: str,
-    token_ids: Any,
-    analysis: str,
-    version: int,
-    params: Mapping[str, Any],
-    *,
-    seed: int | None = None,
-    interventions: Any = (),
-    artifact_hash: str | None = None,
-) -> str:
-    """64 hex digits that name what was asked: equal keys ask for the same numbers.
-
-    token_ids: nested lists of ints, or None for an analysis with its own stimulus.
-    """
-    parts = [
-        weights_hash,
-        token_ids,
-        analysis,
-        version,
-        dict(params),
-        seed,
-        [str(i) for i in interventions],
-        artifact_hash,
-    ]
-    return _digest(parts)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str, separators=(",", ":")).encode()).hexdigest()
 
 
 def stamp(device: str = "cpu", dtype: str = "float32") -> dict[str, Any]:
@@ -178,13 +150,25 @@ def _versions() -> dict[str, str]:
 
 
 def stamped(
-    result: xr.Dataset, *, analysis: str, title: str, key: str, params: Mapping[str, Any], **more: Any
+    result: xr.Dataset,
+    *,
+    analysis: str,
+    title: str,
+    key: str,
+    params: Mapping[str, Any],
+    model: Model,
+    tokens: Tokens | None,
+    **more: Any,
 ) -> xr.Dataset:
-    """Write analysis, params, key and stamp into a result's provenance; returns a new Dataset."""
-    record = json.loads(result.attrs.get("provenance", "{}"))
-    model = record.get("model", {})
+    """Write model, tokens, interventions, analysis, params, key and stamp into a result's provenance.
+
+    What the result says itself of model and tokens holds, but the model's interventions stand there in any case.
+    """
+    record = _record(model.identity, [] if tokens is None else [tokens], model.interventions)
+    record |= json.loads(result.attrs.get("provenance", "{}"))
+    record["interventions"] = list(dict.fromkeys([*map(str, model.interventions), *record["interventions"]]))
     record |= {"analysis": analysis, "params": dict(params), "spec_key": key, **more}
-    record["stamp"] = stamp(model.get("device", "cpu"), model.get("dtype", "float32"))
+    record["stamp"] = stamp(model.identity.device, model.identity.dtype)
     return result.assign_attrs(title=title, provenance=json.dumps(record, sort_keys=True, default=str), spec_key=key)
 
 

@@ -1,13 +1,13 @@
 """Carrying interventions out: one hook per activation, taken back in every case."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from workbench.errors import InputError, RefusedError
 from workbench.intervene.contradictions import check_contradictions
-from workbench.intervene.edit import Edit
-from workbench.intervene.rows import Batch
+from workbench.intervene.edit import Edit, Where
+from workbench.intervene.rows import Rows
 from workbench.models.hooks import Hook
 from workbench.models.model import Model
 
@@ -16,20 +16,35 @@ __all__ = ["hooks"]
 
 @contextmanager
 def hooks(
-    model: Model, interventions: Sequence[Any], *, tokens: Sequence[Any] | None = None, rows: slice | None = None
+    model: Model,
+    interventions: Sequence[Any],
+    *,
+    tokens: Sequence[Any] | None = None,
+    rows: slice | None = None,
+    reached: Callable[[Where], bool] = lambda where: True,
 ) -> Iterator[None]:
     """Carry out interventions on every forward pass inside the block. Hold the model's lock around it.
 
-    tokens: the prompts of the batch, for their lengths (None: no padding). rows: which prompts of the call this batch
-    holds; interventions on other rows are left out. Edits of one activation become one hook, in the order given.
+    Those that the model carries (`Model.edited`) come first, as if they were part of it. tokens: the prompts of the
+    batch, for their lengths (None: no padding). rows: which prompts of the call this batch holds; interventions on
+    other rows are left out. reached: whether a pass that starts or stops inside the model comes by a place, asked of
+    the model's own interventions: what lies before is in the state that it starts with. Edits of one activation become
+    one hook, in the order given.
 
     Raises InputError for units the model does not have and for contradictory interventions, and RefusedError if, at a
     normal end, an edit never fired: an ablation that did nothing is worse than none.
     """
-    batch = Batch(None if tokens is None else [len(t) for t in tokens], rows.start if rows is not None else 0)
-    points: dict[tuple[Hook, int | None], list[tuple[Any, Edit]]] = {}
-    found = [(i, edit) for i in interventions if batch.holds(i.rows) for edit in i.edits(model)]
+    batch = Rows(None if tokens is None else [len(t) for t in tokens], rows.start if rows is not None else 0)
+    own = [(i, edit) for i in model.interventions for edit in i.edits(model) if reached(edit.where)]
+    given = [(i, edit) for i in interventions if batch.holds(i.rows) for edit in i.edits(model)]
+    with _carried_out(model, own, batch), _carried_out(model, given, batch):
+        yield
+
+
+@contextmanager
+def _carried_out(model: Model, found: Sequence[tuple[Any, Edit]], batch: Rows) -> Iterator[None]:
     check_contradictions(found, batch)
+    points: dict[tuple[Hook, int | None], list[tuple[Any, Edit]]] = {}
     for intervention, edit in found:
         points.setdefault(edit.where[:2], []).append((intervention, edit))
     added, fired = [], set()
@@ -59,7 +74,7 @@ def _point(model: Model, hook: Hook, layer: int | None, intervention: Any):
         ) from None
 
 
-def _apply(batch: Batch, hook: Hook, layer: int | None, edits: list[Edit], fired: set):
+def _apply(batch: Rows, hook: Hook, layer: int | None, edits: list[Edit], fired: set):
     """One hook for all edits of an activation: a fresh copy, written in the order given, then read."""
 
     def apply(activation, hook=None, _hook=hook):

@@ -4,7 +4,7 @@ from typing import Any
 
 from workbench.errors import InputError
 from workbench.intervene.edit import Edit, Where
-from workbench.intervene.rows import Batch
+from workbench.intervene.rows import Rows
 from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, MLP_OUT, MLP_POST, PATTERN, RESID_POST, SCORES, Z
 
 __all__ = ["check_contradictions"]
@@ -20,7 +20,7 @@ _COVERS = {
 }
 
 
-def check_contradictions(found: list[tuple[Any, Edit]], batch: Batch) -> None:
+def check_contradictions(found: list[tuple[Any, Edit]], batch: Rows) -> None:
     """InputError where two interventions write the same place, or one makes another's edit void."""
     buckets: dict[tuple[int | None, int | None], list[tuple[Any, Where]]] = {}
     for intervention, edit in found:

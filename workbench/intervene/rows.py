@@ -8,11 +8,11 @@ import torch
 from workbench.errors import InputError
 from workbench.intervene.edit import Edit, Positions, Where
 
-__all__ = ["Batch"]
+__all__ = ["Rows"]
 
 
 @dataclass(frozen=True)
-class Batch:
+class Rows:
     """Which prompts are in a batch and how long they are."""
 
     lengths: list[int] | None

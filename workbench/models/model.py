@@ -4,7 +4,9 @@ A Model carries identity, sizes, tokenizer, lock, self-check and readout, and fo
 library behind it. Probes see Model only.
 """
 
+import copy
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from workbench.errors import InputError
 from workbench.models.hooks import Hook
 from workbench.models.prompt import Vocabulary
 from workbench.models.readout import Readout
@@ -122,13 +125,17 @@ class Adapter(Protocol):
 
 @dataclass(eq=False)
 class Model:
-    """A loaded model. Made by `load()` or `wrap()`; hold `lock` around anything that runs the module itself."""
+    """A loaded model. Made by `load()` or `wrap()`; hold `lock` around anything that runs the module itself.
+
+    interventions: edits that every pass on it carries out (see `edited`); none for a model as it was loaded.
+    """
 
     identity: Identity
     adapter: Adapter
     tokenizer: Any = None
     lock: Any = field(default_factory=threading.RLock, repr=False)
     selfcheck: SelfCheck | None = field(default=None, repr=False)
+    interventions: tuple[Any, ...] = ()
 
     def __post_init__(self):
         self.readout = self.adapter.readout()
@@ -152,6 +159,23 @@ class Model:
     def weights(self, layer: int) -> LayerWeights:
         """Weights of one layer under standard names."""
         return self.adapter.weights(layer)
+
+    def edited(self, interventions: Sequence[Any]) -> "Model":
+        """The same model with interventions that every pass on it carries out: observed ones, sweeps, gradients.
+
+        It shares weights, lock and self-check with this one, which stays as it is. InputError for interventions on
+        rows of a batch: a pass of a study may have other rows.
+        """
+        for intervention in interventions:
+            if getattr(intervention, "rows", None) is not None:
+                raise InputError(
+                    f"{intervention} for every pass", "an intervention on all rows", "Leave out rows=, or use observe()"
+                )
+        if not interventions:
+            return self
+        other = copy.copy(self)
+        other.interventions = (*self.interventions, *interventions)
+        return other
 
     def __repr__(self) -> str:
         s = self.sizes

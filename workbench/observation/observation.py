@@ -10,6 +10,7 @@ import xarray as xr
 from workbench.errors import InputError
 from workbench.models.model import Identity, LayerWeights, Sizes
 from workbench.models.prompt import Tokens, Vocabulary
+from workbench.models.readout import Readout
 from workbench.observation.need import POSITIONAL, Need
 
 __all__ = ["Observation"]
@@ -22,7 +23,7 @@ class Observation:
     `observation[need]` is a float32 tensor `[layer, prompt, *need.dims]` (no `layer` for needs outside the blocks), NaN
     where a prompt is shorter than the longest; for a ragged need, a tuple of one `[prompt, *need.dims]` per layer.
     `logits[i]` is `[position, d_vocab]` for prompt i at the positions asked for (`positions[i]`). `interventions` and
-    `identity` go into provenance; `vocabulary` names tokens; `weights(layer)` are the model's, read-only.
+    `identity` go into provenance; `vocabulary` names tokens; `weights(layer)` and `readout` are the model's, read-only.
     """
 
     identity: Identity
@@ -35,6 +36,7 @@ class Observation:
     fields: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
     interventions: tuple = ()
     weights: Callable[[int], LayerWeights] | None = field(default=None, repr=False)
+    readout: Readout | None = field(default=None, repr=False)
 
     def __getitem__(self, need: Need) -> torch.Tensor:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from workbench.errors import InputError
-from workbench.intervene import hooks
+from workbench.intervene import Where, hooks
 from workbench.models.hooks import RESID_PRE
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
@@ -42,7 +42,8 @@ def observe(
     """Run a model once over prompts and keep what the needs ask for.
 
     prompts: a text, Prompt, Tokens or flat list of ids, or a list of these. positions: where to keep the final logits:
-    "last", "all", "none", or indices (negative ones count from each prompt's end). start: (layer, resid_pre
+    "last", "all", "none", or indices (negative ones count from each prompt's end). interventions: of this call, on top
+    of those that the model carries (`Model.edited`). start: (layer, resid_pre
     `[prompt, pos, d_model]`) restarts there with that state. stop: leave after block stop-1; no logits then. progress:
     called with the share done (0 to 1) after each layer; it may raise to cancel. Unequal lengths are padded on the
     right, and padding enters no number.
@@ -72,8 +73,9 @@ def observe(
         logits,
         asked,
         fields,
-        run.interventions,
+        (*model.interventions, *run.interventions),
         model.weights,
+        model.readout,
     )
 
 
@@ -146,6 +148,15 @@ def _pad(part: torch.Tensor, width: dict[int, int]) -> torch.Tensor:
 class _Run(Call):
     """One observe() call: what to watch, and the batches it runs."""
 
+    def reached(self, where: Where) -> bool:
+        """Whether this pass comes by a place; a given state already holds what was done to it."""
+        if where.layer is None:
+            return self.stop is None
+        first = self.start[0] if self.start else 0
+        if self.start and (where.layer, where.hook) == (first, RESID_PRE):
+            return False
+        return first <= where.layer and (self.stop is None or where.layer < self.stop)
+
     def batch(self, tokens, fields, asked, rows: slice) -> tuple[dict[Need, torch.Tensor], list[torch.Tensor]]:
         ids, mask, lengths = _padded(tokens, self.model.adapter.device)
         watch = Watch(self, ids, mask, lengths, fields)
@@ -154,8 +165,9 @@ class _Run(Call):
             if self.start is not None:
                 stack.enter_context(self.model.adapter.skipping(self.start[0]))
                 stack.enter_context(_restart(self.model, self.start[0], self.start[1][rows]))
-            if self.interventions:
-                stack.enter_context(hooks(self.model, self.interventions, tokens=tokens, rows=rows))
+            if self.interventions or self.model.interventions:
+                options = {"tokens": tokens, "rows": rows, "reached": self.reached}
+                stack.enter_context(hooks(self.model, self.interventions, **options))
             stack.enter_context(watch.attached())
             with suppress(Stop):
                 logits = self.model.adapter.forward(ids)

@@ -87,24 +87,17 @@ def _batch(model: Model, base: Base, cells, start: int, positions: list[int], me
         start = n_layers - 1
     need = Need((RESID_POST,), keep, dims="pos d_model", layers=(n_layers - 1,), params={"positions": tuple(positions)})
     edits = [with_rows(edit, row) for row, cell in enumerate(cells) for edit in cell]
-    later = [i for i in base.interventions if not _in_state(model, i, start)]
     seen = observe(
-        model,
+        model.edited(base.interventions),
         [base.tokens] * len(cells),
         [need],
         positions="none",
-        interventions=[*later, *edits],
+        interventions=edits,
         start=(start, base.states[start].expand(len(cells), -1, -1)),
         stop=n_layers,
         batch_tokens=len(cells) * len(base.tokens),
     )
     return metric.of_states(seen[need][0], model.readout)
-
-
-def _in_state(model: Model, intervention: Any, start: int) -> bool:
-    """Whether the state in front of block `start` already holds all that an intervention does."""
-    places = [edit.where for edit in intervention.edits(model)]
-    return all(w.layer is not None and (w.layer < start or (w.layer, w.hook) == (start, RESID_PRE)) for w in places)
 
 
 def values_of(model: Model, base: Base, cells: Sequence[Sequence[Any]], metric: Metric, **options: Any) -> torch.Tensor:

@@ -6,7 +6,7 @@ from probes.attention.active_dormant import figures
 from probes.attention.active_dormant.settings import MIN_TEXTS, Settings
 from probes.attention.active_dormant.study import ablation_work, study
 from probes.checks import claims
-from workbench.analysis.catalog import Entry, Param
+from workbench.analysis.legacy import Entry, Param
 from workbench.corpora import BUNDLED, corpus_digest
 from workbench.models.selfcheck import ROWS
 

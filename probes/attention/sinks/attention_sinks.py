@@ -30,7 +30,7 @@ from workbench import PATTERN, RESID_POST, RESID_PRE, SCORES, Entry, Need, Obser
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from workbench.analysis.catalog import Claim
+    from workbench.analysis.legacy import Claim
     from workbench.models.model import Model, Sizes
 
 __all__ = [

@@ -30,7 +30,7 @@ from workbench.statistics import bootstrap_interval
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from workbench.analysis.catalog import Claim
+    from workbench.analysis.legacy import Claim
     from workbench.models.model import Model
     from workbench.models.prompt import Tokens
 

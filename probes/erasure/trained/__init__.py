@@ -14,14 +14,14 @@ _HOMES = {
     "probes.erasure.trained.command": ("add_arguments", "add_import_arguments", "cli", "import_cli", "summary"),
     "probes.erasure.trained.fit": ("Recipe",),
     "probes.erasure.trained.published": ("import_probes",),
-    "probes.erasure.trained.train": ("RECIPE", "train"),
+    "probes.erasure.trained.trainer": ("RECIPE", "train"),
 }
-_WHERE = {name: home for home, names in _HOMES.items() for name in names}
+WHERE = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_WHERE)
+__all__ = sorted(WHERE)
 
 
 def __getattr__(name: str):
-    if name not in _WHERE:
+    if name not in WHERE:
         raise AttributeError(f"module 'probes.erasure.trained' has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
+    return getattr(import_module(WHERE[name]), name)

@@ -58,7 +58,7 @@ def import_cli(arguments: argparse.Namespace, model) -> int:
 def cli(arguments: argparse.Namespace, model) -> int:
     """Train as asked, print the card's numbers; returns the exit code."""
     from probes.erasure.trained.artifact import default_path
-    from probes.erasure.trained.train import Recipe, train
+    from probes.erasure.trained.trainer import Recipe, train
 
     if arguments.depths and arguments.layers:
         raise InputError("--depths and --layers", "one of them", "Leave one out")

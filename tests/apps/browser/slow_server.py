@@ -5,7 +5,7 @@ import sys
 import time
 
 from apps.explorer import serve
-from workbench.analysis.catalog import Entry
+from workbench.analysis.legacy import Entry
 from workbench.analysis.results import dataset
 
 

@@ -11,7 +11,7 @@ from apps.explorer import running
 from apps.explorer.progress import look
 from apps.explorer.server import start
 from apps.explorer.settings import Settings
-from workbench.analysis.catalog import Entry
+from workbench.analysis.legacy import Entry
 from workbench.analysis.results import dataset
 
 pytestmark = pytest.mark.browser

@@ -11,7 +11,7 @@ from probes.attention import active_dormant as ad
 from probes.attention.active_dormant.contrast import Activity, heads_to_ablate
 from tests.tiny_models import tiny_model
 from workbench import PATTERN, Need, Prompt, Z, corpora, keep, observe, save, tokenise
-from workbench.analysis.catalog import study as run_study
+from workbench.analysis.legacy import study as run_study
 from workbench.corpora import Document
 from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
 from workbench.intervene import Head

@@ -7,7 +7,7 @@ import torch
 from probes.attention.sinks import attention_sinks, sink_conditions
 from tests.tiny_models import tiny_model
 from workbench import Cancelled, InputError, Prompt, tokenise
-from workbench.analysis.catalog import study
+from workbench.analysis.legacy import study
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 

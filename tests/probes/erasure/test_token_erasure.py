@@ -17,7 +17,7 @@ from probes.erasure.trained import ReadoutProbes, default_path, find, import_pro
 from probes.erasure.vocabulary import Text, scores, vocabulary_study
 from tests.tiny_models import tiny_model
 from tests.tiny_probes import QUICK, probes_of_every_kind, published, sentences, speller, tiny_probes
-from workbench.analysis.catalog import run as run_entries
+from workbench.analysis.legacy import run as run_entries
 from workbench.analysis.results import check, dataset, open_result, save
 from workbench.errors import InputError, RefusedError, UnavailableError
 from workbench.models.hooks import RESID_POST
@@ -499,7 +499,7 @@ def test_the_last_state_carries_all_at_the_end_and_nothing_before_attention():
 
 
 def test_swapped_words_differ_in_one_piece():
-    from probes.erasure.trained.train import parts_of
+    from probes.erasure.trained.trainer import parts_of
 
     model = speller()
     pieces = parts_of(model, sentences(), 0)[1]["test"]

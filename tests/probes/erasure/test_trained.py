@@ -21,7 +21,7 @@ from probes.erasure.trained.fit import (
     whitening,
 )
 from probes.erasure.trained.states import collect, cut, needs_of
-from probes.erasure.trained.train import recommended_depths
+from probes.erasure.trained.trainer import recommended_depths
 from probes.erasure.trained.words import Word, letter_runs, multi_token_words, place_masks
 from tests.tiny_models import tiny_model
 from tests.tiny_probes import QUICK, published, random_pieces, sentences, speller, tiny_probes

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.lens import logit_lens
-from probes.lens.logit_lens import _top, chosen_positions, lens
+from probes.lens.logit_lens import VIEW, LogitLens, _top, chosen_positions, lens, top_tokens_figure
 from tests.tiny_models import tiny_hf, tiny_model
 from workbench import InputError, Prompt, observe
 from workbench.loading.toys.circuits import induction_circuit
@@ -45,7 +44,7 @@ def test_two_level_top_k_is_top_k():
 
 
 def test_the_last_depth_is_the_models_own_distribution(tiny):
-    result = logit_lens.run(tiny, IDS, positions="all", top_k=5)
+    result = LogitLens(positions="all", top_k=5).run(tiny, IDS)
     own = observe(tiny, IDS, positions="all").log_probs[0]
     last = result.isel(depth=-1)
     # float32 softmax over 96 entries, computed for another number of rows
@@ -58,7 +57,7 @@ def test_the_last_depth_is_the_models_own_distribution(tiny):
 
 
 def test_ranges_and_consistency(tiny):
-    result = logit_lens.run(tiny, IDS, positions="all", top_k=96)
+    result = LogitLens(positions="all", top_k=96).run(tiny, IDS)
     assert (result["entropy"] <= np.log(96) + 1e-5).all() and (result["kl_to_final"] >= 0).all()
     np.testing.assert_allclose(result["top_prob"].sum("rank"), 1, atol=1e-5)
     np.testing.assert_allclose(-np.log(result["target_prob"]), result["target_surprisal"], atol=1e-4)
@@ -77,7 +76,7 @@ def test_against_a_plain_loop_over_hugging_face_states():
         states = hf(torch.tensor([IDS.token_ids]), output_hidden_states=True).hidden_states
         rows = [hf.lm_head(hf.model.norm(s)) for s in states[:-1]] + [hf.lm_head(states[-1])]
     model = tiny_model("llama", n_layers=3)
-    result = logit_lens.run(model, IDS, positions="all", top_k=4, target="#17", against="#3")
+    result = LogitLens(positions="all", top_k=4, target="#17", against="#3").run(model, IDS)
     final = rows[-1][0].log_softmax(-1)
     for depth, logits in enumerate(rows):
         log_probs = logits[0].log_softmax(-1)
@@ -93,8 +92,8 @@ def test_against_a_plain_loop_over_hugging_face_states():
 
 def test_raw_variant_skips_the_norm():
     model = tiny_model("llama")
-    raw = logit_lens.run(model, IDS, positions="0", normalise=False)
-    state = observe(model, IDS, logit_lens.needs(model, range(7), positions="0"))
+    raw = LogitLens(positions="0", normalise=False).run(model, IDS)
+    state = observe(model, IDS, LogitLens(positions="0").needs(model, range(7)))
     embedding = next(iter(state.results.values()))[0, 0, 0]
     expected = (embedding @ model.readout.W_U.T).softmax(-1)
     np.testing.assert_allclose(raw["top_prob"][0, 0], expected.topk(10).values.detach(), atol=1e-6)
@@ -104,9 +103,9 @@ def test_raw_variant_skips_the_norm():
 def test_mid_states_lie_between(tiny):
     if tiny.sizes.parallel:
         with pytest.raises(InputError, match="resid_mid"):
-            logit_lens.run(tiny, IDS, include_mid=True)
+            LogitLens(include_mid=True).run(tiny, IDS)
         return
-    full, mid = logit_lens.run(tiny, IDS), logit_lens.run(tiny, IDS, include_mid=True)
+    full, mid = LogitLens().run(tiny, IDS), LogitLens(include_mid=True).run(tiny, IDS)
     assert mid["depth"].values.tolist() == [0, 0.5, 1, 1.5, 2]
     np.testing.assert_allclose(mid["entropy"].sel(depth=[0, 1, 2]), full["entropy"], atol=1e-5)
     assert abs(mid["entropy"].sel(depth=0.5) - full["entropy"].sel(depth=0)).max() > 1e-3
@@ -121,7 +120,7 @@ def test_never_more_than_a_few_rows_of_logits(monkeypatch):
         return original(self, resid, **options)
 
     monkeypatch.setattr(type(model.readout), "logits", watched)
-    logit_lens.run(model, Prompt.ids(list(range(3, 93)) + [4] * 30), positions="all")
+    LogitLens(positions="all").run(model, Prompt.ids(list(range(3, 93)) + [4] * 30))
     assert max(sizes) <= 128 and sum(sizes) >= 3 * 120
 
 
@@ -143,12 +142,12 @@ def test_auto_takes_the_last_of_a_long_prompt():
 @pytest.mark.parametrize("positions", ["7", "some", "1,x", "-8"])
 def test_bad_positions(positions):
     with pytest.raises(InputError, match="position"):
-        logit_lens.run(tiny_model("llama"), IDS, positions=positions)
+        LogitLens(positions=positions).run(tiny_model("llama"), IDS)
 
 
 def test_a_target_must_be_one_token(default_model):
     with pytest.raises(InputError, match="one token"):
-        logit_lens.run(default_model, "The capital of France is", target="Copenhagen harbour")
+        LogitLens(target="Copenhagen harbour").run(default_model, "The capital of France is")
 
 
 # negative control and golden numbers
@@ -157,7 +156,7 @@ def test_a_target_must_be_one_token(default_model):
 def test_random_weights_know_no_answer():
     """With random weights the last token's target is at chance: the mean rank over many targets is near the middle."""
     ranks = [
-        float(logit_lens.run(tiny_model("llama", seed=s), IDS, positions="all")["target_rank"][-1, :-1].mean())
+        float(LogitLens(positions="all").run(tiny_model("llama", seed=s), IDS)["target_rank"][-1, :-1].mean())
         for s in range(6)
     ]
     # 36 ranks, nearly uniform on 1..96 (sd 27.7): standard error 4.6; 4 sigma
@@ -166,7 +165,7 @@ def test_random_weights_know_no_answer():
 
 def test_the_capital_of_france(default_model):
     """Golden (2026-11-21, torch 2.13, transformers 5.23, bundled weights): prediction, depth and probability."""
-    result = logit_lens.run(default_model, "The capital of France is")
+    result = LogitLens().run(default_model, "The capital of France is")
     last = result.isel(pos=-1)
     assert str(last["top_text"].values[-1, 0]) == " Paris"
     assert float(last["top_prob"][-1, 0]) == pytest.approx(0.7491, abs=2e-3)
@@ -176,8 +175,8 @@ def test_the_capital_of_france(default_model):
 
 
 def test_figures_draw(default_model):
-    result = logit_lens.run(default_model, "The capital of France is")
-    for figure in logit_lens.ENTRY.figures:
+    result = LogitLens().run(default_model, "The capital of France is")
+    for figure in VIEW.figures:
         assert len(figure(result).to_json()) < 1_000_000
-    listed = logit_lens.top_tokens_figure(result, {"pos": 5, "depth": 30})
-    assert "Paris" in listed.to_json() and logit_lens.top_tokens_figure(result, {}) is None
+    listed = top_tokens_figure(result, {"pos": 5, "depth": 30})
+    assert "Paris" in listed.to_json() and top_tokens_figure(result, {}) is None

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.tiny_models import tiny_model
-from workbench import PATTERN, Catalog, Entry, InputError, Need, Param, Prompt, RefusedError, dataset, run
+from workbench import PATTERN, Entry, InputError, LegacyCatalog, Need, Param, Prompt, RefusedError, dataset, run
 from workbench.models.selfcheck import ROWS, Item, SelfCheck
 
 IDS = Prompt.ids([5, 9, 17, 33])
@@ -105,7 +105,7 @@ def test_parameters_refuse(param, text):
 
 
 def test_a_catalog_imports_an_entry_only_when_looked_at():
-    catalog = Catalog({"largest": f"{__name__}:ENTRY", "broken": "no.such.module:ENTRY"})
+    catalog = LegacyCatalog({"largest": f"{__name__}:ENTRY", "broken": "no.such.module:ENTRY"})
     assert catalog.names == ("largest", "broken") and len(catalog) == 2
     assert catalog.get("largest").name == "largest"
     with pytest.raises(ModuleNotFoundError):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from probes.lens import logit_lens
 from tests.tiny_models import tiny_model
 from workbench import Ablate, Head, load
-from workbench.analysis.catalog import Entry, Param
 from workbench.analysis.compare import align, difference, difference_figure, need_same_tokenizer
+from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset, open_result, save
 from workbench.errors import InputError
 from workbench.figures import bars

@@ -8,7 +8,8 @@ import torch
 
 from tests.tiny_models import tiny_model
 from workbench import InputError, Prompt, UnavailableError, dataset, observe, open_result, save
-from workbench.analysis.results import check, spec_key, stamped
+from workbench.analysis.keys import spec_key
+from workbench.analysis.results import check, stamped
 
 
 @pytest.fixture
@@ -73,16 +74,15 @@ def test_no_place_to_write(tmp_path, observation):
 
 
 def test_keys_name_what_was_asked():
-    base = dict(weights_hash="w", token_ids=[1, 2], analysis="a", version=1, params={"x": 1, "y": "z"})
+    base = dict(weights_hash="w", token_ids=[1, 2], analysis="a", code="c", params={"x": 1, "y": "z"})
     key = spec_key(**base)
     assert len(key) == 64 and key == spec_key(**{**base, "params": {"y": "z", "x": 1}})
     for change in (
         {"weights_hash": "v"},
         {"token_ids": [1, 3]},
         {"analysis": "b"},
-        {"version": 2},
+        {"code": "d"},
         {"params": {"x": 2, "y": "z"}},
-        {"seed": 1},
         {"interventions": ["Ablate(L1H2)"]},
         {"artifact_hash": "h"},
     ):

@@ -1,0 +1,251 @@
+"""The one runner: the only place that feeds analyses. The shell, the page and the batches call it.
+
+Analyses of the prompt share one forward pass; the others bring their passes. One that fails costs itself alone: its
+reason is its result. Interventions go onto the model (`Model.edited`), so that they reach every pass of every analysis,
+studies too, and stand in each key and provenance; what cannot honour them refuses.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import xarray as xr
+
+from workbench.analysis.results import check, stamped
+from workbench.errors import Cancelled, InputError, RefusedError, WorkbenchError
+from workbench.models.model import Model
+from workbench.models.prompt import Tokens, tokenise
+from workbench.observation import Need, Observation, observe
+
+__all__ = ["Failure", "Outcome", "Partial", "Progress", "Runnable", "alone", "finished", "outcomes", "run"]
+
+Progress = Callable[[float], None]
+Partial = Callable[[xr.Dataset], None]
+
+
+class Runnable(Protocol):
+    """What the runner knows of an analysis (see `kinds`).
+
+    One that `shares_pass` has needs() and analyse(); any other has partials().
+    """
+
+    name: str
+    title: str
+    source: str
+    editable: bool
+    prompted: bool
+    shares_pass: bool
+    needs: Callable[..., tuple[Need, ...]]
+    analyse: Callable[[Observation], xr.Dataset]
+    partials: Callable[..., Iterator[xr.Dataset]]
+
+    def read_positions(self, n_tokens: int) -> Sequence[int]: ...
+
+    def refusal(self, model: Model) -> str | None: ...
+
+    def sentence(self, result: xr.Dataset) -> str: ...
+
+    def spec_key(self, model: Model, tokens: Tokens | None) -> str: ...
+
+    def values(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an analysis gave no result; it stands in the result's place. Looking into it raises the reason."""
+
+    name: str
+    title: str
+    error: Exception
+
+    @property
+    def sentence(self) -> str:
+        """What went wrong, for people; of a mistake of ours, its kind and first line."""
+        if isinstance(self.error, WorkbenchError):
+            return str(self.error)
+        first = (str(self.error).strip().splitlines() or [""])[0][:200]
+        kind = type(self.error).__name__
+        return f"{self.title} broke, which is a mistake in it and not yours: {kind}: {first}. Please report this."
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def __getitem__(self, name: Any) -> Any:
+        raise self.error
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has to say: a result, a partial one (more will come), or why there is none."""
+
+    analysis: Any
+    result: "xr.Dataset | Failure"
+    complete: bool = True
+
+
+def run(
+    model: Model,
+    prompt: Any = None,
+    analyses: Sequence[Any] = (),
+    *,
+    interventions: Sequence[Any] = (),
+    progress: Progress | None = None,
+    partial: Partial | None = None,
+    allow_network: bool = False,
+) -> "dict[str, xr.Dataset | Failure]":
+    """Run analyses on a model; those of the prompt share one forward pass.
+
+    analyses: values such as `LogitLens(top_k=5)`, or their classes for the defaults (all of `CATALOG`, say).
+    interventions: of every pass. partial: is shown what a study has so far, each time there is more. allow_network:
+    whether texts may be fetched from the hub.
+
+    Returns by name a Dataset with key and provenance, or a `Failure` that says why there is none; with one analysis,
+    its error is raised. Raises InputError for a bad prompt and for two analyses of one name.
+    """
+    asked = [analysis() if isinstance(analysis, type) else analysis for analysis in analyses]
+    if not asked:
+        raise InputError("no analyses", "at least one, such as LogitLens()", "Give a list of them")
+    twice = next((a.name for i, a in enumerate(asked) if a.name in {b.name for b in asked[:i]}), None)
+    if twice is not None:
+        raise InputError(f"{twice} twice", "each analysis once", "Run them one after the other")
+    found: dict[str, xr.Dataset | Failure] = {}
+    options = {"interventions": interventions, "progress": progress, "allow_network": allow_network}
+    for outcome in outcomes(model, prompt, asked, **options):
+        if isinstance(outcome.result, Failure) and len(asked) == 1:
+            raise outcome.result.error
+        found[outcome.analysis.name] = outcome.result
+        if partial is not None and not outcome.complete:
+            partial(outcome.result)
+    return {analysis.name: found[analysis.name] for analysis in asked}
+
+
+def alone(analysis: Runnable, model: Model, prompt: Any = None, **options: Any) -> xr.Dataset:
+    """`run` of one analysis: its Dataset; its error is raised."""
+    return run(model, prompt, [analysis], **options)[analysis.name]  # type: ignore[return-value]
+
+
+def outcomes(
+    model: Model,
+    prompt: Any,
+    analyses: Sequence[Runnable],
+    *,
+    interventions: Sequence[Any] = (),
+    also: Sequence[Need] = (),
+    seen: Callable[[Observation], None] | None = None,
+    progress: Progress | None = None,
+    allow_network: bool = False,
+) -> Iterator[Outcome]:
+    """What analyses find, one by one as it is there; `run` collects them.
+
+    also, seen: more to observe in the pass of the prompt, and who is shown the pass, before any result. progress:
+    called with the share of one analysis (or of the shared pass) that is done; it may raise to cancel, and what it
+    raises passes through if it is a `Cancelled`. Closing the iterator closes a study that is under way.
+    """
+    edited = model.edited(interventions)
+    tokens = None if prompt is None else tokenise(model, prompt)
+    able = []
+    for analysis in analyses:
+        reason = _reason(analysis, edited, tokens)
+        if reason is None:
+            able.append(analysis)
+        else:
+            yield Outcome(analysis, Failure(analysis.name, analysis.title, reason))
+    shared = [analysis for analysis in able if analysis.shares_pass]
+    if shared or also:
+        yield from _shared(edited, tokens, shared, also, seen, progress)
+    for analysis in able:
+        if not analysis.shares_pass:
+            yield from _own_passes(edited, tokens, analysis, progress, allow_network)
+
+
+def _reason(analysis: Runnable, model: Model, tokens: Tokens | None) -> WorkbenchError | None:
+    """Why an analysis cannot run, known before anything is computed."""
+    failed = analysis.refusal(model)
+    if failed:
+        return RefusedError(f"{analysis.name} on {model.name}", f"a passed self-check ({failed})", "Use another model")
+    if tokens is None and analysis.prompted:
+        return InputError(
+            f"{analysis.name} without a prompt", "a prompt", "Give one, for example 'The capital of France is'"
+        )
+    if model.interventions and not analysis.editable:
+        return RefusedError(
+            f"{analysis.name} with interventions ({', '.join(map(str, model.interventions))})",
+            "the model as it is: what this analysis stands on was made on it",
+            "Leave the interventions out",
+        )
+    return None
+
+
+def _shared(
+    model: Model,
+    tokens: Tokens,
+    analyses: Sequence[Runnable],
+    also: Sequence[Need],
+    seen: Callable[[Observation], None] | None,
+    progress: Progress | None,
+) -> Iterator[Outcome]:
+    """One pass for all; where it fails, one each, so that the one that cannot run on this model is found."""
+    try:
+        needs = [need for analysis in analyses for need in analysis.needs(model, tokens)]
+        read = {p % len(tokens) for analysis in analyses for p in analysis.read_positions(len(tokens))}
+        observation = observe(model, tokens, [*needs, *also], positions=sorted(read) or "last", progress=progress)
+    except Cancelled:
+        raise
+    except Exception as error:  # also a bug in one analysis must not take the others with it
+        if len(analyses) + bool(also) == 1:
+            if not analyses:
+                raise
+            yield Outcome(analyses[0], Failure(analyses[0].name, analyses[0].title, error))
+            return
+        if also:
+            yield from _shared(model, tokens, [], also, seen, progress)
+        for analysis in analyses:
+            yield from _shared(model, tokens, [analysis], (), None, progress)
+        return
+    if seen is not None:
+        seen(observation)
+    for analysis in analyses:
+        yield Outcome(analysis, _finished_or_failed(analysis, observation, model))
+
+
+def _finished_or_failed(analysis: Runnable, observation: Observation, model: Model) -> "xr.Dataset | Failure":
+    try:
+        return finished(analysis, analysis.analyse(observation), model, observation.tokens[0])
+    except Cancelled:
+        raise
+    except Exception as error:  # as above
+        return Failure(analysis.name, analysis.title, error)
+
+
+def _own_passes(
+    model: Model, tokens: Tokens | None, analysis: Runnable, progress: Progress | None, allow_network: bool
+) -> Iterator[Outcome]:
+    """Results so far as they come, each with key and provenance; the last one again, as complete."""
+    last = None
+    try:
+        with closing(analysis.partials(model, tokens, progress=progress, allow_network=allow_network)) as partials:
+            for found in partials:
+                last = finished(analysis, found, model, tokens if analysis.prompted else None)
+                yield Outcome(analysis, last, complete=False)
+    except Cancelled:
+        raise
+    except Exception as error:  # its reason is its result
+        yield Outcome(analysis, Failure(analysis.name, analysis.title, error))
+        return
+    if last is not None:
+        yield Outcome(analysis, last)
+
+
+def finished(analysis: Runnable, result: xr.Dataset, model: Model, tokens: Tokens | None) -> xr.Dataset:
+    """A result held to the conventions, with key and provenance. model: as it was edited."""
+    return stamped(
+        check(result),
+        analysis=analysis.name,
+        title=analysis.title,
+        key=analysis.spec_key(model, tokens),
+        params=analysis.values(),
+        model=model,
+        tokens=tokens,
+        source=analysis.source,
+    )

@@ -1,0 +1,119 @@
+"""A view: how the results of one analysis are asked for, drawn, listed, claimed and followed. It computes nothing.
+
+    VIEW = View(AttentionEntropy, question="How many tokens does a head look at?", figures=(heads_figure,))
+
+Who only computes (a batch, another library) needs no view. Plotly is imported by the functions that draw, when they do.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from workbench.analysis.kinds import Analysis
+from workbench.analysis.parameters import Parameter, Values
+
+__all__ = ["Claim", "View", "named"]
+
+
+class NoDisplay(Values):
+    """A drawing without parameters."""
+
+    owner = "the drawing"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a view says of a selection, put so that it can be tested: a title for a button, and params of a study."""
+
+    title: str
+    params: Mapping[str, Any]
+    study: str = "causal-check"
+
+
+@dataclass(frozen=True)
+class View:
+    """How an analysis is shown.
+
+    question: what it answers, for a newcomer. figures: `result -> plotly figure`, the first one is shown large.
+    details: `(result, selection) -> figure`, drawn beside them when a click has selected something (None where it says
+    nothing of that); a text `said` in its meta is written below. tables: `result ->` pandas DataFrame, to sort, filter
+    and export; a column named as a variable of the result has its unit, one named `layer`, `head` or `pos` makes a
+    click on a row select that. claims: `(result, selection) -> Claim`, None where the view says nothing of the
+    selection; each is a button that tests it.
+
+    display: parameters that change only what is drawn from a result, as a `Values` class. A figure, a detail, a claim
+    or `sentence` gets those that it names; no pass, no result and no key knows them. sentence: `(result, **display) ->
+    str`, the line under the figure where it depends on them. finer: `(analysis, display) -> analysis` whose result
+    holds what a display asks for. follow: `(analysis, selection) -> [(View, analysis), ...]`, what is recomputed of one
+    layer and drawn beside the figures when a click has selected something. follows: parameters of the analysis that are
+    the selection's own (layer, head, pos): the view is recomputed from the kept state when the selection moves.
+    """
+
+    analysis: type[Analysis]
+    question: str
+    figures: tuple[Callable[..., Any], ...] = ()
+    details: tuple[Callable[..., Any], ...] = ()
+    tables: tuple[Callable[..., Any], ...] = ()
+    claims: tuple[Callable[..., Claim | None], ...] = ()
+    display: type[Values] = NoDisplay
+    sentence: Callable[..., str] | None = None
+    finer: Callable[[Any, Any], Analysis] | None = None
+    follow: "Callable[[Any, Mapping[str, Any]], Sequence[tuple[View, Analysis]]] | None" = None
+    follows: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the analysis."""
+        return self.analysis.name
+
+    @property
+    def title(self) -> str:
+        """The title of the analysis."""
+        return self.analysis.title
+
+    def shown(self, display: Mapping[str, Any] | None = None) -> Values:
+        """All display parameters, defaults filled in; InputError for unknown names and bad values."""
+        return self.display.of(display or {})
+
+    def split(self, given: Mapping[str, Any]) -> tuple[Analysis, Values]:
+        """The analysis and the display that one mapping of both asks for; the analysis as fine as the display asks."""
+        drawn = {parameter.name for parameter in self.display.parameters()}
+        display = self.shown({name: value for name, value in given.items() if name in drawn})
+        analysis = self.analysis.of({name: value for name, value in given.items() if name not in drawn})
+        return self.fine_enough(analysis, display), display
+
+    def fine_enough(self, analysis: Analysis, display: Values) -> Analysis:
+        """The analysis, changed where its result would not hold what a display asks for."""
+        return analysis if self.finer is None else self.finer(analysis, display)
+
+    def drawn(self, draw: Callable[..., Any], result: xr.Dataset, *more: Any, display: Values | None = None) -> Any:
+        """What a figure, a detail or a table makes of a result (and a selection), with the display that it names."""
+        return draw(result, *more, **named(draw, (display or self.shown()).values()))
+
+    def claimed(
+        self, result: xr.Dataset, selection: Mapping[str, Any], display: Mapping[str, Any] | None = None
+    ) -> list[Claim]:
+        """What this view claims of a selection, as shown by a display."""
+        shown = self.shown(display)
+        found = [self.drawn(claim, result, dict(selection), display=shown) for claim in self.claims]
+        return [claim for claim in found if claim is not None]
+
+    def said(self, result: xr.Dataset, display: Mapping[str, Any] | None = None) -> str:
+        """What a result says in words, for a display."""
+        if self.sentence is not None:
+            return str(self.drawn(self.sentence, result, display=self.shown(display)))
+        return self.analysis().sentence(result)
+
+    @property
+    def display_parameters(self) -> tuple[Parameter, ...]:
+        """The parameters of the drawing."""
+        return self.display.parameters()
+
+
+def named(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that a function takes by name."""
+    taken = inspect.signature(function).parameters
+    return {name: value for name, value in values.items() if name in taken}
