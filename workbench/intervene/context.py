@@ -28,8 +28,8 @@ def hooks(
     Those that the model carries (`Model.edited`) come first, as if they were part of it. tokens: the prompts of the
     batch, for their lengths (None: no padding). rows: which prompts of the call this batch holds; interventions on
     other rows are left out. reached: whether a pass that starts or stops inside the model carries out an edit, asked of
-    the model's own interventions: what was written before is in the state that it starts with. Edits of one activation become
-    one hook, in the order given.
+    the model's own interventions: what was written before is in the state that it starts with. Edits of one activation
+    become one hook, in the order given.
 
     Raises InputError for units the model does not have and for contradictory interventions, and RefusedError if, at a
     normal end, an edit never fired: an ablation that did nothing is worse than none.

@@ -22,8 +22,9 @@ class Observation:
 
     `observation[need]` is a float32 tensor `[layer, prompt, *need.dims]` (no `layer` for needs outside the blocks), NaN
     where a prompt is shorter than the longest; for a ragged need, a tuple of one `[prompt, *need.dims]` per layer.
-    `logits[i]` is `[position, d_vocab]` for prompt i at the positions asked for (`positions[i]`). `ran`: the layers that
-    the pass ran through, all unless it started or stopped inside the model. `interventions` and `identity` go into provenance; `vocabulary` names tokens; `weights(layer)` and `readout` are the model's, read-only.
+    `logits[i]` is `[position, d_vocab]` for prompt i at the positions asked for (`positions[i]`). `ran`: the layers
+    that the pass ran through, all unless it started or stopped inside the model. `interventions` and `identity` go into
+    provenance; `vocabulary` names tokens; `weights(layer)` and `readout` are the model's, read-only.
     """
 
     identity: Identity

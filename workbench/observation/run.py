@@ -48,8 +48,8 @@ def observe(
     called with the share done (0 to 1) after each layer; it may raise to cancel. Unequal lengths are padded on the
     right, and padding enters no number.
 
-    Raises InputError for bad prompts, positions that no prompt has and hooks the model does not have, RefusedError where
-    a hook never fired.
+    Raises InputError for bad prompts, positions that no prompt has and hooks the model does not have, RefusedError
+    where a hook never fired.
     """
     first, last = _span(model, start, stop)
     tokens = tuple(tokenise(model, prompt) for prompt in _as_list(prompts))
