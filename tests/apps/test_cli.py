@@ -259,30 +259,67 @@ def test_fetch_of_the_wrong_file_is_bad_input(capsys, tmp_path, monkeypatch):
     assert "wrong.gguf" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_study_keeps_what_is_done(tmp_path, sent, code):
-    """The signal arrives once the study's second partial result is there; the saved file is the partial one."""
-    out = tmp_path / "part.nc"
-    script = (
-        "import os, sys\n"
-        "from apps import cli\n"
-        "from probes.activation_patching import ENTRY\n"
-        "plain = ENTRY.study\n"
-        "def study(*arguments, **options):\n"
-        "    for count, part in enumerate(plain(*arguments, **options)):\n"
-        f"        if count: os.kill(os.getpid(), {int(sent)})\n"
-        "        yield part\n"
-        "object.__setattr__(ENTRY, 'study', study)\n"
-        "sys.exit(cli.main(sys.argv[1:]))"
-    )
+# A study that signals its own process once its second partial result is there, for each case in turn: (the signal, what
+# SIGINT does in the process that starts). Signals are set as a shell would: SIG_IGN is what it gives to a job in the
+# background, whoever runs these tests.
+STOPPED = """
+import json, os, signal, sys
+from apps import cli
+from probes.activation_patching import ENTRY
+plain, sent = ENTRY.study, None
+def study(*arguments, **options):
+    for count, part in enumerate(plain(*arguments, **options)):
+        if count == 1: os.kill(os.getpid(), sent)
+        yield part
+object.__setattr__(ENTRY, 'study', study)
+codes = {}
+for name, sent, on_interrupt in json.loads(sys.argv[1]):
+    signal.signal(signal.SIGINT, signal.SIG_IGN if on_interrupt == 'ignored' else signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    codes[name] = cli.main([*sys.argv[3:], '--out', f'{sys.argv[2]}/{name}.nc'])
+    print('---', flush=True)
+    print('---', file=sys.stderr, flush=True)
+print(json.dumps(codes))
+"""
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """(exit code, stdout, stderr, saved result) by case, all from one other process."""
+    place = tmp_path_factory.mktemp("stopped")
+    cases = [
+        ("ctrl-c", int(signal.SIGINT), "raises"),
+        ("terminated", int(signal.SIGTERM), "raises"),
+        ("terminated in the background", int(signal.SIGTERM), "ignored"),
+        ("ctrl-c for another job", int(signal.SIGINT), "ignored"),
+    ]
     ids = [str(i % 60) for i in range(64)]  # 64 cells for each of two layers: more than one batch
-    words = ["run", "activation-patching", "--model", "toy-induction", "--ids", *ids, "--out", str(out)]
-    done = subprocess.run([sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    assert "stopped before the end" in done.stderr and f"Saved the result in {out}" in done.stdout
-    result = open_result(out)
+    words = ["run", "activation-patching", "--model", "toy-induction", "--ids", *ids]
+    command = [sys.executable, "-c", STOPPED, json.dumps(cases), str(place), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *outs, codes = done.stdout.split("---\n")
+    files = [place / f"{name}.nc" for name, *_ in cases]
+    rows = zip(json.loads(codes).items(), outs, done.stderr.split("---\n"), files, strict=False)
+    return {name: (code, out, err, open_result(file)) for (name, code), out, err, file in rows}
+
+
+@pytest.mark.parametrize(
+    ("case", "code"), [("ctrl-c", 130), ("terminated", 143), ("terminated in the background", 143)]
+)
+def test_a_stopped_study_keeps_what_is_done(stopped, case, code):
+    """A job in the background cannot be interrupted from the keyboard, but it can be terminated."""
+    left_with, out, err, result = stopped[case]
+    assert left_with == code, err
+    assert "stopped before the end" in err and f"{case}.nc" in out
     assert result.attrs["partial"] == 1
     assert result["effect"].notnull().any() and result["effect"].isnull().any()
+
+
+def test_ctrl_c_does_not_reach_a_job_in_the_background(stopped):
+    code, _, err, result = stopped["ctrl-c for another job"]
+    assert code == 0 and "stopped" not in err
+    assert "partial" not in result.attrs and result["effect"].notnull().all()
 
 
 def test_a_small_table_is_printed_whole(capsys):
@@ -308,7 +345,7 @@ def test_a_closed_pipe_is_quiet():
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "apps.cli", "run", "--list"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, timeout=60
+        [sys.executable, "-m", "apps.cli", "run", "--list"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
