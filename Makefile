@@ -41,7 +41,7 @@ lint: $(STAMP)  ## check style and format with ruff
 bench: model  ## measure our passes against a bare forward; prints a table and saves JSON
 	@$(BIN)/workbench bench $(ARGS)
 
-notebooks: model  ## execute every notebook in its quick form, at most 90 s each
+notebooks: model  ## execute every notebook in its quick form
 	@$(BIN)/python tests/run_notebooks.py $(ARGS)
 
 notebooks-full: model  ## execute every notebook in full

@@ -20,7 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +42,7 @@ from workbench.loading import bundled
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.observation import observe
+from workbench.processor import this_processor
 
 __all__ = ["GOALS", "ROWS", "Goal", "Row", "Subject", "bench", "default_out", "measure"]
 
@@ -377,11 +378,13 @@ def machine() -> dict[str, Any]:
     from workbench.analysis.results import stamp
 
     names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "MKL_NUM_THREADS", "KMP_BLOCKTIME")
+    names += ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")  # each can forbid instructions
     return {
         **stamp(),
         "interop_threads": torch.get_num_interop_threads(),
         "environment": {name: os.environ.get(name) for name in names},
         "cpu": _cpu(),
+        "instructions": {"text": str(this_processor()), **asdict(this_processor())},
         "cpu_count": os.cpu_count(),
         "platform": platform.platform(),
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
@@ -469,8 +472,8 @@ def table(record: dict[str, Any]) -> str:
     """The table and the goals as text."""
     where = record["machine"]
     lines = [
-        f"{record['model']['name']}, {where['cpu']}, {where['threads']} threads, torch {where['torch']}, "
-        f"OMP_WAIT_POLICY={where['environment']['OMP_WAIT_POLICY']}",
+        f"{record['model']['name']}, {where['cpu']} ({where['instructions']['text']}), {where['threads']} threads, "
+        f"torch {where['torch']}, OMP_WAIT_POLICY={where['environment']['OMP_WAIT_POLICY']}",
         f"{'size':>9}  {'':<46}{'wall ms':>10}{'CPU ms':>10}{'x bare':>8}{'x bridge':>9}{'peak MB':>9}",
     ]
     for row in record["rows"]:

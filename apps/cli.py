@@ -13,13 +13,14 @@ import signal
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes import CATALOG
 from workbench import __version__
-from workbench.errors import InputError, UnavailableError, WorkbenchError
+from workbench.errors import InputError, SlowWarning, UnavailableError, WorkbenchError
 from workbench.loading import bundled
 
 if TYPE_CHECKING:
@@ -455,7 +456,7 @@ def _check_prompt(entry: "Entry", prompt: Any) -> None:
 
 
 def _model(arguments: argparse.Namespace) -> "Model":
-    with _progress() as report:
+    with _progress() as report, _warnings_as_notes(report):
         report("load", 0.0, f"loading {arguments.model}")
         import torch
         from transformers.utils import logging
@@ -510,12 +511,15 @@ def _write(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str, float, str], None]]:
     """A callable (stage, share, text): one line that is rewritten on a terminal, and elsewhere a line per stage of what
-    takes long (fetching and converting a model)."""
+    takes long (fetching and converting a model). The stage "note" is a sentence that stays, in both."""
     terminal, drawn, stages = sys.stderr.isatty(), False, set()
 
     def report(stage: str, share: float, text: str) -> None:
         nonlocal drawn
-        if terminal:
+        if stage == "note":
+            _say(("\r\x1b[2K" if drawn else "") + f"Note: {text}")
+            drawn = False
+        elif terminal:
             bar = "#" * round(20 * share)
             print(f"\r\x1b[2K[{bar:<20}] {text[:90]}", end="", file=sys.stderr, flush=True)
             drawn = True
@@ -528,6 +532,23 @@ def _progress() -> Iterator[Callable[[str, float, str], None]]:
     finally:
         if drawn:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _warnings_as_notes(report: Callable[[str, float, str], None]) -> Iterator[None]:
+    """Our own warnings are one sentence, without a file and a line; other libraries' are shown as ever."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message, category, *where, **more) -> None:
+            if issubclass(category, SlowWarning):
+                report("note", 0.0, str(message))
+            else:
+                shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", SlowWarning)  # whatever PYTHONWARNINGS says: a note never stops a command
+        yield
 
 
 if __name__ == "__main__":

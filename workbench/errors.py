@@ -4,7 +4,7 @@ Every error that reaches a user, in Python, on the command line or on the page, 
 one or two sentences. Anything else that escapes is a bug of ours.
 """
 
-__all__ = ["Cancelled", "InputError", "RefusedError", "UnavailableError", "WorkbenchError"]
+__all__ = ["Cancelled", "InputError", "RefusedError", "SlowWarning", "UnavailableError", "WorkbenchError"]
 
 
 class WorkbenchError(Exception):
@@ -41,3 +41,10 @@ class Cancelled(WorkbenchError):
 
     def __reduce__(self):
         return Exception.__reduce__(self)[0], ()
+
+
+class SlowWarning(UserWarning):
+    """What was asked will be done, with the numbers that were asked for, but takes far longer than it had to.
+
+    One sentence; the command line prints it as a note.
+    """

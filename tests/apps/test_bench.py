@@ -9,6 +9,7 @@ import torch
 from apps import bench
 from apps.bench import ABLATIONS, BARE, BRIDGE, FULL_ABLATIONS, INDUCTION, LENS_ALL, PRODUCTS_ALL, Row, Subject
 from workbench.loading.pretrained import wrap
+from workbench.processor import Processor
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +167,18 @@ def test_studies_of_short_prompts_stand_beside_a_bare_forward_only(models):
 def test_the_table_is_printed_and_saved(models, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "_models", lambda: models)
     monkeypatch.setattr(bench, "QUICK_SIZES", ((1, 64), (2, 48)))
+    monkeypatch.setattr(bench, "this_processor", lambda: Processor("AVX2", bfloat16=False, float16=False))
     out = tmp_path / "bench.json"
     bench.bench(out, quick=True)
     printed, saved = capsys.readouterr().out, json.loads(out.read_text())
     assert (
         saved["machine"]["threads"] == torch.get_num_threads() and "OMP_WAIT_POLICY" in saved["machine"]["environment"]
     )
+    assert saved["machine"]["instructions"] == {
+        "text": "AVX2 without bf16, fp16; unknown: AMX", "vectors": "AVX2", "bfloat16": False, "float16": False,
+        "amx": None,
+    }  # fmt: skip
+    assert "(AVX2 without bf16, fp16; unknown: AMX)" in printed.splitlines()[0]
     assert {(r["batch"], r["length"]) for r in saved["rows"]} == {(1, 64), (2, 48)}
     assert next(r for r in saved["rows"] if r["row"] == BARE)["wall_ratio"] == 1.0
     assert [g["size"] for g in saved["goals"]] == ["1 x 64", "1 x 64"]

@@ -291,9 +291,8 @@ def viewed(entry: Entry) -> Any:
     def fill(body):
         fields(entry.params, body)
         body["__module__"] = (entry.needs or entry.study).__module__
-        body["__doc__"] = (
-            f"{entry.title}.\n\nDefinition: {entry.definition or entry.title}\nLimits: {entry.limits}\nSource: {entry.source}"
-        )
+        told = (("Definition", entry.definition or entry.title), ("Limits", entry.limits), ("Source", entry.source))
+        body["__doc__"] = "\n".join(f"{name}: {text}" for name, text in told)
         extra = named(entry.analyse, {"readout": 1}) if entry.analyse else {}
         if entry.scope == "study":
 

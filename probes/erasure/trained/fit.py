@@ -7,7 +7,7 @@ The map W (d_model x d_model) and a bias for each class are learned by cross ent
 the corpus; through its embedding a token that was never a training target can still be named. The start is closed form
 ("gen"): states of a class are normal around a linear map of its embedding, with one covariance for all classes. Then
 Adam with a cosine schedule; the gradient is written out, so that the two large products can run in bfloat16 where the
-processor is faster in it.
+processor has instructions for it.
 
 The plain probe of the paper is the option beside it (`fit_linear`): log p(c) = x W_c - log sum, a column of W for each
 class, no bias, no embedding, from zero. It can name only classes that it was trained on and is some 13 times larger.
@@ -17,15 +17,18 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 from workbench.errors import InputError
+from workbench.processor import Processor, this_processor
 
 __all__ = [
     "KINDS",
     "LINEAR_LR",
     "Recipe",
+    "bfloat16_wins",
     "closed_form",
     "fast_dtype",
     "fit",
@@ -42,11 +45,15 @@ _ROWS = 1024  # states scored together
 _LOGITS = 2**23  # and at most as many logits, 32 MB: fewer rows for a large vocabulary
 _STEP_ROWS = 512  # of a step, whose probabilities are held together
 _BETAS = (0.9, 0.99)
+# Products (m, k, n) and the most of float32's time that bfloat16 may take. A plain loop takes 60 times as long at the
+# first, some 10 ms: it never meets the second, where it would take seconds.
+_TRIALS = (((64, 256, 256), 3.0), ((256, 512, 4096), 0.8))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How probes are fitted. batch: states per step. dtype: of the products with the vocabulary; "auto" measures.
+    """How probes are fitted. batch: states per step. dtype: of the products with the vocabulary; "auto" is
+    `fast_dtype`.
 
     kind: "factored" through the unembedding, or "linear", one column of weights for each class.
     """
@@ -198,17 +205,41 @@ def _adam(value: torch.Tensor, gradient: torch.Tensor, moments, lr: float, step:
     value.addcdiv_(first, spread, value=-lr / (1 - _BETAS[0] ** step))
 
 
-def fast_dtype() -> torch.dtype:
-    """bfloat16 where this processor multiplies faster in it, else float32; measured in some milliseconds."""
-    a, b = torch.randn(256, 512), torch.randn(512, 4096)
-    seconds = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
-    for _ in range(8):  # in turns, and the best of each: other work on the machine slows both
-        for dtype in seconds:
-            left, right = a.to(dtype), b.to(dtype)
-            started = time.perf_counter()
-            left @ right
-            seconds[dtype] = min(seconds[dtype], time.perf_counter() - started)
-    return torch.bfloat16 if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else torch.float32
+def fast_dtype(processor: Processor | None = None) -> torch.dtype:
+    """bfloat16 where this processor multiplies in it, else float32: the same answer every time on one machine.
+
+    processor: instead of this machine's. Only where torch does not tell what the processor can do, it is measured,
+    once in a process.
+    """
+    quick = (processor or this_processor()).bfloat16
+    return torch.bfloat16 if (_bfloat16_wins() if quick is None else quick) else torch.float32
+
+
+@cache
+def _bfloat16_wins() -> bool:
+    return bfloat16_wins(_seconds)
+
+
+def bfloat16_wins(seconds: Callable[[torch.dtype, tuple[int, int, int]], float]) -> bool:
+    """Whether bfloat16 takes at most 0.8 of float32's time; after a first slow answer nothing larger is tried.
+
+    seconds: `(number format, (m, k, n)) ->` time of one product.
+    """
+    for shape, limit in _TRIALS:
+        best = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
+        for _ in range(3):  # in turns, and the best of each: other work on the machine slows both
+            for dtype in best:
+                best[dtype] = min(best[dtype], seconds(dtype, shape))
+        if best[torch.bfloat16] > limit * best[torch.float32]:
+            return False
+    return True
+
+
+def _seconds(dtype: torch.dtype, shape: tuple[int, int, int]) -> float:
+    left, right = torch.ones(shape[:2], dtype=dtype), torch.ones(shape[1:], dtype=dtype)
+    started = time.perf_counter()
+    left @ right
+    return time.perf_counter() - started
 
 
 def log_probs(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor, rows: torch.Tensor | None, y: torch.Tensor):
