@@ -18,10 +18,10 @@ import torch
 from workbench.errors import InputError, RefusedError, SlowWarning, UnavailableError
 from workbench.loading import bundled
 from workbench.loading.bridge import boot
+from workbench.loading.selfcheck import selfcheck, short_ids
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
 from workbench.models.model import Identity, Model
-from workbench.models.selfcheck import selfcheck, short_ids
 from workbench.processor import slow_format
 
 __all__ = ["TOYS", "load", "wrap"]
