@@ -22,8 +22,8 @@ def register(app: Dash, engine: Engine) -> None:
 def _in_the_browser(app: Dash) -> None:
     """What needs no server: clicks into the selection, marks on the figures, the address, light and dark."""
 
-    def local(space: str, function: str, output, *inputs, initial: bool = True) -> None:
-        app.clientside_callback(ClientsideFunction(space, function), output, *inputs, prevent_initial_call=not initial)
+    def local(space: str, function: str, *given, initial: bool = True) -> None:
+        app.clientside_callback(ClientsideFunction(space, function), *given, prevent_initial_call=not initial)
 
     clicks = Input({"type": "figure", "name": ALL}, "clickData")
     local("spine", "clicked", Output("selection", "data", allow_duplicate=True), clicks, initial=False)
@@ -33,6 +33,7 @@ def _in_the_browser(app: Dash) -> None:
     local("spine", "run", Output("go", "data"), Input("run", "n_clicks"))
     local("spine", "scheme", Output("scheme", "data"), Input("scheme-toggle", "n_clicks"), State("scheme", "data"))
     local("spine", "same", Output("provider", "forceColorScheme"), Input("scheme", "data"))
+    local("connection", "known", Input("session", "data"), Input("window", "data"))
     local("spine", "opened", Output("keys-help", "opened"), Input("keys-open", "n_clicks"))
     local(
         "spine", "rest", Output("poll", "disabled"),

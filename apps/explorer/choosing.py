@@ -143,7 +143,7 @@ def _register_params(app: Dash, engine: Engine) -> None:
         Output("woken", "data", allow_duplicate=True),
         Output("notices", "data", allow_duplicate=True),
         Output("checking", "data", allow_duplicate=True),
-        Input({"type": "start", "name": ALL}, "n_clicks"),
+        Input("started", "data"),
         Input("view", "data"),
         Input("shown", "data"),
         State("checking", "data"),
@@ -151,8 +151,8 @@ def _register_params(app: Dash, engine: Engine) -> None:
         State("session", "data"),
         prevent_initial_call=True,
     )
-    def start(clicks, view, shown, checking, notices, session):
-        pressed = isinstance(ctx.triggered_id, dict) and any(clicks)
+    def start(started, view, shown, checking, notices, session):
+        pressed = ctx.triggered_id == "started" and bool(started) and started["start"] == view["name"]
         if checking and shown and shown["params"] == checking["params"] and view["name"] == checking["name"]:
             pressed, checking = True, None  # the click on Check has arrived in what is shown
         error = start_view(engine, shown, view["name"], pressed, session)
@@ -221,7 +221,7 @@ def start_view(engine: Engine, shown: Mapping[str, Any] | None, name: str, press
         request = request_of(engine, shown)
         if engine.entries[name].scope == "study" and not pressed:
             return "" if engine.join(request, name, session) else None
-        if pressed:
+        if pressed and not engine.join(request, name, session):  # a second press must not take its first results
             engine.cache.drop(request.keys[name])  # a failure is tried again when somebody asks for it
         job = engine.submit_entry(request, name, session)
     except WorkbenchError as error:

@@ -10,8 +10,10 @@ from dash import MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
 from apps.explorer import checks, comparing, parts, tables, views
 from apps.explorer.displaying import forget_places, lacking, with_display
 from apps.explorer.engine import Engine
+from apps.explorer.jobs import Fate
+from apps.explorer.jobs import State as JobState
 from apps.explorer.layout import figure_id, graph
-from apps.explorer.progress import request_of, woken
+from apps.explorer.progress import fate_of, request_of, woken
 from apps.explorer.selection import clean, headline, settle, strongest_head
 from workbench.analysis.legacy import Claim, Entry
 from workbench.errors import WorkbenchError
@@ -52,8 +54,9 @@ def _register_views(app: Dash, engine: Engine) -> None:
         State("scheme", "data"),
         State("session", "data"),
         State("display", "data"),
+        State("done", "data"),
     )
-    def main(_, follow, late, other, mode, view, shown, selection, scheme, session, display):
+    def main(_, follow, late, other, mode, view, shown, selection, scheme, session, display, done):
         if ctx.triggered_id in ("follow", "late") and view["name"] not in engine.slices:
             return [no_update] * 5  # only these views change with the selection
         selection, dark = clean(selection), scheme == "dark"
@@ -63,7 +66,8 @@ def _register_views(app: Dash, engine: Engine) -> None:
             return *comparing.difference_view(engine, view, find, shown, other, dark), no_update, "hidden"
 
         def draw(run):
-            figure, *words = large_view(engine, view, run, selection, dark, session)
+            told = (done or {}).get(view["name"], "") if run is shown else ""
+            figure, *words = large_view(engine, view, run, selection, dark, session, told)
             return (figure if figure is no_update else views.marked(figure, selection), *words)
 
         drawn, word = draw(shown), comparing.word_for(shown, other) if shown and other else ""
@@ -156,9 +160,15 @@ def _register_selection(app: Dash, engine: Engine) -> None:
 
 
 def large_view(
-    engine: Engine, view: Mapping[str, Any], shown: Mapping[str, Any] | None, selection: dict, dark: bool, session: str
+    engine: Engine,
+    view: Mapping[str, Any],
+    shown: Mapping[str, Any] | None,
+    selection: dict,
+    dark: bool,
+    session: str,
+    told: str = "",
 ) -> tuple[Any, Any, Any]:
-    """Figure, message over it, and the line under it."""
+    """Figure, message over it, and the line under it. told: what the page last heard of the analysis."""
     if not shown:
         return no_update, html.Div("The first prompt is computed as soon as the model is ready."), ""
     try:
@@ -170,23 +180,26 @@ def large_view(
         if found is None:
             return no_update, html.Div(why), ""
         return shown_result(engine.slices[name], found, view["figure"], dark, {})
+    fate = fate_of(engine, request, name, told)  # before the result: what has just ended has one
     found = engine.found(request, name)
     if not isinstance(found, xr.Dataset):
-        running = engine.is_running(request, name)
-        return no_update, message(engine, name, views.waiting(engine.entries[name], found, running), not running), ""
+        return no_update, message(engine, name, views.waiting(engine.entries[name], found, fate), fate), ""
     display = shown.get("display", {}).get(name, {})
     missing = lacking(engine.entries[name], request.params[name], display)
     if missing:
         return no_update, html.Div(missing), ""
     figure, words, said = shown_result(engine.entries[name], found, view["figure"], dark, display)
-    return figure, words, so_far(name, said, engine.is_running(request, name)) if found.attrs.get("partial") else said
+    return figure, words, so_far(name, said, fate) if found.attrs.get("partial") else said
 
 
-def so_far(name: str, said: str, is_running: bool) -> Any:
+def so_far(name: str, said: str, fate: Fate | None) -> Any:
     """The line under a figure of a study that has not come to its end."""
-    if is_running:
+    if fate is not None and fate.state == JobState.CANCELLING:
+        return f"Stopping ...; so far: {said}" if said else "Stopping ..."
+    if fate is not None and fate.state.alive:
         return f"So far: {said}" if said else "Not complete yet."
-    stopped = f"Stopped before its end; so far: {said} " if said else "Stopped before its end. "
+    begins = "Stopped before its end" if fate is not None and fate.state == JobState.CANCELLED else "Not complete"
+    stopped = f"{begins}; so far: {said} " if said else f"{begins}. "
     return [stopped, start_button(name, "Start again")]
 
 
@@ -226,10 +239,9 @@ def result_of(
         return None, str(error)
     if name in engine.slices:
         return slice_result(engine, request, name, selection, session)
+    fate = engine.fate(request, name)  # before the result, as above
     found = engine.found(request, name)
-    if isinstance(found, xr.Dataset):
-        return found, ""
-    return None, views.waiting(engine.entries[name], found, engine.is_running(request, name))
+    return (found, "") if isinstance(found, xr.Dataset) else (None, views.waiting(engine.entries[name], found, fate))
 
 
 def slice_result(engine: Engine, request, name: str, selection: dict, session: str) -> tuple[xr.Dataset | None, str]:
@@ -244,12 +256,12 @@ def slice_result(engine: Engine, request, name: str, selection: dict, session: s
     return found, _BUSY
 
 
-def message(engine: Engine, name: str, said: str, can_start: bool) -> html.Div:
+def message(engine: Engine, name: str, said: str, fate: Fate | None) -> html.Div:
     """What stands in place of a figure, with a button where it can be started and one to what it says to run first."""
     first = [named for named in re.findall(r"\brun ([a-z-]+)", said) if named in engine.entries]
     inside: list[Any] = [html.Div(said), *(turn_button(engine.entries[named]) for named in first)]
-    if can_start:
-        inside.append(start_button(name, "Start"))
+    if fate is None or not fate.state.alive:
+        inside.append(start_button(name, "Start" if fate is None else "Start again"))
     return html.Div(inside)
 
 
@@ -259,8 +271,8 @@ def turn_button(entry: Entry) -> html.Button:
 
 
 def start_button(name: str, words: str) -> html.Button:
-    """What starts an analysis."""
-    return html.Button(words, id={"type": "start", "name": name}, className="plain", n_clicks=0)
+    """What starts an analysis; the browser reads the click, since the button may be drawn anew meanwhile."""
+    return html.Button(words, className="plain", **{"data-start": name})
 
 
 def small_view(engine: Engine, shown: Mapping[str, Any], name: str, dark: bool) -> Any:

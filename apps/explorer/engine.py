@@ -4,6 +4,7 @@ Everything that runs a model goes through its worker; everything else (drawing, 
 asks. Results are found by their keys, so that an answer can never land on another prompt's page.
 """
 
+import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,8 @@ import xarray as xr
 
 from apps.explorer.cache import Cache
 from apps.explorer.generation import continuation, continued_text
-from apps.explorer.jobs import LOAD, MODEL, PROMPT, SELECTION, STOPS, STUDY, Job, Worker, sentence
+from apps.explorer.jobs import LOAD, MODEL, PROMPT, SELECTION, STOPS, STUDY, Fate, Job, State, Worker, sentence
+from apps.explorer.presence import Presence
 from apps.explorer.settings import Settings
 from apps.explorer.states import RESID, States, layer_of, slice_of, states_of
 from probes.attention import pattern
@@ -34,7 +36,6 @@ from workbench.observation.recording import Means, measure_means
 __all__ = ["Engine", "Failure", "Hosted", "Request"]
 
 _SHORT = 64  # tokens up to which every analysis of the prompt runs at once
-_GONE = 10.0  # seconds without a look after which a window that waits for something counts as closed
 _PATIENCE = 2.0  # seconds a click waits for its slice before the page says that the model is busy
 
 
@@ -67,10 +68,10 @@ class Request:
 class Hosted:
     """A model that the page offers: its worker, and the model once it is loaded."""
 
-    def __init__(self, name: str, load):
+    def __init__(self, name: str, load, boot: str = ""):
         self.name, self.model, self.seconds = name, None, 0.0
         self._means: Means | None = None
-        self.worker = Worker(name).start()
+        self.worker = Worker(name, boot).start()
         self.tokenising = threading.Lock()  # fast tokenizers must not be borrowed twice
         self.loading = self.worker.submit(Job(f"load {name}", f"load {name}", LOAD, lambda job: self._load(job, load)))
 
@@ -79,8 +80,9 @@ class Hosted:
             job.note = text or stage
             job.progress(share)
 
-        self.model = load(self.name, progress)
-        self.seconds = _forward_seconds(self.model)
+        model = load(self.name, progress)
+        self.seconds = _forward_seconds(model)
+        self.model = model  # last: from here on it counts as ready
         return self.name
 
     def means(self) -> Means:
@@ -131,7 +133,8 @@ class Engine:
         self.slices: dict[str, Entry] = {entry.name: entry for entry in (pattern.ENTRY, neurons.ENTRY)}
         self.cache = Cache(settings.memory, settings.directory, settings.disk)
         self._load, self._hosted, self._lock = load or _loader(settings), {}, threading.Lock()
-        self._looked: dict[str, float] = {}  # when a session last asked for its jobs
+        self.boot = secrets.token_hex(4)  # names this server: a job of another one was lost in a restart
+        self.presence = Presence()
 
     def close(self) -> None:
         """End all workers."""
@@ -150,11 +153,12 @@ class Engine:
                 "Choose one of these; others are offered by whoever starts the explorer",
             )
         with self._lock:
-            ended = again and name in self._hosted and self._hosted[name].loading.state in ("failed", "cancelled")
+            states = (State.FAILED, State.CANCELLED)
+            ended = again and name in self._hosted and self._hosted[name].loading.state in states
             if ended:
                 self._hosted[name].worker.close()
             if ended or name not in self._hosted:
-                self._hosted[name] = Hosted(name, self._load)
+                self._hosted[name] = Hosted(name, self._load, self.boot)
             return self._hosted[name]
 
     @property
@@ -164,25 +168,32 @@ class Engine:
         return {**{name: entry for name, entry in self.entries.items() if name not in own}, **own}
 
     def jobs(self, session: str) -> list[tuple[str, Job]]:
-        """(model, job) of everything that a session waits for, and models that are loading."""
-        self._looked[session] = time.monotonic()
+        """(model, job) of everything that a session waits for or has left to others, and models that are loading."""
         return [
             (name, job)
             for name, hosted in list(self._hosted.items())
             for job in hosted.worker.jobs()
-            if session in job.sessions or job is hosted.loading
+            if session in job.sessions | job.left or job is hosted.loading
         ]
 
-    def cancel(self, job_id: str, session: str) -> None:
-        """Stop a job of this session, unless somebody else looks at it."""
-        now = time.monotonic()
-        gone = [other for other, looked in list(self._looked.items()) if now - looked > _GONE]
+    def cancel(self, job_id: str, session: str, for_all: bool = False) -> None:
+        """Stop a job of this session; unless it is for all, one that another open window waits for goes on."""
+        gone = self.presence.gone()
         for hosted in list(self._hosted.values()):
-            hosted.worker.cancel(job_id, session, gone)
+            hosted.worker.cancel(job_id, session, gone, for_all)
 
     def join(self, request: Request, name: str, session: str) -> bool:
         """Let a session wait for an analysis that is on its way, as after its window was closed and opened again."""
         return self.hosted(request.model).worker.join(request.keys[name], session)
+
+    def fates(self, request: Request) -> dict[str, Fate]:
+        """By analysis: what became of those that were ever asked for, or how far they are."""
+        found = self.hosted(request.model).worker.fates(set(request.keys.values()))
+        return {name: found[key] for name, key in request.keys.items() if key in found}
+
+    def fate(self, request: Request, name: str) -> Fate | None:
+        """What became of one analysis, or how far it is; None where this server was never asked for it."""
+        return self.fates(request).get(name)
 
     def tokens(self, name: str, text: str, chat: bool = False) -> Tokens:
         """Tokens of a text, or of a user's message; of ids separated by spaces where the model has no tokenizer."""
@@ -286,8 +297,9 @@ class Engine:
                 "Shorten the prompt or narrow the parameters",
             )
         title = "prompt" if len(wanted) != 1 else wanted[0].title.lower()
-        key = " ".join([request.states, *(request.keys[entry.name] for entry in wanted)])
-        job = Job(title, key, PROMPT, lambda job: self._run_prompt(request, wanted, job), {session})
+        about = (request.states, *(request.keys[entry.name] for entry in wanted))
+        work = lambda job: self._run_prompt(request, wanted, job)
+        job = Job(title, " ".join(about), PROMPT, work, {session}, about)
         return self.hosted(request.model).worker.submit(job)
 
     def submit_entry(self, request: Request, name: str, session: str) -> Job | None:
@@ -310,11 +322,6 @@ class Engine:
         """Whether each of the named analyses has a result or a reason why not."""
         return all(self.cache.get(request.keys[name]) is not None for name in names)
 
-    def is_running(self, request: Request, name: str) -> bool:
-        """Whether an analysis is on its way, for whoever asked."""
-        key = request.keys[name]
-        return any(job.alive and key in job.key for job in self.hosted(request.model).worker.jobs())
-
     def found(self, request: Request, name: str) -> xr.Dataset | Failure | None:
         """The result of an analysis for a request (a study's may be partial), why there is none, or None."""
         return self.cache.get(request.keys[name])
@@ -336,7 +343,8 @@ class Engine:
     def of_layer(self, request: Request, entry: Entry, params: Mapping[str, Any], session: str) -> xr.Dataset | None:
         """One layer's result, recomputed from its kept state; None where the model is too busy to answer now.
 
-        Raises InputError where the selection does not fit the model or the prompt. The job goes on after a None.
+        Raises InputError where the selection does not fit the model or the prompt. The job goes on after a None. The
+        result is in the cache alone: jobs are remembered, and what they held would be outside the cache's bound.
         """
         model = self.hosted(request.model).ready
         key = entry.key(model, request.tokens, params, tuple(map(self._printed, request.edits)))
@@ -346,17 +354,16 @@ class Engine:
         # A bad selection is refused here, in the thread that asks.
         layer = layer_of(entry.needs(model, request.tokens, **params))
 
-        def work(job: Job) -> xr.Dataset:
+        def work(job: Job) -> None:
             edits = self.interventions(request, layer)  # those of earlier layers are in the kept state
             result = slice_of(entry, model, self._states(request), params, edits)
             self.cache.put(key, result, write=False)
-            return result
 
         job = self.hosted(request.model).worker.submit(Job(entry.title.lower(), key, SELECTION, work, {session}))
         job.late |= not job.finished.wait(_PATIENCE)
-        if job.state == "failed":
+        if job.state == State.FAILED:
             raise InputError(f"no answer ({job.error})", "one layer's result", "Select something else")
-        return job.result if job.state == "done" else None
+        return self.cache.get(key)
 
     def submit_continuation(self, request: Request, n: int, temperature: float, seed: int, session: str) -> Job:
         """Continue a prompt; the job's result is the longer text."""
@@ -457,7 +464,11 @@ class Engine:
             self.cache.put(request.keys[entry.name], result)
 
     def _run_study(self, request: Request, entry: Entry, job: Job):
-        model = self.hosted(request.model).ready
+        model, key = self.hosted(request.model).ready, request.keys[entry.name]
+        if self.cache.get(key) is not None:
+            if not self._is_partial(request, entry.name):
+                return  # the one before it, which was to be stopped, came to its end all the same
+            self.cache.drop(key)  # that one's last part: what is said from here on is about this one
         if not self._allowed(request, entry, model):
             return
         options = {"progress": job.progress, "allow_network": self.settings.allow_network}
@@ -465,15 +476,15 @@ class Engine:
         last = None
         try:
             for last in partials:
-                self.cache.put(request.keys[entry.name], last.assign_attrs(partial=1), write=False)
-                yield last
+                self.cache.put(key, last.assign_attrs(partial=1), write=False)
+                yield  # what was found is in the cache, and nowhere else
         except (*STOPS, GeneratorExit):
             raise
         except Exception as error:  # the reason stands in the view's place
             self._fail(request, [entry], error)
             return
         if last is not None:
-            self.cache.put(request.keys[entry.name], last)
+            self.cache.put(key, last)
 
 
 def _phrases(model: Model, tokens: Tokens, given: Sequence[str]) -> tuple[Phrase, ...]:

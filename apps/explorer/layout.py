@@ -64,6 +64,7 @@ def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
     first = next(name for name in [*(n for n in entries if n != "surprisal"), *entries])
     return [
         dcc.Store("session", data=secrets.token_hex(8), storage_type="session"),  # the same after a reload
+        dcc.Store("window", data=secrets.token_hex(8)),  # another one after a reload
         dcc.Store("loaded", data=None),  # the model that is ready, with its badge and sizes
         dcc.Store("go", data=None),  # Run was pressed: the text as it stood then
         dcc.Store("asked", data=None),  # the latest request
@@ -74,7 +75,8 @@ def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
         dcc.Store("display", data={}),  # what changes only the drawing, by analysis
         dcc.Store("view", data={"name": first, "figure": 0}),
         dcc.Store("notices", data=[]),
-        dcc.Store("ran", data=0),
+        dcc.Store("started", data=None),  # a button with `data-start` was pressed: what it names
+        dcc.Store("stopped", data=None),  # the same of `data-cancel`
         dcc.Store("settled", data=None),  # the text that the selection is about
         dcc.Store("edits", data=[]),  # interventions, as phrases
         dcc.Store("asked-b", data=None),  # the same two for the prompt that is compared with

@@ -1,7 +1,7 @@
 """Pieces of the page that are made anew when something changes: chips, jobs, notices, forms, explanations."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import unescape
 from typing import Any
 
@@ -10,9 +10,8 @@ import numpy as np
 import xarray as xr
 from dash import html
 
-from apps.explorer.jobs import Job
+from apps.explorer.jobs import Job, State
 from workbench.analysis.legacy import Entry, Param
-from workbench.analysis.results import stamp
 from workbench.figures import show_token
 from workbench.models.model import Model
 
@@ -76,26 +75,43 @@ def _verdict(passed: bool) -> str:
     return "holds" if passed else "fails"
 
 
-def job_line(jobs: Sequence[tuple[str, Job]], last: str) -> list[Any]:
-    """Work in hand with its progress, or what was done last."""
-    alive = [(model, job) for model, job in jobs if job.alive]
-    if not alive:
-        return [html.Span(last or "Ready")]
-    return [_job(model, job) for model, job in alive]
+def job_line(jobs: Sequence[tuple[str, Job]], last: str, session: str = "", gone: Collection[str] = ()) -> list[Any]:
+    """Work in hand with its progress, or what was done last. gone: sessions whose windows were closed."""
+    alive = [job for _, job in jobs if job.alive]
+    return [_job(job, session, gone) for job in alive] or [html.Span(last or "Ready")]
 
 
-def _job(model: str, job: Job) -> html.Div:
-    share = f"{100 * job.share:.0f} %" if job.state == "running" else "waiting"
+def _job(job: Job, session: str, gone: Collection[str]) -> html.Div:
     parts: list[Any] = [
         html.Span(job.title),
         html.Progress(value=str(round(job.share, 3)), max="1", **{"aria-label": f"progress of {job.title}"}),
-        html.Span(share, className="share"),
+        html.Span(_far(job), className="share"),
     ]
     if job.note:
         parts.append(html.Span(job.note))
-    if job.sessions:
-        parts.append(html.Button("Cancel", id={"type": "cancel", "job": job.id}, className="plain", n_clicks=0))
+    if job.sessions and job.state != State.CANCELLING:
+        parts += _cancel(job, session, gone)
     return html.Div(parts, className="job")
+
+
+def _far(job: Job) -> str:
+    if job.state == State.CANCELLING:
+        return "Stopping ..."
+    return f"{100 * job.share:.0f} %" if job.state == State.RUNNING else "waiting"
+
+
+def _cancel(job: Job, session: str, gone: Collection[str]) -> list[Any]:
+    """What stops a job; where this window has tried to and others wait too, that, and what stops it all the same.
+
+    The browser reads the clicks: the line is drawn anew with every look, and a click must not fall between two.
+    """
+    stop = lambda words, **more: html.Button(words, className="plain", **{"data-cancel": job.id, **more})
+    if session not in job.left:
+        return [stop("Cancel")]
+    if not job.wanted(gone):
+        return [html.Span("The window that also waited for this was closed; it goes on."), stop("Cancel")]
+    others = "Another window also waits for this: it goes on for that one."
+    return [html.Span(others), stop("Stop for all", **{"data-all": "yes"})]
 
 
 def notice_list(notices: Sequence[Mapping[str, Any]]) -> list[html.Div]:

@@ -9,6 +9,7 @@ from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
 from apps.explorer import parts
 from apps.explorer.engine import Engine, Hosted
 from apps.explorer.intervening import linked
+from apps.explorer.jobs import State as JobState
 from apps.explorer.layout import POLL
 from apps.explorer.progress import Look, late_slices, look, request_of, woken
 from workbench.analysis.compare import need_same_tokenizer
@@ -19,6 +20,10 @@ __all__ = ["ask", "follow_link", "loaded_store", "notice", "prompt_line", "regis
 # Dash holds back whatever depends on what an answer on its way may change: with slow answers and looks that overlap,
 # that would be for as long as anything is looked for.
 _NOT_YET = 10_000  # milliseconds
+_NOT_CONTINUED = {
+    JobState.RESTARTED: "The server was restarted before the continuation was written. Let the model write it again.",
+    JobState.FORGOTTEN: "The continuation is no longer kept: newer work took its room. Let the model write it again.",
+}
 _UNASKED = 20.0  # predicted seconds up to which a link is computed without a click on Run
 
 
@@ -142,15 +147,17 @@ def _register_notices(app: Dash, engine: Engine) -> None:
         return [n for n in notices if n["id"] != ctx.triggered_id["notice"]] if any(clicks) else no_update
 
     @app.callback(
-        Output("ran", "data"),
-        Input({"type": "cancel", "job": ALL}, "n_clicks"),
+        Output("jobs", "children", allow_duplicate=True),
+        Output("woken", "data", allow_duplicate=True),
+        Input("stopped", "data"),
         State("session", "data"),
         prevent_initial_call=True,
     )
-    def cancel(clicks, session):
-        if any(clicks):
-            engine.cancel(ctx.triggered_id["job"], session)
-        return no_update
+    def cancel(stopped, session):
+        if not stopped:
+            return no_update, no_update
+        engine.cancel(str(stopped["cancel"]), session, for_all="all" in stopped)
+        return parts.job_line(engine.jobs(session), "", session, engine.presence.gone()), woken()
 
 
 def _register_poll(app: Dash, engine: Engine) -> None:
@@ -182,10 +189,12 @@ def _register_poll(app: Dash, engine: Engine) -> None:
         State("continuing", "data"),
         State("shown-b", "data"),
         State("woken", "data"),
+        State("window", "data"),
         prevent_initial_call="initial_duplicate",
         running=[(Output("poll", "interval"), _NOT_YET, POLL)],  # the next look begins when this one was answered
     )
-    def poll(n, asked, asked_b, model, loaded, shown, done, notices, session, late, continuing, shown_b, wake):
+    def poll(n, asked, asked_b, model, loaded, shown, done, notices, session, late, continuing, shown_b, wake, window):
+        engine.presence.looked(session, window)
         try:
             hosted = engine.hosted(model)
         except WorkbenchError as error:
@@ -203,14 +212,15 @@ def _register_poll(app: Dash, engine: Engine) -> None:
         current = found.shown or shown
         arrived = not asked or asked.get("ended") or (current or {}).get("id") == asked["id"]
         beside = look_other(engine, session, asked, asked_b, shown_b) if arrived else Look(busy=False)
-        told = [said for said in (found.notice, beside.notice) if said]
+        back, why = came(engine, continuing)
+        told = [said for said in dict.fromkeys((found.notice, beside.notice, why)) if said]  # one restart, one sentence
         last = (
             f"{len(current['tokens'])} tokens in {current['seconds']:.2f} s" if current and current["seconds"] else ""
         )
         ready = loaded_store(hosted)
         news = ready is not None and ready != loaded
         return (
-            parts.job_line(engine.jobs(session), last),
+            parts.job_line(engine.jobs(session), last, session, engine.presence.gone()),
             ready if news else no_update,
             parts.model_line(hosted.model) if news and hosted.model else no_update,
             found.shown or no_update,
@@ -219,7 +229,7 @@ def _register_poll(app: Dash, engine: Engine) -> None:
             changed_request(asked, found),
             None if found.busy or beside.busy or hosted.loading.alive else [n, wake],
             count if (count := late_slices(engine, session)) != late else no_update,
-            *came(engine, continuing),
+            *back,
             (None if shown_b and not asked_b else no_update) if beside.shown is None else beside.shown,
             changed_request(asked_b, beside),
         )
@@ -245,8 +255,6 @@ def look_other(
     except WorkbenchError as error:
         return Look(busy=False, notice=f"What to compare with: {error}", ended=other["id"])
     found = look(engine, session, other, shown, None)
-    if found.again is not None:
-        found.notice = None  # it was not forgotten: it could not start before its model was loaded
     found.busy = found.shown is None and found.ended is None
     return found
 
@@ -258,16 +266,17 @@ def changed_request(asked: Mapping[str, Any] | None, found: Look) -> Any:
     return {**asked, "job": found.again} if asked and found.again is not None else no_update
 
 
-def came(engine: Engine, continuing: Mapping[str, Any] | None) -> tuple[Any, Any, Any]:
-    """Prompt, run and waiting state after a continuation has ended; as before while it has not."""
+def came(engine: Engine, continuing: Mapping[str, Any] | None) -> tuple[tuple[Any, Any, Any], str]:
+    """Prompt, run and waiting state after a continuation has ended, as before while it has not; why there is none."""
     if not continuing:
-        return no_update, no_update, no_update
-    job = engine.hosted(continuing["model"]).worker.get(continuing["job"])
-    if job is not None and job.alive:
-        return no_update, no_update, no_update
-    if job is None or job.state != "done":
-        return no_update, no_update, None
-    return job.result, {"text": job.result, "clicks": job.id}, None
+        return (no_update, no_update, no_update), ""
+    worker = engine.hosted(continuing["model"]).worker
+    state, job = worker.state(continuing["job"]), worker.get(continuing["job"])
+    if state.alive:
+        return (no_update, no_update, no_update), ""
+    if job is None or state != JobState.DONE:
+        return (no_update, no_update, None), job.error if job is not None else _NOT_CONTINUED[state]
+    return (job.result, {"text": job.result, "clicks": job.id}, None), ""
 
 
 def notice(text: str) -> dict[str, str]:
@@ -294,7 +303,7 @@ def ask(
     asked = {"model": model, "text": text, "params": dict(params), "chat": chat, "edits": list(edits)}
     try:
         if engine.hosted(model, again).loading.alive:  # a server that was started again: the poll runs it when it can
-            return {**asked, "id": secrets.token_hex(8), "names": None, "job": ""}, ""
+            return {**asked, "id": secrets.token_hex(8), "names": None, "job": ""}, ""  # no job: it never ran
         request = request_of(engine, asked)
         names = engine.wanted(request, view)
         job = engine.submit(request, session, names)

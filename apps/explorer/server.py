@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dash import Dash
+from flask import Response, request
 
 from apps.explorer.callbacks import register
 from apps.explorer.engine import Engine
@@ -38,9 +39,20 @@ def make_app(engine: Engine) -> Dash:
     app.layout = lambda: page(engine.entries, engine.views, settings.models, settings.any_model)
     register(app, engine)
     app.server.add_url_rule(f"{settings.base_path}alive", "alive", lambda: ("", 204))
+    app.server.add_url_rule(f"{settings.base_path}leave", "leave", lambda: _leave(engine), methods=["POST"])
     lighten(app.server)
     protect(app.server, settings, tuple(app.csp_hashes()))
     return app
+
+
+def _leave(engine: Engine) -> Response:
+    """A window says that it is being closed, and no longer counts among those that wait for something."""
+    given = request.get_json(force=True, silent=True)
+    names = (given.get("session"), given.get("window")) if isinstance(given, dict) else (None, None)
+    if engine.presence.left(*names):
+        return Response(status=204)
+    said = InputError("a farewell of another kind", "the names of a session and a window", "Load the page again")
+    return Response(str(said), 400, mimetype="text/plain")
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from apps.explorer.engine import Engine, Failure, Request
-from apps.explorer.jobs import sentence
+from apps.explorer.jobs import Fate, State, sentence
 from workbench.analysis.compare import difference_figure
 from workbench.analysis.legacy import Entry, named
 from workbench.errors import InputError, RefusedError, WorkbenchError
@@ -119,16 +119,27 @@ def side_by_side(one: "go.Figure", other: "go.Figure", word: str) -> None:
         figure.update_coloraxes(cmin=low, cmax=high)
 
 
-def waiting(entry: Entry, found: Failure | None, running: bool) -> str:
-    """What stands where a figure would be."""
+# What stands where a figure would be, by what became of it.
+_SAID = {
+    State.QUEUED: "Waits until the model is free.",
+    State.RUNNING: "Being computed.",
+    State.CANCELLING: "Stopping ...",
+    State.CANCELLED: "Stopped before its first result.",
+    State.DONE: "It came to its end, but its result is no longer kept: newer ones took its room.",
+    State.RESTARTED: "The server was restarted before this came to its end.",
+}
+
+
+def waiting(entry: Entry, found: Failure | None, fate: Fate | None) -> str:
+    """What stands where a figure would be. fate: what became of the analysis, or how far it is, where it was asked."""
     if isinstance(found, Failure):
         return found.sentence
-    if running:
-        return "Being computed."
+    if fate is not None:
+        return fate.error if fate.state == State.FAILED else _SAID[fate.state]
     if entry.scope == "study":
         about = "for this prompt" if entry.prompted else "on its own texts: the same for every prompt"
         return f"{entry.title} takes several passes. Press Start to compute it {about}."
-    return "Not computed yet, or stopped. Press Start to compute it."
+    return "Not computed yet. Press Start to compute it."
 
 
 def detail_figures(

@@ -7,6 +7,7 @@ from dash import no_update
 
 from apps.explorer import displaying, drawing, views
 from apps.explorer.engine import Engine
+from apps.explorer.jobs import Fate, State
 from apps.explorer.settings import Settings
 from apps.explorer.taking import take
 from probes import erasure as token_erasure
@@ -144,8 +145,9 @@ def test_the_form_has_a_control_for_each(engine):
 
 def test_what_must_run_first_is_one_click_away():
     engine = SimpleNamespace(entries={entry.name: entry for entry in (token_erasure.ENTRY, token_erasure.MAKING)})
-    refused = drawing.message(engine, token_erasure.ENTRY.name, GET["factored"], True)
-    assert [button.id for button in refused.children[1:]] == [
-        {"type": "turn", "name": "token-erasure-probes"}, {"type": "start", "name": "token-erasure"},
-    ]  # fmt: skip
-    assert len(drawing.message(engine, token_erasure.ENTRY.name, "Being computed.", False).children) == 1
+    refused = drawing.message(engine, token_erasure.ENTRY.name, GET["factored"], None)
+    opens, starts = refused.children[1:]
+    assert opens.id == {"type": "turn", "name": "token-erasure-probes"}
+    assert getattr(starts, "data-start") == "token-erasure" and starts.children == "Start"
+    running = Fate(State.RUNNING, "job")
+    assert len(drawing.message(engine, token_erasure.ENTRY.name, "Being computed.", running).children) == 1

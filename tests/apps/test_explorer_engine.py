@@ -1,18 +1,24 @@
 """The engine on a small model: one pass for all, slices from the kept state, refusals in sentences."""
 
+import gc
 import json
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from dash import no_update
 
+from apps.explorer import engine as engines
 from apps.explorer.choosing import changed_params, start_view
+from apps.explorer.drawing import large_view
 from apps.explorer.engine import Engine, Failure
 from apps.explorer.jobs import SELECTION, Job
 from apps.explorer.progress import look, request_of
-from apps.explorer.running import ask, prompt_line
+from apps.explorer.running import ask, came, loaded_store, prompt_line
 from apps.explorer.settings import Settings
 from apps.explorer.states import slice_of
 from apps.explorer.views import drawn
@@ -317,7 +323,7 @@ def test_the_page_promotes_only_its_latest_request(engine):
     engine.hosted("tiny").worker.get(new["job"]).finished.wait(60)
     found = look(engine, "me", new, {**old, "tokens": []}, {})
     assert found.shown["id"] == new["id"] and found.shown["tokens"] == ["#3", "#4", "#3"]
-    assert found.done["mean-z"] == "ok" and found.done["broken"] == "failed"
+    assert found.done["mean-z"] == "ok" and found.done["broken"].startswith("failed ")
     assert look(engine, "me", new, found.shown, found.done).shown is None
 
 
@@ -327,6 +333,204 @@ def test_a_restarted_server_says_so_and_keeps_the_prompt(engine):
     assert found.shown is None and "restarted" in found.notice and found.busy
     assert engine.hosted("tiny").worker.get(found.again).finished.wait(60)
     assert look(engine, "me", {**asked, "job": found.again}, None, {}).shown["text"] == "8 8 8"
+
+
+def test_a_forgotten_run_is_no_restart(engine):
+    asked, _ = ask(engine, "me", "tiny", "8 8 8", {})
+    worker = engine.hosted("tiny").worker
+    assert worker.get(asked["job"]).finished.wait(60)
+    del worker._jobs[asked["job"]]
+    assert look(engine, "me", asked, None, {}).shown["text"] == "8 8 8"  # its results are there
+    for key in (request := request_of(engine, asked)).keys.values():
+        engine.cache.drop(key)
+        (engine.cache.directory / f"{key}.nc").unlink(missing_ok=True)
+    found = look(engine, "me", asked, None, {})
+    assert found.notice.startswith("The results of this run are no longer kept") and found.busy
+    assert worker.get(found.again).finished.wait(60) and engine.found(request, "mean-z") is not None
+
+
+def test_a_forgotten_run_that_was_stopped_stays_so(engine):
+    gate = occupy(engine)
+    asked, _ = ask(engine, "me", "tiny", "8 8 8", {})
+    engine.cancel(asked["job"], "me")
+    gate.set()
+    del engine.hosted("tiny").worker._jobs[asked["job"]]
+    found = look(engine, "me", asked, None, {})
+    assert "a request to stop" in found.notice and found.ended == asked["id"] and found.again is None
+
+
+def occupy(engine) -> threading.Event:
+    """Keep the worker busy until the returned event is set."""
+    gate, began = threading.Event(), threading.Event()
+
+    def work(job):
+        began.set()
+        gate.wait(60)
+
+    engine.hosted("tiny").worker.submit(Job("hold", "hold", SELECTION, work, {"other"}))
+    assert began.wait(60)
+    return gate
+
+
+def test_a_run_that_waited_for_its_model_is_no_restart(tmp_path):
+    gate = threading.Event()
+
+    def load(name, progress):
+        gate.wait(60)
+        return tiny_model("llama")
+
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=load)
+    try:
+        engine.hosted("tiny")
+        asked, _ = ask(engine, "me", "tiny", TEXT, {})
+        assert look(engine, "me", asked, None, {}).busy
+        gate.set()
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        found = look(engine, "me", asked, None, {})
+        assert found.notice is None and found.again
+        assert engine.hosted("tiny").worker.get(found.again).finished.wait(60)
+        assert look(engine, "me", {**asked, "job": found.again}, None, {}).shown["text"] == TEXT
+    finally:
+        engine.close()
+
+
+def test_a_model_counts_as_loaded_only_when_its_first_run_can_be_asked_for(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        engines, "_forward_seconds", lambda model: seen.append(loaded_store(engine.hosted("tiny"))) or 0.0
+    )
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=lambda n, p: tiny_model("llama"))
+    try:
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        assert seen == [None] and loaded_store(engine.hosted("tiny"))["model"] == "tiny"
+    finally:
+        engine.close()
+
+
+def run_of(engine) -> dict:
+    """A run that is shown."""
+    asked, _ = ask(engine, "me", "tiny", TEXT, {})
+    if asked["job"]:
+        assert engine.hosted("tiny").worker.get(asked["job"]).finished.wait(60)
+    return look(engine, "me", asked, None, {}).shown
+
+
+def seen_of(engine, shown, told="") -> str:
+    """What stands in the place of the study's figure, and under it."""
+    _, words, said = large_view(engine, {"name": "steps", "figure": 0}, shown, {}, False, "me", told)
+    return " ".join(text_of(words) + text_of(said)).strip()
+
+
+def text_of(part) -> list[str]:
+    """The texts of a component, in order."""
+    if isinstance(part, list | tuple):
+        return [text for one in part for text in text_of(one)]
+    return [part.strip()] if isinstance(part, str) else text_of(getattr(part, "children", None) or [])
+
+
+def test_what_became_of_a_study_is_said_as_the_server_knows_it(engine):
+    shown = run_of(engine)
+    request = request_of(engine, shown)
+    assert seen_of(engine, shown).startswith("Steps takes several passes.")
+    gate = occupy(engine)
+    assert start_view(engine, shown, "steps", True, "me") == ""
+    (job,) = (job for _, job in engine.jobs("me") if job.title == "steps")
+    queued = look(engine, "me", None, shown, {}).done
+    assert queued["steps"] == f"queued {job.id}"
+    assert seen_of(engine, shown) == "Waits until the model is free."
+    engine.cancel(job.id, "me")
+    assert seen_of(engine, shown) == "Stopped before its first result. Start again"
+    assert look(engine, "me", None, shown, queued).done["steps"] == f"cancelled {job.id}"
+    start_view(engine, shown, "steps", True, "me")
+    (again,) = (job for _, job in engine.jobs("me") if job.title == "steps" and job.alive)
+    engine.cancel(again.id, "me")  # between two looks: the page must draw all the same
+    assert look(engine, "me", None, shown, {}).done["steps"] == f"cancelled {again.id}"
+    gate.set()
+    assert engine.submit_entry(request, "steps", "me").finished.wait(60)
+    assert look(engine, "me", None, shown, {}).done["steps"] == "ok"
+    assert engine.hosted("tiny").worker.fates([request.keys["steps"]])[request.keys["steps"]].state == "done"
+
+
+def test_a_study_that_a_restart_has_ended_is_told_from_one_that_never_began(engine):
+    shown = run_of(engine)
+    assert "steps" not in look(engine, "me", None, shown, {"steps": f"running {engine.boot}-1"}).done
+    told = look(engine, "me", None, shown, {"steps": "running other-1 2 0.500"}).done
+    assert told["steps"] == "restarted other-1"
+    assert look(engine, "me", None, shown, told).done is None  # it stays so
+    said = "The server was restarted before this came to its end. Start again"
+    assert seen_of(engine, shown, told["steps"]) == said
+    assert engine.submit_entry(request_of(engine, shown), "steps", "me").finished.wait(60)
+    assert look(engine, "me", None, shown, told).done["steps"] == "ok"
+
+
+def test_a_second_press_of_start_takes_no_result_from_the_first(tmp_path):
+    went, go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def study(model, tokens, *, progress=None):
+        for step in range(2):
+            yield dataset(loss=("step", np.arange(step + 1.0), "nats", (0, None))).assign_attrs(summary=f"{step} done.")
+            went.release()
+            assert go.acquire(timeout=60)
+
+    def loss_figure(result):
+        from workbench.figures import series
+
+        return series(result, "loss", "step", title="Loss")
+
+    slow = Entry("steps", "Steps", "here", "none", scope="study", study=study, figures=(loss_figure,))
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [slow], load=lambda n, p: tiny_model("llama"))
+    try:
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        shown = run_of(engine)
+        start_view(engine, shown, "steps", True, "me")
+        assert went.acquire(timeout=60)
+        assert start_view(engine, shown, "steps", True, "me") == ""
+        assert seen_of(engine, shown) == "So far: 0 done."
+        (job,) = (job for _, job in engine.jobs("me") if job.title == "steps")
+        assert look(engine, "me", None, shown, {}).done["steps"] == f"running {job.id} 1 0.000"
+        engine.cancel(job.id, "me")
+        assert seen_of(engine, shown) == "Stopping ...; so far: 0 done."
+        go.release()
+        assert job.finished.wait(60)
+        stopped = seen_of(engine, shown)
+        assert stopped.startswith("Stopped before its end; so far:") and stopped.endswith("done. Start again")
+        go.release(9)
+        start_view(engine, shown, "steps", True, "me")
+        (again,) = (job for _, job in engine.jobs("me") if job.title == "steps" and job.alive)
+        assert again.finished.wait(60) and seen_of(engine, shown) == "1 done."
+    finally:
+        go.release(9)
+        engine.close()
+
+
+def test_remembered_jobs_hold_no_results_outside_the_cache(engine):
+    shown = run_of(engine)
+    request = request_of(engine, shown)
+    assert engine.submit_entry(request, "steps", "me").finished.wait(60)
+    assert pattern_of(engine, request, 1, 2).ndim == 2
+    assert not [job for _, job in engine.jobs("me") if isinstance(job.result, xr.Dataset)]
+    kept = weakref.ref(engine.slice(request, "attention", {"layer": 1, "head": 2}, "me"))
+    for key in list(engine.cache._kept):
+        engine.cache.drop(key)
+    gc.collect()
+    assert kept() is None  # nobody else holds what the cache let go
+
+
+def test_a_continuation_that_does_not_come_says_why(engine):
+    request = engine.request("tiny", TEXT, {})
+    gate = occupy(engine)
+    job = engine.submit_continuation(request, 2, 0, 0, "me")
+    assert came(engine, {"model": "tiny", "job": job.id})[0][2] is no_update  # it is waited for
+    engine.cancel(job.id, "me")
+    gate.set()
+    back, why = came(engine, {"model": "tiny", "job": job.id})
+    assert back[2] is None and "a request to stop" in why
+    assert "restarted" in came(engine, {"model": "tiny", "job": "other-1"})[1]
+    assert "no longer kept" in came(engine, {"model": "tiny", "job": f"{engine.boot}-1"})[1]
+    job = engine.submit_continuation(request, 2, 0, 0, "me")
+    assert job.finished.wait(60)
+    (text, _, _), why = came(engine, {"model": "tiny", "job": job.id})
+    assert text.startswith(TEXT) and why == ""
 
 
 def test_bad_input_comes_back_as_one_sentence(engine):

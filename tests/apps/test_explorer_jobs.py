@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 
-from apps.explorer.jobs import MODEL, PROMPT, SELECTION, STUDY, Job, Worker
+from apps.explorer import jobs
+from apps.explorer.jobs import MODEL, PROMPT, SELECTION, STUDY, Job, State, Worker
 from workbench.errors import InputError
 
 HANGS = 120  # seconds after which something is taken to hang; nothing is measured by it
@@ -54,23 +55,117 @@ def test_equal_keys_are_computed_once(worker):
     assert runs == [1]
 
 
-def test_a_running_job_stops_at_its_next_report(worker):
-    began = threading.Event()
+class Steps:
+    """Work that reports when it is told to; `go_on()` comes back when the report was heard."""
 
-    def work(job):
-        began.set()
-        while True:
-            time.sleep(0.005)
-            job.progress(0.5)
+    def __init__(self):
+        self.began, self.go, self.reported = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
 
-    job = worker.submit(Job("long", "long", PROMPT, work, {"one", "two"}))
-    began.wait(HANGS)
+    def __call__(self, job):
+        self.began.set()
+        for step in range(100):
+            assert self.go.acquire(timeout=HANGS)
+            try:
+                job.progress(step / 100)
+            finally:
+                self.reported.release()
+
+    def go_on(self):
+        self.go.release()
+        assert self.reported.acquire(timeout=HANGS)
+
+
+def started(worker, *sessions, key="long", **more) -> tuple[Steps, Job]:
+    """A job that has begun, and the work that the test lets go on."""
+    work = Steps()
+    job = worker.submit(Job("long", key, STUDY, work, set(sessions), **more))
+    assert work.began.wait(HANGS)
+    return work, job
+
+
+def test_a_running_job_stops_at_its_next_report_when_nobody_wants_it(worker):
+    work, job = started(worker, "one", "two")
     worker.cancel(job.id, "one")
-    time.sleep(0.05)
-    assert job.state == "running"  # the other session still wants it
+    work.go_on()
+    assert job.state == State.RUNNING  # the other session still wants it
+    assert job.left == {"one"} and job.wanted() == {"two"}
+    assert job in worker.jobs("one")  # who has left it still sees that it goes on
     worker.cancel(job.id, "stranger")
+    worker.cancel(job.id, "stranger", for_all=True)
+    assert job.state == State.RUNNING
     worker.cancel(job.id, "two")
-    assert job.finished.wait(HANGS) and job.state == "cancelled" and "stop" in job.error
+    assert job.state == State.CANCELLING and worker.fates(["long"])["long"].state == State.CANCELLING
+    work.go_on()
+    assert job.finished.wait(HANGS) and job.state == State.CANCELLED and "stop" in job.error
+    assert worker.fates(["long", "never"]).keys() == {"long"}
+    assert worker.fates(["long"])["long"].state == State.CANCELLED
+
+
+def test_a_job_is_stopped_for_all_by_one_who_has_left_it(worker):
+    work, job = started(worker, "one", "two")
+    worker.cancel(job.id, "one")
+    worker.cancel(job.id, "one", for_all=True)
+    assert job.state == State.CANCELLING
+    work.go_on()
+    assert job.finished.wait(HANGS) and job.state == State.CANCELLED
+
+
+def test_a_closed_window_keeps_no_job_from_being_stopped_but_stops_none(worker):
+    _, job = started(worker, "one", "closed")
+    worker.cancel(job.id, "one", gone=["closed"])
+    assert job.state == State.CANCELLING
+
+
+def test_who_has_left_a_job_and_asks_for_it_again_waits_for_it_again(worker):
+    work, job = started(worker, "one", "two")
+    worker.cancel(job.id, "one")
+    assert worker.join("long", "one") and job.wanted() == {"two"}  # turning to its view is no wish
+    assert worker.submit(Job("long", "long", STUDY, work, {"one"})) is job
+    assert job.wanted() == {"one", "two"} and not job.left
+
+
+def test_a_job_that_is_cancelled_while_it_is_set_aside_does_not_start_again(worker, monkeypatch):
+    aside = Worker._set_aside
+
+    def cancelled_meanwhile(self, job):
+        worker.cancel(job.id, "me")
+        aside(self, job)
+
+    monkeypatch.setattr(Worker, "_set_aside", cancelled_meanwhile)
+    work, job = started(worker, "me", restarts=True)
+    click = worker.submit(Job("click", "click", SELECTION, lambda job: None, {"me"}))
+    work.go_on()
+    assert click.finished.wait(HANGS) and job.finished.wait(10) and job.state == State.CANCELLED
+
+
+def test_a_new_job_of_a_key_comes_before_the_one_that_is_being_stopped(worker):
+    work, job = started(worker, "me")
+    worker.cancel(job.id, "me")
+    again = worker.submit(Job("long", "long", STUDY, lambda job: None, {"me"}))
+    assert again is not job
+    assert worker.fates(["long"])["long"].job == again.id and worker.fates(["long"])["long"].state == State.QUEUED
+    worker.cancel(again.id, "me")
+    assert worker.fates(["long"])["long"].state == State.CANCELLING  # the first one is not over
+    work.go_on()
+    assert job.finished.wait(HANGS) and worker.fates(["long"])["long"].state == State.CANCELLED
+
+
+def test_a_forgotten_job_is_not_one_of_a_server_that_is_no_more(worker):
+    first = worker.submit(Job("first", "first", PROMPT, lambda job: None, {"me"}))
+    assert first.finished.wait(HANGS)
+    for i in range(jobs._REMEMBERED + 2):
+        assert worker.submit(Job("more", str(i), PROMPT, lambda job: None, {"me"})).finished.wait(HANGS)
+    assert worker.get(first.id) is None and worker.state(first.id) == State.FORGOTTEN
+    assert worker.fates(["first"])["first"].state == State.DONE
+    assert Worker("after a restart").state(first.id) == State.RESTARTED
+    assert Worker("another model of the same server", worker.boot).state(first.id) == State.FORGOTTEN
+
+
+def test_how_keys_ended_is_remembered_up_to_a_bound(worker, monkeypatch):
+    monkeypatch.setattr(jobs, "_FATES", 3)
+    for i in range(5):
+        assert worker.submit(Job("more", str(i), PROMPT, lambda job: None, {"me"})).finished.wait(HANGS)
+    assert worker.fates(list("01234")).keys() == {"2", "3", "4"}
 
 
 def test_a_waiting_job_can_be_cancelled_and_asked_again(worker):

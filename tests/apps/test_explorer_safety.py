@@ -48,6 +48,18 @@ def test_a_rebound_name_gets_no_page():
     assert not allowed_origin("http://localhost:2", "localhost:1", Settings(models=("m",)))
 
 
+def test_a_window_says_farewell_under_the_same_rules():
+    names = {"session": "a", "window": "b"}
+    page = client()
+    assert page.post("/leave", json=names).status_code == 403
+    page.get("/?token=secret-token")
+    assert page.post("/leave", headers={"Origin": "http://evil.example"}, json=names).status_code == 403
+    assert page.post("/leave", data='{"session": "a", "window": "b"}', content_type="text/plain").status_code == 204
+    for junk in ("", "[]", "{}", '{"session": 3, "window": "b"}', "\xff"):
+        answer = page.post("/leave", data=junk)
+        assert answer.status_code == 400 and answer.text.startswith("Got ")
+
+
 def test_headers_and_size_limit():
     page = client(token="")
     answer = page.get("/")

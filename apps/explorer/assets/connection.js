@@ -1,8 +1,11 @@
-// When the server does not answer, the page says so, keeps everything, and goes on when it is back.
+// When the server does not answer, the page says so, keeps everything, and goes on when it is back. A window that is
+// closed tells the server, so that it does not count as one that waits.
 (function () {
   "use strict";
   const original = window.fetch;
-  let waiting = null;
+  const dash = (window.dash_clientside = window.dash_clientside || {});
+  const place = (name) => new URL(name, document.baseURI.split(/[?#]/)[0]);
+  let waiting = null, names = null;
 
   function say(text) {
     let banner = document.getElementById("connection");
@@ -25,7 +28,7 @@
 
   async function ping() {
     try {
-      const answer = await original(new URL("alive", document.baseURI.split(/[?#]/)[0]), { cache: "no-store" });
+      const answer = await original(place("alive"), { cache: "no-store" });
       if (answer.status === 403) return lost(403);
       if (!answer.ok) return;
     } catch (error) {
@@ -34,8 +37,19 @@
     clearInterval(waiting);
     waiting = null;
     say("");
-    window.dash_clientside.set_props("poll", { disabled: false, interval: 250 }); // the look that was lost does not come back
+    dash.set_props("poll", { disabled: false, interval: 250 }); // the look that was lost does not come back
   }
+
+  dash.connection = {
+    known: function (session, window) {
+      names = { session: session, window: window };
+    },
+  };
+
+  // A page that the browser keeps for the way back may go on: it only stops looking, and counts as closed after a while.
+  window.addEventListener("pagehide", (event) => {
+    if (names && !event.persisted) navigator.sendBeacon(place("leave"), JSON.stringify(names));
+  });
 
   window.fetch = async function (...given) {
     const url = String((given[0] && given[0].url) || given[0]);

@@ -187,7 +187,13 @@
     if (chip) select({ pos: Number(chip.dataset.pos) });
     const wide = event.target.closest && event.target.closest("[data-maximise]");
     if (wide) maximise(wide.dataset.maximise);
+    // These are drawn anew while they are pressed: a click that was counted in them could be lost with them.
+    for (const [kind, store] of [["start", "started"], ["cancel", "stopped"]]) {
+      const button = event.target.closest && event.target.closest("[data-" + kind + "]");
+      if (button) dash.set_props(store, { data: Object.assign({ clicks: ++presses }, button.dataset) });
+    }
   });
+  let presses = 0;
 
   function maximise(name) {
     const same = document.body.dataset.maximised === name || name === null;
