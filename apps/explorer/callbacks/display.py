@@ -12,7 +12,9 @@ from dash import ALL, Dash, Input, Output, State, ctx, html, no_update, set_prop
 
 from apps.explorer.callbacks.run import notice
 from apps.explorer.engine.engine import Engine
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import Analysis
+from workbench.analysis.parameters import Parameter
+from workbench.analysis.view import View
 from workbench.errors import WorkbenchError
 from workbench.figures import show_token
 
@@ -48,21 +50,21 @@ def register(app: Dash, engine: Engine) -> None:
     )
     def moved(values, display, params, notices):
         identity = ctx.triggered_id
-        if not isinstance(identity, dict) or identity["entry"] not in engine.entries:
+        if not isinstance(identity, dict) or identity["entry"] not in engine.standing:
             return no_update, no_update, no_update
         try:
             after = changed(engine, identity, ctx.triggered[0]["value"], display or {})
         except WorkbenchError as error:
-            return no_update, no_update, [*notices, notice(f"{engine.entries[identity['entry']].title}: {error}")]
+            return no_update, no_update, [*notices, notice(f"{engine.standing[identity['entry']].title}: {error}")]
         if after is None:
             return no_update, no_update, no_update
-        entry = engine.entries[identity["entry"]]
-        _twins(entry, identity, after)
+        view = engine.standing[identity["entry"]]
+        _twins(view, identity, after)
         finer = fine(engine, params or {}, after)
         if finer == (params or {}):
             return after, no_update, no_update
-        for name, value in finer[entry.name].items():
-            set_props({"type": "param", "entry": entry.name, "name": name}, {"value": value})
+        for name, value in finer[view.name].items():
+            set_props({"type": "param", "entry": view.name, "name": name}, {"value": value})
         return after, finer, no_update
 
     @app.callback(
@@ -77,11 +79,11 @@ def register(app: Dash, engine: Engine) -> None:
 
 def changed(engine: Engine, identity: Mapping[str, str], value: Any, display: Mapping[str, Any]) -> dict | None:
     """The display parameters after one control moved; None where nothing changed. InputError for a bad value."""
-    entry = engine.entries[identity["entry"]]
-    param = next((p for p in entry.display if p.name == identity["name"]), None)
+    view = engine.standing[identity["entry"]]
+    param = next((p for p in view.display_parameters if p.name == identity["name"]), None)
     if param is None:
         return None
-    mine = display.get(entry.name, {})
+    mine = display.get(view.name, {})
     before = mine.get(param.name, param.default)
     if identity["control"] == "slider":
         if value is None or value == slider_value(param, before):
@@ -90,19 +92,19 @@ def changed(engine: Engine, identity: Mapping[str, str], value: Any, display: Ma
         after = None if param.optional and value <= ends[0] else param.check(param.type(round(value, _ROUND)))
     else:
         after = param.parse("" if value is None else str(value))
-    return None if after == before else {**display, entry.name: {**mine, param.name: after}}
+    return None if after == before else {**display, view.name: {**mine, param.name: after}}
 
 
-def slider_value(param: Param, value: Any) -> float:
+def slider_value(param: Parameter, value: Any) -> float:
     """Where a slider stands: at its low end where there is no value, at an end for what lies beyond."""
     low, high = param.slider or (param.low, param.high)
     return low if value is None else max(low, min(high, value))
 
 
-def _twins(entry: Entry, identity: Mapping[str, str], display: Mapping[str, Any]) -> None:
+def _twins(view: View, identity: Mapping[str, str], display: Mapping[str, Any]) -> None:
     """A slider and the number beside it show the same."""
-    param = next(p for p in entry.display if p.name == identity["name"])
-    value = display[entry.name][param.name]
+    param = next(p for p in view.display_parameters if p.name == identity["name"])
+    value = display[view.name][param.name]
     if identity["control"] == "slider":
         set_props({**identity, "control": "number"}, {"value": "" if value is None else value})
     elif identity["control"] == "number":
@@ -113,23 +115,27 @@ def fine(engine: Engine, params: Mapping[str, Any], display: Mapping[str, Any]) 
     """The params of a page, fine enough for its display. What is no good in either is said where it is used."""
     made = dict(params)
     for name, chosen in display.items():
-        entry = engine.entries.get(name)
-        if entry is None or entry.finer is None:
+        view = engine.standing.get(name)
+        if view is None or view.finer is None:
             continue
         try:
-            before = entry.checked(made.get(name, {}))
-            after = entry.fine_enough(before, entry.shown(chosen))
+            before = view.analysis.of(made.get(name, {}))
+            finer = _finer(view, before, chosen)
         except WorkbenchError:
             continue
-        finer = {key: value for key, value in after.items() if value != before[key]}
         made |= {name: {**made.get(name, {}), **finer}} if finer else {}
     return made
 
 
-def lacking(entry: Entry, params: Mapping[str, Any], display: Mapping[str, Any]) -> str:
-    """What a result of these params does not hold of a display, in words; "" where it holds all."""
-    asked = entry.fine_enough(params, entry.shown(display))
-    finer = [f"{name}={value:g}" for name, value in asked.items() if value != params[name]]
+def _finer(view: View, analysis: Analysis, display: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that must be others for a display."""
+    before, after = analysis.values(), view.fine_enough(analysis, view.shown(display)).values()
+    return {name: value for name, value in after.items() if value != before[name]}
+
+
+def lacking(view: View, analysis: Analysis, display: Mapping[str, Any]) -> str:
+    """What a result of an analysis does not hold of a display, in words; "" where it holds all."""
+    finer = [f"{name}={value:g}" for name, value in _finer(view, analysis, display).items()]
     return f"More than was kept is asked for: it is computed again with {', '.join(finer)}." if finer else ""
 
 
@@ -154,7 +160,9 @@ def forget_places(engine: Engine, display: Mapping[str, Any], view: str) -> dict
 
 def without_places(engine: Engine, display: Mapping[str, Any]) -> dict[str, Any]:
     """The display parameters without those that name a token: of another text they mean nothing."""
-    places = {name: {p.name for p in entry.display if p.dim == "pos"} for name, entry in engine.entries.items()}
+    places = {
+        name: {p.name for p in view.display_parameters if p.dim == "pos"} for name, view in engine.standing.items()
+    }
     return {
         name: {key: value for key, value in chosen.items() if key not in places.get(name, ())}
         for name, chosen in display.items()
@@ -164,12 +172,12 @@ def without_places(engine: Engine, display: Mapping[str, Any]) -> dict[str, Any]
 # --- the form ---------------------------------------------------------------------------------------------------------
 
 
-def display_form(entry: Entry, chosen: Mapping[str, Any]) -> list[Any]:
+def display_form(view: View, chosen: Mapping[str, Any]) -> list[Any]:
     """One control per display parameter; the tokens to choose among are filled in."""
-    return [_control(entry.name, param, chosen.get(param.name, param.default)) for param in entry.display]
+    return [_control(view.name, param, chosen.get(param.name, param.default)) for param in view.display_parameters]
 
 
-def _control(entry: str, param: Param, value: Any) -> Any:
+def _control(entry: str, param: Parameter, value: Any) -> Any:
     name = param.name.replace("_", " ")
     identity = {"type": "display", "entry": entry, "name": param.name, "control": "choice"}
     label = html.Span(name, title=param.help, className="param-name")

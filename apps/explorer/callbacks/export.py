@@ -10,21 +10,15 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from apps.explorer.callbacks.display import with_display
 from apps.explorer.callbacks.figure import result_of
 from apps.explorer.callbacks.run import notice
-from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.engine import Engine, Request
 from apps.explorer.engine.news import request_of
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import exports, tables, views
 from apps.explorer.page.selection import clean
+from workbench.analysis.kinds import Analysis
 from workbench.errors import InputError, WorkbenchError
 
-__all__ = ["HOME", "register", "take"]
-
-# Entries that live beside the page and not in the catalog: where code finds them.
-HOME = {
-    "surprisal": ("probes.lens.surprisal", "ENTRY"),
-    "attention": ("probes.attention.pattern", "ENTRY"),
-    "neurons": ("probes.neurons.neurons", "ENTRY"),
-}
+__all__ = ["register", "take"]
 
 
 def register(app: Dash, engine: Engine) -> None:
@@ -79,33 +73,33 @@ def take(
     Raises InputError where there is nothing to export yet.
     """
     request, name = request_of(engine, shown), view["name"]
-    entry, params = engine.views[name], request.params[name]
+    seen = engine.views[name]
     display = shown.get("display", {}).get(name, {})
+    analysis = _analysis(engine, request, name, selection)
     if name in engine.slices:
-        params = engine.slice_params(request, name, selection)
-        result = None if params is None else engine.slice(request, name, params, session)
+        result = None if analysis is None else engine.of_layer(request, analysis, session)
     else:
         result = engine.found(request, name)
-    if not isinstance(result, xr.Dataset):
+    if analysis is None or not isinstance(result, xr.Dataset):
         raise InputError(
-            f"an export of {entry.title}, which has no result yet", "a drawn view", "Wait until it is drawn"
+            f"an export of {seen.title}, which has no result yet", "a drawn view", "Wait until it is drawn"
         )
     stem = re.sub(r"[^a-z0-9-]+", "-", f"{name}-{request.model}".lower()).strip("-")
-    if tables.is_table(entry, view["figure"]) and kind in ("html", "csv"):
-        frame = tables.frame_of(entry, result, view["figure"])
-        content = tables.csv(frame, rows) if kind == "csv" else tables.html(frame, entry.title)
+    if tables.is_table(seen, view["figure"]) and kind in ("html", "csv"):
+        frame = tables.frame_of(seen, result, view["figure"])
+        content = tables.csv(frame, rows) if kind == "csv" else tables.html(frame, seen.title)
         return content.encode(), f"{stem}.{kind}"
     if kind in ("png", "svg"):
-        raise InputError(f"a picture of a table of {entry.title}", "a figure", "Take the table as CSV or HTML")
+        raise InputError(f"a picture of a table of {seen.title}", "a figure", "Take the table as CSV or HTML")
     if kind == "html":
-        return exports.html(views.drawn(entry, result, view["figure"], dark, display)).encode(), f"{stem}.html"
+        return exports.html(views.drawn(seen, result, view["figure"], dark, display)).encode(), f"{stem}.html"
     if kind == "nc":
         return exports.netcdf(result), f"{stem}.nc"
     if kind == "csv":
         content, ending = exports.csv(result)
         return content, f"{stem}.{ending}"
     if kind == "py":
-        return exports.code(entry, request, params, view["figure"], HOME, display).encode(), f"{stem}.py"
+        return exports.code(seen, request, analysis, view["figure"], display).encode(), f"{stem}.py"
     raise InputError(f"an export as {kind!r}", "html, nc, csv or py", "Choose one of these")
 
 
@@ -119,26 +113,30 @@ def take_difference(
     session: str,
 ) -> tuple[bytes, str]:
     """As `take`, of the second run minus the first."""
-    entry, (before, after) = engine.views[view["name"]], runs
-    display = after.get("display", {}).get(entry.name, {})
+    seen, (before, after) = engine.views[view["name"]], runs
+    display = after.get("display", {}).get(seen.name, {})
     if kind == "py":
         requests = [request_of(engine, run) for run in runs]
-        of = lambda request: (
-            engine.slice_params(request, entry.name, selection) or {}
-            if entry.name in engine.slices
-            else request.params[entry.name]
-        )
-        pairs = [(request, of(request)) for request in requests]
-        code = exports.difference_code(entry, pairs, view["figure"], HOME, display)
-        return code.encode(), f"{entry.name}-difference.py"
-    change = comparing.change(lambda run: result_of(engine, run, entry.name, selection, session), after, before)
+        pairs = [(request, _analysis(engine, request, seen.name, selection)) for request in requests]
+        if any(analysis is None for _, analysis in pairs):
+            raise InputError(f"code of {seen.title} without a selection", "one", "Click a head or a layer first")
+        code = exports.difference_code(seen, pairs, view["figure"], display)
+        return code.encode(), f"{seen.name}-difference.py"
+    change = comparing.change(lambda run: result_of(engine, run, seen.name, selection, session), after, before)
     if kind == "html":
-        figure = views.changed(entry, change, view["figure"], dark, display)
-        return exports.html(figure).encode(), f"{entry.name}-difference.html"
+        figure = views.changed(seen, change, view["figure"], dark, display)
+        return exports.html(figure).encode(), f"{seen.name}-difference.html"
     if kind == "nc":
-        return exports.netcdf(change), f"{entry.name}-difference.nc"
+        return exports.netcdf(change), f"{seen.name}-difference.nc"
     content, ending = exports.csv(change)
-    return content, f"{entry.name}-difference.{ending}"
+    return content, f"{seen.name}-difference.{ending}"
+
+
+def _analysis(engine: Engine, request: Request, name: str, selection: Mapping[str, Any]) -> Analysis | None:
+    """What a view runs; None where it follows a selection that leaves something open."""
+    if name in engine.slices:
+        return engine.slice_of(request, name, selection)
+    return request.analyses[name]
 
 
 def code_box(text: str) -> list[Any]:

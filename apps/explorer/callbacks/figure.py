@@ -1,6 +1,5 @@
 """Drawing what is shown: the large view, the small ones, the tokens, and the details of the selection."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ import xarray as xr
 from dash import MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from apps.explorer.callbacks.display import forget_places, lacking, with_display
-from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.engine import Engine, Request
 from apps.explorer.engine.jobs import Fate
 from apps.explorer.engine.jobs import State as JobState
 from apps.explorer.engine.news import fate_of, request_of, woken
@@ -17,7 +16,8 @@ from apps.explorer.page import comparison as comparing
 from apps.explorer.page import components as parts
 from apps.explorer.page.layout import figure_id, graph
 from apps.explorer.page.selection import clean, headline, settle, strongest_head
-from workbench.analysis.legacy import Claim, Entry
+from workbench.analysis.run import Failure
+from workbench.analysis.view import Claim, View
 from workbench.errors import WorkbenchError
 
 __all__ = ["detail_panel", "first_head", "large_view", "open_claims", "register", "small_view", "token_strip"]
@@ -185,12 +185,12 @@ def large_view(
     fate = fate_of(engine, request, name, told)  # before the result: what has just ended has one
     found = engine.found(request, name)
     if not isinstance(found, xr.Dataset):
-        return no_update, message(engine, name, views.waiting(engine.entries[name], found, fate), fate), ""
+        return no_update, message(engine, name, found, fate), ""
     display = shown.get("display", {}).get(name, {})
-    missing = lacking(engine.entries[name], request.params[name], display)
+    missing = lacking(engine.standing[name], request.analyses[name], display)
     if missing:
         return no_update, html.Div(missing), ""
-    figure, words, said = shown_result(engine.entries[name], found, view["figure"], dark, display)
+    figure, words, said = shown_result(engine.standing[name], found, view["figure"], dark, display)
     return figure, words, so_far(name, said, fate) if found.attrs.get("partial") else said
 
 
@@ -206,12 +206,12 @@ def so_far(name: str, said: str, fate: Fate | None) -> Any:
 
 
 def shown_result(
-    entry: Entry, result: xr.Dataset, index: int, dark: bool, display: Mapping[str, Any]
+    view: View, result: xr.Dataset, index: int, dark: bool, display: Mapping[str, Any]
 ) -> tuple[Any, Any, str]:
     """Figure, nothing over it, and the line under it; or why it cannot be drawn. A table is put in its own place."""
     try:
-        said = entry.said(result, display)
-        figure = no_update if tables.is_table(entry, index) else views.drawn(entry, result, index, dark, display)
+        said = view.said(result, display)
+        figure = no_update if tables.is_table(view, index) else views.drawn(view, result, index, dark, display)
         return figure, [], said
     except WorkbenchError as error:
         return no_update, html.Div(str(error)), ""
@@ -219,14 +219,14 @@ def shown_result(
 
 def table_view(engine: Engine, view: Mapping[str, Any], shown: Mapping[str, Any]) -> Any:
     """The table that the view shows, why there is none, or nothing where it shows a figure."""
-    entry = engine.views[view["name"]]
-    if not tables.is_table(entry, view["figure"]):
+    seen = engine.views[view["name"]]
+    if not tables.is_table(seen, view["figure"]):
         return []
     try:
-        result = engine.found(request_of(engine, shown), entry.name)
+        result = engine.found(request_of(engine, shown), seen.name)
         if not isinstance(result, xr.Dataset):
             return []  # the message over it says why
-        return tables.grid(tables.frame_of(entry, result, view["figure"]), result)
+        return tables.grid(tables.frame_of(seen, result, view["figure"]), result)
     except WorkbenchError as error:
         return html.Div(str(error), className="quiet")
 
@@ -243,33 +243,36 @@ def result_of(
         return slice_result(engine, request, name, selection, session)
     fate = engine.fate(request, name)  # before the result, as above
     found = engine.found(request, name)
-    return (found, "") if isinstance(found, xr.Dataset) else (None, views.waiting(engine.entries[name], found, fate))
+    return (found, "") if isinstance(found, xr.Dataset) else (None, views.waiting(engine.standing[name], found, fate))
 
 
-def slice_result(engine: Engine, request, name: str, selection: dict, session: str) -> tuple[xr.Dataset | None, str]:
+def slice_result(
+    engine: Engine, request: Request, name: str, selection: dict, session: str
+) -> tuple[xr.Dataset | None, str]:
     """The result of a view that follows the selection, or why there is none."""
     try:
-        params = engine.slice_params(request, name, selection)
-        if params is None:
+        analysis = engine.slice_of(request, name, selection)
+        if analysis is None:
             return None, "Select a head or a layer: click a cell of any view of heads."
-        found = engine.slice(request, name, params, session)
+        found = engine.of_layer(request, analysis, session)
     except WorkbenchError as error:
         return None, str(error)
     return found, _BUSY
 
 
-def message(engine: Engine, name: str, said: str, fate: Fate | None) -> html.Div:
-    """What stands in place of a figure, with a button where it can be started and one to what it says to run first."""
-    first = [named for named in re.findall(r"\brun ([a-z-]+)", said) if named in engine.entries]
-    inside: list[Any] = [html.Div(said), *(turn_button(engine.entries[named]) for named in first)]
+def message(engine: Engine, name: str, found: Failure | None, fate: Fate | None) -> html.Div:
+    """What stands in place of a figure, with a button where it can be started and one to what is to be run first."""
+    inside: list[Any] = [html.Div(views.waiting(engine.standing[name], found, fate))]
+    if found is not None and found.first in engine.standing:
+        inside.append(turn_button(engine.standing[found.first]))
     if fate is None or not fate.state.alive:
         inside.append(start_button(name, "Start" if fate is None else "Start again"))
     return html.Div(inside)
 
 
-def turn_button(entry: Entry) -> html.Button:
-    """What opens the view of an analysis."""
-    return html.Button(f"Open {entry.title}", id={"type": "turn", "name": entry.name}, className="plain", n_clicks=0)
+def turn_button(view: View) -> html.Button:
+    """What opens a view."""
+    return html.Button(f"Open {view.title}", id={"type": "turn", "name": view.name}, className="plain", n_clicks=0)
 
 
 def start_button(name: str, words: str) -> html.Button:
@@ -366,12 +369,12 @@ def check_buttons(claims: list[Claim]) -> list[Any]:
     return [html.Div(found, className="chips")] if found else []
 
 
-def following(engine: Engine, request, entry: Entry, selection: dict, dark: bool, session: str) -> list[Any]:
+def following(engine: Engine, request: Request, view: View, selection: dict, dark: bool, session: str) -> list[Any]:
     """What an analysis has recomputed of one layer for the selection, from the kept state."""
     panel: list[Any] = []
-    for place, (one, params) in enumerate(entry.follow(selection, **request.params[entry.name])):
+    for place, (one, analysis) in enumerate(view.follow(request.analyses[view.name], selection)):
         try:
-            found = engine.of_layer(request, one, one.checked(params), session)
+            found = engine.of_layer(request, analysis, session)
             figures = [] if found is None else [views.drawn(one, found, i, dark) for i in range(len(one.figures))]
         except WorkbenchError as error:
             panel.append(html.Div(str(error), className="quiet"))
@@ -381,7 +384,7 @@ def following(engine: Engine, request, entry: Entry, selection: dict, dark: bool
     return panel
 
 
-def pattern_panel(engine: Engine, request, selection: dict, dark: bool, session: str) -> Any:
+def pattern_panel(engine: Engine, request: Request, selection: dict, dark: bool, session: str) -> Any:
     """The attention of the selected head, recomputed from the kept state of its layer."""
     if not {"layer", "head"} <= set(selection):
         return html.Div("Click a head to see its attention pattern.", className="quiet")

@@ -16,7 +16,8 @@ from apps.explorer.engine.news import request_of, woken
 from apps.explorer.page import checks, views
 from apps.explorer.page import components as parts
 from apps.explorer.page.selection import clean
-from workbench.analysis.legacy import Entry
+from workbench.analysis.kinds import kind_of
+from workbench.analysis.view import View
 from workbench.errors import WorkbenchError
 
 __all__ = ["changed_params", "linked_view", "register", "start_view"]
@@ -42,11 +43,11 @@ def _register_view(app: Dash, engine: Engine) -> None:
         State("display", "data"),
     )
     def turned(view, params, display):
-        entry = engine.views[view["name"]]
-        form = parts.param_form(entry, params.get(entry.name, {}), fixed=entry.name in engine.slices)
-        if entry.display:
-            form = [*displaying.display_form(entry, (display or {}).get(entry.name, {})), *form]
-        return view["name"], view["name"], figure_choice(entry, view["figure"]), entry.title, form
+        seen = engine.views[view["name"]]
+        form = parts.param_form(seen, params.get(seen.name, {}))
+        if seen.display_parameters:
+            form = [*displaying.display_form(seen, (display or {}).get(seen.name, {})), *form]
+        return view["name"], view["name"], figure_choice(seen, view["figure"]), seen.title, form
 
     @app.callback(
         Output("prompt", "value", allow_duplicate=True),
@@ -121,7 +122,7 @@ def _register_about(app: Dash, engine: Engine) -> None:
     def explained(drawn, view, shown):
         name = view["name"]
         try:
-            known = shown and name in engine.entries
+            known = shown and name in engine.standing
             result = engine.found(request_of(engine, shown), name) if known else None
         except WorkbenchError:
             result = None
@@ -203,13 +204,13 @@ def linked_view(engine: Engine, given: Any, view: Mapping[str, Any]) -> dict[str
     return {"name": given["name"], "figure": index if isinstance(index, int) and 0 <= index < count else 0}
 
 
-def figure_choice(entry: Entry, index: int) -> Any:
+def figure_choice(view: View, index: int) -> Any:
     """Which of an analysis's figures and tables is drawn, where it has several."""
-    draws = views.drawings(entry)
+    draws = views.drawings(view)
     if len(draws) < 2:
         return ""
     data = [{"label": views.figure_label(draw), "value": str(i)} for i, draw in enumerate(draws)]
-    return dmc.SegmentedControl(id={"type": "figure-tab", "name": entry.name}, data=data, value=str(index), size="xs")
+    return dmc.SegmentedControl(id={"type": "figure-tab", "name": view.name}, data=data, value=str(index), size="xs")
 
 
 def start_view(engine: Engine, shown: Mapping[str, Any] | None, name: str, pressed: bool, session: str) -> str | None:
@@ -221,7 +222,7 @@ def start_view(engine: Engine, shown: Mapping[str, Any] | None, name: str, press
         return None
     try:
         request = request_of(engine, shown)
-        if engine.entries[name].scope == "study" and not pressed:
+        if kind_of(engine.standing[name].analysis) == "study" and not pressed:
             return "" if engine.join(request, name, session) else None
         if pressed and not engine.join(request, name, session):  # a second press must not take its first results
             engine.cache.drop(request.keys[name])  # a failure is tried again when somebody asks for it
@@ -237,15 +238,15 @@ def changed_params(
     """The params after one control changed; None where nothing did, with the sentence if the value is no good."""
     if not isinstance(identity, dict) or identity.get("entry") not in engine.views:
         return None, ""
-    entry = engine.views[identity["entry"]]
-    param = next((p for p in entry.params if p.name == identity["name"]), None)
+    seen = engine.views[identity["entry"]]
+    param = next((p for p in seen.analysis.parameters() if p.name == identity["name"]), None)
     if param is None:
         return None, ""
     try:
         parsed = param.parse("" if value is None else str(value))
     except WorkbenchError as error:
-        return None, f"{entry.title}: {error}"
-    before = params.get(entry.name, {}).get(param.name, param.default)
+        return None, f"{seen.title}: {error}"
+    before = params.get(seen.name, {}).get(param.name, param.default)
     if parsed == before:
         return None, ""
-    return {**params, entry.name: {**params.get(entry.name, {}), param.name: parsed}}, ""
+    return {**params, seen.name: {**params.get(seen.name, {}), param.name: parsed}}, ""

@@ -4,10 +4,12 @@ Everything that runs a model goes through its worker; everything else (drawing, 
 asks. Results are found by their keys, so that an answer can never land on another prompt's page.
 """
 
+import logging
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,49 +18,46 @@ import xarray as xr
 
 from apps.explorer.engine.cache import Cache
 from apps.explorer.engine.continuation import continuation, continued_text
-from apps.explorer.engine.jobs import LOAD, MODEL, PROMPT, SELECTION, STOPS, STUDY, Fate, Job, State, Worker, sentence
+from apps.explorer.engine.jobs import LOAD, MODEL, PROMPT, SELECTION, STUDY, Fate, Job, State, Worker
 from apps.explorer.engine.presence import Presence
 from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.states import RESID, States, layer_of, slice_of, states_of
 from probes.attention import pattern
 from probes.lens import surprisal
 from probes.neurons import neurons
+from workbench.analysis.catalog import Catalog
 from workbench.analysis.keys import spec_key
-from workbench.analysis.legacy import Entry, finish, pass_for, study
+from workbench.analysis.kinds import Analysis, kind_of
+from workbench.analysis.run import Failure, outcomes
+from workbench.analysis.view import View
 from workbench.corpora import names_file, reference_text
 from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
 from workbench.intervene.text import MEAN_HOOKS, Phrase, phrase
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
-from workbench.observation import Observation, observe, predict_bytes
+from workbench.observation import observe, predict_bytes
 from workbench.observation.recording import Means, measure_means
 
-__all__ = ["Engine", "Failure", "Hosted", "Request"]
+__all__ = ["Engine", "Hosted", "Request"]
 
+_SURPRISAL = surprisal.VIEW.name  # computed with every prompt: the chips of its tokens show it
 _SHORT = 64  # tokens up to which every analysis of the prompt runs at once
 _PATIENCE = 2.0  # seconds a click waits for its slice before the page says that the model is busy
 
 
 @dataclass(frozen=True)
-class Failure:
-    """Why an analysis gave no result; kept in its place."""
-
-    sentence: str
-    nbytes: int = 256
-
-
-@dataclass(frozen=True)
 class Request:
-    """One prompt on one model with the params of every analysis, and the keys under which its results are found.
+    """One prompt on one model, every analysis with its parameters, and the keys under which its results are found.
 
-    chat: the text is one message of a user, put through the model's chat template. edits: interventions; they touch
-    what is computed on the prompt, not what is of the model.
+    chat: the text is one message of a user, put through the model's chat template. edits: interventions, of every pass.
+    given: parameters of the views that follow the selection, which says the rest.
     """
 
     model: str
     text: str
     tokens: Tokens = field(repr=False)
-    params: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    analyses: Mapping[str, Analysis] = field(repr=False)
+    given: Mapping[str, Mapping[str, Any]] = field(repr=False)
     keys: Mapping[str, str] = field(repr=False)
     states: str = ""
     chat: bool = False
@@ -126,11 +125,12 @@ def _loader(settings: Settings):
 class Engine:
     """See the module."""
 
-    def __init__(self, settings: Settings, catalog: Sequence[Entry], load=None):
+    def __init__(self, settings: Settings, catalog: Catalog | Sequence[View], load: Any = None):
         self.settings = settings
-        self.entries: dict[str, Entry] = {surprisal.ENTRY.name: surprisal.ENTRY}
-        self.entries |= {entry.name: entry for entry in catalog}
-        self.slices: dict[str, Entry] = {entry.name: entry for entry in (pattern.ENTRY, neurons.ENTRY)}
+        offered = catalog.views if isinstance(catalog, Catalog) else tuple(catalog)
+        by_name = {view.name: view for view in (surprisal.VIEW, pattern.VIEW, neurons.VIEW, *offered)}
+        self.slices: dict[str, View] = {name: view for name, view in by_name.items() if view.follows}
+        self.standing: dict[str, View] = {name: view for name, view in by_name.items() if not view.follows}
         self.cache = Cache(settings.memory, settings.directory, settings.disk)
         self._load, self._hosted, self._lock = load or _loader(settings), {}, threading.Lock()
         self.boot = secrets.token_hex(4)  # names this server: a job of another one was lost in a restart
@@ -162,10 +162,10 @@ class Engine:
             return self._hosted[name]
 
     @property
-    def views(self) -> dict[str, Entry]:
+    def views(self) -> dict[str, View]:
         """Everything that can be looked at, by name: the catalog, surprisal, and what follows the selection."""
-        own = {surprisal.ENTRY.name: self.entries[surprisal.ENTRY.name], **self.slices}
-        return {**{name: entry for name, entry in self.entries.items() if name not in own}, **own}
+        own = {_SURPRISAL: self.standing[_SURPRISAL], **self.slices}
+        return {**{name: view for name, view in self.standing.items() if name not in own}, **own}
 
     def jobs(self, session: str) -> list[tuple[str, Job]]:
         """(model, job) of everything that a session waits for or has left to others, and models that are loading."""
@@ -224,16 +224,13 @@ class Engine:
         model, tokens = self.hosted(name).ready, self.tokens(name, text, chat)
         phrases = _phrases(model, tokens, edits)
         interventions = tuple(self._printed(said) for said in phrases)
-        checked = {entry.name: entry.checked(params.get(entry.name, {})) for entry in self.entries.values()}
-        self._refuse_files(checked)
-        checked |= {name: dict(params.get(name, {})) for name in self.slices}
-        keys = {
-            entry.name: self._key(entry, model, tokens, checked[entry.name], interventions)
-            for entry in self.entries.values()
-        }
+        analyses = {name: view.analysis.of(params.get(name, {})) for name, view in self.standing.items()}
+        self._refuse_files(analyses)
+        given = {name: dict(params.get(name, {})) for name in self.slices}
+        keys = {name: self._key(analysis, model, tokens, interventions) for name, analysis in analyses.items()}
         weights, ids = model.identity.weights_hash, list(tokens.ids)
         states = spec_key(weights, ids, "explorer-states", "1", {}, interventions=interventions)
-        return Request(name, text, tokens, checked, keys, states, chat, phrases)
+        return Request(name, text, tokens, analyses, given, keys, states, chat, phrases)
 
     def _printed(self, said: Phrase) -> str:
         """An intervention as part of a key: with the text that its mean is taken over."""
@@ -243,26 +240,26 @@ class Engine:
     def _reference(self) -> str:
         return str(reference_text())
 
-    def _refuse_files(self, params: Mapping[str, Mapping[str, Any]]) -> None:
+    def _refuse_files(self, analyses: Mapping[str, Analysis]) -> None:
         """A browser names no file of this machine unless the explorer was started for it."""
-        for name, values in params.items():
-            for param in self.entries[name].params:
-                value = values[param.name]
-                if param.files and names_file(value) and not self.settings.any_file:
+        for analysis in analyses.values():
+            for parameter in analysis.parameters():
+                value = getattr(analysis, parameter.name)
+                if parameter.files and names_file(value) and not self.settings.any_file:
                     raise InputError(
-                        f"{param.name}={value!r} for {self.entries[name].title.lower()}",
-                        f"one of {', '.join(param.choices)}",
+                        f"{parameter.name}={value!r} for {analysis.title.lower()}",
+                        f"one of {', '.join(parameter.choices)}",
                         "Files are read by an explorer that was started with --allow-files",
                     )
 
-    def _key(self, entry: Entry, model: Model, tokens: Tokens, params: Mapping, interventions: Sequence) -> str:
+    def _key(self, analysis: Analysis, model: Model, tokens: Tokens, interventions: Sequence[str]) -> str:
         """Where the result of an analysis is found; where it cannot have one (nothing was trained yet), its reason."""
-        about = None if entry.scope == "model" else tokens
         try:
-            return entry.key(model, about, params, interventions if entry.scope == "prompt" else ())
+            return analysis.spec_key(model, tokens, interventions)
         except WorkbenchError as error:
-            key = spec_key(model.identity.weights_hash, None, f"unavailable {entry.name}", str(entry.version), params)
-            self.cache.put(key, Failure(str(error)))
+            named = f"unavailable {analysis.name}"
+            key = spec_key(model.identity.weights_hash, None, named, "", analysis.values())
+            self.cache.put(key, Failure(analysis.name, analysis.title, error))
             return key
 
     def cost(self, request: Request, names: Sequence[str]) -> tuple[float, int]:
@@ -271,13 +268,13 @@ class Engine:
         model, n = hosted.ready, len(request.tokens)
         wanted = self._missing(request, names)
         needs, passes = [RESID], 1.0
-        for entry in wanted:
-            params = request.params[entry.name]
+        for view in wanted:
+            analysis = request.analyses[view.name]
             try:
-                needs += entry.needs(model, request.tokens, **params)
+                needs += analysis.needs(model, request.tokens)
             except WorkbenchError:
                 continue  # it will say why in its own place
-            passes += entry.cost(model.sizes, n, **params) if entry.cost else 0.5
+            passes += analysis.cost(model.sizes, n)
         seconds = (
             hosted.seconds * max(1.0, n / 16) * passes if wanted or self.cache.get(request.states) is None else 0.0
         )
@@ -285,7 +282,7 @@ class Engine:
 
     def submit(self, request: Request, session: str, names: Sequence[str] | None = None) -> Job | None:
         """Compute what is missing of the named prompt-scope analyses (default: all); None where everything is there."""
-        names = [e.name for e in self.entries.values() if e.scope == "prompt"] if names is None else names
+        names = self._of_prompt() if names is None else names
         wanted = self._missing(request, names)
         if not wanted and self.cache.get(request.states) is not None:
             return None
@@ -297,24 +294,23 @@ class Engine:
                 "Shorten the prompt or narrow the parameters",
             )
         title = "prompt" if len(wanted) != 1 else wanted[0].title.lower()
-        about = (request.states, *(request.keys[entry.name] for entry in wanted))
+        about = (request.states, *(request.keys[view.name] for view in wanted))
         work = lambda job: self._run_prompt(request, wanted, job)
         job = Job(title, " ".join(about), PROMPT, work, {session}, about)
         return self.hosted(request.model).worker.submit(job)
 
     def submit_entry(self, request: Request, name: str, session: str) -> Job | None:
         """Compute one analysis; None where its result is there."""
-        entry, key = self.entries[name], request.keys[name]
-        if entry.scope == "prompt":
+        view, key, kind = self.standing[name], request.keys[name], kind_of(self.standing[name].analysis)
+        if kind == "prompt":
             return None if self.cache.get(key) is not None else self.submit(request, session, [name])
         if self.cache.get(key) is not None and not self._is_partial(request, name):
             return None
-        work = self._run_study if entry.scope == "study" else self._run_model
-        priority = STUDY if entry.scope == "study" else MODEL
-        job = Job(entry.title.lower(), key, priority, lambda job: work(request, entry, job), {session})
+        priority = STUDY if kind == "study" else MODEL
+        job = Job(view.title.lower(), key, priority, lambda job: self._run_own_passes(request, view, job), {session})
         hosted = self.hosted(request.model)
-        job.restarts = entry.scope == "model"
-        if entry.scope == "study":  # between two of its passes, but not within one, whose hooks another would meet
+        job.restarts = kind == "model"
+        if kind == "study":  # between two of its passes, but not within one, whose hooks another would meet
             job.gives_way = lambda: not hosted.ready.is_held
         return hosted.worker.submit(job)
 
@@ -326,40 +322,33 @@ class Engine:
         """The result of an analysis for a request (a study's may be partial), why there is none, or None."""
         return self.cache.get(request.keys[name])
 
-    def slice_params(self, request: Request, name: str, selection: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Params of a view that follows the selection; None where the selection leaves one of them open."""
-        entry, given = self.slices[name], dict(request.params.get(name, {}))
-        for follows in ("layer", "head", "pos"):
-            if any(param.name == follows for param in entry.params):
-                if follows not in selection:
-                    return None
-                given[follows] = int(selection[follows])
-        return entry.checked(given)
+    def slice_of(self, request: Request, name: str, selection: Mapping[str, Any]) -> Analysis | None:
+        """A view's analysis of the selection; None where the selection leaves one of its parameters open."""
+        view = self.slices[name]
+        if any(parameter not in selection for parameter in view.follows):
+            return None
+        chosen = {parameter: int(selection[parameter]) for parameter in view.follows}
+        return view.analysis.of({**request.given.get(name, {}), **chosen})
 
-    def slice(self, request: Request, name: str, params: Mapping[str, Any], session: str) -> xr.Dataset | None:
-        """The result of a view that follows the selection; see `of_layer`."""
-        return self.of_layer(request, self.slices[name], params, session)
-
-    def of_layer(self, request: Request, entry: Entry, params: Mapping[str, Any], session: str) -> xr.Dataset | None:
+    def of_layer(self, request: Request, analysis: Analysis, session: str) -> xr.Dataset | None:
         """One layer's result, recomputed from its kept state; None where the model is too busy to answer now.
 
         Raises InputError where the selection does not fit the model or the prompt. The job goes on after a None. The
         result is in the cache alone: jobs are remembered, and what they held would be outside the cache's bound.
         """
         model = self.hosted(request.model).ready
-        key = entry.key(model, request.tokens, params, tuple(map(self._printed, request.edits)))
+        key = analysis.spec_key(model, request.tokens, tuple(map(self._printed, request.edits)))
         found = self.cache.get(key)
         if found is not None:
             return found
-        # A bad selection is refused here, in the thread that asks.
-        layer = layer_of(entry.needs(model, request.tokens, **params))
+        layer_of(analysis.needs(model, request.tokens))  # a bad selection is refused here, in the thread that asks
 
         def work(job: Job) -> None:
-            edits = self.interventions(request, layer)  # those of earlier layers are in the kept state
-            result = slice_of(entry, model, self._states(request), params, edits)
-            self.cache.put(key, result, write=False)
+            edited = model.edited(self.interventions(request))
+            self.cache.put(key, slice_of(analysis, edited, self._states(request)), write=False)
 
-        job = self.hosted(request.model).worker.submit(Job(entry.title.lower(), key, SELECTION, work, {session}))
+        title = analysis.title.lower()
+        job = self.hosted(request.model).worker.submit(Job(title, key, SELECTION, work, {session}))
         job.late |= not job.finished.wait(_PATIENCE)
         if job.state == State.FAILED:
             raise InputError(f"no answer ({job.error})", "one layer's result", "Select something else")
@@ -389,102 +378,71 @@ class Engine:
 
     def wanted(self, request: Request, view: str | None = None) -> tuple[str, ...]:
         """Prompt-scope analyses to compute at once: all for a short prompt, else surprisal and the one that is seen."""
-        names = [entry.name for entry in self.entries.values() if entry.scope == "prompt"]
+        names = self._of_prompt()
         if len(request.tokens) <= _SHORT:
             return tuple(names)
-        return tuple(name for name in names if name in (surprisal.ENTRY.name, view))
+        return tuple(name for name in names if name in (_SURPRISAL, view))
 
-    def _missing(self, request: Request, names: Sequence[str]) -> list[Entry]:
-        return [self.entries[n] for n in names if self.cache.get(request.keys[n]) is None]
+    def _of_prompt(self) -> list[str]:
+        return [name for name, view in self.standing.items() if kind_of(view.analysis) == "prompt"]
 
-    def interventions(self, request: Request, layer: int | None = None) -> list[Any]:
-        """The edits of a request as values, all or those of one layer; for the worker's thread alone."""
+    def _missing(self, request: Request, names: Sequence[str]) -> list[View]:
+        return [self.standing[n] for n in names if self.cache.get(request.keys[n]) is None]
+
+    def interventions(self, request: Request) -> list[Any]:
+        """The edits of a request as values; for the worker's thread alone."""
         hosted = self.hosted(request.model)
-        found = [said.intervention(hosted.ready, hosted.means, layer) for said in request.edits]
-        return [value for value in found if value is not None]
+        return [said.intervention(hosted.ready, hosted.means) for said in request.edits]
 
     def _is_partial(self, request: Request, name: str) -> bool:
         found = self.cache.get(request.keys[name])
         return isinstance(found, xr.Dataset) and bool(found.attrs.get("partial", False))
 
-    def _run_prompt(self, request: Request, wanted: Sequence[Entry], job: Job) -> None:
-        """One pass for all wanted analyses and the states; an analysis that fails costs the others nothing."""
-        model = self.hosted(request.model).ready
-        possible = [entry for entry in wanted if self._allowed(request, entry, model)]
-        try:
-            asked = pass_for(possible, model, request.tokens, request.params)
-            asked["needs"] = [*asked["needs"], RESID]
-            asked |= {"interventions": self.interventions(request), "progress": lambda share: job.progress(0.8 * share)}
-            observation = observe(model, [request.tokens], **asked)
-        except STOPS:
-            raise
-        except Exception as error:  # also a bug in one analysis must not take the others with it
-            if len(possible) > 1:
-                for entry in possible:  # one of them cannot run on this model: find out which
-                    self._run_prompt(request, [entry], job)
-                return
-            self._fail(request, possible, error)
-            self._states(request)
-            return
-        self.cache.put(request.states, states_of(observation))
-        for done, entry in enumerate(possible):
-            self._finish(request, entry, observation, model)
-            job.progress(0.8 + 0.2 * (done + 1) / len(possible))
+    def _run_prompt(self, request: Request, wanted: Sequence[View], job: Job) -> None:
+        """One pass for all wanted analyses and the states; the runner sees to it that each fails alone."""
+        hosted = self.hosted(request.model)
+        analyses = [request.analyses[view.name] for view in wanted]
+        found = outcomes(
+            hosted.ready,
+            request.tokens,
+            analyses,
+            interventions=self.interventions(request),
+            also=[RESID],
+            seen=lambda observation: self.cache.put(request.states, states_of(observation)),
+            progress=lambda share: job.progress(0.8 * share),
+        )
+        for done, outcome in enumerate(found):
+            self._keep(request.keys[outcome.analysis.name], outcome.result)
+            job.progress(0.8 + 0.2 * (done + 1) / len(analyses))
 
-    def _finish(self, request: Request, entry: Entry, observation: Observation, model: Model) -> None:
-        try:
-            result = finish(entry, observation, model, request.params[entry.name])
-        except Exception as error:  # as above
-            self._fail(request, [entry], error)
-        else:
-            self.cache.put(request.keys[entry.name], result)
-
-    def _allowed(self, request: Request, entry: Entry, model: Model) -> bool:
-        reason = entry.refusal(model)
-        if reason:
-            error = RefusedError(
-                f"{entry.title} on {model.name}", f"a passed self-check ({reason})", "Use another model"
-            )
-            self._fail(request, [entry], error)
-        return not reason
-
-    def _fail(self, request: Request, entries: Sequence[Entry], error: Exception) -> None:
-        for entry in entries:
-            self.cache.put(request.keys[entry.name], Failure(sentence(entry.title, error)))
-
-    def _run_model(self, request: Request, entry: Entry, job: Job) -> None:
-        model = self.hosted(request.model).ready
-        try:
-            result = entry.run(model, progress=job.progress, **request.params[entry.name])
-        except STOPS:
-            raise
-        except Exception as error:  # the reason stands in the view's place
-            self._fail(request, [entry], error)
-        else:
-            self.cache.put(request.keys[entry.name], result)
-
-    def _run_study(self, request: Request, entry: Entry, job: Job):
-        model, key = self.hosted(request.model).ready, request.keys[entry.name]
+    def _run_own_passes(self, request: Request, view: View, job: Job) -> Iterator[None]:
+        """Everything that brings its own passes; between partial results something more urgent may run."""
+        key = request.keys[view.name]
         if self.cache.get(key) is not None:
-            if not self._is_partial(request, entry.name):
+            if not self._is_partial(request, view.name):
                 return  # the one before it, which was to be stopped, came to its end all the same
             self.cache.drop(key)  # that one's last part: what is said from here on is about this one
-        if not self._allowed(request, entry, model):
-            return
         options = {"progress": job.progress, "allow_network": self.settings.allow_network}
-        partials = study(entry, model, request.tokens, **options, **request.params[entry.name])
-        last = None
-        try:
-            for last in partials:
-                self.cache.put(key, last.assign_attrs(partial=1), write=False)
+        found = outcomes(
+            self.hosted(request.model).ready,
+            request.tokens,
+            [request.analyses[view.name]],
+            interventions=self.interventions(request),
+            **options,
+        )
+        with closing(found):
+            for outcome in found:
+                self._keep(key, outcome.result, outcome.complete)
                 yield  # what was found is in the cache, and nowhere else
-        except (*STOPS, GeneratorExit):
-            raise
-        except Exception as error:  # the reason stands in the view's place
-            self._fail(request, [entry], error)
-            return
-        if last is not None:
-            self.cache.put(key, last)
+
+    def _keep(self, key: str, result: xr.Dataset | Failure, complete: bool = True) -> None:
+        if isinstance(result, Failure) and not isinstance(result.error, WorkbenchError):
+            log = logging.getLogger("workbench.explorer")  # a bug: the whole of it goes to the log
+            log.error("%s failed", result.title, exc_info=result.error)
+        if complete:
+            self.cache.put(key, result)
+        else:
+            self.cache.put(key, result.assign_attrs(partial=1), write=False)
 
 
 def _phrases(model: Model, tokens: Tokens, given: Sequence[str]) -> tuple[Phrase, ...]:

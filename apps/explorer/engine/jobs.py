@@ -24,7 +24,7 @@ import torch
 
 from workbench.errors import Cancelled, WorkbenchError
 
-__all__ = ["LOAD", "MODEL", "PROMPT", "SELECTION", "STOPS", "STUDY", "Fate", "Job", "State", "Worker", "sentence"]
+__all__ = ["LOAD", "MODEL", "PROMPT", "SELECTION", "STUDY", "Fate", "Job", "State", "Worker", "sentence"]
 
 # Smaller is more urgent.
 LOAD, SELECTION, PROMPT, MODEL, STUDY = range(5)
@@ -65,11 +65,8 @@ class Fate:
     error: str = ""
 
 
-class _SetAside(Exception):
-    """Something more urgent waits: the job starts again later."""
-
-
-STOPS = (_SetAside, Cancelled)  # what `Job.progress` raises, and nobody else may swallow
+class _SetAside(Cancelled):
+    """Something more urgent waits: the job starts again later. Like every `Cancelled`, nobody else may swallow it."""
 
 
 def sentence(title: str, error: Exception) -> str:

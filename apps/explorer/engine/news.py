@@ -1,6 +1,6 @@
 """What changed since the page last looked: jobs, results that arrived, models that became ready.
 
-Whatever is said of a job is a state that the server names; see `apps.explorer.jobs.State`.
+Whatever is said of a job is a state that the server names; see `apps.explorer.engine.jobs.State`.
 """
 
 import secrets
@@ -10,8 +10,10 @@ from typing import Any
 
 import xarray as xr
 
-from apps.explorer.engine.engine import Engine, Failure, Request
+from apps.explorer.engine.engine import Engine, Request
 from apps.explorer.engine.jobs import Fate, Job, State
+from workbench.analysis.kinds import kind_of
+from workbench.analysis.run import Failure
 from workbench.errors import WorkbenchError
 
 __all__ = ["Look", "fate_of", "late_slices", "look", "request_of", "results", "woken"]
@@ -135,7 +137,7 @@ def _again(
 
 def _start_background(engine: Engine, request: Request, session: str) -> None:
     """The first model-scope analysis is computed unasked, so that there is a head to look at; others when opened."""
-    first = next((entry.name for entry in engine.entries.values() if entry.scope == "model"), None)
+    first = next((name for name, view in engine.standing.items() if kind_of(view.analysis) == "model"), None)
     if first is not None:
         engine.submit_entry(request, first, session)
 

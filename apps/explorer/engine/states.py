@@ -4,14 +4,14 @@ A click on a head restarts the model at that head's layer with the kept state an
 share of a pass, and no pattern of any other head is kept or sent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import xarray as xr
 
-from workbench.analysis.legacy import Entry, finish
+from workbench.analysis.kinds import OnPrompt
+from workbench.analysis.run import finished
 from workbench.models.hooks import RESID_PRE
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
@@ -42,20 +42,17 @@ def states_of(observation: Observation) -> States:
 
 def layer_of(needs: Sequence[Need]) -> int:
     """The one layer that all needs are of."""
-    (layer,) = {layer for need in needs for layer in need.layers}
+    (layer,) = {layer for need in needs for layer in need.layers or ()}
     return layer
 
 
-def slice_of(
-    entry: Entry, model: Model, states: States, params: Mapping[str, Any], interventions: Sequence[Any] = ()
-) -> xr.Dataset:
-    """The result of an entry whose needs are all of one layer, from the kept state of that layer.
+def slice_of(analysis: OnPrompt, model: Model, states: States) -> xr.Dataset:
+    """The result of an analysis whose needs are all of one layer, from the kept state of that layer.
 
-    interventions: those of this layer; earlier ones are in the kept state, later ones cannot reach it.
+    model: as it was edited when the states were kept.
     """
-    needs = entry.needs(model, states.tokens, **params)
+    needs = analysis.needs(model, states.tokens)
     layer = layer_of(needs)
     start = (layer, states.resid[layer][None])
-    options = {"positions": "none", "start": start, "stop": layer + 1, "interventions": interventions}
-    observation = observe(model, [states.tokens], needs, **options)
-    return finish(entry, observation, model, params)
+    observation = observe(model, [states.tokens], needs, positions="none", start=start, stop=layer + 1)
+    return finished(analysis, analysis.analyse(observation), model, states.tokens)

@@ -7,7 +7,7 @@ import xarray as xr
 from dash import html
 
 from apps.explorer.engine.engine import Engine
-from workbench.analysis.legacy import Claim
+from workbench.analysis.view import Claim
 from workbench.errors import WorkbenchError
 
 __all__ = ["buttons", "claims_of", "params_for"]
@@ -30,7 +30,7 @@ def claims_of(
         except WorkbenchError:  # a display that the result does not hold: the view itself says so
             continue
         for claim in claimed:
-            if claim.study in engine.entries:
+            if claim.study in engine.standing:
                 found.setdefault(claim.title, claim)
     return list(found.values())
 

@@ -20,14 +20,16 @@ Shown = Mapping[str, Any]
 
 
 def is_comparable(engine: Engine, view: Mapping[str, Any], shown: Shown | None, other: Shown | None) -> bool:
-    """Whether what is seen can differ between two runs: what is of the model does where there are two models.
+    """Whether what is seen can differ between two runs: what is of the model does where there are two models,
+    or one of them edited.
 
     A table is always that of the shown run.
     """
-    entry = engine.views[view["name"]]
-    if not shown or not other or tables.is_table(entry, view["figure"]):
+    seen = engine.views[view["name"]]
+    if not shown or not other or tables.is_table(seen, view["figure"]):
         return False
-    return entry.scope != "model" or shown["model"] != other["model"]
+    of_model = not seen.analysis.prompted
+    return not of_model or any(shown.get(what) != other.get(what) for what in ("model", "edits"))
 
 
 def second_view(
@@ -67,10 +69,10 @@ def difference_view(
     engine: Engine, view: Mapping[str, Any], find: Callable, shown: Shown, other: Shown, dark: bool
 ) -> tuple[Any, Any, str]:
     """Figure of the difference, message over it, and the line under it."""
-    entry = engine.views[view["name"]]
+    seen = engine.views[view["name"]]
     try:
         found = change(find, shown, other)
-        figure = views.changed(entry, found, view["figure"], dark, shown.get("display", {}).get(entry.name))
+        figure = views.changed(seen, found, view["figure"], dark, shown.get("display", {}).get(seen.name))
     except WorkbenchError as error:
         return no_update, html.Div(str(error)), ""
     figure.update_layout(title_text=f"{figure.layout.title.text}: this run minus {_other_name(shown, other)}")

@@ -11,8 +11,10 @@ import xarray as xr
 from dash import html
 
 from apps.explorer.engine.jobs import Job, State
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import kind_of
+from workbench.analysis.parameters import Parameter
 from workbench.analysis.results import stamp
+from workbench.analysis.view import View
 from workbench.figures import show_token
 from workbench.models.model import Model
 
@@ -124,18 +126,15 @@ def _dismiss(notice_id: str) -> html.Button:
     return html.Button("Dismiss", id={"type": "dismiss", "notice": notice_id}, className="plain", n_clicks=0)
 
 
-FOLLOWS = ("layer", "head", "pos")
-
-
-def param_form(entry: Entry, values: Mapping[str, Any], fixed: bool = False) -> list[Any]:
-    """One control per parameter of an analysis. fixed: layer, head and pos follow the selection and have none."""
-    shown = [param for param in entry.params if not (fixed and param.name in FOLLOWS)]
+def param_form(view: View, values: Mapping[str, Any]) -> list[Any]:
+    """One control per parameter of an analysis; those that follow the selection have none."""
+    shown = [param for param in view.analysis.parameters() if param.name not in view.follows]
     if not shown:
-        return [html.Div("No parameters." if not fixed else "It follows the selection.", className="quiet")]
-    return [_control(entry.name, param, values.get(param.name, param.default)) for param in shown]
+        return [html.Div("It follows the selection." if view.follows else "No parameters.", className="quiet")]
+    return [_control(view.name, param, values.get(param.name, param.default)) for param in shown]
 
 
-def _control(entry: str, param: Param, value: Any) -> Any:
+def _control(entry: str, param: Parameter, value: Any) -> Any:
     identity = {"type": "param", "entry": entry, "name": param.name}
     label = html.Span(param.name.replace("_", " "), title=param.help)
     common = {"id": identity, "label": label, "size": "xs", "className": "param"}
@@ -160,7 +159,7 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _step(param: Param) -> float:
+def _step(param: Parameter) -> float:
     if param.low is None or param.high is None:
         return 0.1
     return float(f"{(param.high - param.low) / 100:.1g}") or 0.01
@@ -179,21 +178,22 @@ def _computed(result: xr.Dataset | None) -> list[Any]:
     return [*said, html.Dt("Other than now"), html.Dd("; ".join(other))] if other else said
 
 
-def about(entry: Entry, result: xr.Dataset | None = None) -> list[Any]:
-    """Definition, limits, source and scope of a view, and what computed the result that is shown."""
+def about(view: View, result: xr.Dataset | None = None) -> list[Any]:
+    """Question, definition, limits, source and scope of a view, and what computed the result that is shown."""
     scope = {
         "prompt": "One pass over the prompt, shared with the other views.",
         "model": "On texts it makes itself: the same for every prompt, computed once per model.",
         "study": "Several passes with interventions; started by hand.",
     }
     return [
-        html.H3(entry.title),
-        html.P(entry.definition or "No definition is given."),
+        html.H3(view.title),
+        html.P(view.question, className="quiet"),
+        html.P(view.analysis.definition),
         html.Dl(
             [
-                html.Dt("What it does not show"), html.Dd(entry.limits),
-                html.Dt("Computed from"), html.Dd(scope[entry.scope]),
-                html.Dt("Source"), html.Dd(entry.source),
+                html.Dt("What it does not show"), html.Dd(view.analysis.limits),
+                html.Dt("Computed from"), html.Dd(scope[kind_of(view.analysis)]),
+                html.Dt("Source"), html.Dd(view.analysis.source),
                 *_computed(result),
             ]
         ),

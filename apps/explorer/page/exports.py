@@ -1,7 +1,6 @@
 """Taking a view away: a page of its own, the numbers, and the Python that makes the same figure again."""
 
 import io
-import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +11,10 @@ import xarray as xr
 
 from apps.explorer.engine.engine import Request
 from apps.explorer.page.layout import GRAPH_CONFIG
-from workbench.analysis.legacy import Entry, named
+from workbench.analysis.kinds import Analysis
 from workbench.analysis.results import save
-from workbench.intervene.text import MEAN_HOOKS, Phrase
+from workbench.analysis.view import View, named
+from workbench.intervene.text import MEAN_HOOKS
 
 __all__ = ["code", "csv", "difference_code", "guarded", "html", "netcdf"]
 
@@ -27,7 +27,7 @@ def html(figure: Any) -> str:
 
 
 def netcdf(result: xr.Dataset) -> bytes:
-    """The whole result with labels, units and provenance; `workbench.results.open_result` reads it."""
+    """The whole result with labels, units and provenance; `workbench.open_result` reads it."""
     with tempfile.TemporaryDirectory() as place:
         return save(result, Path(place) / "result.nc").read_bytes()
 
@@ -65,80 +65,70 @@ def guarded(value: Any) -> Any:
 
 
 def code(
-    entry: Entry,
-    request: Request,
-    params: Mapping[str, Any],
-    figure: int,
-    home: Mapping[str, tuple[str, str]],
-    display: Mapping[str, Any] | None = None,
+    view: View, request: Request, analysis: Analysis, figure: int, display: Mapping[str, Any] | None = None
 ) -> str:
-    """Python lines that make a figure or table again. home: for entries outside the catalog, their module and name."""
-    draw = (*entry.figures, *entry.tables)[figure]
-    is_figure = figure < len(entry.figures)
-    chosen = _chosen(entry, draw, display)
-    drawn = ", ".join(["result", *(f"{name}={value!r}" for name, value in chosen.items())])
+    """Python lines that make a figure or table again."""
+    draw = (*view.figures, *view.tables)[figure]
+    is_figure = figure < len(view.figures)
+    drawn = ", ".join(["result", *(f"{name}={value!r}" for name, value in _chosen(view, draw, display).items())])
     lines = [
-        f"from {draw.__module__} import {draw.__name__}",
-        *_imports([request], entry),
-        *_entry_lines(entry, home),
+        *_imports([request], analysis, {draw.__module__: {draw.__name__}}),
+        "",
         f"model = load({request.model!r})",
-        *_run_lines(entry, request, params, "result"),
+        *_run_lines(request, analysis, "result"),
         f"{'figure' if is_figure else 'rows'} = {draw.__name__}({drawn})",
         "figure.show()" if is_figure else "print(rows)",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _chosen(entry: Entry, draw: Callable, display: Mapping[str, Any] | None) -> dict[str, Any]:
+def _chosen(view: View, draw: Callable[..., Any], display: Mapping[str, Any] | None) -> dict[str, Any]:
     """The display parameters of a figure that are not at their default."""
-    plain, asked = entry.shown({}), named(draw, entry.shown(display or {}))
+    plain, asked = view.shown().values(), named(draw, view.shown(display).values())
     return {name: value for name, value in asked.items() if value != plain[name]}
 
 
 def difference_code(
-    entry: Entry,
-    runs: Sequence[tuple[Request, Mapping[str, Any]]],
+    view: View,
+    runs: Sequence[tuple[Request, Analysis]],
     figure: int,
-    home: Mapping[str, tuple[str, str]],
     display: Mapping[str, Any] | None = None,
 ) -> str:
-    """Python lines that make the figure of a difference again. runs: request and params of what is subtracted, and of
-    what it is subtracted from."""
-    (before, before_params), (after, after_params) = runs
-    chosen = _chosen(entry, entry.figures[figure], display)
+    """Python lines that make the figure of a difference again. runs: what is subtracted, and what it is subtracted
+    from."""
+    (before, before_analysis), (after, after_analysis) = runs
+    chosen = _chosen(view, view.figures[figure], display)
     drawn = f", display={chosen!r}" if chosen else ""
+    more = {"workbench.analysis.compare": {"difference", "difference_figure"}, "probes": {"CATALOG"}}
     lines = [
-        "from workbench import difference, difference_figure",
-        *_imports([before, after], entry),
-        *_entry_lines(entry, home),
+        *_imports([before, after], after_analysis, more),
+        "",
+        f"view = CATALOG.with_plugins().view({view.name!r})",
         f"model = load({before.model!r})",
-        *_run_lines(entry, before, before_params, "before"),
+        *_run_lines(before, before_analysis, "before"),
         *([f"model = load({after.model!r})"] if after.model != before.model else []),
-        *_run_lines(entry, after, after_params, "after"),
-        f"figure = difference_figure(entry, difference(before, after), {figure}{drawn})",
+        *_run_lines(after, after_analysis, "after"),
+        f"figure = difference_figure(view, difference(before, after), {figure}{drawn})",
         "figure.show()",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _entry_lines(entry: Entry, home: Mapping[str, tuple[str, str]]) -> list[str]:
-    if entry.name in home:
-        return ["from {} import {} as entry".format(*home[entry.name]), ""]
-    return ["from probes import CATALOG", "", f"entry = CATALOG.with_plugins().get({entry.name!r})"]
-
-
-def _run_lines(entry: Entry, request: Request, params: Mapping[str, Any], name: str) -> list[str]:
-    """The lines that run an entry on a request and name its result, where `model` is loaded."""
-    prompt = [] if entry.scope == "model" else [_prompt(request)]
-    edits = _edits(entry, request)
-    given = [f"interventions=[{', '.join(edit.code() for edit in edits)}]"] if edits else []
-    needs_means = any(edit.how == "mean" for edit in edits)
+def _run_lines(request: Request, analysis: Analysis, name: str) -> list[str]:
+    """The lines that run an analysis on a request and name its result, where `model` is loaded."""
+    prompt = [_prompt(request)] if analysis.prompted else []
+    given = [f"interventions=[{', '.join(edit.code() for edit in request.edits)}]"] if request.edits else []
+    params = ", ".join(f"{name}={value!r}" for name, value in analysis.values().items())
     return [
-        *([f"means = measure_means(model, hooks={MEAN_HOOKS!r})"] if needs_means else []),
-        f"{name} = entry.run(",
-        *(f"    {argument}," for argument in ["model", *prompt, *given, *(f"{k}={v!r}" for k, v in params.items())]),
+        *([f"means = measure_means(model, hooks={MEAN_HOOKS!r})"] if _needs_means(request) else []),
+        f"{name} = {type(analysis).__name__}({params}).run(",
+        *(f"    {argument}," for argument in ["model", *prompt, *given]),
         ")",
     ]
+
+
+def _needs_means(request: Request) -> bool:
+    return any(edit.how == "mean" for edit in request.edits)
 
 
 def _prompt(request: Request) -> str:
@@ -148,16 +138,14 @@ def _prompt(request: Request) -> str:
     return repr(request.text) if source.text is not None else f"Prompt.ids({list(request.tokens.ids)!r})"
 
 
-def _edits(entry: Entry, request: Request) -> tuple[Phrase, ...]:
-    return request.edits if entry.scope == "prompt" else ()
-
-
-def _imports(requests: Sequence[Request], entry: Entry) -> list[str]:
-    """The import lines that the code of runs needs."""
-    edits = [edit for request in requests for edit in _edits(entry, request)]
-    words = {"load", *(word for edit in edits for word in re.findall(r"[A-Z]\w+(?=\()", edit.code()))}
-    if entry.scope != "model" and any(_prompt(request).startswith("Prompt") for request in requests):
+def _imports(requests: Sequence[Request], analysis: Analysis, more: Mapping[str, set[str]]) -> list[str]:
+    """The import lines that the code of runs needs. more: names by module."""
+    words = {"load", *(word for request in requests for edit in request.edits for word in edit.words)}
+    if analysis.prompted and any(_prompt(request).startswith("Prompt") for request in requests):
         words.add("Prompt")
-    if any(edit.how == "mean" for edit in edits):
+    if any(map(_needs_means, requests)):
         words |= {"measure_means", *map(repr, MEAN_HOOKS)}
-    return [f"from workbench import {', '.join(sorted(words))}"]
+    names: dict[str, set[str]] = {module: set(found) for module, found in more.items()}
+    names.setdefault(type(analysis).__module__, set()).add(type(analysis).__name__)
+    names.setdefault("workbench", set()).update(words)
+    return [f"from {module} import {', '.join(sorted(found))}" for module, found in sorted(names.items())]

@@ -9,7 +9,8 @@ from dash import dcc, html
 
 from apps.explorer.engine.continuation import LONGEST
 from apps.explorer.page.examples import EXAMPLES, FIRST, FIRST_IDS
-from workbench.analysis.legacy import Entry
+from workbench.analysis.kinds import kind_of
+from workbench.analysis.view import View
 from workbench.loading.pretrained import TOYS
 
 __all__ = ["GRAPH_CONFIG", "POLL", "figure_id", "graph", "page"]
@@ -35,7 +36,7 @@ def graph(name: str, figure: Any = None, **more: Any) -> dcc.Graph:
 
 
 def page(
-    entries: Mapping[str, Entry], tabs: Mapping[str, Entry], models: tuple[str, ...], any_model: bool = False
+    entries: Mapping[str, View], tabs: Mapping[str, View], models: tuple[str, ...], any_model: bool = False
 ) -> dmc.MantineProvider:
     """The whole page, for one browser window. any_model: with a field for the name of a model that is not offered."""
     return dmc.MantineProvider(
@@ -60,7 +61,7 @@ def page(
     )
 
 
-def _stores(entries: Mapping[str, Entry], models: tuple[str, ...]) -> list[Any]:
+def _stores(entries: Mapping[str, View], models: tuple[str, ...]) -> list[Any]:
     first = next(name for name in [*(n for n in entries if n != "surprisal"), *entries])
     return [
         dcc.Store("session", data=secrets.token_hex(8), storage_type="session"),  # the same after a reload
@@ -214,16 +215,19 @@ def _compare(models: tuple[str, ...]) -> html.Details:
     return html.Details([html.Summary("Compare with"), text, model], className="quiet compare", id="compare")
 
 
-def _tabs(shown: Mapping[str, Entry]) -> dmc.Tabs:
-    tabs = [dmc.TabsTab(entry.title, value=name, **{"aria-controls": "main-figure"}) for name, entry in shown.items()]
+def _tabs(shown: Mapping[str, View]) -> dmc.Tabs:
+    tabs = [dmc.TabsTab(view.title, value=name, **{"aria-controls": "main-figure"}) for name, view in shown.items()]
     return dmc.Tabs(dmc.TabsList(tabs, className="tabs-list"), id="tabs", value=None, className="tabs")
 
 
-def _view_list(shown: Mapping[str, Entry]) -> dmc.Select:
+def _view_list(shown: Mapping[str, View]) -> dmc.Select:
     """All views by what they are computed from, for when there are more than fit as tabs."""
     scopes = {"prompt": "On this prompt", "model": "Of the model", "study": "Studies"}
     data = [
-        {"group": title, "items": [{"value": n, "label": e.title} for n, e in shown.items() if e.scope == scope]}
+        {
+            "group": title,
+            "items": [{"value": n, "label": e.title} for n, e in shown.items() if kind_of(e.analysis) == scope],
+        }
         for scope, title in scopes.items()
     ]
     return dmc.Select(
@@ -255,7 +259,7 @@ def _continue() -> html.Details:
     )
 
 
-def _centre(entries: Mapping[str, Entry], shown: Mapping[str, Entry]) -> html.Div:
+def _centre(entries: Mapping[str, View], shown: Mapping[str, View]) -> html.Div:
     thumbs = [html.Div(_thumb(name, entry), className="thumb-holder") for name, entry in entries.items()]
     return html.Div(
         [
@@ -339,10 +343,10 @@ def _export() -> dmc.Menu:
     )
 
 
-def _thumb(name: str, entry: Entry) -> html.Button:
+def _thumb(name: str, view: View) -> html.Button:
     return html.Button(
         [
-            html.Span(entry.title, className="thumb-title"),
+            html.Span(view.title, className="thumb-title"),
             html.Div(id={"type": "thumb-figure", "name": name}, className="thumb-figure"),
         ],
         id={"type": "thumb", "name": name},

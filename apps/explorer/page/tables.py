@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from apps.explorer.page.exports import guarded
-from workbench.analysis.legacy import Entry
+from workbench.analysis.view import View
 from workbench.errors import InputError, RefusedError
 from workbench.figures import show_token
 
@@ -33,18 +33,18 @@ _ANY_COLUMN = {
 }
 
 
-def is_table(entry: Entry, index: int) -> bool:
-    """Whether a view's index names one of the entry's tables, which stand behind its figures."""
-    return index >= len(entry.figures) and bool(entry.tables)
+def is_table(view: View, index: int) -> bool:
+    """Whether an index names one of a view's tables, which stand behind its figures."""
+    return index >= len(view.figures) and bool(view.tables)
 
 
-def frame_of(entry: Entry, result: xr.Dataset, index: int) -> pd.DataFrame:
-    """One of an entry's tables, a named index as its first column. RefusedError where making it breaks."""
-    make = entry.tables[min(index - len(entry.figures), len(entry.tables) - 1)]
+def frame_of(view: View, result: xr.Dataset, index: int) -> pd.DataFrame:
+    """One of a view's tables, a named index as its first column. RefusedError where making it breaks."""
+    make = view.tables[min(index - len(view.figures), len(view.tables) - 1)]
     try:
         frame = make(result)
     except Exception as error:  # a mistake in one table must not take the page with it
-        raise RefusedError(f"no table of {entry.title} ({error})", "a table", "Report this") from error
+        raise RefusedError(f"no table of {view.title} ({error})", "a table", "Report this") from error
     return frame.reset_index() if frame.index.name else frame.reset_index(drop=True)
 
 

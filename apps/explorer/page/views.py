@@ -1,4 +1,4 @@
-"""From a result to what is seen: figures of the catalog's entries, and the sentence when there is none."""
+"""From a result to what is seen: the figures of its view, and the sentence when there is none."""
 
 from collections.abc import Callable, Mapping
 from textwrap import wrap
@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from apps.explorer.engine.engine import Engine, Failure, Request
+from apps.explorer.engine.engine import Engine, Request
 from apps.explorer.engine.jobs import Fate, State, sentence
 from workbench.analysis.compare import difference_figure
-from workbench.analysis.legacy import Entry, named
+from workbench.analysis.kinds import kind_of
+from workbench.analysis.run import Failure
+from workbench.analysis.view import View
 from workbench.errors import InputError, RefusedError, WorkbenchError
 from workbench.figures.text import thin, wrapped
 
@@ -37,9 +39,9 @@ _NARROW_TITLE = 34
 _TITLE_LINE = 17  # pixels
 
 
-def drawings(entry: Entry) -> tuple[Callable, ...]:
+def drawings(view: View) -> tuple[Callable, ...]:
     """What a view can show: its figures, and behind them its tables."""
-    return (*entry.figures, *entry.tables)
+    return (*view.figures, *view.tables)
 
 
 def figure_label(draw: Callable) -> str:
@@ -48,20 +50,18 @@ def figure_label(draw: Callable) -> str:
 
 
 def drawn(
-    entry: Entry, result: xr.Dataset, index: int, dark: bool, display: Mapping[str, Any] | None = None
+    view: View, result: xr.Dataset, index: int, dark: bool, display: Mapping[str, Any] | None = None
 ) -> "go.Figure":
     """One of the figures of an analysis, in the theme of the page. RefusedError where drawing it breaks."""
-    draw = entry.figures[min(index, len(entry.figures) - 1)]
+    draw = view.figures[min(index, len(view.figures) - 1)]
     try:
-        return _themed(draw(result, **named(draw, entry.shown(display or {}))), dark)
+        return _themed(view.drawn(draw, result, display=view.shown(display)), dark)
     except Exception as error:  # a mistake in one figure must not take the page with it
         if result.attrs.get("partial"):
             raise InputError(f"no {figure_label(draw)} yet", "what a later part computes", "Let it end") from error
         if isinstance(error, WorkbenchError):
             raise
-        raise RefusedError(
-            f"no figure of {entry.title} ({sentence('it', error)})", "a figure", "Report this"
-        ) from error
+        raise RefusedError(f"no figure of {view.title} ({sentence('it', error)})", "a figure", "Report this") from error
 
 
 def marked(figure: "go.Figure", selection: Mapping[str, Any]) -> "go.Figure":
@@ -74,15 +74,15 @@ def marked(figure: "go.Figure", selection: Mapping[str, Any]) -> "go.Figure":
 
 
 def changed(
-    entry: Entry, change: xr.Dataset, index: int, dark: bool, display: Mapping[str, Any] | None = None
+    view: View, change: xr.Dataset, index: int, dark: bool, display: Mapping[str, Any] | None = None
 ) -> "go.Figure":
     """A figure of the difference of two results. RefusedError where drawing it breaks."""
     try:
-        return _themed(difference_figure(entry, change, min(index, len(entry.figures) - 1), display), dark)
+        return _themed(difference_figure(view, change, min(index, len(view.figures) - 1), display), dark)
     except WorkbenchError:
         raise
     except Exception as error:  # as above
-        raise RefusedError(f"no difference of {entry.title} ({sentence('it', error)})", "one", "Report this") from error
+        raise RefusedError(f"no difference of {view.title} ({sentence('it', error)})", "one", "Report this") from error
 
 
 def small(
@@ -91,11 +91,11 @@ def small(
     """The first figure of an analysis as a small multiple, or why there is none."""
     from workbench.figures import compact
 
-    entry, found = engine.entries[name], engine.found(request, name)
+    view, found = engine.standing[name], engine.found(request, name)
     if not isinstance(found, xr.Dataset):
         return "refused" if isinstance(found, Failure) else "not computed yet"
     try:
-        figure = compact(drawn(entry, found, 0, dark, display))
+        figure = compact(drawn(view, found, 0, dark, display))
     except WorkbenchError:
         return "cannot be drawn"
     figure.update_traces(hoverinfo="skip", hovertemplate=None, hovertext=None)
@@ -130,20 +130,20 @@ _SAID = {
 }
 
 
-def waiting(entry: Entry, found: Failure | None, fate: Fate | None) -> str:
+def waiting(view: View, found: Failure | None, fate: Fate | None) -> str:
     """What stands where a figure would be. fate: what became of the analysis, or how far it is, where it was asked."""
     if isinstance(found, Failure):
         return found.sentence
     if fate is not None:
         return fate.error if fate.state == State.FAILED else _SAID[fate.state]
-    if entry.scope == "study":
-        about = "for this prompt" if entry.prompted else "on its own texts: the same for every prompt"
-        return f"{entry.title} takes several passes. Press Start to compute it {about}."
+    if kind_of(view.analysis) == "study":
+        about = "for this prompt" if view.analysis.prompted else "on its own texts: the same for every prompt"
+        return f"{view.title} takes several passes. Press Start to compute it {about}."
     return "Not computed yet. Press Start to compute it."
 
 
 def detail_figures(
-    entry: Entry,
+    view: View,
     result: xr.Dataset,
     selection: Mapping[str, Any],
     dark: bool,
@@ -151,11 +151,11 @@ def detail_figures(
 ) -> "tuple[list[go.Figure], list[str]]":
     """What an analysis draws for a selection, and what it says where it cannot."""
     figures, said = [], []
-    for draw in entry.details:
+    for draw in view.details:
         try:
-            figure = draw(result, dict(selection), **named(draw, entry.shown(display or {})))
+            figure = view.drawn(draw, result, dict(selection), display=view.shown(display))
         except Exception as error:  # as above
-            said.append(sentence(entry.title, error))
+            said.append(sentence(view.title, error))
             continue
         if figure is not None:
             figures.append(narrow(_themed(figure, dark)))

@@ -15,7 +15,8 @@ from apps.explorer.engine.settings import Settings
 from apps.explorer.page.layout import page
 from apps.explorer.web.compression import lighten
 from apps.explorer.web.safety import new_token, protect
-from workbench.analysis.legacy import Entry
+from workbench.analysis.catalog import Catalog
+from workbench.analysis.view import View
 from workbench.errors import InputError, UnavailableError
 
 __all__ = ["Running", "make_app", "serve", "start"]
@@ -36,7 +37,7 @@ def make_app(engine: Engine) -> Dash:
         suppress_callback_exceptions=True,  # parts of the page, and with them their ids, come and go
     )
     app.index_string = app.index_string.replace("<html>", '<html lang="en">')
-    app.layout = lambda: page(engine.entries, engine.views, settings.models, settings.any_model)
+    app.layout = lambda: page(engine.standing, engine.views, settings.models, settings.any_model)
     register(app, engine)
     app.server.add_url_rule(f"{settings.base_path}alive", "alive", lambda: ("", 204))
     app.server.add_url_rule(f"{settings.base_path}leave", "leave", lambda: _leave(engine), methods=["POST"])
@@ -73,7 +74,7 @@ class Running:
         self.engine.close()
 
 
-def start(settings: Settings, catalog: Sequence[Entry], load=None) -> Running:
+def start(settings: Settings, catalog: Catalog | Sequence[View], load=None) -> Running:
     """Bind the port, begin to load the first model, and return. UnavailableError where the port is taken."""
     from waitress import create_server
 
@@ -94,7 +95,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8050,
     token: str | bool = True,
-    catalog: Sequence[Entry] | None = None,
+    catalog: Catalog | Sequence[View] | None = None,
     *,
     base_path: str = "/",
     hosts: Sequence[str] = (),
