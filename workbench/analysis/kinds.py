@@ -23,7 +23,8 @@ from typing import Any, ClassVar, Literal
 
 import xarray as xr
 
-from workbench.analysis.keys import code_digest, spec_key
+from workbench.analysis.code import code_digest
+from workbench.analysis.keys import digest, spec_key
 from workbench.analysis.parameters import Values
 from workbench.analysis.run import Partial, Progress, alone
 from workbench.errors import InputError
@@ -104,7 +105,8 @@ class Analysis(Values):
         """The key of this analysis with these parameters on these tokens (None: its own stimulus)."""
         ids = None if tokens is None or not self.prompted else list(tokens.ids)
         made_of = (*model.interventions, *interventions)
-        weights, code, learned = model.identity.weights_hash, code_digest(type(self)), self.artifact(model)
+        weights, learned = model.identity.weights_hash, self.artifact(model)
+        code = digest([code_digest(type(self)), code_digest(type(model.adapter))])
         return spec_key(weights, ids, self.name, code, self.values(), interventions=made_of, artifact_hash=learned)
 
     def run(
