@@ -22,7 +22,7 @@ from probes.attention import pattern
 from probes.lens import surprisal
 from probes.neurons import neurons
 from workbench.analysis.keys import spec_key
-from workbench.analysis.legacy import Entry, finish, pass_for, study
+from workbench.analysis.legacy import Entry, bridged, finish, pass_for, study
 from workbench.corpora import names_file, reference_text
 from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
 from workbench.intervene.text import MEAN_HOOKS, Phrase, phrase
@@ -33,6 +33,7 @@ from workbench.observation.recording import Means, measure_means
 
 __all__ = ["Engine", "Failure", "Hosted", "Request"]
 
+_SURPRISAL = surprisal.VIEW.name  # the page shows it over the prompt, whatever the catalog holds
 _SHORT = 64  # tokens up to which every analysis of the prompt runs at once
 _GONE = 10.0  # seconds without a look after which a window that waits for something counts as closed
 _PATIENCE = 2.0  # seconds a click waits for its slice before the page says that the model is busy
@@ -126,9 +127,9 @@ class Engine:
 
     def __init__(self, settings: Settings, catalog: Sequence[Entry], load=None):
         self.settings = settings
-        self.entries: dict[str, Entry] = {surprisal.ENTRY.name: surprisal.ENTRY}
-        self.entries |= {entry.name: entry for entry in catalog}
-        self.slices: dict[str, Entry] = {entry.name: entry for entry in (pattern.ENTRY, neurons.ENTRY)}
+        self.slices: dict[str, Entry] = {view.name: bridged(view) for view in (pattern.VIEW, neurons.VIEW)}
+        self.entries: dict[str, Entry] = {_SURPRISAL: bridged(surprisal.VIEW)}
+        self.entries |= {entry.name: entry for entry in catalog if entry.name not in self.slices}
         self.cache = Cache(settings.memory, settings.directory, settings.disk)
         self._load, self._hosted, self._lock = load or _loader(settings), {}, threading.Lock()
         self._looked: dict[str, float] = {}  # when a session last asked for its jobs
@@ -160,7 +161,7 @@ class Engine:
     @property
     def views(self) -> dict[str, Entry]:
         """Everything that can be looked at, by name: the catalog, surprisal, and what follows the selection."""
-        own = {surprisal.ENTRY.name: self.entries[surprisal.ENTRY.name], **self.slices}
+        own = {_SURPRISAL: self.entries[_SURPRISAL], **self.slices}
         return {**{name: entry for name, entry in self.entries.items() if name not in own}, **own}
 
     def jobs(self, session: str) -> list[tuple[str, Job]]:
@@ -385,7 +386,7 @@ class Engine:
         names = [entry.name for entry in self.entries.values() if entry.scope == "prompt"]
         if len(request.tokens) <= _SHORT:
             return tuple(names)
-        return tuple(name for name in names if name in (surprisal.ENTRY.name, view))
+        return tuple(name for name in names if name in (_SURPRISAL, view))
 
     def _missing(self, request: Request, names: Sequence[str]) -> list[Entry]:
         return [self.entries[n] for n in names if self.cache.get(request.keys[n]) is None]

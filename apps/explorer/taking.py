@@ -19,11 +19,7 @@ from workbench.errors import InputError, WorkbenchError
 __all__ = ["HOME", "register", "take"]
 
 # Entries that live beside the page and not in the catalog: where code finds them.
-HOME = {
-    "surprisal": ("probes.lens.surprisal", "ENTRY"),
-    "attention": ("probes.attention.pattern", "ENTRY"),
-    "neurons": ("probes.neurons.neurons", "ENTRY"),
-}
+HOME: dict[str, tuple[str, str]] = {}
 
 
 def register(app: Dash, engine: Engine) -> None:

@@ -5,8 +5,8 @@ import xarray as xr
 from apps.explorer import checks
 from apps.explorer.engine import Engine
 from apps.explorer.settings import Settings
-from probes.attention.pattern import ENTRY as ATTENTION
-from probes.neurons.neurons import ENTRY as NEURONS
+from probes.attention.pattern import VIEW as ATTENTION
+from probes.neurons.neurons import VIEW as NEURONS
 from workbench.analysis.legacy import Claim, Entry
 
 
