@@ -10,9 +10,9 @@ __all__ = ["CATALOG"]
 CATALOG = LegacyCatalog(
     {
         "logit-lens": "probes.lens.logit_lens:LogitLens",
-        "induction-heads": "probes.attention.induction_heads:ENTRY",
-        "induction-on-prompt": "probes.attention.induction_heads:ON_PROMPT",
-        "attention-sinks": "probes.attention.sinks.attention_sinks:ENTRY",
+        "induction-heads": "probes.attention.induction.induction_heads:InductionHeads",
+        "induction-on-prompt": "probes.attention.induction.induction_on_prompt:InductionOnPrompt",
+        "attention-sinks": "probes.attention.sinks.attention_sinks:AttentionSinks",
         "flow-routes": "probes.routes:ENTRY",
         "direct-logit-attribution": "probes.circuits.direct_logit_attribution:ENTRY",
         "causal-check": "probes.checks.causal_check:ENTRY",
@@ -26,14 +26,17 @@ CATALOG = LegacyCatalog(
         "flow-route-part": "probes.routes.parts:ENTRY",
         "flow-route-heads": "probes.routes.heads:ENTRY",
         "flow-route-task-heads": "probes.routes.task_heads:ENTRY",
-        "sink-rates": "probes.attention.sinks.sink_rates:ENTRY",
-        "sink-conditions": "probes.attention.sinks.sink_conditions:ENTRY",
+        "sink-rates": "probes.attention.sinks.sink_rates:SinkRates",
+        "sink-conditions": "probes.attention.sinks.sink_conditions:SinkConditions",
         "token-erasure": "probes.erasure:ENTRY",
         "token-erasure-probes": "probes.erasure:MAKING",
         "token-erasure-accuracy": "probes.erasure:ACCURACY",
         "token-erasure-vocabulary": "probes.erasure:VOCABULARY",
         "token-erasure-swap": "probes.erasure:SWAP",
         "active-dormant": "probes.attention.active_dormant:ENTRY",
-        "head-table": "probes.attention.head_table:ENTRY",
+        "head-table": "probes.attention.head_table:HeadTable",
+        "surprisal": "probes.lens.surprisal:Surprisal",
+        "attention": "probes.attention.pattern:Attention",
+        "neurons": "probes.neurons.neurons:Neurons",
     }
 )

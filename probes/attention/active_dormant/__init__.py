@@ -21,7 +21,7 @@ the test, mean ablation and the matched controls are ours.
 """
 
 from probes.attention.active_dormant.ablation import ablated_loss, base_pass, text_loss
-from probes.attention.active_dormant.activity import needs, output_norm, sink_attention
+from probes.attention.active_dormant.activity import needs, sink_attention
 from probes.attention.active_dormant.contrast import FALSE_DISCOVERY
 from probes.attention.active_dormant.entry import ENTRY, run
 from probes.attention.active_dormant.figures import (
@@ -50,7 +50,6 @@ __all__ = [
     "dormant_figure",
     "needs",
     "output_detail",
-    "output_norm",
     "run",
     "sink_attention",
     "study",

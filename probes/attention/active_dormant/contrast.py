@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probes.attention.active_dormant.settings import Settings
-from probes.attention.sinks.attention_sinks import mean_known
+from probes.attention.sinks.measures import mean_known
 from workbench.errors import InputError
 from workbench.intervene import Head
 from workbench.statistics import benjamini_hochberg, difference_interval, permutation_test

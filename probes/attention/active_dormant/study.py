@@ -14,7 +14,7 @@ from probes.attention.active_dormant.settings import BATCH_TOKENS, Settings
 from probes.attention.active_dormant.table import HOWS, Ablations, table
 from probes.attention.active_dormant.texts import Texts, chosen_texts
 from probes.attention.active_dormant.verdict import summary
-from probes.attention.sinks.attention_sinks import windowed
+from probes.attention.sinks.measures import windowed
 from workbench.analysis.results import provenance
 from workbench.corpora import BUNDLED, Document, find_corpus
 from workbench.errors import InputError

@@ -10,7 +10,7 @@ import xarray as xr
 
 from probes.attention.active_dormant.contrast import FALSE_DISCOVERY, Activity
 from probes.attention.active_dormant.texts import Texts
-from probes.attention.sinks.attention_sinks import mean_known
+from probes.attention.sinks.measures import mean_known
 from workbench.analysis.results import dataset
 from workbench.statistics import bootstrap_interval
 

@@ -5,8 +5,8 @@ import xarray as xr
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page import checks
-from probes.attention.pattern import ENTRY as ATTENTION
-from probes.neurons.neurons import ENTRY as NEURONS
+from probes.attention.pattern import VIEW as ATTENTION
+from probes.neurons.neurons import VIEW as NEURONS
 from workbench.analysis.legacy import Claim, Entry
 
 
