@@ -28,12 +28,12 @@ CATALOG = LegacyCatalog(
         "flow-route-task-heads": "probes.routes.task_heads:ENTRY",
         "sink-rates": "probes.attention.sinks.sink_rates:ENTRY",
         "sink-conditions": "probes.attention.sinks.sink_conditions:ENTRY",
-        "token-erasure": "probes.erasure:ENTRY",
-        "token-erasure-probes": "probes.erasure:MAKING",
-        "token-erasure-accuracy": "probes.erasure:ACCURACY",
-        "token-erasure-vocabulary": "probes.erasure:VOCABULARY",
-        "token-erasure-swap": "probes.erasure:SWAP",
-        "active-dormant": "probes.attention.active_dormant:ENTRY",
+        "token-erasure": "probes.erasure.token_erasure:TokenErasure",
+        "token-erasure-probes": "probes.erasure.readout_probes:TokenErasureProbes",
+        "token-erasure-accuracy": "probes.erasure.accuracy:TokenErasureAccuracy",
+        "token-erasure-vocabulary": "probes.erasure.vocabulary:TokenErasureVocabulary",
+        "token-erasure-swap": "probes.erasure.swap:TokenErasureSwap",
+        "active-dormant": "probes.attention.active_dormant.active_dormant:ActiveDormant",
         "head-table": "probes.attention.head_table:ENTRY",
     }
 )

@@ -9,7 +9,7 @@ from apps.explorer import displaying, drawing, views
 from apps.explorer.engine import Engine
 from apps.explorer.settings import Settings
 from apps.explorer.taking import take
-from probes import erasure as token_erasure
+from probes import CATALOG
 from probes.erasure.readout import GET
 from probes.routes import ENTRY
 from tests.tiny_models import tiny_model
@@ -143,9 +143,10 @@ def test_the_form_has_a_control_for_each(engine):
 
 
 def test_what_must_run_first_is_one_click_away():
-    engine = SimpleNamespace(entries={entry.name: entry for entry in (token_erasure.ENTRY, token_erasure.MAKING)})
-    refused = drawing.message(engine, token_erasure.ENTRY.name, GET["factored"], True)
+    names = ("token-erasure", "token-erasure-probes")
+    engine = SimpleNamespace(entries={name: CATALOG.get(name) for name in names})
+    refused = drawing.message(engine, "token-erasure", GET["factored"], True)
     assert [button.id for button in refused.children[1:]] == [
         {"type": "turn", "name": "token-erasure-probes"}, {"type": "start", "name": "token-erasure"},
     ]  # fmt: skip
-    assert len(drawing.message(engine, token_erasure.ENTRY.name, "Being computed.", False).children) == 1
+    assert len(drawing.message(engine, "token-erasure", "Being computed.", False).children) == 1

@@ -9,7 +9,7 @@ from workbench.observation import Need, Site
 __all__ = ["needs", "output_norm", "sink_attention"]
 
 
-def sink_attention(pattern: torch.Tensor, site: Site, epsilon: float = 0.3) -> torch.Tensor:
+def sink_attention(pattern: torch.Tensor, site: Site, epsilon: float) -> torch.Tensor:
     """Attention that queries behind position 0 send to the head's sinks on this text, (batch, head), 0 to 1.
 
     pattern: (batch, head, query, key).
@@ -41,7 +41,7 @@ def _mean_behind_first(values: torch.Tensor, site: Site) -> torch.Tensor:
     return values.masked_fill(~counted, 0.0).sum(-1) / counted.sum(-1)
 
 
-def needs(epsilon: float = 0.3) -> tuple[Need, Need]:
+def needs(epsilon: float) -> tuple[Need, Need]:
     """What the first pass reduces: sink attention and output norm, (layer, prompt, head)."""
     return (
         Need((PATTERN,), sink_attention, dims="head", params={"epsilon": epsilon}),
