@@ -6,7 +6,7 @@ As in `bench.Row`: `(subject) ->` a callable without arguments, which is what is
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from probes.attention.active_dormant import ablated_loss, base_pass
+from probes.attention.active_dormant.ablation import ablated_loss, base_pass
 from probes.checks.causal_check import check
 from workbench.intervene import Head, Patch
 from workbench.models.hooks import Z

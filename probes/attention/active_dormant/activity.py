@@ -10,7 +10,7 @@ from workbench.observation.reducers import head_output_norm, mean_behind_first
 __all__ = ["needs", "sink_attention"]
 
 
-def sink_attention(pattern: torch.Tensor, site: Site, epsilon: float = 0.3) -> torch.Tensor:
+def sink_attention(pattern: torch.Tensor, site: Site, epsilon: float) -> torch.Tensor:
     """Attention that queries behind position 0 send to the head's sinks on this text, (batch, head), 0 to 1.
 
     pattern: (batch, head, query, key).
@@ -26,7 +26,7 @@ def sink_attention(pattern: torch.Tensor, site: Site, epsilon: float = 0.3) -> t
     return mean_behind_first(mass, site)
 
 
-def needs(epsilon: float = 0.3) -> tuple[Need, Need]:
+def needs(epsilon: float) -> tuple[Need, Need]:
     """What the first pass reduces: sink attention and output norm, (layer, prompt, head)."""
     return (
         Need((PATTERN,), sink_attention, dims="head", params={"epsilon": epsilon}),

@@ -12,11 +12,12 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate, State
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page import views
-from probes import erasure as token_erasure
+from probes import CATALOG
 from probes.erasure.readout import GET
 from probes.routes import ENTRY
 from tests.tiny_models import tiny_model
-from workbench.errors import InputError
+from workbench.analysis.run import Failure
+from workbench.errors import InputError, UnavailableError
 
 TEXT = "5 9 5 7 9 3 5 9"
 NAME = ENTRY.name
@@ -146,10 +147,12 @@ def test_the_form_has_a_control_for_each(engine):
 
 
 def test_what_must_run_first_is_one_click_away():
-    engine = SimpleNamespace(entries={entry.name: entry for entry in (token_erasure.ENTRY, token_erasure.MAKING)})
-    refused = drawing.message(engine, token_erasure.ENTRY.name, GET["factored"], None)
+    names = ("token-erasure", "token-erasure-probes")
+    engine = SimpleNamespace(standing={name: CATALOG.view(name) for name in names})
+    error = UnavailableError("no probes", "probes of these weights", GET["factored"], first="token-erasure-probes")
+    refused = drawing.message(engine, "token-erasure", Failure("token-erasure", "Token erasure", error), None)
     opens, starts = refused.children[1:]
     assert opens.id == {"type": "turn", "name": "token-erasure-probes"}
     assert getattr(starts, "data-start") == "token-erasure" and starts.children == "Start"
     running = Fate(State.RUNNING, "job")
-    assert len(drawing.message(engine, token_erasure.ENTRY.name, "Being computed.", running).children) == 1
+    assert len(drawing.message(engine, "token-erasure", None, running).children) == 1
