@@ -9,14 +9,15 @@ from apps.explorer import displaying, drawing, views
 from apps.explorer.engine import Engine
 from apps.explorer.settings import Settings
 from apps.explorer.taking import take
+from probes import CATALOG
 from probes import erasure as token_erasure
 from probes.erasure.readout import GET
-from probes.routes import ENTRY
 from tests.tiny_models import tiny_model
 from workbench.errors import InputError
 
 TEXT = "5 9 5 7 9 3 5 9"
-NAME = ENTRY.name
+NAME = "flow-routes"
+ENTRY = CATALOG.get(NAME)
 
 
 @pytest.fixture(scope="module")
