@@ -1,5 +1,7 @@
 """Faithfulness: its two ends, a forward pass written out by hand, its control, and what a route's edges are worth."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from probes.routes.faithfulness import FlowRouteFaithfulness
 from probes.routes.only_edges import CleanPass, edge_masks
 from tests.tiny_models import KINDS, tiny_model
 from workbench import InputError, Need, Prompt, RefusedError, keep, load, observe
+from workbench.intervene import Ablate, Head, Knockout
 from workbench.models.hooks import PATTERN, V
 from workbench.models.prompt import tokenise
 from workbench.observation.recording import measure_means
@@ -43,9 +46,13 @@ def test_all_edges_kept_reproduce_the_logits(model, setting):
     torch.testing.assert_close(growth, torch.ones(2), atol=1e-4, rtol=1e-4)
 
 
-def test_removed_edges_bring_the_mean_value_as_in_a_pass_by_hand():
-    """A llama of two layers, written out: z of every row from the kept edges, the means and key 0's own value."""
-    model = tiny_model("llama")
+@pytest.mark.parametrize("edits", [(), (Ablate(Head(0, 1)), Knockout((7,), (2,), (1,)))])
+def test_removed_edges_bring_the_mean_value_as_in_a_pass_by_hand(edits):
+    """A llama of two layers, written out: z of every row from the kept edges, the means and key 0's own value.
+
+    Interventions of the run reach it too: a head that is ablated stays so, whatever edges of it are kept.
+    """
+    model = tiny_model("llama").edited(edits)
     means = measure_means(model, hooks=(V,))
     run = faith._Run.of(model, tokenise(model, IDS), None, means, 2)
     graph = edge_masks(run.routes(0.0, 1.0), RULES, model.sizes.n_heads)[0]
@@ -60,6 +67,8 @@ def test_removed_edges_bring_the_mean_value_as_in_a_pass_by_hand():
         for query in range(len(state)):
             out = torch.zeros(model.sizes.d_model)
             for head in range(model.sizes.n_heads):
+                if edits and (layer, head) == (0, 1):
+                    continue
                 for key in range(query + 1):
                     group = head // 2
                     value = v[key, group]
@@ -73,6 +82,19 @@ def test_removed_edges_bring_the_mean_value_as_in_a_pass_by_hand():
     expected = model.readout.logits(state[-1]).log_softmax(-1)
     found, _ = run.outcomes(graph[None], 0)
     torch.testing.assert_close(found[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_interventions_change_the_study_and_stand_in_key_and_provenance(model):
+    """All edges kept is the model with its interventions; none kept keeps them too."""
+    edits = [Ablate(Head(0, 1)), Knockout((7,), (2,), (1,))]
+    study = FlowRouteFaithfulness(draws=1, target="#5")
+    plain, edited = study.run(model, IDS), study.run(model, IDS, interventions=edits)
+    by_hand = observe(model, IDS, interventions=edits).log_probs[0][0, 5]
+    assert float(edited["log_prob_full"]) == pytest.approx(float(by_hand), abs=1e-4)
+    for name in ("log_prob_full", "log_prob_empty"):
+        assert abs(float(edited[name]) - float(plain[name])) > 1e-3
+    assert edited.attrs["spec_key"] != plain.attrs["spec_key"]
+    assert json.loads(edited.attrs["provenance"])["interventions"] == list(map(str, edits))
 
 
 def _raw(module):

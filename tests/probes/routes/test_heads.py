@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from probes.routes import heads, task_heads
 from probes.routes.extraction import Rule, extract
@@ -10,6 +11,7 @@ from probes.routes.heads import FlowRouteHeads
 from probes.routes.task_heads import FlowRouteTaskHeads
 from tests.tiny_models import KINDS, tiny_model
 from workbench import InputError, Prompt, load, observe
+from workbench.intervene import Ablate, Head, Knockout, Steer
 from workbench.models.prompt import tokenise
 
 IDS = Prompt.ids([0, 7, 31, 64, 12, 90, 45, 7, 31, 64, 12])
@@ -67,6 +69,22 @@ def test_a_study_yields_as_it_goes_and_draws_what_it_has():
         assert len(figure(results[-1]).data) > 0
 
 
+def test_interventions_change_the_strength_as_by_hand():
+    model, edits, routes = (
+        tiny_model("llama"),
+        [Ablate(Head(0, 1)), Steer(0, torch.ones(32))],
+        FlowRoutes(min_coverage=0.0),
+    )
+    study = FlowRouteHeads(n_texts=3, length=8)
+    strength = []
+    for tokens in heads.corpus_texts(model, 3, 8, 0)[0].tokens:
+        seen = observe(model, tokens, routes.needs(model, tokens), interventions=edits)
+        strength.append(heads.head_strength(routes.analyse(seen), Rule(threshold=0.01))[0][1:].mean(0))
+    found = study.run(model, interventions=edits)
+    np.testing.assert_array_equal(found["strength"], np.mean(strength, 0))
+    assert not np.allclose(found["strength"], study.run(model)["strength"], atol=1e-4)
+
+
 def test_one_rule_at_a_time():
     with pytest.raises(InputError, match="one of the two"):
         FlowRouteHeads(coverage=0.5, threshold=0.1).run(tiny_model("llama"))
@@ -94,6 +112,9 @@ def test_heads_that_only_one_set_of_prompts_uses_stand_out():
     found = task_heads.contrast(model, task, baseline, threshold=0.15, seed=0)
     assert (found["difference_low"].values > 0).tolist() == [[True, False], [True, False]]
     assert (found["q"].values < 0.05).tolist() == [[True, False], [True, False]]
+    hidden = model.edited([Knockout((5,), (2,), (1,), (0,))])  # the key that a repeat makes it attend to
+    found = task_heads.contrast(hidden, task, baseline, threshold=0.15, seed=0)
+    assert found["difference"].values[1, 0] == 0
 
 
 def test_a_model_without_a_tokenizer_is_told_so():

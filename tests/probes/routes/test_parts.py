@@ -15,7 +15,8 @@ from probes.routes.promoted import logit_contributions
 from tests.tiny_models import KINDS, tiny_model
 from workbench import InputError, Need, Prompt, keep, observe
 from workbench.analysis.legacy import bridged
-from workbench.models.hooks import PATTERN, RESID_POST, RESID_PRE
+from workbench.intervene import MLP, Ablate, Head
+from workbench.models.hooks import MLP_OUT, PATTERN, RESID_POST, RESID_PRE
 from workbench.models.model import LayerWeights
 from workbench.models.prompt import tokenise
 
@@ -71,6 +72,18 @@ def test_neurons_sum_to_the_mlp_without_its_bias(model):
     if weights.post_mlp_gain is None:
         total += float(logit_contributions(model.readout, weights.b_out, seen[final][0, 0, 3])[5])
     assert total == pytest.approx(float(part["target_logit"]), abs=1e-4)
+
+
+def test_interventions_change_a_part_as_by_hand(model):
+    edits = [Ablate(Head(0, 1)), Ablate(MLP(0))]
+    need = {hook: Need((hook,), keep, dims="pos d_model", layers=(1,)) for hook in (MLP_OUT, RESID_POST)}
+    seen = observe(model, IDS, list(need.values()), interventions=edits)
+    x, state = (seen[need[hook]][0, 0, 4] for hook in (MLP_OUT, RESID_POST))
+    part = FlowRoutePart(layer=1, pos=4, target="#5").run(model, IDS, interventions=edits)
+    assert float(part["target_logit"]) == float(logit_contributions(model.readout, x, state)[5])
+    assert abs(float(part["target_logit"]) - float(flow(model, layer=1, pos=4, target="#5")["target_logit"])) > 1e-4
+    shares = FlowRouteNeurons(layer=1, pos=4).run(model, IDS, interventions=edits)["neuron_share"]
+    np.testing.assert_array_equal(part["neuron_share"], shares)
 
 
 def test_the_strongest_neurons_come_first_with_their_tokens(model):
