@@ -22,8 +22,9 @@ from workbench.models.hooks import RESID_POST, V
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
 from workbench.models.selfcheck import PARTS, RESIDUAL
-from workbench.observation import Need, Site, observe
+from workbench.observation import Need, observe
 from workbench.observation.recording import Means, measure_means
+from workbench.observation.reducers import resid_norm
 
 __all__ = [
     "COVERAGES",
@@ -38,16 +39,9 @@ COVERAGES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 THRESHOLDS = (0.001, 0.003, 0.01, 0.02, 0.04)
 _SMALLEST_GAP = 0.1  # nats between all edges and none, below which a share of the gap says nothing
 
+_NORMS = Need((RESID_POST,), resid_norm, dims="pos")
 _MASK_BYTES = 1_000_000_000
 _SINK_GROWTH = 10.0  # on the default model graphs stay below 2.5, and tokens that turned into sinks reach 300
-
-
-def resid_norm(resid_post: torch.Tensor, site: Site) -> torch.Tensor:
-    """Norms of resid_post, `[batch, pos]`."""
-    return resid_post.float().norm(dim=-1)
-
-
-_NORMS = Need((RESID_POST,), resid_norm, dims="pos")
 
 
 class FlowRouteFaithfulness(
