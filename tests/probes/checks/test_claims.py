@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from probes import CATALOG
-from probes import routes as flow_routes
 from probes.attention.sinks.attention_sinks import AttentionSinks, sink_claim
 from probes.checks import claims
 from probes.circuits import activation_patching, direct_logit_attribution
+from probes.routes.extraction import extract
+from probes.routes.flow_routes import VIEW, FlowRoutes
 from tests.tiny_models import tiny_model
 from workbench.intervene import units_of
 from workbench.models.prompt import Prompt
@@ -23,9 +24,9 @@ def model():
 
 
 def test_a_route_claims_its_strongest_edges_between_tokens(model):
-    result = flow_routes.run(model, PROMPT)
-    graph = flow_routes.extract(result, start=12)
-    (claim,) = [c for c in flow_routes.ENTRY.claimed(result, {}, {"start": 12})]
+    result = FlowRoutes().run(model, PROMPT)
+    graph = extract(result, start=12)
+    (claim,) = [c for c in VIEW.claimed(result, {}, {"start": 12})]
     units = units_of(claim.params["units"])
     assert claim.params["pos"] == 12 and claim.params["side"] == "lowers" and len(units) == 24
     weight = {
@@ -38,9 +39,9 @@ def test_a_route_claims_its_strongest_edges_between_tokens(model):
 
 
 def test_an_edge_claims_all_its_heads(model):
-    result = flow_routes.run(model, PROMPT)
+    result = FlowRoutes().run(model, PROMPT)
     selection = {"layer": 2, "query": 9, "key": int(result["key"].values[(result["query"] == 9).values][0])}
-    claim = next(c for c in flow_routes.ENTRY.claimed(result, selection) if "the edge" in c.title)
+    claim = next(c for c in VIEW.claimed(result, selection) if "the edge" in c.title)
     assert {(u.layer, u.query, u.key) for u in units_of(claim.params["units"])} == {(2, 9, selection["key"])}
 
 

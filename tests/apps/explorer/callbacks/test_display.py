@@ -14,13 +14,13 @@ from apps.explorer.engine.settings import Settings
 from apps.explorer.page import views
 from probes import CATALOG
 from probes.erasure.readout import GET
-from probes.routes import ENTRY
 from tests.tiny_models import tiny_model
 from workbench.analysis.run import Failure
 from workbench.errors import InputError, UnavailableError
 
 TEXT = "5 9 5 7 9 3 5 9"
-NAME = ENTRY.name
+NAME = "flow-routes"
+ENTRY = CATALOG.get(NAME)
 
 
 @pytest.fixture(scope="module")
