@@ -8,7 +8,7 @@ summary says how much that is.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields
 from difflib import SequenceMatcher
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from workbench.analysis.legacy import named
 from workbench.analysis.results import check
+from workbench.analysis.view import View, named
 from workbench.errors import InputError
 from workbench.figures.quantity import numbers, units
 from workbench.figures.text import head_name, number, show_token
@@ -82,7 +82,7 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
 
 
 def difference_figure(
-    entry: "Entry", change: xr.Dataset, index: int = 0, display: Mapping[str, Any] | None = None
+    entry: "Entry | View", change: xr.Dataset, index: int = 0, display: Mapping[str, Any] | None = None
 ) -> "go.Figure":
     """A figure of a difference, on the diverging scale: the entry's own where it can be drawn of one, else a plain one.
 
@@ -90,17 +90,32 @@ def difference_figure(
     """
     draw, asked = entry.figures[index], entry.shown(display or {})
     try:
-        figure = draw(change, **named(draw, asked))
+        figure = draw(change, **named(draw, asked if isinstance(asked, Mapping) else asked.values()))
     except (InputError, KeyError):  # it wants something that a difference does not have, such as edges
         return _plain_figure(entry, change)
     scale = (figure.layout.meta or {}).get("scale", "signed")
     return figure if scale == "signed" else _plain_figure(entry, change)
 
 
-def of_differences(entry: "Entry") -> "Entry":
-    """The entry as one of differences: its title says so, and its figures are drawn by `difference_figure`."""
-    figures = tuple(partial(difference_figure, entry, index=index) for index in range(len(entry.figures)))
-    return replace(entry, title=f"Difference: {entry.title}", figures=figures, details=(), tables=(), sentence=None)
+@dataclass(frozen=True)
+class _OfDifferences(View):
+    """A view of what changed between two results of its analysis."""
+
+    @property
+    def title(self) -> str:
+        """Says that it is a difference."""
+        return f"Difference: {self.analysis.title}"
+
+    def said(self, result: xr.Dataset, display: Mapping[str, Any] | None = None) -> str:
+        """The largest change, and what is blank."""
+        return str(result.attrs["summary"])
+
+
+def of_differences(view: View) -> View:
+    """The view as one of differences: its title says so, and its figures are drawn by `difference_figure`."""
+    figures = tuple(partial(difference_figure, view, index=index) for index in range(len(view.figures)))
+    own = {"figures": figures, "details": (), "tables": (), "sentence": None}
+    return _OfDifferences(**{field.name: getattr(view, field.name) for field in fields(view)} | own)
 
 
 def need_same_tokenizer(one: "Model", other: "Model") -> None:
@@ -236,7 +251,7 @@ def _place(variable: xr.DataArray, at: Mapping[str, int]) -> list[str]:
 # --- figures -------------------------------------------------------------------------------------------------------
 
 
-def _plain_figure(entry: "Entry", change: xr.Dataset) -> "go.Figure":
+def _plain_figure(entry: "Entry | View", change: xr.Dataset) -> "go.Figure":
     """The first variable that one of the plain figures can show."""
     from workbench.figures import bars, depth_pos_grid, heads_grid, pattern_figure, series, token_strip
 
