@@ -43,10 +43,8 @@ def execute(asked: Sequence[Asked], model: Model, prompt: Prompt | None, places:
     work = _Work(asked, places)
     try:
         with progress() as report, terminable():
-            found = outcomes(
-                model, prompt, [one.analysis for one in asked], progress=work.progress_on(report), **options
-            )
-            for outcome in found:
+            analyses: list[Any] = [one.analysis for one in asked]
+            for outcome in outcomes(model, prompt, analyses, progress=work.progress_on(report), **options):
                 report.clear()
                 work.take(outcome.analysis.name, outcome.result, outcome.complete)
     except STOPS as stop:

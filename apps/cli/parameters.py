@@ -45,7 +45,9 @@ def add_parameters(parser: argparse.ArgumentParser, views: Sequence[View]) -> No
 class _Given(argparse.Action):
     """Notes a parameter as --param does."""
 
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None):
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
         value = str(not str(option_string).startswith("--no-")).lower() if self.nargs == 0 else values
         namespace.param = [*namespace.param, f"{self.option_strings[0][2:]}={value}"]
 

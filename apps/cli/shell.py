@@ -59,10 +59,9 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"workbench {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, about in COMMANDS.items():
-        options = {"add_help": False} if name == "run" else {}  # it has a help of its own
-        commands.add_parser(
-            name, help=about, description=f"{about[0].upper()}{about[1:]}.", fill=partial(_fill, name), **options
-        )
+        said = f"{about[0].upper()}{about[1:]}."
+        own_help = name == "run"
+        commands.add_parser(name, help=about, description=said, fill=partial(_fill, name), add_help=not own_help)
     return parser
 
 

@@ -53,7 +53,9 @@ def _named(words: Sequence[str]) -> list[Any]:
 class _Help(argparse.Action):
     """`workbench run --help`; with analyses, each of them and its parameters too."""
 
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None):
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
         parser.print_help()
         for view in _named(parser.words):
             from apps.cli.report.description import description

@@ -69,7 +69,7 @@ def _line(variable: xr.DataArray) -> str:
     missing = f", {1 - known.mean():.0%} not applicable" if not known.all() else ""
     if "id" in variable.attrs["units"].split():
         return f"{about}{low} to {high}{missing}"
-    at = np.unravel_index(int(np.argmax(np.where(known, values, -np.inf))), values.shape)
+    at = tuple(map(int, np.unravel_index(int(np.argmax(np.where(known, values, -np.inf))), values.shape)))
     median = number(float(np.median(values[known])))
     return f"{about}{low} to {high}, median {median}, largest at {_place(variable, at)}{missing}"
 
