@@ -63,7 +63,7 @@ GOALS = (
 )
 
 
-def goals(rows: Sequence[dict]) -> list[dict[str, Any]]:
+def goals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each goal at each size where both its rows were measured."""
     found = []
     for goal in GOALS:
@@ -87,7 +87,7 @@ def goals(rows: Sequence[dict]) -> list[dict[str, Any]]:
     return found
 
 
-def _above(rows: Sequence[dict], row: dict, against: str) -> float | None:
+def _above(rows: Sequence[dict[str, Any]], row: dict[str, Any], against: str) -> float | None:
     other = next((r for r in rows if r["row"] == against and size_of(r) == size_of(row)), None)
     if other is None or row["peak_mb"] is None or other["peak_mb"] is None:
         return None

@@ -69,7 +69,7 @@ def _timed(call: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def ratio(records: Sequence[dict], row: dict, against: str, what: str = "wall_ms") -> float | None:
+def ratio(records: Sequence[dict[str, Any]], row: dict[str, Any], against: str, what: str = "wall_ms") -> float | None:
     """Median over rounds of a row against another of the same size; None where that was not measured."""
     other = next((r for r in records if r["row"] == against and size_of(r) == size_of(row)), None)
     if other is None:
@@ -78,7 +78,7 @@ def ratio(records: Sequence[dict], row: dict, against: str, what: str = "wall_ms
     return statistics.median(mine / theirs for mine, theirs in pairs)
 
 
-def size_of(record: dict) -> tuple[int, int]:
+def size_of(record: dict[str, Any]) -> tuple[int, int]:
     return record["batch"], record["length"]
 
 

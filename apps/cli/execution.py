@@ -76,6 +76,7 @@ class _Work:
 
     def take(self, name: str, result: xr.Dataset | Failure, complete: bool) -> None:
         """Keep a partial result, deliver a complete one, say a failure."""
+        self.partial = None
         if isinstance(result, Failure):
             self._fail(result)
         elif not complete:
@@ -88,7 +89,6 @@ class _Work:
                 raise
             except Exception as error:  # a figure that breaks must not take the other analyses with it
                 self._fail(Failure(name, self.asked[name].view.title, error))
-        self.partial = None
         self.left.remove(name)
 
     def deliver_partial(self) -> bool:
