@@ -22,6 +22,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Claim", "Entry", "LegacyCatalog", "Param", "Stimulus", "finish", "named", "pass_for", "run", "study"]
 
+_ELSEWHERE = {"Claim": "view", "Stimulus": "kinds"}
+
+
+def __getattr__(name: str) -> Any:
+    """Names that are defined elsewhere, imported when first asked for: listing a catalog needs none of them."""
+    if name not in _ELSEWHERE:
+        raise AttributeError(name)
+    return getattr(import_module(f"workbench.analysis.{_ELSEWHERE[name]}"), name)
+
+
+def named(function: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
+    """See `view.named`."""
+    from workbench.analysis.view import named
+
+    return named(function, values)
+
 
 _ELSEWHERE = {"Claim": "workbench.analysis.view", "Stimulus": "workbench.analysis.kinds"}
 

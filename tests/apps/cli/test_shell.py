@@ -136,6 +136,7 @@ def test_run_saves_what_it_computed(tmp_path, capsys):
 
 def test_the_page_is_safe_whatever_the_tokens_say(monkeypatch):
     from apps.report import page, summary
+
     from workbench import load
 
     entry = CATALOG.get("logit-lens")
@@ -149,6 +150,7 @@ def test_the_page_is_safe_whatever_the_tokens_say(monkeypatch):
 
 def test_the_summary_says_where_it_is_largest():
     from apps.report import summary
+
     from workbench import dataset
 
     values = [[0.1, 0.2], [0.9, float("nan")]]
