@@ -56,7 +56,7 @@ class Catalog(Sequence):
         return tuple(self.view(name) for name in self._paths)
 
     def module(self, name: str) -> str:
-        """The module that the analysis of that name lies in, without importing it; InputError with the nearest names."""
+        """The module of the analysis of that name, without importing it; InputError with the nearest names."""
         return self._paths_of(name)[0].partition(":")[0]
 
     def _paths_of(self, name: str) -> tuple[str, str]:
