@@ -46,3 +46,14 @@ def tiny(request):
     from tests.tiny_models import tiny_model
 
     return tiny_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory) -> Path:
+    """Directory of a tiny model in Hugging Face format, with a tokenizer of single characters."""
+    from tests.tiny_models import spelling, tiny_hf
+
+    directory = tmp_path_factory.mktemp("tiny")
+    tiny_hf("llama").save_pretrained(directory)
+    spelling().save_pretrained(directory)
+    return directory

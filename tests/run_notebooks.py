@@ -2,9 +2,9 @@
 
     python tests/run_notebooks.py [--full] [--cap SECONDS] [NOTEBOOK ...]
 
-Every notebook says `QUICK = True` on a line of its own in a code cell. The quick form must end within the cap (90 s
-for the whole notebook); `--full` runs it with `QUICK = False` and without a cap. One line per notebook; the exit code
-is 1 if any failed.
+Every notebook says `QUICK = True` on a line of its own in a code cell; `--full` runs it with `QUICK = False`. One line
+per notebook, with its seconds; the exit code is 1 if any failed. How long one takes says more of the processor than of
+the notebook, so nothing fails for being slow: the cap only ends a quick form that hangs.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = re.compile(r"^QUICK *= *True\b", re.MULTILINE)
-CAP_SECONDS = 90.0
+CAP_SECONDS = 3600.0  # some thirty times what the slowest takes on two cores
 
 
 def prepare(notebook: nbformat.NotebookNode, full: bool) -> None:
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="execute the notebooks")
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: notebooks/*.ipynb")
     parser.add_argument("--full", action="store_true", help="run with QUICK = False and without a cap")
-    parser.add_argument("--cap", type=float, default=CAP_SECONDS, help="seconds for one notebook in its quick form")
+    parser.add_argument("--cap", type=float, default=CAP_SECONDS, help="seconds until a quick form is taken to hang")
     options = parser.parse_args(arguments)
     paths = options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
     failed = 0

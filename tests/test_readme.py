@@ -18,7 +18,7 @@ def test_python_examples_run_as_printed(default_model, monkeypatch, tmp_path, ca
     """All blocks in one namespace, in order; only the loading of the model is replaced by the suite's own copy."""
     import workbench.loading.pretrained
 
-    monkeypatch.setattr(workbench.models.loading, "load", lambda *_: default_model)
+    monkeypatch.setattr(workbench.loading.pretrained, "load", lambda *_: default_model)
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
     source = "\n".join(blocks("python"))
@@ -38,7 +38,7 @@ def test_shell_examples_run_as_printed(line, default_model, monkeypatch, tmp_pat
     import workbench.loading.pretrained
     from apps.cli import main
 
-    monkeypatch.setattr(workbench.models.loading, "load", lambda *_, **__: default_model)
+    monkeypatch.setattr(workbench.loading.pretrained, "load", lambda *_, **__: default_model)
     monkeypatch.chdir(tmp_path)
     arguments = shlex.split(line)[1:]
     assert main(arguments) in (0, None)

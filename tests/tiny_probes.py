@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from probes.erasure.trained import Recipe, default_path, import_probes, train
+from probes.erasure.trained.artifact import default_path
+from probes.erasure.trained.published import import_probes
+from probes.erasure.trained.recipe import Recipe
 from probes.erasure.trained.states import cut
-from tests.tiny_models import tiny_hf
+from probes.erasure.trained.trainer import train
+from tests.tiny_models import spelling, tiny_hf
 from workbench.corpora import Corpus, Document
 from workbench.loading.pretrained import wrap
 
@@ -47,15 +50,7 @@ def published(model, path: Path, seed=0, bias=False, d_model=None, d_vocab=None)
 
 def speller(kind="llama"):
     """A tiny model whose tokens are single characters, so that every word is a word of several tokens."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {"<s>": 0, **{chr(32 + i): i + 1 for i in range(94)}, "\n": 95}
-    spelling = Tokenizer(models.WordLevel(vocabulary, unk_token=" "))
-    spelling.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
-    spelling.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelling, bos_token="<s>")
-    return wrap(tiny_hf(kind, n_layers=3), tokenizer, name=f"tiny-speller-{kind}")
+    return wrap(tiny_hf(kind, n_layers=3), spelling(), name=f"tiny-speller-{kind}")
 
 
 def sentences(n_documents=24, words=60) -> Corpus:

@@ -12,7 +12,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "workbench.analysis.compare": ("align", "difference", "difference_figure"),
     "workbench.analysis.legacy": ("Entry", "LegacyCatalog", "Param", "Stimulus", "run"),
-    "workbench.errors": ("Cancelled", "InputError", "RefusedError", "UnavailableError", "WorkbenchError"),
+    "workbench.errors": (
+        "Cancelled", "InputError", "RefusedError", "SlowWarning", "UnavailableError", "WorkbenchError",
+    ),
     "workbench.models.hooks": (
         "ATTN_OUT", "ATTN_RESULT", "LOGITS", "MLP_OUT", "MLP_POST", "PATTERN", "Q", "K", "RESID_MID", "RESID_POST",
         "RESID_PRE", "ROT_K", "ROT_Q", "SCORES", "V", "Z", "Hook",

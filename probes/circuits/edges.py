@@ -2,7 +2,7 @@
 
 An edge (layer, head, query, key) is value flow, as in the faithfulness of routes: patterns stay those of the prompt, a
 removed edge brings its head's mean value over a reference text instead of its own, and everything else is computed anew
-(see `flow_routes.only_edges`). Position 0 brings its own value in any case, so edges from it are no candidates; neither
+(see `routes.only_edges`). Position 0 brings its own value in any case, so edges from it are no candidates; neither
 are those of the last layer into other positions than the one that predicts, which nothing reads. m(empty) is with every
 candidate removed. Every prompt has its own edges and its own ranking:
 
@@ -27,7 +27,6 @@ import torch
 import xarray as xr
 from einops import einsum
 
-from probes import routes as flow_routes
 from probes.circuits.attribution_patching import gradients
 from probes.circuits.curves import (
     SHARES,
@@ -41,6 +40,8 @@ from probes.circuits.curves import (
     summary,
     table,
 )
+from probes.routes.extraction import extract
+from probes.routes.flow_routes import FlowRoutes
 from probes.routes.only_edges import CleanPass
 from probes.routes.task_heads import ioi_prompts
 from workbench.analysis.legacy import Entry, Param
@@ -145,8 +146,8 @@ def rank(task: EdgeTask, by: str, *, seed: int = 0) -> np.ndarray:
 
 def _routes(task: EdgeTask) -> np.ndarray:
     """Shares of the edges that lead, through any others, into the prediction."""
-    kept = flow_routes.run(task.clean.model, task.clean.tokens, min_share=0.0, min_coverage=1.0)
-    graph = flow_routes.extract(kept, start=task.at, coverage=1.0)
+    kept = FlowRoutes(min_share=0.0, min_coverage=1.0).run(task.clean.model, task.clean.tokens)
+    graph = extract(kept, start=task.at, coverage=1.0)
     graph = graph.isel(edge=graph["kind"].values == "attention")
     scores = np.zeros(task.clean.patterns.shape, np.float32)
     scores[tuple(graph[name].values.astype(np.int64) for name in ("layer", "head", "query", "key"))] = graph["weight"]

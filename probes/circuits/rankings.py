@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from probes import routes as flow_routes
 from probes.circuits import direct_logit_attribution
 from probes.circuits.attribution_patching import node_estimates
 from probes.circuits.prompt_pairs import PairRuns, pair_runs
+from probes.routes.extraction import extract
+from probes.routes.flow_routes import FlowRoutes
 from probes.routes.task_heads import ioi_prompts
 from workbench.errors import InputError
 from workbench.intervene import Patch
@@ -118,7 +119,7 @@ def _direct(model: Model, task: Task) -> np.ndarray:
 
 
 def _routes(model: Model, task: Task) -> np.ndarray:
-    graph = flow_routes.extract(flow_routes.run(model, task.pair.clean))
+    graph = extract(FlowRoutes().run(model, task.pair.clean))
     layer, head, weight = (graph[name].values for name in ("layer", "head", "weight"))
     heads, mlps = np.zeros((model.sizes.n_layers, model.sizes.n_heads)), np.zeros(model.sizes.n_layers)
     kind = graph["kind"].values

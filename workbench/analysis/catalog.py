@@ -55,6 +55,10 @@ class Catalog(Sequence):
         """All views, in the order of the page."""
         return tuple(self.view(name) for name in self._paths)
 
+    def module(self, name: str) -> str:
+        """The module of the analysis of that name, without importing it; InputError with the nearest names."""
+        return self._paths_of(name)[0].partition(":")[0]
+
     def _paths_of(self, name: str) -> tuple[str, str]:
         if name not in self._paths:
             near = get_close_matches(name, self._paths, n=3, cutoff=0.4) or list(self._paths)

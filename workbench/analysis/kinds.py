@@ -19,7 +19,7 @@ drawn is another object (`workbench.analysis.view`).
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import xarray as xr
 
@@ -32,7 +32,7 @@ from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.observation import Need, Observation, observe
 
-__all__ = ["Analysis", "OnModel", "OnPrompt", "Stimulus", "Study"]
+__all__ = ["Analysis", "OnModel", "OnPrompt", "Stimulus", "Study", "kind_of"]
 
 _SECTIONS = ("Definition", "Limits", "Source", "Returns")
 
@@ -190,6 +190,12 @@ class Study(Analysis):
         done; it raises to cancel. allow_network: whether texts may be fetched from the hub.
         """
         raise NotImplementedError
+
+
+def kind_of(analysis: type[Analysis] | Analysis) -> Literal["prompt", "model", "study"]:
+    """What an analysis is computed on: the prompt's pass, a stimulus of its own, or passes of its own."""
+    cls = analysis if isinstance(analysis, type) else type(analysis)
+    return "prompt" if issubclass(cls, OnPrompt) else "model" if issubclass(cls, OnModel) else "study"
 
 
 def _sections(doc: str) -> dict[str, str]:

@@ -6,19 +6,39 @@ names costs nothing. `run()` feeds any number of entries from one forward pass.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from workbench.analysis.catalog import Catalog, _imported
-from workbench.analysis.kinds import Stimulus
-from workbench.analysis.view import Claim, named
 from workbench.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from workbench.analysis.kinds import Stimulus
+    from workbench.analysis.view import Claim
     from workbench.models.model import Model
 
 __all__ = ["Claim", "Entry", "LegacyCatalog", "Param", "Stimulus", "finish", "named", "pass_for", "run", "study"]
+
+_ELSEWHERE = {"Claim": "view", "Stimulus": "kinds"}
+
+
+def __getattr__(name: str) -> Any:
+    """Names that are defined elsewhere, imported when first asked for: listing a catalog needs none of them."""
+    if name not in _ELSEWHERE:
+        raise AttributeError(name)
+    return getattr(import_module(f"workbench.analysis.{_ELSEWHERE[name]}"), name)
+
+
+def named(function: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
+    """See `view.named`."""
+    from workbench.analysis.view import named
+
+    return named(function, values)
+
+
+_ELSEWHERE = {"Claim": "workbench.analysis.view", "Stimulus": "workbench.analysis.kinds"}
 
 
 @dataclass(frozen=True)
@@ -169,7 +189,7 @@ class Entry:
 
     def claimed(
         self, result: "xr.Dataset", selection: Mapping[str, Any], display: Mapping[str, Any] | None = None
-    ) -> list[Claim]:
+    ) -> "list[Claim]":
         """What this view claims of a selection, as shown by a display."""
         shown = self.shown(display or {})
         found = [claim(result, dict(selection), **named(claim, shown)) for claim in self.claims]
@@ -291,9 +311,8 @@ def viewed(entry: Entry) -> Any:
     def fill(body):
         fields(entry.params, body)
         body["__module__"] = (entry.needs or entry.study).__module__
-        body["__doc__"] = (
-            f"{entry.title}.\n\nDefinition: {entry.definition or entry.title}\nLimits: {entry.limits}\nSource: {entry.source}"
-        )
+        told = (("Definition", entry.definition or entry.title), ("Limits", entry.limits), ("Source", entry.source))
+        body["__doc__"] = "\n".join(f"{name}: {text}" for name, text in told)
         extra = named(entry.analyse, {"readout": 1}) if entry.analyse else {}
         if entry.scope == "study":
 
@@ -476,7 +495,7 @@ def _run_model(entry: Entry, model, params, interventions, progress) -> "xr.Data
     return _finish(entry, entry.analyse(observation, model.readout, **params), model, None, params, interventions)
 
 
-def _stimulus(entry: Entry, model, params, progress) -> tuple[Stimulus, Callable[[float], None] | None]:
+def _stimulus(entry: Entry, model, params, progress) -> "tuple[Stimulus, Callable[[float], None] | None]":
     """The stimulus, and the progress of the pass that follows; one that tells its own takes the first fifth."""
     if progress is None or not named(entry.stimulus, {"progress": progress}):
         return entry.stimulus(model, **params), progress

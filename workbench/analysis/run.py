@@ -60,6 +60,16 @@ class Failure:
     error: Exception
 
     @property
+    def nbytes(self) -> int:
+        """About what keeping it takes."""
+        return 512
+
+    @property
+    def first(self) -> str:
+        """The analysis to run first, where that is the remedy; else ""."""
+        return getattr(self.error, "first", "")
+
+    @property
     def sentence(self) -> str:
         """What went wrong, for people; of a mistake of ours, its kind and first line."""
         if isinstance(self.error, WorkbenchError):

@@ -7,6 +7,7 @@ self-check can hold the bridge against them without a second copy.
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any
 
 import torch
 
-from workbench.errors import InputError, RefusedError, UnavailableError
+from workbench.errors import InputError, RefusedError, SlowWarning, UnavailableError
 from workbench.loading import bundled
 from workbench.loading.bridge import boot
 from workbench.loading.selfcheck import selfcheck, short_ids
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
 from workbench.models.model import Identity, Model
+from workbench.processor import slow_format
 
 __all__ = ["TOYS", "load", "wrap"]
 
@@ -46,7 +48,7 @@ def load(
     "auto" takes CUDA where there is one. progress: `(stage, share, text)`.
 
     Raises InputError for an unknown name, UnavailableError where files or the network are missing, RefusedError for an
-    architecture that cannot be instrumented.
+    architecture that cannot be instrumented. Warns (SlowWarning) of a dtype that the processor has no instructions for.
     """
     device = _device(device)
     if name in TOYS:
@@ -115,6 +117,8 @@ def _bridged(model: Any):
 def _pretrained(name, source, dtype, device, *, badge="", revision=None, network=False) -> Model:
     from safetensors import SafetensorError
 
+    if (said := slow_format(dtype, device)) is not None:  # before anything slow is done
+        warnings.warn(said, SlowWarning, stacklevel=3)  # at the caller of load()
     options = {**source, "local_files_only": not network, "trust_remote_code": False}
     try:
         with _quiet():

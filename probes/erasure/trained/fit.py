@@ -6,8 +6,8 @@
 The map W (d_model x d_model) and a bias for each class are learned by cross entropy. A class is a token that occurs in
 the corpus; through its embedding a token that was never a training target can still be named. The start is closed form
 ("gen"): states of a class are normal around a linear map of its embedding, with one covariance for all classes. Then
-Adam with a cosine schedule; the gradient is written out, so that the two large products can run in bfloat16 where the
-processor is faster in it.
+torch's Adam with a cosine schedule; the gradient is written out, so that the two large products can run in bfloat16
+where the processor has instructions for it.
 
 The plain probe of the paper is the option beside it (`fit_linear`): log p(c) = x W_c - log sum, a column of W for each
 class, no bias, no embedding, from zero. It can name only classes that it was trained on and is some 13 times larger.
@@ -16,16 +16,15 @@ class, no bias, no embedding, from zero. It can name only classes that it was tr
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
 
 import torch
 
-from workbench.errors import InputError
+from probes.erasure.trained.recipe import Recipe
+from workbench.processor import Processor, this_processor
 
 __all__ = [
-    "KINDS",
-    "LINEAR_LR",
-    "Recipe",
+    "bfloat16_wins",
     "closed_form",
     "fast_dtype",
     "fit",
@@ -36,34 +35,13 @@ __all__ = [
     "whitening",
 ]
 
-KINDS = ("factored", "linear")
-LINEAR_LR = 1e-2  # of 1e-3, 3e-3, 1e-2 and 3e-2 the best log-likelihood on validation text (depth 2, offset -1)
 _ROWS = 1024  # states scored together
 _LOGITS = 2**23  # and at most as many logits, 32 MB: fewer rows for a large vocabulary
 _STEP_ROWS = 512  # of a step, whose probabilities are held together
 _BETAS = (0.9, 0.99)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How probes are fitted. batch: states per step. dtype: of the products with the vocabulary; "auto" measures.
-
-    kind: "factored" through the unembedding, or "linear", one column of weights for each class.
-    """
-
-    epochs: int = 3
-    lr: float = 5e-4
-    batch: int = 1024
-    seed: int = 0
-    dtype: str = "auto"
-    kind: str = "factored"
-
-    @classmethod
-    def of(cls, kind: str, **more) -> "Recipe":
-        """The recommended recipe of a kind; InputError for an unknown one."""
-        if kind not in KINDS:
-            raise InputError(f"probes of the kind {kind!r}", f"one of {', '.join(KINDS)}", "Choose one of these")
-        return cls(kind=kind, **({"lr": LINEAR_LR} if kind == "linear" else {}) | more)
+# Products (m, k, n) and the most of float32's time that bfloat16 may take. A plain loop takes 60 times as long at the
+# first, some 10 ms: it never meets the second, where it would take seconds.
+_TRIALS = (((64, 256, 256), 3.0), ((256, 512, 4096), 0.8))
 
 
 def whitening(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,42 +151,61 @@ def _descend(
 ) -> tuple[torch.Tensor, ...]:
     """Values after some epochs of Adam with a cosine schedule. gradient: (indices, *values) -> gradients."""
     values = tuple(value.clone() for value in start)
-    moments = [(torch.zeros_like(value), torch.zeros_like(value)) for value in values]
     generator = torch.Generator().manual_seed(recipe.seed)
     batch = min(recipe.batch, n)
     per_epoch = n // batch
     total = recipe.epochs * per_epoch
+    adam = torch.optim.Adam(values, lr=recipe.lr, betas=_BETAS)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=total)
     for step in range(total):
         if step % per_epoch == 0:
             order = torch.randperm(n, generator=generator)
         at = order[(step % per_epoch) * batch :][:batch]
-        lr = recipe.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-        for value, slope, moment in zip(values, gradient(at, *values), moments, strict=True):
-            _adam(value, slope, moment, lr, step + 1)
+        for value, slope in zip(values, gradient(at, *values), strict=True):
+            value.grad = slope
+        adam.step()
+        cosine.step()
         if progress is not None:
             progress((step + 1) / total)
+    adam.zero_grad()
     return values
 
 
-def _adam(value: torch.Tensor, gradient: torch.Tensor, moments, lr: float, step: int) -> None:
-    first, second = moments
-    first.lerp_(gradient, 1 - _BETAS[0])
-    second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-    spread = (second / (1 - _BETAS[1] ** step)).sqrt_().add_(1e-8)
-    value.addcdiv_(first, spread, value=-lr / (1 - _BETAS[0] ** step))
+def fast_dtype(processor: Processor | None = None) -> torch.dtype:
+    """bfloat16 where this processor multiplies in it, else float32: the same answer every time on one machine.
+
+    processor: instead of this machine's. Only where torch does not tell what the processor can do, it is measured,
+    once in a process.
+    """
+    quick = (processor or this_processor()).bfloat16
+    return torch.bfloat16 if (_bfloat16_wins() if quick is None else quick) else torch.float32
 
 
-def fast_dtype() -> torch.dtype:
-    """bfloat16 where this processor multiplies faster in it, else float32; measured in some milliseconds."""
-    a, b = torch.randn(256, 512), torch.randn(512, 4096)
-    seconds = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
-    for _ in range(8):  # in turns, and the best of each: other work on the machine slows both
-        for dtype in seconds:
-            left, right = a.to(dtype), b.to(dtype)
-            started = time.perf_counter()
-            left @ right
-            seconds[dtype] = min(seconds[dtype], time.perf_counter() - started)
-    return torch.bfloat16 if seconds[torch.bfloat16] < 0.8 * seconds[torch.float32] else torch.float32
+@cache
+def _bfloat16_wins() -> bool:
+    return bfloat16_wins(_seconds)
+
+
+def bfloat16_wins(seconds: Callable[[torch.dtype, tuple[int, int, int]], float]) -> bool:
+    """Whether bfloat16 takes at most 0.8 of float32's time; after a first slow answer nothing larger is tried.
+
+    seconds: `(number format, (m, k, n)) ->` time of one product.
+    """
+    for shape, limit in _TRIALS:
+        best = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
+        for _ in range(3):  # in turns, and the best of each: other work on the machine slows both
+            for dtype in best:
+                best[dtype] = min(best[dtype], seconds(dtype, shape))
+        if best[torch.bfloat16] > limit * best[torch.float32]:
+            return False
+    return True
+
+
+def _seconds(dtype: torch.dtype, shape: tuple[int, int, int]) -> float:
+    left, right = torch.ones(shape[:2], dtype=dtype), torch.ones(shape[1:], dtype=dtype)
+    started = time.perf_counter()
+    left @ right
+    return time.perf_counter() - started
 
 
 def log_probs(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor, rows: torch.Tensor | None, y: torch.Tensor):

@@ -6,7 +6,7 @@ import torch
 
 from probes.circuits import edges as circuit_edges
 from probes.circuits.edges import RANKINGS, candidates, edge_task, evaluate, rank
-from probes.routes.one_layer import HEAD
+from probes.routes.one_layer import FlowRouteHead
 from tests.tiny_models import tiny_model
 from workbench.errors import InputError, RefusedError
 from workbench.loading.pretrained import load
@@ -100,7 +100,7 @@ def test_attribution_is_what_removing_an_edge_takes(task):
 
 def test_routes_and_attention_score_edges_by_their_weights(model, task):
     routes = rank(task, "routes")
-    head = HEAD.run(model, PROMPT, layer=1, head=2)["share"].values
+    head = FlowRouteHead(layer=1, head=2).run(model, PROMPT)["share"].values
     np.testing.assert_allclose(routes[1, 2, 9], head[9], atol=1e-5)
     assert (routes[1, :, :9] == 0).all() and routes[0, :, 4].any()  # only the last position predicts
     np.testing.assert_array_equal(rank(task, "attention"), task.clean.patterns)

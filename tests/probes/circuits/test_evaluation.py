@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from probes import routes as flow_routes
 from probes.circuits import evaluation as circuit_evaluation
 from probes.circuits.evaluation import RANKINGS, SHARES, circuits, evaluate, n_nodes, rank, tasks_of
+from probes.routes.extraction import extract
+from probes.routes.flow_routes import FlowRoutes
 from tests.tiny_models import tiny_model
 from workbench.errors import InputError
 from workbench.intervene import MLP, Ablate, Head, Patch
@@ -88,7 +89,7 @@ def test_patching_scores_are_what_patching_costs(model, tasks):
 
 def test_route_scores_are_the_shares_on_the_route(model, tasks):
     """Summed by hand over the graph of the last token, the model's own edges."""
-    scores, graph = rank(model, tasks, "routes"), flow_routes.extract(flow_routes.run(model, CLEAN))
+    scores, graph = rank(model, tasks, "routes"), extract(FlowRoutes().run(model, CLEAN))
     here = (graph["kind"] == "attention") & (graph["layer"] == 2) & (graph["head"] == 1)
     assert scores[2 * 4 + 1] == pytest.approx(float(graph["weight"].values[here.values].sum()))
     here = (graph["kind"] == "mlp") & (graph["layer"] == 3)

@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
-from probes.erasure.trained import Recipe, add_arguments, cli, default_path, find, import_probes, load_probes, train
-from probes.erasure.trained.artifact import save_probes
-from probes.erasure.trained.command import add_import_arguments, import_cli
+from probes.erasure.trained import fit as fitting
+from probes.erasure.trained.artifact import default_path, find, load_probes, save_probes
+from probes.erasure.trained.command import add_arguments, add_import_arguments, cli, import_cli
 from probes.erasure.trained.fit import (
+    bfloat16_wins,
     closed_form,
     fast_dtype,
     fit,
@@ -20,8 +22,10 @@ from probes.erasure.trained.fit import (
     log_probs,
     whitening,
 )
+from probes.erasure.trained.published import import_probes
+from probes.erasure.trained.recipe import Recipe
 from probes.erasure.trained.states import collect, cut, needs_of
-from probes.erasure.trained.trainer import recommended_depths
+from probes.erasure.trained.trainer import recommended_depths, train
 from probes.erasure.trained.words import Word, letter_runs, multi_token_words, place_masks
 from tests.tiny_models import tiny_model
 from tests.tiny_probes import QUICK, published, random_pieces, sentences, speller, tiny_probes
@@ -29,6 +33,7 @@ from workbench.errors import Cancelled, InputError, RefusedError, UnavailableErr
 from workbench.models.hooks import RESID_POST
 from workbench.models.prompt import Prompt
 from workbench.observation import Need, keep, observe
+from workbench.processor import Processor
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +139,55 @@ def test_log_probs_are_log_softmax_and_nan_without_a_target():
     assert torch.equal(best, full.argmax(1)) and torch.equal(hit, best == y)
 
 
-def test_the_faster_number_format_is_one_of_two():
-    assert fast_dtype() in (torch.float32, torch.bfloat16)
+def test_the_number_format_is_what_the_processor_has_instructions_for(monkeypatch):
+    monkeypatch.setattr(fitting, "_seconds", lambda *_: pytest.fail("measured although it is known"))
+    old, new, silent = (Processor("AVX2", bfloat16=has, float16=False) for has in (False, True, None))
+    assert fast_dtype(old) == torch.float32 and fast_dtype(new) == torch.bfloat16
+    for wins, chosen in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(fitting, "_bfloat16_wins", lambda wins=wins: wins)
+        assert fast_dtype(silent) == chosen  # a torch that does not tell: then it is measured
+
+
+class Products(TorchFunctionMode):
+    """The number formats of all products of two matrices inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.formats = []
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        if function in (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.nn.functional.linear):
+            self.formats.append(arguments[0].dtype)
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_without_instructions_for_bfloat16_no_product_is_made_in_it(monkeypatch, has):
+    monkeypatch.setattr(fitting, "this_processor", lambda: Processor("AVX2", bfloat16=has, float16=has))
+    _, white, _, x, y = planted(noise=0.5)
+    x, y, start = x[:64], y[:64], (torch.zeros(16, 16), torch.zeros(60))
+    with Products() as seen:
+        fit(x, y, white, start, Recipe(epochs=2, batch=32))
+        fit_linear(x, y, 60, Recipe(epochs=2, batch=32, kind="linear"))
+    assert len(seen.formats) >= 2 * 4 * 2 and (torch.bfloat16 in seen.formats) == has
+
+
+def test_measuring_stops_at_the_first_slow_answer():
+    """On a clock of our own: (seconds of bfloat16, of float32) by the size of the product."""
+
+    def measured(small, large):
+        asked = []
+
+        def seconds(dtype, shape):
+            asked.append(shape)
+            return (small if shape[2] == 256 else large)[dtype == torch.float32]
+
+        return bfloat16_wins(seconds), {shape[2] for shape in asked}
+
+    assert measured((60.0, 1.0), (100.0, 1.0)) == (False, {256})  # a plain loop never meets the large product
+    assert measured((1.5, 1.0), (0.5, 1.0)) == (True, {256, 4096})
+    assert measured((1.5, 1.0), (0.9, 1.0)) == (False, {256, 4096})
+    assert fitting._seconds(torch.bfloat16, (2, 3, 4)) > 0
 
 
 def test_collected_states_are_those_of_a_plain_pass(model):

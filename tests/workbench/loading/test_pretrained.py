@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
 
 from tests.tiny_models import KINDS, tiny_hf, tiny_model
-from workbench import InputError, RefusedError, UnavailableError, load, wrap
+from workbench import InputError, RefusedError, SlowWarning, UnavailableError, load, processor, wrap
 from workbench.loading import bundled
+from workbench.processor import Processor
 
 
 def test_a_local_directory_is_the_same_model(default_model, default_model_dir):
@@ -18,10 +20,45 @@ def test_a_local_directory_is_the_same_model(default_model, default_model_dir):
     assert model.selfcheck.passed
 
 
-def test_half_precision_says_so_and_passes_its_looser_check(default_model_dir):
-    model = load(str(default_model_dir), dtype=torch.bfloat16)
-    assert model.identity.dtype == "bfloat16"
+@pytest.fixture
+def old_processor(monkeypatch):
+    """A processor without instructions for half precision."""
+    monkeypatch.setattr(processor, "this_processor", lambda: Processor("AVX2", bfloat16=False, float16=False))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_says_so_and_passes_its_looser_check(tiny_dir, dtype):
+    model = load(str(tiny_dir), dtype=dtype, device="cpu")
+    assert model.identity.dtype == str(dtype).removeprefix("torch.")
     assert model.selfcheck.passed, [item.sentence for item in model.selfcheck.items]
+
+
+@pytest.mark.slow  # some minutes where the processor has no instructions for it
+def test_the_default_model_in_half_precision(default_model_dir):
+    model = load(str(default_model_dir), dtype=torch.bfloat16)
+    assert model.selfcheck.passed, [item.sentence for item in model.selfcheck.items]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_on_an_old_processor_warns_once_and_changes_nothing(tiny_dir, old_processor, dtype):
+    with pytest.warns(SlowWarning, match=str(dtype).removeprefix("torch.")) as caught:
+        warned = load(str(tiny_dir), dtype=dtype, device="cpu")
+    (said,) = [warning for warning in caught if warning.category is SlowWarning]
+    assert said.filename == __file__  # where load() was called
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SlowWarning)
+        plain = load(str(tiny_dir), dtype=dtype, device="cpu")
+    assert warned.identity == plain.identity
+    ids = torch.tensor([[0, 40, 7, 9]])
+    with torch.no_grad():
+        assert torch.equal(warned.adapter.forward(ids), plain.adapter.forward(ids))
+
+
+def test_float32_and_toys_are_never_said_to_be_slow(tiny_dir, old_processor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SlowWarning)
+        load(str(tiny_dir), device="cpu")
+        load("toy-induction", dtype=torch.bfloat16)  # which stays float32
 
 
 @pytest.mark.parametrize("kind", KINDS)

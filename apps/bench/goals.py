@@ -1,0 +1,94 @@
+"""What we set out to reach, held against what was measured."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from apps.bench.measure import ratio, size_of
+from apps.bench.rows import (
+    ABLATIONS,
+    BARE,
+    BRIDGE,
+    CHECK,
+    FULL_ABLATIONS,
+    FULL_PATCHES,
+    INDUCTION,
+    LENS_ALL,
+    PATCHES,
+    PRODUCTS_ALL,
+    SIZES,
+    STUDY_SIZES,
+)
+from apps.bench.studies import FULL_PASSES
+
+__all__ = ["GOALS", "Goal", "goals"]
+
+
+class Goal(NamedTuple):
+    """What we set out to reach: a row against another one, at most `limit` (a ratio of wall time, or MB above it).
+
+    faster: at least `limit` times as fast instead. passes: how many runs of the other row it is held against.
+    """
+
+    row: str
+    against: str
+    limit: float
+    megabytes: bool = False
+    sizes: tuple[tuple[int, int], ...] = SIZES
+    faster: bool = False
+    passes: float = 1
+
+    def __str__(self) -> str:
+        against = self.against if self.passes == 1 else f"{self.passes:g} x {self.against}"
+        limit = f"at least {self.limit:g} times as fast" if self.faster else f"at most {self.limit:g}"
+        return f"{self.row} against {against}, {limit}" + (" MB above it" if self.megabytes else "")
+
+    def of(self, ratio: float | None) -> float | None:
+        """What is held against the limit, from the ratio of the two rows' times."""
+        if ratio is None:
+            return None
+        return self.passes / ratio if self.faster else ratio / self.passes
+
+    def met(self, measured: float) -> bool:
+        """Whether it is reached."""
+        return measured >= self.limit if self.faster else measured <= self.limit
+
+
+GOALS = (
+    Goal(INDUCTION, BRIDGE, 1.12),
+    Goal(INDUCTION, BRIDGE, 600.0, megabytes=True, sizes=((1, 1024),)),
+    Goal(LENS_ALL, PRODUCTS_ALL, 1.3),
+    Goal(ABLATIONS, FULL_ABLATIONS, 1.4, faster=True, passes=30 / FULL_PASSES),
+    Goal(PATCHES, FULL_PATCHES, 6, sizes=STUDY_SIZES, faster=True, passes=270 / FULL_PASSES),
+    Goal(CHECK, BARE, 6, sizes=STUDY_SIZES, passes=50 / 10),
+)
+
+
+def goals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each goal at each size where both its rows were measured."""
+    found = []
+    for goal in GOALS:
+        for row in rows:
+            if row["row"] != goal.row or size_of(row) not in goal.sizes:
+                continue
+            if goal.megabytes:
+                measured, cpu = _above(rows, row, goal.against), None
+            else:
+                measured, cpu = (goal.of(ratio(rows, row, goal.against, f"{kind}_ms")) for kind in ("wall", "cpu"))
+            if measured is not None:
+                found.append(
+                    {
+                        "goal": str(goal),
+                        "size": f"{row['batch']} x {row['length']}",
+                        "measured": measured,
+                        "measured_cpu": cpu,  # steadier where other work takes turns
+                        "met": goal.met(measured),
+                    }
+                )
+    return found
+
+
+def _above(rows: Sequence[dict[str, Any]], row: dict[str, Any], against: str) -> float | None:
+    other = next((r for r in rows if r["row"] == against and size_of(r) == size_of(row)), None)
+    if other is None or row["peak_mb"] is None or other["peak_mb"] is None:
+        return None
+    return row["peak_mb"] - other["peak_mb"]

@@ -1,0 +1,72 @@
+"""The table's rows: which pass or study is measured, and at which sizes."""
+
+from typing import NamedTuple
+
+from apps.bench.passes import after, bare, bridge, capture, everything, half, products
+from apps.bench.studies import (
+    FULL_PASSES,
+    ablations_from_layers,
+    ablations_in_full,
+    check_of_a_head,
+    patches_from_layers,
+    patches_in_full,
+)
+from apps.bench.subject import Prepare, Subject
+
+__all__ = ["BARE", "BRIDGE", "QUICK_SIZES", "ROWS", "SIZES", "STUDY_SIZES", "Row"]
+
+SIZES = ((1, 64), (1, 256), (1, 1024), (16, 128))
+QUICK_SIZES = ((1, 64), (1, 256))
+STUDY_SIZES = ((1, 16), (1, 32))  # of studies of short prompts, which are measured there beside a bare forward only
+
+BARE, BRIDGE = "Hugging Face sdpa forward", "bridge forward"
+INDUCTION, LENS, PRODUCTS = "induction-heads: needs", "logit-lens: after the pass", "logit-lens: its products alone"
+LENS_ALL, PRODUCTS_ALL = f"{LENS}, all positions", f"{PRODUCTS}, all positions"
+ABLATIONS, FULL_ABLATIONS = "ablation: 30 heads, from their layers", f"ablation: {FULL_PASSES} heads, full passes"
+PATCHES, FULL_PATCHES = "patching: 270 heads, from their layers", f"patching: {FULL_PASSES} heads, full passes"
+CHECK = "causal check: a head, 50 controls"
+
+
+class Row(NamedTuple):
+    """One line of the table.
+
+    prepare: `(subject) ->` a callable without arguments, which is what is timed. heavy: takes many forward passes, so
+    that it runs in fewer rounds. most: the most prompts it is measured with. at: the (batch, length) of a study, which
+    is measured nowhere else and runs once, without a warm-up and without its peak.
+    """
+
+    name: str
+    prepare: Prepare
+    heavy: bool = False
+    most: int = 16
+    at: tuple[int, int] | None = None
+
+    def fits(self, subject: Subject) -> bool:
+        """Whether it is measured at this size."""
+        size = len(subject.tokens), len(subject.tokens[0])
+        if self.at is None:
+            return size[0] <= self.most and (size not in STUDY_SIZES or self.name in (BARE, BRIDGE))
+        return size == self.at
+
+
+ROWS = (
+    Row(BARE, bare),
+    Row(BRIDGE, bridge),
+    Row("observe, no needs", capture()),
+    Row(INDUCTION, capture("induction-heads", fields=half)),
+    Row("induction-on-prompt: needs", capture("induction-on-prompt")),
+    Row("logit-lens: capture", capture("logit-lens")),
+    Row("logit-lens: capture, all positions", capture("logit-lens", positions="all")),
+    Row(LENS, after("logit-lens"), heavy=True),
+    Row(PRODUCTS, products("logit-lens"), heavy=True),
+    Row(LENS_ALL, after("logit-lens", positions="all"), heavy=True, most=1),
+    Row(PRODUCTS_ALL, products("logit-lens", positions="all"), heavy=True, most=1),
+    Row("flow-routes: needs", capture("flow-routes"), heavy=True),
+    Row("attention-sinks: needs", capture("attention-sinks")),
+    Row("everything together", everything, heavy=True),
+    Row(ABLATIONS, ablations_from_layers, at=(16, 128)),
+    Row(FULL_ABLATIONS, ablations_in_full, at=(16, 128)),
+    Row(PATCHES, patches_from_layers, at=(1, 16)),
+    Row(FULL_PATCHES, patches_in_full, at=(1, 16)),
+    Row(CHECK, check_of_a_head, at=(1, 32)),
+)

@@ -1,0 +1,43 @@
+"""`workbench app`: the explorer, in this process."""
+
+import argparse
+
+from apps.cli.options import MODEL_HELP, NETWORK_HELP
+from apps.cli.parser import Parser
+from workbench.errors import InputError
+from workbench.loading import bundled
+
+__all__ = ["arguments", "command"]
+
+
+def arguments(parser: Parser) -> None:
+    """Where it listens, what it offers, and what a visitor may do."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8050)
+    parser.add_argument("--model", metavar="M", default=bundled.NAME, help=MODEL_HELP)
+    parser.add_argument(
+        "--also", metavar="M", action="append", default=[], help="a further model that the page offers; may be repeated"
+    )
+    parser.add_argument("--any-model", action="store_true", help="let the page load any model by name or path")
+    parser.add_argument("--no-token", action="store_true", help="serve without a token in the address")
+    parser.add_argument("--allow-files", action="store_true", help="let the page read files and folders by name")
+    parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Serve until it is stopped."""
+    if not 0 < arguments.port < 65536:
+        raise InputError(f"--port {arguments.port}", "a port from 1 to 65535", "Choose another")
+    from apps.explorer import serve
+
+    serve(
+        model=arguments.model,
+        host=arguments.host,
+        port=arguments.port,
+        token=not arguments.no_token,
+        models=arguments.also,
+        any_model=arguments.any_model,
+        any_file=arguments.allow_files,
+        allow_network=arguments.allow_network,
+    )
+    return 0

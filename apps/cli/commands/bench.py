@@ -1,0 +1,28 @@
+"""`workbench bench`: what our passes cost."""
+
+import argparse
+
+from apps.cli.parser import Parser
+from apps.cli.progress import progress
+from apps.cli.report.places import need_writable
+
+__all__ = ["arguments", "command"]
+
+
+def arguments(parser: Parser) -> None:
+    """How much, and where it is saved."""
+    parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds")
+    parser.add_argument("--out", metavar="FILE.json", help="where to save (default: bench-DATE.json here)")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Measure, print and save."""
+    if arguments.out:
+        need_writable(arguments.out)
+    from apps.bench.table import bench, default_out
+
+    out = arguments.out or default_out()
+    need_writable(out)
+    with progress() as report:
+        bench(out, quick=arguments.quick, progress=report)
+    return 0

@@ -1,0 +1,33 @@
+"""`workbench compare BEFORE.nc AFTER.nc`: one saved result subtracted from another of the same analysis."""
+
+import argparse
+import json
+
+from apps.cli.options import add_files
+from apps.cli.parser import Parser
+from apps.cli.report.places import Places
+from probes import CATALOG
+
+__all__ = ["arguments", "command"]
+
+
+def arguments(parser: Parser) -> None:
+    """Two files, and where their difference is saved."""
+    parser.add_argument("before", metavar="BEFORE.nc", help="saved by `workbench run --out`")
+    parser.add_argument("after", metavar="AFTER.nc", help="the same analysis of another prompt or model")
+    add_files(parser, "the difference")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Subtract, print and save."""
+    places = Places(arguments.out, arguments.figure)
+    places.need_writable()
+    from apps.cli.report.delivery import deliver
+    from workbench.analysis.compare import difference, of_differences
+    from workbench.analysis.results import open_result
+
+    change = difference(open_result(arguments.before), open_result(arguments.after))
+    name = json.loads(change.attrs["provenance"])["analysis"]
+    view = of_differences(CATALOG.with_plugins().view(name))
+    deliver(view, change, view.shown(), places)
+    return 0

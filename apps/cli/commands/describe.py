@@ -1,0 +1,22 @@
+"""`workbench describe ANALYSIS`: what an analysis computes, before it is run."""
+
+import argparse
+
+from apps.cli.parser import Parser
+from probes import CATALOG
+
+__all__ = ["arguments", "command"]
+
+
+def arguments(parser: Parser) -> None:
+    """The analyses."""
+    parser.add_argument("analyses", metavar="ANALYSIS", nargs="+", help=", ".join(CATALOG.names))
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Print one description after the other."""
+    from apps.cli.report.description import description
+
+    catalog = CATALOG.with_plugins()
+    print("\n\n".join(description(catalog.view(name)) for name in arguments.analyses))
+    return 0

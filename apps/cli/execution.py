@@ -1,0 +1,113 @@
+"""Running analyses for the command line: what is there is saved and printed at once, what fails costs itself alone.
+
+Analyses of the prompt come from one pass. A study that is stopped keeps what is done.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import xarray as xr
+
+from apps.cli.parameters import Asked
+from apps.cli.progress import Progress, progress, say
+from apps.cli.report.delivery import deliver
+from apps.cli.report.places import Places
+from apps.cli.signals import STOPS, stop_code, terminable
+from workbench.analysis.run import Failure, outcomes
+from workbench.errors import InputError
+from workbench.models.model import Model
+from workbench.models.prompt import Prompt
+
+__all__ = ["execute", "need_prompt"]
+
+
+def need_prompt(asked: Sequence[Asked], prompt: Prompt | None) -> None:
+    """Say what a prompt is for before a model is loaded for nothing."""
+    prompted = [one.view.name for one in asked if one.analysis.prompted]
+    if prompt is None and prompted:
+        raise InputError(
+            f"{prompted[0]} without a prompt", "one", 'Give one, such as --prompt "The capital of France is"'
+        )
+    if prompt is not None and not prompted:
+        names = ", ".join(one.view.name for one in asked)
+        verb = "makes its" if len(asked) == 1 else "make their"
+        say(f"Note: {names} {verb} own stimulus; the prompt is not used.")
+
+
+def execute(asked: Sequence[Asked], model: Model, prompt: Prompt | None, places: Places, **options: Any) -> int:
+    """Run analyses and deliver each result when it is there; returns the exit code.
+
+    options: `interventions` and `allow_network` of the runner. The error of a single analysis is raised; of several,
+    each that fails is said, and the code is 1.
+    """
+    work = _Work(asked, places)
+    try:
+        with progress() as report, terminable():
+            analyses: list[Any] = [one.analysis for one in asked]
+            for outcome in outcomes(model, prompt, analyses, progress=work.progress_on(report), **options):
+                report.clear()
+                work.take(outcome.analysis.name, outcome.result, outcome.complete)
+    except STOPS as stop:
+        if not work.deliver_partial():
+            raise
+        say("workbench: stopped before the end; this is what was done until then")
+        return stop_code(stop)
+    return 1 if work.failed else 0
+
+
+class _Work:
+    """What is still to be done, and what was said of the rest."""
+
+    def __init__(self, asked: Sequence[Asked], places: Places):
+        self.asked, self.places = {one.view.name: one for one in asked}, places
+        self.left = [one.view.name for one in sorted(asked, key=lambda one: not one.analysis.shares_pass)]
+        self.partial: tuple[str, xr.Dataset] | None = None
+        self.delivered = self.failed = 0
+
+    def progress_on(self, report: Progress) -> Callable[[float], None]:
+        """Tells the share done of what is under way: the shared pass first, then one after the other."""
+
+        def tell(share: float) -> None:
+            shared = [name for name in self.left if self.asked[name].analysis.shares_pass]
+            under_way = ", ".join(shared or self.left[:1])
+            report(under_way, share, under_way)
+
+        return tell
+
+    def take(self, name: str, result: xr.Dataset | Failure, complete: bool) -> None:
+        """Keep a partial result, deliver a complete one, say a failure."""
+        self.partial = None
+        if isinstance(result, Failure):
+            self._fail(result)
+        elif not complete:
+            self.partial = name, result
+            return
+        else:
+            try:
+                self._deliver(name, result)
+            except BrokenPipeError:
+                raise
+            except Exception as error:  # a figure that breaks must not take the other analyses with it
+                self._fail(Failure(name, self.asked[name].view.title, error))
+        self.left.remove(name)
+
+    def deliver_partial(self) -> bool:
+        """What a study had when it was stopped; False where there is nothing."""
+        if self.partial is None:
+            return False
+        name, result = self.partial
+        self._deliver(name, result.assign_attrs(partial=1))
+        return True
+
+    def _deliver(self, name: str, result: xr.Dataset) -> None:
+        if self.delivered:
+            print()
+        one = self.asked[name]
+        self.delivered += 1
+        deliver(one.view, result, one.display, self.places)
+
+    def _fail(self, failure: Failure) -> None:
+        if len(self.asked) == 1:
+            raise failure.error
+        self.failed += 1
+        say(f"workbench: {failure.name}: {' '.join(failure.sentence.split())}")

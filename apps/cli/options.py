@@ -1,0 +1,42 @@
+"""Options that several commands share: the model, the prompt, and where results go."""
+
+import argparse
+
+from workbench.loading import bundled
+
+__all__ = ["MODEL_HELP", "NETWORK_HELP", "add_files", "add_loading", "add_model", "add_prompt"]
+
+NETWORK_HELP = "let models and texts be fetched by their names from the Hugging Face hub"
+MODEL_HELP = f"{bundled.NAME} (default), a toy, a directory in Hugging Face format, a .gguf file, or a hub name"
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """--model, and how it is loaded."""
+    parser.add_argument("--model", metavar="M", default=bundled.NAME, help=MODEL_HELP)
+    add_loading(parser)
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """How a model is loaded."""
+    parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="number format of weights and activations")
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
+    parser.add_argument("--revision", help="branch, tag or commit of a hub model")
+    parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
+
+
+def add_prompt(parser: argparse.ArgumentParser) -> None:
+    """The prompt, in one of its three forms."""
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", metavar="TEXT", help="raw text; the tokenizer's BOS token goes in front")
+    prompt.add_argument("--chat", metavar="FILE.json", help='[{"role": "user", "content": "..."}, ...]')
+    prompt.add_argument("--ids", metavar="ID", nargs="+", help="token ids, taken as they are")
+    parser.add_argument("--no-bos", action="store_true", help="no BOS token in front of --prompt")
+
+
+def add_files(parser: argparse.ArgumentParser, what: str, several: str = "") -> None:
+    """Where `what` and its figures are saved. several: what the options name where there are several."""
+    parser.add_argument("--out", metavar="FILE.nc", help=f"save {what} as netCDF{several}")
+    parser.add_argument(
+        "--figure", metavar="FILE.html", help=f"save its figures as one page that needs no network{several}"
+    )

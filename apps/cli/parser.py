@@ -1,0 +1,50 @@
+"""The parser of a command: it says what is wrong in a sentence, and learns its options when it is first used."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from workbench.errors import InputError
+
+__all__ = ["Parser"]
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad words on the command line are bad input like any other: one sentence, and no page of usage in front of it.
+
+    fill: adds its arguments when it is first used, so that the help of all commands needs nothing that one of them
+    needs; it finds the words to parse in `words`. anywhere: the list that words between options belong to as well.
+    """
+
+    def __init__(self, *, fill: "Callable[[Parser], None] | None" = None, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
+        self._fill = fill
+        self.words: Sequence[str] = ()
+        self.anywhere = ""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As any parser does; InputError for an option that nobody knows."""
+        if self._fill is not None:
+            fill, self._fill, self.words = self._fill, None, args
+            fill(self)
+        namespace, others = super().parse_known_args(args, namespace)
+        unknown = next((word for word in others if word.startswith("-")), None)
+        if unknown is not None:
+            self._unknown(unknown.partition("=")[0])
+        if self.anywhere:
+            setattr(namespace, self.anywhere, [*getattr(namespace, self.anywhere), *others])
+            others = []
+        return namespace, others
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse calls for anything that it cannot parse."""
+        raise InputError(
+            f"a command with an error ({message})", f"a command as in `{self.prog} --help`", "Correct the command"
+        )
+
+    def _unknown(self, option: str) -> NoReturn:
+        known = {name.lstrip("-"): name for name in self._option_string_actions}
+        near = [known[name] for name in get_close_matches(option.lstrip("-"), known, n=2)]
+        expected = f"one such as {', '.join(near)}" if near else "one of its options"
+        raise InputError(f"the option {option}", expected, f"See `{self.prog} --help`")

@@ -1,0 +1,86 @@
+"""What is said on stderr while a command works: sentences, and one line of progress."""
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from workbench.errors import SlowWarning
+
+__all__ = ["Progress", "loading", "progress", "say", "warnings_as_notes"]
+
+Report = Callable[[str, float, str], None]
+
+_ERASE = "\r\x1b[2K"
+_LONG = ("wait", "download", "convert")  # stages that a log gets a line of
+
+
+def say(text: str) -> None:
+    """A sentence on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Called with (stage, share, text).
+
+    On a terminal one line that is rewritten; elsewhere a line per stage of what takes long (fetching and converting a
+    model). The stage "note" is a sentence that stays, in both.
+    """
+
+    def __init__(self) -> None:
+        self._terminal, self._drawn = sys.stderr.isatty(), False
+        self._told: set[str] = set()
+
+    def __call__(self, stage: str, share: float, text: str) -> None:
+        if stage == "note":
+            say((_ERASE if self._drawn else "") + f"Note: {text}")
+            self._drawn = False
+        elif self._terminal:
+            bar = "#" * round(20 * share)
+            print(f"{_ERASE}[{bar:<20}] {text[:90]}", end="", file=sys.stderr, flush=True)
+            self._drawn = True
+        elif stage in _LONG and stage not in self._told:
+            self._told.add(stage)
+            say(text)
+
+    def clear(self) -> None:
+        """Take the line away, before something else is printed."""
+        if self._drawn:
+            print(_ERASE, end="", file=sys.stderr, flush=True)
+            self._drawn = False
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Progress]:
+    """Progress while something is done; its line is taken away afterwards."""
+    report = Progress()
+    try:
+        yield report
+    finally:
+        report.clear()
+
+
+@contextlib.contextmanager
+def loading(name: str) -> Iterator[Progress]:
+    """Progress while a model is loaded, from before the libraries that load it are imported."""
+    with progress() as report, warnings_as_notes(report):
+        report("load", 0.0, f"loading {name}")
+        yield report
+
+
+@contextlib.contextmanager
+def warnings_as_notes(report: Report) -> Iterator[None]:
+    """Our own warnings are one sentence, without a file and a line; other libraries' are shown as ever."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, SlowWarning):
+                report("note", 0.0, str(message))
+            else:
+                shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", SlowWarning)  # whatever PYTHONWARNINGS says: a note never stops a command
+        yield

@@ -1,0 +1,81 @@
+"""A result in a screenful of text: its sentence, its model, and what its variables hold."""
+
+import json
+import textwrap
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench.analysis.parameters import Values
+from workbench.analysis.view import View
+from workbench.figures.text import head_name, number, show_token
+
+__all__ = ["WIDTH", "summary"]
+
+WIDTH = 100
+_ROWS = 12  # of a table that is printed whole; longer ones are for the page and for files
+_TOKENS = 40
+
+
+def summary(view: View, result: xr.Dataset, display: Values | None = None) -> str:
+    """A result in words: what it is of, what it found, and each variable with units, dims and where it is largest."""
+    display = display or view.shown()
+    lines = _about(view, result)
+    if said := view.said(result, display.values()):
+        lines += textwrap.wrap(said, WIDTH)
+    for frame in (view.drawn(table, result, display=display) for table in view.tables):
+        if len(frame) <= _ROWS:
+            lines.append(frame.to_string(float_format="{:.3g}".format, na_rep="-"))
+    sizes = ", ".join(f"{dim} {size}" for dim, size in result.sizes.items())
+    lines.append(f"Variables (sizes: {sizes}):" if sizes else "Variables:")
+    width = max((len(str(name)) for name in result.data_vars), default=0)
+    lines += [f"  {name:<{width}}  {_line(result[name])}" for name in map(str, result.data_vars)]
+    return "\n".join(lines)
+
+
+def _about(view: View, result: xr.Dataset) -> list[str]:
+    """Analysis, model, interventions and tokens."""
+    record: dict[str, Any] = json.loads(result.attrs.get("provenance", "{}"))
+    model = record.get("model", {})
+    badge = f" ({model['badge']})" if model.get("badge") else ""
+    lines = [f"{view.title} of {model.get('name', 'a model')}{badge}"]
+    if changed := record.get("interventions"):
+        lines += textwrap.wrap(f"With {', '.join(changed)}", WIDTH)
+    ids = record.get("token_ids")
+    if "token_text" in result.coords:
+        texts = [show_token(str(text), html=False) for text in result["token_text"].values[:_TOKENS]]
+        lines.append(f"Tokens: {' '.join(texts)}" + (" ..." if result["token_text"].size > _TOKENS else ""))
+    elif ids:
+        lines.append(f"Token ids: {len(ids)}")
+    return lines
+
+
+def _line(variable: xr.DataArray) -> str:
+    """`(layer, head) probability: 0.001 to 0.98, median 0.02, largest at L18H6`."""
+    about = f"({', '.join(map(str, variable.dims))}) {variable.attrs['units']}: " if variable.dims else ""
+    values = variable.values
+    if values.dtype.kind not in "fiub":
+        some = values[(-1,) * (values.ndim - 1)][:6] if values.ndim else [values.item()]
+        return about + ("last: " if values.ndim > 1 else "") + " ".join(show_token(str(v), html=False) for v in some)
+    if values.dtype.kind == "i" and variable.attrs["valid_min"] >= 0:
+        values = np.where(values < 0, np.nan, values.astype(float))
+    if not variable.dims:
+        return f"{number(float(values))} {variable.attrs['units']}"
+    known = np.isfinite(values.astype(float))
+    if not known.any():
+        return about + "not applicable"
+    low, high = number(float(values[known].min())), number(float(values[known].max()))
+    missing = f", {1 - known.mean():.0%} not applicable" if not known.all() else ""
+    if "id" in variable.attrs["units"].split():
+        return f"{about}{low} to {high}{missing}"
+    at = tuple(map(int, np.unravel_index(int(np.argmax(np.where(known, values, -np.inf))), values.shape)))
+    median = number(float(np.median(values[known])))
+    return f"{about}{low} to {high}, median {median}, largest at {_place(variable, at)}{missing}"
+
+
+def _place(variable: xr.DataArray, at: tuple[int, ...]) -> str:
+    """`L18H6`, or `depth 30, pos 5`."""
+    where = {dim: variable[dim].values[i] for dim, i in zip(variable.dims, at, strict=True)}
+    words = [head_name(where.pop("layer"), where.pop("head"))] if {"layer", "head"} <= set(where) else []
+    return ", ".join(words + [f"{dim} {value}" for dim, value in where.items()])

@@ -1,0 +1,72 @@
+"""main(): finds the command, carries it out, and turns what goes wrong into one sentence and an exit code.
+
+Every error that a user can act on is one line on stderr; the exit code is 2 for bad input, 130 after Ctrl+C (143 after
+SIGTERM), 1 for the rest.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+
+from apps.cli.parser import Parser
+from apps.cli.progress import say
+from apps.cli.signals import STOPS, stop_code
+from workbench import __version__
+from workbench.errors import InputError, WorkbenchError
+
+__all__ = ["COMMANDS", "main"]
+
+# What `workbench --help` lists, in this order; each lies in the file of its name in `commands/`.
+COMMANDS = {
+    "load": "load a model and show what it is and how its self-check came out",
+    "models": "list the models that load by name; fetch or verify the default one",
+    "list": "list the analyses, by room",
+    "describe": "say what an analysis computes, its limits and its parameters",
+    "run": "run analyses, print what came out, and save it where asked",
+    "compare": "subtract one saved result from another of the same analysis",
+    "train": "train what an analysis must learn from data",
+    "import": "take up what somebody else trained",
+    "bench": "measure our passes against a bare forward; print a table, save JSON",
+    "app": "start the explorer in this process and print its address",
+}
+_FILES = {"import": "import_"}  # a word of Python's own
+_SIGPIPE = 141  # what a shell reports for a program that wrote into a closed pipe
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. argv: the words after `workbench` (default: the process's own)."""
+    try:
+        arguments = _parser().parse_args(argv)
+        code = arguments.command(arguments)
+        sys.stdout.flush()
+        return code or 0
+    except WorkbenchError as error:
+        say(f"workbench: {' '.join(str(error).split())}")
+        return 2 if isinstance(error, InputError) else 1
+    except STOPS as stop:
+        say("workbench: stopped")
+        return stop_code(stop)
+    except BrokenPipeError:
+        # The reader has what it wanted. Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _SIGPIPE
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="workbench", description="Look inside transformer language models.")
+    parser.add_argument("--version", action="version", version=f"workbench {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, about in COMMANDS.items():
+        said = f"{about[0].upper()}{about[1:]}."
+        own_help = name == "run"
+        commands.add_parser(name, help=about, description=said, fill=partial(_fill, name), add_help=not own_help)
+    return parser
+
+
+def _fill(name: str, parser: Parser) -> None:
+    """Import the file of a command, for what it takes and does."""
+    command = import_module(f"apps.cli.commands.{_FILES.get(name, name)}")
+    parser.set_defaults(command=command.command)
+    command.arguments(parser)
