@@ -375,7 +375,7 @@ def test_progress_goes_from_0_to_1_and_never_back(model, asked):
         run(model, IDS, asked, progress=told.append)
     except ZeroDivisionError:
         pass
-    assert told == sorted(told) and 0 <= told[0] and told[-1] <= 1
+    assert told == sorted(told) and told[0] >= 0 and told[-1] <= 1
     if BrokenStudy not in asked:  # which stops half way
         assert told[-1] == pytest.approx(1.0)
 
