@@ -28,7 +28,8 @@ def __getattr__(name: str) -> Any:
     """Names that are defined elsewhere, imported when first asked for: listing a catalog needs none of them."""
     if name not in _ELSEWHERE:
         raise AttributeError(name)
-    return getattr(import_module(f"workbench.analysis.{_ELSEWHERE[name]}"), name)
+    home = _ELSEWHERE[name]
+    return getattr(import_module(home if "." in home else f"workbench.analysis.{home}"), name)
 
 
 def named(function: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
