@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from probes.attention.sinks import attention_sinks as sinks
 from tests.tiny_models import tiny_hf, tiny_model
-from workbench import PATTERN, RESID_POST, SCORES, InputError, Need, Prompt, V, keep, observe, save
+from workbench import PATTERN, RESID_POST, SCORES, Need, Prompt, V, keep, observe, save
+from workbench.errors import InputError
 from workbench.intervene import Edit, Where
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer

@@ -6,10 +6,12 @@ import torch
 
 from probes.attention.sinks import attention_sinks, sink_conditions
 from tests.tiny_models import tiny_model
-from workbench import Cancelled, InputError, Prompt, tokenise
+from workbench import Prompt
 from workbench.analysis.legacy import study
+from workbench.errors import Cancelled, InputError
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+from workbench.models.prompt import tokenise
 
 
 class Ids:

@@ -6,7 +6,8 @@ import torch
 
 from probes.attention.sinks import sink_rates as rates
 from tests.tiny_models import tiny_hf, tiny_model
-from workbench import PATTERN, InputError, Need, keep, observe
+from workbench import PATTERN, Need, keep, observe
+from workbench.errors import InputError
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 

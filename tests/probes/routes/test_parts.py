@@ -13,8 +13,9 @@ from probes.routes.one_layer import FlowRouteHead, FlowRouteNeurons, FlowRouteNo
 from probes.routes.parts import FlowRoutePart
 from probes.routes.promoted import logit_contributions
 from tests.tiny_models import KINDS, tiny_model
-from workbench import InputError, Need, Prompt, keep, observe
+from workbench import Need, Prompt, keep, observe
 from workbench.analysis.legacy import bridged
+from workbench.errors import InputError
 from workbench.intervene import MLP, Ablate, Head
 from workbench.models.hooks import MLP_OUT, PATTERN, RESID_POST, RESID_PRE
 from workbench.models.model import LayerWeights
