@@ -16,6 +16,7 @@ from einops import einsum
 
 from probes.routes.extraction import Rule, kept_parts
 from workbench.intervene import Edit, Where, tensor_digest
+from workbench.intervene.context import carry_again
 from workbench.models.hooks import PATTERN, V, Z
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
@@ -62,6 +63,7 @@ class OnlyEdges:
             new += einsum(removed[..., 0], first.to(z), "row h q, h e -> row q h e")
             new += einsum(removed[..., 1:].sum(-1), mean.to(z), "row h q, h e -> row q h e")
             z.copy_(new)
+            carry_again(model, Z, layer, z)
 
         return Edit(Where(V, layer), read=lambda v: seen.update(v=v)), Edit(Where(Z, layer), write)
 

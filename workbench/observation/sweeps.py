@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from workbench.errors import RefusedError
 from workbench.intervene import first_layer, with_rows
 from workbench.models.hooks import RESID_POST, RESID_PRE
 from workbench.models.model import Model
@@ -43,7 +44,11 @@ class Base:
 
 
 def base_run(model: Model, prompt: Any, interventions: Sequence[Any] = (), needs: Sequence[Need] = ()) -> Base:
-    """Run a prompt once and keep what sweeps restart from. needs: more to observe in the same pass."""
+    """Run a prompt once and keep what sweeps restart from. needs: more to observe in the same pass.
+
+    RefusedError for a model that carries an intervention behind its last block: states are read out without it.
+    """
+    _need_own_readout(model)
     tokens = tokenise(model, prompt)
     last = model.sizes.n_layers - 1
     before = Need((RESID_PRE,), keep, dims="pos d_model")
@@ -52,6 +57,16 @@ def base_run(model: Model, prompt: Any, interventions: Sequence[Any] = (), needs
         model, [tokens], [before, after, *needs], interventions=interventions, positions="none", stop=last + 1
     )
     return Base(tokens, seen[before][:, 0], seen[after][0, 0], tuple(interventions), seen)
+
+
+def _need_own_readout(model: Model) -> None:
+    for intervention in model.interventions:
+        if any(edit.where.layer is None for edit in intervention.edits(model)):
+            raise RefusedError(
+                f"{intervention} under a sweep of edited runs",
+                "interventions inside the blocks: the last states are read out by the final norm as it is",
+                "Leave it out",
+            )
 
 
 def sweep(
