@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from probes.attention.active_dormant import ablated_loss, base_pass
-from probes.checks.causal_check import check
+from probes.checks.removal import check
 from workbench.intervene import Head, Patch
 from workbench.models.hooks import Z
 from workbench.models.prompt import Prompt

@@ -243,13 +243,13 @@ def test_a_stopped_study_keeps_what_is_done(tmp_path, sent, code):
     script = (
         "import os, sys\n"
         "from apps import cli\n"
-        "from probes.circuits.activation_patching import ENTRY\n"
-        "plain = ENTRY.study\n"
+        "from probes.circuits.activation_patching import ActivationPatching\n"
+        "plain = ActivationPatching.partials\n"
         "def study(*arguments, **options):\n"
         "    for count, part in enumerate(plain(*arguments, **options)):\n"
         f"        if count: os.kill(os.getpid(), {int(sent)})\n"
         "        yield part\n"
-        "object.__setattr__(ENTRY, 'study', study)\n"
+        "ActivationPatching.partials = study\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     ids = [str(i % 60) for i in range(64)]  # 64 cells for each of two layers: more than one batch
