@@ -267,13 +267,13 @@ def test_fetch_of_the_wrong_file_is_bad_input(capsys, tmp_path, monkeypatch):
 STOPPED = """
 import json, os, signal, sys
 from apps import cli
-from probes.circuits.activation_patching import ENTRY
-plain, sent = ENTRY.study, None
+from probes.circuits.activation_patching import ActivationPatching
+plain, sent = ActivationPatching.partials, None
 def study(*arguments, **options):
     for count, part in enumerate(plain(*arguments, **options)):
         if count == 1: os.kill(os.getpid(), sent)
         yield part
-object.__setattr__(ENTRY, 'study', study)
+ActivationPatching.partials = study
 codes = {}
 for name, sent, on_interrupt in json.loads(sys.argv[1]):
     signal.signal(signal.SIGINT, signal.SIG_IGN if on_interrupt == 'ignored' else signal.default_int_handler)
