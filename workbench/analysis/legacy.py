@@ -39,9 +39,6 @@ def named(function: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
     return named(function, values)
 
 
-_ELSEWHERE = {"Claim": "workbench.analysis.view", "Stimulus": "workbench.analysis.kinds"}
-
-
 @dataclass(frozen=True)
 class Param:
     """One parameter of an analysis: the source of its command-line option, its control on the page and its checks.
