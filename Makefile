@@ -20,7 +20,7 @@ PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint 
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint bench notebooks notebooks-full install model
+.PHONY: help run test test-slow coverage lint types docs wheel bench notebooks notebooks-full install model
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,19 @@ test-slow: model  ## run only the slow tests
 lint: $(STAMP)  ## check style and format with ruff
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## check types with mypy (strict for workbench/)
+	@$(BIN)/mypy $(ARGS)
+
+docs: model  ## build the documentation into site/, strictly: a broken link or an undocumented name is an error
+	@$(BIN)/python docs/make.py $(ARGS)
+
+coverage: model  ## run the tests with coverage and print what no test runs
+	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage report --skip-covered --show-missing
+
+wheel: $(STAMP)  ## build the wheel, install it into an empty environment and run its console script
+	@$(BIN)/python tests/wheel.py $(ARGS)
 
 bench: model  ## measure our passes against a bare forward; prints a table and saves JSON
 	@$(BIN)/workbench bench $(ARGS)
@@ -65,5 +78,5 @@ $(STAMP): pyproject.toml constraints.txt
 	  cp constraints.txt $(PINS) && $(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch; \
 	fi
 	@$(PIP) setuptools
-	@$(PIP) --no-build-isolation --editable '.[app,notebook,dev]'
+	@$(PIP) --no-build-isolation --editable '.[app,notebook,docs,dev]'
 	@touch $@

@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from probes.erasure.trained import Recipe, default_path, import_probes, train
+from probes.erasure.trained.artifact import default_path
+from probes.erasure.trained.published import import_probes
+from probes.erasure.trained.recipe import Recipe
 from probes.erasure.trained.states import cut
+from probes.erasure.trained.trainer import train
 from tests.tiny_models import spelling, tiny_hf
 from workbench.corpora import Corpus, Document
 from workbench.loading.pretrained import wrap

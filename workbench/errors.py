@@ -4,21 +4,25 @@ Every error that reaches a user, in Python, on the command line or on the page, 
 one or two sentences. Anything else that escapes is a bug of ours.
 """
 
+from functools import partial
+from typing import Any
+
 __all__ = ["Cancelled", "InputError", "RefusedError", "SlowWarning", "UnavailableError", "WorkbenchError"]
 
 
 class WorkbenchError(Exception):
     """Base of all our errors; prints as `Got ...; expected .... What to do.`
 
-    got, expected, remedy: phrases without a final full stop; `remedy` is an imperative sentence.
+    got, expected, remedy: phrases without a final full stop; `remedy` is an imperative sentence. first: the name of an
+    analysis to run first, where that is the remedy: the page offers it.
     """
 
-    def __init__(self, got: str, expected: str, remedy: str):
-        self.got, self.expected, self.remedy = got, expected, remedy
+    def __init__(self, got: str, expected: str, remedy: str, *, first: str = ""):
+        self.got, self.expected, self.remedy, self.first = got, expected, remedy, first
         super().__init__(f"Got {got}; expected {expected}. {remedy}.")
 
-    def __reduce__(self):
-        return type(self), (self.got, self.expected, self.remedy)
+    def __reduce__(self) -> Any:
+        return partial(type(self), first=self.first), (self.got, self.expected, self.remedy)
 
 
 class InputError(WorkbenchError, ValueError):
@@ -39,8 +43,8 @@ class Cancelled(WorkbenchError):
     def __init__(self, what: str = "a request to stop"):
         super().__init__(what, "the work to run to its end", "Start it again to finish; finished parts are kept")
 
-    def __reduce__(self):
-        return Exception.__reduce__(self)[0], ()
+    def __reduce__(self) -> Any:
+        return type(self), ()
 
 
 class SlowWarning(UserWarning):

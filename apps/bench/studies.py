@@ -7,7 +7,7 @@ names the slow route or a single pass, and how many of those one of them replace
 from typing import Any
 
 from apps.bench.subject import Subject, Timed
-from probes.attention.active_dormant import ablated_loss, base_pass
+from probes.attention.active_dormant.ablation import ablated_loss, base_pass
 from probes.checks.causal_check import check
 from workbench.intervene import Head, Patch
 from workbench.models.hooks import Z

@@ -9,7 +9,7 @@ __all__ = ["serve"]
 
 
 def serve(**options: Any) -> None:
-    """Start the explorer and stay until it is stopped; see `apps.explorer.server.serve` for the options."""
-    from apps.explorer.server import serve as start  # dash and torch are loaded only when a page is wanted
+    """Start the explorer and stay until it is stopped; see `apps.explorer.web.server.serve` for the options."""
+    from apps.explorer.web.server import serve as start
 
     start(**options)

@@ -1,47 +1,35 @@
-"""Head table: every head's scores side by side, from one pass.
+"""Head table: every head's scores side by side, from one pass."""
 
-Where it looks on repeated random tokens (the scores of `induction-heads`), and what it does on natural text: alpha of
-the first position and in how many texts it sinks (`attention-sinks`), its value drain, the entropy of its rows, and the
-norm of its output. A head that sinks everywhere with a small output may be idle; a small entropy may only be a sink.
-
-    entropy     mean over queries q >= 1 of the entropy of row q over ln(q + 1): 0 looks at one token, 1 at all alike
-    output norm mean over positions >= 1 of the norm of z W_O; `output_share` is that over the sum of its layer's heads
-
-Sources: Olsson et al. 2022, arXiv 2209.11895; Gu et al. 2024, arXiv 2410.10781; Guo et al. 2024, arXiv 2410.13835; Zhai
-et al. 2023, arXiv 2303.06296 (entropy of attention rows; dividing by that of uniform attention is ours).
-"""
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
 import xarray as xr
 
-from probes.attention import induction_heads
-from probes.attention.active_dormant.activity import output_norm
-from probes.attention.sinks.attention_sinks import mean_known, median_after, received, value_norm, windowed
-from probes.attention.sinks.sink_rates import natural_samples, random_samples
+from probes.attention.induction.repeat_attention import AT_LAG
+from probes.attention.induction.repeated_tokens import LENGTH, repeated_tokens
+from probes.attention.sinks.measures import mean_known, median_after, received, value_norm, windowed
+from probes.attention.sinks.samples import natural_samples, random_samples
 from probes.checks import claims
-from workbench import PATTERN, Entry, Need, Observation, Param, Readout, Site, Stimulus, V, Z, dataset
+from workbench.analysis.kinds import OnModel, Stimulus
+from workbench.analysis.parameters import Range
+from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import View
+from workbench.models.hooks import PATTERN, V, Z
+from workbench.models.model import Model
+from workbench.models.prompt import Tokens
+from workbench.models.selfcheck import ROWS
+from workbench.observation import Need, Observation, Site
+from workbench.observation.reducers import head_output_norm
 from workbench.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from workbench.models.model import Model
-
-__all__ = [
-    "ENTRY",
-    "entropy_figure",
-    "head_table",
-    "needs",
-    "output_figure",
-    "row_entropy",
-    "sink_figure",
-    "stimulus",
-    "table",
-]
+__all__ = ["VIEW", "HeadTable", "entropy_figure", "output_figure", "row_entropy", "sink_figure", "table"]
 
 _SHARE = "share of attention"
 _KINDS = {  # name: units, range, long name
@@ -57,28 +45,6 @@ _KINDS = {  # name: units, range, long name
 }
 
 
-def stimulus(
-    model: "Model", *, n_sequences: int = 16, texts: int = 24, epsilon: float = 0.3, seed: int = 0
-) -> Stimulus:
-    """The sequences of `induction-heads`, then natural texts of that length (random tokens without a tokenizer).
-
-    fields: `period` and `lag` as there (a text has period 0 and a lag that is not used), `is_text`.
-    """
-    repeats = induction_heads.stimulus(model, n_sequences=n_sequences, seed=seed)
-    bos = getattr(model.tokenizer, "bos_token_id", None)
-    make = random_samples if model.tokenizer is None else natural_samples
-    length = len(repeats.tokens[0])
-    start = [] if bos is None else [bos]
-    found = tuple(make(model, start, texts, length, "prose", np.random.default_rng(seed)))
-    lag, period = repeats.fields["lag"], repeats.fields["period"]
-    fields = {
-        "lag": torch.cat([lag, lag.new_full((len(found),), length // 2)]),
-        "period": torch.cat([period, period.new_zeros(len(found))]),
-        "is_text": torch.arange(len(lag) + len(found)) >= len(lag),
-    }
-    return Stimulus((*repeats.tokens, *found), fields)
-
-
 def row_entropy(pattern: torch.Tensor, site: Site) -> torch.Tensor:
     """Entropy of attention rows over that of uniform attention, mean over queries >= 1: (batch, head), 0 to 1."""
     pattern = pattern.float()
@@ -91,52 +57,89 @@ def row_entropy(pattern: torch.Tensor, site: Site) -> torch.Tensor:
 _RECEIVED = Need((PATTERN,), received, dims="head key", params={"first": 0})
 _ENTROPY = Need((PATTERN,), row_entropy, dims="head")
 _VALUES = Need((V,), value_norm, dims="head pos")
-_OUTPUT = Need((Z,), output_norm, dims="head")
+_OUTPUT = Need((Z,), head_output_norm, dims="head")
+_ON_TEXTS = (_RECEIVED, _ENTROPY, _VALUES, _OUTPUT)
 
 
-def needs(model: "Model", tokens, **params) -> tuple[Need, ...]:
-    """The attention of `induction-heads` at its lags, alpha, entropy, and the norms of values and outputs."""
-    return (induction_heads.needs(model, tokens)[0], _RECEIVED, _ENTROPY, _VALUES, _OUTPUT)
+class HeadTable(OnModel, name="head-table", title="Table of all heads", requires=(ROWS,)):
+    """Every head's scores side by side: where it looks, whether it sinks, how much it adds.
 
+    Definition: Induction, previous-token and duplicate-token score on repeated random tokens (the scores of
+    induction-heads); on natural text alpha of position 0, share of texts that sink (attention-sinks), value drain,
+    entropy of rows over uniform ones, and norm of the output. Entropy: mean over queries q >= 1 of the entropy of row q
+    over ln(q + 1): 0 looks at one token, 1 at all alike. Output norm: mean over positions >= 1 of the norm of z W_O;
+    output share: that over the sum of its layer's heads.
 
-def head_table(
-    observation: Observation,
-    readout: Readout,
-    *,
-    n_sequences: int = 16,
-    texts: int = 24,
-    epsilon: float = 0.3,
-    seed: int = 0,
-) -> xr.Dataset:
-    """Nine scores (layer, head), each with the ends of a 95 % bootstrap interval over sequences or texts."""
-    is_text = observation.fields["is_text"].cpu().numpy()
-    repeated = observation.fields["period"].cpu().numpy() > 0
-    samples = _on_repeats(observation, repeated) | _on_texts(observation, is_text, epsilon)
-    found = {}
-    for name, values in samples.items():  # prompt layer head
-        units, bounds, title = _KINDS[name]
-        low, high = bootstrap_interval(values, seed=seed)
-        found |= {
-            name: ("layer head", mean_known(values, 0), units, bounds, title),
-            f"{name}_low": ("layer head", low, units, bounds, f"{title}, lower end"),
-            f"{name}_high": ("layer head", high, units, bounds, f"{title}, upper end"),
+    Limits: Two stimuli: scores of different columns are means over different tokens. No score says that a head matters:
+    ablate it. A head that sinks everywhere with a small output may be idle; a small entropy may only be a sink.
+
+    Source: arXiv 2209.11895 (Olsson et al. 2022), arXiv 2410.10781 (Gu et al. 2024), arXiv 2410.13835 (Guo et al.
+    2024), arXiv 2303.06296 (Zhai et al. 2023: entropy of attention rows; dividing by that of uniform attention is ours)
+
+    Returns: Nine scores (layer, head), each with the ends of a 95 % bootstrap interval over sequences or texts, `_low`
+    and `_high`: `induction_score`, `previous_token_score`, `duplicate_token_score`, `first_received`, `sink_rate`,
+    `value_drain`, `entropy`, `output_norm`, `output_share`.
+    """
+
+    n_sequences: Annotated[int, Range(2, 1024), "repeated sequences, and as many without a repeat"] = 16
+    texts: Annotated[int, Range(2, 1024), "natural texts"] = 24
+    epsilon: Annotated[float, Range(0.0, 1.0), "alpha above which a head sinks"] = 0.3
+    seed: Annotated[int, Range(0, 2**31 - 1), "draws the stimulus and resamples"] = 0
+
+    def stimulus(self, model: Model, progress: Progress | None = None) -> Stimulus:
+        """The sequences of induction-heads, then natural texts of that length (random tokens without a tokenizer).
+
+        fields: `period` and `lag` as there (a text has period 0 and a lag that is not used), `is_text`.
+        """
+        repeats = repeated_tokens(model, n_sequences=self.n_sequences, length=LENGTH, seed=self.seed)
+        bos = getattr(model.tokenizer, "bos_token_id", None)
+        make = random_samples if model.tokenizer is None else natural_samples
+        length = len(repeats.tokens[0])
+        start = [] if bos is None else [bos]
+        found = tuple(make(model, start, self.texts, length, "prose", np.random.default_rng(self.seed)))
+        lag, period = repeats.fields["lag"], repeats.fields["period"]
+        fields = {
+            "lag": torch.cat([lag, lag.new_full((len(found),), length // 2)]),
+            "period": torch.cat([period, period.new_zeros(len(found))]),
+            "is_text": torch.arange(len(lag) + len(found)) >= len(lag),
         }
-    length = max(len(t) for t, text in zip(observation.tokens, is_text, strict=True) if text)
-    convention = f"T = {length}, {'BOS counted' if observation.tokens[0].bos else 'no BOS'}, epsilon = {epsilon:g}"
-    return dataset(observation, **found).assign_attrs(convention=convention)
+        return Stimulus((*repeats.tokens, *found), fields)
+
+    def needs(self, model: Model, tokens: Sequence[Tokens]) -> tuple[Need, ...]:
+        """The attention of induction-heads at its lags, alpha, entropy, and the norms of values and outputs."""
+        return (AT_LAG, *_ON_TEXTS)
+
+    def analyse(self, observation: Observation) -> xr.Dataset:
+        """All scores with their intervals."""
+        is_text = observation.fields["is_text"].cpu().numpy()
+        repeated = observation.fields["period"].cpu().numpy() > 0
+        samples = _on_repeats(observation, repeated) | _on_texts(observation, is_text, self.epsilon)
+        found = {}
+        for name, values in samples.items():  # prompt layer head
+            units, bounds, title = _KINDS[name]
+            low, high = bootstrap_interval(values, seed=self.seed)
+            found |= {
+                name: ("layer head", mean_known(values, 0), units, bounds, title),
+                f"{name}_low": ("layer head", low, units, bounds, f"{title}, lower end"),
+                f"{name}_high": ("layer head", high, units, bounds, f"{title}, upper end"),
+            }
+        length = max(len(t) for t, text in zip(observation.tokens, is_text, strict=True) if text)
+        convention = (
+            f"T = {length}, {'BOS counted' if observation.tokens[0].bos else 'no BOS'}, epsilon = {self.epsilon:g}"
+        )
+        return dataset(observation, **found).assign_attrs(convention=convention)
 
 
 def _on_repeats(observation: Observation, repeated: np.ndarray) -> dict[str, np.ndarray]:
     """The three scores of the repeated sequences, (prompt, layer, head)."""
-    need = induction_heads.needs(None, None)[0]
-    scores = observation[need].cpu().numpy()[:, repeated]  # layer prompt head component
+    scores = observation[AT_LAG].cpu().numpy()[:, repeated]  # layer prompt head component
     names = ("induction_score", "previous_token_score", "duplicate_token_score")
     return {name: np.moveaxis(scores[..., slot], 1, 0) for slot, name in enumerate(names)}
 
 
 def _on_texts(observation: Observation, is_text: np.ndarray, epsilon: float) -> dict[str, np.ndarray]:
     """The other scores of the texts, (prompt, layer, head)."""
-    seen = {need: observation[need].cpu().numpy()[:, is_text].swapaxes(0, 1) for need in needs(None, None)[1:]}
+    seen = {need: observation[need].cpu().numpy()[:, is_text].swapaxes(0, 1) for need in _ON_TEXTS}
     length = max(len(t) for t, text in zip(observation.tokens, is_text, strict=True) if text)
     alpha = seen[_RECEIVED][..., 0].copy()  # prompt layer head
     entropy = seen[_ENTROPY].copy()
@@ -185,31 +188,10 @@ def sink_figure(result: xr.Dataset) -> "go.Figure":
     return heads_grid(result, "sink_rate", title=f"Texts in which a head sinks ({result.attrs['convention']})")
 
 
-ENTRY = Entry(
-    name="head-table",
-    title="Table of all heads",
-    source="arXiv 2209.11895, arXiv 2410.10781, arXiv 2410.13835, arXiv 2303.06296",
-    definition=(
-        "Induction, previous-token and duplicate-token score on repeated random tokens; on natural text alpha of "
-        "position 0, share of texts that sink, value drain, entropy of rows over uniform ones, and norm of the output."
-    ),
-    limits=(
-        "Two stimuli: scores of different columns are means over different tokens. No score says that a head matters: "
-        "ablate it."
-    ),
-    scope="model",
-    stimulus=stimulus,
-    needs=needs,
-    analyse=head_table,
+VIEW = View(
+    HeadTable,
+    question="What does each head do: where does it look, does it sink, how much does it add?",
     figures=(sink_figure, entropy_figure, output_figure),
     claims=(claims.head,),
     tables=(table,),
-    params=(
-        Param("n_sequences", int, 16, "repeated sequences, and as many without a repeat", low=2, high=1024),
-        Param("texts", int, 24, "natural texts", low=2, high=1024),
-        Param("epsilon", float, 0.3, "alpha above which a head sinks", low=0.0, high=1.0),
-        Param("seed", int, 0, "draws the stimulus and resamples", low=0, high=2**31 - 1),
-    ),
-    requires=("attention rows sum to 1",),
 )
-run = ENTRY.run

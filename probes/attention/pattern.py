@@ -1,49 +1,70 @@
-"""The attention of one head: how a query's attention is shared out over the keys that it sees.
+"""The attention of one head: how a query's attention is shared out over the keys that it sees."""
 
-`pattern(query, key) = softmax over keys of q k / sqrt(d_head) + mask`. On the page it follows the selection and is
-recomputed from the kept state of its layer.
-"""
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import xarray as xr
 
 from probes.checks import claims
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import OnPrompt
+from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
+from workbench.analysis.view import View
 from workbench.errors import InputError
 from workbench.models.hooks import PATTERN
+from workbench.models.model import Model
+from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import ROWS
-from workbench.observation import Need, Observation, Site
+from workbench.observation import Need, Observation
+from workbench.observation.reducers import head_pattern
 
-__all__ = ["ENTRY", "attention"]
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
-
-def one_head(pattern: torch.Tensor, site: Site, head: int) -> torch.Tensor:
-    """The pattern `[batch, query, key]` of one head."""
-    return pattern[:, head].float().clone()
-
-
-def _pattern_need(layer: int, head: int) -> Need:
-    return Need((PATTERN,), one_head, dims="query key", params={"head": head}, layers=(layer,))
+__all__ = ["VIEW", "Attention", "pattern_figure", "row_figure"]
 
 
-def attention_needs(model, tokens, *, layer: int, head: int) -> tuple[Need, ...]:
-    """The pattern of one head; InputError where the model does not have it."""
-    sizes = model.sizes
-    if not (0 <= layer < sizes.n_layers and 0 <= head < sizes.n_heads):
-        last = f"L{sizes.n_layers - 1}H{sizes.n_heads - 1}"
-        raise InputError(f"head L{layer}H{head}", f"L0H0 to {last} on {model.name}", "Choose a head it has")
-    return (_pattern_need(layer, head),)
+class Attention(OnPrompt, name="attention", title="Attention", requires=(ROWS,)):
+    """How each query of one head shares out its attention over the keys that it sees.
+
+    Definition: pattern(query, key) = softmax over keys of q k / sqrt(d_head) + mask: the share of its attention that a
+    query position gives to a key position, for the selected head. Rows sum to 1.
+
+    Limits: Attention says where a head looks, not what it carries over or whether it matters: a head that looks at the
+    first token often moves nothing.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762
+
+    Returns: `pattern` (query, key): the share of its attention that a query gives to a key; rows sum to 1.
+    """
+
+    layer: Annotated[int, Range(0), "follows the selection"] = 0
+    head: Annotated[int, Range(0), "follows the selection"] = 0
+
+    def needs(self, model: Model, tokens: Tokens) -> tuple[Need, ...]:
+        """The pattern of one head; InputError where the model does not have it."""
+        sizes = model.sizes
+        if not (self.layer < sizes.n_layers and self.head < sizes.n_heads):
+            last = f"L{sizes.n_layers - 1}H{sizes.n_heads - 1}"
+            raise InputError(
+                f"head L{self.layer}H{self.head}", f"L0H0 to {last} on {model.name}", "Choose a head it has"
+            )
+        return (self._need,)
+
+    @property
+    def _need(self) -> Need:
+        return Need((PATTERN,), head_pattern, dims="query key", params={"head": self.head}, layers=(self.layer,))
+
+    def analyse(self, observation: Observation) -> xr.Dataset:
+        """The pattern as it is."""
+        values = observation[self._need][0, 0]
+        result = dataset(observation, pattern=("query key", values, "share of attention", (0, 1), "attention weight"))
+        summary = _summary(values, self.layer, self.head)
+        return result.assign_attrs(layer=self.layer, head=self.head, summary=summary)
 
 
-def attention(observation: Observation, readout, *, layer: int, head: int) -> xr.Dataset:
-    """Returns `pattern` (query, key): the share of its attention that a query gives to a key; rows sum to 1."""
-    values = observation[_pattern_need(layer, head)][0, 0]
-    result = dataset(observation, pattern=("query key", values, "share of attention", (0, 1), "attention weight"))
-    return result.assign_attrs(layer=layer, head=head, summary=_attention_summary(values, layer, head))
-
-
-def _attention_summary(values: torch.Tensor, layer: int, head: int) -> str:
+def _summary(values: torch.Tensor, layer: int, head: int) -> str:
     if len(values) == 1:
         return f"L{layer}H{head} has only the one token to look at."
     first, own = float(values[1:, 0].mean()), float(values.diagonal()[1:].mean())  # token 0 sees nothing but itself
@@ -53,7 +74,7 @@ def _attention_summary(values: torch.Tensor, layer: int, head: int) -> str:
     )
 
 
-def pattern_figure(result: xr.Dataset):
+def pattern_figure(result: xr.Dataset) -> "go.Figure":
     """Queries downwards, keys to the right; the colour range leaves key 0 out, where sinks would wash out the rest."""
     from workbench.figures import head_name
     from workbench.figures import pattern_figure as draw
@@ -65,7 +86,7 @@ def pattern_figure(result: xr.Dataset):
     return draw(result["pattern"].values, tokens, title=f"Attention of {name}", exclude_first=True, scale=scale)
 
 
-def row_figure(result: xr.Dataset, selection: dict):
+def row_figure(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure | None":
     """Where the selected token looks."""
     from workbench.figures import bars, head_name, show_token
 
@@ -81,26 +102,11 @@ def row_figure(result: xr.Dataset, selection: dict):
     return bars(plain, "pattern", "key", labels=labels, limit=12, title=f"{name}: token {int(query)} looks at")
 
 
-ENTRY = Entry(
-    name="attention",
-    title="Attention",
-    source="Vaswani et al. 2017, arXiv 1706.03762",
-    definition=(
-        "pattern(query, key) = softmax over keys of q k / sqrt(d_head) + mask: the share of its attention that a query "
-        "position gives to a key position, for the selected head. Rows sum to 1."
-    ),
-    limits=(
-        "Attention says where a head looks, not what it carries over or whether it matters: a head that looks at the "
-        "first token often moves nothing."
-    ),
-    requires=(ROWS,),
-    needs=attention_needs,
-    analyse=attention,
+VIEW = View(
+    Attention,
+    question="Which earlier tokens does each token look at, through the selected head?",
     figures=(pattern_figure,),
     details=(row_figure,),
     claims=(claims.head, claims.edge),
-    params=(
-        Param("layer", int, 0, "follows the selection", low=0),
-        Param("head", int, 0, "follows the selection", low=0),
-    ),
+    follows=("layer", "head"),
 )

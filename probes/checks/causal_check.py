@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from probes.attention import induction_heads
+from probes.attention.induction import repeated_tokens as induction
 from probes.checks.matched_controls import N_CONTROLS, Controls, atoms, matched_controls
 from workbench.analysis.legacy import Entry, Param
 from workbench.analysis.results import dataset
@@ -405,7 +405,7 @@ def study(
 
 def repeated_tokens(model: Model, seed: int) -> list[Tokens]:
     """Random tokens that repeat, drawn anew: not those that an induction score was found on."""
-    drawn = induction_heads.stimulus(model, n_sequences=ENOUGH_PROMPTS, length=_REPEATED, seed=seed + 1)
+    drawn = induction.repeated_tokens(model, n_sequences=ENOUGH_PROMPTS, length=_REPEATED, seed=seed + 1)
     return [one for one, period in zip(drawn.tokens, drawn.fields["period"], strict=True) if period > 0]
 
 

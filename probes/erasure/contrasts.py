@@ -11,14 +11,31 @@ The excess drop is (last early - last late) - (control early - control late), in
 resamples documents, with the probes as they are.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["CONTROLS", "GROUPS", "Cells", "accuracies", "cells_of", "excess_drop", "resampled"]
+__all__ = [
+    "CONTROLS",
+    "GROUPS",
+    "Cells",
+    "Groups",
+    "Hits",
+    "accuracies",
+    "cells_of",
+    "excess_drop",
+    "resampled",
+    "variables_of",
+    "variables_over_random",
+]
 
 GROUPS = ("last", "others", "frequency-matched", "last, typed", "type-matched", "mid")
 CONTROLS = {"others": "last", "frequency-matched": "last", "type-matched": "last, typed"}
+_DRAWS = 2000
+
+Groups = Mapping[int, Mapping[str, np.ndarray]]
+Hits = Mapping[tuple[int, int], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,3 +139,58 @@ def _interval(spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     filled = np.where(np.isnan(spread), 0.0, spread)
     low, high = np.quantile(filled, [0.025, 0.975], axis=0)
     return np.where(gaps, np.nan, low), np.where(gaps, np.nan, high)
+
+
+def variables_of(
+    groups: Groups, hits: Hits, done: Sequence[int], pair: tuple[int, int], ending: str
+) -> dict[str, tuple]:
+    """Accuracies and excess drops of one model, as variables of a result; NaN at depths that were not run.
+
+    groups: by offset what `cells_of` takes beside the hits `[token]`, which are given by (depth, offset). done: depths
+    of the result; pair: those that are compared. ending: of the variables' names, "" or "_random".
+    """
+    shape = (len(done), len(groups), len(GROUPS))
+    value, low, high = (np.full(shape, np.nan) for _ in range(3))
+    excess = {key: np.full((len(groups), len(CONTROLS)), np.nan) for key in ("value", "low", "high")}
+    n = np.zeros(shape[1:])
+    for column, offset in enumerate(groups):
+        there = [d for d in done if (d, offset) in hits]
+        if not there:
+            continue
+        cells = cells_of(np.stack([hits[d, offset] for d in there]), **groups[offset])
+        draws = resampled(len(cells["last"].counts), _DRAWS)
+        found = accuracies(cells, draws)
+        rows = [done.index(d) for d in there]
+        value[rows, column], low[rows, column], high[rows, column] = found["value"], found["low"], found["high"]
+        n[column] = found["n"]
+        if set(pair) <= set(there):
+            drop = excess_drop(cells, there.index(pair[0]), there.index(pair[1]), draws)
+            for key, values in drop.items():
+                excess[key][column] = values
+    what = "on random weights" if ending else "on held-out documents"
+    dims, spec = "depth offset group", ("share of tokens", (0, 1), f"accuracy {what}")
+    drop_spec = ("share of tokens", (-2, 2), f"excess drop, depth {pair[0]} to {pair[1]}, {what}")
+    found = {
+        f"probe_accuracy{ending}": (dims, value, *spec),
+        f"probe_accuracy{ending}_low": (dims, low, *spec),
+        f"probe_accuracy{ending}_high": (dims, high, *spec),
+        f"excess_drop{ending}": ("offset component", excess["value"], *drop_spec),
+        f"excess_drop{ending}_low": ("offset component", excess["low"], *drop_spec),
+        f"excess_drop{ending}_high": ("offset component", excess["high"], *drop_spec),
+    }
+    return found if ending else found | {"tokens": ("offset group", n, "tokens", (0, None), "held-out tokens")}
+
+
+def variables_over_random(groups: Groups, hits: Hits, twin_hits: Hits, pair: tuple[int, int]) -> dict[str, tuple]:
+    """Excess drop of the model minus that of its twin, on the same tokens: it is linear in the hits, and so is this."""
+    found = {key: np.full((len(groups), len(CONTROLS)), np.nan) for key in ("value", "low", "high")}
+    for column, offset in enumerate(groups):
+        if not all((d, offset) in some for d in pair for some in (hits, twin_hits)):
+            continue
+        more = np.stack([hits[d, offset].astype(np.float64) - twin_hits[d, offset] for d in pair])
+        cells = cells_of(more, **groups[offset])
+        for key, values in excess_drop(cells, 0, 1, resampled(len(cells["last"].counts), _DRAWS)).items():
+            found[key][column] = values
+    spec = ("share of tokens", (-4, 4), "excess drop of the model minus that of random weights")
+    names = {"": "value", "_low": "low", "_high": "high"}
+    return {f"excess_over_random{end}": ("offset component", found[key], *spec) for end, key in names.items()}

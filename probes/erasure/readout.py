@@ -4,21 +4,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Annotated
 
 import numpy as np
 import torch
 import xarray as xr
 
 from probes.erasure.trained.artifact import FILES, ReadoutProbes, find
-from workbench.analysis.legacy import Param
+from probes.erasure.trained.recipe import OFFSETS
+from workbench.analysis.parameters import Choice
 from workbench.errors import InputError, UnavailableError, WorkbenchError
 from workbench.models.model import Model
 
 __all__ = [
     "GET",
-    "KIND",
-    "OFFSETS",
+    "KIND_HELP",
     "SHOWN",
+    "Kind",
     "Reading",
     "chosen_depths",
     "erasure",
@@ -29,12 +31,9 @@ __all__ = [
     "shown_offsets",
 ]
 
-OFFSETS = (0, -1, -2)  # what psi is made of
 SHOWN = (*OFFSETS, -3)  # what is shown where there are probes
-KIND = Param(
-    "kind", str, "factored", "which probes: the cheap ones, the paper's plain softmax, or imported ones",
-    choices=tuple(FILES),
-)  # fmt: skip
+KIND_HELP = "which probes: the cheap ones, the paper's plain softmax, or imported ones"
+Kind = Annotated[str, Choice(tuple(FILES)), KIND_HELP]
 _NAMES_ITSELF = 0.98  # of held-out tokens at offset 0: the state still says which token it stands on
 TRAIN = "Train them in some minutes: run token-erasure-probes, or `workbench train erasure-probes`"
 GET = {
@@ -60,7 +59,7 @@ class Reading:
 
 
 def plan(
-    weights_hash: str, name: str, early: int | None, late: int | None, kind: str = "factored"
+    weights_hash: str, name: str, early: int | None, late: int | None, kind: str
 ) -> tuple[ReadoutProbes, int, int]:
     """The probes of a model from the user's cache, and the two depths to compare. Raises where there are none."""
     probes = find(weights_hash, kind=kind)
@@ -69,9 +68,7 @@ def plan(
     return probes, *chosen_depths(probes, early, late)
 
 
-def probes_digest(
-    model: Model, *, early: int | None = None, late: int | None = None, kind: str = "factored", **params
-) -> str | None:
+def probes_digest(model: Model, early: int | None, late: int | None, kind: str) -> str | None:
     """A hash of the probes that a result is made with, and of what is known of them; None where there are none."""
     try:
         probes = plan(model.identity.weights_hash, model.name, early, late, kind)[0]
@@ -86,7 +83,7 @@ def shown_offsets(probes: ReadoutProbes, depths: tuple[int, ...]) -> tuple[int, 
     return tuple(offset for offset in SHOWN if all((depth, offset) in probes.maps for depth in depths))
 
 
-def chosen_depths(probes: ReadoutProbes, early: int | None = None, late: int | None = None) -> tuple[int, int]:
+def chosen_depths(probes: ReadoutProbes, early: int | None, late: int | None) -> tuple[int, int]:
     """Depths l1 and l2 by the rule, on the documents kept for choosing, unless they are given.
 
     l1: where offset -1 is read best while offset 0 is still named in 98 % of cases (the best of all where none is). l2:

@@ -1,49 +1,69 @@
 """Train the probes of a model from the page or the shell: what `token-erasure` asks for where it finds none."""
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 import xarray as xr
 
-from probes.erasure.readout import KIND, OFFSETS, SHOWN, identified
+from probes.erasure.readout import KIND_HELP, SHOWN, identified
 from probes.erasure.trained.artifact import ReadoutProbes, find
-from probes.erasure.trained.fit import KINDS
-from probes.erasure.trained.trainer import Recipe, train
-from workbench.analysis.legacy import Entry, Param
+from probes.erasure.trained.recipe import KINDS, OFFSETS, Recipe
+from probes.erasure.trained.trainer import train
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import View
+from workbench.models.model import Model, Sizes
+from workbench.models.prompt import Tokens
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from workbench.models.model import Model
-
-__all__ = ["MAKING", "card_of", "making_study"]
+__all__ = ["VIEW", "TokenErasureProbes", "card_figure", "card_of"]
 
 
-def making_study(
-    model: "Model",
-    tokens=None,
-    *,
-    again: bool = False,
-    kind: str = "factored",
-    far: bool = False,
-    epochs: int = 3,
-    seed: int = 0,
-    progress: Callable[[float], None] | None = None,
-) -> Iterator[xr.Dataset]:
+class TokenErasureProbes(Study, name="token-erasure-probes", title="Token erasure: train the probes"):
     """Train probes for the two recommended depths on the interpreter's documentation and keep them in the user's cache.
 
-    again: also where the cache has some. kind: the cheap ones, or the paper's plain softmax. far: also offset -3; it
-    joins what is there. Yields the card, as `card_of`. tokens: not used. A stopped run goes on.
+    Definition: Six linear probes that name the token at t, t - 1 and t - 2 from the state at t, at two depths: cross
+    entropy through the model's whitened unembedding, a bias for each token, closed-form start (or, as kind linear, a
+    plain softmax over the tokens of the corpus without bias, from zero). Kept in the user's cache, named by the hash of
+    the weights; about eight minutes of one core on the default model.
+
+    Limits: Accuracy is that of a short training on one kind of text: a lower bound of what could be read.
+
+    Source: Feucht et al. 2024, arXiv 2406.20086; the cheap recipe is ours
+
+    Returns: The card: `probe_accuracy` (depth, offset) on held-out documents with `_low` and `_high`, and
+    `last_accuracy` at last tokens of words.
     """
-    offsets = SHOWN if far else OFFSETS
-    probes = None if again else find(model.identity.weights_hash, kind=kind)
-    if probes is None or not set(offsets) <= set(probes.offsets):
-        report = None if progress is None else lambda share, text: progress(share)
-        recipe = Recipe.of(kind, epochs=epochs, seed=seed)
-        probes = train(model, offsets=offsets, recipe=recipe, again=again, progress=report)
-    yield identified(card_of(probes), model)
+
+    prompted: ClassVar[bool] = False
+    editable: ClassVar[bool] = False  # what is learned is kept by the model's weights
+
+    again: Annotated[bool, "also where the cache has probes"] = False
+    kind: Annotated[str, Choice(KINDS), KIND_HELP] = "factored"
+    far: Annotated[bool, "also offset -3, which psi does not use"] = False
+    epochs: Annotated[int, Range(1, 20), "passes over the training text"] = Recipe.epochs
+    seed: Annotated[int, Range(0, 10_000), "of the split and of training"] = Recipe.seed
+
+    def partials(
+        self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Iterator[xr.Dataset]:
+        """The card of what is there or was trained. A stopped run goes on; offset -3 joins what is there."""
+        offsets = SHOWN if self.far else OFFSETS
+        probes = None if self.again else find(model.identity.weights_hash, kind=self.kind)
+        if probes is None or not set(offsets) <= set(probes.offsets):
+            report = None if progress is None else lambda share, text: progress(share)
+            recipe = Recipe.of(self.kind, epochs=self.epochs, seed=self.seed)
+            probes = train(model, offsets=offsets, recipe=recipe, again=self.again, progress=report)
+        yield identified(card_of(probes), model)
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Some minutes: 110,000 tokens through two thirds of the layers, and six probes."""
+        return 1500.0
 
 
 def card_of(probes: ReadoutProbes) -> xr.Dataset:
@@ -79,32 +99,8 @@ def card_figure(result: xr.Dataset) -> "go.Figure":
     return series(result, "probe_accuracy", "depth", by="offset", title="How often the probes name the right token")
 
 
-def cost(sizes, n_tokens: int, **params) -> float:
-    """Some minutes: 110,000 tokens through two thirds of the layers, and six probes."""
-    return 1500.0
-
-
-MAKING = Entry(
-    name="token-erasure-probes",
-    title="Token erasure: train the probes",
-    source="Feucht et al. 2024, arXiv 2406.20086; the cheap recipe is ours",
-    definition=(
-        "Six linear probes that name the token at t, t - 1 and t - 2 from the state at t, at two depths: cross entropy "
-        "through the model's whitened unembedding, a bias for each token, closed-form start (or, as kind linear, a "
-        "plain softmax over the tokens of the corpus without bias, from zero). Kept in the user's cache, "
-        "named by the hash of the weights; about eight minutes of one core on the default model."
-    ),
-    limits="Accuracy is that of a short training on one kind of text: a lower bound of what could be read.",
-    scope="study",
-    study=making_study,
-    prompted=False,
+VIEW = View(
+    TokenErasureProbes,
+    question="How well do probes read the tokens around the one they stand on?",
     figures=(card_figure,),
-    params=(
-        Param("again", bool, False, "also where the cache has probes"),
-        Param("kind", str, "factored", KIND.help, choices=KINDS),
-        Param("far", bool, False, "also offset -3, which psi does not use"),
-        Param("epochs", int, 3, "passes over the training text", low=1, high=20),
-        Param("seed", int, 0, "of the split and of training", low=0, high=10_000),
-    ),
-    cost=cost,
 )

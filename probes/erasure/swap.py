@@ -1,22 +1,16 @@
 """Is what a probe no longer reads gone? Swap a word's first piece, and patch the last token's state at one depth.
 
-For a word of two tokens, the first one is swapped for the first token of another such word. Two prompts that end in the
-word's last token differ in the token before it alone. Then the last token's state at depth d of the one is written into
-the other, and the pass goes on. How far the next-token distribution has moved, as a share of what the swap itself does:
-
-    moved(d) = JS(clean, patched at d) / JS(clean, swapped)         JS: Jensen-Shannon divergence, nats
-
-Near 0, the last token's state at d does not yet matter: later layers still read the piece from its own position. Near
-1, all that the prediction takes from the piece is in that one state. It is 0 at depth 0, where the two states are
-equal, and 1 at the last depth, by construction; what is measured is where it rises.
+Where moved(d) is near 0, the last token's state at d does not yet matter: later layers still read the piece from its
+own position. Near 1, all that the prediction takes from the piece is in that one state. It is 0 at depth 0, where the
+two states are equal, and 1 at the last depth, by construction; what is measured is where it rises.
 
 Together with accuracy by depth: where a probe at offset -1 has lost the piece and moved(d) is high, the piece's effect
 is carried in a form that this probe does not read. It cannot show that the state holds "the word", nor that nothing is
 lost.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -26,13 +20,17 @@ from probes.erasure.readout import identified
 from probes.erasure.trained.states import Pieces
 from probes.erasure.trained.trainer import parts_of
 from probes.erasure.trained.words import multi_token_words
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import View
 from workbench.corpora import Corpus
 from workbench.errors import InputError
 from workbench.intervene import Patch
 from workbench.models.hooks import RESID_POST
-from workbench.models.prompt import Prompt
+from workbench.models.model import Model, Sizes
+from workbench.models.prompt import Prompt, Tokens
 from workbench.observation import observe
 from workbench.observation.recording import record_all
 from workbench.statistics import bootstrap_interval
@@ -40,12 +38,59 @@ from workbench.statistics import bootstrap_interval
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from workbench.models.model import Model
-
-__all__ = ["SWAP", "jensen_shannon", "moved_shares", "pairs_of", "swap_study"]
+__all__ = ["VIEW", "TokenErasureSwap", "jensen_shannon", "moved_figure", "moved_shares", "pairs_of"]
 
 _CONTEXT = 48  # tokens in front of the word's last one
 _SHARES = (1, 2, 3, 4, 6, 9, 12, 16, 20, 25, 30)  # of 30 layers
+
+
+class TokenErasureSwap(Study, name="token-erasure-swap", title="Token erasure: is it gone?"):
+    """How much of a word's first piece acts through the last token's state, by depth.
+
+    Definition: The first piece of a two-token word is swapped for the first token of another such word; the two prompts
+    end in the word's last token and differ in the token before it alone. The last token's state at depth d of the
+    swapped prompt is written into the clean one, and the pass goes on. moved(d) = JS(clean, patched at d) / JS(clean,
+    swapped), over next-token distributions behind the word (JS: Jensen-Shannon divergence, nats).
+
+    Limits: 1 at the last depth by construction. It shows where the piece's effect on the next token comes to be carried
+    by the last token's state; not in which form, not that the state holds the word, and not that nothing was lost.
+
+    Source: ours; activation patching as in Meng et al. 2022, arXiv 2202.05262
+
+    Returns: `moved` (depth) with `_low` and `_high` (bootstrap over words), and `moved_of` (prompt, depth) of every
+    word with its text in `word` (prompt); after every eighth word, the last complete.
+    """
+
+    prompted: ClassVar[bool] = False
+    editable: ClassVar[bool] = False  # it stands beside the accuracy of probes that are kept by the model's weights
+
+    words: Annotated[int, Range(2, 500), "words to swap"] = 24
+    seed: Annotated[int, Range(0, 10_000), "of the choice of words"] = 0
+
+    def partials(
+        self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Iterator[xr.Dataset]:
+        """Over words from the held-out part of the interpreter's documentation."""
+        yield from self.over(model, None, progress=progress)
+
+    def over(
+        self, model: Model, corpus: Corpus | dict[str, Pieces] | None, *, progress: Progress | None = None
+    ) -> Iterator[xr.Dataset]:
+        """Over words from the held-out part of a corpus (None: the interpreter's documentation)."""
+        pieces = parts_of(model, corpus, self.seed)[1]["test"]
+        n_layers = model.sizes.n_layers
+        depths = sorted({max(1, round(share * n_layers / 30)) for share in _SHARES})
+        pairs, rows = pairs_of(pieces, self.words, self.seed), []
+        for index, (clean, swapped, _) in enumerate(pairs):
+            rows.append(moved_shares(model, clean, swapped, depths))
+            if progress is not None:
+                progress((index + 1) / len(pairs))
+            if (index + 1) % 8 == 0 or index + 1 == len(pairs):
+                yield _result(model, pairs[: index + 1], np.array(rows), depths)
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Thirteen short rows for each word, and two to record."""
+        return 15.0 * self.words
 
 
 def jensen_shannon(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -54,7 +99,7 @@ def jensen_shannon(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return 0.5 * ((a.exp() * (a - middle)).sum(-1) + (b.exp() * (b - middle)).sum(-1))
 
 
-def pairs_of(pieces: Pieces, words: int, seed: int = 0) -> list[tuple[list[int], list[int], int]]:
+def pairs_of(pieces: Pieces, words: int, seed: int) -> list[tuple[list[int], list[int], int]]:
     """(clean ids, swapped ids, document) of random words of two tokens; both end in the word's last token."""
     random = np.random.default_rng(seed)
     base, found = 0, []
@@ -79,7 +124,7 @@ def pairs_of(pieces: Pieces, words: int, seed: int = 0) -> list[tuple[list[int],
     return pairs
 
 
-def moved_shares(model: "Model", clean: Sequence[int], swapped: Sequence[int], depths: Sequence[int]) -> np.ndarray:
+def moved_shares(model: Model, clean: Sequence[int], swapped: Sequence[int], depths: Sequence[int]) -> np.ndarray:
     """moved(d) at every depth (1 is the output of block 0), `[depth]`; NaN where the swap itself does nothing."""
     prompts = [Prompt.ids(clean), Prompt.ids(swapped)]
     layers = [depth - 1 for depth in depths]
@@ -94,34 +139,7 @@ def moved_shares(model: "Model", clean: Sequence[int], swapped: Sequence[int], d
     return shares.numpy() if whole > 1e-4 else np.full(len(depths), np.nan)
 
 
-def swap_study(
-    model: "Model",
-    tokens=None,
-    *,
-    words: int = 24,
-    seed: int = 0,
-    corpus: Corpus | dict[str, Pieces] | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> Iterator[xr.Dataset]:
-    """moved(d) over words of two tokens from held-out text.
-
-    Yields after every eighth word, the last complete: `moved` (depth) with `_low` and `_high` (bootstrap over words),
-    and `moved_of` (prompt, depth) of every word with its text in `word` (prompt). tokens: not used; the text is the
-    corpus's.
-    """
-    pieces = parts_of(model, corpus, seed)[1]["test"]
-    n_layers = model.sizes.n_layers
-    depths = sorted({max(1, round(share * n_layers / 30)) for share in _SHARES})
-    pairs, rows = pairs_of(pieces, words, seed), []
-    for index, (clean, swapped, _) in enumerate(pairs):
-        rows.append(moved_shares(model, clean, swapped, depths))
-        if progress is not None:
-            progress((index + 1) / len(pairs))
-        if (index + 1) % 8 == 0 or index + 1 == len(pairs):
-            yield _result(model, pairs[: index + 1], np.array(rows), depths)
-
-
-def _result(model, pairs, rows: np.ndarray, depths: Sequence[int]) -> xr.Dataset:
+def _result(model: Model, pairs: Sequence[tuple], rows: np.ndarray, depths: Sequence[int]) -> xr.Dataset:
     known = (~np.isnan(rows)).sum(0)
     mean = np.where(known > 0, np.nansum(rows, 0) / np.maximum(known, 1), np.nan)
     low, high = bootstrap_interval(rows)
@@ -154,32 +172,8 @@ def moved_figure(result: xr.Dataset) -> "go.Figure":
     )
 
 
-def cost(sizes, n_tokens: int, words: int = 24, **params) -> float:
-    """Thirteen short rows for each word, and two to record."""
-    return 15.0 * words
-
-
-SWAP = Entry(
-    name="token-erasure-swap",
-    title="Token erasure: is it gone?",
-    source="ours; activation patching as in Meng et al. 2022, arXiv 2202.05262",
-    definition=(
-        "The first piece of a two-token word is swapped; the last token's state at depth d of the swapped prompt is "
-        "written into the clean one. moved(d) = JS(clean, patched at d) / JS(clean, swapped), over next-token "
-        "distributions behind the word."
-    ),
-    limits=(
-        "1 at the last depth by construction. It shows where the piece's effect on the next token comes to be carried "
-        "by the last token's state; not in which form, not that the state holds the word, and not that nothing was "
-        "lost."
-    ),
-    scope="study",
-    study=swap_study,
-    prompted=False,
+VIEW = View(
+    TokenErasureSwap,
+    question="At which depth does a word's last token carry what its first piece does?",
     figures=(moved_figure,),
-    params=(
-        Param("words", int, 24, "words to swap", low=2, high=500),
-        Param("seed", int, 0, "of the choice of words", low=0, high=10_000),
-    ),
-    cost=cost,
 )

@@ -1,47 +1,108 @@
-"""The strings that psi makes out of a corpus, and how far they are words.
+"""The strings that psi makes out of a corpus, and how far they are words that the tokenizer cuts.
 
-Every piece of held-out text is segmented by psi. The table holds the strings of segments of several tokens with their
-count and mean psi. Against the words that the tokenizer cuts (multi-token words):
-
-    precision   share of segments of several tokens that are exactly such a word
-    recall      share of such words that are exactly a segment
-    auc         chance that psi of a two-token word exceeds psi of another two-token span
-
-Beside them two nulls: the same segment lengths laid out in random order (auc: 0.5), and psi from erasures dealt out
-anew among the tokens. Precision and recall are low even where they are well above both: this is not "the vocabulary".
+Precision and recall are low even where they are well above both nulls: this is not "the vocabulary".
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
 from probes.erasure.psi import psi_of_spans, segment
-from probes.erasure.readout import KIND, chosen_depths, identified, plan, probes_digest, read
+from probes.erasure.readout import Kind, chosen_depths, identified, plan, probes_digest, read
 from probes.erasure.trained.artifact import ReadoutProbes
 from probes.erasure.trained.states import Pieces, collect
 from probes.erasure.trained.trainer import parts_of
 from probes.erasure.trained.words import multi_token_words
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import View
 from workbench.corpora import Corpus
 from workbench.errors import InputError
+from workbench.models.model import Model, Sizes
+from workbench.models.prompt import Tokens
 from workbench.statistics import ratio_interval
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from workbench.models.model import Model
-
-__all__ = ["VOCABULARY", "Text", "scores", "texts_of", "vocabulary_study"]
+__all__ = ["VIEW", "Text", "TokenErasureVocabulary", "scores", "strings_figure", "table", "texts_of"]
 
 SCORES = ("precision", "recall", "auc")
 _LAYOUTS, _SHUFFLES, _DRAWS = 20, 3, 200
+
+
+class TokenErasureVocabulary(Study, name="token-erasure-vocabulary", title="Token erasure: the strings of a corpus"):
+    """The strings that psi makes of text, beside nulls.
+
+    Definition: Every piece of held-out text is segmented by psi; per string of several tokens its count and mean psi.
+    Precision: share of such segments that are exactly a word of several tokens; recall: share of such words that are
+    exactly a segment; AUC: chance that psi of a two-token word exceeds psi of another two-token span. Nulls: the same
+    segment lengths laid out in random order (AUC: 0.5); erasures dealt out anew among the tokens.
+
+    Limits: Most strings occur once, so ranks are noise at the level of 0.05, and many are pieces of longer words.
+    Precision is low: psi orders spans, it does not find words. Compare with the nulls, never with another corpus or
+    model.
+
+    Source: Feucht et al. 2024, arXiv 2406.20086; nulls and AUC are ours
+
+    Returns: `score` (component) with `_low`, `_high`, `_null` and `_shuffled`; per string, by falling mean psi, `text`,
+    `count`, `mean_psi`, `is_word` (row), at most `rows` of them.
+    """
+
+    prompted: ClassVar[bool] = False
+    editable: ClassVar[bool] = False  # its probes were trained on the model as it is
+
+    early: Annotated[int | None, Range(0), "early depth; default by the rule"] = None
+    late: Annotated[int | None, Range(1), "late depth; default by the rule"] = None
+    kind: Kind = "factored"
+    rows: Annotated[int, Range(1, 100_000), "strings kept"] = 1000
+    seed: Annotated[int, Range(0, 10_000), "of the split and of the nulls"] = 0
+
+    def partials(
+        self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Iterator[xr.Dataset]:
+        """Segment the held-out part of the interpreter's documentation."""
+        yield from self.over(model, None, progress=progress)
+
+    def over(
+        self,
+        model: Model,
+        corpus: Corpus | dict[str, Pieces] | None,
+        *,
+        probes: ReadoutProbes | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[xr.Dataset]:
+        """Segment the held-out part of a corpus (None: the interpreter's documentation), in one Dataset.
+
+        probes: None for those of that kind in the user's cache. Raises UnavailableError without probes, InputError for
+        text without a word of several tokens.
+        """
+        if probes is None:
+            probes, early, late = plan(model.identity.weights_hash, model.name, self.early, self.late, self.kind)
+        else:
+            early, late = chosen_depths(probes, self.early, self.late)
+        record, parts = parts_of(model, corpus, self.seed)
+        texts = texts_of(model, probes, parts["test"], early, late, progress)
+        if not any(text.words for text in texts):
+            raise InputError(f"{record['name']} without a word of several tokens", "running text", "Use another corpus")
+        result = _result(record, probes, texts, scores(texts, self.seed), self.rows)
+        yield identified(result, model).assign_attrs(early=early, late=late)
+
+    def artifact(self, model: Model) -> str | None:
+        """A hash of the probes and of their card."""
+        return probes_digest(model, self.early, self.late, self.kind)
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Some hundred pieces of 256 tokens."""
+        return 400.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +116,12 @@ class Text:
 
 
 def texts_of(
-    model: "Model",
+    model: Model,
     probes: ReadoutProbes,
     pieces: Pieces,
     early: int,
     late: int,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None,
 ) -> list[Text]:
     """Read pieces of text at two depths; positions count from the first text token."""
     states = collect(model, pieces, (early, late), progress, raw=probes.reads_raw)
@@ -74,7 +135,7 @@ def texts_of(
     return found
 
 
-def scores(texts: list[Text], seed: int = 0) -> dict[str, np.ndarray]:
+def scores(texts: list[Text], seed: int) -> dict[str, np.ndarray]:
     """`value`, `low`, `high` (95 % over documents), `null` and `shuffled` of precision, recall and auc."""
     random = np.random.default_rng(seed)
     segments = [segment(text.delta)[:2] for text in texts]
@@ -154,36 +215,9 @@ def _auc_interval(pairs, document: list[int], random: np.random.Generator) -> tu
     return tuple(np.quantile(known, [0.025, 0.975])) if known else (float("nan"), float("nan"))
 
 
-def vocabulary_study(
-    model: "Model",
-    tokens=None,
-    *,
-    early: int | None = None,
-    late: int | None = None,
-    kind: str = "factored",
-    rows: int = 1000,
-    seed: int = 0,
-    probes: ReadoutProbes | None = None,
-    corpus: Corpus | dict[str, Pieces] | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> Iterator[xr.Dataset]:
-    """Segment the held-out part of the corpus that the probes come from, or of another one.
-
-    probes: None for those of that kind in the user's cache. corpus: None for the interpreter's documentation. Yields
-    one Dataset: `score` (component) with `_low`, `_high`, `_null` and `_shuffled`; per string, by falling mean psi,
-    `text`, `count`, `mean_psi`, `is_word` (row), at most `rows` of them. tokens: not used; the text is the corpus's.
-
-    Raises UnavailableError without probes, InputError for text without a word of several tokens.
-    """
-    if probes is None:
-        probes, early, late = plan(model.identity.weights_hash, model.name, early, late, kind)
-    else:
-        early, late = chosen_depths(probes, early, late)
-    record, parts = parts_of(model, corpus, seed)
-    texts = texts_of(model, probes, parts["test"], early, late, progress)
-    if not any(text.words for text in texts):
-        raise InputError(f"{record['name']} without a word of several tokens", "running text", "Use another corpus")
-    found = scores(texts, seed)
+def _result(
+    record: dict, probes: ReadoutProbes, texts: list[Text], found: dict[str, np.ndarray], rows: int
+) -> xr.Dataset:
     table = _table(texts)
     spec = ("share", (0, 1), "words against segments")
     names = {"": "value", "_low": "low", "_high": "high", "_null": "null", "_shuffled": "shuffled"}
@@ -197,8 +231,8 @@ def vocabulary_study(
         is_word=("row", np.array([float(word) for *_, word in shown]), "flag", (0, 1), "exactly a multi-token word"),
     )
     value, null = found["value"], found["null"]
-    yield identified(result, model).assign_attrs(
-        early=early, late=late, probes=probes.digest, corpus=record["name"], corpus_digest=record["digest"],
+    return result.assign_attrs(
+        probes=probes.digest, corpus=record["name"], corpus_digest=record["digest"],
         strings=len(table),
         summary=f"{len(table)} strings; precision {value[0]:.3f} (null {null[0]:.3f}), recall {value[1]:.2f} "
         f"(null {null[1]:.2f}), AUC {value[2]:.2f} [{found['low'][2]:.2f}, {found['high'][2]:.2f}].",
@@ -246,38 +280,9 @@ def table(result: xr.Dataset) -> "pd.DataFrame":
     return frame.astype({"is_word": bool})
 
 
-def cost(sizes, n_tokens: int, **params) -> float:
-    """Some hundred pieces of 256 tokens."""
-    return 400.0
-
-
-VOCABULARY = Entry(
-    name="token-erasure-vocabulary",
-    title="Token erasure: the strings of a corpus",
-    source="Feucht et al. 2024, arXiv 2406.20086; nulls and AUC are ours",
-    definition=(
-        "Held-out text is segmented by psi; per string of several tokens its count and mean psi. Precision: share of "
-        "such segments that are exactly a word of several tokens; recall: share of such words that are segments; AUC: "
-        "psi of two-token words against other two-token spans. Nulls: the same lengths in random order; erasures dealt "
-        "out anew."
-    ),
-    limits=(
-        "Most strings occur once, so ranks are noise at the level of 0.05, and many are pieces of longer words. "
-        "Precision is low: psi orders spans, it does not find words. Compare with the nulls, never with another corpus "
-        "or model."
-    ),
-    scope="study",
-    study=vocabulary_study,
-    prompted=False,
-    artifact=probes_digest,
+VIEW = View(
+    TokenErasureVocabulary,
+    question="Which strings does the model treat as one, and are they words?",
     figures=(strings_figure, scores_figure),
     tables=(table,),
-    params=(
-        Param("early", int, None, "early depth; default by the rule", low=0, optional=True),
-        Param("late", int, None, "late depth; default by the rule", low=1, optional=True),
-        KIND,
-        Param("rows", int, 1000, "strings kept", low=1, high=100_000),
-        Param("seed", int, 0, "of the split and of the nulls", low=0, high=10_000),
-    ),
-    cost=cost,
 )

@@ -1,20 +1,62 @@
-"""Surprisal: how unexpected each token of the prompt was, and what the model expected instead.
+"""Surprisal: how unexpected each token of the prompt was, and what the model expected instead."""
 
-At each position: `-log p(token | tokens before it)` in nats; position 0 has nothing before it and no number. Beside it
-the tokens the model would put next, with their probabilities, and the entropy (nats) of that distribution.
-"""
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import xarray as xr
 
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import OnPrompt
+from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
+from workbench.analysis.view import View
 from workbench.models.hooks import LOGITS
+from workbench.models.model import Model
+from workbench.models.prompt import Tokens
 from workbench.observation import Need, Observation, Site
 
-__all__ = ["ENTRY", "surprisal"]
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["VIEW", "Surprisal", "entropy_figure", "next_figure", "next_tokens", "surprisal_figure"]
 
 _ROWS = 32  # positions whose distribution is held at a time
+
+
+class Surprisal(OnPrompt, name="surprisal", title="Surprisal"):
+    """How unexpected each token of the prompt was, and what the model expected instead.
+
+    Definition: surprisal(pos) = -log p(token at pos | tokens before it), in nats; exp of its mean is the perplexity.
+    Position 0 has nothing before it and no number. Beside it the tokens the model would put next, with their
+    probabilities, and the entropy (nats) of that distribution.
+
+    Limits: A low number says that the token was expected here, not why.
+
+    Source: the model's own output
+
+    Returns: `surprisal`, `entropy` (pos), nats; `next_prob`, `next_token`, `next_text` (pos, rank).
+    """
+
+    top_k: Annotated[int, Range(1, 100), "next tokens listed"] = 10
+
+    def needs(self, model: Model, tokens: Tokens) -> tuple[Need, ...]:
+        """The final logits, reduced inside the pass."""
+        return (_need(min(self.top_k, model.sizes.d_vocab)),)
+
+    def analyse(self, observation: Observation) -> xr.Dataset:
+        """What the pass found, with the tokens by name."""
+        top_k = min(self.top_k, observation.sizes.d_vocab)
+        found = observation[_need(top_k)][0]
+        ids = found[:, 2 + top_k :].long()
+        names = {int(i): observation.vocabulary.string(i) for i in ids.unique()}
+        return dataset(
+            observation,
+            surprisal=("pos", found[:, 0], "nats", (0, None), "surprisal of the token"),
+            entropy=("pos", found[:, 1], "nats", (0, None), "entropy of the next token"),
+            next_prob=("pos rank", found[:, 2 : 2 + top_k], "probability", (0, 1), "probability of the next token"),
+            next_token=("pos rank", ids, "token id", (0, None)),
+            next_text=("pos rank", [[names[int(i)] for i in row] for row in ids], "text", None),
+        ).assign_attrs(summary=_summary(found[:, 0], names[int(ids[-1, 0])], float(found[-1, 2])))
 
 
 def next_tokens(logits: torch.Tensor, site: Site, k: int) -> torch.Tensor:
@@ -42,50 +84,30 @@ def _need(k: int) -> Need:
     return Need((LOGITS,), next_tokens, dims="pos rank", params={"k": k})
 
 
-def needs(model, tokens, *, top_k: int = 10) -> tuple[Need, ...]:
-    """The final logits, reduced inside the pass."""
-    return (_need(min(top_k, model.sizes.d_vocab)),)
-
-
-def surprisal(observation: Observation, readout, *, top_k: int = 10) -> xr.Dataset:
-    """Returns `surprisal`, `entropy` (pos), nats; `next_prob`, `next_token`, `next_text` (pos, rank)."""
-    top_k = min(top_k, observation.sizes.d_vocab)
-    found = observation[_need(top_k)][0]
-    ids = found[:, 2 + top_k :].long()
-    names = {int(i): observation.vocabulary.string(i) for i in ids.unique()}
-    values = found[:, 0]
-    total = float(values[1:].sum())
-    best = names[int(ids[-1, 0])]
-    worst = int(values[1:].argmax()) + 1 if len(values) > 1 else 0
-    told = f"Next: {best!r} (p = {float(found[-1, 2]):.2f})."
-    if worst:
+def _summary(values: torch.Tensor, best: str, probability: float) -> str:
+    told = f"Next: {best!r} (p = {probability:.2f})."
+    if len(values) > 1:
+        worst = int(values[1:].argmax()) + 1
         told += f" Most surprising: token {worst} ({float(values[worst]):.1f} nats)"
-        told += f"; {total / (len(values) - 1):.2f} on average."
-    return dataset(
-        observation,
-        surprisal=("pos", values, "nats", (0, None), "surprisal of the token"),
-        entropy=("pos", found[:, 1], "nats", (0, None), "entropy of the next token"),
-        next_prob=("pos rank", found[:, 2 : 2 + top_k], "probability", (0, 1), "probability of the next token"),
-        next_token=("pos rank", ids, "token id", (0, None)),
-        next_text=("pos rank", [[names[int(i)] for i in row] for row in ids], "text", None),
-    ).assign_attrs(summary=told)
+        told += f"; {float(values[1:].sum()) / (len(values) - 1):.2f} on average."
+    return told
 
 
-def surprisal_figure(result: xr.Dataset):
+def surprisal_figure(result: xr.Dataset) -> "go.Figure":
     """One bar per token."""
     from workbench.figures import token_strip
 
     return token_strip(result, "surprisal", title="Surprisal of each token")
 
 
-def entropy_figure(result: xr.Dataset):
+def entropy_figure(result: xr.Dataset) -> "go.Figure":
     """One bar per token."""
     from workbench.figures import token_strip
 
     return token_strip(result, "entropy", title="Entropy of the next token")
 
 
-def next_figure(result: xr.Dataset, selection: dict):
+def next_figure(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure | None":
     """What the model expected after the selected token."""
     from workbench.figures import bars, show_token
 
@@ -96,18 +118,9 @@ def next_figure(result: xr.Dataset, selection: dict):
     return bars(row, "next_prob", "rank", labels=labels, title=f"Expected after token {int(selection['pos'])}")
 
 
-ENTRY = Entry(
-    name="surprisal",
-    title="Surprisal",
-    source="the model's own output",
-    definition="surprisal(pos) = -log p(token at pos | tokens before it), in nats; exp of its mean is the perplexity.",
-    limits="A low number says that the token was expected here, not why.",
-    scope="prompt",
-    needs=needs,
-    analyse=surprisal,
+VIEW = View(
+    Surprisal,
+    question="Which tokens did the model not expect, and what did it expect instead?",
     figures=(surprisal_figure, entropy_figure),
     details=(next_figure,),
-    params=(Param("top_k", int, 10, "next tokens listed", low=1, high=100),),
 )
-
-run = ENTRY.run

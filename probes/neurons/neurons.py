@@ -1,7 +1,7 @@
-"""The neurons of one MLP that write most at a token, and the tokens they promote.
+"""The neurons of one MLP that write most at a token, and the tokens they promote."""
 
-On the page it follows the selection and is recomputed from the kept state of its layer.
-"""
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -9,14 +9,20 @@ import xarray as xr
 
 from probes.checks import claims
 from probes.routes.promoted import logit_contributions, promoted
-from workbench.analysis.legacy import Claim, Entry, Param
+from workbench.analysis.kinds import OnPrompt
+from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
+from workbench.analysis.view import Claim, View
 from workbench.errors import InputError
 from workbench.models.hooks import MLP_POST, RESID_POST
-from workbench.models.model import LayerWeights
+from workbench.models.model import LayerWeights, Model
+from workbench.models.prompt import Tokens
 from workbench.observation import Need, Observation, Site, keep
 
-__all__ = ["ENTRY", "neurons"]
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["VIEW", "Neurons", "activation_figure", "contribution_figure", "neuron_claim", "tokens_figure", "written"]
 
 _PROMOTED = 8  # tokens listed on either side of a neuron
 
@@ -28,75 +34,91 @@ def written(activation: torch.Tensor, site: Site, pos: int) -> torch.Tensor:
     post-norm's scale is the same for all neurons and is left out).
     """
     here = activation[:, pos].float()
-    rows = site.weights.W_out.float()
-    if site.weights.post_mlp_gain is not None:
-        rows = rows * site.weights.post_mlp_gain.float()
-    return torch.stack([here, here.abs() * rows.norm(dim=-1)], dim=1)
+    return torch.stack([here, here.abs() * _rows(site.weights).norm(dim=-1)], dim=1)
 
 
-def _neurons_need(layer: int, pos: int) -> Need:
-    return Need((MLP_POST,), written, dims="component neuron", params={"pos": pos}, layers=(layer,))
+def _rows(weights: LayerWeights) -> torch.Tensor:
+    """What each neuron writes for an activation of 1, `[neuron, d_model]`, up to a post-norm's scale."""
+    rows = weights.W_out.float()
+    return rows if weights.post_mlp_gain is None else rows * weights.post_mlp_gain.float()
 
 
-def neurons_needs(model, tokens, *, layer: int, pos: int, top_k: int) -> tuple[Need, ...]:
-    """The activations of one layer's neurons at one position; InputError where the model or prompt has none."""
-    if not 0 <= layer < model.sizes.n_layers:
-        raise InputError(f"layer {layer}", f"0 to {model.sizes.n_layers - 1} on {model.name}", "Choose a layer it has")
-    if not 0 <= pos < len(tokens):
-        raise InputError(f"position {pos}", f"0 to {len(tokens) - 1}", "Choose one inside the prompt")
-    if model.weights(layer).W_out is None:
-        raise InputError(f"layer {layer} of {model.name}", "a layer with an MLP of neurons", "Choose another model")
-    return (_neurons_need(layer, pos), _state_need(layer, pos))
+class Neurons(OnPrompt, name="neurons", title="Neurons"):
+    """The neurons of one MLP that write most at a token, and the tokens they promote.
 
+    Definition: A neuron adds activation * W_out[neuron] to the residual stream; drawn is the norm of that, for the
+    selected layer and token. The activation is what W_out reads: gate times up where the MLP is gated.
 
-def _state_need(layer: int, pos: int) -> Need:
-    return Need((RESID_POST,), keep, dims="pos d_model", params={"positions": (pos,)}, layers=(layer,))
+    Limits: A large write is not yet an effect: several neurons may cancel, and later layers may ignore it.
 
+    Source: Geva et al. 2021, arXiv 2012.14913
 
-def neurons(observation: Observation, readout, *, layer: int, pos: int, top_k: int) -> xr.Dataset:
-    """The neurons that write most at a position.
-
-    Returns `contribution`, `activation` (neuron) of the top_k, largest contribution first: the norm of what the neuron
+    Returns: `contribution`, `activation` (neuron) of the top_k, largest contribution first: the norm of what the neuron
     adds to the residual stream, and its activation. Over (neuron, rank): `promoted_text`, `promoted_logit` and
     `suppressed_text`, `suppressed_logit`: what it adds to logits by the direct path, with the final norm's scale of the
     state behind the layer. `share` (scalar): their part of the sum of norms over all neurons.
     """
-    values, sizes = observation[_neurons_need(layer, pos)][0, 0]
-    top = sizes.topk(min(top_k, len(sizes)))
-    writes = _writes(observation.weights(layer), values, top.indices)
-    logits = logit_contributions(readout, writes, observation[_state_need(layer, pos)][0, 0, 0])
-    ids = promoted(logits, _PROMOTED)
-    texts = [[[observation.vocabulary.string(i) for i in row] for row in found.tolist()] for found in ids]
-    up, down = (logits.gather(-1, found) for found in ids)
-    share = float(top.values.sum() / sizes.sum().clamp(min=1e-30))
-    text = observation.tokens[0].strings[pos]
-    return dataset(
-        observation,
-        {"neuron": top.indices.tolist()},
-        contribution=("neuron", top.values, "norm", (0, None), "size of what it writes"),
-        activation=("neuron", values[top.indices], "activation", None),
-        share=("", share, "share of all neurons", (0, 1)),
-        promoted_text=("neuron rank", texts[0], "text", None),
-        promoted_logit=("neuron rank", up, "logits", None),
-        suppressed_text=("neuron rank", texts[1], "text", None),
-        suppressed_logit=("neuron rank", down, "logits", None),
-    ).assign_attrs(
-        layer=layer,
-        at=pos,
-        summary=f"At token {pos} {text!r}, {len(top.indices)} of the {len(sizes)} neurons of layer {layer} carry "
-        f"{share:.0%} of the sizes of what all of them write.",
-    )
+
+    layer: Annotated[int, Range(0), "follows the selection"] = 0
+    pos: Annotated[int, Range(0), "follows the selection"] = 0
+    top_k: Annotated[int, Range(1, 200), "neurons drawn"] = 24
+
+    def needs(self, model: Model, tokens: Tokens) -> tuple[Need, ...]:
+        """The activations of one layer's neurons at one position, and the state behind the layer.
+
+        InputError where the model or prompt has none.
+        """
+        n_layers = model.sizes.n_layers
+        if not self.layer < n_layers:
+            raise InputError(f"layer {self.layer}", f"0 to {n_layers - 1} on {model.name}", "Choose a layer it has")
+        if not self.pos < len(tokens):
+            raise InputError(f"position {self.pos}", f"0 to {len(tokens) - 1}", "Choose one inside the prompt")
+        if model.weights(self.layer).W_out is None:
+            raise InputError(
+                f"layer {self.layer} of {model.name}", "a layer with an MLP of neurons", "Choose another model"
+            )
+        return self._written, self._state
+
+    @property
+    def _written(self) -> Need:
+        return Need((MLP_POST,), written, dims="component neuron", params={"pos": self.pos}, layers=(self.layer,))
+
+    @property
+    def _state(self) -> Need:
+        at = {"positions": (self.pos,)}
+        return Need((RESID_POST,), keep, dims="pos d_model", params=at, layers=(self.layer,))
+
+    def analyse(self, observation: Observation) -> xr.Dataset:
+        """The largest writes, and what they do to the logits."""
+        values, sizes = observation[self._written][0, 0]
+        top = sizes.topk(min(self.top_k, len(sizes)))
+        chosen = values[top.indices]
+        rows = _rows(observation.weights(self.layer))[top.indices]
+        writes = chosen[:, None].to(rows) * rows
+        logits = logit_contributions(observation.readout, writes, observation[self._state][0, 0, 0])
+        ids = promoted(logits, _PROMOTED)
+        texts = [[[observation.vocabulary.string(i) for i in row] for row in found.tolist()] for found in ids]
+        up, down = (logits.gather(-1, found) for found in ids)
+        share = float(top.values.sum() / sizes.sum().clamp(min=1e-30))
+        text = observation.tokens[0].strings[self.pos]
+        summary = (
+            f"At token {self.pos} {text!r}, {len(chosen)} of the {len(sizes)} neurons of layer {self.layer} carry "
+            f"{share:.0%} of the sizes of what all of them write."
+        )
+        return dataset(
+            observation,
+            {"neuron": top.indices.tolist()},
+            contribution=("neuron", top.values, "norm", (0, None), "size of what it writes"),
+            activation=("neuron", chosen, "activation", None),
+            share=("", share, "share of all neurons", (0, 1)),
+            promoted_text=("neuron rank", texts[0], "text", None),
+            promoted_logit=("neuron rank", up, "logits", None),
+            suppressed_text=("neuron rank", texts[1], "text", None),
+            suppressed_logit=("neuron rank", down, "logits", None),
+        ).assign_attrs(layer=self.layer, at=self.pos, summary=summary)
 
 
-def _writes(weights: LayerWeights, activations: torch.Tensor, neurons: torch.Tensor) -> torch.Tensor:
-    """What neurons add to the residual stream, `[neuron, d_model]`, up to a post-norm's scale."""
-    rows = weights.W_out.float()[neurons]
-    if weights.post_mlp_gain is not None:
-        rows = rows * weights.post_mlp_gain.float()
-    return activations[neurons][:, None].to(rows) * rows
-
-
-def tokens_figure(result: xr.Dataset, selection: dict):
+def tokens_figure(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure | None":
     """Tokens that the selected neuron promotes and suppresses; of the one that writes most where none is selected."""
     from workbench.figures import bars, show_token
 
@@ -114,17 +136,17 @@ def tokens_figure(result: xr.Dataset, selection: dict):
     return bars(table, "logit", "rank", labels=labels, title=title)
 
 
-def contribution_figure(result: xr.Dataset):
+def contribution_figure(result: xr.Dataset) -> "go.Figure":
     """One bar per neuron, largest first."""
     return _neuron_bars(result, "contribution", "write most")
 
 
-def activation_figure(result: xr.Dataset):
+def activation_figure(result: xr.Dataset) -> "go.Figure":
     """The same neurons' activations."""
     return _neuron_bars(result, "activation", "write most: activations")
 
 
-def _neuron_bars(result: xr.Dataset, variable: str, said: str):
+def _neuron_bars(result: xr.Dataset, variable: str, said: str) -> "go.Figure":
     from workbench.figures import bars
 
     layer, pos = result.attrs["layer"], result.attrs["at"]
@@ -133,7 +155,7 @@ def _neuron_bars(result: xr.Dataset, variable: str, said: str):
     return bars(plain, variable, "neuron", labels=labels, title=f"Neurons of layer {layer} that {said} at token {pos}")
 
 
-def neuron_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+def neuron_claim(result: xr.Dataset, selection: Mapping[str, Any]) -> Claim | None:
     """The selected neuron, by default the one that writes most, changes the prediction at the selected token."""
     neuron = selection.get("neuron")
     if neuron is None or neuron not in result["neuron"].values:
@@ -141,23 +163,11 @@ def neuron_claim(result: xr.Dataset, selection: dict) -> Claim | None:
     return claims.check_of(f"L{result.attrs['layer']}N{neuron}", pos=result.attrs["at"])
 
 
-ENTRY = Entry(
-    name="neurons",
-    title="Neurons",
-    source="Geva et al. 2021, arXiv 2012.14913",
-    definition=(
-        "A neuron adds activation * W_out[neuron] to the residual stream; drawn is the norm of that, for the selected "
-        "layer and token. The activation is what W_out reads: gate times up where the MLP is gated."
-    ),
-    limits="A large write is not yet an effect: several neurons may cancel, and later layers may ignore it.",
-    needs=neurons_needs,
-    analyse=neurons,
+VIEW = View(
+    Neurons,
+    question="Which neurons of the selected layer write most at the selected token, and what do they promote?",
     figures=(contribution_figure, activation_figure),
     details=(tokens_figure,),
     claims=(neuron_claim,),
-    params=(
-        Param("layer", int, 0, "follows the selection", low=0),
-        Param("pos", int, 0, "follows the selection", low=0),
-        Param("top_k", int, 24, "neurons drawn", low=1, high=200),
-    ),
+    follows=("layer", "pos"),
 )

@@ -8,7 +8,7 @@ summary says how much that is.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,16 +18,15 @@ import pandas as pd
 import xarray as xr
 
 from workbench.analysis.results import check
-from workbench.analysis.view import View, named
+from workbench.analysis.view import View
 from workbench.errors import InputError
 from workbench.figures.quantity import numbers, units
 from workbench.figures.text import head_name, number, show_token
+from workbench.models.model import Model
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from workbench.analysis.legacy import Entry
-    from workbench.models.model import Model
 
 __all__ = ["CHANGED", "align", "difference", "difference_figure", "need_same_tokenizer", "of_differences"]
 
@@ -82,43 +81,29 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
 
 
 def difference_figure(
-    entry: "Entry | View", change: xr.Dataset, index: int = 0, display: Mapping[str, Any] | None = None
+    view: View, change: xr.Dataset, index: int = 0, display: Mapping[str, Any] | None = None
 ) -> "go.Figure":
-    """A figure of a difference, on the diverging scale: the entry's own where it can be drawn of one, else a plain one.
+    """A figure of a difference, on the diverging scale: the view's own where it can be drawn of one, else a plain one.
 
-    display: display parameters of the entry. Raises InputError where there is no figure for any of its variables.
+    display: display parameters of the view. Raises InputError where there is no figure for any of its variables.
     """
-    draw, asked = entry.figures[index], entry.shown(display or {})
     try:
-        figure = draw(change, **named(draw, asked if isinstance(asked, Mapping) else asked.values()))
+        figure = view.drawn(view.figures[index], change, display=view.shown(display))
     except (InputError, KeyError):  # it wants something that a difference does not have, such as edges
-        return _plain_figure(entry, change)
+        return _plain_figure(view, change)
     scale = (figure.layout.meta or {}).get("scale", "signed")
-    return figure if scale == "signed" else _plain_figure(entry, change)
-
-
-@dataclass(frozen=True)
-class _OfDifferences(View):
-    """A view of what changed between two results of its analysis."""
-
-    @property
-    def title(self) -> str:
-        """Says that it is a difference."""
-        return f"Difference: {self.analysis.title}"
-
-    def said(self, result: xr.Dataset, display: Mapping[str, Any] | None = None) -> str:
-        """The largest change, and what is blank."""
-        return str(result.attrs["summary"])
+    return figure if scale == "signed" else _plain_figure(view, change)
 
 
 def of_differences(view: View) -> View:
     """The view as one of differences: its title says so, and its figures are drawn by `difference_figure`."""
     figures = tuple(partial(difference_figure, view, index=index) for index in range(len(view.figures)))
-    own = {"figures": figures, "details": (), "tables": (), "sentence": None}
-    return _OfDifferences(**{field.name: getattr(view, field.name) for field in fields(view)} | own)
+    return replace(
+        view, heading=f"Difference: {view.title}", figures=figures, details=(), tables=(), claims=(), sentence=None
+    )
 
 
-def need_same_tokenizer(one: "Model", other: "Model") -> None:
+def need_same_tokenizer(one: Model, other: Model) -> None:
     """InputError unless equal ids are equal tokens on both models."""
     vocabularies = [None if m.tokenizer is None else m.tokenizer.get_vocab() for m in (one, other)]
     if vocabularies[0] != vocabularies[1] or (vocabularies[0] is None and one.sizes.d_vocab != other.sizes.d_vocab):
@@ -251,13 +236,13 @@ def _place(variable: xr.DataArray, at: Mapping[str, int]) -> list[str]:
 # --- figures -------------------------------------------------------------------------------------------------------
 
 
-def _plain_figure(entry: "Entry | View", change: xr.Dataset) -> "go.Figure":
+def _plain_figure(view: View, change: xr.Dataset) -> "go.Figure":
     """The first variable that one of the plain figures can show."""
     from workbench.figures import bars, depth_pos_grid, heads_grid, pattern_figure, series, token_strip
 
     for name, variable in change.data_vars.items():
         name, dims = str(name), set(map(str, variable.dims))
-        title = f"{entry.title}: {variable.attrs.get('long_name', name)}"
+        title = f"{view.title}: {variable.attrs.get('long_name', name)}"
         if variable.dtype.kind != "f":
             continue
         if dims == {"layer", "head"}:
@@ -274,7 +259,7 @@ def _plain_figure(entry: "Entry | View", change: xr.Dataset) -> "go.Figure":
         if len(dims) == 1:
             return bars(change, name, dims.pop(), title=title, limit=24)
     raise InputError(
-        f"a difference of {entry.title} over other dims than the plain figures know",
+        f"a difference of {view.title} over other dims than the plain figures know",
         "one over heads, depths and tokens, or one dim",
         "Take the numbers instead (netCDF or CSV)",
     )

@@ -19,11 +19,12 @@ drawn is another object (`workbench.analysis.view`).
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import xarray as xr
 
-from workbench.analysis.keys import code_digest, spec_key
+from workbench.analysis.code import code_digest
+from workbench.analysis.keys import digest, spec_key
 from workbench.analysis.parameters import Values
 from workbench.analysis.run import Partial, Progress, alone
 from workbench.errors import InputError
@@ -31,7 +32,7 @@ from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.observation import Need, Observation, observe
 
-__all__ = ["Analysis", "OnModel", "OnPrompt", "Stimulus", "Study"]
+__all__ = ["Analysis", "OnModel", "OnPrompt", "Stimulus", "Study", "kind_of"]
 
 _SECTIONS = ("Definition", "Limits", "Source", "Returns")
 
@@ -104,7 +105,8 @@ class Analysis(Values):
         """The key of this analysis with these parameters on these tokens (None: its own stimulus)."""
         ids = None if tokens is None or not self.prompted else list(tokens.ids)
         made_of = (*model.interventions, *interventions)
-        weights, code, learned = model.identity.weights_hash, code_digest(type(self)), self.artifact(model)
+        weights, learned = model.identity.weights_hash, self.artifact(model)
+        code = digest([code_digest(type(self)), code_digest(type(model.adapter))])
         return spec_key(weights, ids, self.name, code, self.values(), interventions=made_of, artifact_hash=learned)
 
     def run(
@@ -188,6 +190,12 @@ class Study(Analysis):
         done; it raises to cancel. allow_network: whether texts may be fetched from the hub.
         """
         raise NotImplementedError
+
+
+def kind_of(analysis: type[Analysis] | Analysis) -> Literal["prompt", "model", "study"]:
+    """What an analysis is computed on: the prompt's pass, a stimulus of its own, or passes of its own."""
+    cls = analysis if isinstance(analysis, type) else type(analysis)
+    return "prompt" if issubclass(cls, OnPrompt) else "model" if issubclass(cls, OnModel) else "study"
 
 
 def _sections(doc: str) -> dict[str, str]:

@@ -7,10 +7,8 @@ one JSON text. `spec_key` names what was asked (equal keys ask the same thing); 
 """
 
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +20,7 @@ import xarray as xr
 
 from workbench.analysis.keys import digest
 from workbench.errors import InputError, UnavailableError
+from workbench.files import whole_file
 from workbench.models.model import Identity, Model
 from workbench.models.prompt import Tokens
 from workbench.observation import Observation
@@ -175,20 +174,10 @@ def stamped(
 def save(result: xr.Dataset, path: str | Path) -> Path:
     """Write a result to netCDF-4, atomically: an interrupted save leaves no file that a later run would trust."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # xarray would add a fill value of its own to floats; NaN says missing by itself.
-        floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
+    # xarray would add a fill value of its own to floats; NaN says missing by itself.
+    floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
+    with whole_file(path) as partial:
         result.to_netcdf(partial, engine="h5netcdf", encoding=floats)
-        os.replace(partial, path)
-    except OSError as error:
-        raise UnavailableError(
-            f"{error.strerror or error} at {path}", "a place to write", "Choose another path"
-        ) from error
-    finally:
-        with suppress(OSError):  # a folder that could not be made holds no half-written file
-            partial.unlink()
     return path
 
 

@@ -60,6 +60,16 @@ class Failure:
     error: Exception
 
     @property
+    def nbytes(self) -> int:
+        """About what keeping it takes."""
+        return 512
+
+    @property
+    def first(self) -> str:
+        """The analysis to run first, where that is the remedy; else ""."""
+        return getattr(self.error, "first", "")
+
+    @property
     def sentence(self) -> str:
         """What went wrong, for people; of a mistake of ours, its kind and first line."""
         if isinstance(self.error, WorkbenchError):
@@ -101,7 +111,8 @@ def run(
     whether texts may be fetched from the hub.
 
     Returns by name a Dataset with key and provenance, or a `Failure` that says why there is none; with one analysis,
-    its error is raised. Raises InputError for a bad prompt and for two analyses of one name.
+    its error is raised. Raises InputError for a bad prompt, for interventions that the model cannot carry and for two
+    analyses of one name.
     """
     asked = [analysis() if isinstance(analysis, type) else analysis for analysis in analyses]
     if not asked:
@@ -111,12 +122,13 @@ def run(
         raise InputError(f"{twice} twice", "each analysis once", "Run them one after the other")
     found: dict[str, xr.Dataset | Failure] = {}
     options = {"interventions": interventions, "progress": progress, "allow_network": allow_network}
-    for outcome in outcomes(model, prompt, asked, **options):
-        if isinstance(outcome.result, Failure) and len(asked) == 1:
-            raise outcome.result.error
-        found[outcome.analysis.name] = outcome.result
-        if partial is not None and not outcome.complete:
-            partial(outcome.result)
+    with closing(outcomes(model, prompt, asked, **options)) as told:  # a partial() that raises ends the study at once
+        for outcome in told:
+            if isinstance(outcome.result, Failure) and len(asked) == 1:
+                raise outcome.result.error
+            found[outcome.analysis.name] = outcome.result
+            if partial is not None and not outcome.complete:
+                partial(outcome.result)
     return {analysis.name: found[analysis.name] for analysis in asked}
 
 
@@ -139,8 +151,8 @@ def outcomes(
     """What analyses find, one by one as it is there; `run` collects them.
 
     also, seen: more to observe in the pass of the prompt, and who is shown the pass, before any result. progress:
-    called with the share of one analysis (or of the shared pass) that is done; it may raise to cancel, and what it
-    raises passes through if it is a `Cancelled`. Closing the iterator closes a study that is under way.
+    called with the share done, the shared pass and every other analysis counting alike; it may raise to cancel, and
+    what it raises passes through if it is a `Cancelled`. Closing the iterator closes a study that is under way.
     """
     edited = model.edited(interventions)
     tokens = None if prompt is None else tokenise(model, prompt)
@@ -152,11 +164,27 @@ def outcomes(
         else:
             yield Outcome(analysis, Failure(analysis.name, analysis.title, reason))
     shared = [analysis for analysis in able if analysis.shares_pass]
-    if shared or also:
-        yield from _shared(edited, tokens, shared, also, seen, progress)
-    for analysis in able:
-        if not analysis.shares_pass:
-            yield from _own_passes(edited, tokens, analysis, progress, allow_network)
+    others = [analysis for analysis in able if not analysis.shares_pass]
+    first = int(bool(shared or also))
+    part = _parts(progress, first + len(others))
+    if first:
+        yield from _shared(edited, tokens, shared, also, seen, part(0))
+    for n, analysis in enumerate(others, start=first):
+        yield from _own_passes(edited, tokens, analysis, part(n), allow_network)
+
+
+def _parts(progress: Progress | None, n: int) -> Callable[[int], Progress | None]:
+    """The progress of each of n parts, one after the other. It never goes back, also where a part is tried again."""
+    if progress is None:
+        return lambda part: None
+    told = 0.0
+
+    def tell(part: int, share: float) -> None:
+        nonlocal told
+        told = max(told, min(1.0, (part + share) / n))
+        progress(told)
+
+    return lambda part: lambda share: tell(part, share)
 
 
 def _reason(analysis: Runnable, model: Model, tokens: Tokens | None) -> WorkbenchError | None:

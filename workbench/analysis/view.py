@@ -50,6 +50,7 @@ class View:
     holds what a display asks for. follow: `(analysis, selection) -> [(View, analysis), ...]`, what is recomputed of one
     layer and drawn beside the figures when a click has selected something. follows: parameters of the analysis that are
     the selection's own (layer, head, pos): the view is recomputed from the kept state when the selection moves.
+    heading: a title in place of that of the analysis.
     """
 
     analysis: type[Analysis]
@@ -63,6 +64,7 @@ class View:
     finer: Callable[[Any, Any], Analysis] | None = None
     follow: "Callable[[Any, Mapping[str, Any]], Sequence[tuple[View, Analysis]]] | None" = None
     follows: tuple[str, ...] = ()
+    heading: str = ""
 
     @property
     def name(self) -> str:
@@ -71,8 +73,8 @@ class View:
 
     @property
     def title(self) -> str:
-        """The title of the analysis."""
-        return self.analysis.title
+        """The title of the analysis, or the heading in its place."""
+        return self.heading or self.analysis.title
 
     def shown(self, display: Mapping[str, Any] | None = None) -> Values:
         """All display parameters, defaults filled in; InputError for unknown names and bad values."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench.errors import InputError, RefusedError
 from workbench.intervene.contradictions import check_contradictions
-from workbench.intervene.edit import Edit, Where
+from workbench.intervene.edit import Edit
 from workbench.intervene.rows import Rows
 from workbench.models.hooks import Hook
 from workbench.models.model import Model
@@ -21,21 +21,21 @@ def hooks(
     *,
     tokens: Sequence[Any] | None = None,
     rows: slice | None = None,
-    reached: Callable[[Where], bool] = lambda where: True,
+    reached: Callable[[Edit], bool] = lambda edit: True,
 ) -> Iterator[None]:
     """Carry out interventions on every forward pass inside the block. Hold the model's lock around it.
 
     Those that the model carries (`Model.edited`) come first, as if they were part of it. tokens: the prompts of the
     batch, for their lengths (None: no padding). rows: which prompts of the call this batch holds; interventions on
-    other rows are left out. reached: whether a pass that starts or stops inside the model comes by a place, asked of
-    the model's own interventions: what lies before is in the state that it starts with. Edits of one activation become
-    one hook, in the order given.
+    other rows are left out. reached: whether a pass that starts or stops inside the model carries out an edit, asked of
+    the model's own interventions: what was written before is in the state that it starts with. Edits of one activation
+    become one hook, in the order given.
 
     Raises InputError for units the model does not have and for contradictory interventions, and RefusedError if, at a
     normal end, an edit never fired: an ablation that did nothing is worse than none.
     """
     batch = Rows(None if tokens is None else [len(t) for t in tokens], rows.start if rows is not None else 0)
-    own = [(i, edit) for i in model.interventions for edit in i.edits(model) if reached(edit.where)]
+    own = [(i, edit) for i in model.interventions for edit in i.edits(model) if reached(edit)]
     given = [(i, edit) for i in interventions if batch.holds(i.rows) for edit in i.edits(model)]
     with _carried_out(model, own, batch), _carried_out(model, given, batch):
         yield

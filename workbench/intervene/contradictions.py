@@ -28,13 +28,22 @@ def check_contradictions(found: list[tuple[Any, Edit]], batch: Rows) -> None:
             continue
         where = edit.where
         for row in where.rows if where.rows is not None else (None,):
-            buckets.setdefault((where.layer, row), []).append((intervention, batch.counted(where, row)))
+            buckets.setdefault((where.layer, row), []).append((intervention, where))
     for (layer, row), entries in buckets.items():
         everywhere = buckets.get((layer, None), []) if row is not None else []
-        for i, (first, a) in enumerate(entries):
-            for second, b in (*entries[i + 1 :], *everywhere):
-                if first is not second and (_clash(a, b) or _void(a, b) or _void(b, a)):
-                    raise InputError(f"{first} together with {second}", "edits that do not contradict", "Drop one")
+        for length in batch.lengths_of(row) or (None,):
+            here, there = ([(i, _counted(w, length)) for i, w in found] for found in (entries, everywhere))
+            for n, (first, a) in enumerate(here):
+                for second, b in (*here[n + 1 :], *there):
+                    if first is not second and (_clash(a, b) or _void(a, b) or _void(b, a)):
+                        raise InputError(f"{first} together with {second}", "edits that do not contradict", "Drop one")
+
+
+def _counted(where: Where, length: int | None) -> Where:
+    """The same place with positions counted from the start of a prompt of this length."""
+    if where.positions is None or length is None:
+        return where
+    return where._replace(positions=tuple(p + length if p < 0 else p for p in where.positions))
 
 
 def _clash(a: Where, b: Where) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from workbench.errors import InputError
-from workbench.intervene.edit import Edit, Positions, Where
+from workbench.intervene.edit import Edit, Positions
 
 __all__ = ["Rows"]
 
@@ -27,12 +27,10 @@ class Rows:
         n = len(self.lengths) if self.lengths is not None else None
         return [row - self.first for row in rows if row >= self.first and (n is None or row < self.first + n)]
 
-    def counted(self, where: Where, row: int | None) -> Where:
-        """The same place with positions counted from the start, where the length is known."""
-        lengths = set(self.lengths or ()) if row is None else set((self.lengths or [])[row - self.first :][:1])
-        if where.positions is None or len(lengths) != 1:
-            return where
-        return where._replace(positions=tuple(p + n if p < 0 else p for n in lengths for p in where.positions))
+    def lengths_of(self, row: int | None) -> list[int]:
+        """The different lengths of the prompts in this batch, or of the one that is this row of the call (if it is)."""
+        found = self.lengths or []
+        return sorted(set(found)) if row is None else [found[i] for i in self.local((row,)) if i < len(found)]
 
     def meshes(self, edit: Edit, x: torch.Tensor) -> Iterator[tuple[tuple[torch.Tensor, ...], list[int]]]:
         """Index tensors over the leading axes of an activation that an edit writes to, per set of positions."""

@@ -52,15 +52,18 @@ class Phrase:
                 "Take it back, or choose other tokens",
             )
 
-    def intervention(self, model: Model, means: Callable[[], Any], layer: int | None = None) -> Any:
-        """The value for `observe()`; None where it does not touch `layer`. means: gives `Means`, called if needed."""
-        if layer is not None and self.unit is not None and self.unit.layer != layer:
-            return None
+    def intervention(self, model: Model, means: Callable[[], Any]) -> Any:
+        """The value for `observe()` or `run()`. means: gives `Means`, called if needed."""
         if self.how == "blind":
-            here = self.unit.layer if self.unit is not None else layer
-            layers = tuple(range(model.sizes.n_layers)) if here is None else (here,)
+            layers = tuple(range(model.sizes.n_layers)) if self.unit is None else (self.unit.layer,)
             return Knockout((self.query,), (self.key,), layers, None if self.unit is None else self.unit.units)
         return Ablate(self.unit, self.how, means() if self.how == "mean" else None)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Names that its code needs imported."""
+        unit = () if self.unit is None or self.how == "blind" else (type(self.unit).__name__,)
+        return ("Knockout" if self.how == "blind" else "Ablate", *unit)
 
     def code(self) -> str:
         """The same as Python, where `model` is the model and `means` its means."""

@@ -163,10 +163,15 @@ class Model:
     def edited(self, interventions: Sequence[Any]) -> "Model":
         """The same model with interventions that every pass on it carries out: observed ones, sweeps, gradients.
 
-        It shares weights, lock and self-check with this one, which stays as it is. InputError for interventions on
-        rows of a batch: a pass of a study may have other rows.
+        It shares weights, lock and self-check with this one, which stays as it is. InputError for units it does not
+        have, for interventions on rows of a batch (a pass of a study may have other rows), and for those behind the
+        blocks (analyses read states out with the model's own final norm).
         """
         for intervention in interventions:
+            if any(edit.where.layer is None for edit in intervention.edits(self)):
+                raise InputError(
+                    f"{intervention} for every pass", "an intervention inside the blocks", "Give it to observe() alone"
+                )
             if getattr(intervention, "rows", None) is not None:
                 raise InputError(
                     f"{intervention} for every pass", "an intervention on all rows", "Leave out rows=, or use observe()"

@@ -17,7 +17,7 @@ def predict_bytes(sizes: Sizes, needs: Sequence[Need], n_prompts: int, length: i
     }  # fmt: skip
     total = 0
     for need in needs:
-        positions = dict(need.params).get("positions")
+        positions = need.positions
         size = 4 * n_prompts * (len(need.layers or range(sizes.n_layers)) if need.layered else 1)
         for dim in need.dims:
             size *= len(positions) if positions is not None and dim == "pos" else width.get(dim, 1)

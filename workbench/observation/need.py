@@ -10,7 +10,7 @@ from workbench.errors import InputError
 from workbench.models.hooks import ALL_HOOKS, Hook
 from workbench.models.model import LayerWeights, Model
 
-__all__ = ["POSITIONAL", "RAGGED", "Need", "Site", "keep"]
+__all__ = ["POSITIONAL", "RAGGED", "Need", "Site", "keep", "placed"]
 
 POSITIONAL = ("pos", "query", "key")
 RAGGED = "edge"  # an axis whose length no declaration knows: it differs from layer to layer
@@ -45,7 +45,8 @@ class Need:
     `(*activations, site, **params) -> tensor [batch, *dims]`, float32 or integer, a fresh tensor; it writes to nothing
     and calls no module. dims: names of the output's axes after batch, by the glossary; axes named pos, query or key
     are as long as the batch, and their padding is overwritten with NaN; an axis named edge may have any length, its
-    missing end NaN (integers: -1), and layers are then not stacked. params: scalars, or tuples of scalars.
+    missing end NaN (integers: -1), and layers are then not stacked. params: scalars, or tuples of scalars; one called
+    `positions` says which positions the axis `pos` holds (negative ones count from each prompt's end).
     layers: which ones, or None for all.
     """
 
@@ -63,6 +64,8 @@ class Need:
             put(self, "params", tuple(sorted(self.params.items())))
         if self.layers is not None:
             put(self, "layers", tuple(self.layers))
+        if self.layers == ():
+            raise InputError("a need of no layers", "at least one, or None for all", "Name a layer")
         if "<lambda>" in self.reduce.__qualname__ or "<locals>" in self.reduce.__qualname__:
             raise InputError(
                 f"the reducer {self.reduce.__qualname__}",
@@ -80,13 +83,33 @@ class Need:
         return self.hooks[0].layered
 
     @property
+    def positions(self) -> tuple[int, ...] | None:
+        """The positions that its axis `pos` holds; None for all of the batch."""
+        return dict(self.params).get("positions")
+
+    @property
     def ragged(self) -> bool:
         """Whether what is kept has another length in every layer."""
         return RAGGED in self.dims
 
 
 def keep(activation: torch.Tensor, site: Site, positions: tuple[int, ...] | None = None) -> torch.Tensor:
-    """A reducer that keeps an activation `[batch, pos, ...]` as float32, at all or some positions."""
+    """A reducer that keeps an activation `[batch, pos, ...]` as float32, at all or some positions.
+
+    positions: negative ones count from each prompt's end; NaN where a prompt is too short to have one.
+    """
     if positions is not None:
-        activation = activation[:, list(positions)]
+        at, _ = placed(positions, site.lengths)
+        activation = activation[torch.arange(len(at), device=at.device)[:, None], at]
     return activation.detach().to(torch.float32, copy=True)
+
+
+def placed(positions: tuple[int, ...], lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of positions in each prompt of a batch, and whether it has them, both `[batch, position]`.
+
+    Negative positions count from each prompt's end. The index is 0 where a prompt has no such position.
+    """
+    asked = torch.tensor(positions, dtype=torch.long, device=lengths.device)[None].expand(len(lengths), -1)
+    at = torch.where(asked < 0, asked + lengths[:, None], asked)
+    inside = (at >= 0) & (at < lengths[:, None])
+    return at.masked_fill(~inside, 0), inside

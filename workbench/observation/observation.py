@@ -22,8 +22,9 @@ class Observation:
 
     `observation[need]` is a float32 tensor `[layer, prompt, *need.dims]` (no `layer` for needs outside the blocks), NaN
     where a prompt is shorter than the longest; for a ragged need, a tuple of one `[prompt, *need.dims]` per layer.
-    `logits[i]` is `[position, d_vocab]` for prompt i at the positions asked for (`positions[i]`). `interventions` and
-    `identity` go into provenance; `vocabulary` names tokens; `weights(layer)` and `readout` are the model's, read-only.
+    `logits[i]` is `[position, d_vocab]` for prompt i at the positions asked for (`positions[i]`). `ran`: the layers
+    that the pass ran through, all unless it started or stopped inside the model. `interventions` and `identity` go into
+    provenance; `vocabulary` names tokens; `weights(layer)` and `readout` are the model's, read-only.
     """
 
     identity: Identity
@@ -37,6 +38,7 @@ class Observation:
     interventions: tuple = ()
     weights: Callable[[int], LayerWeights] | None = field(default=None, repr=False)
     readout: Readout | None = field(default=None, repr=False)
+    ran: range | None = None
 
     def __getitem__(self, need: Need) -> torch.Tensor:
         try:
@@ -52,15 +54,28 @@ class Observation:
         return need in self.results
 
     def array(self, need: Need) -> xr.DataArray:
-        """The same as `observation[need]`, with named dims and integer coords."""
+        """The same as `observation[need]`, with named dims and integer coords; InputError for a ragged need."""
+        kept = self[need]
+        if isinstance(kept, tuple):
+            raise InputError(
+                f"an array of {need.reduce.__qualname__}, whose length differs from layer to layer",
+                "a need with layers of one length",
+                "Take observation[need], one tensor per layer",
+            )
         dims = ("layer", "prompt", *need.dims) if need.layered else ("prompt", *need.dims)
-        coords = {"layer": list(need.layers or range(self.sizes.n_layers))} if need.layered else {}
-        return xr.DataArray(self[need].cpu().numpy(), dims=dims, coords=coords)
+        coords = {"layer": self.layers(need)} if need.layered else {}
+        return xr.DataArray(kept.cpu().numpy(), dims=dims, coords=coords)
+
+    def layers(self, need: Need) -> list[int]:
+        """The layers of a need that the pass ran through, in the order in which they are stacked."""
+        asked = range(self.sizes.n_layers) if need.layers is None else need.layers
+        return [layer for layer in asked if self.ran is None or layer in self.ran]
 
     def prompt(self, row: int) -> "Observation":
         """One prompt of several, as if it had been observed by itself: its row of everything, without padding.
 
-        Only ragged needs stay as long as the longest of the prompts, with NaN at the end.
+        Only ragged needs stay as long as the longest of the prompts, with NaN at the end, and needs at positions hold
+        all that were asked for, with NaN where this prompt has none.
         """
         n_pos = len(self.tokens[row])
 
@@ -69,8 +84,8 @@ class Observation:
                 return tuple(layer[row : row + 1] for layer in kept)
             kept = kept.narrow(int(need.layered), row, 1)
             for axis, dim in enumerate(need.dims, start=1 + need.layered):
-                if dim in POSITIONAL:  # a need may hold fewer positions than there are
-                    kept = kept.narrow(axis, 0, min(n_pos, kept.shape[axis]))
+                if dim in POSITIONAL and not (dim == "pos" and need.positions is not None):
+                    kept = kept.narrow(axis, 0, min(n_pos, kept.shape[axis]))  # one prompt may have been padded to it
             return kept
 
         this = slice(row, row + 1)
@@ -80,6 +95,7 @@ class Observation:
             results={need: of_row(need, kept) for need, kept in self.results.items()},
             logits=self.logits[this],
             positions=self.positions[this],
+            fields={name: values[this] for name, values in self.fields.items()},
         )
 
     @cached_property

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from workbench.errors import InputError
-from workbench.intervene import Where, hooks
+from workbench.intervene import Edit, hooks
 from workbench.models.hooks import RESID_PRE
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
@@ -48,8 +48,10 @@ def observe(
     called with the share done (0 to 1) after each layer; it may raise to cancel. Unequal lengths are padded on the
     right, and padding enters no number.
 
-    Raises InputError for bad prompts and hooks the model does not have, RefusedError where a hook never fired.
+    Raises InputError for bad prompts, positions that no prompt has and hooks the model does not have, RefusedError
+    where a hook never fired.
     """
+    first, last = _span(model, start, stop)
     tokens = tuple(tokenise(model, prompt) for prompt in _as_list(prompts))
     if not tokens:
         raise InputError("no prompts", "at least one", "Give a text")
@@ -57,11 +59,13 @@ def observe(
     needs = tuple(dict.fromkeys(needs))
     fields = dict(fields or {})
     _check_rows(interventions, len(tokens))
+    longest = max(len(t) for t in tokens)
+    for need in needs:
+        _positions(need.positions or (), longest)
     run = _Run(model, needs, tuple(interventions), start, stop, progress, Steps(len(tokens), model.sizes.n_layers))
     parts: list[tuple[dict[Need, torch.Tensor], list[torch.Tensor]]] = []
     for rows in _batches(tokens, batch_tokens):
         parts.append(run.batch(tokens[rows], {k: v[rows] for k, v in fields.items()}, asked[rows], rows))
-    longest = max(len(t) for t in tokens)
     results = {need: _join([part[0][need] for part in parts], need, longest) for need in needs}
     logits = tuple(row for part in parts for row in part[1])
     return Observation(
@@ -76,7 +80,18 @@ def observe(
         (*model.interventions, *run.interventions),
         model.weights,
         model.readout,
+        range(first, last + 1),
     )
+
+
+def _span(model: Model, start: tuple[int, torch.Tensor] | None, stop: int | None) -> tuple[int, int]:
+    """The first and the last layer of the pass; InputError for one that runs through no layer."""
+    n, first = model.sizes.n_layers, 0 if start is None else start[0]
+    if not 0 <= first < n:
+        raise InputError(f"start={first}", f"layers 0 to {n - 1}", "Choose a layer the model has")
+    if stop is not None and not first < stop <= n:
+        raise InputError(f"stop={stop}", f"{first + 1} to {n}, one more than the last layer to run", "Stop behind one")
+    return first, n - 1 if stop is None else stop - 1
 
 
 def _as_list(prompts: Any) -> list[Any]:
@@ -94,11 +109,10 @@ def _positions(asked: "str | Sequence[int]", length: int) -> tuple[int, ...]:
         if asked not in named:
             raise InputError(f"positions={asked!r}", "'last', 'all', 'none' or indices", "Choose one of these")
         return named[asked]
-    resolved = tuple(p + length if p < 0 else p for p in asked)
-    outside = [p for p in resolved if not 0 <= p < length]
+    outside = [p for p in asked if not -length <= p < length]
     if outside:
         raise InputError(f"position {outside[0]}", f"positions from 0 to {length - 1}", "Choose one inside the prompt")
-    return resolved
+    return tuple(p % length for p in asked)
 
 
 def _check_rows(interventions: Sequence[Any], n_prompts: int) -> None:
@@ -148,13 +162,14 @@ def _pad(part: torch.Tensor, width: dict[int, int]) -> torch.Tensor:
 class _Run(Call):
     """One observe() call: what to watch, and the batches it runs."""
 
-    def reached(self, where: Where) -> bool:
-        """Whether this pass comes by a place; a given state already holds what was done to it."""
+    def reached(self, edit: Edit) -> bool:
+        """Whether this pass comes by the place of an edit; a given state already holds what was written to it."""
+        where = edit.where
         if where.layer is None:
             return self.stop is None
         first = self.start[0] if self.start else 0
         if self.start and (where.layer, where.hook) == (first, RESID_PRE):
-            return False
+            return edit.write is None
         return first <= where.layer and (self.stop is None or where.layer < self.stop)
 
     def batch(self, tokens, fields, asked, rows: slice) -> tuple[dict[Need, torch.Tensor], list[torch.Tensor]]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from workbench.errors import InputError
 from workbench.intervene import first_layer, with_rows
 from workbench.models.hooks import RESID_POST, RESID_PRE
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
-from workbench.observation import Need, keep, observe
+from workbench.observation import Need, Observation, keep, observe
 from workbench.observation.metrics import Metric
 
 __all__ = ["Base", "base_run", "sweep", "values_of"]
@@ -30,8 +31,8 @@ class Base:
     tokens: Tokens
     states: torch.Tensor = field(repr=False)
     last: torch.Tensor = field(repr=False)
-    interventions: tuple = ()
-    observation: Any = field(default=None, repr=False)
+    interventions: tuple
+    observation: Observation = field(repr=False)
 
     def logits(self, model: Model, position: int = -1) -> torch.Tensor:
         """Logits at one position, `[d_vocab]`, read out as those of the sweep are."""
@@ -67,7 +68,12 @@ def sweep(
 
     cells: interventions of each run, without rows. Yields (indices of cells, values float32 `[cell]`) after each batch,
     so that a caller may show what is done and stop. progress: called with the share done; it may raise to cancel.
+    InputError where the base was run on a model with other interventions than this one.
     """
+    if (*model.interventions, *base.interventions) != base.observation.interventions:
+        raise InputError(
+            "a base that was run on a model with other interventions", "a base of this model", "Run the base on it"
+        )
     positions = metric.needed(len(base.tokens))
     starts = [first_layer(model, cell) for cell in cells]
     order = sorted(range(len(cells)), key=lambda i: starts[i])

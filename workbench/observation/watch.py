@@ -9,7 +9,7 @@ import torch
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import ALL_HOOKS, LOGITS, RESID_POST, Hook
 from workbench.models.model import Model
-from workbench.observation.need import POSITIONAL, Need, Site
+from workbench.observation.need import POSITIONAL, Need, Site, placed
 
 __all__ = ["Call", "Steps", "Stop", "Watch"]
 
@@ -52,15 +52,27 @@ class Watch:
         self.reduced: dict[tuple[Need, int | None], torch.Tensor] = {}
 
     def layers(self, need: Need) -> list[int | None]:
-        """Layers of a need that this pass runs through; [None] for a need outside the blocks."""
+        """Layers of a need that this pass runs through; [None] for a need outside the blocks.
+
+        InputError for a layer that the model has not, and for a need that this pass does not come by at all.
+        """
+        what = f"a need on {'/'.join(hook.name for hook in need.hooks)}"
         if not need.layered:
+            if self.run.stop is not None:
+                raise InputError(what, "a pass that runs to its end", "Leave out stop=")
             return [None]
         n = self.run.model.sizes.n_layers
         asked = need.layers if need.layers is not None else range(n)
         outside = [layer for layer in asked if not 0 <= layer < n]
         if outside:
             raise InputError(f"layer {outside[0]}", f"layers 0 to {n - 1}", "Choose a layer the model has")
-        return [layer for layer in asked if self.first <= layer <= self.last]
+        found = [layer for layer in asked if self.first <= layer <= self.last]
+        if not found:
+            at = f"layer {', '.join(map(str, asked))}"
+            raise InputError(
+                f"{what} of {at}", f"one of layers {self.first} to {self.last}", "Change start= or stop=, or the need"
+            )
+        return found
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -116,12 +128,12 @@ class Watch:
     def _collector(self, hook: Hook, layer: int | None, needs: list[Need]):
         def collect(activation, hook=None, _hook=hook):
             for need in needs:
-                if len(need.hooks) == 1:
+                if len(set(need.hooks)) == 1:
                     self._reduce(need, layer, {_hook: activation})
                     continue
                 held = self.waiting.setdefault((need, layer), {})
                 held[_hook] = activation
-                if len(held) == len(need.hooks):
+                if len(held) == len(set(need.hooks)):  # never of one on logits, which are there last: see `stacked`
                     self._reduce(need, layer, self.waiting.pop((need, layer)))
 
         return collect
@@ -138,35 +150,47 @@ class Watch:
         self.reduced[need, layer] = self._blank_padding(value, need)
 
     def _blank_padding(self, value: torch.Tensor, need: Need) -> torch.Tensor:
-        """Overwrite what was computed on padding with NaN (integers: -1)."""
-        n_pos = self.mask.shape[1]
-        if bool(self.mask.all()):
-            return value
+        """Overwrite what was computed on padding, or at positions that a prompt has not, with NaN (integers: -1)."""
         blank = torch.nan if value.is_floating_point() else -1
         for axis, dim in enumerate(need.dims, start=1):
-            if dim in POSITIONAL and value.shape[axis] == n_pos:
-                shape = [1] * value.ndim
-                shape[0], shape[axis] = self.mask.shape
-                value = value.masked_fill(~self.mask.view(shape), blank)
+            if dim not in POSITIONAL:
+                continue
+            chosen = need.positions if dim == "pos" else None
+            mask = self.mask if chosen is None else placed(chosen, self.lengths)[1]
+            if bool(mask.all()):
+                continue
+            if value.shape[axis] != mask.shape[1]:
+                raise InputError(
+                    f"{need.reduce.__qualname__} returning {value.shape[axis]} along {dim}",
+                    f"{mask.shape[1]}, so that padding can be told from the prompt",
+                    "Fill the axis up, or give it a name that is not of positions",
+                )
+            shape = [1] * value.ndim
+            shape[0], shape[axis] = mask.shape
+            value = value.masked_fill(~mask.view(shape), blank)
         return value
 
     def check(self) -> None:
         """Nothing is worse than a number from a hook that did not fire."""
         for need in self.run.needs:
             for layer in self.layers(need):
-                if (need, layer) not in self.reduced and LOGITS not in need.hooks:
-                    raise RefusedError(
-                        f"no {'/'.join(h.name for h in need.hooks)} from layer {layer} of {self.run.model.name}",
-                        f"it to fire for {need.reduce.__module__}.{need.reduce.__qualname__}",
-                        "The installed TransformerLens does not show it for this architecture: leave the analysis out",
-                    )
+                self._fired(need, layer, (need, layer) in self.reduced or LOGITS in need.hooks)
+
+    def _fired(self, need: Need, layer: int | None, did: bool) -> None:
+        if not did:
+            where = "" if layer is None else f" from layer {layer}"
+            raise RefusedError(
+                f"no {'/'.join(h.name for h in need.hooks)}{where} of {self.run.model.name}",
+                f"it to fire for {need.reduce.__module__}.{need.reduce.__qualname__}",
+                "The installed TransformerLens does not show it for this architecture: leave the analysis out",
+            )
 
     def stacked(self, need: Need, logits: torch.Tensor | None) -> torch.Tensor:
         """Layers of a need on top of each other; needs on logits are reduced here."""
         if LOGITS in need.hooks:
-            if logits is None:
-                raise InputError("a need on logits", "a pass that runs to its end", "Leave out stop=")
-            self._reduce(need, None, {LOGITS: logits})
+            held = {**self.waiting.pop((need, None), {}), LOGITS: logits}
+            self._fired(need, None, set(need.hooks) <= set(held))
+            self._reduce(need, None, held)
         values = [self.reduced.pop((need, layer)) for layer in self.layers(need)]
         if need.ragged and need.layered:
             return tuple(values)

@@ -1,23 +1,21 @@
 """The loss of texts with all heads, and without one: the pass starts again at the head's layer."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from probes.attention.active_dormant.settings import BATCH_TOKENS
 from workbench.intervene import Ablate, Head
 from workbench.models.hooks import LOGITS, RESID_PRE
+from workbench.models.model import Model
 from workbench.models.prompt import Tokens
 from workbench.observation import Need, Site, keep, observe
 from workbench.observation.recording import Means
 
-if TYPE_CHECKING:
-    from workbench.models.model import Model
+__all__ = ["BATCH_TOKENS", "ablated_loss", "base_pass", "text_loss"]
 
-__all__ = ["ablated_loss", "base_pass", "text_loss"]
+BATCH_TOKENS = 2048
 
 
 def text_loss(logits: torch.Tensor, site: Site) -> torch.Tensor:
@@ -32,7 +30,7 @@ _LOSS = Need((LOGITS,), text_loss)
 
 
 def base_pass(
-    model: "Model", tokens: Sequence[Tokens], layers: Sequence[int], progress: Callable[[float], None] | None = None
+    model: Model, tokens: Sequence[Tokens], layers: Sequence[int], progress: Callable[[float], None] | None = None
 ) -> tuple[np.ndarray, dict[int, torch.Tensor]]:
     """Loss of every text, (prompt,), and resid_pre of the layers that ablations will start from."""
     state = Need((RESID_PRE,), keep, dims="pos d_model", layers=tuple(sorted(set(layers))))
@@ -44,7 +42,7 @@ def base_pass(
 
 
 def ablated_loss(
-    model: "Model",
+    model: Model,
     tokens: Sequence[Tokens],
     head: Head,
     state: torch.Tensor | None,

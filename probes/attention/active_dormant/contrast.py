@@ -3,18 +3,14 @@
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probes.attention.active_dormant.settings import Settings
-from probes.attention.sinks.attention_sinks import mean_known
+from probes.attention.sinks.measures import mean_known
 from workbench.errors import InputError
 from workbench.intervene import Head
+from workbench.models.model import Model
 from workbench.statistics import benjamini_hochberg, difference_interval, permutation_test
-
-if TYPE_CHECKING:
-    from workbench.models.model import Model
 
 __all__ = ["FALSE_DISCOVERY", "Activity", "Difference", "heads_to_ablate", "matched_controls"]
 
@@ -47,11 +43,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Activity:
-    """What the first pass measured, (domain, prompt, layer, head), and what follows from it."""
+    """What the first pass measured, (domain, prompt, layer, head), and what follows from it.
+
+    attention_above, output_below: what counts as dormant. seed: draws permutations, resamples and random heads.
+    """
 
     attention: np.ndarray
     norm: np.ndarray
-    settings: Settings
+    attention_above: float
+    output_below: float
+    seed: int
 
     @cached_property
     def relative(self) -> np.ndarray:
@@ -61,18 +62,18 @@ class Activity:
     @cached_property
     def dormant(self) -> np.ndarray:
         """1 where the head is dormant on the text; NaN where its attention is not known."""
-        asleep = (self.attention > self.settings.attention_above) & (self.relative < self.settings.output_below)
+        asleep = (self.attention > self.attention_above) & (self.relative < self.output_below)
         return np.where(np.isnan(self.attention), np.nan, asleep)
 
     @cached_property
     def contrast(self) -> Difference:
         """In the share of dormant texts."""
-        return Difference.of(self.dormant, self.settings.seed)
+        return Difference.of(self.dormant, self.seed)
 
     @cached_property
     def sink_contrast(self) -> Difference:
         """In the attention to the sink set."""
-        return Difference.of(self.attention, self.settings.seed)
+        return Difference.of(self.attention, self.seed)
 
     @cached_property
     def control(self) -> np.ndarray:
@@ -97,27 +98,27 @@ def matched_controls(norm: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     return found
 
 
-def heads_to_ablate(model: "Model", activity: Activity) -> list[Head]:
+def heads_to_ablate(model: Model, activity: Activity, ablate: str, leading: int, random_heads: int) -> list[Head]:
     """Heads to ablate, as `ablate` says: "candidates", "all", "none", or those named with their controls.
 
     Candidates come with the head whose dormant share differs most (passing or not: it is the one to report), the
-    leading ones, their controls, and random heads.
+    leading ones (whose attention to sinks differs most, of those that pass for that), their controls, and random heads.
     """
-    shape, settings = activity.norm.shape[2:], activity.settings
-    if settings.ablate == "none":
+    shape = activity.norm.shape[2:]
+    if ablate == "none":
         return []
-    if settings.ablate == "all":
+    if ablate == "all":
         return [Head(*place) for place in np.ndindex(shape)]
-    if settings.ablate == "candidates":
+    if ablate == "candidates":
         passed = [Head(int(layer), int(head)) for layer, head in np.argwhere(activity.contrast.passes)]
         named = [*passed, *_largest(activity.contrast.value, 1)]
-        named += _largest(np.where(activity.sink_contrast.passes, activity.sink_contrast.value, 0), settings.leading)
+        named += _largest(np.where(activity.sink_contrast.passes, activity.sink_contrast.value, 0), leading)
     else:
-        named = [_named(name, model) for name in settings.ablate.replace(",", " ").split()]
+        named = [_named(name, model) for name in ablate.replace(",", " ").split()]
     controls = [Head(*map(int, activity.control[:, head.layer, head.head])) for head in named]
     chosen = dict.fromkeys([*named, *(control for control in controls if control.layer >= 0)])
     others = [Head(*place) for place in np.ndindex(shape) if Head(*place) not in chosen]
-    drawn = np.random.default_rng(settings.seed).permutation(len(others))[: settings.random_heads]
+    drawn = np.random.default_rng(activity.seed).permutation(len(others))[:random_heads]
     return [*chosen, *(others[i] for i in sorted(drawn.tolist()))]
 
 
@@ -128,7 +129,7 @@ def _largest(values: np.ndarray, n: int) -> list[Head]:
     return [Head(*map(int, np.unravel_index(i, size.shape))) for i in order if size.flat[i] > 0]
 
 
-def _named(name: str, model: "Model") -> Head:
+def _named(name: str, model: Model) -> Head:
     found = re.fullmatch(r"L(\d+)H(\d+)", name)
     if not found:
         raise InputError(f"ablate={name!r}", "candidates, all, none, or heads such as L18H6", "Correct the value")

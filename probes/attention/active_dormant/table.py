@@ -10,7 +10,7 @@ import xarray as xr
 
 from probes.attention.active_dormant.contrast import FALSE_DISCOVERY, Activity
 from probes.attention.active_dormant.texts import Texts
-from probes.attention.sinks.attention_sinks import mean_known
+from probes.attention.sinks.measures import mean_known
 from workbench.analysis.results import dataset
 from workbench.statistics import bootstrap_interval
 
@@ -38,21 +38,21 @@ class Ablations:
         self.changes = {how: np.full(self.shape, np.nan) for how in HOWS}
 
 
-def table(texts: Texts, activity: Activity, ablations: Ablations, origin: dict[str, Any]) -> xr.Dataset:
-    """The result. origin: provenance of the first pass."""
-    s, names = activity.settings, np.full(activity.norm.shape[:2], "", dtype=object)
+def table(texts: Texts, activity: Activity, ablations: Ablations, epsilon: float, origin: dict[str, Any]) -> xr.Dataset:
+    """The result. epsilon: of the sink set. origin: provenance of the first pass."""
+    names = np.full(activity.norm.shape[:2], "", dtype=object)
     for name, place in zip(texts.names, texts.place, strict=True):
         names[place] = name
     result = dataset(
         coords={"domain": list(texts.domains)},
         **_activity(texts, activity),
         **_contrasts(activity, texts.domains),
-        **_ablations(ablations, s.seed),
+        **_ablations(ablations, activity.seed),
         document=("domain prompt", names, "name", None, "text"),
     )
     convention = (
-        f"T = {s.length}, {'BOS counted' if texts.tokens[0].bos else 'no BOS'}, epsilon = {s.epsilon:g}, "
-        f"dormant: sinks > {s.attention_above:g} and output < {s.output_below:g}"
+        f"T = {len(texts.tokens[0])}, {'BOS counted' if texts.tokens[0].bos else 'no BOS'}, epsilon = {epsilon:g}, "
+        f"dormant: sinks > {activity.attention_above:g} and output < {activity.output_below:g}"
     )
     return result.assign_attrs(
         convention=convention,

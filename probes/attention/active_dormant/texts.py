@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probes.attention.active_dormant.settings import MIN_TEXTS, Settings
 from workbench.corpora import Document
 from workbench.errors import InputError, RefusedError
+from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 
-if TYPE_CHECKING:
-    from workbench.models.model import Model
+__all__ = ["MIN_TEXTS", "Texts", "chosen_texts"]
 
-__all__ = ["Texts", "chosen_texts"]
+MIN_TEXTS = 10  # of a domain, for a contrast
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,10 @@ class Texts:
         return out
 
 
-def chosen_texts(model: "Model", domains: Mapping[str, Sequence[str | Document]], settings: Settings) -> Texts:
-    """The first `length` tokens of up to `texts` documents of each domain, in a drawn order.
+def chosen_texts(
+    model: Model, domains: Mapping[str, Sequence[str | Document]], most: int, length: int, seed: int
+) -> Texts:
+    """The first `length` tokens of up to `most` documents of each domain, in a drawn order.
 
     Raises InputError for fewer than two domains or more tokens than the model takes, RefusedError for a model without a
     tokenizer and for a domain with fewer than 10 texts of that length.
@@ -49,9 +49,9 @@ def chosen_texts(model: "Model", domains: Mapping[str, Sequence[str | Document]]
         raise InputError(f"{len(domains)} domains", "at least two", "Name another one")
     if model.tokenizer is None:
         raise RefusedError(f"{model.name}, which has no tokenizer", "a model that reads text", "Use another model")
-    if settings.length > model.sizes.n_ctx:
-        raise InputError(f"length={settings.length}", f"at most n_ctx = {model.sizes.n_ctx}", "Take shorter texts")
-    chosen = {name: _cut(model, name, documents, settings) for name, documents in domains.items()}
+    if length > model.sizes.n_ctx:
+        raise InputError(f"length={length}", f"at most n_ctx = {model.sizes.n_ctx}", "Take shorter texts")
+    chosen = {name: _cut(model, name, documents, most, length, seed) for name, documents in domains.items()}
     rows = [
         (kept[i][1], kept[i][0], (domain, i))
         for i in range(max(len(kept) for kept, _ in chosen.values()))
@@ -63,25 +63,25 @@ def chosen_texts(model: "Model", domains: Mapping[str, Sequence[str | Document]]
 
 
 def _cut(
-    model: "Model", name: str, documents: Sequence[str | Document], settings: Settings
+    model: Model, name: str, documents: Sequence[str | Document], most: int, length: int, seed: int
 ) -> tuple[list[tuple[str, Tokens]], list[str]]:
     """Names and tokens of the documents that are taken, and names of those that are too short."""
     bos = model.tokenizer.bos_token_id
     front = [] if bos is None else [bos]
-    wanted = settings.length - len(front)
+    wanted = length - len(front)
     kept: list[tuple[str, Tokens]] = []
     short: list[str] = []
-    for index in np.random.default_rng(settings.seed).permutation(len(documents)).tolist():
+    for index in np.random.default_rng(seed).permutation(len(documents)).tolist():
         given = documents[index]
         document = given if isinstance(given, Document) else Document(f"{name}-{index}", given)
         ids = model.tokenizer.encode(document.text, add_special_tokens=False)[:wanted]
         if len(ids) < wanted:
             short.append(document.name)
-        elif len(kept) < settings.texts:
+        elif len(kept) < most:
             kept.append((document.name, tokenise(model, Prompt.ids([*front, *ids]))))
     if len(kept) < MIN_TEXTS:
         raise RefusedError(
-            f"{len(kept)} texts of {settings.length} tokens in {name} ({len(short)} were shorter)",
+            f"{len(kept)} texts of {length} tokens in {name} ({len(short)} were shorter)",
             f"at least {MIN_TEXTS} for a contrast",
             "Add texts, or take a smaller length",
         )

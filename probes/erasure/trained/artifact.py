@@ -6,7 +6,6 @@ so that a probe that was read back gives identical probabilities.
 """
 
 import json
-import os
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 
 from probes.erasure.trained.fit import log_probs
 from workbench.errors import InputError, RefusedError, UnavailableError
+from workbench.files import whole_file
 from workbench.loading.bundled import cache_dir
 
 __all__ = ["FILES", "FORMAT", "ReadoutProbes", "default_path", "find", "load_probes", "save_probes"]
@@ -133,17 +133,10 @@ def save_probes(probes: ReadoutProbes, path: str | Path) -> ReadoutProbes:
     """Write the file and the card beside it, each whole or not at all; returns the probes with their digest."""
     path, tensors = Path(path), probes.tensors()
     card = {**probes.card, "format": FORMAT, "digest": _digest(tensors)}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
         save_file(tensors, partial, metadata={"card": json.dumps(card, sort_keys=True)})
-        os.replace(partial, path)
+    with whole_file(path.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(partial, path.with_suffix(".json"))
-    except OSError as error:
-        raise UnavailableError(f"{error.strerror or error} at {path}", "a place to write", "Choose another") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return replace(probes, card=card)
 
 

@@ -1,13 +1,15 @@
 """`workbench train erasure-probes` and `workbench import erasure-probes`: the words they take, and what they do.
 
-apps/cli.py gives them a place.
+`apps/cli/commands` gives them a place.
 """
 
 import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+from probes.erasure.trained.recipe import KINDS, OFFSETS, Recipe
 from workbench.errors import InputError
 
 __all__ = ["add_arguments", "add_import_arguments", "cli", "import_cli", "summary"]
@@ -21,13 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hub-corpus", metavar="NAME", help="a data set of the hub, with --allow-network")
     parser.add_argument("--depths", metavar="D", type=int, nargs="+", help="0 the embedding, d the output of block d-1")
     parser.add_argument("--layers", metavar="L", type=int, nargs="+", help="the same by layer: the output of block L")
-    parser.add_argument("--offsets", metavar="I", type=int, nargs="+", default=[0, -1, -2], help="default: 0 -1 -2")
     parser.add_argument(
-        "--kind", choices=("factored", "linear"), default="factored",
+        "--offsets", metavar="I", type=int, nargs="+", default=list(OFFSETS),
+        help=f"default: {' '.join(map(str, OFFSETS))}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--kind", choices=KINDS, default=Recipe.kind,
         help="factored through the unembedding (default, small), or the paper's plain softmax",
     )  # fmt: skip
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0, help="of the split and of the order of training")
+    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="of the split and of the order of training")
     parser.add_argument("--control", action="store_true", help="also measure the recipe on random weights")
     parser.add_argument("--again", action="store_true", help="also what is there already, of the same text and recipe")
     parser.add_argument("--out", metavar="FILE.safetensors", help="default: where analyses look, in the user's cache")
@@ -41,7 +46,7 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="also where another one has that place")
 
 
-def import_cli(arguments: argparse.Namespace, model) -> int:
+def import_cli(arguments: argparse.Namespace, model: Any) -> int:
     """Import one file, print what is there now; returns the exit code."""
     from probes.erasure.trained.artifact import default_path
     from probes.erasure.trained.published import import_probes
@@ -55,10 +60,10 @@ def import_cli(arguments: argparse.Namespace, model) -> int:
     return 0
 
 
-def cli(arguments: argparse.Namespace, model) -> int:
+def cli(arguments: argparse.Namespace, model: Any) -> int:
     """Train as asked, print the card's numbers; returns the exit code."""
     from probes.erasure.trained.artifact import default_path
-    from probes.erasure.trained.trainer import Recipe, train
+    from probes.erasure.trained.trainer import train
 
     if arguments.depths and arguments.layers:
         raise InputError("--depths and --layers", "one of them", "Leave one out")
@@ -107,7 +112,7 @@ def _reporter():
     return report
 
 
-def summary(probes) -> str:
+def summary(probes: Any) -> str:
     """The card as a table: accuracy on held-out documents with its interval, and the control's where it was run."""
     control = {(row["depth"], row["offset"]): row for row in probes.card.get("control", {}).get("probes", ())}
     lines = ["depth offset  accuracy [95 % over documents]  last tokens  random weights"]

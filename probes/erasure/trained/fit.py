@@ -6,8 +6,8 @@
 The map W (d_model x d_model) and a bias for each class are learned by cross entropy. A class is a token that occurs in
 the corpus; through its embedding a token that was never a training target can still be named. The start is closed form
 ("gen"): states of a class are normal around a linear map of its embedding, with one covariance for all classes. Then
-Adam with a cosine schedule; the gradient is written out, so that the two large products can run in bfloat16 where the
-processor has instructions for it.
+torch's Adam with a cosine schedule; the gradient is written out, so that the two large products can run in bfloat16
+where the processor has instructions for it.
 
 The plain probe of the paper is the option beside it (`fit_linear`): log p(c) = x W_c - log sum, a column of W for each
 class, no bias, no embedding, from zero. It can name only classes that it was trained on and is some 13 times larger.
@@ -16,18 +16,14 @@ class, no bias, no embedding, from zero. It can name only classes that it was tr
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 
 import torch
 
-from workbench.errors import InputError
+from probes.erasure.trained.recipe import Recipe
 from workbench.processor import Processor, this_processor
 
 __all__ = [
-    "KINDS",
-    "LINEAR_LR",
-    "Recipe",
     "bfloat16_wins",
     "closed_form",
     "fast_dtype",
@@ -39,8 +35,6 @@ __all__ = [
     "whitening",
 ]
 
-KINDS = ("factored", "linear")
-LINEAR_LR = 1e-2  # of 1e-3, 3e-3, 1e-2 and 3e-2 the best log-likelihood on validation text (depth 2, offset -1)
 _ROWS = 1024  # states scored together
 _LOGITS = 2**23  # and at most as many logits, 32 MB: fewer rows for a large vocabulary
 _STEP_ROWS = 512  # of a step, whose probabilities are held together
@@ -48,29 +42,6 @@ _BETAS = (0.9, 0.99)
 # Products (m, k, n) and the most of float32's time that bfloat16 may take. A plain loop takes 60 times as long at the
 # first, some 10 ms: it never meets the second, where it would take seconds.
 _TRIALS = (((64, 256, 256), 3.0), ((256, 512, 4096), 0.8))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How probes are fitted. batch: states per step. dtype: of the products with the vocabulary; "auto" is
-    `fast_dtype`.
-
-    kind: "factored" through the unembedding, or "linear", one column of weights for each class.
-    """
-
-    epochs: int = 3
-    lr: float = 5e-4
-    batch: int = 1024
-    seed: int = 0
-    dtype: str = "auto"
-    kind: str = "factored"
-
-    @classmethod
-    def of(cls, kind: str, **more) -> "Recipe":
-        """The recommended recipe of a kind; InputError for an unknown one."""
-        if kind not in KINDS:
-            raise InputError(f"probes of the kind {kind!r}", f"one of {', '.join(KINDS)}", "Choose one of these")
-        return cls(kind=kind, **({"lr": LINEAR_LR} if kind == "linear" else {}) | more)
 
 
 def whitening(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -180,29 +151,24 @@ def _descend(
 ) -> tuple[torch.Tensor, ...]:
     """Values after some epochs of Adam with a cosine schedule. gradient: (indices, *values) -> gradients."""
     values = tuple(value.clone() for value in start)
-    moments = [(torch.zeros_like(value), torch.zeros_like(value)) for value in values]
     generator = torch.Generator().manual_seed(recipe.seed)
     batch = min(recipe.batch, n)
     per_epoch = n // batch
     total = recipe.epochs * per_epoch
+    adam = torch.optim.Adam(values, lr=recipe.lr, betas=_BETAS)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=total)
     for step in range(total):
         if step % per_epoch == 0:
             order = torch.randperm(n, generator=generator)
         at = order[(step % per_epoch) * batch :][:batch]
-        lr = recipe.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-        for value, slope, moment in zip(values, gradient(at, *values), moments, strict=True):
-            _adam(value, slope, moment, lr, step + 1)
+        for value, slope in zip(values, gradient(at, *values), strict=True):
+            value.grad = slope
+        adam.step()
+        cosine.step()
         if progress is not None:
             progress((step + 1) / total)
+    adam.zero_grad()
     return values
-
-
-def _adam(value: torch.Tensor, gradient: torch.Tensor, moments, lr: float, step: int) -> None:
-    first, second = moments
-    first.lerp_(gradient, 1 - _BETAS[0])
-    second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-    spread = (second / (1 - _BETAS[1] ** step)).sqrt_().add_(1e-8)
-    value.addcdiv_(first, spread, value=-lr / (1 - _BETAS[0] ** step))
 
 
 def fast_dtype(processor: Processor | None = None) -> torch.dtype:

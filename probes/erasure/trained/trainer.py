@@ -19,20 +19,20 @@ from safetensors.torch import save_file
 
 from probes.erasure.trained.artifact import FORMAT, ReadoutProbes, default_path, find, save_probes
 from probes.erasure.trained.control import random_twin
-from probes.erasure.trained.fit import Recipe, closed_form, fit, fit_linear, log_probs, whitening
+from probes.erasure.trained.fit import closed_form, fit, fit_linear, log_probs, whitening
+from probes.erasure.trained.recipe import OFFSETS, Recipe
 from probes.erasure.trained.states import Pieces, collect, pieces_of
 from probes.erasure.trained.words import place_masks
 from workbench.corpora import Corpus, python_corpus
 from workbench.errors import InputError, RefusedError, UnavailableError
+from workbench.files import whole_file
 from workbench.models.model import Model
 from workbench.statistics import ratio_interval
 
 __all__ = [
     "MIN_TOKENS",
-    "OFFSETS",
     "RECIPE",
     "Material",
-    "Recipe",
     "Training",
     "by_document",
     "known_of",
@@ -44,7 +44,6 @@ __all__ = [
     "work_name",
 ]
 
-OFFSETS = (0, -1, -2)
 RECIPE = Recipe()
 _TOGETHER = 4  # depths read in one pass: 0.5 GB of states at 110,000 tokens and d_model 576
 _READING = 0.25  # of the work, about
@@ -89,7 +88,16 @@ class Material:
 
 
 def prepare(model: Model, parts: dict[str, Pieces]) -> Material:
-    """Classes and whitened rows for pieces of a "train", a "val" and a "test" part. InputError for too little text."""
+    """Classes and whitened rows for pieces of a "train", a "val" and a "test" part.
+
+    Raises InputError for too little text, RefusedError for a model with interventions: probes are kept by its weights.
+    """
+    if model.interventions:
+        raise RefusedError(
+            f"probes of {model.name} with {', '.join(map(str, model.interventions))}",
+            "the model as it is: probes are kept by its weights",
+            "Leave the interventions out",
+        )
     if len(parts["train"]) < MIN_TOKENS:
         raise InputError(
             f"a corpus with {len(parts['train'])} tokens to learn from",
@@ -161,7 +169,9 @@ def _there(path: Path, model: Model) -> ReadoutProbes | None:
         return None
 
 
-def known_of(probes: ReadoutProbes | None, record: dict, recipe: Recipe) -> dict:
+def known_of(
+    probes: ReadoutProbes | None, record: dict, recipe: Recipe
+) -> dict[tuple[int, int], tuple[dict[str, torch.Tensor], dict]]:
     """Tensors and card of probes that were made from this text by this recipe, as `Training.stored` has them."""
     if probes is None or probes.card["corpus"]["digest"] != record["digest"]:
         return {}
@@ -332,14 +342,8 @@ class Training:
         return hit.to(torch.uint8), measured(self.material.parts[part], offset, at, own, hit)
 
     def _store(self, depth: int, offset: int, tensors: dict[str, torch.Tensor], card: dict) -> None:
-        path = self._file(depth, offset)
-        partial = path.with_suffix(".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(self._file(depth, offset)) as partial:
             save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata={"card": json.dumps(card)})
-            partial.replace(path)
-        except OSError as error:
-            raise UnavailableError(f"{error.strerror} at {path}", "a place to write", "Choose another one") from error
 
 
 def measured(pieces: Pieces, offset: int, at: np.ndarray, own: torch.Tensor, hit: torch.Tensor) -> dict:

@@ -219,7 +219,7 @@ def test_a_port_in_use_is_said(capsys):
 
 def test_the_explorer_gets_what_was_typed(monkeypatch):
     import apps.explorer
-    from apps.explorer import server
+    from apps.explorer.web import server
 
     given = {}
     monkeypatch.setattr(apps.explorer, "serve", lambda **options: given.update(options))

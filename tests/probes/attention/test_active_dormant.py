@@ -5,16 +5,19 @@ import json
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch.nn.functional import log_softmax
 
-from probes.attention import active_dormant as ad
+from probes.attention.active_dormant.ablation import ablated_loss, base_pass
+from probes.attention.active_dormant.active_dormant import VIEW, ActiveDormant
+from probes.attention.active_dormant.activity import needs as needs_of
 from probes.attention.active_dormant.contrast import Activity, heads_to_ablate
+from probes.attention.active_dormant.verdict import verdict
 from tests.tiny_models import tiny_model
 from workbench import PATTERN, Need, Prompt, Z, corpora, keep, observe, save, tokenise
-from workbench.analysis.legacy import study as run_study
 from workbench.corpora import Document
 from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
-from workbench.intervene import Head
+from workbench.intervene import Ablate, Head
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 from workbench.observation.recording import measure_means
@@ -72,7 +75,7 @@ def toy():
 
 @pytest.fixture(scope="module")
 def result(toy):
-    *_, last = ad.active_dormant(toy, {"sleepy": texts(SLEEPY, 14, 0), "lively": texts(LIVELY, 14, 1)}, **SMALL)
+    *_, last = ActiveDormant(**SMALL).over(toy, {"sleepy": texts(SLEEPY, 14, 0), "lively": texts(LIVELY, 14, 1)})
     return last
 
 
@@ -96,15 +99,15 @@ def test_removing_it_costs_nothing_where_it_sleeps_and_something_where_it_works(
     assert control != (1, 0)
     np.testing.assert_allclose(result["ablation_dloss"].values[:, control[0], control[1]], 0, atol=1e-6)
     assert (~np.isnan(result["text_ablation_dloss"].values[:, :, 1, 0])).sum() == 2 * SMALL["ablation_texts"]
-    said = ad.verdict(result, 1, 0)
+    said = verdict(result, 1, 0)
     assert "100% of sleepy" in said and "The data support" in said
-    assert "do not support" in ad.verdict(result, *control)
+    assert "do not support" in verdict(result, *control)
 
 
 def test_the_result_draws_saves_and_states_its_conventions(result, tmp_path):
     save(result, tmp_path / "result.nc")
-    drawn = [figure(result) for figure in ad.ENTRY.figures]
-    drawn += [detail(result, selection) for detail in ad.ENTRY.details for selection in ({}, {"layer": 0, "head": 1})]
+    drawn = [figure(result) for figure in VIEW.figures]
+    drawn += [detail(result, selection) for detail in VIEW.details for selection in ({}, {"layer": 0, "head": 1})]
     for figure in drawn:
         title = figure.layout.title.text.replace("<br>", " ")
         assert figure.data and "T = 24" in title and "0.8" in title and "0.2" in title and "epsilon = 0.3" in title
@@ -118,7 +121,7 @@ def test_the_result_draws_saves_and_states_its_conventions(result, tmp_path):
 def test_activity_equals_a_plain_loop_over_kept_activations():
     model = tiny_model("llama")
     prompts = [Prompt.ids([0, *[7, 9] * 16]), Prompt.ids(range(1, 26))]
-    needs = ad.needs(epsilon=0.1)
+    needs = needs_of(epsilon=0.1)
     kept = Need((PATTERN,), keep, dims="head query key"), Need((Z,), keep, dims="pos head d_head")
     seen = observe(model, prompts, [*needs, *kept], positions="none")
     for row, n in enumerate((33, 25)):
@@ -139,9 +142,9 @@ def test_ablation_equals_a_plain_double_loop(tiny, how):
     """Every text alone, the whole pass, z written by hand, surprisal summed token by token."""
     tokens = [tokenise(tiny, Prompt.ids(torch.randint(1, 90, (n,)).tolist())) for n in (12, 12, 9)]
     means = measure_means(tiny, n_tokens=64, piece=16) if how == "mean" else None
-    base, states = ad.base_pass(tiny, tokens, [1])
-    restarted = ad.ablated_loss(tiny, tokens, Head(1, 2), states[1], means)
-    whole = ad.ablated_loss(tiny, tokens, Head(1, 2), None, means)
+    base, states = base_pass(tiny, tokens, [1])
+    restarted = ablated_loss(tiny, tokens, Head(1, 2), states[1], means)
+    whole = ablated_loss(tiny, tokens, Head(1, 2), None, means)
     np.testing.assert_array_equal(restarted, whole)
     value = 0.0 if means is None else means.mean(Z, 1, tiny)[2]
     expected, unchanged = [], []
@@ -175,19 +178,41 @@ def plain_loss(model, text, value) -> float:
     return loss / (len(text) - 1)
 
 
+def test_interventions_reach_every_pass_exactly_as_by_hand(toy, result, tmp_path):
+    """The planted head ablated in the run, and a toy whose head has no output weights: the same, ablations too."""
+    for name, letters, seed in (("sleepy", SLEEPY, 0), ("lively", LIVELY, 1)):
+        (tmp_path / name).mkdir()
+        for i, text in enumerate(texts(letters, 14, seed)):
+            (tmp_path / name / f"{i:02}.txt").write_text(text)
+    folders = {"first": str(tmp_path / "sleepy"), "second": str(tmp_path / "lively")}
+    study = ActiveDormant(**{**SMALL, **folders, "ablate": "all"})
+    edit = Ablate(Head(1, 0), "zero")
+    edited = study.run(toy, interventions=[edit])
+    without = planted()
+    with torch.no_grad():
+        without.blocks[1].W_O[0] = 0
+    by_hand = study.run(wrap(without, Letters(), name="without"))
+    xr.testing.assert_equal(edited, by_hand)
+    assert (edited["output_norm"].values[..., 1, 0] == 0).all() and (result["output_norm"].values[1, :, 1, 0] > 2).all()
+    np.testing.assert_array_equal(edited["ablation_dloss"].values[:, 1, 0], 0)  # nothing is left to remove
+    assert not np.isnan(edited["mean_ablation_dloss"].values).any()
+    assert json.loads(edited.attrs["provenance"])["interventions"] == [str(edit)]
+    assert edited.attrs["spec_key"] == study.spec_key(toy, None, [edit]) != study.spec_key(toy, None)
+
+
 # --- controls -------------------------------------------------------------------------------------------------------
 
 
 def test_two_halves_of_one_domain_show_no_contrast(toy):
     mixed = texts(range(1, 27), 40, 2)
-    first, *_ = ad.active_dormant(toy, {"one": mixed[:20], "other": mixed[20:]}, **{**SMALL, "ablate": "none"})
+    first, *_ = ActiveDormant(**{**SMALL, "ablate": "none"}).over(toy, {"one": mixed[:20], "other": mixed[20:]})
     assert first["candidate"].values.max() == 0
     assert np.nanmin(first["contrast_q"].values) > 0.05
-    assert "do not support" in ad.verdict(first, 1, 0) or "not ablated" in ad.verdict(first, 1, 0)
+    assert "do not support" in verdict(first, 1, 0) or "not ablated" in verdict(first, 1, 0)
 
 
 def test_domains_in_the_other_order_turn_the_contrast_round(toy, result):
-    swapped, *_ = ad.active_dormant(toy, {"lively": texts(LIVELY, 14, 1), "sleepy": texts(SLEEPY, 14, 0)}, **SMALL)
+    swapped, *_ = ActiveDormant(**SMALL).over(toy, {"lively": texts(LIVELY, 14, 1), "sleepy": texts(SLEEPY, 14, 0)})
     np.testing.assert_allclose(swapped["contrast"], -result["contrast"], atol=1e-12)
     np.testing.assert_array_equal(swapped["dormant_share"].values[::-1], result["dormant_share"].values)
 
@@ -195,10 +220,10 @@ def test_domains_in_the_other_order_turn_the_contrast_round(toy, result):
 def test_the_head_that_differs_most_is_ablated_even_where_none_passes(toy):
     attention, norm = np.full((2, 12, 2, 3), 0.5), np.ones((2, 12, 2, 3))
     attention[0, :3, 1, 2], norm[0, :3, 1, 2] = 0.9, 0.1  # dormant on three texts of the first domain
-    activity = Activity(attention, norm, ad.Settings(leading=0, random_heads=0))
+    activity = Activity(attention, norm, attention_above=0.8, output_below=0.2, seed=0)
     assert not activity.contrast.passes.any() and not activity.sink_contrast.passes.any()
     assert activity.contrast.value[1, 2] == 0.25
-    head, control = heads_to_ablate(toy, activity)
+    head, control = heads_to_ablate(toy, activity, "candidates", leading=0, random_heads=0)
     assert head == Head(1, 2) and control == Head(*map(int, activity.control[:, 1, 2])) != head
 
 
@@ -214,41 +239,44 @@ def test_it_can_be_cancelled_between_batches_and_keeps_what_is_done(toy):
         if len(kept) >= 2:
             raise Cancelled("stopped by the user")
 
+    study = ActiveDormant(**{**SMALL, "ablate": "all"})
     with pytest.raises(Cancelled):
-        for partial in ad.active_dormant(toy, domains, progress=stop_after_a_while, **{**SMALL, "ablate": "all"}):
+        for partial in study.over(toy, domains, progress=stop_after_a_while):
             kept.append(partial)
     assert len(kept) == 2
     assert np.isnan(kept[0]["ablation_dloss"].values).all()
     done = ~np.isnan(kept[1]["ablation_dloss"].values).all(0)
     assert done.tolist() == [[True, False], [False, False]]
     assert shares == sorted(shares) and 0 < shares[-1] < 1
-    *_, last = ad.active_dormant(toy, domains, **{**SMALL, "ablate": "all"})
+    *_, last = study.over(toy, domains)
     np.testing.assert_array_equal(last["ablation_dloss"].values[:, 0, 0], kept[1]["ablation_dloss"].values[:, 0, 0])
 
 
 def test_a_named_head_is_ablated_with_its_control_and_nothing_else_on_request(toy):
     domains = {"sleepy": texts(SLEEPY, 12, 0), "lively": texts(LIVELY, 12, 1)}
-    *_, last = ad.active_dormant(toy, domains, **{**SMALL, "ablate": "L0H1", "random_heads": 0})
+    *_, last = ActiveDormant(**{**SMALL, "ablate": "L0H1", "random_heads": 0}).over(toy, domains)
     done = ~np.isnan(last["ablation_dloss"].values).all(0)
     control = int(last["control_layer"][0, 1]), int(last["control_head"][0, 1])
     assert {tuple(i) for i in np.argwhere(done).tolist()} == {(0, 1), control}
 
 
-def test_it_runs_as_an_entry_over_folders_and_says_what_it_skipped(toy, tmp_path):
+def test_it_runs_over_folders_and_says_what_it_skipped(toy, tmp_path):
     for name, letters in (("sleepy", SLEEPY), ("lively", LIVELY)):
         (tmp_path / name).mkdir()
         for i, text in enumerate([*texts(letters, 12, 3), "abc"]):
             (tmp_path / name / f"{i:02}.txt").write_text(text)
     params = {**SMALL, "first": str(tmp_path / "sleepy"), "second": str(tmp_path / "lively"), "ablate": "none"}
-    *_, last = run_study(ad.ENTRY, toy, None, **ad.ENTRY.checked(params))
+    study = ActiveDormant(**params)
+    last = study.run(toy)
     assert last["n_skipped"].values.tolist() == [1, 1] and last["n_texts"].values.tolist() == [12, 12]
     assert all(name.endswith("12.txt") for names in json.loads(last.attrs["skipped"]).values() for name in names)
     assert last["candidate"].values[1, 0] == 1
     assert last["domain"].values.tolist() == ["sleepy", "lively"]  # a folder is named without its path
     assert last.attrs["summary"].startswith("1 of 4 heads pass correction for dormancy: L1H0.")
-    key = ad.ENTRY.key(toy, None, ad.ENTRY.checked(params))
+    key = study.spec_key(toy, None)
+    assert key == last.attrs["spec_key"]
     (tmp_path / "sleepy" / "00.txt").write_text(texts(SLEEPY, 1, 9)[0])
-    assert ad.ENTRY.key(toy, None, ad.ENTRY.checked(params)) != key  # other texts are another question
+    assert study.spec_key(toy, None) != key  # other texts are another question
 
 
 def test_a_data_set_of_the_hub_is_asked_for_only_with_leave(toy, monkeypatch):
@@ -262,9 +290,9 @@ def test_a_data_set_of_the_hub_is_asked_for_only_with_leave(toy, monkeypatch):
     monkeypatch.setattr(corpora, "_hub_rows", rows)
     params = {**SMALL, "first": "hub:some/sleepy", "second": "hub:some/lively:body", "ablate": "none"}
     with pytest.raises(InputError, match=r"hub data set 'some/sleepy'.*--allow-network"):
-        ad.run(toy, **params)
+        ActiveDormant(**params).run(toy)
     assert asked == []
-    result = ad.run(toy, allow_network=True, **params)
+    result = ActiveDormant(**params).run(toy, allow_network=True)
     assert asked == ["some/sleepy", "some/lively"] and result["candidate"].values[1, 0] == 1
 
 
@@ -274,18 +302,18 @@ def test_a_data_set_of_the_hub_is_asked_for_only_with_leave(toy, monkeypatch):
 def test_bad_input_is_refused_with_the_reason(toy):
     enough, few = texts(SLEEPY, 12, 0), texts(LIVELY, 9, 0)
     with pytest.raises(RefusedError, match="9 texts of 24 tokens in few"):
-        next(ad.active_dormant(toy, {"enough": enough, "few": few}, **SMALL))
+        next(ActiveDormant(**SMALL).over(toy, {"enough": enough, "few": few}))
     with pytest.raises(RefusedError, match=r"0 texts .* \(12 were shorter\)"):
-        next(ad.active_dormant(toy, {"a": enough, "b": [Document("short", "abc")] * 12}, **SMALL))
+        next(ActiveDormant(**SMALL).over(toy, {"a": enough, "b": [Document("short", "abc")] * 12}))
     with pytest.raises(InputError, match="at least two"):
-        next(ad.active_dormant(toy, {"a": enough}, **SMALL))
+        next(ActiveDormant(**SMALL).over(toy, {"a": enough}))
     with pytest.raises(InputError, match="n_ctx"):
-        next(ad.active_dormant(toy, {"a": enough, "b": enough}, length=N_CTX + 1))
+        next(ActiveDormant(length=N_CTX + 1).over(toy, {"a": enough, "b": enough}))
     with pytest.raises(RefusedError, match="no tokenizer"):
-        next(ad.active_dormant(tiny_model("llama"), {"a": enough, "b": enough}, **SMALL))
+        next(ActiveDormant(**SMALL).over(tiny_model("llama"), {"a": enough, "b": enough}))
     with pytest.raises(InputError, match="ablate="):
-        list(ad.active_dormant(toy, {"a": enough, "b": texts(LIVELY, 12, 0)}, **{**SMALL, "ablate": "H6"}))
+        list(ActiveDormant(**{**SMALL, "ablate": "H6"}).over(toy, {"a": enough, "b": texts(LIVELY, 12, 0)}))
     with pytest.raises(InputError, match="twice"):
-        next(ad.study(toy, first="code", second="code"))
+        ActiveDormant(first="code", second="code").run(toy)
     with pytest.raises(UnavailableError, match="no readable file at no/such/folder"):
-        next(ad.study(toy, first="no/such/folder"))
+        ActiveDormant(first="no/such/folder").run(toy)

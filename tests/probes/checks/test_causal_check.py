@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.attention import induction_heads
+from probes.attention.induction.induction_heads import InductionHeads
 from probes.checks.causal_check import ENTRY, check, checking, controls_figure, repeated_tokens, run
 from probes.checks.matched_controls import matched_controls
 from tests.tiny_models import tiny_model
@@ -227,5 +227,5 @@ def test_induction_is_checked_on_repeated_tokens_drawn_anew():
     )
     assert "repeated tokens" in found.attrs["metric"] and "on 8 prompts" in found.attrs["sentence"]
     drawn = [{one.ids for one in repeated_tokens(toy, seed)} for seed in (0, 1)]
-    suggested = {one.ids for one in induction_heads.stimulus(toy).tokens}
+    suggested = {one.ids for one in InductionHeads().stimulus(toy).tokens}
     assert not drawn[0] & drawn[1] and not drawn[0] & suggested

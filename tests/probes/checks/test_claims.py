@@ -5,7 +5,7 @@ import pytest
 
 from probes import CATALOG
 from probes import routes as flow_routes
-from probes.attention.sinks import attention_sinks
+from probes.attention.sinks.attention_sinks import AttentionSinks, sink_claim
 from probes.checks import claims
 from probes.circuits import activation_patching, direct_logit_attribution
 from tests.tiny_models import tiny_model
@@ -46,17 +46,17 @@ def test_an_edge_claims_all_its_heads(model):
 
 def test_a_sink_is_claimed_where_a_head_sinks():
     model = tiny_model("llama")
-    result = attention_sinks.run(model, PROMPT, epsilon=0.01)
+    result = AttentionSinks(epsilon=0.01).run(model, PROMPT)
     layer, head = (int(i) for i in np.argwhere(result["sink"].values == 1)[0])
-    claim = attention_sinks.sink_claim(result, {"layer": layer, "head": head})
+    claim = sink_claim(result, {"layer": layer, "head": head})
     key = int(result["attention_received"].sel(layer=layer, head=head).argmax())
     unit = f"L{layer}H{head} key {key}"
     assert claim.params == {"units": unit, "metric": "KL", "side": "raises", "pos": -1}
-    later = attention_sinks.sink_claim(result, {"layer": layer, "head": head, "query": key + 3, "pos": key + 3})
+    later = sink_claim(result, {"layer": layer, "head": head, "query": key + 3, "pos": key + 3})
     assert later.params["pos"] == key + 3  # the prediction at the selected token, if it can see the key
-    assert attention_sinks.sink_claim(result, {"layer": layer, "head": head, "pos": key}).params["pos"] == -1
-    high = attention_sinks.run(model, PROMPT, epsilon=0.999)
-    assert attention_sinks.sink_claim(high, {"layer": layer, "head": head}) is None
+    assert sink_claim(result, {"layer": layer, "head": head, "pos": key}).params["pos"] == -1
+    high = AttentionSinks(epsilon=0.999).run(model, PROMPT)
+    assert sink_claim(high, {"layer": layer, "head": head}) is None
 
 
 def test_a_part_claims_the_side_of_its_share(model):
@@ -99,7 +99,7 @@ def test_the_tokens_that_a_study_chose_are_the_ones_that_are_checked(model):
 
 
 def test_a_head_is_checked_on_the_prediction_at_the_selected_token(model):
-    result = attention_sinks.run(model, PROMPT)
+    result = AttentionSinks().run(model, PROMPT)
     claim = claims.head(result, {"layer": 1, "head": 2, "pos": 7, "query": 7})
     assert claim.params == {"units": "L1H2", "metric": "log-probability", "pos": 7}
     assert claims.head(result, {"layer": 1, "head": 2}).params["pos"] == -1

@@ -1,5 +1,7 @@
 """Token erasure: psi by its definition, planted erasure, controls that give chance, and the claims that hold."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,19 +9,27 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probes import erasure as token_erasure
-from probes.erasure.accuracy import Recipe, accuracy_study, parsed_depths, said
+from probes.erasure import accuracy, readout_probes, swap, token_erasure, vocabulary
+from probes.erasure.accuracy import TokenErasureAccuracy, parsed_depths, said
 from probes.erasure.contrasts import CONTROLS, accuracies, cells_of, excess_drop, resampled
 from probes.erasure.psi import psi_of_spans, segment, spans, token_psi, triangle
 from probes.erasure.readout import chosen_depths, read
-from probes.erasure.swap import jensen_shannon, moved_shares, pairs_of, swap_study
-from probes.erasure.trained import ReadoutProbes, default_path, find, import_probes, train
-from probes.erasure.vocabulary import Text, scores, vocabulary_study
-from tests.tiny_models import tiny_model
+from probes.erasure.readout_probes import TokenErasureProbes
+from probes.erasure.swap import TokenErasureSwap, jensen_shannon, moved_shares, pairs_of
+from probes.erasure.token_erasure import TokenErasure
+from probes.erasure.trained.artifact import ReadoutProbes, default_path, find
+from probes.erasure.trained.published import import_probes
+from probes.erasure.trained.recipe import Recipe
+from probes.erasure.trained.trainer import parts_of, train
+from probes.erasure.vocabulary import Text, TokenErasureVocabulary, scores
+from probes.lens.logit_lens import LogitLens
+from tests.tiny_models import tiny_hf, tiny_model
 from tests.tiny_probes import QUICK, probes_of_every_kind, published, sentences, speller, tiny_probes
-from workbench.analysis.legacy import run as run_entries
 from workbench.analysis.results import check, dataset, open_result, save
+from workbench.analysis.run import run
 from workbench.errors import InputError, RefusedError, UnavailableError
+from workbench.intervene import Ablate, Head
+from workbench.loading.pretrained import wrap
 from workbench.models.hooks import RESID_POST
 from workbench.models.prompt import Prompt
 from workbench.observation import Need, keep, observe
@@ -99,12 +109,12 @@ def test_depths_are_chosen_by_the_rule():
     rows += [card(d, -2) for d in (1, 2, 3, 9, 20, 30)]
     probes = planted_probes((1, 2, 3, 9, 20, 30))
     probes.card["probes"] = rows
-    assert chosen_depths(probes) == (2, 20)
-    assert chosen_depths(probes, late=9) == (2, 9) and chosen_depths(probes, early=3, late=30) == (3, 30)
+    assert chosen_depths(probes, None, None) == (2, 20)
+    assert chosen_depths(probes, None, 9) == (2, 9) and chosen_depths(probes, 3, 30) == (3, 30)
     with pytest.raises(InputError, match="early and a later"):
-        chosen_depths(probes, early=20, late=2)
+        chosen_depths(probes, 20, 2)
     with pytest.raises(InputError, match="one of 1, 2"):
-        chosen_depths(probes, early=4)
+        chosen_depths(probes, 4, None)
 
 
 def test_planted_contrast_is_measured_and_a_drop_of_every_token_is_none():
@@ -153,7 +163,7 @@ def test_planted_words_are_found_and_the_nulls_do_not_find_them():
         for _, end in words:
             delta[end, 1] += 0.8
         texts.append(Text(delta, tuple("x" * 120), document, words))
-    found = scores(texts)
+    found = scores(texts, 0)
     assert found["value"][1] > 0.9 and found["value"][2] > 0.99  # recall, auc
     assert (found["value"] > found["null"] + 0.2).all() and (found["value"] > found["shuffled"] + 0.2).all()
     assert found["null"][2] == 0.5 and abs(found["shuffled"][2] - 0.5) < 0.12
@@ -251,8 +261,8 @@ def spelling(own_cache, tmp_path_factory):
 
 def test_a_result_is_what_the_probes_say_of_kept_states(probed, tmp_path):
     model, probes = probed
-    assert token_erasure.ENTRY.ready(model)
-    result = token_erasure.run(model, IDS)
+    assert TokenErasure().ready(model)
+    result = TokenErasure().run(model, IDS)
     need = Need((RESID_POST,), keep, dims="pos d_model", layers=(0, 1))
     states = observe(model, IDS, [need])[need][:, 0]
     ids = torch.tensor(IDS.token_ids)
@@ -275,66 +285,63 @@ def test_a_result_is_what_the_probes_say_of_kept_states(probed, tmp_path):
 
 
 def test_every_architecture_and_every_figure(tiny, own_cache):
-    from probes.lens.logit_lens import ENTRY as LENS
-
     probes = tiny_probes(tiny, default_path(tiny.identity.weights_hash))
-    entry = token_erasure.ENTRY
-    alone = entry.run(tiny, IDS)
-    together = run_entries([LENS, entry], tiny, IDS)[entry.name]
+    alone = TokenErasure().run(tiny, IDS)
+    together = run(tiny, IDS, [LogitLens(), TokenErasure()])["token-erasure"]
     xr.testing.assert_identical(alone, together)
-    xr.testing.assert_identical(alone.drop_attrs(), token_erasure.erasure_of(tiny, IDS, probes).drop_attrs())
-    for figure in entry.figures:
+    xr.testing.assert_identical(alone.drop_attrs(), TokenErasure().with_probes(tiny, IDS, probes).drop_attrs())
+    for figure in token_erasure.VIEW.figures:
         assert len(figure(alone).to_json()) < 1_000_000
-    assert token_erasure.ENTRY.details[0](alone, {"pos": 3}) is not None
-    assert token_erasure.ENTRY.details[0](alone, {}) is None
+    assert token_erasure.VIEW.details[0](alone, {"pos": 3}) is not None
+    assert token_erasure.VIEW.details[0](alone, {}) is None
 
 
 def test_a_click_on_a_token_selects_it(probed):
     from workbench.figures import selection
 
-    figure = token_erasure.ENTRY.figures[0](token_erasure.run(probed[0], IDS))
+    figure = token_erasure.VIEW.figures[0](TokenErasure().run(probed[0], IDS))
     grid = figure.data[0].customdata
     assert selection(figure.layout.meta, {"x": 1, "y": 1, "customdata": grid[1][1]}) == {"pos": 9}
 
 
 def test_the_key_names_the_probes(probed, tmp_path):
     model = probed[0]
-    entry, tokens = token_erasure.ENTRY, observe(model, IDS).tokens[0]
-    before = entry.key(model, tokens, entry.checked({}))
+    tokens = observe(model, IDS).tokens[0]
+    before = TokenErasure().spec_key(model, tokens)
     path = default_path(model.identity.weights_hash)
     kept = path.read_bytes()
     try:
         tiny_probes(model, path, depths=(0, 2))
-        assert entry.key(model, tokens, entry.checked({})) != before
+        assert TokenErasure().spec_key(model, tokens) != before
     finally:
         path.write_bytes(kept)
-    assert entry.key(model, tokens, entry.checked({})) == before == token_erasure.run(model, IDS).attrs["spec_key"]
+    assert TokenErasure().spec_key(model, tokens) == before == TokenErasure().run(model, IDS).attrs["spec_key"]
 
 
 def test_without_probes_it_says_how_to_get_them_and_stops_nobody(own_cache):
     model = tiny_model("llama", seed=5)
-    assert not token_erasure.ENTRY.ready(model) and token_erasure.MAKING.ready(model)
-    assert token_erasure.needs(model, IDS) == () and token_erasure.ENTRY.key(model, None, {"early": None, "late": None})
+    assert not TokenErasure().ready(model) and TokenErasureProbes().ready(model)
+    assert TokenErasure().needs(model, IDS) == () and TokenErasure().spec_key(model, None)
     with pytest.raises(UnavailableError, match="workbench train erasure-probes"):
-        token_erasure.run(model, IDS)
+        TokenErasure().run(model, IDS)
 
 
 def test_bad_input(probed):
     model = probed[0]
     with pytest.raises(InputError, match="three"):
-        token_erasure.run(model, Prompt.ids([5, 6]))
+        TokenErasure().run(model, Prompt.ids([5, 6]))
     with pytest.raises(InputError, match="depth 9"):
-        token_erasure.run(model, IDS, late=9)
+        TokenErasure(late=9).run(model, IDS)
     other = tiny_model("llama", seed=6)
     path = default_path(other.identity.weights_hash)
     path.parent.mkdir(parents=True)
     path.write_bytes(default_path(model.identity.weights_hash).read_bytes())
     with pytest.raises(RefusedError, match="probes of tiny-llama"):
-        token_erasure.run(other, IDS)
+        TokenErasure().run(other, IDS)
     path.write_bytes(b"not a probe file")
     with pytest.raises(UnavailableError, match="damaged"):
-        token_erasure.run(other, IDS)
-    assert token_erasure.needs(other, IDS) == ()
+        TokenErasure().run(other, IDS)
+    assert TokenErasure().needs(other, IDS) == ()
     with pytest.raises(InputError, match="depths"):
         parsed_depths("1,99", 30)
     assert parsed_depths("auto", 30) == (0, 1, 2, 3, 4, 6, 9, 12, 16, 20, 30) and parsed_depths("two", 30) == (2, 20)
@@ -342,26 +349,23 @@ def test_bad_input(probed):
 
 def test_the_studies_end_complete_and_draw(spelling, tmp_path):
     model, probes = spelling
-    *_, table = vocabulary_study(model, probes=probes, corpus=sentences())
-    parts = list(accuracy_study(model, depths="two", epochs=1, corpus=sentences(), folder=tmp_path / "accuracy"))
-    again = list(accuracy_study(model, depths="two", epochs=1, corpus=sentences(), folder=tmp_path / "accuracy"))
+    *_, table = TokenErasureVocabulary().over(model, sentences(), probes=probes)
+    asked = TokenErasureAccuracy(depths="two", epochs=1)
+    parts = list(asked.over(model, sentences(), folder=tmp_path / "accuracy"))
+    again = list(asked.over(model, sentences(), folder=tmp_path / "accuracy"))
     xr.testing.assert_identical(again[-1], parts[-1])  # taken up, not trained again
     assert "excess_drop_random" in parts[-1] and "excess_drop_random" not in parts[0]
-    accuracy_figure, drop_figure = token_erasure.ACCURACY.figures
+    accuracy_figure, drop_figure = accuracy.VIEW.figures
     lines = [trace.name for trace in accuracy_figure(parts[-1]).data if trace.showlegend]
     assert lines == [name + of for of in ("", ", random weights") for name in ("last tokens", "same types elsewhere")]
     assert len(drop_figure(parts[-1], offset=0).data[0].x) == 9 and len(drop_figure(parts[0]).data[0].x) == 3
     with pytest.raises(InputError, match="offset -3"):
         accuracy_figure(parts[-1], offset=-3)
-    *_, moved = swap_study(model, words=3, corpus=sentences())
-    for entry, result in (
-        (token_erasure.VOCABULARY, table),
-        (token_erasure.ACCURACY, parts[-1]),
-        (token_erasure.SWAP, moved),
-    ):
+    *_, moved = TokenErasureSwap(words=3).over(model, sentences())
+    for view, result in ((vocabulary.VIEW, table), (accuracy.VIEW, parts[-1]), (swap.VIEW, moved)):
         check(result)
-        assert result.attrs["summary"]
-        for figure in entry.figures:
+        assert view.said(result) == result.attrs["summary"] != ""
+        for figure in view.figures:
             assert len(figure(result).to_json()) < 1_000_000
     apart = parts[-1]["excess_drop"] - parts[-1]["excess_drop_random"]
     np.testing.assert_allclose(parts[-1]["excess_over_random"], apart, atol=1e-9)
@@ -370,30 +374,29 @@ def test_the_studies_end_complete_and_draw(spelling, tmp_path):
 
 
 def test_probes_are_trained_once_where_there_are_none(monkeypatch, tmp_path):
-    from probes.erasure import readout_probes as making
-
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(making, "train", lambda model, **options: train(model, sentences(), **options))
+    monkeypatch.setattr(readout_probes, "train", lambda model, **options: train(model, sentences(), **options))
     model, shares = speller(), []
-    (first,) = making.making_study(model, epochs=1, progress=shares.append)
-    (again,) = making.making_study(model, epochs=1, progress=lambda share: pytest.fail("trained again"))
+    making = TokenErasureProbes(epochs=1)
+    (first,) = making.partials(model, None, progress=shares.append)
+    (again,) = making.partials(model, None, progress=lambda share: pytest.fail("trained again"))
     xr.testing.assert_identical(first, again)
     assert shares[-1] == pytest.approx(1) and first.attrs["probes"] == find(model.identity.weights_hash).digest
-    assert len(token_erasure.MAKING.figures[0](first).to_json()) < 1_000_000
-    assert token_erasure.run(model, "abc def")["psi"].size > 0  # what had been missing is there
+    assert len(readout_probes.VIEW.figures[0](first).to_json()) < 1_000_000
+    assert TokenErasure().run(model, "abc def")["psi"].size > 0  # what had been missing is there
 
 
 def test_offset_minus_three_is_shown_where_it_has_probes_and_missed_where_not(own_cache, tmp_path):
     model = tiny_model("llama", seed=7)
     three = tiny_probes(model, tmp_path / "p.safetensors")
     four = tiny_probes(model, tmp_path / "p.safetensors", offsets=(-3,))
-    plain, more = (token_erasure.erasure_of(model, IDS, probes) for probes in (three, four))
+    plain, more = (TokenErasure().with_probes(model, IDS, probes) for probes in (three, four))
     assert plain["offset"].values.tolist() == [0, -1, -2] and more["offset"].values.tolist() == [0, -1, -2, -3]
     assert np.isnan(more["erasure"].sel(offset=-3).values[:3]).all()
     assert not np.isnan(more["erasure"].sel(offset=-3).values[3:]).any()
     np.testing.assert_array_equal(plain["psi"], more["psi"])  # psi is made of three
     xr.testing.assert_equal(plain["probe_prob"], more["probe_prob"].sel(offset=[0, -1, -2]))
-    tokens, lines, triangle_, *_ = token_erasure.ENTRY.figures
+    tokens, lines, triangle_, *_ = token_erasure.VIEW.figures
     assert "offset -3: no probes" in tokens(plain).to_json() and "no probes" not in tokens(more).to_json()
     assert "no probes for offset -3" in lines(plain).layout.title.text.replace("<br>", " ")
     assert triangle_(more).to_json() == triangle_(plain).to_json()
@@ -402,12 +405,12 @@ def test_offset_minus_three_is_shown_where_it_has_probes_and_missed_where_not(ow
 def test_every_kind_of_probe_can_be_chosen_and_says_what_is_known_of_it(own_cache, tmp_path):
     model = tiny_model("llama", seed=8)
     with pytest.raises(UnavailableError, match="--kind linear"):
-        token_erasure.run(model, IDS, kind="linear")
+        TokenErasure(kind="linear").run(model, IDS)
     with pytest.raises(UnavailableError, match="workbench import"):
-        token_erasure.run(model, IDS, kind="imported")
+        TokenErasure(kind="imported").run(model, IDS)
     probes_of_every_kind(model, tmp_path)
     kinds = ("factored", "linear", "imported")
-    results = {kind: token_erasure.run(model, IDS, kind=kind) for kind in kinds}
+    results = {kind: TokenErasure(kind=kind).run(model, IDS) for kind in kinds}
     assert len({result.attrs["spec_key"] for result in results.values()}) == 3
     assert (
         "unmeasured" in results["imported"].attrs["summary"] and np.isnan(results["imported"]["probe_accuracy"]).all()
@@ -421,18 +424,18 @@ def test_every_kind_of_probe_can_be_chosen_and_says_what_is_known_of_it(own_cach
 def test_imported_probes_are_measured_by_the_study_and_their_card_says_it(own_cache, tmp_path):
     model = speller("gpt2")
     with pytest.raises(UnavailableError, match="workbench import"):
-        next(accuracy_study(model, kind="imported", corpus=sentences()))
+        next(TokenErasureAccuracy(kind="imported").over(model, sentences()))
     for depth in (1, 2):
         for offset in (0, -1, -2):
             import_probes(model, published(model, tmp_path / f"{depth}{offset}.ckpt"), depth, offset)
-    before = token_erasure.run(model, "abc def ghi", kind="imported")
-    (result,) = accuracy_study(model, kind="imported", corpus=sentences())
+    before = TokenErasure(kind="imported").run(model, "abc def ghi")
+    (result,) = TokenErasureAccuracy(kind="imported").over(model, sentences())
     check(result)
     probes = find(model.identity.weights_hash, kind="imported")
     assert "quality" not in probes.card and probes.card["measured_on"]["name"] == "sentences"
     measured = float(result["probe_accuracy"].sel(depth=1, offset=-1, group="others"))
     assert 0 <= measured < 0.2  # an untrained map names next to nothing
-    after = token_erasure.run(model, "abc def ghi", kind="imported")
+    after = TokenErasure(kind="imported").run(model, "abc def ghi")
     assert before.attrs["spec_key"] != after.attrs["spec_key"] and "unmeasured" not in after.attrs["summary"]
 
 
@@ -440,8 +443,8 @@ def test_a_complete_study_joins_the_card_and_the_selected_class_is_drawn(own_cac
     model = speller("qwen2")
     weights = model.identity.weights_hash
     probes = train(model, sentences(), depths=(1, 2), recipe=Recipe(epochs=1))
-    before = token_erasure.run(model, "abc def")
-    *_, study = accuracy_study(model, depths="0,1,2", epochs=1, corpus=sentences())
+    before = TokenErasure().run(model, "abc def")
+    *_, study = TokenErasureAccuracy(depths="0,1,2", epochs=1).over(model, sentences())
     card = find(weights).card
     assert card["digest"] == probes.digest and card["probes"] == probes.card["probes"]
     row = next(r for r in card["accuracy"]["rows"] if (r["depth"], r["offset"], r["group"]) == (0, -1, "last"))
@@ -449,9 +452,9 @@ def test_a_complete_study_joins_the_card_and_the_selected_class_is_drawn(own_cac
         float(study["probe_accuracy"].sel(depth=0, offset=-1, group="last")), abs=1e-4
     )
     assert {r["component"] for r in card["accuracy"]["excess_drop_random"]} <= set(CONTROLS)
-    *_, _ = accuracy_study(model, depths="1,2", control=False, epochs=1, corpus=sentences())
+    *_, _ = TokenErasureAccuracy(depths="1,2", control=False, epochs=1).over(model, sentences())
     assert {r["depth"] for r in find(weights).card["accuracy"]["rows"]} == {0, 1, 2}  # fewer depths lose none
-    after, detail = token_erasure.run(model, "abc def"), token_erasure.ENTRY.details[1]
+    after, detail = TokenErasure().run(model, "abc def"), token_erasure.VIEW.details[1]
     assert set(before["curve_group"].values) == {"last", "all"} and "type-matched" in after["curve_group"].values
     assert "last tokens of words" in detail(after, {"pos": 3}).layout.title.text  # a|b|c: the third ends the word
     assert "end no such word" in detail(after, {"pos": 2}).layout.title.text
@@ -480,13 +483,46 @@ def test_a_contrast_is_called_what_its_interval_allows(value, low, high, verdict
 
 def test_the_strings_of_a_corpus_are_a_table(spelling):
     model, probes = spelling
-    *_, result = vocabulary_study(model, probes=probes, corpus=sentences())
-    rows = token_erasure.VOCABULARY.tables[0](result)
+    *_, result = TokenErasureVocabulary().over(model, sentences(), probes=probes)
+    rows = vocabulary.VIEW.tables[0](result)
     assert rows.columns.tolist() == ["text", "count", "mean_psi", "is_word"] and len(rows) == result.sizes["row"]
     assert rows["is_word"].dtype == bool and rows["mean_psi"].is_monotonic_decreasing
 
 
 # causal
+
+
+def test_interventions_are_honoured_on_a_prompt_exactly_as_by_hand(probed):
+    """A head that is ablated in the run is a head whose output weights are zero, and the key says so."""
+    model, probes = probed
+    edit = Ablate(Head(0, 2), "zero")
+    plain, edited = TokenErasure().run(model, IDS), TokenErasure().run(model, IDS, interventions=[edit])
+    hf = tiny_hf("llama")
+    with torch.no_grad():
+        d_head = model.sizes.d_head
+        hf.model.layers[0].self_attn.o_proj.weight[:, 2 * d_head : 3 * d_head] = 0
+    by_hand = TokenErasure().with_probes(wrap(hf, None, name="by hand"), IDS, probes)
+    np.testing.assert_allclose(edited["probe_prob"], by_hand["probe_prob"], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(edited["probe_top"], by_hand["probe_top"])
+    assert float(abs(edited["erasure"] - plain["erasure"]).max()) > 1e-4
+    assert json.loads(edited.attrs["provenance"])["interventions"] == [str(edit)]
+    assert edited.attrs["spec_key"] != plain.attrs["spec_key"]
+
+
+@pytest.mark.parametrize(
+    "study", [TokenErasureProbes(), TokenErasureAccuracy(), TokenErasureVocabulary(), TokenErasureSwap()]
+)
+def test_studies_of_trained_probes_refuse_interventions(probed, study):
+    with pytest.raises(RefusedError, match="with interventions"):
+        study.run(probed[0], interventions=[Ablate(Head(0, 2), "zero")])
+
+
+def test_no_probes_of_an_edited_model_enter_the_cache(probed, tmp_path):
+    """They would be found later by the weights alone, as if they were the model's."""
+    edited = probed[0].edited([Ablate(Head(0, 2), "zero")])
+    with pytest.raises(RefusedError, match="with interventions"):
+        tiny_probes(edited, tmp_path / "p.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_last_state_carries_all_at_the_end_and_nothing_before_attention():
@@ -499,11 +535,9 @@ def test_the_last_state_carries_all_at_the_end_and_nothing_before_attention():
 
 
 def test_swapped_words_differ_in_one_piece():
-    from probes.erasure.trained.trainer import parts_of
-
     model = speller()
     pieces = parts_of(model, sentences(), 0)[1]["test"]
-    for clean, swapped, _ in pairs_of(pieces, 8):
+    for clean, swapped, _ in pairs_of(pieces, 8, 0):
         assert len(clean) == len(swapped) and [
             i for i, (a, b) in enumerate(zip(clean, swapped, strict=True)) if a != b
         ] == [len(clean) - 2]
@@ -523,11 +557,11 @@ def test_what_holds_on_the_default_model(default_model, trained_default):
     rows = {(row["depth"], row["offset"]): row for row in trained_default.card["probes"]}
     assert rows[2, 0]["test_accuracy"] >= 0.98
     assert 0.45 <= rows[2, -1]["test_accuracy"] <= 0.70
-    result = next(iter(accuracy_study(default_model, depths="two", control=False)))
+    result = next(TokenErasureAccuracy(depths="two", control=False).partials(default_model, None))
     drop = result["excess_drop"].sel(offset=-1)
     assert float(drop.sel(component="others")) >= 0.12
     assert float(drop.sel(component="type-matched")) >= 0.08
-    *_, table = vocabulary_study(default_model)
+    *_, table = TokenErasureVocabulary().partials(default_model, None)
     precision, recall, auc = table["score"].values
     assert auc >= 0.70
     assert precision >= 1.8 * table["score_null"].values[0] and recall >= 1.8 * table["score_null"].values[1]
@@ -536,6 +570,6 @@ def test_what_holds_on_the_default_model(default_model, trained_default):
 @pytest.mark.slow
 def test_a_word_of_the_default_model(default_model, trained_default):
     """The last piece of a word scores above the words around it; swapped depths turn the sign."""
-    result = token_erasure.run(default_model, "The sysconfig module lists microseconds and other Fractions.")
+    result = TokenErasure().run(default_model, "The sysconfig module lists microseconds and other Fractions.")
     words = [text for text, psi in zip(result["text"].values, result["psi"].values, strict=True) if psi > 0.1]
     assert any(word.strip() in ("sysconfig", "microseconds", "Fractions") for word in words)

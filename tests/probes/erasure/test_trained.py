@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from probes.erasure.trained import Recipe, add_arguments, cli, default_path, find, import_probes, load_probes, train
 from probes.erasure.trained import fit as fitting
-from probes.erasure.trained.artifact import save_probes
-from probes.erasure.trained.command import add_import_arguments, import_cli
+from probes.erasure.trained.artifact import default_path, find, load_probes, save_probes
+from probes.erasure.trained.command import add_arguments, add_import_arguments, cli, import_cli
 from probes.erasure.trained.fit import (
     bfloat16_wins,
     closed_form,
@@ -23,8 +22,10 @@ from probes.erasure.trained.fit import (
     log_probs,
     whitening,
 )
+from probes.erasure.trained.published import import_probes
+from probes.erasure.trained.recipe import Recipe
 from probes.erasure.trained.states import collect, cut, needs_of
-from probes.erasure.trained.trainer import recommended_depths
+from probes.erasure.trained.trainer import recommended_depths, train
 from probes.erasure.trained.words import Word, letter_runs, multi_token_words, place_masks
 from tests.tiny_models import tiny_model
 from tests.tiny_probes import QUICK, published, random_pieces, sentences, speller, tiny_probes

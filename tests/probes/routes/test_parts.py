@@ -5,7 +5,7 @@ import pytest
 import torch
 import xarray as xr
 
-from apps.explorer.states import RESID, layer_of, slice_of, states_of
+from apps.explorer.engine.states import RESID, layer_of, slice_of, states_of
 from probes import routes as flow_routes
 from probes.lens import logit_lens
 from probes.routes import one_layer, parts

@@ -384,6 +384,22 @@ def test_contradictions_are_refused(llama):
                 logits(llama, CLEAN, *order)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_position_under_two_names_is_one_place_beside_a_longer_prompt(llama, order):
+    """-2 of five tokens is 3; with another length in the batch, each prompt is looked at by itself."""
+    five, ones = Prompt.ids([9, 8, 7, 6, 5]), torch.ones(llama.sizes.d_model)
+    source = record(llama, five, [RESID_PRE])
+    by_end = Steer(1, ones, hook=RESID_PRE, positions=(-2,))
+    for patch in (Patch(RESID_PRE, 1, source, positions=(3,), rows=(0,)), Ablate(Residual(1), positions=(3,))):
+        with pytest.raises(InputError, match="together with"):
+            observe(llama, [five, CLEAN], interventions=[by_end, patch][::order])
+    elsewhere = Patch(RESID_PRE, 1, source, positions=(2,), rows=(0,))
+    observe(llama, [five, CLEAN], interventions=[by_end, elsewhere][::order])
+    second = Ablate(Residual(1), positions=(3,), rows=(1,))  # of ten tokens, where -2 is 8
+    observe(llama, [five, CLEAN], interventions=[by_end, second][::order])
+    observe(llama, [five, CLEAN], interventions=[by_end, second][::order], batch_tokens=1)
+
+
 def test_edits_of_different_places_compose(llama):
     source = record(llama, CORRUPT, [Z, RESID_PRE])
     logits(llama, CLEAN, Ablate(Head(0, 1)), Patch(Z, 0, source, units=(2,)), Ablate(MLP(1)))

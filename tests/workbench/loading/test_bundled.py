@@ -223,7 +223,7 @@ def in_another_process(script: str, **options) -> subprocess.Popen:
     prelude = f"""
         import hashlib, os, sys, time
         from pathlib import Path
-        from workbench.models import bundled
+        from workbench.loading import bundled
         bundled.GGUF_BYTES, bundled.GGUF_SHA256 = {bundled.GGUF_BYTES}, "{bundled.GGUF_SHA256}"
         bundled.SPACE_BYTES = 1
     """

@@ -24,6 +24,7 @@ from workbench import (
     observe,
     wrap,
 )
+from workbench.models.hooks import LN_FINAL_SCALE
 from workbench.observation import predict_bytes
 
 IDS = [[5, 9, 17, 33, 2, 9, 17], [7, 7, 80, 41, 5, 60, 12]]
@@ -245,3 +246,128 @@ def test_memory_is_predicted_from_declared_dims():
     assert predict_bytes(sizes, [STATES], n_prompts=3, length=10) == 4 * 3 * 2 * 10 * 32
     some = Need((RESID_POST,), keep, dims="pos d_model", params={"positions": (1, 2)}, layers=(0,))
     assert predict_bytes(sizes, [some], 1, 10) == 4 * 2 * 32
+
+
+# --- positions, padding and passes that do not run through the whole model --------------------------------------------
+
+LONG_IDS = [11, 4, 29, 63, 8, 70, 33, 2, 50]
+SHORT_IDS = [90, 13, 42, 6]
+
+
+def at(*positions):
+    """A need of the states at some positions."""
+    return Need((RESID_POST,), keep, dims="pos d_model", params={"positions": positions})
+
+
+def scaled_top(logits, scale, site):
+    """A need on the pass's output and on what the final norm divided by."""
+    return logits.amax(-1) * scale[..., 0]
+
+
+def one_more_each_layer(pattern, site):
+    """A list of another length in every layer."""
+    return pattern.new_zeros(len(pattern), site.layer + 1)
+
+
+def one_short(pattern, site):
+    """Declares an axis of positions that is not one."""
+    return pattern.sum((1, 3))[:, 1:]
+
+
+@pytest.mark.parametrize("batch_tokens", [4096, 5])
+def test_positions_that_a_prompt_has_not_are_missing(tiny, batch_tokens):
+    """Whatever is asked, in whatever order: in one batch with the longer prompt, and in one of its own."""
+    prompts, whole = [SHORT_IDS, LONG_IDS], observe(tiny, [SHORT_IDS, LONG_IDS], [STATES], batch_tokens=batch_tokens)
+    asked = (7, 3, 5, 0, -1, -9)
+    seen = observe(tiny, prompts, [at(*asked)], batch_tokens=batch_tokens)[at(*asked)]
+    counted = {0: (None, 3, None, 0, 3, None), 1: (7, 3, 5, 0, 8, 0)}
+    for row, places in counted.items():
+        for column, place in enumerate(places):
+            got = seen[:, row, column]
+            if place is None:
+                assert got.isnan().all(), (row, column)
+            else:
+                assert torch.equal(got, whole[STATES][:, row, place]), (row, column)
+
+
+def test_all_positions_in_reverse_are_blanked_where_the_padding_is(tiny):
+    """As many positions as the batch is long, in another order: the mask must be asked at the same places."""
+    backwards = at(*reversed(range(9)))
+    both = observe(tiny, [SHORT_IDS, LONG_IDS], [backwards, STATES])
+    assert torch.equal(both[backwards][:, 1], both[STATES][:, 1].flip(1))
+    assert both[backwards][:, 0, :5].isnan().all() and not both[backwards][:, 0, 5:].isnan().any()
+
+
+def test_a_position_that_no_prompt_has_is_said(tiny):
+    with pytest.raises(InputError, match="position 9; expected positions from 0 to 8"):
+        observe(tiny, [SHORT_IDS, LONG_IDS], [at(2, 9)])
+    with pytest.raises(InputError, match="position -5; expected positions from 0 to 3"):
+        observe(tiny, SHORT_IDS, positions=[-5])
+
+
+def test_an_axis_of_positions_is_as_long_as_the_batch():
+    need = Need((PATTERN,), one_short, dims="query")
+    with pytest.raises(InputError, match="one_short returning 8 along query"):
+        observe(tiny_model("llama"), [SHORT_IDS, LONG_IDS], [need])
+
+
+def test_one_prompt_of_several_keeps_its_own_rows_only(tiny):
+    fields = {"label": torch.tensor([[1, 2], [3, 4]])}
+    both = observe(tiny, [LONG_IDS, SHORT_IDS], [at(6, 2), STATES], fields=fields)
+    second = both.prompt(1)
+    assert second.fields["label"].tolist() == [[3, 4]] and second[STATES].shape[2] == 4
+    assert second[at(6, 2)].shape[2] == 2  # neither is lost
+    assert torch.equal(second[at(6, 2)][:, 0, 1], second[STATES][:, 0, 2]) and second[at(6, 2)][:, 0, 0].isnan().all()
+
+
+def test_arrays_of_a_pass_that_starts_or_stops_inside_the_model():
+    model = tiny_model("qwen2", n_layers=4)
+    before = Need((RESID_PRE,), keep, dims="pos d_model")
+    full = observe(model, LONG_IDS, [STATES, before])
+    part = observe(model, LONG_IDS, [STATES], start=(1, full[before][1]), stop=3)
+    array = part.array(STATES)
+    assert array["layer"].values.tolist() == [1, 2] and part.ran == range(1, 3)
+    assert torch.equal(torch.tensor(array.sel(layer=2).values), full[STATES][2])
+    some = Need((RESID_POST,), keep, dims="pos d_model", layers=(2, 0))
+    assert observe(model, LONG_IDS, [some], stop=2, positions="none").array(some)["layer"].values.tolist() == [0]
+    assert full.array(STATES)["layer"].values.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stop": 0}, "stop=0; expected 1 to 2"),
+        ({"stop": 3}, "stop=3; expected 1 to 2"),
+        ({"stop": -1}, "stop=-1"),
+        ({"start": (2, torch.zeros(1, 9, 32))}, "start=2; expected layers 0 to 1"),
+        ({"start": (1, torch.zeros(1, 9, 32)), "stop": 1}, "stop=1; expected 2 to 2"),
+        ({"start": (1, torch.zeros(1, 8, 32))}, r"a state of shape \(1, 8, 32\)"),
+        ({"needs": [Need((LOGITS,), surprisal, dims="pos")], "stop": 2}, "a pass that runs to its end"),
+        ({"needs": [Need((LN_FINAL_SCALE,), keep, dims="pos one")], "stop": 2}, "a pass that runs to its end"),
+        ({"needs": [FIRST], "start": (1, torch.zeros(1, 9, 32))}, "of layer 0; expected one of layers 1 to 1"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_passes_that_cannot_be_are_said(options, said):
+    with pytest.raises(InputError, match=said):
+        observe(tiny_model("llama"), LONG_IDS, **options)
+
+
+def test_a_need_names_a_layer_or_all():
+    with pytest.raises(InputError, match="a need of no layers"):
+        Need((RESID_POST,), keep, dims="pos d_model", layers=())
+
+
+def test_a_need_on_logits_and_on_the_final_norms_scale(tiny):
+    need, scale = Need((LOGITS, LN_FINAL_SCALE), scaled_top, dims="pos"), Need((LN_FINAL_SCALE,), keep, dims="pos one")
+    seen = observe(tiny, [SHORT_IDS, LONG_IDS], [need, scale], positions="all")
+    for row, logits in enumerate(seen.logits):
+        expected = logits.amax(-1) * seen[scale][row, : len(logits), 0]
+        assert torch.equal(seen[need][row, : len(logits)], expected)
+    assert seen[need][0, 4:].isnan().all()
+
+
+def test_a_ragged_need_has_no_array():
+    need = Need((PATTERN,), one_more_each_layer, dims="edge")
+    with pytest.raises(InputError, match="differs from layer to layer"):
+        observe(tiny_model("llama"), LONG_IDS, [need]).array(need)

@@ -1,0 +1,464 @@
+"""The engine: models that are loaded, what was computed on them, and what is on its way. Knows no browser.
+
+Everything that runs a model goes through its worker; everything else (drawing, tokens, costs) runs in the thread that
+asks. Results are found by their keys, so that an answer can never land on another prompt's page.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import xarray as xr
+
+from apps.explorer.engine.cache import Cache
+from apps.explorer.engine.continuation import continuation, continued_text
+from apps.explorer.engine.jobs import LOAD, MODEL, PROMPT, SELECTION, STUDY, Fate, Job, State, Worker
+from apps.explorer.engine.presence import Presence
+from apps.explorer.engine.settings import Settings
+from apps.explorer.engine.states import RESID, States, layer_of, slice_of, states_of
+from probes.attention import pattern
+from probes.lens import surprisal
+from probes.neurons import neurons
+from workbench.analysis.catalog import Catalog
+from workbench.analysis.keys import spec_key
+from workbench.analysis.kinds import Analysis, kind_of
+from workbench.analysis.run import Failure, outcomes
+from workbench.analysis.view import View
+from workbench.corpora import names_file, reference_text
+from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
+from workbench.intervene.text import MEAN_HOOKS, Phrase, phrase
+from workbench.models.model import Model
+from workbench.models.prompt import Prompt, Tokens, tokenise
+from workbench.observation import observe, predict_bytes
+from workbench.observation.recording import Means, measure_means
+
+__all__ = ["Engine", "Hosted", "Request"]
+
+_SURPRISAL = surprisal.VIEW.name  # computed with every prompt: the chips of its tokens show it
+_SHORT = 64  # tokens up to which every analysis of the prompt runs at once
+_PATIENCE = 2.0  # seconds a click waits for its slice before the page says that the model is busy
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt on one model, every analysis with its parameters, and the keys under which its results are found.
+
+    chat: the text is one message of a user, put through the model's chat template. edits: interventions, of every pass.
+    given: parameters of the views that follow the selection, which says the rest.
+    """
+
+    model: str
+    text: str
+    tokens: Tokens = field(repr=False)
+    analyses: Mapping[str, Analysis] = field(repr=False)
+    given: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    keys: Mapping[str, str] = field(repr=False)
+    states: str = ""
+    chat: bool = False
+    edits: tuple[Phrase, ...] = ()
+
+
+class Hosted:
+    """A model that the page offers: its worker, and the model once it is loaded."""
+
+    def __init__(self, name: str, load, boot: str = ""):
+        self.name, self.model, self.seconds = name, None, 0.0
+        self._means: Means | None = None
+        self.worker = Worker(name, boot).start()
+        self.tokenising = threading.Lock()  # fast tokenizers must not be borrowed twice
+        self.loading = self.worker.submit(Job(f"load {name}", f"load {name}", LOAD, lambda job: self._load(job, load)))
+
+    def _load(self, job: Job, load) -> str:
+        def progress(stage: str, share: float, text: str) -> None:
+            job.note = text or stage
+            job.progress(share)
+
+        model = load(self.name, progress)
+        self.seconds = _forward_seconds(model)
+        self.model = model  # last: from here on it counts as ready
+        return self.name
+
+    def means(self) -> Means:
+        """Means over the reference text, measured when an intervention first asks; for the worker's thread alone."""
+        if self._means is None:
+            self._means = measure_means(self.ready, hooks=MEAN_HOOKS)
+        return self._means
+
+    @property
+    def ready(self) -> Model:
+        """The model; UnavailableError while it is loading or where loading failed."""
+        if self.model is not None:
+            return self.model
+        if self.loading.alive:
+            raise UnavailableError(f"{self.name}, which is still loading", "a loaded model", "Wait a few seconds")
+        raise UnavailableError(
+            f"{self.name}, which did not load ({self.loading.error})", "a model", "Press Run to try again"
+        )
+
+
+def _forward_seconds(model: Model) -> float:
+    """Seconds of a bare pass over 16 tokens, the better of two: what predicted costs are multiples of."""
+    ids = Prompt.ids([3] * min(16, model.sizes.n_ctx))
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        observe(model, [ids], positions="last")
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def _loader(settings: Settings):
+    def load(name: str, progress) -> Model:
+        from workbench.loading.pretrained import load
+
+        return load(name, progress=progress, allow_network=settings.allow_network)
+
+    return load
+
+
+class Engine:
+    """See the module."""
+
+    def __init__(self, settings: Settings, catalog: Catalog | Sequence[View], load: Any = None):
+        self.settings = settings
+        offered = catalog.views if isinstance(catalog, Catalog) else tuple(catalog)
+        by_name = {view.name: view for view in (surprisal.VIEW, pattern.VIEW, neurons.VIEW, *offered)}
+        self.slices: dict[str, View] = {name: view for name, view in by_name.items() if view.follows}
+        self.standing: dict[str, View] = {name: view for name, view in by_name.items() if not view.follows}
+        self.cache = Cache(settings.memory, settings.directory, settings.disk)
+        self._load, self._hosted, self._lock = load or _loader(settings), {}, threading.Lock()
+        self.boot = secrets.token_hex(4)  # names this server: a job of another one was lost in a restart
+        self.presence = Presence()
+
+    def close(self) -> None:
+        """End all workers."""
+        for hosted in self._hosted.values():
+            hosted.worker.close()
+
+    def hosted(self, name: str, again: bool = False) -> Hosted:
+        """A model by name; it begins to load when it is first asked for. InputError for one that is not offered.
+
+        again: load it once more where that failed.
+        """
+        if name not in self.settings.models and not self.settings.any_model:
+            raise InputError(
+                f"the model {name!r}",
+                f"one of {', '.join(self.settings.models)}",
+                "Choose one of these; others are offered by whoever starts the explorer",
+            )
+        with self._lock:
+            states = (State.FAILED, State.CANCELLED)
+            ended = again and name in self._hosted and self._hosted[name].loading.state in states
+            if ended:
+                self._hosted[name].worker.close()
+            if ended or name not in self._hosted:
+                self._hosted[name] = Hosted(name, self._load, self.boot)
+            return self._hosted[name]
+
+    @property
+    def views(self) -> dict[str, View]:
+        """Everything that can be looked at, by name: the catalog, surprisal, and what follows the selection."""
+        own = {_SURPRISAL: self.standing[_SURPRISAL], **self.slices}
+        return {**{name: view for name, view in self.standing.items() if name not in own}, **own}
+
+    def jobs(self, session: str) -> list[tuple[str, Job]]:
+        """(model, job) of everything that a session waits for or has left to others, and models that are loading."""
+        return [
+            (name, job)
+            for name, hosted in list(self._hosted.items())
+            for job in hosted.worker.jobs()
+            if session in job.sessions | job.left or job is hosted.loading
+        ]
+
+    def cancel(self, job_id: str, session: str, for_all: bool = False) -> None:
+        """Stop a job of this session; unless it is for all, one that another open window waits for goes on."""
+        gone = self.presence.gone()
+        for hosted in list(self._hosted.values()):
+            hosted.worker.cancel(job_id, session, gone, for_all)
+
+    def join(self, request: Request, name: str, session: str) -> bool:
+        """Let a session wait for an analysis that is on its way, as after its window was closed and opened again."""
+        return self.hosted(request.model).worker.join(request.keys[name], session)
+
+    def fates(self, request: Request) -> dict[str, Fate]:
+        """By analysis: what became of those that were ever asked for, or how far they are."""
+        found = self.hosted(request.model).worker.fates(set(request.keys.values()))
+        return {name: found[key] for name, key in request.keys.items() if key in found}
+
+    def fate(self, request: Request, name: str) -> Fate | None:
+        """What became of one analysis, or how far it is; None where this server was never asked for it."""
+        return self.fates(request).get(name)
+
+    def tokens(self, name: str, text: str, chat: bool = False) -> Tokens:
+        """Tokens of a text, or of a user's message; of ids separated by spaces where the model has no tokenizer."""
+        if len(text) > self.settings.longest_text:
+            raise InputError(
+                f"a text of {len(text)} characters", f"at most {self.settings.longest_text}", "Shorten the prompt"
+            )
+        hosted = self.hosted(name)
+        model = hosted.ready
+        with hosted.tokenising:
+            if model.tokenizer is None:
+                return tokenise(model, _ids(text))
+            return tokenise(model, Prompt.chat([{"role": "user", "content": text}]) if chat and text else text)
+
+    def request(
+        self,
+        name: str,
+        text: str,
+        params: Mapping[str, Mapping[str, Any]],
+        chat: bool = False,
+        edits: Sequence[str] = (),
+    ) -> Request:
+        """What a run of a prompt asks for; edits: phrases. Raises InputError for bad ones, a bad prompt or params."""
+        if not isinstance(text, str) or not all(isinstance(given, Mapping) for given in params.values()):
+            raise InputError(
+                "a prompt or params of another kind", "a text, and params by analysis", "Load the page again"
+            )
+        model, tokens = self.hosted(name).ready, self.tokens(name, text, chat)
+        phrases = _phrases(model, tokens, edits)
+        interventions = tuple(self._printed(said) for said in phrases)
+        analyses = {name: view.analysis.of(params.get(name, {})) for name, view in self.standing.items()}
+        self._refuse_files(analyses)
+        given = {name: dict(params.get(name, {})) for name in self.slices}
+        keys = {name: self._key(analysis, model, tokens, interventions) for name, analysis in analyses.items()}
+        weights, ids = model.identity.weights_hash, list(tokens.ids)
+        states = spec_key(weights, ids, "explorer-states", "1", {}, interventions=interventions)
+        return Request(name, text, tokens, analyses, given, keys, states, chat, phrases)
+
+    def _printed(self, said: Phrase) -> str:
+        """An intervention as part of a key: with the text that its mean is taken over."""
+        return f"{said} of {self._reference}" if said.how == "mean" else str(said)
+
+    @cached_property
+    def _reference(self) -> str:
+        return str(reference_text())
+
+    def _refuse_files(self, analyses: Mapping[str, Analysis]) -> None:
+        """A browser names no file of this machine unless the explorer was started for it."""
+        for analysis in analyses.values():
+            for parameter in analysis.parameters():
+                value = getattr(analysis, parameter.name)
+                if parameter.files and names_file(value) and not self.settings.any_file:
+                    raise InputError(
+                        f"{parameter.name}={value!r} for {analysis.title.lower()}",
+                        f"one of {', '.join(parameter.choices)}",
+                        "Files are read by an explorer that was started with --allow-files",
+                    )
+
+    def _key(self, analysis: Analysis, model: Model, tokens: Tokens, interventions: Sequence[str]) -> str:
+        """Where the result of an analysis is found; where it cannot have one (nothing was trained yet), its reason."""
+        try:
+            return analysis.spec_key(model, tokens, interventions)
+        except WorkbenchError as error:
+            named = f"unavailable {analysis.name}"
+            key = spec_key(model.identity.weights_hash, None, named, "", analysis.values())
+            self.cache.put(key, Failure(analysis.name, analysis.title, error))
+            return key
+
+    def cost(self, request: Request, names: Sequence[str]) -> tuple[float, int]:
+        """Predicted seconds and kept bytes of computing those of the named analyses that are not in the cache."""
+        hosted = self.hosted(request.model)
+        model, n = hosted.ready, len(request.tokens)
+        wanted = self._missing(request, names)
+        needs, passes = [RESID], 1.0
+        for view in wanted:
+            analysis = request.analyses[view.name]
+            try:
+                needs += analysis.needs(model, request.tokens)
+            except WorkbenchError:
+                continue  # it will say why in its own place
+            passes += analysis.cost(model.sizes, n)
+        seconds = (
+            hosted.seconds * max(1.0, n / 16) * passes if wanted or self.cache.get(request.states) is None else 0.0
+        )
+        return seconds, predict_bytes(model.sizes, list(dict.fromkeys(needs)), 1, n)
+
+    def submit(self, request: Request, session: str, names: Sequence[str] | None = None) -> Job | None:
+        """Compute what is missing of the named prompt-scope analyses (default: all); None where everything is there."""
+        names = self._of_prompt() if names is None else names
+        wanted = self._missing(request, names)
+        if not wanted and self.cache.get(request.states) is not None:
+            return None
+        _, nbytes = self.cost(request, names)
+        if nbytes > self.settings.budget:
+            raise RefusedError(
+                f"a run that would keep {nbytes / 1e9:.2f} GB",
+                f"at most {self.settings.budget / 1e9:.2f} GB",
+                "Shorten the prompt or narrow the parameters",
+            )
+        title = "prompt" if len(wanted) != 1 else wanted[0].title.lower()
+        about = (request.states, *(request.keys[view.name] for view in wanted))
+        work = lambda job: self._run_prompt(request, wanted, job)
+        job = Job(title, " ".join(about), PROMPT, work, {session}, about)
+        return self.hosted(request.model).worker.submit(job)
+
+    def submit_entry(self, request: Request, name: str, session: str) -> Job | None:
+        """Compute one analysis; None where its result is there."""
+        view, key, kind = self.standing[name], request.keys[name], kind_of(self.standing[name].analysis)
+        if kind == "prompt":
+            return None if self.cache.get(key) is not None else self.submit(request, session, [name])
+        if self.cache.get(key) is not None and not self._is_partial(request, name):
+            return None
+        priority = STUDY if kind == "study" else MODEL
+        job = Job(view.title.lower(), key, priority, lambda job: self._run_own_passes(request, view, job), {session})
+        hosted = self.hosted(request.model)
+        job.restarts = kind == "model"
+        if kind == "study":  # between two of its passes, but not within one, whose hooks another would meet
+            job.gives_way = lambda: not hosted.ready.is_held
+        return hosted.worker.submit(job)
+
+    def complete(self, request: Request, names: Sequence[str]) -> bool:
+        """Whether each of the named analyses has a result or a reason why not."""
+        return all(self.cache.get(request.keys[name]) is not None for name in names)
+
+    def found(self, request: Request, name: str) -> xr.Dataset | Failure | None:
+        """The result of an analysis for a request (a study's may be partial), why there is none, or None."""
+        return self.cache.get(request.keys[name])
+
+    def slice_of(self, request: Request, name: str, selection: Mapping[str, Any]) -> Analysis | None:
+        """A view's analysis of the selection; None where the selection leaves one of its parameters open."""
+        view = self.slices[name]
+        if any(parameter not in selection for parameter in view.follows):
+            return None
+        chosen = {parameter: int(selection[parameter]) for parameter in view.follows}
+        return view.analysis.of({**request.given.get(name, {}), **chosen})
+
+    def of_layer(self, request: Request, analysis: Analysis, session: str) -> xr.Dataset | None:
+        """One layer's result, recomputed from its kept state; None where the model is too busy to answer now.
+
+        Raises InputError where the selection does not fit the model or the prompt. The job goes on after a None. The
+        result is in the cache alone: jobs are remembered, and what they held would be outside the cache's bound.
+        """
+        model = self.hosted(request.model).ready
+        key = analysis.spec_key(model, request.tokens, tuple(map(self._printed, request.edits)))
+        found = self.cache.get(key)
+        if found is not None:
+            return found
+        layer_of(analysis.needs(model, request.tokens))  # a bad selection is refused here, in the thread that asks
+
+        def work(job: Job) -> None:
+            edited = model.edited(self.interventions(request))
+            self.cache.put(key, slice_of(analysis, edited, self._states(request)), write=False)
+
+        title = analysis.title.lower()
+        job = self.hosted(request.model).worker.submit(Job(title, key, SELECTION, work, {session}))
+        job.late |= not job.finished.wait(_PATIENCE)
+        if job.state == State.FAILED:
+            raise InputError(f"no answer ({job.error})", "one layer's result", "Select something else")
+        return self.cache.get(key)
+
+    def submit_continuation(self, request: Request, n: int, temperature: float, seed: int, session: str) -> Job:
+        """Continue a prompt; the job's result is the longer text."""
+        model = self.hosted(request.model).ready
+
+        def work(job: Job) -> str:
+            edits = self.interventions(request)
+            added = continuation(model, request.tokens, n, temperature, seed, job.progress, edits)
+            return continued_text(model, request.text, added)
+
+        key = f"continue {request.states} {n} {temperature} {seed}"
+        return self.hosted(request.model).worker.submit(Job(f"{n} more tokens", key, PROMPT, work, {session}))
+
+    def _states(self, request: Request) -> States:
+        """The kept states; recomputed by a bare pass where they were dropped or the server was restarted."""
+        found = self.cache.get(request.states)
+        if found is None:
+            model = self.hosted(request.model).ready
+            interventions = self.interventions(request)
+            found = states_of(observe(model, [request.tokens], [RESID], positions="none", interventions=interventions))
+            self.cache.put(request.states, found)
+        return found
+
+    def wanted(self, request: Request, view: str | None = None) -> tuple[str, ...]:
+        """Prompt-scope analyses to compute at once: all for a short prompt, else surprisal and the one that is seen."""
+        names = self._of_prompt()
+        if len(request.tokens) <= _SHORT:
+            return tuple(names)
+        return tuple(name for name in names if name in (_SURPRISAL, view))
+
+    def _of_prompt(self) -> list[str]:
+        return [name for name, view in self.standing.items() if kind_of(view.analysis) == "prompt"]
+
+    def _missing(self, request: Request, names: Sequence[str]) -> list[View]:
+        return [self.standing[n] for n in names if self.cache.get(request.keys[n]) is None]
+
+    def interventions(self, request: Request) -> list[Any]:
+        """The edits of a request as values; for the worker's thread alone."""
+        hosted = self.hosted(request.model)
+        return [said.intervention(hosted.ready, hosted.means) for said in request.edits]
+
+    def _is_partial(self, request: Request, name: str) -> bool:
+        found = self.cache.get(request.keys[name])
+        return isinstance(found, xr.Dataset) and bool(found.attrs.get("partial", False))
+
+    def _run_prompt(self, request: Request, wanted: Sequence[View], job: Job) -> None:
+        """One pass for all wanted analyses and the states; the runner sees to it that each fails alone."""
+        hosted = self.hosted(request.model)
+        analyses = [request.analyses[view.name] for view in wanted]
+        found = outcomes(
+            hosted.ready,
+            request.tokens,
+            analyses,
+            interventions=self.interventions(request),
+            also=[RESID],
+            seen=lambda observation: self.cache.put(request.states, states_of(observation)),
+            progress=lambda share: job.progress(0.8 * share),
+        )
+        for done, outcome in enumerate(found):
+            self._keep(request.keys[outcome.analysis.name], outcome.result)
+            job.progress(0.8 + 0.2 * (done + 1) / len(analyses))
+
+    def _run_own_passes(self, request: Request, view: View, job: Job) -> Iterator[None]:
+        """Everything that brings its own passes; between partial results something more urgent may run."""
+        key = request.keys[view.name]
+        if self.cache.get(key) is not None:
+            if not self._is_partial(request, view.name):
+                return  # the one before it, which was to be stopped, came to its end all the same
+            self.cache.drop(key)  # that one's last part: what is said from here on is about this one
+        options = {"progress": job.progress, "allow_network": self.settings.allow_network}
+        found = outcomes(
+            self.hosted(request.model).ready,
+            request.tokens,
+            [request.analyses[view.name]],
+            interventions=self.interventions(request),
+            **options,
+        )
+        with closing(found):
+            for outcome in found:
+                self._keep(key, outcome.result, outcome.complete)
+                yield  # what was found is in the cache, and nowhere else
+
+    def _keep(self, key: str, result: xr.Dataset | Failure, complete: bool = True) -> None:
+        if isinstance(result, Failure) and not isinstance(result.error, WorkbenchError):
+            log = logging.getLogger("workbench.explorer")  # a bug: the whole of it goes to the log
+            log.error("%s failed", result.title, exc_info=result.error)
+        if complete:
+            self.cache.put(key, result)
+        else:
+            self.cache.put(key, result.assign_attrs(partial=1), write=False)
+
+
+def _phrases(model: Model, tokens: Tokens, given: Sequence[str]) -> tuple[Phrase, ...]:
+    """Interventions from a page or a link, each once and in order; InputError where there is no such thing."""
+    if not isinstance(given, list | tuple):
+        raise InputError(f"the interventions {given!r}", "a list of texts", "Load the page again")
+    phrases = tuple(phrase(text) for text in sorted(set(map(str, given))))
+    for said in phrases:
+        said.check(model, len(tokens))
+    return phrases
+
+
+def _ids(text: str) -> Prompt:
+    parts = text.replace(",", " ").replace("#", " ").split()
+    if not parts or not all(part.isdigit() for part in parts):
+        raise InputError(
+            "a text, for a model without a tokenizer", "token ids separated by spaces", "For example: 0 5 9 5"
+        )
+    return Prompt.ids([int(part) for part in parts])

@@ -1,0 +1,189 @@
+"""What changed since the page last looked: jobs, results that arrived, models that became ready.
+
+Whatever is said of a job is a state that the server names; see `apps.explorer.engine.jobs.State`.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from apps.explorer.engine.engine import Engine, Request
+from apps.explorer.engine.jobs import Fate, Job, State
+from workbench.analysis.kinds import kind_of
+from workbench.analysis.run import Failure
+from workbench.errors import WorkbenchError
+
+__all__ = ["Look", "fate_of", "late_slices", "look", "request_of", "results", "woken"]
+
+
+# Why a request runs a second time, by what became of the first.
+_WHY_AGAIN = {
+    State.RESTARTED: "The server was restarted in the middle of this run. The prompt was kept and runs again.",
+    State.FORGOTTEN: "The results of this run are no longer kept: newer ones took their room. It runs again.",
+}
+
+
+@dataclass
+class Look:
+    """The answer to one poll. None: as before. again: the id of the job that runs a request that did not run before."""
+
+    busy: bool
+    shown: dict[str, Any] | None = None
+    done: dict[str, str] | None = None
+    notice: str | None = None
+    ended: str | None = None
+    again: str | None = None
+
+
+def woken() -> str:
+    """A new value of the store `woken`: something was begun, and a look from before it must not end the looking."""
+    return secrets.token_hex(4)
+
+
+def request_of(engine: Engine, asked: Mapping[str, Any]) -> Request:
+    """The request that a page's store stands for; raises as `Engine.request` does."""
+    params, chat, edits = asked.get("params") or {}, bool(asked.get("chat")), asked.get("edits") or ()
+    return engine.request(asked["model"], asked["text"], params, chat, edits)
+
+
+def look(
+    engine: Engine,
+    session: str,
+    asked: Mapping[str, Any] | None,
+    shown: Mapping[str, Any] | None,
+    done: Mapping[str, str] | None,
+) -> Look:
+    """How far the latest request is. asked, shown: the page's stores; only the latest request can become `shown`."""
+    found = Look(busy=any(job.alive for _, job in engine.jobs(session)))
+    if asked and (shown is None or shown["id"] != asked["id"]):
+        found = _promote(engine, session, asked, found)
+    current = found.shown or shown
+    if current is not None:
+        try:
+            now = results(engine, request_of(engine, current), done or {} if current is shown else {})
+        except WorkbenchError:
+            return found  # the model is being loaded again; the page keeps what it shows until then
+        found.done = now if found.shown or now != done else None
+    return found
+
+
+def _promote(engine: Engine, session: str, asked: Mapping[str, Any], found: Look) -> Look:
+    """Show the request if it is there, say why it is not, or run it where it does not run yet or any more."""
+    hosted = engine.hosted(asked["model"])
+    if hosted.loading.alive:
+        found.busy = True
+        return found
+    try:
+        request = request_of(engine, asked)
+    except WorkbenchError as error:
+        found.notice, found.ended = str(error), asked["id"]
+        return found
+    names = asked.get("names") or engine.wanted(request)
+    job = hosted.worker.get(asked.get("job") or "")
+    if job is not None and job.alive:
+        return found
+    if job is not None and job.state != State.DONE:
+        return _ended(asked, found, job.error)
+    if job is None and not engine.complete(request, names):
+        return _again(engine, session, request, asked, names, found)
+    return _show(engine, session, request, asked, found, job)
+
+
+def _show(
+    engine: Engine, session: str, request: Request, asked: Mapping[str, Any], found: Look, job: Job | None
+) -> Look:
+    model = engine.hosted(asked["model"]).ready
+    found.shown = {
+        **asked,
+        "tokens": list(request.tokens.strings),
+        "sizes": {name: getattr(model.sizes, name) for name in ("n_layers", "n_heads", "d_mlp")},
+        "keys": dict(request.keys),
+        "weights": model.identity.weights_hash,
+        "seconds": job.seconds if job else 0.0,
+    }
+    _start_background(engine, request, session)
+    found.busy = any(j.alive for _, j in engine.jobs(session))
+    return found
+
+
+def _ended(asked: Mapping[str, Any], found: Look, why: str) -> Look:
+    found.notice, found.ended = f"{why} The last good result stays.", asked["id"]
+    return found
+
+
+def _again(
+    engine: Engine, session: str, request: Request, asked: Mapping[str, Any], names: Sequence[str], found: Look
+) -> Look:
+    """Run a request that has no results and no job that is remembered; say why where it ran before."""
+    job_id = asked.get("job")
+    state = engine.hosted(asked["model"]).worker.state(job_id) if job_id else None  # none: it never had to run
+    if state == State.FORGOTTEN:
+        fates = engine.fates(request)
+        stopped = [fates[n] for n in names if n in fates and fates[n].state in (State.CANCELLED, State.FAILED)]
+        if stopped:
+            return _ended(asked, found, stopped[0].error)
+    try:
+        job = engine.submit(request, session, asked.get("names"))
+    except WorkbenchError as error:
+        found.notice, found.ended = str(error), asked["id"]
+        return found
+    found.notice = _WHY_AGAIN.get(state)
+    found.again, found.busy = job.id if job else "", True
+    return found
+
+
+def _start_background(engine: Engine, request: Request, session: str) -> None:
+    """The first model-scope analysis is computed unasked, so that there is a head to look at; others when opened."""
+    first = next((name for name, view in engine.standing.items() if kind_of(view.analysis) == "model"), None)
+    if first is not None:
+        engine.submit_entry(request, first, session)
+
+
+def late_slices(engine: Engine, session: str) -> int:
+    """How many answers to clicks came too late for the click and can be drawn now."""
+    return sum(job.late and not job.alive for _, job in engine.jobs(session))
+
+
+def results(engine: Engine, request: Request, before: Mapping[str, str] | None = None) -> dict[str, str]:
+    """How every analysis stands of which anything is known.
+
+    "ok", or a state and the id of its job; of one that is alive and has partial results also how many and the share.
+    The words are others whenever what is to be seen may be another: the page draws when they change. before: the
+    answer to the look before, from which a job of a server that is no more is known.
+    """
+    fates, found = engine.fates(request), {}
+    for name, key in request.keys.items():
+        fate = fates.get(name) or _lost(engine, request, (before or {}).get(name, ""))
+        words = _words(engine.cache.get(key), fate)
+        if words:
+            found[name] = words
+    return found
+
+
+def fate_of(engine: Engine, request: Request, name: str, told: str = "") -> Fate | None:
+    """What became of an analysis, or how far it is. told: the words for it that the page last heard, see `results`."""
+    return engine.fate(request, name) or _lost(engine, request, told)
+
+
+def _words(value: Any, fate: Fate | None) -> str:
+    if isinstance(value, xr.Dataset) and not value.attrs.get("partial"):
+        return "ok"
+    if fate is None:
+        return "failed" if isinstance(value, Failure) else "partial" if value is not None else ""
+    if isinstance(value, Failure) and not fate.state.alive:
+        return f"{State.FAILED} {fate.job}"
+    far = f" {fate.parts} {fate.share:.3f}" if fate.parts and fate.state.alive else ""
+    return f"{fate.state} {fate.job}{far}"
+
+
+def _lost(engine: Engine, request: Request, before: str) -> Fate | None:
+    """What the page last heard of an analysis that this server was never asked for: it may have been another server."""
+    state, _, rest = before.partition(" ")
+    if state not in (State.QUEUED, State.RUNNING, State.CANCELLING, State.RESTARTED):
+        return None
+    job_id = rest.partition(" ")[0]
+    was = engine.hosted(request.model).worker.state(job_id)
+    return Fate(State.RESTARTED, job_id) if was == State.RESTARTED else None

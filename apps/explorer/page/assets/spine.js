@@ -1,0 +1,273 @@
+// The selection lives in the browser: clicks, arrow keys and links write it, every figure and the token strip show it.
+// Nothing here asks the server.
+(function () {
+  "use strict";
+  // Plotly ends a drawing in a promise, and a figure that left the page meanwhile has lost its `emit`: the drawing of
+  // something that is gone fails, and nothing else does. Every other failure is reported as usual.
+  window.addEventListener("unhandledrejection", (event) => {
+    if (/\bemit is not a function/.test(String(event.reason))) event.preventDefault();
+  });
+
+  const dash = (window.dash_clientside = window.dash_clientside || {});
+  const state = { selection: {} };
+
+  const plots = () => Array.from(document.querySelectorAll(".js-plotly-plot"));
+  const metaOf = (gd) => (gd && gd.layout && gd.layout.meta) || {};
+
+  // The same rules as selection.merge in Python.
+  function merge(selection, chosen) {
+    chosen = Object.assign({}, chosen);
+    if ("pos" in chosen && !("query" in chosen)) chosen.query = chosen.pos;
+    else if ("query" in chosen) chosen.pos = chosen.query;
+    if ("layer" in chosen && !("depth" in chosen)) chosen.depth = chosen.layer + 1;
+    const merged = Object.assign({}, selection, chosen);
+    if (!("part" in chosen)) delete merged.part;
+    if (merged.layer !== selection.layer && !("neuron" in chosen)) delete merged.neuron;
+    if ("query" in merged && (merged.key || 0) > merged.query) delete merged.key;
+    return merged;
+  }
+
+  function select(chosen) {
+    if (!Object.keys(chosen).length) return;
+    state.selection = merge(state.selection, chosen); // at once: the next key may come before the store's answer
+    dash.set_props("selection", { data: state.selection });
+  }
+
+  // The same as workbench.figures.axes.unpack.
+  function unpack(packed, given) {
+    const chosen = Object.assign({}, packed.also);
+    let rest = given;
+    for (const [name, size] of packed.sizes.slice().reverse()) {
+      if (rest % size) chosen[name] = (rest % size) - 1;
+      rest = Math.floor(rest / size);
+    }
+    return chosen;
+  }
+
+  // The same as workbench.figures.selection: what a clicked point stands for.
+  function read(meta, point) {
+    const given = point.customdata;
+    const packed = (meta.packed || {})[point.curveNumber];
+    if (packed && Number.isInteger(given)) return unpack(packed, given);
+    if (given && typeof given === "object" && !Array.isArray(given)) return Object.assign({}, given);
+    const chosen = {};
+    for (const [name, dim] of Object.entries(meta.axes || {})) {
+      const values = meta[name + "_values"] || [];
+      const at = point[name];
+      if (at === undefined || at === null || !values.length) continue;
+      const drawn = meta[name + "_at"] || values.map((_, i) => i);
+      let best = 0;
+      drawn.forEach((d, i) => { if (Math.abs(d - at) < Math.abs(drawn[best] - at)) best = i; });
+      chosen[dim] = values[best];
+    }
+    return chosen;
+  }
+
+  // The same as workbench.figures.selection_shapes: an outline of the selected cell, row or column.
+  function shapes(meta, selection) {
+    const edges = { x0: 0, x1: 1, y0: 0, y1: 1, xref: "x domain", yref: "y domain" };
+    let found = false;
+    for (const [name, dim] of Object.entries(meta.axes || {})) {
+      if (!(dim in selection)) continue;
+      const values = meta[name + "_values"] || [];
+      const index = values.indexOf(selection[dim]);
+      if (index < 0) return [];
+      const drawn = meta[name + "_at"] || values.map((_, i) => i);
+      const steps = drawn.slice().sort((a, b) => a - b).map((v, i, all) => (i ? v - all[i - 1] : Infinity));
+      const half = drawn.length > 1 ? Math.min(...steps) / 2 : 0.5;
+      Object.assign(edges, { [name + "0"]: drawn[index] - half, [name + "1"]: drawn[index] + half, [name + "ref"]: name });
+      found = true;
+    }
+    const line = { color: "#e8590c", width: 2 };
+    return found ? [Object.assign({ type: "rect", name: "selected", line, fillcolor: "rgba(0,0,0,0)" }, edges)] : [];
+  }
+
+  function mark(gd) {
+    if (!window.Plotly || !gd.layout) return;
+    const now = gd.layout.shapes || [];
+    const next = shapes(metaOf(gd), state.selection);
+    const place = (all) => all.map((s) => [s.x0, s.x1, s.y0, s.y1, s.xref, s.yref].join(" ")).join();
+    if (place(now.filter((s) => s.name === "selected")) === place(next)) return;
+    window.workbenchRelayout(gd, { shapes: now.filter((s) => s.name !== "selected").concat(next) });
+  }
+
+  // Dash writes every change of a layout back into its store and draws the whole figure again. Ours are for the eye.
+  window.workbenchRelayout = function (gd, change) {
+    gd.removeAllListeners("plotly_relayout");
+    window.Plotly.relayout(gd, change);
+  };
+
+  function markTokens() {
+    document.querySelectorAll(".tokens [data-pos]").forEach((chip) => {
+      const pos = Number(chip.dataset.pos);
+      const chosen = pos === state.selection.pos;
+      chip.classList.toggle("selected", chosen);
+      chip.classList.toggle("attended", pos === state.selection.key);
+      chip.setAttribute("aria-pressed", chosen ? "true" : "false");
+    });
+  }
+
+  // Rows of tokens and notices come and go, and take their room from the figures.
+  const sizes = new ResizeObserver((entries) => {
+    entries.forEach((entry) => {
+      const gd = entry.target.querySelector(".js-plotly-plot");
+      if (gd && gd.isConnected && gd.emit && gd._fullLayout && entry.contentRect.width > 0 && entry.contentRect.height > 0) window.Plotly.Plots.resize(gd);
+    });
+  });
+
+  function attach() {
+    plots().forEach((gd) => {
+      if (!gd.on || gd.dataset.spine) return;
+      gd.dataset.spine = "1";
+      sizes.observe(gd.parentElement);
+      gd.on("plotly_afterplot", () => { mark(gd); window.workbenchFit(gd); });
+      window.workbenchHover(gd);
+      mark(gd);
+      window.workbenchFit(gd);
+    });
+  }
+
+  // Arrow keys step along the axes of the large view; outside it, along the tokens.
+  function step(dx, dy) {
+    const gd = document.querySelector("#main-figure .js-plotly-plot") || plots()[0];
+    const meta = metaOf(gd);
+    const chosen = {};
+    const moves = { x: dx, y: meta.axes && ["query"].includes(meta.axes.y) ? -dy : dy };
+    for (const [name, delta] of Object.entries(moves)) {
+      const dim = (meta.axes || {})[name];
+      const values = meta[name + "_values"] || [];
+      if (!delta || !dim || !values.length) continue;
+      const at = values.indexOf(state.selection[dim]);
+      const next = at < 0 ? (delta > 0 ? 0 : values.length - 1) : Math.min(values.length - 1, Math.max(0, at + delta));
+      chosen[dim] = values[next];
+    }
+    if (!Object.keys(chosen).length && dx) {
+      const last = document.querySelectorAll("#tokens [data-pos]").length - 1;
+      if (last >= 0) chosen.pos = Math.min(last, Math.max(0, (state.selection.pos ?? last) + dx));
+    }
+    select(chosen);
+  }
+
+  const typing = (target) => target.closest("input, textarea, select, [contenteditable], [role=listbox], [role=tab], [role=menu], [role=radiogroup], [role=slider], .table");
+
+  // What Escape closes by itself, before it has closed it.
+  const popups = "[role=dialog], [role=menu], [role=listbox], .mantine-Popover-dropdown";
+  let popup = false;
+  document.addEventListener("keydown", () => {
+    popup = Array.from(document.querySelectorAll(popups)).some((one) => one.getClientRects().length);
+  }, true);
+
+  document.addEventListener("keydown", (event) => {
+    if ((event.ctrlKey || event.metaKey) && event.key === "Enter") {
+      event.preventDefault();
+      const run = document.getElementById("run");
+      if (run) run.click();
+      return;
+    }
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape" && !popup) {
+      if (document.body.classList.contains("maximised")) return maximise(null);
+      dash.set_props("selection", { data: {} });
+      return;
+    }
+    if (!event.target.closest || typing(event.target)) return;
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+    if (moves[event.key]) {
+      event.preventDefault();
+      step(...moves[event.key]);
+    } else if (event.key === "?") {
+      dash.set_props("keys-help", { opened: true });
+    } else if (event.key === "m") {
+      maximise("main");
+    }
+  });
+
+  document.addEventListener("click", (event) => {
+    const chip = event.target.closest && event.target.closest(".tokens [data-pos]");
+    if (chip) select({ pos: Number(chip.dataset.pos) });
+    const wide = event.target.closest && event.target.closest("[data-maximise]");
+    if (wide) maximise(wide.dataset.maximise);
+    // These are drawn anew while they are pressed: a click that was counted in them could be lost with them.
+    for (const [kind, store] of [["start", "started"], ["cancel", "stopped"]]) {
+      const button = event.target.closest && event.target.closest("[data-" + kind + "]");
+      if (button) dash.set_props(store, { data: Object.assign({ clicks: ++presses }, button.dataset) });
+    }
+  });
+  let presses = 0;
+
+  function maximise(name) {
+    const same = document.body.dataset.maximised === name || name === null;
+    document.body.classList.toggle("maximised", !same);
+    document.body.dataset.maximised = same ? "" : name;
+    document.querySelectorAll("[data-maximise]").forEach((button) => { button.textContent = same ? "Maximise" : "Back"; });
+    setTimeout(() => window.dispatchEvent(new Event("resize")), 50);
+  }
+
+  // The tab of the open view is among those that are seen.
+  let tabSeen = null;
+  function showTab() {
+    const tab = document.querySelector("#tabs [role=tab][aria-selected=true]");
+    if (tab && tab !== tabSeen) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+    tabSeen = tab;
+  }
+
+  let scheduled = false;
+  function refresh() {
+    if (scheduled) return;
+    scheduled = true;
+    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); showTab(); });
+  }
+  new MutationObserver(refresh).observe(document.documentElement, { childList: true, subtree: true });
+
+  dash.spine = {
+    // A click on any figure becomes a selection.
+    clicked: function () {
+      const context = dash.callback_context;
+      const fired = (context.triggered || []).find((t) => t.value);
+      if (!fired) return dash.no_update;
+      const id = fired.prop_id.slice(0, fired.prop_id.lastIndexOf("."));
+      const holder = document.getElementById(id);
+      const gd = holder && (holder.classList.contains("js-plotly-plot") ? holder : holder.querySelector(".js-plotly-plot"));
+      const point = (fired.value.points || [])[0];
+      if (!gd || !point) return dash.no_update;
+      const chosen = read(metaOf(gd), point);
+      return Object.keys(chosen).length ? merge(state.selection, chosen) : dash.no_update;
+    },
+    // Whether there is nothing left to look for: a look from before the last beginning does not end the looking.
+    rest: function (idle, woken) {
+      return Boolean(idle) && idle[1] === woken;
+    },
+    // A row of a table that is about a head, a layer or a token selects it.
+    row: function (rows) {
+      const chosen = {};
+      for (const name of ["pos", "query", "key", "layer", "head", "depth", "neuron"]) {
+        if (rows && rows.length && Number.isInteger(rows[0][name])) chosen[name] = rows[0][name];
+      }
+      return Object.keys(chosen).length ? merge(state.selection, chosen) : dash.no_update;
+    },
+    // The selection changed: show it everywhere.
+    show: function (selection) {
+      state.selection = selection || {};
+      state.changed = performance.now();
+      plots().forEach(mark);
+      markTokens();
+      window.workbenchSelectionMilliseconds = performance.now() - state.changed;
+      return dash.no_update;
+    },
+    // What is typed now, whatever has been sent: Run must not take an older text.
+    run: function (clicks) {
+      const area = document.getElementById("prompt");
+      return clicks ? { text: area ? area.value : "", clicks: clicks } : dash.no_update;
+    },
+    scheme: function (clicks, scheme) {
+      return clicks ? (scheme === "dark" ? "light" : "dark") : dash.no_update;
+    },
+    same: function (value) {
+      return value;
+    },
+  };
+  Object.assign(dash.spine, { state, merge, read, shapes });
+})();
+window.dash_clientside.spine.opened = function (clicks) {
+  return clicks ? true : window.dash_clientside.no_update;
+};

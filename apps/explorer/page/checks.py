@@ -1,0 +1,55 @@
+"""What the open view claims of the selection, and the buttons that test it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+from dash import html
+
+from apps.explorer.engine.engine import Engine
+from workbench.analysis.view import Claim
+from workbench.errors import WorkbenchError
+
+__all__ = ["buttons", "claims_of", "params_for"]
+
+
+def claims_of(
+    engine: Engine,
+    results: Mapping[str, xr.Dataset],
+    selection: Mapping[str, Any],
+    display: Mapping[str, Mapping[str, Any]],
+) -> list[Claim]:
+    """The claims of the views whose results are given, in their order, each title once.
+
+    display: display parameters by view. Claims whose study is not offered are left out.
+    """
+    found: dict[str, Claim] = {}
+    for name, result in results.items():
+        try:
+            claimed = engine.views[name].claimed(result, selection, display.get(name))
+        except WorkbenchError:  # a display that the result does not hold: the view itself says so
+            continue
+        for claim in claimed:
+            if claim.study in engine.standing:
+                found.setdefault(claim.title, claim)
+    return list(found.values())
+
+
+def buttons(claims: list[Claim]) -> list[html.Button]:
+    """One button for every claim, which tells what it will run."""
+    return [
+        html.Button(
+            claim.title,
+            id={"type": "check", "name": claim.title},
+            title=", ".join(f"{name}={value}" for name, value in claim.params.items()),
+            className="plain",
+            n_clicks=0,
+        )
+        for claim in claims
+    ]
+
+
+def params_for(claims: list[Claim], title: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
+    """The params with the study of a claim turned to it, and the study's name; None where nothing claims that now."""
+    claim = next((claim for claim in claims if claim.title == title), None)
+    return None if claim is None else ({**params, claim.study: dict(claim.params)}, claim.study)

@@ -1,0 +1,128 @@
+"""The run that is shown held against another one: side by side on one colour scale, or as their difference."""
+
+from collections.abc import Callable, Mapping, Sequence
+from html import unescape
+from typing import Any
+
+import xarray as xr
+from dash import html, no_update
+
+from apps.explorer.engine.engine import Engine
+from apps.explorer.page import tables, views
+from workbench.analysis.compare import CHANGED, difference
+from workbench.errors import InputError, WorkbenchError
+from workbench.figures.quantity import label
+from workbench.figures.text import number, show_token
+
+__all__ = ["both_values", "change", "difference_view", "is_comparable", "second_view", "values_at", "values_table"]
+
+Shown = Mapping[str, Any]
+
+
+def is_comparable(engine: Engine, view: Mapping[str, Any], shown: Shown | None, other: Shown | None) -> bool:
+    """Whether what is seen can differ between two runs: what is of the model does where there are two models,
+    or one of them edited.
+
+    A table is always that of the shown run.
+    """
+    seen = engine.views[view["name"]]
+    if not shown or not other or tables.is_table(seen, view["figure"]):
+        return False
+    of_model = not seen.analysis.prompted
+    return not of_model or any(shown.get(what) != other.get(what) for what in ("model", "edits"))
+
+
+def second_view(
+    engine: Engine, view: Mapping[str, Any], drawn: tuple, shown: Shown, other: Shown | None, draw: Callable, word: str
+) -> tuple[Any, str]:
+    """The same view of the other run, both on one colour scale; and the class of its place.
+
+    drawn: figure, message and sentence of the shown run. draw: makes the same of another run.
+    """
+    if not is_comparable(engine, view, shown, other):
+        return no_update, "hidden"
+    figure, _, _ = draw(other)
+    if figure is no_update:
+        return no_update, "hidden"
+    if drawn[0] is not no_update:
+        views.side_by_side(drawn[0], figure, word)
+    return figure, "other"
+
+
+def word_for(shown: Shown, other: Shown) -> str:
+    """What the other run is, in a word behind its title."""
+    if shown["model"] != other["model"]:
+        return str(other["model"]).rsplit("/", 1)[-1]
+    return "compared" if (shown["text"], shown.get("chat")) != (other["text"], other.get("chat")) else "intact"
+
+
+def change(find: Callable[[Shown], tuple[xr.Dataset | None, str]], shown: Shown, other: Shown) -> xr.Dataset:
+    """The shown run minus the other one. Raises InputError where one of them has no result yet."""
+    found = [find(run) for run in (other, shown)]
+    missing = [why for result, why in found if result is None]
+    if missing:
+        raise InputError("no difference yet", "results of both runs", missing[0] or "Wait until both are there")
+    return difference(found[0][0], found[1][0])
+
+
+def difference_view(
+    engine: Engine, view: Mapping[str, Any], find: Callable, shown: Shown, other: Shown, dark: bool
+) -> tuple[Any, Any, str]:
+    """Figure of the difference, message over it, and the line under it."""
+    seen = engine.views[view["name"]]
+    try:
+        found = change(find, shown, other)
+        figure = views.changed(seen, found, view["figure"], dark, shown.get("display", {}).get(seen.name))
+    except WorkbenchError as error:
+        return no_update, html.Div(str(error)), ""
+    figure.update_layout(title_text=f"{figure.layout.title.text}: this run minus {_other_name(shown, other)}")
+    return figure, [], str(found.attrs["summary"])
+
+
+def both_values(find: Callable, shown: Shown, other: Shown, selection: Mapping[str, Any]) -> list[Any]:
+    """What both runs hold at the selection, and whose figures stand below it."""
+    try:
+        found = change(find, shown, other)
+    except WorkbenchError as error:
+        return [html.Div(str(error), className="quiet")]
+    after, _ = find(shown)
+    return values_table(values_at(after, found, selection), word_for(shown, other))
+
+
+def values_at(after: xr.Dataset, change: xr.Dataset, selection: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What two runs hold at a selection: (name with unit, in the other run, in this run, change) as text.
+
+    change: the difference of the two, on the coordinates of `after`. Only variables all of whose dims are selected.
+    """
+    rows = []
+    for name, variable in change.data_vars.items():
+        dims = [str(dim) for dim in variable.dims]
+        if not dims or any(selection.get(dim) not in variable.indexes[dim] for dim in dims):
+            continue
+        at = {dim: variable.indexes[dim].get_loc(selection[dim]) for dim in dims}
+        now, step = after[name].isel(at).item(), variable.isel(at).item()
+        if variable.dtype.kind == "f":
+            rows.append((unescape(label(after[name])), _number(now - step), _number(now), _number(step)))
+        elif step != now:
+            words = (show_token(word, html=False) for word in (step.removesuffix(f"{CHANGED}{now}"), now))
+            rows.append((str(after[name].attrs.get("long_name", name)), *words, ""))
+    return rows
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else number(value)
+
+
+def values_table(rows: Sequence[tuple[str, str, str, str]], word: str) -> list[Any]:
+    """`values_at` as a table, and whose figures stand below it. word: what the other run is."""
+    below = html.Div("The figures below are of this run alone.", className="quiet")
+    if not rows:
+        return [below]
+    head = html.Tr([html.Th(text, scope="col") for text in ("at the selection", word, "this run", "change")])
+    body = [html.Tr([html.Th(row[0], scope="row"), *map(html.Td, row[1:])]) for row in rows]
+    return [html.Table([html.Thead(head), html.Tbody(body)], className="values"), below]
+
+
+def _other_name(shown: Shown, other: Shown) -> str:
+    word = word_for(shown, other)
+    return {"compared": "the one compared with", "intact": "the intact one"}.get(word, word)

@@ -1,0 +1,208 @@
+"""Pieces of the page that are made anew when something changes: chips, jobs, notices, forms, explanations."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from html import unescape
+from typing import Any
+
+import dash_mantine_components as dmc
+import numpy as np
+import xarray as xr
+from dash import html
+
+from apps.explorer.engine.jobs import Job, State
+from workbench.analysis.kinds import kind_of
+from workbench.analysis.parameters import Parameter
+from workbench.analysis.results import stamp
+from workbench.analysis.view import View
+from workbench.figures import show_token
+from workbench.models.model import Model
+
+__all__ = ["about", "job_line", "model_line", "notice_list", "param_form", "token_chips"]
+
+_FULL = 12.0  # nats at which a token's underline has its full colour
+
+
+def token_chips(strings: Sequence[str], surprisal: Sequence[float]) -> list[html.Button]:
+    """One chip per token; the underline is the stronger the more surprising the token was."""
+    return [_token_chip(pos, text, nats) for pos, (text, nats) in enumerate(zip(strings, surprisal, strict=True))]
+
+
+def _token_chip(pos: int, text: str, nats: float) -> html.Button:
+    shown = show_token(text, html=False)
+    told = f"token {pos}, surprisal {nats:.2f} nats" if np.isfinite(nats) else f"token {pos}, nothing before it"
+    share = min(1.0, nats / _FULL) if np.isfinite(nats) else 0.0
+    line = {"borderBottomColor": f"color-mix(in srgb, var(--accent) {100 * share:.0f}%, var(--line))"}
+    return html.Button(
+        [shown, html.Sub(pos)],
+        className="token",
+        title=told,
+        style=line,
+        **{"data-pos": pos, "aria-pressed": "false", "aria-label": f"{shown}, {told}"},
+    )
+
+
+def model_line(model: Model) -> list[Any]:
+    """Name, sizes, weights, badge and self-check of the loaded model."""
+    s, identity = model.sizes, model.identity
+    heads = f"{s.n_layers} layers, {s.n_heads} heads"
+    heads += f" ({s.n_key_value_heads} key/value)" if s.n_key_value_heads != s.n_heads else ""
+    line = [html.B(model.name), *([_selfcheck(model)] if model.selfcheck else [])]
+    if identity.badge:
+        line.append(html.Span(identity.badge, className="badge", title=identity.badge))
+    return [*line, html.Span(heads), html.Span(f"{identity.processing} weights, {identity.dtype}")]
+
+
+def _selfcheck(model: Model) -> dmc.Popover:
+    check = model.selfcheck
+    rows = [
+        dmc.TableTr(
+            [dmc.TableTd(cell) for cell in (_verdict(i.passed), i.name, f"{i.measured:.2g}", f"{i.tolerance:.2g}")]
+        )
+        for i in check.items
+    ]
+    head = dmc.TableThead(
+        dmc.TableTr([dmc.TableTh(""), dmc.TableTh("assumption"), dmc.TableTh("measured"), dmc.TableTh("tolerance")])
+    )
+    colour = "gray" if check.passed else "red"
+    button = dmc.Button(
+        f"self-check {check.summary}", variant="default", size="compact-xs", color=colour, id="selfcheck"
+    )
+    table = dmc.Table([head, dmc.TableTbody(rows)], fz="xs", className="numbers")
+    return dmc.Popover(
+        [dmc.PopoverTarget(button), dmc.PopoverDropdown(table)], width=460, withArrow=True, withRoles=False
+    )
+
+
+def _verdict(passed: bool) -> str:
+    return "holds" if passed else "fails"
+
+
+def job_line(jobs: Sequence[tuple[str, Job]], last: str, session: str = "", gone: Collection[str] = ()) -> list[Any]:
+    """Work in hand with its progress, or what was done last. gone: sessions whose windows were closed."""
+    alive = [job for _, job in jobs if job.alive]
+    return [_job(job, session, gone) for job in alive] or [html.Span(last or "Ready")]
+
+
+def _job(job: Job, session: str, gone: Collection[str]) -> html.Div:
+    parts: list[Any] = [
+        html.Span(job.title),
+        html.Progress(value=str(round(job.share, 3)), max="1", **{"aria-label": f"progress of {job.title}"}),
+        html.Span(_far(job), className="share"),
+    ]
+    if job.note:
+        parts.append(html.Span(job.note))
+    if job.sessions and job.state != State.CANCELLING:
+        parts += _cancel(job, session, gone)
+    return html.Div(parts, className="job")
+
+
+def _far(job: Job) -> str:
+    if job.state == State.CANCELLING:
+        return "Stopping ..."
+    return f"{100 * job.share:.0f} %" if job.state == State.RUNNING else "waiting"
+
+
+def _cancel(job: Job, session: str, gone: Collection[str]) -> list[Any]:
+    """What stops a job; where this window has tried to and others wait too, that, and what stops it all the same.
+
+    The browser reads the clicks: the line is drawn anew with every look, and a click must not fall between two.
+    """
+    stop = lambda words, **more: html.Button(words, className="plain", **{"data-cancel": job.id, **more})
+    if session not in job.left:
+        return [stop("Cancel")]
+    if not job.wanted(gone):
+        return [html.Span("The window that also waited for this was closed; it goes on."), stop("Cancel")]
+    others = "Another window also waits for this: it goes on for that one."
+    return [html.Span(others), stop("Stop for all", **{"data-all": "yes"})]
+
+
+def notice_list(notices: Sequence[Mapping[str, Any]]) -> list[html.Div]:
+    """What went wrong; each stays until it is dismissed."""
+    return [html.Div([html.Span(n["text"]), _dismiss(n["id"])], className="notice") for n in notices]
+
+
+def _dismiss(notice_id: str) -> html.Button:
+    return html.Button("Dismiss", id={"type": "dismiss", "notice": notice_id}, className="plain", n_clicks=0)
+
+
+def param_form(view: View, values: Mapping[str, Any]) -> list[Any]:
+    """One control per parameter of an analysis; those that follow the selection have none."""
+    shown = [param for param in view.analysis.parameters() if param.name not in view.follows]
+    if not shown:
+        return [html.Div("It follows the selection." if view.follows else "No parameters.", className="quiet")]
+    return [_control(view.name, param, values.get(param.name, param.default)) for param in shown]
+
+
+def _control(entry: str, param: Parameter, value: Any) -> Any:
+    identity = {"type": "param", "entry": entry, "name": param.name}
+    label = html.Span(param.name.replace("_", " "), title=param.help)
+    common = {"id": identity, "label": label, "size": "xs", "className": "param"}
+    if param.files:
+        return dmc.Autocomplete(**common, data=list(param.choices), value=value, debounce=700)
+    if param.type is bool or param.choices:
+        choices = ["true", "false"] if param.type is bool else [str(choice) for choice in param.choices]
+        return dmc.Select(**common, data=choices, value=_text(value), allowDeselect=False)
+    if param.type in (int, float):
+        bounds = {"min": param.low, "max": param.high} if param.low is not None and param.high is not None else {}
+        step = 1 if param.type is int else _step(param)
+        shown = "" if value is None else value
+        return dmc.NumberInput(
+            **common, **bounds, value=shown, step=step, debounce=500, clampBehavior="none", placeholder="none"
+        )
+    return dmc.TextInput(
+        **common, value="" if value is None else str(value), debounce=700, placeholder="none" if param.optional else ""
+    )
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _step(param: Parameter) -> float:
+    if param.low is None or param.high is None:
+        return 0.1
+    return float(f"{(param.high - param.low) / 100:.1g}") or 0.01
+
+
+def _computed(result: xr.Dataset | None) -> list[Any]:
+    """Key and libraries of a result; a result from the disk may come from other versions than those that run now."""
+    record = json.loads(result.attrs.get("provenance", "{}")) if result is not None else {}
+    was = record.get("stamp")
+    if not was:
+        return []
+    now = stamp(was.get("device", "cpu"), was.get("dtype", "float32"))
+    shown = ", ".join(f"{name} {was[name]}" for name in ("torch", "transformer-lens", "dtype", "device", "threads"))
+    other = [f"{name} {was[name]} then, {now[name]} now" for name in was if name in now and was[name] != now[name]]
+    said = [html.Dt("Computed with"), html.Dd(f"{shown}; key {record.get('spec_key', '')[:12]}")]
+    return [*said, html.Dt("Other than now"), html.Dd("; ".join(other))] if other else said
+
+
+def about(view: View, result: xr.Dataset | None = None) -> list[Any]:
+    """Question, definition, limits, source and scope of a view, and what computed the result that is shown."""
+    scope = {
+        "prompt": "One pass over the prompt, shared with the other views.",
+        "model": "On texts it makes itself: the same for every prompt, computed once per model.",
+        "study": "Several passes with interventions; started by hand.",
+    }
+    return [
+        html.H3(view.title),
+        html.P(view.question, className="quiet"),
+        html.P(view.analysis.definition),
+        html.Dl(
+            [
+                html.Dt("What it does not show"), html.Dd(view.analysis.limits),
+                html.Dt("Computed from"), html.Dd(scope[kind_of(view.analysis)]),
+                html.Dt("Source"), html.Dd(view.analysis.source),
+                *_computed(result),
+            ]
+        ),
+    ]  # fmt: skip
+
+
+def fold(graph: Any) -> list[Any]:
+    """A figure below its title, which opens and closes it."""
+    figure = graph.figure
+    title = unescape(str(figure.layout.title.text or graph.id["name"]).replace("<br>", " "))
+    figure.update_layout(title_text="", margin_t=22)
+    return [html.Summary(title), graph]

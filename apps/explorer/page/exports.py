@@ -1,0 +1,151 @@
+"""Taking a view away: a page of its own, the numbers, and the Python that makes the same figure again."""
+
+import io
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from apps.explorer.engine.engine import Request
+from apps.explorer.page.layout import GRAPH_CONFIG
+from workbench.analysis.kinds import Analysis
+from workbench.analysis.results import save
+from workbench.analysis.view import View, named
+from workbench.intervene.text import MEAN_HOOKS
+
+__all__ = ["code", "csv", "difference_code", "guarded", "html", "netcdf"]
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def html(figure: Any) -> str:
+    """The figure with the plotting library in one file that opens without a network."""
+    return figure.to_html(include_plotlyjs=True, full_html=True, config=GRAPH_CONFIG)
+
+
+def netcdf(result: xr.Dataset) -> bytes:
+    """The whole result with labels, units and provenance; `workbench.open_result` reads it."""
+    with tempfile.TemporaryDirectory() as place:
+        return save(result, Path(place) / "result.nc").read_bytes()
+
+
+def csv(result: xr.Dataset) -> tuple[bytes, str]:
+    """The variables as a table, and the ending of its name: one table per set of dims, zipped if there are several."""
+    tables = {}
+    for dims in dict.fromkeys(tuple(map(str, v.dims)) for v in result.data_vars.values()):
+        names = [name for name, v in result.data_vars.items() if tuple(map(str, v.dims)) == dims]
+        tables["_".join(dims) or "scalars"] = _table(result[names], dims)
+    if len(tables) == 1:
+        return next(iter(tables.values())).encode(), "csv"
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, table in tables.items():
+            archive.writestr(f"{name}.csv", table)
+    return packed.getvalue(), "csv.zip"
+
+
+def _table(part: xr.Dataset, dims: tuple[str, ...]) -> str:
+    if not dims:
+        return "name,value\n" + "".join(f"{guarded(name)},{guarded(v.item())}\n" for name, v in part.data_vars.items())
+    frame = part.to_dataframe().reset_index()
+    for column in frame.columns:
+        if frame[column].dtype.kind not in "fiub":
+            frame[column] = frame[column].map(guarded)
+    return frame.to_csv(index=False)
+
+
+def guarded(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula; numbers stay as they are."""
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return value
+
+
+def code(
+    view: View, request: Request, analysis: Analysis, figure: int, display: Mapping[str, Any] | None = None
+) -> str:
+    """Python lines that make a figure or table again."""
+    draw = (*view.figures, *view.tables)[figure]
+    is_figure = figure < len(view.figures)
+    drawn = ", ".join(["result", *(f"{name}={value!r}" for name, value in _chosen(view, draw, display).items())])
+    lines = [
+        *_imports([request], analysis, {draw.__module__: {draw.__name__}}),
+        "",
+        f"model = load({request.model!r})",
+        *_run_lines(request, analysis, "result"),
+        f"{'figure' if is_figure else 'rows'} = {draw.__name__}({drawn})",
+        "figure.show()" if is_figure else "print(rows)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _chosen(view: View, draw: Callable[..., Any], display: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The display parameters of a figure that are not at their default."""
+    plain, asked = view.shown().values(), named(draw, view.shown(display).values())
+    return {name: value for name, value in asked.items() if value != plain[name]}
+
+
+def difference_code(
+    view: View,
+    runs: Sequence[tuple[Request, Analysis]],
+    figure: int,
+    display: Mapping[str, Any] | None = None,
+) -> str:
+    """Python lines that make the figure of a difference again. runs: what is subtracted, and what it is subtracted
+    from."""
+    (before, before_analysis), (after, after_analysis) = runs
+    chosen = _chosen(view, view.figures[figure], display)
+    drawn = f", display={chosen!r}" if chosen else ""
+    more = {"workbench.analysis.compare": {"difference", "difference_figure"}, "probes": {"CATALOG"}}
+    lines = [
+        *_imports([before, after], after_analysis, more),
+        "",
+        f"view = CATALOG.with_plugins().view({view.name!r})",
+        f"model = load({before.model!r})",
+        *_run_lines(before, before_analysis, "before"),
+        *([f"model = load({after.model!r})"] if after.model != before.model else []),
+        *_run_lines(after, after_analysis, "after"),
+        f"figure = difference_figure(view, difference(before, after), {figure}{drawn})",
+        "figure.show()",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _run_lines(request: Request, analysis: Analysis, name: str) -> list[str]:
+    """The lines that run an analysis on a request and name its result, where `model` is loaded."""
+    prompt = [_prompt(request)] if analysis.prompted else []
+    given = [f"interventions=[{', '.join(edit.code() for edit in request.edits)}]"] if request.edits else []
+    params = ", ".join(f"{name}={value!r}" for name, value in analysis.values().items())
+    return [
+        *([f"means = measure_means(model, hooks={MEAN_HOOKS!r})"] if _needs_means(request) else []),
+        f"{name} = {type(analysis).__name__}({params}).run(",
+        *(f"    {argument}," for argument in ["model", *prompt, *given]),
+        ")",
+    ]
+
+
+def _needs_means(request: Request) -> bool:
+    return any(edit.how == "mean" for edit in request.edits)
+
+
+def _prompt(request: Request) -> str:
+    source = request.tokens.source
+    if source.messages is not None:
+        return f"Prompt.chat([{{'role': 'user', 'content': {request.text!r}}}])"
+    return repr(request.text) if source.text is not None else f"Prompt.ids({list(request.tokens.ids)!r})"
+
+
+def _imports(requests: Sequence[Request], analysis: Analysis, more: Mapping[str, set[str]]) -> list[str]:
+    """The import lines that the code of runs needs. more: names by module."""
+    words = {"load", *(word for request in requests for edit in request.edits for word in edit.words)}
+    if analysis.prompted and any(_prompt(request).startswith("Prompt") for request in requests):
+        words.add("Prompt")
+    if any(map(_needs_means, requests)):
+        words |= {"measure_means", *map(repr, MEAN_HOOKS)}
+    names: dict[str, set[str]] = {module: set(found) for module, found in more.items()}
+    names.setdefault(type(analysis).__module__, set()).add(type(analysis).__name__)
+    names.setdefault("workbench", set()).update(words)
+    return [f"from {module} import {', '.join(sorted(found))}" for module, found in sorted(names.items())]

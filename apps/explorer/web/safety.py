@@ -1,0 +1,110 @@
+"""Who may talk to the explorer: a token, known hosts, known origins; and what a page may load.
+
+The server runs code on the user's machine for whoever can reach it, and any web page that is open in the same browser
+can try. So: a token as Jupyter has it, in the printed address once and in a cookie after that; requests that name a
+foreign Host (DNS rebinding) or come from a foreign Origin are refused; nothing is loaded from elsewhere.
+"""
+
+import hmac
+import secrets
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, redirect, request
+
+from apps.explorer.engine.settings import Settings
+
+__all__ = ["allowed_host", "allowed_origin", "policy", "protect"]
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_COOKIE_DAYS = 30
+
+
+def protect(server: Flask, settings: Settings, script_hashes: tuple[str, ...] = ()) -> None:
+    """Install the checks and the headers on a Flask server."""
+    cookie = f"workbench-{settings.port}"
+    server.config["MAX_CONTENT_LENGTH"] = settings.largest_request
+
+    @server.before_request
+    def check():
+        if not allowed_host(request.host, settings):
+            return Response(
+                f"Got the host {request.host!r}; expected the address that was printed at start.",
+                403,
+                mimetype="text/plain",
+            )
+        if not allowed_origin(request.headers.get("Origin"), request.host, settings):
+            return Response("Got a request from another site; expected one from this page.", 403, mimetype="text/plain")
+        return _check_token(settings, cookie)
+
+    @server.after_request
+    def headers(response: Response) -> Response:
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["X-Frame-Options"] = "DENY"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        if response.mimetype == "text/html":
+            response.headers["Content-Security-Policy"] = policy(script_hashes)
+            response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+def _check_token(settings: Settings, cookie: str):
+    if not settings.token:
+        return None
+    shown = request.args.get("token")
+    if shown is not None and _same(shown, settings.token):
+        response = redirect(settings.base_path)  # the address bar must not keep it
+        age = _COOKIE_DAYS * 86400
+        response.set_cookie(
+            cookie, settings.token, max_age=age, httponly=True, samesite="Strict", path=settings.base_path
+        )
+        return response
+    if _same(request.cookies.get(cookie, ""), settings.token):
+        return None
+    sentence = "Got no token; expected the one in the address that was printed at start. Open that address."
+    return Response(sentence, 403, mimetype="text/plain")
+
+
+def _same(given: str, token: str) -> bool:
+    """Compared in constant time."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
+
+
+def allowed_host(host: str, settings: Settings) -> bool:
+    """Whether a Host header names this server: loopback, the address it was bound to, or a host it was told."""
+    name = (urlsplit(f"//{host}").hostname or "").lower()
+    return name in {*_LOOPBACK, settings.host.lower(), *(h.lower() for h in settings.hosts)}
+
+
+def allowed_origin(origin: str | None, host: str, settings: Settings) -> bool:
+    """Whether a request was made by this page (or by no page at all: no Origin is sent)."""
+    if origin is None:
+        return True
+    parts = urlsplit(origin)
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
+
+
+def policy(script_hashes: tuple[str, ...]) -> str:
+    """The content security policy. Dash's own inline scripts are allowed by hash; Plotly and Mantine write styles."""
+    scripts = " ".join(["'self'", *(f"'{h}'" if not h.startswith("'") else h for h in script_hashes)])
+    return "; ".join(
+        [
+            "default-src 'self'",
+            f"script-src {scripts}",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "font-src 'self' data:",
+            "connect-src 'self'",
+            "worker-src 'self' blob:",
+            "object-src 'none'",
+            "base-uri 'self'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        ]
+    )
+
+
+def new_token() -> str:
+    """A token that cannot be guessed."""
+    return secrets.token_urlsafe(32)

@@ -1,0 +1,159 @@
+"""Starting the explorer: one process, waitress's threads for the page, one worker thread per model."""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dash import Dash
+from flask import Response, request
+
+from apps.explorer.callbacks import register
+from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.settings import Settings
+from apps.explorer.page.layout import page
+from apps.explorer.web.compression import lighten
+from apps.explorer.web.safety import new_token, protect
+from workbench.analysis.catalog import Catalog
+from workbench.analysis.view import View
+from workbench.errors import InputError, UnavailableError
+
+__all__ = ["Running", "make_app", "serve", "start"]
+
+
+def make_app(engine: Engine) -> Dash:
+    """The Dash app over an engine."""
+    settings = engine.settings
+    app = Dash(
+        __name__,
+        title="Workbench",
+        update_title=None,
+        assets_folder=str(Path(__file__).parents[1] / "page" / "assets"),
+        requests_pathname_prefix=settings.base_path,
+        routes_pathname_prefix=settings.base_path,
+        serve_locally=True,
+        compress=False,  # see `lighten`
+        suppress_callback_exceptions=True,  # parts of the page, and with them their ids, come and go
+    )
+    app.index_string = app.index_string.replace("<html>", '<html lang="en">')
+    app.layout = lambda: page(engine.standing, engine.views, settings.models, settings.any_model)
+    register(app, engine)
+    app.server.add_url_rule(f"{settings.base_path}alive", "alive", lambda: ("", 204))
+    app.server.add_url_rule(f"{settings.base_path}leave", "leave", lambda: _leave(engine), methods=["POST"])
+    lighten(app.server)
+    protect(app.server, settings, tuple(app.csp_hashes()))
+    return app
+
+
+def _leave(engine: Engine) -> Response:
+    """A window says that it is being closed, and no longer counts among those that wait for something."""
+    given = request.get_json(force=True, silent=True)
+    names = (given.get("session"), given.get("window")) if isinstance(given, dict) else (None, None)
+    if engine.presence.left(*names):
+        return Response(status=204)
+    said = InputError("a farewell of another kind", "the names of a session and a window", "Load the page again")
+    return Response(str(said), 400, mimetype="text/plain")
+
+
+@dataclass
+class Running:
+    """A server that listens but does not answer yet: `run()` answers until `close()`."""
+
+    server: Any
+    engine: Engine
+    address: str
+
+    def run(self) -> None:
+        """Answer requests until `close()` is called from another thread or the process is interrupted."""
+        self.server.run()
+
+    def close(self) -> None:
+        """Stop listening and end the workers."""
+        self.server.close()
+        self.engine.close()
+
+
+def start(settings: Settings, catalog: Catalog | Sequence[View], load=None) -> Running:
+    """Bind the port, begin to load the first model, and return. UnavailableError where the port is taken."""
+    from waitress import create_server
+
+    _check_port(settings)
+    engine = Engine(settings, catalog, load)
+    app = make_app(engine)
+    server = create_server(
+        app.server, host=settings.host, port=settings.port, threads=settings.threads, ident="workbench"
+    )
+    engine.hosted(settings.models[0])
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    suffix = f"?token={settings.token}" if settings.token else ""
+    return Running(server, engine, f"http://{host}:{server.effective_port}{settings.base_path}{suffix}")
+
+
+def serve(
+    model: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8050,
+    token: str | bool = True,
+    catalog: Catalog | Sequence[View] | None = None,
+    *,
+    base_path: str = "/",
+    hosts: Sequence[str] = (),
+    models: Sequence[str] = (),
+    any_model: bool = False,
+    any_file: bool = False,
+    allow_network: bool = False,
+    directory: Path | None = None,
+) -> None:
+    """Start the explorer, print its address, and stay until it is interrupted.
+
+    model: the one to begin with (default: the bundled one); models: more that the page offers, beside the toys.
+    token: True makes one, False switches it off. base_path: where a proxy puts the page, such as /workbench/. hosts:
+    other host names it is reached by. any_model, any_file: let the browser name any model, or files of texts.
+    directory: where results are kept between restarts.
+
+    Raises UnavailableError where the port is taken.
+    """
+    from workbench.loading.bundled import NAME, cache_dir
+    from workbench.loading.pretrained import TOYS
+
+    if catalog is None:
+        from probes import CATALOG
+
+        catalog = CATALOG.with_plugins()
+    if not (base_path.startswith("/") and base_path.endswith("/")):
+        raise InputError(f"the base path {base_path!r}", "one that begins and ends with a slash", "Correct it")
+    settings = Settings(
+        models=tuple(dict.fromkeys([model or NAME, *models, *TOYS])),
+        host=host,
+        port=port,
+        token=new_token() if token is True else (token or ""),
+        base_path=base_path,
+        hosts=tuple(hosts),
+        directory=directory or cache_dir() / "results",
+        any_model=any_model,
+        any_file=any_file,
+        allow_network=allow_network,
+    )
+    running = start(settings, catalog)
+    print(f"The explorer is at {running.address}\nCtrl-C stops it.", flush=True)
+    try:
+        running.run()
+    except KeyboardInterrupt:
+        print("Stopped.")
+    finally:
+        running.close()
+
+
+def _check_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise UnavailableError(
+                f"{error.strerror} for {settings.host}:{settings.port}",
+                "a free port on this machine",
+                "Choose another one with --port",
+            ) from error

@@ -1,0 +1,74 @@
+"""How induction scores are drawn: grids of heads, one head beside its baselines, the loss around the repeat."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from probes.attention.induction.repeat_attention import KINDS
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = [
+    "duplicate_token_figure",
+    "head_detail",
+    "induction_figure",
+    "loss_figure",
+    "previous_token_figure",
+    "prompt_figure",
+]
+
+
+def induction_figure(result: xr.Dataset) -> "go.Figure":
+    """Layer x head grid of the induction score; induction heads are ringed."""
+    from workbench.figures import heads_grid
+
+    return heads_grid(
+        result, "induction_score", title="Induction score", mark="is_induction_head", mark_name="induction head"
+    )
+
+
+def previous_token_figure(result: xr.Dataset) -> "go.Figure":
+    """Layer x head grid of the previous-token score."""
+    from workbench.figures import heads_grid
+
+    return heads_grid(result, "previous_token_score", title="Previous-token score")
+
+
+def duplicate_token_figure(result: xr.Dataset) -> "go.Figure":
+    """Layer x head grid of the duplicate-token score."""
+    from workbench.figures import heads_grid
+
+    return heads_grid(result, "duplicate_token_score", title="Duplicate-token score")
+
+
+def loss_figure(result: xr.Dataset) -> "go.Figure":
+    """Loss around the start of the second copy, beside sequences without a repeat."""
+    from workbench.figures import series
+
+    return series(result, "loss_by_offset", "offset", title="Loss by position, 0 = start of the second copy")
+
+
+def prompt_figure(result: xr.Dataset) -> "go.Figure":
+    """Layer x head grid of the induction score on the prompt."""
+    from workbench.figures import heads_grid
+
+    return heads_grid(result, "induction_score", title="Induction score on this prompt")
+
+
+def head_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure":
+    """The three scores of one head, with intervals where there are any, and what other keys or no repeat give."""
+    from workbench.figures import bars, head_name
+
+    head = result.sel(layer=selection["layer"], head=selection["head"], drop=True)
+    kinds = [kind.replace("_", "-") for kind in KINDS]
+    small = xr.Dataset(coords={"component": kinds})
+    for ending in ("", "_low", "_high", "_null", "_q"):
+        if f"{KINDS[0]}_score{ending}" in head:
+            values = [head[f"{kind}_score{ending}"].item() for kind in KINDS]
+            small[f"score{ending}"] = ("component", values, head[f"{KINDS[0]}_score{ending}"].attrs)
+    small["score"].attrs |= {"long_name": "mean attention"}
+    return bars(
+        small, "score", "component", title=f"{head_name(selection['layer'], selection['head'])}: where it looks"
+    )

@@ -1,0 +1,57 @@
+"""The stimulus of induction: random tokens that repeat, and partners without a repeat."""
+
+import numpy as np
+import torch
+
+from workbench.analysis.kinds import Stimulus
+from workbench.errors import RefusedError
+from workbench.models.model import Model
+from workbench.models.prompt import Prompt, tokenise
+
+__all__ = ["LENGTH", "SHORTEST", "repeated_tokens"]
+
+LENGTH = 96  # tokens after the first, where nobody asks for another length
+SHORTEST = 12  # tokens after the first: periods of 4 and more keep the three keys of a query apart
+
+
+def repeated_tokens(model: Model, *, n_sequences: int, length: int, seed: int) -> Stimulus:
+    """Repeated random tokens, and as many sequences of the same length without a repeat.
+
+    Every sequence is a BOS token and `length` ordinary tokens (fewer where n_ctx or the vocabulary is smaller). A
+    repeated one draws its period from a third to a half of that, and its tokens without replacement, so that the
+    previous occurrence is unique. Its partner has no repeat. fields: `period` (0 in partners) and `lag`, the offset to
+    score at: the period, in both of a pair. Raises RefusedError for a model with too little context.
+    """
+    random = np.random.default_rng(seed)
+    first, ordinary = _vocabulary(model, random)
+    length = min(length, model.sizes.n_ctx - 1, len(ordinary))
+    if length < SHORTEST:
+        raise RefusedError(
+            f"{model.name}, which leaves {length} different tokens in a row",
+            f"at least {SHORTEST} (n_ctx {model.sizes.n_ctx}, {len(ordinary)} ordinary tokens)",
+            "Use a model with a longer context or a larger vocabulary",
+        )
+    lags = random.integers(length // 3, length // 2, n_sequences, endpoint=True)
+    repeated = [np.resize(random.choice(ordinary, lag, replace=False), length) for lag in lags]
+    plain = [random.choice(ordinary, length, replace=False) for _ in lags]
+    tokens = tuple(tokenise(model, Prompt.ids([first, *row.tolist()])) for row in (*repeated, *plain))
+    period = np.concatenate([lags, np.zeros_like(lags)])
+    return Stimulus(tokens, {"period": torch.tensor(period), "lag": torch.tensor(np.concatenate([lags, lags]))})
+
+
+def _vocabulary(model: Model, random: np.random.Generator) -> tuple[int, np.ndarray]:
+    """The token for position 0, and up to 8192 ordinary ones: neither special nor added, and text of their own."""
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        return 0, np.arange(1, model.sizes.d_vocab)
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    candidates = random.permutation(min(model.sizes.d_vocab, len(tokenizer)))[:8192]
+    ordinary = [int(i) for i in candidates if i not in special and _is_text(tokenizer.decode([int(i)]))]
+    if tokenizer.bos_token_id is None:
+        return ordinary[0], np.array(ordinary[1:])
+    return tokenizer.bos_token_id, np.array(ordinary)
+
+
+def _is_text(piece: str) -> bool:
+    """False for half of a multi-byte character, control characters and nothing at all."""
+    return bool(piece) and "\ufffd" not in piece and (piece.isprintable() or piece.isspace())

@@ -1,0 +1,112 @@
+"""One explorer for all browser tests, with the default model, and pages that remember what went wrong on them."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from apps.explorer.engine.settings import Settings
+from apps.explorer.web.server import start
+
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+TOKEN = "token-of-the-browser-tests"
+HEADLESS = "toy-without-its-head"  # a second model with the toy's tokens
+
+
+@pytest.fixture(scope="session")
+def explorer(default_model, tmp_path_factory):
+    """A running explorer on a free port."""
+    from probes import CATALOG
+
+    settings = Settings(
+        models=(default_model.name, "toy-induction", HEADLESS),
+        port=0,
+        token=TOKEN,
+        directory=tmp_path_factory.mktemp("results"),
+    )
+    running = start(settings, CATALOG, load=_loader(default_model))
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    yield running
+    running.close()
+
+
+def _loader(default_model):
+    from workbench import load
+
+    made = {default_model.name: lambda: default_model, HEADLESS: _headless}
+    return lambda name, progress: made.get(name, lambda: load(name))()
+
+
+def _headless():
+    """The toy whose induction head, L1H0, writes nothing."""
+    import torch
+
+    from workbench.loading.pretrained import wrap
+    from workbench.loading.toys.circuits import induction_circuit
+
+    toy = induction_circuit()
+    with torch.no_grad():
+        toy.blocks[1].W_O.zero_()
+    return wrap(toy, None, name=HEADLESS)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium_path):
+    """Debian's Chromium, driven by Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=chromium_path, args=list(_FLAGS))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory) -> Path:
+    """Where screenshots go: WORKBENCH_SCREENSHOTS, or a directory of this run."""
+    chosen = os.environ.get("WORKBENCH_SCREENSHOTS")
+    path = Path(chosen) if chosen else tmp_path_factory.mktemp("screenshots")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.fixture
+def open_page(browser, explorer):
+    """`open_page(fragment="", width=1280, height=800)`: a page in a fresh context, ready to be used.
+
+    At the end no page may have written an error to its console or had a failed request.
+    """
+    contexts, faults = [], []
+
+    def opened(fragment: str = "", width: int = 1280, height: int = 800, wait: bool = True):
+        context = browser.new_context(viewport={"width": width, "height": height})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(120_000)  # a limit for loaded machines, not a measurement: those are printed
+        page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type == "error" else None)
+        page.on("pageerror", lambda error: faults.append(f"page error: {error}"))
+        page.on("requestfailed", lambda r: faults.append(f"failed: {r.url} {r.failure}"))
+        page.on("response", lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        page.goto(explorer.address)
+        if fragment:
+            page.goto(explorer.address.split("?")[0] + fragment)
+            page.reload()
+        if wait:
+            page.wait_for_selector("#tokens [data-pos]")
+            page.wait_for_selector("#main-figure .js-plotly-plot .nsewdrag")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    real = [fault for fault in faults if "net::ERR_ABORTED" not in fault]  # a closed page aborts its last poll
+    assert not real, real

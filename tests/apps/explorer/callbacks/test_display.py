@@ -1,0 +1,158 @@
+"""Display parameters on the page: answered from the kept result, carried along, and finer results where they ask."""
+
+from types import SimpleNamespace
+
+import pytest
+from dash import no_update
+
+from apps.explorer.callbacks import display as displaying
+from apps.explorer.callbacks import figure as drawing
+from apps.explorer.callbacks.export import take
+from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.jobs import Fate, State
+from apps.explorer.engine.settings import Settings
+from apps.explorer.page import views
+from probes import CATALOG
+from probes.erasure.readout import GET
+from probes.routes import ENTRY
+from tests.tiny_models import tiny_model
+from workbench.analysis.run import Failure
+from workbench.errors import InputError, UnavailableError
+
+TEXT = "5 9 5 7 9 3 5 9"
+NAME = ENTRY.name
+
+
+@pytest.fixture(scope="module")
+def engine():
+    made = Engine(Settings(models=("tiny",)), [ENTRY], load=lambda n, p: tiny_model("llama"))
+    assert made.hosted("tiny").loading.finished.wait(60)
+    yield made
+    made.close()
+
+
+def shown(engine, display, params=None) -> dict:
+    """What the page holds of a run that is over."""
+    request = engine.request("tiny", TEXT, params or {})
+    job = engine.submit(request, "me")
+    assert job is None or (job.finished.wait(60) and job.state == "done")
+    run = {"model": "tiny", "text": TEXT, "params": params or {}, "tokens": list(request.tokens.strings)}
+    return displaying.with_display(run, {NAME: display} if display else {})
+
+
+def look(engine, run, selection=None):
+    return drawing.large_view(engine, {"name": NAME, "figure": 0}, run, selection or {}, False, "me")
+
+
+@pytest.fixture
+def move(engine):
+    """One control of the page is set: the display parameters after it, None where nothing changed."""
+
+    def moved(name, value, display, control="number"):
+        identity = {"type": "display", "entry": NAME, "name": name, "control": control}
+        return displaying.changed(engine, identity, value, display)
+
+    return moved
+
+
+def test_a_control_changes_its_own_parameter(move):
+    assert move("coverage", "0.5", {}) == {NAME: {"coverage": 0.5}}
+    assert move("coverage", 0.8, {}) is None  # as before
+    assert move("start", "3", {NAME: {"coverage": 0.5}}) == {NAME: {"coverage": 0.5, "start": 3}}
+    assert move("start", None, {NAME: {"start": 3}}) == {NAME: {"start": None}}
+    assert move("hide_first", "true", {}, "choice") == {NAME: {"hide_first": True}}
+    with pytest.raises(InputError, match="coverage"):
+        move("coverage", "1.5", {})
+
+
+def test_a_slider_at_its_low_end_means_none_and_keeps_what_lies_beyond(move):
+    assert move("threshold", 0.012, {}, "slider") == {NAME: {"threshold": 0.012}}
+    assert move("threshold", 0.0, {NAME: {"threshold": 0.012}}, "slider") == {NAME: {"threshold": None}}
+    assert move("threshold", 0.1, {NAME: {"threshold": 0.4}}, "slider") is None  # it stands at its end
+    assert move("coverage", 0.30000000000000004, {}, "slider") == {NAME: {"coverage": 0.3}}
+
+
+def test_a_display_is_answered_without_a_job(engine):
+    run = shown(engine, {})
+    jobs = len(engine.hosted("tiny").worker.jobs())
+    figure, _, said = look(engine, run)
+    assert "token 7 (coverage 0.8)" in figure.layout.title.text and "(coverage 0.8)" in said
+    figure, _, said = look(engine, shown(engine, {"coverage": 0.4, "start": 3}))
+    assert "token 3 (coverage 0.4)" in figure.layout.title.text and "token 3 (coverage 0.4)" in said
+    assert len(engine.hosted("tiny").worker.jobs()) == jobs
+    small = views.small(engine, engine.request("tiny", TEXT, {}), NAME, False, {"coverage": 0.4})
+    assert small.to_json() != views.small(engine, engine.request("tiny", TEXT, {}), NAME, False, {}).to_json()
+
+
+def test_more_than_was_kept_is_computed_again(engine):
+    display = {NAME: {"threshold": 0.0002}}
+    _, message, _ = look(engine, shown(engine, display[NAME]))
+    assert "computed again with min_share=0.0002" in message.children
+    params = displaying.fine(engine, {}, display)
+    assert params == {NAME: {"min_share": 0.0002}} and displaying.fine(engine, params, display) == params
+    figure, _, said = look(engine, shown(engine, display[NAME], params))
+    assert "threshold 0.0002" in figure.layout.title.text and "Kept are shares above 0.0002" in said
+    assert displaying.fine(engine, {}, {NAME: {"coverage": 0.99}}) == {NAME: {"min_coverage": 0.99}}
+    assert displaying.fine(engine, {}, {NAME: {"coverage": 2}, "other": {}}) == {}  # said where it is drawn
+
+
+def test_bad_values_are_said_in_the_place_of_the_figure(engine):
+    figure, message, _ = look(engine, shown(engine, {"start": 20}))
+    assert figure is no_update and "start=20" in message.children
+
+
+def test_exports_draw_the_same_and_code_says_how(engine):
+    run, view = shown(engine, {"coverage": 0.4, "start": 3, "hide_first": False}), {"name": NAME, "figure": 0}
+    code = take(engine, "py", run, view, {}, False, "me")[0].decode()
+    assert "figure = routes_figure(result, start=3, coverage=0.4)" in code
+    assert "token 3 (coverage 0.4)" in take(engine, "html", run, view, {}, False, "me")[0].decode()
+    plain = take(engine, "py", run, {"name": NAME, "figure": 1}, {}, False, "me")[0].decode()
+    assert "figure = layers_figure(result)" in plain  # it takes none of them
+
+
+def test_places_of_another_text_are_forgotten(engine):
+    display = {NAME: {"start": 3, "coverage": 0.4}, "gone": {"x": 1}}
+    assert displaying.without_places(engine, display) == {NAME: {"coverage": 0.4}, "gone": {"x": 1}}
+    assert displaying.linked_display({"display": {NAME: {"start": 1}, "x": 3}}) == {NAME: {"start": 1}}
+    assert displaying.linked_display({"display": [1]}) == {}
+
+
+def test_a_click_is_answered_from_one_layer(engine):
+    run = shown(engine, {})
+    request = engine.request("tiny", TEXT, {})
+    edge = {"part": "attention", "layer": 1, "head": 2, "query": 5, "key": 1, "pos": 5, "depth": 2}
+    titles = lambda panel: [part.figure.layout.title.text for part in panel if hasattr(part, "figure")]
+    panel = drawing.detail_panel(engine, run, NAME, edge, False, "me")
+    assert titles(panel) == ["Heads from 1 to 5 in layer 1", "L1H2"]
+    panel = drawing.detail_panel(engine, run, NAME, {**edge, "part": "mlp"}, False, "me")
+    assert titles(panel) == ["Neurons of layer 1 at token 5"]
+    node = {"depth": 2, "pos": 5, "layer": 1, "head": 2}
+    assert titles(drawing.detail_panel(engine, run, NAME, node, False, "me")) == ["Lens at depth 2, token 5"]
+    (gone,) = drawing.following(engine, request, ENTRY, {**edge, "layer": 7}, False, "me")
+    assert "layer=7" in gone.children
+
+
+def test_the_form_has_a_control_for_each(engine):
+    form = displaying.display_form(ENTRY, {"threshold": 0.4, "start": 2})
+    controls = [part for row in form for part in row.children if getattr(part, "id", None)]
+    ids = {(part.id["name"], part.id["control"]): part for part in controls}
+    assert set(ids) == {
+        ("start", "token"), ("coverage", "number"), ("coverage", "slider"), ("threshold", "number"),
+        ("threshold", "slider"), ("renormalise", "choice"), ("hide_first", "choice"),
+            ("edges_drawn", "number"), ("edges_drawn", "slider"),
+    }  # fmt: skip
+    assert ids["start", "token"].value == "2"
+    assert displaying.token_options([" a", "<b>"])[0] == {"value": "0", "label": "0 ·a"}
+    assert ids["threshold", "number"].value == 0.4 and ids["threshold", "slider"].value == 0.1
+
+
+def test_what_must_run_first_is_one_click_away():
+    names = ("token-erasure", "token-erasure-probes")
+    engine = SimpleNamespace(standing={name: CATALOG.view(name) for name in names})
+    error = UnavailableError("no probes", "probes of these weights", GET["factored"], first="token-erasure-probes")
+    refused = drawing.message(engine, "token-erasure", Failure("token-erasure", "Token erasure", error), None)
+    opens, starts = refused.children[1:]
+    assert opens.id == {"type": "turn", "name": "token-erasure-probes"}
+    assert getattr(starts, "data-start") == "token-erasure" and starts.children == "Start"
+    running = Fate(State.RUNNING, "job")
+    assert len(drawing.message(engine, "token-erasure", None, running).children) == 1

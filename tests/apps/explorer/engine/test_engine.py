@@ -1,0 +1,619 @@
+"""The engine on a small model: one pass for all, slices from the kept state, refusals in sentences."""
+
+import gc
+import json
+import threading
+import weakref
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from dash import no_update
+
+from apps.explorer.callbacks.figure import large_view
+from apps.explorer.callbacks.run import ask, came, loaded_store, prompt_line
+from apps.explorer.callbacks.view import changed_params, start_view
+from apps.explorer.engine import engine as engines
+from apps.explorer.engine.engine import Engine, Failure
+from apps.explorer.engine.jobs import SELECTION, Job
+from apps.explorer.engine.news import look, request_of
+from apps.explorer.engine.settings import Settings
+from apps.explorer.engine.states import slice_of
+from apps.explorer.page.views import drawn
+from tests.tiny_models import tiny_model
+from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.results import dataset
+from workbench.errors import InputError, RefusedError, UnavailableError
+from workbench.intervene.text import MEAN_HOOKS, phrase
+from workbench.models.hooks import PATTERN, Z
+from workbench.models.prompt import Prompt
+from workbench.observation import Need, observe
+from workbench.observation.recording import measure_means
+
+TEXT = "5 9 5 7 9"
+
+
+def mean_of_z(z, site, scale):
+    """Mean of every head's output, `[batch, head]`."""
+    return scale * z.float().mean((1, 3))
+
+
+def thrown_away_needs(model, tokens, *, scale):
+    return (Need((Z,), mean_of_z, dims="head", params={"scale": scale}),)
+
+
+def thrown_away(observation, readout, *, scale):
+    (need,) = thrown_away_needs(None, None, scale=scale)
+    return dataset(observation, mean=("layer head", observation[need][:, 0], "share", None))
+
+
+def crash(z, site):
+    """A reducer with a mistake in it."""
+    return [][3]
+
+
+def broken(observation, readout, *, scale):
+    raise InputError("a bad day", "a good one", "Wait")
+
+
+def steps(model, tokens, *, progress=None):
+    for step in range(3):
+        if progress:
+            progress(step / 3)
+        yield dataset(loss=("step", np.arange(step + 1.0), "nats", (0, None)))
+
+
+def figure(result):
+    from workbench.figures import heads_grid
+
+    return heads_grid(result, "mean", title="Mean of z")
+
+
+PARAMS = (Param("scale", float, 1.0, low=0, high=2),)
+ENTRY = Entry(
+    "mean-z",
+    "Mean of z",
+    "here",
+    "none",
+    needs=thrown_away_needs,
+    analyse=thrown_away,
+    figures=(figure,),
+    params=PARAMS,
+)
+BROKEN = Entry("broken", "Broken", "here", "none", needs=thrown_away_needs, analyse=broken, params=PARAMS)
+BUG = Entry("bug", "Bug", "here", "none", needs=lambda model, tokens: (Need((Z,), crash, dims="head"),), analyse=len)
+STUDY = Entry("steps", "Steps", "here", "none", scope="study", study=steps)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    made = Engine(
+        Settings(models=("tiny",), directory=tmp_path),
+        [ENTRY, BROKEN, BUG, STUDY],
+        load=lambda n, p: tiny_model("llama"),
+    )
+    assert made.hosted("tiny").loading.finished.wait(60)
+    yield made
+    made.close()
+
+
+def finished(engine, request):
+    job = engine.submit(request, "me")
+    if job is not None:
+        assert job.finished.wait(60) and job.state == "done", job.error
+    return job
+
+
+def test_a_run_answers_all_and_one_failure_costs_the_others_nothing(engine):
+    request = engine.request("tiny", TEXT, {})
+    finished(engine, request)
+    alone = ENTRY.run(engine.hosted("tiny").model, Prompt.ids([5, 9, 5, 7, 9]))
+    assert np.array_equal(engine.found(request, "mean-z")["mean"], alone["mean"])
+    assert isinstance(engine.found(request, "broken"), Failure)
+    assert "a bad day" in engine.found(request, "broken").sentence
+    assert "a mistake in it and not yours: IndexError" in engine.found(request, "bug").sentence
+    surprisal = engine.found(request, "surprisal")["surprisal"].values
+    log_probs = observe(engine.hosted("tiny").model, Prompt.ids([5, 9, 5, 7, 9]), positions="all").log_probs[0]
+    expected = [-float(log_probs[i, t]) for i, t in enumerate([9, 5, 7, 9])]
+    assert np.isnan(surprisal[0]) and np.allclose(surprisal[1:], expected, atol=1e-6)
+
+
+def test_a_head_pattern_from_the_kept_state_equals_the_full_pass(engine):
+    request = engine.request("tiny", TEXT, {})
+    finished(engine, request)
+    need = Need((PATTERN,), whole, dims="head query key")
+    full = observe(engine.hosted("tiny").model, Prompt.ids([5, 9, 5, 7, 9]), [need])[need]
+    for layer in range(2):
+        for head in range(4):
+            assert torch.equal(torch.from_numpy(pattern_of(engine, request, layer, head)), full[layer, 0, head])
+    later = full[1, 0, 2][1:]  # the first token sees nothing but itself, and would count on both sides
+    said = engine.slice(request, "attention", {"layer": 1, "head": 2}, "me").attrs["summary"]
+    assert f"gives {later[:, 0].mean():.0%} of its attention to the first token" in said
+    assert f"and {later.diagonal(1).mean():.0%} to the token itself" in said
+    with pytest.raises(InputError, match="L9H0"):
+        pattern_of(engine, request, 9, 0)
+
+
+def pattern_of(engine, request, layer, head):
+    found = engine.slice(request, "attention", {"layer": layer, "head": head}, "me")
+    return found["pattern"].values
+
+
+def whole(pattern, site):
+    """All patterns as they are."""
+    return pattern.float().clone()
+
+
+def test_a_second_run_computes_nothing_and_a_changed_param_only_its_own(engine):
+    finished(engine, engine.request("tiny", TEXT, {}))
+    assert finished(engine, engine.request("tiny", TEXT, {"broken": {}})) is None  # a refusal stays one
+    request = engine.request("tiny", TEXT, {"mean-z": {"scale": 2.0}})
+    assert [entry.name for entry in engine._missing(request, engine.wanted(request))] == ["mean-z"]
+    finished(engine, request)
+    base = engine.found(engine.request("tiny", TEXT, {}), "mean-z")
+    assert np.allclose(engine.found(request, "mean-z")["mean"], 2 * base["mean"])
+
+
+def test_results_survive_a_restart(engine, tmp_path):
+    request = engine.request("tiny", TEXT, {})
+    finished(engine, request)
+    again = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=lambda n, p: tiny_model("llama"))
+    again.hosted("tiny").loading.finished.wait(60)
+    assert again.found(again.request("tiny", TEXT, {}), "mean-z") is not None
+    pattern = pattern_of(again, again.request("tiny", TEXT, {}), 1, 2)  # the states are computed again
+    assert np.allclose(pattern, pattern_of(engine, request, 1, 2), atol=1e-6)
+    again.close()
+
+
+def test_interventions_change_the_run_and_its_slices(engine):
+    from workbench.intervene import Ablate, Head
+
+    plain, without = engine.request("tiny", TEXT, {}), engine.request("tiny", TEXT, {}, edits=["L0H1", "L0H1"])
+    assert list(map(str, without.edits)) == ["L0H1"] and without.keys["mean-z"] != plain.keys["mean-z"]
+    assert without.keys["steps"] == plain.keys["steps"]
+    finished(engine, plain)
+    finished(engine, without)
+    prompt, edit = Prompt.ids([5, 9, 5, 7, 9]), [Ablate(Head(0, 1))]
+    alone = ENTRY.run(engine.hosted("tiny").model, prompt, interventions=edit)
+    assert np.array_equal(engine.found(without, "mean-z")["mean"], alone["mean"])
+    assert float(engine.found(without, "mean-z")["mean"].sel(layer=0, head=1)) == 0
+    need = Need((PATTERN,), whole, dims="head query key")
+    full = observe(engine.hosted("tiny").model, prompt, [need], interventions=edit)[need]
+    assert np.array_equal(pattern_of(engine, without, 1, 2), full[1, 0, 2].numpy())
+    assert not np.array_equal(pattern_of(engine, without, 1, 2), pattern_of(engine, plain, 1, 2))
+    for wrong in (["L9H0"], ["L0"], [[0, 1]], ["1 cannot see 3"], "L0H1", 3):
+        with pytest.raises(InputError):
+            engine.request("tiny", TEXT, {}, edits=wrong)
+
+
+@pytest.mark.parametrize("edits", [["L0H1 mean"], ["L0 MLP mean"], ["L1N3", "L0 attention"], ["3 cannot see 1"]])
+def test_a_slice_under_any_intervention_is_that_of_the_whole_run(engine, edits):
+    request = engine.request("tiny", TEXT, {}, edits=edits)
+    finished(engine, request)
+    model = engine.hosted("tiny").model
+    means = measure_means(model, hooks=MEAN_HOOKS)
+    values = [phrase(text).intervention(model, lambda: means) for text in edits]
+    need = Need((PATTERN,), whole, dims="head query key")
+    full = observe(model, Prompt.ids([5, 9, 5, 7, 9]), [need], interventions=values)[need]
+    for layer in (0, 1):
+        np.testing.assert_allclose(pattern_of(engine, request, layer, 2), full[layer, 0, 2], atol=1e-6)
+    record = json.loads(engine.found(request, "mean-z").attrs["provenance"])
+    assert set(record["interventions"]) == set(map(str, values))
+    changed = engine.submit_continuation(request, 3, 0, 0, "me")
+    assert changed.finished.wait(60)
+    ids = [5, 9, 5, 7, 9]
+    for _ in range(3):
+        ids.append(int(observe(model, Prompt.ids(ids), interventions=values).logits[0][-1].argmax()))
+    assert changed.result == " ".join(map(str, ids))
+
+
+def test_a_click_is_answered_between_two_passes_of_a_study_and_not_within_one(tmp_path):
+    steps, held = {}, []
+
+    def study(model, tokens, *, progress=None):
+        def report(share):
+            held.append(model.is_held)
+            steps["within"].set()
+            steps["asked"].wait(30)
+            before = len(answers)
+            progress(share)
+            if model.is_held:
+                assert len(answers) == before  # another pass here would meet this one's hooks
+
+        observe(model, [tokens], positions="last", progress=report)
+        progress(0.5)
+        steps["between"] = len(answers)
+        yield dataset(loss=("step", np.arange(1.0), "nats", (0, None)))
+
+    steps |= {"within": threading.Event(), "asked": threading.Event()}
+    answers, slow = [], Entry("slow", "Slow", "here", "none", scope="study", study=study)
+    engine = Engine(
+        Settings(models=("tiny",), directory=tmp_path), [ENTRY, slow], load=lambda n, p: tiny_model("llama")
+    )
+    try:
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        request = engine.request("tiny", TEXT, {})
+        finished(engine, request)
+        job = engine.submit_entry(request, "slow", "me")
+        assert steps["within"].wait(60)
+        click = Job("click", "click", SELECTION, lambda job: answers.append(pattern_of_now(engine, request)), {"me"})
+        engine.hosted("tiny").worker.submit(click)
+        steps["asked"].set()
+        assert job.finished.wait(60) and job.state == "done", job.error
+        assert held and all(held) and steps["between"] == 1
+        assert np.array_equal(answers[0], pattern_of_now(engine, request))
+    finally:
+        engine.close()
+
+
+def pattern_of_now(engine, request):
+    """The pattern of L1H2, computed in the thread that asks."""
+    model, kept = engine.hosted("tiny").model, engine.cache.get(request.states)
+    return slice_of(engine.slices["attention"], model, kept, {"layer": 1, "head": 2})["pattern"].values
+
+
+def test_a_figure_that_a_partial_result_does_not_hold_is_said_to_come():
+    result = dataset(loss=("step", np.arange(2.0), "nats", (0, None)))
+    with pytest.raises(InputError, match="no figure yet"):
+        drawn(ENTRY, result.assign_attrs(partial=1), 0, False)
+    with pytest.raises(InputError, match="variable 'mean'"):
+        drawn(ENTRY, result, 0, False)
+
+
+def test_a_study_is_partial_until_it_ends(engine):
+    request = engine.request("tiny", TEXT, {})
+    job = engine.submit_entry(request, "steps", "me")
+    assert job.finished.wait(60)
+    assert engine.found(request, "steps")["loss"].size == 3 and "partial" not in engine.found(request, "steps").attrs
+    assert engine.submit_entry(request, "steps", "me") is None
+
+
+def test_what_cannot_be_computed_says_so_in_its_own_place(engine):
+    def unavailable(model, **params):
+        raise UnavailableError("no trained probes", "some", "Train them")
+
+    def fails(model, tokens, *, progress=None):
+        yield dataset(loss=("step", np.zeros(1), "nats", (0, None)))
+        raise InputError("half", "all", "Try again")
+
+    untrained = Entry("untrained", "Untrained", "", "", needs=thrown_away_needs, analyse=len, artifact=unavailable)
+    half = Entry("half", "Half", "", "", scope="study", study=fails)
+    engine.entries |= {"untrained": untrained, "half": half}
+    request = engine.request("tiny", TEXT, {})
+    assert engine.found(request, "untrained").sentence == "Got no trained probes; expected some. Train them."
+    finished(engine, request)
+    assert engine.found(request, "mean-z") is not None
+    assert engine.submit_entry(request, "half", "me").finished.wait(60)
+    assert engine.found(request, "half").sentence == "Got half; expected all. Try again."
+    assert engine.submit_entry(request, "half", "me") is None  # until somebody presses Start
+    assert start_view(engine, {"model": "tiny", "text": TEXT}, "half", True, "me") == ""
+
+
+def test_refusals_are_sentences(engine):
+    with pytest.raises(InputError, match="the model 'other'"):
+        engine.hosted("other")
+    with pytest.raises(InputError, match="at most 200000"):
+        engine.request("tiny", "5 " * 101_000, {})
+    with pytest.raises(InputError, match="range 0 to 2"):
+        engine.request("tiny", TEXT, {"mean-z": {"scale": 3.0}})
+    small = Engine(Settings(models=("tiny",), budget=10), [ENTRY], load=lambda n, p: tiny_model("llama"))
+    small.hosted("tiny").loading.finished.wait(60)
+    with pytest.raises(RefusedError, match="GB"):
+        small.submit(small.request("tiny", TEXT, {}), "me")
+    small.close()
+
+
+def test_a_model_that_does_not_load_says_why():
+    def fails(name, progress):
+        raise UnavailableError("no file", "a file", "Fetch it")
+
+    engine = Engine(Settings(models=("tiny",)), [ENTRY], load=fails)
+    engine.hosted("tiny").loading.finished.wait(60)
+    assert "no file" in engine._hosted["tiny"].loading.error
+    with pytest.raises(UnavailableError, match="no file"):
+        _ = engine._hosted["tiny"].ready
+    engine.close()
+
+
+def test_the_page_promotes_only_its_latest_request(engine):
+    old, _ = ask(engine, "me", "tiny", TEXT, {})
+    new, _ = ask(engine, "me", "tiny", "3 4 3", {})
+    engine.hosted("tiny").worker.get(new["job"]).finished.wait(60)
+    found = look(engine, "me", new, {**old, "tokens": []}, {})
+    assert found.shown["id"] == new["id"] and found.shown["tokens"] == ["#3", "#4", "#3"]
+    assert found.done["mean-z"] == "ok" and found.done["broken"].startswith("failed ")
+    assert look(engine, "me", new, found.shown, found.done).shown is None
+
+
+def test_a_restarted_server_says_so_and_keeps_the_prompt(engine):
+    asked = {"id": "x", "model": "tiny", "text": "8 8 8", "params": {}, "job": "gone"}
+    found = look(engine, "me", asked, None, {})
+    assert found.shown is None and "restarted" in found.notice and found.busy
+    assert engine.hosted("tiny").worker.get(found.again).finished.wait(60)
+    assert look(engine, "me", {**asked, "job": found.again}, None, {}).shown["text"] == "8 8 8"
+
+
+def test_a_forgotten_run_is_no_restart(engine):
+    asked, _ = ask(engine, "me", "tiny", "8 8 8", {})
+    worker = engine.hosted("tiny").worker
+    assert worker.get(asked["job"]).finished.wait(60)
+    del worker._jobs[asked["job"]]
+    assert look(engine, "me", asked, None, {}).shown["text"] == "8 8 8"  # its results are there
+    for key in (request := request_of(engine, asked)).keys.values():
+        engine.cache.drop(key)
+        (engine.cache.directory / f"{key}.nc").unlink(missing_ok=True)
+    found = look(engine, "me", asked, None, {})
+    assert found.notice.startswith("The results of this run are no longer kept") and found.busy
+    assert worker.get(found.again).finished.wait(60) and engine.found(request, "mean-z") is not None
+
+
+def test_a_forgotten_run_that_was_stopped_stays_so(engine):
+    gate = occupy(engine)
+    asked, _ = ask(engine, "me", "tiny", "8 8 8", {})
+    engine.cancel(asked["job"], "me")
+    gate.set()
+    del engine.hosted("tiny").worker._jobs[asked["job"]]
+    found = look(engine, "me", asked, None, {})
+    assert "a request to stop" in found.notice and found.ended == asked["id"] and found.again is None
+
+
+def occupy(engine) -> threading.Event:
+    """Keep the worker busy until the returned event is set."""
+    gate, began = threading.Event(), threading.Event()
+
+    def work(job):
+        began.set()
+        gate.wait(60)
+
+    engine.hosted("tiny").worker.submit(Job("hold", "hold", SELECTION, work, {"other"}))
+    assert began.wait(60)
+    return gate
+
+
+def test_a_run_that_waited_for_its_model_is_no_restart(tmp_path):
+    gate = threading.Event()
+
+    def load(name, progress):
+        gate.wait(60)
+        return tiny_model("llama")
+
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=load)
+    try:
+        engine.hosted("tiny")
+        asked, _ = ask(engine, "me", "tiny", TEXT, {})
+        assert look(engine, "me", asked, None, {}).busy
+        gate.set()
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        found = look(engine, "me", asked, None, {})
+        assert found.notice is None and found.again
+        assert engine.hosted("tiny").worker.get(found.again).finished.wait(60)
+        assert look(engine, "me", {**asked, "job": found.again}, None, {}).shown["text"] == TEXT
+    finally:
+        engine.close()
+
+
+def test_a_model_counts_as_loaded_only_when_its_first_run_can_be_asked_for(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        engines, "_forward_seconds", lambda model: seen.append(loaded_store(engine.hosted("tiny"))) or 0.0
+    )
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=lambda n, p: tiny_model("llama"))
+    try:
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        assert seen == [None] and loaded_store(engine.hosted("tiny"))["model"] == "tiny"
+    finally:
+        engine.close()
+
+
+def run_of(engine) -> dict:
+    """A run that is shown."""
+    asked, _ = ask(engine, "me", "tiny", TEXT, {})
+    if asked["job"]:
+        assert engine.hosted("tiny").worker.get(asked["job"]).finished.wait(60)
+    return look(engine, "me", asked, None, {}).shown
+
+
+def seen_of(engine, shown, told="") -> str:
+    """What stands in the place of the study's figure, and under it."""
+    _, words, said = large_view(engine, {"name": "steps", "figure": 0}, shown, {}, False, "me", told)
+    return " ".join(text_of(words) + text_of(said)).strip()
+
+
+def text_of(part) -> list[str]:
+    """The texts of a component, in order."""
+    if isinstance(part, list | tuple):
+        return [text for one in part for text in text_of(one)]
+    return [part.strip()] if isinstance(part, str) else text_of(getattr(part, "children", None) or [])
+
+
+def test_what_became_of_a_study_is_said_as_the_server_knows_it(engine):
+    shown = run_of(engine)
+    request = request_of(engine, shown)
+    assert seen_of(engine, shown).startswith("Steps takes several passes.")
+    gate = occupy(engine)
+    assert start_view(engine, shown, "steps", True, "me") == ""
+    (job,) = (job for _, job in engine.jobs("me") if job.title == "steps")
+    queued = look(engine, "me", None, shown, {}).done
+    assert queued["steps"] == f"queued {job.id}"
+    assert seen_of(engine, shown) == "Waits until the model is free."
+    engine.cancel(job.id, "me")
+    assert seen_of(engine, shown) == "Stopped before its first result. Start again"
+    assert look(engine, "me", None, shown, queued).done["steps"] == f"cancelled {job.id}"
+    start_view(engine, shown, "steps", True, "me")
+    (again,) = (job for _, job in engine.jobs("me") if job.title == "steps" and job.alive)
+    engine.cancel(again.id, "me")  # between two looks: the page must draw all the same
+    assert look(engine, "me", None, shown, {}).done["steps"] == f"cancelled {again.id}"
+    gate.set()
+    assert engine.submit_entry(request, "steps", "me").finished.wait(60)
+    assert look(engine, "me", None, shown, {}).done["steps"] == "ok"
+    assert engine.hosted("tiny").worker.fates([request.keys["steps"]])[request.keys["steps"]].state == "done"
+
+
+def test_a_study_that_a_restart_has_ended_is_told_from_one_that_never_began(engine):
+    shown = run_of(engine)
+    assert "steps" not in look(engine, "me", None, shown, {"steps": f"running {engine.boot}-1"}).done
+    told = look(engine, "me", None, shown, {"steps": "running other-1 2 0.500"}).done
+    assert told["steps"] == "restarted other-1"
+    assert look(engine, "me", None, shown, told).done is None  # it stays so
+    said = "The server was restarted before this came to its end. Start again"
+    assert seen_of(engine, shown, told["steps"]) == said
+    assert engine.submit_entry(request_of(engine, shown), "steps", "me").finished.wait(60)
+    assert look(engine, "me", None, shown, told).done["steps"] == "ok"
+
+
+def test_a_second_press_of_start_takes_no_result_from_the_first(tmp_path):
+    went, go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def study(model, tokens, *, progress=None):
+        for step in range(2):
+            yield dataset(loss=("step", np.arange(step + 1.0), "nats", (0, None))).assign_attrs(summary=f"{step} done.")
+            went.release()
+            assert go.acquire(timeout=60)
+
+    def loss_figure(result):
+        from workbench.figures import series
+
+        return series(result, "loss", "step", title="Loss")
+
+    slow = Entry("steps", "Steps", "here", "none", scope="study", study=study, figures=(loss_figure,))
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [slow], load=lambda n, p: tiny_model("llama"))
+    try:
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        shown = run_of(engine)
+        start_view(engine, shown, "steps", True, "me")
+        assert went.acquire(timeout=60)
+        assert start_view(engine, shown, "steps", True, "me") == ""
+        assert seen_of(engine, shown) == "So far: 0 done."
+        (job,) = (job for _, job in engine.jobs("me") if job.title == "steps")
+        assert look(engine, "me", None, shown, {}).done["steps"] == f"running {job.id} 1 0.000"
+        engine.cancel(job.id, "me")
+        assert seen_of(engine, shown) == "Stopping ...; so far: 0 done."
+        go.release()
+        assert job.finished.wait(60)
+        stopped = seen_of(engine, shown)
+        assert stopped.startswith("Stopped before its end; so far:") and stopped.endswith("done. Start again")
+        go.release(9)
+        start_view(engine, shown, "steps", True, "me")
+        (again,) = (job for _, job in engine.jobs("me") if job.title == "steps" and job.alive)
+        assert again.finished.wait(60) and seen_of(engine, shown) == "1 done."
+    finally:
+        go.release(9)
+        engine.close()
+
+
+def test_remembered_jobs_hold_no_results_outside_the_cache(engine):
+    shown = run_of(engine)
+    request = request_of(engine, shown)
+    assert engine.submit_entry(request, "steps", "me").finished.wait(60)
+    assert pattern_of(engine, request, 1, 2).ndim == 2
+    assert not [job for _, job in engine.jobs("me") if isinstance(job.result, xr.Dataset)]
+    kept = weakref.ref(engine.slice(request, "attention", {"layer": 1, "head": 2}, "me"))
+    for key in list(engine.cache._kept):
+        engine.cache.drop(key)
+    gc.collect()
+    assert kept() is None  # nobody else holds what the cache let go
+
+
+def test_a_continuation_that_does_not_come_says_why(engine):
+    request = engine.request("tiny", TEXT, {})
+    gate = occupy(engine)
+    job = engine.submit_continuation(request, 2, 0, 0, "me")
+    assert came(engine, {"model": "tiny", "job": job.id})[0][2] is no_update  # it is waited for
+    engine.cancel(job.id, "me")
+    gate.set()
+    back, why = came(engine, {"model": "tiny", "job": job.id})
+    assert back[2] is None and "a request to stop" in why
+    assert "restarted" in came(engine, {"model": "tiny", "job": "other-1"})[1]
+    assert "no longer kept" in came(engine, {"model": "tiny", "job": f"{engine.boot}-1"})[1]
+    job = engine.submit_continuation(request, 2, 0, 0, "me")
+    assert job.finished.wait(60)
+    (text, _, _), why = came(engine, {"model": "tiny", "job": job.id})
+    assert text.startswith(TEXT) and why == ""
+
+
+def test_bad_input_comes_back_as_one_sentence(engine):
+    assert ask(engine, "me", "tiny", "", {})[1].startswith("Got ")
+    assert ask(engine, "me", "tiny", "200", {})[1].startswith("Got token id 200")
+    assert "tokens" in prompt_line(engine, "tiny", TEXT, {})[0].children
+    identity = {"type": "param", "entry": "mean-z", "name": "scale"}
+    assert changed_params(engine, identity, 1.5, {}) == ({"mean-z": {"scale": 1.5}}, "")
+    assert changed_params(engine, identity, 1.0, {}) == (None, "")
+    assert "range 0 to 2" in changed_params(engine, identity, 9, {})[1]
+
+
+def named_texts(model, tokens, *, texts, allow_network=False):
+    """Says what it was asked for, and whether it may fetch."""
+    yield dataset(allowed=("", float(allow_network), "flag", (0, 1))).assign_attrs(texts=texts)
+
+
+def test_a_browser_names_files_only_where_the_explorer_was_started_for_it(tmp_path):
+    texts = Param("texts", str, "prose", choices=("prose",), files=True)
+    entry = Entry("named", "Named texts", "here", "none", scope="study", study=named_texts, params=(texts,))
+    for any_file in (False, True):
+        settings = Settings(models=("tiny",), any_file=any_file, allow_network=any_file)
+        engine = Engine(settings, [entry], load=lambda n, p: tiny_model("llama"))
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        engine.request(
+            "tiny", TEXT, {"named": {"texts": "hub:some/data"}}
+        )  # not a file; the network is asked about later
+        params = {"named": {"texts": str(tmp_path)}}
+        if not any_file:
+            with pytest.raises(InputError, match=r"--allow-files"):
+                engine.request("tiny", TEXT, params)
+            assert "--allow-files" in ask(engine, "me", "tiny", TEXT, params)[1]
+        request = engine.request("tiny", TEXT, params if any_file else {})
+        job = engine.submit_entry(request, "named", "me")
+        assert job.finished.wait(60)
+        found = engine.found(request, "named")
+        assert float(found["allowed"]) == any_file and found.attrs["texts"] == (str(tmp_path) if any_file else "prose")
+        engine.close()
+
+
+def test_a_study_on_its_own_texts_is_done_once_for_all_prompts(tmp_path):
+    entries = [STUDY, replace(STUDY, name="own-texts", prompted=False)]
+    engine = Engine(Settings(models=("tiny",)), entries, load=lambda n, p: tiny_model("llama"))
+    assert engine.hosted("tiny").loading.finished.wait(60)
+    one, other = (engine.request("tiny", text, {}) for text in (TEXT, "9 5 9"))
+    for entry in entries:
+        assert engine.submit_entry(one, entry.name, "me").finished.wait(60)
+    assert engine.found(other, "steps") is None
+    assert engine.found(other, "own-texts") is engine.found(one, "own-texts") is not None
+    engine.close()
+
+
+def test_two_sessions_get_their_own_answers(engine):
+    one, two = ask(engine, "one", "tiny", "5 9 5", {})[0], ask(engine, "two", "tiny", "9 5 9", {})[0]
+    for asked in (one, two):
+        engine.hosted("tiny").worker.get(asked["job"]).finished.wait(60)
+    assert (
+        engine.found(request_of(engine, one), "mean-z")["mean"].values.tolist()
+        != engine.found(request_of(engine, two), "mean-z")["mean"].values.tolist()
+    )
+    assert {job.title for _, job in engine.jobs("one")} == {"prompt", "load tiny"}
+
+
+def test_a_model_that_does_not_load_is_tried_again_only_when_asked(tmp_path):
+    tries = []
+
+    def load(name, progress):
+        tries.append(name)
+        if len(tries) < 3:
+            raise UnavailableError("no such model", "one", "Check the path")
+        return tiny_model("llama")
+
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=load)
+    try:
+        for _ in range(3):  # as the page looks again and again
+            assert engine.hosted("tiny").loading.finished.wait(60)
+        assert len(tries) == 1
+        asked, error = ask(engine, "me", "tiny", TEXT, {})
+        assert asked is None and "no such model" in error and len(tries) == 1
+        asked, error = ask(engine, "me", "tiny", TEXT, {}, again=True)
+        assert asked is not None or "no such model" in error  # as quick as it failed
+        assert engine.hosted("tiny").loading.finished.wait(60) and len(tries) == 2
+        assert engine.hosted("tiny", again=True).loading.finished.wait(60)
+        assert engine.hosted("tiny").model is not None and len(tries) == 3
+    finally:
+        engine.close()

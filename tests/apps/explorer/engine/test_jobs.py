@@ -1,0 +1,259 @@
+"""One worker, most urgent first, equal keys once, and every job can be stopped."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from apps.explorer.engine import jobs
+from apps.explorer.engine.jobs import MODEL, PROMPT, SELECTION, STUDY, Job, State, Worker
+from workbench.errors import InputError
+
+HANGS = 120  # seconds after which something is taken to hang; nothing is measured by it
+
+
+@pytest.fixture
+def worker():
+    made = Worker("test").start()
+    yield made
+    made.close()
+
+
+def held(worker) -> threading.Event:
+    """Keep the worker busy until the returned event is set."""
+    gate, began = threading.Event(), threading.Event()
+
+    def work(job):
+        began.set()
+        gate.wait(HANGS)
+
+    worker.submit(Job("hold", "hold", SELECTION, work, {"me"}))
+    began.wait(HANGS)
+    return gate
+
+
+def test_the_most_urgent_job_runs_first(worker):
+    gate, order = held(worker), []
+    jobs = [
+        worker.submit(Job(name, name, priority, lambda job: order.append(job.title), {"me"}))
+        for name, priority in (("study", STUDY), ("model", MODEL), ("prompt", PROMPT), ("selection", SELECTION))
+    ]
+    gate.set()
+    assert all(job.finished.wait(HANGS) for job in jobs)
+    assert order == ["selection", "prompt", "model", "study"]
+
+
+def test_equal_keys_are_computed_once(worker):
+    gate, runs = held(worker), []
+    first = worker.submit(Job("a", "same", PROMPT, lambda job: runs.append(1), {"one"}))
+    second = worker.submit(Job("a", "same", SELECTION, lambda job: runs.append(1), {"two"}))
+    gate.set()
+    assert first is second and first.sessions == {"one", "two"} and first.priority == SELECTION
+    assert first.finished.wait(HANGS)
+    worker.submit(Job("end", "end", STUDY, lambda job: None, {"one"})).finished.wait(HANGS)
+    assert runs == [1]
+
+
+class Steps:
+    """Work that reports when it is told to; `go_on()` comes back when the report was heard."""
+
+    def __init__(self):
+        self.began, self.go, self.reported = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
+
+    def __call__(self, job):
+        self.began.set()
+        for step in range(100):
+            assert self.go.acquire(timeout=HANGS)
+            try:
+                job.progress(step / 100)
+            finally:
+                self.reported.release()
+
+    def go_on(self):
+        self.go.release()
+        assert self.reported.acquire(timeout=HANGS)
+
+
+def started(worker, *sessions, key="long", **more) -> tuple[Steps, Job]:
+    """A job that has begun, and the work that the test lets go on."""
+    work = Steps()
+    job = worker.submit(Job("long", key, STUDY, work, set(sessions), **more))
+    assert work.began.wait(HANGS)
+    return work, job
+
+
+def test_a_running_job_stops_at_its_next_report_when_nobody_wants_it(worker):
+    work, job = started(worker, "one", "two")
+    worker.cancel(job.id, "one")
+    work.go_on()
+    assert job.state == State.RUNNING  # the other session still wants it
+    assert job.left == {"one"} and job.wanted() == {"two"}
+    assert job in worker.jobs("one")  # who has left it still sees that it goes on
+    worker.cancel(job.id, "stranger")
+    worker.cancel(job.id, "stranger", for_all=True)
+    assert job.state == State.RUNNING
+    worker.cancel(job.id, "two")
+    assert job.state == State.CANCELLING and worker.fates(["long"])["long"].state == State.CANCELLING
+    work.go_on()
+    assert job.finished.wait(HANGS) and job.state == State.CANCELLED and "stop" in job.error
+    assert worker.fates(["long", "never"]).keys() == {"long"}
+    assert worker.fates(["long"])["long"].state == State.CANCELLED
+
+
+def test_a_job_is_stopped_for_all_by_one_who_has_left_it(worker):
+    work, job = started(worker, "one", "two")
+    worker.cancel(job.id, "one")
+    worker.cancel(job.id, "one", for_all=True)
+    assert job.state == State.CANCELLING
+    work.go_on()
+    assert job.finished.wait(HANGS) and job.state == State.CANCELLED
+
+
+def test_a_closed_window_keeps_no_job_from_being_stopped_but_stops_none(worker):
+    _, job = started(worker, "one", "closed")
+    worker.cancel(job.id, "one", gone=["closed"])
+    assert job.state == State.CANCELLING
+
+
+def test_who_has_left_a_job_and_asks_for_it_again_waits_for_it_again(worker):
+    work, job = started(worker, "one", "two")
+    worker.cancel(job.id, "one")
+    assert worker.join("long", "one") and job.wanted() == {"two"}  # turning to its view is no wish
+    assert worker.submit(Job("long", "long", STUDY, work, {"one"})) is job
+    assert job.wanted() == {"one", "two"} and not job.left
+
+
+def test_a_job_that_is_cancelled_while_it_is_set_aside_does_not_start_again(worker, monkeypatch):
+    aside = Worker._set_aside
+
+    def cancelled_meanwhile(self, job):
+        worker.cancel(job.id, "me")
+        aside(self, job)
+
+    monkeypatch.setattr(Worker, "_set_aside", cancelled_meanwhile)
+    work, job = started(worker, "me", restarts=True)
+    click = worker.submit(Job("click", "click", SELECTION, lambda job: None, {"me"}))
+    work.go_on()
+    assert click.finished.wait(HANGS) and job.finished.wait(10) and job.state == State.CANCELLED
+
+
+def test_a_new_job_of_a_key_comes_before_the_one_that_is_being_stopped(worker):
+    work, job = started(worker, "me")
+    worker.cancel(job.id, "me")
+    again = worker.submit(Job("long", "long", STUDY, lambda job: None, {"me"}))
+    assert again is not job
+    assert worker.fates(["long"])["long"].job == again.id and worker.fates(["long"])["long"].state == State.QUEUED
+    worker.cancel(again.id, "me")
+    assert worker.fates(["long"])["long"].state == State.CANCELLING  # the first one is not over
+    work.go_on()
+    assert job.finished.wait(HANGS) and worker.fates(["long"])["long"].state == State.CANCELLED
+
+
+def test_a_forgotten_job_is_not_one_of_a_server_that_is_no_more(worker):
+    first = worker.submit(Job("first", "first", PROMPT, lambda job: None, {"me"}))
+    assert first.finished.wait(HANGS)
+    for i in range(jobs._REMEMBERED + 2):
+        assert worker.submit(Job("more", str(i), PROMPT, lambda job: None, {"me"})).finished.wait(HANGS)
+    assert worker.get(first.id) is None and worker.state(first.id) == State.FORGOTTEN
+    assert worker.fates(["first"])["first"].state == State.DONE
+    assert Worker("after a restart").state(first.id) == State.RESTARTED
+    assert Worker("another model of the same server", worker.boot).state(first.id) == State.FORGOTTEN
+
+
+def test_how_keys_ended_is_remembered_up_to_a_bound(worker, monkeypatch):
+    monkeypatch.setattr(jobs, "_FATES", 3)
+    for i in range(5):
+        assert worker.submit(Job("more", str(i), PROMPT, lambda job: None, {"me"})).finished.wait(HANGS)
+    assert worker.fates(list("01234")).keys() == {"2", "3", "4"}
+
+
+def test_a_waiting_job_can_be_cancelled_and_asked_again(worker):
+    gate, runs = held(worker), []
+    job = worker.submit(Job("a", "a", PROMPT, lambda job: runs.append(1), {"me"}))
+    worker.cancel(job.id, "me")
+    again = worker.submit(Job("a", "a", PROMPT, lambda job: runs.append(2), {"me"}))
+    gate.set()
+    assert again.finished.wait(HANGS) and runs == [2] and job.state == "cancelled"
+
+
+def test_a_failed_job_says_why_and_the_worker_goes_on(worker):
+    def ours(job):
+        raise InputError("3", "4", "Count again")
+
+    def bug(job):
+        return 1 / 0
+
+    wrong = worker.submit(Job("w", "w", PROMPT, ours, {"me"}))
+    broken = worker.submit(Job("b", "b", PROMPT, bug, {"me"}))
+    right = worker.submit(Job("r", "r", PROMPT, lambda job: 7, {"me"}))
+    assert right.finished.wait(HANGS) and right.result == 7 and right.state == "done"
+    assert wrong.error == "Got 3; expected 4. Count again." and wrong.state == "failed"
+    assert "ZeroDivisionError" in broken.error
+
+
+def test_a_restartable_job_makes_way_and_still_ends(worker):
+    began, order, starts = threading.Event(), [], []
+
+    def long(job):
+        starts.append(1)
+        began.set()
+        given_up = time.monotonic() + HANGS
+        while "click" not in order and time.monotonic() < given_up:  # however long the click takes to come
+            time.sleep(0.005)
+            job.progress(0.5)
+        order.append("long")
+
+    job = Job("long", "long", MODEL, long, {"me"}, restarts=True)
+    worker.submit(job)
+    began.wait(HANGS)
+    click = worker.submit(Job("click", "click", SELECTION, lambda job: order.append("click"), {"me"}))
+    assert click.finished.wait(HANGS) and job.finished.wait(HANGS)
+    assert order == ["click", "long"] and len(starts) == 2
+
+
+def test_clicks_are_answered_between_the_parts_of_a_study(worker):
+    order, began, go = [], threading.Event(), threading.Event()
+
+    def study(job):
+        for part in range(3):
+            began.set()
+            go.wait(HANGS)
+            order.append(part)
+            yield part
+
+    long = worker.submit(Job("study", "study", STUDY, study, {"me"}))
+    began.wait(HANGS)
+    click = worker.submit(Job("click", "click", SELECTION, lambda job: order.append("click"), {"me"}))
+    go.set()
+    assert long.finished.wait(HANGS) and click.state == "done" and long.result == 2
+    assert order == [0, "click", 1, 2]
+
+
+def test_gradients_are_off_in_the_worker(worker):
+    import torch
+
+    job = worker.submit(Job("g", "g", PROMPT, lambda job: torch.is_grad_enabled(), {"me"}))
+    assert job.finished.wait(HANGS) and job.result is False
+
+
+@pytest.mark.parametrize("gives_way", [True, False])
+def test_what_is_urgent_runs_at_a_report_of_a_job_that_gives_way(worker, gives_way):
+    began, asked, order = threading.Event(), threading.Event(), []
+
+    def work(job):
+        began.set()
+        assert asked.wait(HANGS)
+        with torch.enable_grad():
+            job.progress(0.5)
+        order.append("study")
+
+    study = Job("study", "study", STUDY, work, {"me"})
+    study.gives_way = lambda: gives_way
+    worker.submit(study)
+    assert began.wait(HANGS)
+    click = Job("click", "click", SELECTION, lambda job: order.append(f"click, {torch.is_grad_enabled()}"), {"me"})
+    worker.submit(click)
+    asked.set()
+    assert study.finished.wait(HANGS) and click.finished.wait(HANGS) and study.state == "done"
+    assert order == (["click, False", "study"] if gives_way else ["study", "click, False"])

@@ -1,0 +1,45 @@
+"""What two runs hold at a selection, beside each other."""
+
+import json
+
+import numpy as np
+
+from apps.explorer.page.comparison import values_at, values_table
+from workbench.analysis.compare import difference
+from workbench.analysis.results import dataset
+
+
+def run_of(ids, heights, words):
+    coords = {"pos": range(len(ids)), "layer": [0, 1], "head": [0, 1, 2]}
+    made = dataset(
+        None,
+        coords,
+        height=("pos", np.array(heights, dtype=np.float32), "nats", (0, None), "tallness"),
+        word=("pos", words, "text", None, "top token"),
+        score=("layer head", np.arange(6.0).reshape(2, 3) * heights[0], "share", None),
+    )
+    return made.assign_attrs(provenance=json.dumps({"analysis": "planted", "token_ids": ids}))
+
+
+BEFORE = run_of([5, 6], [1, 2], [" a", " b"])
+AFTER = run_of([5, 9, 6], [2, 8, 2.5], [" a", " b", " c"])
+CHANGE = difference(BEFORE, AFTER)
+
+
+def test_both_values_and_their_difference_stand_at_the_counterpart():
+    assert values_at(AFTER, CHANGE, {"pos": 2}) == [
+        ("tallness (nats)", "2", "2.5", "0.5"),
+        ("top token", "·b", "·c", ""),
+    ]
+    assert values_at(AFTER, CHANGE, {"layer": 1, "head": 2}) == [("score (share)", "5", "10", "5")]
+
+
+def test_what_has_no_counterpart_is_blank_and_what_is_not_selected_is_left_out():
+    assert values_at(AFTER, CHANGE, {"pos": 1, "layer": 1}) == [("tallness (nats)", "–", "8", "–")]
+    assert values_at(AFTER, CHANGE, {"pos": 7, "layer": 1, "head": 9}) == []
+
+
+def test_the_panel_says_whose_figures_are_below():
+    table, said = values_table(values_at(AFTER, CHANGE, {"pos": 2}), "intact")
+    assert table.className == "values" and "intact" in str(table) and "this run alone" in said.children
+    assert values_table([], "intact")[0].children == said.children

@@ -1,0 +1,145 @@
+"""What is taken away says the same as what was seen, and holds no surprise for a spreadsheet or a browser."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from apps.explorer.callbacks.export import take, take_difference
+from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.news import request_of
+from apps.explorer.engine.settings import Settings
+from apps.explorer.page.exports import csv, guarded
+from workbench.analysis.compare import difference_figure
+from workbench.analysis.results import dataset, open_result
+from workbench.errors import InputError
+
+MODEL = "toy-induction"
+
+
+@pytest.fixture(scope="module")
+def engine():
+    from probes import CATALOG
+
+    entries = [CATALOG.get(name) for name in ("logit-lens", "induction-on-prompt", "induction-heads")]
+    made = Engine(Settings(models=(MODEL,)), entries)
+    assert made.hosted(MODEL).loading.finished.wait(60)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shown(engine):
+    asked = {"model": MODEL, "text": "3 7 9 5 3 7 9", "params": {"logit-lens": {"top_k": 3}}}
+    request = engine.request(**dict(name=asked["model"], text=asked["text"], params=asked["params"]))
+    assert engine.submit(request, "me").finished.wait(60)
+    return asked
+
+
+SELECTION = {"layer": 1, "head": 0, "pos": 6}
+VIEWS = [("logit-lens", 0), ("logit-lens", 2), ("surprisal", 1), ("induction-on-prompt", 0), ("attention", 0)]
+
+
+@pytest.mark.parametrize(("name", "index"), VIEWS)
+def test_the_code_makes_the_same_figure(engine, shown, name, index, monkeypatch):
+    import plotly.graph_objects as go
+
+    monkeypatch.setattr(go.Figure, "show", lambda self: None)
+    code, _ = take(engine, "py", shown, {"name": name, "figure": index}, SELECTION, False, "me")
+    scope = {}
+    exec(compile(code.decode(), "exported", "exec"), scope)
+    html, _ = take(engine, "html", shown, {"name": name, "figure": index}, SELECTION, False, "me")
+    seen = engine.views[name].figures[index](found(engine, shown, name))
+    assert json.loads(scope["figure"].to_json()) == json.loads(seen.to_json())
+    assert html.decode().startswith("<!doctype html>")
+    assert '"remove":["sendChartToCloud"]' in html.decode()  # no button that sends the figure away
+
+
+@pytest.mark.parametrize("name", ["logit-lens", "attention", "induction-on-prompt"])
+def test_the_code_of_a_difference_makes_the_same_figure(engine, shown, name, tmp_path, monkeypatch):
+    import plotly.graph_objects as go
+
+    monkeypatch.setattr(go.Figure, "show", lambda self: None)
+    without = {**shown, "edits": ["L0H0 mean", "6 cannot see 2"]}
+    job = engine.submit(request_of(engine, without), "me")
+    assert job is None or job.finished.wait(60)
+    runs, view = (shown, without), {"name": name, "figure": 0}
+    code, _ = take_difference(engine, "py", runs, view, SELECTION, False, "me")
+    scope = {}
+    exec(compile(code.decode(), "exported", "exec"), scope)
+    path = tmp_path / "change.nc"
+    path.write_bytes(take_difference(engine, "nc", runs, view, SELECTION, False, "me")[0])
+    seen = difference_figure(engine.views[name], open_result(path))
+    drawn = scope["figure"]
+    np.testing.assert_allclose(drawn.data[0].z, seen.data[0].z, atol=1e-6)
+    assert np.nanmax(np.abs(np.asarray(seen.data[0].z, dtype=float))) > 0
+    assert drawn.layout.coloraxis.cmin == -drawn.layout.coloraxis.cmax
+
+
+def found(engine, shown, name):
+    request = engine.request(shown["model"], shown["text"], shown["params"])
+    if name in engine.slices:
+        return engine.slice(request, name, engine.slice_params(request, name, SELECTION), "me")
+    return engine.found(request, name)
+
+
+def test_prompts_are_quoted_in_code():
+    from apps.explorer.engine.engine import Request
+    from apps.explorer.page.exports import code
+    from workbench.analysis.legacy import Entry
+    from workbench.models.prompt import Prompt, Tokens
+
+    text = 'a"\'\\\n"""); import os; os.remove("x") #'
+    tokens = Tokens((1,), ("a",), False, Prompt(text))
+    entry = Entry("x", "X", "", "", needs=len, analyse=len, figures=(guarded,))
+    lines = code(entry, Request("m'", text, tokens, {}, {}), {"p": "q'"}, 0, {})
+    import ast
+
+    calls = [node for node in ast.walk(ast.parse(lines)) if isinstance(node, ast.Call)]
+    run = next(call for call in calls if getattr(call.func, "attr", "") == "run")
+    assert ast.literal_eval(run.args[1]) == text and ast.literal_eval(run.keywords[0].value) == "q'"
+
+
+def test_netcdf_opens_as_the_same_result(engine, shown, tmp_path):
+    content, name = take(engine, "nc", shown, {"name": "logit-lens", "figure": 0}, {}, False, "me")
+    (tmp_path / name).write_bytes(content)
+    assert open_result(tmp_path / name).equals(found(engine, shown, "logit-lens"))
+
+
+def test_tables_are_guarded_against_formulas():
+    cells = ["=1+1", "+x", "-y", "@z", "\tq", "plain", ""]
+    assert [guarded(c) for c in cells] == ["'=1+1", "'+x", "'-y", "'@z", "'\tq", "plain", ""]
+    assert guarded(-1.5) == -1.5
+    result = dataset(
+        word=("pos", np.array(["=cmd()", "ok"], dtype=object), "text", None),
+        score=("pos", np.array([-1.0, 2.0]), "nats", None),
+    )
+    content, ending = csv(result)
+    assert ending == "csv" and "'=cmd()" in content.decode() and "-1.0" in content.decode()
+
+
+def test_different_dims_become_different_tables():
+    result = dataset(a=("pos", np.ones(2), "nats", None), b=("layer head", np.ones((2, 3)), "nats", None))
+    content, ending = csv(result)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert ending == "csv.zip" and sorted(archive.namelist()) == ["layer_head.csv", "pos.csv"]
+        assert len(archive.read("layer_head.csv").decode().splitlines()) == 7
+
+
+def test_token_text_cannot_leave_its_script():
+    import plotly.graph_objects as go
+
+    from apps.explorer.page.exports import html
+    from workbench.figures import show_token
+
+    figure = go.Figure(go.Bar(x=[1], y=[1], hovertext=[show_token("</script><img src=x onerror=alert(1)>")]))
+    assert "<img src=x" not in html(figure) and html(figure).count("</script>") == html(figure).count("<script")
+
+
+def test_what_is_not_there_is_not_exported(engine, shown):
+    with pytest.raises(InputError, match="no result yet"):
+        take(engine, "csv", shown, {"name": "induction-heads", "figure": 0}, {}, False, "me")
+    with pytest.raises(InputError, match="'exe'"):
+        take(engine, "exe", shown, {"name": "logit-lens", "figure": 0}, {}, False, "me")

@@ -1,0 +1,98 @@
+"""Tables of the page: what stands in their cells is data, and what is taken away is the table itself."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from apps.explorer.page import exports, tables
+from probes import CATALOG
+from workbench.analysis.results import dataset
+from workbench.errors import InputError, RefusedError
+
+HOSTILE = ["=cmd()", "<b>x</b>", "a b\n", "\u202eright", "-1", "plain"]
+
+
+def some_table(result):
+    """Rows with every kind of cell."""
+    frame = result[["text", "mean_psi"]].to_dataframe()
+    frame["layer"], frame["is_word"] = np.arange(len(frame)), frame["mean_psi"] > 0
+    return frame.rename_axis("name")
+
+
+@pytest.fixture
+def result():
+    psi = np.array([0.123456, np.nan, -0.5, 0.25, 1e-5, 0.0])
+    return dataset(
+        text=("row", np.array(HOSTILE, dtype=object), "text", None, "string of the segment"),
+        mean_psi=("row", psi, "psi", (-1, 1), "mean psi"),
+    )
+
+
+def entry():
+    return replace(CATALOG.get("logit-lens"), name="some", tables=(some_table,))
+
+
+def test_tables_stand_behind_the_figures(result):
+    some = entry()
+    count = len(some.figures)
+    assert not tables.is_table(some, count - 1) and tables.is_table(some, count)
+    assert not tables.is_table(CATALOG.get("logit-lens"), count)
+    assert tables.frame_of(some, result, count).columns.tolist() == ["name", "text", "mean_psi", "layer", "is_word"]
+    with pytest.raises(RefusedError, match="no table"):
+        tables.frame_of(replace(some, tables=(lambda result: 1 / 0,)), result, count)
+
+
+def test_cells_show_every_character_and_numbers_sort_as_numbers(result):
+    shown = tables.grid(tables.frame_of(entry(), result, 99), result).to_plotly_json()["props"]
+    rows, columns = shown["rowData"], {column["field"]: column for column in shown["columnDefs"]}
+    assert [row["row"] for row in rows] == list(range(6)) and rows[2]["layer"] == 2
+    assert rows[2]["text"] == "a·b↵" and "\u202e" not in rows[3]["text"]
+    assert [row["mean_psi"] for row in rows] == [0.123, None, -0.5, 0.25, 1e-5, 0.0]
+    assert [row["is_word"] for row in rows] == ["yes", "no", "no", "yes", "yes", "no"]
+    assert columns["mean_psi"]["filter"] == "agNumberColumnFilter" and columns["text"]["filter"] == "agTextColumnFilter"
+    assert columns["mean_psi"]["headerTooltip"] == "mean_psi: mean psi, psi"
+
+
+def test_an_analysis_own_words_keep_their_spaces():
+    found = dataset(None, {"group": ["attribution patching", "random"]}, cpr=("group", [0.5, 0.1], "area", None, "CPR"))
+    frame = found.reset_coords(drop=True).to_dataframe().reset_index()
+    frame["token"] = [" to", "a b"]
+    rows = tables.grid(frame, found).to_plotly_json()["props"]["rowData"]
+    assert [row["group"] for row in rows] == ["attribution patching", "random"]
+    assert [row["token"] for row in rows] == ["·to", "a·b"]
+
+
+def test_a_csv_holds_the_rows_that_are_shown_as_they_are_and_no_formula(result):
+    frame = tables.frame_of(entry(), result, 99)
+    read = lambda *rows: pd.read_csv(io.StringIO(tables.csv(frame, *rows)), keep_default_na=False)
+    assert read()["text"].tolist() == ["'=cmd()", "<b>x</b>", "a b\n", "\u202eright", "'-1", "plain"]
+    assert read([5, 0])["text"].tolist() == ["plain", "'=cmd()"] and read([])["text"].tolist() == []
+    assert float(read([0])["mean_psi"][0]) == pytest.approx(0.123456) and float(read([2])["mean_psi"][0]) == -0.5
+    for bad in ([6], [-1], ["0"]):
+        with pytest.raises(InputError, match="rows"):
+            tables.csv(frame, bad)
+
+
+def test_a_page_of_its_own_escapes_text(result):
+    page = tables.html(tables.frame_of(entry(), result, 99), "A <title>")
+    assert "<b>x</b>" not in page and "&lt;b&gt;x" in page and "A <title>" not in page
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in CATALOG if entry.tables])
+def test_code_makes_the_table_again(name):
+    entry = CATALOG.get(name)
+    lines = code_of(entry, len(entry.figures))
+    assert f"import {entry.tables[0].__name__}\n" in lines and "print(rows)" in lines
+    assert "figure.show()" in code_of(entry, 0)
+
+
+def code_of(entry, index):
+    from apps.explorer.engine.engine import Request
+    from tests.tiny_models import tiny_model
+    from workbench.models.prompt import Prompt, tokenise
+
+    tokens = tokenise(tiny_model("llama"), Prompt.ids([1, 2, 3]))
+    return exports.code(entry, Request("m", "t", tokens, {entry.name: {}}, {}), {}, index, {})
