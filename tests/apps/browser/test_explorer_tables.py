@@ -15,7 +15,13 @@ def heads(open_page):
     page = open_page("#" + urlencode({"model": "toy-induction", "prompt": "3 1 4 1 5 9 3 1", "view": view}))
     page.wait_for_selector("#table .ag-row")
     page.wait_for_selector("#main-message:empty", state="attached")
+    wait_for_rest(page)
     return page
+
+
+def wait_for_rest(page) -> None:
+    """Until the table is built as a whole, and the page says so."""
+    page.wait_for_selector("#main-figure[aria-busy=false] #table-holder[aria-busy=false] #table .ag-row")
 
 
 def shown(page) -> list[dict]:
@@ -56,6 +62,19 @@ def test_a_row_selects_its_head_by_mouse_and_by_keys(heads):
     heads.wait_for_function(selected, arg=[rows[2]["layer"], rows[2]["head"]])
 
 
+def test_light_and_dark_leave_the_table_as_it_is(heads):
+    heads.locator(".ag-header-cell[col-id=induction_score] .ag-header-cell-label").click()
+    heads.wait_for_function("() => document.querySelector('[col-id=induction_score][aria-sort=ascending]')")
+    heads.evaluate("() => { window.header = document.querySelector('#table .ag-header-cell') }")
+    before = shown(heads)
+    with heads.expect_response(lambda r: '"table-holder"' in (r.request.post_data or "")):
+        heads.click("#scheme-toggle")
+    heads.wait_for_selector("[data-mantine-color-scheme=dark] #table .ag-row")
+    heads.wait_for_selector("#main-figure[aria-busy=false]")
+    assert heads.evaluate("() => window.header.isConnected") and shown(heads) == before
+    assert heads.locator("[col-id=induction_score][aria-sort=ascending]").count()
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_table_can_be_read_by_everybody(heads, screenshots, dark):
     from axe_playwright_python.sync_playwright import Axe
@@ -64,7 +83,8 @@ def test_a_table_can_be_read_by_everybody(heads, screenshots, dark):
     if dark:
         heads.click("#scheme-toggle")
         heads.wait_for_selector("[data-mantine-color-scheme=dark] #table .ag-row")
-        heads.wait_for_timeout(400)  # colours fade
+        heads.wait_for_function("() => document.getAnimations().every(a => a.playState !== 'running')")  # colours fade
+        wait_for_rest(heads)
     heads.screenshot(path=screenshots / f"table-{'dark' if dark else 'light'}.png")
     serious = [v for v in axe.run(heads).response["violations"] if v["impact"] in ("serious", "critical")]
     assert not serious, json.dumps([(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in serious], indent=1)
