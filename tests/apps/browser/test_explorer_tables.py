@@ -7,16 +7,35 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
+TABLE = 3  # which of the drawings of the head table is the table
+
+
+@pytest.fixture(scope="module")
+def table_page(shared):
+    """One page for all tests of this module: opening it takes longer than all of them."""
+    view = json.dumps({"name": "head-table", "figure": TABLE})
+    page = shared("#" + urlencode({"model": "toy-induction", "prompt": "3 1 4 1 5 9 3 1", "view": view}), wait=False)
+    page.wait_for_selector("#table .ag-row")
+    return page
+
 
 @pytest.fixture
-def heads(open_page):
-    """The table of all heads of a toy."""
-    view = json.dumps({"name": "head-table", "figure": 3})
-    page = open_page("#" + urlencode({"model": "toy-induction", "prompt": "3 1 4 1 5 9 3 1", "view": view}))
-    page.wait_for_selector("#table .ag-row")
+def heads(table_page, shared):
+    """The table of all heads of a toy, in its first order and in light."""
+    page = table_page
+    page.evaluate("index => dash_clientside.set_props('view', { data: { name: 'head-table', figure: index } })", TABLE)
+    page.evaluate("() => dash_clientside.set_props('scheme', { data: 'light' })")
+    page.evaluate("() => dash_clientside.set_props('notices', { data: [] })")
     page.wait_for_selector("#main-message:empty", state="attached")
+    page.wait_for_selector("[data-mantine-color-scheme=light] #table .ag-row")
     wait_for_rest(page)
-    return page
+    page.evaluate(
+        "() => { const grid = dash_ag_grid.getApi('table'); grid.setFilterModel(null); grid.deselectAll();"
+        " grid.applyColumnState({ defaultState: { sort: null } }) }"
+    )
+    page.wait_for_selector("#table .ag-row")
+    yield page
+    shared.check()
 
 
 def wait_for_rest(page) -> None:
