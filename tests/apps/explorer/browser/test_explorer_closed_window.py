@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from apps.explorer.callbacks.__init__ import run as running
+from apps.explorer.callbacks import run as running
 from apps.explorer.engine.news import look
 from tests.apps.explorer.browser.stepped import Steps, Windows, wait_for_said
 
