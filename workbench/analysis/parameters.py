@@ -155,8 +155,8 @@ _CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
 class Values:
     """A frozen value whose annotated fields are its parameters. Subclasses need no decorator.
 
-    InputError, when the class is made, for a field without a default, one whose default may not be used, and one that is
-    no int, float, str or bool.
+    InputError, when the class is made, for a field without a default, one whose default may not be used, and one that
+    is no int, float, str or bool.
     """
 
     owner: ClassVar[str] = ""  # what an error calls it

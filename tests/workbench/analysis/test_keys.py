@@ -235,7 +235,8 @@ def test_names_that_the_workbench_hands_on_are_followed_to_their_home(tmp_path, 
     texts = {
         "handed_one": "from workbench import measure_means\n\n\nclass Mine:\n    run = measure_means\n",
         "handed_two": "import workbench\n\n\nclass Mine:\n    run = workbench.measure_means\n",
-        "handed_three": "class Mine:\n    def run(self):\n        import workbench as w\n\n        return w.measure_means()\n",
+        "handed_three": "class Mine:\n    def run(self):\n        import workbench as w\n\n"
+        "        return w.measure_means()\n",
         "handed_none": "import workbench\n\n\nclass Mine:\n    run = workbench.__version__\n",
     }
     monkeypatch.syspath_prepend(tmp_path)

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tests.tiny_models import tiny_model
-from workbench import Ablate, Head, InputError, Prompt, UnavailableError, dataset, observe, open_result, save
+from workbench import Ablate, Head, Prompt, dataset, observe, open_result, save
 from workbench.analysis.keys import spec_key
 from workbench.analysis.results import check, stamped
+from workbench.errors import InputError, UnavailableError
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The one runner: one pass for all of the prompt, one failure costs itself alone, interventions reach every pass."""
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -257,7 +258,8 @@ def test_a_failure_says_why_in_a_sentence(model):
         found["broken-needs"].sentence
         == str(found["broken-needs"])
         == (
-            "Broken needs broke, which is a mistake in it and not yours: AttributeError: no such thing. Please report this."
+            "Broken needs broke, which is a mistake in it and not yours: AttributeError: no such thing. "
+            "Please report this."
         )
     )
     assert "'nonsense'" in found["broken-result"].sentence and "mistake" not in found["broken-result"].sentence
@@ -371,10 +373,8 @@ def test_outcomes_come_one_by_one_and_say_when_they_are_complete(model):
 )
 def test_progress_goes_from_0_to_1_and_never_back(model, asked):
     told = []
-    try:
+    with suppress(ZeroDivisionError):
         run(model, IDS, asked, progress=told.append)
-    except ZeroDivisionError:
-        pass
     assert told == sorted(told) and told[0] >= 0 and told[-1] <= 1
     if BrokenStudy not in asked:  # which stops half way
         assert told[-1] == pytest.approx(1.0)
