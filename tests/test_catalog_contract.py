@@ -344,7 +344,7 @@ def test_a_claim_is_one_that_its_study_can_test(runs, name):
     entry, result = CATALOG.get(name), runs.alone(name)
     claims = entry.claimed(result, {**SELECTION, "component": 1, "neuron": 4})
     assert not entry.claims or claims or name in ("attention-sinks", "sink-rates")  # these claim where a head sinks
-    assert entry.claimed(result, {}) == [] or name == "flow-routes"  # its route needs no selection
+    assert entry.claimed(result, {}) == [] or name in ("flow-routes", "neurons")  # their own needs no selection
     for claim in claims:
         study = CATALOG.get(claim.study)
         for unit in units_of(study.checked(claim.params)["units"]):

@@ -5,7 +5,7 @@ import xarray as xr
 
 from probes.checks.claims import check_of
 from probes.routes.extraction import extract
-from workbench.analysis.legacy import Claim
+from workbench.analysis.view import Claim
 
 __all__ = ["edge", "route"]
 

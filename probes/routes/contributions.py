@@ -13,9 +13,12 @@ Source: Ferrando & Voita 2024, arXiv 2403.00824. The bias as a part of its own, 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 
+from workbench.intervene import Where
+from workbench.intervene.contradictions import is_void
 from workbench.kernels.proximity import part_proximity, proximity, strongest
 from workbench.models.hooks import MLP_OUT, PATTERN, POST_ATTN_SCALE, RESID_MID, RESID_POST, RESID_PRE, Hook, V
 from workbench.models.model import LayerWeights, Model, Sizes
@@ -60,7 +63,7 @@ def attention_needs(sizes: Sizes, *, min_share: float, min_coverage: float, p: i
     return Need((*hooks, target), attention_table, "edge column", params), normed
 
 
-def attention_need(model: Model, **params) -> Need:
+def attention_need(model: Model, **params: Any) -> Need:
     """The one of `attention_needs` that fits a model."""
     return attention_needs(model.sizes, **params)[-1 if model.weights(0).post_attn_gain is not None else 0]
 
@@ -79,17 +82,35 @@ def head_need(sizes: Sizes, weights: LayerWeights, layer: int, head: int, p: int
     return Need(table.hooks, table.reduce, "query key", {"p": p, "head": head}, (layer,))
 
 
-def attention_table(resid_pre, pattern, v, resid_mid, site: Site, **asked) -> torch.Tensor:
+def attention_table(
+    resid_pre: torch.Tensor, pattern: torch.Tensor, v: torch.Tensor, resid_mid: torch.Tensor, site: Site, **asked: Any
+) -> torch.Tensor:
     """Parts of resid_mid (of resid_post in a block without an MLP). See `attention_needs` and `head_need`."""
     return _reduced(_Sum.rows(site, resid_pre, pattern, v, resid_mid), pattern, **asked)
 
 
-def attention_table_normed(resid_pre, pattern, v, scale, resid_mid, site: Site, **asked) -> torch.Tensor:
+def attention_table_normed(
+    resid_pre: torch.Tensor,
+    pattern: torch.Tensor,
+    v: torch.Tensor,
+    scale: torch.Tensor,
+    resid_mid: torch.Tensor,
+    site: Site,
+    **asked: Any,
+) -> torch.Tensor:
     """The same through a post-norm whose scale is frozen: every part divided by it and multiplied by its gain."""
     return _reduced(_Sum.rows(site, resid_pre, pattern, v, resid_mid, scale=scale), pattern, **asked)
 
 
-def attention_table_parallel(resid_pre, pattern, v, mlp_out, resid_post, site: Site, **asked) -> torch.Tensor:
+def attention_table_parallel(
+    resid_pre: torch.Tensor,
+    pattern: torch.Tensor,
+    v: torch.Tensor,
+    mlp_out: torch.Tensor,
+    resid_post: torch.Tensor,
+    site: Site,
+    **asked: Any,
+) -> torch.Tensor:
     """Parts of resid_post where attention and MLP both read resid_pre: one sum."""
     return _reduced(_Sum.rows(site, resid_pre, pattern, v, resid_post, mlp_out=mlp_out), pattern, **asked)
 
@@ -128,8 +149,11 @@ class _Sum:
         W_O, b_O = w.W_O.float(), w.b_O.float()
         if scale is not None:
             W_O, b_O = W_O * w.post_attn_gain.float(), b_O * w.post_attn_gain.float()
+        silent = [head for head in range(len(W_O)) if is_void(site.model, Where(PATTERN, site.layer, (head,)))]
         for row, n in enumerate(site.lengths.tolist()):
             attention, bias = pattern[row, :, :n, :n].float(), b_O[None]
+            if silent:  # an intervention overwrites what they move, so that nothing of it arrives
+                attention = attention.index_fill(0, torch.tensor(silent, device=attention.device), 0.0)
             if scale is not None:
                 divisor = scale[row, :n].float()
                 attention, bias = attention / divisor, bias / divisor
@@ -198,7 +222,9 @@ def _tables(tables: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def mlp_shares(resid_mid, mlp_out, resid_post, site: Site, *, p: int) -> torch.Tensor:
+def mlp_shares(
+    resid_mid: torch.Tensor, mlp_out: torch.Tensor, resid_post: torch.Tensor, site: Site, *, p: int
+) -> torch.Tensor:
     """Share of mlp_out in resid_post (the rest is resid_mid's), and the residue: `[batch, pos, 2]`."""
     resid, mlp, target = resid_mid.float(), mlp_out.float(), resid_post.float()
     ours, others = part_proximity(mlp, target, p), part_proximity(resid, target, p)
@@ -215,7 +241,7 @@ def split_table(table: torch.Tensor, n_pos: int) -> tuple[torch.Tensor, dict[int
     return table[len(names) * n_pos : size], parts
 
 
-def predict_bytes(sizes: Sizes, n_pos: int, min_share: float = 0.001, min_coverage: float = 0.95) -> int:
+def predict_bytes(sizes: Sizes, n_pos: int, min_share: float, min_coverage: float) -> int:
     """Bytes that the edges of a prompt will take at most while it is computed, from what was measured.
 
     With the default settings about 0.8 sqrt(n_pos) edges are kept for each row and head (default model, 64 to 1024

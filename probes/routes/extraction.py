@@ -158,7 +158,12 @@ def extract(
 
 
 def summarise(
-    result: xr.Dataset, *, start=None, coverage=None, threshold=None, renormalise=False, hide_first=False
+    result: xr.Dataset,
+    *,
+    start: int | None = None,
+    coverage: float | None = None,
+    threshold: float | None = None,
+    hide_first: bool = False,
 ) -> str:
     """The sentence that `extract` would give, without its table."""
     rule = rule_of(result, coverage, threshold)

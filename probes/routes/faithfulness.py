@@ -1,52 +1,37 @@
-"""How much of a prediction a graph carries: keep its attention edges, replace what all others bring, look again.
+"""How much of a prediction a graph carries: keep its attention edges, replace what all others bring, look again."""
 
-An edge is value flow, so attention patterns stay as they were on the prompt. From the bottom up, every removed edge
-(query, key, head) brings `pattern x mean value of the head` instead of its own value; the mean is taken over positions
->= 1 of a named reference text, and key 0 keeps its own clean value, which no mean resembles. Kept edges bring the
-values of the changed stream. Residual steps, biases and MLPs stay, and MLPs are computed anew on the changed stream.
-
-    F = (m(graph) - m(empty)) / (m(full) - m(empty)),   m = log p(target), nats
-
-full: every edge kept, which reproduces the model; empty: every edge removed. 1 means that the graph does as well as the
-whole, 0 no better than no edges; neither bounds F. It is not given where full and empty differ by less than 0.1 nats.
-Beside it: graphs with as many edges in every row, drawn without replacement in proportion to attention.
-
-What can go wrong is shown: mean values in the first layer can make an ordinary function word look like the first
-token, so that it becomes an attention sink, its residual norm up to 300 times what it was, and F falls to 0 however
-many edges are kept. `growth` is the largest such ratio; `first_layer=1` keeps every edge of layer 0 and asks about the
-rest.
-
-The definition is ours; complement and mean replacement as in path patching.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import xarray as xr
 from einops import repeat
 
-from probes.routes.extraction import rule_of
+from probes.routes.extraction import Rule, rule_of
+from probes.routes.flow_routes import FlowRoutes
 from probes.routes.only_edges import BATCH_TOKENS, CleanPass, edge_masks
-from probes.routes.routes import flow_routes, needs
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import View
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import RESID_POST, V
 from workbench.models.model import Model
-from workbench.models.prompt import tokenise
+from workbench.models.prompt import Tokens, tokenise
 from workbench.models.selfcheck import PARTS, RESIDUAL
-from workbench.observation import Need, Site, observe
+from workbench.observation import Need, observe
 from workbench.observation.recording import Means, measure_means
+from workbench.observation.reducers import residual_norm
 
 __all__ = [
     "COVERAGES",
-    "ENTRY",
     "THRESHOLDS",
-    "faithfulness",
+    "VIEW",
+    "FlowRouteFaithfulness",
     "faithfulness_figure",
-    "study",
     "thresholds_figure",
 ]
 
@@ -54,70 +39,99 @@ COVERAGES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 THRESHOLDS = (0.001, 0.003, 0.01, 0.02, 0.04)
 _SMALLEST_GAP = 0.1  # nats between all edges and none, below which a share of the gap says nothing
 
+_NORMS = Need((RESID_POST,), residual_norm, dims="pos")
 _MASK_BYTES = 1_000_000_000
 _SINK_GROWTH = 10.0  # on the default model graphs stay below 2.5, and tokens that turned into sinks reach 300
 
 
-def resid_norm(resid_post: torch.Tensor, site: Site) -> torch.Tensor:
-    """Norms of resid_post, `[batch, pos]`."""
-    return resid_post.float().norm(dim=-1)
+class FlowRouteFaithfulness(
+    Study,
+    name="flow-route-faithfulness",
+    title="How much of a prediction its routes carry",
+    requires=(RESIDUAL, PARTS),
+):
+    """How much of a prediction a graph carries: keep its attention edges, replace what all others bring, look again.
 
+    An edge is value flow, so attention patterns stay as they were on the prompt. From the bottom up, every removed edge
+    (query, key, head) brings `pattern x mean value of the head` instead of its own value; the mean is taken over
+    positions >= 1 of a named reference text, and key 0 keeps its own clean value, which no mean resembles. Kept edges
+    bring the values of the changed stream. Residual steps, biases and MLPs stay, and MLPs are computed anew on the
+    changed stream.
 
-_NORMS = Need((RESID_POST,), resid_norm, dims="pos")
+    Definition: F = (m(graph) - m(empty)) / (m(full) - m(empty)), m = log p(target) in nats. Attention patterns are
+    those of the prompt; a removed edge brings its head's mean value over positions >= 1 of a reference text instead of
+    its own (key 0: its own); everything else is computed anew on the changed stream. Beside it graphs with as many
+    edges in every row, drawn in proportion to attention.
 
+    full: every edge kept, which reproduces the model; empty: every edge removed. 1 means that the graph does as well as
+    the whole, 0 no better than no edges; neither bounds F. It is not given where full and empty differ by less than 0.1
+    nats. The random graphs are drawn without replacement.
 
-def faithfulness(
-    model: Model,
-    prompt,
-    *,
-    start: int | None = None,
-    target: str | None = None,
-    first_layer: int = 0,
-    coverages: Sequence[float] = COVERAGES,
-    thresholds: Sequence[float] = THRESHOLDS,
-    draws: int = 20,
-    seed: int = 0,
-    means: Means | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> Iterator[xr.Dataset]:
-    """The curve of F over coverage and threshold, and random graphs beside it; yields after every batch.
+    Limits: Value flow only: which edges made the patterns is not asked. Mean values are unlike anything the model has
+    seen; where they make a token look like the first one, F falls to 0 for that reason alone (see `growth`).
 
-    start: the position that predicts (default the last). target: a token (default the model's own prediction).
-    first_layer: layers below it keep every edge, in "empty" and in random graphs too. means:
-    of `measure_means(model, hooks=(V,))`, measured here if it is not given.
+    What can go wrong is shown: mean values in the first layer can make an ordinary function word look like the first
+    token, so that it becomes an attention sink, its residual norm up to 300 times what it was, and F falls to 0 however
+    many edges are kept. `growth` is the largest such ratio; `first_layer=1` keeps every edge of layer 0 and asks about
+    the rest. Layers below first_layer keep every edge in "empty" and in random graphs too.
 
-    Returns over `row` (coords `rule`, `setting`): `faithfulness`, `kl` (nats, from the full distribution), `edges`
-    (kept, a row's mean over layers and positions); over (row, draw): `random_faithfulness`, `random_kl`, NaN until
-    drawn; and `log_prob_full`, `log_prob_empty` (nats).
+    Source: definition ours; graphs of arXiv 2403.00824; complement and mean replacement as in path patching
+
+    Returns: over `row` (coords `rule`, `setting`): `faithfulness`, `kl` (nats, from the full distribution), `edges`
+    (kept, a row's mean over layers and positions), `growth`; over (row, draw): `random_faithfulness`, `random_kl`, NaN
+    until drawn; and `log_prob_full`, `log_prob_empty` (nats).
     """
-    run = _Study.of(
-        model,
-        tokenise(model, prompt),
-        start,
-        means or measure_means(model, hooks=(V,)),
-        len(coverages) + len(thresholds),
-    )
-    least, most = min(thresholds, default=0.001), max(coverages, default=0.95)
-    result = run.routes(min(least, 0.001), max(most, 0.95))
-    rules = [rule_of(result, c, None) for c in coverages] + [rule_of(result, None, t) for t in thresholds]
-    graphs = edge_masks(result, rules, model.sizes.n_heads)
-    ends = torch.stack([torch.ones_like(graphs[0]), torch.zeros_like(graphs[0])])  # full, empty
-    log_probs, growth = run.outcomes(torch.cat([ends, graphs]), first_layer)
-    wanted = int(log_probs[0].argmax()) if target is None else model.vocabulary.token(target)
-    drawn: list[torch.Tensor] = []
-    generator = torch.Generator().manual_seed(seed)
-    yield run.dataset(rules, graphs, log_probs, growth, drawn, draws, wanted)
-    at_once = max(1, BATCH_TOKENS // (len(rules) * run.n_pos))
-    while len(drawn) < draws:
-        some = [run.random_graphs(graphs, generator) for _ in range(min(at_once, draws - len(drawn)))]
-        drawn += run.outcomes(torch.cat(some), first_layer)[0].split(len(rules))
-        if progress is not None:
-            progress(len(drawn) / draws)
-        yield run.dataset(rules, graphs, log_probs, growth, drawn, draws, wanted)
+
+    start: Annotated[int | None, "token whose prediction is explained, by position; default the last"] = None
+    target: Annotated[str | None, "the predicted token; default the model's own prediction"] = None
+    first_layer: Annotated[int, Range(0), "layers below it keep every edge"] = 0
+    draws: Annotated[int, Range(1, 1000), "random graphs for each setting"] = 20
+    seed: Annotated[int, Range(0), "of the random graphs"] = 0
+
+    def partials(
+        self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Iterator[xr.Dataset]:
+        """The curve with the coverages and thresholds of the module."""
+        yield from self.curve(model, tokens, progress=progress)
+
+    def curve(
+        self,
+        model: Model,
+        prompt: Any,
+        *,
+        coverages: Sequence[float] = COVERAGES,
+        thresholds: Sequence[float] = THRESHOLDS,
+        means: Means | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[xr.Dataset]:
+        """The curve of F over coverage and threshold, and random graphs beside it; yields after every batch.
+
+        means: of `measure_means(model, hooks=(V,))`, measured here if it is not given.
+        """
+        means = means or measure_means(model, hooks=(V,))
+        run = _Run.of(model, tokenise(model, prompt), self.start, means, len(coverages) + len(thresholds))
+        least, most = min(thresholds, default=0.001), max(coverages, default=0.95)
+        result = run.routes(min(least, 0.001), max(most, 0.95))
+        rules = [rule_of(result, c, None) for c in coverages] + [rule_of(result, None, t) for t in thresholds]
+        graphs = edge_masks(result, rules, model.sizes.n_heads)
+        ends = torch.stack([torch.ones_like(graphs[0]), torch.zeros_like(graphs[0])])  # full, empty
+        log_probs, growth = run.outcomes(torch.cat([ends, graphs]), self.first_layer)
+        wanted = int(log_probs[0].argmax()) if self.target is None else model.vocabulary.token(self.target)
+        drawn: list[torch.Tensor] = []
+        generator = torch.Generator().manual_seed(self.seed)
+        so_far = lambda: run.dataset(rules, graphs, log_probs, growth, drawn, self.draws, wanted)
+        yield so_far()
+        at_once = max(1, BATCH_TOKENS // (len(rules) * run.n_pos))
+        while len(drawn) < self.draws:
+            some = [run.random_graphs(graphs, generator) for _ in range(min(at_once, self.draws - len(drawn)))]
+            drawn += run.outcomes(torch.cat(some), self.first_layer)[0].split(len(rules))
+            if progress is not None:
+                progress(len(drawn) / self.draws)
+            yield so_far()
 
 
 @dataclass(frozen=True, eq=False)
-class _Study:
+class _Run:
     """One prompt whose prediction is looked at, run with edges removed."""
 
     clean: CleanPass
@@ -129,7 +143,7 @@ class _Study:
         return len(self.clean.tokens)
 
     @classmethod
-    def of(cls, model: Model, tokens, start: int | None, means: Means, n_rules: int) -> "_Study":
+    def of(cls, model: Model, tokens: Tokens, start: int | None, means: Means, n_rules: int) -> "_Run":
         """Run the prompt once; RefusedError where the masks of its graphs would not fit."""
         n, sizes = len(tokens), model.sizes
         at = n - 1 if start is None else start + n if start < 0 else start
@@ -146,10 +160,9 @@ class _Study:
 
     def routes(self, min_share: float, min_coverage: float) -> xr.Dataset:
         """Shares of the prompt, kept as finely as the settings ask."""
-        params = {"min_share": min_share, "min_coverage": min_coverage}
+        routes = FlowRoutes(min_share=min_share, min_coverage=min_coverage)
         model, tokens = self.clean.model, self.clean.tokens
-        seen = observe(model, tokens, needs(model, tokens, **params), positions="none")
-        return flow_routes(seen, model.readout, **params)
+        return routes.analyse(observe(model, tokens, routes.needs(model, tokens), positions="none"))
 
     def outcomes(self, masks: torch.Tensor, first_layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """With only the masked edges: log-probabilities at the start, `[row, d_vocab]`, and growth of norms,
@@ -177,7 +190,16 @@ class _Study:
         counts = graphs.sum((2, 4))  # rule layer query
         return ranks < repeat(counts, "rule l q -> rule l h q k", h=noisy.shape[1], k=n_keys)
 
-    def dataset(self, rules, graphs, log_probs, growth, drawn, draws: int, target: int) -> xr.Dataset:
+    def dataset(
+        self,
+        rules: Sequence[Rule],
+        graphs: torch.Tensor,
+        log_probs: torch.Tensor,
+        growth: torch.Tensor,
+        drawn: Sequence[torch.Tensor],
+        draws: int,
+        target: int,
+    ) -> xr.Dataset:
         """What is known so far."""
         full, empty = (float(log_probs[i, target]) for i in (0, 1))
         gap = full - empty if abs(full - empty) >= _SMALLEST_GAP else float("nan")
@@ -248,48 +270,13 @@ def faithfulness_figure(result: xr.Dataset, rule: str = "coverage"):
     return figure
 
 
-def study(model, tokens, *, start=None, target=None, first_layer=0, draws=20, seed=0, progress=None):
-    """`faithfulness` with the coverages and thresholds of the module, for the catalog."""
-    yield from faithfulness(
-        model,
-        tokens,
-        start=start,
-        target=target,
-        first_layer=first_layer,
-        draws=draws,
-        seed=seed,
-        progress=progress,
-    )
-
-
 def thresholds_figure(result: xr.Dataset):
     """The same curve over the paper's thresholds."""
     return faithfulness_figure(result, "threshold")
 
 
-ENTRY = Entry(
-    name="flow-route-faithfulness",
-    title="How much of a prediction its routes carry",
-    source="definition ours; graphs of arXiv 2403.00824",
-    definition=(
-        "F = (m(graph) - m(empty)) / (m(full) - m(empty)), m = log p(target) in nats. Attention patterns are those "
-        "of the prompt; a removed edge brings its head's mean value over positions >= 1 of a reference text instead "
-        "of its own (key 0: its own); everything else is computed anew on the changed stream. Beside it graphs with "
-        "as many edges in every row, drawn in proportion to attention."
-    ),
-    limits=(
-        "Value flow only: which edges made the patterns is not asked. Mean values are unlike anything the model has "
-        "seen; where they make a token look like the first one, F falls to 0 for that reason alone (see `growth`)."
-    ),
-    scope="study",
-    requires=(RESIDUAL, PARTS),
-    study=study,
+VIEW = View(
+    FlowRouteFaithfulness,
+    question="How much of the prediction do its routes carry?",
     figures=(faithfulness_figure, thresholds_figure),
-    params=(
-        Param("start", int, None, "token whose prediction is explained, by position; default the last", optional=True),
-        Param("target", str, None, "the predicted token; default the model's own prediction", optional=True),
-        Param("first_layer", int, 0, "layers below it keep every edge", low=0),
-        Param("draws", int, 20, "random graphs for each setting", low=1, high=1000),
-        Param("seed", int, 0, "of the random graphs", low=0),
-    ),
 )

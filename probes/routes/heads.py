@@ -1,18 +1,9 @@
-"""Which heads stand on routes over a corpus, by kind of token and by domain.
+"""Which heads stand on routes over a corpus, by kind of token and by domain."""
 
-For every start token (all positions >= 1) the graph is walked down, and a head counts on a row that was reached: its
-strength is the sum of its kept shares over reached rows, its frequency the share of start tokens with any. Means are
-over start tokens, intervals over texts. The contrast asks the same of the last token only, of two sets of prompts that
-differ in the task: heads that the task needs stand out (the paper's way). What they are worth is measured by ablating
-them.
-
-Source: Ferrando & Voita 2024, arXiv 2403.00824, section 4; the templates and the ablation against random heads are
-ours.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,9 +11,12 @@ import xarray as xr
 
 from probes.checks import claims
 from probes.routes.extraction import Rule, kept_parts
-from probes.routes.routes import flow_routes, needs
-from workbench.analysis.legacy import Entry, Param
+from probes.routes.flow_routes import FlowRoutes
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import View
 from workbench.corpora import python_domains
 from workbench.errors import InputError
 from workbench.models.model import Model
@@ -32,20 +26,61 @@ from workbench.observation import observe
 from workbench.statistics import bootstrap_interval
 
 __all__ = [
-    "ENTRY",
     "KINDS",
+    "VIEW",
+    "FlowRouteHeads",
     "Texts",
     "corpus_texts",
     "frequency_figure",
     "groups_figure",
+    "head_importance",
     "head_strength",
     "prompt_strength",
     "strength_figure",
-    "study",
     "token_kind",
 ]
 
 KINDS = ("word start", "word part", "punctuation", "digit", "code")
+
+
+class FlowRouteHeads(
+    Study, name="flow-route-heads", title="Heads on routes, over a corpus", requires=(RESIDUAL, PARTS)
+):
+    """Which heads stand on routes over a corpus, by kind of token and by domain.
+
+    For every start token (all positions >= 1) the graph is walked down, and a head counts on a row that was reached.
+    The contrast (`task_heads`) asks the same of the last token only, of two sets of prompts that differ in the task:
+    heads that the task needs stand out (the paper's way). What they are worth is measured by ablating them.
+
+    Definition: For every start token (positions >= 1): strength = sum of a head's kept shares over the rows that its
+    graph reaches; frequency = share of start tokens with any. Means over start tokens, 95 % bootstrap over texts.
+
+    Limits: Strength adds up local shares and says how much is written, not whether it matters: ablate before you claim.
+    Heads of low layers are reached by almost every start.
+
+    Source: Ferrando & Voita 2024, arXiv 2403.00824, section 4; the templates and the ablation against random heads are
+    ours.
+
+    Returns: `frequency` (share of start tokens with the head on their route) and `strength` (sum of kept shares over
+    reached rows), each over (layer, head) with `_low` and `_high` (95 % bootstrap over texts); `strength_by_kind`
+    (group, layer, head) by the kind of start token, NaN for kinds that did not occur, and `strength_by_domain` (domain,
+    layer, head).
+    """
+
+    prompted: ClassVar[bool] = False
+
+    n_texts: Annotated[int, Range(1, 1000), "texts of each domain"] = 16
+    length: Annotated[int, Range(2, 1024), "tokens of each text"] = 64
+    coverage: Annotated[float | None, Range(0, 1), "keep this share of each row's attention"] = None
+    threshold: Annotated[float | None, Range(0, 1), "keep parts above this share; default 0.01"] = None
+    seed: Annotated[int, Range(0), "of the choice of texts"] = 0
+
+    def partials(
+        self, model: Model, tokens: Any = None, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Iterator[xr.Dataset]:
+        """Means so far; `head_importance` over the interpreter's documentation and source."""
+        rule = _rule(self.coverage, self.threshold)
+        yield from head_importance(model, corpus_texts(model, self.n_texts, self.length, self.seed), rule, progress)
 
 
 @dataclass(frozen=True)
@@ -97,12 +132,12 @@ def head_strength(result: xr.Dataset, rule: Rule) -> tuple[np.ndarray, np.ndarra
 
 def prompt_strength(model: Model, tokens: Tokens, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
     """Of one prompt: strength and on-route (start, layer, head)."""
-    params = {"min_share": min(rule.threshold or 0.001, 0.001), "min_coverage": rule.coverage or 0.0}
-    seen = observe(model, tokens, needs(model, tokens, **params), positions="none")
-    return head_strength(flow_routes(seen, model.readout, **params), rule)
+    routes = FlowRoutes(min_share=min(rule.threshold or 0.001, 0.001), min_coverage=rule.coverage or 0.0)
+    seen = observe(model, tokens, routes.needs(model, tokens), positions="none")
+    return head_strength(routes.analyse(seen), rule)
 
 
-def corpus_texts(model: Model, n_texts: int, length: int, seed: int = 0) -> list[Texts]:
+def corpus_texts(model: Model, n_texts: int, length: int, seed: int) -> list[Texts]:
     """Pieces of the interpreter's documentation and source, `length` tokens each behind a BOS token where there is one.
 
     A model without a tokenizer gets random ids in one domain.
@@ -124,30 +159,13 @@ def corpus_texts(model: Model, n_texts: int, length: int, seed: int = 0) -> list
     return found
 
 
-def study(
-    model: Model,
-    tokens=None,
-    *,
-    n_texts: int = 16,
-    length: int = 64,
-    coverage: float | None = None,
-    threshold: float | None = None,
-    seed: int = 0,
-    texts: Sequence[Texts] | None = None,
-    progress: Callable[[float], None] | None = None,
+def head_importance(
+    model: Model, texts: Sequence[Texts], rule: Rule, progress: Progress | None = None
 ) -> Iterator[xr.Dataset]:
-    """Head importance over a corpus; yields after every text, so that it can be looked at and stopped.
+    """Head importance over texts; yields after every eighth, so that it can be looked at and stopped.
 
-    n_texts: of each domain. coverage, threshold: one rule; by default threshold 0.01, since wide coverage reaches every
-    head. texts: other ones than the interpreter's documentation and source.
-
-    Returns `frequency` (share of start tokens with the head on their route) and `strength` (sum of kept shares over
-    reached rows), each over (layer, head) with `_low` and `_high` (95 % bootstrap over texts); `strength_by_kind`
-    (group, layer, head) by the kind of start token, NaN for kinds that did not occur, and `strength_by_domain` (domain,
-    layer, head).
+    rule: wide coverage reaches every head. Returns what `FlowRouteHeads` does.
     """
-    rule = _rule(coverage, threshold)
-    texts = list(texts) if texts is not None else corpus_texts(model, n_texts, length, seed)
     todo = _alternating(texts)
     if not todo:
         raise InputError("no texts of two tokens or more", "at least one", "Give longer texts")
@@ -234,31 +252,9 @@ def groups_figure(result: xr.Dataset):
     return series(table, "strength", "component", by="group", title="The strongest heads by kind of start token")
 
 
-ENTRY = Entry(
-    name="flow-route-heads",
-    title="Heads on routes, over a corpus",
-    source="Ferrando & Voita 2024, arXiv 2403.00824",
-    definition=(
-        "For every start token (positions >= 1): strength = sum of a head's kept shares over the rows that its graph "
-        "reaches; frequency = share of start tokens with any. Means over start tokens, 95 % bootstrap over texts."
-    ),
-    limits=(
-        "Strength adds up local shares and says how much is written, not whether it matters: ablate before you claim. "
-        "Heads of low layers are reached by almost every start."
-    ),
-    scope="study",
-    requires=(RESIDUAL, PARTS),
-    study=study,
-    prompted=False,
+VIEW = View(
+    FlowRouteHeads,
+    question="Which heads stand on the routes of many tokens?",
     figures=(frequency_figure, strength_figure, groups_figure),
     claims=(claims.head,),
-    params=(
-        Param("n_texts", int, 16, "texts of each domain", low=1, high=1000),
-        Param("length", int, 64, "tokens of each text", low=2, high=1024),
-        Param("coverage", float, None, "keep this share of each row's attention", 0, 1, optional=True),
-        Param("threshold", float, None, "keep parts above this share; default 0.01", 0, 1, optional=True),
-        Param("seed", int, 0, "of the choice of texts", low=0),
-    ),
 )
-
-run = ENTRY.run

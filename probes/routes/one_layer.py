@@ -1,11 +1,10 @@
 """What a click on the lattice shows of one layer: a head's two maps, a state's lens, an MLP's neurons.
 
-Each is an entry whose needs are all of one layer, so that it can be recomputed from the kept state of that layer, which
-costs a layer's share of a pass.
+The needs of each are all of one layer, so that it can be recomputed from the kept state of that layer, which costs a
+layer's share of a pass.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -13,27 +12,33 @@ import xarray as xr
 
 from probes.routes.contributions import head_need
 from probes.routes.promoted import logit_contributions, promoted
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import OnPrompt
+from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
+from workbench.analysis.view import View
 from workbench.errors import InputError
 from workbench.kernels.proximity import part_proximity
 from workbench.models.hooks import MLP_POST, PATTERN, POST_MLP_SCALE, RESID_MID, RESID_POST, RESID_PRE, Hook
 from workbench.models.model import LayerWeights, Model, Sizes
+from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, READOUT, RESIDUAL
-from workbench.observation import Need, Observation, Site
+from workbench.observation import Need, Observation, keep
+from workbench.observation.reducers import head_pattern
 
-__all__ = ["HEAD", "NEURONS", "NODE", "follow", "head_maps", "neuron_shares", "neurons", "node"]
-
-
-def follow(selection: Mapping[str, Any], *, p: int = 1, **_) -> list[tuple[Entry, dict[str, Any]]]:
-    """What to recompute for the part of the lattice that was clicked last: an edge, an MLP, or a state."""
-    part = selection.get("part")
-    layer, head, pos, depth = (selection.get(name) for name in ("layer", "head", "pos", "depth"))
-    if part == "attention" and layer is not None and head is not None:
-        return [(HEAD, {"layer": int(layer), "head": int(head), "p": p})]
-    if part == "mlp" and layer is not None and pos is not None:
-        return [(NEURONS, {"layer": int(layer), "pos": int(pos)})]
-    return [] if depth is None or pos is None else [(NODE, {"depth": int(depth), "pos": int(pos)})]
+__all__ = [
+    "HEAD",
+    "NEURONS",
+    "NODE",
+    "FlowRouteHead",
+    "FlowRouteNeurons",
+    "FlowRouteNode",
+    "check_inside",
+    "head_figure",
+    "neuron_outputs",
+    "neuron_shares",
+    "neurons_figure",
+    "node_figure",
+]
 
 
 def check_inside(*ranges: tuple[str, int, int]) -> None:
@@ -43,45 +48,55 @@ def check_inside(*ranges: tuple[str, int, int]) -> None:
             raise InputError(f"{name}={value}", f"{name} from 0 to {size - 1}", "Choose one that is there")
 
 
-def at_position(activation: torch.Tensor, site: Site, pos: int) -> torch.Tensor:
-    """One position of an activation, float32 `[batch, ...]`."""
-    return activation[:, pos].detach().to(torch.float32, copy=True)
-
-
 def _at(hook: Hook, layer: int, pos: int) -> Need:
-    return Need((hook,), at_position, dims=hook.dims[2:], params={"pos": pos}, layers=(layer,))
+    return Need((hook,), keep, dims=hook.dims[1:], params={"positions": (pos,)}, layers=(layer,))
 
 
 # --- an edge: the maps of its head ------------------------------------------------------------------------------------
 
 
-def head_pattern(pattern: torch.Tensor, site: Site, head: int) -> torch.Tensor:
-    """One head's pattern, `[batch, query, key]`."""
-    return pattern[:, head].detach().to(torch.float32, copy=True)
+class FlowRouteHead(
+    OnPrompt, name="flow-route-head", title="Attention and shares of one head", requires=(RESIDUAL, PARTS)
+):
+    """Where a head looks, and beside it what that brings.
 
+    Definition: pattern(query, key) of one head, and the share of pattern v W_O in what the edge leads into.
 
-def _pattern_need(layer: int, head: int) -> Need:
-    return Need((PATTERN,), head_pattern, "query key", {"head": head}, (layer,))
+    Limits: A head can look where it brings nothing, and the other way round: neither map says what matters later.
 
+    Source: Ferrando & Voita 2024, arXiv 2403.00824
 
-def head_needs(model: Model, tokens, *, layer: int, head: int, p: int = 1) -> tuple[Need, ...]:
-    """Shares and pattern of one head; InputError where the model does not have it."""
-    check_inside(("layer", layer, model.sizes.n_layers), ("head", head, model.sizes.n_heads))
-    return head_need(model.sizes, model.weights(layer), layer, head, p), _pattern_need(layer, head)
+    Returns: over (query, key): `pattern`, and `share`, what each edge brings to what it leads into; every pair is
+    there.
+    """
 
+    layer: Annotated[int, Range(0), "layer"] = 0
+    head: Annotated[int, Range(0), "head"] = 0
+    p: Annotated[int, Choice((1, 2)), "norm"] = 1
 
-def head_maps(observation: Observation, readout, *, layer: int, head: int, p: int = 1) -> xr.Dataset:
-    """Over (query, key): `pattern`, and `share`, what each edge brings to what it leads into; every pair is there."""
-    weights = observation.weights(layer)
-    share = observation[head_need(observation.sizes, weights, layer, head, p)][0, 0]
-    return dataset(
-        observation,
-        pattern=("query key", observation[_pattern_need(layer, head)][0, 0], "attention weight", (0, 1)),
-        share=("query key", share, "share", (0, 1), f"share of L{layer}H{head}"),
-    ).assign_attrs(
-        name=f"L{layer}H{head}",
-        summary=f"L{layer}H{head} brings at most {float(share.nan_to_num().max()):.3f} of what one edge leads into.",
-    )
+    def needs(self, model: Model, tokens: Tokens) -> tuple[Need, ...]:
+        """Shares and pattern of one head; InputError where the model does not have it."""
+        check_inside(("layer", self.layer, model.sizes.n_layers), ("head", self.head, model.sizes.n_heads))
+        return self._share_need(model.sizes, model.weights(self.layer)), self._pattern_need()
+
+    def _share_need(self, sizes: Sizes, weights: LayerWeights) -> Need:
+        return head_need(sizes, weights, self.layer, self.head, self.p)
+
+    def _pattern_need(self) -> Need:
+        return Need((PATTERN,), head_pattern, "query key", {"head": self.head}, (self.layer,))
+
+    def analyse(self, observation: Observation) -> xr.Dataset:
+        """The two maps."""
+        name = f"L{self.layer}H{self.head}"
+        share = observation[self._share_need(observation.sizes, observation.weights(self.layer))][0, 0]
+        return dataset(
+            observation,
+            pattern=("query key", observation[self._pattern_need()][0, 0], "attention weight", (0, 1)),
+            share=("query key", share, "share", (0, 1), f"share of {name}"),
+        ).assign_attrs(
+            name=name,
+            summary=f"{name} brings at most {float(share.nan_to_num().max()):.3f} of what one edge leads into.",
+        )
 
 
 def head_figure(result: xr.Dataset):
@@ -93,30 +108,53 @@ def head_figure(result: xr.Dataset):
     return pattern_pair(maps, tokens, result.attrs["name"])
 
 
+HEAD = View(FlowRouteHead, question="Where does this head look, and what does that bring?", figures=(head_figure,))
+
+
 # --- a node: its lens -------------------------------------------------------------------------------------------------
 
 
-def _state_need(sizes: Sizes, depth: int, pos: int) -> Need:
-    return _at(RESID_PRE, depth, pos) if depth < sizes.n_layers else _at(RESID_POST, depth - 1, pos)
+class FlowRouteNode(OnPrompt, name="flow-route-node", title="Logit lens of one state", requires=(READOUT,)):
+    """What the model would say of one state.
 
+    Definition: softmax(unembed(norm(resid))) of the residual stream at one depth and position.
 
-def node_needs(model: Model, tokens, *, depth: int, pos: int) -> tuple[Need, ...]:
-    """The residual stream at one depth and position; InputError where there is none."""
-    check_inside(("depth", depth, model.sizes.n_layers + 1), ("pos", pos, len(tokens)))
-    return (_state_need(model.sizes, depth, pos),)
+    Limits: Early states live in other bases than the last one: nonsense does not show that nothing is known.
 
+    Source: nostalgebraist 2020
 
-def node(observation: Observation, readout, *, depth: int, pos: int) -> xr.Dataset:
-    """The logit lens of one state: `text` and `probability` over `rank`, the likeliest first."""
-    state = observation[_state_need(observation.sizes, depth, pos)][0, 0]
-    top = readout.logits(state[None])[0].float().softmax(-1).topk(min(10, observation.vocabulary.size))
-    texts = [observation.vocabulary.string(i) for i in top.indices.tolist()]
-    first = f"{texts[0]!r} (p = {float(top.values[0]):.2f})"
-    return dataset(
-        observation,
-        text=("rank", np.array(texts, dtype=object), "text", None, "top tokens"),
-        probability=("rank", top.values, "probability", (0, 1)),
-    ).assign_attrs(depth=depth, at=pos, summary=f"At depth {depth} token {pos} reads out as {first}.")
+    Returns: `text` and `probability` over `rank`, the likeliest first.
+    """
+
+    depth: Annotated[int, Range(0), "depth: 0 is the embedding"] = 0
+    pos: Annotated[int, Range(0), "position"] = 0
+
+    def needs(self, model: Model, tokens: Tokens) -> tuple[Need, ...]:
+        """The residual stream at one depth and position; InputError where there is none."""
+        check_inside(("depth", self.depth, model.sizes.n_layers + 1), ("pos", self.pos, len(tokens)))
+        return (self._state_need(model.sizes),)
+
+    def _state_need(self, sizes: Sizes) -> Need:
+        if self.depth < sizes.n_layers:
+            return _at(RESID_PRE, self.depth, self.pos)
+        return _at(RESID_POST, self.depth - 1, self.pos)
+
+    def analyse(self, observation: Observation) -> xr.Dataset:
+        """The logit lens of the state."""
+        state = observation[self._state_need(observation.sizes)][0, 0, 0]
+        logits = observation.readout.logits(state[None])[0].float()
+        top = logits.softmax(-1).topk(min(10, observation.vocabulary.size))
+        texts = [observation.vocabulary.string(i) for i in top.indices.tolist()]
+        first = f"{texts[0]!r} (p = {float(top.values[0]):.2f})"
+        return dataset(
+            observation,
+            text=("rank", np.array(texts, dtype=object), "text", None, "top tokens"),
+            probability=("rank", top.values, "probability", (0, 1)),
+        ).assign_attrs(
+            depth=self.depth,
+            at=self.pos,
+            summary=f"At depth {self.depth} token {self.pos} reads out as {first}.",
+        )
 
 
 def node_figure(result: xr.Dataset):
@@ -128,7 +166,60 @@ def node_figure(result: xr.Dataset):
     return bars(result, "probability", "rank", labels=labels, title=title)
 
 
+NODE = View(FlowRouteNode, question="What would the model say of this state?", figures=(node_figure,))
+
+
 # --- an MLP: its neurons ----------------------------------------------------------------------------------------------
+
+
+class FlowRouteNeurons(OnPrompt, name="flow-route-neurons", title="Neurons of one MLP", requires=(RESIDUAL, PARTS)):
+    """The strongest neurons of one MLP at one position, with the tokens each promotes.
+
+    Definition: share of activation * W_out[n] in resid_post, in one sum with the residual stream and the bias; promoted
+    are the tokens whose logits it raises most, through the final norm's gain and the unembedding.
+
+    Limits: Neurons may cancel, and later layers may ignore what one promotes.
+
+    Source: Ferrando & Voita 2024, arXiv 2403.00824; arXiv 2404.07004
+
+    Returns: over `neuron` (ids, the strongest first): `neuron_share` (of resid_post, in one sum with the residual),
+    `activation`; over (neuron, token): `neuron_text`.
+    """
+
+    layer: Annotated[int, Range(0), "layer"] = 0
+    pos: Annotated[int, Range(0), "position"] = 0
+    top: Annotated[int, Range(1, 200), "neurons listed"] = 20
+    promote: Annotated[int, Range(1, 20), "promoted tokens of each"] = 5
+
+    def needs(self, model: Model, tokens: Tokens) -> tuple[Need, ...]:
+        """One position of an MLP; InputError where there is none, or none made of neurons."""
+        check_inside(("layer", self.layer, model.sizes.n_layers), ("pos", self.pos, len(tokens)))
+        weights = model.weights(self.layer)
+        if weights.W_out is None:
+            raise InputError(
+                f"layer {self.layer} of {model.name}", "a layer with an MLP of neurons", "Choose another model"
+            )
+        return self._needs(model.sizes, weights)
+
+    def _needs(self, sizes: Sizes, weights: LayerWeights) -> tuple[Need, ...]:
+        return tuple(_at(hook, self.layer, self.pos) for hook in _neuron_hooks(sizes, weights))
+
+    def analyse(self, observation: Observation) -> xr.Dataset:
+        """The neurons with the largest shares."""
+        layer, weights = self.layer, observation.weights(self.layer)
+        post, resid, target, *scale = (observation[n][0, 0, 0] for n in self._needs(observation.sizes, weights))
+        outputs, shares, _ = neuron_shares(post, weights, resid, target, *scale)
+        best = shares.argsort(descending=True)[: self.top]
+        up, _ = promoted(logit_contributions(observation.readout, outputs[best], target), self.promote)
+        text = np.array([[observation.vocabulary.string(i) for i in row] for row in up.tolist()], dtype=object)
+        said = f"{len(best)} of {len(shares)} neurons of layer {layer} hold {float(shares[best].sum()):.0%} of the sum"
+        return dataset(
+            observation,
+            {"neuron": best.tolist()},
+            neuron_share=("neuron", shares[best], "share", (0, 1), "share of the neuron in resid_post"),
+            activation=("neuron", post[best], "activation", None),
+            neuron_text=("neuron token", text, "text", None, "tokens the neuron promotes"),
+        ).assign_attrs(layer=layer, at=self.pos, summary=f"{said} at token {self.pos}.")
 
 
 def _neuron_hooks(sizes: Sizes, weights: LayerWeights) -> tuple[Hook, ...]:
@@ -137,52 +228,37 @@ def _neuron_hooks(sizes: Sizes, weights: LayerWeights) -> tuple[Hook, ...]:
     return (MLP_POST, RESID_PRE if sizes.parallel else RESID_MID, RESID_POST, *normed)
 
 
-def neurons_needs(model: Model, tokens, *, layer: int, pos: int, **_) -> tuple[Need, ...]:
-    """One position of an MLP; InputError where there is none, or none made of neurons."""
-    check_inside(("layer", layer, model.sizes.n_layers), ("pos", pos, len(tokens)))
-    if model.weights(layer).W_out is None:
-        raise InputError(f"layer {layer} of {model.name}", "a layer with an MLP of neurons", "Choose another model")
-    return tuple(_at(hook, layer, pos) for hook in _neuron_hooks(model.sizes, model.weights(layer)))
+def neuron_outputs(
+    post: torch.Tensor, weights: LayerWeights, scale: torch.Tensor | None = None, chosen: int | slice = slice(None)
+) -> torch.Tensor:
+    """What neurons write into the residual stream, `[neuron, d_model]` (`[d_model]` of one).
+
+    post: their activations, `[neuron]`. scale: of a post-norm, which needs it. chosen: which of them.
+    """
+    outputs = post[chosen][..., None] * weights.W_out[chosen].float()
+    return outputs if scale is None else outputs / scale * weights.post_mlp_gain.float()
 
 
 def neuron_shares(
-    post: torch.Tensor, weights: LayerWeights, resid: torch.Tensor, target: torch.Tensor, scale=None, p: int = 1
+    post: torch.Tensor,
+    weights: LayerWeights,
+    resid: torch.Tensor,
+    target: torch.Tensor,
+    scale: torch.Tensor | None = None,
+    p: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Shares of neurons in resid_post at one position: outputs `[neuron, d_model]`, shares `[neuron]`, residual's
     share.
 
     post `[neuron]`, resid and target `[d_model]`; b_out is a part of the sum but not listed. scale: of a post-norm.
     """
-    outputs, bias = post[:, None] * weights.W_out.float(), weights.b_out.float()
+    outputs, bias = neuron_outputs(post, weights, scale), weights.b_out.float()
     if scale is not None:
-        outputs, bias = (part / scale * weights.post_mlp_gain.float() for part in (outputs, bias))
+        bias = bias / scale * weights.post_mlp_gain.float()
     each = part_proximity(outputs, target, p)
     rest, constant = part_proximity(resid, target, p), part_proximity(bias, target, p)
     whole = (each.sum() + rest + constant).clamp(min=1e-300)
     return outputs, each / whole, rest / whole
-
-
-def neurons(observation: Observation, readout, *, layer: int, pos: int, top: int = 20, promote: int = 5) -> xr.Dataset:
-    """The strongest neurons of one MLP at one position, with the tokens each promotes.
-
-    Over `neuron` (ids, the strongest first): `neuron_share` (of resid_post, in one sum with the residual),
-    `activation`; over (neuron, token): `neuron_text`.
-    """
-    weights = observation.weights(layer)
-    taken = [observation[_at(hook, layer, pos)][0, 0] for hook in _neuron_hooks(observation.sizes, weights)]
-    post, resid, target, *scale = taken
-    outputs, shares, _ = neuron_shares(post, weights, resid, target, *scale)
-    best = shares.argsort(descending=True)[:top]
-    up, _ = promoted(logit_contributions(readout, outputs[best], target), promote)
-    text = np.array([[observation.vocabulary.string(i) for i in row] for row in up.tolist()], dtype=object)
-    said = f"{len(best)} of {len(shares)} neurons of layer {layer} hold {float(shares[best].sum()):.0%} of the sum"
-    return dataset(
-        observation,
-        {"neuron": best.tolist()},
-        neuron_share=("neuron", shares[best], "share", (0, 1), "share of the neuron in resid_post"),
-        activation=("neuron", post[best], "activation", None),
-        neuron_text=("neuron token", text, "text", None, "tokens the neuron promotes"),
-    ).assign_attrs(layer=layer, at=pos, summary=f"{said} at token {pos}.")
 
 
 def neurons_figure(result: xr.Dataset):
@@ -203,53 +279,8 @@ def neurons_figure(result: xr.Dataset):
     return figure
 
 
-# --- entries ----------------------------------------------------------------------------------------------------------
-
-_LAYER, _POS = Param("layer", int, 0, "layer", low=0), Param("pos", int, 0, "position", low=0)
-
-HEAD = Entry(
-    name="flow-route-head",
-    title="Attention and shares of one head",
-    source="Ferrando & Voita 2024, arXiv 2403.00824",
-    definition="pattern(query, key) of one head, and the share of pattern v W_O in what the edge leads into.",
-    limits="A head can look where it brings nothing, and the other way round: neither map says what matters later.",
-    requires=(RESIDUAL, PARTS),
-    needs=head_needs,
-    analyse=head_maps,
-    figures=(head_figure,),
-    params=(_LAYER, Param("head", int, 0, "head", low=0), Param("p", int, 1, "norm", choices=(1, 2))),
-)
-
-NODE = Entry(
-    name="flow-route-node",
-    title="Logit lens of one state",
-    source="nostalgebraist 2020",
-    definition="softmax(unembed(norm(resid))) of the residual stream at one depth and position.",
-    limits="Early states live in other bases than the last one: nonsense does not show that nothing is known.",
-    requires=(READOUT,),
-    needs=node_needs,
-    analyse=node,
-    figures=(node_figure,),
-    params=(Param("depth", int, 0, "depth: 0 is the embedding", low=0), _POS),
-)
-
-NEURONS = Entry(
-    name="flow-route-neurons",
-    title="Neurons of one MLP",
-    source="Ferrando & Voita 2024, arXiv 2403.00824; arXiv 2404.07004",
-    definition=(
-        "share of activation * W_out[n] in resid_post, in one sum with the residual stream and the bias; promoted are "
-        "the tokens whose logits it raises most, through the final norm's gain and the unembedding."
-    ),
-    limits="Neurons may cancel, and later layers may ignore what one promotes.",
-    requires=(RESIDUAL, PARTS),
-    needs=neurons_needs,
-    analyse=neurons,
+NEURONS = View(
+    FlowRouteNeurons,
+    question="Which neurons is this MLP's output made of, and what do they promote?",
     figures=(neurons_figure,),
-    params=(
-        _LAYER,
-        _POS,
-        Param("top", int, 20, "neurons listed", low=1, high=200),
-        Param("promote", int, 5, "promoted tokens of each", low=1, high=20),
-    ),
 )

@@ -1,15 +1,7 @@
-"""Heads that a task needs: those that stand on its routes and not on the baseline's.
+"""Heads that a task needs: those that stand on its routes and not on the baseline's."""
 
-Two sets of prompts that differ in the task only; a head's strength on the last token's route in one, minus the other
-(the paper's way of finding task heads). A difference of routes is no proof: the heads found are ablated, beside as many
-random ones. The prompts are indirect object identification: of two people one gives the other something, and the name
-that comes next is the other's; in the baseline a third person gives, so that nobody is singled out.
-
-Source: Ferrando & Voita 2024, arXiv 2403.00824, section 4.1; Wang et al. 2022, arXiv 2211.00593 (the task). The
-templates, the test and the control are ours.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,8 +10,11 @@ import xarray as xr
 from probes.checks import claims
 from probes.routes.extraction import Rule
 from probes.routes.heads import prompt_strength
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import View
 from workbench.errors import InputError
 from workbench.intervene import Ablate, Head
 from workbench.models.hooks import Z
@@ -30,7 +25,7 @@ from workbench.observation import observe
 from workbench.observation.recording import Means, measure_means
 from workbench.statistics import benjamini_hochberg, difference_interval, monte_carlo_p, permutation_test
 
-__all__ = ["ENTRY", "ablation", "ablation_figure", "contrast", "difference_figure", "ioi_prompts", "study"]
+__all__ = ["VIEW", "FlowRouteTaskHeads", "ablation", "ablation_figure", "contrast", "difference_figure", "ioi_prompts"]
 
 _NAMES = ("Anna", "Peter", "Laura", "Simon", "Julia", "Martin", "Emma", "David", "Sarah", "Robert", "Alice", "Thomas")
 _PLACES = ("the market", "the library", "the station", "the garden")
@@ -40,6 +35,66 @@ _TEMPLATES = (
     "After {a} and {b} had lunch at {place}, {c} handed {thing} to",
     "{a} and {b} met near {place}, and then {c} passed {thing} to",
 )
+
+
+class FlowRouteTaskHeads(
+    Study, name="flow-route-task-heads", title="Heads that a task puts on routes", requires=(RESIDUAL, PARTS)
+):
+    """Heads that a task needs: those that stand on its routes and not on the baseline's.
+
+    Two sets of prompts that differ in the task only; a head's strength on the last token's route in one, minus the
+    other (the paper's way of finding task heads). A difference of routes is no proof: the heads found are ablated, on
+    as many new prompts, beside as many random ones. The prompts are indirect object identification: of two people one
+    gives the other something, and the name that comes next is the other's; in the baseline a third person gives, so
+    that nobody is singled out.
+
+    Definition: Difference of a head's strength on the last token's route (sum of kept shares on reached rows), mean
+    over prompts of indirect object identification minus mean over baseline prompts. Check: logit difference of answer
+    and wrong name with the strongest heads ablated by their mean, beside as many random heads.
+
+    Limits: Heads that both sets need cancel out, and heads that act through attention patterns alone are not on a value
+    route. Four places, four things and three templates: a small world.
+
+    Source: Ferrando & Voita 2024, arXiv 2403.00824, section 4.1; Wang et al. 2022, arXiv 2211.00593 (the task). The
+    templates, the test and the control are ours.
+
+    Returns: what `contrast` does, with `chosen` (layer, head), 0 or 1; then also what `ablation` of the chosen does.
+    """
+
+    prompted: ClassVar[bool] = False
+
+    n_prompts: Annotated[int, Range(2, 1000), "pairs of prompts"] = 24
+    top: Annotated[int, Range(1, 100), "heads that are ablated"] = 6
+    threshold: Annotated[float, Range(0, 1), "keep parts above this share"] = 0.01
+    draws: Annotated[int, Range(1, 1000), "sets of random heads"] = 20
+    seed: Annotated[int, Range(0), "of prompts and random heads"] = 0
+
+    def partials(
+        self, model: Model, tokens: Any = None, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Iterator[xr.Dataset]:
+        """The contrast, then contrast and ablation together.
+
+        Raises InputError for a model without a tokenizer, or whose tokenizer splits the names.
+        """
+        if model.tokenizer is None:
+            raise InputError(
+                f"{model.name}, which has no tokenizer", "a model that reads English", "Load another model"
+            )
+        prompts, fresh = ioi_prompts(self.n_prompts, self.seed), ioi_prompts(self.n_prompts, self.seed + 1)
+        task, baseline = ([one[kind] for one in prompts] for kind in ("task", "baseline"))
+        found = contrast(model, task, baseline, threshold=self.threshold, seed=self.seed)
+        order = np.argsort(-found["difference"].values, axis=None)[: self.top]
+        layers, heads = np.unravel_index(order, found["difference"].shape)
+        chosen = np.zeros(found["difference"].shape, np.int8)
+        chosen[layers, heads] = 1
+        marked = dataset(None, chosen=("layer head", chosen, "0 or 1", (0, 1), "among the strongest"))
+        found["chosen"] = marked["chosen"]
+        if progress is not None:
+            progress(0.3)
+        yield found.assign_attrs(summary="Strongest on the task: " + _names(layers, heads) + ".")
+        strongest = list(zip(layers.tolist(), heads.tolist(), strict=True))
+        effect = ablation(model, fresh, strongest, draws=self.draws, seed=self.seed)
+        yield found.merge(effect).assign_attrs(effect.attrs)
 
 
 def ioi_prompts(n: int, seed: int = 0) -> list[dict[str, str]]:
@@ -64,7 +119,7 @@ def ioi_prompts(n: int, seed: int = 0) -> list[dict[str, str]]:
     return found
 
 
-def contrast(model: Model, task: Sequence, baseline: Sequence, *, threshold: float = 0.01, seed: int = 0) -> xr.Dataset:
+def contrast(model: Model, task: Sequence[Any], baseline: Sequence[Any], *, threshold: float, seed: int) -> xr.Dataset:
     """Strength of every head on the last token's route, one set of prompts against another.
 
     Returns over (layer, head): `difference` (mean over task prompts minus mean over baseline prompts) with `_low`,
@@ -90,8 +145,8 @@ def ablation(
     prompts: Sequence[dict[str, str]],
     heads: Sequence[tuple[int, int]],
     *,
-    draws: int = 20,
-    seed: int = 0,
+    draws: int,
+    seed: int,
     means: Means | None = None,
 ) -> xr.Dataset:
     """Logit difference between answer and wrong name with heads ablated by their mean, beside as many random heads.
@@ -128,41 +183,7 @@ def ablation(
     ).assign_attrs(summary=summary, reference=str(means))
 
 
-def study(
-    model: Model,
-    tokens=None,
-    *,
-    n_prompts: int = 24,
-    top: int = 6,
-    threshold: float = 0.01,
-    draws: int = 20,
-    seed: int = 0,
-    progress: Callable[[float], None] | None = None,
-) -> Iterator[xr.Dataset]:
-    """Contrast on `n_prompts` pairs, then ablation of the `top` heads on as many new prompts.
-
-    Yields the contrast, then contrast and ablation together, with `chosen` (layer, head), 0 or 1. Raises InputError for
-    a model without a tokenizer, or whose tokenizer splits the names.
-    """
-    if model.tokenizer is None:
-        raise InputError(f"{model.name}, which has no tokenizer", "a model that reads English", "Load another model")
-    prompts, fresh = ioi_prompts(n_prompts, seed), ioi_prompts(n_prompts, seed + 1)
-    found = contrast(
-        model, [one["task"] for one in prompts], [one["baseline"] for one in prompts], threshold=threshold, seed=seed
-    )
-    order = np.argsort(-found["difference"].values, axis=None)[:top]
-    layers, heads = np.unravel_index(order, found["difference"].shape)
-    chosen = np.zeros(found["difference"].shape, np.int8)
-    chosen[layers, heads] = 1
-    found["chosen"] = dataset(None, chosen=("layer head", chosen, "0 or 1", (0, 1), "among the strongest"))["chosen"]
-    if progress is not None:
-        progress(0.3)
-    yield found.assign_attrs(summary="Strongest on the task: " + _names(layers, heads) + ".")
-    effect = ablation(model, fresh, list(zip(layers.tolist(), heads.tolist(), strict=True)), draws=draws, seed=seed)
-    yield found.merge(effect).assign_attrs(effect.attrs)
-
-
-def _names(layers, heads) -> str:
+def _names(layers: np.ndarray, heads: np.ndarray) -> str:
     return ", ".join(f"L{layer}H{head}" for layer, head in zip(layers, heads, strict=True))
 
 
@@ -187,32 +208,9 @@ def ablation_figure(result: xr.Dataset):
     return bars(table, "difference", "component", labels=names, title="Answer minus wrong name")
 
 
-ENTRY = Entry(
-    name="flow-route-task-heads",
-    title="Heads that a task puts on routes",
-    source="Ferrando & Voita 2024, arXiv 2403.00824; task of arXiv 2211.00593",
-    definition=(
-        "Difference of a head's strength on the last token's route (sum of kept shares on reached rows), mean over "
-        "prompts of indirect object identification minus mean over baseline prompts. Check: logit difference of answer "
-        "and wrong name with the strongest heads ablated by their mean, beside as many random heads."
-    ),
-    limits=(
-        "Heads that both sets need cancel out, and heads that act through attention patterns alone are not on a value "
-        "route. Four places, four things and three templates: a small world."
-    ),
-    scope="study",
-    requires=(RESIDUAL, PARTS),
-    study=study,
-    prompted=False,
+VIEW = View(
+    FlowRouteTaskHeads,
+    question="Which heads does a task put on the routes, and does it need them?",
     figures=(difference_figure, ablation_figure),
     claims=(claims.head,),
-    params=(
-        Param("n_prompts", int, 24, "pairs of prompts", low=2, high=1000),
-        Param("top", int, 6, "heads that are ablated", low=1, high=100),
-        Param("threshold", float, 0.01, "keep parts above this share", low=0, high=1),
-        Param("draws", int, 20, "sets of random heads", low=1, high=1000),
-        Param("seed", int, 0, "of prompts and random heads", low=0),
-    ),
 )
-
-run = ENTRY.run

@@ -98,9 +98,12 @@ def difference_figure(
 def of_differences(view: View) -> View:
     """The view as one of differences: its title says so, and its figures are drawn by `difference_figure`."""
     figures = tuple(partial(difference_figure, view, index=index) for index in range(len(view.figures)))
-    return replace(
-        view, heading=f"Difference: {view.title}", figures=figures, details=(), tables=(), claims=(), sentence=None
-    )
+    own = {"details": (), "tables": (), "claims": (), "sentence": _largest_change}
+    return replace(view, heading=f"Difference: {view.title}", figures=figures, **own)
+
+
+def _largest_change(change: xr.Dataset) -> str:
+    return str(change.attrs["summary"])
 
 
 def need_same_tokenizer(one: Model, other: Model) -> None:

@@ -4,7 +4,6 @@ Three readers, one table. A catalog is a tuple-like of entries that are imported
 names costs nothing. `run()` feeds any number of entries from one forward pass.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,21 +21,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Claim", "Entry", "LegacyCatalog", "Param", "Stimulus", "finish", "named", "pass_for", "run", "study"]
 
-
-_ELSEWHERE = {"Claim": "workbench.analysis.view", "Stimulus": "workbench.analysis.kinds"}
+_ELSEWHERE = {"Claim": "view", "Stimulus": "kinds"}
 
 
 def __getattr__(name: str) -> Any:
-    """Names of the new way, imported when first used: the names of the catalog must be had without torch."""
+    """Names that are defined elsewhere, imported when first asked for: listing a catalog needs none of them."""
     if name not in _ELSEWHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_ELSEWHERE[name]), name)
+        raise AttributeError(name)
+    home = _ELSEWHERE[name]
+    return getattr(import_module(home if "." in home else f"workbench.analysis.{home}"), name)
 
 
-def named(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """As `workbench.analysis.view.named`."""
-    taken = inspect.signature(function).parameters
-    return {name: value for name, value in values.items() if name in taken}
+def named(function: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
+    """See `view.named`."""
+    from workbench.analysis.view import named
+
+    return named(function, values)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class AttentionSinks(OnPrompt, name="attention-sinks", title="Attention sinks, d
     Returns: Sinks, drains and peaks of one prompt. `attention_received`, `received_by_others` (layer, head, key);
     `first_received` and its `_null` under uniform attention, `sink`, `other_sinks`, `sink_logit`, `value_drain` (layer,
     head); `sink_rate`, `layer_drain` (layer); `sink_share` (layer, key); `value_norm`, `v_norm` (layer, head, pos);
-    `resid_norm`, `resid_ratio` (depth, pos); `peak_ratio`, `peak_pos` (depth), and the scalars `peak_appears`,
+    `residual_norm`, `resid_ratio` (depth, pos); `peak_ratio`, `peak_pos` (depth), and the scalars `peak_appears`,
     `peak_disappears`; `massive_dimension`, `massive_value`, `massive_share` (depth, rank).
     """
 
@@ -202,7 +202,7 @@ def _peaks(seen: dict[str, np.ndarray], first: int, peak: float) -> dict[str, tu
     values = np.take_along_axis(states, largest, axis=1)
     share = values**2 / np.maximum((states**2).sum(1, keepdims=True), 1e-30)
     return {
-        "resid_norm": ("depth pos", norms, "residual units", (0, None), "norm of the residual stream"),
+        "residual_norm": ("depth pos", norms, "residual units", (0, None), "norm of the residual stream"),
         "resid_ratio": ("depth pos", ratios, "times the median", (0, None), "norm against the median token's"),
         "peak_ratio": ("depth", height, "times the median", (0, None), "largest norm"),
         "peak_pos": ("depth", there.argmax(1), "position", (0, None), "position of the largest norm"),

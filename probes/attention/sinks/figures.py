@@ -63,7 +63,7 @@ def resid_figure(result: xr.Dataset) -> "go.Figure":
     """Depth x position map of the residual norm, on a log scale."""
     from workbench.figures import depth_pos_grid
 
-    return depth_pos_grid(result, "resid_norm", title=f"Residual norm ({convention(result)})", scale="log")
+    return depth_pos_grid(result, "residual_norm", title=f"Residual norm ({convention(result)})", scale="log")
 
 
 def value_figure(result: xr.Dataset) -> "go.Figure":

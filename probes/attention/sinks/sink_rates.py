@@ -83,7 +83,7 @@ class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model"):
                 prompts += found
                 conditions += [condition] * len(found)
                 if progress is not None:
-                    progress(_MAKING * (condition + 1) / len(CONDITIONS))
+                    progress(_MAKING * ((condition + 1) / len(CONDITIONS)))
         return Stimulus(tuple(prompts), {"condition": torch.tensor(conditions)}, took=_MAKING)
 
     def needs(self, model: Model, tokens: Sequence[Tokens]) -> tuple[Need, ...]:

@@ -14,12 +14,13 @@ from probes.attention.active_dormant.activity import needs as needs_of
 from probes.attention.active_dormant.contrast import Activity, heads_to_ablate
 from probes.attention.active_dormant.verdict import verdict
 from tests.tiny_models import tiny_model
-from workbench import PATTERN, Need, Prompt, Z, corpora, keep, observe, save, tokenise
+from workbench import PATTERN, Need, Prompt, Z, corpora, keep, observe, save
 from workbench.corpora import Document
 from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
 from workbench.intervene import Ablate, Head
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+from workbench.models.prompt import tokenise
 from workbench.observation.recording import measure_means
 
 N_CTX, N_VOCAB, BOS = 32, 32, 0

@@ -1,15 +1,19 @@
 """Faithfulness: its two ends, a forward pass written out by hand, its control, and what a route's edges are worth."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from probes import routes as flow_routes
 from probes.routes import faithfulness as faith
-from probes.routes.extraction import Rule
+from probes.routes.extraction import DEFAULT_COVERAGE, Rule
+from probes.routes.faithfulness import FlowRouteFaithfulness
 from probes.routes.only_edges import CleanPass, edge_masks
 from tests.tiny_models import KINDS, tiny_model
-from workbench import InputError, Need, Prompt, RefusedError, keep, load, observe
+from workbench import Need, Prompt, keep, load, observe
+from workbench.errors import InputError, RefusedError
+from workbench.intervene import Ablate, Head, Knockout
 from workbench.models.hooks import PATTERN, V
 from workbench.models.prompt import tokenise
 from workbench.observation.recording import measure_means
@@ -31,7 +35,7 @@ def model(request):
 @pytest.fixture(scope="module")
 def setting(model):
     """The study of a prompt, and the graphs of two rules."""
-    run = faith._Study.of(model, tokenise(model, IDS), None, measure_means(model, hooks=(V,)), 2)
+    run = faith._Run.of(model, tokenise(model, IDS), None, measure_means(model, hooks=(V,)), 2)
     return run, edge_masks(run.routes(0.0, 1.0), RULES, model.sizes.n_heads)
 
 
@@ -43,11 +47,15 @@ def test_all_edges_kept_reproduce_the_logits(model, setting):
     torch.testing.assert_close(growth, torch.ones(2), atol=1e-4, rtol=1e-4)
 
 
-def test_removed_edges_bring_the_mean_value_as_in_a_pass_by_hand():
-    """A llama of two layers, written out: z of every row from the kept edges, the means and key 0's own value."""
-    model = tiny_model("llama")
+@pytest.mark.parametrize("edits", [(), (Ablate(Head(0, 1)), Knockout((7,), (2,), (1,)))])
+def test_removed_edges_bring_the_mean_value_as_in_a_pass_by_hand(edits):
+    """A llama of two layers, written out: z of every row from the kept edges, the means and key 0's own value.
+
+    Interventions of the run reach it too: a head that is ablated stays so, whatever edges of it are kept.
+    """
+    model = tiny_model("llama").edited(edits)
     means = measure_means(model, hooks=(V,))
-    run = faith._Study.of(model, tokenise(model, IDS), None, means, 2)
+    run = faith._Run.of(model, tokenise(model, IDS), None, means, 2)
     graph = edge_masks(run.routes(0.0, 1.0), RULES, model.sizes.n_heads)[0]
     hf, state = model.adapter.hf_model.model, None
     kept = {hook: Need((hook,), keep, dims=hook.dims[1:]) for hook in (PATTERN, V)}
@@ -60,6 +68,8 @@ def test_removed_edges_bring_the_mean_value_as_in_a_pass_by_hand():
         for query in range(len(state)):
             out = torch.zeros(model.sizes.d_model)
             for head in range(model.sizes.n_heads):
+                if edits and (layer, head) == (0, 1):
+                    continue
                 for key in range(query + 1):
                     group = head // 2
                     value = v[key, group]
@@ -73,6 +83,19 @@ def test_removed_edges_bring_the_mean_value_as_in_a_pass_by_hand():
     expected = model.readout.logits(state[-1]).log_softmax(-1)
     found, _ = run.outcomes(graph[None], 0)
     torch.testing.assert_close(found[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_interventions_change_the_study_and_stand_in_key_and_provenance(model):
+    """All edges kept is the model with its interventions; none kept keeps them too."""
+    edits = [Ablate(Head(0, 1)), Knockout((7,), (2,), (1,))]
+    study = FlowRouteFaithfulness(draws=1, target="#5")
+    plain, edited = study.run(model, IDS), study.run(model, IDS, interventions=edits)
+    by_hand = observe(model, IDS, interventions=edits).log_probs[0][0, 5]
+    assert float(edited["log_prob_full"]) == pytest.approx(float(by_hand), abs=1e-4)
+    for name in ("log_prob_full", "log_prob_empty"):
+        assert abs(float(edited[name]) - float(plain[name])) > 1e-3
+    assert edited.attrs["spec_key"] != plain.attrs["spec_key"]
+    assert json.loads(edited.attrs["provenance"])["interventions"] == list(map(str, edits))
 
 
 def _raw(module):
@@ -95,7 +118,7 @@ def test_random_graphs_have_as_many_edges_in_every_row(setting):
 def test_random_edges_are_drawn_in_proportion_to_attention():
     """One edge in a row of two keys with weights 0.8 and 0.2: the first is drawn four times in five."""
     patterns = torch.tensor([[[[1.0, 0.0], [0.8, 0.2]]]])
-    run = faith._Study(CleanPass(None, (0, 1), None, patterns, None, None), 1)
+    run = faith._Run(CleanPass(None, (0, 1), None, patterns, None, None), 1)
     graph = torch.tensor([[[[[True, False], [True, False]]]]])
     generator = torch.Generator().manual_seed(0)
     share = np.mean([bool(run.random_graphs(graph, generator)[0, 0, 0, 1, 0]) for _ in range(2000)])
@@ -106,9 +129,9 @@ def test_the_induction_route_carries_the_prediction_and_random_edges_do_not():
     """Ablating a route's edges takes the prediction away, ablating as many others of the same rows does not."""
     model = load("toy-induction")
     tokens = [14, 3, 9, 27, 50, 3]
-    result = last(faith.faithfulness(model, tokens, coverages=(0.9,), thresholds=(), draws=4))
+    result = last(FlowRouteFaithfulness(draws=4).curve(model, tokens, coverages=(0.9,), thresholds=()))
     assert result["faithfulness"].item() == pytest.approx(1, abs=1e-3)
-    run = faith._Study.of(model, tokenise(model, tokens), None, measure_means(model, hooks=(V,)), 1)
+    run = faith._Run.of(model, tokenise(model, tokens), None, measure_means(model, hooks=(V,)), 1)
     route = torch.zeros(3, 2, 2, 6, 6, dtype=torch.bool)
     for layer, head, query, key in [(1, 0, 5, 2), (0, 0, 5, 4), (0, 0, 2, 1)]:
         route[:, layer, head, query, key] = True
@@ -120,36 +143,36 @@ def test_the_induction_route_carries_the_prediction_and_random_edges_do_not():
 
 def test_a_gap_too_small_to_share_gives_no_faithfulness(monkeypatch):
     monkeypatch.setattr(faith, "_SMALLEST_GAP", 1e9)
-    result = last(faith.faithfulness(tiny_model("llama"), IDS, coverages=(0.5,), thresholds=(0.1,), draws=2))
+    result = last(FlowRouteFaithfulness(draws=2).curve(tiny_model("llama"), IDS, coverages=(0.5,), thresholds=(0.1,)))
     assert result["faithfulness"].isnull().all() and "no faithfulness" in result.attrs["summary"]
     assert not result["kl"].isnull().any()
 
 
 def test_it_yields_as_it_goes_and_the_last_is_complete():
-    results = list(faith.faithfulness(tiny_model("llama"), IDS, draws=3, thresholds=(0.01,)))
+    results = list(FlowRouteFaithfulness(draws=3).curve(tiny_model("llama"), IDS, thresholds=(0.01,)))
     assert results[0]["random_faithfulness"].isnull().all() and not results[-1]["random_faithfulness"].isnull().any()
     assert set(results[-1]["rule"].values) == {"coverage", "threshold"}
-    for figure in faith.ENTRY.figures:
+    for figure in faith.VIEW.figures:
         assert len(figure(results[-1]).data) > 0
 
 
 def test_bad_input_is_refused():
     model = tiny_model("llama")
     with pytest.raises(InputError, match="start=10"):
-        last(faith.faithfulness(model, IDS, start=10))
+        FlowRouteFaithfulness(start=10).run(model, IDS)
     with pytest.raises(InputError, match="token"):
-        last(faith.faithfulness(model, IDS, target="#96"))
+        FlowRouteFaithfulness(target="#96").run(model, IDS)
 
 
 def test_graphs_that_do_not_fit_are_refused_with_the_size(monkeypatch):
     monkeypatch.setattr(faith, "_MASK_BYTES", 1000)
     with pytest.raises(RefusedError, match="GB of graphs"):
-        last(faith.faithfulness(tiny_model("llama"), IDS))
+        FlowRouteFaithfulness().run(tiny_model("llama"), IDS)
 
 
 @pytest.mark.slow
 def test_on_the_default_model_coverage_carries_paris_and_random_edges_less(default_model):
-    result = last(faith.faithfulness(default_model, "The capital of France is", thresholds=(0.01, 0.04)))
+    result = last(FlowRouteFaithfulness().curve(default_model, "The capital of France is", thresholds=(0.01, 0.04)))
     of = lambda rule, setting: result.isel(
         row=int(np.flatnonzero((result["rule"].values == rule) & (result["setting"].values == setting))[0])
     )
@@ -161,4 +184,4 @@ def test_on_the_default_model_coverage_carries_paris_and_random_edges_less(defau
         > float(of("coverage", 0.8)["random_faithfulness"].mean())
     )
     assert float(of("threshold", 0.04)["faithfulness"]) < 0.2
-    assert flow_routes.DEFAULT_COVERAGE == 0.8
+    assert DEFAULT_COVERAGE == 0.8

@@ -8,11 +8,12 @@ import pytest
 import torch
 import xarray as xr
 
-from probes import routes as flow_routes
-from probes.routes import contributions, extract
-from probes.routes.extraction import strongest
+from probes.routes import contributions
+from probes.routes.extraction import Rule, extract, kept_parts, strongest
+from probes.routes.flow_routes import FlowRoutes
 from tests.tiny_models import KINDS, tiny_model
-from workbench import InputError, Need, Prompt, RefusedError, keep, load, observe
+from workbench import Need, Prompt, keep, load, observe
+from workbench.errors import InputError, RefusedError
 from workbench.kernels import proximity as kernels
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, PATTERN, POST_ATTN_SCALE, RESID_MID, RESID_POST, RESID_PRE, V
 from workbench.models.model import Sizes
@@ -29,12 +30,12 @@ def model(request):
 @pytest.fixture(scope="module")
 def result(model):
     """Every edge with a share above 0 of 32 tokens."""
-    return flow_routes.run(model, IDS, **EVERYTHING)
+    return FlowRoutes(**EVERYTHING).run(model, IDS)
 
 
 @pytest.fixture(scope="module")
 def llama():
-    return flow_routes.run(tiny_model("llama", n_layers=3), IDS)
+    return FlowRoutes().run(tiny_model("llama", n_layers=3), IDS)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ def test_a_dropped_bias_would_show(monkeypatch):
     """The residue is no constant: without b_O it is far from 0 (a negative control)."""
     plain = contributions._Sum.table
     monkeypatch.setattr(contributions._Sum, "table", lambda self, *a: plain(replace(self, bias=0 * self.bias), *a))
-    result = flow_routes.run(tiny_model("gpt2"), IDS)
+    result = FlowRoutes().run(tiny_model("gpt2"), IDS)
     assert float(result["residue"].max()) > 1e-2
 
 
@@ -175,7 +176,7 @@ def test_the_fast_path_equals_a_plain_loop_over_everything(model, result):
 
 def test_only_what_may_be_asked_for_is_kept(model, result):
     """With the default floor the kept edges are those above a share of 0.001 or within coverage 0.95, and no others."""
-    kept = flow_routes.run(model, IDS)
+    kept = FlowRoutes().run(model, IDS)
     wanted = (result["weight"].values > 0.001) | (result["covered"].values < 0.95)
     names = ("layer", "query", "key", "head")
     asked = {
@@ -224,7 +225,7 @@ def walk(result, keep, kept, start):
 @pytest.mark.parametrize("start", [7, 31])
 def test_the_graph_equals_a_recursive_walk(result, settings, start):
     graph = extract(result.assign_attrs(min_coverage=0.95, min_share=0.001), start=start, **settings)
-    keep, kept = flow_routes.kept_parts(result, flow_routes.Rule(**settings))
+    keep, kept = kept_parts(result, Rule(**settings))
     edges, seen = walk(result, keep, kept, start)
     names = ("kind", "layer", "query", "key", "head")
     found = list(zip(*(graph[name].values.tolist() for name in names), strict=True))
@@ -237,7 +238,7 @@ def test_what_is_drawn_is_what_the_start_reaches_by_parts_above_one_share(result
     """The share is the smallest that draws no more edges than asked; heads between two tokens count as one."""
     rule, start = {"coverage": 0.8}, 31
     shown = strongest(graph := extract(result, start=start, **rule), most)
-    keep, kept = flow_routes.kept_parts(result, flow_routes.Rule(**rule))
+    keep, kept = kept_parts(result, Rule(**rule))
     pair = list(zip(*(result[name].values.tolist() for name in ("layer", "query", "key")), strict=True))
     total = Counter()
     for index in np.flatnonzero(keep):
@@ -261,7 +262,7 @@ def test_what_is_drawn_is_what_the_start_reaches_by_parts_above_one_share(result
 
 
 def test_coverage_keeps_the_fewest_edges_that_hold_it(result):
-    keep, _ = flow_routes.kept_parts(result, flow_routes.Rule(coverage=0.7))
+    keep, _ = kept_parts(result, Rule(coverage=0.7))
     for layer in range(result.sizes["layer"]):
         for query in (0, 5, 31):
             row = (result["layer"].values == layer) & (result["query"].values == query)
@@ -300,7 +301,7 @@ def test_the_induction_circuit_is_recovered_exactly():
     other heads write nothing, so these three edges are the route."""
     model = load("toy-induction")
     tokens = [14, 3, 9, 27, 50, 3]
-    graph = extract(flow_routes.run(model, tokens), coverage=0.9)
+    graph = extract(FlowRoutes().run(model, tokens), coverage=0.9)
     attention = graph.isel(edge=graph["kind"].values == "attention")
     found = set(zip(*(attention[n].values.tolist() for n in ("layer", "head", "query", "key")), strict=True))
     assert found == {(1, 0, 5, 2), (0, 0, 5, 4), (0, 0, 2, 1)}
@@ -312,7 +313,7 @@ def test_the_induction_circuit_is_recovered_exactly():
 
 
 def test_one_token_attends_to_itself(model):
-    result = flow_routes.run(model, Prompt.ids([7]))
+    result = FlowRoutes().run(model, Prompt.ids([7]))
     graph = extract(result)
     assert set(graph["key"].values.tolist()) == {0} and not any(v.isnull().any() for v in result.data_vars.values())
 
@@ -337,7 +338,7 @@ def test_a_prompt_whose_edges_do_not_fit_is_refused_with_the_size():
         sizes = Sizes(80, 64, 8, 8192, 128, 28672, 128_000, 131_072)
 
     with pytest.raises(RefusedError, match=r"about \d+ GB"):
-        flow_routes.needs(Giant(), range(100_000))
+        FlowRoutes().needs(Giant(), range(100_000))
 
 
 # --- beside each other ------------------------------------------------------------------------------------------------
@@ -345,7 +346,7 @@ def test_a_prompt_whose_edges_do_not_fit_is_refused_with_the_size():
 
 def test_prompts_of_unlike_length_do_not_touch_each_other(model):
     short = Prompt.ids([0, 7, 31, 64, 0, 90, 7])
-    (first, *rest) = flow_routes.needs(model, range(7))
+    (first, *rest) = FlowRoutes().needs(model, range(7))
     alone, beside = observe(model, [short], [first, *rest]), observe(model, [short, IDS], [first, *rest])
     for one, two in zip(alone[first], beside[first], strict=True):
         two = two[0][~two[0][:, 0].isnan()]
@@ -353,6 +354,6 @@ def test_prompts_of_unlike_length_do_not_touch_each_other(model):
 
 
 def test_l2_is_labelled_as_not_the_papers_norm(llama):
-    other = flow_routes.run(tiny_model("llama", n_layers=3), IDS, p=2)
+    other = FlowRoutes(p=2).run(tiny_model("llama", n_layers=3), IDS)
     assert "not the paper's" in other["weight"].attrs["units"] and "not" not in llama["weight"].attrs["units"]
     assert abs(float(other["attention"].mean() - llama["attention"].mean())) > 1e-3

@@ -2,12 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
-from probes.routes import extract, flow_routes, heads, task_heads
-from probes.routes.extraction import Rule
-from probes.routes.routes import needs
+from probes.routes import heads, task_heads
+from probes.routes.extraction import Rule, extract
+from probes.routes.flow_routes import FlowRoutes
+from probes.routes.heads import FlowRouteHeads
+from probes.routes.task_heads import FlowRouteTaskHeads
 from tests.tiny_models import KINDS, tiny_model
-from workbench import InputError, Prompt, load, observe
+from workbench import Prompt, load, observe
+from workbench.errors import InputError
+from workbench.intervene import Ablate, Head, Knockout, Steer
 from workbench.models.prompt import tokenise
 
 IDS = Prompt.ids([0, 7, 31, 64, 12, 90, 45, 7, 31, 64, 12])
@@ -17,7 +22,7 @@ IDS = Prompt.ids([0, 7, 31, 64, 12, 90, 45, 7, 31, 64, 12])
 def result(request):
     model = tiny_model(request.param, n_layers=3)
     tokens = tokenise(model, IDS)
-    return flow_routes(observe(model, tokens, needs(model, tokens)), model.readout)
+    return FlowRoutes().analyse(observe(model, tokens, FlowRoutes().needs(model, tokens)))
 
 
 @pytest.mark.parametrize("settings", [{"threshold": 0.02}, {"coverage": 0.6}])
@@ -36,7 +41,7 @@ def test_the_induction_heads_stand_on_routes_and_the_idle_ones_do_not():
     model = load("toy-induction")
     rng = np.random.default_rng(0)
     texts = [tokenise(model, np.tile(rng.permutation(64)[:8], 2).tolist()) for _ in range(4)]
-    *_, found = heads.study(model, texts=[heads.Texts("repeats", tuple(texts))])
+    *_, found = heads.head_importance(model, [heads.Texts("repeats", tuple(texts))], Rule(threshold=0.01))
     assert found["frequency"].values[:, 1].max() == 0 and found["frequency"].values[:, 0].min() > 0.9
     assert (found["strength_low"] <= found["strength"]).all() and found["strength_by_domain"].shape == (1, 2, 2)
 
@@ -58,16 +63,32 @@ def test_kinds_of_token(text, domain, kind):
 def test_a_study_yields_as_it_goes_and_draws_what_it_has():
     model = tiny_model("llama")
     shares = []
-    results = list(heads.study(model, n_texts=9, length=6, progress=shares.append))
+    results = list(FlowRouteHeads(n_texts=9, length=6).partials(model, progress=shares.append))
     assert len(results) == 2 and results[0].attrs["n_texts"] == 8 and shares[-1] == 1
     assert results[-1]["strength_by_kind"].sel(group="digit").isnull().sum() == 0  # ids print as #17
-    for figure in heads.ENTRY.figures:
+    for figure in heads.VIEW.figures:
         assert len(figure(results[-1]).data) > 0
+
+
+def test_interventions_change_the_strength_as_by_hand():
+    model, edits, routes = (
+        tiny_model("llama"),
+        [Ablate(Head(0, 1)), Steer(0, torch.ones(32))],
+        FlowRoutes(min_coverage=0.0),
+    )
+    study = FlowRouteHeads(n_texts=3, length=8)
+    strength = []
+    for tokens in heads.corpus_texts(model, 3, 8, 0)[0].tokens:
+        seen = observe(model, tokens, routes.needs(model, tokens), interventions=edits)
+        strength.append(heads.head_strength(routes.analyse(seen), Rule(threshold=0.01))[0][1:].mean(0))
+    found = study.run(model, interventions=edits)
+    np.testing.assert_array_equal(found["strength"], np.mean(strength, 0))
+    assert not np.allclose(found["strength"], study.run(model)["strength"], atol=1e-4)
 
 
 def test_one_rule_at_a_time():
     with pytest.raises(InputError, match="one of the two"):
-        next(heads.study(tiny_model("llama"), coverage=0.5, threshold=0.1))
+        FlowRouteHeads(coverage=0.5, threshold=0.1).run(tiny_model("llama"))
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------
@@ -89,20 +110,23 @@ def test_heads_that_only_one_set_of_prompts_uses_stand_out():
     rng = np.random.default_rng(0)
     rows = [rng.permutation(64)[:10].tolist() for _ in range(10)]
     task, baseline = [[*row[:5], row[1]] for row in rows[:5]], [row[:6] for row in rows[5:]]
-    found = task_heads.contrast(model, task, baseline, threshold=0.15)
+    found = task_heads.contrast(model, task, baseline, threshold=0.15, seed=0)
     assert (found["difference_low"].values > 0).tolist() == [[True, False], [True, False]]
     assert (found["q"].values < 0.05).tolist() == [[True, False], [True, False]]
+    hidden = model.edited([Knockout((5,), (2,), (1,), (0,))])  # the key that a repeat makes it attend to
+    found = task_heads.contrast(hidden, task, baseline, threshold=0.15, seed=0)
+    assert found["difference"].values[1, 0] == 0
 
 
 def test_a_model_without_a_tokenizer_is_told_so():
     with pytest.raises(InputError, match="no tokenizer"):
-        next(task_heads.study(tiny_model("llama")))
+        FlowRouteTaskHeads().run(tiny_model("llama"))
 
 
 @pytest.mark.slow
 def test_heads_found_on_the_task_are_needed_and_random_ones_are_not(default_model):
-    *_, found = task_heads.study(default_model, n_prompts=12, draws=8)
+    found = FlowRouteTaskHeads(n_prompts=12, draws=8).run(default_model)
     assert float(found["clean"]) > 1.5
     assert float(found["ablated"]) < float(found["random"].min()) and float(found["p"]) < 0.12
-    for figure in task_heads.ENTRY.figures:
+    for figure in task_heads.VIEW.figures:
         assert len(figure(found).data) > 0

@@ -6,13 +6,18 @@ import torch
 import xarray as xr
 
 from apps.explorer.engine.states import RESID, layer_of, slice_of, states_of
-from probes import routes as flow_routes
-from probes.lens import logit_lens
-from probes.routes import one_layer, parts
+from probes.lens.logit_lens import LogitLens
+from probes.routes import one_layer
+from probes.routes.flow_routes import FlowRoutes, follow
+from probes.routes.one_layer import FlowRouteHead, FlowRouteNeurons, FlowRouteNode
+from probes.routes.parts import FlowRoutePart
 from probes.routes.promoted import logit_contributions
 from tests.tiny_models import KINDS, tiny_model
-from workbench import InputError, Need, Prompt, keep, observe
-from workbench.models.hooks import PATTERN, RESID_POST, RESID_PRE
+from workbench import Need, Prompt, keep, observe
+from workbench.analysis.legacy import bridged
+from workbench.errors import InputError
+from workbench.intervene import MLP, Ablate, Head
+from workbench.models.hooks import MLP_OUT, PATTERN, RESID_POST, RESID_PRE
 from workbench.models.model import LayerWeights
 from workbench.models.prompt import tokenise
 
@@ -20,8 +25,7 @@ IDS = Prompt.ids([0, 7, 31, 64, 12, 90, 45, 7])
 
 
 def flow(model, **part):
-    (result,) = parts.part_flow(model, IDS, **part)
-    return result
+    return FlowRoutePart(**part).run(model, IDS)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -71,6 +75,18 @@ def test_neurons_sum_to_the_mlp_without_its_bias(model):
     assert total == pytest.approx(float(part["target_logit"]), abs=1e-4)
 
 
+def test_interventions_change_a_part_as_by_hand(model):
+    edits = [Ablate(Head(0, 1)), Ablate(MLP(0))]
+    need = {hook: Need((hook,), keep, dims="pos d_model", layers=(1,)) for hook in (MLP_OUT, RESID_POST)}
+    seen = observe(model, IDS, list(need.values()), interventions=edits)
+    x, state = (seen[need[hook]][0, 0, 4] for hook in (MLP_OUT, RESID_POST))
+    part = FlowRoutePart(layer=1, pos=4, target="#5").run(model, IDS, interventions=edits)
+    assert float(part["target_logit"]) == float(logit_contributions(model.readout, x, state)[5])
+    assert abs(float(part["target_logit"]) - float(flow(model, layer=1, pos=4, target="#5")["target_logit"])) > 1e-4
+    shares = FlowRouteNeurons(layer=1, pos=4).run(model, IDS, interventions=edits)["neuron_share"]
+    np.testing.assert_array_equal(part["neuron_share"], shares)
+
+
 def test_the_strongest_neurons_come_first_with_their_tokens(model):
     result = flow(model, layer=0)
     shares = result["neuron_share"].values
@@ -78,13 +94,13 @@ def test_the_strongest_neurons_come_first_with_their_tokens(model):
     assert result["neuron_text"].shape == (20, 5)
 
 
-def of_layer(model, entry, **params):
-    """An entry of one layer from the whole pass, and from the state in front of its layer: they must be the same."""
-    whole = entry.run(model, IDS, **params)
-    needs = entry.needs(model, tokenise(model, IDS), **entry.checked(params))
-    layer = layer_of(needs)
+def of_layer(model, view, **params):
+    """A view of one layer from the whole pass, and from the state in front of its layer: they must be the same."""
+    analysis = view.analysis(**params)
+    whole = analysis.run(model, IDS)
+    layer = layer_of(analysis.needs(model, tokenise(model, IDS)))
     states = states_of(observe(model, [tokenise(model, IDS)], [RESID], positions="none"))
-    xr.testing.assert_allclose(slice_of(entry, model, states, entry.checked(params)), whole, atol=1e-5)
+    xr.testing.assert_allclose(slice_of(bridged(view), model, states, analysis.values()), whole, atol=1e-5)
     assert layer in range(model.sizes.n_layers)
     return whole
 
@@ -93,7 +109,7 @@ def test_maps_of_a_head_are_its_pattern_and_its_shares(model):
     maps = of_layer(model, one_layer.HEAD, layer=1, head=3)
     seen = observe(model, IDS, [need := Need((PATTERN,), keep, dims="head query key", layers=(1,))])
     torch.testing.assert_close(torch.tensor(maps["pattern"].values), seen[need][0, 0, 3])
-    edges = flow_routes.run(model, IDS, min_share=0.0, min_coverage=1.0)
+    edges = FlowRoutes(min_share=0.0, min_coverage=1.0).run(model, IDS)
     mine = edges.isel(edge=(edges["layer"].values == 1) & (edges["head"].values == 3))
     expected = np.zeros((8, 8), np.float32)
     expected[mine["query"].values, mine["key"].values] = mine["weight"].values
@@ -107,7 +123,7 @@ def test_maps_of_a_head_are_its_pattern_and_its_shares(model):
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_a_node_shows_the_lens_of_its_state(model, depth):
     found = of_layer(model, one_layer.NODE, depth=depth, pos=5)
-    lens = logit_lens.run(model, IDS, positions="all", top_k=10).sel(depth=depth, pos=5)
+    lens = LogitLens(positions="all", top_k=10).run(model, IDS).sel(depth=depth, pos=5)
     assert found["text"].values.tolist() == lens["top_text"].values.tolist()
     np.testing.assert_allclose(found["probability"], lens["top_prob"], atol=1e-6)
     assert f"depth {depth}" in one_layer.node_figure(found).layout.title.text
@@ -124,27 +140,28 @@ def test_neurons_of_an_mlp_are_shown_with_what_they_promote(model):
 
 
 def test_what_follows_a_click():
-    names = lambda **selection: [(entry.name, params) for entry, params in one_layer.follow(selection, p=2)]
+    routes = FlowRoutes(p=2)
+    names = lambda **selection: [(view.name, analysis) for view, analysis in follow(routes, selection)]
     edge = {"layer": 3, "head": 1, "query": 5, "key": 2, "pos": 5, "depth": 4}
-    assert names(**edge, part="attention") == [("flow-route-head", {"layer": 3, "head": 1, "p": 2})]
-    assert names(**edge, part="mlp") == [("flow-route-neurons", {"layer": 3, "pos": 5})]
-    assert names(**edge) == names(**edge, part="resid_mlp") == [("flow-route-node", {"depth": 4, "pos": 5})]
+    assert names(**edge, part="attention") == [("flow-route-head", FlowRouteHead(layer=3, head=1, p=2))]
+    assert names(**edge, part="mlp") == [("flow-route-neurons", FlowRouteNeurons(layer=3, pos=5))]
+    assert names(**edge) == names(**edge, part="resid_mlp") == [("flow-route-node", FlowRouteNode(depth=4, pos=5))]
     assert names(layer=3) == []
 
 
 @pytest.mark.parametrize(
-    ("entry", "params"),
+    "analysis",
     [
-        ("HEAD", {"head": 9}),
-        ("HEAD", {"layer": 2}),
-        ("NODE", {"depth": 3}),
-        ("NODE", {"pos": 8}),
-        ("NEURONS", {"pos": 8}),
+        FlowRouteHead(head=9),
+        FlowRouteHead(layer=2),
+        FlowRouteNode(depth=3),
+        FlowRouteNode(pos=8),
+        FlowRouteNeurons(pos=8),
     ],
 )
-def test_what_is_not_there_is_refused(entry, params):
+def test_what_is_not_there_is_refused(analysis):
     with pytest.raises(InputError, match="from 0 to"):
-        getattr(one_layer, entry).run(tiny_model("llama"), IDS, **params)
+        analysis.run(tiny_model("llama"), IDS)
 
 
 def test_promoted_tokens_are_those_whose_logit_falls_most_without_the_part():

@@ -5,15 +5,16 @@ import sys
 import time
 
 from apps.explorer import serve
-from workbench.analysis.legacy import Entry
+from tests.tiny_analyses import tiny_view
+from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.results import dataset
 
 
-def no_needs(model, tokens):
+def no_needs(self, model, tokens):
     return ()
 
 
-def wait(observation, readout):
+def wait(self, observation):
     time.sleep(float(os.environ["SLOW_SECONDS"]))
     return dataset(observation, waited=("pos", [1.0] * len(observation.tokens[0]), "s", (0, None)))
 
@@ -24,7 +25,7 @@ def figure(result):
     return token_strip(result, "waited", title="Waited")
 
 
-SLOW = Entry("slow", "Slow", "here", "none", needs=no_needs, analyse=wait, figures=(figure,))
+SLOW = tiny_view(OnPrompt, "slow", {"needs": no_needs, "analyse": wait}, figures=(figure,))
 
 if __name__ == "__main__":
     from pathlib import Path

@@ -11,7 +11,7 @@ from apps.explorer.engine import engine as engines
 from apps.explorer.engine.news import look
 from apps.explorer.engine.settings import Settings
 from apps.explorer.web.server import start
-from workbench.analysis.legacy import Entry
+from tests.tiny_analyses import tiny_study
 from workbench.analysis.results import dataset
 
 pytestmark = pytest.mark.browser
@@ -42,7 +42,7 @@ class Steps:
 def steps(browser, tmp_path):
     """The study, and a function that opens a window on its view."""
     made = Steps()
-    entry = Entry("steps", "Steps", "here", "none", scope="study", study=made.study, figures=(made.figure,))
+    entry = tiny_study("steps", made.study, figures=(made.figure,))
     server = start(Settings(models=("toy-induction",), port=0, directory=tmp_path), [entry])
     threading.Thread(target=server.run, daemon=True).start()
     contexts = []

@@ -14,18 +14,18 @@ from apps.explorer.engine.settings import Settings
 from apps.explorer.page import views
 from probes import CATALOG
 from probes.erasure.readout import GET
-from probes.routes import ENTRY
 from tests.tiny_models import tiny_model
 from workbench.analysis.run import Failure
 from workbench.errors import InputError, UnavailableError
 
 TEXT = "5 9 5 7 9 3 5 9"
-NAME = ENTRY.name
+NAME = "flow-routes"
+VIEW = CATALOG.view(NAME)
 
 
 @pytest.fixture(scope="module")
 def engine():
-    made = Engine(Settings(models=("tiny",)), [ENTRY], load=lambda n, p: tiny_model("llama"))
+    made = Engine(Settings(models=("tiny",)), [VIEW], load=lambda n, p: tiny_model("llama"))
     assert made.hosted("tiny").loading.finished.wait(60)
     yield made
     made.close()
@@ -128,12 +128,12 @@ def test_a_click_is_answered_from_one_layer(engine):
     assert titles(panel) == ["Neurons of layer 1 at token 5"]
     node = {"depth": 2, "pos": 5, "layer": 1, "head": 2}
     assert titles(drawing.detail_panel(engine, run, NAME, node, False, "me")) == ["Lens at depth 2, token 5"]
-    (gone,) = drawing.following(engine, request, ENTRY, {**edge, "layer": 7}, False, "me")
+    (gone,) = drawing.following(engine, request, VIEW, {**edge, "layer": 7}, False, "me")
     assert "layer=7" in gone.children
 
 
 def test_the_form_has_a_control_for_each(engine):
-    form = displaying.display_form(ENTRY, {"threshold": 0.4, "start": 2})
+    form = displaying.display_form(VIEW, {"threshold": 0.4, "start": 2})
     controls = [part for row in form for part in row.children if getattr(part, "id", None)]
     ids = {(part.id["name"], part.id["control"]): part for part in controls}
     assert set(ids) == {

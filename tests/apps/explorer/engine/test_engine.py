@@ -4,7 +4,7 @@ import gc
 import json
 import threading
 import weakref
-from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -16,15 +16,19 @@ from apps.explorer.callbacks.figure import large_view
 from apps.explorer.callbacks.run import ask, came, loaded_store, prompt_line
 from apps.explorer.callbacks.view import changed_params, start_view
 from apps.explorer.engine import engine as engines
-from apps.explorer.engine.engine import Engine, Failure
+from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import SELECTION, Job
 from apps.explorer.engine.news import look, request_of
 from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.states import slice_of
 from apps.explorer.page.views import drawn
+from probes.attention.pattern import Attention
+from tests.tiny_analyses import tiny_study, tiny_view
 from tests.tiny_models import tiny_model
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import OnPrompt, Study
+from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
+from workbench.analysis.run import Failure
 from workbench.errors import InputError, RefusedError, UnavailableError
 from workbench.intervene.text import MEAN_HOOKS, phrase
 from workbench.models.hooks import PATTERN, Z
@@ -40,12 +44,12 @@ def mean_of_z(z, site, scale):
     return scale * z.float().mean((1, 3))
 
 
-def thrown_away_needs(model, tokens, *, scale):
-    return (Need((Z,), mean_of_z, dims="head", params={"scale": scale}),)
+def mean_needs(self, model, tokens):
+    return (Need((Z,), mean_of_z, dims="head", params={"scale": self.scale}),)
 
 
-def thrown_away(observation, readout, *, scale):
-    (need,) = thrown_away_needs(None, None, scale=scale)
+def mean_analyse(self, observation):
+    (need,) = self.needs(None, None)
     return dataset(observation, mean=("layer head", observation[need][:, 0], "share", None))
 
 
@@ -54,7 +58,7 @@ def crash(z, site):
     return [][3]
 
 
-def broken(observation, readout, *, scale):
+def broken(self, observation):
     raise InputError("a bad day", "a good one", "Wait")
 
 
@@ -71,27 +75,29 @@ def figure(result):
     return heads_grid(result, "mean", title="Mean of z")
 
 
-PARAMS = (Param("scale", float, 1.0, low=0, high=2),)
-ENTRY = Entry(
+def crash_needs(self, model, tokens):
+    return (Need((Z,), crash, dims="head"),)
+
+
+SCALE = {"scale": (Annotated[float, Range(0, 2)], 1.0)}
+MEAN = tiny_view(
+    OnPrompt,
     "mean-z",
-    "Mean of z",
-    "here",
-    "none",
-    needs=thrown_away_needs,
-    analyse=thrown_away,
+    {"needs": mean_needs, "analyse": mean_analyse},
+    title="Mean of z",
+    fields=SCALE,
     figures=(figure,),
-    params=PARAMS,
 )
-BROKEN = Entry("broken", "Broken", "here", "none", needs=thrown_away_needs, analyse=broken, params=PARAMS)
-BUG = Entry("bug", "Bug", "here", "none", needs=lambda model, tokens: (Need((Z,), crash, dims="head"),), analyse=len)
-STUDY = Entry("steps", "Steps", "here", "none", scope="study", study=steps)
+BROKEN = tiny_view(OnPrompt, "broken", {"needs": mean_needs, "analyse": broken}, fields=SCALE)
+BUG = tiny_view(OnPrompt, "bug", {"needs": crash_needs, "analyse": broken})
+STUDY = tiny_study("steps", steps)
 
 
 @pytest.fixture
 def engine(tmp_path):
     made = Engine(
         Settings(models=("tiny",), directory=tmp_path),
-        [ENTRY, BROKEN, BUG, STUDY],
+        [MEAN, BROKEN, BUG, STUDY],
         load=lambda n, p: tiny_model("llama"),
     )
     assert made.hosted("tiny").loading.finished.wait(60)
@@ -109,7 +115,7 @@ def finished(engine, request):
 def test_a_run_answers_all_and_one_failure_costs_the_others_nothing(engine):
     request = engine.request("tiny", TEXT, {})
     finished(engine, request)
-    alone = ENTRY.run(engine.hosted("tiny").model, Prompt.ids([5, 9, 5, 7, 9]))
+    alone = MEAN.analysis().run(engine.hosted("tiny").model, Prompt.ids([5, 9, 5, 7, 9]))
     assert np.array_equal(engine.found(request, "mean-z")["mean"], alone["mean"])
     assert isinstance(engine.found(request, "broken"), Failure)
     assert "a bad day" in engine.found(request, "broken").sentence
@@ -129,7 +135,9 @@ def test_a_head_pattern_from_the_kept_state_equals_the_full_pass(engine):
         for head in range(4):
             assert torch.equal(torch.from_numpy(pattern_of(engine, request, layer, head)), full[layer, 0, head])
     later = full[1, 0, 2][1:]  # the first token sees nothing but itself, and would count on both sides
-    said = engine.slice(request, "attention", {"layer": 1, "head": 2}, "me").attrs["summary"]
+    said = engine.of_layer(request, engine.slice_of(request, "attention", {"layer": 1, "head": 2}), "me").attrs[
+        "summary"
+    ]
     assert f"gives {later[:, 0].mean():.0%} of its attention to the first token" in said
     assert f"and {later.diagonal(1).mean():.0%} to the token itself" in said
     with pytest.raises(InputError, match="L9H0"):
@@ -137,7 +145,7 @@ def test_a_head_pattern_from_the_kept_state_equals_the_full_pass(engine):
 
 
 def pattern_of(engine, request, layer, head):
-    found = engine.slice(request, "attention", {"layer": layer, "head": head}, "me")
+    found = engine.of_layer(request, engine.slice_of(request, "attention", {"layer": layer, "head": head}), "me")
     return found["pattern"].values
 
 
@@ -159,7 +167,7 @@ def test_a_second_run_computes_nothing_and_a_changed_param_only_its_own(engine):
 def test_results_survive_a_restart(engine, tmp_path):
     request = engine.request("tiny", TEXT, {})
     finished(engine, request)
-    again = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=lambda n, p: tiny_model("llama"))
+    again = Engine(Settings(models=("tiny",), directory=tmp_path), [MEAN], load=lambda n, p: tiny_model("llama"))
     again.hosted("tiny").loading.finished.wait(60)
     assert again.found(again.request("tiny", TEXT, {}), "mean-z") is not None
     pattern = pattern_of(again, again.request("tiny", TEXT, {}), 1, 2)  # the states are computed again
@@ -172,11 +180,11 @@ def test_interventions_change_the_run_and_its_slices(engine):
 
     plain, without = engine.request("tiny", TEXT, {}), engine.request("tiny", TEXT, {}, edits=["L0H1", "L0H1"])
     assert list(map(str, without.edits)) == ["L0H1"] and without.keys["mean-z"] != plain.keys["mean-z"]
-    assert without.keys["steps"] == plain.keys["steps"]
+    assert without.keys["steps"] != plain.keys["steps"]  # its passes are edited too
     finished(engine, plain)
     finished(engine, without)
     prompt, edit = Prompt.ids([5, 9, 5, 7, 9]), [Ablate(Head(0, 1))]
-    alone = ENTRY.run(engine.hosted("tiny").model, prompt, interventions=edit)
+    alone = MEAN.analysis().run(engine.hosted("tiny").model, prompt, interventions=edit)
     assert np.array_equal(engine.found(without, "mean-z")["mean"], alone["mean"])
     assert float(engine.found(without, "mean-z")["mean"].sel(layer=0, head=1)) == 0
     need = Need((PATTERN,), whole, dims="head query key")
@@ -228,10 +236,8 @@ def test_a_click_is_answered_between_two_passes_of_a_study_and_not_within_one(tm
         yield dataset(loss=("step", np.arange(1.0), "nats", (0, None)))
 
     steps |= {"within": threading.Event(), "asked": threading.Event()}
-    answers, slow = [], Entry("slow", "Slow", "here", "none", scope="study", study=study)
-    engine = Engine(
-        Settings(models=("tiny",), directory=tmp_path), [ENTRY, slow], load=lambda n, p: tiny_model("llama")
-    )
+    answers, slow = [], tiny_study("slow", study)
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [MEAN, slow], load=lambda n, p: tiny_model("llama"))
     try:
         assert engine.hosted("tiny").loading.finished.wait(60)
         request = engine.request("tiny", TEXT, {})
@@ -251,15 +257,15 @@ def test_a_click_is_answered_between_two_passes_of_a_study_and_not_within_one(tm
 def pattern_of_now(engine, request):
     """The pattern of L1H2, computed in the thread that asks."""
     model, kept = engine.hosted("tiny").model, engine.cache.get(request.states)
-    return slice_of(engine.slices["attention"], model, kept, {"layer": 1, "head": 2})["pattern"].values
+    return slice_of(Attention(layer=1, head=2), model, kept)["pattern"].values
 
 
 def test_a_figure_that_a_partial_result_does_not_hold_is_said_to_come():
     result = dataset(loss=("step", np.arange(2.0), "nats", (0, None)))
     with pytest.raises(InputError, match="no figure yet"):
-        drawn(ENTRY, result.assign_attrs(partial=1), 0, False)
+        drawn(MEAN, result.assign_attrs(partial=1), 0, False)
     with pytest.raises(InputError, match="variable 'mean'"):
-        drawn(ENTRY, result, 0, False)
+        drawn(MEAN, result, 0, False)
 
 
 def test_a_study_is_partial_until_it_ends(engine):
@@ -271,16 +277,16 @@ def test_a_study_is_partial_until_it_ends(engine):
 
 
 def test_what_cannot_be_computed_says_so_in_its_own_place(engine):
-    def unavailable(model, **params):
+    def unavailable(self, model):
         raise UnavailableError("no trained probes", "some", "Train them")
 
     def fails(model, tokens, *, progress=None):
         yield dataset(loss=("step", np.zeros(1), "nats", (0, None)))
         raise InputError("half", "all", "Try again")
 
-    untrained = Entry("untrained", "Untrained", "", "", needs=thrown_away_needs, analyse=len, artifact=unavailable)
-    half = Entry("half", "Half", "", "", scope="study", study=fails)
-    engine.entries |= {"untrained": untrained, "half": half}
+    needed = {"needs": crash_needs, "analyse": broken, "artifact": unavailable}
+    untrained, half = tiny_view(OnPrompt, "untrained", needed), tiny_study("half", fails)
+    engine.standing |= {"untrained": untrained, "half": half}
     request = engine.request("tiny", TEXT, {})
     assert engine.found(request, "untrained").sentence == "Got no trained probes; expected some. Train them."
     finished(engine, request)
@@ -298,7 +304,7 @@ def test_refusals_are_sentences(engine):
         engine.request("tiny", "5 " * 101_000, {})
     with pytest.raises(InputError, match="range 0 to 2"):
         engine.request("tiny", TEXT, {"mean-z": {"scale": 3.0}})
-    small = Engine(Settings(models=("tiny",), budget=10), [ENTRY], load=lambda n, p: tiny_model("llama"))
+    small = Engine(Settings(models=("tiny",), budget=10), [MEAN], load=lambda n, p: tiny_model("llama"))
     small.hosted("tiny").loading.finished.wait(60)
     with pytest.raises(RefusedError, match="GB"):
         small.submit(small.request("tiny", TEXT, {}), "me")
@@ -309,7 +315,7 @@ def test_a_model_that_does_not_load_says_why():
     def fails(name, progress):
         raise UnavailableError("no file", "a file", "Fetch it")
 
-    engine = Engine(Settings(models=("tiny",)), [ENTRY], load=fails)
+    engine = Engine(Settings(models=("tiny",)), [MEAN], load=fails)
     engine.hosted("tiny").loading.finished.wait(60)
     assert "no file" in engine._hosted["tiny"].loading.error
     with pytest.raises(UnavailableError, match="no file"):
@@ -379,7 +385,7 @@ def test_a_run_that_waited_for_its_model_is_no_restart(tmp_path):
         gate.wait(60)
         return tiny_model("llama")
 
-    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=load)
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [MEAN], load=load)
     try:
         engine.hosted("tiny")
         asked, _ = ask(engine, "me", "tiny", TEXT, {})
@@ -399,7 +405,7 @@ def test_a_model_counts_as_loaded_only_when_its_first_run_can_be_asked_for(tmp_p
     monkeypatch.setattr(
         engines, "_forward_seconds", lambda model: seen.append(loaded_store(engine.hosted("tiny"))) or 0.0
     )
-    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=lambda n, p: tiny_model("llama"))
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [MEAN], load=lambda n, p: tiny_model("llama"))
     try:
         assert engine.hosted("tiny").loading.finished.wait(60)
         assert seen == [None] and loaded_store(engine.hosted("tiny"))["model"] == "tiny"
@@ -477,7 +483,7 @@ def test_a_second_press_of_start_takes_no_result_from_the_first(tmp_path):
 
         return series(result, "loss", "step", title="Loss")
 
-    slow = Entry("steps", "Steps", "here", "none", scope="study", study=study, figures=(loss_figure,))
+    slow = tiny_study("steps", study, figures=(loss_figure,))
     engine = Engine(Settings(models=("tiny",), directory=tmp_path), [slow], load=lambda n, p: tiny_model("llama"))
     try:
         assert engine.hosted("tiny").loading.finished.wait(60)
@@ -509,7 +515,7 @@ def test_remembered_jobs_hold_no_results_outside_the_cache(engine):
     assert engine.submit_entry(request, "steps", "me").finished.wait(60)
     assert pattern_of(engine, request, 1, 2).ndim == 2
     assert not [job for _, job in engine.jobs("me") if isinstance(job.result, xr.Dataset)]
-    kept = weakref.ref(engine.slice(request, "attention", {"layer": 1, "head": 2}, "me"))
+    kept = weakref.ref(engine.of_layer(request, engine.slice_of(request, "attention", {"layer": 1, "head": 2}), "me"))
     for key in list(engine.cache._kept):
         engine.cache.drop(key)
     gc.collect()
@@ -543,17 +549,17 @@ def test_bad_input_comes_back_as_one_sentence(engine):
     assert "range 0 to 2" in changed_params(engine, identity, 9, {})[1]
 
 
-def named_texts(model, tokens, *, texts, allow_network=False):
+def named_texts(self, model, tokens, *, progress=None, allow_network=False):
     """Says what it was asked for, and whether it may fetch."""
-    yield dataset(allowed=("", float(allow_network), "flag", (0, 1))).assign_attrs(texts=texts)
+    yield dataset(allowed=("", float(allow_network), "flag", (0, 1))).assign_attrs(texts=self.texts)
 
 
 def test_a_browser_names_files_only_where_the_explorer_was_started_for_it(tmp_path):
-    texts = Param("texts", str, "prose", choices=("prose",), files=True)
-    entry = Entry("named", "Named texts", "here", "none", scope="study", study=named_texts, params=(texts,))
+    texts = {"texts": (Annotated[str, Choice(("prose",), files=True)], "prose")}
+    view = tiny_view(Study, "named", {"partials": named_texts}, fields=texts)
     for any_file in (False, True):
         settings = Settings(models=("tiny",), any_file=any_file, allow_network=any_file)
-        engine = Engine(settings, [entry], load=lambda n, p: tiny_model("llama"))
+        engine = Engine(settings, [view], load=lambda n, p: tiny_model("llama"))
         assert engine.hosted("tiny").loading.finished.wait(60)
         engine.request(
             "tiny", TEXT, {"named": {"texts": "hub:some/data"}}
@@ -572,7 +578,7 @@ def test_a_browser_names_files_only_where_the_explorer_was_started_for_it(tmp_pa
 
 
 def test_a_study_on_its_own_texts_is_done_once_for_all_prompts(tmp_path):
-    entries = [STUDY, replace(STUDY, name="own-texts", prompted=False)]
+    entries = [STUDY, tiny_study("own-texts", steps, prompted=False)]
     engine = Engine(Settings(models=("tiny",)), entries, load=lambda n, p: tiny_model("llama"))
     assert engine.hosted("tiny").loading.finished.wait(60)
     one, other = (engine.request("tiny", text, {}) for text in (TEXT, "9 5 9"))
@@ -603,7 +609,7 @@ def test_a_model_that_does_not_load_is_tried_again_only_when_asked(tmp_path):
             raise UnavailableError("no such model", "one", "Check the path")
         return tiny_model("llama")
 
-    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [ENTRY], load=load)
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [MEAN], load=load)
     try:
         for _ in range(3):  # as the page looks again and again
             assert engine.hosted("tiny").loading.finished.wait(60)

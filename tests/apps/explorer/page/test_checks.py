@@ -7,7 +7,9 @@ from apps.explorer.engine.settings import Settings
 from apps.explorer.page import checks
 from probes.attention.pattern import VIEW as ATTENTION
 from probes.neurons.neurons import VIEW as NEURONS
-from workbench.analysis.legacy import Claim, Entry
+from tests.tiny_analyses import tiny_study
+from workbench.analysis.parameters import Values
+from workbench.analysis.view import Claim
 
 
 def claimed(result, selection, shade=0):
@@ -22,14 +24,15 @@ def unknown(result, selection):
     return Claim("Check elsewhere", {"units": "L1H2"}, study="no-such-study")
 
 
-def engine():
-    from workbench.analysis.legacy import Param
+class Shade(Values):
+    """What only the drawing knows."""
 
-    view = Entry(
-        "mine", "Mine", "-", "-", scope="study", study=nothing, claims=(claimed, nothing, unknown),
-        display=(Param("shade", int, 0, "shade"),),
-    )  # fmt: skip
-    check = Entry("causal-check", "Check", "-", "-", scope="study", study=nothing)
+    shade: int = 0
+
+
+def engine():
+    view = tiny_study("mine", nothing, claims=(claimed, nothing, unknown), display=Shade)
+    check = tiny_study("causal-check", nothing)
     made = Engine(Settings(("toy-induction",)), (view, check), load=lambda name, progress: None)
     made.close()
     return made

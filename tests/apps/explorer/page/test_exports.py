@@ -12,7 +12,9 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.news import request_of
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page.exports import csv, guarded
+from tests.tiny_analyses import tiny_view
 from workbench.analysis.compare import difference_figure
+from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.results import dataset, open_result
 from workbench.errors import InputError
 
@@ -23,7 +25,7 @@ MODEL = "toy-induction"
 def engine():
     from probes import CATALOG
 
-    entries = [CATALOG.get(name) for name in ("logit-lens", "induction-on-prompt", "induction-heads")]
+    entries = [CATALOG.view(name) for name in ("logit-lens", "induction-on-prompt", "induction-heads")]
     made = Engine(Settings(models=(MODEL,)), entries)
     assert made.hosted(MODEL).loading.finished.wait(60)
     yield made
@@ -81,25 +83,25 @@ def test_the_code_of_a_difference_makes_the_same_figure(engine, shown, name, tmp
 def found(engine, shown, name):
     request = engine.request(shown["model"], shown["text"], shown["params"])
     if name in engine.slices:
-        return engine.slice(request, name, engine.slice_params(request, name, SELECTION), "me")
+        return engine.of_layer(request, engine.slice_of(request, name, SELECTION), "me")
     return engine.found(request, name)
 
 
 def test_prompts_are_quoted_in_code():
     from apps.explorer.engine.engine import Request
     from apps.explorer.page.exports import code
-    from workbench.analysis.legacy import Entry
     from workbench.models.prompt import Prompt, Tokens
 
     text = 'a"\'\\\n"""); import os; os.remove("x") #'
     tokens = Tokens((1,), ("a",), False, Prompt(text))
-    entry = Entry("x", "X", "", "", needs=len, analyse=len, figures=(guarded,))
-    lines = code(entry, Request("m'", text, tokens, {}, {}), {"p": "q'"}, 0, {})
+    view = tiny_view(OnPrompt, "x", {"needs": len, "analyse": len}, fields={"p": (str, "q'")}, figures=(guarded,))
+    lines = code(view, Request("m'", text, tokens, {}, {}, {}), view.analysis(), 0, {})
     import ast
 
     calls = [node for node in ast.walk(ast.parse(lines)) if isinstance(node, ast.Call)]
     run = next(call for call in calls if getattr(call.func, "attr", "") == "run")
-    assert ast.literal_eval(run.args[1]) == text and ast.literal_eval(run.keywords[0].value) == "q'"
+    made = run.func.value
+    assert ast.literal_eval(run.args[1]) == text and ast.literal_eval(made.keywords[0].value) == "q'"
 
 
 def test_netcdf_opens_as_the_same_result(engine, shown, tmp_path):

@@ -1,6 +1,7 @@
 """Tables of the page: what stands in their cells is data, and what is taken away is the table itself."""
 
 import io
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -81,18 +82,20 @@ def test_a_page_of_its_own_escapes_text(result):
     assert "<b>x</b>" not in page and "&lt;b&gt;x" in page and "A <title>" not in page
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in CATALOG if entry.tables])
+@pytest.mark.parametrize("name", [view.name for view in CATALOG.views if view.tables])
 def test_code_makes_the_table_again(name):
-    entry = CATALOG.get(name)
-    lines = code_of(entry, len(entry.figures))
-    assert f"import {entry.tables[0].__name__}\n" in lines and "print(rows)" in lines
-    assert "figure.show()" in code_of(entry, 0)
+    view = CATALOG.view(name)
+    lines = code_of(view, len(view.figures))
+    table = view.tables[0]
+    assert re.search(rf"^from {table.__module__} import .*\b{table.__name__}\b", lines, re.MULTILINE)
+    assert f"rows = {table.__name__}(result)\nprint(rows)" in lines
+    assert "figure.show()" in code_of(view, 0)
 
 
-def code_of(entry, index):
+def code_of(view, index):
     from apps.explorer.engine.engine import Request
     from tests.tiny_models import tiny_model
     from workbench.models.prompt import Prompt, tokenise
 
     tokens = tokenise(tiny_model("llama"), Prompt.ids([1, 2, 3]))
-    return exports.code(entry, Request("m", "t", tokens, {entry.name: {}}, {}), {}, index, {})
+    return exports.code(view, Request("m", "t", tokens, {}, {}, {}), view.analysis(), index, {})
