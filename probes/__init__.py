@@ -1,13 +1,16 @@
 """The analyses, one file each, and the catalog that lists them in the order of the page.
 
-Adding one costs its file, one line here and its test. Names are the files' names with hyphens.
+    from probes import CATALOG, InductionHeads, LogitLens
+
+Adding one costs its file, one line here and its test. Rooms: `lens`, `attention`, `erasure`, `routes`, `circuits`,
+`checks`, `neurons`, by what they look at; read `lens/logit_lens` first. Classes are imported when first used.
 """
 
-from workbench.analysis.legacy import LegacyCatalog
+from typing import Any
 
-__all__ = ["CATALOG"]
+from workbench.analysis.catalog import Catalog
 
-CATALOG = LegacyCatalog(
+CATALOG = Catalog(
     {
         "logit-lens": "probes.lens.logit_lens:LogitLens",
         "induction-heads": "probes.attention.induction.induction_heads:InductionHeads",
@@ -40,3 +43,17 @@ CATALOG = LegacyCatalog(
         "neurons": "probes.neurons.neurons:Neurons",
     }
 )
+
+_BY_CLASS = {CATALOG.class_name(name): name for name in CATALOG.names}
+
+__all__ = ["CATALOG", *sorted(_BY_CLASS)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _BY_CLASS:
+        raise AttributeError(f"module 'probes' has no attribute {name!r}")
+    return CATALOG.get(_BY_CLASS[name])
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

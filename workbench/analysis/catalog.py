@@ -55,6 +55,10 @@ class Catalog(Sequence):
         """All views, in the order of the page."""
         return tuple(self.view(name) for name in self._paths)
 
+    def class_name(self, name: str) -> str:
+        """The name of the class of an analysis, without importing it."""
+        return self._paths_of(name)[0].partition(":")[2]
+
     def module(self, name: str) -> str:
         """The module of the analysis of that name, without importing it; InputError with the nearest names."""
         return self._paths_of(name)[0].partition(":")[0]

@@ -87,10 +87,11 @@ def _register_views(app: Dash, engine: Engine) -> None:
         Input("rested", "data"),
         State("view", "data"),
         State("shown", "data"),
+        State("done", "data"),
         State("table-holder", "data-of"),
     )
-    def table(drawn, view, shown, before):
-        of = (drawn or "").rpartition(" ")[0]  # all but light or dark: a table keeps its order, filters and place
+    def table(_, view, shown, done, before):
+        of = table_of(view, shown, done or {})
         return (no_update, no_update) if of == before else (table_view(engine, view, shown) if shown else [], of)
 
     @app.callback(
@@ -215,6 +216,18 @@ def shown_result(
         return figure, [], said
     except WorkbenchError as error:
         return no_update, html.Div(str(error)), ""
+
+
+def table_of(view: Mapping[str, Any], shown: Mapping[str, Any] | None, done: Mapping[str, str]) -> str:
+    """What a table is made of. Not of light or dark, nor of what is only drawn: it keeps its order, filters and place.
+
+    Neither how far a study is, only how many parts of it are there.
+    """
+    if not shown:
+        return ""
+    name = view["name"]
+    parts = done.get(name, "").split()[:3]  # state, job, number of parts
+    return " ".join([name, str(view["figure"]), shown["keys"].get(name) or shown["id"], *parts])
 
 
 def table_view(engine: Engine, view: Mapping[str, Any], shown: Mapping[str, Any]) -> Any:
