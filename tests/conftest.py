@@ -2,11 +2,16 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from workbench.models import bundled
+
+# A script may start the suite with stdin closed, and pytest's stand-in for it asks the real one for its encoding.
+if sys.__stdin__ is None:
+    sys.__stdin__ = open(os.devnull, encoding="utf-8")  # noqa: SIM115 (for the whole process)
 
 
 def find_chromium() -> str | None:

@@ -170,7 +170,7 @@ def test_the_table_is_printed_and_saved(models, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "this_processor", lambda: Processor("AVX2", bfloat16=False, float16=False))
     out = tmp_path / "bench.json"
     bench.bench(out, quick=True)
-    printed, saved = capsys.readouterr().out, json.loads(out.read_text())
+    printed, saved = capsys.readouterr().out, json.loads(out.read_text(encoding="utf-8"))
     assert (
         saved["machine"]["threads"] == torch.get_num_threads() and "OMP_WAIT_POLICY" in saved["machine"]["environment"]
     )

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it saves, and how it says no."""
 
 import inspect
+import io
 import json
 import os
 import signal
@@ -34,7 +35,7 @@ def refused(capsys, *words: str, code: int = 2) -> str:
     return lines[0]
 
 
-def test_help_answers_at_once_and_without_torch():
+def test_help_answers_without_torch():
     code = (
         "import sys\n"
         "from apps.cli import main\n"
@@ -42,7 +43,8 @@ def test_help_answers_at_once_and_without_torch():
         "except SystemExit as leave: assert leave.code == 0\n"
         "assert not {'torch', 'transformers', 'numpy', 'plotly', 'dash'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    wide = {**os.environ, "COLUMNS": "100"}  # in a narrow terminal the commands are wrapped
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=wide, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for command in ("load", "models", "app", "run", "describe", "train", "bench"):
         assert f"\n    {command} " in done.stdout
@@ -351,6 +353,20 @@ def test_a_closed_pipe_is_quiet():
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize(("words", "code"), [(["run", "--list"], 0), (["frob"], 2)])
+def test_closed_streams_change_no_exit_code(words, code):
+    command = ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "apps.cli", *words]
+    assert subprocess.run(command, cwd=ROOT).returncode == code
+
+
+def test_what_the_terminal_cannot_print_is_printed_as_its_code(monkeypatch):
+    old = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", old)
+    monkeypatch.setattr(cli, "_describe", lambda arguments: print("a token \u2581\u65e5"))
+    assert cli.main(["describe", "logit-lens"]) == 0
+    assert old.buffer.getvalue() == b"a token \\u2581\\u65e5\n"
+
+
 def test_progress_is_drawn_on_a_terminal_only(capsys, monkeypatch):
     with cli._progress() as report:
         report("load", 0.5, "loading")
@@ -395,7 +411,8 @@ def test_two_saved_results_are_compared(tmp_path, capsys):
     assert "1 of 5 tokens have no counterpart" in capsys.readouterr().out.replace("\n", " ")
     change = open_result(files[2])
     assert change.sizes["pos"] == 5 and bool(change["entropy"].sel(pos=3).isnull().all())
-    assert page.read_text().count("plotly-graph-div") == 3 and "Difference: Logit lens" in page.read_text()
+    drawn = page.read_text(encoding="utf-8")
+    assert drawn.count("plotly-graph-div") == 3 and "Difference: Logit lens" in drawn
 
 
 def test_display_params_are_split_off_and_a_finer_result_is_said(capsys):

@@ -238,7 +238,7 @@ def test_it_runs_as_an_entry_over_folders_and_says_what_it_skipped(toy, tmp_path
     for name, letters in (("sleepy", SLEEPY), ("lively", LIVELY)):
         (tmp_path / name).mkdir()
         for i, text in enumerate([*texts(letters, 12, 3), "abc"]):
-            (tmp_path / name / f"{i:02}.txt").write_text(text)
+            (tmp_path / name / f"{i:02}.txt").write_text(text, encoding="utf-8")
     params = {**SMALL, "first": str(tmp_path / "sleepy"), "second": str(tmp_path / "lively"), "ablate": "none"}
     *_, last = run_study(ad.ENTRY, toy, None, **ad.ENTRY.checked(params))
     assert last["n_skipped"].values.tolist() == [1, 1] and last["n_texts"].values.tolist() == [12, 12]
@@ -247,7 +247,7 @@ def test_it_runs_as_an_entry_over_folders_and_says_what_it_skipped(toy, tmp_path
     assert last["domain"].values.tolist() == ["sleepy", "lively"]  # a folder is named without its path
     assert last.attrs["summary"].startswith("1 of 4 heads pass correction for dormancy: L1H0.")
     key = ad.ENTRY.key(toy, None, ad.ENTRY.checked(params))
-    (tmp_path / "sleepy" / "00.txt").write_text(texts(SLEEPY, 1, 9)[0])
+    (tmp_path / "sleepy" / "00.txt").write_text(texts(SLEEPY, 1, 9)[0], encoding="utf-8")
     assert ad.ENTRY.key(toy, None, ad.ENTRY.checked(params)) != key  # other texts are another question
 
 
