@@ -404,7 +404,9 @@ def saved_and_opened_it_is_the_same(case: Case) -> None:
     assert opened.attrs == case.result.attrs
     for name, variable in case.result.variables.items():
         assert {k: opened[name].attrs[k] for k in variable.attrs} == variable.attrs
-        assert opened[name].dtype.kind == variable.dtype.kind or {opened[name].dtype.kind, variable.dtype.kind} <= {*"UO"}
+        assert opened[name].dtype.kind == variable.dtype.kind or {opened[name].dtype.kind, variable.dtype.kind} <= {
+            *"UO"
+        }
 
 
 def figures_serialise_and_stay_small(case: Case) -> None:
