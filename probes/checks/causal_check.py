@@ -1,7 +1,7 @@
 """Causal check: does a claimed unit matter more than its like?"""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import xarray as xr
 
@@ -88,11 +88,10 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Iterator[xr.Dataset]:
         """The check on the current prompt, or on others where these are given: then it suggested the claim."""
+        more = [text.strip() for text in self.others.split("|") if text.strip()]
+        prompts: list[Any] = [tokens, *more]
         if self.on == "repeated tokens":
             prompts, more = list(repeated_tokens(model, self.seed)), []
-        else:
-            more = [text.strip() for text in self.others.split("|") if text.strip()]
-            prompts = [tokens, *more]
         yield from checking(
             model,
             prompts if len(prompts) > 1 else prompts[0],

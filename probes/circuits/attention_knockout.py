@@ -55,8 +55,7 @@ class AttentionKnockout(
     ) -> Iterator[xr.Dataset]:
         """The profile of one query on the current prompt."""
         logits = base_run(model, tokens).logits(model)
-        asked = {"kind": self.metric, "target": self.target, "against": self.against}
-        metric = make_metric(model, tokens, logits, **asked)
+        metric = make_metric(model, tokens, logits, kind=self.metric, target=self.target, against=self.against)
         parts = segments_of(tokens, self.query % len(tokens), self.subject)
         yield from knockout(model, tokens, metric, parts, query=self.query, window=self.window, progress=progress)
 

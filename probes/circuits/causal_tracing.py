@@ -65,8 +65,7 @@ class CausalTracing(Study, name="causal-tracing", title="Causal tracing", requir
         """The trace of the current prompt."""
         where = segment(tokens, self.subject) if self.subject else tuple(range(1, len(tokens) - 1))
         logits = base_run(model, tokens).logits(model)
-        asked = {"kind": self.metric, "target": self.target, "against": self.against}
-        metric = make_metric(model, tokens, logits, **asked)
+        metric = make_metric(model, tokens, logits, kind=self.metric, target=self.target, against=self.against)
         options = {name: getattr(self, name) for name in ("restore", "window", "noise", "draws", "seed")}
         yield from trace(model, tokens, metric, where, progress=progress, **options)
 

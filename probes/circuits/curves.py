@@ -45,7 +45,7 @@ def check_shares(shares: Sequence[float]) -> None:
         raise InputError(f"shares {shares}", "rising shares above 0 and up to 1", "Correct them")
 
 
-def n_kept(share: float, n: int) -> int:
+def n_kept(share: float, n: float) -> int:
     """How many of n parts the top share holds."""
     return round(share * n)
 
