@@ -88,7 +88,7 @@ class InductionHeads(OnModel, name="induction-heads", title="Induction heads", r
         attention = observation[AT_LAG].cpu().numpy()  # layer prompt head component
         cut = np.isnan(attention).any(1, keepdims=True)  # a window that hides the key of some sequences
         attention = np.where(cut, np.nan, attention)
-        variables = {}
+        variables: dict[str, tuple] = {}
         for slot, kind in enumerate(KINDS):
             variables |= _score(kind, attention[..., slot], attention[..., slot + 3], repeated, self.seed)
         q, effect = variables["induction_score_q"][1], variables["induction_score_d"][1]

@@ -136,7 +136,7 @@ def _condition(sink: np.ndarray, alpha: np.ndarray, seed: int) -> dict[str, np.n
     """Means over samples with intervals. sink, alpha: (layer, prompt, head)."""
     sink, alpha = np.moveaxis(sink, 1, 0), np.moveaxis(alpha, 1, 0)  # prompt layer head
     samples = {"sink_rate": mean_known(sink, (1, 2)), "layer_sink_rate": mean_known(sink, 2), "head_sink_rate": sink}
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, values in samples.items():
         low, high = bootstrap_interval(values, seed=seed)
         found |= {name: mean_known(values, 0), f"{name}_low": low, f"{name}_high": high}
