@@ -28,9 +28,9 @@ def test_every_row_runs_and_batches_equal_single_prompts(subject):
     made = subject(2, 32)
     assert len({t.ids for t in made.tokens}) == 2 and made.ids.shape == (2, 32)
     rows = [row._replace(at=row.at and (2, 32)) for row in ROWS]
-    records = measure(made, rows, (2, 1))
+    records = measure(made, rows, (1, 1))
     assert [r["row"] for r in records] == [row.name for row in rows if row.fits(made)]
-    assert all(r["wall_ms"] > 0 and len(r["wall_ms_runs"]) in (1, 2) for r in records)
+    assert all(r["wall_ms"] > 0 and len(r["wall_ms_runs"]) == 1 for r in records)
     assert torch.allclose(bare(made)(), bridge(made)(), atol=1e-5)  # the same weights, the same tokens
     together = everything(made)()
     prompted = [view.analysis for view in CATALOG.views if view.analysis.shares_pass]
