@@ -2,11 +2,35 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from workbench.loading import bundled
+
+# Tiny models have nothing to share out: where other work takes turns on the same cores, two threads that wait for each
+# other take ten times as long as one alone. So one thread, in processes that tests start too, except for the default
+# model; an OMP_NUM_THREADS of the user's own holds for all tests. Set before torch is imported, which reads it.
+CHOSEN_THREADS = os.environ.get("OMP_NUM_THREADS")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A script may start the suite with stdin closed, and pytest's stand-in for it asks the real one for its encoding.
+if sys.__stdin__ is None:
+    sys.__stdin__ = open(os.devnull, encoding="utf-8")  # noqa: SIM115 (for the whole process)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Threads of a test, before any of its fixtures is made: all cores for the default model, else one."""
+    if CHOSEN_THREADS is None and "torch" in sys.modules:
+        large = {"default_model", "default_model_dir"}.intersection(item.fixturenames)
+        sys.modules["torch"].set_num_threads(cores() if large else 1)
+
+
+def cores() -> int:
+    """Of this machine, those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_chromium() -> str | None:

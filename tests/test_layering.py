@@ -150,7 +150,12 @@ def test_the_graph_sees_lazy_names_and_imports_inside_functions(tmp_path):
     text = "import a.b\nfrom workbench import observe, figures\nif TYPE_CHECKING:\n    from workbench.errors import InputError"
     (tmp_path / "one.py").write_text(text)
     known = modules("workbench") | {"a.b": tmp_path}
-    assert set(edges(tmp_path / "one.py", known)) == {"a.b", "workbench.observation", "workbench.figures", "workbench.errors"}
+    assert set(edges(tmp_path / "one.py", known)) == {
+        "a.b",
+        "workbench.observation",
+        "workbench.figures",
+        "workbench.errors",
+    }
 
 
 def test_only_the_adapter_knows_transformer_lens():

@@ -173,7 +173,7 @@ def large_view(
 ) -> tuple[Any, Any, Any]:
     """Figure, message over it, and the line under it. told: what the page last heard of the analysis."""
     if not shown:
-        return no_update, html.Div("The first prompt is computed as soon as the model is ready."), ""
+        return no_update, html.Div("No prompt has been computed yet."), ""
     try:
         request, name = request_of(engine, shown), view["name"]
     except WorkbenchError as error:  # the server was restarted and the model is loading again

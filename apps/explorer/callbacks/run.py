@@ -271,7 +271,8 @@ def came(engine: Engine, continuing: Mapping[str, Any] | None) -> tuple[tuple[An
     if not continuing:
         return (no_update, no_update, no_update), ""
     worker = engine.hosted(continuing["model"]).worker
-    state, job = worker.state(continuing["job"]), worker.get(continuing["job"])
+    job = worker.get(continuing["job"])
+    state = job.state if job is not None else worker.state(continuing["job"])
     if state.alive:
         return (no_update, no_update, no_update), ""
     if job is None or state != JobState.DONE:

@@ -143,4 +143,6 @@ def test_two_saved_results_are_compared(tmp_path, capsys):
     assert "1 of 5 tokens have no counterpart" in capsys.readouterr().out.replace("\n", " ")
     change = open_result(files[2])
     assert change.sizes["pos"] == 5 and bool(change["entropy"].sel(pos=3).isnull().all())
-    assert page.read_text().count("plotly-graph-div") == 3 and "Difference: Logit lens" in page.read_text()
+    assert page.read_text(encoding="utf-8").count(
+        "plotly-graph-div"
+    ) == 3 and "Difference: Logit lens" in page.read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """The shell: commands and their help, exit codes, and how it says no."""
 
+import io
 import os
 import subprocess
 import sys
@@ -106,6 +107,22 @@ def test_ctrl_c_is_130(capsys, monkeypatch):
     monkeypatch.setattr("apps.cli.model.load", interrupted)
     assert main(["load", "toy-induction"]) == 130
     assert capsys.readouterr().err == "workbench: stopped\n"
+
+
+@pytest.mark.parametrize(("words", "code"), [(["run", "--list"], 0), (["frob"], 2)])
+def test_closed_streams_change_no_exit_code(words, code):
+    command = ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "apps.cli", *words]
+    assert subprocess.run(command, cwd=ROOT).returncode == code
+
+
+def test_what_the_terminal_cannot_print_is_printed_as_its_code(monkeypatch):
+    from apps.cli.commands import describe
+
+    old = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", old)
+    monkeypatch.setattr(describe, "command", lambda arguments: print("a token \u2581\u65e5"))
+    assert main(["describe", "logit-lens"]) == 0
+    assert old.buffer.getvalue() == b"a token \\u2581\\u65e5\n"
 
 
 def test_a_closed_pipe_is_quiet():

@@ -33,6 +33,7 @@ def routes(open_page):
     """The view, drawn."""
     page = open_page('#prompt=The+capital+of+France+is&view={"name":"flow-routes","figure":0}')
     wait_for_title(page, "#main-figure", "coverage 0.8")
+    page.wait_for_function("() => 'head' in dash_clientside.spine.state.selection")  # the first one is chosen later
     return page
 
 
