@@ -45,9 +45,8 @@ def test_it_holds_the_contract(probe, kind):
 
 def test_it_runs_beside_all_of_ours_in_one_pass(probe):
     model, passes = tiny_model("gpt2"), []
-    ours = [
-        kind for kind in CATALOG if issubclass(kind, OnPrompt) and kind.name != "token-erasure"
-    ]  # that needs probes
+    # token erasure needs probes first
+    ours = [kind for kind in CATALOG if issubclass(kind, OnPrompt) and kind.name != "token-erasure"]
     handle = model.adapter.bridge.blocks[0].register_forward_hook(lambda *_: passes.append(1))
     try:
         found = run(model, LONG, [*ours, probe.AttentionEntropy])
