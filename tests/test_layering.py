@@ -147,8 +147,8 @@ def test_the_graph_sees_lazy_names_and_imports_inside_functions(tmp_path):
     assert {"workbench.analysis.results", "workbench.observation"} <= files["workbench.analysis.run"]
     assert "workbench.figures" in files["probes.lens.logit_lens"]  # inside its figures
     assert files["workbench"] == set()
-    text = "import a.b\nfrom workbench import observe, figures\nif TYPE_CHECKING:\n    from workbench.errors import InputError"
-    (tmp_path / "one.py").write_text(text)
+    lines = ["import a.b", "from workbench import observe, figures", "if TYPE_CHECKING:", "    import workbench.errors"]
+    (tmp_path / "one.py").write_text("\n".join(lines))
     known = modules("workbench") | {"a.b": tmp_path}
     assert set(edges(tmp_path / "one.py", known)) == {
         "a.b",
