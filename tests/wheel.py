@@ -34,7 +34,8 @@ def main() -> int:
     """Returns the exit code of the first step that fails."""
     with tempfile.TemporaryDirectory() as place:
         wheels, home = Path(place) / "wheels", Path(place) / "environment"
-        step(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(ROOT))
+        # the wheel is made from the source distribution, so that both are complete and nothing is left in the checkout
+        step(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(wheels), str(ROOT))
         (wheel,) = wheels.glob("*.whl")
         venv.create(home, with_pip=True)
         python = home / "bin" / "python"

@@ -8,10 +8,10 @@ import torch
 import xarray as xr
 
 from probes.attention.induction.repeat_attention import AT_LAG
-from probes.attention.induction.repeated_tokens import LENGTH, repeated_tokens
 from probes.attention.sinks.measures import mean_known, median_after, received, value_norm, windowed
 from probes.attention.sinks.samples import natural_samples, random_samples
 from probes.checks import claims
+from probes.stimuli import LENGTH, repeated_tokens
 from workbench.analysis.kinds import OnModel, Stimulus
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import xarray as xr
 
-from probes.attention.induction import repeated_tokens as induction
+from probes import stimuli
 from probes.checks.hypothesis import EITHER, METHODS, SIDES
 from probes.checks.matched_controls import N_CONTROLS
 from probes.checks.removal import checking
@@ -113,7 +113,7 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
 
 def repeated_tokens(model: Model, seed: int) -> list[Tokens]:
     """Random tokens that repeat, drawn anew: not those that an induction score was found on."""
-    drawn = induction.repeated_tokens(model, n_sequences=ENOUGH_PROMPTS, length=_REPEATED, seed=seed + 1)
+    drawn = stimuli.repeated_tokens(model, n_sequences=ENOUGH_PROMPTS, length=_REPEATED, seed=seed + 1)
     return [one for one, period in zip(drawn.tokens, drawn.fields["period"], strict=True) if period > 0]
 
 
