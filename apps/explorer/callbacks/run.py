@@ -226,12 +226,12 @@ def _register_poll(app: Dash, engine: Engine) -> None:
             found.shown or no_update,
             found.done if found.done is not None else no_update,
             [*notices, *map(notice, told)] if told else no_update,
-            changed_request(asked, found),
+            changed_request(engine, asked, found),
             None if found.busy or beside.busy or hosted.loading.alive else [n, wake],
             count if (count := late_slices(engine, session)) != late else no_update,
             *back,
             (None if shown_b and not asked_b else no_update) if beside.shown is None else beside.shown,
-            changed_request(asked_b, beside),
+            changed_request(engine, asked_b, beside),
         )
 
 
@@ -259,11 +259,12 @@ def look_other(
     return found
 
 
-def changed_request(asked: Mapping[str, Any] | None, found: Look) -> Any:
-    """The page's latest request after a look: over, or run again under another job."""
+def changed_request(engine: Engine, asked: Mapping[str, Any] | None, found: Look) -> Any:
+    """The page's latest request after a look: over, or run again under another job, of this server."""
     if asked and found.ended:
         return {**asked, "ended": True}
-    return {**asked, "job": found.again} if asked and found.again is not None else no_update
+    again = asked and found.again is not None
+    return {**asked, "job": found.again, "boot": engine.boot} if again else no_update
 
 
 def came(engine: Engine, continuing: Mapping[str, Any] | None) -> tuple[tuple[Any, Any, Any], str]:
@@ -302,6 +303,7 @@ def ask(
     again: load the model once more where that failed.
     """
     asked = {"model": model, "text": text, "params": dict(params), "chat": chat, "edits": list(edits)}
+    asked["boot"] = engine.boot  # which server was asked, also where it has no job yet
     try:
         if engine.hosted(model, again).loading.alive:  # a server that was started again: the poll runs it when it can
             return {**asked, "id": secrets.token_hex(8), "names": None, "job": ""}, ""  # no job: it never ran
