@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 import pytest
+from apps.explorer.engine.news import look
 
 from apps.explorer.callbacks import run as running
 from apps.explorer.engine import engine as engines
-from apps.explorer.engine.news import look
 from apps.explorer.engine.settings import Settings
 from apps.explorer.web.server import start
 from tests.tiny_analyses import tiny_study
