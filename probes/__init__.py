@@ -1,27 +1,30 @@
 """The analyses, one file each, and the catalog that lists them in the order of the page.
 
-Adding one costs its file, one line here and its test. Names are the files' names with hyphens.
+    from probes import CATALOG, InductionHeads, LogitLens
+
+Adding one costs its file, one line here and its test. Rooms: `lens`, `attention`, `erasure`, `routes`, `circuits`,
+`checks`, `neurons`, by what they look at; read `lens/logit_lens` first. Classes are imported when first used.
 """
 
-from workbench.analysis.legacy import LegacyCatalog
+from typing import Any
 
-__all__ = ["CATALOG"]
+from workbench.analysis.catalog import Catalog
 
-CATALOG = LegacyCatalog(
+CATALOG = Catalog(
     {
         "logit-lens": "probes.lens.logit_lens:LogitLens",
         "induction-heads": "probes.attention.induction.induction_heads:InductionHeads",
         "induction-on-prompt": "probes.attention.induction.induction_on_prompt:InductionOnPrompt",
         "attention-sinks": "probes.attention.sinks.attention_sinks:AttentionSinks",
         "flow-routes": "probes.routes.flow_routes:FlowRoutes",
-        "direct-logit-attribution": "probes.circuits.direct_logit_attribution:ENTRY",
-        "causal-check": "probes.checks.causal_check:ENTRY",
-        "activation-patching": "probes.circuits.activation_patching:ENTRY",
-        "attribution-patching": "probes.circuits.attribution_patching:ENTRY",
-        "attention-knockout": "probes.circuits.attention_knockout:ENTRY",
-        "causal-tracing": "probes.circuits.causal_tracing:ENTRY",
-        "circuit-evaluation": "probes.circuits.evaluation:ENTRY",
-        "circuit-edges": "probes.circuits.edges:ENTRY",
+        "direct-logit-attribution": "probes.circuits.direct_logit_attribution:DirectLogitAttribution",
+        "causal-check": "probes.checks.causal_check:CausalCheck",
+        "activation-patching": "probes.circuits.activation_patching:ActivationPatching",
+        "attribution-patching": "probes.circuits.attribution_patching:AttributionPatching",
+        "attention-knockout": "probes.circuits.attention_knockout:AttentionKnockout",
+        "causal-tracing": "probes.circuits.causal_tracing:CausalTracing",
+        "circuit-evaluation": "probes.circuits.evaluation:CircuitEvaluation",
+        "circuit-edges": "probes.circuits.edges:CircuitEdges",
         "flow-route-faithfulness": "probes.routes.faithfulness:FlowRouteFaithfulness",
         "flow-route-part": "probes.routes.parts:FlowRoutePart",
         "flow-route-heads": "probes.routes.heads:FlowRouteHeads",
@@ -40,3 +43,17 @@ CATALOG = LegacyCatalog(
         "neurons": "probes.neurons.neurons:Neurons",
     }
 )
+
+_BY_CLASS = {CATALOG.class_name(name): name for name in CATALOG.names}
+
+__all__ = ["CATALOG", *sorted(_BY_CLASS)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _BY_CLASS:
+        raise AttributeError(f"module 'probes' has no attribute {name!r}")
+    return CATALOG.get(_BY_CLASS[name])
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -2,11 +2,45 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from workbench.loading import bundled
+
+# One thread, in processes that tests start too: tiny models have nothing to share out, and where other work takes turns
+# on the same cores, two that wait for each other cost five to ten times as much as one, on the default model too.
+# An OMP_NUM_THREADS of the user's own holds for all tests. Set before torch is imported, which reads it.
+CHOSEN_THREADS = os.environ.get("OMP_NUM_THREADS")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A script may start the suite with stdin closed, and pytest's stand-in for it asks the real one for its encoding.
+if sys.__stdin__ is None:
+    sys.__stdin__ = open(os.devnull, encoding="utf-8")  # noqa: SIM115 (for the whole process)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Threads of a test, before any of its fixtures is made: the page is tested as it is served, on all cores."""
+    if CHOSEN_THREADS is None and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(cores() if item.get_closest_marker("browser") else 1)
+
+
+@pytest.fixture
+def two_threads():
+    """For what must hold on any number of threads: sums of a batch are associated in another order than on one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """Of this machine, those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_chromium() -> str | None:

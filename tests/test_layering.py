@@ -1,4 +1,5 @@
-"""Nothing imports upwards: workbench -> probes -> apps; and heavy libraries stay where they belong."""
+"""Nothing imports upwards: workbench -> probes -> apps; nothing imports in a circle, neither rooms of a floor nor files
+of a room; and heavy libraries stay where they belong."""
 
 import ast
 import subprocess
@@ -8,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from workbench import WHERE
+
 ROOT = Path(__file__).resolve().parents[1]
 # Who may know TransformerLens: the adapter. (Toys are our own small modules and do without so far.)
-KNOWS_TRANSFORMER_LENS = ("workbench/loading/bridge.py", "workbench/models/toys/")
+KNOWS_TRANSFORMER_LENS = ("workbench/loading/bridge.py", "workbench/loading/toys/")
+FLOORS = ("workbench", "probes", "apps")
+# Circles that are known and to be mended; none may be added.
 
 
 def sources(*rooms: str) -> list[Path]:
@@ -63,6 +68,92 @@ def offenders(paths: list[Path], forbidden: tuple[str, ...], **how: bool) -> lis
 )
 def test_nothing_imports_upwards(room, above):
     assert offenders(sources(room), above) == []
+
+
+def modules(*floors: str) -> dict[str, Path]:
+    """Files by the name they are imported by."""
+    found = {}
+    for path in sources(*floors):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def room(module: str) -> str:
+    """The first folder level; a file beside the folders is a room of its own."""
+    return ".".join(module.split(".")[:2])
+
+
+def graph(files: dict[str, Path]) -> dict[str, set[str]]:
+    """Who imports whom, by files; also behind TYPE_CHECKING, inside functions and through the names that the workbench
+    hands on. The one file that hands names on imports nothing by itself."""
+    return {module: set(edges(path, files)) & set(files) - {module} for module, path in files.items()}
+
+
+def edges(path: Path, files: dict[str, Path]) -> Iterator[str]:
+    """The files that a file imports. Of `from a import b` it is a.b where that is a file, else a."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base, *names = _from(node, path)
+            for name in names:
+                handed_on = WHERE.get(name.removeprefix("workbench.")) if base == "workbench" else None
+                yield name if name in files else handed_on or base
+
+
+def of_rooms(files: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Which room imports which other one of its floor."""
+    found: dict[str, set[str]] = {}
+    for module, imported in files.items():
+        if module not in FLOORS:
+            floor = module.split(".")[0]
+            same = {room(other) for other in imported if other not in FLOORS and other.split(".")[0] == floor}
+            found.setdefault(room(module), set()).update(same - {room(module)})
+    return found
+
+
+def circles(imported: dict[str, set[str]]) -> list[tuple[str, ...]]:
+    """Sets of nodes that reach each other, in order."""
+    reached = {node: set(others) for node, others in imported.items()}
+    for middle in imported:  # Warshall: whoever reaches the middle reaches what it reaches
+        for node in imported:
+            if middle in reached[node]:
+                reached[node] |= reached[middle]
+    together = {node: {other for other in reached[node] if node in reached.get(other, ())} for node in imported}
+    return sorted({tuple(sorted(others)) for others in together.values() if others})
+
+
+def test_circles_are_found():
+    drawn = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": {"e"}, "e": {"f"}, "f": {"d"}, "g": {"a", "h"}}
+    assert circles(drawn) == [("b", "c"), ("d", "e", "f")]
+    assert circles({"a": {"b"}, "b": set()}) == []
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_no_circle_between_rooms(floor):
+    assert circles(of_rooms(graph(modules(floor)))) == []
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_no_circle_between_files(floor):
+    assert circles(graph(modules(floor))) == []
+
+
+def test_the_graph_sees_lazy_names_and_imports_inside_functions(tmp_path):
+    files = graph(modules("workbench", "probes"))
+    assert {"workbench.analysis.results", "workbench.observation"} <= files["workbench.analysis.run"]
+    assert "workbench.figures" in files["probes.lens.logit_lens"]  # inside its figures
+    assert files["workbench"] == set()
+    lines = ["import a.b", "from workbench import observe, figures", "if TYPE_CHECKING:", "    import workbench.errors"]
+    (tmp_path / "one.py").write_text("\n".join(lines))
+    known = modules("workbench") | {"a.b": tmp_path}
+    assert set(edges(tmp_path / "one.py", known)) == {
+        "a.b",
+        "workbench.observation",
+        "workbench.figures",
+        "workbench.errors",
+    }
 
 
 def test_only_the_adapter_knows_transformer_lens():

@@ -65,3 +65,20 @@ def spelling():
     letters.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
     letters.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=letters, bos_token="<s>")
+
+
+def tiny_hf_without_head(kind: str, layer: int, head: int, n_layers: int = 2, seed: int = 0):
+    """A Hugging Face model whose weights read nothing of one head: an ablation by other means than hooks."""
+    model = tiny_hf(kind, n_layers, seed)
+    columns = slice(8 * head, 8 * (head + 1))  # d_head is 8
+    with torch.no_grad():
+        if kind == "gpt2":
+            model.transformer.h[layer].attn.c_proj.weight[columns] = 0
+        else:
+            model.model.layers[layer].self_attn.o_proj.weight[:, columns] = 0
+    return model
+
+
+def tiny_model_without_head(kind: str, layer: int, head: int, n_layers: int = 2, seed: int = 0):
+    """The same, wrapped."""
+    return wrap(tiny_hf_without_head(kind, layer, head, n_layers, seed), None, name=f"tiny-{kind}-without")

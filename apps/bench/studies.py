@@ -8,7 +8,7 @@ from typing import Any
 
 from apps.bench.subject import Subject, Timed
 from probes.attention.active_dormant.ablation import ablated_loss, base_pass
-from probes.checks.causal_check import check
+from probes.checks.removal import check
 from workbench.intervene import Head, Patch
 from workbench.models.hooks import Z
 from workbench.models.prompt import Prompt

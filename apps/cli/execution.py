@@ -3,6 +3,7 @@
 Analyses of the prompt come from one pass. A study that is stopped keeps what is done.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,9 +45,11 @@ def execute(asked: Sequence[Asked], model: Model, prompt: Prompt | None, places:
     try:
         with progress() as report, terminable():
             analyses: list[Any] = [one.analysis for one in asked]
-            for outcome in outcomes(model, prompt, analyses, progress=work.progress_on(report), **options):
-                report.clear()
-                work.take(outcome.analysis.name, outcome.result, outcome.complete)
+            found: Any = outcomes(model, prompt, analyses, progress=work.progress_on(report), **options)
+            with contextlib.closing(found):  # what stops us ends a study at once
+                for outcome in found:
+                    report.clear()
+                    work.take(outcome.analysis.name, outcome.result, outcome.complete)
     except STOPS as stop:
         if not work.deliver_partial():
             raise
@@ -65,7 +68,7 @@ class _Work:
         self.delivered = self.failed = 0
 
     def progress_on(self, report: Progress) -> Callable[[float], None]:
-        """Tells the share done of what is under way: the shared pass first, then one after the other."""
+        """Tells the share that is done, and what is under way: the shared pass first, then one after the other."""
 
         def tell(share: float) -> None:
             shared = [name for name in self.left if self.asked[name].analysis.shares_pass]

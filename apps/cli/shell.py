@@ -37,6 +37,7 @@ _SIGPIPE = 141  # what a shell reports for a program that wrote into a closed pi
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. argv: the words after `workbench` (default: the process's own)."""
+    _open_streams()
     try:
         arguments = _parser().parse_args(argv)
         code = arguments.command(arguments)
@@ -52,6 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has what it wanted. Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _SIGPIPE
+
+
+def _open_streams() -> None:
+    """Streams that a script closed (`<&- >&- 2>&-`) lead nowhere, so that no file we open takes their place; and a
+    token that the terminal's encoding does not have is printed as its code."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for the whole process)
+    if hasattr(sys.stdout, "reconfigure"):  # what a notebook or a test puts there may not have it
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _parser() -> Parser:

@@ -1,5 +1,5 @@
 """Where heads look, and what kind of head each is.
 
-`pattern` shows one head; `induction_heads`, `sinks/` and `active_dormant/` measure kinds of heads; `head_table` puts
-all scores side by side. Read `induction_heads`, then `sinks/attention_sinks`.
+`pattern` shows one head; `induction/`, `sinks/` and `active_dormant/` measure kinds of heads; `head_table` puts all
+scores side by side. Read `pattern`, then `induction/`, then `sinks/`.
 """

@@ -1,5 +1,5 @@
 """Does it matter? What a view claims of a unit, removed beside matched controls.
 
-`claims` says what views claim, `matched_controls` finds units to compare with, `causal_check` is the study.
-Read `causal_check`.
+`claims` says what views claim; `causal_check` is the study that tests it, made of a `hypothesis`, the `removal` of its
+units and of `matched_controls`, and the `verdict`. Read `causal_check`, then `removal`.
 """

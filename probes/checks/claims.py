@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.analysis.legacy import Claim
+from workbench.analysis.view import Claim
 from workbench.figures import head_name
 
 __all__ = ["asked", "block", "check_of", "edge", "head", "head_or_state", "repetition", "sink", "state"]

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from einops import einsum
 
-from workbench.intervene import MLP, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual
+from workbench.intervene import MLP, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual, Where
+from workbench.intervene.contradictions import is_void
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, V, Z
 from workbench.models.model import Model
 from workbench.observation import Need, Site, observe
@@ -125,7 +126,21 @@ def output_norms(model: Model, prompts: Sequence[Any], kind: type, queries: tupl
         Residual: Need((RESID_PRE,), state_norm, dims="pos"),
     }
     seen = observe(model, prompts, [needs[kind]], positions="none", stop=model.sizes.n_layers)
-    return 0.5 * np.log(seen[needs[kind]].double().square().mean(1).cpu().numpy() + 1e-30)
+    squares = seen[needs[kind]].double().square().mean(1).cpu().numpy()
+    if model.interventions:
+        _silence(squares, model, kind, queries)
+    return 0.5 * np.log(squares + 1e-30)
+
+
+def _silence(squares: np.ndarray, model: Model, kind: type, queries: tuple[int, ...]) -> None:
+    """Units whose removal changes nothing, since an intervention overwrites what they lead to, take nothing out."""
+    by_head = kind in (Head, AttentionEdge, AttentionKey)
+    for layer, head in np.ndindex(len(squares), model.sizes.n_heads if by_head else 1):
+        where = Where(kind.hook, layer, (head,) if by_head else None)
+        here = (layer, head) if by_head else (layer,)
+        for row, query in enumerate(queries or (None,)):
+            if is_void(model, where if query is None else where._replace(positions=(query,))):
+                squares[here if query is None else (*here, row)] *= 0  # NaN stays
 
 
 def head_norm(z: torch.Tensor, site: Site) -> torch.Tensor:

@@ -1,45 +1,75 @@
-"""Activation patching: which states of the clean run bring its answer back.
+"""Activation patching: which states of the clean run bring its answer back."""
 
-The corrupt prompt runs with one activation replaced by what the clean run had there, and the metric moves from its
-corrupt value towards its clean one: `effect = metric(patched) - metric(corrupt)`, `recovered = effect /
-(metric(clean) - metric(corrupt))`. Sites: the residual stream, attention and MLP outputs by (layer, pos); heads' z
-and pattern, and the values v of key/value heads, by (layer, head), at one position or at all. resid_mid is written
-through attn_out, since a bridge's own resid_mid reaches the MLP only. Prompts have equal length, and the differing
-tokens are in the result.
-
-What restores the answer carries it in this pair of prompts; other parts may carry it too, and be hidden behind each
-other.
-
-Source: Meng et al. 2022, arXiv 2202.05262 (causal tracing); Heimersheim and Nanda 2024, arXiv 2404.15255 (how to read
-it).
-"""
-
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 import torch
 import xarray as xr
 
 from probes.checks import claims
-from probes.circuits.prompt_pairs import PAIR_PARAMS, PromptPair, pair_runs, top_tokens_metric
-from workbench.analysis.legacy import Claim, Entry, Param
+from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair, Target, pair_runs, top_tokens_metric
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Choice
 from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import Claim, View
 from workbench.errors import InputError
 from workbench.intervene import Patch
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, PATTERN, RESID_MID, RESID_POST, RESID_PRE, Hook, V, Z
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
+from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT
-from workbench.observation.metrics import Metric
+from workbench.observation.metrics import KINDS, Metric
 from workbench.observation.recording import Recording, record
 from workbench.observation.sweeps import Base, base_run, sweep
 
-__all__ = ["ENTRY", "SITES", "effect_figure", "patch_cells", "patching", "run", "sites_of"]
+__all__ = ["SITES", "VIEW", "ActivationPatching", "effect_figure", "patch_cells", "patching", "sites_of"]
 
 SITES: dict[str, Hook] = {
     hook.name: hook for hook in (RESID_PRE, RESID_MID, RESID_POST, ATTN_OUT, MLP_OUT, Z, PATTERN, V)
 }
 _HEADS = (Z, PATTERN, V)
+
+
+class ActivationPatching(Study, name="activation-patching", title="Activation patching", requires=(READOUT, PADDING)):
+    """Which states of the clean run bring its answer back.
+
+    Definition: The corrupt prompt runs with one activation replaced by what the clean run had there, and the metric
+    moves from its corrupt value towards its clean one: effect = metric of the corrupt run with one activation of the
+    clean run - metric of the corrupt run; recovered = effect / (metric(clean) - metric(corrupt)). Sites: the residual
+    stream, attention and MLP outputs by (layer, pos); heads' z and pattern, and the values v of key/value heads, by
+    (layer, head), at one position or at all. resid_mid is written through attn_out, since a bridge's own resid_mid
+    reaches the MLP only. Prompts have equal length, and the differing tokens are in the result. Interventions edit both
+    runs; what is patched is written on top of them.
+
+    Limits: Shows what carries the difference between these two prompts, not all that the answer rests on: what restores
+    the answer carries it in this pair, and other parts may carry it too, and be hidden behind each other.
+
+    Source: Meng et al. 2022, arXiv 2202.05262 (causal tracing); Heimersheim and Nanda 2024, arXiv 2404.15255 (how to
+    read it).
+
+    Returns: `effect` and `recovered` over (layer, pos) or (layer, head), NaN where nothing is known yet, and the
+    metric's `clean` and `corrupt` values.
+    """
+
+    corrupt: Corrupt = ""
+    metric: Annotated[str, Choice(KINDS), "what is measured"] = "logit difference"
+    target: Target = ""
+    against: Against = ""
+    site: Annotated[str, Choice(tuple(SITES)), "what is patched"] = "resid_pre"
+    pos: Annotated[int | None, "position at which heads are patched; empty: all"] = None
+
+    def partials(
+        self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Iterator[xr.Dataset]:
+        """Patching of one site on the current prompt (clean) and a corrupt one."""
+        runs = pair_runs(model, tokens, self.corrupt, self.metric, self.target, self.against)
+        yield from patching(model, runs.pair, self.site, metric=runs.metric, pos=self.pos, progress=progress)
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Half a pass for every cell."""
+        return 0.5 * sizes.n_layers * (sizes.n_heads if SITES[self.site] in _HEADS else n_tokens)
 
 
 def sites_of(model: Model) -> tuple[str, ...]:
@@ -67,17 +97,17 @@ def patch_cells(
 def patching(
     model: Model,
     pair: PromptPair,
-    site: str = "resid_pre",
+    site: str,
     *,
     metric: Metric | None = None,
     pos: int | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[xr.Dataset]:
-    """Patch every cell of a site; yields what is known after each batch (NaN elsewhere), the last one complete.
+    """Patch every cell of a site; yields what is known after each batch, the last one complete.
 
     pos: for heads, the position at which they are patched; None for all. metric: by default the logit difference of the
-    clean and the corrupt run's top tokens (the clean one's logit where they agree). Returns `effect` and `recovered`
-    over (layer, pos) or (layer, head), and the metric's `clean` and `corrupt` values.
+    clean and the corrupt run's top tokens (the clean one's logit where they agree). Returns what `ActivationPatching`
+    does.
     """
     if site not in sites_of(model):
         raise InputError(f"the site {site!r}", f"one of {', '.join(sites_of(model))}", "Choose one of these")
@@ -131,23 +161,6 @@ def _summary(result: xr.Dataset) -> str:
     return f"{said} Most is done at {where}: {float(effect[layer, place]):+.2f}{recovered}."
 
 
-def study(
-    model: Model,
-    tokens: Any,
-    *,
-    corrupt: str = "",
-    site: str = "resid_pre",
-    metric: str = "logit difference",
-    target: str = "",
-    against: str = "",
-    pos: int | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> Iterator[xr.Dataset]:
-    """Patching of one site on the current prompt (clean) and a corrupt one."""
-    runs = pair_runs(model, tokens, corrupt, metric, target, against)
-    yield from patching(model, runs.pair, site, metric=runs.metric, pos=pos, progress=progress)
-
-
 def effect_figure(result: xr.Dataset):
     """The grid of effects, by layer and position or head."""
     from workbench.figures import depth_pos_grid, heads_grid
@@ -162,26 +175,9 @@ def site_claim(result: xr.Dataset, selection: dict) -> Claim | None:
     return claims.head_or_state(result, selection, result.attrs["site"])
 
 
-ENTRY = Entry(
-    name="activation-patching",
-    title="Activation patching",
-    source="arXiv 2202.05262, 2404.15255",
-    limits="Shows what carries the difference between these two prompts, not all that the answer rests on.",
-    definition="effect = metric of the corrupt run with one activation of the clean run - metric of the corrupt run.",
-    version=2,
-    scope="study",
-    study=study,
+VIEW = View(
+    ActivationPatching,
+    question="Where does the difference between two prompts live?",
     figures=(effect_figure,),
     claims=(site_claim,),
-    params=(
-        *PAIR_PARAMS,
-        Param("site", str, "resid_pre", "what is patched", choices=tuple(SITES)),
-        Param("pos", int, None, "position at which heads are patched; empty: all", optional=True),
-    ),
-    requires=(READOUT, PADDING),
-    cost=lambda sizes, n_tokens, site="resid_pre", **_: (
-        0.5 * sizes.n_layers * (sizes.n_heads if SITES[site] in _HEADS else n_tokens)
-    ),
 )
-
-run = ENTRY.run

@@ -1,37 +1,70 @@
-"""Attention knockout: in which layers a token reads from which part of the prompt.
+"""Attention knockout: in which layers a token reads from which part of the prompt."""
 
-In a window of layers around each layer, the query may not attend to a segment of keys (their scores are hidden before
-the softmax, the rest of the row is renormalised), and the metric changes: `effect = metric(knocked out) - metric(as
-it is)`. Segments: the first token, the subject, and the rest without the query itself; with one line per segment, the
-profile shows where information moves. A query never loses its only key. Windows are cut off at the ends.
-
-Hidden keys may be reached in two steps through positions between; a flat line does not mean that nothing is read.
-
-Source: Geva et al. 2023, arXiv 2304.14767; Zhang et al. 2025, arXiv 2411.18620 (windows of 9 layers).
-"""
-
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated
 
 import numpy as np
 import torch
 import xarray as xr
 
 from probes.circuits.prompt_pairs import segment
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import View
 from workbench.errors import InputError
 from workbench.intervene import Knockout
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT, ROWS
 from workbench.observation.metrics import KINDS, Metric, make_metric
 from workbench.observation.sweeps import base_run, sweep
 
-__all__ = ["ENTRY", "knockout", "profile_figure", "run", "segments_of"]
+__all__ = ["VIEW", "AttentionKnockout", "knockout", "profile_figure", "segments_of"]
 
 
-def segments_of(tokens: Tokens, query: int, subject: str = "") -> dict[str, tuple[int, ...]]:
+class AttentionKnockout(
+    Study, name="attention-knockout", title="Attention knockout", requires=(READOUT, PADDING, ROWS)
+):
+    """In which layers a token reads from which part of the prompt.
+
+    Definition: In a window of layers around each layer, the query may not attend to a segment of keys (their scores are
+    hidden before the softmax, the rest of the row is renormalised), and the metric changes: effect = metric with the
+    query blind to a segment in a window of layers - metric as it is. Segments: the first token, the subject, and the
+    rest without the query itself; with one line per segment, the profile shows where information moves. A query never
+    loses its only key. Windows are cut off at the ends; one of an even number of layers reaches further down.
+
+    Limits: Information may take a detour in two steps through positions in between, so a flat line does not mean
+    nothing is read; hiding the first token takes an attention sink away, which hurts whatever it holds.
+
+    Source: Geva et al. 2023, arXiv 2304.14767; Zhang et al. 2025, arXiv 2411.18620 (windows of 9 layers).
+
+    Returns: `effect` (segment, layer), by the window's centre, and `clean`, the metric as it is.
+    """
+
+    subject: Annotated[str, "part of the prompt that is a segment of its own: its text, or positions such as 3,4"] = ""
+    query: Annotated[int, "position that is made blind; -1 is the last"] = -1
+    window: Annotated[int, Range(1, 99), "layers in a window"] = 9
+    metric: Annotated[str, Choice(KINDS), "what is measured"] = "log-probability"
+    target: Annotated[str, "token whose prediction is measured; empty: the model's top token"] = ""
+    against: Annotated[str, "token it is compared with"] = ""
+
+    def partials(
+        self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Iterator[xr.Dataset]:
+        """The profile of one query on the current prompt."""
+        logits = base_run(model, tokens).logits(model)
+        metric = make_metric(model, tokens, logits, kind=self.metric, target=self.target, against=self.against)
+        parts = segments_of(tokens, self.query % len(tokens), self.subject)
+        yield from knockout(model, tokens, metric, parts, query=self.query, window=self.window, progress=progress)
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Half a pass for every layer and segment."""
+        return 1.5 * sizes.n_layers
+
+
+def segments_of(tokens: Tokens, query: int, subject: str) -> dict[str, tuple[int, ...]]:
     """Key positions in front of a query, by segment; empty ones are left out."""
     inside = segment(tokens, subject) if subject else ()
     parts = {
@@ -46,17 +79,14 @@ def knockout(
     model: Model,
     tokens: Tokens,
     metric: Metric,
-    segments: dict[str, tuple[int, ...]],
+    segments: Mapping[str, tuple[int, ...]],
     *,
-    query: int = -1,
-    window: int = 9,
-    progress: Callable[[float], None] | None = None,
+    query: int,
+    window: int,
+    progress: Progress | None = None,
 ) -> Iterator[xr.Dataset]:
-    """Hide each segment from a query in a window around every layer; yields after each batch.
-
-    window: layers, centred (an even one reaches further down). Returns `effect` (segment, layer) and `clean`, the
-    metric as it is.
-    """
+    """Hide each segment from a query in a window around every layer; yields what `AttentionKnockout` does, after each
+    batch."""
     query %= len(tokens)
     if query == 0:
         raise InputError("query 0", "a query that sees more than itself", "Choose a later one")
@@ -98,27 +128,6 @@ def _summary(result: xr.Dataset) -> str:
     return f"{float(result['clean']):.2f} {units} as it is. Most is done by hiding: {'; '.join(peaks)}."
 
 
-def study(
-    model: Model,
-    tokens: Any,
-    *,
-    subject: str = "",
-    query: int = -1,
-    window: int = 9,
-    metric: str = "log-probability",
-    target: str = "",
-    against: str = "",
-    progress: Callable[[float], None] | None = None,
-) -> Iterator[xr.Dataset]:
-    """The profile of one query on the current prompt."""
-    if tokens is None:
-        raise InputError("attention-knockout without a prompt", "a prompt", "Give one")
-    base = base_run(model, tokens)
-    chosen = make_metric(model, tokens, base.logits(model), kind=metric, target=target, against=against)
-    parts = segments_of(tokens, query % len(tokens), subject)
-    yield from knockout(model, tokens, chosen, parts, query=query, window=window, progress=progress)
-
-
 def profile_figure(result: xr.Dataset):
     """One line per segment, by the window's centre."""
     from workbench.figures import series
@@ -127,29 +136,8 @@ def profile_figure(result: xr.Dataset):
     return series(result, "effect", "layer", by="segment", title=title)
 
 
-ENTRY = Entry(
-    name="attention-knockout",
-    title="Attention knockout",
-    source="arXiv 2304.14767, 2411.18620",
-    limits="Information may take a detour through positions in between, so a flat line does not mean nothing is read; "
-    "hiding the first token takes an attention sink away, which hurts whatever it holds.",
-    definition="effect = metric with the query blind to a segment in a window of layers - metric as it is.",
-    version=2,
-    scope="study",
-    study=study,
+VIEW = View(
+    AttentionKnockout,
+    question="In which layers does a token read from which part of the prompt?",
     figures=(profile_figure,),
-    params=(
-        Param(
-            "subject", str, "", "part of the prompt that is a segment of its own: its text, or positions such as 3,4"
-        ),
-        Param("query", int, -1, "position that is made blind; -1 is the last"),
-        Param("window", int, 9, "layers in a window", low=1, high=99),
-        Param("metric", str, "log-probability", "what is measured", choices=KINDS),
-        Param("target", str, "", "token whose prediction is measured; empty: the model's top token"),
-        Param("against", str, "", "token it is compared with"),
-    ),
-    requires=(READOUT, PADDING, ROWS),
-    cost=lambda sizes, n_tokens, **_: 1.5 * sizes.n_layers,
 )
-
-run = ENTRY.run

@@ -1,43 +1,38 @@
-"""Attribution patching: a first-order estimate of patching every node, from one forward and one backward pass.
+"""Attribution patching: a first-order estimate of patching every node, from one forward and one backward pass."""
 
-The metric's gradient at the corrupt run times what patching would change: `estimate(node) = sum((clean - corrupt) * d
-metric / d activation)`, for every head (z), MLP and attention output, and for the residual stream by (layer, pos). It
-is exact where the metric is linear in the activation. How far it can be trusted is measured: some cells are truly
-patched, and the rank correlation with their estimates is reported.
-
-Source: Nanda 2023, "Attribution patching"; Syed et al. 2023, arXiv 2310.10348; Kramar et al. 2024, arXiv 2403.00745
-(where it fails: saturated softmax and norms).
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import xarray as xr
 
 from probes.checks import claims
-from probes.circuits.prompt_pairs import PAIR_PARAMS, PromptPair, pair_runs
-from workbench.analysis.legacy import Entry, Param
+from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair, Target, pair_runs
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import View
 from workbench.intervene import Patch, hooks
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, RESID_PRE, Hook, Z
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT
-from workbench.observation.metrics import Metric
+from workbench.observation.metrics import KINDS, Metric
 from workbench.observation.recording import Recording, record
 from workbench.observation.sweeps import Base, values_of
 from workbench.statistics import spearman
 
 __all__ = [
-    "ENTRY",
+    "VIEW",
+    "AttributionPatching",
     "agreement_figure",
     "estimates",
     "gradients",
     "heads_figure",
     "node_estimates",
-    "run",
     "states_figure",
 ]
 
@@ -45,12 +40,72 @@ Site = tuple[Hook, int]
 _NAMED = 4  # heads that the summary names
 
 
+class AttributionPatching(
+    Study, name="attribution-patching", title="Attribution patching", requires=(READOUT, PADDING)
+):
+    """What patching every node would do, to first order, from one forward and one backward pass.
+
+    Definition: The metric's gradient at the corrupt run times what patching would change: estimate = sum over the node
+    of (clean - corrupt) * gradient of the metric at the corrupt run, for every head (z), MLP and attention output, and
+    for the residual stream by (layer, pos). It is exact where the metric is linear in the activation. How far it can be
+    trusted is measured: some heads are truly patched, half of them those of largest estimate and half drawn from the
+    rest, and the rank correlation with their estimates is reported. Interventions edit both runs; a node is taken as
+    they leave it.
+
+    Limits: A linear estimate: wrong where softmax or norms saturate, worst for the residual stream's large steps. The
+    rank correlation with truly patched heads says how far to trust it here.
+
+    Source: Nanda 2023, "Attribution patching"; Syed et al. 2023, arXiv 2310.10348; Kramar et al. 2024, arXiv 2403.00745
+    (where it fails: saturated softmax and norms).
+
+    Returns: `effect` (layer, head), estimated; `true_effect` (layer, head), NaN where nothing was patched; their
+    `rank_correlation`; `resid_pre_estimate`, `attn_out_estimate`, `mlp_out_estimate` (layer, pos); the metric's `clean`
+    and `corrupt` values.
+    """
+
+    corrupt: Corrupt = ""
+    metric: Annotated[str, Choice(KINDS), "what is measured"] = "logit difference"
+    target: Target = ""
+    against: Against = ""
+    checked: Annotated[int, Range(0, 5000), "heads that are truly patched"] = 60
+    seed: Annotated[int, Range(0), "seed of the random half of them"] = 0
+
+    def partials(
+        self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Iterator[xr.Dataset]:
+        """Estimates for all nodes and states, then true patching of some heads."""
+        runs = pair_runs(model, tokens, self.corrupt, self.metric, self.target, self.against)
+        pair, chosen, clean, base = runs.pair, runs.metric, runs.clean, runs.corrupt
+        sites = [RESID_PRE, Z, ATTN_OUT, *([MLP_OUT] if model.sizes.d_mlp else [])]
+        source = record(model, pair.clean, sites)
+        found = estimates(model, source, pair.corrupt, chosen, sites)
+        true = np.full((model.sizes.n_layers, model.sizes.n_heads), np.nan)
+        yield _result(model, clean, base, pair, chosen, found, true)
+        heads = _to_check(found[Z].sum(1).numpy(), self.checked, self.seed)
+        cells = [[Patch(Z, layer, source, None, (head,))] for layer, head in heads]
+        values = values_of(model, base, cells, chosen, progress=progress).double().numpy() - base.value(model, chosen)
+        for (layer, head), value in zip(heads, values, strict=True):
+            true[layer, head] = value
+        yield _result(model, clean, base, pair, chosen, found, true)
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """A few passes for the estimates, and half a pass for every head that is patched."""
+        return 6 + 0.5 * self.checked
+
+
 def gradients(
-    model: Model, tokens: Tokens, metric: Metric, sites: Sequence[Hook], interventions: Sequence[Any] = ()
+    model: Model,
+    tokens: Tokens,
+    metric: Metric,
+    sites: Sequence[Hook],
+    interventions: Sequence[Any] = (),
+    *,
+    unedited: bool = False,
 ) -> tuple[dict[Site, torch.Tensor], dict[Site, torch.Tensor]]:
     """Activations of one run and the metric's gradient at each, `[pos, ...]` by (hook, layer).
 
-    One forward and one backward pass.
+    One forward and one backward pass. unedited: at a site, of what the interventions (those that the model carries,
+    too) are given there, not of what they leave: where one overwrites it, the gradient is 0.
 
     Holds the model's lock; leaves no gradient on any parameter.
     """
@@ -67,12 +122,17 @@ def gradients(
 
     with model.lock, torch.enable_grad():
         try:
-            with hooks(model, interventions, tokens=[tokens]):
+            with ExitStack() as edited:
+                carry_out = lambda: edited.enter_context(hooks(model, interventions, tokens=[tokens]))
+                if not unedited:
+                    carry_out()
                 for hook in dict.fromkeys((RESID_PRE, *sites)):
                     for layer in range(model.sizes.n_layers):
                         if hook in sites or layer == 0:
                             point = adapter.point(hook, layer)
                             added.append((point, point.add_hook(keeping((hook, layer)))))
+                if unedited:
+                    carry_out()
                 logits = adapter.forward(torch.tensor([tokens.ids], device=adapter.device)).float()
         finally:
             for point, handle in added:
@@ -115,34 +175,6 @@ def node_estimates(
     found = estimates(model, source, base, metric, sites, interventions)
     mlps = found[MLP_OUT].sum(1).numpy() if model.sizes.d_mlp else np.zeros(0)
     return found[Z].sum(1).numpy(), mlps
-
-
-def study(
-    model: Model,
-    tokens: Any,
-    *,
-    corrupt: str = "",
-    metric: str = "logit difference",
-    target: str = "",
-    against: str = "",
-    checked: int = 60,
-    seed: int = 0,
-    progress: Callable[[float], None] | None = None,
-) -> Iterator[xr.Dataset]:
-    """Estimates for all nodes and states, then true patching of `checked` heads: half the strongest, half at random."""
-    runs = pair_runs(model, tokens, corrupt, metric, target, against)
-    pair, chosen, clean, base = runs.pair, runs.metric, runs.clean, runs.corrupt
-    sites = [RESID_PRE, Z, ATTN_OUT, *([MLP_OUT] if model.sizes.d_mlp else [])]
-    source = record(model, pair.clean, sites)
-    found = estimates(model, source, pair.corrupt, chosen, sites)
-    true = np.full((model.sizes.n_layers, model.sizes.n_heads), np.nan)
-    yield _result(model, clean, base, pair, chosen, found, true)
-    heads = _to_check(found[Z].sum(1).numpy(), checked, seed)
-    cells = [[Patch(Z, layer, source, None, (head,))] for layer, head in heads]
-    values = values_of(model, base, cells, chosen, progress=progress).double().numpy() - base.value(model, chosen)
-    for (layer, head), value in zip(heads, values, strict=True):
-        true[layer, head] = value
-    yield _result(model, clean, base, pair, chosen, found, true)
 
 
 def _to_check(estimate: np.ndarray, n: int, seed: int) -> list[tuple[int, int]]:
@@ -223,25 +255,9 @@ def agreement_figure(result: xr.Dataset):
     )
 
 
-ENTRY = Entry(
-    name="attribution-patching",
-    title="Attribution patching",
-    source="arXiv 2310.10348, 2403.00745",
-    limits="A linear estimate: wrong where softmax or norms saturate, worst for the residual stream's large steps. The "
-    "rank correlation with truly patched heads says how far to trust it here.",
-    definition="estimate = sum over the node of (clean - corrupt) * gradient of the metric at the corrupt run.",
-    version=2,
-    scope="study",
-    study=study,
+VIEW = View(
+    AttributionPatching,
+    question="Which heads carry the difference between two prompts, at a glance?",
     figures=(heads_figure, states_figure, agreement_figure),
     claims=(claims.head,),
-    params=(
-        *PAIR_PARAMS,
-        Param("checked", int, 60, "heads that are truly patched", low=0, high=5000),
-        Param("seed", int, 0, "seed of the random half of them", low=0),
-    ),
-    requires=(READOUT, PADDING),
-    cost=lambda sizes, n_tokens, checked=60, **_: 6 + 0.5 * checked,
 )
-
-run = ENTRY.run

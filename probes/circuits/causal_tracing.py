@@ -1,19 +1,7 @@
-"""Causal tracing: which states of a clean run restore a fact whose subject was hidden in noise.
+"""Causal tracing: which states of a clean run restore a fact whose subject was hidden in noise."""
 
-The subject's embeddings get Gaussian noise of `noise` standard deviations of the prompt's embeddings, in several
-draws; the metric falls from its clean value to the corrupt one. Then one thing of the clean run is put back: the
-residual stream behind block `layer` at `pos`, or the MLP or attention outputs of a window of layers around it.
-`effect = metric(restored) - metric(corrupt)`, `recovered` its share of clean - corrupt, means over draws with a
-bootstrap interval over them.
-
-Noise takes the model where it never is; read it beside patching from a real prompt. Restored late states at the last
-position recover everything and say nothing about where the fact is kept.
-
-Source: Meng et al. 2022, arXiv 2202.05262 (ROME; windows of 10 layers, noise of 3 standard deviations).
-"""
-
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,12 +9,16 @@ import xarray as xr
 
 from probes.checks import claims
 from probes.circuits.prompt_pairs import segment
-from workbench.analysis.legacy import Claim, Entry, Param
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Choice, Range
+from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import Claim, View
 from workbench.errors import InputError
 from workbench.intervene import Patch, Steer
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, RESID_POST, RESID_PRE, Hook
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT
 from workbench.observation.metrics import Metric, make_metric
@@ -34,9 +26,52 @@ from workbench.observation.recording import Recording, record
 from workbench.observation.sweeps import Base, base_run, sweep
 from workbench.statistics import bootstrap_interval
 
-__all__ = ["ENTRY", "RESTORED", "profile_figure", "run", "trace", "trace_figure"]
+__all__ = ["RESTORED", "VIEW", "CausalTracing", "profile_figure", "trace", "trace_figure"]
 
 RESTORED: dict[str, Hook] = {"resid_post": RESID_POST, "mlp_out": MLP_OUT, "attn_out": ATTN_OUT}
+
+
+class CausalTracing(Study, name="causal-tracing", title="Causal tracing", requires=(READOUT, PADDING)):
+    """Which states of a clean run restore a fact whose subject was hidden in noise.
+
+    Definition: The subject's embeddings get Gaussian noise of `noise` standard deviations of the prompt's embeddings,
+    in several draws; the metric falls from its clean value to the corrupt one. Then one thing of the clean run is put
+    back: the residual stream behind block `layer` at `pos`, or the MLP or attention outputs of a window of layers
+    around it. effect = metric with the subject in noise and one clean state put back - metric with the noise only;
+    recovered is its share of clean - corrupt; means over draws with a bootstrap interval over them.
+
+    Limits: Noise takes the model where it never is; read it beside patching from a real prompt. Restored late states at
+    the last position recover everything and say nothing about where a fact is kept.
+
+    Source: Meng et al. 2022, arXiv 2202.05262 (ROME; windows of 10 layers, noise of 3 standard deviations).
+
+    Returns: `effect` and `recovered` (layer, pos), the first with its interval over draws (from the second on),
+    `clean`, `corrupt` and `corrupt_draws` (draw).
+    """
+
+    subject: Annotated[str, "what gets noise: its text, or positions such as 3,4; empty: all but first and last"] = ""
+    restore: Annotated[str, Choice(tuple(RESTORED)), "what is put back"] = "resid_post"
+    window: Annotated[int, Range(1, 99), "layers put back together, for mlp_out and attn_out"] = 10
+    noise: Annotated[float, Range(0.01, 100.0), "standard deviations of the embeddings"] = 3.0
+    draws: Annotated[int, Range(1, 100), "draws of the noise"] = 4
+    metric: Annotated[str, Choice(("logit difference", "log-probability")), "what is measured"] = "log-probability"
+    target: Annotated[str, "token whose prediction is measured; empty: the model's top token"] = ""
+    against: Annotated[str, "token it is compared with"] = ""
+    seed: Annotated[int, Range(0), "seed of the noise"] = 0
+
+    def partials(
+        self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Iterator[xr.Dataset]:
+        """The trace of the current prompt."""
+        where = segment(tokens, self.subject) if self.subject else tuple(range(1, len(tokens) - 1))
+        logits = base_run(model, tokens).logits(model)
+        metric = make_metric(model, tokens, logits, kind=self.metric, target=self.target, against=self.against)
+        options = {name: getattr(self, name) for name in ("restore", "window", "noise", "draws", "seed")}
+        yield from trace(model, tokens, metric, where, progress=progress, **options)
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Half a pass for every cell of every draw."""
+        return 0.5 * self.draws * sizes.n_layers * n_tokens
 
 
 def trace(
@@ -45,17 +80,17 @@ def trace(
     metric: Metric,
     subject: tuple[int, ...],
     *,
-    restore: str = "resid_post",
-    window: int = 10,
-    noise: float = 3.0,
-    draws: int = 4,
-    seed: int = 0,
-    progress: Callable[[float], None] | None = None,
+    restore: str,
+    window: int,
+    noise: float,
+    draws: int,
+    seed: int,
+    progress: Progress | None = None,
 ) -> Iterator[xr.Dataset]:
-    """Trace a fact; yields after every draw (intervals from the second on), the last result is complete.
+    """Trace a fact; yields what `CausalTracing` does after every draw, the last result is complete.
 
     subject: positions that get noise. window: layers restored together, for mlp_out and attn_out; resid_post restores
-    one. Returns `effect` and `recovered` (layer, pos) with intervals over draws, `clean`, `corrupt` and its draws.
+    one.
     """
     if restore not in RESTORED or (restore == "mlp_out" and not model.sizes.d_mlp):
         raise InputError(f"restore={restore!r}", f"one of {', '.join(RESTORED)} that the model has", "Choose one")
@@ -71,7 +106,7 @@ def trace(
         added = size * torch.randn(len(subject), model.sizes.d_model, generator=generator)
         base = base_run(model, tokens, [Steer(0, added, 1.0, RESID_PRE, positions=subject)])
         values = torch.full((len(cells),), torch.nan, dtype=torch.float64)
-        share = (lambda done, i=draw: progress((i + done) / draws)) if progress is not None else None
+        share = part(progress, draw / draws, (draw + 1) / draws)
         for indices, found in sweep(model, base, cells, metric, progress=share):
             values[indices] = found.double().cpu()
         corrupt.append(base.value(model, metric))
@@ -125,31 +160,6 @@ def _summary(recovered: np.ndarray, clean: float, corrupt: float, units: str, su
     )
 
 
-def study(
-    model: Model,
-    tokens: Any,
-    *,
-    subject: str = "",
-    restore: str = "resid_post",
-    window: int = 10,
-    noise: float = 3.0,
-    draws: int = 4,
-    metric: str = "log-probability",
-    target: str = "",
-    against: str = "",
-    seed: int = 0,
-    progress: Callable[[float], None] | None = None,
-) -> Iterator[xr.Dataset]:
-    """The trace of the current prompt."""
-    if tokens is None:
-        raise InputError("causal-tracing without a prompt", "a prompt", "Give one")
-    where = segment(tokens, subject) if subject else tuple(range(1, len(tokens) - 1))
-    logits = base_run(model, tokens).logits(model)
-    chosen = make_metric(model, tokens, logits, kind=metric, target=target, against=against)
-    options = {"restore": restore, "window": window, "noise": noise, "draws": draws, "seed": seed}
-    yield from trace(model, tokens, chosen, where, progress=progress, **options)
-
-
 def trace_figure(result: xr.Dataset):
     """What restoring a state brings back, by layer and token."""
     from workbench.figures import depth_pos_grid
@@ -164,9 +174,10 @@ def profile_figure(result: xr.Dataset):
 
     last = int(result.attrs["subject"].split()[-1])
     places = [last, int(result["pos"][-1])]
-    part = result[["effect", "effect_low", "effect_high"]].sel(pos=places).rename(pos="segment")
-    part = part.drop_vars("token_text", errors="ignore").assign_coords(segment=["subject's last token", "last token"])
-    return series(part, "effect", "layer", by="segment", title=f"Restoring {result.attrs['restored']}, by layer")
+    chosen = result[["effect", "effect_low", "effect_high"]].sel(pos=places).rename(pos="segment")
+    chosen = chosen.drop_vars("token_text", errors="ignore")
+    chosen = chosen.assign_coords(segment=["subject's last token", "last token"])
+    return series(chosen, "effect", "layer", by="segment", title=f"Restoring {result.attrs['restored']}, by layer")
 
 
 def restored_claim(result: xr.Dataset, selection: dict) -> Claim | None:
@@ -174,36 +185,9 @@ def restored_claim(result: xr.Dataset, selection: dict) -> Claim | None:
     return claims.head_or_state(result, selection, result.attrs["restored"])
 
 
-ENTRY = Entry(
-    name="causal-tracing",
-    title="Causal tracing",
-    source="arXiv 2202.05262",
-    limits="Noise takes the model where it never is; late states at the last position recover all and say nothing "
-    "about where a fact is kept.",
-    definition="effect = metric with the subject in noise and one clean state put back - metric with the noise only.",
-    version=2,
-    scope="study",
-    study=study,
+VIEW = View(
+    CausalTracing,
+    question="Which states keep a fact whose subject was hidden?",
     figures=(trace_figure, profile_figure),
     claims=(restored_claim,),
-    params=(
-        Param(
-            "subject",
-            str,
-            "",
-            "what gets noise: its text, or positions such as 3,4; empty: all but first and last",
-        ),
-        Param("restore", str, "resid_post", "what is put back", choices=tuple(RESTORED)),
-        Param("window", int, 10, "layers put back together, for mlp_out and attn_out", low=1, high=99),
-        Param("noise", float, 3.0, "standard deviations of the embeddings", low=0.01, high=100.0),
-        Param("draws", int, 4, "draws of the noise", low=1, high=100),
-        Param("metric", str, "log-probability", "what is measured", choices=("logit difference", "log-probability")),
-        Param("target", str, "", "token whose prediction is measured; empty: the model's top token"),
-        Param("against", str, "", "token it is compared with"),
-        Param("seed", int, 0, "seed of the noise", low=0),
-    ),
-    requires=(READOUT, PADDING),
-    cost=lambda sizes, n_tokens, draws=4, **_: 0.5 * draws * sizes.n_layers * n_tokens,
 )
-
-run = ENTRY.run

@@ -9,13 +9,14 @@ Source: Mueller et al. 2025, arXiv 2504.13151.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
+from workbench.observation import Observation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ def check_shares(shares: Sequence[float]) -> None:
         raise InputError(f"shares {shares}", "rising shares above 0 and up to 1", "Correct them")
 
 
-def n_kept(share: float, n: int) -> int:
+def n_kept(share: float, n: float) -> int:
     """How many of n parts the top share holds."""
     return round(share * n)
 
@@ -55,7 +56,7 @@ def orders(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def faithfulness_curves(
-    observation: Any,
+    observation: Observation,
     rankings: Sequence[str],
     shares: Sequence[float],
     metrics: np.ndarray,

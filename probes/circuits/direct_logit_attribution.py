@@ -1,18 +1,7 @@
-"""Direct logit attribution: which parts of the model write a logit, or the difference of two, into the last state.
+"""Direct logit attribution: which parts of the model write a logit, or the difference of two, into the last state."""
 
-The last state of the residual stream is a sum: the embedding, what every head and MLP added, and biases. With the
-final norm's scale s frozen at its own value, a logit is linear in that sum, so each part x has a share
-`(W_U[t] * gain) @ x / s` (mean-centred for LayerNorm), and the shares add up to the model's own logit. A head's share
-splits further by the key position that it moved the value from: `pattern[q, k] * v[k] @ W_O`. Behind a post-norm
-(Gemma 2 and 3), whose scale is frozen too, parts go through its gain. With `against`, everything is the difference:
-why A rather than B.
-
-Direct effects only: what a part does through later parts is not in its share, so a head that matters may have none.
-
-Source: Elhage et al. 2021, "A mathematical framework for transformer circuits"; Wang et al. 2022, arXiv 2211.00593.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -20,25 +9,113 @@ import xarray as xr
 from einops import einsum
 
 from probes.checks import claims
-from workbench.analysis.legacy import Claim, Entry, Param
+from workbench.analysis.kinds import OnPrompt
+from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
+from workbench.analysis.view import Claim, View
 from workbench.errors import InputError
-from workbench.models.hooks import MLP_OUT, MLP_POST, PATTERN, POST_ATTN_SCALE, POST_MLP_SCALE, RESID_POST, RESID_PRE, V
-from workbench.models.model import LayerWeights
-from workbench.models.readout import Readout
+from workbench.models.hooks import (
+    MLP_OUT,
+    MLP_POST,
+    PATTERN,
+    POST_ATTN_SCALE,
+    POST_MLP_SCALE,
+    RESID_POST,
+    RESID_PRE,
+    V,
+    Z,
+)
+from workbench.models.model import LayerWeights, Model
+from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, READOUT, RESIDUAL
 from workbench.observation import Need, Observation, Site, keep
 
-__all__ = [
-    "ENTRY",
-    "bars_figure",
-    "direct_logit_attribution",
-    "heads_figure",
-    "needs",
-    "neurons_figure",
-    "origin_figure",
-    "run",
-]
+__all__ = ["VIEW", "DirectLogitAttribution", "bars_figure", "heads_figure", "neurons_figure", "origin_figure"]
+
+
+class DirectLogitAttribution(
+    OnPrompt, name="direct-logit-attribution", title="Direct logit attribution", requires=(READOUT, RESIDUAL, PARTS)
+):
+    """Which parts of the model write a logit, or the difference of two, into the last state.
+
+    Definition: The last state of the residual stream is a sum: the embedding, what every head and MLP added, and
+    biases. With the final norm's scale s frozen at its own value, a logit is linear in that sum, so each part x has a
+    share (W_U[t] * gain) @ x / s in logit t (mean-centred for LayerNorm), and the shares of embedding, heads, MLPs and
+    biases add up to the model's own logit. A head's share splits further by the key position that it moved the value
+    from: pattern[q, k] * v[k] @ W_O. Behind a post-norm (Gemma 2 and 3), whose scale is frozen too, parts go through
+    its gain. With `against`, everything is the difference: why A rather than B. Under interventions a head's share is
+    what it then writes (where that is nothing, it comes from no key; where it is another run's or a mean, `origin` is
+    what the head would have moved), and what they put into the stream beside all parts is a part of its own.
+
+    Limits: Direct effects only, the final norm's scale frozen: what a part does through later parts is not in its
+    share, so a head that matters may have none.
+
+    Source: Elhage et al. 2021, "A mathematical framework for transformer circuits"; Wang et al. 2022, arXiv 2211.00593.
+
+    Returns: in logits, `attribution` (component), signed, with coords kind, layer, head and label, in the model's order
+    (embedding, then per layer heads, attention bias, MLP, and at the end the constant of final norm and unembedding,
+    and what interventions wrote); `total`, the model's own value; `head_attribution` (layer, head); `origin` (layer,
+    head, key), its split by key position; with neurons=layer, `neuron_attribution` (neuron) of that layer's MLP.
+    """
+
+    target: Annotated[str, "token to explain, such as ' Paris'; empty: the model's top token"] = ""
+    against: Annotated[str, "token it is compared with: why target rather than this one"] = ""
+    pos: Annotated[int, "position whose prediction is explained; -1 is the last"] = -1
+    neurons: Annotated[int | None, Range(0), "layer whose neurons are listed too"] = None
+
+    def needs(self, model: Model, tokens: Sequence[int] | Tokens) -> tuple[Need, ...]:
+        """States, attention rows and values; target and against are checked here, before anything runs."""
+        sizes, n = model.sizes, len(tokens)
+        for text in (self.target, self.against):
+            if text:
+                model.vocabulary.token(text)
+        if not -n <= self.pos < n:
+            raise InputError(f"position {self.pos}", f"positions from 0 to {n - 1}", "Choose one inside the prompt")
+        if self.neurons is not None and not (0 <= self.neurons < sizes.n_layers and sizes.d_mlp):
+            raise InputError(
+                f"neurons of layer {self.neurons}", f"layers 0 to {sizes.n_layers - 1} with an MLP", "Choose one"
+            )
+        post_norm = model.weights(0).post_attn_gain is not None
+        return tuple(_needs(sizes.n_layers, self.pos % n, sizes.d_mlp, post_norm, self.neurons).values())
+
+    def read_positions(self, n_tokens: int) -> Sequence[int]:
+        """The position that is explained."""
+        return (self.pos,)
+
+    def analyse(self, observation: Observation) -> xr.Dataset:
+        """Shares of a logit, or of the difference of two."""
+        readout, pos = observation.readout, self.pos % len(observation.tokens[0])
+        kept = _kept(observation, pos, self.neurons)
+        ids, logits = _targets(observation, self.target, self.against, pos)
+        last = kept["last"][0, 0, 0]
+        of_targets = readout.directions(torch.tensor(ids)).double() / readout.scale(last).double()
+        direction = of_targets[0] - of_targets[1] if len(ids) == 2 else of_targets[0]
+        constants = readout.constant(torch.tensor(ids)).double()
+        constant = constants[0] - constants[1] if len(ids) == 2 else constants[0]
+        total = float(logits[0] - logits[1] if len(ids) == 2 else logits[0])
+        heads, origin, biases = _heads(observation, kept, direction)
+        mlp = kept["mlp"][:, 0, 0].double() @ direction if observation.sizes.d_mlp else None
+        parts = list(_components(float(kept["embedding"][0, 0, 0].double() @ direction), heads, biases, mlp, constant))
+        if observation.interventions:
+            parts.append(("intervention", "interventions", -1, -1, total - sum(part[-1] for part in parts)))
+        result = dataset(
+            observation,
+            coords={
+                "kind": ("component", [part[0] for part in parts]),
+                "label": ("component", [part[1] for part in parts]),
+                "component_layer": ("component", [part[2] for part in parts]),
+                "component_head": ("component", [part[3] for part in parts]),
+            },
+            attribution=("component", np.array([part[-1] for part in parts]), "logits", None, "direct attribution"),
+            total=("", total, "logits", None, "what they sum to"),
+            head_attribution=("layer head", heads, "logits", None, "direct attribution of the head"),
+            origin=("layer head key", origin, "logits", None, "direct attribution by the key it came from"),
+            **_neurons(observation, kept, direction, self.neurons),
+        )
+        names = [observation.vocabulary.string(i) for i in ids]
+        return result.assign_attrs(
+            target=names[0], against=names[1] if len(ids) == 2 else "", position=pos, soft_cap=readout.soft_cap or 0.0
+        )
 
 
 def query_row(pattern: torch.Tensor, site: Site, pos: int) -> torch.Tensor:
@@ -55,6 +132,7 @@ def _needs(n_layers: int, pos: int, d_mlp: int, post_norm: bool, neurons: int | 
         "last": Need((RESID_POST,), keep, layers=(n_layers - 1,), **at),
         "rows": Need((PATTERN,), query_row, dims="head key", params={"pos": pos}),
         "v": Need((V,), keep, dims="pos head dimension"),
+        "z": Need((Z,), keep, dims="pos head dimension", params={"positions": (pos,)}),
     }
     if d_mlp:
         found["mlp"] = Need((MLP_OUT,), keep, **at)
@@ -68,80 +146,16 @@ def _needs(n_layers: int, pos: int, d_mlp: int, post_norm: bool, neurons: int | 
     return found
 
 
-def needs(
-    model, tokens, *, target: str = "", against: str = "", pos: int = -1, neurons: int | None = None
-) -> tuple[Need, ...]:
-    """States, attention rows and values; target and against are checked here, before anything runs."""
-    sizes = model.sizes
-    for text in (target, against):
-        if text:
-            model.vocabulary.token(text)
-    if not -len(tokens) <= pos < len(tokens):
-        raise InputError(f"position {pos}", f"positions from 0 to {len(tokens) - 1}", "Choose one inside the prompt")
-    if neurons is not None and not (0 <= neurons < sizes.n_layers and sizes.d_mlp):
-        raise InputError(f"neurons of layer {neurons}", f"layers 0 to {sizes.n_layers - 1} with an MLP", "Choose one")
-    post_norm = model.weights(0).post_attn_gain is not None
-    return tuple(_needs(sizes.n_layers, pos % len(tokens), sizes.d_mlp, post_norm, neurons).values())
+def _kept(observation: Observation, pos: int, neurons: int | None) -> dict[str, torch.Tensor]:
+    """What was observed of a position, by name."""
+    sizes, post_norm = observation.sizes, observation.weights(0).post_attn_gain is not None
+    asked = _needs(sizes.n_layers, pos, sizes.d_mlp, post_norm, neurons)
+    return {name: observation[need] for name, need in asked.items()}
 
 
-def direct_logit_attribution(
-    observation: Observation,
-    readout: Readout,
-    *,
-    target: str = "",
-    against: str = "",
-    pos: int = -1,
-    neurons: int | None = None,
-) -> xr.Dataset:
-    """Shares of a logit, or of the difference of two.
-
-    target, against: texts of one token; an empty target is the model's top token. Returns, in logits:
-    `attribution` (component), signed, with coords kind, layer, head and label, largest first in the model's order
-    (embedding, then per layer heads, attention bias, MLP, and at the end the constant of final norm and unembedding);
-    `total`, the model's own value; `head_attribution` (layer, head); `origin` (layer, head, key), its split by key
-    position; with neurons=layer, `neuron_attribution` (neuron) of that layer's MLP.
-    """
-    sizes, n = observation.sizes, len(observation.tokens[0])
-    post_norm = observation.weights(0).post_attn_gain is not None
-    kept = {
-        name: observation[need]
-        for name, need in _needs(sizes.n_layers, pos % n, sizes.d_mlp, post_norm, neurons).items()
-    }
-    ids, logits = _targets(observation, readout, target, against, pos % n)
-    last = kept["last"][0, 0, 0]
-    rows = readout.directions(torch.tensor(ids)).double() / readout.scale(last).double()
-    direction = rows[0] - rows[1] if len(ids) == 2 else rows[0]
-    constants = readout.constant(torch.tensor(ids)).double()
-    constant = constants[0] - constants[1] if len(ids) == 2 else constants[0]
-    origin, biases = _heads(observation, kept, direction)
-    mlp = kept["mlp"][:, 0, 0].double() @ direction if sizes.d_mlp else None
-    parts = list(_components(float(kept["embedding"][0, 0, 0].double() @ direction), origin, biases, mlp, constant))
-    values = np.array([part[-1] for part in parts])
-    result = dataset(
-        observation,
-        coords={
-            "kind": ("component", [part[0] for part in parts]),
-            "label": ("component", [part[1] for part in parts]),
-            "component_layer": ("component", [part[2] for part in parts]),
-            "component_head": ("component", [part[3] for part in parts]),
-        },
-        attribution=("component", values, "logits", None, "direct attribution"),
-        total=("", float(logits[0] - logits[1] if len(ids) == 2 else logits[0]), "logits", None, "what they sum to"),
-        head_attribution=("layer head", origin.sum(-1), "logits", None, "direct attribution of the head"),
-        origin=("layer head key", origin, "logits", None, "direct attribution by the key it came from"),
-        **_neurons(observation, kept, direction, neurons),
-    )
-    names = [observation.vocabulary.string(i) for i in ids]
-    return result.assign_attrs(
-        target=names[0], against=names[1] if len(ids) == 2 else "", position=pos % n, soft_cap=readout.soft_cap or 0.0
-    )
-
-
-def _targets(
-    observation: Observation, readout: Readout, target: str, against: str, pos: int
-) -> tuple[list[int], torch.Tensor]:
+def _targets(observation: Observation, target: str, against: str, pos: int) -> tuple[list[int], torch.Tensor]:
     """Token ids, and their logits in the model's own output; those before a soft cap, which is not linear."""
-    row = observation.positions[0].index(pos)
+    readout, row = observation.readout, observation.positions[0].index(pos)
     logits = observation.logits[0][row].double()
     if readout.soft_cap:
         logits = torch.atanh(logits / readout.soft_cap) * readout.soft_cap
@@ -154,19 +168,26 @@ def _targets(
 
 
 def _heads(
-    observation: Observation, kept: dict[str, torch.Tensor], direction: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Shares by (layer, head, key) and of each layer's b_O, float64."""
-    origins, biases = [], []
+    observation: Observation, kept: Mapping[str, torch.Tensor], direction: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Shares by (layer, head), by (layer, head, key), and of each layer's b_O, float64."""
+    written, origins, biases = [], [], []
     for layer in range(observation.sizes.n_layers):
         weights = observation.weights(layer)
         towards = _through(direction, weights.post_attn_gain, kept.get("post_attn_scale"), layer)
         per_value = einsum(weights.W_O.double(), towards, "head d_head d_model, d_model -> head d_head")
         values = weights.repeated(kept["v"][layer, 0], dim=1).double()  # key head d_head
         moved = einsum(values, per_value, "key head d_head, head d_head -> head key")
-        origins.append(kept["rows"][layer, 0].double() * moved)
+        origin = kept["rows"][layer, 0].double() * moved
+        if observation.interventions:  # they may have overwritten what the pattern moved
+            z = kept["z"][layer, 0, 0].double()
+            written.append((z * per_value).sum(-1))
+            origin = origin * (z != 0).any(-1)[:, None]
+        else:
+            written.append(origin.sum(-1))
+        origins.append(origin)
         biases.append(weights.b_O.double() @ towards)
-    return torch.stack(origins), torch.stack(biases)
+    return torch.stack(written), torch.stack(origins), torch.stack(biases)
 
 
 def _through(
@@ -178,10 +199,12 @@ def _through(
     return direction * gain.double() / scale[layer, 0, 0].double()
 
 
-def _components(embedding: float, origin, biases, mlp, constant) -> Iterator[tuple[str, str, int, int, float]]:
+def _components(
+    embedding: float, written: torch.Tensor, biases: torch.Tensor, mlp: torch.Tensor | None, constant: torch.Tensor
+) -> Iterator[tuple[str, str, int, int, float]]:
     """(kind, label, layer, head, value) of every part; -1 where there is no layer or head."""
     yield "embedding", "embedding", -1, -1, embedding
-    for layer, heads in enumerate(origin.sum(-1).tolist()):
+    for layer, heads in enumerate(written.tolist()):
         for head, value in enumerate(heads):
             yield "head", f"L{layer}H{head}", layer, head, value
         if biases.abs().max() > 0:
@@ -192,7 +215,9 @@ def _components(embedding: float, origin, biases, mlp, constant) -> Iterator[tup
         yield "bias", "final norm and unembedding", -1, -1, float(constant)
 
 
-def _neurons(observation: Observation, kept, direction: torch.Tensor, layer: int | None) -> dict:
+def _neurons(
+    observation: Observation, kept: Mapping[str, torch.Tensor], direction: torch.Tensor, layer: int | None
+) -> dict[str, tuple]:
     if layer is None:
         return {}
     weights: LayerWeights = observation.weights(layer)
@@ -271,7 +296,7 @@ def head_claim(result: xr.Dataset, selection: dict) -> Claim | None:
     return claims.check_of(f"L{selection['layer']}H{selection['head']}", **_explained(result, share))
 
 
-def _explained(result: xr.Dataset, share: float) -> dict:
+def _explained(result: xr.Dataset, share: float) -> dict[str, Any]:
     """What the check measures, and what removing a part of that share must do to it."""
     side = "lowers" if share > 0 else "raises"
     return {name: result.attrs[name] for name in ("target", "against")} | {
@@ -281,27 +306,10 @@ def _explained(result: xr.Dataset, share: float) -> dict:
     }
 
 
-ENTRY = Entry(
-    name="direct-logit-attribution",
-    title="Direct logit attribution",
-    source="Elhage et al. 2021; arXiv 2211.00593",
-    limits="Direct effects only, the final norm's scale frozen: a part that works through later parts has no share.",
-    definition="Share of part x in logit t: (W_U[t] * gain) @ x / s, s the final norm's scale there; the shares of "
-    "embedding, heads, MLPs and biases sum to the logit. A head's share is split by key position: pattern * v W_O.",
-    scope="prompt",
-    needs=needs,
-    analyse=direct_logit_attribution,
-    positions=lambda n_tokens, pos=-1, **_: (pos,),
+VIEW = View(
+    DirectLogitAttribution,
+    question="Which parts write the predicted token, or one token rather than another?",
     figures=(bars_figure, heads_figure),
     details=(origin_figure,),
     claims=(component_claim, head_claim),
-    params=(
-        Param("target", str, "", "token to explain, such as ' Paris'; empty: the model's top token"),
-        Param("against", str, "", "token it is compared with: why target rather than this one"),
-        Param("pos", int, -1, "position whose prediction is explained; -1 is the last"),
-        Param("neurons", int, None, "layer whose neurons are listed too", low=0, optional=True),
-    ),
-    requires=(READOUT, RESIDUAL, PARTS),
 )
-
-run = ENTRY.run

@@ -1,26 +1,16 @@
 """Circuit evaluation of edges: how much of a prediction the top share of a ranking of attention edges carries.
 
-An edge (layer, head, query, key) is value flow, as in the faithfulness of routes: patterns stay those of the prompt, a
-removed edge brings its head's mean value over a reference text instead of its own, and everything else is computed anew
-(see `routes.only_edges`). Position 0 brings its own value in any case, so edges from it are no candidates; neither
-are those of the last layer into other positions than the one that predicts, which nothing reads. m(empty) is with every
-candidate removed. Every prompt has its own edges and its own ranking:
+Every prompt has its own edges and its own ranking:
 
     routes                  the edge's share of what it leads into, on the routes into the prediction; 0 or more
     attention               its weight in the pattern; 0 or more
     attribution patching    pattern (value - mean value) * gradient of the metric by z, at the clean run
     random                  standard normal
-
-Curves, areas and intervals: see `circuit_curves`. Attribution alone has seen the metric, and on the prompt on which it
-is evaluated.
-
-Source: curves of arXiv 2504.13151 (MIB); routes of arXiv 2403.00824; edges and their removal are ours, and not those of
-MIB, whose edges lead from node to node at all positions.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -44,16 +34,19 @@ from probes.routes.extraction import extract
 from probes.routes.flow_routes import FlowRoutes
 from probes.routes.only_edges import CleanPass
 from probes.routes.task_heads import ioi_prompts
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Choice, Range
+from workbench.analysis.run import Progress
+from workbench.analysis.view import View
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import V, Z
-from workbench.models.model import Model
-from workbench.models.prompt import tokenise
+from workbench.models.model import Model, Sizes
+from workbench.models.prompt import Tokens, tokenise
 from workbench.models.selfcheck import PADDING, PARTS, READOUT, RESIDUAL
 from workbench.observation.metrics import Metric, make_metric
 from workbench.observation.recording import Means, measure_means
 
-__all__ = ["ENTRY", "RANKINGS", "EdgeTask", "candidates", "edge_task", "evaluate", "evaluating", "rank", "run"]
+__all__ = ["RANKINGS", "VIEW", "CircuitEdges", "EdgeTask", "candidates", "edge_task", "evaluate", "evaluating", "rank"]
 
 RANKINGS = ("attribution patching", "routes", "attention", "random")
 METRICS = ("log-probability", "logit difference")
@@ -62,6 +55,68 @@ _BYTES = 1_000_000_000
 _EACH = 40  # bytes for an edge: pattern, scores, two orders, and the masks of a batch
 
 Ranking = Callable[["EdgeTask"], np.ndarray]
+
+
+class CircuitEdges(
+    Study, name="circuit-edges", title="Circuit evaluation of edges", requires=(READOUT, PADDING, RESIDUAL, PARTS)
+):
+    """How much of a prediction the top share of a ranking of attention edges carries.
+
+    Definition: faithfulness(k) = (m(top share k of edges, the rest bring mean values) - m(all do)) / (m(model) - m(all
+    do)); CPR its area, ranked by signed score; CMD the area between it and 1, ranked by absolute score (see
+    `probes.circuits.curves`). An edge (layer, head, query, key) is value flow, as in the faithfulness of routes:
+    patterns stay those of the prompt, a removed edge brings its head's mean value over a reference text instead of its
+    own, and everything else is computed anew (see `probes.routes.only_edges`). Position 0 brings its own value in any
+    case, so edges from it are no candidates; neither are those of the last layer into other positions than the one that
+    predicts, which nothing reads. m(all do) is with every candidate removed. Every prompt has its own edges and its own
+    ranking, by routes, attention, attribution patching or at random.
+
+    Limits: Value flow only: which edges made the attention patterns is not asked. Mean values are unlike anything the
+    model has seen. Attribution alone has seen the metric, and is judged on the prompts that it was made from. Other
+    edges than MIB's: its numbers are not comparable.
+
+    Source: curves of arXiv 2504.13151 (MIB); routes of arXiv 2403.00824; edges and their removal are ours, and not
+    those of MIB, whose edges lead from node to node at all positions.
+
+    Returns: what `probes.circuits.curves.faithfulness_curves` does, one group for each ranking.
+    """
+
+    task: Annotated[str, Choice(TASKS), "the prompt, or prompts of indirect objects"] = "prompt"
+    prompts: Annotated[int, Range(1, 200), "prompts of a task with its own"] = 16
+    metric: Annotated[str, Choice(METRICS), "what is measured at the last position"] = METRICS[0]
+    target: Annotated[str, "token whose prediction is measured; empty: the model's top token"] = ""
+    against: Annotated[str, "token it is compared with"] = ""
+    first_layer: Annotated[
+        int, Range(0), "layers below it keep every edge: mean values there may make attention sinks"
+    ] = 0
+    seed: Annotated[int, Range(0), "seed of the prompts and of the random ranking"] = 0
+
+    def reads_prompt(self) -> bool:
+        """A task brings prompts of its own."""
+        return self.task == "prompt"
+
+    def partials(
+        self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Iterator[xr.Dataset]:
+        """All rankings on the current prompt, or on prompts of a task with its own, where the metric is fixed."""
+        asked: list[tuple[Any, str, str, str]] = [(tokens, self.metric, self.target, self.against)]
+        if self.task != "prompt":
+            found = ioi_prompts(self.prompts, self.seed)
+            asked = [(one["task"], "logit difference", one["answer"], one["wrong"]) for one in found]
+        means = measure_means(model, hooks=(V,))
+        tasks = [
+            edge_task(
+                model, prompt, kind=kind, target=target, against=against, means=means, first_layer=self.first_layer
+            )
+            for prompt, kind, target, against in asked
+        ]
+        rankings = {name: (lambda one, by=name: rank(one, by, seed=self.seed)) for name in RANKINGS}
+        for result in evaluating(tasks, rankings, progress=progress):
+            yield result.assign_attrs(task=self.task, summary=summary(result))
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """A pass for every circuit."""
+        return 65.0 * (1 if self.task == "prompt" else self.prompts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +212,7 @@ def _routes(task: EdgeTask) -> np.ndarray:
 def _attribution(task: EdgeTask) -> np.ndarray:
     """What removing each edge takes from the metric, to first order."""
     clean, rows = task.clean, []
-    _, grads = gradients(clean.model, clean.tokens, task.metric, [Z])
+    _, grads = gradients(clean.model, clean.tokens, task.metric, [Z], unedited=True)
     for layer, (pattern, values) in enumerate(zip(clean.patterns, clean.values, strict=True)):
         mean = clean.means.mean(V, layer, clean.model).to(values)
         lost = clean.model.weights(layer).repeated((values - mean).float(), dim=-2)  # key head d_head
@@ -180,7 +235,7 @@ def evaluating(
     rankings: Mapping[str, Ranking],
     *,
     shares: Sequence[float] = SHARES,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[xr.Dataset]:
     """Faithfulness of the top share of each ranking, yielding after every prompt; the last result is complete.
 
@@ -252,72 +307,9 @@ def _result(tasks, names, shares, found, whole, empty, counts) -> xr.Dataset:
     return result.assign_attrs(metric=metric, reference=str(first.clean.means))
 
 
-# --- the entry -------------------------------------------------------------------------------------------------------
-
-
-def study(
-    model: Model,
-    tokens: Any,
-    *,
-    task: str = "prompt",
-    prompts: int = 16,
-    metric: str = METRICS[0],
-    target: str = "",
-    against: str = "",
-    first_layer: int = 0,
-    seed: int = 0,
-    progress: Callable[[float], None] | None = None,
-) -> Iterator[xr.Dataset]:
-    """All rankings on the current prompt, or on prompts of a task with its own, where the metric is fixed."""
-    options: dict[str, Any] = {"means": measure_means(model, hooks=(V,)), "first_layer": first_layer}
-    if task == "prompt":
-        if tokens is None:
-            raise InputError("circuit-edges without a prompt", "a prompt, or a task with prompts", "Give one")
-        tasks = [edge_task(model, tokens, kind=metric, target=target, against=against, **options)]
-    else:
-        options["kind"] = "logit difference"
-        tasks = [
-            edge_task(model, one["task"], target=one["answer"], against=one["wrong"], **options)
-            for one in ioi_prompts(prompts, seed)
-        ]
-    rankings = {name: (lambda one, by=name: rank(one, by, seed=seed)) for name in RANKINGS}
-    for result in evaluating(tasks, rankings, progress=progress):
-        yield result.assign_attrs(task=task, summary=summary(result))
-
-
-def _cost(sizes: Any, n_tokens: int, task: str = "prompt", prompts: int = 16, **_: Any) -> float:
-    """A pass for every circuit."""
-    each = 65.0
-    return each if task == "prompt" else each * prompts
-
-
-ENTRY = Entry(
-    name="circuit-edges",
-    title="Circuit evaluation of edges",
-    source="arXiv 2504.13151 (MIB) for the curves, 2403.00824 for routes",
-    limits="Value flow only: which edges made the attention patterns is not asked. Mean values are unlike anything the "
-    "model has seen. Attribution is judged on the prompts that it was made from. Other edges than MIB's: its numbers "
-    "are not comparable.",
-    definition="faithfulness(k) = (m(top share k of edges, the rest bring mean values) - m(all do)) / (m(model) - "
-    "m(all do)), an edge being (layer, head, query, key) with key >= 1; CPR its area, ranked by signed score; CMD the "
-    "area between it and 1, ranked by absolute score.",
-    scope="study",
-    study=study,
+VIEW = View(
+    CircuitEdges,
+    question="How few edges between tokens carry the prediction, and which ranking finds them?",
     figures=(curve_figure, cpr_figure, cmd_figure),
     tables=(table,),
-    params=(
-        Param("task", str, "prompt", "the prompt, or prompts of indirect objects", choices=TASKS),
-        Param("prompts", int, 16, "prompts of a task with its own", low=1, high=200),
-        Param("metric", str, METRICS[0], "what is measured at the last position", choices=METRICS),
-        Param("target", str, "", "token whose prediction is measured; empty: the model's top token"),
-        Param("against", str, "", "token it is compared with"),
-        Param(
-            "first_layer", int, 0, "layers below it keep every edge: mean values there may make attention sinks", low=0
-        ),
-        Param("seed", int, 0, "seed of the prompts and of the random ranking", low=0),
-    ),
-    requires=(READOUT, PADDING, RESIDUAL, PARTS),
-    cost=_cost,
 )
-
-run = ENTRY.run

@@ -1,17 +1,8 @@
-"""Circuit evaluation: how much of a task the top share of a ranking of nodes carries.
+"""Circuit evaluation: how much of a task the top share of a ranking of nodes carries."""
 
-Nodes are heads and MLPs, each at all positions (see `circuit_rankings`). For a share k, the nodes ranked highest stay
-as they are and the rest are ablated: by their output on the corrupt prompt ("counterfactual"), by their mean over a
-reference text, or by zero; m(empty) is with every node ablated. Curves, areas and intervals: see `circuit_curves`.
-
-A faithful circuit need not be the one the model uses; a low curve at small k may mean many nodes that each do little.
-
-Source: Mueller et al. 2025, arXiv 2504.13151 (MIB; its table ranks edges, ours nodes: not comparable number by number).
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import xarray as xr
@@ -28,7 +19,7 @@ from probes.circuits.curves import (
     summary,
     table,
 )
-from probes.circuits.prompt_pairs import PAIR_PARAMS, pair_runs
+from probes.circuits.prompt_pairs import Against, Corrupt, Target, pair_runs
 from probes.circuits.rankings import (
     RANKINGS,
     Task,
@@ -38,33 +29,93 @@ from probes.circuits.rankings import (
     node_sites,
     rank,
     task_of,
-    tasks_of,
 )
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Choice, Range
+from workbench.analysis.progress import part
+from workbench.analysis.run import Progress
+from workbench.analysis.view import View
 from workbench.errors import InputError
 from workbench.intervene import MLP, Ablate, Head
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
+from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT
 from workbench.observation.recording import Means, measure_means
 from workbench.observation.sweeps import values_of
 
-__all__ = [
-    "ENTRY",
-    "RANKINGS",
-    "SHARES",
-    "cpr_figure",
-    "curve_figure",
-    "evaluate",
-    "evaluating",
-    "n_nodes",
-    "rank",
-    "run",
-    "table",
-    "tasks_of",
-]
+__all__ = ["VIEW", "CircuitEvaluation", "circuits", "evaluate", "evaluating"]
 
 ABLATIONS = ("counterfactual", "mean", "zero")
 TASKS = ("prompt", "indirect object")
+
+
+class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluation", requires=(READOUT, PADDING)):
+    """How much of a task the top share of a ranking of nodes carries.
+
+    Definition: faithfulness(k) = (m(top share k of nodes, rest ablated) - m(all ablated)) / (m(model) - m(all
+    ablated)); CPR its area, ranked by signed score; CMD the area between it and 1, ranked by absolute score (see
+    `probes.circuits.curves`). Nodes are heads and MLPs, each at all positions (see `probes.circuits.rankings`). For a
+    share k, the nodes ranked highest stay as they are and the rest are ablated: by their output on the corrupt prompt
+    ("counterfactual"), by their mean over a reference text, or by zero.
+
+    Limits: On one pair of prompts a ranking is judged on what it was made from; use a task with pairs for a claim. A
+    faithful circuit need not be the one the model uses; a low curve at small k may mean many nodes that each do little.
+
+    Source: Mueller et al. 2025, arXiv 2504.13151 (MIB; its table ranks edges, ours nodes: not comparable number by
+    number).
+
+    Returns: what `probes.circuits.curves.faithfulness_curves` does, one group for each ranking.
+    """
+
+    task: Annotated[str, Choice(TASKS), "the prompt with its corrupt one, or prompts of indirect objects"] = "prompt"
+    pairs: Annotated[int, Range(1, 200), "pairs to rank on, and as many to evaluate on, of a task with its own"] = 8
+    corrupt: Corrupt = ""
+    target: Target = ""
+    against: Against = ""
+    metric: Annotated[str, Choice(("logit difference", "log-probability")), "what is measured"] = "logit difference"
+    ablation: Annotated[str, Choice(ABLATIONS), "how the rest is ablated"] = ABLATIONS[0]
+    seed: Annotated[int, Range(0), "seed of the pairs and of the random ranking"] = 0
+
+    def reads_prompt(self) -> bool:
+        """A task brings prompts of its own."""
+        return self.task == "prompt"
+
+    def partials(
+        self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Iterator[xr.Dataset]:
+        """All rankings, one after the other.
+
+        On the current pair they are made and evaluated on the same prompts, since there are no others; on a task with
+        prompts of its own, made on `pairs` pairs and evaluated on as many others.
+        """
+        if self.task == "prompt":
+            runs = pair_runs(model, tokens, self.corrupt, self.metric, self.target, self.against)
+            ranked = held_out = [task_of(model, runs)]
+        else:
+            tasks = ioi_tasks(model, 2 * self.pairs, self.seed)
+            ranked, held_out = tasks[: self.pairs], tasks[self.pairs :]
+        linear = held_out[0].metric.kind == "logit difference"
+        names = [name for name in RANKINGS if linear or name != "direct attribution"]
+        rankings: dict[str, np.ndarray] = {}
+        measured: list[dict[frozenset[int], float]] = [{} for _ in held_out]
+        for index, name in enumerate(names):
+            first, half, last = ((index + share) / len(names) for share in (0, 0.5, 1))
+            rankings[name] = rank(model, ranked, name, seed=self.seed, progress=part(progress, first, half))
+            evaluated = evaluating(
+                model,
+                held_out,
+                rankings,
+                ablation=self.ablation,
+                measured=measured,
+                progress=part(progress, half, last),
+            )
+            *_, result = evaluated
+            yield result.assign_attrs(task=self.task, ranked_on=len(ranked), summary=summary(result))
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Half a pass for every node that is patched, and a pass for every circuit."""
+        each = 0.5 * sizes.n_layers * (sizes.n_heads + 1) + 80
+        return each * (1 if self.task == "prompt" else self.pairs)
 
 
 def _ablations(model: Model, task: Task, nodes: Sequence[int], ablation: str, means: Means | None) -> list[Any]:
@@ -93,11 +144,11 @@ def evaluating(
     tasks: Sequence[Task],
     rankings: Mapping[str, np.ndarray],
     *,
-    ablation: str = "counterfactual",
+    ablation: str = ABLATIONS[0],
     shares: Sequence[float] = SHARES,
     means: Means | None = None,
     measured: list[dict[frozenset[int], float]] | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[xr.Dataset]:
     """Faithfulness of the top share of each ranking, yielding after every task; the last result is complete.
 
@@ -118,7 +169,7 @@ def evaluating(
     for index, (task, row) in enumerate(zip(tasks, rows, strict=True)):
         fresh = [nodes for nodes in distinct if nodes not in row]
         cells = [_ablations(model, task, sorted(every - nodes), ablation, means) for nodes in fresh]
-        share = (lambda done, i=index: progress((i + done) / len(tasks))) if progress is not None else None
+        share = part(progress, index / len(tasks), (index + 1) / len(tasks))
         values = values_of(model, task.clean, cells, task.metric, progress=share).double().tolist()
         row |= {**dict(zip(fresh, values, strict=True)), every: task.clean.value(model, task.metric)}
         yield _result(model, tasks, rankings, kept, rows[: index + 1], every, ablation, means, shares)
@@ -160,72 +211,9 @@ def _result(model: Model, tasks, rankings, kept, rows, every, ablation, means, s
     return result
 
 
-# --- the entry -----------------------------------------------------------------------------------------------------
-
-
-def study(
-    model: Model,
-    tokens: Any,
-    *,
-    task: str = "prompt",
-    pairs: int = 8,
-    corrupt: str = "",
-    metric: str = "logit difference",
-    target: str = "",
-    against: str = "",
-    ablation: str = "counterfactual",
-    seed: int = 0,
-    progress: Callable[[float], None] | None = None,
-) -> Iterator[xr.Dataset]:
-    """All rankings, one after the other.
-
-    On the current pair they are made and evaluated on the same prompts, since there are no others; on a task with
-    prompts of its own, made on `pairs` pairs and evaluated on as many others.
-    """
-    if task == "prompt":
-        ranked = held_out = [task_of(model, pair_runs(model, tokens, corrupt, metric, target, against))]
-    else:
-        tasks = ioi_tasks(model, 2 * pairs, seed)
-        ranked, held_out = tasks[:pairs], tasks[pairs:]
-    linear = held_out[0].metric.kind == "logit difference"
-    names = [name for name in RANKINGS if linear or name != "direct attribution"]
-    rankings: dict[str, np.ndarray] = {}
-    measured: list[dict[frozenset[int], float]] = [{} for _ in held_out]
-    for index, name in enumerate(names):
-        part = lambda low, i=index: progress and (lambda done: progress((i + low + 0.5 * done) / len(names)))
-        rankings[name] = rank(model, ranked, name, seed=seed, progress=part(0.0))
-        *_, result = evaluating(model, held_out, rankings, ablation=ablation, measured=measured, progress=part(0.5))
-        yield result.assign_attrs(task=task, ranked_on=len(ranked), summary=summary(result))
-
-
-def _cost(sizes: Any, n_tokens: int, task: str = "prompt", pairs: int = 8, **_: Any) -> float:
-    """Half a pass for every node that is patched, and a pass for every circuit."""
-    each = 0.5 * sizes.n_layers * (sizes.n_heads + 1) + 80
-    return each if task == "prompt" else each * pairs
-
-
-ENTRY = Entry(
-    name="circuit-evaluation",
-    title="Circuit evaluation",
-    source="arXiv 2504.13151 (MIB)",
-    limits="On one pair of prompts a ranking is judged on what it was made from; use a task with pairs for a claim.",
-    definition="faithfulness(k) = (m(top share k of nodes, rest ablated) - m(all ablated)) / (m(model) - m(all "
-    "ablated)); CPR its area, ranked by signed score; CMD the area between it and 1, ranked by absolute score.",
-    version=2,
-    scope="study",
-    study=study,
+VIEW = View(
+    CircuitEvaluation,
+    question="How few heads and MLPs carry the task, and which ranking finds them?",
     figures=(curve_figure, cpr_figure, cmd_figure),
     tables=(table,),
-    params=(
-        Param("task", str, "prompt", "the prompt with its corrupt one, or prompts of indirect objects", choices=TASKS),
-        Param("pairs", int, 8, "pairs to rank on, and as many to evaluate on, of a task with its own", low=1, high=200),
-        *(param for param in PAIR_PARAMS if param.name != "metric"),
-        Param("metric", str, "logit difference", "what is measured", choices=("logit difference", "log-probability")),
-        Param("ablation", str, "counterfactual", "how the rest is ablated", choices=ABLATIONS),
-        Param("seed", int, 0, "seed of the pairs and of the random ranking", low=0),
-    ),
-    requires=(READOUT, PADDING),
-    cost=_cost,
 )
-
-run = ENTRY.run

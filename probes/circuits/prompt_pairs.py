@@ -1,16 +1,30 @@
 """Pairs of prompts for patching: equal length, which tokens differ, and what is measured of their two runs."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from workbench.analysis.legacy import Param
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
-from workbench.observation.metrics import KINDS, Metric, make_metric
+from workbench.observation.metrics import Metric, make_metric
 from workbench.observation.sweeps import Base, base_run
 
-__all__ = ["PAIR_PARAMS", "PairRuns", "PromptPair", "pair_runs", "prompt_pair", "segment", "top_tokens_metric"]
+__all__ = [
+    "Against",
+    "Corrupt",
+    "PairRuns",
+    "PromptPair",
+    "Target",
+    "pair_runs",
+    "prompt_pair",
+    "segment",
+    "top_tokens_metric",
+]
+
+# Parameters of every study of a pair.
+Corrupt = Annotated[str, "prompt of equal length to compare with; empty: the same tokens, moved"]
+Target = Annotated[str, "token whose prediction is measured; empty: the clean run's top token"]
+Against = Annotated[str, "token it is compared with; empty with an empty target: the corrupt run's top token"]
 
 
 @dataclass(frozen=True)
@@ -91,17 +105,8 @@ class PairRuns:
     corrupt: Base = field(repr=False)
 
 
-def pair_runs(
-    model: Model,
-    clean: Any,
-    corrupt: Any = "",
-    metric: str = "logit difference",
-    target: str = "",
-    against: str = "",
-) -> PairRuns:
-    """Run both prompts of a pair; the metric is that of PAIR_PARAMS. InputError without a clean prompt."""
-    if clean is None:
-        raise InputError("a pair of prompts without a clean one", "a prompt", "Give one")
+def pair_runs(model: Model, clean: Any, corrupt: Any, metric: str, target: str, against: str) -> PairRuns:
+    """Run both prompts of a pair. metric, target, against: texts, as a study of a pair is asked."""
     pair = prompt_pair(model, clean, corrupt)
     runs = base_run(model, pair.clean), base_run(model, pair.corrupt)
     if metric == "logit difference" and not target and not against:
@@ -115,11 +120,3 @@ def top_tokens_metric(model: Model, clean: Base, corrupt: Base) -> Metric:
     """Logit of the clean run's top token minus that of the corrupt run's."""
     target, against = int(clean.logits(model).argmax()), int(corrupt.logits(model).argmax())
     return Metric("logit difference", target, None if target == against else against, ids=clean.tokens.ids)
-
-
-PAIR_PARAMS = (
-    Param("corrupt", str, "", "prompt of equal length to compare with; empty: the same tokens, moved"),
-    Param("metric", str, "logit difference", "what is measured", choices=KINDS),
-    Param("target", str, "", "token whose prediction is measured; empty: the clean run's top token"),
-    Param("against", str, "", "token it is compared with; empty with an empty target: the corrupt run's top token"),
-)

@@ -9,18 +9,19 @@ random                  standard normal
 Source: Syed et al. 2023, arXiv 2310.10348; Ferrando & Voita 2024, arXiv 2403.00824; as baselines in arXiv 2504.13151.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from probes.circuits import direct_logit_attribution
 from probes.circuits.attribution_patching import node_estimates
+from probes.circuits.direct_logit_attribution import DirectLogitAttribution
 from probes.circuits.prompt_pairs import PairRuns, pair_runs
 from probes.routes.extraction import extract
 from probes.routes.flow_routes import FlowRoutes
 from probes.routes.task_heads import ioi_prompts
+from workbench.analysis.run import Progress
 from workbench.errors import InputError
 from workbench.intervene import Patch
 from workbench.models.hooks import MLP_OUT, Hook, Z
@@ -48,12 +49,12 @@ def task_of(model: Model, runs: PairRuns) -> Task:
 def tasks_of(model: Model, examples: Sequence[tuple[Any, Any, str, str]]) -> list[Task]:
     """Tasks from (clean, corrupt, target, against): the logit difference of the two tokens."""
     return [
-        task_of(model, pair_runs(model, clean, corrupt, target=target, against=against))
+        task_of(model, pair_runs(model, clean, corrupt, "logit difference", target, against))
         for clean, corrupt, target, against in examples
     ]
 
 
-def ioi_tasks(model: Model, n: int, seed: int = 0) -> list[Task]:
+def ioi_tasks(model: Model, n: int, seed: int) -> list[Task]:
     """Indirect object identification, n pairs: in the corrupt prompt the other one of the two gives."""
     found = ioi_prompts(n, seed)
     return tasks_of(model, [(one["task"], one["swapped"], one["answer"], one["wrong"]) for one in found])
@@ -76,7 +77,7 @@ def rank(
     by: str,
     *,
     seed: int = 0,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Scores of all nodes, mean over tasks, in the order of `n_nodes`. by: one of `RANKINGS`."""
     if by not in RANKINGS:
@@ -110,10 +111,9 @@ def _activation(model: Model, task: Task) -> np.ndarray:
 def _direct(model: Model, task: Task) -> np.ndarray:
     if task.metric.kind != "logit difference":
         raise InputError(f"direct attribution of a {task.metric.kind}", "a logit difference", "Choose that metric")
-    names = [model.vocabulary.string(t) for t in (task.metric.target, task.metric.against) if t is not None]
-    found = direct_logit_attribution.run(
-        model, task.pair.clean, **dict(zip(("target", "against"), names, strict=False))
-    )
+    names = task.metric.tokens(model.vocabulary)
+    asked = DirectLogitAttribution(target=names["target"], against=names["against"])
+    found = asked.run(model, task.pair.clean)
     mlps = found["attribution"].values[found["kind"].values == "mlp"]
     return np.concatenate([found["head_attribution"].values.ravel(), mlps])
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from workbench.intervene import Where
+from workbench.intervene.contradictions import is_void
 from workbench.kernels.proximity import part_proximity, proximity, strongest
 from workbench.models.hooks import MLP_OUT, PATTERN, POST_ATTN_SCALE, RESID_MID, RESID_POST, RESID_PRE, Hook, V
 from workbench.models.model import LayerWeights, Model, Sizes
@@ -147,8 +149,11 @@ class _Sum:
         W_O, b_O = w.W_O.float(), w.b_O.float()
         if scale is not None:
             W_O, b_O = W_O * w.post_attn_gain.float(), b_O * w.post_attn_gain.float()
+        silent = [head for head in range(len(W_O)) if is_void(site.model, Where(PATTERN, site.layer, (head,)))]
         for row, n in enumerate(site.lengths.tolist()):
             attention, bias = pattern[row, :, :n, :n].float(), b_O[None]
+            if silent:  # an intervention overwrites what they move, so that nothing of it arrives
+                attention = attention.index_fill(0, torch.tensor(silent, device=attention.device), 0.0)
             if scale is not None:
                 divisor = scale[row, :n].float()
                 attention, bias = attention / divisor, bias / divisor

@@ -55,6 +55,10 @@ class Catalog(Sequence):
         """All views, in the order of the page."""
         return tuple(self.view(name) for name in self._paths)
 
+    def class_name(self, name: str) -> str:
+        """The name of the class of an analysis, without importing it."""
+        return self._paths_of(name)[0].partition(":")[2]
+
     def module(self, name: str) -> str:
         """The module of the analysis of that name, without importing it; InputError with the nearest names."""
         return self._paths_of(name)[0].partition(":")[0]
@@ -68,13 +72,16 @@ class Catalog(Sequence):
 
     def with_plugins(self, group: str = "workbench.probes") -> "Catalog":
         """This catalog and what installed packages offer under an entry-point group: an analysis or its view."""
-        found = {point.name: point.value for point in entry_points(group=group)}
-        clash = sorted(set(found) & set(self._paths))
-        if clash:
-            raise UnavailableError(
-                f"an installed probe named {clash[0]}", "a name that is not taken", "Uninstall or rename that probe"
-            )
-        return Catalog({**self._paths, **found})
+        paths = dict(self._paths)
+        for point in entry_points(group=group):
+            path = point.value.partition("[")[0].strip()  # behind it may stand extras of the package
+            if paths.setdefault(point.name, path) != path or point.name in self._paths:
+                raise UnavailableError(
+                    f"an installed probe named {point.name}",
+                    "a name that is not taken",
+                    "Uninstall or rename that probe",
+                )
+        return Catalog(paths)
 
 
 def _imported(path: str) -> Any:

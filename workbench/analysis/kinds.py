@@ -42,7 +42,8 @@ class Analysis(Values):
 
     name: as in the catalog and in the shell. title: for people. requires: self-check items it relies on; on a model
     where one failed it refuses. editable: whether interventions given to a run can reach every pass of it.
-    prompted: whether its result depends on the prompt. definition, limits, source, returns: its docstring's sections.
+    prompted: whether its result depends on the prompt (a study that only may: `reads_prompt`). definition, limits,
+    source, returns: its docstring's sections.
     """
 
     name: ClassVar[str] = ""
@@ -83,6 +84,10 @@ class Analysis(Values):
         """Predicted seconds, relative to one bare forward pass of the prompt."""
         return 0.5
 
+    def reads_prompt(self) -> bool:
+        """Whether its result depends on the prompt with these parameters: a study may have texts of its own beside."""
+        return self.prompted
+
     def artifact(self, model: Model) -> str | None:
         """Hash of what was learned from data, or of a user's files, that enters the result; None: nothing."""
         return None
@@ -103,7 +108,7 @@ class Analysis(Values):
 
     def spec_key(self, model: Model, tokens: Tokens | None, interventions: Sequence[Any] = ()) -> str:
         """The key of this analysis with these parameters on these tokens (None: its own stimulus)."""
-        ids = None if tokens is None or not self.prompted else list(tokens.ids)
+        ids = None if tokens is None or not self.reads_prompt() else list(tokens.ids)
         made_of = (*model.interventions, *interventions)
         weights, learned = model.identity.weights_hash, self.artifact(model)
         code = digest([code_digest(type(self)), code_digest(type(model.adapter))])

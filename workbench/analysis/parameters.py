@@ -9,6 +9,7 @@ nothing.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -134,6 +135,8 @@ class Parameter:
         if fits and self.choices:
             named = ", ".join(map(str, self.choices))
             return InputError(f"{self.name}={value!r}", f"one of {named}", "Choose one of these")
+        if fits and self.type is float and not math.isfinite(value) and value not in (self.low, self.high):
+            return InputError(f"{self.name}={value!r}", "a finite number", "Correct the value")
         if fits and self.type in (int, float):
             span = f"{'any' if self.low is None else self.low} to {'any' if self.high is None else self.high}"
             return InputError(f"{self.name}={value!r}", f"a value in the range {span}", "Correct the value")
@@ -150,7 +153,11 @@ _CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Values:
-    """A frozen value whose annotated fields are its parameters. Subclasses need no decorator."""
+    """A frozen value whose annotated fields are its parameters. Subclasses need no decorator.
+
+    InputError, when the class is made, for a field without a default, one whose default may not be used, and one that
+    is no int, float, str or bool.
+    """
 
     owner: ClassVar[str] = ""  # what an error calls it
 
@@ -174,11 +181,21 @@ class Values:
 
         checked.__signature__ = plain.__signature__ if hasattr(plain, "__signature__") else None
         cls.__init__ = checked
+        for parameter in cls.parameters():
+            if parameter.default is dataclasses.MISSING:
+                raise InputError(
+                    f"the parameter {parameter.name!r} of {cls.__name__} without a default",
+                    "one, so that it can be run as it is",
+                    "Write it behind the type",
+                )
+            parameter.check(parameter.default)
 
     @classmethod
     def _unknown(cls, name: str) -> InputError:
         known = ", ".join(parameter.name for parameter in cls.parameters()) or "none"
-        return InputError(f"the parameter {name!r} for {cls.owner}", f"one of {known}", "Correct the name")
+        return InputError(
+            f"the parameter {name!r} for {cls.owner or cls.__name__}", f"one of {known}", "Correct the name"
+        )
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -211,6 +228,10 @@ def _parameter(field: dataclasses.Field, annotation: Any) -> Parameter:
     if get_origin(plain) is Literal:
         choices = get_args(plain)
         plain = type(choices[0])
+    if plain not in (int, float, str, bool):
+        raise InputError(
+            f"the parameter {field.name!r} of type {plain}", "int, float, str or bool", "Write it as a text"
+        )
     of = lambda kind: next((note for note in notes if isinstance(note, kind)), None)
     bounds, choice, slider, position = of(Range), of(Choice), of(Slider), of(Position)
     return Parameter(

@@ -34,13 +34,14 @@ class Runnable(Protocol):
     title: str
     source: str
     editable: bool
-    prompted: bool
     shares_pass: bool
     needs: Callable[..., tuple[Need, ...]]
     analyse: Callable[[Observation], xr.Dataset]
     partials: Callable[..., Iterator[xr.Dataset]]
 
     def read_positions(self, n_tokens: int) -> Sequence[int]: ...
+
+    def reads_prompt(self) -> bool: ...
 
     def refusal(self, model: Model) -> str | None: ...
 
@@ -192,7 +193,7 @@ def _reason(analysis: Runnable, model: Model, tokens: Tokens | None) -> Workbenc
     failed = analysis.refusal(model)
     if failed:
         return RefusedError(f"{analysis.name} on {model.name}", f"a passed self-check ({failed})", "Use another model")
-    if tokens is None and analysis.prompted:
+    if tokens is None and analysis.reads_prompt():
         return InputError(
             f"{analysis.name} without a prompt", "a prompt", "Give one, for example 'The capital of France is'"
         )
@@ -254,7 +255,7 @@ def _own_passes(
     try:
         with closing(analysis.partials(model, tokens, progress=progress, allow_network=allow_network)) as partials:
             for found in partials:
-                last = finished(analysis, found, model, tokens if analysis.prompted else None)
+                last = finished(analysis, found, model, tokens if analysis.reads_prompt() else None)
                 yield Outcome(analysis, last, complete=False)
     except Cancelled:
         raise

@@ -6,8 +6,9 @@ from workbench.errors import InputError
 from workbench.intervene.edit import Edit, Where
 from workbench.intervene.rows import Rows
 from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, MLP_OUT, MLP_POST, PATTERN, RESID_POST, SCORES, Z
+from workbench.models.model import Model
 
-__all__ = ["check_contradictions"]
+__all__ = ["check_contradictions", "is_void"]
 
 # Writing the first makes what was written into the others of its layer, at the same positions, void.
 _COVERS = {
@@ -44,6 +45,12 @@ def _counted(where: Where, length: int | None) -> Where:
     if where.positions is None or length is None:
         return where
     return where._replace(positions=tuple(p + length if p < 0 else p for p in where.positions))
+
+
+def is_void(model: Model, where: Where) -> bool:
+    """Whether writing a place changes nothing: interventions that the model carries overwrite what it leads to."""
+    own = (edit for intervention in model.interventions for edit in intervention.edits(model))
+    return any(edit.write is not None and edit.where.layer == where.layer and _void(edit.where, where) for edit in own)
 
 
 def _clash(a: Where, b: Where) -> bool:

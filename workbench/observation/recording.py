@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from workbench.corpora import Document, reference_text
-from workbench.errors import InputError
+from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, Hook, Z
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
@@ -168,7 +168,16 @@ def measure_means(
     name, prompts = _reference(model, reference, n_tokens, piece)
     wanted = [hook for hook in dict.fromkeys(hooks) if model.sizes.d_mlp or hook not in (MLP_OUT, MLP_POST)]
     needs = {hook: Need((hook,), sum_from_one, dims=hook.dims[2:]) for hook in wanted}
-    seen = observe(model, prompts, list(needs.values()), positions="none", stop=model.sizes.n_layers)
+    try:
+        seen = observe(model, prompts, list(needs.values()), positions="none", stop=model.sizes.n_layers)
+    except InputError as error:
+        if not model.interventions:
+            raise
+        raise RefusedError(
+            f"means over {name} with {', '.join(map(str, model.interventions))} ({error.got})",
+            "interventions that other texts can carry, too",
+            "Leave out those at positions of the prompt, or do without means",
+        ) from error
     n = sum(len(t) - 1 for t in seen.tokens)
     if not n:
         raise InputError("a reference of one-token prompts", "positions >= 1", "Give a longer text")

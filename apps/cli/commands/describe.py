@@ -10,7 +10,7 @@ __all__ = ["arguments", "command"]
 
 def arguments(parser: Parser) -> None:
     """The analyses."""
-    parser.add_argument("analyses", metavar="ANALYSIS", nargs="+", help=", ".join(CATALOG.names))
+    parser.add_argument("analyses", metavar="ANALYSIS", nargs="+", help="a name from `workbench list`")
 
 
 def command(arguments: argparse.Namespace) -> int:

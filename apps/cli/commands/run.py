@@ -14,16 +14,13 @@ from workbench.errors import InputError
 
 __all__ = ["arguments", "command"]
 
-_EPILOG = (
-    "Each parameter of an analysis is an option: `workbench run ANALYSIS --help` describes them. Analyses: "
-    f"{', '.join(CATALOG.names)}."
-)
+_EPILOG = "Each parameter of an analysis is an option: `workbench run ANALYSIS --help` describes them."
 
 
 def arguments(parser: Parser) -> None:
     """Analyses, their parameters, the prompt, interventions, files and the model."""
     parser.epilog, parser.anywhere = _EPILOG, "analyses"
-    parser.add_argument("analyses", metavar="ANALYSIS", nargs="*", help="a name from the list below; may be repeated")
+    parser.add_argument("analyses", metavar="ANALYSIS", nargs="*", help="a name from `workbench list`; may be repeated")
     parser.add_argument("-h", "--help", nargs=0, action=_Help, help="show this, and describe each ANALYSIS")
     parser.add_argument("--list", action="store_true", help="list the analyses, one a line, and leave")
     add_prompt(parser)

@@ -45,11 +45,12 @@ def _kind(analysis: type[Analysis]) -> str:
 
 def _paragraphs(text: str) -> list[str]:
     """Lines of a section; all but the first are indented."""
-    first, *others = text.split("\n\n")
-    lines = textwrap.wrap(first, WIDTH, subsequent_indent="  ")
-    for paragraph in others:
-        lines += textwrap.wrap(paragraph, WIDTH, initial_indent="  ", subsequent_indent="  ")
-    return lines
+    wrapped = (
+        textwrap.wrap(paragraph, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        for paragraph in text.split("\n\n")
+    )
+    first, *others = (line for lines in wrapped for line in lines)
+    return [first.lstrip(), *others]
 
 
 def _how(parameter: Parameter) -> str:

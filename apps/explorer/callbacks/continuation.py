@@ -75,7 +75,8 @@ def came(engine: Engine, continuing: Continuing | None) -> tuple[Answer, str]:
     if not continuing:
         return {}, ""
     worker = engine.hosted(continuing.model).worker
-    state, job = worker.state(continuing.job), worker.get(continuing.job)
+    job = worker.get(continuing.job)
+    state = job.state if job is not None else worker.state(continuing.job)
     if state.alive:
         return {}, ""
     if job is None or state != JobState.DONE:

@@ -108,11 +108,12 @@ def _register_table(answer: Answers, engine: Engine) -> None:
         state={
             "view": State("view", "data"),
             "shown": State("shown", "data"),
+            "done": State("done", "data"),
             "before": State("table-holder", "data-of"),
         },
     )
-    def table(drawn: Text | None, view: Seen, shown: Shown | None, before: Text | None) -> Answer:
-        of = (drawn or "").rpartition(" ")[0]  # all but light or dark: a table keeps its order, filters and place
+    def table(drawn: Text | None, view: Seen, shown: Shown | None, done: Done | None, before: Text | None) -> Answer:
+        of = table_of(view, shown, done or {})
         return {} if of == before else {"table": table_view(engine, view, shown) if shown else [], "of": of}
 
 
@@ -142,7 +143,7 @@ def large_view(
 ) -> tuple[Any, Any, Any]:
     """Figure, message over it, and the line under it. told: what the page last heard of the analysis."""
     if not shown:
-        return no_update, html.Div("The first prompt is computed as soon as the model is ready."), ""
+        return no_update, html.Div("No prompt has been computed yet."), ""
     try:
         request, name = request_of(engine, shown), view.name
     except WorkbenchError as error:  # the server was restarted and the model is loading again
@@ -185,6 +186,17 @@ def shown_result(
         return figure, [], said
     except WorkbenchError as error:
         return no_update, html.Div(str(error)), ""
+
+
+def table_of(view: Seen, shown: Shown | None, done: Done) -> str:
+    """What a table is made of. Not of light or dark, nor of what is only drawn: it keeps its order, filters and place.
+
+    Neither how far a study is, only how many parts of it are there.
+    """
+    if not shown:
+        return ""
+    parts = done.get(view.name, "").split()[:3]  # state, job, number of parts
+    return " ".join([view.name, str(view.figure), shown.keys.get(view.name) or shown.id, *parts])
 
 
 def table_view(engine: Engine, view: Seen, shown: Shown) -> Any:

@@ -131,12 +131,12 @@ def _register_poll(answer: Answers, engine: Engine) -> None:
             "shown": found.shown or no_update,
             "done": found.done if found.done is not None else no_update,
             "notices": with_notices(notices, told),
-            "asked": changed_request(asked, found),
+            "asked": changed_request(engine, asked, found),
             "idle": None if is_busy else [n, wake],
             "late": count if count != late else no_update,
             **back,
             "shown_b": beside.shown or (None if shown_b and not asked_b else no_update),
-            "asked_b": changed_request(asked_b, beside),
+            "asked_b": changed_request(engine, asked_b, beside),
         }
 
 
@@ -176,11 +176,13 @@ def look_other(engine: Engine, session: str, asked: Asked | None, other: Asked |
     return found
 
 
-def changed_request(asked: Asked | None, found: Look) -> Any:
-    """The page's latest request after a look: over, or run again under another job."""
+def changed_request(engine: Engine, asked: Asked | None, found: Look) -> Any:
+    """The page's latest request after a look: over, or run again under another job, of this server."""
     if asked and found.ended:
         return asked.model_copy(update={"ended": True})
-    return asked.model_copy(update={"job": found.again}) if asked and found.again is not None else no_update
+    if asked and found.again is not None:
+        return asked.model_copy(update={"job": found.again, "boot": engine.boot})
+    return no_update
 
 
 def loaded_store(hosted: Hosted) -> Loaded | None:

@@ -179,6 +179,7 @@ def ask(
     again: load the model once more where that failed.
     """
     asked = Asked(id=secrets.token_hex(8), model=model, text=text, params=dict(params), chat=chat, edits=tuple(edits))
+    asked = asked.model_copy(update={"boot": engine.boot})
     try:
         if engine.hosted(model, again).loading.alive:  # a server that was started again: the poll runs it when it can
             return asked, ""  # no job: it never ran

@@ -218,7 +218,9 @@ def start_view(engine: Engine, shown: Asked | None, name: str, pressed: bool, se
         request = request_of(engine, shown)
         if kind_of(engine.standing[name].analysis) == "study" and not pressed:
             return "" if engine.join(request, name, session) else None
-        if pressed and not engine.join(request, name, session):  # a second press must not take its first results
+        if pressed and engine.join(request, name, session):
+            return ""  # it is on its way: a second press must not take its first results
+        if pressed:
             engine.cache.drop(request.keys[name])  # a failure is tried again when somebody asks for it
         job = engine.submit_entry(request, name, session)
     except WorkbenchError as error:

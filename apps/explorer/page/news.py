@@ -22,7 +22,7 @@ __all__ = ["Look", "fate_of", "late_slices", "look", "request_of", "results", "w
 
 # Why a request runs a second time, by what became of the first.
 _WHY_AGAIN = {
-    State.RESTARTED: "The server was restarted in the middle of this run. The prompt was kept and runs again.",
+    State.RESTARTED: "The server was restarted before this run came to its end. The prompt was kept and runs again.",
     State.FORGOTTEN: "The results of this run are no longer kept: newer ones took their room. It runs again.",
 }
 
@@ -111,8 +111,7 @@ def _ended(asked: Asked, found: Look, why: str) -> Look:
 
 def _again(engine: Engine, session: str, request: Request, asked: Asked, names: Sequence[str], found: Look) -> Look:
     """Run a request that has no results and no job that is remembered; say why where it ran before."""
-    job_id = asked.job
-    state = engine.hosted(asked.model).worker.state(job_id) if job_id else None  # none: it never had to run
+    state = _was(engine, asked)
     if state == State.FORGOTTEN:
         fates = engine.fates(request)
         stopped = [fates[n] for n in names if n in fates and fates[n].state in (State.CANCELLED, State.FAILED)]
@@ -126,6 +125,13 @@ def _again(engine: Engine, session: str, request: Request, asked: Asked, names: 
     found.notice = None if state is None else _WHY_AGAIN.get(state)
     found.again, found.busy = job.id if job else "", True
     return found
+
+
+def _was(engine: Engine, asked: Asked) -> State | None:
+    """What can be said of the job of a request; None where it never had one: its model was being loaded."""
+    if asked.boot and asked.boot != engine.boot:
+        return State.RESTARTED
+    return engine.hosted(asked.model).worker.state(asked.job) if asked.job else None
 
 
 def _start_background(engine: Engine, request: Request, session: str) -> None:

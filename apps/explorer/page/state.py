@@ -119,7 +119,8 @@ class Asked(Store):
     """A request for a run, as a page keeps it.
 
     names: analyses to compute; None: not known yet. job: the id of the job that computes them, "" where there was
-    nothing to compute, or it has not begun. ended: it gave no result, and is not tried again.
+    nothing to compute, or it has not begun. boot: names the server that was asked, also where it has no job yet; ""
+    for any. ended: it gave no result, and is not tried again.
     """
 
     id: Word
@@ -130,6 +131,7 @@ class Asked(Store):
     edits: Edits = ()
     names: Annotated[tuple[PromptName, ...], Field(max_length=1000)] | None = None
     job: Word = ""
+    boot: Word = ""
     ended: Flag = False
 
 

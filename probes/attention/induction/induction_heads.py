@@ -17,8 +17,8 @@ from probes.attention.induction.figures import (
     previous_token_figure,
 )
 from probes.attention.induction.repeat_attention import AT_LAG, KINDS
-from probes.attention.induction.repeated_tokens import LENGTH, SHORTEST, repeated_tokens
 from probes.checks import claims
+from probes.stimuli import LENGTH, SHORTEST, repeated_tokens
 from workbench.analysis.kinds import OnModel, Stimulus
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
@@ -88,7 +88,7 @@ class InductionHeads(OnModel, name="induction-heads", title="Induction heads", r
         attention = observation[AT_LAG].cpu().numpy()  # layer prompt head component
         cut = np.isnan(attention).any(1, keepdims=True)  # a window that hides the key of some sequences
         attention = np.where(cut, np.nan, attention)
-        variables = {}
+        variables: dict[str, tuple] = {}
         for slot, kind in enumerate(KINDS):
             variables |= _score(kind, attention[..., slot], attention[..., slot + 3], repeated, self.seed)
         q, effect = variables["induction_score_q"][1], variables["induction_score_d"][1]

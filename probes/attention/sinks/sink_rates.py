@@ -83,7 +83,7 @@ class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model"):
                 prompts += found
                 conditions += [condition] * len(found)
                 if progress is not None:
-                    progress(_MAKING * (condition + 1) / len(CONDITIONS))
+                    progress(_MAKING * ((condition + 1) / len(CONDITIONS)))
         return Stimulus(tuple(prompts), {"condition": torch.tensor(conditions)}, took=_MAKING)
 
     def needs(self, model: Model, tokens: Sequence[Tokens]) -> tuple[Need, ...]:
@@ -136,7 +136,7 @@ def _condition(sink: np.ndarray, alpha: np.ndarray, seed: int) -> dict[str, np.n
     """Means over samples with intervals. sink, alpha: (layer, prompt, head)."""
     sink, alpha = np.moveaxis(sink, 1, 0), np.moveaxis(alpha, 1, 0)  # prompt layer head
     samples = {"sink_rate": mean_known(sink, (1, 2)), "layer_sink_rate": mean_known(sink, 2), "head_sink_rate": sink}
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, values in samples.items():
         low, high = bootstrap_interval(values, seed=seed)
         found |= {name: mean_known(values, 0), f"{name}_low": low, f"{name}_high": high}

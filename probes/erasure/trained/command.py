@@ -1,6 +1,6 @@
 """`workbench train erasure-probes` and `workbench import erasure-probes`: the words they take, and what they do.
 
-apps/cli.py gives them a place.
+`apps/cli/commands` gives them a place.
 """
 
 import argparse

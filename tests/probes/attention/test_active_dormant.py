@@ -14,12 +14,13 @@ from probes.attention.active_dormant.activity import needs as needs_of
 from probes.attention.active_dormant.contrast import Activity, heads_to_ablate
 from probes.attention.active_dormant.verdict import verdict
 from tests.tiny_models import tiny_model
-from workbench import PATTERN, Need, Prompt, Z, corpora, keep, observe, save, tokenise
+from workbench import PATTERN, Need, Prompt, Z, corpora, keep, observe, save
 from workbench.corpora import Document
 from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
 from workbench.intervene import Ablate, Head
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+from workbench.models.prompt import tokenise
 from workbench.observation.recording import measure_means
 
 N_CTX, N_VOCAB, BOS = 32, 32, 0
@@ -264,7 +265,7 @@ def test_it_runs_over_folders_and_says_what_it_skipped(toy, tmp_path):
     for name, letters in (("sleepy", SLEEPY), ("lively", LIVELY)):
         (tmp_path / name).mkdir()
         for i, text in enumerate([*texts(letters, 12, 3), "abc"]):
-            (tmp_path / name / f"{i:02}.txt").write_text(text)
+            (tmp_path / name / f"{i:02}.txt").write_text(text, encoding="utf-8")
     params = {**SMALL, "first": str(tmp_path / "sleepy"), "second": str(tmp_path / "lively"), "ablate": "none"}
     study = ActiveDormant(**params)
     last = study.run(toy)
@@ -275,7 +276,7 @@ def test_it_runs_over_folders_and_says_what_it_skipped(toy, tmp_path):
     assert last.attrs["summary"].startswith("1 of 4 heads pass correction for dormancy: L1H0.")
     key = study.spec_key(toy, None)
     assert key == last.attrs["spec_key"]
-    (tmp_path / "sleepy" / "00.txt").write_text(texts(SLEEPY, 1, 9)[0])
+    (tmp_path / "sleepy" / "00.txt").write_text(texts(SLEEPY, 1, 9)[0], encoding="utf-8")
     assert study.spec_key(toy, None) != key  # other texts are another question
 
 

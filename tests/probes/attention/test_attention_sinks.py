@@ -8,9 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probes.attention.sinks import attention_sinks as sinks
+from probes.attention.sinks import measures
+from probes.attention.sinks.attention_sinks import VIEW, AttentionSinks, _needs
+from probes.attention.sinks.figures import convention
 from tests.tiny_models import tiny_hf, tiny_model
-from workbench import PATTERN, RESID_POST, SCORES, InputError, Need, Prompt, V, keep, observe, save
+from workbench import PATTERN, RESID_POST, SCORES, Need, Prompt, V, keep, observe, save
+from workbench.errors import InputError
 from workbench.intervene import Edit, Where
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
@@ -48,7 +51,7 @@ def toy(n_ctx: int = T, n_heads: int = 2) -> ToyTransformer:
 
 
 def run_toy(model: ToyTransformer, n: int = T, **params):
-    return sinks.run(wrap(model, None, name="toy"), Prompt.ids([i % 32 for i in range(n)]), **params)
+    return AttentionSinks(**params).run(wrap(model, None, name="toy"), Prompt.ids([i % 32 for i in range(n)]))
 
 
 # --- planted --------------------------------------------------------------------------------------------------------
@@ -108,17 +111,17 @@ def test_a_peak_that_a_layer_writes_and_the_next_removes_has_both_ends():
 def test_a_late_key_cannot_qualify_by_itself_and_a_planted_delimiter_does():
     """Every query looks at itself: alpha_k is 1/(T-k), so the last keys pass epsilon unless the rule stops them."""
     own = torch.eye(T)[None, None]
-    alpha = sinks.received(own, site(own)).numpy()
+    alpha = measures.received(own, site(own)).numpy()
     assert (alpha > 0.3).sum() == 3  # 1/3, 1/2 and 1
-    strict = sinks.received_by_others(alpha, sinks.own_attention(own, site(own)).numpy())
+    strict = measures.received_by_others(alpha, measures.own_attention(own, site(own)).numpy())
     assert np.nanmax(strict) == pytest.approx(0, abs=1e-6)
-    assert np.isnan(strict[..., 0]).all() and np.isnan(strict[..., -sinks.MIN_QUERIES :]).all()
-    assert not np.isnan(strict[..., -sinks.MIN_QUERIES - 1]).any()
+    assert np.isnan(strict[..., 0]).all() and np.isnan(strict[..., -measures.MIN_QUERIES :]).all()
+    assert not np.isnan(strict[..., -measures.MIN_QUERIES - 1]).any()
     delimiter = uniform(T)
     delimiter[..., 20:, :] = 0
     delimiter[..., 20:, 20] = 1
-    alpha = sinks.received(delimiter, site(delimiter)).numpy()
-    strict = sinks.received_by_others(alpha, sinks.own_attention(delimiter, site(delimiter)).numpy())
+    alpha = measures.received(delimiter, site(delimiter)).numpy()
+    strict = measures.received_by_others(alpha, measures.own_attention(delimiter, site(delimiter)).numpy())
     assert np.flatnonzero(strict[0, 0] > 0.3).tolist() == [20]
     assert strict[0, 0, 20] == pytest.approx(1)
 
@@ -133,24 +136,24 @@ def test_attention_is_shared_out_and_padding_enters_nothing(n, seed, first):
     scores = torch.randn(1, 2, n, n, generator=torch.Generator().manual_seed(seed))
     scores = scores.masked_fill(~torch.ones(n, n, dtype=torch.bool).tril(), torch.finfo(torch.float32).min)
     pattern = scores.softmax(-1)
-    alpha = sinks.received(pattern, site(pattern), first=first)
+    alpha = measures.received(pattern, site(pattern), first=first)
     mass = (alpha * (n - torch.arange(n)))[..., first:].sum(-1)
     torch.testing.assert_close(mass, torch.full_like(mass, n - first), rtol=1e-4, atol=1e-4)
     assert alpha[..., first:].min() >= 0 and alpha[..., first:].max() <= 1 + 1e-5
     wide = torch.rand(1, 2, n + 3, n + 3, generator=torch.Generator().manual_seed(seed))
     wide[..., :n, :n], wide[..., :n, n:] = pattern, 0
-    torch.testing.assert_close(sinks.received(wide, site(wide, [n]), first=first)[..., :n], alpha, equal_nan=True)
+    torch.testing.assert_close(measures.received(wide, site(wide, [n]), first=first)[..., :n], alpha, equal_nan=True)
     padded = torch.randn(1, 2, n + 3, n + 3)
     padded[..., :n, :n] = scores
-    expected = sinks.sink_logit(scores, site(scores), first=first)
-    torch.testing.assert_close(sinks.sink_logit(padded, site(padded, [n]), first=first), expected, equal_nan=True)
+    expected = measures.sink_logit(scores, site(scores), first=first)
+    torch.testing.assert_close(measures.sink_logit(padded, site(padded, [n]), first=first), expected, equal_nan=True)
 
 
 def test_scores_masked_with_minus_infinity_give_the_same_sink_logit():
     scores = torch.randn(1, 2, 9, 9)
     hidden = ~torch.ones(9, 9, dtype=torch.bool).tril()
-    finite = sinks.sink_logit(scores.masked_fill(hidden, -3e38), site(scores))
-    torch.testing.assert_close(sinks.sink_logit(scores.masked_fill(hidden, -torch.inf), site(scores)), finite)
+    finite = measures.sink_logit(scores.masked_fill(hidden, -3e38), site(scores))
+    torch.testing.assert_close(measures.sink_logit(scores.masked_fill(hidden, -torch.inf), site(scores)), finite)
 
 
 # --- a slow route ---------------------------------------------------------------------------------------------------
@@ -160,7 +163,7 @@ def test_reductions_equal_plain_loops_over_kept_activations(tiny):
     """Kept patterns, scores and values, and loops in float64; mask_first too."""
     prompts = [Prompt.ids(range(1, 25)), Prompt.ids(range(30, 48))]
     kept = {hook: Need((hook,), keep, dims=dims) for hook, dims in _KEPT.items()}
-    wanted = {first: sinks._needs(bool(first)) for first in (0, 1)}
+    wanted = {first: _needs(bool(first)) for first in (0, 1)}
     needs = [*kept.values(), *wanted[0].values(), *wanted[1].values()]
     observation = observe(tiny, prompts, needs, positions="none")
     for row, prompt in enumerate(prompts):
@@ -221,8 +224,8 @@ class OnFirst:
 def test_forcing_a_pattern_onto_the_first_key_makes_every_head_of_the_layer_sink():
     model = tiny_model("llama")
     prompt = Prompt.ids(range(1, 65))
-    before = sinks.run(model, prompt)
-    after = sinks.run(model, prompt, interventions=[OnFirst(1)])
+    before = AttentionSinks().run(model, prompt)
+    after = AttentionSinks().run(model, prompt, interventions=[OnFirst(1)])
     assert before["sink_rate"].values[1] < 1
     np.testing.assert_array_equal(after["sink"].values[1], 1)
     np.testing.assert_array_equal(after["attention_received"].values[1, :, 1:], 0)
@@ -231,7 +234,8 @@ def test_forcing_a_pattern_onto_the_first_key_makes_every_head_of_the_layer_sink
 
 def test_random_weights_show_no_sink_no_drain_and_no_peak():
     model = wrap(_small_random(), None, name="random")
-    result = sinks.run(model, Prompt.ids(torch.randint(0, 96, (T,), generator=torch.Generator().manual_seed(1))))
+    ids = torch.randint(0, 96, (T,), generator=torch.Generator().manual_seed(1))
+    result = AttentionSinks().run(model, Prompt.ids(ids))
     assert result["sink"].values.max() == 0
     assert result["value_drain"].values.min() > 0.3
     assert np.isnan(result["peak_appears"])
@@ -252,29 +256,29 @@ def _small_random():
 
 def test_sliding_window_layers_are_not_applicable():
     model = tiny_model("gemma3")
-    result = sinks.run(model, Prompt.ids(range(1, 41)))
+    result = AttentionSinks().run(model, Prompt.ids(range(1, 41)))
     for name in ("sink", "sink_rate", "sink_logit", "attention_received", "other_sinks", "sink_share"):
         assert np.isnan(result[name].values[0]).all(), name
     assert not np.isnan(result["sink"].values[1]).any()
     assert not np.isnan(result["value_norm"].values).any()
-    fits = sinks.run(model, Prompt.ids(range(1, model.sizes.window + 1)))
+    fits = AttentionSinks().run(model, Prompt.ids(range(1, model.sizes.window + 1)))
     assert not np.isnan(fits["sink"].values).any()
 
 
 @pytest.mark.parametrize("mask_first", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_the_shortest_prompts_have_a_result_that_can_be_drawn_and_saved(n, mask_first, tmp_path):
-    result = sinks.run(tiny_model("llama"), Prompt.ids(range(1, n + 1)), mask_first=mask_first)
+    result = AttentionSinks(mask_first=mask_first).run(tiny_model("llama"), Prompt.ids(range(1, n + 1)))
     assert np.isnan(result["sink_logit"].values).all() == (n < 3 + mask_first)
     save(result, tmp_path / "result.nc")
-    for figure in (*sinks.ENTRY.figures, *(lambda r, d=d: d(r, {"layer": 1, "head": 2}) for d in sinks.ENTRY.details)):
+    for figure in (*VIEW.figures, *(lambda r, d=d: d(r, {"layer": 1, "head": 2}) for d in VIEW.details)):
         assert figure(result).data
 
 
 def test_every_figure_states_T_epsilon_and_the_BOS_convention():
-    result = sinks.run(tiny_model("llama"), Prompt.ids(range(1, 33)), epsilon=0.4)
-    figures = [figure(result) for figure in sinks.ENTRY.figures]
-    figures += [detail(result, {"layer": 0, "head": 1, "depth": 1}) for detail in sinks.ENTRY.details]
+    result = AttentionSinks(epsilon=0.4).run(tiny_model("llama"), Prompt.ids(range(1, 33)))
+    figures = [figure(result) for figure in VIEW.figures]
+    figures += [detail(result, {"layer": 0, "head": 1, "depth": 1}) for detail in VIEW.details]
     for figure in figures:
         title = figure.layout.title.text.replace("<br>", " ")
         assert "T = 32" in title and "no BOS" in title and "epsilon = 0.4" in title, title
@@ -282,7 +286,7 @@ def test_every_figure_states_T_epsilon_and_the_BOS_convention():
 
 def test_bad_params_are_refused():
     with pytest.raises(InputError, match="epsilon"):
-        sinks.run(tiny_model("llama"), Prompt.ids([1, 2]), epsilon=1.5)
+        AttentionSinks(epsilon=1.5).run(tiny_model("llama"), Prompt.ids([1, 2]))
 
 
 # --- the default model ----------------------------------------------------------------------------------------------
@@ -290,8 +294,8 @@ def test_bad_params_are_refused():
 
 def test_the_default_model_sinks_drains_and_peaks_from_depth_12_with_or_without_BOS(default_model):
     """Values of SmolLM2-135M-Instruct (Q4_1, dequantised) on one text, measured when this test was written."""
-    result = sinks.run(default_model, TEXT)
-    assert sinks.convention(result) == "T = 59, BOS at position 0, epsilon = 0.3"
+    result = AttentionSinks().run(default_model, TEXT)
+    assert convention(result) == "T = 59, BOS at position 0, epsilon = 0.3"
     assert result["sink_rate"].values[12:28].mean() > 0.9
     assert result["sink_rate"].values[:10].mean() < 0.15
     assert float(result["peak_appears"]) == 12
@@ -301,10 +305,10 @@ def test_the_default_model_sinks_drains_and_peaks_from_depth_12_with_or_without_
     np.testing.assert_allclose(result["massive_value"].values[15, 0], 24891, rtol=1e-3)
     assert result["layer_drain"].values[20:29].max() < 0.35
     assert result["sink_logit"].values[12:].mean() > 4
-    without = sinks.run(default_model, Prompt(TEXT, bos=False))
+    without = AttentionSinks().run(default_model, Prompt(TEXT, bos=False))
     assert without["peak_pos"].values[15] == 0
     assert without["key_text"].values[0] == "The"  # the sink is the place, not the token
     assert abs(without["sink_rate"].values.mean() - result["sink_rate"].values.mean()) > 0.03
-    masked = sinks.run(default_model, TEXT, mask_first=True)
+    masked = AttentionSinks(mask_first=True).run(default_model, TEXT)
     assert masked["sink_rate"].values.mean() < 0.02
     assert np.isnan(masked["peak_appears"])

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probes.attention import head_table, induction_heads
+from probes.attention.head_table import HeadTable, row_entropy, table
+from probes.attention.induction.induction_heads import InductionHeads
 from tests.tiny_models import tiny_model
 from workbench import Need, Z, keep, observe
 from workbench.loading.pretrained import wrap
@@ -21,8 +22,8 @@ def site(n: int, length: int | None = None) -> Site:
 def test_uniform_rows_have_entropy_one_and_one_hot_rows_zero():
     n = 20
     uniform = (torch.ones(n, n).tril() / torch.arange(1, n + 1)[:, None])[None, None]
-    torch.testing.assert_close(head_table.row_entropy(uniform, site(n)), torch.ones(1, 1))
-    assert head_table.row_entropy(torch.eye(n)[None, None], site(n)).item() == 0
+    torch.testing.assert_close(row_entropy(uniform, site(n)), torch.ones(1, 1))
+    assert row_entropy(torch.eye(n)[None, None], site(n)).item() == 0
 
 
 @settings(max_examples=20, deadline=None)
@@ -31,21 +32,21 @@ def test_entropy_is_a_share_and_does_not_see_padding_or_the_order_of_keys(n, see
     random = torch.Generator().manual_seed(seed)
     hidden = ~torch.ones(n, n, dtype=torch.bool).tril()
     pattern = torch.randn(1, 2, n, n, generator=random).masked_fill(hidden, -1e30).softmax(-1)
-    value = head_table.row_entropy(pattern, site(n))
+    value = row_entropy(pattern, site(n))
     assert (value >= 0).all() and (value <= 1 + 1e-5).all()
     shuffled = pattern[..., torch.randperm(n, generator=random)]
-    torch.testing.assert_close(head_table.row_entropy(shuffled, site(n)), value)
+    torch.testing.assert_close(row_entropy(shuffled, site(n)), value)
     wide = torch.rand(1, 2, n + 2, n + 2)
     wide[..., :n, :n], wide[..., :n, n:] = pattern, 0
-    torch.testing.assert_close(head_table.row_entropy(wide, site(n + 2, n)), value)
+    torch.testing.assert_close(row_entropy(wide, site(n + 2, n)), value)
 
 
 def test_it_says_what_the_analyses_it_joins_say(tiny):
-    result = head_table.run(tiny, n_sequences=16, texts=3)
-    own = induction_heads.run(tiny, n_sequences=16)
+    result = HeadTable(n_sequences=16, texts=3).run(tiny)
+    own = InductionHeads(n_sequences=16).run(tiny)
     for name in ("induction_score", "previous_token_score", "duplicate_token_score"):
         np.testing.assert_allclose(result[name], own[name], atol=1e-5, equal_nan=True)
-    stimulus = head_table.stimulus(tiny, n_sequences=16, texts=3)
+    stimulus = HeadTable(n_sequences=16, texts=3).stimulus(tiny)
     texts = [t for t, text in zip(stimulus.tokens, stimulus.fields["is_text"], strict=True) if text]
     need = Need((Z,), keep, dims="pos head d_head")
     z = observe(tiny, texts, [need], positions="none")[need].double()
@@ -56,14 +57,14 @@ def test_it_says_what_the_analyses_it_joins_say(tiny):
 
 
 def test_a_planted_induction_head_leads_its_column():
-    result = head_table.run(wrap(induction_circuit(), None, name="circuit"), n_sequences=16, texts=2)
-    frame = head_table.table(result).sort_values("induction_score", ascending=False)
+    result = HeadTable(n_sequences=16, texts=2).run(wrap(induction_circuit(), None, name="circuit"))
+    frame = table(result).sort_values("induction_score", ascending=False)
     assert frame.index[0] == "L1H0" and frame["induction_score"].iloc[0] > 0.99
-    assert head_table.table(result)["previous_token_score"].idxmax() == "L0H0"
+    assert table(result)["previous_token_score"].idxmax() == "L0H0"
     assert len(frame) == 4 and frame.to_csv().count("\n") == 5
 
 
 def test_a_sliding_window_is_not_applicable():
-    result = head_table.run(tiny_model("gemma3"), n_sequences=2, texts=2)
+    result = HeadTable(n_sequences=2, texts=2).run(tiny_model("gemma3"))
     for name in ("sink_rate", "first_received", "entropy"):
         assert np.isnan(result[name].values[0]).all() and not np.isnan(result[name].values[1]).any(), name

@@ -9,12 +9,16 @@ from einops import einsum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probes.attention import induction_heads as probe
+from probes.attention.induction import induction_on_prompt
+from probes.attention.induction.induction_heads import VIEW, InductionHeads, _score
+from probes.attention.induction.induction_on_prompt import InductionOnPrompt
+from probes.attention.induction.repeat_attention import KINDS, lag_attention
 from tests.tiny_models import tiny_model
 from workbench import PATTERN, Ablate, Head, Need, Prompt, Site, Z, keep, load, observe, wrap
 from workbench.analysis.results import open_result, save
 from workbench.errors import RefusedError
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+from workbench.observation.repeats import previous_occurrence
 from workbench.statistics import sign_flip_test
 
 KEPT = Need((PATTERN,), keep, dims="head query key")
@@ -27,12 +31,12 @@ def toy():
 
 @pytest.fixture(scope="module")
 def toy_result(toy):
-    return probe.run(toy)
+    return InductionHeads().run(toy)
 
 
 @pytest.fixture(scope="module")
 def default_result(default_model):
-    return probe.run(default_model)
+    return InductionHeads().run(default_model)
 
 
 def site(tokens: torch.Tensor, lag: list[int] | None = None, window: int | None = None) -> Site:
@@ -87,13 +91,13 @@ def test_hand_built_circuit_predicts_the_second_copy(toy_result):
 @pytest.mark.parametrize("offset, slot", [(9, 0), (1, 1), (10, 2)])
 def test_a_perfect_stripe_scores_one_in_its_slot_only(offset, slot):
     tokens = torch.arange(1, 11).repeat(3)[None]
-    found = probe.lag_attention(stripe(30, offset), site(tokens, [10]))[0, 0]
+    found = lag_attention(stripe(30, offset), site(tokens, [10]))[0, 0]
     assert found.tolist() == [float(i == slot) for i in range(6)]
 
 
 def test_uniform_attention_has_its_closed_form_and_no_effect():
     lag, n = 10, 30
-    found = probe.lag_attention(uniform(n), site(torch.zeros(1, n, dtype=torch.long), [lag]))[0, 0]
+    found = lag_attention(uniform(n), site(torch.zeros(1, n, dtype=torch.long), [lag]))[0, 0]
     expected = np.mean([1 / (query + 1) for query in range(lag + 1, 2 * lag + 1)])
     np.testing.assert_allclose(found, np.full(6, expected), atol=1e-6)
 
@@ -104,10 +108,10 @@ def test_previous_occurrence_by_hand():
     # 3 is two from 1, 6 follows 5 at once, and 7 occurred at position 0 only: not usable.
     expected = [-1, -1, -1, -1, -1, 2, -1, -1, 3, 4]
     everywhere = torch.ones_like(tokens, dtype=torch.bool)
-    assert probe.previous_occurrence(tokens, everywhere)[0].tolist() == [*expected[:9], 4]
+    assert previous_occurrence(tokens, everywhere)[0].tolist() == [*expected[:9], 4]
     padded = everywhere.clone()
     padded[0, 9] = False
-    assert probe.previous_occurrence(tokens, padded)[0].tolist() == [*expected[:9], -1]
+    assert previous_occurrence(tokens, padded)[0].tolist() == [*expected[:9], -1]
 
 
 # Laws
@@ -121,9 +125,9 @@ def test_scores_are_shares_and_a_row_is_shared_out_completely(seed, lag, extra, 
     visible = torch.ones(n, n, dtype=torch.bool).tril()
     pattern = (sharpness * torch.randn(1, 3, n, n)).masked_fill(~visible, -torch.inf).softmax(-1)
     where = site(torch.zeros(1, n, dtype=torch.long), [lag])
-    found = probe.lag_attention(pattern, where)
+    found = lag_attention(pattern, where)
     assert (found >= 0).all() and (found <= 1 + 1e-6).all()
-    turned = probe.lag_attention(pattern[:, [2, 0, 1]], where)
+    turned = lag_attention(pattern[:, [2, 0, 1]], where)
     assert torch.equal(turned, found[:, [2, 0, 1]])
     # Moving mass among other keys changes nothing: put each row's other mass on one of them.
     moved, rows = pattern.clone(), range(lag + 1, 2 * lag + 1)
@@ -132,12 +136,12 @@ def test_scores_are_shares_and_a_row_is_shared_out_completely(seed, lag, extra, 
         others = [key for key in range(query + 1) if key not in named]
         moved[..., query, others[0]] = pattern[..., query, others].sum(-1)
         moved[..., query, others[1:]] = 0
-    torch.testing.assert_close(probe.lag_attention(moved, where), found, atol=1e-6, rtol=0)
+    torch.testing.assert_close(lag_attention(moved, where), found, atol=1e-6, rtol=0)
 
 
 def test_a_key_outside_the_window_is_not_applicable():
     tokens = torch.arange(1, 11).repeat(2)[None]
-    found = probe.lag_attention(stripe(20, 1), site(tokens, [9], window=9))[0, 0]
+    found = lag_attention(stripe(20, 1), site(tokens, [9], window=9))[0, 0]
     # At a lag of 9 a window of 9 keys still holds the induction key (8 back), and no longer the duplicate (9 back).
     assert found[:2].tolist() == [0.0, 1.0]
     assert torch.isnan(found[[2, 5]]).all()
@@ -147,7 +151,7 @@ def test_sliding_layers_of_a_real_architecture():
     model = tiny_model("gemma3")  # layer 0 sees 8 keys, layer 1 all
     kept = observe(model, [Prompt.ids(range(20))], [KEPT], positions="none")[KEPT][0, 0, 0]
     assert kept[19, 12] > 0 and kept[19, 11] == 0  # what Sizes.window means is what the model does
-    result = probe.run(model)
+    result = InductionHeads().run(model)
     for kind in ("induction", "duplicate_token"):
         assert np.isnan(result[f"{kind}_score"][0]).all() and np.isnan(result[f"{kind}_score_q"][0]).all()
         assert not np.isnan(result[f"{kind}_score"][1]).any()
@@ -173,8 +177,8 @@ def slow_scores(pattern: np.ndarray, tokens: list[int], queries) -> np.ndarray:
 def test_scores_equal_a_plain_loop_over_kept_patterns(tiny):
     if tiny.sizes.sliding:
         pytest.skip("the window has its own test above")
-    stimulus = probe.stimulus(tiny, n_sequences=16, length=40)
-    needs = probe.needs(tiny, stimulus.tokens)
+    stimulus = InductionHeads(n_sequences=16, length=40).stimulus(tiny)
+    needs = InductionHeads().needs(tiny, stimulus.tokens)
     observed = observe(tiny, stimulus.tokens, [*needs, KEPT], positions="none", fields=stimulus.fields)
     for row in (0, 7, 15):
         tokens, period = stimulus.tokens[row].ids, int(stimulus.fields["period"][row])
@@ -185,10 +189,10 @@ def test_scores_equal_a_plain_loop_over_kept_patterns(tiny):
 
 
 def test_losses_equal_log_softmax_of_all_logits(tiny):
-    stimulus = probe.stimulus(tiny, n_sequences=16, length=90)  # 91 positions: more than one chunk of rows
-    needs = probe.needs(tiny, stimulus.tokens)
+    stimulus = InductionHeads(n_sequences=16, length=90).stimulus(tiny)  # 91 positions: more than one chunk of rows
+    needs = InductionHeads().needs(tiny, stimulus.tokens)
     observed = observe(tiny, stimulus.tokens, needs, positions="all", fields=stimulus.fields)
-    result = probe.induction_heads(observed, tiny.readout)
+    result = InductionHeads().analyse(observed)
     first, second = [], []
     for row in range(16):
         ids, period = stimulus.tokens[row].ids, int(stimulus.fields["period"][row])
@@ -205,7 +209,7 @@ def test_losses_equal_log_softmax_of_all_logits(tiny):
 
 
 def test_stimulus_is_what_it_says(default_model):
-    stimulus = probe.stimulus(default_model, n_sequences=20, seed=3)
+    stimulus = InductionHeads(n_sequences=20, seed=3).stimulus(default_model)
     tokenizer, periods = default_model.tokenizer, stimulus.fields["period"].tolist()
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     assert len(stimulus.tokens) == 40 and {len(t) for t in stimulus.tokens} == {97}
@@ -217,9 +221,9 @@ def test_stimulus_is_what_it_says(default_model):
         copy = tokens.ids[1 : 1 + period] if period else tokens.ids[1:]
         assert len(set(copy)) == len(copy)
         assert all(tokens.ids[i] == tokens.ids[i - period] for i in range(1 + period, 97) if period)
-    again = probe.stimulus(default_model, n_sequences=20, seed=3)
+    again = InductionHeads(n_sequences=20, seed=3).stimulus(default_model)
     assert [t.ids for t in again.tokens] == [t.ids for t in stimulus.tokens]
-    assert probe.stimulus(default_model, n_sequences=20, seed=4).tokens != stimulus.tokens
+    assert InductionHeads(n_sequences=20, seed=4).stimulus(default_model).tokens != stimulus.tokens
 
 
 class _NoBos:
@@ -240,7 +244,7 @@ class _NoBos:
 def test_without_a_bos_token_an_ordinary_one_stands_in_and_is_not_repeated():
     model = wrap(ToyTransformer(ToyConfig(n_layers=1, n_heads=2, d_vocab=64, n_ctx=128)), None)
     model.tokenizer = _NoBos()
-    stimulus = probe.stimulus(model)
+    stimulus = InductionHeads().stimulus(model)
     first = {tokens.ids[0] for tokens in stimulus.tokens}
     used = {i for tokens in stimulus.tokens for i in tokens.ids[1:]}
     assert len(first) == 1 and not first & used
@@ -251,16 +255,16 @@ def test_without_a_bos_token_an_ordinary_one_stands_in_and_is_not_repeated():
 def test_too_little_context_is_refused():
     model = wrap(ToyTransformer(ToyConfig(n_layers=1, n_heads=2, n_ctx=12)), None)
     with pytest.raises(RefusedError, match="at least 12"):
-        probe.stimulus(model)
+        InductionHeads().stimulus(model)
 
 
 # Negative controls
 
 
 def test_random_weights_give_chance_and_no_label(tiny):
-    result = probe.run(tiny)
+    result = InductionHeads().run(tiny)
     chance = np.array([1 / 8 if layer in tiny.sizes.sliding else 1 / 50 for layer in (0, 1)])  # rows of 33 to 96 keys
-    for kind in probe.KINDS:
+    for kind in KINDS:
         score = result[f"{kind}_score"].mean("head").values
         assert np.all((score < 4 * chance) | np.isnan(score))  # 4 random heads are uneven, so no tighter
     assert not result.is_induction_head.any()
@@ -274,8 +278,8 @@ def test_false_positive_rate_of_the_test():
         model = wrap(ToyTransformer(ToyConfig(n_layers=1, n_heads=48, d_vocab=96, n_ctx=97)), None)
         with torch.no_grad():
             model.adapter.module.positions.weight.mul_(3)  # strong preferences for positions
-        stimulus = probe.stimulus(model, seed=seed)
-        needs = probe.needs(model, stimulus.tokens)
+        stimulus = InductionHeads(seed=seed).stimulus(model)
+        needs = InductionHeads().needs(model, stimulus.tokens)
         observed = observe(model, stimulus.tokens, needs, positions="none", fields=stimulus.fields)
         attention = observed[needs[0]][0].numpy()  # prompt head component
         contrast = attention[..., 0] - attention[..., 3]
@@ -291,10 +295,10 @@ def test_a_head_that_prefers_a_distance_is_not_called_an_induction_head():
     query, key = torch.arange(97)[:, None], torch.arange(97)[None]
     band = ((query - key >= 30) & (query - key <= 50)).float() + 1e-9 * (key <= query)
     pattern = (band / band.sum(-1, keepdim=True)).expand(32, 1, 97, 97)
-    found = probe.lag_attention(pattern, site(torch.zeros(32, 97, dtype=torch.long), lags.tolist()))[None].numpy()
+    found = lag_attention(pattern, site(torch.zeros(32, 97, dtype=torch.long), lags.tolist()))[None].numpy()
     repeated = np.arange(32) < 16
     assert sign_flip_test((found[..., 0] - found[..., 3])[:, repeated], axis=1).max() < 1e-4
-    score = probe._score("induction", found[..., 0], found[..., 3], repeated, seed=0)
+    score = _score("induction", found[..., 0], found[..., 3], repeated, seed=0)
     assert score["induction_score_d"][1].max() == 0 and score["induction_score_q"][1].min() == 1
 
 
@@ -307,7 +311,7 @@ def head_norm(z: torch.Tensor, site: Site) -> torch.Tensor:
 
 
 def second_copy_loss(model, stimulus, heads=()) -> float:
-    needs = probe.needs(model, stimulus.tokens)[1:]
+    needs = InductionHeads().needs(model, stimulus.tokens)[1:]
     ablations = [Ablate(Head(layer, head)) for layer, head in heads]
     loss = observe(model, stimulus.tokens, needs, positions="none", interventions=ablations)[needs[0]]
     lags = stimulus.fields["lag"].tolist()
@@ -331,7 +335,7 @@ def matched(found, norms: np.ndarray, random: np.random.Generator) -> list[tuple
 
 def causal_effects(model, result, n_sequences: int, draws: int) -> tuple[float, float, list[float]]:
     """Second-copy loss on fresh sequences: as it is, without the found heads, without each draw of matched ones."""
-    fresh = probe.stimulus(model, n_sequences=16, length=60, seed=1)
+    fresh = InductionHeads(n_sequences=16, length=60, seed=1).stimulus(model)
     part = type(fresh)(fresh.tokens[:n_sequences], {k: v[:n_sequences] for k, v in fresh.fields.items()})
     need = Need((Z,), head_norm, dims="head")
     norms = observe(model, part.tokens, [need], positions="none")[need].mean(1).numpy()
@@ -378,7 +382,7 @@ STORE = "When Mary and John went to the store, John gave a drink to Mary. When M
 
 
 def test_prompt_scores_equal_a_plain_loop(default_model):
-    result = probe.ON_PROMPT.run(default_model, STORE)
+    result = InductionOnPrompt().run(default_model, STORE)
     tokens = result.token_text.values.tolist()
     pattern = observe(default_model, STORE, [Need((PATTERN,), keep, dims="head query key", layers=(18,))])
     kept = next(iter(pattern.results.values()))[0, 0].numpy()
@@ -389,7 +393,7 @@ def test_prompt_scores_equal_a_plain_loop(default_model):
     ]
     assert result.n_repeats.item() == len(queries) > 8
     slow = slow_scores(kept, tokens, queries)
-    for slot, kind in enumerate(probe.KINDS):
+    for slot, kind in enumerate(KINDS):
         # 1e-5: two passes of one prompt are bit-equal; only the order of sums differs.
         np.testing.assert_allclose(result[f"{kind}_score"].sel(layer=18), slow[:, slot], atol=1e-5)
         np.testing.assert_allclose(result[f"{kind}_score_null"].sel(layer=18), slow[:, slot + 3], atol=1e-5)
@@ -398,16 +402,16 @@ def test_prompt_scores_equal_a_plain_loop(default_model):
 
 
 def test_a_prompt_without_repeats_is_nan_and_says_so(toy):
-    result = probe.ON_PROMPT.run(toy, Prompt.ids([0, 1, 2, 3, 4, 5]))
-    for kind in probe.KINDS:
+    result = InductionOnPrompt().run(toy, Prompt.ids([0, 1, 2, 3, 4, 5]))
+    for kind in KINDS:
         assert np.isnan(result[f"{kind}_score"]).all()
     assert result.n_repeats.item() == 0 and "nothing to score" in result.attrs["note"]
-    for figure in probe.ON_PROMPT.figures:
+    for figure in induction_on_prompt.VIEW.figures:
         figure(result).to_json()
 
 
 def test_a_prompt_on_the_hand_built_circuit(toy):
-    result = probe.ON_PROMPT.run(toy, Prompt.ids([0, 5, 6, 7, 8, 5, 6, 7, 8]))
+    result = InductionOnPrompt().run(toy, Prompt.ids([0, 5, 6, 7, 8, 5, 6, 7, 8]))
     np.testing.assert_allclose(result.induction_score, [[0, 0], [1, 0]], atol=1e-5)
     np.testing.assert_allclose(result.previous_token_score, [[1, 0], [0, 0]], atol=1e-5)
     assert result.previous_occurrence.values[5:].tolist() == [1, 2, 3, 4]
@@ -417,15 +421,15 @@ def test_a_prompt_on_the_hand_built_circuit(toy):
 
 
 def test_results_survive_saving_and_every_figure_draws(toy, toy_result, tmp_path):
-    for entry, result in (
-        (probe.ENTRY, toy_result),
-        (probe.ON_PROMPT, probe.ON_PROMPT.run(toy, Prompt.ids([0, 5, 6, 7, 8, 5, 6, 7, 8]))),
+    for view, result in (
+        (VIEW, toy_result),
+        (induction_on_prompt.VIEW, InductionOnPrompt().run(toy, Prompt.ids([0, 5, 6, 7, 8, 5, 6, 7, 8]))),
     ):
-        opened = open_result(save(result, tmp_path / f"{entry.name}.nc"))
+        opened = open_result(save(result, tmp_path / f"{view.name}.nc"))
         assert opened.equals(result) and opened.attrs["spec_key"] == result.attrs["spec_key"]
-        for figure in entry.figures:
+        for figure in view.figures:
             assert figure(opened).to_json()
-        detail = entry.details[0](opened, {"layer": 1, "head": 0})
+        detail = view.details[0](opened, {"layer": 1, "head": 0})
         assert "L1H0" in detail.layout.title.text
         assert list(detail.data[0].x) == pytest.approx([1, 0, 0], abs=1e-5)
 

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from probes.attention.sinks import attention_sinks, sink_conditions
+from probes.attention.sinks.attention_sinks import AttentionSinks
+from probes.attention.sinks.sink_conditions import VIEW, SinkConditions
 from tests.tiny_models import tiny_model
-from workbench import Cancelled, InputError, Prompt, tokenise
-from workbench.analysis.legacy import study
+from workbench import Prompt
+from workbench.errors import Cancelled, InputError
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+from workbench.models.prompt import tokenise
 
 
 class Ids:
@@ -37,21 +39,21 @@ def place_toy():
 
 def test_a_sink_of_a_place_stays_without_BOS_and_goes_when_the_place_is_masked():
     model = place_toy()
-    *_, result = study(sink_conditions.ENTRY, model, tokenise(model, Prompt.ids([0, *[5, 6, 7] * 10])))
+    result = SinkConditions().run(model, Prompt.ids([0, *[5, 6, 7] * 10]))
     assert result["group"].values.tolist() == ["as given, with BOS", "BOS dropped", "position 0 masked"]
     np.testing.assert_array_equal(result["model_sink_rate"], [1, 1, 0])
-    for figure in sink_conditions.ENTRY.figures:
+    for figure in VIEW.figures:
         assert "T = 31" in figure(result).layout.title.text.replace("<br>", " ")
 
 
 def test_the_first_condition_is_the_analysis_itself_and_the_mask_changes_the_pass():
     model = tiny_model("llama")
     tokens = tokenise(model, Prompt.ids(range(1, 31)))
-    *_, result = study(sink_conditions.ENTRY, model, tokens, epsilon=0.2)
-    plain = attention_sinks.run(model, tokens, epsilon=0.2)
+    result = SinkConditions(epsilon=0.2).run(model, tokens)
+    plain = AttentionSinks(epsilon=0.2).run(model, tokens)
     np.testing.assert_array_equal(result["sink_rate"].values[0], plain["sink_rate"])
     assert result["group"].values.tolist() == ["as given, no BOS", "position 0 masked"]  # no tokenizer, no BOS to add
-    recounted = attention_sinks.run(model, tokens, epsilon=0.2, mask_first=True)
+    recounted = AttentionSinks(epsilon=0.2, mask_first=True).run(model, tokens)
     assert not np.allclose(result["peak_ratio"].values[1], recounted["peak_ratio"])
 
 
@@ -63,11 +65,11 @@ def test_it_can_be_cancelled_and_keeps_what_is_done():
             raise Cancelled("stopped")
 
     with pytest.raises(Cancelled):
-        for partial in study(sink_conditions.ENTRY, model, tokenise(model, Prompt.ids(range(1, 9))), progress=stop):
+        for partial in SinkConditions().partials(model, tokenise(model, Prompt.ids(range(1, 9))), progress=stop):
             kept.append(partial)
     assert [p.sizes["group"] for p in kept] == [1]
 
 
 def test_too_short_a_prompt_is_refused():
     with pytest.raises(InputError, match="3 tokens"):
-        next(sink_conditions.sink_conditions(tiny_model("llama"), tokenise(tiny_model("llama"), Prompt.ids([1, 2, 3]))))
+        SinkConditions().run(tiny_model("llama"), Prompt.ids([1, 2, 3]))

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from probes.attention.sinks import sink_rates as rates
+from probes.attention.sinks.sink_rates import CONDITIONS, VIEW, SinkRates
 from tests.tiny_models import tiny_hf, tiny_model
-from workbench import PATTERN, InputError, Need, keep, observe
+from workbench import PATTERN, Need, keep, observe
+from workbench.errors import InputError
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 
@@ -26,26 +27,26 @@ def sinking_toy() -> ToyTransformer:
 
 def test_without_a_tokenizer_there_are_random_and_repeated_tokens_of_the_length_asked():
     model = tiny_model("llama")
-    stimulus = rates.stimulus(model, samples=3, length=20)
-    assert [rates.CONDITIONS[i] for i in stimulus.fields["condition"]] == ["random tokens"] * 3 + ["repeated token"] * 3
+    stimulus = SinkRates(samples=3, length=20).stimulus(model)
+    assert [CONDITIONS[i] for i in stimulus.fields["condition"]] == ["random tokens"] * 3 + ["repeated token"] * 3
     assert all(len(tokens) == 20 for tokens in stimulus.tokens)
     assert all(len(set(tokens.ids)) == 1 for tokens in stimulus.tokens[3:])
     assert all(len(set(tokens.ids)) > 1 for tokens in stimulus.tokens[:3])
-    assert rates.stimulus(model, samples=3, length=20).tokens == stimulus.tokens
+    assert SinkRates(samples=3, length=20).stimulus(model).tokens == stimulus.tokens
     with pytest.raises(InputError, match="n_ctx"):
-        rates.stimulus(model, length=129)
+        SinkRates(length=129).stimulus(model)
 
 
 def test_making_the_samples_is_the_first_fifth_of_the_progress():
     shares: list[float] = []
-    rates.run(tiny_model("llama"), progress=shares.append, samples=3, length=20)
+    SinkRates(samples=3, length=20).run(tiny_model("llama"), progress=shares.append)
     made = [share for share in shares if share <= 0.2]
     assert len(made) == 3 and len(shares) > 3  # three kinds of text, then the layers
     assert shares == sorted(shares) and shares[-1] == 1
 
 
 def test_a_planted_sink_is_one_head_of_four_in_every_sample():
-    result = rates.run(wrap(sinking_toy(), None, name="toy"), samples=4)
+    result = SinkRates(samples=4).run(wrap(sinking_toy(), None, name="toy"))
     np.testing.assert_array_equal(result["sink_rate"], 0.25)
     np.testing.assert_array_equal(result["sink_rate_low"], 0.25)
     np.testing.assert_array_equal(result["layer_sink_rate"].values, [[0, 0.5]] * 2)
@@ -59,8 +60,8 @@ def test_a_planted_sink_is_one_head_of_four_in_every_sample():
 def test_rates_equal_a_plain_loop_over_kept_patterns():
     model = tiny_model("llama")
     params = {"samples": 3, "length": 24, "epsilon": 0.15}
-    result = rates.run(model, **params)
-    stimulus = rates.stimulus(model, **params)
+    result = SinkRates(**params).run(model)
+    stimulus = SinkRates(**params).stimulus(model)
     need = Need((PATTERN,), keep, dims="head query key")
     patterns = observe(model, stimulus.tokens, [need])[need].double()
     for group, rows in enumerate((range(3), range(3, 6))):
@@ -79,26 +80,26 @@ def test_random_weights_do_not_sink():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and "wte" not in name and "wpe" not in name:
                 parameter.div_(5.0)  # as initialised
-    result = rates.run(wrap(model, None, name="random"), samples=4)
+    result = SinkRates(samples=4).run(wrap(model, None, name="random"))
     assert result["sink_rate"].values.max() == 0
 
 
 def test_layers_with_a_sliding_window_enter_no_mean():
-    result = rates.run(tiny_model("gemma3"), samples=2, length=32)
+    result = SinkRates(samples=2, length=32).run(tiny_model("gemma3"))
     assert np.isnan(result["layer_sink_rate"].values[:, 0]).all()
     np.testing.assert_allclose(result["sink_rate"], result["layer_sink_rate"].values[:, 1])
 
 
 def test_every_figure_states_T_epsilon_and_the_BOS_convention():
-    result = rates.run(tiny_model("llama"), samples=2, length=32, epsilon=0.4)
-    for figure in (figure(result) for figure in rates.ENTRY.figures):
+    result = SinkRates(samples=2, length=32, epsilon=0.4).run(tiny_model("llama"))
+    for figure in (figure(result) for figure in VIEW.figures):
         title = figure.layout.title.text.replace("<br>", " ")
         assert "T = 32" in title and "BOS" in title and "epsilon = 0.4" in title, title
 
 
 def test_on_the_default_model_BOS_keeps_the_sink_of_repeated_tokens(default_model):
     """SmolLM2-135M-Instruct, 4 samples: repeated tokens 0.62 after BOS and 0.00 without, random ones 0.64 and 0.81."""
-    result = rates.run(default_model, samples=3)
+    result = SinkRates(samples=3).run(default_model)
     rate = dict(zip(result["group"].values, result["sink_rate"].values, strict=True))
     assert rate["repeated token"] < 0.01
     assert rate["repeated token after BOS"] == pytest.approx(0.60, abs=0.05)

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from probes.attention.induction.induction_heads import InductionHeads
-from probes.checks.causal_check import ENTRY, check, checking, controls_figure, repeated_tokens, run
+from probes.checks.causal_check import CausalCheck, controls_figure, repeated_tokens
 from probes.checks.matched_controls import matched_controls
+from probes.checks.removal import check, checking
 from tests.tiny_models import tiny_model
 from workbench.errors import Cancelled, InputError
 from workbench.intervene import MLP, Ablate, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual
@@ -112,7 +113,7 @@ def test_where_units_are_too_few_directions_stand_in(units):
 
 def test_the_prediction_that_is_measured_may_be_any_of_the_prompts():
     model = tiny_model("llama", n_layers=4)
-    result = run(model, PROMPT, units="L1N5", metric="logit difference", target="#31", pos=6)
+    result = CausalCheck(units="L1N5", metric="logit difference", target="#31", pos=6).run(model, PROMPT)
     edited = observe(model, PROMPT, positions=[6], interventions=[Ablate(Neurons(1, (5,)))]).logits[0][0, 31]
     plain = observe(model, PROMPT, positions=[6]).logits[0][0, 31]
     assert float(result["effect"]) == pytest.approx(float(edited - plain), abs=1e-5)
@@ -171,21 +172,21 @@ def test_the_entry_takes_units_by_name():
         ("L1H2 L2H0", [Head(1, 2), Head(2, 0)]),
         ("L1H2:7<-3", [AttentionEdge(1, 2, 7, 3)]),
     ):
-        result = run(model, PROMPT, units=text, metric="logit difference", target="#31")
+        result = CausalCheck(units=text, metric="logit difference", target="#31").run(model, PROMPT)
         assert result.attrs["units"] == text
         assert float(result["effect"]) == float(check(model, PROMPT, units, logit("#31"))["effect"])
     figure = controls_figure(result.assign_attrs(metric="logit of '<b>'"))
     assert "&lt;b&gt;" in figure.layout.xaxis.title.text  # a token is data, never markup
-    assert figure.data and ENTRY.scope == "study"
+    assert figure.data
     with pytest.raises(InputError):
-        run(model, None)
+        CausalCheck().run(model)
 
 
 def test_other_prompts_check_what_the_shown_one_suggested(default_model):
     countries = "The capital of Italy is | The capital of Spain is | The capital of Japan is"
-    result = run(default_model, "The capital of France is", units="L20H3", metric="loss", others=countries)
+    result = CausalCheck(units="L29H3", metric="loss", others=countries).run(default_model, "The capital of France is")
     assert result.sizes["prompt"] == 3
-    own = check(default_model, "The capital of Italy is", [Head(20, 3)], {"kind": "loss"})
+    own = check(default_model, "The capital of Italy is", [Head(29, 3)], {"kind": "loss"})
     assert float(result["effect_by_prompt"][0]) == pytest.approx(float(own["effect"]), abs=1e-4)
 
 
@@ -208,7 +209,8 @@ def test_a_block_is_set_beside_the_few_others():
 
 
 def test_it_says_what_is_measured_and_where(default_model):
-    said = lambda prompts, metric: check(default_model, prompts, "L20N3", metric).attrs["metric"]
+    # a neuron of the last layer: nothing but that layer is computed anew for each of its fifty controls
+    said = lambda prompts, metric: check(default_model, prompts, "L29N3", metric).attrs["metric"]
     france, italy = "The capital of France is", "The capital of Italy is"
     assert said(france, None) == "log-probability of ' Paris' at the last position"
     assert said(france, {"position": 3}) == "log-probability of ' the' at position 3 (' of')"
@@ -221,7 +223,7 @@ def test_it_says_what_is_measured_and_where(default_model):
 def test_induction_is_checked_on_repeated_tokens_drawn_anew():
     """The planted induction head is what makes the toy repeat itself; eight sequences give an interval."""
     toy = load("toy-induction")
-    found = run(toy, None, units="L1H0", metric="repetition", on="repeated tokens", side="lowers")
+    found = CausalCheck(units="L1H0", metric="repetition", on="repeated tokens", side="lowers").run(toy)
     assert (
         found.sizes["prompt"] == 8 and float(found["effect_high"]) < -1 and float(found["p"]) == pytest.approx(1 / 51)
     )

@@ -6,7 +6,8 @@ import pytest
 from probes import CATALOG
 from probes.attention.sinks.attention_sinks import AttentionSinks, sink_claim
 from probes.checks import claims
-from probes.circuits import activation_patching, direct_logit_attribution
+from probes.circuits.activation_patching import ActivationPatching, site_claim
+from probes.circuits.direct_logit_attribution import DirectLogitAttribution, component_claim
 from probes.routes.extraction import extract
 from probes.routes.flow_routes import VIEW, FlowRoutes
 from tests.tiny_models import tiny_model
@@ -61,9 +62,9 @@ def test_a_sink_is_claimed_where_a_head_sinks():
 
 
 def test_a_part_claims_the_side_of_its_share(model):
-    result = direct_logit_attribution.run(model, PROMPT, target="#31", against="#7", pos=11)
+    result = DirectLogitAttribution(target="#31", against="#7", pos=11).run(model, PROMPT)
     for at, label in enumerate(result["label"].values):
-        claim = direct_logit_attribution.component_claim(result, {"component": at})
+        claim = component_claim(result, {"component": at})
         if result["kind"].values[at] not in ("head", "mlp"):
             assert claim is None
             continue
@@ -83,14 +84,14 @@ def test_a_part_claims_the_side_of_its_share(model):
     ],
 )
 def test_a_patched_site_claims_what_was_patched(model, site, units):
-    result = activation_patching.run(model, PROMPT, site=site, target="#31")
-    claim = activation_patching.site_claim(result, {"layer": 1, "head": 2, "pos": 3})
+    result = ActivationPatching(site=site, target="#31").run(model, PROMPT)
+    claim = site_claim(result, {"layer": 1, "head": 2, "pos": 3})
     assert claim.params["units"] == units and claim.params["target"] == "#31" and claim.params["pos"] == -1
     assert claim.params["metric"] == "logit difference" and "against" not in claim.params
 
 
 def test_the_tokens_that_a_study_chose_are_the_ones_that_are_checked(model):
-    result = activation_patching.run(model, PROMPT, site="z")
+    result = ActivationPatching(site="z").run(model, PROMPT)
     claim = claims.head(result, {"layer": 1, "head": 2, "pos": 3})
     names = {name: token for name, token in claims.asked(result, {}).items() if name in ("target", "against")}
     logits = observe(model, PROMPT).logits[0][0]

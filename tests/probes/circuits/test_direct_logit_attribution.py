@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from probes.circuits.direct_logit_attribution import ENTRY, heads_figure, neurons_figure, origin_figure, run
+from probes.circuits.direct_logit_attribution import (
+    VIEW,
+    DirectLogitAttribution,
+    heads_figure,
+    neurons_figure,
+    origin_figure,
+)
 from tests.tiny_models import KINDS, tiny_model
 from workbench.errors import InputError
 from workbench.intervene import Ablate, FreezeNormScale, Head, Patch
@@ -26,7 +32,7 @@ def model(request):
 @pytest.mark.parametrize("against", ["", "#7"])
 def test_shares_sum_to_the_models_own_value(model, against):
     for pos in (-1, 4, 0):
-        result = run(model, PROMPT, target="#31", against=against, pos=pos)
+        result = DirectLogitAttribution(target="#31", against=against, pos=pos).run(model, PROMPT)
         logits = observe(model, PROMPT, positions="all").logits[0][pos]
         own = float(logits[31] - (logits[7] if against else 0))
         assert abs(float(result["total"]) - own) < 1e-6
@@ -40,7 +46,7 @@ def test_a_heads_share_is_what_ablating_it_directly_costs(model):
     """
     if model.weights(0).post_attn_gain is not None:
         pytest.skip("a post-norm rescales what remains when a head is removed")
-    result = run(model, PROMPT, target="#31")
+    result = DirectLogitAttribution(target="#31").run(model, PROMPT)
     layer, frozen = model.sizes.n_layers - 1, FreezeNormScale(record(model, PROMPT, [LN_FINAL_SCALE]))
 
     held = Patch(MLP_OUT, layer, record(model, PROMPT, [MLP_OUT]))
@@ -52,7 +58,7 @@ def test_a_heads_share_is_what_ablating_it_directly_costs(model):
 
 
 def test_origins_sum_to_heads_and_neurons_to_their_mlp(model):
-    result = run(model, PROMPT, target="#31", against="#7", pos=6, neurons=1)
+    result = DirectLogitAttribution(target="#31", against="#7", pos=6, neurons=1).run(model, PROMPT)
     np.testing.assert_allclose(result["origin"].sum("key"), result["head_attribution"], atol=1e-12)
     assert not result["origin"].sel(key=slice(7, None)).any()  # a query sees no later key
     mlp = result["attribution"].where(result["label"] == "L1 MLP", drop=True)
@@ -62,7 +68,7 @@ def test_origins_sum_to_heads_and_neurons_to_their_mlp(model):
 
 
 def test_components_are_labelled(model):
-    result = run(model, PROMPT)
+    result = DirectLogitAttribution().run(model, PROMPT)
     sizes = model.sizes
     kinds = result["kind"].values.tolist()
     assert kinds.count("head") == sizes.n_layers * sizes.n_heads and kinds.count("mlp") == sizes.n_layers
@@ -74,7 +80,7 @@ def test_components_are_labelled(model):
 def test_the_planted_circuit_is_found():
     """In the hand-made induction circuit one head writes the whole answer, from the token behind the earlier copy."""
     toy = load("toy-induction")
-    result = run(toy, Prompt.ids([3, 9, 27, 50, 3, 9]), target="#27")
+    result = DirectLogitAttribution(target="#27").run(toy, Prompt.ids([3, 9, 27, 50, 3, 9]))
     shares = result["head_attribution"]
     assert float(shares.sel(layer=1, head=0)) == pytest.approx(float(result["total"]), abs=1e-4)
     assert float(abs(shares).sum() - abs(shares.sel(layer=1, head=0))) < 1e-4
@@ -84,12 +90,12 @@ def test_the_planted_circuit_is_found():
 def test_bad_input_is_refused(model):
     for params in ({"target": "#96"}, {"target": "#3", "against": "#3"}, {"pos": 10}, {"neurons": 2}):
         with pytest.raises(InputError):
-            run(model, PROMPT, **params)
+            DirectLogitAttribution(**params).run(model, PROMPT)
 
 
 def test_figures_draw_what_was_asked():
-    result = run(tiny_model("llama"), PROMPT, target="#31", neurons=0)
-    for figure in ENTRY.figures:
+    result = DirectLogitAttribution(target="#31", neurons=0).run(tiny_model("llama"), PROMPT)
+    for figure in VIEW.figures:
         assert figure(result).data
     assert heads_figure(result).data[0].z.shape == (2, 4)
     strip = origin_figure(result, {"layer": 1, "head": 2})
@@ -99,7 +105,7 @@ def test_figures_draw_what_was_asked():
 
 def test_a_target_of_several_tokens_offers_its_first(default_model):
     with pytest.raises(InputError, match="first token"):
-        run(default_model, "The capital of France is", target=" Saint-Germain")
-    result = run(default_model, "The capital of France is", target=" Paris", against=" Berlin")
+        DirectLogitAttribution(target=" Saint-Germain").run(default_model, "The capital of France is")
+    result = DirectLogitAttribution(target=" Paris", against=" Berlin").run(default_model, "The capital of France is")
     assert abs(float(result["attribution"].sum() - result["total"])) < 1e-4
     assert torch.isfinite(torch.tensor(result["origin"].values)).all()

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from probes.circuits import edges as circuit_edges
-from probes.circuits.edges import RANKINGS, candidates, edge_task, evaluate, rank
+from probes.circuits.curves import table
+from probes.circuits.edges import RANKINGS, CircuitEdges, candidates, edge_task, evaluate, rank
 from probes.routes.one_layer import FlowRouteHead
 from tests.tiny_models import tiny_model
 from workbench.errors import InputError, RefusedError
@@ -41,6 +42,7 @@ def with_only(task, kept):
     return float(seen.logits[0][0, 31] - seen.logits[0][0, 7])
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_all_edges_are_the_model_and_none_is_zero(model, task):
     result = evaluate([task], by_name(RANKINGS))
     logits = observe(model, PROMPT).logits[0][0]
@@ -128,15 +130,16 @@ def test_bad_input_is_refused(model, task, monkeypatch):
     with pytest.raises(InputError):
         rank(task, "by heart")
     with pytest.raises(InputError):
-        circuit_edges.run(model, None)
+        CircuitEdges().run(model)
 
 
 def test_the_entry_on_a_prompt_and_on_a_task(model, default_model, monkeypatch):
     shares = []
-    result = circuit_edges.run(model, PROMPT, target="#31", against="#7", metric="logit difference")
+    result = CircuitEdges(target="#31", against="#7", metric="logit difference").run(model, PROMPT)
     assert tuple(result["group"].values) == RANKINGS and "216 edges on 1 prompt" in result.attrs["summary"]
-    assert circuit_edges.table(result).loc["random", "cpr"] == float(result["cpr"].sel(group="random"))
+    assert table(result).loc["random", "cpr"] == float(result["cpr"].sel(group="random"))
     monkeypatch.setattr(circuit_edges, "RANKINGS", ("attention",))
-    parts = list(circuit_edges.study(default_model, None, task="indirect object", prompts=1, progress=shares.append))
+    study = CircuitEdges(task="indirect object", prompts=1)
+    parts = list(study.partials(default_model, None, progress=shares.append))
     assert shares == [1.0] and len(parts) == 1 and float(parts[-1]["model_metric"][0]) > 0.1
     assert np.abs(parts[-1]["faithfulness"][:, -1] - 1).max() < 1e-3

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from probes.circuits import evaluation as circuit_evaluation
-from probes.circuits.evaluation import RANKINGS, SHARES, circuits, evaluate, n_nodes, rank, tasks_of
+from probes.circuits.curves import SHARES, cpr_figure, curve_figure, table
+from probes.circuits.evaluation import CircuitEvaluation, circuits, evaluate
+from probes.circuits.rankings import RANKINGS, n_nodes, rank, tasks_of
 from probes.routes.extraction import extract
 from probes.routes.flow_routes import FlowRoutes
 from tests.tiny_models import tiny_model
@@ -15,7 +17,7 @@ from workbench.errors import InputError
 from workbench.intervene import MLP, Ablate, Head, Patch
 from workbench.loading.pretrained import load
 from workbench.models.hooks import MLP_OUT, Z
-from workbench.models.prompt import Prompt
+from workbench.models.prompt import Prompt, tokenise
 from workbench.observation import observe
 from workbench.observation.recording import record
 
@@ -77,7 +79,7 @@ def test_areas_are_the_trapezoids_of_the_curves(model, tasks):
     np.testing.assert_allclose(result["cpr"], ((curve[:, 1:] + curve[:, :-1]) / 2) @ width, rtol=1e-6)
     gap = np.abs(1 - absolute)
     np.testing.assert_allclose(result["cmd"], ((gap[:, 1:] + gap[:, :-1]) / 2) @ width, rtol=1e-6)
-    assert circuit_evaluation.curve_figure(result).data and circuit_evaluation.cpr_figure(result).data
+    assert curve_figure(result).data and cpr_figure(result).data
 
 
 def test_patching_scores_are_what_patching_costs(model, tasks):
@@ -98,7 +100,7 @@ def test_route_scores_are_the_shares_on_the_route(model, tasks):
 
 def test_the_table_has_areas_intervals_and_three_shares(model, tasks):
     result = evaluate(model, tasks, {"random": rank(model, tasks, "random")})
-    frame = circuit_evaluation.table(result)
+    frame = table(result)
     assert list(frame.index) == ["random"]
     assert frame.loc["random", "faithfulness at 5%"] == float(result["faithfulness"].sel(threshold=0.05)[0])
     assert frame.loc["random", "cmd"] == float(result["cmd"][0]) and "cpr_low" not in frame
@@ -162,9 +164,7 @@ def test_bad_input_is_refused(model, tasks):
 
 
 def test_the_entry_adds_one_ranking_after_another(model):
-    parts = list(
-        circuit_evaluation.study(model, tasks_of(model, [(CLEAN, CORRUPT, "#31", "#7")])[0].pair.clean, target="#31")
-    )
+    parts = list(CircuitEvaluation(target="#31").partials(model, tokenise(model, CLEAN)))
     assert [part.sizes["group"] for part in parts] == [1, 2, 3, 4, 5]
     assert parts[-1]["group"].values.tolist() == list(RANKINGS)
 
@@ -179,7 +179,7 @@ def test_a_task_with_prompts_of_its_own_ranks_on_some_and_evaluates_on_others(de
         return watched(model, tasks, by, **options)
 
     monkeypatch.setattr(circuit_evaluation, "rank", rank_watched)
-    result = circuit_evaluation.run(default_model, task="indirect object", pairs=1)
+    result = CircuitEvaluation(task="indirect object", pairs=1).run(default_model)
     assert result.attrs["n_prompts"] == 1 and tuple(result["group"].values) == names
     assert len(set(map(str, asked))) == 1 and "CPR of 300 nodes on 1 prompt:" in result.attrs["summary"]
     assert float(result["model_metric"][0]) > 0.5  # the model does the task

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from probes.circuits import attention_knockout, attribution_patching, causal_tracing
 from probes.circuits.activation_patching import SITES, patching, sites_of
-from probes.circuits.attribution_patching import estimates, gradients
+from probes.circuits.attention_knockout import AttentionKnockout
+from probes.circuits.attribution_patching import AttributionPatching, estimates, gradients
+from probes.circuits.causal_tracing import CausalTracing
 from probes.circuits.prompt_pairs import prompt_pair, segment
 from tests.tiny_models import KINDS, tiny_model
 from workbench.errors import Cancelled, InputError
@@ -78,13 +81,26 @@ def test_patching_finds_the_planted_circuit():
 
 
 def test_partial_results_and_cancelling(model):
-    pair, shares = prompt_pair(model, CLEAN, CORRUPT), []
-    parts = []
+    """Forty tokens make several batches: each adds cells and keeps the earlier ones; progress that raises ends it."""
+    ids = list(range(3, 43))
+    pair = prompt_pair(model, Prompt.ids(ids), Prompt.ids([*ids[:20], 60, *ids[21:]]))
+    shares: list[float] = []
+    parts = list(patching(model, pair, "resid_pre", metric=METRIC, progress=shares.append))
+    assert len(parts) == len(shares) > 2 and shares == sorted(set(shares)) and shares[-1] == 1.0
+    known = [part["effect"].notnull().values for part in parts]
+    assert [int(cells.sum()) for cells in known] == [round(share * 80) for share in shares]
+    for part, cells in zip(parts, known, strict=True):
+        np.testing.assert_array_equal(part["effect"].values[cells], parts[-1]["effect"].values[cells])
+
+    plain, asked = observe(model, CLEAN).logits[0], []
+
+    def stop(share):
+        asked.append(share)
+        raise Cancelled
+
     with pytest.raises(Cancelled):
-        for part in patching(model, pair, "resid_pre", metric=METRIC, progress=shares.append):
-            parts.append(part)
-            raise Cancelled
-    assert len(parts) == 1 and parts[0]["effect"].notnull().any()
+        list(patching(model, pair, "resid_pre", metric=METRIC, progress=stop))
+    assert asked == shares[:1] and torch.equal(observe(model, CLEAN).logits[0], plain)
 
 
 def test_unequal_pairs_are_refused_with_their_tokens(model):
@@ -129,8 +145,16 @@ def test_gradients_are_derivatives_and_leave_no_trace(model):
 
 
 def test_the_estimate_reports_how_far_to_trust_it(model):
-    result = attribution_patching.run(model, CLEAN, target="#31", against="#7", checked=8)
-    assert result.attrs["checked"] == 8 and -1 <= float(result["rank_correlation"]) <= 1
+    result = AttributionPatching(target="#31", against="#7", checked=8).run(model, CLEAN)
+    true, source = result["true_effect"].values, record(model, CLEAN, [Z])
+    patched = np.argwhere(np.isfinite(true))
+    corrupt = prompt_pair(model, CLEAN).corrupt
+    by_hand = [difference(model, corrupt, Patch(Z, layer, source, None, (head,))) for layer, head in patched.tolist()]
+    assert result.attrs["checked"] == len(patched) == 8
+    np.testing.assert_allclose(true[tuple(patched.T)] + float(result["corrupt"]), by_hand, atol=1e-4)
+    estimated = result["effect"].values[tuple(patched.T)]
+    rho = scipy.stats.spearmanr(estimated, true[tuple(patched.T)]).statistic
+    assert float(result["rank_correlation"]) == pytest.approx(rho)
     strongest = np.unravel_index(np.abs(result["effect"].values).argmax(), result["effect"].shape)
     assert f"Strongest by estimate: L{strongest[0]}H{strongest[1]} " in result.attrs["summary"]
     assert (
@@ -141,7 +165,7 @@ def test_the_estimate_reports_how_far_to_trust_it(model):
 
 
 def test_knockout_profile_against_one_pass_per_layer(model):
-    result = attention_knockout.run(model, CLEAN, subject="2,3", window=1, metric="logit difference", target="#31")
+    result = AttentionKnockout(subject="2,3", window=1, metric="logit difference", target="#31").run(model, CLEAN)
     plain = observe(model, CLEAN).logits[0][0, 31]
     for name, keys in (("first token", (0,)), ("subject", (2, 3)), ("rest", (1, 4, 5, 6, 7, 8))):
         for layer in range(2):
@@ -153,8 +177,8 @@ def test_knockout_profile_against_one_pass_per_layer(model):
 
 def test_knockout_finds_where_the_planted_circuit_reads():
     toy = load("toy-induction")
-    result = attention_knockout.run(
-        toy, Prompt.ids([3, 9, 27, 14, 3, 9]), subject="2", window=1, metric="logit difference", target="#27"
+    result = AttentionKnockout(subject="2", window=1, metric="logit difference", target="#27").run(
+        toy, Prompt.ids([3, 9, 27, 14, 3, 9])
     )
     assert float(result["effect"].sel(segment="subject", layer=1)) < -5  # L1H0 reads the token behind the earlier 9
     assert "around layer 1" in result.attrs["summary"]
@@ -162,12 +186,8 @@ def test_knockout_finds_where_the_planted_circuit_reads():
 
 
 def test_tracing_restores_the_subject_it_hid(model):
-    result = causal_tracing.run(model, CLEAN, subject="3,4", draws=2, metric="logit difference", target="#31")
+    result = CausalTracing(subject="3,4", draws=2, metric="logit difference", target="#31").run(model, CLEAN)
     assert result.sizes["draw"] == 2 and result.attrs["subject"] == "3 4"
-    at_subject, at_last = (np.flatnonzero(result["recovered"].values[:, pos] >= 0.5) for pos in (4, 9))
-    said = result.attrs["summary"]
-    assert (f"up to layer {at_subject[-1]}" in said) if len(at_subject) else ("Half" not in said)
-    assert not len(at_subject) or f"from layer {at_last[0]} on" in said
     # behind the last block only the last position counts, and it restores everything
     np.testing.assert_allclose(result["recovered"][-1], np.eye(10)[9], atol=1e-3)
     assert (result["effect_low"] <= result["effect"] + 1e-9).all() and (
@@ -176,9 +196,22 @@ def test_tracing_restores_the_subject_it_hid(model):
     assert causal_tracing.trace_figure(result).data and causal_tracing.profile_figure(result).data
 
 
+def test_tracing_says_where_the_planted_circuit_keeps_the_token():
+    """L1H0 moves 27 from position 2 to the last: up to layer 0 it is there, from layer 1 on it is at the end."""
+    toy = load("toy-induction")
+    study = CausalTracing(subject="2", draws=2, metric="logit difference", target="#27")
+    result = study.run(toy, Prompt.ids([3, 9, 27, 14, 3, 9]))
+    np.testing.assert_allclose(result["recovered"][0, 2], 1.0, atol=1e-3)
+    np.testing.assert_allclose(result["recovered"][1, [2, 5]], [0.0, 1.0], atol=1e-3)
+    assert "at the subject's last token up to layer 0, and at the last token from layer 1 on" in result.attrs["summary"]
+    behind = study.replaced(subject="5").run(toy, Prompt.ids([3, 9, 27, 14, 3, 9]))
+    assert "Half" not in behind.attrs["summary"]  # the subject's last token is the last one
+
+
 def test_tracing_against_one_pass_per_cell(model):
     tokens = tokenise(model, CLEAN)
-    result = last(causal_tracing.trace(model, tokens, METRIC, (3, 4), restore="mlp_out", window=2, draws=1))
+    options = {"restore": "mlp_out", "window": 2, "noise": 3.0, "draws": 1, "seed": 0}
+    result = last(causal_tracing.trace(model, tokens, METRIC, (3, 4), **options))
     size = 3.0 * float(base_run(model, CLEAN).states[0, 1:].std())
     noise = size * torch.randn(2, model.sizes.d_model, generator=torch.Generator().manual_seed(0))
     hidden, source = Steer(0, noise, 1.0, RESID_PRE, (3, 4)), record(model, CLEAN, [MLP_OUT])

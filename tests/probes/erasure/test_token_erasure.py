@@ -520,7 +520,7 @@ def test_studies_of_trained_probes_refuse_interventions(probed, study):
 def test_no_probes_of_an_edited_model_enter_the_cache(probed, tmp_path):
     """They would be found later by the weights alone, as if they were the model's."""
     edited = probed[0].edited([Ablate(Head(0, 2), "zero")])
-    with pytest.raises(RefusedError, match="with interventions"):
+    with pytest.raises(RefusedError, match="kept by its weights"):
         tiny_probes(edited, tmp_path / "p.safetensors")
     assert list(tmp_path.iterdir()) == []
 

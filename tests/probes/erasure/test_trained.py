@@ -218,7 +218,7 @@ def test_a_probe_that_was_read_back_gives_identical_probabilities(model, made):
 
 def test_the_card_says_what_it_was_made_of(model, made):
     probes, path = made
-    card = json.loads(path.with_suffix(".json").read_text())
+    card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert card == probes.card and card["model"]["weights_hash"] == model.identity.weights_hash
     assert card["split"]["train"]["tokens"] == 50 * 48 and card["split"]["test"]["documents"] == 4
     assert [(row["depth"], row["offset"]) for row in card["probes"]] == [(d, o) for d in (1, 3) for o in (0, -1, -2)]
@@ -425,7 +425,7 @@ def test_bad_input(model, tmp_path):
 def test_the_command_trains_on_files_and_prints_its_card(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     for document in sentences().documents:
-        (tmp_path / f"{document.name}.txt").write_text(document.text)
+        (tmp_path / f"{document.name}.txt").write_text(document.text, encoding="utf-8")
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     model = speller()

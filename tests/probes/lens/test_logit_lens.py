@@ -6,7 +6,8 @@ import torch
 
 from probes.lens.logit_lens import VIEW, LogitLens, _top, chosen_positions, lens, top_tokens_figure
 from tests.tiny_models import tiny_hf, tiny_model
-from workbench import InputError, Prompt, observe
+from workbench import Prompt, observe
+from workbench.errors import InputError
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter
 

@@ -11,7 +11,8 @@ from probes.routes.extraction import DEFAULT_COVERAGE, Rule
 from probes.routes.faithfulness import FlowRouteFaithfulness
 from probes.routes.only_edges import CleanPass, edge_masks
 from tests.tiny_models import KINDS, tiny_model
-from workbench import InputError, Need, Prompt, RefusedError, keep, load, observe
+from workbench import Need, Prompt, keep, load, observe
+from workbench.errors import InputError, RefusedError
 from workbench.intervene import Ablate, Head, Knockout
 from workbench.models.hooks import PATTERN, V
 from workbench.models.prompt import tokenise

@@ -12,7 +12,8 @@ from probes.routes import contributions
 from probes.routes.extraction import Rule, extract, kept_parts, strongest
 from probes.routes.flow_routes import FlowRoutes
 from tests.tiny_models import KINDS, tiny_model
-from workbench import InputError, Need, Prompt, RefusedError, keep, load, observe
+from workbench import Need, Prompt, keep, load, observe
+from workbench.errors import InputError, RefusedError
 from workbench.kernels import proximity as kernels
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, PATTERN, POST_ATTN_SCALE, RESID_MID, RESID_POST, RESID_PRE, V
 from workbench.models.model import Sizes

@@ -10,7 +10,8 @@ from probes.routes.flow_routes import FlowRoutes
 from probes.routes.heads import FlowRouteHeads
 from probes.routes.task_heads import FlowRouteTaskHeads
 from tests.tiny_models import KINDS, tiny_model
-from workbench import InputError, Prompt, load, observe
+from workbench import Prompt, load, observe
+from workbench.errors import InputError
 from workbench.intervene import Ablate, Head, Knockout, Steer
 from workbench.models.prompt import tokenise
 

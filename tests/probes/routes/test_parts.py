@@ -13,8 +13,8 @@ from probes.routes.one_layer import FlowRouteHead, FlowRouteNeurons, FlowRouteNo
 from probes.routes.parts import FlowRoutePart
 from probes.routes.promoted import logit_contributions
 from tests.tiny_models import KINDS, tiny_model
-from workbench import InputError, Need, Prompt, keep, observe
-from workbench.analysis.legacy import bridged
+from workbench import Need, Prompt, keep, observe
+from workbench.errors import InputError
 from workbench.intervene import MLP, Ablate, Head
 from workbench.models.hooks import MLP_OUT, PATTERN, RESID_POST, RESID_PRE
 from workbench.models.model import LayerWeights
@@ -99,7 +99,7 @@ def of_layer(model, view, **params):
     whole = analysis.run(model, IDS)
     layer = layer_of(analysis.needs(model, tokenise(model, IDS)))
     states = states_of(observe(model, [tokenise(model, IDS)], [RESID], positions="none"))
-    xr.testing.assert_allclose(slice_of(bridged(view), model, states, analysis.values()), whole, atol=1e-5)
+    xr.testing.assert_allclose(slice_of(analysis, model, states), whole, atol=1e-5)
     assert layer in range(model.sizes.n_layers)
     return whole
 

@@ -1,114 +1,109 @@
-"""Entries, parameters, and running several analyses from one pass."""
+"""The catalog: names without importing anything, classes and views when they are looked at, plugins beside them."""
+
+from importlib.metadata import EntryPoint
 
 import pytest
-import torch
 
+import tests.example_probe as example
+from probes import CATALOG
+from probes.lens.logit_lens import VIEW, LogitLens
 from tests.tiny_models import tiny_model
-from workbench import PATTERN, Entry, InputError, LegacyCatalog, Need, Param, Prompt, RefusedError, dataset, run
-from workbench.models.selfcheck import ROWS, Item, SelfCheck
+from workbench.analysis import catalog as cataloguing
+from workbench.analysis.catalog import Catalog
+from workbench.analysis.run import run
+from workbench.analysis.view import View
+from workbench.errors import InputError, UnavailableError
 
-IDS = Prompt.ids([5, 9, 17, 33])
-
-
-def largest(pattern, site, power=1.0):
-    """Largest weight of each head, to a power."""
-    return pattern.amax((2, 3)) ** power
-
-
-def needs(model, tokens, *, power):
-    return (Need((PATTERN,), largest, dims="head", params={"power": power}),)
-
-
-def analyse(observation, readout, *, power):
-    values = observation[needs(None, None, power=power)[0]][:, 0]
-    return dataset(observation, largest=("layer head", values, "share", (0, 1)))
+OTHER_VIEW = View(example.AttentionEntropy, question="Another way to look at it?")
+PATHS = {
+    "logit-lens": "probes.lens.logit_lens:LogitLens",
+    "attention-entropy": "tests.example_probe:AttentionEntropy",
+    "by-view": "tests.example_probe:VIEW",
+    "two-paths": "tests.example_probe:AttentionEntropy tests.example_probe:OTHER_VIEW",
+    "broken": "no.such.module:Thing",
+    "empty": "tests.example_probe:NoSuchThing",
+}
 
 
-ENTRY = Entry(
-    name="largest",
-    title="Largest weight",
-    source="ours",
-    limits="a test",
-    needs=needs,
-    analyse=analyse,
-    params=(Param("power", float, 1.0, "exponent", low=0, high=4),),
-    requires=(ROWS,),
-)
+@pytest.fixture
+def catalog(monkeypatch) -> Catalog:
+    monkeypatch.setattr(example, "OTHER_VIEW", OTHER_VIEW, raising=False)
+    return Catalog(PATHS)
 
 
-def test_run_returns_a_stamped_result():
-    result = ENTRY.run(tiny_model("llama"), IDS, power=2)
-    assert result.attrs["title"] == "Largest weight" and len(result.attrs["spec_key"]) == 64
-    assert result.attrs["spec_key"] != ENTRY.run(tiny_model("llama"), IDS).attrs["spec_key"]
-
-
-def test_entries_share_one_pass():
-    model, passes = tiny_model("llama"), []
-    handle = model.adapter.bridge.blocks[0].register_forward_hook(lambda *_: passes.append(1))
-    other = Entry(name="other", title="O", source="", limits="", needs=needs, analyse=analyse, params=ENTRY.params)
-    results = run([ENTRY, other], model, IDS, {"other": {"power": 3.0}})
-    handle.remove()
-    assert len(passes) == 1 and list(results) == ["largest", "other"]
-    torch.testing.assert_close(
-        torch.tensor(results["other"]["largest"].values), torch.tensor(results["largest"]["largest"].values) ** 3
-    )
-
-
-def test_bad_parameters_and_prompts():
-    model = tiny_model("llama")
-    with pytest.raises(InputError, match="'powre'"):
-        ENTRY.run(model, IDS, powre=1)
-    with pytest.raises(InputError, match="range 0 to 4"):
-        ENTRY.run(model, IDS, power=9.0)
-    with pytest.raises(InputError, match="without a prompt"):
-        ENTRY.run(model)
-    with pytest.raises(InputError, match="scope"):
-        Entry(name="x", title="", source="", limits="", scope="nowhere")
-    with pytest.raises(InputError, match="without needs"):
-        Entry(name="x", title="", source="", limits="")
-
-
-def test_an_analysis_refuses_where_its_assumption_failed():
-    model = tiny_model("llama")
-    model.selfcheck = SelfCheck((Item(ROWS, 0.3, 1e-5, False),))
-    with pytest.raises(RefusedError, match=r"attention rows sum to 1.*0\.3"):
-        ENTRY.run(model, IDS)
-
-
-@pytest.mark.parametrize(
-    ("param", "text", "value"),
-    [
-        (Param("n", int, 1), "3", 3),
-        (Param("x", float, 1.0), "0.5", 0.5),
-        (Param("b", bool, True), "false", False),
-        (Param("t", str, None, optional=True), "none", None),
-        (Param("t", str, None, optional=True), " Paris", " Paris"),
-    ],
-)
-def test_parameters_read_text(param, text, value):
-    assert param.parse(text) == value
-
-
-@pytest.mark.parametrize(
-    ("param", "text"),
-    [
-        (Param("n", int, 1), "3.5"),
-        (Param("n", int, 1, low=0), "-1"),
-        (Param("x", float, 1.0, low=0), "nan"),
-        (Param("b", bool, True), "maybe"),
-        (Param("c", str, "a", choices=("a", "b")), "c"),
-    ],
-)
-def test_parameters_refuse(param, text):
-    with pytest.raises(InputError, match=param.name):
-        param.parse(text)
-
-
-def test_a_catalog_imports_an_entry_only_when_looked_at():
-    catalog = LegacyCatalog({"largest": f"{__name__}:ENTRY", "broken": "no.such.module:ENTRY"})
-    assert catalog.names == ("largest", "broken") and len(catalog) == 2
-    assert catalog.get("largest").name == "largest"
+def test_names_are_had_without_importing(catalog):
+    assert catalog.names == tuple(PATHS) and len(catalog) == 6
+    assert catalog.module("broken") == "no.such.module" and catalog.module("two-paths") == "tests.example_probe"
     with pytest.raises(ModuleNotFoundError):
         catalog.get("broken")
-    with pytest.raises(InputError, match="largest"):
-        catalog.get("larges")
+    with pytest.raises(AttributeError, match="NoSuchThing"):
+        catalog.view("empty")
+
+
+def test_a_name_has_a_class_and_a_view(catalog):
+    assert catalog.get("logit-lens") is LogitLens and catalog.view("logit-lens") is VIEW
+    for name in ("attention-entropy", "by-view", "two-paths"):
+        assert catalog.get(name) is example.AttentionEntropy
+    assert catalog.view("attention-entropy") is catalog.view("by-view") is example.VIEW
+
+
+def test_a_second_path_behind_a_space_names_the_view(catalog):
+    assert catalog.view("two-paths") is OTHER_VIEW and catalog.get("two-paths") is example.AttentionEntropy
+
+
+def test_it_is_a_sequence_of_classes():
+    catalog = Catalog(dict(list(PATHS.items())[:2]))
+    assert list(catalog) == [LogitLens, example.AttentionEntropy] == list(catalog[:]) and catalog[-1] is catalog[1]
+    assert catalog.views == (VIEW, example.VIEW)
+    found = run(tiny_model("llama"), [5, 6, 7, 8], catalog)
+    assert list(found) == ["logit-lens", "attention-entropy"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "offered"),
+    [("logit-lense", "logit-lens"), ("entropy", "attention-entropy"), ("LOGIT-LENS", "logit-lens")],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(catalog, asked, offered):
+    for look in (catalog.get, catalog.view, catalog.module):
+        with pytest.raises(InputError, match=f"the analysis '{asked}'; expected one of .*{offered}"):
+            look(asked)
+
+
+def test_a_name_like_no_other_is_answered_with_all(catalog):
+    with pytest.raises(InputError, match=", ".join(PATHS)):
+        catalog.get("zzz")
+
+
+# --- plugins ----------------------------------------------------------------------------------------------------------
+
+
+def installed(monkeypatch, *points: tuple[str, str]) -> None:
+    made = [EntryPoint(name, value, "workbench.probes") for name, value in points]
+    monkeypatch.setattr(cataloguing, "entry_points", lambda group: [p for p in made if p.group == group])
+
+
+def test_what_packages_offer_joins_behind_ours(monkeypatch):
+    installed(
+        monkeypatch,
+        ("mine", "tests.example_probe:AttentionEntropy"),
+        ("viewed", "tests.example_probe:VIEW"),
+        ("extra", "tests.example_probe:AttentionEntropy [plots]"),
+        ("missing", "not.installed:Thing"),
+    )
+    joined = CATALOG.with_plugins()
+    assert joined.names == (*CATALOG.names, "mine", "viewed", "extra", "missing")  # nothing of them was imported
+    for name in ("mine", "viewed", "extra"):
+        assert joined.view(name).analysis is example.AttentionEntropy and joined.view(name) is example.VIEW
+    assert joined.view("logit-lens") is VIEW and "mine" not in CATALOG.names
+
+
+def test_without_plugins_it_is_the_same(monkeypatch):
+    installed(monkeypatch)
+    assert CATALOG.with_plugins().names == CATALOG.names
+
+
+@pytest.mark.parametrize("points", [["logit-lens"], ["mine", "mine"]], ids=["one of ours", "one of another package"])
+def test_a_name_that_is_taken_is_refused(monkeypatch, points):
+    installed(monkeypatch, *((name, f"package_{i}.module:Thing") for i, name in enumerate(points)))
+    with pytest.raises(UnavailableError, match=f"an installed probe named {points[0]}"):
+        CATALOG.with_plugins()

@@ -8,14 +8,31 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probes.lens import logit_lens
+from probes.lens.logit_lens import VIEW, LogitLens
 from tests.tiny_models import tiny_model
 from workbench import Ablate, Head, load
-from workbench.analysis.compare import align, difference, difference_figure, need_same_tokenizer
-from workbench.analysis.legacy import Entry, Param
+from workbench.analysis.compare import align, difference, difference_figure, need_same_tokenizer, of_differences
+from workbench.analysis.kinds import OnPrompt
+from workbench.analysis.parameters import Values
 from workbench.analysis.results import dataset, open_result, save
+from workbench.analysis.view import View
 from workbench.errors import InputError
 from workbench.figures import bars
+
+
+class Planted(OnPrompt, name="planted", title="Planted"):
+    """Nothing.
+
+    Definition: d.
+    Limits: l.
+    Source: s.
+    """
+
+
+class Stretched(Values):
+    """How it is drawn."""
+
+    stretch: int = 1
 
 
 def result(ids, values, analysis="planted", **more) -> xr.Dataset:
@@ -101,8 +118,8 @@ def test_other_analyses_and_empty_pairs_are_refused():
 
 def test_a_head_that_was_taken_out_changes_nothing_before_its_layer(tmp_path):
     model = tiny_model("llama")
-    intact = logit_lens.run(model, [3, 5, 7, 5])
-    without = logit_lens.ENTRY.run(model, [3, 5, 7, 5], interventions=[Ablate(Head(1, 0))])
+    intact = LogitLens().run(model, [3, 5, 7, 5])
+    without = LogitLens().run(model, [3, 5, 7, 5], interventions=[Ablate(Head(1, 0))])
     change = difference(intact, without)
     assert np.abs(change["entropy"].sel(depth=slice(0, 1))).max() == 0
     np.testing.assert_allclose(change["entropy"], without["entropy"] - intact["entropy"], atol=1e-6)
@@ -111,8 +128,8 @@ def test_a_head_that_was_taken_out_changes_nothing_before_its_layer(tmp_path):
     assert record["from"]["interventions"] == [] and record["to"]["interventions"] == ["Ablate(L1H0 by zero)"]
     again = open_result(save(change, tmp_path / "change.nc"))
     xr.testing.assert_equal(again["entropy"], change["entropy"])
-    for index in range(len(logit_lens.ENTRY.figures)):
-        figure = difference_figure(logit_lens.ENTRY, change, index)
+    for index in range(len(VIEW.figures)):
+        figure = difference_figure(VIEW, change, index)
         assert figure.layout.meta["scale"] == "signed"
         assert figure.layout.coloraxis.cmin == -figure.layout.coloraxis.cmax
 
@@ -121,9 +138,8 @@ def test_a_figure_that_cannot_be_drawn_of_a_difference_gives_way_to_a_plain_one(
     def own(result):
         return result["height_low"]
 
-    entry = Entry("planted", "Planted", "here", "none", needs=own, analyse=own, figures=(own,))
     change = difference(result([1, 2], [1, 2]), result([1, 2], [1, 4]))
-    figure = difference_figure(entry, change)
+    figure = difference_figure(View(Planted, question="?", figures=(own,)), change)
     assert figure.data[0].y.tolist() == [0, 2]
     assert figure.layout.title.text == "Planted: change of height"
 
@@ -132,11 +148,18 @@ def test_a_difference_is_drawn_with_its_display_parameters():
     def own(result, *, stretch):
         return bars(result, "height", "pos", title=f"stretched {stretch}")
 
-    display = (Param("stretch", int, 1),)
-    entry = Entry("planted", "Planted", "here", "none", needs=own, analyse=own, figures=(own,), display=display)
+    view = View(Planted, question="?", figures=(own,), display=Stretched)
     change = difference(result([1, 2], [1, 2]), result([1, 2], [1, 4]))
-    assert difference_figure(entry, change).layout.title.text == "stretched 1"
-    assert difference_figure(entry, change, display={"stretch": 3}).layout.title.text == "stretched 3"
+    assert difference_figure(view, change).layout.title.text == "stretched 1"
+    assert difference_figure(view, change, display={"stretch": 3}).layout.title.text == "stretched 3"
+
+
+def test_a_view_of_differences_draws_them_and_says_what_changed_most():
+    view = of_differences(View(Planted, question="?", figures=(lambda r: bars(r, "height", "pos", title="own"),)))
+    change = difference(result([1, 2], [1, 2]), result([1, 2], [1, 4]))
+    assert view.title == "Difference: Planted" and view.name == "planted"
+    assert view.drawn(view.figures[0], change).layout.title.text == "own"
+    assert view.said(change) == change.attrs["summary"] and view.claimed(change, {"pos": 1}) == []
 
 
 def test_parts_are_named_and_not_numbered():

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tests.tiny_models import tiny_model
-from workbench import InputError, Prompt, UnavailableError, dataset, observe, open_result, save
+from workbench import Ablate, Head, Prompt, dataset, observe, open_result, save
 from workbench.analysis.keys import spec_key
 from workbench.analysis.results import check, stamped
+from workbench.errors import InputError, UnavailableError
 
 
 @pytest.fixture
@@ -37,11 +38,27 @@ def test_labels_units_and_token_text(observation):
 
 
 def test_save_and_open_return_the_same(tmp_path, observation):
-    result = stamped(build(observation), analysis="x", title="X", key="0" * 64, params={"k": 1})
+    about = {"analysis": "x", "title": "X", "key": "0" * 64, "params": {"k": 1}}
+    result = stamped(build(observation), model=tiny_model("llama"), tokens=observation.tokens[0], **about)
     again = open_result(save(result, tmp_path / "sub" / "result.nc"))
     assert again.equals(result) and again.attrs == result.attrs
     assert all(again[name].attrs == result[name].attrs for name in result)
     assert [p.name for p in (tmp_path / "sub").iterdir()] == ["result.nc"]  # no half-written file beside it
+
+
+def test_a_stamp_says_model_tokens_and_interventions_where_the_result_does_not():
+    edits = [Ablate(Head(0, 1)), Ablate(Head(1, 2))]
+    model = tiny_model("llama").edited(edits[:1])
+    about = {"analysis": "x", "title": "X", "key": "0" * 64, "params": {"k": 1}, "source": "here"}
+    bare = dataset(None, total=("", 1.5, "nats", None))
+    record = json.loads(stamped(bare, model=model, tokens=None, **about).attrs["provenance"])
+    assert record["model"]["weights_hash"] == model.identity.weights_hash and record["source"] == "here"
+    assert record["token_ids"] is None and record["n_prompts"] == 0 and record["params"] == {"k": 1}
+    assert record["interventions"] == ["Ablate(L0H1 by zero)"] and record["stamp"]["dtype"] == "float32"
+    seen = observe(model, Prompt.ids([5, 9]), interventions=edits[1:])
+    made = dataset(seen, total=("", 1.5, "nats", None))
+    record = json.loads(stamped(made, model=model, tokens=seen.tokens[0], **about).attrs["provenance"])
+    assert record["token_ids"] == [5, 9] and record["interventions"] == list(map(str, edits))
 
 
 def test_the_conventions_are_held(observation):

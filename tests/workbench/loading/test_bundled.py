@@ -143,7 +143,7 @@ def test_missing_file_is_named(gguf, name):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "files": {"a": 3}, "source": {"sha256": "x"}}'])
 def test_unreadable_manifest_is_damage_and_no_crash(gguf, text):
     bundled.ensure(source=gguf)
-    (bundled.path() / bundled.MANIFEST).write_text(text)
+    (bundled.path() / bundled.MANIFEST).write_text(text, encoding="utf-8")
     assert not bundled.ready()
     assert [(check.name, check.ok) for check in bundled.verify()] == [(bundled.MANIFEST, False)]
     with pytest.raises(UnavailableError, match="damaged"):
@@ -265,7 +265,7 @@ def test_three_processes_convert_once(gguf, tmp_path):
         print("ready", bundled.ready())
     """
     outputs = [process.communicate(timeout=HANGS)[0] for process in [in_another_process(script) for _ in range(3)]]
-    assert log.read_text() == "converted\n" and outputs == ["ready True\n"] * 3
+    assert log.read_text(encoding="utf-8") == "converted\n" and outputs == ["ready True\n"] * 3
     assert len(list(tmp_path.glob("waits-*"))) == 2
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.tiny_models import KINDS, tiny_hf, tiny_model
-from workbench import InputError, RefusedError, SlowWarning, UnavailableError, load, processor, wrap
+from workbench import load, processor, wrap
+from workbench.errors import InputError, RefusedError, SlowWarning, UnavailableError
 from workbench.loading import bundled
 from workbench.processor import Processor
 

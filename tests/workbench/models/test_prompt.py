@@ -3,7 +3,9 @@
 import pytest
 
 from tests.tiny_models import tiny_model
-from workbench import InputError, Prompt, tokenise
+from workbench import Prompt
+from workbench.errors import InputError
+from workbench.models.prompt import tokenise
 
 
 def test_bos_is_added_once_and_shown(default_model):

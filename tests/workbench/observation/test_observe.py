@@ -6,25 +6,9 @@ import pytest
 import torch
 
 from tests.tiny_models import tiny_hf, tiny_model
-from workbench import (
-    LOGITS,
-    PATTERN,
-    RESID_MID,
-    RESID_POST,
-    RESID_PRE,
-    ROT_Q,
-    Ablate,
-    Cancelled,
-    Head,
-    InputError,
-    Need,
-    Prompt,
-    RefusedError,
-    keep,
-    observe,
-    wrap,
-)
-from workbench.models.hooks import LN_FINAL_SCALE
+from workbench import LOGITS, PATTERN, RESID_MID, RESID_POST, RESID_PRE, Ablate, Head, Need, Prompt, keep, observe, wrap
+from workbench.errors import Cancelled, InputError, RefusedError
+from workbench.models.hooks import LN_FINAL_SCALE, ROT_Q
 from workbench.observation import predict_bytes
 
 IDS = [[5, 9, 17, 33, 2, 9, 17], [7, 7, 80, 41, 5, 60, 12]]

@@ -3,7 +3,7 @@
   "use strict";
   const dash = (window.dash_clientside = window.dash_clientside || {});
   const no = () => dash.no_update;
-  let resting = null, seen = "";
+  let resting = null, seen = "", building = 0;
 
   function parse(fragment) {
     const given = new URLSearchParams(fragment.replace(/^#/, ""));
@@ -34,6 +34,24 @@
     if (Object.keys(shown.params || {}).length) given.set("params", JSON.stringify(shown.params));
     if (Object.keys(display || {}).length) given.set("display", JSON.stringify(display));
     return "#" + given.toString();
+  }
+
+  // What is being drawn says so to everybody: by standing back, and to a screen reader, which waits for the whole.
+  function stale(is) {
+    const main = document.getElementById("main-figure");
+    main.classList.toggle("stale", is);
+    main.setAttribute("aria-busy", String(is));
+  }
+
+  // A table arrives as a whole and is built piece by piece: its header has no cells and no names at first.
+  function whenBuilt(expected, turn) {
+    if (turn !== building) return; // something else is shown by now
+    const holder = document.getElementById("table-holder");
+    const headers = Array.from(holder.querySelectorAll(".ag-header-row-column [role=columnheader]"));
+    const named = headers.length > 0 && headers.every((header) => header.querySelector(".ag-header-cell-text"));
+    const built = !expected || (named && Boolean(holder.querySelector(".ag-row, .ag-overlay")));
+    holder.setAttribute("aria-busy", String(!built));
+    if (!built) setTimeout(() => whenBuilt(expected, turn), 50);
   }
 
   dash.links = {
@@ -83,7 +101,7 @@
       const classes = ids.map((id) => (id.name === view.name ? "thumb current" : "thumb"));
       // What is only refined, by the next part of a study, may be read meanwhile.
       const of = [view.name, view.figure, shown && (shown.keys[view.name] || shown.id), look(view.name)].join(" ");
-      if (of !== seen) document.getElementById("main-figure").classList.add("stale");
+      if (of !== seen) stale(true);
       seen = of;
       if (moving) waiting.push(["rested", main]);
       return [signs, classes, main === beforeMain ? no() : main, moving || main === beforeRested ? no() : main];
@@ -102,8 +120,9 @@
       return chosen.name === view.name && chosen.figure === view.figure ? no() : chosen;
     },
     // The large view has arrived: until then the old one stands back.
-    fresh: function () {
-      document.getElementById("main-figure").classList.remove("stale");
+    fresh: function (figure, message, table) {
+      stale(false);
+      whenBuilt(Boolean(table) && Boolean(table.props) && table.props.id === "table", ++building);
       return no();
     },
     // Pictures are made by the plot itself; the other exports are asked of the server.

@@ -85,28 +85,52 @@ def open_page(browser, explorer):
 
     At the end no page may have written an error to its console or had a failed request.
     """
-    contexts, faults = [], []
+    opened = Opened(browser, explorer)
+    yield opened
+    opened.close()
+    opened.check()
 
-    def opened(fragment: str = "", width: int = 1280, height: int = 800, wait: bool = True):
-        context = browser.new_context(viewport={"width": width, "height": height})
-        contexts.append(context)
-        page = context.new_page()
+
+@pytest.fixture(scope="module")
+def shared(browser, explorer):
+    """As `open_page`, for a module: pages of tests that need no fresh one, who leave each as they found it."""
+    opened = Opened(browser, explorer)
+    yield opened
+    opened.close()
+    opened.check()
+
+
+class Opened:
+    """Opens pages and remembers what went wrong on them."""
+
+    def __init__(self, browser, explorer):
+        self._browser, self._explorer = browser, explorer
+        self._contexts, self._faults = [], []
+
+    def __call__(self, fragment: str = "", width: int = 1280, height: int = 800, wait: bool = True):
+        context = self._browser.new_context(viewport={"width": width, "height": height})
+        self._contexts.append(context)
+        page, faults = context.new_page(), self._faults
         page.set_default_timeout(120_000)  # a limit for loaded machines, not a measurement: those are printed
         page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type == "error" else None)
         page.on("pageerror", lambda error: faults.append(f"page error: {error}"))
         page.on("requestfailed", lambda r: faults.append(f"failed: {r.url} {r.failure}"))
         page.on("response", lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
-        page.goto(explorer.address)
-        if fragment:
-            page.goto(explorer.address.split("?")[0] + fragment)
-            page.reload()
+        page.goto(self._explorer.address + fragment)  # a fragment outlives the redirect that takes the token away
         if wait:
             page.wait_for_selector("#tokens [data-pos]")
             page.wait_for_selector("#main-figure .js-plotly-plot .nsewdrag")
         return page
 
-    yield opened
-    for context in contexts:
-        context.close()
-    real = [fault for fault in faults if "net::ERR_ABORTED" not in fault]  # a closed page aborts its last poll
-    assert not real, real
+    def close(self) -> None:
+        """Close all pages."""
+        for context in self._contexts:
+            context.close()
+
+    def check(self) -> None:
+        """Fail where something went wrong since the last check."""
+        real = [
+            fault for fault in self._faults if "net::ERR_ABORTED" not in fault
+        ]  # a closed page aborts its last poll
+        self._faults.clear()
+        assert not real, real

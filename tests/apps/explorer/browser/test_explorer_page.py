@@ -60,6 +60,33 @@ def selection(page) -> dict:
     return page.evaluate("() => window.dash_clientside.spine.state.selection")
 
 
+@pytest.fixture(scope="module")
+def first_page(shared):
+    """One page on the first prompt, for all tests that need no fresh one, and the selection it began with."""
+    page = shared()
+    page.wait_for_selector("#details .js-plotly-plot .main-svg")
+    page.wait_for_function("() => (document.querySelector('#main-figure .js-plotly-plot').layout.meta || {}).axes")
+    page.wait_for_selector(".job", state="detached")
+    return page, page.input_value("#prompt"), selection(page)
+
+
+@pytest.fixture
+def same_page(first_page, shared):
+    """That page as it was at first: its prompt, its selection, nothing hovered."""
+    page, text, chosen = first_page
+    page.mouse.move(5, 5)
+    if page.evaluate(SHOWN) != text:
+        page.fill("#prompt", text)
+        page.press("#prompt", "Control+Enter")
+        page.wait_for_function(f"text => {SHOWN} === text", arg=text)
+        page.wait_for_function("n => document.querySelectorAll('#tokens [data-pos]').length === n", arg=20)
+    page.evaluate("chosen => dash_clientside.set_props('selection', { data: chosen })", chosen)
+    page.wait_for_selector(f"#tokens [data-pos='{chosen['pos']}'].selected")
+    page.wait_for_selector("#main-figure:not(.stale) .js-plotly-plot .nsewdrag")
+    yield page
+    shared.check()
+
+
 def test_first_paint_has_a_computed_prompt_with_something_selected(open_page, screenshots):
     page = open_page()
     page.wait_for_selector("#details .js-plotly-plot .main-svg")
@@ -88,8 +115,8 @@ def test_a_prompt_is_read_in_the_lens_and_a_head_shows_its_pattern(open_page, sc
     page.screenshot(path=screenshots / "heads.png")
 
 
-def test_the_token_strip_carries_the_selection(open_page):
-    page = open_page()
+def test_the_token_strip_carries_the_selection(same_page):
+    page = same_page
     page.click("#tokens [data-pos='2']")
     page.wait_for_selector("#tokens [data-pos='2'].selected")
     page.wait_for_function("() => document.querySelector('#headline').textContent.includes('token 2')")
@@ -119,16 +146,17 @@ def test_bad_input_is_said_and_loses_nothing(open_page, screenshots):
     page.wait_for_function("() => document.querySelectorAll('.notice').length === 1")
 
 
+SHOWN = "new URLSearchParams(location.hash.slice(1)).get('prompt')"  # the prompt whose results are shown
 HOSTILE = ["<img src=x onerror=window.hacked=1>", "<b>bold</b> & $x^2$ %{z}", "a\u202eb\u200bc", "`${1}` </script>"]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_prompt_text_is_data(open_page, text):
-    page = open_page()
-    run_and_wait = page.locator("#tokens [data-pos]").count()
+def test_prompt_text_is_data(same_page, text):
+    page = same_page
     page.fill("#prompt", text)
     page.press("#prompt", "Control+Enter")
-    page.wait_for_function("n => document.querySelectorAll('#tokens [data-pos]').length !== n", arg=run_and_wait)
+    page.wait_for_function(f"text => {SHOWN} === text", arg=text)
+    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length !== 20")
     view(page, "Logit lens")
     assert page.evaluate("() => window.hacked") is None
     assert page.locator("#tokens img, #tokens b, .js-plotly-plot img, .js-plotly-plot svg b").count() == 0
@@ -163,8 +191,8 @@ def test_dark_and_narrow(open_page, screenshots):
     )
 
 
-def test_the_page_does_not_scroll(open_page):
-    page = open_page()
+def test_the_page_does_not_scroll(same_page):
+    page = same_page
     size = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert size == [1280, 800]
 
@@ -208,8 +236,8 @@ def test_a_late_look_does_not_end_the_looking_for_a_newer_run(open_page):
     page.unroute_all(behavior="ignoreErrors")
 
 
-def test_arrows_move_the_selection(open_page):
-    page = open_page()
+def test_arrows_move_the_selection(same_page):
+    page = same_page
     page.wait_for_function("() => (document.querySelector('#main-figure .js-plotly-plot').layout.meta || {}).axes")
     page.click("#tokens [data-pos='4']")
     page.keyboard.press("ArrowLeft")
@@ -219,8 +247,8 @@ def test_arrows_move_the_selection(open_page):
     page.wait_for_function("d => window.dash_clientside.spine.state.selection.depth === d - 1", arg=before)
 
 
-def test_answers_are_small_and_fast(open_page):
-    page = open_page()
+def test_answers_are_small_and_fast(same_page):
+    page = same_page
     answers = []
 
     def note(response):
@@ -240,11 +268,11 @@ def test_answers_are_small_and_fast(open_page):
     assert sizes and max(size for size, _ in sizes) < 1_000_000
 
 
-def test_no_serious_violation_of_accessibility(open_page):
+def test_no_serious_violation_of_accessibility(same_page):
     from axe_playwright_python.sync_playwright import Axe
 
     axe = Axe()
-    page = open_page()
+    page = same_page
     page.wait_for_selector("#details .js-plotly-plot .main-svg")
     found = axe.run(page).response["violations"]
     serious = [
@@ -253,15 +281,14 @@ def test_no_serious_violation_of_accessibility(open_page):
     assert not serious, json.dumps(serious, indent=1)
 
 
-def test_no_button_sends_a_figure_away(open_page):
-    page = open_page()
+def test_no_button_sends_a_figure_away(same_page):
+    page = same_page
     titles = page.locator("#main-figure .modebar-btn").evaluate_all("all => all.map(b => b.dataset.title || '')")
     assert titles and not [title for title in titles if "hare" in title or "loud" in title]
 
 
-def test_nothing_is_loaded_from_elsewhere(open_page, explorer):
-    page = open_page(wait=False)
-    hosts = page.evaluate("() => performance.getEntriesByType('resource').map(e => new URL(e.name).host)")
+def test_nothing_is_loaded_from_elsewhere(same_page, explorer):
+    hosts = same_page.evaluate("() => performance.getEntriesByType('resource').map(e => new URL(e.name).host)")
     assert set(hosts) == {re.match(r"http://([^/]+)/", explorer.address)[1]}
 
 
@@ -383,8 +410,8 @@ def test_two_models_with_one_tokenizer(open_page, screenshots):
     page.screenshot(path=screenshots / "two-models.png")
 
 
-def test_hovering_shows_what_a_click_would_select(open_page):
-    page = open_page()
+def test_hovering_shows_what_a_click_would_select(same_page):
+    page = same_page
     page.wait_for_selector("#details .js-plotly-plot .main-svg")
     page.hover("#tokens [data-pos='5']")
     page.wait_for_selector("#main-figure .preview:not([hidden])")

@@ -2,11 +2,10 @@
 
 import pytest
 
-from tests.apps.explorer.browser.test_explorer_page import run, selection, view, wait_for_title
+from tests.apps.explorer.browser.test_explorer_page import run, selection, wait_for_title
 
 pytestmark = pytest.mark.browser
 
-TITLE = "Information-flow routes"
 # Where the middle of an edge stands on the screen, found by what its packed point stands for.
 PLACE = """wanted => {
   const gd = document.querySelector('#main-figure .js-plotly-plot');
@@ -32,10 +31,9 @@ PLACE = """wanted => {
 @pytest.fixture
 def routes(open_page):
     """The view, drawn."""
-    page = open_page()
-    run(page, "The capital of France is")
-    view(page, TITLE)
+    page = open_page('#prompt=The+capital+of+France+is&view={"name":"flow-routes","figure":0}')
     wait_for_title(page, "#main-figure", "coverage 0.8")
+    page.wait_for_function("() => 'head' in dash_clientside.spine.state.selection")  # the first one is chosen later
     return page
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 from apps.explorer.callbacks.continuation import came
 from apps.explorer.callbacks.figure import large_view
 from apps.explorer.callbacks.params import changed_params
-from apps.explorer.callbacks.poll import loaded_store
+from apps.explorer.callbacks.poll import changed_request, loaded_store
 from apps.explorer.callbacks.run import ask, prompt_line
 from apps.explorer.callbacks.view import start_view
 from apps.explorer.engine import hosted as hosting
@@ -395,6 +395,16 @@ def test_a_restarted_server_says_so_and_keeps_the_prompt(engine):
     assert found.shown is None and "restarted" in found.notice and found.busy
     assert engine.hosted("tiny").worker.get(found.again).finished.wait(60)
     assert look(engine, "me", asked.model_copy(update={"job": found.again}), None, {}).shown.text == "8 8 8"
+
+
+def test_a_run_that_waited_for_the_model_of_another_server_was_lost_in_a_restart(engine):
+    asked, _ = ask(engine, "me", "tiny", "8 8 8", {})
+    waited = asked.model_copy(update={"id": "y", "text": "8 8 9", "job": "", "boot": "another"})
+    found = look(engine, "me", waited, None, {})
+    assert "restarted" in found.notice and found.again
+    now = changed_request(engine, waited, found)
+    assert now.boot == engine.boot and now.job == found.again
+    assert look(engine, "me", now, None, {}).notice is None
 
 
 def test_a_forgotten_run_is_no_restart(engine):

@@ -1,0 +1,86 @@
+"""The hypothesis of a check: units of one kind, prompts that did not suggest it, what is measured of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from probes.checks.matched_controls import N_CONTROLS, atoms
+from workbench.errors import InputError
+from workbench.intervene import AttentionEdge, AttentionKey, Residual, units_of
+from workbench.models.model import Model
+from workbench.models.prompt import Tokens, tokenise
+from workbench.observation.metrics import Metric, make_metric
+from workbench.observation.sweeps import Base
+
+__all__ = ["EITHER", "METHODS", "SIDES", "checked_units", "chosen_prompts", "metric_of", "need_inside"]
+
+SIDES = {"lowers": "less", "raises": "greater", "changes": "greater"}
+EITHER = "changes"  # the side of a claim that names none
+METHODS = ("zero", "mean", "resample")
+
+
+def checked_units(model: Model, units: Any, side: str, n_controls: int, method: str, corrupt: Any) -> tuple[Any, ...]:
+    """The units of a claim, from values or a text; InputError where the claim cannot be tested."""
+    units = units_of(units) if isinstance(units, str) else tuple(units if isinstance(units, Sequence) else (units,))
+    if side not in SIDES:
+        raise InputError(f"side={side!r}", f"one of {', '.join(SIDES)}", "Say what the claim says")
+    parts = atoms(units)
+    if not units or len({type(unit) for unit in units}) > 1 or len(set(parts)) != len(parts):
+        raise InputError(f"units {[str(u) for u in units]}", "different units of one kind", "Check them separately")
+    if n_controls < N_CONTROLS:
+        raise InputError(f"{n_controls} controls", f"at least {N_CONTROLS}", "Ask for more")
+    if method not in METHODS:
+        raise InputError(f"method={method!r}", "zero, mean or resample", "Choose one of these")
+    if (method == "resample") != (corrupt is not None):
+        raise InputError(
+            f"method {method!r} {'without' if corrupt is None else 'with'} a corrupt prompt",
+            "a corrupt prompt for resample only",
+            "Give one, or choose zero or mean",
+        )
+    for unit in units:
+        unit.check(model)
+    if method != "zero" and isinstance(units[0], AttentionEdge | AttentionKey):
+        raise InputError(f"{units[0]} by {method}", "zero: attention is taken away, not replaced", "Choose zero")
+    if isinstance(units[0], Residual) and any(unit.pos is None for unit in units):
+        raise InputError(f"{units[0]} without a position", "a state such as L12 pos 5", "Name its position")
+    return units
+
+
+def need_inside(units: Sequence[Any], prompts: Sequence[Tokens]) -> None:
+    """InputError for a unit at a position that a prompt does not have."""
+    shortest = min(map(len, prompts))
+    for unit in units:
+        at = [getattr(unit, name) for name in ("pos", "query", "key") if hasattr(unit, name)]
+        if at and max(at) >= shortest:
+            raise InputError(f"{unit}", f"positions from 0 to {shortest - 1}", "Choose one inside every prompt")
+
+
+def chosen_prompts(
+    model: Model, prompts: Any, corrupt: Any, metric: Any, suggested_by: Sequence[Any]
+) -> tuple[list[Tokens], list[Tokens | None], list[dict[str, Any]]]:
+    """Tokens of prompts and of their corrupt partners, and metric options, without prompts that suggested the claim."""
+    many = isinstance(prompts, list | tuple) and not all(isinstance(p, int) for p in prompts)
+    tokens = [tokenise(model, p) for p in (prompts if many else [prompts])]
+    corrupts = (
+        [None] * len(tokens) if corrupt is None else [tokenise(model, c) for c in (corrupt if many else [corrupt])]
+    )
+    metrics = list(metric) if isinstance(metric, list | tuple) else [dict(metric or {})] * len(tokens)
+    if not len(tokens) == len(corrupts) == len(metrics):
+        raise InputError(
+            f"{len(tokens)} prompts, {len(corrupts)} corrupt ones and {len(metrics)} metrics",
+            "as many of each",
+            "Pair them",
+        )
+    for one, other in zip(tokens, corrupts, strict=True):
+        if other is not None and len(one) != len(other):
+            raise InputError(f"prompts of {len(one)} and {len(other)} tokens", "equal lengths", "Change the words")
+    seen = {tokenise(model, p).ids for p in suggested_by}
+    fresh = [i for i, t in enumerate(tokens) if t.ids not in seen] or list(range(len(tokens)))
+    return [tokens[i] for i in fresh], [corrupts[i] for i in fresh], [metrics[i] for i in fresh]
+
+
+def metric_of(model: Model, base: Base, options: Mapping[str, Any]) -> Metric:
+    """What is measured of a prompt, by its run; see `make_metric` for the options."""
+    position = int(options.get("position", -1))
+    if not -len(base.tokens) <= position < len(base.tokens):
+        raise InputError(f"position {position}", f"positions from 0 to {len(base.tokens) - 1}", "Choose one inside")
+    return make_metric(model, base.tokens, base.logits(model, position), **{"kind": "log-probability", **options})

@@ -1,0 +1,141 @@
+"""Removal: a claim's units taken away on every prompt, and the same done to each of its controls."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import xarray as xr
+
+from probes.checks.hypothesis import EITHER, METHODS, checked_units, chosen_prompts, metric_of, need_inside
+from probes.checks.matched_controls import N_CONTROLS, Controls, atoms, matched_controls
+from probes.checks.verdict import verdict
+from workbench.analysis.progress import part
+from workbench.analysis.run import Progress
+from workbench.intervene import (
+    MLP,
+    Ablate,
+    Attention,
+    AttentionEdge,
+    AttentionKey,
+    Head,
+    Neurons,
+    Residual,
+    Steer,
+)
+from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, MLP_OUT, RESID_PRE
+from workbench.models.model import Model
+from workbench.observation.recording import measure_means, record
+from workbench.observation.sweeps import Base, base_run, sweep
+
+__all__ = ["check", "checking"]
+
+# Where a random direction of equal norm stands in for what a unit's removal changes.
+_CHANGED = {
+    Head: ATTN_RESULT,
+    AttentionEdge: ATTN_RESULT,
+    AttentionKey: ATTN_RESULT,
+    Attention: ATTN_OUT,
+    MLP: MLP_OUT,
+    Neurons: MLP_OUT,
+    Residual: RESID_PRE,
+}
+
+
+def check(
+    model: Model, prompts: Any, units: Sequence[Any], metric: Any = None, method: str = METHODS[0], **options
+) -> xr.Dataset:
+    """Check a claim; see `checking` for the arguments. Returns the complete result."""
+    *_, result = checking(model, prompts, units, metric, method, **options)
+    return result
+
+
+def checking(
+    model: Model,
+    prompts: Any,
+    units: Any,
+    metric: Any = None,
+    method: str = METHODS[0],
+    *,
+    corrupt: Any = None,
+    side: str = EITHER,
+    n_controls: int = N_CONTROLS,
+    suggested_by: Sequence[Any] = (),
+    reference: Any = None,
+    matched: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Iterator[xr.Dataset]:
+    """Check a claim prompt by prompt, yielding what is known so far; the last result is complete.
+
+    prompts: one or several. units: values of one kind (Head, Attention, MLP, Neurons, AttentionEdge, AttentionKey,
+    Residual with a position), or a text as `units_of` reads it. metric: options of `make_metric` (kind, target,
+    against, position), the same for all prompts or a list with one for each; by default the log-probability of the top
+    token at the last position. method: "zero", "mean" (over a reference text: `reference`, or `measure_means`),
+    "resample" (from `corrupt`, a prompt of equal length for each). side: what the claim says the removal does to the
+    metric: "lowers", "raises", or "changes". suggested_by: prompts that suggested the claim; they are left out where
+    others remain.
+
+    Returns what `CausalCheck` does.
+    """
+    units = checked_units(model, units, side, n_controls, method, corrupt)
+    kept, corrupts, metrics = chosen_prompts(model, prompts, corrupt, metric, suggested_by)
+    need_inside(units, kept)
+    hook = units[0].hook
+    reference = measure_means(model, hooks=(hook,)) if method == "mean" and reference is None else reference
+    bases = [base_run(model, tokens) for tokens in kept]
+    measures = [metric_of(model, base, options) for base, options in zip(bases, metrics, strict=True)]
+    last = max(max(measure.needed(len(tokens))) for measure, tokens in zip(measures, kept, strict=True))
+    parts = atoms(units)
+    controls = matched_controls(model, kept, parts, n_controls, last=last, matched=matched, seed=seed)
+    end = 1 + len(controls.sets)
+    effects, controlled, peered = [], [], []
+    for index, (base, measure) in enumerate(zip(bases, measures, strict=True)):
+        how = reference if method != "resample" else record(model, corrupts[index], [hook])
+        cells = _cells(model, base, parts, controls, method, how, seed)
+        cells += [[Ablate(unit, *_how(method, how))] for unit in controls.peers]
+        own, values = base.value(model, measure), torch.full((len(cells),), torch.nan, dtype=torch.float64)
+        share = part(progress, index / len(kept), (index + 1) / len(kept))
+        claim = (bases[: index + 1], units, measures[: index + 1], controls, side, method, how)
+        for indices, found in sweep(model, base, cells, measure, progress=share):
+            values[indices] = found.double().cpu() - own
+            if index == 0 and not torch.isnan(values[0]):
+                known = values[1:end][~torch.isnan(values[1:end])]
+                if len(known) > 0 and values.isnan().any():
+                    yield verdict([float(values[0])], [known.numpy()], [], *claim)
+        effects.append(float(values[0]))
+        controlled.append(values[1:end].numpy())
+        peered.append(values[end:].numpy())
+        yield verdict(effects, controlled, peered, *claim)
+
+
+def _how(method: str, reference: Any) -> tuple[str, Any]:
+    """What an ablation takes beside its unit."""
+    return method, None if method == "zero" else reference
+
+
+def _cells(
+    model: Model, base: Base, units, controls: Controls, method: str, reference: Any, seed: int
+) -> list[list[Any]]:
+    """The claim's own edits, and those of every control."""
+    how = _how(method, reference)
+    own = [Ablate(unit, *how) for unit in units]
+    if controls.directions:
+        return [own, *_direction_cells(model, base, units, own, len(controls.sets), seed)]
+    return [own, *([Ablate(unit, *how) for unit in one] for one in controls.sets)]
+
+
+def _direction_cells(model: Model, base: Base, units, own: list[Any], n: int, seed: int) -> list[list[Steer]]:
+    """Random directions, as far at every position as the ablation moves what it changes there."""
+    generator = torch.Generator().manual_seed(seed)
+    cells: list[list[Steer]] = [[] for _ in range(n)]
+    hook = _CHANGED[type(units[0])]
+    for unit, edit in zip(units, own, strict=True):
+        before, after = (
+            record(model, base.tokens, [hook], [unit.layer], interventions=edits).values[hook, unit.layer]
+            for edits in ((), (edit,))
+        )
+        size = (after - before).norm(dim=-1, keepdim=True)  # pos one
+        for cell in cells:
+            direction = torch.randn(model.sizes.d_model, generator=generator)
+            cell.append(Steer(unit.layer, size * direction / direction.norm(), 1.0, hook))
+    return cells

@@ -1,0 +1,33 @@
+"""The table, printed and saved."""
+
+import json
+
+import torch
+
+from apps.bench import table as tables
+from apps.bench.rows import (
+    BARE,
+)
+from workbench.processor import Processor
+
+
+def test_the_table_is_printed_and_saved(models, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tables, "models", lambda: models)
+    monkeypatch.setattr(tables, "QUICK_SIZES", ((1, 64), (2, 12)))
+    monkeypatch.setattr("apps.bench.machine.this_processor", lambda: Processor("AVX2", bfloat16=False, float16=False))
+    out = tmp_path / "bench.json"
+    tables.bench(out, quick=True)
+    printed, saved = capsys.readouterr().out, json.loads(out.read_text(encoding="utf-8"))
+    assert (
+        saved["machine"]["threads"] == torch.get_num_threads() and "OMP_WAIT_POLICY" in saved["machine"]["environment"]
+    )
+    assert saved["machine"]["instructions"] == {
+        "text": "AVX2 without bf16, fp16; unknown: AMX", "vectors": "AVX2", "bfloat16": False, "float16": False,
+        "amx": None,
+    }  # fmt: skip
+    assert "(AVX2 without bf16, fp16; unknown: AMX)" in printed.splitlines()[0]
+    assert {(r["batch"], r["length"]) for r in saved["rows"]} == {(1, 64), (2, 12)}
+    assert next(r for r in saved["rows"] if r["row"] == BARE)["wall_ratio"] == 1.0
+    assert [g["size"] for g in saved["goals"]] == ["1 x 64", "1 x 64"]
+    assert printed.count("everything together") == 2 and printed.count("  met") + printed.count("  missed") == 2
+    assert str(out) in printed

@@ -1,0 +1,81 @@
+"""What is printed and saved about analyses and their results."""
+
+import numpy as np
+import pytest
+
+from apps.cli import main
+from apps.cli.report.description import description
+from apps.cli.report.page import page
+from apps.cli.report.places import Places
+from apps.cli.report.summary import summary
+from probes import CATALOG
+from workbench import dataset, load
+from workbench.errors import InputError
+
+
+def test_the_page_is_safe_whatever_the_tokens_say():
+    view = CATALOG.view("logit-lens")
+    result = view.analysis().run(load("toy-induction"), [5, 9, 13, 5])
+    evil = "</script><script>alert(1)</script>\x1b[31m"
+    result = result.assign_coords(token_text=("pos", [evil] * result.sizes["pos"]))
+    result["top_text"].values[...] = evil
+    assert "<script>alert(1)" not in page(view, result)
+    assert "\x1b" not in summary(view, result)
+
+
+def test_the_summary_says_where_it_is_largest():
+    values = [[0.1, 0.2], [0.9, float("nan")]]
+    result = dataset(None, score=("layer head", np.array(values), "probability", (0, 1)))
+    text = summary(CATALOG.view("logit-lens"), result)
+    assert "score  (layer, head) probability: 0.1 to 0.9, median 0.2, largest at L1H0, 25% not applicable" in text
+
+
+def test_a_small_table_is_printed_whole(capsys):
+    """The toy's moved prompt leaves no gap to be faithful to: numbers are missing, and it is said why."""
+    words = ["run", "circuit-evaluation", "--model", "toy-induction", "--ids", "3", "9", "27", "14", "3", "9"]
+    assert main([*words, "--param", "target=#27", "--param", "against=#50"]) == 0
+    out = capsys.readouterr().out
+    assert "nothing to be faithful to" in out and "faithfulness at 5%" in out
+    rows = [line for line in out.splitlines() if line.startswith(("attribution", "activation", "direct", "routes"))]
+    assert len(rows) == 4 and all(set(row.split()[-5:]) == {"-"} for row in rows)
+
+
+@pytest.mark.parametrize("words", [["describe", "logit-lens"], ["run", "logit-lens", "--help"]])
+def test_an_analysis_is_described_with_its_parameters(capsys, words):
+    try:
+        code = main(words)
+    except SystemExit as leave:
+        code = leave.code
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "Limits: " in out and "top_k=10  (int, 1 to 100)" in out
+
+
+def test_a_description_says_all_that_the_fields_say():
+    for view in CATALOG.views:
+        said = " ".join(description(view).split())
+        assert said.startswith(f"{view.name}: {view.title} (") and view.question in said
+        for text in (view.analysis.definition, view.analysis.limits, view.analysis.source, view.analysis.returns):
+            assert " ".join(text.split()) in said
+        for parameter in (*view.analysis.parameters(), *view.display_parameters):
+            assert f" {parameter.name}=" in said and " ".join(parameter.help.split()) in said
+            assert all(str(choice) in said for choice in parameter.choices)
+
+
+def test_several_are_described(capsys):
+    assert main(["describe", "logit-lens", "flow-routes"]) == 0
+    out = capsys.readouterr().out
+    assert "logit-lens: Logit lens (needs a prompt)" in out and "flow-routes: " in out
+    assert "(--top-k VALUE" not in out and "(--positions VALUE, or --param positions=VALUE)" in out
+
+
+def test_files_of_one_analysis_and_folders_of_several(tmp_path):
+    one = Places("a/lens.nc", None, ["logit-lens"])
+    assert list(map(str, filter(None, one.of("logit-lens")))) == ["a/lens.nc"]
+    both = Places("a", "b", ["logit-lens", "flow-routes"])
+    assert list(map(str, both.of("flow-routes"))) == ["a/flow-routes.nc", "b/flow-routes.html"]
+    Places(str(tmp_path), None, ["logit-lens", "flow-routes"]).need_writable()  # a folder that is there
+    with pytest.raises(InputError, match="a directory"):
+        Places(str(tmp_path)).need_writable()
+    with pytest.raises(InputError, match="a folder"):
+        Places("x.nc", None, ["logit-lens", "flow-routes"]).need_writable()

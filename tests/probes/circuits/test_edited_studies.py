@@ -1,0 +1,166 @@
+"""Interventions given to a study reach every pass of it: as if the weights had been edited to the same effect."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from probes.circuits.activation_patching import ActivationPatching
+from probes.circuits.attention_knockout import AttentionKnockout
+from probes.circuits.attribution_patching import AttributionPatching, gradients
+from probes.circuits.causal_tracing import CausalTracing
+from probes.circuits.direct_logit_attribution import DirectLogitAttribution
+from probes.circuits.edges import CircuitEdges
+from probes.circuits.evaluation import CircuitEvaluation
+from tests.tiny_models import tiny_model, tiny_model_without_head
+from workbench.errors import RefusedError
+from workbench.intervene import MLP, Ablate, Attention, FreezeNormScale, Head, Knockout, Neurons, Patch, Steer
+from workbench.models.hooks import LN_FINAL_SCALE, RESID_POST, Z
+from workbench.models.prompt import Prompt, tokenise
+from workbench.observation import observe
+from workbench.observation.metrics import Metric
+from workbench.observation.recording import measure_means, record
+from workbench.observation.sweeps import base_run
+
+CLEAN = Prompt.ids([5, 17, 40, 23, 61, 8, 77, 30, 12, 9])
+CORRUPT = Prompt.ids([5, 17, 40, 23, 60, 8, 70, 30, 12, 9])
+EDIT = Ablate(Head(1, 2))
+ASKED = {"metric": "logit difference", "target": "#31", "against": "#7"}
+STUDIES = [
+    ActivationPatching(**ASKED),
+    ActivationPatching(site="z", **ASKED),
+    ActivationPatching(site="pattern", pos=-1, **ASKED),
+    AttributionPatching(checked=8, **ASKED),
+    AttentionKnockout(subject="3,4", window=1, **ASKED),
+    CausalTracing(subject="3,4", draws=1, **ASKED),
+    CausalTracing(restore="attn_out", window=1, draws=2, **ASKED),
+    CircuitEvaluation(**ASKED),
+    CircuitEvaluation(ablation="mean", **ASKED),
+    CircuitEvaluation(ablation="zero", **ASKED),
+    CircuitEdges(**ASKED),
+]
+studies = pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def both(request):
+    """A model, and one without a head."""
+    return tiny_model(request.param), tiny_model_without_head(request.param, EDIT.unit.layer, EDIT.unit.head)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """One of them."""
+    return tiny_model("llama")
+
+
+def difference(model, *edits):
+    logits = observe(model, CLEAN, interventions=edits).logits[0][0]
+    return float(logits[31] - logits[7])
+
+
+def largest_gap(one, other):
+    """Over all numbers of two results; missing ones are missing in both."""
+    assert set(one.data_vars) == set(other.data_vars)
+    found = 0.0
+    for name in one.data_vars:
+        a, b = one[name].values, other[name].values
+        assert a.shape == b.shape and (np.isnan(a) == np.isnan(b)).all(), name
+        found = max(found, float(np.abs(np.nan_to_num(a) - np.nan_to_num(b)).max()))
+    return found
+
+
+@studies
+def test_a_study_of_an_edited_run_is_one_of_edited_weights(both, study):
+    model, without = both
+    plain, edited = study.run(model, CLEAN), study.run(model, CLEAN, interventions=[EDIT])
+    by_hand = study.run(without, CLEAN)
+    # ratios of small differences: faithfulness divides by the metric's gap
+    assert largest_gap(edited, by_hand) < 1e-3 < 1e-2 < largest_gap(edited, plain)
+    assert edited.attrs.get("summary") == by_hand.attrs.get("summary") != plain.attrs.get("summary")
+    assert json.loads(edited.attrs["provenance"])["interventions"][0] == str(EDIT)
+    assert edited.attrs["spec_key"] == study.spec_key(model, tokenise(model, CLEAN), [EDIT])
+    assert edited.attrs["spec_key"] != plain.attrs["spec_key"]
+
+
+@studies
+def test_a_study_runs_on_top_of_edits_of_every_kind(model, study):
+    """What it measures of the run as it is, is what a plain pass with the same edits gives."""
+    means = measure_means(model)
+    direction = torch.linspace(-1, 1, model.sizes.d_model)
+    edits = [
+        Ablate(Head(1, 2), "mean", means),
+        Ablate(MLP(0)),
+        Ablate(Neurons(1, (3, 4))),
+        Knockout((9,), (3,), (0, 1)),
+        Steer(0, direction, 0.5),
+    ]
+    for given in (edits, [Ablate(Attention(0)), Ablate(Attention(1))]):
+        result = study.run(model, CLEAN, interventions=given)
+        own = result["clean"] if "clean" in result else result["model_metric"][0]
+        assert float(own) == pytest.approx(difference(model, *given), abs=1e-4)
+
+
+def test_a_patch_into_an_ablated_head_does_what_it_does_there(model):
+    """The study's edit comes on top: from the edited clean run, which has nothing to bring; from another, all of it."""
+    effect = ActivationPatching(site="z", **ASKED).run(model, CLEAN, interventions=[EDIT])["effect"]
+    assert abs(float(effect.sel(layer=1, head=2))) < 1e-6
+    source = record(model, CORRUPT, [Z])
+    edits = Patch(Z, 1, source, None, (2,))
+    on_top = observe(model.edited([EDIT]), CLEAN, interventions=[edits]).logits[0]
+    torch.testing.assert_close(on_top, observe(model, CLEAN, interventions=[edits]).logits[0])
+
+
+def test_gradients_in_front_of_an_edit_and_behind_it(model):
+    """Nothing that an ablated head is given matters; what is put in its place would."""
+    metric, tokens = Metric("logit difference", 31, 7), tokenise(model, CLEAN)
+    edited = model.edited([EDIT])
+    _, before = gradients(edited, tokens, metric, [Z], unedited=True)
+    _, behind = gradients(edited, tokens, metric, [Z])
+    assert not before[Z, 1][:, 2].any() and behind[Z, 1][9, 2].abs().max() > 1e-3
+    for head in (0, 1, 3):
+        torch.testing.assert_close(before[Z, 1][:, head], behind[Z, 1][:, head])
+
+
+def test_what_lies_behind_the_blocks_is_refused_by_sweeps(model):
+    """Their last states are read out without it."""
+    frozen = FreezeNormScale(record(model, CORRUPT, [LN_FINAL_SCALE]))
+    with pytest.raises(RefusedError, match="inside the blocks"):
+        base_run(model.edited([frozen]), CLEAN)
+    with pytest.raises(RefusedError, match="FreezeNormScale"):
+        ActivationPatching().run(model, CLEAN, interventions=[frozen])
+
+
+def test_means_say_why_a_text_cannot_carry_an_intervention(model):
+    with pytest.raises(RefusedError, match="positions of the prompt"):
+        CircuitEdges().run(model, CLEAN, interventions=[Patch(Z, 1, record(model, CORRUPT, [Z]), None, (2,))])
+
+
+# direct logit attribution, which shares the prompt's pass
+
+
+def test_shares_of_an_edited_run_are_those_of_edited_weights(both):
+    model, without = both
+    ask = DirectLogitAttribution(target="#31", against="#7")
+    edited, by_hand = ask.run(model, CLEAN, interventions=[EDIT]), ask.run(without, CLEAN)
+    np.testing.assert_allclose(edited["attribution"][:-1], by_hand["attribution"], atol=1e-4)
+    np.testing.assert_allclose(edited["origin"], by_hand["origin"], atol=1e-4)
+    assert edited["kind"].values[-1] == "intervention" and abs(float(edited["attribution"][-1])) < 1e-4
+    assert float(edited["head_attribution"].sel(layer=1, head=2)) == 0.0
+    assert largest_gap(ask.run(model, CLEAN), by_hand) > 1e-2
+
+
+def test_shares_sum_to_the_edited_runs_own_value(model):
+    """A direction that is added behind the last block is no part's: it is the interventions' own."""
+    direction, means = torch.linspace(-1, 1, model.sizes.d_model), measure_means(model)
+    edits = [Ablate(Head(1, 2), "mean", means), Steer(1, direction, 0.7, RESID_POST)]
+    ask = DirectLogitAttribution(target="#31", against="#7")
+    result = ask.run(model, CLEAN, interventions=edits)
+    assert float(result["attribution"].sum()) == pytest.approx(float(result["total"]), abs=1e-5)
+    assert float(result["total"]) == pytest.approx(difference(model, *edits), abs=1e-5)
+    last = observe(model, CLEAN, ask.needs(model, range(10)), interventions=edits)
+    rows = model.readout.directions(torch.tensor([31, 7])) / model.readout.scale(
+        next(last[need] for need in last.results if need.hooks == (RESID_POST,))[0, 0, 0]
+    )
+    assert float(result["attribution"][-1]) == pytest.approx(float(0.7 * direction @ (rows[0] - rows[1])), abs=1e-4)
