@@ -28,11 +28,12 @@ from apps.explorer.page.views import drawn
 from probes.attention.pattern import Attention
 from tests.tiny_analyses import tiny_study, tiny_view
 from tests.tiny_models import tiny_model
-from workbench.analysis.kinds import OnPrompt, Study
+from workbench.analysis.kinds import OnModel, OnPrompt, Stimulus, Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Failure
 from workbench.errors import InputError, RefusedError, UnavailableError
+from workbench.intervene import Ablate, Head
 from workbench.intervene.text import MEAN_HOOKS, phrase
 from workbench.models.hooks import PATTERN, Z
 from workbench.models.prompt import Prompt
@@ -179,8 +180,6 @@ def test_results_survive_a_restart(engine, tmp_path):
 
 
 def test_interventions_change_the_run_and_its_slices(engine):
-    from workbench.intervene import Ablate, Head
-
     plain, without = engine.request("tiny", TEXT, {}), engine.request("tiny", TEXT, {}, edits=["L0H1", "L0H1"])
     assert list(map(str, without.edits)) == ["L0H1"] and without.keys["mean-z"] != plain.keys["mean-z"]
     assert without.keys["steps"] != plain.keys["steps"]  # its passes are edited too
@@ -197,6 +196,54 @@ def test_interventions_change_the_run_and_its_slices(engine):
     for wrong in (["L9H0"], ["L0"], [[0, 1]], ["1 cannot see 3"], "L0H1", 3):
         with pytest.raises(InputError):
             engine.request("tiny", TEXT, {}, edits=wrong)
+
+
+def last_logits(self, model, tokens, *, progress=None, allow_network=False):
+    """Logits of the last position, on the prompt or on tokens of its own."""
+    seen = observe(model, [tokens if self.prompted else Prompt.ids([2, 4, 8])], positions="last")
+    yield dataset(logit=("step", seen.logits[0][-1].float().numpy(), "nats", None))
+
+
+def stimulus(self, model, progress=None):
+    return Stimulus((Prompt.ids([2, 4, 8]),))
+
+
+def model_analyse(self, observation):
+    (need,) = self.needs(None, None)
+    return dataset(None, mean=("layer head", observation[need][:, 0].numpy(), "share", None))
+
+
+def test_interventions_reach_studies_and_what_is_of_the_model(tmp_path):
+    views = [
+        tiny_view(Study, "logits", {"partials": last_logits}),
+        tiny_view(Study, "own-logits", {"partials": last_logits}, prompted=False),
+        tiny_view(OnModel, "of-model", {"stimulus": stimulus, "needs": mean_needs, "analyse": model_analyse},
+                  fields=SCALE),
+        tiny_view(Study, "fixed", {"partials": last_logits, "editable": False}),
+    ]  # fmt: skip
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), views, load=lambda n, p: tiny_model("llama"))
+    try:
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        model, prompt, edit = engine.hosted("tiny").model, Prompt.ids([5, 9, 5, 7, 9]), [Ablate(Head(0, 1))]
+        plain, without = engine.request("tiny", TEXT, {}), engine.request("tiny", TEXT, {}, edits=["L0H1"])
+        for view in views:
+            for request in (plain, without):
+                assert engine.submit_entry(request, view.name, "me").finished.wait(60)
+        for view in views[:3]:
+            found, intact = engine.found(without, view.name), engine.found(plain, view.name)
+            alone = view.analysis().run(model, prompt, interventions=edit)
+            (name,) = found.data_vars
+            assert np.array_equal(found[name], alone[name]) and not np.array_equal(found[name], intact[name])
+            assert without.keys[view.name] != plain.keys[view.name]
+            assert json.loads(found.attrs["provenance"])["interventions"] == [str(edit[0])]
+        assert isinstance(engine.found(plain, "fixed"), xr.Dataset)
+        refused = engine.found(without, "fixed").sentence
+        assert "the model as it is" in refused and "Leave the interventions out." in refused
+        shown = shown_of(engine, Asked(id="x", model="tiny", text=TEXT, edits=("L0H1",)))
+        _, words, _ = large_view(engine, Seen(name="fixed"), shown, {}, False, "me")
+        assert refused in text_of(words)
+    finally:
+        engine.close()
 
 
 @pytest.mark.parametrize("edits", [["L0H1 mean"], ["L0 MLP mean"], ["L1N3", "L0 attention"], ["3 cannot see 1"]])
