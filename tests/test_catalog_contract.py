@@ -48,13 +48,6 @@ QUICK: dict[str, tuple[dict, str]] = {
     "token-erasure-swap": ({"words": 2}, "24 words"),
     "token-erasure-vocabulary": ({"rows": 20}, "1000 strings"),
 }
-# What does not hold yet, and must not be added to: (entry, check). Who mends one takes its line out.
-FAULTS = {
-    ("induction-heads", "says_its_finding"): "it has no sentence",
-    ("induction-on-prompt", "says_its_finding"): "it has no sentence",
-    ("direct-logit-attribution", "says_its_finding"): "it has no sentence",
-    ("head-table", "says_its_finding"): "it has no sentence",
-}
 STUDIES = tuple(name for name in CATALOG.names if issubclass(CATALOG.view(name).analysis, Study))
 NAMES = {READER: STUDIES} | {kind: tuple(n for n in CATALOG.names if n not in STUDIES) for kind in KINDS}
 CASES = [(kind, name) for kind, names in NAMES.items() for name in names]
@@ -62,9 +55,7 @@ CASES = [(kind, name) for kind, names in NAMES.items() for name in names]
 
 def held(kind: str, name: str, check: Callable) -> Any:
     """One check of one entry on one model."""
-    why = FAULTS.get((name, check.__name__))
-    marks = [] if why is None else [pytest.mark.xfail(reason=why, strict=True)]
-    return pytest.param(kind, name, check, id=f"{kind}-{name}-{check.__name__}", marks=marks)
+    return pytest.param(kind, name, check, id=f"{kind}-{name}-{check.__name__}")
 
 
 HELD = [held(*case, check) for case in CASES for check in checks_of(CATALOG.view(case[1]).analysis)]

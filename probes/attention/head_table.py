@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 
 from probes.attention.induction.repeat_attention import AT_LAG
+from probes.attention.induction.sentences import strongest
 from probes.attention.sinks.measures import mean_known, median_after, received, value_norm, windowed
 from probes.attention.sinks.samples import natural_samples, random_samples
 from probes.checks import claims
@@ -17,6 +18,7 @@ from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import View
+from workbench.figures import head_name
 from workbench.models.hooks import PATTERN, V, Z
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
@@ -127,7 +129,11 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
         convention = (
             f"T = {length}, {'BOS counted' if observation.tokens[0].bos else 'no BOS'}, epsilon = {self.epsilon:g}"
         )
-        return dataset(observation, **found).assign_attrs(convention=convention)
+        result = dataset(observation, **found)
+        texts = "texts" if observation.vocabulary.tokenizer is not None else "sequences of random tokens"
+        on_texts = f"{int(is_text.sum())} {texts} of {length} tokens"
+        summary = _summary(result, int(repeated.sum()), on_texts, self.epsilon)
+        return result.assign_attrs(convention=convention, summary=summary)
 
 
 def _on_repeats(observation: Observation, repeated: np.ndarray) -> dict[str, np.ndarray]:
@@ -156,6 +162,35 @@ def _on_texts(observation: Observation, is_text: np.ndarray, epsilon: float) -> 
         "output_norm": size,
         "output_share": size / np.where(total > 0, total, np.nan),
     }
+
+
+def _summary(result: xr.Dataset, n_sequences: int, on_texts: str, epsilon: float) -> str:
+    """The largest of some columns, and on which stimulus; a column without a number is left out."""
+    looks = (
+        _extreme(result, "induction_score", "the largest induction score"),
+        _extreme(result, "previous_token_score", "the largest previous-token score"),
+        _extreme(result, "duplicate_token_score", "the largest duplicate-token score"),
+    )
+    sinks = result["sink_rate"].values
+    known, most = int((~np.isnan(sinks)).sum()), int((sinks > 0.5).sum())
+    texts = (
+        f"{most} of {known} heads sink in more than half (alpha above {epsilon:g})" if known else "",
+        _extreme(result, "entropy", "the lowest entropy", lowest=True),
+        _extreme(result, "output_norm", "the largest output"),
+    )
+    said = []
+    for on, parts in ((f"{n_sequences} sequences of random tokens that repeat", looks), (on_texts, texts)):
+        if any(parts):
+            said.append(f"On {on}: {', '.join(filter(None, parts))}.")
+    return " ".join(said)
+
+
+def _extreme(result: xr.Dataset, name: str, what: str, lowest: bool = False) -> str:
+    """`the largest induction score is that of L2H1 (0.62)`; nothing where no head has one."""
+    at = strongest(-result[name] if lowest else result[name])
+    if at is None:
+        return ""
+    return f"{what} is that of {head_name(*at)} ({float(result[name].sel(layer=at[0], head=at[1])):.2g})"
 
 
 def table(result: xr.Dataset) -> "pd.DataFrame":

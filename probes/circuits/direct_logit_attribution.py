@@ -113,9 +113,10 @@ class DirectLogitAttribution(
             **_neurons(observation, kept, direction, self.neurons),
         )
         names = [observation.vocabulary.string(i) for i in ids]
-        return result.assign_attrs(
+        result = result.assign_attrs(
             target=names[0], against=names[1] if len(ids) == 2 else "", position=pos, soft_cap=readout.soft_cap or 0.0
         )
+        return result.assign_attrs(summary=_summary(result))
 
 
 def query_row(pattern: torch.Tensor, site: Site, pos: int) -> torch.Tensor:
@@ -230,6 +231,21 @@ def _neurons(
         "neuron_attribution": ("neuron", shares, "logits", None, f"direct attribution of layer {layer}'s neurons"),
         "neuron_bias": ("", bias, "logits", None, f"direct attribution of layer {layer}'s b_out"),
     }
+
+
+def _summary(result: xr.Dataset) -> str:
+    """The total, and the largest part on either side of it, in logits."""
+    shares, labels = result["attribution"].values, result["label"].values
+    sides = []
+    for side, at in (("for", int(shares.argmax())), ("against", int(shares.argmin()))):
+        there = shares[at] > 0 if side == "for" else shares[at] < 0
+        named = f"the largest part {side} it is {labels[at]} with {shares[at]:+.3g}" if there else f"none is {side} it"
+        sides.append(named)
+    target, against = result.attrs["target"], result.attrs["against"]
+    what = f"logit of {target!r} less that of {against!r}" if against else f"logit of {target!r}"
+    capped = ", before the soft cap," if result.attrs["soft_cap"] else ""
+    total = f"at position {result.attrs['position']}{capped} is {float(result['total']):+.3g}"
+    return f"The {what} {total}; of its parts {sides[0]}, and {sides[1]} (logits)."
 
 
 def _what(result: xr.Dataset) -> str:

@@ -3,5 +3,5 @@
 The stimulus (`probes/stimuli.py`) is random tokens of which nothing but the repeat says what comes next;
 `repeat_attention` reduces patterns to scores; `induction_heads` measures with them on the stimulus and
 `induction_on_prompt` on the user's prompt.
-Read them in this order; `figures` draws both.
+Read them in this order; `figures` draws both, and `sentences` says what both found.
 """

@@ -17,6 +17,7 @@ from probes.attention.induction.figures import (
     previous_token_figure,
 )
 from probes.attention.induction.repeat_attention import AT_LAG, KINDS
+from probes.attention.induction.sentences import on_stimulus
 from probes.checks import claims
 from probes.stimuli import LENGTH, SHORTEST, repeated_tokens
 from workbench.analysis.kinds import OnModel, Stimulus
@@ -96,7 +97,8 @@ class InductionHeads(OnModel, name="induction-heads", title="Induction heads", r
         variables["is_induction_head"] = ("layer head", label, "true or false", (0, 1), "induction head")
         losses, coords = _losses(observation, repeated, self.seed)
         result = dataset(observation, coords, **variables, **losses)
-        return result.assign_attrs(_notes(observation, int(repeated.sum())))
+        summary = on_stimulus(result, FALSE_DISCOVERY, EFFECT_FLOOR)
+        return result.assign_attrs(_notes(observation, int(repeated.sum())), summary=summary)
 
 
 def _score(kind: str, at_key: np.ndarray, at_others: np.ndarray, repeated: np.ndarray, seed: int) -> dict[str, tuple]:

@@ -11,6 +11,7 @@ from probes.attention.induction.figures import (
     prompt_figure,
 )
 from probes.attention.induction.repeat_attention import AT_REPEATS, KINDS
+from probes.attention.induction.sentences import on_prompt
 from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.results import dataset
@@ -65,7 +66,7 @@ class InductionOnPrompt(OnPrompt, name="induction-on-prompt", title="Induction o
             previous_occurrence=("pos", np.where(previous < 0, np.nan, previous), "position", (0, None)),
             n_repeats=("", count, "tokens", (0, None), "tokens that occurred before"),
         )
-        return result.assign_attrs(note=_note(count))
+        return result.assign_attrs(note=_note(count), summary=on_prompt(result))
 
 
 def _note(count: int) -> str:

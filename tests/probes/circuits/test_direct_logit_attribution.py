@@ -1,17 +1,23 @@
 """Direct logit attribution: shares that add up to the model's own logit, on every way of building a model."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from probes.circuits.direct_logit_attribution import (
     VIEW,
     DirectLogitAttribution,
+    _summary,
     heads_figure,
     neurons_figure,
     origin_figure,
 )
 from tests.tiny_models import KINDS, tiny_model
+from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.intervene import Ablate, FreezeNormScale, Head, Patch
 from workbench.loading.pretrained import load
@@ -109,3 +115,23 @@ def test_a_target_of_several_tokens_offers_its_first(default_model):
     result = DirectLogitAttribution(target=" Paris", against=" Berlin").run(default_model, "The capital of France is")
     assert abs(float(result["attribution"].sum() - result["total"])) < 1e-4
     assert torch.isfinite(torch.tensor(result["origin"].values)).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(-9, 9), min_size=1, max_size=6), st.sampled_from(["", " B"]), st.sampled_from([0.0, 30.0]))
+def test_the_sentence_names_the_largest_part_on_either_side(shares, against, soft_cap):
+    labels, total = [f"L{i} MLP" for i in range(len(shares))], sum(shares)
+    result = dataset(
+        coords={"label": ("component", labels)},
+        attribution=("component", np.array(shares), "logits", None),
+        total=("", total, "logits", None),
+    ).assign_attrs(target=" A", against=against, position=3, soft_cap=soft_cap)
+    said, found = _summary(result), np.array(shares)
+    assert f" is {total:+.3g};" in said and ("before the soft cap" in said) == bool(soft_cap)
+    assert said.startswith("The logit of ' A' less that of ' B' at" if against else "The logit of ' A' at")
+    for side, value, there in (("for", found.max(), found.max() > 0), ("against", found.min(), found.min() < 0)):
+        assert (f"none is {side} it" in said) == (not there)
+        if there:
+            label, size = re.search(rf"the largest part {side} it is (L\d MLP) with (\S+)", said).groups()
+            assert found[labels.index(label)] == value and f"{value:+.3g}" == size.rstrip(",")
+            assert size.startswith("+" if side == "for" else "-")

@@ -1,0 +1,58 @@
+"""What induction scores say in words, each of which follows from the numbers."""
+
+import numpy as np
+import xarray as xr
+
+from workbench.figures import head_name
+
+__all__ = ["on_prompt", "on_stimulus", "strongest"]
+
+
+def strongest(scores: xr.DataArray, among: np.ndarray | None = None) -> tuple[int, int] | None:
+    """(layer, head) of the largest known score (layer, head), of those that `among` marks; None without any."""
+    known = scores.notnull().values
+    known = known if among is None else known & among
+    if not known.any():
+        return None
+    layer, head = np.unravel_index(np.where(known, scores.values, -np.inf).argmax(), known.shape)
+    return int(scores["layer"][layer]), int(scores["head"][head])
+
+
+def on_stimulus(result: xr.Dataset, q: float, floor: float) -> str:
+    """How many heads pass, and the one of the largest score with its interval. q, floor: what a head must pass."""
+    label, scores = result["is_induction_head"].values.astype(bool), result["induction_score"]
+    n, known = int(label.sum()), int(scores.notnull().sum())
+    if known == 0:
+        return "No head is scored: none sees, in every sequence, what followed the last time."
+    top = strongest(scores, label if n else None)
+    here = result.sel(layer=top[0], head=top[1])
+    score, low, high = (float(here[f"induction_score{end}"]) for end in ("", "_low", "_high"))
+    share = f"{score:.0%} of its attention to what followed the current token the last time (95 % interval {low:.0%} "
+    share += f"to {high:.0%})"
+    passed = f"q at most {q:g} and an effect above {floor:g}"
+    unscored = f" {scores.size - known} more are not scored: they do not see that key." if known < scores.size else ""
+    if n == 0:
+        return (
+            f"None of {known} heads is an induction head ({passed}): the largest score is that of {head_name(*top)}, "
+            f"which gives {share}.{unscored}"
+        )
+    verb = "is an induction head" if n == 1 else "are induction heads"
+    which = "It is" if n == 1 else "The strongest is"
+    return f"{n} of {known} heads {verb} ({passed}). {which} {head_name(*top)}, which gives {share}.{unscored}"
+
+
+def on_prompt(result: xr.Dataset) -> str:
+    """The head of the largest score on the prompt, beside other keys of the same rows; that one text has no test."""
+    count, scores = int(result["n_repeats"]), result["induction_score"]
+    if count == 0:
+        return "No token of this prompt occurs again three or more places later, so there is nothing to score."
+    tokens = f"{count} tokens" if count > 1 else "one token"
+    tokens += " of this prompt that occurred before"
+    top = strongest(scores)
+    if top is None:
+        return f"No head sees what followed the {tokens}, so there is nothing to score."
+    score, others = (float(result[f"induction_score{end}"].sel(layer=top[0], head=top[1])) for end in ("", "_null"))
+    return (
+        f"At the {tokens}, {head_name(*top)} looks most at what followed the last time: {score:.1%} of its attention, "
+        f"and {others:.1%} at each other key on average. One text (n = 1), so no interval and no test."
+    )
