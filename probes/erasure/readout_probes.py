@@ -1,7 +1,8 @@
 """Train the probes of a model from the page or the shell: what `token-erasure` asks for where it finds none."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, ClassVar
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -15,6 +16,7 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import View
+from workbench.errors import RefusedError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 
@@ -52,24 +54,50 @@ class TokenErasureProbes(Study, name="token-erasure-probes", title="Token erasur
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Iterator[xr.Dataset]:
-        """The card of what is there or was trained. A stopped run goes on; offset -3 joins what is there."""
+        """The card of what was trained, or is there made as asked. A stopped run goes on; offset -3 joins what is
+        there. RefusedError where the cache has probes that were made in another way: they would be lost."""
         offsets = SHOWN if self.far else OFFSETS
-        probes = None if self.again else find(model.identity.weights_hash, kind=self.kind)
+        probes = None if self.again else self._kept(model)
         if probes is None or not set(offsets) <= set(probes.offsets):
             report = None if progress is None else lambda share, text: progress(share)
             recipe = Recipe.of(self.kind, epochs=self.epochs, seed=self.seed)
             probes = train(model, offsets=offsets, recipe=recipe, again=self.again, progress=report)
-        yield identified(card_of(probes), model)
+        result = identified(card_of(probes, offsets), model)
+        made = {name: probes.card[name] for name in ("recipe", "corpus", "digest")}
+        record = json.loads(result.attrs["provenance"]) | {"probes": made}
+        yield result.assign_attrs(provenance=json.dumps(record, sort_keys=True))
+
+    def _kept(self, model: Model) -> ReadoutProbes | None:
+        """What the cache has; RefusedError where that was made by another recipe than this one's."""
+        probes = find(model.identity.weights_hash, kind=self.kind)
+        if probes is None:
+            return None
+        made, asked = probes.card["recipe"], {"epochs": self.epochs, "seed": self.seed}
+        other = [name for name in asked if made[name] != asked[name]]
+        if other:
+            raise RefusedError(
+                f"{self.name} with {_said(asked, other)}, where the cache has probes with {_said(made, other)}",
+                "the parameters that the kept probes were made with",
+                "Ask for those, or say again=True to train anew in their place",
+            )
+        return probes
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Some minutes: 110,000 tokens through two thirds of the layers, and six probes."""
         return 1500.0
 
 
-def card_of(probes: ReadoutProbes) -> xr.Dataset:
-    """The card as a Dataset: `probe_accuracy` (depth, offset) on held-out documents with `_low` and `_high`."""
+def _said(recipe: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name}={recipe[name]}" for name in names)
+
+
+def card_of(probes: ReadoutProbes, asked: Sequence[int] = SHOWN) -> xr.Dataset:
+    """The card as a Dataset: `probe_accuracy` (depth, offset) on held-out documents with `_low` and `_high`.
+
+    asked: the offsets that are shown, of those that there are. Attributes say how the probes were made.
+    """
     rows = probes.numbers
-    offsets = [offset for offset in SHOWN if offset in probes.offsets]
+    offsets = [offset for offset in asked if offset in probes.offsets]
 
     def table(key: str) -> np.ndarray:
         found = [[rows.get((depth, offset), {}).get(key) for offset in offsets] for depth in probes.depths]
@@ -83,13 +111,21 @@ def card_of(probes: ReadoutProbes) -> xr.Dataset:
         probe_accuracy_low=("depth offset", table("test_low"), *spec),
         probe_accuracy_high=("depth offset", table("test_high"), *spec),
         last_accuracy=("depth offset", table("test_last_accuracy"), *spec[:2], "accuracy at last tokens of words"),
-    ).assign_attrs(corpus=card["corpus"]["name"], probes=probes.digest, summary=_summary(card))
+    ).assign_attrs(
+        corpus=card["corpus"]["name"],
+        probes=probes.digest,
+        recipe=json.dumps(card["recipe"], sort_keys=True),
+        summary=_summary(card, len(probes.depths) * len(offsets)),
+    )
 
 
-def _summary(card: dict) -> str:
+def _summary(card: dict, n: int) -> str:
     learned, asked = card["split"]["train"]["tokens"], card["split"]["test"]["documents"]
-    n, name = len(card["probes"]), card["corpus"]["name"]
-    return f"{n} probes, trained on {learned} tokens of {name}, measured on {asked} other documents."
+    epochs, name = card["recipe"]["epochs"], card["corpus"]["name"]
+    return (
+        f"{n} probes, trained on {learned} tokens of {name} ({epochs} pass{'es' * (epochs > 1)}, seed "
+        f"{card['recipe']['seed']}), measured on {asked} other documents."
+    )
 
 
 def card_figure(result: xr.Dataset) -> "go.Figure":

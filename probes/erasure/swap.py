@@ -54,6 +54,7 @@ class TokenErasureSwap(Study, name="token-erasure-swap", title="Token erasure: i
 
     Limits: 1 at the last depth by construction. It shows where the piece's effect on the next token comes to be carried
     by the last token's state; not in which form, not that the state holds the word, and not that nothing was lost.
+    Interventions of a run act in all three prompts; one on a position names the same place in each.
 
     Source: ours; activation patching as in Meng et al. 2022, arXiv 2202.05262
 
@@ -62,7 +63,6 @@ class TokenErasureSwap(Study, name="token-erasure-swap", title="Token erasure: i
     """
 
     prompted: ClassVar[bool] = False
-    editable: ClassVar[bool] = False  # it stands beside the accuracy of probes that are kept by the model's weights
 
     words: Annotated[int, Range(2, 500), "words to swap"] = 24
     seed: Annotated[int, Range(0, 10_000), "of the choice of words"] = 0

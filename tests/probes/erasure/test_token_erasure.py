@@ -386,6 +386,31 @@ def test_probes_are_trained_once_where_there_are_none(monkeypatch, tmp_path):
     assert TokenErasure().run(model, "abc def")["psi"].size > 0  # what had been missing is there
 
 
+def test_the_card_is_of_the_parameters_that_were_asked_for(monkeypatch, tmp_path):
+    """Kept probes of other passes or another seed are neither shown in place of what was asked, nor lost unasked."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(readout_probes, "train", lambda model, **options: train(model, sentences(), **options))
+    model = speller()
+    one = TokenErasureProbes(epochs=1).run(model)
+    kept = find(model.identity.weights_hash).digest
+    for other, has in (({"epochs": 2}, "epochs=1"), ({"epochs": 1, "seed": 3}, "seed=0")):
+        with pytest.raises(RefusedError, match=f"where the cache has probes with {has}.*again=True"):
+            TokenErasureProbes(**other).run(model)
+        assert find(model.identity.weights_hash).digest == kept
+    two = TokenErasureProbes(epochs=2, again=True).run(model)
+    assert two.attrs["spec_key"] != one.attrs["spec_key"] and two.attrs["probes"] != one.attrs["probes"]
+    for result, epochs in ((one, 1), (two, 2)):
+        record = json.loads(result.attrs["provenance"])
+        assert record["params"]["epochs"] == epochs == json.loads(result.attrs["recipe"])["epochs"]
+        assert record["probes"]["recipe"]["epochs"] == epochs and record["probes"]["digest"] == result.attrs["probes"]
+        assert f"({epochs} pass" in result.attrs["summary"]
+    far = TokenErasureProbes(epochs=2, far=True).run(model)
+    assert far["offset"].values.tolist() == [0, -1, -2, -3]
+    near = TokenErasureProbes(epochs=2).run(model)  # what was not asked for is not shown
+    assert near["offset"].values.tolist() == [0, -1, -2]
+    xr.testing.assert_equal(near["probe_accuracy"], two["probe_accuracy"])
+
+
 def test_offset_minus_three_is_shown_where_it_has_probes_and_missed_where_not(own_cache, tmp_path):
     model = tiny_model("llama", seed=7)
     three = tiny_probes(model, tmp_path / "p.safetensors")
@@ -509,12 +534,27 @@ def test_interventions_are_honoured_on_a_prompt_exactly_as_by_hand(probed):
     assert edited.attrs["spec_key"] != plain.attrs["spec_key"]
 
 
-@pytest.mark.parametrize(
-    "study", [TokenErasureProbes(), TokenErasureAccuracy(), TokenErasureVocabulary(), TokenErasureSwap()]
-)
+@pytest.mark.parametrize("study", [TokenErasureProbes(), TokenErasureAccuracy(), TokenErasureVocabulary()])
 def test_studies_of_trained_probes_refuse_interventions(probed, study):
     with pytest.raises(RefusedError, match="with interventions"):
         study.run(probed[0], interventions=[Ablate(Head(0, 2), "zero")])
+
+
+def test_a_swap_under_interventions_is_one_in_the_model_edited_by_hand():
+    """It stands on no probes: a head without its rows of W_O in plain Hugging Face, rewrapped, moves the same shares.
+    1e-4: a share is a quotient of divergences of about 1e-3."""
+    edit = Ablate(Head(0, 2), "zero")
+    hf = tiny_hf("llama", n_layers=3)
+    model = wrap(hf, None, name="whole")
+    clean, swapped = [0, 7, 31, 64, 12], [0, 7, 31, 80, 12]
+    plain = moved_shares(model, clean, swapped, (1, 2, 3))
+    edited = moved_shares(model.edited([edit]), clean, swapped, (1, 2, 3))
+    d_head, by_hand = model.sizes.d_head, tiny_hf("llama", n_layers=3)
+    with torch.no_grad():
+        by_hand.model.layers[0].self_attn.o_proj.weight[:, 2 * d_head : 3 * d_head] = 0
+    expected = moved_shares(wrap(by_hand, None, name="by hand"), clean, swapped, (1, 2, 3))
+    np.testing.assert_allclose(edited, expected, atol=1e-4)
+    assert np.abs(edited - plain).max() > 1e-3
 
 
 def test_no_probes_of_an_edited_model_enter_the_cache(probed, tmp_path):
