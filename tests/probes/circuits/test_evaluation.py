@@ -92,9 +92,9 @@ def test_patching_scores_are_what_patching_costs(model, tasks):
 def test_route_scores_are_the_shares_on_the_route(model, tasks):
     """Summed by hand over the graph of the last token, the model's own edges."""
     scores, graph = rank(model, tasks, "routes"), extract(FlowRoutes().run(model, CLEAN))
-    here = (graph["kind"] == "attention") & (graph["layer"] == 2) & (graph["head"] == 1)
+    here = (graph["kind"] == "attention") & (graph["edge_layer"] == 2) & (graph["edge_head"] == 1)
     assert scores[2 * 4 + 1] == pytest.approx(float(graph["weight"].values[here.values].sum()))
-    here = (graph["kind"] == "mlp") & (graph["layer"] == 3)
+    here = (graph["kind"] == "mlp") & (graph["edge_layer"] == 3)
     assert scores[16 + 3] == pytest.approx(float(graph["weight"].values[here.values].sum())) and scores.min() >= 0
 
 
