@@ -52,7 +52,7 @@ def register(app: Dash, engine: Engine) -> None:
 def offers(selection: Mapping[str, Any], sizes: Sizes | None) -> list[Phrase]:
     """The interventions that a selection suggests, the narrowest first."""
     layer, query, key = (selection.get(name) for name in ("layer", "query", "key"))
-    head = Head(layer, selection["head"]) if {"layer", "head"} <= set(selection) else None
+    head = Head(layer, selection["head"]) if layer is not None and "head" in selection else None
     units: list[Any] = [head] if head is not None else []
     if layer is not None:
         units += [Neurons(layer, (selection["neuron"],))] if "neuron" in selection else []

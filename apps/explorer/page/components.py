@@ -18,6 +18,7 @@ from workbench.analysis.results import stamp
 from workbench.analysis.view import View
 from workbench.figures import show_token
 from workbench.models.model import Model
+from workbench.models.selfcheck import SelfCheck
 
 __all__ = ["about", "job_line", "model_line", "notice_list", "param_form", "token_chips"]
 
@@ -48,14 +49,13 @@ def model_line(model: Model) -> list[Any]:
     s, identity = model.sizes, model.identity
     heads = f"{s.n_layers} layers, {s.n_heads} heads"
     heads += f" ({s.n_key_value_heads} key/value)" if s.n_key_value_heads != s.n_heads else ""
-    line = [html.B(model.name), *([_selfcheck(model)] if model.selfcheck else [])]
+    line = [html.B(model.name), *([_selfcheck(model.selfcheck)] if model.selfcheck else [])]
     if identity.badge:
         line.append(html.Span(identity.badge, className="badge", title=identity.badge))
     return [*line, html.Span(heads), html.Span(f"{identity.processing} weights, {identity.dtype}")]
 
 
-def _selfcheck(model: Model) -> dmc.Popover:
-    check = model.selfcheck
+def _selfcheck(check: SelfCheck) -> dmc.Popover:
     rows = [
         dmc.TableTr(
             [dmc.TableTd(cell) for cell in (_verdict(i.passed), i.name, f"{i.measured:.2g}", f"{i.tolerance:.2g}")]
