@@ -33,14 +33,14 @@ def result():
 
 
 def entry():
-    return replace(CATALOG.get("logit-lens"), name="some", tables=(some_table,))
+    return replace(CATALOG.view("logit-lens"), tables=(some_table,))
 
 
 def test_tables_stand_behind_the_figures(result):
     some = entry()
     count = len(some.figures)
     assert not tables.is_table(some, count - 1) and tables.is_table(some, count)
-    assert not tables.is_table(CATALOG.get("logit-lens"), count)
+    assert not tables.is_table(CATALOG.view("logit-lens"), count)
     assert tables.frame_of(some, result, count).columns.tolist() == ["name", "text", "mean_psi", "layer", "is_word"]
     with pytest.raises(RefusedError, match="no table"):
         tables.frame_of(replace(some, tables=(lambda result: 1 / 0,)), result, count)
