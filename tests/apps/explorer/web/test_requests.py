@@ -200,6 +200,15 @@ def test_no_changed_request_breaks_the_server(visit, data):
     check(visit, body)
 
 
+@pytest.mark.parametrize("junk", [None, -1, "x", [], {}, {"x": [1]}], ids=repr)
+def test_no_value_of_another_kind_breaks_the_server(visit, junk):
+    for body in distinct(visit.calls):
+        for start in values_of(body):
+            for path in places(inside(body, start), start):
+                if len(path) <= len(start) + 2 and all(name < 3 for name in path[len(start) :] if name in range(50)):
+                    check(visit, changed(body, path, junk, False))
+
+
 def test_honest_requests_are_answered_after_all_that(visit):
     for body in distinct(visit.calls):
         assert check(visit, body).status_code in (200, 204)
