@@ -114,7 +114,7 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
         is_text = observation.fields["is_text"].cpu().numpy()
         repeated = observation.fields["period"].cpu().numpy() > 0
         samples = _on_repeats(observation, repeated) | _on_texts(observation, is_text, self.epsilon)
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for name, values in samples.items():  # prompt layer head
             units, bounds, title = _KINDS[name]
             low, high = bootstrap_interval(values, seed=self.seed)

@@ -136,14 +136,14 @@ def _condition(sink: np.ndarray, alpha: np.ndarray, seed: int) -> dict[str, np.n
     """Means over samples with intervals. sink, alpha: (layer, prompt, head)."""
     sink, alpha = np.moveaxis(sink, 1, 0), np.moveaxis(alpha, 1, 0)  # prompt layer head
     samples = {"sink_rate": mean_known(sink, (1, 2)), "layer_sink_rate": mean_known(sink, 2), "head_sink_rate": sink}
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, values in samples.items():
         low, high = bootstrap_interval(values, seed=seed)
         found |= {name: mean_known(values, 0), f"{name}_low": low, f"{name}_high": high}
     return {**found, "first_received": mean_known(alpha, 0)}
 
 
-def _spec(name: str, values: np.ndarray) -> tuple:
+def _spec(name: str, values: np.ndarray) -> tuple[Any, ...]:
     dims = ("group", "group layer", "group layer head")[values.ndim - 1]
     if name == "first_received":
         return (dims, values, "share of attention", (0, 1), "attention received by position 0 (alpha)")
