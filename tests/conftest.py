@@ -9,9 +9,9 @@ import pytest
 
 from workbench.loading import bundled
 
-# Tiny models have nothing to share out: where other work takes turns on the same cores, two threads that wait for each
-# other take ten times as long as one alone. So one thread, in processes that tests start too, except for the default
-# model; an OMP_NUM_THREADS of the user's own holds for all tests. Set before torch is imported, which reads it.
+# One thread, in processes that tests start too: tiny models have nothing to share out, and where other work takes turns
+# on the same cores, two that wait for each other cost five to ten times as much as one, on the default model too.
+# An OMP_NUM_THREADS of the user's own holds for all tests. Set before torch is imported, which reads it.
 CHOSEN_THREADS = os.environ.get("OMP_NUM_THREADS")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -22,10 +22,20 @@ if sys.__stdin__ is None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Threads of a test, before any of its fixtures is made: all cores for the default model, else one."""
+    """Threads of a test, before any of its fixtures is made: the page is tested as it is served, on all cores."""
     if CHOSEN_THREADS is None and "torch" in sys.modules:
-        large = {"default_model", "default_model_dir"}.intersection(item.fixturenames)
-        sys.modules["torch"].set_num_threads(cores() if large else 1)
+        sys.modules["torch"].set_num_threads(cores() if item.get_closest_marker("browser") else 1)
+
+
+@pytest.fixture
+def two_threads():
+    """For what must hold on any number of threads: sums of a batch are associated in another order than on one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def cores() -> int:

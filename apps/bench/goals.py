@@ -91,4 +91,4 @@ def _above(rows: Sequence[dict[str, Any]], row: dict[str, Any], against: str) ->
     other = next((r for r in rows if r["row"] == against and size_of(r) == size_of(row)), None)
     if other is None or row["peak_mb"] is None or other["peak_mb"] is None:
         return None
-    return row["peak_mb"] - other["peak_mb"]
+    return float(row["peak_mb"] - other["peak_mb"])

@@ -30,13 +30,7 @@ def measure(
     """
     rows = [row for row in rows if row.fits(subject)]
     calls = {row.name: row.prepare(subject) for row in rows}
-    peaks = dict.fromkeys(calls)
-    for row in rows:
-        if row.at is not None:
-            continue
-        if not row.heavy:
-            calls[row.name]()  # a heavy row's run for its peak is warm-up enough
-        peaks[row.name] = peak_megabytes(calls[row.name])
+    peaks = {row.name: _peak(row, calls[row.name]) for row in rows}
     wall: dict[str, list[float]] = {row.name: [] for row in rows}
     cpu: dict[str, list[float]] = {row.name: [] for row in rows}
     for i in range(rounds[0]):
@@ -62,6 +56,15 @@ def measure(
     ]
 
 
+def _peak(row: Row, call: Callable[[], Any]) -> float | None:
+    """The peak of a row, whose run for it is a warm-up too; None for a study, which runs once."""
+    if row.at is not None:
+        return None
+    if not row.heavy:
+        call()  # a heavy row's run for its peak is warm-up enough
+    return peak_megabytes(call)
+
+
 def _timed(call: Callable[[], Any]) -> tuple[float, float]:
     """Wall and CPU seconds of one call; what it returns is let go inside, as a user's loop would."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -75,7 +78,7 @@ def ratio(records: Sequence[dict[str, Any]], row: dict[str, Any], against: str, 
     if other is None:
         return None
     pairs = zip(row[f"{what}_runs"], other[f"{what}_runs"], strict=False)  # heavy rows run in the first rounds only
-    return statistics.median(mine / theirs for mine, theirs in pairs)
+    return float(statistics.median(mine / theirs for mine, theirs in pairs))
 
 
 def size_of(record: dict[str, Any]) -> tuple[int, int]:

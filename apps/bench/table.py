@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def bench(
     for batch, length in QUICK_SIZES if quick else (*SIZES, *STUDY_SIZES):
         rounds = FEW_ROUNDS if quick or batch * length >= _LONG else ROUNDS
         subject = Subject(model, other, rows_of_text(model, batch, length))
-        report = lambda share, name=f"{batch} x {length}": progress("bench", share, f"measuring {name}")
+        report = partial(_report, progress, f"measuring {batch} x {length}")
         report(0.0)
         rows += measure(subject, ROWS, rounds, report)
     for row in rows:
@@ -51,6 +52,10 @@ def bench(
         raise UnavailableError(f"{error.strerror} at {out}", "a place to write", "Choose another path") from error
     print(f"{table(record)}\nSaved in {out}")
     return record
+
+
+def _report(progress: Callable[[str, float, str], None], text: str, share: float) -> None:
+    progress("bench", share, text)
 
 
 def table(record: dict[str, Any]) -> str:

@@ -45,7 +45,7 @@ def execute(asked: Sequence[Asked], model: Model, prompt: Prompt | None, places:
     try:
         with progress() as report, terminable():
             analyses: list[Any] = [one.analysis for one in asked]
-            found = outcomes(model, prompt, analyses, progress=work.progress_on(report), **options)
+            found: Any = outcomes(model, prompt, analyses, progress=work.progress_on(report), **options)
             with contextlib.closing(found):  # what stops us ends a study at once
                 for outcome in found:
                     report.clear()

@@ -1,17 +1,17 @@
 """Head table: every head's scores side by side, from one pass."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 import xarray as xr
 
 from probes.attention.induction.repeat_attention import AT_LAG
-from probes.attention.induction.repeated_tokens import LENGTH, repeated_tokens
 from probes.attention.sinks.measures import mean_known, median_after, received, value_norm, windowed
 from probes.attention.sinks.samples import natural_samples, random_samples
 from probes.checks import claims
+from probes.stimuli import LENGTH, repeated_tokens
 from workbench.analysis.kinds import OnModel, Stimulus
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
@@ -114,7 +114,7 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
         is_text = observation.fields["is_text"].cpu().numpy()
         repeated = observation.fields["period"].cpu().numpy() > 0
         samples = _on_repeats(observation, repeated) | _on_texts(observation, is_text, self.epsilon)
-        found: dict[str, np.ndarray] = {}
+        found: dict[str, Any] = {}
         for name, values in samples.items():  # prompt layer head
             units, bounds, title = _KINDS[name]
             low, high = bootstrap_interval(values, seed=self.seed)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import xarray as xr
 
-from probes.attention.induction import repeated_tokens as induction
+from probes import stimuli
 from probes.checks.hypothesis import EITHER, METHODS, SIDES
 from probes.checks.matched_controls import N_CONTROLS
 from probes.checks.removal import checking
@@ -88,12 +88,10 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
         """The check on the current prompt, or on others where these are given: then it suggested the claim."""
+        more = [text.strip() for text in self.others.split("|") if text.strip()]
+        prompts: list[Any] = [tokens, *more]
         if self.on == "repeated tokens":
-            more: list[str] = []
-            prompts: list[Any] = list(repeated_tokens(model, self.seed))
-        else:
-            more = [text.strip() for text in self.others.split("|") if text.strip()]
-            prompts = [tokens, *more]
+            prompts, more = list(repeated_tokens(model, self.seed)), []
         yield from checking(
             model,
             prompts if len(prompts) > 1 else prompts[0],
@@ -115,7 +113,7 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
 
 def repeated_tokens(model: Model, seed: int) -> list[Tokens]:
     """Random tokens that repeat, drawn anew: not those that an induction score was found on."""
-    drawn = induction.repeated_tokens(model, n_sequences=ENOUGH_PROMPTS, length=_REPEATED, seed=seed + 1)
+    drawn = stimuli.repeated_tokens(model, n_sequences=ENOUGH_PROMPTS, length=_REPEATED, seed=seed + 1)
     return [one for one, period in zip(drawn.tokens, drawn.fields["period"], strict=True) if period > 0]
 
 

@@ -1,6 +1,6 @@
 """Causal tracing: which states of a clean run restore a fact whose subject was hidden in noise."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -129,7 +129,7 @@ def _result(
     metric: Metric,
     restored: np.ndarray,
     corrupt: np.ndarray,
-    subject: Sequence[int],
+    subject: tuple[int, ...],
     restore: str,
     size: float,
 ) -> xr.Dataset:

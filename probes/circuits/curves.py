@@ -139,7 +139,8 @@ def table(result: xr.Dataset) -> "pd.DataFrame":
     faithfulness at 1, 5 and 10 %."""
     ends = ("", "_low", "_high") if bool(result["cpr_low"].notnull().any()) else ("",)
     names = [f"{name}{end}" for name in ("cpr", "cmd") for end in ends]
-    frame = result[names].reset_coords(drop=True).to_pandas().rename_axis("ranking")
+    frame: Any = result[names].reset_coords(drop=True).to_pandas()  # a DataFrame: the variables have one dim
+    frame = frame.rename_axis("ranking")
     for share in (0.01, 0.05, 0.1):
         if share in result["threshold"].values:
             frame[f"faithfulness at {share:.0%}"] = result["faithfulness"].sel(threshold=share).values

@@ -99,15 +99,17 @@ class CircuitEdges(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
         """All rankings on the current prompt, or on prompts of a task with its own, where the metric is fixed."""
-        options: dict[str, Any] = {"means": measure_means(model, hooks=(V,)), "first_layer": self.first_layer}
-        if self.task == "prompt":
-            tasks = [edge_task(model, tokens, kind=self.metric, target=self.target, against=self.against, **options)]
-        else:
-            options["kind"] = "logit difference"
-            tasks = [
-                edge_task(model, one["task"], target=one["answer"], against=one["wrong"], **options)
-                for one in ioi_prompts(self.prompts, self.seed)
-            ]
+        asked: list[tuple[Any, str, str, str]] = [(tokens, self.metric, self.target, self.against)]
+        if self.task != "prompt":
+            found = ioi_prompts(self.prompts, self.seed)
+            asked = [(one["task"], "logit difference", one["answer"], one["wrong"]) for one in found]
+        means = measure_means(model, hooks=(V,))
+        tasks = [
+            edge_task(
+                model, prompt, kind=kind, target=target, against=against, means=means, first_layer=self.first_layer
+            )
+            for prompt, kind, target, against in asked
+        ]
         rankings = {name: (lambda one, by=name: rank(one, by, seed=self.seed)) for name in RANKINGS}
         for result in evaluating(tasks, rankings, progress=progress):
             yield result.assign_attrs(task=self.task, summary=summary(result))

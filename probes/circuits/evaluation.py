@@ -101,8 +101,15 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
         for index, name in enumerate(names):
             first, half, last = ((index + share) / len(names) for share in (0, 0.5, 1))
             rankings[name] = rank(model, ranked, name, seed=self.seed, progress=part(progress, first, half))
-            told = part(progress, half, last)
-            *_, result = evaluating(model, held_out, rankings, ablation=self.ablation, measured=measured, progress=told)
+            evaluated = evaluating(
+                model,
+                held_out,
+                rankings,
+                ablation=self.ablation,
+                measured=measured,
+                progress=part(progress, half, last),
+            )
+            *_, result = evaluated
             yield result.assign_attrs(task=self.task, ranked_on=len(ranked), summary=summary(result))
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:

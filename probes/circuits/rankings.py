@@ -111,8 +111,9 @@ def _activation(model: Model, task: Task) -> np.ndarray:
 def _direct(model: Model, task: Task) -> np.ndarray:
     if task.metric.kind != "logit difference":
         raise InputError(f"direct attribution of a {task.metric.kind}", "a logit difference", "Choose that metric")
-    named: dict[str, Any] = task.metric.tokens(model.vocabulary)
-    found = DirectLogitAttribution(**named).run(model, task.pair.clean)
+    names = task.metric.tokens(model.vocabulary)
+    asked = DirectLogitAttribution(target=names["target"], against=names["against"])
+    found = asked.run(model, task.pair.clean)
     mlps = found["attribution"].values[found["kind"].values == "mlp"]
     return np.concatenate([found["head_attribution"].values.ravel(), mlps])
 

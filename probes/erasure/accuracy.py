@@ -194,7 +194,8 @@ def card_rows(result: xr.Dataset) -> dict[str, list[dict[str, Any]]]:
 
     def table(names: dict[str, str]) -> list[dict[str, Any]]:
         frame = result[list(names)].rename(names).to_dataframe().reset_index().dropna().round(4)
-        return frame.to_dict("records")
+        rows: Any = frame.to_dict("records")
+        return rows
 
     kept = {}
     tables = {"rows": "probe_accuracy", "rows_random": "probe_accuracy_random"}

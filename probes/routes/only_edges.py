@@ -16,7 +16,7 @@ from einops import einsum
 
 from probes.routes.extraction import Rule, kept_parts
 from workbench.intervene import Edit, Where, tensor_digest
-from workbench.intervene.context import carry_again
+from workbench.intervene.rows import Rows
 from workbench.models.hooks import PATTERN, V, Z
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
@@ -55,6 +55,8 @@ class OnlyEdges:
         seen: dict[str, torch.Tensor] = {}
         per_head = lambda v: weights.repeated(v, dim=-2)
         mean, first = (per_head(v) for v in (self.means.mean(V, layer, model), self.first_v[layer]))
+        carried = [edit for intervention in model.interventions for edit in intervention.edits(model)]
+        own = [edit for edit in carried if edit.where[:2] == (Z, layer) and edit.write is not None]
 
         def write(z: torch.Tensor, mesh: Any, rows: Any) -> None:
             pattern = self.patterns[layer].to(z)
@@ -63,8 +65,9 @@ class OnlyEdges:
             new = einsum(kept, per_head(seen.pop("v")).to(z), "row h q k, row k h e -> row q h e")
             new += einsum(removed[..., 0], first.to(z), "row h q, h e -> row q h e")
             new += einsum(removed[..., 1:].sum(-1), mean.to(z), "row h q, h e -> row q h e")
+            for places, _ in (found for edit in own for found in Rows(None, 0).meshes(edit, z)):
+                new[places] = z[places]  # was set before
             z.copy_(new)
-            carry_again(model, Z, layer, z)
 
         return Edit(Where(V, layer), read=lambda v: seen.update(v=v)), Edit(Where(Z, layer), write)
 

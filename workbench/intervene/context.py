@@ -13,7 +13,7 @@ from workbench.intervene.rows import Rows
 from workbench.models.hooks import Hook
 from workbench.models.model import Model
 
-__all__ = ["carry_again", "hooks"]
+__all__ = ["hooks"]
 
 
 @contextmanager
@@ -41,19 +41,6 @@ def hooks(
     given = [(i, edit) for i in interventions if batch.holds(i.rows) for edit in i.edits(model)]
     with _carried_out(model, own, batch), _carried_out(model, given, batch):
         yield
-
-
-def carry_again(model: Model, hook: Hook, layer: int, activation: torch.Tensor) -> None:
-    """Write what the model's own interventions write at a place into an activation that was made anew behind them.
-
-    In place; for a batch without padding.
-    """
-    batch = Rows(None, 0)
-    for intervention in model.interventions:
-        for edit in intervention.edits(model):
-            if edit.write is not None and edit.where.hook is hook and edit.where.layer == layer:
-                for mesh, rows in batch.meshes(edit, activation):
-                    edit.write(activation, mesh, rows)
 
 
 @contextmanager

@@ -179,6 +179,10 @@ class Model:
                 raise InputError(
                     f"{intervention} for every pass", "an intervention on all rows", "Leave out rows=, or use observe()"
                 )
+        return self.carrying(interventions)
+
+    def carrying(self, interventions: Sequence[Any]) -> "Model":
+        """As `edited`, unchecked: for who carries them out in one pass and knows what that is."""
         if not interventions:
             return self
         other = copy.copy(self)

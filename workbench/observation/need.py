@@ -22,7 +22,8 @@ class Site:
     """What a reducer may know besides the activations.
 
     layer: None for hooks outside the blocks. tokens, mask `[batch, pos]` (mask is False on padding), lengths `[batch]`.
-    fields: per-row data of the stimulus, tensors `[batch, ...]`. weights: read-only, of this layer.
+    fields: per-row data of the stimulus, tensors `[batch, ...]`. model: carries the interventions of the pass, but
+    those on single rows; a reducer that makes an activation anew must mind them. weights: read-only, of this layer.
     """
 
     layer: int | None

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,6 +40,11 @@ class Call:
     stop: int | None
     progress: Callable[[float], None] | None
     steps: Steps
+
+    @cached_property
+    def edited(self) -> Model:
+        """The model as reducers see it: it carries the interventions of this pass, too, but those on single rows."""
+        return self.model.carrying([i for i in self.interventions if i.rows is None])
 
 
 class Watch:
@@ -147,7 +153,7 @@ class Watch:
         return collect
 
     def _reduce(self, need: Need, layer: int | None, held: dict[Hook, torch.Tensor]) -> None:
-        site = Site(layer, self.ids, self.mask, self.lengths, self.fields, self.run.model)
+        site = Site(layer, self.ids, self.mask, self.lengths, self.fields, self.run.edited)
         value = need.reduce(*(held[hook].detach() for hook in need.hooks), site, **dict(need.params))
         if value.ndim != 1 + len(need.dims) or value.shape[0] != len(self.lengths):
             raise InputError(

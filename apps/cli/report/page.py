@@ -49,4 +49,5 @@ def page(view: View, result: xr.Dataset, display: Values | None = None) -> str:
 
 def _div(figure: "go.Figure", *, first: bool) -> str:
     """A figure as a piece of HTML; the first one brings the drawing library with it."""
-    return figure.to_html(full_html=False, include_plotlyjs=first, config={"displaylogo": False})
+    said: str = figure.to_html(full_html=False, include_plotlyjs=first, config={"displaylogo": False})
+    return said

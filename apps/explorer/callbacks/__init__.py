@@ -2,92 +2,38 @@
 
 The browser keeps the state (what is asked, what is shown, the selection); the server knows only keys and results, so a
 restart loses nothing and two windows cannot disturb each other. One callback serves every analysis of the catalog.
+Read `answer`, by which all of them name what they take and give; then one file a concern. `browser` needs no server.
 """
 
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State
+from dash import Dash
 
 from apps.explorer.callbacks import (
-    display as displaying,
-)
-from apps.explorer.callbacks import (
-    export as taking,
-)
-from apps.explorer.callbacks import (
-    figure as drawing,
-)
-from apps.explorer.callbacks import (
-    intervene as intervening,
-)
-from apps.explorer.callbacks import (
-    run as running,
-)
-from apps.explorer.callbacks import (
-    view as choosing,
+    browser,
+    compare,
+    continuation,
+    details,
+    display,
+    export,
+    figure,
+    intervene,
+    notices,
+    params,
+    poll,
+    run,
+    selection,
+    view,
 )
 from apps.explorer.engine.engine import Engine
 
 __all__ = ["register"]
 
+_CONCERNS = (
+    run, poll, notices, continuation, view, params, figure, selection, details, display, intervene, compare, export,
+)  # fmt: skip
+
 
 def register(app: Dash, engine: Engine) -> None:
     """All callbacks of the page."""
-    _in_the_browser(app)
-    for module in (running, drawing, choosing, displaying, intervening, taking):
-        module.register(app, engine)
-
-
-def _in_the_browser(app: Dash) -> None:
-    """What needs no server: clicks into the selection, marks on the figures, the address, light and dark."""
-
-    def local(space: str, function: str, *given, initial: bool = True) -> None:
-        app.clientside_callback(ClientsideFunction(space, function), *given, prevent_initial_call=not initial)
-
-    clicks = Input({"type": "figure", "name": ALL}, "clickData")
-    local("spine", "clicked", Output("selection", "data", allow_duplicate=True), clicks, initial=False)
-    rows = Input("table", "selectedRows")
-    local("spine", "row", Output("selection", "data", allow_duplicate=True), rows, initial=False)
-    local("spine", "show", Output("headline", "className"), Input("selection", "data"))
-    local("spine", "run", Output("go", "data"), Input("run", "n_clicks"))
-    local("spine", "scheme", Output("scheme", "data"), Input("scheme-toggle", "n_clicks"), State("scheme", "data"))
-    local("spine", "same", Output("provider", "forceColorScheme"), Input("scheme", "data"))
-    local("connection", "known", Input("session", "data"), Input("window", "data"))
-    local("spine", "opened", Output("keys-help", "opened"), Input("keys-open", "n_clicks"))
-    local(
-        "spine", "rest", Output("poll", "disabled"),
-        Input("idle", "data"), Input("woken", "data"),
-        initial=False,
-    )  # fmt: skip
-    local("links", "read", Output("link", "data"), Input("place", "hash"))
-    local(
-        "links", "write", Output("headline", "title"),
-        Input("shown", "data"), Input("shown-b", "data"), Input("view", "data"), Input("selection", "data"),
-        Input("compare-mode", "value"), Input("display", "data"),
-    )  # fmt: skip
-    local(
-        "links", "remember",
-        Output("history", "data"), Output("example", "data"),
-        Input("shown", "data"), State("history", "data"), State("example", "data"),
-    )  # fmt: skip
-    local("links", "copy", Output("link-copy", "children"), Input("link-copy", "n_clicks"), initial=False)
-    marks = {"type": "drawn", "name": ALL}
-    local(
-        "links", "drawn",
-        Output(marks, "data"), Output({"type": "thumb", "name": ALL}, "className"), Output("drawn", "data"),
-        Output("rested", "data"),
-        Input("shown", "data"), Input("done", "data"), Input("view", "data"), Input("scheme", "data"),
-        Input("display", "data"),
-        State(marks, "id"), State(marks, "data"), State("drawn", "data"), State("rested", "data"),
-    )  # fmt: skip
-    local(
-        "links",
-        "fresh",
-        Output("said", "className"),
-        Input({"type": "figure", "name": "main"}, "figure"),
-        Input("main-message", "children"),
-        Input("table-holder", "children"),
-    )
-    turns = [Input("tabs", "value"), Input("view-list", "value"), Input({"type": "thumb", "name": ALL}, "n_clicks")]
-    turns.append(Input({"type": "figure-tab", "name": ALL}, "value"))
-    local("links", "turn", Output("view", "data"), *turns, State("view", "data"), initial=False)
-    kinds = Input({"type": "export", "kind": ALL}, "n_clicks")
-    local("links", "picture", Output("take", "data"), kinds, initial=False)
+    browser.register(app)
+    for concern in _CONCERNS:
+        concern.register(app, engine)

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, Dash, Input, Output, State, ctx, html, no_update, set_props
+from dash import ALL, Dash, Input, Output, State, html, set_props
 
-from apps.explorer.callbacks.run import notice
+from apps.explorer.callbacks.answer import Answer, Answers
+from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
+from apps.explorer.page.state import Display, DisplayId, Named, Notices, Params, Shown
 from workbench.analysis.kinds import Analysis
 from workbench.analysis.parameters import Parameter
 from workbench.analysis.view import View
@@ -24,10 +26,8 @@ __all__ = [
     "fine",
     "forget_places",
     "lacking",
-    "linked_display",
     "register",
     "token_options",
-    "with_display",
     "without_places",
 ]
 
@@ -37,58 +37,66 @@ _ROUND = 6  # digits of a slider's value: its steps add up in binary
 
 def register(app: Dash, engine: Engine) -> None:
     """The controls of display parameters."""
+    answer = Answers(app, engine)
 
-    @app.callback(
-        Output("display", "data"),
-        Output("params", "data", allow_duplicate=True),
-        Output("notices", "data", allow_duplicate=True),
-        Input({"type": "display", "entry": ALL, "name": ALL, "control": ALL}, "value"),
-        State("display", "data"),
-        State("params", "data"),
-        State("notices", "data"),
+    @answer(
+        {
+            "display": Output("display", "data"),
+            "params": Output("params", "data", allow_duplicate=True),
+            "notices": Output("notices", "data", allow_duplicate=True),
+        },
+        inputs={"values": Input({"type": "display", "entry": ALL, "name": ALL, "control": ALL}, "value")},
+        state={
+            "display": State("display", "data"),
+            "params": State("params", "data"),
+            "notices": State("notices", "data"),
+        },
         prevent_initial_call=True,
     )
-    def moved(values, display, params, notices):
-        identity = ctx.triggered_id
-        if not isinstance(identity, dict) or identity["entry"] not in engine.standing:
-            return no_update, no_update, no_update
+    def moved(values: list[Any], display: Display | None, params: Params | None, notices: Notices) -> Answer:
+        identity: DisplayId | None = answer.pressed(DisplayId)
+        if identity is None:
+            return {}
+        view = engine.standing[identity.entry]
         try:
-            after = changed(engine, identity, ctx.triggered[0]["value"], display or {})
+            after = changed(engine, identity, answer.value(), display or {})
         except WorkbenchError as error:
-            return no_update, no_update, [*notices, notice(f"{engine.standing[identity['entry']].title}: {error}")]
+            return {"notices": with_notices(notices, [f"{view.title}: {error}"])}
         if after is None:
-            return no_update, no_update, no_update
-        view = engine.standing[identity["entry"]]
+            return {}
         _twins(view, identity, after)
         finer = fine(engine, params or {}, after)
         if finer == (params or {}):
-            return after, no_update, no_update
+            return {"display": after}
         for name, value in finer[view.name].items():
             set_props({"type": "param", "entry": view.name, "name": name}, {"value": value})
-        return after, finer, no_update
+        return {"display": after, "params": finer}
 
-    @app.callback(
+    @answer(
         Output({"type": "display", "entry": ALL, "name": ALL, "control": "token"}, "data"),
-        Input("shown", "data"),
-        Input("params-form", "children"),
-        State({"type": "display", "entry": ALL, "name": ALL, "control": "token"}, "id"),
+        inputs={"shown": Input("shown", "data"), "form": Input("params-form", "children")},
+        state={"controls": State({"type": "display", "entry": ALL, "name": ALL, "control": "token"}, "id")},
     )
-    def named_tokens(shown, _, controls):
-        return [token_options(shown["tokens"] if shown else ())] * len(controls)
+    def named_tokens(shown: Shown | None, form: Any, controls: Named) -> Any:
+        return [token_options(shown.tokens if shown else ())] * len(controls)
 
 
-def changed(engine: Engine, identity: Mapping[str, str], value: Any, display: Mapping[str, Any]) -> dict | None:
+def changed(engine: Engine, identity: DisplayId, value: Any, display: Mapping[str, Any]) -> dict[str, Any] | None:
     """The display parameters after one control moved; None where nothing changed. InputError for a bad value."""
-    view = engine.standing[identity["entry"]]
-    param = next((p for p in view.display_parameters if p.name == identity["name"]), None)
+    view = engine.standing[identity.entry]
+    param = next((p for p in view.display_parameters if p.name == identity.name), None)
     if param is None:
         return None
     mine = display.get(view.name, {})
     before = mine.get(param.name, param.default)
-    if identity["control"] == "slider":
+    if identity.control == "slider":
+        if not _slides(param):
+            return None
         if value is None or value == slider_value(param, before):
             return None  # it was set, not moved
-        ends = param.slider or (param.low, param.high)
+        if not isinstance(value, int | float):
+            raise param.refused(value)
+        ends = _ends(param)
         after = None if param.optional and value <= ends[0] else param.check(param.type(round(value, _ROUND)))
     else:
         after = param.parse("" if value is None else str(value))
@@ -97,18 +105,29 @@ def changed(engine: Engine, identity: Mapping[str, str], value: Any, display: Ma
 
 def slider_value(param: Parameter, value: Any) -> float:
     """Where a slider stands: at its low end where there is no value, at an end for what lies beyond."""
+    low, high = _ends(param)
+    return max(low, min(high, value)) if isinstance(value, int | float) else low
+
+
+def _slides(param: Parameter) -> bool:
+    """Whether a parameter has a slider."""
+    return param.type in (int, float) and None not in (param.slider or (param.low, param.high))
+
+
+def _ends(param: Parameter) -> tuple[float, float]:
+    """Where its slider ends."""
     low, high = param.slider or (param.low, param.high)
-    return low if value is None else max(low, min(high, value))
+    return low or 0, high or 0
 
 
-def _twins(view: View, identity: Mapping[str, str], display: Mapping[str, Any]) -> None:
+def _twins(view: View, identity: DisplayId, display: Mapping[str, Any]) -> None:
     """A slider and the number beside it show the same."""
-    param = next(p for p in view.display_parameters if p.name == identity["name"])
-    value = display[view.name][param.name]
-    if identity["control"] == "slider":
-        set_props({**identity, "control": "number"}, {"value": "" if value is None else value})
-    elif identity["control"] == "number":
-        set_props({**identity, "control": "slider"}, {"value": slider_value(param, value)})
+    param = next(p for p in view.display_parameters if p.name == identity.name)
+    value, others = display[view.name][param.name], {"type": "display", "entry": view.name, "name": param.name}
+    if identity.control == "slider":
+        set_props({**others, "control": "number"}, {"value": "" if value is None else value})
+    elif identity.control == "number" and _slides(param):
+        set_props({**others, "control": "slider"}, {"value": slider_value(param, value)})
 
 
 def fine(engine: Engine, params: Mapping[str, Any], display: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,17 +156,6 @@ def lacking(view: View, analysis: Analysis, display: Mapping[str, Any]) -> str:
     """What a result of an analysis does not hold of a display, in words; "" where it holds all."""
     finer = [f"{name}={value:g}" for name, value in _finer(view, analysis, display).items()]
     return f"More than was kept is asked for: it is computed again with {', '.join(finer)}." if finer else ""
-
-
-def with_display(shown: Mapping[str, Any] | None, display: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What is shown, and how."""
-    return {**shown, "display": display or {}} if shown else None
-
-
-def linked_display(link: Mapping[str, Any]) -> dict[str, Any]:
-    """The display parameters that a link names, as far as they are names and values by analysis."""
-    given = link.get("display")
-    return {k: v for k, v in given.items() if isinstance(v, dict)} if isinstance(given, dict) else {}
 
 
 def forget_places(engine: Engine, display: Mapping[str, Any], view: str) -> dict[str, Any]:
@@ -192,7 +200,7 @@ def _control(entry: str, param: Parameter, value: Any) -> Any:
         kind, more = (dmc.SegmentedControl, {}) if fits else (dmc.Select, {"allowDeselect": False})
         chosen = kind(id=identity, data=choices, value=shown, size="xs", **more, **{"aria-label": name})
         return html.Div([label, chosen], className="display-param")
-    ends = param.slider or (param.low, param.high)
+    ends = _ends(param)
     step = 1 if param.type is int else round((ends[1] - ends[0]) / 100, _ROUND)
     number = dmc.NumberInput(
         id={**identity, "control": "number"}, value="" if value is None else value, size="xs", step=step,

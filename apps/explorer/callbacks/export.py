@@ -5,65 +5,81 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, Input, Output, State, dcc, html
 
-from apps.explorer.callbacks.display import with_display
-from apps.explorer.callbacks.figure import result_of
-from apps.explorer.callbacks.run import notice
-from apps.explorer.engine.engine import Engine, Request
-from apps.explorer.engine.news import request_of
+from apps.explorer.callbacks.answer import Answer, Answers
+from apps.explorer.callbacks.notices import with_notices
+from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.request import Request
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import exports, tables, views
-from apps.explorer.page.selection import clean
+from apps.explorer.page.news import request_of
+from apps.explorer.page.results import result_of
+from apps.explorer.page.state import Choice, Display, Notices, Seen, Selection, Session, Shown, Take
 from workbench.analysis.kinds import Analysis
 from workbench.errors import InputError, WorkbenchError
 
-__all__ = ["register", "take"]
+__all__ = ["register", "take", "take_difference"]
 
 
 def register(app: Dash, engine: Engine) -> None:
     """The export menu."""
+    answer = Answers(app, engine)
 
-    @app.callback(
-        Output("download", "data"),
-        Output("code", "children"),
-        Output("code", "opened"),
-        Output("notices", "data", allow_duplicate=True),
-        Input("take", "data"),
-        State("shown", "data"),
-        State("view", "data"),
-        State("selection", "data"),
-        State("scheme", "data"),
-        State("notices", "data"),
-        State("session", "data"),
-        State("display", "data"),
-        State("shown-b", "data"),
-        State("compare-mode", "value"),
+    @answer(
+        {
+            "download": Output("download", "data"),
+            "code": Output("code", "children"),
+            "opened": Output("code", "opened"),
+            "notices": Output("notices", "data", allow_duplicate=True),
+        },
+        inputs={"taken": Input("take", "data")},
+        state={
+            "shown": State("shown", "data"),
+            "view": State("view", "data"),
+            "selection": State("selection", "data"),
+            "scheme": State("scheme", "data"),
+            "notices": State("notices", "data"),
+            "session": State("session", "data"),
+            "display": State("display", "data"),
+            "other": State("shown-b", "data"),
+            "mode": State("compare-mode", "value"),
+        },
         prevent_initial_call=True,
     )
-    def export(taken, shown, view, selection, scheme, notices, session, display, other, mode):
+    def export(
+        taken: Take | None,
+        shown: Shown | None,
+        view: Seen,
+        selection: Selection,
+        scheme: Choice,
+        notices: Notices,
+        session: Session,
+        display: Display | None,
+        other: Shown | None,
+        mode: Choice,
+    ) -> Answer:
         if not taken or not shown:
-            return [no_update] * 4
-        shown, kind, selection = with_display(shown, display), taken["kind"], clean(selection)
+            return {}
+        shown, dark = shown.displayed(display), scheme == "dark"
         try:
-            dark, rows = scheme == "dark", taken.get("rows")
-            if mode == "difference" and comparing.is_comparable(engine, view, shown, other):
-                content, name = take_difference(engine, kind, (other, shown), view, selection, dark, session)
+            if other and mode == "difference" and comparing.is_comparable(engine, view, shown, other):
+                content, name = take_difference(engine, taken.kind, (other, shown), view, selection, dark, session)
             else:
-                content, name = take(engine, kind, shown, view, selection, dark, session, rows)
+                content, name = take(engine, taken.kind, shown, view, selection, dark, session, taken.rows)
         except WorkbenchError as error:
-            return no_update, no_update, no_update, [*notices, notice(str(error))]
-        if taken["kind"] == "py":
-            return no_update, code_box(content.decode()), True, no_update
-        return dcc.send_bytes(content, name), no_update, no_update, no_update
+            return {"notices": with_notices(notices, [str(error)])}
+        if taken.kind == "py":
+            return {"code": code_box(content.decode()), "opened": True}
+        return {"download": dcc.send_bytes(content, name)}
 
 
 def take(
     engine: Engine,
     kind: str,
-    shown: Mapping[str, Any],
-    view: Mapping[str, Any],
-    selection: dict[str, Any],
+    shown: Shown,
+    view: Seen,
+    selection: Mapping[str, Any],
     dark: bool,
     session: str,
     rows: Sequence[int] | None = None,
@@ -72,9 +88,9 @@ def take(
 
     Raises InputError where there is nothing to export yet.
     """
-    request, name = request_of(engine, shown), view["name"]
+    request, name = request_of(engine, shown), view.name
     seen = engine.views[name]
-    display = shown.get("display", {}).get(name, {})
+    display = shown.display.get(name, {})
     analysis = _analysis(engine, request, name, selection)
     if name in engine.slices:
         result = None if analysis is None else engine.of_layer(request, analysis, session)
@@ -85,46 +101,46 @@ def take(
             f"an export of {seen.title}, which has no result yet", "a drawn view", "Wait until it is drawn"
         )
     stem = re.sub(r"[^a-z0-9-]+", "-", f"{name}-{request.model}".lower()).strip("-")
-    if tables.is_table(seen, view["figure"]) and kind in ("html", "csv"):
-        frame = tables.frame_of(seen, result, view["figure"])
+    if tables.is_table(seen, view.figure) and kind in ("html", "csv"):
+        frame = tables.frame_of(seen, result, view.figure)
         content = tables.csv(frame, rows) if kind == "csv" else tables.html(frame, seen.title)
         return content.encode(), f"{stem}.{kind}"
     if kind in ("png", "svg"):
         raise InputError(f"a picture of a table of {seen.title}", "a figure", "Take the table as CSV or HTML")
     if kind == "html":
-        return exports.html(views.drawn(seen, result, view["figure"], dark, display)).encode(), f"{stem}.html"
+        return exports.html(views.drawn(seen, result, view.figure, dark, display)).encode(), f"{stem}.html"
     if kind == "nc":
         return exports.netcdf(result), f"{stem}.nc"
     if kind == "csv":
         content, ending = exports.csv(result)
         return content, f"{stem}.{ending}"
     if kind == "py":
-        return exports.code(seen, request, analysis, view["figure"], display).encode(), f"{stem}.py"
+        return exports.code(seen, request, analysis, view.figure, display).encode(), f"{stem}.py"
     raise InputError(f"an export as {kind!r}", "html, nc, csv or py", "Choose one of these")
 
 
 def take_difference(
     engine: Engine,
     kind: str,
-    runs: tuple[Mapping[str, Any], Mapping[str, Any]],
-    view: Mapping[str, Any],
-    selection: dict[str, Any],
+    runs: tuple[Shown, Shown],
+    view: Seen,
+    selection: Mapping[str, Any],
     dark: bool,
     session: str,
 ) -> tuple[bytes, str]:
     """As `take`, of the second run minus the first."""
-    seen, (before, after) = engine.views[view["name"]], runs
-    display = after.get("display", {}).get(seen.name, {})
+    seen, (before, after) = engine.views[view.name], runs
+    display = after.display.get(seen.name, {})
     if kind == "py":
         requests = [request_of(engine, run) for run in runs]
         pairs = [(request, _analysis(engine, request, seen.name, selection)) for request in requests]
         if any(analysis is None for _, analysis in pairs):
             raise InputError(f"code of {seen.title} without a selection", "one", "Click a head or a layer first")
-        code = exports.difference_code(seen, pairs, view["figure"], display)
+        code = exports.difference_code(seen, pairs, view.figure, display)
         return code.encode(), f"{seen.name}-difference.py"
     change = comparing.change(lambda run: result_of(engine, run, seen.name, selection, session), after, before)
     if kind == "html":
-        figure = views.changed(seen, change, view["figure"], dark, display)
+        figure = views.changed(seen, change, view.figure, dark, display)
         return exports.html(figure).encode(), f"{seen.name}-difference.html"
     if kind == "nc":
         return exports.netcdf(change), f"{seen.name}-difference.nc"

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, Dash, Input, Output, State, ctx, html, no_update
+from dash import ALL, Dash, Input, Output, State, html, no_update
 
+from apps.explorer.callbacks.answer import Answers
 from apps.explorer.engine.engine import Engine
-from apps.explorer.page.selection import clean
+from apps.explorer.page.state import Clicks, EditId, Edits, Link, Selection, Shown, Sizes
 from workbench.errors import InputError
 from workbench.intervene import MLP, Attention, Head, Neurons
 from workbench.intervene.text import Phrase, phrase
@@ -17,38 +18,45 @@ __all__ = ["changed", "chips", "linked", "offers", "register", "said"]
 
 def register(app: Dash, engine: Engine) -> None:
     """The menu of interventions and their chips."""
+    answer = Answers(app, engine)
 
-    @app.callback(Output("intervene-items", "children"), Input("selection", "data"), Input("shown", "data"))
-    def items(selection, shown):
-        found = offers(clean(selection), shown["sizes"] if shown else {})
+    @answer(
+        Output("intervene-items", "children"),
+        inputs={"selection": Input("selection", "data"), "shown": Input("shown", "data")},
+    )
+    def items(selection: Selection, shown: Shown | None) -> Any:
+        found = offers(selection, shown.sizes if shown else None)
         nothing = [dmc.MenuLabel("Select a head, a layer or two tokens first.")]
         return [dmc.MenuItem(said(o), id={"type": "edit", "text": str(o)}, n_clicks=0) for o in found] or nothing
 
-    @app.callback(
+    @answer(
         Output("edits", "data"),
-        Input({"type": "edit", "text": ALL}, "n_clicks"),
-        Input({"type": "restore", "text": ALL}, "n_clicks"),
-        State("edits", "data"),
+        inputs={
+            "add": Input({"type": "edit", "text": ALL}, "n_clicks"),
+            "restore": Input({"type": "restore", "text": ALL}, "n_clicks"),
+        },
+        state={"edits": State("edits", "data")},
         prevent_initial_call=True,
     )
-    def edit(add, restore, edits):
-        if not any([*add, *restore]):
+    def edit(add: list[Clicks], restore: list[Clicks], edits: Edits | None) -> Any:
+        pressed: EditId | None = answer.pressed(EditId)
+        if pressed is None or not any([*add, *restore]):
             return no_update
-        return changed(edits or [], ctx.triggered_id["text"], is_back=ctx.triggered_id["type"] == "restore")
+        return changed(edits or (), pressed.text, is_back=pressed.type == "restore")
 
-    @app.callback(Output("edit-list", "children"), Input("edits", "data"))
-    def listed(edits):
-        return chips(edits or [])
+    @answer(Output("edit-list", "children"), inputs={"edits": Input("edits", "data")})
+    def listed(edits: Edits | None) -> Any:
+        return chips(edits or ())
 
 
-def offers(selection: Mapping[str, Any], sizes: Mapping[str, int]) -> list[Phrase]:
+def offers(selection: Mapping[str, Any], sizes: Sizes | None) -> list[Phrase]:
     """The interventions that a selection suggests, the narrowest first."""
     layer, query, key = (selection.get(name) for name in ("layer", "query", "key"))
     head = Head(layer, selection["head"]) if {"layer", "head"} <= set(selection) else None
     units: list[Any] = [head] if head is not None else []
     if layer is not None:
         units += [Neurons(layer, (selection["neuron"],))] if "neuron" in selection else []
-        units += [MLP(layer)] if sizes.get("d_mlp") else []
+        units += [MLP(layer)] if sizes and sizes.d_mlp else []
         units += [Attention(layer)]
     found = [Phrase(unit, how) for unit in units for how in ("zero", "mean")]
     if query and key is not None:  # token 0 sees nothing but itself
@@ -90,10 +98,9 @@ def chips(edits: Sequence[str]) -> list[html.Button]:
     ]
 
 
-def linked(link: Mapping[str, Any]) -> tuple[list[str], str]:
+def linked(link: Link) -> tuple[list[str], str]:
     """The interventions that a link names, and a sentence about one that is none."""
-    given = link.get("edits")
     try:
-        return [str(phrase(str(text))) for text in given] if isinstance(given, list) else [], ""
+        return [str(phrase(text)) for text in link.edits], ""
     except InputError as error:
         return [], f"The link's interventions were left out. {error}"

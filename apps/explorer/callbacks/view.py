@@ -1,207 +1,201 @@
-"""Choosing a view, which of its figures, and its parameters; starting what a view needs beyond the prompt's pass."""
+"""Choosing a view, and which of its figures; starting what a view needs beyond the prompt's pass."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import dash_mantine_components as dmc
 import xarray as xr
-from dash import ALL, Dash, Input, Output, State, ctx, no_update
+from dash import ALL, Dash, Input, Output, State, no_update
 
 from apps.explorer.callbacks import display as displaying
-from apps.explorer.callbacks.figure import open_claims
+from apps.explorer.callbacks.answer import Answer, Answers
 from apps.explorer.callbacks.intervene import linked
-from apps.explorer.callbacks.run import notice
+from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
-from apps.explorer.engine.news import request_of, woken
-from apps.explorer.page import checks, views
 from apps.explorer.page import components as parts
-from apps.explorer.page.selection import clean
+from apps.explorer.page import views
+from apps.explorer.page.news import request_of, woken
+from apps.explorer.page.state import (
+    Asked,
+    Checking,
+    Clicks,
+    Display,
+    Link,
+    Notices,
+    Params,
+    Pressed,
+    Seen,
+    Session,
+    Shown,
+    Text,
+    TurnId,
+)
 from workbench.analysis.kinds import kind_of
 from workbench.analysis.view import View
 from workbench.errors import WorkbenchError
 
-__all__ = ["changed_params", "linked_view", "register", "start_view"]
+__all__ = ["register", "start_view"]
 
 
 def register(app: Dash, engine: Engine) -> None:
-    """Tabs, figure choice, parameter forms, links, start buttons."""
-    _register_view(app, engine)
-    _register_model(app, engine)
-    _register_about(app, engine)
-    _register_params(app, engine)
+    """Tabs, figure choice, links, models by name, explanations, start buttons."""
+    answer = Answers(app, engine)
+    _register_view(answer, engine)
+    _register_link(answer, engine)
+    _register_model(answer, engine)
+    _register_about(answer, engine)
+    _register_start(answer, engine)
 
 
-def _register_view(app: Dash, engine: Engine) -> None:
-    @app.callback(
-        Output("tabs", "value"),
-        Output("view-list", "value"),
-        Output("figure-choice", "children"),
-        Output("params-title", "children"),
-        Output("params-form", "children"),
-        Input("view", "data"),
-        State("params", "data"),
-        State("display", "data"),
+def _register_view(answer: Answers, engine: Engine) -> None:
+    @answer(
+        {
+            "tab": Output("tabs", "value"),
+            "listed": Output("view-list", "value"),
+            "choice": Output("figure-choice", "children"),
+            "title": Output("params-title", "children"),
+            "form": Output("params-form", "children"),
+        },
+        inputs={"view": Input("view", "data")},
+        state={"params": State("params", "data"), "display": State("display", "data")},
     )
-    def turned(view, params, display):
-        seen = engine.views[view["name"]]
-        form = parts.param_form(seen, params.get(seen.name, {}))
+    def turned(view: Seen, params: Params | None, display: Display | None) -> Answer:
+        seen = engine.views[view.name]
+        form = parts.param_form(seen, (params or {}).get(seen.name, {}))
         if seen.display_parameters:
             form = [*displaying.display_form(seen, (display or {}).get(seen.name, {})), *form]
-        return view["name"], view["name"], figure_choice(seen, view["figure"]), seen.title, form
+        return {
+            "tab": view.name,
+            "listed": view.name,
+            "choice": figure_choice(seen, view.figure),
+            "title": seen.title,
+            "form": form,
+        }
 
-    @app.callback(
-        Output("prompt", "value", allow_duplicate=True),
-        Output("model", "value"),
-        Output("params", "data", allow_duplicate=True),
+    @answer(
         Output("view", "data", allow_duplicate=True),
-        Output("selection", "data", allow_duplicate=True),
-        Output("other", "value"),
-        Output("chat", "value"),
-        Output("edits", "data", allow_duplicate=True),
-        Output("other-model", "value"),
-        Output("compare-mode", "value"),
-        Output("display", "data", allow_duplicate=True),
-        Input("link", "data"),
-        State("view", "data"),
+        inputs={"clicks": Input({"type": "turn", "name": ALL}, "n_clicks")},
         prevent_initial_call=True,
     )
-    def link(link, view):
+    def turn(clicks: list[Clicks]) -> Any:
+        to: TurnId | None = answer.pressed(TurnId)
+        return Seen(name=to.name) if to and any(clicks) else no_update
+
+
+def _register_link(answer: Answers, engine: Engine) -> None:
+    @answer(
+        {
+            "prompt": Output("prompt", "value", allow_duplicate=True),
+            "model": Output("model", "value"),
+            "params": Output("params", "data", allow_duplicate=True),
+            "view": Output("view", "data", allow_duplicate=True),
+            "selection": Output("selection", "data", allow_duplicate=True),
+            "other": Output("other", "value"),
+            "chat": Output("chat", "value"),
+            "edits": Output("edits", "data", allow_duplicate=True),
+            "other_model": Output("other-model", "value"),
+            "mode": Output("compare-mode", "value"),
+            "display": Output("display", "data", allow_duplicate=True),
+        },
+        inputs={"link": Input("link", "data")},
+        state={"view": State("view", "data")},
+        prevent_initial_call=True,
+    )
+    def follow(link: Link | None, view: Seen) -> Answer:
         if not link:
-            return [no_update] * 11
-        known, beside = (link.get(name) in engine.settings.models for name in ("model", "otherModel"))
-        display = displaying.linked_display(link)
-        params = link.get("params") if isinstance(link.get("params"), dict) else {}
-        text = str(link.get("text", ""))
-        chosen = linked_view(engine, link.get("view"), view)
-        return (
-            text,
-            link["model"] if known else no_update,
-            displaying.fine(engine, params, display),
-            chosen,
-            clean(link.get("select")),
-            str(link.get("other", "")),
-            "chat" if link.get("chat") else "raw",
-            linked(link)[0],
-            link["otherModel"] if beside else no_update,
-            "difference" if link.get("compare") == "difference" else "both",
-            display,
-        )
+            return {}
+        offered = engine.settings.models
+        return {
+            "prompt": link.text,
+            "model": link.model if link.model in offered else no_update,
+            "params": displaying.fine(engine, link.params, link.display),
+            "view": link.view or view,
+            "selection": link.select,
+            "other": link.other,
+            "chat": "chat" if link.chat else "raw",
+            "edits": linked(link)[0],
+            "other_model": link.other_model if link.other_model in offered else no_update,
+            "mode": "difference" if link.compare == "difference" else "both",
+            "display": link.display,
+        }
 
 
-def _register_model(app: Dash, engine: Engine) -> None:
-    @app.callback(
-        Output("model", "data"),
-        Output("other-model", "data"),
-        Output("model", "value", allow_duplicate=True),
-        Output("notices", "data", allow_duplicate=True),
-        Input("any-model", "value"),
-        State("model", "data"),
-        State("notices", "data"),
+def _register_model(answer: Answers, engine: Engine) -> None:
+    @answer(
+        {
+            "models": Output("model", "data"),
+            "others": Output("other-model", "data"),
+            "model": Output("model", "value", allow_duplicate=True),
+            "notices": Output("notices", "data", allow_duplicate=True),
+        },
+        inputs={"name": Input("any-model", "value")},
+        state={"models": State("model", "data"), "notices": State("notices", "data")},
         prevent_initial_call=True,
     )
-    def named(name, models, notices):
+    def named(name: Text | None, models: list[Text], notices: Notices) -> Answer:
         if not name or not name.strip():
-            return [no_update] * 4
-        try:
-            engine.hosted(
-                name.strip(), again=True
-            )  # begins to load; refused unless the explorer was started with that leave
+            return {}
+        try:  # begins to load; refused unless the explorer was started with that leave
+            engine.hosted(name.strip(), again=True)
         except WorkbenchError as error:
-            return no_update, no_update, no_update, [*notices, notice(str(error))]
+            return {"notices": with_notices(notices, [str(error)])}
         known = list(dict.fromkeys([*models, name.strip()]))
-        return known, known, name.strip(), no_update
+        return {"models": known, "others": known, "model": name.strip()}
 
 
-def _register_about(app: Dash, engine: Engine) -> None:
-    @app.callback(
+def _register_about(answer: Answers, engine: Engine) -> None:
+    @answer(
         Output("about-text", "children"),
-        Input("rested", "data"),
-        State("view", "data"),
-        State("shown", "data"),
+        inputs={"drawn": Input("rested", "data")},
+        state={"view": State("view", "data"), "shown": State("shown", "data")},
     )
-    def explained(drawn, view, shown):
-        name = view["name"]
-        try:
-            known = shown and name in engine.standing
-            result = engine.found(request_of(engine, shown), name) if known else None
-        except WorkbenchError:
-            result = None
-        return parts.about(engine.views[name], result if isinstance(result, xr.Dataset) else None)
+    def explained(drawn: Text | None, view: Seen, shown: Shown | None) -> Any:
+        found = None
+        if shown and view.name in engine.standing:
+            try:
+                found = engine.found(request_of(engine, shown), view.name)
+            except WorkbenchError:
+                found = None
+        return parts.about(engine.views[view.name], found if isinstance(found, xr.Dataset) else None)
 
 
-def _register_params(app: Dash, engine: Engine) -> None:
-    @app.callback(
-        Output("params", "data"),
-        Output("notices", "data", allow_duplicate=True),
-        Input({"type": "param", "entry": ALL, "name": ALL}, "value"),
-        State("params", "data"),
-        State("notices", "data"),
+def _register_start(answer: Answers, engine: Engine) -> None:
+    @answer(
+        {
+            "woken": Output("woken", "data", allow_duplicate=True),
+            "notices": Output("notices", "data", allow_duplicate=True),
+            "checking": Output("checking", "data", allow_duplicate=True),
+        },
+        inputs={
+            "started": Input("started", "data"),
+            "view": Input("view", "data"),
+            "shown": Input("shown", "data"),
+        },
+        state={
+            "checking": State("checking", "data"),
+            "notices": State("notices", "data"),
+            "session": State("session", "data"),
+        },
         prevent_initial_call=True,
     )
-    def param(values, params, notices):
-        changed, error = changed_params(engine, ctx.triggered_id, ctx.triggered[0]["value"], params or {})
-        return changed or no_update, [*notices, notice(error)] if error else no_update
-
-    @app.callback(
-        Output("woken", "data", allow_duplicate=True),
-        Output("notices", "data", allow_duplicate=True),
-        Output("checking", "data", allow_duplicate=True),
-        Input("started", "data"),
-        Input("view", "data"),
-        Input("shown", "data"),
-        State("checking", "data"),
-        State("notices", "data"),
-        State("session", "data"),
-        prevent_initial_call=True,
-    )
-    def start(started, view, shown, checking, notices, session):
-        pressed = ctx.triggered_id == "started" and bool(started) and started["start"] == view["name"]
-        if checking and shown and shown["params"] == checking["params"] and view["name"] == checking["name"]:
+    def start(
+        started: Pressed | None,
+        view: Seen,
+        shown: Shown | None,
+        checking: Checking | None,
+        notices: Notices,
+        session: Session,
+    ) -> Answer:
+        pressed = answer.cause == "started" and started is not None and started.start == view.name
+        if checking and shown and shown.params == checking.params and view.name == checking.name:
             pressed, checking = True, None  # the click on Check has arrived in what is shown
-        error = start_view(engine, shown, view["name"], pressed, session)
+        error = start_view(engine, shown, view.name, pressed, session)
         if error is None:
-            return no_update, no_update, checking
-        return woken(), [*notices, notice(error)] if error else no_update, checking
-
-    @app.callback(
-        Output("view", "data", allow_duplicate=True),
-        Input({"type": "turn", "name": ALL}, "n_clicks"),
-        prevent_initial_call=True,
-    )
-    def turn(clicks):
-        return {"name": ctx.triggered_id["name"], "figure": 0} if any(clicks) else no_update
-
-    @app.callback(
-        Output("params", "data", allow_duplicate=True),
-        Output("view", "data", allow_duplicate=True),
-        Output("checking", "data"),
-        Input({"type": "check", "name": ALL}, "n_clicks"),
-        State("selection", "data"),
-        State("params", "data"),
-        State("shown", "data"),
-        State("view", "data"),
-        State("session", "data"),
-        State("display", "data"),
-        prevent_initial_call=True,
-    )
-    def check(clicks, selection, params, shown, view, session, display):
-        if not any(clicks) or not shown:
-            return no_update, no_update, no_update
-        shown = displaying.with_display(shown, display)
-        claims = open_claims(engine, shown, view["name"], clean(selection), session)
-        turned = checks.params_for(claims, ctx.triggered_id["name"], params or {})
-        if turned is None:
-            return no_update, no_update, no_update
-        params, study = turned
-        return params, {"name": study, "figure": 0}, {"name": study, "params": params}
-
-
-def linked_view(engine: Engine, given: Any, view: Mapping[str, Any]) -> dict[str, Any]:
-    """The view that a link names, or the one that is open where it names none of ours."""
-    if not isinstance(given, dict) or given.get("name") not in engine.views:
-        return dict(view)
-    index, count = given.get("figure"), len(views.drawings(engine.views[given["name"]]))
-    return {"name": given["name"], "figure": index if isinstance(index, int) and 0 <= index < count else 0}
+            return {"checking": checking}
+        return {
+            "woken": woken(),
+            "notices": with_notices(notices, [error] if error else []),
+            "checking": checking,
+        }
 
 
 def figure_choice(view: View, index: int) -> Any:
@@ -213,7 +207,7 @@ def figure_choice(view: View, index: int) -> Any:
     return dmc.SegmentedControl(id={"type": "figure-tab", "name": view.name}, data=data, value=str(index), size="xs")
 
 
-def start_view(engine: Engine, shown: Mapping[str, Any] | None, name: str, pressed: bool, session: str) -> str | None:
+def start_view(engine: Engine, shown: Asked | None, name: str, pressed: bool, session: str) -> str | None:
     """Compute what a view needs beyond what was run: None if nothing was started, "" or what went wrong.
 
     A study is started by hand; one that is on its way already, begun in another window, is waited for.
@@ -232,23 +226,3 @@ def start_view(engine: Engine, shown: Mapping[str, Any] | None, name: str, press
     except WorkbenchError as error:
         return str(error)
     return None if job is None else ""
-
-
-def changed_params(
-    engine: Engine, identity: Any, value: Any, params: Mapping[str, Any]
-) -> tuple[dict[str, Any] | None, str]:
-    """The params after one control changed; None where nothing did, with the sentence if the value is no good."""
-    if not isinstance(identity, dict) or identity.get("entry") not in engine.views:
-        return None, ""
-    seen = engine.views[identity["entry"]]
-    param = next((p for p in seen.analysis.parameters() if p.name == identity["name"]), None)
-    if param is None:
-        return None, ""
-    try:
-        parsed = param.parse("" if value is None else str(value))
-    except WorkbenchError as error:
-        return None, f"{seen.title}: {error}"
-    before = params.get(seen.name, {}).get(param.name, param.default)
-    if parsed == before:
-        return None, ""
-    return {**params, seen.name: {**params.get(seen.name, {}), param.name: parsed}}, ""

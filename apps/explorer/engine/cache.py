@@ -1,13 +1,16 @@
 """What was computed: kept in memory up to a number of bytes, and results also on disk between restarts."""
 
 import logging
+import os
 import re
 import threading
-from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from cachetools import LRUCache
+from filelock import FileLock
 
 from workbench.analysis.results import open_result, save
 from workbench.errors import InputError, UnavailableError
@@ -15,6 +18,8 @@ from workbench.errors import InputError, UnavailableError
 __all__ = ["Cache", "check_key"]
 
 _KEY = re.compile(r"[0-9a-f]{64}")
+_LOCK = ".lock"
+_PATIENCE = 10.0  # seconds that one waits for another explorer to be done with the directory
 
 
 def check_key(key: Any) -> str:
@@ -25,26 +30,32 @@ def check_key(key: Any) -> str:
 
 
 class Cache:
-    """Least recently used goes first. Values are Datasets (written to `directory` too) or have `nbytes`."""
+    """Least recently used goes first. Values are Datasets (written to `directory` too) or have `nbytes`.
 
-    def __init__(self, memory: int, directory: Path | None = None, disk: int = 0):
+    Several explorers may share a directory: one at a time writes and throws old files away, and a file is there whole
+    or not at all. A single value larger than `memory` is kept, alone.
+    """
+
+    def __init__(self, memory: int, directory: Path | None = None, disk: int = 0) -> None:
         self.memory, self.directory, self.disk = memory, directory, disk
         self.notes: list[str] = []  # what could not be written, for the page to say once
-        self._kept: OrderedDict[str, Any] = OrderedDict()
+        room = max(1, memory)
+        self._kept: LRUCache[str, Any] = LRUCache(room, getsizeof=lambda value: min(value.nbytes, room))
         self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
         """Bytes held in memory now."""
-        return sum(value.nbytes for value in self._kept.values())
+        with self._lock:
+            return sum(value.nbytes for value in self._kept.values())
 
     def get(self, key: str) -> Any:
         """The value of a key, from memory or from disk; None where there is none."""
         check_key(key)
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+            found = self._kept.get(key)
+        if found is not None:
+            return found
         found = self._read(key)
         if found is not None:
             self._keep(key, found)
@@ -56,9 +67,8 @@ class Cache:
         self._keep(key, value)
         if write and self.directory is not None and isinstance(value, xr.Dataset):
             try:
-                save(value, self.directory / f"{key}.nc")
-                self._prune()
-            except (UnavailableError, ValueError, TypeError) as error:
+                self._write(self.directory, key, value)
+            except (UnavailableError, OSError, ValueError, TypeError) as error:
                 self._note(f"A result is kept in memory only, since it could not be written: {error}")
 
     def drop(self, key: str) -> None:
@@ -69,9 +79,6 @@ class Cache:
     def _keep(self, key: str, value: Any) -> None:
         with self._lock:
             self._kept[key] = value
-            self._kept.move_to_end(key)
-            while len(self._kept) > 1 and self.nbytes > self.memory:
-                self._kept.popitem(last=False)
 
     def _read(self, key: str) -> xr.Dataset | None:
         path = None if self.directory is None else self.directory / f"{key}.nc"
@@ -80,21 +87,34 @@ class Cache:
         try:
             found = open_result(path)
         except (UnavailableError, InputError) as error:
-            self._note(f"A damaged result was thrown away and is computed again: {error}")
-            path.unlink(missing_ok=True)
+            if path.is_file():  # not one that another explorer has thrown away meanwhile
+                self._note(f"A damaged result was thrown away and is computed again: {error}")
+                path.unlink(missing_ok=True)
             return None
-        path.touch()
+        with suppress(OSError):  # as above; and it must not be made anew, empty
+            os.utime(path)
         return found
 
-    def _prune(self) -> None:
-        """Oldest files go when the directory has grown over its bound."""
-        files = sorted(self.directory.glob("*.nc"), key=lambda path: path.stat().st_mtime, reverse=True)
-        total = 0
-        for path in files:
-            total += path.stat().st_size
-            if total > self.disk:
-                path.unlink(missing_ok=True)
+    def _write(self, directory: Path, key: str, value: xr.Dataset) -> None:
+        """To disk, where the oldest files go when it has grown over its bound; one explorer at a time."""
+        directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(directory / _LOCK, timeout=_PATIENCE):
+            save(value, directory / f"{key}.nc")
+            total = 0
+            for path, when in sorted(_written(directory).items(), key=lambda file: file[1].st_mtime, reverse=True):
+                total += when.st_size
+                if total > self.disk:
+                    path.unlink(missing_ok=True)
 
     def _note(self, sentence: str) -> None:
         logging.getLogger("workbench.explorer").warning(sentence)
         self.notes.append(sentence)
+
+
+def _written(directory: Path) -> dict[Path, os.stat_result]:
+    """The files of a directory; one may vanish while they are listed."""
+    found = {}
+    for path in directory.glob("*.nc"):
+        with suppress(FileNotFoundError):
+            found[path] = path.stat()
+    return found

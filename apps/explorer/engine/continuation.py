@@ -13,6 +13,7 @@ from workbench.observation import observe
 __all__ = ["LONGEST", "continuation", "continued_text"]
 
 LONGEST = 64
+_SEEDS = 1 << 63
 
 
 def continuation(
@@ -34,6 +35,8 @@ def continuation(
         raise InputError(f"{n} tokens to add", f"1 to {LONGEST}", "Choose a number in this range")
     if not 0 <= temperature <= 5:
         raise InputError(f"temperature {temperature}", "0 to 5", "Choose a number in this range")
+    if not 0 <= seed < _SEEDS:
+        raise InputError(f"the seed {seed}", f"0 to {_SEEDS - 1}", "Choose a number in this range")
     draw, ids = torch.Generator().manual_seed(seed), list(tokens.ids)
     ends = getattr(model.tokenizer, "eos_token_id", None)
     for step in range(n):

@@ -7,10 +7,8 @@ asks. Results are found by their keys, so that an answer can never land on anoth
 import logging
 import secrets
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,8 +16,10 @@ import xarray as xr
 
 from apps.explorer.engine.cache import Cache
 from apps.explorer.engine.continuation import continuation, continued_text
-from apps.explorer.engine.jobs import LOAD, MODEL, PROMPT, SELECTION, STUDY, Fate, Job, State, Worker
+from apps.explorer.engine.hosted import Hosted, Load, loader
+from apps.explorer.engine.jobs import MODEL, PROMPT, SELECTION, STUDY, Fate, Job, State
 from apps.explorer.engine.presence import Presence
+from apps.explorer.engine.request import Request, ids_of, phrases_of, refuse_files
 from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.states import RESID, States, layer_of, slice_of, states_of
 from probes.attention import pattern
@@ -30,109 +30,32 @@ from workbench.analysis.keys import spec_key
 from workbench.analysis.kinds import Analysis, kind_of
 from workbench.analysis.run import Failure, outcomes
 from workbench.analysis.view import View
-from workbench.corpora import names_file, reference_text
-from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
-from workbench.intervene.text import MEAN_HOOKS, Phrase, phrase
+from workbench.corpora import reference_text
+from workbench.errors import InputError, RefusedError, WorkbenchError
+from workbench.intervene.text import Phrase
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.observation import observe, predict_bytes
-from workbench.observation.recording import Means, measure_means
 
-__all__ = ["Engine", "Hosted", "Request"]
+__all__ = ["Engine"]
 
 _SURPRISAL = surprisal.VIEW.name  # computed with every prompt: the chips of its tokens show it
 _SHORT = 64  # tokens up to which every analysis of the prompt runs at once
 _PATIENCE = 2.0  # seconds a click waits for its slice before the page says that the model is busy
 
 
-@dataclass(frozen=True)
-class Request:
-    """One prompt on one model, every analysis with its parameters, and the keys under which its results are found.
-
-    chat: the text is one message of a user, put through the model's chat template. edits: interventions, of every pass.
-    given: parameters of the views that follow the selection, which says the rest.
-    """
-
-    model: str
-    text: str
-    tokens: Tokens = field(repr=False)
-    analyses: Mapping[str, Analysis] = field(repr=False)
-    given: Mapping[str, Mapping[str, Any]] = field(repr=False)
-    keys: Mapping[str, str] = field(repr=False)
-    states: str = ""
-    chat: bool = False
-    edits: tuple[Phrase, ...] = ()
-
-
-class Hosted:
-    """A model that the page offers: its worker, and the model once it is loaded."""
-
-    def __init__(self, name: str, load, boot: str = ""):
-        self.name, self.model, self.seconds = name, None, 0.0
-        self._means: Means | None = None
-        self.worker = Worker(name, boot).start()
-        self.tokenising = threading.Lock()  # fast tokenizers must not be borrowed twice
-        self.loading = self.worker.submit(Job(f"load {name}", f"load {name}", LOAD, lambda job: self._load(job, load)))
-
-    def _load(self, job: Job, load) -> str:
-        def progress(stage: str, share: float, text: str) -> None:
-            job.note = text or stage
-            job.progress(share)
-
-        model = load(self.name, progress)
-        self.seconds = _forward_seconds(model)
-        self.model = model  # last: from here on it counts as ready
-        return self.name
-
-    def means(self) -> Means:
-        """Means over the reference text, measured when an intervention first asks; for the worker's thread alone."""
-        if self._means is None:
-            self._means = measure_means(self.ready, hooks=MEAN_HOOKS)
-        return self._means
-
-    @property
-    def ready(self) -> Model:
-        """The model; UnavailableError while it is loading or where loading failed."""
-        if self.model is not None:
-            return self.model
-        if self.loading.alive:
-            raise UnavailableError(f"{self.name}, which is still loading", "a loaded model", "Wait a few seconds")
-        raise UnavailableError(
-            f"{self.name}, which did not load ({self.loading.error})", "a model", "Press Run to try again"
-        )
-
-
-def _forward_seconds(model: Model) -> float:
-    """Seconds of a bare pass over 16 tokens, the better of two: what predicted costs are multiples of."""
-    ids = Prompt.ids([3] * min(16, model.sizes.n_ctx))
-    times = []
-    for _ in range(2):
-        started = time.perf_counter()
-        observe(model, [ids], positions="last")
-        times.append(time.perf_counter() - started)
-    return min(times)
-
-
-def _loader(settings: Settings):
-    def load(name: str, progress) -> Model:
-        from workbench.loading.pretrained import load
-
-        return load(name, progress=progress, allow_network=settings.allow_network)
-
-    return load
-
-
 class Engine:
     """See the module."""
 
-    def __init__(self, settings: Settings, catalog: Catalog | Sequence[View], load: Any = None):
+    def __init__(self, settings: Settings, catalog: Catalog | Sequence[View], load: Load | None = None) -> None:
         self.settings = settings
         offered = catalog.views if isinstance(catalog, Catalog) else tuple(catalog)
         by_name = {view.name: view for view in (surprisal.VIEW, pattern.VIEW, neurons.VIEW, *offered)}
         self.slices: dict[str, View] = {name: view for name, view in by_name.items() if view.follows}
         self.standing: dict[str, View] = {name: view for name, view in by_name.items() if not view.follows}
         self.cache = Cache(settings.memory, settings.directory, settings.disk)
-        self._load, self._hosted, self._lock = load or _loader(settings), {}, threading.Lock()
+        self._load, self._lock = load or loader(settings), threading.Lock()
+        self._hosted: dict[str, Hosted] = {}
         self.boot = secrets.token_hex(4)  # names this server: a job of another one was lost in a restart
         self.presence = Presence()
 
@@ -205,7 +128,7 @@ class Engine:
         model = hosted.ready
         with hosted.tokenising:
             if model.tokenizer is None:
-                return tokenise(model, _ids(text))
+                return tokenise(model, ids_of(text))
             return tokenise(model, Prompt.chat([{"role": "user", "content": text}]) if chat and text else text)
 
     def request(
@@ -222,10 +145,11 @@ class Engine:
                 "a prompt or params of another kind", "a text, and params by analysis", "Load the page again"
             )
         model, tokens = self.hosted(name).ready, self.tokens(name, text, chat)
-        phrases = _phrases(model, tokens, edits)
+        phrases = phrases_of(model, tokens, edits)
         interventions = tuple(self._printed(said) for said in phrases)
         analyses = {name: view.analysis.of(params.get(name, {})) for name, view in self.standing.items()}
-        self._refuse_files(analyses)
+        if not self.settings.any_file:
+            refuse_files(analyses.values())
         given = {name: dict(params.get(name, {})) for name in self.slices}
         keys = {name: self._key(analysis, model, tokens, interventions) for name, analysis in analyses.items()}
         weights, ids = model.identity.weights_hash, list(tokens.ids)
@@ -239,18 +163,6 @@ class Engine:
     @cached_property
     def _reference(self) -> str:
         return str(reference_text())
-
-    def _refuse_files(self, analyses: Mapping[str, Analysis]) -> None:
-        """A browser names no file of this machine unless the explorer was started for it."""
-        for analysis in analyses.values():
-            for parameter in analysis.parameters():
-                value = getattr(analysis, parameter.name)
-                if parameter.files and names_file(value) and not self.settings.any_file:
-                    raise InputError(
-                        f"{parameter.name}={value!r} for {analysis.title.lower()}",
-                        f"one of {', '.join(parameter.choices)}",
-                        "Files are read by an explorer that was started with --allow-files",
-                    )
 
     def _key(self, analysis: Analysis, model: Model, tokens: Tokens, interventions: Sequence[str]) -> str:
         """Where the result of an analysis is found; where it cannot have one (nothing was trained yet), its reason."""
@@ -282,7 +194,7 @@ class Engine:
 
     def submit(self, request: Request, session: str, names: Sequence[str] | None = None) -> Job | None:
         """Compute what is missing of the named prompt-scope analyses (default: all); None where everything is there."""
-        names = self._of_prompt() if names is None else names
+        names = self.of_prompt if names is None else names
         wanted = self._missing(request, names)
         if not wanted and self.cache.get(request.states) is not None:
             return None
@@ -378,12 +290,14 @@ class Engine:
 
     def wanted(self, request: Request, view: str | None = None) -> tuple[str, ...]:
         """Prompt-scope analyses to compute at once: all for a short prompt, else surprisal and the one that is seen."""
-        names = self._of_prompt()
+        names = self.of_prompt
         if len(request.tokens) <= _SHORT:
             return tuple(names)
         return tuple(name for name in names if name in (_SURPRISAL, view))
 
-    def _of_prompt(self) -> list[str]:
+    @property
+    def of_prompt(self) -> list[str]:
+        """Analyses that share the pass over the prompt."""
         return [name for name, view in self.standing.items() if kind_of(view.analysis) == "prompt"]
 
     def _missing(self, request: Request, names: Sequence[str]) -> list[View]:
@@ -443,22 +357,3 @@ class Engine:
             self.cache.put(key, result)
         else:
             self.cache.put(key, result.assign_attrs(partial=1), write=False)
-
-
-def _phrases(model: Model, tokens: Tokens, given: Sequence[str]) -> tuple[Phrase, ...]:
-    """Interventions from a page or a link, each once and in order; InputError where there is no such thing."""
-    if not isinstance(given, list | tuple):
-        raise InputError(f"the interventions {given!r}", "a list of texts", "Load the page again")
-    phrases = tuple(phrase(text) for text in sorted(set(map(str, given))))
-    for said in phrases:
-        said.check(model, len(tokens))
-    return phrases
-
-
-def _ids(text: str) -> Prompt:
-    parts = text.replace(",", " ").replace("#", " ").split()
-    if not parts or not all(part.isdigit() for part in parts):
-        raise InputError(
-            "a text, for a model without a tokenizer", "token ids separated by spaces", "For example: 0 5 9 5"
-        )
-    return Prompt.ids([int(part) for part in parts])

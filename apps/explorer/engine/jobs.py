@@ -117,7 +117,7 @@ class Job:
     urgent: Callable[[], bool] = field(default=lambda: False, repr=False)
     run_urgent: Callable[[], None] = field(default=lambda: None, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.about = self.about or (self.key,)
 
     def progress(self, share: float) -> None:
@@ -143,7 +143,7 @@ class Job:
 class Worker:
     """One thread and its queue. `start()` it once; `submit()` from any thread. boot: names the server it works for."""
 
-    def __init__(self, name: str, boot: str = ""):
+    def __init__(self, name: str, boot: str = "") -> None:
         self.name, self.boot = name, boot or secrets.token_hex(4)
         self._condition = threading.Condition()
         self._queue: list[tuple[int, int, Job]] = []

@@ -7,7 +7,6 @@ windows is left.
 import threading
 import time
 from collections import OrderedDict
-from typing import Any
 
 __all__ = ["Presence"]
 
@@ -15,13 +14,12 @@ __all__ = ["Presence"]
 # could not: a crash, a lost network.
 _GONE = 90.0  # seconds without a look after which a window that waits for something counts as closed
 _REMEMBERED = 4096  # sessions, and windows that were closed
-_LONGEST = 64  # letters of a name that comes from a browser
 
 
 class Presence:
     """The windows that have looked, and those that were closed."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._looked: OrderedDict[str, dict[str, float]] = OrderedDict()  # when each window of a session last looked
         self._closed: OrderedDict[str, None] = OrderedDict()
@@ -35,16 +33,13 @@ class Presence:
             self._looked.move_to_end(session)
             _bound(self._looked)
 
-    def left(self, session: Any, window: Any) -> bool:
-        """A window was closed; False where that cannot have come from one of ours."""
-        if not all(isinstance(name, str) and 0 < len(name) <= _LONGEST for name in (session, window)):
-            return False
+    def left(self, session: str, window: str) -> None:
+        """A window was closed."""
         with self._lock:
             self._closed[window] = None
             self._looked.setdefault(session, {}).pop(window, None)
             _bound(self._closed)
             _bound(self._looked)
-        return True
 
     def gone(self) -> set[str]:
         """Sessions all of whose windows were closed, or have not looked for long; not those that never looked."""
@@ -57,6 +52,6 @@ class Presence:
             }
 
 
-def _bound(kept: OrderedDict) -> None:
+def _bound(kept: "OrderedDict[str, object]") -> None:
     while len(kept) > _REMEMBERED:
         kept.popitem(last=False)

@@ -1,5 +1,6 @@
 """What the open view claims of the selection, and the buttons that test it."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ def claims_of(
         try:
             claimed = engine.views[name].claimed(result, selection, display.get(name))
         except WorkbenchError:  # a display that the result does not hold: the view itself says so
+            continue
+        except Exception:  # a mistake in one claim must not take the page with it
+            logging.getLogger("workbench.explorer").exception("claims of %s failed", name)
             continue
         for claim in claimed:
             if claim.study in engine.standing:

@@ -9,37 +9,44 @@ from dash import html, no_update
 
 from apps.explorer.engine.engine import Engine
 from apps.explorer.page import tables, views
+from apps.explorer.page.state import Seen, Shown
 from workbench.analysis.compare import CHANGED, difference
 from workbench.errors import InputError, WorkbenchError
 from workbench.figures.quantity import label
 from workbench.figures.text import number, show_token
 
 __all__ = ["both_values", "change", "difference_view", "is_comparable", "second_view", "values_at", "values_table"]
+Find = Callable[[Shown], tuple[xr.Dataset | None, str]]  # the result of a run, or why there is none
+Drawn = tuple[Any, Any, Any]  # figure, message over it, and the line under it
 
-Shown = Mapping[str, Any]
 
-
-def is_comparable(engine: Engine, view: Mapping[str, Any], shown: Shown | None, other: Shown | None) -> bool:
+def is_comparable(engine: Engine, view: Seen, shown: Shown | None, other: Shown | None) -> bool:
     """Whether what is seen can differ between two runs: what is of the model does where there are two models,
     or one of them edited.
 
     A table is always that of the shown run.
     """
-    seen = engine.views[view["name"]]
-    if not shown or not other or tables.is_table(seen, view["figure"]):
+    seen = engine.views[view.name]
+    if not shown or not other or tables.is_table(seen, view.figure):
         return False
     of_model = not seen.analysis.prompted
-    return not of_model or any(shown.get(what) != other.get(what) for what in ("model", "edits"))
+    return not of_model or (shown.model, shown.edits) != (other.model, other.edits)
 
 
 def second_view(
-    engine: Engine, view: Mapping[str, Any], drawn: tuple, shown: Shown, other: Shown | None, draw: Callable, word: str
+    engine: Engine,
+    view: Seen,
+    drawn: Drawn,
+    shown: Shown | None,
+    other: Shown | None,
+    draw: Callable[[Shown], Drawn],
+    word: str,
 ) -> tuple[Any, str]:
     """The same view of the other run, both on one colour scale; and the class of its place.
 
     drawn: figure, message and sentence of the shown run. draw: makes the same of another run.
     """
-    if not is_comparable(engine, view, shown, other):
+    if other is None or not is_comparable(engine, view, shown, other):
         return no_update, "hidden"
     figure, _, _ = draw(other)
     if figure is no_update:
@@ -51,42 +58,42 @@ def second_view(
 
 def word_for(shown: Shown, other: Shown) -> str:
     """What the other run is, in a word behind its title."""
-    if shown["model"] != other["model"]:
-        return str(other["model"]).rsplit("/", 1)[-1]
-    return "compared" if (shown["text"], shown.get("chat")) != (other["text"], other.get("chat")) else "intact"
+    if shown.model != other.model:
+        return other.model.rsplit("/", 1)[-1]
+    return "compared" if (shown.text, shown.chat) != (other.text, other.chat) else "intact"
 
 
-def change(find: Callable[[Shown], tuple[xr.Dataset | None, str]], shown: Shown, other: Shown) -> xr.Dataset:
+def change(find: Find, shown: Shown, other: Shown) -> xr.Dataset:
     """The shown run minus the other one. Raises InputError where one of them has no result yet."""
-    found = [find(run) for run in (other, shown)]
-    missing = [why for result, why in found if result is None]
-    if missing:
-        raise InputError("no difference yet", "results of both runs", missing[0] or "Wait until both are there")
-    return difference(found[0][0], found[1][0])
+    (before, no_before), (after, no_after) = find(other), find(shown)
+    if before is None or after is None:
+        why = no_before if before is None else no_after
+        raise InputError("no difference yet", "results of both runs", why or "Wait until both are there")
+    return difference(before, after)
 
 
 def difference_view(
-    engine: Engine, view: Mapping[str, Any], find: Callable, shown: Shown, other: Shown, dark: bool
+    engine: Engine, view: Seen, find: Find, shown: Shown, other: Shown, dark: bool
 ) -> tuple[Any, Any, str]:
     """Figure of the difference, message over it, and the line under it."""
-    seen = engine.views[view["name"]]
+    seen = engine.views[view.name]
     try:
         found = change(find, shown, other)
-        figure = views.changed(seen, found, view["figure"], dark, shown.get("display", {}).get(seen.name))
+        figure = views.changed(seen, found, view.figure, dark, shown.display.get(seen.name))
     except WorkbenchError as error:
         return no_update, html.Div(str(error)), ""
     figure.update_layout(title_text=f"{figure.layout.title.text}: this run minus {_other_name(shown, other)}")
     return figure, [], str(found.attrs["summary"])
 
 
-def both_values(find: Callable, shown: Shown, other: Shown, selection: Mapping[str, Any]) -> list[Any]:
+def both_values(find: Find, shown: Shown, other: Shown, selection: Mapping[str, Any]) -> list[Any]:
     """What both runs hold at the selection, and whose figures stand below it."""
     try:
         found = change(find, shown, other)
     except WorkbenchError as error:
         return [html.Div(str(error), className="quiet")]
     after, _ = find(shown)
-    return values_table(values_at(after, found, selection), word_for(shown, other))
+    return [] if after is None else values_table(values_at(after, found, selection), word_for(shown, other))
 
 
 def values_at(after: xr.Dataset, change: xr.Dataset, selection: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -11,6 +11,7 @@ import xarray as xr
 from dash import html
 
 from apps.explorer.engine.jobs import Job, State
+from apps.explorer.page.state import Notice
 from workbench.analysis.kinds import kind_of
 from workbench.analysis.parameters import Parameter
 from workbench.analysis.results import stamp
@@ -117,9 +118,9 @@ def _cancel(job: Job, session: str, gone: Collection[str]) -> list[Any]:
     return [html.Span(others), stop("Stop for all", **{"data-all": "yes"})]
 
 
-def notice_list(notices: Sequence[Mapping[str, Any]]) -> list[html.Div]:
+def notice_list(notices: Sequence[Notice]) -> list[html.Div]:
     """What went wrong; each stays until it is dismissed."""
-    return [html.Div([html.Span(n["text"]), _dismiss(n["id"])], className="notice") for n in notices]
+    return [html.Div([html.Span(n.text), _dismiss(n.id)], className="notice") for n in notices]
 
 
 def _dismiss(notice_id: str) -> html.Button:
@@ -182,7 +183,7 @@ def about(view: View, result: xr.Dataset | None = None) -> list[Any]:
     """Question, definition, limits, source and scope of a view, and what computed the result that is shown."""
     scope = {
         "prompt": "One pass over the prompt, shared with the other views.",
-        "model": "On texts it makes itself: the same for every prompt, computed once per model.",
+        "model": "On texts it makes itself: the same for every prompt, computed once per model and its interventions.",
         "study": "Several passes with interventions; started by hand.",
     }
     return [

@@ -9,15 +9,23 @@ from typing import Any
 
 import xarray as xr
 
-from apps.explorer.engine.engine import Request
-from apps.explorer.page.layout import GRAPH_CONFIG
+from apps.explorer.engine.request import Request
+from apps.explorer.page.graphs import GRAPH_CONFIG
 from workbench.analysis.kinds import Analysis
 from workbench.analysis.results import save
 from workbench.analysis.view import View, named
 from workbench.intervene.text import MEAN_HOOKS
 
-__all__ = ["code", "csv", "difference_code", "guarded", "html", "netcdf"]
+__all__ = ["KINDS", "code", "csv", "difference_code", "guarded", "html", "netcdf"]
 
+KINDS = {
+    "png": "Picture (PNG)",
+    "svg": "Picture (SVG)",
+    "html": "Page of its own (HTML)",
+    "nc": "Data (netCDF)",
+    "csv": "Data (CSV)",
+    "py": "Python code",
+}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

@@ -13,9 +13,10 @@ import xarray as xr
 
 from workbench.figures import head_name, show_token
 
-__all__ = ["KEYS", "clean", "headline", "merge", "settle", "strongest_head"]
+__all__ = ["COLUMNS", "KEYS", "clean", "headline", "merge", "settle", "strongest_head"]
 
 KEYS = ("pos", "query", "key", "layer", "head", "depth", "unit", "neuron", "component", "rank")
+COLUMNS = ("pos", "query", "key", "layer", "head", "depth", "neuron")  # of a table: a click on a row selects them
 _PARTS = ("attention", "mlp", "resid_attn", "resid_mlp")
 
 
@@ -24,11 +25,14 @@ def clean(given: Any) -> dict[str, Any]:
     dropped."""
     if not isinstance(given, Mapping):
         return {}
-    kept = {}
+    kept: dict[str, Any] = {}
     for name in KEYS:
         value = given.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1_000_000:
-            kept[name] = int(value) if float(value).is_integer() else float(value)
+            if float(value).is_integer():
+                kept[name] = int(value)
+            elif name == "depth":  # a state between two layers; everything else is counted
+                kept[name] = value
     return kept | ({"part": given["part"]} if given.get("part") in _PARTS else {})
 
 
@@ -52,7 +56,12 @@ def merge(selection: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, 
 
 
 def settle(
-    selection: Mapping[str, Any], n_tokens: int, n_layers: int, n_heads: int, d_mlp: int = 0, head=None
+    selection: Mapping[str, Any],
+    n_tokens: int,
+    n_layers: int,
+    n_heads: int,
+    d_mlp: int = 0,
+    head: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """The selection on a prompt and model: what lies outside is dropped, and something is always selected.
 

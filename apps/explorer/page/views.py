@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from apps.explorer.engine.engine import Engine, Request
+from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate, State, sentence
+from apps.explorer.engine.request import Request
+from apps.explorer.page.graphs import SELECTED
 from workbench.analysis.compare import difference_figure
 from workbench.analysis.kinds import kind_of
 from workbench.analysis.run import Failure
@@ -32,7 +34,6 @@ __all__ = [
 ]
 
 
-_SELECTED = "#e8590c"  # as in the browser
 _NARROW = 26  # characters of an axis title in the right panel
 _NARROW_TICKS = 10
 _NARROW_TITLE = 34
@@ -68,7 +69,7 @@ def marked(figure: "go.Figure", selection: Mapping[str, Any]) -> "go.Figure":
     """The figure with the selection on it: the browser would draw it a second time to put it there."""
     from workbench.figures import selection_shapes
 
-    for shape in selection_shapes(figure.layout.meta or {}, selection, _SELECTED):
+    for shape in selection_shapes(figure.layout.meta or {}, selection, SELECTED):
         figure.add_shape(name="selected", **shape)
     return figure
 

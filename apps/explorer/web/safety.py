@@ -7,6 +7,7 @@ foreign Host (DNS rebinding) or come from a foreign Origin are refused; nothing 
 
 import hmac
 import secrets
+from typing import cast
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, redirect, request
@@ -25,7 +26,7 @@ def protect(server: Flask, settings: Settings, script_hashes: tuple[str, ...] = 
     server.config["MAX_CONTENT_LENGTH"] = settings.largest_request
 
     @server.before_request
-    def check():
+    def check() -> Response | None:
         if not allowed_host(request.host, settings):
             return Response(
                 f"Got the host {request.host!r}; expected the address that was printed at start.",
@@ -49,12 +50,12 @@ def protect(server: Flask, settings: Settings, script_hashes: tuple[str, ...] = 
         return response
 
 
-def _check_token(settings: Settings, cookie: str):
+def _check_token(settings: Settings, cookie: str) -> Response | None:
     if not settings.token:
         return None
     shown = request.args.get("token")
     if shown is not None and _same(shown, settings.token):
-        response = redirect(settings.base_path)  # the address bar must not keep it
+        response = cast(Response, redirect(settings.base_path))  # the address bar must not keep it
         age = _COOKIE_DAYS * 86400
         response.set_cookie(
             cookie, settings.token, max_age=age, httponly=True, samesite="Strict", path=settings.base_path

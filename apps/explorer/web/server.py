@@ -3,17 +3,22 @@
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from dash import Dash
-from flask import Response, request
+from flask import Response
 
 from apps.explorer.callbacks import register
 from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.hosted import Load
 from apps.explorer.engine.settings import Settings
+from apps.explorer.page.constants import constants
 from apps.explorer.page.layout import page
+from apps.explorer.page.state import Farewell, parse
 from apps.explorer.web.compression import lighten
+from apps.explorer.web.requests import answer_malformed, body
 from apps.explorer.web.safety import new_token, protect
 from workbench.analysis.catalog import Catalog
 from workbench.analysis.view import View
@@ -36,24 +41,22 @@ def make_app(engine: Engine) -> Dash:
         compress=False,  # see `lighten`
         suppress_callback_exceptions=True,  # parts of the page, and with them their ids, come and go
     )
-    app.index_string = app.index_string.replace("<html>", '<html lang="en">')
+    app.index_string = app.index_string.replace("<html>", f'<html lang="en" data-workbench="{escape(constants())}">')
     app.layout = lambda: page(engine.standing, engine.views, settings.models, settings.any_model)
     register(app, engine)
     app.server.add_url_rule(f"{settings.base_path}alive", "alive", lambda: ("", 204))
     app.server.add_url_rule(f"{settings.base_path}leave", "leave", lambda: _leave(engine), methods=["POST"])
     lighten(app.server)
     protect(app.server, settings, tuple(app.csp_hashes()))
+    answer_malformed(app, f"{settings.base_path}_dash-update-component")
     return app
 
 
 def _leave(engine: Engine) -> Response:
     """A window says that it is being closed, and no longer counts among those that wait for something."""
-    given = request.get_json(force=True, silent=True)
-    names = (given.get("session"), given.get("window")) if isinstance(given, dict) else (None, None)
-    if engine.presence.left(*names):
-        return Response(status=204)
-    said = InputError("a farewell of another kind", "the names of a session and a window", "Load the page again")
-    return Response(str(said), 400, mimetype="text/plain")
+    names: Farewell = parse(Farewell, body(force=True), "the farewell")
+    engine.presence.left(names.session, names.window)
+    return Response(status=204)
 
 
 @dataclass
@@ -74,7 +77,7 @@ class Running:
         self.engine.close()
 
 
-def start(settings: Settings, catalog: Catalog | Sequence[View], load=None) -> Running:
+def start(settings: Settings, catalog: Catalog | Sequence[View], load: Load | None = None) -> Running:
     """Bind the port, begin to load the first model, and return. UnavailableError where the port is taken."""
     from waitress import create_server
 

@@ -17,8 +17,8 @@ from probes.attention.induction.figures import (
     previous_token_figure,
 )
 from probes.attention.induction.repeat_attention import AT_LAG, KINDS
-from probes.attention.induction.repeated_tokens import LENGTH, SHORTEST, repeated_tokens
 from probes.checks import claims
+from probes.stimuli import LENGTH, SHORTEST, repeated_tokens
 from workbench.analysis.kinds import OnModel, Stimulus
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset

@@ -148,8 +148,8 @@ def train(
     card = _card(model, record, material, recipe) | {"probes": [numbers for _, numbers in done.values()]}
     if control:
         card["control"] = _control(model, parts, work, depths, offsets)
-    old = before.card if before is not None and work.known else {}
-    kept = {key: old[key] for key in ("control", "accuracy") if key in old}
+    old: dict[str, Any] = before.card if before is not None and work.known else {}
+    kept: dict[str, Any] = {key: old[key] for key in ("control", "accuracy") if key in old}
     probes = ReadoutProbes(
         kept | card,
         material.classes,
@@ -352,7 +352,9 @@ class Training:
             card |= {f"{part}_{key}": value for key, value in found.items()}
         self._store(depth, offset, kept | {"hits": hits}, card)
 
-    def _measure(self, part: str, offset: int, x: torch.Tensor, kept: dict[str, torch.Tensor]):
+    def _measure(
+        self, part: str, offset: int, x: torch.Tensor, kept: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
         """Hits (of every token with a target), and the numbers of `measured`, of what is kept."""
         at, y = self.material.labels(part, offset)
         W, b = kept["map"].float(), kept["bias"].float()

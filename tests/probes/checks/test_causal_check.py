@@ -184,9 +184,9 @@ def test_the_entry_takes_units_by_name():
 
 def test_other_prompts_check_what_the_shown_one_suggested(default_model):
     countries = "The capital of Italy is | The capital of Spain is | The capital of Japan is"
-    result = CausalCheck(units="L20H3", metric="loss", others=countries).run(default_model, "The capital of France is")
+    result = CausalCheck(units="L29H3", metric="loss", others=countries).run(default_model, "The capital of France is")
     assert result.sizes["prompt"] == 3
-    own = check(default_model, "The capital of Italy is", [Head(20, 3)], {"kind": "loss"})
+    own = check(default_model, "The capital of Italy is", [Head(29, 3)], {"kind": "loss"})
     assert float(result["effect_by_prompt"][0]) == pytest.approx(float(own["effect"]), abs=1e-4)
 
 
@@ -209,7 +209,8 @@ def test_a_block_is_set_beside_the_few_others():
 
 
 def test_it_says_what_is_measured_and_where(default_model):
-    said = lambda prompts, metric: check(default_model, prompts, "L20N3", metric).attrs["metric"]
+    # a neuron of the last layer: nothing but that layer is computed anew for each of its fifty controls
+    said = lambda prompts, metric: check(default_model, prompts, "L29N3", metric).attrs["metric"]
     france, italy = "The capital of France is", "The capital of Italy is"
     assert said(france, None) == "log-probability of ' Paris' at the last position"
     assert said(france, {"position": 3}) == "log-probability of ' the' at position 3 (' of')"

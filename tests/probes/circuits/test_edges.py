@@ -42,6 +42,7 @@ def with_only(task, kept):
     return float(seen.logits[0][0, 31] - seen.logits[0][0, 7])
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_all_edges_are_the_model_and_none_is_zero(model, task):
     result = evaluate([task], by_name(RANKINGS))
     logits = observe(model, PROMPT).logits[0][0]

@@ -48,13 +48,6 @@ def test_a_text_its_value_and_its_code_are_one(text):
     assert (intact.logits[0] - changed.logits[0]).abs().max() > 1e-5
 
 
-def test_one_layer_gets_what_touches_it():
-    means = lambda: MEANS
-    assert phrase("L1H3").intervention(MODEL, means, 0) is None
-    assert phrase("L1H3").intervention(MODEL, means, 1) == Ablate(Head(1, 3))
-    assert phrase("3 cannot see 1").intervention(MODEL, means, 1) == Knockout((3,), (1,), (1,))
-
-
 @pytest.mark.parametrize("text", ["", "L1", "L1H", "H3", "L1H3 median", "L1 MLP 3 cannot see 1", "L1H3,L1H2", " mean"])
 def test_other_texts_are_refused(text):
     with pytest.raises(InputError, match=r"the (intervention|units)"):

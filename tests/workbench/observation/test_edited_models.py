@@ -241,6 +241,19 @@ def test_hooks_leave_out_what_is_not_reached_of_the_models_own_only(model):
     assert torch.equal(own[0], logits(model, Ablate(Head(2, 1))))
 
 
+def how_many(state, site):
+    """Interventions that the model of the site carries."""
+    return state.new_full((len(state),), float(len(site.model.interventions)))
+
+
+def test_a_reducer_sees_a_model_that_carries_the_interventions_of_the_pass(model):
+    """Who makes an activation anew, from pattern and values say, must know what was written into it."""
+    need, head = Need((RESID_PRE,), how_many), Ablate(Head(0, 1))
+    count = lambda on, *edits: observe(on, CLEAN, [need], interventions=edits)[need].unique().tolist()
+    assert count(model) == [0] and count(model, head) == [1] and count(model.edited([head]), Ablate(MLP(1))) == [2]
+    assert count(model, head, Ablate(Head(1, 1), rows=(0,))) == [1] and model.interventions == ()
+
+
 def test_it_shares_everything_else(model):
     edited = model.edited([Ablate(Head(0, 1))])
     assert edited.lock is model.lock and edited.adapter is model.adapter and edited.identity is model.identity

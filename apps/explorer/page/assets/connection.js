@@ -5,6 +5,7 @@
   const original = window.fetch;
   const dash = (window.dash_clientside = window.dash_clientside || {});
   const place = (name) => new URL(name, document.baseURI.split(/[?#]/)[0]);
+  const poll = JSON.parse(document.documentElement.dataset.workbench).poll;
   let waiting = null, names = null;
 
   function say(text) {
@@ -26,6 +27,12 @@
     if (!waiting) waiting = setInterval(ping, 1500);
   }
 
+  // The server cannot read what this page sends, as when it was started again with other models: it says why.
+  function refused(sentence, asked) {
+    say(sentence);
+    if (String((asked && asked.body) || "").includes('"poll.n_intervals"')) dash.set_props("poll", { disabled: true });
+  }
+
   async function ping() {
     try {
       const answer = await original(place("alive"), { cache: "no-store" });
@@ -37,7 +44,7 @@
     clearInterval(waiting);
     waiting = null;
     say("");
-    dash.set_props("poll", { disabled: false, interval: 250 }); // the look that was lost does not come back
+    dash.set_props("poll", { disabled: false, interval: poll }); // the look that was lost does not come back
   }
 
   dash.connection = {
@@ -56,6 +63,7 @@
     if (!url.includes("_dash-update-component")) return original.apply(this, given);
     try {
       const answer = await original.apply(this, given);
+      if (answer.status === 400) refused(await answer.clone().text(), given[1]);
       if (answer.status === 403 || answer.status === 502 || answer.status === 503) lost(answer.status);
       return answer;
     } catch (error) {

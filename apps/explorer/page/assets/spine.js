@@ -9,6 +9,7 @@
   });
 
   const dash = (window.dash_clientside = window.dash_clientside || {});
+  const known = JSON.parse(document.documentElement.dataset.workbench); // see page/constants.py
   const state = { selection: {} };
 
   const plots = () => Array.from(document.querySelectorAll(".js-plotly-plot"));
@@ -73,12 +74,13 @@
       const index = values.indexOf(selection[dim]);
       if (index < 0) return [];
       const drawn = meta[name + "_at"] || values.map((_, i) => i);
-      const steps = drawn.slice().sort((a, b) => a - b).map((v, i, all) => (i ? v - all[i - 1] : Infinity));
-      const half = drawn.length > 1 ? Math.min(...steps) / 2 : 0.5;
+      const steps = drawn.slice(1).map((v, i) => v - drawn[i]);
+      const even = steps.every((step) => Math.abs(step - steps[0]) <= 1e-8 + 1e-5 * Math.abs(steps[0]));
+      const half = steps.length ? (even ? Math.abs(steps[0]) / 2 : 0) : 0.5; // at unequal distances there are no cells
       Object.assign(edges, { [name + "0"]: drawn[index] - half, [name + "1"]: drawn[index] + half, [name + "ref"]: name });
       found = true;
     }
-    const line = { color: "#e8590c", width: 2 };
+    const line = { color: known.selected, width: 2 };
     return found ? [Object.assign({ type: "rect", name: "selected", line, fillcolor: "rgba(0,0,0,0)" }, edges)] : [];
   }
 
@@ -240,7 +242,7 @@
     // A row of a table that is about a head, a layer or a token selects it.
     row: function (rows) {
       const chosen = {};
-      for (const name of ["pos", "query", "key", "layer", "head", "depth", "neuron"]) {
+      for (const name of known.columns) {
         if (rows && rows.length && Number.isInteger(rows[0][name])) chosen[name] = rows[0][name];
       }
       return Object.keys(chosen).length ? merge(state.selection, chosen) : dash.no_update;
@@ -266,7 +268,7 @@
       return value;
     },
   };
-  Object.assign(dash.spine, { state, merge, read, shapes });
+  Object.assign(dash.spine, { state, merge, read, shapes, unpack });
 })();
 window.dash_clientside.spine.opened = function (clicks) {
   return clicks ? true : window.dash_clientside.no_update;

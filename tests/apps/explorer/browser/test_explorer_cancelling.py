@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from apps.explorer.callbacks import run as running
-from apps.explorer.page import layout
+from apps.explorer.callbacks import poll
+from apps.explorer.page import constants, stores
 from tests.apps.explorer.browser.stepped import LIMIT, STEPS, Steps, Windows, wait_for_said
 
 pytestmark = pytest.mark.browser
@@ -39,7 +39,7 @@ LISTEN = """() => {
 @pytest.fixture
 def steps(browser, tmp_path, monkeypatch):
     """The study, and a function that opens a window on its view, which looks often."""
-    for module in (layout, running):
+    for module in (constants, poll, stores):
         monkeypatch.setattr(module, "POLL", 50)
     made = Steps()
     windows = Windows(browser, made, tmp_path)

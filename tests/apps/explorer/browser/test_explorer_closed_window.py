@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from apps.explorer.callbacks import run as running
-from apps.explorer.engine.news import look
+from apps.explorer.callbacks import poll
+from apps.explorer.page.news import look
 from tests.apps.explorer.browser.stepped import Steps, Windows, wait_for_said
 
 pytestmark = pytest.mark.browser
@@ -92,7 +92,7 @@ def test_a_view_can_be_turned_while_something_runs_and_looks_are_slow(steps, mon
         time.sleep(0.4)  # longer than from one look to the next
         return look(*given)
 
-    monkeypatch.setattr(running, "look", slow)
+    monkeypatch.setattr(poll, "look", slow)
     _, window = steps
     page = window()
     begin(page)

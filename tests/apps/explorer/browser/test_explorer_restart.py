@@ -40,7 +40,7 @@ def test_a_killed_server_costs_no_prompt(browser, tmp_path):
     server = started(port, tmp_path, 0)
     try:
         page = browser.new_context().new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)  # a limit for loaded machines
         page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_selector("#selfcheck")
         server.kill()

@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import pytest
 from dash import no_update
 
+from apps.explorer.callbacks import details, figure
 from apps.explorer.callbacks import display as displaying
-from apps.explorer.callbacks import figure as drawing
 from apps.explorer.callbacks.export import take
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate, State
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page import views
+from apps.explorer.page.state import DisplayId, Link, Seen, Shown, Sizes, parse
 from probes import CATALOG
 from probes.erasure.readout import GET
 from tests.tiny_models import tiny_model
@@ -20,6 +21,7 @@ from workbench.errors import InputError, UnavailableError
 
 TEXT = "5 9 5 7 9 3 5 9"
 NAME = "flow-routes"
+SIZES = Sizes(n_layers=2, n_heads=4, d_mlp=64)
 VIEW = CATALOG.view(NAME)
 
 
@@ -31,17 +33,17 @@ def engine():
     made.close()
 
 
-def shown(engine, display, params=None) -> dict:
+def shown(engine, display, params=None) -> Shown:
     """What the page holds of a run that is over."""
     request = engine.request("tiny", TEXT, params or {})
     job = engine.submit(request, "me")
     assert job is None or (job.finished.wait(60) and job.state == "done")
-    run = {"model": "tiny", "text": TEXT, "params": params or {}, "tokens": list(request.tokens.strings)}
-    return displaying.with_display(run, {NAME: display} if display else {})
+    run = {"id": "run", "model": "tiny", "text": TEXT, "params": params or {}, "tokens": request.tokens.strings}
+    return Shown(**run, sizes=SIZES).displayed({NAME: display} if display else {})
 
 
 def look(engine, run, selection=None):
-    return drawing.large_view(engine, {"name": NAME, "figure": 0}, run, selection or {}, False, "me")
+    return figure.large_view(engine, Seen(name=NAME), run, selection or {}, False, "me")
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def move(engine):
     """One control of the page is set: the display parameters after it, None where nothing changed."""
 
     def moved(name, value, display, control="number"):
-        identity = {"type": "display", "entry": NAME, "name": name, "control": control}
+        identity = DisplayId(entry=NAME, name=name, control=control)
         return displaying.changed(engine, identity, value, display)
 
     return moved
@@ -75,10 +77,10 @@ def test_a_slider_at_its_low_end_means_none_and_keeps_what_lies_beyond(move):
 def test_a_display_is_answered_without_a_job(engine):
     run = shown(engine, {})
     jobs = len(engine.hosted("tiny").worker.jobs())
-    figure, _, said = look(engine, run)
-    assert "token 7 (coverage 0.8)" in figure.layout.title.text and "(coverage 0.8)" in said
-    figure, _, said = look(engine, shown(engine, {"coverage": 0.4, "start": 3}))
-    assert "token 3 (coverage 0.4)" in figure.layout.title.text and "token 3 (coverage 0.4)" in said
+    drawn, _, said = look(engine, run)
+    assert "token 7 (coverage 0.8)" in drawn.layout.title.text and "(coverage 0.8)" in said
+    drawn, _, said = look(engine, shown(engine, {"coverage": 0.4, "start": 3}))
+    assert "token 3 (coverage 0.4)" in drawn.layout.title.text and "token 3 (coverage 0.4)" in said
     assert len(engine.hosted("tiny").worker.jobs()) == jobs
     small = views.small(engine, engine.request("tiny", TEXT, {}), NAME, False, {"coverage": 0.4})
     assert small.to_json() != views.small(engine, engine.request("tiny", TEXT, {}), NAME, False, {}).to_json()
@@ -90,31 +92,31 @@ def test_more_than_was_kept_is_computed_again(engine):
     assert "computed again with min_share=0.0002" in message.children
     params = displaying.fine(engine, {}, display)
     assert params == {NAME: {"min_share": 0.0002}} and displaying.fine(engine, params, display) == params
-    figure, _, said = look(engine, shown(engine, display[NAME], params))
-    assert "threshold 0.0002" in figure.layout.title.text and "Kept are shares above 0.0002" in said
+    drawn, _, said = look(engine, shown(engine, display[NAME], params))
+    assert "threshold 0.0002" in drawn.layout.title.text and "Kept are shares above 0.0002" in said
     assert displaying.fine(engine, {}, {NAME: {"coverage": 0.99}}) == {NAME: {"min_coverage": 0.99}}
     assert displaying.fine(engine, {}, {NAME: {"coverage": 2}, "other": {}}) == {}  # said where it is drawn
 
 
 def test_bad_values_are_said_in_the_place_of_the_figure(engine):
-    figure, message, _ = look(engine, shown(engine, {"start": 20}))
-    assert figure is no_update and "start=20" in message.children
+    drawn, message, _ = look(engine, shown(engine, {"start": 20}))
+    assert drawn is no_update and "start=20" in message.children
 
 
 def test_exports_draw_the_same_and_code_says_how(engine):
-    run, view = shown(engine, {"coverage": 0.4, "start": 3, "hide_first": False}), {"name": NAME, "figure": 0}
+    run, view = shown(engine, {"coverage": 0.4, "start": 3, "hide_first": False}), Seen(name=NAME)
     code = take(engine, "py", run, view, {}, False, "me")[0].decode()
     assert "figure = routes_figure(result, start=3, coverage=0.4)" in code
     assert "token 3 (coverage 0.4)" in take(engine, "html", run, view, {}, False, "me")[0].decode()
-    plain = take(engine, "py", run, {"name": NAME, "figure": 1}, {}, False, "me")[0].decode()
+    plain = take(engine, "py", run, Seen(name=NAME, figure=1), {}, False, "me")[0].decode()
     assert "figure = layers_figure(result)" in plain  # it takes none of them
 
 
 def test_places_of_another_text_are_forgotten(engine):
     display = {NAME: {"start": 3, "coverage": 0.4}, "gone": {"x": 1}}
     assert displaying.without_places(engine, display) == {NAME: {"coverage": 0.4}, "gone": {"x": 1}}
-    assert displaying.linked_display({"display": {NAME: {"start": 1}, "x": 3}}) == {NAME: {"start": 1}}
-    assert displaying.linked_display({"display": [1]}) == {}
+    assert parse(Link, {"display": {NAME: {"start": 1}, "x": 3}}, engine=engine).display == {NAME: {"start": 1}}
+    assert parse(Link, {"display": [1]}, engine=engine).display == {}
 
 
 def test_a_click_is_answered_from_one_layer(engine):
@@ -122,13 +124,13 @@ def test_a_click_is_answered_from_one_layer(engine):
     request = engine.request("tiny", TEXT, {})
     edge = {"part": "attention", "layer": 1, "head": 2, "query": 5, "key": 1, "pos": 5, "depth": 2}
     titles = lambda panel: [part.figure.layout.title.text for part in panel if hasattr(part, "figure")]
-    panel = drawing.detail_panel(engine, run, NAME, edge, False, "me")
+    panel = details.detail_panel(engine, run, NAME, edge, False, "me")
     assert titles(panel) == ["Heads from 1 to 5 in layer 1", "L1H2"]
-    panel = drawing.detail_panel(engine, run, NAME, {**edge, "part": "mlp"}, False, "me")
+    panel = details.detail_panel(engine, run, NAME, {**edge, "part": "mlp"}, False, "me")
     assert titles(panel) == ["Neurons of layer 1 at token 5"]
     node = {"depth": 2, "pos": 5, "layer": 1, "head": 2}
-    assert titles(drawing.detail_panel(engine, run, NAME, node, False, "me")) == ["Lens at depth 2, token 5"]
-    (gone,) = drawing.following(engine, request, VIEW, {**edge, "layer": 7}, False, "me")
+    assert titles(details.detail_panel(engine, run, NAME, node, False, "me")) == ["Lens at depth 2, token 5"]
+    (gone,) = details.following(engine, request, VIEW, {**edge, "layer": 7}, False, "me")
     assert "layer=7" in gone.children
 
 
@@ -150,9 +152,9 @@ def test_what_must_run_first_is_one_click_away():
     names = ("token-erasure", "token-erasure-probes")
     engine = SimpleNamespace(standing={name: CATALOG.view(name) for name in names})
     error = UnavailableError("no probes", "probes of these weights", GET["factored"], first="token-erasure-probes")
-    refused = drawing.message(engine, "token-erasure", Failure("token-erasure", "Token erasure", error), None)
+    refused = figure.message(engine, "token-erasure", Failure("token-erasure", "Token erasure", error), None)
     opens, starts = refused.children[1:]
     assert opens.id == {"type": "turn", "name": "token-erasure-probes"}
     assert getattr(starts, "data-start") == "token-erasure" and starts.children == "Start"
     running = Fate(State.RUNNING, "job")
-    assert len(drawing.message(engine, "token-erasure", None, running).children) == 1
+    assert len(figure.message(engine, "token-erasure", None, running).children) == 1

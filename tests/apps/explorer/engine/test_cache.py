@@ -1,5 +1,7 @@
 """Bounded in bytes, on disk between restarts, and no key names a file unless it is one of ours."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,42 @@ def test_the_least_recently_used_goes_first():
     cache.put(KEYS[3], result(1.0))
     assert cache.get(KEYS[1]) is None and cache.get(KEYS[0]) is not None
     assert cache.nbytes <= cache.memory
+
+
+def test_one_value_larger_than_the_bound_is_kept_alone():
+    small, large = result(0.0), result(1.0, n=1000)
+    for memory in (0, int(small.nbytes * 3.5)):
+        cache = Cache(memory=memory)
+        cache.put(KEYS[0], small)
+        cache.put(KEYS[1], large)
+        assert cache.get(KEYS[0]) is None and cache.get(KEYS[1]) is large
+        cache.put(KEYS[2], small)
+        assert cache.get(KEYS[1]) is None and cache.get(KEYS[2]) is small
+
+
+def _explore(directory, first: int, seen) -> None:
+    """Another explorer on the same directory, which has room for two or three results."""
+    cache = Cache(1 << 20, directory, 40_000)
+    for step in range(8):
+        cache.put(f"{first + step % 4:064x}", result(float(step)))
+        fresh = Cache(1 << 20, directory, 40_000)
+        for key in KEYS:
+            found = fresh.get(key)
+            assert found is None or found.score.size == 10
+        cache.notes += fresh.notes
+    seen.put(cache.notes)
+
+
+def test_explorers_that_share_a_directory_do_not_break_each_other(tmp_path):
+    started = multiprocessing.get_context("fork")
+    seen = started.Queue()
+    others = [started.Process(target=_explore, args=(tmp_path, first, seen)) for first in (0, 2, 5)]
+    for other in others:
+        other.start()
+    assert [seen.get(timeout=300) for _ in others] == [[], [], []]
+    for other in others:
+        other.join(60)
+        assert other.exitcode == 0
 
 
 def test_results_outlive_a_restart_and_partial_ones_do_not(tmp_path):

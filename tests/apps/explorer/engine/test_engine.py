@@ -10,26 +10,30 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from dash import no_update
 
+from apps.explorer.callbacks.continuation import came
 from apps.explorer.callbacks.figure import large_view
-from apps.explorer.callbacks.run import ask, came, loaded_store, prompt_line
-from apps.explorer.callbacks.view import changed_params, start_view
-from apps.explorer.engine import engine as engines
+from apps.explorer.callbacks.params import changed_params
+from apps.explorer.callbacks.poll import changed_request, loaded_store
+from apps.explorer.callbacks.run import ask, prompt_line
+from apps.explorer.callbacks.view import start_view
+from apps.explorer.engine import hosted as hosting
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import SELECTION, Job
-from apps.explorer.engine.news import look, request_of
 from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.states import slice_of
+from apps.explorer.page.news import look, request_of
+from apps.explorer.page.state import Asked, Continuing, ParamId, Seen, Shown, Sizes
 from apps.explorer.page.views import drawn
 from probes.attention.pattern import Attention
 from tests.tiny_analyses import tiny_study, tiny_view
 from tests.tiny_models import tiny_model
-from workbench.analysis.kinds import OnPrompt, Study
+from workbench.analysis.kinds import OnModel, OnPrompt, Stimulus, Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Failure
 from workbench.errors import InputError, RefusedError, UnavailableError
+from workbench.intervene import Ablate, Head
 from workbench.intervene.text import MEAN_HOOKS, phrase
 from workbench.models.hooks import PATTERN, Z
 from workbench.models.prompt import Prompt
@@ -176,8 +180,6 @@ def test_results_survive_a_restart(engine, tmp_path):
 
 
 def test_interventions_change_the_run_and_its_slices(engine):
-    from workbench.intervene import Ablate, Head
-
     plain, without = engine.request("tiny", TEXT, {}), engine.request("tiny", TEXT, {}, edits=["L0H1", "L0H1"])
     assert list(map(str, without.edits)) == ["L0H1"] and without.keys["mean-z"] != plain.keys["mean-z"]
     assert without.keys["steps"] != plain.keys["steps"]  # its passes are edited too
@@ -194,6 +196,54 @@ def test_interventions_change_the_run_and_its_slices(engine):
     for wrong in (["L9H0"], ["L0"], [[0, 1]], ["1 cannot see 3"], "L0H1", 3):
         with pytest.raises(InputError):
             engine.request("tiny", TEXT, {}, edits=wrong)
+
+
+def last_logits(self, model, tokens, *, progress=None, allow_network=False):
+    """Logits of the last position, on the prompt or on tokens of its own."""
+    seen = observe(model, [tokens if self.prompted else Prompt.ids([2, 4, 8])], positions="last")
+    yield dataset(logit=("step", seen.logits[0][-1].float().numpy(), "nats", None))
+
+
+def stimulus(self, model, progress=None):
+    return Stimulus((Prompt.ids([2, 4, 8]),))
+
+
+def model_analyse(self, observation):
+    (need,) = self.needs(None, None)
+    return dataset(None, mean=("layer head", observation[need][:, 0].numpy(), "share", None))
+
+
+def test_interventions_reach_studies_and_what_is_of_the_model(tmp_path):
+    views = [
+        tiny_view(Study, "logits", {"partials": last_logits}),
+        tiny_view(Study, "own-logits", {"partials": last_logits}, prompted=False),
+        tiny_view(OnModel, "of-model", {"stimulus": stimulus, "needs": mean_needs, "analyse": model_analyse},
+                  fields=SCALE),
+        tiny_view(Study, "fixed", {"partials": last_logits, "editable": False}),
+    ]  # fmt: skip
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), views, load=lambda n, p: tiny_model("llama"))
+    try:
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        model, prompt, edit = engine.hosted("tiny").model, Prompt.ids([5, 9, 5, 7, 9]), [Ablate(Head(0, 1))]
+        plain, without = engine.request("tiny", TEXT, {}), engine.request("tiny", TEXT, {}, edits=["L0H1"])
+        for view in views:
+            for request in (plain, without):
+                assert engine.submit_entry(request, view.name, "me").finished.wait(60)
+        for view in views[:3]:
+            found, intact = engine.found(without, view.name), engine.found(plain, view.name)
+            alone = view.analysis().run(model, prompt, interventions=edit)
+            (name,) = found.data_vars
+            assert np.array_equal(found[name], alone[name]) and not np.array_equal(found[name], intact[name])
+            assert without.keys[view.name] != plain.keys[view.name]
+            assert json.loads(found.attrs["provenance"])["interventions"] == [str(edit[0])]
+        assert isinstance(engine.found(plain, "fixed"), xr.Dataset)
+        refused = engine.found(without, "fixed").sentence
+        assert "the model as it is" in refused and "Leave the interventions out." in refused
+        shown = shown_of(engine, Asked(id="x", model="tiny", text=TEXT, edits=("L0H1",)))
+        _, words, _ = large_view(engine, Seen(name="fixed"), shown, {}, False, "me")
+        assert refused in text_of(words)
+    finally:
+        engine.close()
 
 
 @pytest.mark.parametrize("edits", [["L0H1 mean"], ["L0 MLP mean"], ["L1N3", "L0 attention"], ["3 cannot see 1"]])
@@ -294,7 +344,7 @@ def test_what_cannot_be_computed_says_so_in_its_own_place(engine):
     assert engine.submit_entry(request, "half", "me").finished.wait(60)
     assert engine.found(request, "half").sentence == "Got half; expected all. Try again."
     assert engine.submit_entry(request, "half", "me") is None  # until somebody presses Start
-    assert start_view(engine, {"model": "tiny", "text": TEXT}, "half", True, "me") == ""
+    assert start_view(engine, Asked(id="x", model="tiny", text=TEXT), "half", True, "me") == ""
 
 
 def test_refusals_are_sentences(engine):
@@ -323,30 +373,46 @@ def test_a_model_that_does_not_load_says_why():
     engine.close()
 
 
+def shown_of(engine, asked) -> Shown:
+    """What the page holds of a run, as far as a look asks for it."""
+    return Shown(**asked.model_dump(), tokens=(), sizes=Sizes(n_layers=2, n_heads=4, d_mlp=64))
+
+
 def test_the_page_promotes_only_its_latest_request(engine):
     old, _ = ask(engine, "me", "tiny", TEXT, {})
     new, _ = ask(engine, "me", "tiny", "3 4 3", {})
-    engine.hosted("tiny").worker.get(new["job"]).finished.wait(60)
-    found = look(engine, "me", new, {**old, "tokens": []}, {})
-    assert found.shown["id"] == new["id"] and found.shown["tokens"] == ["#3", "#4", "#3"]
+    engine.hosted("tiny").worker.get(new.job).finished.wait(60)
+    shown = shown_of(engine, old)
+    found = look(engine, "me", new, shown, {})
+    assert found.shown.id == new.id and list(found.shown.tokens) == ["#3", "#4", "#3"]
     assert found.done["mean-z"] == "ok" and found.done["broken"].startswith("failed ")
     assert look(engine, "me", new, found.shown, found.done).shown is None
 
 
 def test_a_restarted_server_says_so_and_keeps_the_prompt(engine):
-    asked = {"id": "x", "model": "tiny", "text": "8 8 8", "params": {}, "job": "gone"}
+    asked = Asked(id="x", model="tiny", text="8 8 8", job="gone")
     found = look(engine, "me", asked, None, {})
     assert found.shown is None and "restarted" in found.notice and found.busy
     assert engine.hosted("tiny").worker.get(found.again).finished.wait(60)
-    assert look(engine, "me", {**asked, "job": found.again}, None, {}).shown["text"] == "8 8 8"
+    assert look(engine, "me", asked.model_copy(update={"job": found.again}), None, {}).shown.text == "8 8 8"
+
+
+def test_a_run_that_waited_for_the_model_of_another_server_was_lost_in_a_restart(engine):
+    asked, _ = ask(engine, "me", "tiny", "8 8 8", {})
+    waited = asked.model_copy(update={"id": "y", "text": "8 8 9", "job": "", "boot": "another"})
+    found = look(engine, "me", waited, None, {})
+    assert "restarted" in found.notice and found.again
+    now = changed_request(engine, waited, found)
+    assert now.boot == engine.boot and now.job == found.again
+    assert look(engine, "me", now, None, {}).notice is None
 
 
 def test_a_forgotten_run_is_no_restart(engine):
     asked, _ = ask(engine, "me", "tiny", "8 8 8", {})
     worker = engine.hosted("tiny").worker
-    assert worker.get(asked["job"]).finished.wait(60)
-    del worker._jobs[asked["job"]]
-    assert look(engine, "me", asked, None, {}).shown["text"] == "8 8 8"  # its results are there
+    assert worker.get(asked.job).finished.wait(60)
+    del worker._jobs[asked.job]
+    assert look(engine, "me", asked, None, {}).shown.text == "8 8 8"  # its results are there
     for key in (request := request_of(engine, asked)).keys.values():
         engine.cache.drop(key)
         (engine.cache.directory / f"{key}.nc").unlink(missing_ok=True)
@@ -358,11 +424,11 @@ def test_a_forgotten_run_is_no_restart(engine):
 def test_a_forgotten_run_that_was_stopped_stays_so(engine):
     gate = occupy(engine)
     asked, _ = ask(engine, "me", "tiny", "8 8 8", {})
-    engine.cancel(asked["job"], "me")
+    engine.cancel(asked.job, "me")
     gate.set()
-    del engine.hosted("tiny").worker._jobs[asked["job"]]
+    del engine.hosted("tiny").worker._jobs[asked.job]
     found = look(engine, "me", asked, None, {})
-    assert "a request to stop" in found.notice and found.ended == asked["id"] and found.again is None
+    assert "a request to stop" in found.notice and found.ended == asked.id and found.again is None
 
 
 def occupy(engine) -> threading.Event:
@@ -395,7 +461,7 @@ def test_a_run_that_waited_for_its_model_is_no_restart(tmp_path):
         found = look(engine, "me", asked, None, {})
         assert found.notice is None and found.again
         assert engine.hosted("tiny").worker.get(found.again).finished.wait(60)
-        assert look(engine, "me", {**asked, "job": found.again}, None, {}).shown["text"] == TEXT
+        assert look(engine, "me", asked.model_copy(update={"job": found.again}), None, {}).shown.text == TEXT
     finally:
         engine.close()
 
@@ -403,27 +469,27 @@ def test_a_run_that_waited_for_its_model_is_no_restart(tmp_path):
 def test_a_model_counts_as_loaded_only_when_its_first_run_can_be_asked_for(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        engines, "_forward_seconds", lambda model: seen.append(loaded_store(engine.hosted("tiny"))) or 0.0
+        hosting, "_forward_seconds", lambda model: seen.append(loaded_store(engine.hosted("tiny"))) or 0.0
     )
     engine = Engine(Settings(models=("tiny",), directory=tmp_path), [MEAN], load=lambda n, p: tiny_model("llama"))
     try:
         assert engine.hosted("tiny").loading.finished.wait(60)
-        assert seen == [None] and loaded_store(engine.hosted("tiny"))["model"] == "tiny"
+        assert seen == [None] and loaded_store(engine.hosted("tiny")).model == "tiny"
     finally:
         engine.close()
 
 
-def run_of(engine) -> dict:
+def run_of(engine) -> Shown:
     """A run that is shown."""
     asked, _ = ask(engine, "me", "tiny", TEXT, {})
-    if asked["job"]:
-        assert engine.hosted("tiny").worker.get(asked["job"]).finished.wait(60)
+    if asked.job:
+        assert engine.hosted("tiny").worker.get(asked.job).finished.wait(60)
     return look(engine, "me", asked, None, {}).shown
 
 
 def seen_of(engine, shown, told="") -> str:
     """What stands in the place of the study's figure, and under it."""
-    _, words, said = large_view(engine, {"name": "steps", "figure": 0}, shown, {}, False, "me", told)
+    _, words, said = large_view(engine, Seen(name="steps"), shown, {}, False, "me", told)
     return " ".join(text_of(words) + text_of(said)).strip()
 
 
@@ -526,24 +592,24 @@ def test_a_continuation_that_does_not_come_says_why(engine):
     request = engine.request("tiny", TEXT, {})
     gate = occupy(engine)
     job = engine.submit_continuation(request, 2, 0, 0, "me")
-    assert came(engine, {"model": "tiny", "job": job.id})[0][2] is no_update  # it is waited for
+    assert came(engine, Continuing(model="tiny", job=job.id)) == ({}, "")  # it is waited for
     engine.cancel(job.id, "me")
     gate.set()
-    back, why = came(engine, {"model": "tiny", "job": job.id})
-    assert back[2] is None and "a request to stop" in why
-    assert "restarted" in came(engine, {"model": "tiny", "job": "other-1"})[1]
-    assert "no longer kept" in came(engine, {"model": "tiny", "job": f"{engine.boot}-1"})[1]
+    back, why = came(engine, Continuing(model="tiny", job=job.id))
+    assert back == {"continuing": None} and "a request to stop" in why
+    assert "restarted" in came(engine, Continuing(model="tiny", job="other-1"))[1]
+    assert "no longer kept" in came(engine, Continuing(model="tiny", job=f"{engine.boot}-1"))[1]
     job = engine.submit_continuation(request, 2, 0, 0, "me")
     assert job.finished.wait(60)
-    (text, _, _), why = came(engine, {"model": "tiny", "job": job.id})
-    assert text.startswith(TEXT) and why == ""
+    back, why = came(engine, Continuing(model="tiny", job=job.id))
+    assert back["prompt"].startswith(TEXT) and why == ""
 
 
 def test_bad_input_comes_back_as_one_sentence(engine):
     assert ask(engine, "me", "tiny", "", {})[1].startswith("Got ")
     assert ask(engine, "me", "tiny", "200", {})[1].startswith("Got token id 200")
     assert "tokens" in prompt_line(engine, "tiny", TEXT, {})[0].children
-    identity = {"type": "param", "entry": "mean-z", "name": "scale"}
+    identity = ParamId(entry="mean-z", name="scale")
     assert changed_params(engine, identity, 1.5, {}) == ({"mean-z": {"scale": 1.5}}, "")
     assert changed_params(engine, identity, 1.0, {}) == (None, "")
     assert "range 0 to 2" in changed_params(engine, identity, 9, {})[1]
@@ -592,7 +658,7 @@ def test_a_study_on_its_own_texts_is_done_once_for_all_prompts(tmp_path):
 def test_two_sessions_get_their_own_answers(engine):
     one, two = ask(engine, "one", "tiny", "5 9 5", {})[0], ask(engine, "two", "tiny", "9 5 9", {})[0]
     for asked in (one, two):
-        engine.hosted("tiny").worker.get(asked["job"]).finished.wait(60)
+        engine.hosted("tiny").worker.get(asked.job).finished.wait(60)
     assert (
         engine.found(request_of(engine, one), "mean-z")["mean"].values.tolist()
         != engine.found(request_of(engine, two), "mean-z")["mean"].values.tolist()

@@ -10,7 +10,7 @@ def test_a_window_that_said_farewell_is_gone_even_if_its_last_look_comes_later()
     windows = Presence()
     windows.looked("me", "one")
     assert windows.gone() == set()
-    assert windows.left("me", "one")
+    windows.left("me", "one")
     windows.looked("me", "one")
     assert windows.gone() == {"me"}
     windows.looked("me", "after a reload")
@@ -36,13 +36,6 @@ def test_a_window_that_has_not_looked_for_long_is_gone_and_one_that_never_looked
     assert windows.gone() == set()
     now[0] = 200.0
     assert windows.gone() == {"me"}
-
-
-def test_what_cannot_be_a_farewell_of_ours_is_refused():
-    windows = Presence()
-    for session, window in ((None, "w"), ("s", ""), ("s" * 65, "w"), ("s", ["w"])):
-        assert not windows.left(session, window)
-    assert windows.gone() == set()
 
 
 def test_what_is_remembered_of_windows_has_a_bound(monkeypatch):

@@ -9,9 +9,10 @@ import pytest
 
 from apps.explorer.callbacks.export import take, take_difference
 from apps.explorer.engine.engine import Engine
-from apps.explorer.engine.news import request_of
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page.exports import csv, guarded
+from apps.explorer.page.news import request_of
+from apps.explorer.page.state import Seen, Shown, Sizes
 from tests.tiny_analyses import tiny_view
 from workbench.analysis.compare import difference_figure
 from workbench.analysis.kinds import OnPrompt
@@ -35,9 +36,9 @@ def engine():
 @pytest.fixture(scope="module")
 def shown(engine):
     asked = {"model": MODEL, "text": "3 7 9 5 3 7 9", "params": {"logit-lens": {"top_k": 3}}}
-    request = engine.request(**dict(name=asked["model"], text=asked["text"], params=asked["params"]))
-    assert engine.submit(request, "me").finished.wait(60)
-    return asked
+    run = Shown(id="run", **asked, tokens=(), sizes=Sizes(n_layers=2, n_heads=1))
+    assert engine.submit(request_of(engine, run), "me").finished.wait(60)
+    return run
 
 
 SELECTION = {"layer": 1, "head": 0, "pos": 6}
@@ -49,10 +50,10 @@ def test_the_code_makes_the_same_figure(engine, shown, name, index, monkeypatch)
     import plotly.graph_objects as go
 
     monkeypatch.setattr(go.Figure, "show", lambda self: None)
-    code, _ = take(engine, "py", shown, {"name": name, "figure": index}, SELECTION, False, "me")
+    code, _ = take(engine, "py", shown, Seen(name=name, figure=index), SELECTION, False, "me")
     scope = {}
     exec(compile(code.decode(), "exported", "exec"), scope)
-    html, _ = take(engine, "html", shown, {"name": name, "figure": index}, SELECTION, False, "me")
+    html, _ = take(engine, "html", shown, Seen(name=name, figure=index), SELECTION, False, "me")
     seen = engine.views[name].figures[index](found(engine, shown, name))
     assert json.loads(scope["figure"].to_json()) == json.loads(seen.to_json())
     assert html.decode().startswith("<!doctype html>")
@@ -64,10 +65,10 @@ def test_the_code_of_a_difference_makes_the_same_figure(engine, shown, name, tmp
     import plotly.graph_objects as go
 
     monkeypatch.setattr(go.Figure, "show", lambda self: None)
-    without = {**shown, "edits": ["L0H0 mean", "6 cannot see 2"]}
+    without = shown.model_copy(update={"edits": ("L0H0 mean", "6 cannot see 2")})
     job = engine.submit(request_of(engine, without), "me")
     assert job is None or job.finished.wait(60)
-    runs, view = (shown, without), {"name": name, "figure": 0}
+    runs, view = (shown, without), Seen(name=name, figure=0)
     code, _ = take_difference(engine, "py", runs, view, SELECTION, False, "me")
     scope = {}
     exec(compile(code.decode(), "exported", "exec"), scope)
@@ -81,14 +82,14 @@ def test_the_code_of_a_difference_makes_the_same_figure(engine, shown, name, tmp
 
 
 def found(engine, shown, name):
-    request = engine.request(shown["model"], shown["text"], shown["params"])
+    request = request_of(engine, shown)
     if name in engine.slices:
         return engine.of_layer(request, engine.slice_of(request, name, SELECTION), "me")
     return engine.found(request, name)
 
 
 def test_prompts_are_quoted_in_code():
-    from apps.explorer.engine.engine import Request
+    from apps.explorer.engine.request import Request
     from apps.explorer.page.exports import code
     from workbench.models.prompt import Prompt, Tokens
 
@@ -105,7 +106,7 @@ def test_prompts_are_quoted_in_code():
 
 
 def test_netcdf_opens_as_the_same_result(engine, shown, tmp_path):
-    content, name = take(engine, "nc", shown, {"name": "logit-lens", "figure": 0}, {}, False, "me")
+    content, name = take(engine, "nc", shown, Seen(name="logit-lens", figure=0), {}, False, "me")
     (tmp_path / name).write_bytes(content)
     assert open_result(tmp_path / name).equals(found(engine, shown, "logit-lens"))
 
@@ -142,6 +143,6 @@ def test_token_text_cannot_leave_its_script():
 
 def test_what_is_not_there_is_not_exported(engine, shown):
     with pytest.raises(InputError, match="no result yet"):
-        take(engine, "csv", shown, {"name": "induction-heads", "figure": 0}, {}, False, "me")
+        take(engine, "csv", shown, Seen(name="induction-heads", figure=0), {}, False, "me")
     with pytest.raises(InputError, match="'exe'"):
-        take(engine, "exe", shown, {"name": "logit-lens", "figure": 0}, {}, False, "me")
+        take(engine, "exe", shown, Seen(name="logit-lens", figure=0), {}, False, "me")

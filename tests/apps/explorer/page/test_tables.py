@@ -93,7 +93,7 @@ def test_code_makes_the_table_again(name):
 
 
 def code_of(view, index):
-    from apps.explorer.engine.engine import Request
+    from apps.explorer.engine.request import Request
     from tests.tiny_models import tiny_model
     from workbench.models.prompt import Prompt, tokenise
 

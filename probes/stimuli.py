@@ -1,4 +1,4 @@
-"""The stimulus of induction: random tokens that repeat, and partners without a repeat."""
+"""Stimuli that several rooms look at: random tokens that repeat, and partners without a repeat."""
 
 import numpy as np
 import torch

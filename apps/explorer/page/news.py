@@ -6,12 +6,13 @@ Whatever is said of a job is a state that the server names; see `apps.explorer.e
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import xarray as xr
 
-from apps.explorer.engine.engine import Engine, Request
+from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate, Job, State
+from apps.explorer.engine.request import Request
+from apps.explorer.page.state import Asked, Shown, Sizes
 from workbench.analysis.kinds import kind_of
 from workbench.analysis.run import Failure
 from workbench.errors import WorkbenchError
@@ -21,7 +22,7 @@ __all__ = ["Look", "fate_of", "late_slices", "look", "request_of", "results", "w
 
 # Why a request runs a second time, by what became of the first.
 _WHY_AGAIN = {
-    State.RESTARTED: "The server was restarted in the middle of this run. The prompt was kept and runs again.",
+    State.RESTARTED: "The server was restarted before this run came to its end. The prompt was kept and runs again.",
     State.FORGOTTEN: "The results of this run are no longer kept: newer ones took their room. It runs again.",
 }
 
@@ -31,7 +32,7 @@ class Look:
     """The answer to one poll. None: as before. again: the id of the job that runs a request that did not run before."""
 
     busy: bool
-    shown: dict[str, Any] | None = None
+    shown: Shown | None = None
     done: dict[str, str] | None = None
     notice: str | None = None
     ended: str | None = None
@@ -43,22 +44,17 @@ def woken() -> str:
     return secrets.token_hex(4)
 
 
-def request_of(engine: Engine, asked: Mapping[str, Any]) -> Request:
+def request_of(engine: Engine, asked: Asked) -> Request:
     """The request that a page's store stands for; raises as `Engine.request` does."""
-    params, chat, edits = asked.get("params") or {}, bool(asked.get("chat")), asked.get("edits") or ()
-    return engine.request(asked["model"], asked["text"], params, chat, edits)
+    return engine.request(asked.model, asked.text, asked.params, asked.chat, asked.edits)
 
 
 def look(
-    engine: Engine,
-    session: str,
-    asked: Mapping[str, Any] | None,
-    shown: Mapping[str, Any] | None,
-    done: Mapping[str, str] | None,
+    engine: Engine, session: str, asked: Asked | None, shown: Shown | None, done: Mapping[str, str] | None
 ) -> Look:
     """How far the latest request is. asked, shown: the page's stores; only the latest request can become `shown`."""
     found = Look(busy=any(job.alive for _, job in engine.jobs(session)))
-    if asked and (shown is None or shown["id"] != asked["id"]):
+    if asked and (shown is None or shown.id != asked.id):
         found = _promote(engine, session, asked, found)
     current = found.shown or shown
     if current is not None:
@@ -70,19 +66,19 @@ def look(
     return found
 
 
-def _promote(engine: Engine, session: str, asked: Mapping[str, Any], found: Look) -> Look:
+def _promote(engine: Engine, session: str, asked: Asked, found: Look) -> Look:
     """Show the request if it is there, say why it is not, or run it where it does not run yet or any more."""
-    hosted = engine.hosted(asked["model"])
+    hosted = engine.hosted(asked.model)
     if hosted.loading.alive:
         found.busy = True
         return found
     try:
         request = request_of(engine, asked)
     except WorkbenchError as error:
-        found.notice, found.ended = str(error), asked["id"]
+        found.notice, found.ended = str(error), asked.id
         return found
-    names = asked.get("names") or engine.wanted(request)
-    job = hosted.worker.get(asked.get("job") or "")
+    names = asked.names or engine.wanted(request)
+    job = hosted.worker.get(asked.job)
     if job is not None and job.alive:
         return found
     if job is not None and job.state != State.DONE:
@@ -92,47 +88,50 @@ def _promote(engine: Engine, session: str, asked: Mapping[str, Any], found: Look
     return _show(engine, session, request, asked, found, job)
 
 
-def _show(
-    engine: Engine, session: str, request: Request, asked: Mapping[str, Any], found: Look, job: Job | None
-) -> Look:
-    model = engine.hosted(asked["model"]).ready
-    found.shown = {
-        **asked,
-        "tokens": list(request.tokens.strings),
-        "sizes": {name: getattr(model.sizes, name) for name in ("n_layers", "n_heads", "d_mlp")},
-        "keys": dict(request.keys),
-        "weights": model.identity.weights_hash,
-        "seconds": job.seconds if job else 0.0,
-    }
+def _show(engine: Engine, session: str, request: Request, asked: Asked, found: Look, job: Job | None) -> Look:
+    model = engine.hosted(asked.model).ready
+    s = model.sizes
+    found.shown = Shown(
+        **asked.model_dump(),
+        tokens=request.tokens.strings,
+        sizes=Sizes(n_layers=s.n_layers, n_heads=s.n_heads, d_mlp=s.d_mlp),
+        keys=dict(request.keys),
+        weights=model.identity.weights_hash,
+        seconds=job.seconds if job else 0.0,
+    )
     _start_background(engine, request, session)
     found.busy = any(j.alive for _, j in engine.jobs(session))
     return found
 
 
-def _ended(asked: Mapping[str, Any], found: Look, why: str) -> Look:
-    found.notice, found.ended = f"{why} The last good result stays.", asked["id"]
+def _ended(asked: Asked, found: Look, why: str) -> Look:
+    found.notice, found.ended = f"{why} The last good result stays.", asked.id
     return found
 
 
-def _again(
-    engine: Engine, session: str, request: Request, asked: Mapping[str, Any], names: Sequence[str], found: Look
-) -> Look:
+def _again(engine: Engine, session: str, request: Request, asked: Asked, names: Sequence[str], found: Look) -> Look:
     """Run a request that has no results and no job that is remembered; say why where it ran before."""
-    job_id = asked.get("job")
-    state = engine.hosted(asked["model"]).worker.state(job_id) if job_id else None  # none: it never had to run
+    state = _was(engine, asked)
     if state == State.FORGOTTEN:
         fates = engine.fates(request)
         stopped = [fates[n] for n in names if n in fates and fates[n].state in (State.CANCELLED, State.FAILED)]
         if stopped:
             return _ended(asked, found, stopped[0].error)
     try:
-        job = engine.submit(request, session, asked.get("names"))
+        job = engine.submit(request, session, asked.names)
     except WorkbenchError as error:
-        found.notice, found.ended = str(error), asked["id"]
+        found.notice, found.ended = str(error), asked.id
         return found
-    found.notice = _WHY_AGAIN.get(state)
+    found.notice = None if state is None else _WHY_AGAIN.get(state)
     found.again, found.busy = job.id if job else "", True
     return found
+
+
+def _was(engine: Engine, asked: Asked) -> State | None:
+    """What can be said of the job of a request; None where it never had one: its model was being loaded."""
+    if asked.boot and asked.boot != engine.boot:
+        return State.RESTARTED
+    return engine.hosted(asked.model).worker.state(asked.job) if asked.job else None
 
 
 def _start_background(engine: Engine, request: Request, session: str) -> None:
@@ -154,7 +153,8 @@ def results(engine: Engine, request: Request, before: Mapping[str, str] | None =
     The words are others whenever what is to be seen may be another: the page draws when they change. before: the
     answer to the look before, from which a job of a server that is no more is known.
     """
-    fates, found = engine.fates(request), {}
+    fates = engine.fates(request)
+    found: dict[str, str] = {}
     for name, key in request.keys.items():
         fate = fates.get(name) or _lost(engine, request, (before or {}).get(name, ""))
         words = _words(engine.cache.get(key), fate)
@@ -168,7 +168,7 @@ def fate_of(engine: Engine, request: Request, name: str, told: str = "") -> Fate
     return engine.fate(request, name) or _lost(engine, request, told)
 
 
-def _words(value: Any, fate: Fate | None) -> str:
+def _words(value: object, fate: Fate | None) -> str:
     if isinstance(value, xr.Dataset) and not value.attrs.get("partial"):
         return "ok"
     if fate is None:

@@ -1,0 +1,77 @@
+"""What needs no server: clicks into the selection, marks on the figures, the address, light and dark."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State
+
+__all__ = ["register"]
+
+Local = Callable[..., None]
+
+
+def register(app: Dash) -> None:
+    """All of them."""
+    local = partial(_local, app)
+    _register_spine(local)
+    _register_links(local)
+
+
+def _local(app: Dash, space: str, function: str, *given: Any, initial: bool = True) -> None:
+    app.clientside_callback(ClientsideFunction(space, function), *given, prevent_initial_call=not initial)
+
+
+def _register_spine(local: Local) -> None:
+    clicks = Input({"type": "figure", "name": ALL}, "clickData")
+    local("spine", "clicked", Output("selection", "data", allow_duplicate=True), clicks, initial=False)
+    rows = Input("table", "selectedRows")
+    local("spine", "row", Output("selection", "data", allow_duplicate=True), rows, initial=False)
+    local("spine", "show", Output("headline", "className"), Input("selection", "data"))
+    local("spine", "run", Output("go", "data"), Input("run", "n_clicks"))
+    local("spine", "scheme", Output("scheme", "data"), Input("scheme-toggle", "n_clicks"), State("scheme", "data"))
+    local("spine", "same", Output("provider", "forceColorScheme"), Input("scheme", "data"))
+    local("connection", "known", Input("session", "data"), Input("window", "data"))
+    local("spine", "opened", Output("keys-help", "opened"), Input("keys-open", "n_clicks"))
+    local(
+        "spine", "rest", Output("poll", "disabled"),
+        Input("idle", "data"), Input("woken", "data"),
+        initial=False,
+    )  # fmt: skip
+
+
+def _register_links(local: Local) -> None:
+    local("links", "read", Output("link", "data"), Input("place", "hash"))
+    local(
+        "links", "write", Output("headline", "title"),
+        Input("shown", "data"), Input("shown-b", "data"), Input("view", "data"), Input("selection", "data"),
+        Input("compare-mode", "value"), Input("display", "data"),
+    )  # fmt: skip
+    local(
+        "links", "remember",
+        Output("history", "data"), Output("example", "data"),
+        Input("shown", "data"), State("history", "data"), State("example", "data"),
+    )  # fmt: skip
+    local("links", "copy", Output("link-copy", "children"), Input("link-copy", "n_clicks"), initial=False)
+    marks = {"type": "drawn", "name": ALL}
+    local(
+        "links", "drawn",
+        Output(marks, "data"), Output({"type": "thumb", "name": ALL}, "className"), Output("drawn", "data"),
+        Output("rested", "data"),
+        Input("shown", "data"), Input("done", "data"), Input("view", "data"), Input("scheme", "data"),
+        Input("display", "data"),
+        State(marks, "id"), State(marks, "data"), State("drawn", "data"), State("rested", "data"),
+    )  # fmt: skip
+    local(
+        "links",
+        "fresh",
+        Output("said", "className"),
+        Input({"type": "figure", "name": "main"}, "figure"),
+        Input("main-message", "children"),
+        Input("table-holder", "children"),
+    )
+    turns = [Input("tabs", "value"), Input("view-list", "value"), Input({"type": "thumb", "name": ALL}, "n_clicks")]
+    turns.append(Input({"type": "figure-tab", "name": ALL}, "value"))
+    local("links", "turn", Output("view", "data"), *turns, State("view", "data"), initial=False)
+    kinds = Input({"type": "export", "kind": ALL}, "n_clicks")
+    local("links", "picture", Output("take", "data"), kinds, initial=False)

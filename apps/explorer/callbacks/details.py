@@ -1,0 +1,171 @@
+"""What is said of the selection: in words, by the open view, by the attention of its head, and what can be tested."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+from dash import Dash, Input, Output, State, dcc, html, no_update
+
+from apps.explorer.callbacks.answer import Answer, Answers
+from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.jobs import sentence
+from apps.explorer.engine.request import Request
+from apps.explorer.page import checks, views
+from apps.explorer.page import comparison as comparing
+from apps.explorer.page import components as parts
+from apps.explorer.page.graphs import graph
+from apps.explorer.page.news import request_of, woken
+from apps.explorer.page.results import BUSY, result_of, slice_result
+from apps.explorer.page.selection import headline
+from apps.explorer.page.state import Choice, Clicks, Display, Seen, Selection, Session, Shown, Text
+from workbench.analysis.view import Claim, View
+from workbench.errors import WorkbenchError
+
+__all__ = ["detail_panel", "following", "open_claims", "register"]
+
+_SEEN = 2  # figures that the panel holds without a fold
+
+
+def register(app: Dash, engine: Engine) -> None:
+    """The right panel."""
+    answer = Answers(app, engine)
+
+    @answer(
+        {
+            "headline": Output("headline", "children"),
+            "details": Output("details", "children"),
+            "follow": Output("follow", "data"),
+            "woken": Output("woken", "data", allow_duplicate=True),
+        },
+        inputs={
+            "selection": Input("selection", "data"),
+            "drawn": Input("rested", "data"),
+            "late": Input("late", "data"),
+            "other": Input("shown-b", "data"),
+        },
+        state={
+            "shown": State("shown", "data"),
+            "view": State("view", "data"),
+            "scheme": State("scheme", "data"),
+            "session": State("session", "data"),
+            "display": State("display", "data"),
+        },
+        prevent_initial_call="initial_duplicate",
+    )
+    def details(
+        selection: Selection,
+        drawn: Text | None,
+        late: Clicks,
+        other: Shown | None,
+        shown: Shown | None,
+        view: Seen,
+        scheme: Choice,
+        session: Session,
+        display: Display | None,
+    ) -> Answer:
+        if not shown:
+            return {"headline": [], "details": []}
+        shown = shown.displayed(display)
+        chips = [html.Span(text, className="chip") for text in headline(selection, shown.tokens)]
+        nothing = [html.Span("Nothing: click a token or a cell.", className="quiet")]
+        panel = detail_panel(engine, shown, view.name, selection, scheme == "dark", session)
+        if other and comparing.is_comparable(engine, view, shown, other):
+            find = lambda run: result_of(engine, run, view.name, selection, session)
+            panel = [*comparing.both_values(find, shown, other, selection), *panel]
+        follows = view.name in engine.slices and answer.cause == "selection"
+        return {
+            "headline": chips or nothing,
+            "details": panel,
+            "follow": selection if follows else no_update,
+            "woken": woken(),
+        }
+
+
+def detail_panel(
+    engine: Engine, shown: Shown, name: str, selection: Mapping[str, Any], dark: bool, session: str
+) -> list[Any]:
+    """What the chosen view says about the selection, and the pattern of the selected head."""
+    panel: list[Any] = []
+    try:
+        request = request_of(engine, shown)
+    except WorkbenchError as error:
+        return [html.Div(str(error), className="quiet")]
+    if name in engine.slices:
+        result, _ = slice_result(engine, request, name, selection, session)
+    else:
+        found = engine.found(request, name)
+        result = found if isinstance(found, xr.Dataset) else None
+    if result is not None:
+        display = shown.display.get(name)
+        figures, said = views.detail_figures(engine.views[name], result, selection, dark, display)
+        panel += [graph(f"detail {i}", figure) for i, figure in enumerate(figures)]
+        panel += [html.Div(sentence, className="quiet") for sentence in said]
+    if engine.views[name].follow is not None:
+        panel += following(engine, request, engine.views[name], selection, dark, session)
+    elif name != "attention":
+        panel.append(pattern_panel(engine, request, selection, dark, session))
+    claims = open_claims(engine, shown, name, selection, session)
+    return [*check_buttons(claims), *folded(panel)]
+
+
+def folded(panel: list[Any]) -> list[Any]:
+    """Up to two figures as they are; more of them behind their titles, where the browser keeps two open."""
+    graphs = [part for part in panel if isinstance(part, dcc.Graph)]
+    if len(graphs) <= _SEEN:
+        return panel
+    folds: list[Any] = []
+    for part in panel:
+        if isinstance(part, dcc.Graph):
+            is_open = part is graphs[0] or part is graphs[-1]
+            folds.append(
+                html.Details(parts.fold(part), open=is_open, className="fold", **{"data-fold": part.id["name"]})
+            )
+        elif folds:
+            folds[-1].children.append(part)
+        else:
+            folds.append(part)
+    return folds
+
+
+def open_claims(engine: Engine, shown: Shown, name: str, selection: Mapping[str, Any], session: str) -> list[Claim]:
+    """What the open view claims of the selection, and what the attention of the selected head does."""
+    seen = {view: result_of(engine, shown, view, selection, session)[0] for view in dict.fromkeys((name, "attention"))}
+    there = {view: result for view, result in seen.items() if result is not None}
+    return checks.claims_of(engine, there, selection, shown.display)
+
+
+def check_buttons(claims: list[Claim]) -> list[Any]:
+    """A button for every claim."""
+    found: list[Any] = checks.buttons(claims)
+    return [html.Div(found, className="chips")] if found else []
+
+
+def following(
+    engine: Engine, request: Request, view: View, selection: Mapping[str, Any], dark: bool, session: str
+) -> list[Any]:
+    """What an analysis has recomputed of one layer for the selection, from the kept state."""
+    panel: list[Any] = []
+    try:
+        followed = view.follow(request.analyses[view.name], selection) if view.follow else ()
+    except Exception as error:  # a mistake in one view must not take the page with it
+        return [html.Div(sentence(view.title, error), className="quiet")]
+    for place, (one, analysis) in enumerate(followed):
+        try:
+            found = engine.of_layer(request, analysis, session)
+            figures = [] if found is None else [views.drawn(one, found, i, dark) for i in range(len(one.figures))]
+        except WorkbenchError as error:
+            panel.append(html.Div(str(error), className="quiet"))
+            continue
+        panel += [graph(f"follows {place} {i}", views.narrow(figure)) for i, figure in enumerate(figures)]
+        panel.append(html.Div(BUSY if found is None else one.said(found), className="quiet"))
+    return panel
+
+
+def pattern_panel(engine: Engine, request: Request, selection: Mapping[str, Any], dark: bool, session: str) -> Any:
+    """The attention of the selected head, recomputed from the kept state of its layer."""
+    if not {"layer", "head"} <= set(selection):
+        return html.Div("Click a head to see its attention pattern.", className="quiet")
+    found, why = slice_result(engine, request, "attention", selection, session)
+    if found is None:
+        return html.Div(why, className="quiet")
+    return graph("pattern", views.narrow(views.drawn(engine.slices["attention"], found, 0, dark)))

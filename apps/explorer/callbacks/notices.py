@@ -1,0 +1,44 @@
+"""What went wrong: said until it is dismissed."""
+
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+from dash import ALL, Dash, Input, Output, State, no_update
+
+from apps.explorer.callbacks.answer import Answers
+from apps.explorer.engine.engine import Engine
+from apps.explorer.page import components as parts
+from apps.explorer.page.state import Clicks, DismissId, Notice, Notices
+
+__all__ = ["notice", "register", "with_notices"]
+
+
+def register(app: Dash, engine: Engine) -> None:
+    """The list of notices and their buttons."""
+    answer = Answers(app, engine)
+
+    @answer(Output("notice-list", "children"), inputs={"notices": Input("notices", "data")})
+    def show_notices(notices: Notices) -> Any:
+        return parts.notice_list(notices)
+
+    @answer(
+        Output("notices", "data", allow_duplicate=True),
+        inputs={"clicks": Input({"type": "dismiss", "notice": ALL}, "n_clicks")},
+        state={"notices": State("notices", "data")},
+        prevent_initial_call=True,
+    )
+    def dismiss(clicks: list[Clicks], notices: Notices) -> Any:
+        gone: DismissId | None = answer.pressed(DismissId)
+        return [n for n in notices if n.id != gone.notice] if gone and any(clicks) else no_update
+
+
+def notice(text: str) -> Notice:
+    """Something that went wrong, to stay until it is dismissed."""
+    return Notice(id=secrets.token_hex(6), text=text)
+
+
+def with_notices(notices: Iterable[Notice], said: Iterable[str]) -> Any:
+    """The notices with more of them; as they were where nothing is said."""
+    more = [notice(text) for text in said]
+    return [*notices, *more] if more else no_update

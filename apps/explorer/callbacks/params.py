@@ -1,0 +1,106 @@
+"""The parameters of the views, and the studies that a claim turns to itself."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dash import ALL, Dash, Input, Output, State, no_update
+
+from apps.explorer.callbacks.answer import Answer, Answers
+from apps.explorer.callbacks.details import open_claims
+from apps.explorer.callbacks.notices import with_notices
+from apps.explorer.engine.engine import Engine
+from apps.explorer.page import checks
+from apps.explorer.page.state import (
+    CheckId,
+    Checking,
+    Clicks,
+    Display,
+    Notices,
+    ParamId,
+    Params,
+    Seen,
+    Selection,
+    Session,
+    Shown,
+)
+from workbench.errors import WorkbenchError
+
+__all__ = ["changed_params", "register"]
+
+
+def register(app: Dash, engine: Engine) -> None:
+    """The controls of parameters, and the buttons of claims."""
+    answer = Answers(app, engine)
+    _register_params(answer, engine)
+    _register_checks(answer, engine)
+
+
+def _register_params(answer: Answers, engine: Engine) -> None:
+    @answer(
+        {"params": Output("params", "data"), "notices": Output("notices", "data", allow_duplicate=True)},
+        inputs={"values": Input({"type": "param", "entry": ALL, "name": ALL}, "value")},
+        state={"params": State("params", "data"), "notices": State("notices", "data")},
+        prevent_initial_call=True,
+    )
+    def param(values: list[Any], params: Params | None, notices: Notices) -> Answer:
+        identity: ParamId | None = answer.pressed(ParamId)
+        if identity is None:
+            return {}
+        changed, error = changed_params(engine, identity, answer.value(), params or {})
+        return {"params": changed or no_update, "notices": with_notices(notices, [error] if error else [])}
+
+
+def _register_checks(answer: Answers, engine: Engine) -> None:
+    @answer(
+        {
+            "params": Output("params", "data", allow_duplicate=True),
+            "view": Output("view", "data", allow_duplicate=True),
+            "checking": Output("checking", "data"),
+        },
+        inputs={"clicks": Input({"type": "check", "name": ALL}, "n_clicks")},
+        state={
+            "selection": State("selection", "data"),
+            "params": State("params", "data"),
+            "shown": State("shown", "data"),
+            "view": State("view", "data"),
+            "session": State("session", "data"),
+            "display": State("display", "data"),
+        },
+        prevent_initial_call=True,
+    )
+    def check(
+        clicks: list[Clicks],
+        selection: Selection,
+        params: Params | None,
+        shown: Shown | None,
+        view: Seen,
+        session: Session,
+        display: Display | None,
+    ) -> Answer:
+        pressed: CheckId | None = answer.pressed(CheckId)
+        if pressed is None or not any(clicks) or not shown:
+            return {}
+        claims = open_claims(engine, shown.displayed(display), view.name, selection, session)
+        turned = checks.params_for(claims, pressed.name, params or {})
+        if turned is None:
+            return {}
+        changed, study = turned
+        return {"params": changed, "view": Seen(name=study), "checking": Checking(name=study, params=changed)}
+
+
+def changed_params(
+    engine: Engine, identity: ParamId, value: Any, params: Mapping[str, Any]
+) -> tuple[dict[str, Any] | None, str]:
+    """The params after one control changed; None where nothing did, with the sentence if the value is no good."""
+    seen = engine.views[identity.entry]
+    param = next((p for p in seen.analysis.parameters() if p.name == identity.name), None)
+    if param is None:
+        return None, ""
+    try:
+        parsed = param.parse("" if value is None else str(value))
+    except WorkbenchError as error:
+        return None, f"{seen.title}: {error}"
+    before = params.get(seen.name, {}).get(param.name, param.default)
+    if parsed == before:
+        return None, ""
+    return {**params, seen.name: {**params.get(seen.name, {}), param.name: parsed}}, ""

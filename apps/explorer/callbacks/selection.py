@@ -1,0 +1,69 @@
+"""The selection on a run that is new, or whose results have come."""
+
+from collections.abc import Mapping
+
+import xarray as xr
+from dash import Dash, Input, Output, State, no_update
+
+from apps.explorer.callbacks.answer import Answer, Answers
+from apps.explorer.callbacks.display import forget_places
+from apps.explorer.engine.engine import Engine
+from apps.explorer.page.news import request_of
+from apps.explorer.page.selection import settle, strongest_head
+from apps.explorer.page.state import Display, Done, Seen, Selection, Shown, Text
+from workbench.errors import WorkbenchError
+
+__all__ = ["first_head", "register"]
+
+
+def register(app: Dash, engine: Engine) -> None:
+    """What keeps the selection inside of what is shown."""
+    answer = Answers(app, engine)
+
+    @answer(
+        {
+            "selection": Output("selection", "data"),
+            "settled": Output("settled", "data"),
+            "display": Output("display", "data", allow_duplicate=True),
+        },
+        inputs={"shown": Input("shown", "data"), "done": Input("done", "data")},
+        state={
+            "selection": State("selection", "data"),
+            "before": State("settled", "data"),
+            "display": State("display", "data"),
+            "view": State("view", "data"),
+        },
+        prevent_initial_call=True,
+    )
+    def choose(
+        shown: Shown | None,
+        done: Done | None,
+        selection: Selection,
+        before: Text | None,
+        display: Display | None,
+        view: Seen,
+    ) -> Answer:
+        if not shown:
+            return {}
+        kept = display or {}
+        if before is not None and before != shown.text:  # a position of another text means nothing here
+            selection = {k: v for k, v in selection.items() if k not in ("pos", "query", "key")}
+            kept = forget_places(engine, kept, view.name)
+        head = None if "head" in selection else first_head(engine, shown, done or {})
+        settled = settle(selection, len(shown.tokens), head=head, **shown.sizes.model_dump())
+        changed = settled != selection and (selection or answer.cause == "shown")
+        return {
+            "selection": settled if changed else no_update,
+            "settled": shown.text,
+            "display": kept if kept != (display or {}) else no_update,
+        }
+
+
+def first_head(engine: Engine, shown: Shown, done: Mapping[str, str]) -> tuple[int, int] | None:
+    """The head to select before anybody chose one."""
+    try:
+        request = request_of(engine, shown)
+    except WorkbenchError:
+        return None
+    found = [engine.found(request, name) for name, state in done.items() if state == "ok" and name in request.keys]
+    return strongest_head([result for result in found if isinstance(result, xr.Dataset)])

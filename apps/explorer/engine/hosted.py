@@ -1,0 +1,80 @@
+"""A model that the explorer offers: its worker, and the model once it is loaded."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from apps.explorer.engine.jobs import LOAD, Job, Worker
+from apps.explorer.engine.settings import Settings
+from workbench.errors import UnavailableError
+from workbench.intervene.text import MEAN_HOOKS
+from workbench.models.model import Model
+from workbench.models.prompt import Prompt
+from workbench.observation import observe
+from workbench.observation.recording import Means, measure_means
+
+__all__ = ["Hosted", "Load", "loader"]
+
+Report = Callable[[str, float, str], None]  # stage, share done, what is being done
+Load = Callable[[str, Report], Model]  # name, report -> model
+
+
+class Hosted:
+    """A model that the page offers: its worker, and the model once it is loaded."""
+
+    def __init__(self, name: str, load: Load, boot: str = "") -> None:
+        self.name, self.seconds = name, 0.0
+        self.model: Model | None = None
+        self._means: Means | None = None
+        self.worker = Worker(name, boot).start()
+        self.tokenising = threading.Lock()  # fast tokenizers must not be borrowed twice
+        self.loading = self.worker.submit(Job(f"load {name}", f"load {name}", LOAD, lambda job: self._load(job, load)))
+
+    def _load(self, job: Job, load: Load) -> str:
+        def progress(stage: str, share: float, text: str) -> None:
+            job.note = text or stage
+            job.progress(share)
+
+        model = load(self.name, progress)
+        self.seconds = _forward_seconds(model)
+        self.model = model  # last: from here on it counts as ready
+        return self.name
+
+    def means(self) -> Means:
+        """Means over the reference text, measured when an intervention first asks; for the worker's thread alone."""
+        if self._means is None:
+            self._means = measure_means(self.ready, hooks=MEAN_HOOKS)
+        return self._means
+
+    @property
+    def ready(self) -> Model:
+        """The model; UnavailableError while it is loading or where loading failed."""
+        if self.model is not None:
+            return self.model
+        if self.loading.alive:
+            raise UnavailableError(f"{self.name}, which is still loading", "a loaded model", "Wait a few seconds")
+        raise UnavailableError(
+            f"{self.name}, which did not load ({self.loading.error})", "a model", "Press Run to try again"
+        )
+
+
+def _forward_seconds(model: Model) -> float:
+    """Seconds of a bare pass over 16 tokens, the better of two: what predicted costs are multiples of."""
+    ids = Prompt.ids([3] * min(16, model.sizes.n_ctx))
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        observe(model, [ids], positions="last")
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def loader(settings: Settings) -> Load:
+    """What loads the models of an explorer."""
+
+    def load(name: str, progress: Report) -> Model:
+        from workbench.loading import pretrained
+
+        return pretrained.load(name, progress=progress, allow_network=settings.allow_network)
+
+    return load

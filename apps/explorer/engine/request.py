@@ -1,0 +1,68 @@
+"""What a run asks for: a prompt on a model, its interventions, every analysis with its parameters, and their keys."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.analysis.kinds import Analysis
+from workbench.corpora import names_file
+from workbench.errors import InputError
+from workbench.intervene.text import Phrase, phrase
+from workbench.models.model import Model
+from workbench.models.prompt import Prompt, Tokens
+
+__all__ = ["Request", "ids_of", "phrases_of", "refuse_files"]
+
+_DIGITS = 9  # of a token id that is typed; no vocabulary has more
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt on one model, every analysis with its parameters, and the keys under which its results are found.
+
+    chat: the text is one message of a user, put through the model's chat template. edits: interventions, of every pass.
+    given: parameters of the views that follow the selection, which says the rest.
+    """
+
+    model: str
+    text: str
+    tokens: Tokens = field(repr=False)
+    analyses: Mapping[str, Analysis] = field(repr=False)
+    given: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    keys: Mapping[str, str] = field(repr=False)
+    states: str = ""
+    chat: bool = False
+    edits: tuple[Phrase, ...] = ()
+
+
+def phrases_of(model: Model, tokens: Tokens, given: Sequence[str]) -> tuple[Phrase, ...]:
+    """Interventions from a page or a link, each once and in order; InputError where there is no such thing."""
+    if not isinstance(given, list | tuple):
+        raise InputError(f"the interventions {given!r}", "a list of texts", "Load the page again")
+    phrases = tuple(phrase(text) for text in sorted(set(map(str, given))))
+    for said in phrases:
+        said.check(model, len(tokens))
+    return phrases
+
+
+def ids_of(text: str) -> Prompt:
+    """The prompt of a model without a tokenizer: token ids separated by spaces. InputError for anything else."""
+    parts = text.replace(",", " ").replace("#", " ").split()
+    if not parts or not all(part.isascii() and part.isdigit() and len(part) <= _DIGITS for part in parts):
+        raise InputError(
+            "a text, for a model without a tokenizer", "token ids separated by spaces", "For example: 0 5 9 5"
+        )
+    return Prompt.ids([int(part) for part in parts])
+
+
+def refuse_files(analyses: Iterable[Analysis]) -> None:
+    """A browser names no file of this machine unless the explorer was started for it. InputError where one does."""
+    for analysis in analyses:
+        for parameter in analysis.parameters():
+            value = getattr(analysis, parameter.name)
+            if parameter.files and names_file(value):
+                raise InputError(
+                    f"{parameter.name}={value!r} for {analysis.title.lower()}",
+                    f"one of {', '.join(parameter.choices)}",
+                    "Files are read by an explorer that was started with --allow-files",
+                )

@@ -1,0 +1,120 @@
+"""The centre: the tabs, the large view with what is done with it, and the small views below."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import html
+
+from apps.explorer.page.exports import KINDS
+from apps.explorer.page.graphs import graph
+from workbench.analysis.kinds import kind_of
+from workbench.analysis.view import View
+
+__all__ = ["centre"]
+
+
+def centre(entries: Mapping[str, View], shown: Mapping[str, View]) -> html.Div:
+    """The panel. entries: views with a small multiple; shown: all of them."""
+    thumbs = [html.Div(_thumb(name, entry), className="thumb-holder") for name, entry in entries.items()]
+    return html.Div(
+        [
+            html.Div([_tabs(shown), _view_list(shown)], className="tabs-row"),
+            html.Div(
+                [html.Div(id="figure-choice", className="figure-choice"), html.Div(_tools(), className="row")],
+                className="toolbar",
+            ),
+            html.Div(_large(), id="main-figure", className="main-figure"),
+            html.Div(id="said", className="said"),
+            html.Div(thumbs, className="thumbs", role="group", **{"aria-label": "Other views"}),
+        ],
+        className="centre",
+        role="region",
+        **{"aria-label": "View"},
+    )
+
+
+def _large() -> list[Any]:
+    return [
+        html.Div(id="table-holder", className="table-holder", **{"data-of": ""}),
+        graph("main"),
+        html.Div(graph("other"), id="other-holder", className="hidden"),
+        html.Div(html.Div("The page is being set up."), id="main-message", className="message"),
+    ]
+
+
+def _tools() -> list[Any]:
+    return [
+        dmc.SegmentedControl(
+            id="compare-mode", data=["both", "difference"], value="both", size="xs", className="hidden"
+        ),
+        _about(),
+        _export(),
+        html.Button("Maximise", className="plain", **{"data-maximise": "main"}),
+    ]
+
+
+def _about() -> dmc.Popover:
+    words = {"aria-label": "What this view shows"}
+    button = dmc.Button("?", id="about", variant="default", size="compact-xs", **words)
+    text = html.Div(id="about-text", className="about", tabIndex=0)
+    return dmc.Popover(
+        [dmc.PopoverTarget(button), dmc.PopoverDropdown(text)],
+        width=420,
+        position="bottom-end",
+        withArrow=True,
+        trapFocus=True,
+        withRoles=False,
+    )
+
+
+def _tabs(shown: Mapping[str, View]) -> dmc.Tabs:
+    tabs = [dmc.TabsTab(view.title, value=name, **{"aria-controls": "main-figure"}) for name, view in shown.items()]
+    return dmc.Tabs(dmc.TabsList(tabs, className="tabs-list"), id="tabs", value=None, className="tabs")
+
+
+def _view_list(shown: Mapping[str, View]) -> dmc.Select:
+    """All views by what they are computed from, for when there are more than fit as tabs."""
+    scopes = {"prompt": "On this prompt", "model": "Of the model", "study": "Studies"}
+    data = [
+        {
+            "group": title,
+            "items": [{"value": n, "label": e.title} for n, e in shown.items() if kind_of(e.analysis) == scope],
+        }
+        for scope, title in scopes.items()
+    ]
+    return dmc.Select(
+        id="view-list",
+        data=[group for group in data if group["items"]],
+        size="xs",
+        searchable=True,
+        allowDeselect=False,
+        className="view-list",
+        comboboxProps={"width": 280, "position": "bottom-end"},
+        maxDropdownHeight=420,
+        **{"aria-label": "All views"},
+    )
+
+
+def _export() -> dmc.Menu:
+    items = [dmc.MenuItem(title, id={"type": "export", "kind": kind}, n_clicks=0) for kind, title in KINDS.items()]
+    return dmc.Menu(
+        [
+            dmc.MenuTarget(
+                dmc.Button("Export", variant="default", size="compact-xs"), boxWrapperProps={"role": "group"}
+            ),
+            dmc.MenuDropdown(items),
+        ],
+        position="bottom-end",
+    )
+
+
+def _thumb(name: str, view: View) -> html.Button:
+    return html.Button(
+        [
+            html.Span(view.title, className="thumb-title"),
+            html.Div(id={"type": "thumb-figure", "name": name}, className="thumb-figure"),
+        ],
+        id={"type": "thumb", "name": name},
+        className="thumb",
+    )

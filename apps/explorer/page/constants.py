@@ -1,0 +1,18 @@
+"""What the scripts of the page must know of Python: it is written into the page, and stands in one place only."""
+
+import json
+
+from apps.explorer.page.graphs import SELECTED
+from apps.explorer.page.selection import COLUMNS
+from apps.explorer.page.stores import POLL
+
+__all__ = ["constants"]
+
+
+def constants() -> str:
+    """As JSON, for `data-workbench` of the page's root.
+
+    poll: milliseconds between two looks. selected: the colour of the selection. columns: those of a table that a click
+    on a row selects.
+    """
+    return json.dumps({"poll": POLL, "selected": SELECTED, "columns": COLUMNS})

@@ -1,0 +1,46 @@
+"""The result of a view of a run, or the words that stand in its place."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+
+from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.request import Request
+from apps.explorer.page import views
+from apps.explorer.page.news import request_of
+from apps.explorer.page.state import Asked
+from workbench.errors import WorkbenchError
+
+__all__ = ["BUSY", "result_of", "slice_result"]
+
+BUSY = "The model is busy with something longer; this follows in a moment."
+
+
+def result_of(
+    engine: Engine, shown: Asked, name: str, selection: Mapping[str, Any], session: str
+) -> tuple[xr.Dataset | None, str]:
+    """The result of a view of a run, or why there is none."""
+    try:
+        request = request_of(engine, shown)
+    except WorkbenchError as error:
+        return None, str(error)
+    if name in engine.slices:
+        return slice_result(engine, request, name, selection, session)
+    fate = engine.fate(request, name)  # before the result: what has just ended has one
+    found = engine.found(request, name)
+    return (found, "") if isinstance(found, xr.Dataset) else (None, views.waiting(engine.standing[name], found, fate))
+
+
+def slice_result(
+    engine: Engine, request: Request, name: str, selection: Mapping[str, Any], session: str
+) -> tuple[xr.Dataset | None, str]:
+    """The result of a view that follows the selection, or why there is none."""
+    try:
+        analysis = engine.slice_of(request, name, selection)
+        if analysis is None:
+            return None, "Select a head or a layer: click a cell of any view of heads."
+        found = engine.of_layer(request, analysis, session)
+    except WorkbenchError as error:
+        return None, str(error)
+    return found, BUSY

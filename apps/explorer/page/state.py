@@ -1,0 +1,389 @@
+"""What arrives from a browser, as typed values: the one seam between a page and this server.
+
+Anybody who can open the page can send anything. `parse` turns each store, id and typed value into a frozen value of
+bounded size, once, before any of our code looks at it; what no page of ours can have sent raises `Malformed`, which is
+answered with one sentence and HTTP 400. What a user can type wrongly on an honest page passes, and is said on the page.
+
+Names of models and views are held against the engine. Fields that a page of another version has beside ours are left
+out.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from reprlib import Repr
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from apps.explorer.engine.engine import Engine
+from apps.explorer.page.exports import KINDS
+from apps.explorer.page.selection import clean
+from workbench.errors import InputError
+
+__all__ = [
+    "Asked", "CheckId", "Checking", "Choice", "Clicks", "Continuing", "DismissId", "Display", "DisplayId", "Done",
+    "EditId", "Edits", "Farewell", "Go", "Link", "Loaded", "Malformed", "ModelName", "Named", "Notice", "Notices",
+    "ParamId", "Params", "Pressed", "Seen", "Selection", "Session", "Shown", "Sizes", "Stopped", "Take", "Text",
+    "ThumbId", "TurnId", "Typed", "Word", "parse", "parser",
+]  # fmt: skip
+
+_LONGEST = 2_000_000  # letters of a text; a whole request is bounded to about as many bytes
+_MOST = 200_000  # tokens of a prompt, rows of a table
+_KEPT = 200  # notices
+_DIGITS = 22  # of a whole number: as many as a browser writes
+
+_short = Repr()
+_short.maxlevel, _short.maxdict, _short.maxlist, _short.maxstring, _short.maxother = 2, 2, 2, 60, 60
+
+
+class Malformed(InputError):
+    """Something that no page of ours sends."""
+
+
+# --- names and numbers ------------------------------------------------------------------------------------------------
+
+
+def _is_offered(name: str, info: ValidationInfo) -> str:
+    engine = info.context
+    if engine is not None and not engine.settings.any_model and name not in engine.settings.models:
+        raise ValueError("the name of a model that is offered")
+    return name
+
+
+def _among(views: Callable[[Engine], Collection[str]]) -> AfterValidator:
+    """A name that is among some of an engine's views."""
+
+    def check(name: str, info: ValidationInfo) -> str:
+        if info.context is not None and name not in views(info.context):
+            raise ValueError("the name of a view that is there")
+        return name
+
+    return AfterValidator(check)
+
+
+Text = Annotated[str, Strict(), Field(max_length=_LONGEST)]
+Name = Annotated[str, Strict(), Field(max_length=4096)]  # also a path
+Word = Annotated[str, Strict(), Field(max_length=400)]
+Session = Annotated[str, Strict(), Field(min_length=1, max_length=64)]
+ModelName = Annotated[Name, AfterValidator(_is_offered)]
+ViewName = Annotated[Name, _among(lambda engine: engine.views)]
+StandingName = Annotated[Name, _among(lambda engine: engine.standing)]  # one that does not follow the selection
+PromptName = Annotated[Name, _among(lambda engine: engine.of_prompt)]  # one whose analysis shares the prompt's pass
+
+Whole = Annotated[int, Strict(), Field(gt=-(10**_DIGITS), lt=10**_DIGITS)]
+Count = Annotated[int, Strict(), Field(ge=0, le=10**9)]
+Real = Annotated[float, Strict(), AllowInfNan(False)]
+Flag = Annotated[bool, Strict()]
+Typed = Flag | Whole | Real | Text | None  # the value of a control, right or wrong
+Clicks = Whole | Real | None
+Choice = Word | None
+Params = Annotated[
+    dict[Name, Annotated[dict[Name, Typed], Field(max_length=200)]], Field(max_length=1000)
+]  # by view and name
+Display = Params
+Done = Annotated[dict[Name, Word], Field(max_length=1000)]  # how each analysis stands, in words
+Edits = Annotated[tuple[Word, ...], Field(max_length=500)]  # phrases of interventions
+
+
+def _cleaned(given: Any) -> dict[str, Any]:
+    if given is not None and (not isinstance(given, Mapping) or len(given) > _KEPT):
+        raise ValueError("a small mapping")
+    return clean(given)
+
+
+# As `selection.clean` leaves it: a figure may name more dimensions than a selection has.
+Selection = Annotated[dict[str, Any], BeforeValidator(_cleaned)]
+
+
+class Store(BaseModel):
+    """A frozen value; what else arrives with it is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+class Asked(Store):
+    """A request for a run, as a page keeps it.
+
+    names: analyses to compute; None: not known yet. job: the id of the job that computes them, "" where there was
+    nothing to compute, or it has not begun. boot: names the server that was asked, also where it has no job yet; ""
+    for any. ended: it gave no result, and is not tried again.
+    """
+
+    id: Word
+    model: ModelName
+    text: Text
+    params: Params = Field(default_factory=dict)
+    chat: Flag = False
+    edits: Edits = ()
+    names: Annotated[tuple[PromptName, ...], Field(max_length=1000)] | None = None
+    job: Word = ""
+    boot: Word = ""
+    ended: Flag = False
+
+
+class Sizes(Store):
+    """What a page knows of a model's sizes."""
+
+    n_layers: Count
+    n_heads: Count
+    d_mlp: Count = 0
+
+
+class Shown(Asked):
+    """A run whose results are there. display: how it is drawn, by view; it has a store of its own."""
+
+    tokens: Annotated[tuple[Text, ...], Field(max_length=_MOST)]
+    sizes: Sizes
+    keys: Annotated[dict[Name, Word], Field(max_length=1000)] = Field(default_factory=dict)
+    weights: Word = ""
+    seconds: Real = 0.0
+    display: Display = Field(default_factory=dict, exclude=True)
+
+    def displayed(self, display: Mapping[str, Any] | None) -> "Shown":
+        """The same run, drawn in another way."""
+        return self.model_copy(update={"display": dict(display or {})})
+
+
+class Seen(Store):
+    """Which view is open, and which of its figures and tables."""
+
+    name: ViewName
+    figure: Count = 0
+
+    @model_validator(mode="after")
+    def _is_there(self, info: ValidationInfo) -> "Seen":
+        if info.context is not None:
+            view = info.context.views[self.name]
+            if self.figure >= max(1, len(view.figures) + len(view.tables)):
+                raise ValueError("one of the view's figures and tables")
+        return self
+
+
+class Loaded(Store):
+    """The model that is ready, or (failed: the id of the job) the one that did not load."""
+
+    model: Name
+    hash: Word = ""
+    failed: Word = ""
+
+
+class Go(Store):
+    """Run was pressed: the text as it stood then."""
+
+    text: Text
+    clicks: Typed = None
+
+
+class Continuing(Store):
+    """The job that writes more tokens."""
+
+    job: Word
+    model: ModelName
+
+
+class Checking(Store):
+    """A check that starts as soon as its params are shown."""
+
+    name: ViewName
+    params: Params
+
+
+class Pressed(Store):
+    """A button that starts an analysis was pressed."""
+
+    start: Name
+
+
+class Stopped(Store):
+    """A button that cancels a job was pressed; `all`: for everybody who waits for it."""
+
+    cancel: Word
+    all: Word | None = None
+
+
+class Notice(Store):
+    """Something that went wrong, said until it is dismissed."""
+
+    id: Word
+    text: Text
+
+
+def _latest(given: Any) -> Any:
+    return given[-_KEPT:] if isinstance(given, list) else given
+
+
+Notices = Annotated[tuple[Notice, ...], BeforeValidator(_latest)]
+
+
+class Take(Store):
+    """An export was asked for. rows: those of a table that are shown, in their order."""
+
+    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]
+    rows: Annotated[tuple[Count, ...], Field(max_length=_MOST)] | None = None
+
+
+class Farewell(Store):
+    """A window is being closed."""
+
+    session: Session
+    window: Session
+
+
+# --- links: anybody may have written them, so that what is no good is left out and said -------------------------------
+
+
+class Link(Store):
+    """What the address asked for. broken: the part that could not be read, "" where all could."""
+
+    text: Text = ""
+    model: Name = ""
+    weights: Word = ""
+    other: Text = ""
+    other_model: Name = Field(default="", alias="otherModel")
+    compare: Word = ""
+    params: Params = Field(default_factory=dict)
+    display: Display = Field(default_factory=dict)
+    select: Selection = Field(default_factory=dict)
+    view: Seen | None = None
+    edits: Edits = ()
+    chat: Flag = False
+    broken: Word = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, given: Any, info: ValidationInfo) -> Any:
+        """The parts that can be read."""
+        if not isinstance(given, Mapping):
+            raise ValueError("the parts of a link")
+        kept = {name: given[name] for name, kind in _LINK_TEXTS.items() if _fits(kind, given.get(name))}
+        kept |= {"chat": bool(given.get("chat")), "select": clean(given.get("select"))}
+        if isinstance(display := given.get("display"), Mapping):
+            kept["display"] = {name: part for name, part in display.items() if _fits(_PARAMS, {name: part})}
+        kept["view"] = _linked_view(given.get("view"), info)
+        for name, kind in (("params", _PARAMS), ("edits", _EDITS)):
+            if given.get(name) is not None:
+                kept |= {name: given[name]} if _fits(kind, given[name]) else {"broken": kept.get("broken") or name}
+        return kept
+
+
+_PARAMS, _EDITS = TypeAdapter(Params), TypeAdapter(Edits)
+_LINK_TEXTS = {
+    "text": TypeAdapter(Text), "model": TypeAdapter(Name), "weights": TypeAdapter(Word), "other": TypeAdapter(Text),
+    "otherModel": TypeAdapter(Name), "compare": TypeAdapter(Word), "broken": TypeAdapter(Word),
+}  # fmt: skip
+
+
+def _fits(kind: TypeAdapter[Any], value: Any) -> bool:
+    try:
+        kind.validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _linked_view(given: Any, info: ValidationInfo) -> Any:
+    """The view that a link names, its first figure where it names none; None where it is none of ours."""
+    for figure in (given.get("figure"), 0) if isinstance(given, Mapping) else ():
+        try:
+            return Seen.model_validate({"name": given.get("name"), "figure": figure}, context=info.context)
+        except ValidationError:
+            continue
+    return None
+
+
+# --- ids that stand for many ------------------------------------------------------------------------------------------
+
+
+class ParamId(Store):
+    """The control of a parameter."""
+
+    entry: ViewName
+    name: Name
+
+
+class DisplayId(Store):
+    """One of the controls of a display parameter."""
+
+    entry: StandingName
+    name: Name
+    control: Literal["token", "number", "slider", "choice"]
+
+
+class EditId(Store):
+    """An intervention that is offered, or one that can be taken back."""
+
+    type: Literal["edit", "restore"]
+    text: Word
+
+
+class DismissId(Store):
+    """A notice's button."""
+
+    notice: Word
+
+
+class TurnId(Store):
+    """A button that opens a view."""
+
+    name: ViewName
+
+
+class CheckId(Store):
+    """The button of a claim, by its title."""
+
+    name: Name
+
+
+class ThumbId(Store):
+    """A small multiple, by its view."""
+
+    name: StandingName
+
+
+Named = Annotated[tuple[dict[Name, Typed], ...], Field(max_length=1000)]  # ids of controls
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def parser(kind: Any, name: str, engine: Engine | None = None) -> Callable[[Any], Any]:
+    """What reads values of a kind; see `parse`."""
+    adapter = TypeAdapter(kind)
+
+    def read(value: Any) -> Any:
+        try:
+            return adapter.validate_python(value, context=engine)
+        except ValidationError as error:
+            raise _malformed(name, error) from None
+
+    return read
+
+
+def parse(kind: Any, value: Any, name: str = "a value", engine: Engine | None = None) -> Any:
+    """The value as one of a kind; Malformed where it is none. engine: whose models and views its names must be.
+
+    name: what the sentence calls it.
+    """
+    return parser(kind, name, engine)(value)
+
+
+def _malformed(name: str, error: ValidationError) -> Malformed:
+    first = error.errors(include_url=False, include_context=False)[0]
+    path = ".".join([name, *(str(part)[:40] for part in first["loc"])])[:200]
+    wanted = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removesuffix(".")
+    wanted = wanted[:1].lower() + wanted[1:]
+    return Malformed(f"{path} = {_short.repr(first['input'])}", wanted, "Load the page again")

@@ -1,0 +1,191 @@
+"""What the scripts of the page repeat of Python is handed to them, or the same by these tests, which run the scripts."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from dash import Dash
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+
+from apps.explorer.callbacks import register
+from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.settings import Settings
+from apps.explorer.page import components
+from apps.explorer.page.constants import constants
+from apps.explorer.page.exports import KINDS
+from apps.explorer.page.graphs import SELECTED
+from apps.explorer.page.layout import page
+from apps.explorer.page.selection import KEYS, merge
+from apps.explorer.page.state import Link, Pressed, Shown, Sizes, Stopped, parse
+from tests.apps.explorer.tiny_browser import TinyBrowser
+from workbench.figures.axes import selection as selected
+from workbench.figures.axes import selection_shapes, unpack
+
+ASSETS = Path(components.__file__).parent / "assets"
+SCRIPTS = {path.name: path.read_text() for path in sorted(ASSETS.glob("*.js"))}
+
+# Enough of a browser for the scripts to be read, and a loop that answers one call a line.
+STUB = """
+const none = () => {}, vm = require("vm"), readline = require("readline");
+class Observer { observe() {} }
+const page = { dataset: { workbench: %s } };
+const window = { addEventListener: none, fetch: none, location: { hash: "" }, history: {
+  replaceState: (a, b, hash) => { window.location.hash = hash; } } };
+const document = { documentElement: page, addEventListener: none, querySelectorAll: () => [], querySelector: () => null };
+const scope = vm.createContext({ window, document, MutationObserver: Observer, ResizeObserver: Observer, URLSearchParams,
+  URL, console, setTimeout, clearTimeout, requestAnimationFrame: none, cancelAnimationFrame: none, WeakMap });
+const dash = (window.dash_clientside = { no_update: null });
+for (const text of %s) vm.runInContext(text, scope);
+readline.createInterface({ input: process.stdin }).on("line", (line) => {
+  const [space, name, given] = JSON.parse(line);
+  const answer = dash[space][name](...given);
+  console.log(JSON.stringify({ answer: answer === undefined ? null : answer, hash: window.location.hash }));
+});
+"""
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """`script(space, name, *arguments)`: what a function of the scripts answers, and the address after it."""
+    node = shutil.which("node")
+    if node is None:
+        driver = pytest.importorskip("playwright._impl._driver")
+        node = driver.compute_driver_executable()[0]
+    file = tmp_path_factory.mktemp("scripts") / "run.js"
+    file.write_text(STUB % (json.dumps(constants()), json.dumps(list(SCRIPTS.values()))))
+    running = subprocess.Popen([node, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def call(*asked):
+        running.stdin.write(json.dumps([asked[0], asked[1], asked[2:]]) + "\n")
+        running.stdin.flush()
+        return json.loads(running.stdout.readline())
+
+    yield call
+    running.stdin.close()
+    assert running.wait(30) == 0
+
+
+NUMBERS = st.integers(0, 6)
+CHOSEN = st.dictionaries(st.sampled_from(KEYS), NUMBERS, max_size=5).flatmap(
+    lambda found: st.sampled_from([found, {**found, "part": "mlp"}])
+)
+PROVE = settings(max_examples=200, deadline=None, database=None)
+
+
+@seed(0)
+@PROVE
+@given(before=CHOSEN, chosen=CHOSEN)
+def test_a_click_is_merged_as_in_python(script, before, chosen):
+    assert script("spine", "merge", before, chosen)["answer"] == merge(before, chosen)
+
+
+AXES = st.lists(st.sampled_from([0, 1, 2, 3.5, 5, 8, 13]), min_size=1, max_size=5, unique=True)
+
+
+@st.composite
+def metas(draw):
+    """The meta of a figure."""
+    meta = {"axes": {}}
+    for name, dim in zip("xy", draw(st.permutations(["pos", "layer", "depth"])), strict=False):
+        values = draw(AXES)
+        meta["axes"][name] = dim
+        meta[f"{name}_values"] = values
+        if draw(st.booleans()):
+            meta[f"{name}_at"] = sorted(draw(st.lists(st.floats(0, 9, width=16), min_size=len(values),
+                                                      max_size=len(values), unique=True)))  # fmt: skip
+    return meta
+
+
+@seed(0)
+@PROVE
+@given(meta=metas(), selection=st.dictionaries(st.sampled_from(["pos", "layer", "depth"]), st.sampled_from([0, 1, 5])))
+def test_a_selection_is_drawn_as_in_python(script, meta, selection):
+    drawn = script("spine", "shapes", meta, selection)["answer"]
+    assert [shape.pop("name") for shape in drawn] == ["selected"] * len(drawn)
+    expected = selection_shapes(meta, selection, SELECTED)
+    assert len(drawn) == len(expected)
+    for one, other in zip(drawn, expected, strict=True):
+        assert one == {k: pytest.approx(v) if isinstance(v, float) else v for k, v in other.items()}
+
+
+@seed(0)
+@PROVE
+@given(meta=metas(), x=st.sampled_from([0, 1.2, 3.9]), y=st.sampled_from([None, 0, 2.2]))
+def test_a_clicked_point_is_read_as_in_python(script, meta, x, y):
+    point = {"x": x, "y": y, "curveNumber": 0}
+    assert script("spine", "read", meta, point)["answer"] == selected(meta, point)
+    said = {**point, "customdata": {"layer": 1}}
+    assert script("spine", "read", meta, said)["answer"] == selected(meta, said) == {"layer": 1}
+
+
+@seed(0)
+@PROVE
+@given(sizes=st.lists(st.integers(2, 5), min_size=1, max_size=3), number=st.integers(0, 120))
+def test_a_packed_point_is_unpacked_as_in_python(script, sizes, number):
+    packed = {"sizes": [[name, size] for name, size in zip(KEYS, sizes, strict=False)], "also": {"part": "mlp"}}
+    assert script("spine", "unpack", packed, number)["answer"] == unpack(packed, number)
+
+
+def test_an_address_says_what_is_shown_and_is_read_back(script):
+    edits, params = ("L1H0",), {"logit-lens": {"top_k": 3}}
+    run = Shown(id="x", model="m", text="a & b #", params=params, chat=True, edits=edits, weights="f" * 64, tokens=(),
+                sizes=Sizes(n_layers=1, n_heads=1))  # fmt: skip
+    other = run.model_copy(update={"model": "n", "text": "c"})
+    view, display = {"name": "logit-lens", "figure": 1}, {"flow-routes": {"start": 2}}
+    shown = [one.model_dump(mode="json") for one in (run, other)]
+    address = script("links", "write", *shown, view, {"pos": 1}, "difference", display)["hash"]
+    read = script("links", "read", address)["answer"]
+    assert set(read) <= {field.alias or name for name, field in Link.model_fields.items()}
+    link = parse(Link, read)
+    assert (link.model, link.text, link.params, link.chat, link.edits) == ("m", "a & b #", params, True, edits)
+    assert (link.other_model, link.other, link.compare, link.weights) == ("n", "c", "difference", "f" * 12)
+    assert link.view.model_dump() == view and link.select == {"pos": 1} and link.display == display
+    assert parse(Link, script("links", "read", "#prompt=a&params=%7B")["answer"]).broken == "params"
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Every id that the page or an answer of the server can hold."""
+    engine = Engine(Settings(models=("m",)), [])
+    app = Dash("page")
+    app.layout = lambda: page(engine.standing, engine.views, ("m",))
+    register(app, engine)
+    ids = {name for name in TinyBrowser(app.server.test_client()).ids if not name.startswith("{")}
+    return ids | {"link-copy", "table", "connection"}  # the last two are made when they are needed
+
+
+def test_the_scripts_know_only_ids_that_there_are(known):
+    for name, text in SCRIPTS.items():
+        asked = set(re.findall(r'(?:getElementById|set_props|getApi)\("([^"]+)"', text))
+        asked |= set(re.findall(r'querySelector(?:All)?\("#([\w-]+)', text))
+        asked |= set(re.findall(r'\["rested", main\]', text)) and {"rested"}
+        assert asked <= known, (name, asked - known)
+
+
+def test_the_scripts_know_the_words_of_the_server():
+    spine, links = SCRIPTS["spine.js"], SCRIPTS["links.js"]
+    assert '["start", "started"], ["cancel", "stopped"]' in spine
+    assert "start" in Pressed.model_fields and {"cancel", "all"} <= set(Stopped.model_fields)
+    pictures = set(re.findall(r'kind !== "(\w+)"', links))
+    assert pictures == {"png", "svg"} <= set(KINDS)
+    groups = [group["group"] for group in _component("example").data]
+    assert groups == re.findall(r'group\.group === "(\w+)"', links)
+    assert _component("compare-mode").data == ["both", "difference"]
+    style = (ASSETS / "style.css").read_text()
+    assert f"--selected: {SELECTED};" in style
+
+
+def _component(name):
+    engine = Engine(Settings(models=("m",)), [])
+    whole = page(engine.standing, engine.views, ("m",))
+    return next(part for part in whole._traverse() if getattr(part, "id", None) == name)
+
+
+def test_numbers_of_the_server_stand_in_no_script():
+    told = json.loads(constants())
+    for name, text in SCRIPTS.items():
+        assert told["selected"] not in text and f"interval: {told['poll']}" not in text, name

@@ -1,0 +1,241 @@
+"""Whatever a browser sends: an answer or one sentence, never a traceback."""
+
+import copy
+import json
+import math
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.settings import Settings
+from apps.explorer.web.server import make_app
+from tests.apps.explorer.tiny_browser import TinyBrowser
+
+MODEL = "toy-induction"
+VIEWS = ("logit-lens", "induction-on-prompt", "induction-heads", "flow-routes", "head-table", "causal-check")
+SLOW = 60.0  # seconds: a limit for loaded machines
+
+
+@pytest.fixture(scope="module")
+def app():
+    from probes import CATALOG
+
+    engine = Engine(Settings(models=(MODEL, "toy-copy")), [CATALOG.view(name) for name in VIEWS])
+    assert engine.hosted(MODEL).loading.finished.wait(120)
+    made = make_app(engine)
+    made.server.config["PROPAGATE_EXCEPTIONS"] = False  # as it is served
+    yield made
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def visit(app):
+    """A whole visit: everything that can be pressed was pressed, and every request of it was answered."""
+    page = TinyBrowser(app.server.test_client())
+    page.put("poll", 1, "n_intervals")
+    look(page)
+    page.put("go", {"text": "3 7 9 5 3 7 9", "clicks": 1})
+    page.fire("go")
+    for _ in range(600):
+        look(page)
+        if page.get("shown") and page.get("idle"):
+            break
+        time.sleep(0.2)
+    assert page.get("shown")["tokens"][:2] == ["#3", "#7"]
+    for name in ("shown", "done", "selection", "params", "display", "notices", "edits"):
+        page.fire(name)
+    for name in (*VIEWS, "surprisal", "attention"):
+        page.put("view", {"name": name, "figure": 0})
+        for store in ("view", "drawn", "rested"):
+            if store != "view":
+                page.put(store, f"{name} 0 ok")
+            page.fire(store)
+    press(page)
+    return page
+
+
+def look(page):
+    page.put("poll", page.get("poll", "n_intervals") + 1, "n_intervals")
+    return page.fire("poll", "n_intervals")
+
+
+def press(page):
+    """Controls, buttons, exports, a link, a comparison."""
+    for control, value in (("example", "3 7 9 5 3 7"), ("any-model", "toy-nowhere")):
+        page.put(control, value, "value")
+        page.fire(control, "value")
+    page.fire("notices")  # the last name is refused
+    page.put({"type": "turn", "name": "logit-lens"}, 0, "n_clicks")
+    page.put("selection", {"layer": 1, "head": 0, "pos": 5, "query": 5, "key": 2, "depth": 2})
+    page.fire("selection")
+    for identity in list(page.ids.values()):
+        if isinstance(identity, dict) and identity["type"] in ("edit", "turn", "check", "dismiss"):
+            page.put(identity, 1, "n_clicks")
+            page.fire(identity, "n_clicks")
+            page.put(identity, 0, "n_clicks")
+        if isinstance(identity, dict) and identity["type"] in ("param", "display"):
+            page.fire(identity, "value")
+        if isinstance(identity, dict) and identity["type"] == "drawn":
+            page.fire(identity)
+    for kind in ("html", "nc", "csv", "py"):
+        page.put("take", {"kind": kind, "clicks": 1})
+        page.fire("take")
+    link = {"text": "3 7 3", "model": MODEL, "view": {"name": "logit-lens", "figure": 0}, "edits": ["L1H0 mean"],
+            "select": {"pos": 1}, "params": {"logit-lens": {"top_k": 3}}, "display": {}, "other": "", "weights": "",
+            "otherModel": "", "compare": "difference", "chat": None}  # fmt: skip
+    page.put("link", link)
+    page.fire("link")
+    page.fire("params")
+    for _ in range(100):
+        look(page)
+        if page.get("shown-b"):
+            break
+        time.sleep(0.2)
+    for store in ("shown-b", "compare-mode"):
+        page.fire(store, "value" if store == "compare-mode" else "data")
+    page.put("continue", 1, "n_clicks")
+    page.fire("continue", "n_clicks")
+    page.put("started", {"clicks": 1, "start": "causal-check"})
+    page.fire("started")
+    page.put("stopped", {"clicks": 2, "cancel": "none"})
+    page.fire("stopped")
+
+
+def test_a_whole_visit_calls_every_callback(visit):
+    called = {body["output"] for body in visit.calls}
+    missed = {callback["output"] for callback in visit.callbacks} - called
+    assert not missed, "\n".join(missed)
+
+
+# What is put in the place of any value.
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(-(10**30), 10**30), st.floats(allow_nan=True), st.text(max_size=20),
+    st.sampled_from(["", "²", "9" * 5000, "x" * 100_000, "L99999H0", "../../etc/passwd", "\ud800", "\x00", "nan"]),
+    st.sampled_from([[], {}, [[]], [None] * 50, {"name": "nope"}, {"id": 3}, [1, "a", {}], {"": {"": {}}}]),
+    st.integers(1, 300).map(lambda depth: json.loads("[" * depth + "]" * depth)),
+)  # fmt: skip
+
+
+def places(value, path=()):
+    """The path of every value inside of one."""
+    yield path
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in list(parts)[:40]:
+        yield from places(part, (*path, name))
+
+
+def changed(body, path, junk, drop):
+    """A copy with another value at a path, or without it."""
+    if not path:
+        return junk
+    body = copy.deepcopy(body)
+    holder = body
+    for name in path[:-1]:
+        holder = holder[name]
+    if drop and isinstance(holder, dict):
+        holder.pop(path[-1])
+    elif drop:
+        del holder[path[-1]]
+    else:
+        holder[path[-1]] = junk
+    return body
+
+
+def distinct(calls):
+    """The last request of every callback."""
+    return list({body["output"]: body for body in calls}.values())
+
+
+def check(page, body):
+    """Answered in time: what was asked for, or one sentence."""
+    started = time.monotonic()
+    answer = page.client.post("/_dash-update-component", data=json.dumps(body), content_type="application/json")
+    assert answer.status_code < 500, (answer.status_code, answer.text[:500], str(body)[:1000])
+    assert time.monotonic() - started < SLOW
+    if answer.status_code == 400:
+        assert answer.text.startswith("Got ") and "\n" not in answer.text and len(answer.text) < 1000
+        assert answer.mimetype == "text/plain" and "Traceback" not in answer.text
+    return answer
+
+
+@seed(0)
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(data=st.data())
+def test_no_changed_request_breaks_the_server(visit, data):
+    body = data.draw(st.sampled_from(distinct(visit.calls)), label="call")
+    for _ in range(data.draw(st.integers(1, 2))):
+        path = data.draw(st.sampled_from(list(places(body))), label="path")
+        body = changed(body, path, data.draw(JUNK, label="junk"), data.draw(st.booleans()))
+        if not isinstance(body, dict | list):
+            break
+    check(visit, body)
+
+
+def test_honest_requests_are_answered_after_all_that(visit):
+    for body in distinct(visit.calls):
+        assert check(visit, body).status_code in (200, 204)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", '"x"', "null", "[" * 100_000, '{"output": "nope.data"}', '{"output": ["a"]}', "\xff", "NaN",
+     '{"a": ' + "9" * 5000 + "}", '{"output": "..selection.data.."}'],
+)  # fmt: skip
+def test_what_is_no_call_is_one_sentence(app, text):
+    for kind in ("application/json", "text/plain"):
+        answer = app.server.test_client().post("/_dash-update-component", data=text, content_type=kind)
+        assert answer.status_code == 400 and answer.text.startswith("Got "), answer.text
+
+
+STORES = [
+    ("view", {"name": "nope", "figure": 0}, "view.name"),
+    ("view", {"name": "logit-lens", "figure": 99}, "figures and tables"),
+    ("view", {"figure": 0}, "view.name"),
+    ("view", None, "view"),
+    ("shown", {"id": "x"}, "shown.model"),
+    ("shown", [], "shown"),
+    ("selection", 3, "small mapping"),
+    ("display", {"flow-routes": 3}, "display"),
+    ("session", "x" * 65, "session"),
+]
+
+
+@pytest.mark.parametrize(("store", "value", "said"), STORES)
+def test_a_store_of_another_kind_is_named(visit, store, value, said):
+    callbacks = [c for c in visit.callbacks if "details.children" in c["output"]]
+    body = copy.deepcopy(visit.body(callbacks[0], ["rested.data"]))
+    for place in (*body["inputs"], *body["state"]):
+        if place["id"] == store:
+            place["value"] = value
+    answer = check(visit, body)
+    assert answer.status_code == 400 and said in answer.text, answer.text
+
+
+def test_an_unknown_model_or_export_is_refused(visit):
+    for store, name, change in (("shown", "details.children", "model"), ("take", "download.data", "kind")):
+        (callback,) = (c for c in visit.callbacks if name in c["output"])
+        body = copy.deepcopy(visit.body(callback, []))
+        for place in (*body["inputs"], *body["state"]):
+            if place["id"] == store:
+                place["value"] = {**place["value"], change: "exe"}
+        assert "'exe'" in check(visit, body).text
+
+
+def test_numbers_that_are_none_are_refused(visit):
+    body = copy.deepcopy(visit.calls[0])
+    for number in (math.nan, math.inf, 10**40):
+        body["inputs"][0]["value"] = number
+        assert check(visit, body).status_code == 400
+
+
+def test_what_a_user_types_wrongly_is_said_on_the_page(visit):
+    for text in ("²", "9" * 5000, "hello", "", "3 " * 100_001):
+        visit.put("prompt", text, "value")
+        said = visit.fire("prompt", "value")["prompt-line.children"]
+        assert "Got " in str(said)
+    visit.put("continue-seed", "9" * 5000, "value")
+    visit.put("continue", 2, "n_clicks")
+    assert "Got " in str(visit.fire("continue", "n_clicks")["notices.data"][-1])
