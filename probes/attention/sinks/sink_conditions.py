@@ -86,7 +86,7 @@ def _share(progress: Progress | None, index: int, n: int) -> Progress | None:
 
 
 def _joined(names: list[str], done: list[xr.Dataset], n_tokens: int, epsilon: float) -> xr.Dataset:
-    variables: dict[str, tuple] = {}
+    variables: dict[str, Any] = {}
     for name, dim in _KEPT.items():
         attrs = done[0][name].attrs
         title = attrs["long_name"].replace("position 0", "the first position")
