@@ -41,14 +41,14 @@ def asked(result: xr.Dataset, selection: Mapping[str, Any]) -> dict[str, Any]:
     return {"metric": params["metric"]} | {name: token for name, token in tokens.items() if token}
 
 
-def head(result: xr.Dataset, selection: dict) -> Claim | None:
+def head(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """The selected head changes the prediction that the view is about."""
     if not {"layer", "head"} <= set(selection):
         return None
     return check_of(head_name(selection["layer"], selection["head"]), **asked(result, selection))
 
 
-def repetition(result: xr.Dataset, selection: dict) -> Claim | None:
+def repetition(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """The selected head makes the model repeat what came next the last time: without it, that is less likely.
 
     On the prompt that the scores are of; where they are of a stimulus, on other repeated random tokens.
@@ -70,7 +70,7 @@ def sink(selection: Mapping[str, Any], key: int) -> Claim:
     return check_of(unit, metric="KL", side="raises", pos=pos if pos > key else -1)
 
 
-def edge(result: xr.Dataset, selection: dict) -> Claim | None:
+def edge(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """What the selected head moves from the selected key to the query changes the prediction there."""
     if not {"layer", "head", "query", "key"} <= set(selection):
         return None
@@ -78,7 +78,7 @@ def edge(result: xr.Dataset, selection: dict) -> Claim | None:
     return check_of(f"{name}:{selection['query']}<-{selection['key']}", **asked(result, selection))
 
 
-def state(result: xr.Dataset, selection: dict) -> Claim | None:
+def state(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """What stands at the selected depth and position enters the prediction at the last one: that at its own position it
     enters in any case. Position 0 has no mean, and the last depth is read by nothing."""
     if not {"depth", "pos"} <= set(selection):
@@ -90,12 +90,12 @@ def state(result: xr.Dataset, selection: dict) -> Claim | None:
     return check_of(f"L{int(depth)} pos {pos}", method="mean", **asked(result, {}))
 
 
-def block(result: xr.Dataset, selection: dict, kind: str) -> Claim | None:
+def block(result: xr.Dataset, selection: dict[str, Any], kind: str) -> Claim | None:
     """The selected layer's `mlp` or `attention` changes the prediction."""
     return check_of(f"L{selection['layer']} {kind}", **asked(result, selection)) if "layer" in selection else None
 
 
-def head_or_state(result: xr.Dataset, selection: dict, site: str) -> Claim | None:
+def head_or_state(result: xr.Dataset, selection: dict[str, Any], site: str) -> Claim | None:
     """What a patched site is about: a head, a block, or the residual stream at a position."""
     if site in ("z", "pattern"):
         return head(result, selection)

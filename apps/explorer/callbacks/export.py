@@ -17,6 +17,7 @@ from apps.explorer.page.news import request_of
 from apps.explorer.page.results import result_of
 from apps.explorer.page.state import Choice, Display, Notices, Seen, Selection, Session, Shown, Take
 from workbench.analysis.kinds import Analysis
+from workbench.analysis.run import Failure
 from workbench.errors import InputError, WorkbenchError
 
 __all__ = ["register", "take", "take_difference"]
@@ -92,6 +93,7 @@ def take(
     seen = engine.views[name]
     display = shown.display.get(name, {})
     analysis = _analysis(engine, request, name, selection)
+    result: xr.Dataset | Failure | None
     if name in engine.slices:
         result = None if analysis is None else engine.of_layer(request, analysis, session)
     else:
@@ -112,8 +114,8 @@ def take(
     if kind == "nc":
         return exports.netcdf(result), f"{stem}.nc"
     if kind == "csv":
-        content, ending = exports.csv(result)
-        return content, f"{stem}.{ending}"
+        packed, ending = exports.csv(result)
+        return packed, f"{stem}.{ending}"
     if kind == "py":
         return exports.code(seen, request, analysis, view.figure, display).encode(), f"{stem}.py"
     raise InputError(f"an export as {kind!r}", "html, nc, csv or py", "Choose one of these")
@@ -133,8 +135,9 @@ def take_difference(
     display = after.display.get(seen.name, {})
     if kind == "py":
         requests = [request_of(engine, run) for run in runs]
-        pairs = [(request, _analysis(engine, request, seen.name, selection)) for request in requests]
-        if any(analysis is None for _, analysis in pairs):
+        asked = [(request, _analysis(engine, request, seen.name, selection)) for request in requests]
+        pairs = [(request, analysis) for request, analysis in asked if analysis is not None]
+        if len(pairs) < len(asked):
             raise InputError(f"code of {seen.title} without a selection", "one", "Click a head or a layer first")
         code = exports.difference_code(seen, pairs, view.figure, display)
         return code.encode(), f"{seen.name}-difference.py"

@@ -1,6 +1,6 @@
 """What is drawn: grids of all heads, and of one head a point for every text."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -53,19 +53,19 @@ def texts_figure(result: xr.Dataset) -> "go.Figure":
     return texts_detail(result, {})
 
 
-def texts_detail(result: xr.Dataset, selection: dict) -> "go.Figure":
+def texts_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure":
     """Of the selected head: attention to the sink set, one point per text and domain; the verdict below."""
     layer, head = _selected(result, selection)
     figure = _strip(result, layer, head, "sink_attention", "attention to sinks, by text")
     return figure.update_layout(meta={**figure.layout.meta, "said": verdict(result, layer, head)})
 
 
-def output_detail(result: xr.Dataset, selection: dict) -> "go.Figure":
+def output_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure":
     """Of the selected head: its output norm against its largest, one point per text and domain."""
     return _strip(result, *_selected(result, selection), "relative_output", "output norm, by text")
 
 
-def ablation_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
+def ablation_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Of the selected head: the change of each text's loss when it is ablated by zero; None before that is known."""
     layer, head = _selected(result, selection)
     if np.isnan(result["text_ablation_dloss"].values[..., layer, head]).all():
@@ -83,7 +83,7 @@ def _strip(result: xr.Dataset, layer: int, head: int, variable: str, what: str) 
     return strip(part, variable, "domain", title=title, text="document")
 
 
-def _selected(result: xr.Dataset, selection: dict) -> tuple[int, int]:
+def _selected(result: xr.Dataset, selection: dict[str, Any]) -> tuple[int, int]:
     """The selected head, or the one that differs most."""
     layer, head = selection.get("layer"), selection.get("head")
     return largest(result) if layer is None or head is None else (int(layer), int(head))
