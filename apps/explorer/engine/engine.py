@@ -310,7 +310,7 @@ class Engine:
         return [said.intervention(hosted.ready, hosted.means) for said in request.edits]
 
     def _is_partial(self, request: Request, name: str) -> bool:
-        found = self.cache.get(request.keys[name])
+        found = self.found(request, name)
         return isinstance(found, xr.Dataset) and bool(found.attrs.get("partial", False))
 
     def _run_prompt(self, request: Request, wanted: Sequence[View], job: Job) -> None:
