@@ -12,7 +12,7 @@ from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import Claim, View
+from workbench.analysis.view import Claim, View, chosen
 from workbench.errors import InputError
 from workbench.models.hooks import (
     MLP_OUT,
@@ -258,11 +258,13 @@ def origin_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure":
     """Where the selected head's share came from, token by token; the strongest head without a selection."""
     from workbench.figures import token_strip
 
-    strongest = np.unravel_index(
-        np.nanargmax(np.abs(result["head_attribution"].values)), result["head_attribution"].shape
-    )
-    layer = selection.get("layer") if selection.get("layer") is not None else int(strongest[0])
-    head = selection.get("head") if selection.get("head") is not None else int(strongest[1])
+    at = chosen(result, selection, "layer", "head")
+    if selection.get("layer") is None or selection.get("head") is None:
+        shares = np.abs(result["head_attribution"].values)
+        at = np.unravel_index(np.nanargmax(shares), shares.shape)
+    if at is None:
+        return None
+    layer, head = at
     row = result["origin"].sel(layer=layer, head=head, drop=True).rename(key="pos")
     row = row.rename(key_text="token_text") if "key_text" in row.coords else row
     return token_strip(
@@ -281,10 +283,10 @@ def neurons_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure"
 
 def component_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """The selected part, a head or an MLP, does to the logit or the difference what its share says."""
-    at = selection.get("component")
-    if at is None or at not in result["component"].values:
+    at = chosen(result, selection, "component")
+    if at is None:
         return None
-    part = result.sel(component=at)
+    part = result.sel(component=at[0])
     kind, layer, head = str(part["kind"].item()), int(part["component_layer"]), int(part["component_head"])
     units = {"head": f"L{layer}H{head}", "mlp": f"L{layer} mlp"}.get(kind)
     return None if units is None else claims.check_of(units, **_explained(result, float(part["attribution"])))
@@ -292,10 +294,11 @@ def component_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | No
 
 def head_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """The selected head does to what is explained what its share says."""
-    if not {"layer", "head"} <= set(selection):
+    at = chosen(result, selection, "layer", "head")
+    if at is None:
         return None
-    share = float(result["head_attribution"].sel(layer=selection["layer"], head=selection["head"]))
-    return claims.check_of(f"L{selection['layer']}H{selection['head']}", **_explained(result, share))
+    share = float(result["head_attribution"].sel(layer=at[0], head=at[1]))
+    return claims.check_of(f"L{at[0]}H{at[1]}", **_explained(result, share))
 
 
 def _explained(result: xr.Dataset, share: float) -> dict[str, Any]:

@@ -205,7 +205,8 @@ def _routes(task: EdgeTask) -> np.ndarray:
     graph = extract(kept, start=task.at, coverage=1.0)
     graph = graph.isel(edge=graph["kind"].values == "attention")
     scores = np.zeros(task.clean.patterns.shape, np.float32)
-    scores[tuple(graph[name].values.astype(np.int64) for name in ("layer", "head", "query", "key"))] = graph["weight"]
+    names = ("edge_layer", "edge_head", "edge_query", "edge_key")
+    scores[tuple(graph[name].values.astype(np.int64) for name in names)] = graph["weight"]
     return scores
 
 

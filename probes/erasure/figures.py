@@ -9,6 +9,7 @@ import xarray as xr
 from probes.erasure.psi import WINDOW, triangle
 from probes.erasure.readout import OFFSETS, SHOWN
 from workbench.analysis.results import dataset
+from workbench.analysis.view import chosen
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -151,9 +152,10 @@ def readout_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure 
     from workbench.figures import bars, show_token
     from workbench.figures.text import shorten
 
-    if "pos" not in selection or int(selection["pos"]) not in result["pos"].values:
+    at = chosen(result, selection, "pos")
+    if at is None:
         return None
-    pos = int(selection["pos"])
+    (pos,) = at
     rows = [(d, o) for o in range(result.sizes["offset"]) for d in range(2)]
     rows = [(d, o) for d, o in rows if not np.isnan(result["probe_prob"].values[d, pos, o])]
     if not rows:
@@ -173,9 +175,10 @@ def class_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | 
     """How well the probes read tokens of the selected one's class at every depth that the card knows."""
     from workbench.figures import series
 
-    if "pos" not in selection or int(selection["pos"]) not in result["pos"].values:
+    at = chosen(result, selection, "pos")
+    if at is None:
         return None
-    pos, groups = int(selection["pos"]), result["curve_group"].values
+    pos, groups = at[0], result["curve_group"].values
     other = "others" if "others" in groups else "all"
     group = "last" if result["word_end"].values[pos] > 0 else other
     rows = np.flatnonzero(groups == group)

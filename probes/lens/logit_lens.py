@@ -293,13 +293,18 @@ def top_tokens_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figu
     """The full list of top tokens of the selected cell, with probabilities."""
     from workbench.figures import bars, show_token
 
-    if "pos" not in selection:
+    pos, depth = selection.get("pos"), selection.get("depth")
+    depth = float(result["depth"][-1]) if depth is None else depth
+    if pos is None or not (_spans(result["pos"], pos) and _spans(result["depth"], depth)):
         return None
-    depth = selection.get("depth", float(result["depth"][-1]))
-    cell = result.sel(pos=int(selection["pos"]), method="nearest").sel(depth=depth, method="nearest")
+    cell = result.sel(pos=int(pos), method="nearest").sel(depth=depth, method="nearest")
     labels = [f"{rank + 1} {show_token(str(text), html=False)}" for rank, text in enumerate(cell["top_text"].values)]
     at = f"depth {float(cell['depth']):g}, position {int(cell['pos'])}"
     return bars(cell.reset_coords(drop=True), "top_prob", "rank", labels=labels, title=f"Top tokens at {at}")
+
+
+def _spans(coordinate: xr.DataArray, value: float) -> bool:
+    return bool(coordinate.min() <= value <= coordinate.max())
 
 
 VIEW = View(

@@ -124,7 +124,8 @@ def tokens_figure(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figur
     from workbench.figures import bars, show_token
 
     known = result["neuron"].values
-    neuron = selection.get("neuron", known[0])
+    neuron = selection.get("neuron")
+    neuron = known[0] if neuron is None else neuron
     if neuron not in known:
         return None
     row = result.sel(neuron=int(neuron)).reset_coords(drop=True)

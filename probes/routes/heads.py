@@ -113,7 +113,7 @@ def head_strength(result: xr.Dataset, rule: Rule) -> tuple[np.ndarray, np.ndarra
     keep, kept = kept_parts(result, rule)
     n_layers, n_pos = kept["mlp"].shape
     n_heads = result.attrs["n_heads"]
-    names = ("layer", "query", "key", "head")
+    names = ("edge_layer", "edge_query", "edge_key", "edge_head")
     layer, query, key, head = (result[name].values[keep].astype(np.int64) for name in names)
     weight = result["weight"].values[keep]
     reached = np.eye(n_pos, dtype=np.float32)  # start, position

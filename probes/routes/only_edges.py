@@ -104,7 +104,7 @@ def edge_masks(result: xr.Dataset, rules: Sequence[Rule], n_heads: int) -> torch
     """Edges that each rule keeps, bool `[rule, layer, head, query, key]`, in all rows: a graph of any start token."""
     n_layers, n_pos = result["resid_attn"].shape
     masks = np.zeros((len(rules), n_layers, n_heads, n_pos, n_pos), bool)
-    at = tuple(result[name].values.astype(np.int64) for name in ("layer", "head", "query", "key"))
+    at = tuple(result[name].values.astype(np.int64) for name in ("edge_layer", "edge_head", "edge_query", "edge_key"))
     for mask, rule in zip(masks, rules, strict=True):
         mask[at] = kept_parts(result, rule)[0]
     return torch.from_numpy(masks)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Edge", "merged_edges"]
 
-_COLUMNS = ("kind", "layer", "query", "key", "head", "weight")
+_COLUMNS = ("kind", "edge_layer", "edge_query", "edge_key", "edge_head", "weight")
 KINDS = ("attention", "mlp", "resid_attn", "resid_mlp")
 _BOW = 0.22  # how far an edge that stays on its token leans aside, in tokens
 
@@ -56,8 +56,9 @@ class Edge(NamedTuple):
 
 def merged_edges(table: "Mapping[str, Sequence[Any]] | xr.Dataset") -> Iterator[Edge]:
     """The edges of a table of columns, heads between the same two tokens of a layer merged; see `token_lattice`."""
-    columns = {name: np.asarray(table[name]).tolist() for name in ("kind", "layer", "query", "key", "weight")}
-    columns["head"] = np.asarray(table["head"]).tolist() if "head" in table else [-1] * len(columns["kind"])
+    columns = {name: np.asarray(table[name]).tolist() for name in _COLUMNS if name != "edge_head"}
+    heads = table["edge_head"] if "edge_head" in table else [-1] * len(columns["kind"])
+    columns["edge_head"] = np.asarray(heads).tolist()
     _need_columns(columns)
     rows = []
     for kind, layer, query, key, head, weight in zip(*(columns[name] for name in _COLUMNS), strict=True):

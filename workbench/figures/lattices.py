@@ -83,11 +83,12 @@ def token_lattice(
 ) -> "go.Figure":
     """Token x depth lattice of the residual stream with weighted edges: depth upwards, tokens from the left.
 
-    edges: equally long columns `kind`, `layer`, `query`, `key`, `weight` (a share, 0 to 1) and, for attention, `head`
-    (-1: none named); an `xarray.Dataset` over `edge` will do. Kinds: "attention" (from key at depth `layer` to query),
-    "mlp", and the residual stream past either, "resid_attn" and "resid_mlp"; all but attention stay on `query`. Edges
-    of several heads between two tokens are drawn as one, its heads in the hover. start: the position whose top node the
-    graph explains. positions: which tokens to draw, by default all up to 64, else those that edges reach.
+    edges: equally long columns `kind`, `edge_layer`, `edge_query`, `edge_key`, `weight` (a share, 0 to 1) and, for
+    attention, `edge_head` (-1: none named); an `xarray.Dataset` over `edge` will do. Kinds: "attention" (from the key
+    at the depth of its layer to the query), "mlp", and the residual stream past either, "resid_attn" and "resid_mlp";
+    all but attention stay on the query. Edges of several heads between two tokens are drawn as one, its heads in the
+    hover. start: the position whose top node the graph explains. positions: which tokens to draw, by default all up to
+    64, else those that edges reach.
 
     A click on an attention or MLP edge selects its kind as `part`, its layer, query, key and strongest head (else layer
     and pos); on a node, whose hover has the shares of the residual stream that leads there, depth and pos.

@@ -35,7 +35,7 @@ from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import Claim, View
+from workbench.analysis.view import Claim, View, chosen
 from workbench.models.hooks import PATTERN, RESID_POST, RESID_PRE, SCORES, V
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
@@ -230,15 +230,14 @@ def _at(norms: np.ndarray, first: int) -> np.ndarray:
 
 def sink_claim(result: xr.Dataset, selection: Mapping[str, Any]) -> Claim | None:
     """The sink of the selected head serves the prompt: where its key is hidden, the prediction becomes another."""
-    if not {"layer", "head"} <= set(selection):
+    at = chosen(result, selection, "layer", "head")
+    if at is None:
         return None
-    here = result[["first_received", "sink", "other_sinks", "attention_received"]].sel(
-        layer=selection["layer"], head=selection["head"]
-    )
+    here = result[["first_received", "sink", "other_sinks", "attention_received"]].sel(layer=at[0], head=at[1])
     if float(here["sink"]) != 1 and not float(here["other_sinks"]) > 0:
         return None
     key = int(np.nanargmax(here["attention_received"].values))
-    return claims.sink(selection, key)
+    return claims.sink(result, selection, key)
 
 
 VIEW = View(
