@@ -33,9 +33,9 @@ def test_a_route_claims_its_strongest_edges_between_tokens(model):
     units = units_of(claim.params["units"])
     assert claim.params["pos"] == 12 and claim.params["side"] == "lowers" and len(units) == 24
     weight = {
-        (int(e["layer"]), int(e["head"]), int(e["query"]), int(e["key"])): float(e["weight"])
+        tuple(int(e[f"edge_{name}"]) for name in ("layer", "head", "query", "key")): float(e["weight"])
         for e in (graph.isel(edge=i) for i in range(graph.sizes["edge"]))
-        if e["kind"] == "attention" and e["query"] > 0
+        if e["kind"] == "attention" and e["edge_query"] > 0
     }
     chosen = [weight.pop((u.layer, u.head, u.query, u.key)) for u in units]
     assert min(chosen) >= max(weight.values())
@@ -43,7 +43,7 @@ def test_a_route_claims_its_strongest_edges_between_tokens(model):
 
 def test_an_edge_claims_all_its_heads(model):
     result = FlowRoutes().run(model, PROMPT)
-    selection = {"layer": 2, "query": 9, "key": int(result["key"].values[(result["query"] == 9).values][0])}
+    selection = {"layer": 2, "query": 9, "key": int(result["edge_key"].values[(result["edge_query"] == 9).values][0])}
     claim = next(c for c in VIEW.claimed(result, selection) if "the edge" in c.title)
     assert {(u.layer, u.query, u.key) for u in units_of(claim.params["units"])} == {(2, 9, selection["key"])}
 
