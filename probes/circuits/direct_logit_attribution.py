@@ -254,14 +254,14 @@ def heads_figure(result: xr.Dataset) -> "go.Figure":
     return heads_grid(result, "head_attribution", title=f"Heads that write {_what(result)}")
 
 
-def origin_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure":
+def origin_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Where the selected head's share came from, token by token; the strongest head without a selection."""
     from workbench.figures import token_strip
 
     at = chosen(result, selection, "layer", "head")
     if selection.get("layer") is None or selection.get("head") is None:
         shares = np.abs(result["head_attribution"].values)
-        at = np.unravel_index(np.nanargmax(shares), shares.shape)
+        at = tuple(map(int, np.unravel_index(np.nanargmax(shares), shares.shape)))
     if at is None:
         return None
     layer, head = at
@@ -272,7 +272,7 @@ def origin_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure":
     )
 
 
-def neurons_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure":
+def neurons_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """The neurons of largest share in the layer that was asked for, or None."""
     if "neuron_attribution" not in result:
         return None

@@ -40,7 +40,9 @@ def route(
 def edge(result: xr.Dataset, selection: dict[str, Any], *, start: int | None = None) -> Claim | None:
     """The selected edge enters the prediction: all heads that bring something from key to query in that layer."""
     at = chosen(result, selection, "layer", "query", "key")
-    here = np.zeros(result.sizes["edge"], bool) if at is None else between(result, *at)
+    if at is None:
+        return None
+    here = between(result, *at)
     if not here.any():
         return None
     n_pos, (layer, query, key) = result.sizes["pos"], at

@@ -57,8 +57,8 @@ class Edge(NamedTuple):
 def merged_edges(table: "Mapping[str, Sequence[Any]] | xr.Dataset") -> Iterator[Edge]:
     """The edges of a table of columns, heads between the same two tokens of a layer merged; see `token_lattice`."""
     columns = {name: np.asarray(table[name]).tolist() for name in _COLUMNS if name != "edge_head"}
-    heads = table["edge_head"] if "edge_head" in table else [-1] * len(columns["kind"])
-    columns["edge_head"] = np.asarray(heads).tolist()
+    given = table["edge_head"] if "edge_head" in table else [-1] * len(columns["kind"])
+    columns["edge_head"] = np.asarray(given).tolist()
     _need_columns(columns)
     rows = []
     for kind, layer, query, key, head, weight in zip(*(columns[name] for name in _COLUMNS), strict=True):
