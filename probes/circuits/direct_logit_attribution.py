@@ -261,7 +261,7 @@ def origin_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure |
     at = chosen(result, selection, "layer", "head")
     if selection.get("layer") is None or selection.get("head") is None:
         shares = np.abs(result["head_attribution"].values)
-        at = tuple(map(int, np.unravel_index(np.nanargmax(shares), shares.shape)))
+        at = tuple(int(i) for i in np.unravel_index(np.nanargmax(shares), shares.shape))
     if at is None:
         return None
     layer, head = at

@@ -187,8 +187,8 @@ def class_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | 
     depths, offsets = result["curve_depth"].values[rows], result["curve_offset"].values[rows]
     known_depths, known_offsets = np.unique(depths), np.unique(offsets)[::-1]
     grid = np.full((len(known_depths), len(known_offsets)), np.nan)
-    row, column = np.searchsorted(known_depths, depths), np.searchsorted(-known_offsets, -offsets)
-    grid[row, column] = result["curve_accuracy"].values[rows]
+    cells = np.searchsorted(known_depths, depths), np.searchsorted(-known_offsets, -offsets)
+    grid[cells] = result["curve_accuracy"].values[rows]
     small = dataset(
         coords={"depth": known_depths.tolist(), "offset": known_offsets.tolist()},
         accuracy=("depth offset", grid, "share of tokens", (0, 1), "held-out accuracy"),

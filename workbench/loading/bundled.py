@@ -7,8 +7,8 @@ with its tokenizer in the user's cache, beside a manifest with the size and sha2
 Nothing half-made is ever trusted: all work happens in a temporary directory of the same file system, and one rename
 makes it visible. At start only sizes are compared (`ready`, a millisecond); `verify` hashes everything.
 
-(Longer than other files: fetching, checking and converting are steps of one thing, under one lock and in one work folder
-that one rename ends.)
+(Longer than other files: fetching, checking and converting are steps of one thing, under one lock and in one work
+folder that one rename ends.)
 
 Progress is a callable `(stage, done, text)`: stage is "wait", "download", "check" or "convert"; done runs from 0 to 1
 within the stage; text is for people. It may raise (`Cancelled`, say): the work stops and leaves nothing behind.
