@@ -254,7 +254,7 @@ def heads_figure(result: xr.Dataset) -> "go.Figure":
     return heads_grid(result, "head_attribution", title=f"Heads that write {_what(result)}")
 
 
-def origin_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure":
+def origin_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Where the selected head's share came from, token by token; the strongest head without a selection."""
     from workbench.figures import token_strip
 
@@ -272,7 +272,7 @@ def origin_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure":
     )
 
 
-def neurons_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure":
+def neurons_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """The neurons of largest share in the layer that was asked for, or None."""
     if "neuron_attribution" not in result:
         return None

@@ -289,7 +289,7 @@ def target_figure(result: xr.Dataset) -> "go.Figure":
     return depth_pos_grid(result, "target_rank", title="Rank of the target", scale="rank", text="top_text")
 
 
-def top_tokens_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure":
+def top_tokens_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """The full list of top tokens of the selected cell, with probabilities."""
     from workbench.figures import bars, show_token
 

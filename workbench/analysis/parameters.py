@@ -207,10 +207,12 @@ class Values:
     def parameters(cls) -> tuple[Parameter, ...]:
         """Its fields, in their order."""
         hints = get_type_hints(cls, include_extras=True)
+        # (ignored: every subclass is a dataclass, by __init_subclass__, which mypy does not follow)
         return tuple(_parameter(field, hints[field.name]) for field in dataclasses.fields(cls))  # type: ignore[arg-type]
 
     def values(self) -> dict[str, Any]:
         """Its parameters by name."""
+        # (ignored: every subclass is a dataclass, by __init_subclass__, which mypy does not follow)
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def replaced(self, **changes: Any) -> Self:
