@@ -54,9 +54,6 @@ FAULTS = {
     ("induction-on-prompt", "says_its_finding"): "it has no sentence",
     ("direct-logit-attribution", "says_its_finding"): "it has no sentence",
     ("head-table", "says_its_finding"): "it has no sentence",
-    ("induction-heads", "figures_serialise_and_stay_small"): "its detail fails where no head is selected",
-    ("induction-on-prompt", "figures_serialise_and_stay_small"): "its detail fails where no head is selected",
-    ("flow-routes", "keeps_the_conventions"): "a coordinate over edges has the name of a dimension",
 }
 STUDIES = tuple(name for name in CATALOG.names if issubclass(CATALOG.view(name).analysis, Study))
 NAMES = {READER: STUDIES} | {kind: tuple(n for n in CATALOG.names if n not in STUDIES) for kind in KINDS}

@@ -10,7 +10,7 @@ from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import View
+from workbench.analysis.view import View, chosen
 from workbench.errors import InputError
 from workbench.models.hooks import PATTERN
 from workbench.models.model import Model
@@ -90,16 +90,17 @@ def row_figure(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure |
     """Where the selected token looks."""
     from workbench.figures import bars, head_name, show_token
 
-    query = selection.get("query")
-    if query is None or query not in result["query"].values:
+    at = chosen(result, selection, "query")
+    if at is None:
         return None
-    row = result.sel(query=int(query)).isel(key=slice(0, int(query) + 1))
+    (query,) = at
+    row = result.sel(query=query).isel(key=slice(0, query + 1))
     labels = [
         f"{int(k)} {show_token(str(t), html=False)}" for k, t in zip(row["key"], row["key_text"].values, strict=True)
     ]
     name = head_name(result.attrs["layer"], result.attrs["head"])
     plain = row.reset_coords(drop=True)
-    return bars(plain, "pattern", "key", labels=labels, limit=12, title=f"{name}: token {int(query)} looks at")
+    return bars(plain, "pattern", "key", labels=labels, limit=12, title=f"{name}: token {query} looks at")
 
 
 VIEW = View(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.analysis.view import Claim
+from workbench.analysis.view import Claim, chosen
 from workbench.figures import head_name
 
 __all__ = ["asked", "block", "check_of", "edge", "head", "head_or_state", "repetition", "sink", "state"]
@@ -36,74 +36,83 @@ def asked(result: xr.Dataset, selection: Mapping[str, Any]) -> dict[str, Any]:
     measure; of a result without a metric, the prediction at the selected token."""
     params = json.loads(result.attrs.get("provenance", "{}")).get("params", {})
     if "metric" not in params:
-        return {"pos": int(selection.get("query", selection.get("pos", -1)))}
+        return {"pos": _prediction(result, selection)}
     tokens = {name: result.attrs.get(name, params.get(name)) for name in ("target", "against")}
     return {"metric": params["metric"]} | {name: token for name, token in tokens.items() if token}
 
 
-def head(result: xr.Dataset, selection: dict) -> Claim | None:
+def _prediction(result: xr.Dataset, selection: Mapping[str, Any]) -> int:
+    """The selected token, a query before a position; the last one where none is selected, or none of the prompt."""
+    tokens = json.loads(result.attrs.get("provenance", "{}")).get("token_ids")
+    for name in ("query", "pos"):
+        at = chosen(result, selection, name)
+        if at is not None and (tokens is None or at[0] < len(tokens)):
+            return at[0]
+    return -1
+
+
+def head(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """The selected head changes the prediction that the view is about."""
-    if not {"layer", "head"} <= set(selection):
-        return None
-    return check_of(head_name(selection["layer"], selection["head"]), **asked(result, selection))
+    at = chosen(result, selection, "layer", "head")
+    return None if at is None else check_of(head_name(*at), **asked(result, selection))
 
 
-def repetition(result: xr.Dataset, selection: dict) -> Claim | None:
+def repetition(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """The selected head makes the model repeat what came next the last time: without it, that is less likely.
 
     On the prompt that the scores are of; where they are of a stimulus, on other repeated random tokens.
     """
-    if not {"layer", "head"} <= set(selection):
+    at = chosen(result, selection, "layer", "head")
+    if at is None:
         return None
     on = "prompt" if "n_repeats" in result else "repeated tokens"
     if on == "prompt" and not int(result["n_repeats"]):
         return None
-    name = head_name(selection["layer"], selection["head"])
+    name = head_name(*at)
     title = f"{name} on {'the repeated tokens' if on == 'prompt' else 'random tokens that repeat'}"
     return check_of(name, title, metric="repetition", side="lowers", on=on)
 
 
-def sink(selection: Mapping[str, Any], key: int) -> Claim:
+def sink(result: xr.Dataset, selection: Mapping[str, Any], key: int) -> Claim:
     """A key serves the selected head as a sink: where it is hidden from that head, the prediction becomes another."""
-    pos = int(selection.get("query", selection.get("pos", -1)))
+    pos = _prediction(result, selection)
     unit = f"{head_name(selection['layer'], selection['head'])} key {key}"
     return check_of(unit, metric="KL", side="raises", pos=pos if pos > key else -1)
 
 
-def edge(result: xr.Dataset, selection: dict) -> Claim | None:
+def edge(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """What the selected head moves from the selected key to the query changes the prediction there."""
-    if not {"layer", "head", "query", "key"} <= set(selection):
+    at = chosen(result, selection, "layer", "head", "query", "key")
+    if at is None or at[3] > at[2]:  # which no query sees
         return None
-    name = head_name(selection["layer"], selection["head"])
-    return check_of(f"{name}:{selection['query']}<-{selection['key']}", **asked(result, selection))
+    return check_of(f"{head_name(*at[:2])}:{at[2]}<-{at[3]}", **asked(result, selection))
 
 
-def state(result: xr.Dataset, selection: dict) -> Claim | None:
+def state(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """What stands at the selected depth and position enters the prediction at the last one: that at its own position it
     enters in any case. Position 0 has no mean, and the last depth is read by nothing."""
-    if not {"depth", "pos"} <= set(selection):
+    at = chosen(result, selection, "depth", "pos")
+    if at is None or at[1] < 1 or ("depth" in result.coords and at[0] >= np.max(result["depth"].values)):
         return None
-    depth, pos = selection["depth"], int(selection["pos"])
-    last = np.max(result["depth"].values) if "depth" in result.coords else np.inf
-    if pos < 1 or depth != int(depth) or depth >= last:
-        return None
-    return check_of(f"L{int(depth)} pos {pos}", method="mean", **asked(result, {}))
+    return check_of(f"L{at[0]} pos {at[1]}", method="mean", **asked(result, {}))
 
 
-def block(result: xr.Dataset, selection: dict, kind: str) -> Claim | None:
+def block(result: xr.Dataset, selection: dict[str, Any], kind: str) -> Claim | None:
     """The selected layer's `mlp` or `attention` changes the prediction."""
-    return check_of(f"L{selection['layer']} {kind}", **asked(result, selection)) if "layer" in selection else None
+    at = chosen(result, selection, "layer")
+    return None if at is None else check_of(f"L{at[0]} {kind}", **asked(result, selection))
 
 
-def head_or_state(result: xr.Dataset, selection: dict, site: str) -> Claim | None:
+def head_or_state(result: xr.Dataset, selection: dict[str, Any], site: str) -> Claim | None:
     """What a patched site is about: a head, a block, or the residual stream at a position."""
     if site in ("z", "pattern"):
         return head(result, selection)
     if site in ("mlp_out", "attn_out"):
         return block(result, selection, "mlp" if site == "mlp_out" else "attention")
-    if not {"layer", "pos"} <= set(selection) or site == "v":
+    at = chosen(result, selection, "layer", "pos")
+    if at is None or site == "v":
         return None
-    depth = selection["layer"] + (site == "resid_post")
+    depth = at[0] + (site == "resid_post")
     if depth > int(np.max(result["layer"].values)):
         return None  # behind the last block, which nothing reads
     return state(result, {**selection, "depth": depth})

@@ -120,7 +120,7 @@ def _direct(model: Model, task: Task) -> np.ndarray:
 
 def _routes(model: Model, task: Task) -> np.ndarray:
     graph = extract(FlowRoutes().run(model, task.pair.clean))
-    layer, head, weight = (graph[name].values for name in ("layer", "head", "weight"))
+    layer, head, weight = (graph[name].values for name in ("edge_layer", "edge_head", "weight"))
     heads, mlps = np.zeros((model.sizes.n_layers, model.sizes.n_heads)), np.zeros(model.sizes.n_layers)
     kind = graph["kind"].values
     np.add.at(heads, (layer[kind == "attention"], head[kind == "attention"]), weight[kind == "attention"])

@@ -1,7 +1,7 @@
 """Train the probes of a model from the page or the shell: what `token-erasure` asks for where it finds none."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -51,7 +51,7 @@ class TokenErasureProbes(Study, name="token-erasure-probes", title="Token erasur
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """The card of what is there or was trained. A stopped run goes on; offset -3 joins what is there."""
         offsets = SHOWN if self.far else OFFSETS
         probes = None if self.again else find(model.identity.weights_hash, kind=self.kind)
@@ -86,7 +86,7 @@ def card_of(probes: ReadoutProbes) -> xr.Dataset:
     ).assign_attrs(corpus=card["corpus"]["name"], probes=probes.digest, summary=_summary(card))
 
 
-def _summary(card: dict) -> str:
+def _summary(card: dict[str, Any]) -> str:
     learned, asked = card["split"]["train"]["tokens"], card["split"]["test"]["documents"]
     n, name = len(card["probes"]), card["corpus"]["name"]
     return f"{n} probes, trained on {learned} tokens of {name}, measured on {asked} other documents."

@@ -9,7 +9,7 @@ import xarray as xr
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import View
+from workbench.analysis.view import View, chosen
 from workbench.models.hooks import LOGITS
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
@@ -111,11 +111,12 @@ def next_figure(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure 
     """What the model expected after the selected token."""
     from workbench.figures import bars, show_token
 
-    if "pos" not in selection or int(selection["pos"]) not in result["pos"].values:
+    at = chosen(result, selection, "pos")
+    if at is None:
         return None
-    row = result.sel(pos=int(selection["pos"])).reset_coords(drop=True)
+    row = result.sel(pos=at[0]).reset_coords(drop=True)
     labels = [f"{rank + 1} {show_token(str(text), html=False)}" for rank, text in enumerate(row["next_text"].values)]
-    return bars(row, "next_prob", "rank", labels=labels, title=f"Expected after token {int(selection['pos'])}")
+    return bars(row, "next_prob", "rank", labels=labels, title=f"Expected after token {at[0]}")
 
 
 VIEW = View(

@@ -22,7 +22,9 @@ at 0.8 the failures that remain in the first line are tokens that mean values ha
     edges per row     12.3         6.5          2.1          0.9          0.3
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -30,10 +32,11 @@ import xarray as xr
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 
-__all__ = ["DEFAULT_COVERAGE", "Rule", "extract", "kept_parts", "rule_of", "single_parts", "strongest"]
+__all__ = ["DEFAULT_COVERAGE", "Rule", "between", "extract", "kept_parts", "rule_of", "single_parts", "strongest"]
 
 DEFAULT_COVERAGE = 0.8
 KINDS = ("attention", "resid_attn", "mlp", "resid_mlp")
+_PLACE = ("edge_layer", "edge_query", "edge_key", "edge_head")
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,12 @@ def _again(name: str, value: float) -> str:
     return f"Compute the routes again with {name}={value:g}: finer edges were not kept"
 
 
+def between(result: xr.Dataset, layer: int, query: int, key: int) -> np.ndarray:
+    """Which edges lead in a layer from one key to one query: bool (edge,), True for each head that was kept."""
+    places = zip(_PLACE, (layer, query, key), strict=False)
+    return np.all([result[name].values == at for name, at in places], axis=0)
+
+
 def single_parts(result: xr.Dataset) -> dict[str, np.ndarray]:
     """resid_attn, mlp and resid_mlp as (layer, pos) arrays."""
     return {name: result[name].values for name in ("resid_attn", "mlp", "resid_mlp")}
@@ -106,10 +115,17 @@ def kept_parts(result: xr.Dataset, rule: Rule) -> tuple[np.ndarray, dict[str, np
 
 def _rows(result: xr.Dataset) -> np.ndarray:
     """The row of every edge: layer * n_pos + query."""
-    return result["layer"].values.astype(np.int64) * result.sizes["pos"] + result["query"].values
+    return result["edge_layer"].values.astype(np.int64) * result.sizes["pos"] + result["edge_query"].values
 
 
-def _keep_largest(keep, kept, weight, rows, single, names) -> None:
+def _keep_largest(
+    keep: np.ndarray,
+    kept: dict[str, np.ndarray],
+    weight: np.ndarray,
+    rows: np.ndarray,
+    single: Mapping[str, np.ndarray],
+    names: Sequence[str],
+) -> None:
     """In rows where nothing passed, keep the single largest part. Edges of a row stand the strongest first."""
     n_rows = single["resid_attn"].size
     has_edge = np.zeros(n_rows, bool)
@@ -141,9 +157,9 @@ def extract(
     last). coverage, threshold: one rule, see above. renormalise: divide the parts of a row that stay by their sum.
     hide_first: leave out edges from position 0 to others; weights do not change.
 
-    Returns edges over `edge`: `kind` ("attention", "resid_attn", "mlp", "resid_mlp"), `layer`, `query`, `key`, `head`
-    (-1 where it is no attention), `weight` (a share, 0 to 1), ready for `figures.token_lattice`; and `reached`
-    (depth, pos), 0 or 1.
+    Returns edges over `edge`: `kind` ("attention", "resid_attn", "mlp", "resid_mlp"), `edge_layer`, `edge_query`,
+    `edge_key`, `edge_head` (-1 where it is no attention), `weight` (a share, 0 to 1), ready for
+    `figures.token_lattice`; and `reached` (depth, pos), 0 or 1.
     """
     rule = rule_of(result, coverage, threshold)
     start, keep, kept = _kept(result, rule, start, hide_first)
@@ -172,19 +188,21 @@ def summarise(
     return _sentence(result, passed, reached, start, rule)
 
 
-def _sentence(result, passed, reached, start: int, rule: Rule) -> str:
+def _sentence(result: xr.Dataset, passed: np.ndarray, reached: np.ndarray, start: int, rule: Rule) -> str:
     return (
         f"{int(passed.sum())} attention edges of single heads, from {int(reached[0].sum())} tokens, reach token "
         f"{start} ({rule}), of {result.sizes['edge']} kept."
     )
 
 
-def _kept(result, rule: Rule, start: int | None, hide_first: bool):
+def _kept(
+    result: xr.Dataset, rule: Rule, start: int | None, hide_first: bool
+) -> tuple[int, np.ndarray, dict[str, np.ndarray]]:
     """The start as an index, and what the rule keeps."""
     start = _start(start, result.sizes["pos"], hide_first)
     keep, kept = kept_parts(result, rule)
     if hide_first:
-        keep &= (result["key"].values > 0) | (result["query"].values == 0)
+        keep &= (result["edge_key"].values > 0) | (result["edge_query"].values == 0)
     return start, keep, kept
 
 
@@ -200,7 +218,13 @@ def _start(start: int | None, n_pos: int, hide_first: bool) -> int:
     return resolved
 
 
-def _renormalised(result, keep, kept, weight, single):
+def _renormalised(
+    result: xr.Dataset,
+    keep: np.ndarray,
+    kept: Mapping[str, np.ndarray],
+    weight: np.ndarray,
+    single: Mapping[str, np.ndarray],
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Shares of what stays in every sum."""
     rows, shape = _rows(result), single["mlp"].shape
     total = np.bincount(rows[keep], weight[keep], minlength=single["mlp"].size).reshape(shape)
@@ -217,17 +241,19 @@ def _renormalised(result, keep, kept, weight, single):
     return weight / safe.ravel()[rows], out
 
 
-def _walk(edges, keep, kept, start, parallel):
+def _walk(
+    edges: xr.Dataset, keep: np.ndarray, kept: Mapping[str, np.ndarray], start: int, parallel: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """From the start token down: states reached (depth, pos), sums reached (layer, pos), edges passed (edge,).
 
-    edges: `layer`, `query`, `key` of attention, by layer.
+    edges: `edge_layer`, `edge_query`, `edge_key` of attention, by layer.
     """
     n_layers, n_pos = kept["mlp"].shape
     reached = np.zeros((n_layers + 1, n_pos), bool)
     reached[n_layers, start] = True
     mid, passed = np.zeros((n_layers, n_pos), bool), np.zeros(len(keep), bool)
-    bounds = np.searchsorted(edges["layer"].values, np.arange(n_layers + 1))
-    query, key = edges["query"].values, edges["key"].values
+    bounds = np.searchsorted(edges["edge_layer"].values, np.arange(n_layers + 1))
+    query, key = edges["edge_query"].values, edges["edge_key"].values
     for layer in range(n_layers - 1, -1, -1):
         through_mlp = reached[layer + 1] & kept["mlp"][layer]
         past_mlp = reached[layer + 1] & kept["resid_mlp"][layer]
@@ -242,16 +268,24 @@ def _walk(edges, keep, kept, start, parallel):
     return reached, mid, passed
 
 
-def _table(result, passed, kept, mid, weight, single, reached) -> xr.Dataset:
+def _table(
+    result: xr.Dataset,
+    passed: np.ndarray,
+    kept: Mapping[str, np.ndarray],
+    mid: np.ndarray,
+    weight: np.ndarray,
+    single: Mapping[str, np.ndarray],
+    reached: np.ndarray,
+) -> xr.Dataset:
     """Reached edges of all kinds in one table."""
     above = reached[1:]
     on = {"resid_attn": mid & kept["resid_attn"], "mlp": above & kept["mlp"], "resid_mlp": above & kept["resid_mlp"]}
-    attention = {name: result[name].values[passed] for name in ("layer", "query", "key", "head")}
+    attention = {name: result[name].values[passed] for name in _PLACE}
     columns = {name: [values] for name, values in attention.items()} | {"weight": [weight[passed]]}
     codes = [np.zeros(int(passed.sum()), np.intp)]
     for code, (name, where) in enumerate(on.items(), start=1):
         layer, pos = np.nonzero(where)
-        for column, values in (("layer", layer), ("query", pos), ("key", pos), ("head", np.full(len(pos), -1))):
+        for column, values in zip(_PLACE, (layer, pos, pos, np.full(len(pos), -1)), strict=True):
             columns[column].append(values)
         columns["weight"].append(single[name][where])
         codes.append(np.full(len(pos), code))
@@ -260,11 +294,11 @@ def _table(result, passed, kept, mid, weight, single, reached) -> xr.Dataset:
         None,
         {"depth": range(len(reached)), "pos": range(reached.shape[1])},
         kind=("edge", np.array(KINDS, dtype=object)[np.concatenate(codes)], "kind of edge", None),
-        query=("edge", flat["query"].astype(np.int32), "position", (0, None)),
-        key=("edge", flat["key"].astype(np.int32), "position", (0, None)),
-        head=("edge", flat["head"].astype(np.int32), "head, -1 for none", (-1, None)),
+        edge_query=("edge", flat["edge_query"].astype(np.int32), "position", (0, None), "query"),
+        edge_key=("edge", flat["edge_key"].astype(np.int32), "position", (0, None), "key"),
+        edge_head=("edge", flat["edge_head"].astype(np.int32), "head, -1 for none", (-1, None), "head"),
         weight=("edge", flat["weight"].astype(np.float32), "share", (0, 1), "share of what the edge leads into"),
-        layer=("edge", flat["layer"].astype(np.int32), "layer", (0, None)),
+        edge_layer=("edge", flat["edge_layer"].astype(np.int32), "layer", (0, None), "layer"),
         reached=("depth pos", reached.astype(np.int8), "0 or 1", (0, 1), "state is on a route"),
     )
     return graph.assign_coords({name: result[name] for name in ("token_text",) if name in result.coords})
@@ -280,7 +314,7 @@ def strongest(graph: xr.Dataset, most: int) -> xr.Dataset:
     is_attention = graph["kind"].values == "attention"
     edges = graph.isel(edge=is_attention)
     n_layers, n_pos = graph.sizes["depth"] - 1, graph.sizes["pos"]
-    layer, query, key = (edges[name].values.astype(np.int64) for name in ("layer", "query", "key"))
+    layer, query, key = (edges[name].values.astype(np.int64) for name in _PLACE[:3])
     pairs, pair_of = np.unique((layer * n_pos + query) * n_pos + key, return_inverse=True)
     if len(pairs) <= most:
         return graph.assign_attrs(above=0.0, drawn=len(pairs), pairs=len(pairs))
@@ -288,7 +322,7 @@ def strongest(graph: xr.Dataset, most: int) -> xr.Dataset:
     single = {name: _single(graph, name, n_layers, n_pos) for name in KINDS[1:]}
     levels = np.sort(total)
 
-    def walked(share: float):
+    def walked(share: float) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
         kept = {name: (weight > share) if name == "mlp" else weight > 0 for name, weight in single.items()}
         reached, mid, passed = _walk(edges, total[pair_of] > share, kept, graph.attrs["start"], graph.attrs["parallel"])
         return kept, reached, mid, passed
@@ -308,5 +342,5 @@ def _single(graph: xr.Dataset, kind: str, n_layers: int, n_pos: int) -> np.ndarr
     """Weights (layer, pos) of a kind that stays on its token; 0 where the graph has none."""
     own = graph["kind"].values == kind
     weights = np.zeros((n_layers, n_pos), np.float32)
-    weights[graph["layer"].values[own], graph["query"].values[own]] = graph["weight"].values[own]
+    weights[graph["edge_layer"].values[own], graph["edge_query"].values[own]] = graph["weight"].values[own]
     return weights

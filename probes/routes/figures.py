@@ -1,11 +1,12 @@
 """Figures of routes: the lattice of the graph, the layers' shares, and the heads of a clicked edge."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from probes.routes.extraction import extract, strongest
+from probes.routes.extraction import between, extract, strongest
+from workbench.analysis.view import chosen
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -51,20 +52,20 @@ def layers_figure(result: xr.Dataset) -> "go.Figure":
 
     names = ["attention", "mlp", "resid_attn", "bias_attn"]
     after_first = result[names].isel(pos=slice(1, None) if result.sizes["pos"] > 1 else slice(None))
-    means = after_first.mean("pos", keep_attrs=True).assign_coords(layer=np.arange(result.sizes["layer"]))
+    means = after_first.mean("pos", keep_attrs=True)
     return series(means, names, "layer", title="Shares by layer, mean over positions after the first")
 
 
-def edge_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
+def edge_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Heads of the edge that was clicked last (layer, query, key), by their share."""
     from workbench.figures import bars
 
-    if not {"layer", "query", "key"} <= set(selection) or selection.get("part") != "attention":
+    at = chosen(result, selection, "layer", "query", "key")
+    if at is None or selection.get("part") != "attention":
         return None
-    layer, query, key = (int(selection[name]) for name in ("layer", "query", "key"))
-    here = (result["layer"].values == layer) & (result["query"].values == query) & (result["key"].values == key)
+    here, (layer, query, key) = between(result, *at), at
     weights = np.zeros(result.attrs["n_heads"], np.float32)
-    weights[result["head"].values[here]] = result["weight"].values[here]
+    weights[result["edge_head"].values[here]] = result["weight"].values[here]
     table = xr.Dataset({"weight": ("head", weights, result["weight"].attrs)}, {"head": np.arange(len(weights))})
     labels = [f"L{layer}H{head}" for head in range(len(weights))]
     return bars(table, "weight", "head", labels=labels, title=f"Heads from {key} to {query} in layer {layer}")

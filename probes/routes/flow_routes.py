@@ -66,12 +66,13 @@ class FlowRoutes(OnPrompt, name="flow-routes", title="Information-flow routes", 
     Source: Ferrando & Voita 2024, arXiv 2403.00824; Tufanov et al. 2024, arXiv 2404.07004. Coverage, the bias as a
     part, the residue and faithfulness are ours.
 
-    Returns: over `edge`: `layer`, `query`, `key`, `head`, `weight` (share of resid_mid, of resid_post in a parallel
-    block, before any threshold), `covered` (share of the row's attention that its stronger edges hold); by row, the
-    strongest first. Over (layer, pos): `attention` (all edges, kept or not), `resid_attn`, `bias_attn`, which sum to 1
-    (with `mlp` in a parallel block); `mlp` and `resid_mlp`, which sum to 1; `residue`, the norm of target minus parts
-    over the norm of the target, the larger of the two sums. An edge is kept if its share is above min_share or if it
-    belongs to the fewest that hold min_coverage of the row's attention; no later setting can be finer.
+    Returns: over `edge`: `edge_layer`, `edge_query`, `edge_key`, `edge_head`, `weight` (share of resid_mid, of
+    resid_post in a parallel block, before any threshold), `covered` (share of the row's attention that its stronger
+    edges hold); by row, the strongest first. Over (layer, pos): `attention` (all edges, kept or not), `resid_attn`,
+    `bias_attn`, which sum to 1 (with `mlp` in a parallel block); `mlp` and `resid_mlp`, which sum to 1; `residue`, the
+    norm of target minus parts over the norm of the target, the larger of the two sums. An edge is kept if its share is
+    above min_share or if it belongs to the fewest that hold min_coverage of the row's attention; no later setting can
+    be finer.
     """
 
     p: Annotated[int, Choice((1, 2)), "norm: 1 is the paper's; 2 is not, but shows how much the choice matters"] = 1
@@ -119,6 +120,8 @@ class FlowRoutes(OnPrompt, name="flow-routes", title="Information-flow routes", 
             residue=(cell, residue, "relative norm", (0, None), "what the parts miss of their sum"),
         )
         sizes = observation.sizes
+        for name in ("edge_query", "edge_key", "edge_head", "edge_layer"):
+            del result[name].attrs["_FillValue"]  # none is missing, and whoever opens a file plainly finds integers
         result.attrs |= {**self.values(), "parallel": int(sizes.parallel), "n_heads": sizes.n_heads}
         return result.drop_vars("edge").assign_attrs(summary=said(result))  # 8 bytes for each of millions
 
@@ -134,7 +137,7 @@ def _is_changed(min_share: float, min_coverage: float) -> bool:
     return (min_share, min_coverage) != (_MIN_SHARE, _MIN_COVERAGE)
 
 
-def _edges(split: list[tuple[torch.Tensor, dict]], share: str) -> dict[str, tuple]:
+def _edges(split: list[tuple[torch.Tensor, dict[int, torch.Tensor]]], share: str) -> dict[str, Any]:
     """Columns of the edge table, as narrow as they can be: a long prompt has millions of edges."""
     tables = [edges.cpu().numpy() for edges, _ in split]
     column = lambda i, dtype: np.concatenate([table[:, i].astype(dtype) for table in tables])
@@ -143,12 +146,12 @@ def _edges(split: list[tuple[torch.Tensor, dict]], share: str) -> dict[str, tupl
     totals = [single[ATTENTION].cpu().numpy() for _, single in split]
     covered = [_covered(table, total) for table, total in zip(tables, totals, strict=True)]
     return {
-        "query": ("edge", column(0, position), "position", (0, None), "where the edge leads"),
-        "key": ("edge", column(1, position), "position", (0, None), "where the edge comes from"),
-        "head": ("edge", column(2, np.int16), "head", (0, None)),
+        "edge_query": ("edge", column(0, position), "position", (0, None), "where the edge leads"),
+        "edge_key": ("edge", column(1, position), "position", (0, None), "where the edge comes from"),
+        "edge_head": ("edge", column(2, np.int16), "head", (0, None), "head"),
         "weight": ("edge", column(3, np.float32), share, (0, 1), "share of what the edge leads into"),
         "covered": ("edge", np.concatenate(covered), share, (0, 1), "share of the row's attention in stronger edges"),
-        "layer": ("edge", layer, "layer", (0, None)),
+        "edge_layer": ("edge", layer, "layer", (0, None), "layer"),
     }
 
 
@@ -192,14 +195,19 @@ def finer(analysis: FlowRoutes, display: RoutesDisplay) -> FlowRoutes:
 def follow(analysis: FlowRoutes, selection: Mapping[str, Any]) -> list[tuple[View, Analysis]]:
     """What to recompute for the part of the lattice that was clicked last: an edge, an MLP, or a state."""
     part = selection.get("part")
-    layer, head, pos, depth = (selection.get(name) for name in ("layer", "head", "pos", "depth"))
+    layer, head, pos, depth = (_index(selection.get(name)) for name in ("layer", "head", "pos", "depth"))
     if part == "attention" and layer is not None and head is not None:
-        return [(one_layer.HEAD, one_layer.FlowRouteHead(layer=int(layer), head=int(head), p=analysis.p))]
+        return [(one_layer.HEAD, one_layer.FlowRouteHead(layer=layer, head=head, p=analysis.p))]
     if part == "mlp" and layer is not None and pos is not None:
-        return [(one_layer.NEURONS, one_layer.FlowRouteNeurons(layer=int(layer), pos=int(pos)))]
+        return [(one_layer.NEURONS, one_layer.FlowRouteNeurons(layer=layer, pos=pos))]
     if depth is None or pos is None:
         return []
-    return [(one_layer.NODE, one_layer.FlowRouteNode(depth=int(depth), pos=int(pos)))]
+    return [(one_layer.NODE, one_layer.FlowRouteNode(depth=depth, pos=pos))]
+
+
+def _index(value: Any) -> int | None:
+    """A number to count by; None for none, and for what is between two or below the first."""
+    return None if value is None or value != int(value) or value < 0 else int(value)
 
 
 def said(

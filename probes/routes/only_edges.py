@@ -51,7 +51,8 @@ class OnlyEdges:
         return [edit for layer in range(model.sizes.n_layers) for edit in self._layer(model, layer)]
 
     def _layer(self, model: Model, layer: int) -> tuple[Edit, Edit]:
-        weights, seen = model.weights(layer), {}
+        weights = model.weights(layer)
+        seen: dict[str, torch.Tensor] = {}
         per_head = lambda v: weights.repeated(v, dim=-2)
         mean, first = (per_head(v) for v in (self.means.mean(V, layer, model), self.first_v[layer]))
         carried = [edit for intervention in model.interventions for edit in intervention.edits(model)]
@@ -88,7 +89,8 @@ class CleanPass:
         """Run the prompt once. needs, options: what `seen` is to hold beside, as for `observe`."""
         kept = [Need((hook,), keep, dims=hook.dims[1:]) for hook in (PATTERN, V)]
         seen = observe(model, tokens, [*kept, *needs], **{"positions": "none", **options})
-        return cls(model, tokens, means, *(seen[need][:, 0] for need in kept), seen)
+        patterns, values = (seen[need][:, 0] for need in kept)
+        return cls(model, tokens, means, patterns, values, seen)
 
     def with_only(self, masks: torch.Tensor, *needs: Need, positions: Sequence[int]) -> Iterator[Observation]:
         """Passes with the masked edges alone, `[row, layer, head, query, key]`; some rows at a time, in their order."""
@@ -102,7 +104,7 @@ def edge_masks(result: xr.Dataset, rules: Sequence[Rule], n_heads: int) -> torch
     """Edges that each rule keeps, bool `[rule, layer, head, query, key]`, in all rows: a graph of any start token."""
     n_layers, n_pos = result["resid_attn"].shape
     masks = np.zeros((len(rules), n_layers, n_heads, n_pos, n_pos), bool)
-    at = tuple(result[name].values.astype(np.int64) for name in ("layer", "head", "query", "key"))
+    at = tuple(result[name].values.astype(np.int64) for name in ("edge_layer", "edge_head", "edge_query", "edge_key"))
     for mask, rule in zip(masks, rules, strict=True):
         mask[at] = kept_parts(result, rule)[0]
     return torch.from_numpy(masks)

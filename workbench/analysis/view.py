@@ -15,7 +15,7 @@ import xarray as xr
 from workbench.analysis.kinds import Analysis
 from workbench.analysis.parameters import Parameter, Values
 
-__all__ = ["Claim", "View", "named"]
+__all__ = ["Claim", "View", "chosen", "named"]
 
 
 class NoDisplay(Values):
@@ -113,6 +113,24 @@ class View:
     def display_parameters(self) -> tuple[Parameter, ...]:
         """The parameters of the drawing."""
         return self.display.parameters()
+
+
+def chosen(result: xr.Dataset, selection: Mapping[str, Any], *names: str) -> tuple[int, ...] | None:
+    """What a selection holds of these names, in this order; None where it lacks one, or holds one that the result does
+    not: another index than its dim of that name has, or another than the one in its attributes that it is of."""
+    found = []
+    for name in names:
+        value = selection.get(name)
+        if value is None or value != int(value) or value < 0:
+            return None
+        if name in result.dims:
+            known = result[name].values.tolist() if name in result.coords else list(range(result.sizes[name]))
+        else:
+            known = [result.attrs.get(name, value)]
+        if value not in known:
+            return None
+        found.append(int(value))
+    return tuple(found)
 
 
 def named(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:

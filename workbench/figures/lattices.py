@@ -18,6 +18,7 @@ from workbench.figures.theme import ACCENT, CONTRAST, NEUTRAL
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    import xarray as xr
 
 __all__ = ["token_lattice"]
 
@@ -72,7 +73,7 @@ class _Board:
 
 
 def token_lattice(
-    edges: Mapping[str, Sequence],
+    edges: "Mapping[str, Sequence[Any]] | xr.Dataset",
     tokens: Sequence[str],
     n_layers: int,
     *,
@@ -82,11 +83,12 @@ def token_lattice(
 ) -> "go.Figure":
     """Token x depth lattice of the residual stream with weighted edges: depth upwards, tokens from the left.
 
-    edges: equally long columns `kind`, `layer`, `query`, `key`, `weight` (a share, 0 to 1) and, for attention, `head`
-    (-1: none named); an `xarray.Dataset` over `edge` will do. Kinds: "attention" (from key at depth `layer` to query),
-    "mlp", and the residual stream past either, "resid_attn" and "resid_mlp"; all but attention stay on `query`. Edges
-    of several heads between two tokens are drawn as one, its heads in the hover. start: the position whose top node the
-    graph explains. positions: which tokens to draw, by default all up to 64, else those that edges reach.
+    edges: equally long columns `kind`, `edge_layer`, `edge_query`, `edge_key`, `weight` (a share, 0 to 1) and, for
+    attention, `edge_head` (-1: none named); an `xarray.Dataset` over `edge` will do. Kinds: "attention" (from the key
+    at the depth of its layer to the query), "mlp", and the residual stream past either, "resid_attn" and "resid_mlp";
+    all but attention stay on the query. Edges of several heads between two tokens are drawn as one, its heads in the
+    hover. start: the position whose top node the graph explains. positions: which tokens to draw, by default all up to
+    64, else those that edges reach.
 
     A click on an attention or MLP edge selects its kind as `part`, its layer, query, key and strongest head (else layer
     and pos); on a node, whose hover has the shares of the residual stream that leads there, depth and pos.
@@ -216,7 +218,9 @@ def _nodes(edges: list[Edge], board: _Board) -> list[dict[str, Any]]:
     )
 
 
-def _answers(edges: list[Edge], names: Mapping[int, str], board: _Board) -> Iterator[tuple[dict, dict]]:
+def _answers(
+    edges: list[Edge], names: Mapping[int, str], board: _Board
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The middles of attention and of MLP edges: points, and how what they stand for is packed into a number."""
     head = 1 + max((head for edge in edges for head, _ in edge.heads), default=0)
     place = [("layer", board.n_layers), ("pos", 1 + max(board.column, default=0))]
@@ -233,7 +237,7 @@ def _answers(edges: list[Edge], names: Mapping[int, str], board: _Board) -> Iter
 
 
 def _start(start: int | None, board: _Board) -> list[dict[str, Any]]:
-    if start not in board.column:
+    if start is None or start not in board.column:
         return []
     marker = {"symbol": "circle-open", "size": 13, "color": ACCENT, "line": {"width": 2.5}}
     ring = {"x": [board.column[start]], "y": [board.n_layers], "mode": "markers", "marker": marker}

@@ -108,8 +108,8 @@ def take(
     if kind == "nc":
         return exports.netcdf(result), f"{stem}.nc"
     if kind == "csv":
-        content, ending = exports.csv(result)
-        return content, f"{stem}.{ending}"
+        packed, ending = exports.csv(result)
+        return packed, f"{stem}.{ending}"
     if kind == "py":
         return exports.code(seen, request, analysis, view.figure, display).encode(), f"{stem}.py"
     raise InputError(f"an export as {kind!r}", "html, nc, csv or py", "Choose one of these")

@@ -8,6 +8,7 @@ from dash import ALL, Dash, Input, Output, State, html, no_update
 
 from apps.explorer.callbacks.answer import Answers
 from apps.explorer.engine.engine import Engine
+from apps.explorer.page.attributes import attributes
 from apps.explorer.page.state import Clicks, EditId, Edits, Link, Selection, Shown, Sizes
 from workbench.errors import InputError
 from workbench.intervene import MLP, Attention, Head, Neurons
@@ -92,7 +93,7 @@ def chips(edits: Sequence[str]) -> list[html.Button]:
             id={"type": "restore", "text": text},
             className="chip edit",
             n_clicks=0,
-            **{"aria-label": f"Take back: {said(phrase(text))}"},
+            **attributes({"aria-label": f"Take back: {said(phrase(text))}"}),
         )
         for text in edits
     ]

@@ -53,6 +53,6 @@ class Presence:
             }
 
 
-def _bound(kept: "OrderedDict[str, Any]") -> None:
+def _bound(kept: OrderedDict[str, Any]) -> None:
     while len(kept) > _REMEMBERED:
         kept.popitem(last=False)

@@ -11,6 +11,7 @@ import xarray as xr
 from dash import html
 
 from apps.explorer.engine.jobs import Job, State
+from apps.explorer.page.attributes import attributes
 from apps.explorer.page.state import Notice
 from workbench.analysis.kinds import kind_of
 from workbench.analysis.parameters import Parameter
@@ -40,7 +41,7 @@ def _token_chip(pos: int, text: str, nats: float) -> html.Button:
         className="token",
         title=told,
         style=line,
-        **{"data-pos": pos, "aria-pressed": "false", "aria-label": f"{shown}, {told}"},
+        **attributes({"data-pos": pos, "aria-pressed": "false", "aria-label": f"{shown}, {told}"}),
     )
 
 
@@ -88,7 +89,9 @@ def job_line(jobs: Sequence[tuple[str, Job]], last: str, session: str = "", gone
 def _job(job: Job, session: str, gone: Collection[str]) -> html.Div:
     parts: list[Any] = [
         html.Span(job.title),
-        html.Progress(value=str(round(job.share, 3)), max="1", **{"aria-label": f"progress of {job.title}"}),
+        html.Progress(
+            value=str(round(job.share, 3)), max="1", **attributes({"aria-label": f"progress of {job.title}"})
+        ),
         html.Span(_far(job), className="share"),
     ]
     if job.note:
@@ -115,7 +118,7 @@ def _cancel(job: Job, session: str, gone: Collection[str]) -> list[Any]:
     if not job.wanted(gone):
         return [html.Span("The window that also waited for this was closed; it goes on."), stop("Cancel")]
     others = "Another window also waits for this: it goes on for that one."
-    return [html.Span(others), stop("Stop for all", **{"data-all": "yes"})]
+    return [html.Span(others), stop("Stop for all", **attributes({"data-all": "yes"}))]
 
 
 def notice_list(notices: Sequence[Notice]) -> list[html.Div]:

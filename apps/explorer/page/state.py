@@ -232,7 +232,7 @@ Notices = Annotated[tuple[Notice, ...], BeforeValidator(_latest)]
 class Take(Store):
     """An export was asked for. rows: those of a table that are shown, in their order."""
 
-    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]
+    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]  # pydantic reads it, when it runs
     rows: Annotated[tuple[Count, ...], Field(max_length=_MOST)] | None = None
 
 

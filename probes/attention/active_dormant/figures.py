@@ -1,12 +1,13 @@
 """What is drawn: grids of all heads, and of one head a point for every text."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from probes.attention.active_dormant.contrast import FALSE_DISCOVERY
 from probes.attention.active_dormant.verdict import largest, verdict
+from workbench.analysis.view import chosen
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -53,21 +54,28 @@ def texts_figure(result: xr.Dataset) -> "go.Figure":
     return texts_detail(result, {})
 
 
-def texts_detail(result: xr.Dataset, selection: dict) -> "go.Figure":
+def texts_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Of the selected head: attention to the sink set, one point per text and domain; the verdict below."""
-    layer, head = _selected(result, selection)
+    at = _selected(result, selection)
+    if at is None:
+        return None
+    layer, head = at
     figure = _strip(result, layer, head, "sink_attention", "attention to sinks, by text")
     return figure.update_layout(meta={**figure.layout.meta, "said": verdict(result, layer, head)})
 
 
-def output_detail(result: xr.Dataset, selection: dict) -> "go.Figure":
+def output_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Of the selected head: its output norm against its largest, one point per text and domain."""
-    return _strip(result, *_selected(result, selection), "relative_output", "output norm, by text")
+    at = _selected(result, selection)
+    return None if at is None else _strip(result, *at, "relative_output", "output norm, by text")
 
 
-def ablation_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
+def ablation_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Of the selected head: the change of each text's loss when it is ablated by zero; None before that is known."""
-    layer, head = _selected(result, selection)
+    at = _selected(result, selection)
+    if at is None:
+        return None
+    layer, head = at
     if np.isnan(result["text_ablation_dloss"].values[..., layer, head]).all():
         return None
     ends = {f"ablation_dloss_{end}": f"text_ablation_dloss_{end}" for end in ("low", "high")}
@@ -83,7 +91,9 @@ def _strip(result: xr.Dataset, layer: int, head: int, variable: str, what: str) 
     return strip(part, variable, "domain", title=title, text="document")
 
 
-def _selected(result: xr.Dataset, selection: dict) -> tuple[int, int]:
-    """The selected head, or the one that differs most."""
-    layer, head = selection.get("layer"), selection.get("head")
-    return largest(result) if layer is None or head is None else (int(layer), int(head))
+def _selected(result: xr.Dataset, selection: dict[str, Any]) -> tuple[int, int] | None:
+    """The selected head, or the one that differs most where none is; None for one that the result does not have."""
+    if selection.get("layer") is None or selection.get("head") is None:
+        return largest(result)
+    at = chosen(result, selection, "layer", "head")
+    return None if at is None else (at[0], at[1])

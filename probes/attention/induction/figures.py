@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from probes.attention.induction.repeat_attention import KINDS
+from workbench.analysis.view import chosen
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -57,11 +58,15 @@ def prompt_figure(result: xr.Dataset) -> "go.Figure":
     return heads_grid(result, "induction_score", title="Induction score on this prompt")
 
 
-def head_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure":
-    """The three scores of one head, with intervals where there are any, and what other keys or no repeat give."""
+def head_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure | None":
+    """The three scores of the selected head, with intervals where there are any, and what other keys or no repeat
+    give."""
     from workbench.figures import bars, head_name
 
-    head = result.sel(layer=selection["layer"], head=selection["head"], drop=True)
+    at = chosen(result, selection, "layer", "head")
+    if at is None:
+        return None
+    head = result.sel(layer=at[0], head=at[1], drop=True)
     kinds = [kind.replace("_", "-") for kind in KINDS]
     small = xr.Dataset(coords={"component": kinds})
     for ending in ("", "_low", "_high", "_null", "_q"):
@@ -69,6 +74,4 @@ def head_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure"
             values = [head[f"{kind}_score{ending}"].item() for kind in KINDS]
             small[f"score{ending}"] = ("component", values, head[f"{KINDS[0]}_score{ending}"].attrs)
     small["score"].attrs |= {"long_name": "mean attention"}
-    return bars(
-        small, "score", "component", title=f"{head_name(selection['layer'], selection['head'])}: where it looks"
-    )
+    return bars(small, "score", "component", title=f"{head_name(*at)}: where it looks")

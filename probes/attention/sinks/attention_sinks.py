@@ -35,7 +35,7 @@ from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import Claim, View
+from workbench.analysis.view import Claim, View, chosen
 from workbench.models.hooks import PATTERN, RESID_POST, RESID_PRE, SCORES, V
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
@@ -137,7 +137,7 @@ def _summary(result: xr.Dataset, first: int) -> str:
     return " ".join(said)
 
 
-def _sinks(seen: dict[str, np.ndarray], blind: list[int], epsilon: float, first: int) -> dict[str, tuple]:
+def _sinks(seen: dict[str, np.ndarray], blind: list[int], epsilon: float, first: int) -> dict[str, Any]:
     alpha, logit = seen["received"].copy(), seen["logit"].copy()  # layer head key
     n_tokens = alpha.shape[-1]
     alpha[blind], logit[blind] = np.nan, np.nan
@@ -171,7 +171,7 @@ def _sinks(seen: dict[str, np.ndarray], blind: list[int], epsilon: float, first:
     }
 
 
-def _drains(seen: dict[str, np.ndarray], first: int) -> dict[str, tuple]:
+def _drains(seen: dict[str, np.ndarray], first: int) -> dict[str, Any]:
     norms, plain = seen["value"], seen["v"]  # layer head pos
     median = median_after(norms, first)
     drain = _at(norms, first) / np.where(median > 0, median, np.nan)
@@ -189,7 +189,7 @@ def _drains(seen: dict[str, np.ndarray], first: int) -> dict[str, tuple]:
     }
 
 
-def _peaks(seen: dict[str, np.ndarray], first: int, peak: float) -> dict[str, tuple]:
+def _peaks(seen: dict[str, np.ndarray], first: int, peak: float) -> dict[str, Any]:
     norms = np.concatenate([seen["embedding"], seen["resid"]])  # depth pos
     states = np.concatenate([seen["embedding_state"], seen["state"]]).astype(np.float64)  # depth dimension
     median = median_after(norms, first)[:, None]
@@ -230,15 +230,14 @@ def _at(norms: np.ndarray, first: int) -> np.ndarray:
 
 def sink_claim(result: xr.Dataset, selection: Mapping[str, Any]) -> Claim | None:
     """The sink of the selected head serves the prompt: where its key is hidden, the prediction becomes another."""
-    if not {"layer", "head"} <= set(selection):
+    at = chosen(result, selection, "layer", "head")
+    if at is None:
         return None
-    here = result[["first_received", "sink", "other_sinks", "attention_received"]].sel(
-        layer=selection["layer"], head=selection["head"]
-    )
+    here = result[["first_received", "sink", "other_sinks", "attention_received"]].sel(layer=at[0], head=at[1])
     if float(here["sink"]) != 1 and not float(here["other_sinks"]) > 0:
         return None
     key = int(np.nanargmax(here["attention_received"].values))
-    return claims.sink(selection, key)
+    return claims.sink(result, selection, key)
 
 
 VIEW = View(

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from workbench.analysis.view import chosen
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -75,35 +77,40 @@ def value_figure(result: xr.Dataset) -> "go.Figure":
     return depth_pos_grid(result.assign(value_norm=mean), "value_norm", title=title, scale="log")
 
 
-def head_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure":
-    """Of the selected head: the attention that every key receives."""
+def head_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure | None":
+    """Of the selected head, by default the one that sinks most: the attention that every key receives."""
     return _head_strip(result, selection, "attention_received", "attention received")
 
 
-def head_values_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure":
-    """Of the selected head: the norm of every token's v W_O."""
+def head_values_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure | None":
+    """Of the selected head, by default the one that sinks most: the norm of every token's v W_O."""
     return _head_strip(result, selection, "value_norm", "norm of v W_O")
 
 
-def _head_strip(result: xr.Dataset, selection: Mapping[str, Any], variable: str, what: str) -> "go.Figure":
+def _head_strip(result: xr.Dataset, selection: Mapping[str, Any], variable: str, what: str) -> "go.Figure | None":
     from workbench.figures import head_name, token_strip
 
-    layer, head = selection.get("layer"), selection.get("head")
-    if layer is None or head is None:
-        layer, head = np.unravel_index(np.nan_to_num(result["first_received"].values).argmax(), result["sink"].shape)
+    at = chosen(result, selection, "layer", "head")
+    if selection.get("layer") is None or selection.get("head") is None:
+        at = np.unravel_index(np.nan_to_num(result["first_received"].values).argmax(), result["sink"].shape)
+    if at is None:
+        return None
+    layer, head = at
     array = result[variable].sel(layer=layer, head=head, drop=True)
     tokens = {"token_text": ("pos", result["token_text"].values)} if "token_text" in result.coords else {}
     part = xr.Dataset({variable: ("pos", array.values, array.attrs)}, coords={"pos": result["pos"].values, **tokens})
     return token_strip(part, variable, title=f"{head_name(layer, head)}: {what} ({convention(result)})")
 
 
-def massive_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure":
+def massive_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure | None":
     """The dimensions that carry the largest norm at the selected depth (by default where it is largest)."""
     from workbench.figures import bars
 
     depth = selection.get("depth")
     if depth is None:
         depth = int(result["depth"].values[np.nan_to_num(result["peak_ratio"].values, nan=-1.0).argmax()])
+    elif chosen(result, selection, "depth") is None:
+        return None
     part = result[["massive_dimension", "massive_value", "massive_share"]].sel(depth=depth, drop=True)
     names = [
         f"{dimension}: {share:.0%}"

@@ -14,7 +14,7 @@ from workbench.analysis.kinds import OnModel, Stimulus
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Claim, View
+from workbench.analysis.view import Claim, View, chosen
 from workbench.errors import InputError
 from workbench.models.hooks import PATTERN
 from workbench.models.model import Model
@@ -143,7 +143,7 @@ def _condition(sink: np.ndarray, alpha: np.ndarray, seed: int) -> dict[str, np.n
     return {**found, "first_received": mean_known(alpha, 0)}
 
 
-def _spec(name: str, values: np.ndarray) -> tuple:
+def _spec(name: str, values: np.ndarray) -> tuple[Any, ...]:
     dims = ("group", "group layer", "group layer head")[values.ndim - 1]
     if name == "first_received":
         return (dims, values, "share of attention", (0, 1), "attention received by position 0 (alpha)")
@@ -178,12 +178,10 @@ def heads_figure(result: xr.Dataset) -> "go.Figure":
 
 def sink_claim(result: xr.Dataset, selection: Mapping[str, Any]) -> Claim | None:
     """Position 0 serves as a sink of the selected head: where it is hidden, the prediction becomes another."""
-    if not {"layer", "head"} <= set(selection):
+    at = chosen(result, selection, "layer", "head")
+    if at is None or not float(result["head_sink_rate"].isel(group=0).sel(layer=at[0], head=at[1])) > 0.5:
         return None
-    share = float(result["head_sink_rate"].isel(group=0).sel(layer=selection["layer"], head=selection["head"]))
-    if not share > 0.5:
-        return None
-    return claims.sink(selection, 0)
+    return claims.sink(result, selection, 0)
 
 
 VIEW = View(

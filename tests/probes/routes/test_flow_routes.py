@@ -13,6 +13,7 @@ from probes.routes.extraction import Rule, extract, kept_parts, strongest
 from probes.routes.flow_routes import FlowRoutes
 from tests.tiny_models import KINDS, tiny_model
 from workbench import Need, Prompt, keep, load, observe
+from workbench.analysis.results import save
 from workbench.errors import InputError, RefusedError
 from workbench.kernels import proximity as kernels
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, PATTERN, POST_ATTN_SCALE, RESID_MID, RESID_POST, RESID_PRE, V
@@ -71,10 +72,11 @@ def planted(edges, resid):
     n = len(edges)
     result = xr.Dataset(
         {
-            "query": ("edge", np.ones(n, int)), "key": ("edge", np.arange(n)), "head": ("edge", np.zeros(n, int)),
+            "edge_query": ("edge", np.ones(n, int)), "edge_key": ("edge", np.arange(n)),
+            "edge_head": ("edge", np.zeros(n, int)),
             "weight": ("edge", np.array(edges, float)), "covered": ("edge", np.cumsum([0.0, *edges])[:-1] / sum(edges)),
             "resid_attn": (("layer", "pos"), [[1.0, resid]]), "mlp": (("layer", "pos"), [[0.0, 0.0]]),
-            "resid_mlp": (("layer", "pos"), [[1.0, 1.0]]), "layer": ("edge", np.zeros(n, int)),
+            "resid_mlp": (("layer", "pos"), [[1.0, 1.0]]), "edge_layer": ("edge", np.zeros(n, int)),
         },
         {"pos": [0, 1]},
     )  # fmt: skip
@@ -86,13 +88,14 @@ def planted(edges, resid):
 )
 def test_published_values_of_threshold_and_renormalisation(edges, resid, kept, residual):
     graph = extract(planted(edges, resid), threshold=0.1, renormalise=True)
-    of = lambda kind: graph["weight"].values[(graph["kind"].values == kind) & (graph["query"].values == 1)].tolist()
+    at_last = graph["edge_query"].values == 1
+    of = lambda kind: graph["weight"].values[(graph["kind"].values == kind) & at_last].tolist()
     assert of("attention") == pytest.approx(kept, abs=1e-6) and of("resid_attn") == pytest.approx([residual], abs=1e-6)
 
 
 def test_a_row_below_the_threshold_keeps_its_largest_part():
     edge = extract(planted((0.3, 0.1), 0.2), threshold=0.5)
-    kinds = list(zip(edge["kind"].values, edge["query"].values, edge["key"].values, strict=True))
+    kinds = list(zip(edge["kind"].values, edge["edge_query"].values, edge["edge_key"].values, strict=True))
     assert ("attention", 1, 0) in kinds and ("resid_attn", 1, 1) not in kinds and ("attention", 1, 1) not in kinds
     rest = extract(planted((0.2, 0.1), 0.3), threshold=0.5, renormalise=True)
     assert "attention" not in rest["kind"].values and not rest["weight"].isnull().any()
@@ -111,7 +114,7 @@ def test_shares_of_a_sum_add_up_to_one(result):
     np.testing.assert_allclose(single, 1, atol=1e-5)
     np.testing.assert_allclose(result["mlp"] + result["resid_mlp"], 1, atol=1e-6)
     summed = np.zeros(result["attention"].shape)
-    np.add.at(summed, (result["layer"].values, result["query"].values), result["weight"].values)
+    np.add.at(summed, (result["edge_layer"].values, result["edge_query"].values), result["weight"].values)
     np.testing.assert_allclose(summed, result["attention"], atol=1e-5)
 
 
@@ -164,9 +167,9 @@ def test_the_fast_path_equals_a_plain_loop_over_everything(model, result):
     at = activations(model, hooks)
     for layer in range(model.sizes.n_layers):
         edges, single = plain_shares(model, layer, at)
-        here = result.isel(edge=result["layer"].values == layer)
+        here = result.isel(edge=result["edge_layer"].values == layer)
         found = np.zeros_like(edges)
-        found[here["head"].values, here["query"].values, here["key"].values] = here["weight"].values
+        found[here["edge_head"].values, here["edge_query"].values, here["edge_key"].values] = here["weight"].values
         np.testing.assert_allclose(found, edges, atol=1e-4)
         np.testing.assert_allclose(result["resid_attn"].values[layer], single["resid"], atol=1e-4)
         np.testing.assert_allclose(result["bias_attn"].values[layer], single["bias"], atol=1e-4)
@@ -178,7 +181,7 @@ def test_only_what_may_be_asked_for_is_kept(model, result):
     """With the default floor the kept edges are those above a share of 0.001 or within coverage 0.95, and no others."""
     kept = FlowRoutes().run(model, IDS)
     wanted = (result["weight"].values > 0.001) | (result["covered"].values < 0.95)
-    names = ("layer", "query", "key", "head")
+    names = ("edge_layer", "edge_query", "edge_key", "edge_head")
     asked = {
         row
         for row, keep_it in zip(zip(*(result[n].values for n in names), strict=True), wanted, strict=True)
@@ -195,8 +198,8 @@ def walk(result, keep, kept, start):
     edges, seen = set(), set()
     by_row = {}
     for i in np.flatnonzero(keep):
-        row = int(result["layer"].values[i]), int(result["query"].values[i])
-        by_row.setdefault(row, []).append((int(result["key"].values[i]), int(result["head"].values[i])))
+        row = int(result["edge_layer"].values[i]), int(result["edge_query"].values[i])
+        by_row.setdefault(row, []).append((int(result["edge_key"].values[i]), int(result["edge_head"].values[i])))
 
     def visit(depth, pos):
         if (depth, pos) in seen or depth == 0:
@@ -227,7 +230,7 @@ def test_the_graph_equals_a_recursive_walk(result, settings, start):
     graph = extract(result.assign_attrs(min_coverage=0.95, min_share=0.001), start=start, **settings)
     keep, kept = kept_parts(result, Rule(**settings))
     edges, seen = walk(result, keep, kept, start)
-    names = ("kind", "layer", "query", "key", "head")
+    names = ("kind", "edge_layer", "edge_query", "edge_key", "edge_head")
     found = list(zip(*(graph[name].values.tolist() for name in names), strict=True))
     assert len(found) == len(set(found)) and set(found) == edges
     assert {(d, p) for d, p in zip(*np.nonzero(graph["reached"].values), strict=True)} == seen
@@ -239,7 +242,7 @@ def test_what_is_drawn_is_what_the_start_reaches_by_parts_above_one_share(result
     rule, start = {"coverage": 0.8}, 31
     shown = strongest(graph := extract(result, start=start, **rule), most)
     keep, kept = kept_parts(result, Rule(**rule))
-    pair = list(zip(*(result[name].values.tolist() for name in ("layer", "query", "key")), strict=True))
+    pair = list(zip(*(result[name].values.tolist() for name in ("edge_layer", "edge_query", "edge_key")), strict=True))
     total = Counter()
     for index in np.flatnonzero(keep):
         total[pair[index]] += float(result["weight"].values[index])
@@ -249,7 +252,7 @@ def test_what_is_drawn_is_what_the_start_reaches_by_parts_above_one_share(result
         edges, _ = walk(result, strong, kept | {"mlp": kept["mlp"] & (result["mlp"].values > share)}, start)
         return edges, len({edge[1:4] for edge in edges if edge[0] == "attention"})
 
-    names = ("kind", "layer", "query", "key", "head")
+    names = ("kind", "edge_layer", "edge_query", "edge_key", "edge_head")
     table = lambda g: set(zip(*(g[name].values.tolist() for name in names), strict=True))
     assert table(shown) < table(graph)
     assert table(shown) == above(shown.attrs["above"])[0]
@@ -265,21 +268,26 @@ def test_coverage_keeps_the_fewest_edges_that_hold_it(result):
     keep, _ = kept_parts(result, Rule(coverage=0.7))
     for layer in range(result.sizes["layer"]):
         for query in (0, 5, 31):
-            row = (result["layer"].values == layer) & (result["query"].values == query)
+            row = (result["edge_layer"].values == layer) & (result["edge_query"].values == query)
             weights = np.sort(result["weight"].values[row])[::-1].astype(float)
             total = float(result["attention"].values[layer, query])
             fewest = int((np.cumsum(weights) < 0.7 * total - 1e-6).sum()) + 1 if total > 0 else 0
             assert keep[row].sum() == fewest
 
 
+def test_a_saved_file_that_is_opened_plainly_keeps_integers(llama, tmp_path):
+    """What a user of xarray finds who knows nothing of us: `edge_layer` is no coordinate of the dim `layer`."""
+    with xr.open_dataset(save(llama, tmp_path / "routes.nc")) as opened:
+        for name in ("edge_layer", "edge_query", "edge_key", "edge_head"):
+            assert opened[name].dtype == llama[name].dtype == np.int16 and name not in opened.coords
+            np.testing.assert_array_equal(opened[name], llama[name])
+        assert opened["layer"].dims == ("layer",) and opened["layer"].values.tolist() == [0, 1, 2]
+
+
 def test_hiding_the_first_position_changes_no_weight(llama):
     whole, hidden = extract(llama), extract(llama, hide_first=True)
-    table = lambda g: {
-        tuple(row): w
-        for *row, w in zip(
-            *(g[n].values.tolist() for n in ("kind", "layer", "query", "key", "head", "weight")), strict=True
-        )
-    }
+    names = ("kind", "edge_layer", "edge_query", "edge_key", "edge_head", "weight")
+    table = lambda g: {tuple(row): w for *row, w in zip(*(g[n].values.tolist() for n in names), strict=True)}
     whole, hidden = table(whole), table(hidden)
     assert not any(key == 0 for _, _, _, key, _ in hidden) and any(key == 0 for _, _, _, key, _ in whole)
     assert all(whole[edge] == weight for edge, weight in hidden.items())
@@ -291,7 +299,7 @@ def test_renormalised_rows_sum_to_one(result):
     kinds = ["attention", "resid_attn"] + (["mlp"] if result.attrs["parallel"] else [])
     of_first = np.isin(graph["kind"].values, kinds)
     np.add.at(
-        total, (graph["layer"].values[of_first], graph["query"].values[of_first]), graph["weight"].values[of_first]
+        total, tuple(graph[n].values[of_first] for n in ("edge_layer", "edge_query")), graph["weight"].values[of_first]
     )
     np.testing.assert_allclose(total[total > 0], 1, atol=1e-5)
 
@@ -303,7 +311,8 @@ def test_the_induction_circuit_is_recovered_exactly():
     tokens = [14, 3, 9, 27, 50, 3]
     graph = extract(FlowRoutes().run(model, tokens), coverage=0.9)
     attention = graph.isel(edge=graph["kind"].values == "attention")
-    found = set(zip(*(attention[n].values.tolist() for n in ("layer", "head", "query", "key")), strict=True))
+    names = ("edge_layer", "edge_head", "edge_query", "edge_key")
+    found = set(zip(*(attention[n].values.tolist() for n in names), strict=True))
     assert found == {(1, 0, 5, 2), (0, 0, 5, 4), (0, 0, 2, 1)}
     assert set(np.flatnonzero(graph["reached"].values[0])) == {1, 2, 4, 5}
     assert int(observe(model, tokens).logits[0][0].argmax()) == 9
@@ -315,7 +324,8 @@ def test_the_induction_circuit_is_recovered_exactly():
 def test_one_token_attends_to_itself(model):
     result = FlowRoutes().run(model, Prompt.ids([7]))
     graph = extract(result)
-    assert set(graph["key"].values.tolist()) == {0} and not any(v.isnull().any() for v in result.data_vars.values())
+    assert set(graph["edge_key"].values.tolist()) == {0}
+    assert not any(v.isnull().any() for v in result.data_vars.values())
 
 
 @pytest.mark.parametrize("start", [32, -33])

@@ -32,7 +32,7 @@ def test_all_starts_at_once_equal_one_graph_each(result, settings):
         graph = extract(result, start=start, **settings)
         expected = np.zeros(strength.shape[1:])
         edges = graph.isel(edge=graph["kind"].values == "attention")
-        np.add.at(expected, (edges["layer"].values, edges["head"].values), edges["weight"].values)
+        np.add.at(expected, (edges["edge_layer"].values, edges["edge_head"].values), edges["weight"].values)
         np.testing.assert_allclose(strength[start], expected, atol=1e-5)
         assert ((expected > 0) == is_on[start]).all()
 

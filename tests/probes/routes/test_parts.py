@@ -109,9 +109,9 @@ def test_maps_of_a_head_are_its_pattern_and_its_shares(model):
     seen = observe(model, IDS, [need := Need((PATTERN,), keep, dims="head query key", layers=(1,))])
     torch.testing.assert_close(torch.tensor(maps["pattern"].values), seen[need][0, 0, 3])
     edges = FlowRoutes(min_share=0.0, min_coverage=1.0).run(model, IDS)
-    mine = edges.isel(edge=(edges["layer"].values == 1) & (edges["head"].values == 3))
+    mine = edges.isel(edge=(edges["edge_layer"].values == 1) & (edges["edge_head"].values == 3))
     expected = np.zeros((8, 8), np.float32)
-    expected[mine["query"].values, mine["key"].values] = mine["weight"].values
+    expected[mine["edge_query"].values, mine["edge_key"].values] = mine["weight"].values
     np.testing.assert_allclose(maps["share"], expected, atol=1e-6)
     assert maps["share"].max() > 0
     figure = one_layer.head_figure(maps)

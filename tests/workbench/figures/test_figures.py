@@ -92,10 +92,10 @@ def lens_result(n_depths=4, n_pos=3, tokens=("a", " a", " a")) -> xr.Dataset:
 def edge_table() -> dict:
     return {
         "kind": ["attention", "attention", "attention", "mlp", "resid_attn", "resid_mlp"],
-        "layer": [1, 1, 0, 0, 0, 0],
-        "query": [2, 2, 1, 1, 1, 1],
-        "key": [0, 0, 1, 0, 1, 1],
-        "head": [3, 5, 1, -1, -1, -1],
+        "edge_layer": [1, 1, 0, 0, 0, 0],
+        "edge_query": [2, 2, 1, 1, 1, 1],
+        "edge_key": [0, 0, 1, 0, 1, 1],
+        "edge_head": [3, 5, 1, -1, -1, -1],
         "weight": [0.1, 0.3, 0.35, 0.05, 0.9, 0.6],
     }
 
@@ -574,7 +574,7 @@ def test_packed_indices_come_back():
 
 def test_heavier_edges_are_wider():
     def width(weight):
-        table = {"kind": ["attention"], "layer": [0], "query": [1], "key": [0], "weight": [weight]}
+        table = {"kind": ["attention"], "edge_layer": [0], "edge_query": [1], "edge_key": [0], "weight": [weight]}
         figure = token_lattice(table, ["a", "b"], 1, title="t")
         return next(shape.line.width for shape in figure.layout.shapes if shape.name == "attention")
 
@@ -583,7 +583,7 @@ def test_heavier_edges_are_wider():
 
 
 def test_long_prompts_show_the_positions_that_edges_reach():
-    table = {"kind": ["attention"], "layer": [0], "query": [90], "key": [7], "weight": [0.5]}
+    table = {"kind": ["attention"], "edge_layer": [0], "edge_query": [90], "edge_key": [7], "weight": [0.5]}
     figure = token_lattice(table, [f"t{i}" for i in range(100)], 1, title="t", start=99)
     assert figure.layout.meta["x_values"] == [7, 90, 99]
     assert figure.layout.xaxis.ticktext == ("7 t7", "90 t90", "99 t99")
@@ -667,7 +667,7 @@ def test_hostile_tokens_are_drawn_as_text_everywhere():
     n, tokens = len(HOSTILE), [*HOSTILE[:-1], SURROGATE]
     lens = lens_result(n_pos=n, tokens=HOSTILE)
     lens["words"][:] = np.array(HOSTILE, dtype=object)[:, None]
-    edges = {"kind": ["attention"], "layer": [0], "query": [n - 1], "key": [0], "weight": [0.5]}
+    edges = {"kind": ["attention"], "edge_layer": [0], "edge_query": [n - 1], "edge_key": [0], "weight": [0.5]}
     labelled = xr.Dataset({"v": ("component", np.arange(float(n)))}, coords={"component": HOSTILE})
     drawn = [
         depth_pos_grid(lens, "prob", title=HOSTILE[1], text="words"),

@@ -35,10 +35,11 @@ class Observer { observe() {} }
 const page = { dataset: { workbench: %s } };
 const window = { addEventListener: none, fetch: none, location: { hash: "" }, history: {
   replaceState: (a, b, hash) => { window.location.hash = hash; } } };
-const document = { documentElement: page, addEventListener: none, querySelectorAll: () => [],
-  querySelector: () => null };
-const scope = vm.createContext({ window, document, MutationObserver: Observer, ResizeObserver: Observer, WeakMap,
-  URLSearchParams, URL, console, setTimeout, clearTimeout, requestAnimationFrame: none, cancelAnimationFrame: none });
+const document = {
+  documentElement: page, addEventListener: none, querySelectorAll: () => [], querySelector: () => null };
+const scope = vm.createContext({ window, document, MutationObserver: Observer, ResizeObserver: Observer,
+  URLSearchParams, URL, console, setTimeout, clearTimeout, requestAnimationFrame: none,
+  cancelAnimationFrame: none, WeakMap });
 const dash = (window.dash_clientside = { no_update: null });
 for (const text of %s) vm.runInContext(text, scope);
 readline.createInterface({ input: process.stdin }).on("line", (line) => {
