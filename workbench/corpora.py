@@ -15,6 +15,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from workbench.errors import InputError, UnavailableError
 
@@ -56,7 +57,7 @@ class Document:
     python: str = ""
     digest: str = field(default="", repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "digest", sha256(self.text.encode()).hexdigest())
 
     def __str__(self) -> str:
@@ -292,7 +293,7 @@ def hub_corpus(
     return Corpus(name, deduplicated(documents))
 
 
-def _hub_rows(name: str, split: str, start: int, length: int) -> list[dict]:
+def _hub_rows(name: str, split: str, start: int, length: int) -> list[dict[str, Any]]:
     from urllib.error import URLError
     from urllib.parse import urlencode
     from urllib.request import urlopen

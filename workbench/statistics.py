@@ -267,13 +267,13 @@ def _share_at_least(
 
 
 def _all_signs(n: int) -> Iterator[Array]:
-    yield 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    yield np.asarray(1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1), np.float64)
 
 
 def _random_signs(n: int, draws: int, seed: int) -> Iterator[Array]:
     random = np.random.default_rng(seed)
     for rows in _block_rows(n, draws):
-        yield 1.0 - 2.0 * random.integers(0, 2, (rows, n))
+        yield np.asarray(1.0 - 2.0 * random.integers(0, 2, (rows, n)), np.float64)
 
 
 def _all_splits(n: int, total: int) -> Iterator[Array]:

@@ -1,7 +1,7 @@
 """Head table: every head's scores side by side, from one pass."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -116,7 +116,7 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
         is_text = observation.fields["is_text"].cpu().numpy()
         repeated = observation.fields["period"].cpu().numpy() > 0
         samples = _on_repeats(observation, repeated) | _on_texts(observation, is_text, self.epsilon)
-        found: dict[str, tuple] = {}
+        found: dict[str, Any] = {}
         for name, values in samples.items():  # prompt layer head
             units, bounds, title = _KINDS[name]
             low, high = bootstrap_interval(values, seed=self.seed)

@@ -1,6 +1,6 @@
 """Causal check: does a claimed unit matter more than its like?"""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import xarray as xr
@@ -86,7 +86,7 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """The check on the current prompt, or on others where these are given: then it suggested the claim."""
         more = [text.strip() for text in self.others.split("|") if text.strip()]
         prompts: list[Any] = [tokens, *more]

@@ -51,13 +51,13 @@ def _prediction(result: xr.Dataset, selection: Mapping[str, Any]) -> int:
     return -1
 
 
-def head(result: xr.Dataset, selection: dict) -> Claim | None:
+def head(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """The selected head changes the prediction that the view is about."""
     at = chosen(result, selection, "layer", "head")
     return None if at is None else check_of(head_name(*at), **asked(result, selection))
 
 
-def repetition(result: xr.Dataset, selection: dict) -> Claim | None:
+def repetition(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """The selected head makes the model repeat what came next the last time: without it, that is less likely.
 
     On the prompt that the scores are of; where they are of a stimulus, on other repeated random tokens.
@@ -80,7 +80,7 @@ def sink(result: xr.Dataset, selection: Mapping[str, Any], key: int) -> Claim:
     return check_of(unit, metric="KL", side="raises", pos=pos if pos > key else -1)
 
 
-def edge(result: xr.Dataset, selection: dict) -> Claim | None:
+def edge(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """What the selected head moves from the selected key to the query changes the prediction there."""
     at = chosen(result, selection, "layer", "head", "query", "key")
     if at is None or at[3] > at[2]:  # which no query sees
@@ -88,7 +88,7 @@ def edge(result: xr.Dataset, selection: dict) -> Claim | None:
     return check_of(f"{head_name(*at[:2])}:{at[2]}<-{at[3]}", **asked(result, selection))
 
 
-def state(result: xr.Dataset, selection: dict) -> Claim | None:
+def state(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """What stands at the selected depth and position enters the prediction at the last one: that at its own position it
     enters in any case. Position 0 has no mean, and the last depth is read by nothing."""
     at = chosen(result, selection, "depth", "pos")
@@ -97,13 +97,13 @@ def state(result: xr.Dataset, selection: dict) -> Claim | None:
     return check_of(f"L{at[0]} pos {at[1]}", method="mean", **asked(result, {}))
 
 
-def block(result: xr.Dataset, selection: dict, kind: str) -> Claim | None:
+def block(result: xr.Dataset, selection: dict[str, Any], kind: str) -> Claim | None:
     """The selected layer's `mlp` or `attention` changes the prediction."""
     at = chosen(result, selection, "layer")
     return None if at is None else check_of(f"L{at[0]} {kind}", **asked(result, selection))
 
 
-def head_or_state(result: xr.Dataset, selection: dict, site: str) -> Claim | None:
+def head_or_state(result: xr.Dataset, selection: dict[str, Any], site: str) -> Claim | None:
     """What a patched site is about: a head, a block, or the residual stream at a position."""
     if site in ("z", "pattern"):
         return head(result, selection)

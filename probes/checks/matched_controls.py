@@ -132,7 +132,7 @@ def output_norms(model: Model, prompts: Sequence[Any], kind: type, queries: tupl
     return 0.5 * np.log(squares + 1e-30)
 
 
-def _silence(squares: np.ndarray, model: Model, kind: type, queries: tuple[int, ...]) -> None:
+def _silence(squares: np.ndarray, model: Model, kind: Any, queries: tuple[int, ...]) -> None:
     """Units whose removal changes nothing, since an intervention overwrites what they lead to, take nothing out."""
     by_head = kind in (Head, AttentionEdge, AttentionKey)
     for layer, head in np.ndindex(len(squares), model.sizes.n_heads if by_head else 1):
@@ -157,7 +157,9 @@ def block_norm(out: torch.Tensor, site: Site) -> torch.Tensor:
 
 def neuron_norm(post: torch.Tensor, site: Site) -> torch.Tensor:
     """How loud each neuron is, `[batch, neuron]`."""
-    return _mean_square(post.float().square() * site.weights.W_out.float().square().sum(-1), site)
+    W_out = site.weights.W_out
+    assert W_out is not None, "a layer with neurons has it"
+    return _mean_square(post.float().square() * W_out.float().square().sum(-1), site)
 
 
 def edge_norm(pattern: torch.Tensor, v: torch.Tensor, site: Site, queries: tuple[int, ...]) -> torch.Tensor:
@@ -239,8 +241,8 @@ def draw_controls(
     return directions
 
 
-def _unmatched_sets(others: np.ndarray, size: int, n: int, random: np.random.Generator) -> tuple:
-    sets: dict[tuple, None] = {}
+def _unmatched_sets(others: np.ndarray, size: int, n: int, random: np.random.Generator) -> tuple[Any, ...]:
+    sets: dict[tuple[Any, ...], None] = {}
     while len(sets) < n:
         chosen = others[random.choice(len(others), size, replace=False)]
         sets[tuple(sorted(map(tuple, chosen.tolist())))] = None
@@ -268,7 +270,7 @@ def _matched_sets(
     if len(pools) == 1:
         yield from ((unit,) for unit in pools[0])
         return
-    found: set[tuple] = set()
+    found: set[tuple[Any, ...]] = set()
     for attempt in range(40 * n):
         near = 10 + attempt // (2 * n)
         chosen: set[tuple[int, int]] = set()

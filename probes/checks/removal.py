@@ -42,7 +42,7 @@ _CHANGED = {
 
 
 def check(
-    model: Model, prompts: Any, units: Sequence[Any], metric: Any = None, method: str = METHODS[0], **options
+    model: Model, prompts: Any, units: Sequence[Any], metric: Any = None, method: str = METHODS[0], **options: Any
 ) -> xr.Dataset:
     """Check a claim; see `checking` for the arguments. Returns the complete result."""
     *_, result = checking(model, prompts, units, metric, method, **options)
@@ -114,7 +114,7 @@ def _how(method: str, reference: Any) -> tuple[str, Any]:
 
 
 def _cells(
-    model: Model, base: Base, units, controls: Controls, method: str, reference: Any, seed: int
+    model: Model, base: Base, units: Sequence[Any], controls: Controls, method: str, reference: Any, seed: int
 ) -> list[list[Any]]:
     """The claim's own edits, and those of every control."""
     how = _how(method, reference)
@@ -124,7 +124,9 @@ def _cells(
     return [own, *([Ablate(unit, *how) for unit in one] for one in controls.sets)]
 
 
-def _direction_cells(model: Model, base: Base, units, own: list[Any], n: int, seed: int) -> list[list[Steer]]:
+def _direction_cells(
+    model: Model, base: Base, units: Sequence[Any], own: list[Any], n: int, seed: int
+) -> list[list[Steer]]:
     """Random directions, as far at every position as the ablation moves what it changes there."""
     generator = torch.Generator().manual_seed(seed)
     cells: list[list[Steer]] = [[] for _ in range(n)]

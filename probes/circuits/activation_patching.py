@@ -1,7 +1,7 @@
 """Activation patching: which states of the clean run bring its answer back."""
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from workbench.models.selfcheck import PADDING, READOUT
 from workbench.observation.metrics import KINDS, Metric
 from workbench.observation.recording import Recording, record
 from workbench.observation.sweeps import Base, base_run, sweep
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = ["SITES", "VIEW", "ActivationPatching", "effect_figure", "patch_cells", "patching", "sites_of"]
 
@@ -62,7 +65,7 @@ class ActivationPatching(Study, name="activation-patching", title="Activation pa
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """Patching of one site on the current prompt (clean) and a corrupt one."""
         runs = pair_runs(model, tokens, self.corrupt, self.metric, self.target, self.against)
         yield from patching(model, runs.pair, self.site, metric=runs.metric, pos=self.pos, progress=progress)
@@ -123,7 +126,7 @@ def patching(
 
 
 def _result(
-    clean: Base, pair: PromptPair, metric: Metric, site: str, values: np.ndarray, ends, positions
+    clean: Base, pair: PromptPair, metric: Metric, site: str, values: np.ndarray, ends: Any, positions: Any
 ) -> xr.Dataset:
     hook = SITES[site]
     dims = "layer head" if hook in _HEADS else "layer pos"
@@ -161,7 +164,7 @@ def _summary(result: xr.Dataset) -> str:
     return f"{said} Most is done at {where}: {float(effect[layer, place]):+.2f}{recovered}."
 
 
-def effect_figure(result: xr.Dataset):
+def effect_figure(result: xr.Dataset) -> "go.Figure":
     """The grid of effects, by layer and position or head."""
     from workbench.figures import depth_pos_grid, heads_grid
 
@@ -170,7 +173,7 @@ def effect_figure(result: xr.Dataset):
     return draw(result, "effect", title=title, color_range="data")
 
 
-def site_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+def site_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """What was patched at the selected place matters for the clean prompt."""
     return claims.head_or_state(result, selection, result.attrs["site"])
 

@@ -1,7 +1,7 @@
 """Attention knockout: in which layers a token reads from which part of the prompt."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated
+from collections.abc import Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT, ROWS
 from workbench.observation.metrics import KINDS, Metric, make_metric
 from workbench.observation.sweeps import base_run, sweep
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = ["VIEW", "AttentionKnockout", "knockout", "profile_figure", "segments_of"]
 
@@ -52,7 +55,7 @@ class AttentionKnockout(
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """The profile of one query on the current prompt."""
         logits = base_run(model, tokens).logits(model)
         metric = make_metric(model, tokens, logits, kind=self.metric, target=self.target, against=self.against)
@@ -128,7 +131,7 @@ def _summary(result: xr.Dataset) -> str:
     return f"{float(result['clean']):.2f} {units} as it is. Most is done by hiding: {'; '.join(peaks)}."
 
 
-def profile_figure(result: xr.Dataset):
+def profile_figure(result: xr.Dataset) -> "go.Figure":
     """One line per segment, by the window's centre."""
     from workbench.figures import series
 

@@ -1,8 +1,8 @@
 """Attribution patching: a first-order estimate of patching every node, from one forward and one backward pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from workbench.observation.metrics import KINDS, Metric
 from workbench.observation.recording import Recording, record
 from workbench.observation.sweeps import Base, values_of
 from workbench.statistics import spearman
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = [
     "VIEW",
@@ -72,7 +75,7 @@ class AttributionPatching(
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """Estimates for all nodes and states, then true patching of some heads."""
         runs = pair_runs(model, tokens, self.corrupt, self.metric, self.target, self.against)
         pair, chosen, clean, base = runs.pair, runs.metric, runs.clean, runs.corrupt
@@ -112,8 +115,8 @@ def gradients(
     kept: dict[Site, torch.Tensor] = {}
     adapter, added = model.adapter, []
 
-    def keeping(key: Site):
-        def keep(activation, hook=None):
+    def keeping(key: Site) -> Callable[..., torch.Tensor]:
+        def keep(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
             # A fresh tensor, handed on: a bridge may show one that it rebuilds before the next module reads it.
             kept[key] = activation.detach().requires_grad_() if key == (RESID_PRE, 0) else activation * 1.0
             return kept[key]
@@ -182,15 +185,22 @@ def _to_check(estimate: np.ndarray, n: int, seed: int) -> list[tuple[int, int]]:
     order = np.argsort(-np.abs(estimate), axis=None)
     strongest, rest = order[: (n + 1) // 2], order[(n + 1) // 2 :]
     drawn = np.random.default_rng(seed).permutation(rest)[: n // 2]
-    return [tuple(int(i) for i in np.unravel_index(cell, estimate.shape)) for cell in (*strongest, *drawn)]
+    cells = (np.unravel_index(cell, estimate.shape) for cell in (*strongest, *drawn))
+    return [(int(layer), int(head)) for layer, head in cells]
 
 
 def _result(
-    model: Model, clean: Base, base: Base, pair: PromptPair, metric: Metric, found, true: np.ndarray
+    model: Model,
+    clean: Base,
+    base: Base,
+    pair: PromptPair,
+    metric: Metric,
+    found: Mapping[Hook, torch.Tensor],
+    true: np.ndarray,
 ) -> xr.Dataset:
     heads = found[Z].sum(1).numpy()
     rho, _ = spearman(heads, true)
-    variables = {
+    variables: dict[str, Any] = {
         f"{hook.name}_estimate": (
             "layer pos",
             found[hook],
@@ -229,14 +239,14 @@ def _summary(heads: np.ndarray, true: np.ndarray, rho: float, clean: float, corr
     return f"{clean:.2f} {units} clean, {corrupt:.2f} corrupt. Strongest by estimate: {strongest}.{checked}"
 
 
-def heads_figure(result: xr.Dataset):
+def heads_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of the estimates."""
     from workbench.figures import heads_grid
 
     return heads_grid(result, "effect", title=f"Estimated effect of patching heads: {result.attrs['metric']}")
 
 
-def states_figure(result: xr.Dataset):
+def states_figure(result: xr.Dataset) -> "go.Figure":
     """The residual stream's estimates by layer and position."""
     from workbench.figures import depth_pos_grid
 
@@ -245,7 +255,7 @@ def states_figure(result: xr.Dataset):
     )
 
 
-def agreement_figure(result: xr.Dataset):
+def agreement_figure(result: xr.Dataset) -> "go.Figure":
     """True effects of the heads that were patched."""
     from workbench.figures import heads_grid
 

@@ -1,7 +1,7 @@
 """Causal tracing: which states of a clean run restore a fact whose subject was hidden in noise."""
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from workbench.observation.metrics import Metric, make_metric
 from workbench.observation.recording import Recording, record
 from workbench.observation.sweeps import Base, base_run, sweep
 from workbench.statistics import bootstrap_interval
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = ["RESTORED", "VIEW", "CausalTracing", "profile_figure", "trace", "trace_figure"]
 
@@ -61,7 +64,7 @@ class CausalTracing(Study, name="causal-tracing", title="Causal tracing", requir
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """The trace of the current prompt."""
         where = segment(tokens, self.subject) if self.subject else tuple(range(1, len(tokens) - 1))
         logits = base_run(model, tokens).logits(model)
@@ -121,7 +124,14 @@ def _cells(model: Model, source: Recording, hook: Hook, window: int, n_pos: int)
 
 
 def _result(
-    model: Model, clean: Base, metric: Metric, restored, corrupt, subject, restore: str, size: float
+    model: Model,
+    clean: Base,
+    metric: Metric,
+    restored: np.ndarray,
+    corrupt: np.ndarray,
+    subject: tuple[int, ...],
+    restore: str,
+    size: float,
 ) -> xr.Dataset:
     own = clean.value(model, metric)
     effects = restored - corrupt[:, None, None]
@@ -160,7 +170,7 @@ def _summary(recovered: np.ndarray, clean: float, corrupt: float, units: str, su
     )
 
 
-def trace_figure(result: xr.Dataset):
+def trace_figure(result: xr.Dataset) -> "go.Figure":
     """What restoring a state brings back, by layer and token."""
     from workbench.figures import depth_pos_grid
 
@@ -168,7 +178,7 @@ def trace_figure(result: xr.Dataset):
     return depth_pos_grid(result, "effect", title=title, color_range="data")
 
 
-def profile_figure(result: xr.Dataset):
+def profile_figure(result: xr.Dataset) -> "go.Figure":
     """The same at the subject's last token and at the last token, by layer."""
     from workbench.figures import series
 
@@ -180,7 +190,7 @@ def profile_figure(result: xr.Dataset):
     return series(chosen, "effect", "layer", by="segment", title=f"Restoring {result.attrs['restored']}, by layer")
 
 
-def restored_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+def restored_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """What was restored at the selected place carries the fact."""
     return claims.head_or_state(result, selection, result.attrs["restored"])
 

@@ -9,7 +9,7 @@ Source: Mueller et al. 2025, arXiv 2504.13151.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -20,6 +20,7 @@ from workbench.observation import Observation
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 __all__ = [
     "SHARES",
@@ -77,7 +78,7 @@ def faithfulness_curves(
     x, n = np.array(shares), len(whole)
     gained = metrics - empty[:, None]
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_DRAWS) / n  # draw prompt
-    variables: dict[str, tuple] = {}
+    variables: dict[str, Any] = {}
     for mode, name in enumerate(("faithfulness", "faithfulness_absolute")):
         curve, drawn = _curves(gained[mode], whole - empty, weights)
         label = f"faithfulness, {parts} ranked by {'absolute' if mode else 'signed'} score"
@@ -104,7 +105,9 @@ def _curves(gained: np.ndarray, gap: np.ndarray, weights: np.ndarray) -> tuple[n
     return curve, drawn
 
 
-def _with_interval(name: str, dims: str, value, drawn, units: str, label: str, n: int) -> dict[str, tuple]:
+def _with_interval(
+    name: str, dims: str, value: Any, drawn: np.ndarray, units: str, label: str, n: int
+) -> dict[str, Any]:
     enough = n >= _ENOUGH and np.isfinite(drawn).all()
     ends = np.quantile(drawn, [0.025, 0.975], axis=0) if enough else np.full((2, *np.shape(value)), np.nan)
     return {
@@ -136,14 +139,15 @@ def table(result: xr.Dataset) -> "pd.DataFrame":
     faithfulness at 1, 5 and 10 %."""
     ends = ("", "_low", "_high") if bool(result["cpr_low"].notnull().any()) else ("",)
     names = [f"{name}{end}" for name in ("cpr", "cmd") for end in ends]
-    frame = result[names].reset_coords(drop=True).to_pandas().rename_axis("ranking")
+    frame: Any = result[names].reset_coords(drop=True).to_pandas()  # a DataFrame: the variables have one dim
+    frame = frame.rename_axis("ranking")
     for share in (0.01, 0.05, 0.1):
         if share in result["threshold"].values:
             frame[f"faithfulness at {share:.0%}"] = result["faithfulness"].sel(threshold=share).values
     return frame
 
 
-def curve_figure(result: xr.Dataset):
+def curve_figure(result: xr.Dataset) -> "go.Figure":
     """Faithfulness by share kept, one line per ranking."""
     from workbench.figures import series
 
@@ -152,14 +156,14 @@ def curve_figure(result: xr.Dataset):
     return figure.update_xaxes(title_text=f"share of {result.attrs['parts']} kept")
 
 
-def cpr_figure(result: xr.Dataset):
+def cpr_figure(result: xr.Dataset) -> "go.Figure":
     """CPR of every ranking, with intervals."""
     from workbench.figures import bars
 
     return bars(result, "cpr", "group", title="CPR: area under the faithfulness curve")
 
 
-def cmd_figure(result: xr.Dataset):
+def cmd_figure(result: xr.Dataset) -> "go.Figure":
     """CMD of every ranking, with intervals."""
     from workbench.figures import bars
 

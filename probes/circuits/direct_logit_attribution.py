@@ -1,7 +1,7 @@
 """Direct logit attribution: which parts of the model write a logit, or the difference of two, into the last state."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from workbench.models.model import LayerWeights, Model
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, READOUT, RESIDUAL
 from workbench.observation import Need, Observation, Site, keep
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = ["VIEW", "DirectLogitAttribution", "bars_figure", "heads_figure", "neurons_figure", "origin_figure"]
 
@@ -126,8 +129,8 @@ def query_row(pattern: torch.Tensor, site: Site, pos: int) -> torch.Tensor:
 
 def _needs(n_layers: int, pos: int, d_mlp: int, post_norm: bool, neurons: int | None) -> dict[str, Need]:
     """What is kept, by name: states at one position, its attention rows, and all values."""
-    at = {"dims": "pos d_model", "params": {"positions": (pos,)}}
-    scale = {"dims": "pos one", "params": {"positions": (pos,)}}
+    at: dict[str, Any] = {"dims": "pos d_model", "params": {"positions": (pos,)}}
+    scale: dict[str, Any] = {"dims": "pos one", "params": {"positions": (pos,)}}
     found = {
         "embedding": Need((RESID_PRE,), keep, layers=(0,), **at),
         "last": Need((RESID_POST,), keep, layers=(n_layers - 1,), **at),
@@ -140,8 +143,7 @@ def _needs(n_layers: int, pos: int, d_mlp: int, post_norm: bool, neurons: int | 
     if post_norm:
         found["post_attn_scale"] = Need((POST_ATTN_SCALE,), keep, **scale)
     if neurons is not None:
-        at_neurons = {"dims": "pos neuron", "params": {"positions": (pos,)}, "layers": (neurons,)}
-        found["neurons"] = Need((MLP_POST,), keep, **at_neurons)
+        found["neurons"] = Need((MLP_POST,), keep, "pos neuron", {"positions": (pos,)}, (neurons,))
         if post_norm:
             found["post_mlp_scale"] = Need((POST_MLP_SCALE,), keep, layers=(neurons,), **scale)
     return found
@@ -218,7 +220,7 @@ def _components(
 
 def _neurons(
     observation: Observation, kept: Mapping[str, torch.Tensor], direction: torch.Tensor, layer: int | None
-) -> dict[str, tuple]:
+) -> dict[str, Any]:
     if layer is None:
         return {}
     weights: LayerWeights = observation.weights(layer)
@@ -253,7 +255,7 @@ def _what(result: xr.Dataset) -> str:
     return f"{result.attrs['target']!r}{against}"
 
 
-def bars_figure(result: xr.Dataset):
+def bars_figure(result: xr.Dataset) -> "go.Figure":
     """The parts of largest share."""
     from workbench.figures import bars
 
@@ -261,21 +263,21 @@ def bars_figure(result: xr.Dataset):
     return bars(result, "attribution", "component", title=f"What writes {_what(result)}", labels=labels, limit=20)
 
 
-def heads_figure(result: xr.Dataset):
+def heads_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of the shares."""
     from workbench.figures import heads_grid
 
     return heads_grid(result, "head_attribution", title=f"Heads that write {_what(result)}")
 
 
-def origin_figure(result: xr.Dataset, selection: dict):
+def origin_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Where the selected head's share came from, token by token; the strongest head without a selection."""
     from workbench.figures import token_strip
 
     at = chosen(result, selection, "layer", "head")
     if selection.get("layer") is None or selection.get("head") is None:
         shares = np.abs(result["head_attribution"].values)
-        at = np.unravel_index(np.nanargmax(shares), shares.shape)
+        at = tuple(int(i) for i in np.unravel_index(np.nanargmax(shares), shares.shape))
     if at is None:
         return None
     layer, head = at
@@ -286,7 +288,7 @@ def origin_figure(result: xr.Dataset, selection: dict):
     )
 
 
-def neurons_figure(result: xr.Dataset, selection: dict):
+def neurons_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """The neurons of largest share in the layer that was asked for, or None."""
     if "neuron_attribution" not in result:
         return None
@@ -295,7 +297,7 @@ def neurons_figure(result: xr.Dataset, selection: dict):
     return bars(result, "neuron_attribution", "neuron", title=f"Neurons that write {_what(result)}", limit=20)
 
 
-def component_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+def component_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """The selected part, a head or an MLP, does to the logit or the difference what its share says."""
     at = chosen(result, selection, "component")
     if at is None:
@@ -306,7 +308,7 @@ def component_claim(result: xr.Dataset, selection: dict) -> Claim | None:
     return None if units is None else claims.check_of(units, **_explained(result, float(part["attribution"])))
 
 
-def head_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+def head_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """The selected head does to what is explained what its share says."""
     at = chosen(result, selection, "layer", "head")
     if at is None:

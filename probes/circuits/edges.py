@@ -8,7 +8,7 @@ Every prompt has its own edges and its own ranking:
     random                  standard normal
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -97,7 +97,7 @@ class CircuitEdges(
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """All rankings on the current prompt, or on prompts of a task with its own, where the metric is fixed."""
         asked: list[tuple[Any, str, str, str]] = [(tokens, self.metric, self.target, self.against)]
         if self.task != "prompt":
@@ -269,7 +269,7 @@ def _of_ranking(
             f"numbers of shape {tuple(task.clean.patterns.shape)}",
             "Score every edge",
         )
-    ranked = orders(scores.flat[edges])
+    ranked: Sequence[np.ndarray] = orders(scores.flat[edges])
     if (scores.flat[edges] >= 0).all():
         ranked = ranked[:1]  # both are the same
     kept = [edges[order[: n_kept(share, len(edges))]] for order in ranked for share in shares]
@@ -291,7 +291,15 @@ def _metrics(task: EdgeTask, edges: np.ndarray, kept: Sequence[np.ndarray]) -> n
     return torch.cat(values).double().cpu().numpy()
 
 
-def _result(tasks, names, shares, found, whole, empty, counts) -> xr.Dataset:
+def _result(
+    tasks: Sequence[EdgeTask],
+    names: Sequence[str],
+    shares: Sequence[float],
+    found: Sequence[Sequence[np.ndarray]],
+    whole: Sequence[float],
+    empty: Sequence[float],
+    counts: Sequence[int],
+) -> xr.Dataset:
     first, n = tasks[0], len(tasks)
     result = faithfulness_curves(
         replace(first.clean.seen, tokens=tuple(task.clean.tokens for task in tasks)),

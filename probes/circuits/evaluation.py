@@ -1,6 +1,6 @@
 """Circuit evaluation: how much of a task the top share of a ranking of nodes carries."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -82,7 +82,7 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """All rankings, one after the other.
 
         On the current pair they are made and evaluated on the same prompts, since there are no others; on a task with
@@ -175,7 +175,9 @@ def evaluating(
         yield _result(model, tasks, rankings, kept, rows[: index + 1], every, ablation, means, shares)
 
 
-def _check(model: Model, tasks, rankings, ablation: str, shares: Sequence[float]) -> None:
+def _check(
+    model: Model, tasks: Sequence[Task], rankings: Mapping[str, np.ndarray], ablation: str, shares: Sequence[float]
+) -> None:
     if ablation not in ABLATIONS:
         raise InputError(f"ablation={ablation!r}", f"one of {', '.join(ABLATIONS)}", "Choose one of these")
     if not tasks or not rankings:
@@ -188,11 +190,22 @@ def _check(model: Model, tasks, rankings, ablation: str, shares: Sequence[float]
     check_shares(shares)
 
 
-def _result(model: Model, tasks, rankings, kept, rows, every, ablation, means, shares) -> xr.Dataset:
+def _result(
+    model: Model,
+    tasks: Sequence[Task],
+    rankings: Mapping[str, np.ndarray],
+    kept: Mapping[tuple[str, float], tuple[frozenset[int], frozenset[int]]],
+    rows: Sequence[Mapping[frozenset[int], float]],
+    every: frozenset[int],
+    ablation: str,
+    means: Means | None,
+    shares: Sequence[float],
+) -> xr.Dataset:
     metrics = [
         [[[row[kept[name, share][mode]] for share in shares] for row in rows] for name in rankings] for mode in (0, 1)
     ]
-    whole, empty = (np.array([row[nodes] for row in rows]) for nodes in (every, frozenset()))
+    none: frozenset[int] = frozenset()
+    whole, empty = (np.array([row[nodes] for row in rows]) for nodes in (every, none))
     n, metric = len(rows), tasks[0].metric
     seen = replace(tasks[0].clean.observation, tokens=tuple(task.pair.clean for task in tasks[:n]))
     result = faithfulness_curves(

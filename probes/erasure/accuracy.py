@@ -9,10 +9,10 @@ Probes of the user's cache are used where they were made by the same recipe from
 which takes most of the time. What is done is kept, so a run that was stopped goes on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ class TokenErasureAccuracy(Study, name="token-erasure-accuracy", title="Token er
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """On the interpreter's documentation."""
         yield from self.over(model, None, progress=progress)
 
@@ -155,7 +155,7 @@ def parsed_depths(text: str, n_layers: int) -> tuple[int, ...]:
 
 
 def measure_imported(
-    model: Model, record: dict, parts: dict[str, Pieces], progress: Progress | None = None
+    model: Model, record: dict[str, Any], parts: dict[str, Pieces], progress: Progress | None = None
 ) -> xr.Dataset:
     """How well imported probes read held-out text, which their card says from then on."""
     probes = imported_of(model)
@@ -189,12 +189,13 @@ def imported_of(model: Model) -> ReadoutProbes:
     return probes
 
 
-def card_rows(result: xr.Dataset) -> dict[str, list[dict]]:
+def card_rows(result: xr.Dataset) -> dict[str, list[dict[str, Any]]]:
     """The numbers of a result as a card keeps them: known ones only, a row for each, to four decimals."""
 
-    def table(names: dict[str, str]) -> list[dict]:
+    def table(names: dict[str, str]) -> list[dict[str, Any]]:
         frame = result[list(names)].rename(names).to_dataframe().reset_index().dropna().round(4)
-        return frame.to_dict("records")
+        rows: Any = frame.to_dict("records")
+        return rows
 
     kept = {}
     tables = {"rows": "probe_accuracy", "rows_random": "probe_accuracy_random"}
@@ -205,10 +206,10 @@ def card_rows(result: xr.Dataset) -> dict[str, list[dict]]:
     return kept
 
 
-def _join_card(model: Model, kind: str, record: dict, recipe: Recipe, result: xr.Dataset) -> None:
+def _join_card(model: Model, kind: str, record: dict[str, Any], recipe: Recipe, result: xr.Dataset) -> None:
     """Keep a complete study in the card of the cached probes, where they come from the same text and recipe."""
     probes = find(model.identity.weights_hash, kind=kind)
-    if not known_of(probes, record, recipe):
+    if probes is None or not known_of(probes, record, recipe):
         return
     joined = dict(probes.card.get("accuracy", {}))
     for name, rows in card_rows(result).items():
@@ -218,7 +219,7 @@ def _join_card(model: Model, kind: str, record: dict, recipe: Recipe, result: xr
     save_probes(replace(probes, card=card), default_path(model.identity.weights_hash, kind))
 
 
-def _place(row: dict) -> tuple:
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in ("depth", "offset", "group", "component"))
 
 
@@ -233,7 +234,7 @@ def _trained(training: Training, depths: Sequence[int], offsets: Sequence[int]) 
     """Hits of every probe, trained where it is not stored."""
     training.run(depths, offsets)
     keys = [(depth, offset) for depth in depths for offset in offsets]
-    return {key: training.stored(*key)[0]["hits"].numpy().astype(bool) for key in keys}
+    return {key: training.finished(*key)[0]["hits"].numpy().astype(bool) for key in keys}
 
 
 def _groups_of(material: Material, offsets: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
@@ -265,7 +266,7 @@ class Findings:
     """
 
     model: Model
-    record: dict
+    record: dict[str, Any]
     epochs: int
     groups: Groups = field(repr=False)
     pair: tuple[int, int]

@@ -1,6 +1,6 @@
 """Figures of accuracy by depth: last tokens of words held against a control, and how much more they lose."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -91,6 +91,6 @@ def drop_figure(result: xr.Dataset, *, offset: int = Display.offset) -> "go.Figu
                 rows.append([float(part[f"{name}{end}"].sel(component=control)) for end in ends])
                 labels.append(f"{control}, {said_so}")
     spec = ("share of tokens", (-4, 4), f"excess drop, depth {result.attrs['early']} to {result.attrs['late']}")
-    columns = {f"excess_drop{end}": ("rank", np.array(rows)[:, i], *spec) for i, end in enumerate(ends)}
+    columns: dict[str, Any] = {f"excess_drop{end}": ("rank", np.array(rows)[:, i], *spec) for i, end in enumerate(ends)}
     title = f"Excess drop at last tokens of words, offset {offset}; an interval with 0 in it shows nothing"
     return bars(dataset(**columns), "excess_drop", "rank", labels=labels, title=title)

@@ -13,6 +13,7 @@ resamples documents, with the probes as they are.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -124,7 +125,7 @@ def accuracies(cells: dict[str, Cells], draws: np.ndarray) -> dict[str, np.ndarr
 def excess_drop(cells: dict[str, Cells], early: int, late: int, draws: np.ndarray) -> dict[str, np.ndarray]:
     """Excess drop of last tokens over every control: `value`, `low`, `high` `[control]`. early, late: depth indices."""
 
-    def drops(times):
+    def drops(times: np.ndarray | None) -> np.ndarray:
         found = {name: group.accuracy(times) for name, group in cells.items()}
         drop = {name: values[..., early] - values[..., late] for name, values in found.items()}
         return np.stack([drop[last] - drop[control] for control, last in CONTROLS.items()], axis=-1)
@@ -141,9 +142,7 @@ def _interval(spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(gaps, np.nan, low), np.where(gaps, np.nan, high)
 
 
-def variables_of(
-    groups: Groups, hits: Hits, done: Sequence[int], pair: tuple[int, int], ending: str
-) -> dict[str, tuple]:
+def variables_of(groups: Groups, hits: Hits, done: Sequence[int], pair: tuple[int, int], ending: str) -> dict[str, Any]:
     """Accuracies and excess drops of one model, as variables of a result; NaN at depths that were not run.
 
     groups: by offset what `cells_of` takes beside the hits `[token]`, which are given by (depth, offset). done: depths
@@ -170,7 +169,7 @@ def variables_of(
     what = "on random weights" if ending else "on held-out documents"
     dims, spec = "depth offset group", ("share of tokens", (0, 1), f"accuracy {what}")
     drop_spec = ("share of tokens", (-2, 2), f"excess drop, depth {pair[0]} to {pair[1]}, {what}")
-    found = {
+    variables: dict[str, Any] = {
         f"probe_accuracy{ending}": (dims, value, *spec),
         f"probe_accuracy{ending}_low": (dims, low, *spec),
         f"probe_accuracy{ending}_high": (dims, high, *spec),
@@ -178,10 +177,12 @@ def variables_of(
         f"excess_drop{ending}_low": ("offset component", excess["low"], *drop_spec),
         f"excess_drop{ending}_high": ("offset component", excess["high"], *drop_spec),
     }
-    return found if ending else found | {"tokens": ("offset group", n, "tokens", (0, None), "held-out tokens")}
+    if not ending:
+        variables["tokens"] = ("offset group", n, "tokens", (0, None), "held-out tokens")
+    return variables
 
 
-def variables_over_random(groups: Groups, hits: Hits, twin_hits: Hits, pair: tuple[int, int]) -> dict[str, tuple]:
+def variables_over_random(groups: Groups, hits: Hits, twin_hits: Hits, pair: tuple[int, int]) -> dict[str, Any]:
     """Excess drop of the model minus that of its twin, on the same tokens: it is linear in the hits, and so is this."""
     found = {key: np.full((len(groups), len(CONTROLS)), np.nan) for key in ("value", "low", "high")}
     for column, offset in enumerate(groups):

@@ -1,7 +1,7 @@
 """Figures of token erasure on a prompt."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -130,8 +130,8 @@ def triangle_figure(result: xr.Dataset) -> "go.Figure":
     shown = positions[: min(_TRIANGLE, WINDOW)]
     grid = triangle(result["erasure"].values[shown, : len(OFFSETS)].astype(np.float64)).T  # end, start
     strings = [str(result["token_text"].values[pos]) for pos in shown]
-    x = replace(token_axis(strings, "pos", shown), title="first token of the span")
-    y = token_axis(strings, "pos", shown, is_vertical=True, is_reversed=True)
+    x = replace(token_axis(strings, "pos", shown.tolist()), title="first token of the span")
+    y = token_axis(strings, "pos", shown.tolist(), is_vertical=True, is_reversed=True)
     y = replace(y, title="last token of the span")
     reach = max(0.2, float(np.nanmax(np.abs(grid))))
     title = "psi of every span"
@@ -147,7 +147,7 @@ def triangle_figure(result: xr.Dataset) -> "go.Figure":
     )
 
 
-def readout_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
+def readout_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """What the probes read at the selected token: probability of the true tokens, and what they would name."""
     from workbench.figures import bars, show_token
     from workbench.figures.text import shorten
@@ -171,7 +171,7 @@ def readout_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
     return bars(small, "prob", "rank", labels=labels, title=f"Probes at token {pos}: offset, depth, and what they name")
 
 
-def class_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
+def class_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """How well the probes read tokens of the selected one's class at every depth that the card knows."""
     from workbench.figures import series
 
@@ -187,8 +187,8 @@ def class_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
     depths, offsets = result["curve_depth"].values[rows], result["curve_offset"].values[rows]
     known_depths, known_offsets = np.unique(depths), np.unique(offsets)[::-1]
     grid = np.full((len(known_depths), len(known_offsets)), np.nan)
-    at = np.searchsorted(known_depths, depths), np.searchsorted(-known_offsets, -offsets)
-    grid[at] = result["curve_accuracy"].values[rows]
+    cells = np.searchsorted(known_depths, depths), np.searchsorted(-known_offsets, -offsets)
+    grid[cells] = result["curve_accuracy"].values[rows]
     small = dataset(
         coords={"depth": known_depths.tolist(), "offset": known_offsets.tolist()},
         accuracy=("depth offset", grid, "share of tokens", (0, 1), "held-out accuracy"),

@@ -63,7 +63,8 @@ def segment(delta: np.ndarray, window: int = WINDOW) -> tuple[np.ndarray, np.nda
     found = [_window(delta, base, min(base + window, len(delta))) for base in range(0, len(delta), window)]
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+    starts, ends, values = (np.concatenate(column) for column in zip(*found, strict=True))
+    return starts, ends, values
 
 
 def _window(delta: np.ndarray, base: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

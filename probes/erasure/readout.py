@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -112,7 +112,7 @@ def chosen_depths(probes: ReadoutProbes, early: int | None, late: int | None) ->
     return early, late
 
 
-def _halved(before: Mapping, after: Mapping) -> bool:
+def _halved(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     first, then = before["val_last_accuracy"], after["val_last_accuracy"]
     return first is not None and then is not None and then <= first / 2
 

@@ -1,7 +1,7 @@
 """Train the probes of a model from the page or the shell: what `token-erasure` asks for where it finds none."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -53,7 +53,7 @@ class TokenErasureProbes(Study, name="token-erasure-probes", title="Token erasur
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """The card of what was trained, or is there made as asked. A stopped run goes on; offset -3 joins what is
         there. RefusedError where the cache has probes that were made in another way: they would be lost."""
         offsets = SHOWN if self.far else OFFSETS
@@ -119,7 +119,7 @@ def card_of(probes: ReadoutProbes, asked: Sequence[int] = SHOWN) -> xr.Dataset:
     )
 
 
-def _summary(card: dict, n: int) -> str:
+def _summary(card: dict[str, Any], n: int) -> str:
     learned, asked = card["split"]["train"]["tokens"], card["split"]["test"]["documents"]
     epochs, name = card["recipe"]["epochs"], card["corpus"]["name"]
     return (

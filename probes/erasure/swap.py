@@ -9,8 +9,8 @@ is carried in a form that this probe does not read. It cannot show that the stat
 lost.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ class TokenErasureSwap(Study, name="token-erasure-swap", title="Token erasure: i
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """Over words from the held-out part of the interpreter's documentation."""
         yield from self.over(model, None, progress=progress)
 
@@ -139,7 +139,7 @@ def moved_shares(model: Model, clean: Sequence[int], swapped: Sequence[int], dep
     return shares.numpy() if whole > 1e-4 else np.full(len(depths), np.nan)
 
 
-def _result(model: Model, pairs: Sequence[tuple], rows: np.ndarray, depths: Sequence[int]) -> xr.Dataset:
+def _result(model: Model, pairs: Sequence[tuple[Any, ...]], rows: np.ndarray, depths: Sequence[int]) -> xr.Dataset:
     known = (~np.isnan(rows)).sum(0)
     mean = np.where(known > 0, np.nansum(rows, 0) / np.maximum(known, 1), np.nan)
     low, high = bootstrap_interval(rows)

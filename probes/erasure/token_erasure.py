@@ -138,7 +138,7 @@ def _word_ends(strings: tuple[str, ...], first: int) -> np.ndarray:
     return ends
 
 
-def _quality(probes: ReadoutProbes, early: int, late: int, offsets: tuple[int, ...]) -> dict[str, tuple]:
+def _quality(probes: ReadoutProbes, early: int, late: int, offsets: tuple[int, ...]) -> dict[str, Any]:
     """How good these probes are, beside every claim that rests on them."""
     card = probes.numbers
     numbers = lambda key: np.array([[_known(card[d, i][key]) for i in offsets] for d in (early, late)])
@@ -156,7 +156,7 @@ def _quality(probes: ReadoutProbes, early: int, late: int, offsets: tuple[int, .
     }
 
 
-def curve_of(probes: ReadoutProbes) -> list[dict]:
+def curve_of(probes: ReadoutProbes) -> list[dict[str, Any]]:
     """Rows (depth, offset, group, accuracy) of a card: all that `token-erasure-accuracy` measured, else what training
     did, in the groups "last" and "all"."""
     if "accuracy" in probes.card:
@@ -186,7 +186,7 @@ def _summary(probes: ReadoutProbes, psi: np.ndarray, text: list[str], early: int
     )
 
 
-def early_claim(result: xr.Dataset, selection: dict) -> Claim | None:
+def early_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """What the probes read early at the selected token enters the prediction."""
     return claims.state(result, {**selection, "depth": result.attrs["early"]})
 

@@ -4,9 +4,9 @@ Precision and recall are low even where they are well above both nulls: this is 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -68,7 +68,7 @@ class TokenErasureVocabulary(Study, name="token-erasure-vocabulary", title="Toke
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """Segment the held-out part of the interpreter's documentation."""
         yield from self.over(model, None, progress=progress)
 
@@ -146,7 +146,7 @@ def scores(texts: list[Text], seed: int) -> dict[str, np.ndarray]:
     by_document = np.stack(
         [counts[[t.document == d for t in texts]].sum(0) for d in sorted({t.document for t in texts})]
     )
-    intervals = [ratio_interval(by_document[:, 0], by_document[:, column]) for column in (1, 2)]
+    intervals: list[tuple[Any, Any]] = [ratio_interval(by_document[:, 0], by_document[:, column]) for column in (1, 2)]
     pairs = [_pairs(text) for text in texts]
     intervals.append(_auc_interval(pairs, [text.document for text in texts], random))
     share = lambda total: [_ratio(total[0], total[1]), _ratio(total[0], total[2])]
@@ -168,7 +168,7 @@ def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else float("nan")
 
 
-def _matches(texts: list[Text], segments) -> np.ndarray:
+def _matches(texts: list[Text], segments: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """For every text: segments that are words, segments of several tokens, words."""
     rows = []
     for text, (starts, ends) in zip(texts, segments, strict=True):
@@ -197,7 +197,7 @@ def _pairs(text: Text) -> tuple[np.ndarray, np.ndarray]:
     return psi_of_spans(text.delta, starts, starts + 1), is_word
 
 
-def _auc(pairs) -> float:
+def _auc(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     psi, is_word = (np.concatenate(column) for column in zip(*pairs, strict=True))
     n, m = is_word.sum(), (~is_word).sum()
     if not n or not m:
@@ -205,18 +205,21 @@ def _auc(pairs) -> float:
     return float((rankdata(psi)[is_word].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def _auc_interval(pairs, document: list[int], random: np.random.Generator) -> tuple[float, float]:
+def _auc_interval(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], document: list[int], random: np.random.Generator
+) -> tuple[float, float]:
     members = [[i for i, d in enumerate(document) if d == name] for name in sorted(set(document))]
     draws = []
     for _ in range(_DRAWS):
         picked = random.integers(0, len(members), len(members))
         draws.append(_auc([pairs[i] for k in picked for i in members[k]]))
     known = [value for value in draws if not np.isnan(value)]
-    return tuple(np.quantile(known, [0.025, 0.975])) if known else (float("nan"), float("nan"))
+    low, high = np.quantile(known, [0.025, 0.975]) if known else (float("nan"), float("nan"))
+    return low, high
 
 
 def _result(
-    record: dict, probes: ReadoutProbes, texts: list[Text], found: dict[str, np.ndarray], rows: int
+    record: dict[str, Any], probes: ReadoutProbes, texts: list[Text], found: dict[str, np.ndarray], rows: int
 ) -> xr.Dataset:
     table = _table(texts)
     spec = ("share", (0, 1), "words against segments")

@@ -1,7 +1,7 @@
 """Logit lens: what the model would say if it stopped at each depth."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from workbench.models.prompt import Tokens
 from workbench.models.readout import Readout
 from workbench.models.selfcheck import READOUT
 from workbench.observation import Need, Observation, keep
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = ["VIEW", "LogitLens", "chosen_positions", "lens", "lens_figure", "top_tokens_figure"]
 
@@ -109,7 +112,7 @@ def chosen_positions(positions: str, n_tokens: int) -> tuple[int, ...]:
 
 
 def _needs(positions: tuple[int, ...], include_mid: bool) -> tuple[Need, ...]:
-    kept = {"dims": "pos d_model", "params": {"positions": positions}}
+    kept: dict[str, Any] = {"dims": "pos d_model", "params": {"positions": positions}}
     states = (Need((RESID_PRE,), keep, layers=(0,), **kept), Need((RESID_POST,), keep, **kept))
     return (*states, Need((RESID_MID,), keep, **kept)) if include_mid else states
 
@@ -229,7 +232,7 @@ def _targets(observation: Observation, last: torch.Tensor, at: Sequence[int], ta
     )
 
 
-def _variables(found: dict[str, torch.Tensor], top_text: np.ndarray) -> dict[str, tuple]:
+def _variables(found: dict[str, torch.Tensor], top_text: np.ndarray) -> dict[str, Any]:
     cell, ranked = "depth pos", "depth pos rank"
     variables = {
         "top_token": (ranked, found["top_token"], "token id", (0, None)),
@@ -259,7 +262,7 @@ def _summary(found: dict[str, torch.Tensor], names: dict[int, str], depths: list
     )
 
 
-def lens_figure(result: xr.Dataset):
+def lens_figure(result: xr.Dataset) -> "go.Figure":
     """Depth x position grid: the top token of every cell, coloured by its probability."""
     from workbench.figures import depth_pos_grid
 
@@ -272,21 +275,21 @@ def lens_figure(result: xr.Dataset):
     )
 
 
-def entropy_figure(result: xr.Dataset):
+def entropy_figure(result: xr.Dataset) -> "go.Figure":
     """Depth x position grid of the entropy."""
     from workbench.figures import depth_pos_grid
 
     return depth_pos_grid(result, "entropy", title="Entropy of the lens", text="top_text", text_value="top_prob")
 
 
-def target_figure(result: xr.Dataset):
+def target_figure(result: xr.Dataset) -> "go.Figure":
     """Depth x position grid of the target's rank, on a log scale."""
     from workbench.figures import depth_pos_grid
 
     return depth_pos_grid(result, "target_rank", title="Rank of the target", scale="rank", text="top_text")
 
 
-def top_tokens_figure(result: xr.Dataset, selection: dict):
+def top_tokens_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """The full list of top tokens of the selected cell, with probabilities."""
     from workbench.figures import bars, show_token
 

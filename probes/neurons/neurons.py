@@ -39,7 +39,7 @@ def written(activation: torch.Tensor, site: Site, pos: int) -> torch.Tensor:
 
 def _rows(weights: LayerWeights) -> torch.Tensor:
     """What each neuron writes for an activation of 1, `[neuron, d_model]`, up to a post-norm's scale."""
-    assert weights.W_out is not None  # `needs` refuses a layer without
+    assert weights.W_out is not None, "needs() refuses a layer without an MLP of neurons"
     rows = weights.W_out.float()
     return rows if weights.post_mlp_gain is None else rows * weights.post_mlp_gain.float()
 

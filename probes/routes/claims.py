@@ -1,5 +1,7 @@
 """What a drawn route claims: that its edges carry the prediction of its start token."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -14,7 +16,7 @@ _STRONGEST = 24  # edges of a route that are cut together: as many as can be rea
 
 def route(
     result: xr.Dataset,
-    selection: dict,
+    selection: dict[str, Any],
     *,
     start: int | None = None,
     coverage: float | None = None,
@@ -35,10 +37,12 @@ def route(
     return check_of(units, f"the route's {n} strongest edges" if n > 1 else "", pos=graph.attrs["start"], side="lowers")
 
 
-def edge(result: xr.Dataset, selection: dict, *, start: int | None = None) -> Claim | None:
+def edge(result: xr.Dataset, selection: dict[str, Any], *, start: int | None = None) -> Claim | None:
     """The selected edge enters the prediction: all heads that bring something from key to query in that layer."""
     at = chosen(result, selection, "layer", "query", "key")
-    here = np.zeros(result.sizes["edge"], bool) if at is None else between(result, *at)
+    if at is None:
+        return None
+    here = between(result, *at)
     if not here.any():
         return None
     n_pos, (layer, query, key) = result.sizes["pos"], at

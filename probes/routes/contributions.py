@@ -115,9 +115,18 @@ def attention_table_parallel(
     return _reduced(_Sum.rows(site, resid_pre, pattern, v, resid_post, mlp_out=mlp_out), pattern, **asked)
 
 
-def _reduced(rows: Iterator["_Sum"], pattern, *, p, min_share=None, min_coverage=None, head=None) -> torch.Tensor:
+def _reduced(
+    rows: Iterator["_Sum"],
+    pattern: torch.Tensor,
+    *,
+    p: int,
+    min_share: float | None = None,
+    min_coverage: float | None = None,
+    head: int | None = None,
+) -> torch.Tensor:
     """The tables of a batch or, with head, the map of that head, `[prompt, query, key]`."""
     if head is None:
+        assert min_share is not None and min_coverage is not None, "the need of a table has both"
         return _tables([one.table(min_share, min_coverage, p) for one in rows], pattern)
     maps = torch.zeros(pattern[:, 0].shape, device=pattern.device)
     for row, one in enumerate(rows):
@@ -143,11 +152,22 @@ class _Sum:
     mlp: torch.Tensor | None
 
     @classmethod
-    def rows(cls, site: Site, resid, pattern, v, target, *, scale=None, mlp_out=None) -> Iterator["_Sum"]:
+    def rows(
+        cls,
+        site: Site,
+        resid: torch.Tensor,
+        pattern: torch.Tensor,
+        v: torch.Tensor,
+        target: torch.Tensor,
+        *,
+        scale: torch.Tensor | None = None,
+        mlp_out: torch.Tensor | None = None,
+    ) -> Iterator["_Sum"]:
         """Prompt by prompt of a batch."""
         w = site.weights
         W_O, b_O = w.W_O.float(), w.b_O.float()
         if scale is not None:
+            assert w.post_attn_gain is not None, "the scale is asked for only where there is a gain"
             W_O, b_O = W_O * w.post_attn_gain.float(), b_O * w.post_attn_gain.float()
         silent = [head for head in range(len(W_O)) if is_void(site.model, Where(PATTERN, site.layer, (head,)))]
         for row, n in enumerate(site.lengths.tolist()):
@@ -176,7 +196,7 @@ class _Sum:
     def table(self, min_share: float, min_coverage: float, p: int) -> torch.Tensor:
         """Kept (key, head) pairs and the single parts, `[edge, 4]`."""
         single, pairs = self.proximities(p)
-        others = sum(single.values())
+        others: Any = sum(single.values())
         kept = strongest(pairs, others, min_share=min_share, min_coverage=min_coverage)
         whole = kept.total.to(others) + others
         single[RESIDUAL] = single[RESIDUAL].masked_fill(whole <= 0, 1.0)  # no part alone brings anything

@@ -22,7 +22,9 @@ at 0.8 the failures that remain in the first line are tokens that mean values ha
     edges per row     12.3         6.5          2.1          0.9          0.3
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -116,7 +118,14 @@ def _rows(result: xr.Dataset) -> np.ndarray:
     return result["edge_layer"].values.astype(np.int64) * result.sizes["pos"] + result["edge_query"].values
 
 
-def _keep_largest(keep, kept, weight, rows, single, names) -> None:
+def _keep_largest(
+    keep: np.ndarray,
+    kept: dict[str, np.ndarray],
+    weight: np.ndarray,
+    rows: np.ndarray,
+    single: Mapping[str, np.ndarray],
+    names: Sequence[str],
+) -> None:
     """In rows where nothing passed, keep the single largest part. Edges of a row stand the strongest first."""
     n_rows = single["resid_attn"].size
     has_edge = np.zeros(n_rows, bool)
@@ -179,14 +188,16 @@ def summarise(
     return _sentence(result, passed, reached, start, rule)
 
 
-def _sentence(result, passed, reached, start: int, rule: Rule) -> str:
+def _sentence(result: xr.Dataset, passed: np.ndarray, reached: np.ndarray, start: int, rule: Rule) -> str:
     return (
         f"{int(passed.sum())} attention edges of single heads, from {int(reached[0].sum())} tokens, reach token "
         f"{start} ({rule}), of {result.sizes['edge']} kept."
     )
 
 
-def _kept(result, rule: Rule, start: int | None, hide_first: bool):
+def _kept(
+    result: xr.Dataset, rule: Rule, start: int | None, hide_first: bool
+) -> tuple[int, np.ndarray, dict[str, np.ndarray]]:
     """The start as an index, and what the rule keeps."""
     start = _start(start, result.sizes["pos"], hide_first)
     keep, kept = kept_parts(result, rule)
@@ -207,7 +218,13 @@ def _start(start: int | None, n_pos: int, hide_first: bool) -> int:
     return resolved
 
 
-def _renormalised(result, keep, kept, weight, single):
+def _renormalised(
+    result: xr.Dataset,
+    keep: np.ndarray,
+    kept: Mapping[str, np.ndarray],
+    weight: np.ndarray,
+    single: Mapping[str, np.ndarray],
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Shares of what stays in every sum."""
     rows, shape = _rows(result), single["mlp"].shape
     total = np.bincount(rows[keep], weight[keep], minlength=single["mlp"].size).reshape(shape)
@@ -224,7 +241,9 @@ def _renormalised(result, keep, kept, weight, single):
     return weight / safe.ravel()[rows], out
 
 
-def _walk(edges, keep, kept, start, parallel):
+def _walk(
+    edges: xr.Dataset, keep: np.ndarray, kept: Mapping[str, np.ndarray], start: int, parallel: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """From the start token down: states reached (depth, pos), sums reached (layer, pos), edges passed (edge,).
 
     edges: `edge_layer`, `edge_query`, `edge_key` of attention, by layer.
@@ -249,7 +268,15 @@ def _walk(edges, keep, kept, start, parallel):
     return reached, mid, passed
 
 
-def _table(result, passed, kept, mid, weight, single, reached) -> xr.Dataset:
+def _table(
+    result: xr.Dataset,
+    passed: np.ndarray,
+    kept: Mapping[str, np.ndarray],
+    mid: np.ndarray,
+    weight: np.ndarray,
+    single: Mapping[str, np.ndarray],
+    reached: np.ndarray,
+) -> xr.Dataset:
     """Reached edges of all kinds in one table."""
     above = reached[1:]
     on = {"resid_attn": mid & kept["resid_attn"], "mlp": above & kept["mlp"], "resid_mlp": above & kept["resid_mlp"]}
@@ -295,7 +322,7 @@ def strongest(graph: xr.Dataset, most: int) -> xr.Dataset:
     single = {name: _single(graph, name, n_layers, n_pos) for name in KINDS[1:]}
     levels = np.sort(total)
 
-    def walked(share: float):
+    def walked(share: float) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
         kept = {name: (weight > share) if name == "mlp" else weight > 0 for name, weight in single.items()}
         reached, mid, passed = _walk(edges, total[pair_of] > share, kept, graph.attrs["start"], graph.attrs["parallel"])
         return kept, reached, mid, passed

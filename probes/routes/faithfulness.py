@@ -1,8 +1,8 @@
 """How much of a prediction a graph carries: keep its attention edges, replace what all others bring, look again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.observation import Need, observe
 from workbench.observation.recording import Means, measure_means
 from workbench.observation.reducers import residual_norm
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = [
     "COVERAGES",
@@ -90,7 +93,7 @@ class FlowRouteFaithfulness(
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """The curve with the coverages and thresholds of the module."""
         yield from self.curve(model, tokens, progress=progress)
 
@@ -252,7 +255,7 @@ def _warning(row: xr.Dataset) -> str:
     )
 
 
-def faithfulness_figure(result: xr.Dataset, rule: str = "coverage"):
+def faithfulness_figure(result: xr.Dataset, rule: str = "coverage") -> "go.Figure":
     """F over the settings of one rule, with the mean and the range of random graphs."""
     from workbench.figures import series
 
@@ -270,7 +273,7 @@ def faithfulness_figure(result: xr.Dataset, rule: str = "coverage"):
     return figure
 
 
-def thresholds_figure(result: xr.Dataset):
+def thresholds_figure(result: xr.Dataset) -> "go.Figure":
     """The same curve over the paper's thresholds."""
     return faithfulness_figure(result, "threshold")
 

@@ -1,6 +1,6 @@
 """Figures of routes: the lattice of the graph, the layers' shares, and the heads of a clicked edge."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -56,7 +56,7 @@ def layers_figure(result: xr.Dataset) -> "go.Figure":
     return series(means, names, "layer", title="Shares by layer, mean over positions after the first")
 
 
-def edge_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
+def edge_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Heads of the edge that was clicked last (layer, query, key), by their share."""
     from workbench.figures import bars
 

@@ -137,7 +137,7 @@ def _is_changed(min_share: float, min_coverage: float) -> bool:
     return (min_share, min_coverage) != (_MIN_SHARE, _MIN_COVERAGE)
 
 
-def _edges(split: list[tuple[torch.Tensor, dict]], share: str) -> dict[str, tuple]:
+def _edges(split: list[tuple[torch.Tensor, dict[int, torch.Tensor]]], share: str) -> dict[str, Any]:
     """Columns of the edge table, as narrow as they can be: a long prompt has millions of edges."""
     tables = [edges.cpu().numpy() for edges, _ in split]
     column = lambda i, dtype: np.concatenate([table[:, i].astype(dtype) for table in tables])

@@ -1,9 +1,9 @@
 """Which heads stand on routes over a corpus, by kind of token and by domain."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.observation import observe
 from workbench.statistics import bootstrap_interval
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = [
     "KINDS",
@@ -77,7 +80,7 @@ class FlowRouteHeads(
 
     def partials(
         self, model: Model, tokens: Any = None, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """Means so far; `head_importance` over the interpreter's documentation and source."""
         rule = _rule(self.coverage, self.threshold)
         yield from head_importance(model, corpus_texts(model, self.n_texts, self.length, self.seed), rule, progress)
@@ -152,9 +155,9 @@ def corpus_texts(model: Model, n_texts: int, length: int, seed: int) -> list[Tex
         order = np.random.default_rng(seed).permutation(len(corpus.documents))[:n_texts]
         pieces = []
         for index in order:
-            ids = model.tokenizer.encode(corpus.documents[index].text, add_special_tokens=False)
-            ids = [*([] if bos is None else [bos]), *ids][:length]
-            pieces.append(tokenise(model, Prompt.ids(ids)))
+            text = model.tokenizer.encode(corpus.documents[index].text, add_special_tokens=False)
+            piece = [*([] if bos is None else [bos]), *text][:length]
+            pieces.append(tokenise(model, Prompt.ids(piece)))
         found.append(Texts(domain, tuple(pieces)))
     return found
 
@@ -192,7 +195,7 @@ def _rule(coverage: float | None, threshold: float | None) -> Rule:
     return Rule(coverage=coverage) if coverage is not None else Rule(threshold=0.01 if threshold is None else threshold)
 
 
-def _corpus_dataset(seen, domains: Sequence[str], rule: Rule) -> xr.Dataset:
+def _corpus_dataset(seen: Sequence[tuple[Any, ...]], domains: Sequence[str], rule: Rule) -> xr.Dataset:
     """Means over start tokens, intervals over texts."""
     on = np.stack([is_on.mean(0) for *_, is_on in seen])
     strong = np.stack([strength.mean(0) for _, _, strength, _ in seen])
@@ -224,21 +227,21 @@ def _corpus_dataset(seen, domains: Sequence[str], rule: Rule) -> xr.Dataset:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def frequency_figure(result: xr.Dataset):
+def frequency_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of how often a head is on a route."""
     from workbench.figures import heads_grid
 
     return heads_grid(result, "frequency", title=f"How often a head is on a route ({result.attrs['rule']})")
 
 
-def strength_figure(result: xr.Dataset):
+def strength_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of the strength."""
     from workbench.figures import heads_grid
 
     return heads_grid(result, "strength", title="Kept shares of a head on routes", color_range="data")
 
 
-def groups_figure(result: xr.Dataset):
+def groups_figure(result: xr.Dataset) -> "go.Figure":
     """The ten strongest heads, by kind of start token."""
     from workbench.figures import series
 

@@ -4,7 +4,7 @@ The needs of each are all of one layer, so that it can be recomputed from the ke
 layer's share of a pass.
 """
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, READOUT, RESIDUAL
 from workbench.observation import Need, Observation, keep
 from workbench.observation.reducers import head_pattern
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = [
     "HEAD",
@@ -99,7 +102,7 @@ class FlowRouteHead(
         )
 
 
-def head_figure(result: xr.Dataset):
+def head_figure(result: xr.Dataset) -> "go.Figure":
     """Where the head looks, and beside it what that brings."""
     from workbench.figures import pattern_pair
 
@@ -157,7 +160,7 @@ class FlowRouteNode(OnPrompt, name="flow-route-node", title="Logit lens of one s
         )
 
 
-def node_figure(result: xr.Dataset):
+def node_figure(result: xr.Dataset) -> "go.Figure":
     """Top tokens of the state with their probabilities."""
     from workbench.figures import bars, show_token
 
@@ -208,7 +211,7 @@ class FlowRouteNeurons(OnPrompt, name="flow-route-neurons", title="Neurons of on
         """The neurons with the largest shares."""
         layer, weights = self.layer, observation.weights(self.layer)
         post, resid, target, *scale = (observation[n][0, 0, 0] for n in self._needs(observation.sizes, weights))
-        outputs, shares, _ = neuron_shares(post, weights, resid, target, *scale)
+        outputs, shares, _ = neuron_shares(post, weights, resid, target, scale[0] if scale else None)
         best = shares.argsort(descending=True)[: self.top]
         up, _ = promoted(logit_contributions(observation.readout, outputs[best], target), self.promote)
         text = np.array([[observation.vocabulary.string(i) for i in row] for row in up.tolist()], dtype=object)
@@ -235,8 +238,15 @@ def neuron_outputs(
 
     post: their activations, `[neuron]`. scale: of a post-norm, which needs it. chosen: which of them.
     """
+    assert weights.W_out is not None, "needs() refuses a layer without an MLP of neurons"
     outputs = post[chosen][..., None] * weights.W_out[chosen].float()
-    return outputs if scale is None else outputs / scale * weights.post_mlp_gain.float()
+    return outputs if scale is None else outputs / scale * _gain(weights)
+
+
+def _gain(weights: LayerWeights) -> torch.Tensor:
+    """The gain of the post-norm whose scale is given."""
+    assert weights.post_mlp_gain is not None, "the scale is asked for only where there is a gain"
+    return weights.post_mlp_gain.float()
 
 
 def neuron_shares(
@@ -252,16 +262,17 @@ def neuron_shares(
 
     post `[neuron]`, resid and target `[d_model]`; b_out is a part of the sum but not listed. scale: of a post-norm.
     """
+    assert weights.b_out is not None, "an MLP of neurons has one, zeros where the model has none"
     outputs, bias = neuron_outputs(post, weights, scale), weights.b_out.float()
     if scale is not None:
-        bias = bias / scale * weights.post_mlp_gain.float()
+        bias = bias / scale * _gain(weights)
     each = part_proximity(outputs, target, p)
     rest, constant = part_proximity(resid, target, p), part_proximity(bias, target, p)
     whole = (each.sum() + rest + constant).clamp(min=1e-300)
     return outputs, each / whole, rest / whole
 
 
-def neurons_figure(result: xr.Dataset):
+def neurons_figure(result: xr.Dataset) -> "go.Figure":
     """One bar per neuron, the tokens it promotes written along it."""
     from workbench.figures import bars, show_token
 

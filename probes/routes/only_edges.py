@@ -51,7 +51,8 @@ class OnlyEdges:
         return [edit for layer in range(model.sizes.n_layers) for edit in self._layer(model, layer)]
 
     def _layer(self, model: Model, layer: int) -> tuple[Edit, Edit]:
-        weights, seen = model.weights(layer), {}
+        weights = model.weights(layer)
+        seen: dict[str, torch.Tensor] = {}
         per_head = lambda v: weights.repeated(v, dim=-2)
         mean, first = (per_head(v) for v in (self.means.mean(V, layer, model), self.first_v[layer]))
         carried = [edit for intervention in model.interventions for edit in intervention.edits(model)]
@@ -88,7 +89,8 @@ class CleanPass:
         """Run the prompt once. needs, options: what `seen` is to hold beside, as for `observe`."""
         kept = [Need((hook,), keep, dims=hook.dims[1:]) for hook in (PATTERN, V)]
         seen = observe(model, tokens, [*kept, *needs], **{"positions": "none", **options})
-        return cls(model, tokens, means, *(seen[need][:, 0] for need in kept), seen)
+        patterns, values = (seen[need][:, 0] for need in kept)
+        return cls(model, tokens, means, patterns, values, seen)
 
     def with_only(self, masks: torch.Tensor, *needs: Need, positions: Sequence[int]) -> Iterator[Observation]:
         """Passes with the masked edges alone, `[row, layer, head, query, key]`; some rows at a time, in their order."""

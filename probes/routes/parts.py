@@ -1,7 +1,7 @@
 """What flows through one part of the model: tokens it promotes and suppresses, what it adds to the target's logit."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from workbench.models.model import Model
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.observation import Need, Observation, keep, observe
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = ["VIEW", "FlowRoutePart", "part_figure"]
 
@@ -67,7 +70,7 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """Its one result."""
         part = self.replaced(pos=self.pos + len(tokens)) if self.pos < 0 else self
         _check(part, model, len(tokens))
@@ -139,6 +142,7 @@ def _vector(seen: Observation, model: Model, part: FlowRoutePart) -> torch.Tenso
 def _of_layer(model: Model, tokens: Tokens, analysis: OnPrompt) -> xr.Dataset:
     """What a click on the page would show of one layer."""
     needs = analysis.needs(model, tokens)
+    assert needs[0].layers is not None, "an analysis of one layer"
     (layer,) = needs[0].layers
     return analysis.analyse(observe(model, tokens, needs, positions="none", stop=layer + 1))
 
@@ -157,7 +161,7 @@ def _flow_dataset(seen: Observation, model: Model, logits: torch.Tensor, x: torc
     )
 
 
-def part_figure(result: xr.Dataset):
+def part_figure(result: xr.Dataset) -> "go.Figure":
     """Tokens that the part promotes, with what it adds to their logits."""
     from workbench.figures import bars, show_token
 

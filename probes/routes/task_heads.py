@@ -1,7 +1,7 @@
 """Heads that a task needs: those that stand on its routes and not on the baseline's."""
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.observation import observe
 from workbench.observation.recording import Means, measure_means
 from workbench.statistics import benjamini_hochberg, difference_interval, monte_carlo_p, permutation_test
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = ["VIEW", "FlowRouteTaskHeads", "ablation", "ablation_figure", "contrast", "difference_figure", "ioi_prompts"]
 
@@ -71,7 +74,7 @@ class FlowRouteTaskHeads(
 
     def partials(
         self, model: Model, tokens: Any = None, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """The contrast, then contrast and ablation together.
 
         Raises InputError for a model without a tokenizer, or whose tokenizer splits the names.
@@ -187,16 +190,16 @@ def _names(layers: np.ndarray, heads: np.ndarray) -> str:
     return ", ".join(f"L{layer}H{head}" for layer, head in zip(layers, heads, strict=True))
 
 
-def difference_figure(result: xr.Dataset):
+def difference_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of the contrast, the chosen heads ringed."""
     from workbench.figures import heads_grid
 
-    marked = [tuple(map(int, head)) for head in np.argwhere(result["chosen"].values)]
+    marked = [(int(layer), int(head)) for layer, head in np.argwhere(result["chosen"].values)]
     title = "Strength on routes: task minus baseline"
     return heads_grid(result, "difference", title=title, color_range="data", mark=marked, mark_name="ablated")
 
 
-def ablation_figure(result: xr.Dataset):
+def ablation_figure(result: xr.Dataset) -> "go.Figure":
     """Logit difference of the whole model, without the heads, and without random ones."""
     from workbench.figures import bars
 

@@ -74,7 +74,7 @@ class _Reader:
         for name in sorted(names & set(where)):
             self.take(where[name], name)
             home = getattr(where[name], "WHERE", None) if isinstance(where[name], ModuleType) else None
-            self.others |= {(home[asked], asked) for asked in names if asked in (home or ())}
+            self.others |= {(home[asked], asked) for asked in names if asked in home} if home else set()
 
     def _class(self, kind: type) -> None:
         if kind.__module__ != self.module:

@@ -16,7 +16,7 @@ from workbench.errors import InputError, UnavailableError
 __all__ = ["Catalog"]
 
 
-class Catalog(Sequence):
+class Catalog(Sequence[Any]):
     """Analyses by name. As a sequence, their classes: `run(model, prompt, CATALOG)`."""
 
     def __init__(self, paths: Mapping[str, str]):

@@ -69,7 +69,8 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
         raise InputError(f"results of {names[0]} and {names[1]}", "two of the same analysis", "Compare like with like")
     counterparts = align(*(_tokens(result, record) for result, record in zip((a, b), records, strict=True)))
     index = {str(dim): _counterparts(a, b, str(dim), counterparts) for dim in b.dims if dim in a.dims}
-    changes = {str(name): _change(a[name], b[name], index) for name in _shared(a, b, index)}
+    found = {dim: at for dim, at in index.items() if at is not None}  # every dim of what is shared is among them
+    changes = {str(name): _change(a[name], b[name], found) for name in _shared(a, b, index)}
     if not any(variable.dtype.kind == "f" for variable in changes.values()):
         raise InputError(
             f"two results of {names[0]} without a number in common", "the same dims in both", "Compare another view"
@@ -98,8 +99,15 @@ def difference_figure(
 def of_differences(view: View) -> View:
     """The view as one of differences: its title says so, and its figures are drawn by `difference_figure`."""
     figures = tuple(partial(difference_figure, view, index=index) for index in range(len(view.figures)))
-    own = {"details": (), "tables": (), "claims": (), "sentence": _largest_change}
-    return replace(view, heading=f"Difference: {view.title}", figures=figures, **own)
+    return replace(
+        view,
+        heading=f"Difference: {view.title}",
+        figures=figures,
+        details=(),
+        tables=(),
+        claims=(),
+        sentence=_largest_change,
+    )
 
 
 def _largest_change(change: xr.Dataset) -> str:
@@ -188,7 +196,7 @@ def _texts(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return np.array(texts, dtype=object).reshape(new.shape)
 
 
-def _about(result: xr.Dataset, records: list[dict], counterparts: Sequence[int]) -> dict[str, str]:
+def _about(result: xr.Dataset, records: list[dict[str, Any]], counterparts: Sequence[int]) -> dict[str, str]:
     """Summary, provenance and key of a difference."""
     keys = [record.get("spec_key", "") for record in records]
     key = hashlib.sha256(json.dumps(["difference", *keys]).encode()).hexdigest()
@@ -216,7 +224,8 @@ def _largest(result: xr.Dataset) -> str:
     flat = int(np.nanargmax(np.abs(values)))
     if values.flat[flat] == 0:
         return f"No {what}: the two are equal."
-    at = dict(zip(map(str, variable.dims), np.unravel_index(flat, values.shape), strict=True))
+    indices = map(int, np.unravel_index(flat, values.shape))
+    at = dict(zip(map(str, variable.dims), indices, strict=True))
     unit = units(variable)
     place = f" at {', '.join(_place(variable, at))}" if at else ""
     return f"Largest {what}: {number(float(values.flat[flat]))}{f' {unit}' if unit else ''}{place}."

@@ -17,7 +17,7 @@ drawn is another object (`workbench.analysis.view`).
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -125,8 +125,15 @@ class Analysis(Values):
         allow_network: bool = False,
     ) -> xr.Dataset:
         """Run this analysis alone and return its Dataset, with key and provenance; see `workbench.run`."""
-        options = {"progress": progress, "partial": partial, "allow_network": allow_network}
-        return alone(self, model, prompt, interventions=interventions, **options)
+        return alone(
+            self,
+            model,
+            prompt,
+            interventions=interventions,
+            progress=progress,
+            partial=partial,
+            allow_network=allow_network,
+        )
 
 
 class OnPrompt(Analysis):
@@ -174,13 +181,13 @@ class OnModel(Analysis):
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """Its one result."""
         made, tell = self.stimulus(model, progress), progress
         if progress is not None and made.took:
             tell = lambda share: progress(made.took + (1 - made.took) * share)
-        options = {"positions": "none", "fields": made.fields, "progress": tell}
-        yield self.analyse(observe(model, made.tokens, self.needs(model, made.tokens), **options))
+        needs = self.needs(model, made.tokens)
+        yield self.analyse(observe(model, made.tokens, needs, positions="none", fields=made.fields, progress=tell))
 
 
 class Study(Analysis):
@@ -188,7 +195,7 @@ class Study(Analysis):
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """Results so far, each time there is more.
 
         model: carries the interventions of the run, so that every pass on it is edited. progress: called with the share

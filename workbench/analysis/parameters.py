@@ -10,7 +10,7 @@ nothing.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -44,7 +44,7 @@ class Range(annotated_types.GroupedMetadata):
     low: float | None = None
     high: float | None = None
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         if self.low is not None:
             yield annotated_types.Ge(self.low)
         if self.high is not None:
@@ -144,7 +144,7 @@ class Parameter:
 
 
 @cache
-def _adapter(annotation: Any) -> TypeAdapter:
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation, config=_CONFIG)
 
 
@@ -166,7 +166,7 @@ class Values:
         checked_dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)
         plain = cls.__init__
 
-        def checked(self, *arguments: Any, **given: Any) -> None:
+        def checked(self: Any, *arguments: Any, **given: Any) -> None:
             if arguments:
                 raise TypeError(f"{type(self).__name__} takes its parameters by name")
             unknown = [name for name in given if name not in type(self).__dataclass_fields__]
@@ -179,8 +179,9 @@ class Values:
                 known = {parameter.name: parameter for parameter in type(self).parameters()}
                 raise known[str(first["loc"][0])].refused(given[str(first["loc"][0])]) from None
 
-        checked.__signature__ = plain.__signature__ if hasattr(plain, "__signature__") else None
-        cls.__init__ = checked
+        init: Any = checked
+        init.__signature__ = plain.__signature__ if hasattr(plain, "__signature__") else None
+        cls.__init__ = init  # type: ignore[method-assign]  # pydantic's own stays inside: ours says what is wrong
         for parameter in cls.parameters():
             if parameter.default is dataclasses.MISSING:
                 raise InputError(
@@ -206,10 +207,12 @@ class Values:
     def parameters(cls) -> tuple[Parameter, ...]:
         """Its fields, in their order."""
         hints = get_type_hints(cls, include_extras=True)
+        # (ignored: every subclass is a dataclass, by __init_subclass__, which mypy does not follow)
         return tuple(_parameter(field, hints[field.name]) for field in dataclasses.fields(cls))  # type: ignore[arg-type]
 
     def values(self) -> dict[str, Any]:
         """Its parameters by name."""
+        # (ignored: every subclass is a dataclass, by __init_subclass__, which mypy does not follow)
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def replaced(self, **changes: Any) -> Self:
@@ -217,8 +220,9 @@ class Values:
         return type(self)(**{**self.values(), **changes})
 
 
-def _parameter(field: dataclasses.Field, annotation: Any) -> Parameter:
-    plain, notes = annotation, ()
+def _parameter(field: dataclasses.Field[Any], annotation: Any) -> Parameter:
+    plain: Any = annotation
+    notes: list[Any] = []
     if get_origin(annotation) is Annotated:
         plain, *notes = get_args(annotation)
     optional = get_origin(plain) in (Union, UnionType) and NoneType in get_args(plain)

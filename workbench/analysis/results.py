@@ -36,7 +36,7 @@ GLOSSARY = (
 
 
 def dataset(
-    observation: Observation | None = None, /, coords: Mapping[str, Any] | None = None, **variables
+    observation: Observation | None = None, /, coords: Mapping[str, Any] | None = None, **variables: Any
 ) -> xr.Dataset:
     """Build a result from `name=(dims, values, units, (low, high)[, long_name])`.
 
@@ -55,7 +55,7 @@ def dataset(
     return check(result)
 
 
-def _variable(name: str, spec: tuple) -> xr.DataArray:
+def _variable(name: str, spec: tuple[Any, ...]) -> xr.DataArray:
     dims, values, units, bounds, *rest = spec
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
@@ -93,7 +93,7 @@ def check(result: xr.Dataset) -> xr.Dataset:
         if missing:
             raise InputError(f"{name} without {', '.join(missing)}", "all four attributes", "Build it with dataset()")
         if variable.dtype.kind in "fiu":
-            _check_range(name, variable)
+            _check_range(str(name), variable)
     return result
 
 

@@ -5,10 +5,10 @@ reason is its result. Interventions go onto the model (`Model.edited`), so that 
 studies too, and stand in each key and provenance; what cannot honour them refuses.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import xarray as xr
 
@@ -30,14 +30,11 @@ class Runnable(Protocol):
     One that `shares_pass` has needs() and analyse(); any other has partials().
     """
 
-    name: str
-    title: str
-    source: str
-    editable: bool
-    shares_pass: bool
-    needs: Callable[..., tuple[Need, ...]]
-    analyse: Callable[[Observation], xr.Dataset]
-    partials: Callable[..., Iterator[xr.Dataset]]
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    editable: ClassVar[bool]
+    shares_pass: ClassVar[bool]
 
     def read_positions(self, n_tokens: int) -> Sequence[int]: ...
 
@@ -50,6 +47,18 @@ class Runnable(Protocol):
     def spec_key(self, model: Model, tokens: Tokens | None) -> str: ...
 
     def values(self) -> dict[str, Any]: ...
+
+
+class _SharesPass(Runnable, Protocol):
+    def needs(self, model: Model, tokens: Tokens) -> tuple[Need, ...]: ...
+
+    def analyse(self, observation: Observation) -> xr.Dataset: ...
+
+
+class _OwnPasses(Runnable, Protocol):
+    def partials(
+        self, model: Model, tokens: Tokens | None, *, progress: Progress | None, allow_network: bool
+    ) -> Generator[xr.Dataset, None, None]: ...
 
 
 @dataclass(frozen=True)
@@ -122,20 +131,21 @@ def run(
     if twice is not None:
         raise InputError(f"{twice} twice", "each analysis once", "Run them one after the other")
     found: dict[str, xr.Dataset | Failure] = {}
-    options = {"interventions": interventions, "progress": progress, "allow_network": allow_network}
-    with closing(outcomes(model, prompt, asked, **options)) as told:  # a partial() that raises ends the study at once
+    told = outcomes(model, prompt, asked, interventions=interventions, progress=progress, allow_network=allow_network)
+    with closing(told):  # a partial() that raises ends the study at once
         for outcome in told:
-            if isinstance(outcome.result, Failure) and len(asked) == 1:
-                raise outcome.result.error
-            found[outcome.analysis.name] = outcome.result
-            if partial is not None and not outcome.complete:
-                partial(outcome.result)
+            result = outcome.result
+            if isinstance(result, Failure) and len(asked) == 1:
+                raise result.error
+            found[outcome.analysis.name] = result
+            if partial is not None and not outcome.complete and not isinstance(result, Failure):
+                partial(result)
     return {analysis.name: found[analysis.name] for analysis in asked}
 
 
 def alone(analysis: Runnable, model: Model, prompt: Any = None, **options: Any) -> xr.Dataset:
     """`run` of one analysis: its Dataset; its error is raised."""
-    return run(model, prompt, [analysis], **options)[analysis.name]  # type: ignore[return-value]
+    return run(model, prompt, [analysis], **options)[analysis.name]  # type: ignore[return-value]  # never a Failure: run() of one raises it
 
 
 def outcomes(
@@ -148,7 +158,7 @@ def outcomes(
     seen: Callable[[Observation], None] | None = None,
     progress: Progress | None = None,
     allow_network: bool = False,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """What analyses find, one by one as it is there; `run` collects them.
 
     also, seen: more to observe in the pass of the prompt, and who is shown the pass, before any result. progress:
@@ -164,8 +174,8 @@ def outcomes(
             able.append(analysis)
         else:
             yield Outcome(analysis, Failure(analysis.name, analysis.title, reason))
-    shared = [analysis for analysis in able if analysis.shares_pass]
-    others = [analysis for analysis in able if not analysis.shares_pass]
+    shared = [cast(_SharesPass, analysis) for analysis in able if analysis.shares_pass]
+    others = [cast(_OwnPasses, analysis) for analysis in able if not analysis.shares_pass]
     first = int(bool(shared or also))
     part = _parts(progress, first + len(others))
     if first:
@@ -208,14 +218,16 @@ def _reason(analysis: Runnable, model: Model, tokens: Tokens | None) -> Workbenc
 
 def _shared(
     model: Model,
-    tokens: Tokens,
-    analyses: Sequence[Runnable],
+    tokens: Tokens | None,
+    analyses: Sequence[_SharesPass],
     also: Sequence[Need],
     seen: Callable[[Observation], None] | None,
     progress: Progress | None,
 ) -> Iterator[Outcome]:
     """One pass for all; where it fails, one each, so that the one that cannot run on this model is found."""
     try:
+        if tokens is None:  # needs beside the analyses, or an analysis that reads no prompt but shares its pass
+            raise InputError("a pass of the prompt without one", "a prompt", "Give one")
         needs = [need for analysis in analyses for need in analysis.needs(model, tokens)]
         read = {p % len(tokens) for analysis in analyses for p in analysis.read_positions(len(tokens))}
         observation = observe(model, tokens, [*needs, *also], positions=sorted(read) or "last", progress=progress)
@@ -238,7 +250,7 @@ def _shared(
         yield Outcome(analysis, _finished_or_failed(analysis, observation, model))
 
 
-def _finished_or_failed(analysis: Runnable, observation: Observation, model: Model) -> "xr.Dataset | Failure":
+def _finished_or_failed(analysis: _SharesPass, observation: Observation, model: Model) -> "xr.Dataset | Failure":
     try:
         return finished(analysis, analysis.analyse(observation), model, observation.tokens[0])
     except Cancelled:
@@ -248,7 +260,7 @@ def _finished_or_failed(analysis: Runnable, observation: Observation, model: Mod
 
 
 def _own_passes(
-    model: Model, tokens: Tokens | None, analysis: Runnable, progress: Progress | None, allow_network: bool
+    model: Model, tokens: Tokens | None, analysis: _OwnPasses, progress: Progress | None, allow_network: bool
 ) -> Iterator[Outcome]:
     """Results so far as they come, each with key and provenance; the last one again, as complete."""
     last = None

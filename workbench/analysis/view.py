@@ -124,7 +124,7 @@ def chosen(result: xr.Dataset, selection: Mapping[str, Any], *names: str) -> tup
         if value is None or value != int(value) or value < 0:
             return None
         if name in result.dims:
-            known = result[name].values if name in result.coords else range(result.sizes[name])
+            known = result[name].values.tolist() if name in result.coords else list(range(result.sizes[name]))
         else:
             known = [result.attrs.get(name, value)]
         if value not in known:

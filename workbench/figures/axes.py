@@ -125,7 +125,7 @@ def meta(x: Axis | None = None, y: Axis | None = None, **more: Any) -> dict[str,
     return found | more
 
 
-def pack(sizes: Sequence[tuple[str, int]], columns: Mapping[str, np.ndarray]) -> list[int]:
+def pack(sizes: Sequence[tuple[str, int]], columns: Mapping[str, np.ndarray | Sequence[int]]) -> list[int]:
     """Several small indices as one number for each point: a figure of thousands would be mostly their names.
 
     sizes: (name, exclusive end) of every index, -1 allowed for none.
@@ -168,7 +168,9 @@ def selection(meta: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, An
     return chosen
 
 
-def selection_shapes(meta: Mapping[str, Any], selection: Mapping[str, Any], colour: str = ACCENT) -> list[dict]:
+def selection_shapes(
+    meta: Mapping[str, Any], selection: Mapping[str, Any], colour: str = ACCENT
+) -> list[dict[str, Any]]:
     """Layout shapes that outline a selection on a figure: a cell, or a row or column where it fixes only one axis.
 
     Empty where the selection does not touch the figure's dims or lies outside it.

@@ -1,7 +1,7 @@
 """Numbers of a few named things as bars: components, heads, groups; and one bar per token."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def _sides(values: np.ndarray) -> list[str]:
     return [CONTRAST if value < 0 else ACCENT for value in values]
 
 
-def _whiskers(part: "xr.Dataset", variable: str, values: np.ndarray) -> dict | None:
+def _whiskers(part: "xr.Dataset", variable: str, values: np.ndarray) -> dict[str, Any] | None:
     if f"{variable}_low" not in part or f"{variable}_high" not in part:
         return None
     low, high = numbers(part[f"{variable}_low"]), numbers(part[f"{variable}_high"])

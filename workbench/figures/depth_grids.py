@@ -1,6 +1,6 @@
 """One number per depth of the residual stream and token position: lens grids, norms, distances."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def depth_pos_grid(
     x, y = coord_axis(array, "pos"), coord_axis(array, vertical, is_vertical=True)
     strings = None if text is None else _ranked(result, text, vertical)
     size, width = _text_fit(*z.shape)
-    marks = [] if mark is None else np.argwhere(flags(need_dims(pick(result, mark), vertical, "pos")))
+    marks: Any = [] if mark is None else np.argwhere(flags(need_dims(pick(result, mark), vertical, "pos")))
     return heatmap(
         z,
         x,
@@ -97,10 +97,11 @@ def _hover(array: "xr.DataArray", strings: np.ndarray | None, values: np.ndarray
     ]
     texts = np.empty(array.shape, dtype=object)
     for row, column in np.ndindex(array.shape):
-        lines = [f"<b>{rows[row]}, {columns[column]}</b>", f"{what}: {number(numbered[row, column])}"]
-        for rank in range(0 if strings is None else min(listed, strings.shape[2])):
+        lines = [f"<b>{rows[row]}, {columns[column]}</b>", f"{what}: {number(float(numbered[row, column]))}"]
+        ranked = [] if strings is None else strings[row, column, :listed].tolist()
+        for rank, string in enumerate(ranked):
             value = "" if values is None else f" {number(values[row, column, rank])}"
-            lines.append(f"{rank + 1} {show_token(str(strings[row, column, rank]))}{value}")
+            lines.append(f"{rank + 1} {show_token(str(string))}{value}")
         texts[row, column] = "<br>".join(lines)
     return texts
 

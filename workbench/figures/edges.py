@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from workbench.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["KINDS", "Edge", "merged_edges"]
 
@@ -51,11 +54,11 @@ class Edge(NamedTuple):
         return [(column[self.key], self.foot), *bend, (column[self.query], self.foot + 0.5)]
 
 
-def merged_edges(table: Mapping[str, Sequence]) -> Iterator[Edge]:
+def merged_edges(table: "Mapping[str, Sequence[Any]] | xr.Dataset") -> Iterator[Edge]:
     """The edges of a table of columns, heads between the same two tokens of a layer merged; see `token_lattice`."""
     columns = {name: np.asarray(table[name]).tolist() for name in _COLUMNS if name != "edge_head"}
-    heads = table["edge_head"] if "edge_head" in table else [-1] * len(columns["kind"])
-    columns["edge_head"] = np.asarray(heads).tolist()
+    given = table["edge_head"] if "edge_head" in table else [-1] * len(columns["kind"])
+    columns["edge_head"] = np.asarray(given).tolist()
     _need_columns(columns)
     rows = []
     for kind, layer, query, key, head, weight in zip(*(columns[name] for name in _COLUMNS), strict=True):
@@ -66,7 +69,7 @@ def merged_edges(table: Mapping[str, Sequence]) -> Iterator[Edge]:
         yield Edge(kind, layer, query, key, sum(weight for _, weight in heads), tuple(named))
 
 
-def _need_columns(columns: Mapping[str, Sequence]) -> None:
+def _need_columns(columns: Mapping[str, Sequence[Any]]) -> None:
     unknown = sorted(set(columns["kind"]) - set(KINDS))
     if unknown:
         raise InputError(f"edges of kind {', '.join(unknown)}", f"kinds among {', '.join(KINDS)}", "Name the kinds so")

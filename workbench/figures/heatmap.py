@@ -1,6 +1,6 @@
 """The grid that the head, depth and pattern figures share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,7 +94,7 @@ def _cross_gaps(figure: "go.Figure", z: np.ndarray, x: Axis, y: Axis) -> None:
 
 
 def _add_markers(
-    figure: "go.Figure", cells: list[tuple[int, int]], x: Axis, y: Axis, marker: dict[str, Any], name: str
+    figure: "go.Figure", cells: Sequence[Sequence[int]], x: Axis, y: Axis, marker: dict[str, Any], name: str
 ) -> None:
     """Markers that leave hover and click to the cell beneath."""
     if cells:

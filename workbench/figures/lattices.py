@@ -18,6 +18,7 @@ from workbench.figures.theme import ACCENT, CONTRAST, NEUTRAL
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    import xarray as xr
 
 __all__ = ["token_lattice"]
 
@@ -72,7 +73,7 @@ class _Board:
 
 
 def token_lattice(
-    edges: Mapping[str, Sequence],
+    edges: "Mapping[str, Sequence[Any]] | xr.Dataset",
     tokens: Sequence[str],
     n_layers: int,
     *,
@@ -217,7 +218,9 @@ def _nodes(edges: list[Edge], board: _Board) -> list[dict[str, Any]]:
     )
 
 
-def _answers(edges: list[Edge], names: Mapping[int, str], board: _Board) -> Iterator[tuple[dict, dict]]:
+def _answers(
+    edges: list[Edge], names: Mapping[int, str], board: _Board
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The middles of attention and of MLP edges: points, and how what they stand for is packed into a number."""
     head = 1 + max((head for edge in edges for head, _ in edge.heads), default=0)
     place = [("layer", board.n_layers), ("pos", 1 + max(board.column, default=0))]
@@ -234,7 +237,7 @@ def _answers(edges: list[Edge], names: Mapping[int, str], board: _Board) -> Iter
 
 
 def _start(start: int | None, board: _Board) -> list[dict[str, Any]]:
-    if start not in board.column:
+    if start is None or start not in board.column:
         return []
     marker = {"symbol": "circle-open", "size": 13, "color": ACCENT, "line": {"width": 2.5}}
     ring = {"x": [board.column[start]], "y": [board.n_layers], "mode": "markers", "marker": marker}

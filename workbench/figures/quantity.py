@@ -1,6 +1,6 @@
 """What a variable measures and how that is drawn: its numbers, its label, its colour scale and range."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -74,14 +74,14 @@ def on_scale(values: np.ndarray, scale: str) -> np.ndarray:
     return np.log10(np.where(values > 0, values, np.nan))
 
 
-def coloraxis(z: np.ndarray, array: "xr.DataArray", scale: str, color_range: ColorRange) -> dict:
+def coloraxis(z: np.ndarray, array: "xr.DataArray", scale: str, color_range: ColorRange) -> dict[str, Any]:
     """Plotly's colour axis for the drawn values `z` of a variable; a range of the data is taken over the `z` given.
 
     color_range: (low, high) in the variable's units, "data" for what is there, or None for the declared range where it
     is finite.
     """
     low, high = _range(z, array, scale, color_range)
-    colorbar: dict = {"title": {"text": units(array) or label(array)}}
+    colorbar: dict[str, Any] = {"title": {"text": units(array) or label(array)}}
     if scale in ("log", "rank"):
         ticks = _log_ticks(low, high)
         colorbar |= {"tickvals": np.log10(ticks).tolist(), "ticktext": [number(tick) for tick in ticks]}
@@ -98,13 +98,13 @@ def interval_text(result: "xr.Dataset", array: "xr.DataArray") -> np.ndarray:
         return numbers(result[name].broadcast_like(array).transpose(*array.dims)) if name in result else None
 
     low, high = companion("low"), companion("high")
-    parts = [] if low is None or high is None else [(~np.isnan(low), " [{}, {}]", (low, high))]
+    parts: list[tuple[np.ndarray, str, tuple[np.ndarray, ...]]] = []
+    parts += [] if low is None or high is None else [(~np.isnan(low), " [{}, {}]", (low, high))]
     for ending, form in (("null", "<br>null {}"), ("q", "<br>q = {}")):
-        values = companion(ending)
-        parts += [] if values is None else [(~np.isnan(values), form, (values,))]
+        found = companion(ending)
+        parts += [] if found is None else [(~np.isnan(found), form, (found,))]
     for there, form, values in parts:
-        for index in np.argwhere(there & known):
-            index = tuple(index)
+        for index in map(tuple, np.argwhere(there & known)):
             texts[index] += form.format(*(number(value[index]) for value in values))
     return texts
 
@@ -114,7 +114,8 @@ def _range(z: np.ndarray, array: "xr.DataArray", scale: str, color_range: ColorR
     if array.attrs.get("difference"):
         color_range = "data"  # a small change must be seen; the declared range is that of the numbers themselves
     if isinstance(color_range, tuple):
-        return tuple(float(np.log10(end)) for end in color_range) if is_log else color_range
+        low, high = color_range
+        return (float(np.log10(low)), float(np.log10(high))) if is_log else color_range
     finite = z[np.isfinite(z)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if scale == "rank":

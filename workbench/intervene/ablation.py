@@ -74,7 +74,7 @@ class Ablate(Printed):
             return Edit(where, lambda scores, mesh, rows: hide(scores, mesh, (unit.key,), self), skip_first=True)
         where = Where(PATTERN, unit.layer, unit.units, (unit.query,), self.rows, additive=True)
 
-        def write(pattern, mesh, rows):
+        def write(pattern: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
             pattern[(*mesh, torch.tensor(unit.key))] = 0.0
 
         return Edit(where, write)  # several edges of one row may go at once

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from workbench.errors import InputError, RefusedError
 from workbench.intervene.contradictions import check_contradictions
 from workbench.intervene.edit import Edit
@@ -42,12 +44,13 @@ def hooks(
 
 
 @contextmanager
-def _carried_out(model: Model, found: Sequence[tuple[Any, Edit]], batch: Rows) -> Iterator[None]:
+def _carried_out(model: Model, found: list[tuple[Any, Edit]], batch: Rows) -> Iterator[None]:
     check_contradictions(found, batch)
     points: dict[tuple[Hook, int | None], list[tuple[Any, Edit]]] = {}
     for intervention, edit in found:
         points.setdefault(edit.where[:2], []).append((intervention, edit))
-    added, fired = [], set()
+    added: list[tuple[Any, Any]] = []
+    fired: set[tuple[Hook, int | None]] = set()
     try:
         for (hook, layer), edits in points.items():
             point = _point(model, hook, layer, edits[0][0])
@@ -65,7 +68,7 @@ def _carried_out(model: Model, found: Sequence[tuple[Any, Edit]], batch: Rows) -
             model.adapter.remove(point, handle)
 
 
-def _point(model: Model, hook: Hook, layer: int | None, intervention: Any):
+def _point(model: Model, hook: Hook, layer: int | None, intervention: Any) -> Any:
     try:
         return model.adapter.point(hook, layer)
     except KeyError:
@@ -74,10 +77,12 @@ def _point(model: Model, hook: Hook, layer: int | None, intervention: Any):
         ) from None
 
 
-def _apply(batch: Rows, hook: Hook, layer: int | None, edits: list[Edit], fired: set):
+def _apply(
+    batch: Rows, hook: Hook, layer: int | None, edits: list[Edit], fired: set[tuple[Hook, int | None]]
+) -> Callable[..., torch.Tensor]:
     """One hook for all edits of an activation: a fresh copy, written in the order given, then read."""
 
-    def apply(activation, hook=None, _hook=hook):
+    def apply(activation: torch.Tensor, hook: Any = None, _hook: Hook = hook) -> torch.Tensor:
         fired.add((_hook, layer))
         changed = activation.clone() if any(edit.write for edit in edits) else activation
         for edit in sorted(edits, key=lambda edit: not edit.early):

@@ -72,7 +72,7 @@ def tensor_digest(*tensors: torch.Tensor) -> str:
     digest = sha256()
     for tensor in tensors:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:12]
 
 
@@ -102,7 +102,7 @@ def spans(numbers: Sequence[int]) -> str:
 def filled(where: Where, value: Any, *, skip_first: bool = False, add: bool = False) -> Edit:
     """An edit that writes one value (a number, or a tensor over the axes after positions), or adds it."""
 
-    def write(x, mesh, rows):
+    def write(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
         filling = value.to(x) if isinstance(value, torch.Tensor) else value
         x[mesh] = x[mesh] + filling if add else torch.as_tensor(filling, dtype=x.dtype, device=x.device)
 
@@ -113,7 +113,7 @@ def copied(where: Where, source: Any, model: Model) -> Edit:
     """An edit that writes another run's activation at the same positions and units."""
     values = source.take(where.hook, where.layer, model)
 
-    def write(x, mesh, rows):
+    def write(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
         row_index, rest = mesh[0], tuple(axis[0] for axis in mesh[1:])
         expected = x[mesh].shape[1:] if rest else x.shape[1:]
         kept = values.to(x)[rest] if rest else values.to(x)

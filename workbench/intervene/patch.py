@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from workbench.errors import InputError
 from workbench.intervene.checks import names, need_layer, need_serial, unit_axis
 from workbench.intervene.edit import Edit, Positions, Printed, Where, copied, spans
@@ -46,7 +48,9 @@ class Patch(Printed):
     rows: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
-        units = "" if self.units is None else f" of {self.hook.dims[unit_axis(self.hook)]} {spans(self.units)}"
+        axis = unit_axis(self.hook)
+        kind = "unit" if axis is None else self.hook.dims[axis]  # edits() refuses units where there are none
+        units = "" if self.units is None else f" of {kind} {spans(self.units)}"
         return f"Patch(L{self.layer} {self.hook.name}{units} from {self.source}{self._scope()})"
 
     def edits(self, model: Model) -> list[Edit]:
@@ -55,12 +59,12 @@ class Patch(Printed):
         if self.hook not in _PATCHABLE:
             raise InputError(f"patching {self.hook.name}", names(_PATCHABLE), "Choose one of these")
         if self.units is not None:
-            self._check_units(model)
+            self._check_units(model, self.units)
         if self.hook is RESID_MID:
             return self._resid_mid(model)
         return [copied(Where(self.hook, self.layer, self.units, self.positions, self.rows), self.source, model)]
 
-    def _check_units(self, model: Model) -> None:
+    def _check_units(self, model: Model, units: tuple[int, ...]) -> None:
         axis = unit_axis(self.hook)
         if axis is None:
             raise InputError(
@@ -69,8 +73,8 @@ class Patch(Printed):
         sizes = model.sizes
         kind = self.hook.dims[axis]
         n = {"head": sizes.n_heads, "key_value_head": sizes.n_key_value_heads, "neuron": sizes.d_mlp}[kind]
-        if any(not 0 <= unit < n for unit in self.units):
-            raise InputError(f"{kind} {spans(self.units)}", f"0 to {n - 1} on {model.name}", "Choose some it has")
+        if any(not 0 <= unit < n for unit in units):
+            raise InputError(f"{kind} {spans(units)}", f"0 to {n - 1} on {model.name}", "Choose some it has")
 
     def _resid_mid(self, model: Model) -> list[Edit]:
         """attn_out = wanted - resid_pre brings the state there up to rounding; both branches behind it get the rest.
@@ -78,20 +82,21 @@ class Patch(Printed):
         A bridge's own resid_mid feeds the MLP alone, and the residual branch is seen again in resid_post only.
         """
         need_serial(model, self)
-        wanted, held = self.source.take(RESID_MID, self.layer, model), {}
+        wanted = self.source.take(RESID_MID, self.layer, model)
+        held: dict[Hook, torch.Tensor] = {}
         where = Where(ATTN_OUT, self.layer, None, self.positions, self.rows)
         silent = where._replace(additive=True)  # what attn_out already claims
 
-        def out(x, mesh, rows):
+        def out(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
             x[mesh] = wanted.to(x)[mesh[1]] - held[RESID_PRE][mesh]
 
-        def mid(x, mesh, rows):
+        def mid(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
             x[mesh] = wanted.to(x)[mesh[1]].expand_as(x[mesh])
 
-        def post(x, mesh, rows):
+        def post(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
             x[mesh] = wanted.to(x)[mesh[1]] + held[MLP_OUT][mesh]
 
-        def keeping(hook):
+        def keeping(hook: Hook) -> Edit:
             return Edit(where._replace(hook=hook), read=lambda x: held.__setitem__(hook, x))
 
         return [

@@ -35,7 +35,7 @@ class Rows:
     def meshes(self, edit: Edit, x: torch.Tensor) -> Iterator[tuple[tuple[torch.Tensor, ...], list[int]]]:
         """Index tensors over the leading axes of an activation that an edit writes to, per set of positions."""
         where, dims = edit.where, edit.where.hook.dims
-        axis = next((i for i, dim in enumerate(dims) if dim in ("pos", "query")), None)
+        axis = next(i for i, dim in enumerate(dims) if dim in ("pos", "query"))  # every hook has one
         lengths = self.lengths or [x.shape[axis]] * x.shape[0]
         groups: dict[tuple[int, ...], list[int]] = {}
         for row in range(x.shape[0]) if where.rows is None else self.local(where.rows):
@@ -49,7 +49,7 @@ class Rows:
                 )
             groups.setdefault(_resolved(where.positions, lengths[row], edit.skip_first), []).append(row)
         for positions, rows in groups.items():
-            axes = []
+            axes: list[Sequence[int]] = []
             for i, dim in enumerate(dims):
                 if dim == "batch":
                     axes.append(rows)

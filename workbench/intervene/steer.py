@@ -30,7 +30,7 @@ class Steer(Printed):
     rows: tuple[int, ...] | None = None
     digest: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "digest", self.digest or tensor_digest(self.direction))
 
     def __str__(self) -> str:

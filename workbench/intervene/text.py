@@ -45,18 +45,29 @@ class Phrase:
         places = [getattr(self.unit, name, None) for name in ("query", "key", "pos")]
         if any(place is not None and place >= n_tokens for place in places):
             raise InputError(f"{str(self)!r}", f"tokens 0 to {n_tokens - 1}", "Take it back, or choose other tokens")
-        if self.how == "blind" and not (0 <= self.key <= self.query < n_tokens and self.query > 0):
-            raise InputError(
-                f"{str(self)!r}",
-                f"a token from 1 to {n_tokens - 1} and one that it sees",
-                "Take it back, or choose other tokens",
-            )
+        if self.how == "blind":
+            query, key = self._edge
+            if not (0 <= key <= query < n_tokens and query > 0):
+                raise InputError(
+                    f"{str(self)!r}",
+                    f"a token from 1 to {n_tokens - 1} and one that it sees",
+                    "Take it back, or choose other tokens",
+                )
+
+    @property
+    def _edge(self) -> tuple[int, int]:
+        """Query and key of a blind one."""
+        if self.query is None or self.key is None:
+            raise InputError(f"{str(self)!r}", "a query and a key", "Name both tokens")
+        return self.query, self.key
 
     def intervention(self, model: Model, means: Callable[[], Any]) -> Any:
         """The value for `observe()` or `run()`. means: gives `Means`, called if needed."""
         if self.how == "blind":
             layers = tuple(range(model.sizes.n_layers)) if self.unit is None else (self.unit.layer,)
-            return Knockout((self.query,), (self.key,), layers, None if self.unit is None else self.unit.units)
+            query, key = self._edge
+            return Knockout((query,), (key,), layers, None if self.unit is None else self.unit.units)
+        assert self.unit is not None, "only a blind one is of all heads"
         return Ablate(self.unit, self.how, means() if self.how == "mean" else None)
 
     @property

@@ -208,7 +208,7 @@ def units_of(text: str) -> tuple[Unit, ...]:
     return tuple(found)
 
 
-def _unit(written: re.Match) -> Unit:
+def _unit(written: re.Match[str]) -> Unit:
     said = {name: value for name, value in written.groupdict().items() if value is not None}
     if "neurons" in said:
         return Neurons(int(said["layer"]), tuple(map(int, said["neurons"].split(","))))

@@ -5,19 +5,26 @@ They are plain loops that let go of Python's global lock; threads are ordinary o
 Full `fastmath` would make isnan(nan) false; these three flags only let sums be reordered and products be fused.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
 __all__ = ["exact_proximity", "row_norms", "row_proximity", "strongest_of_rows"]
 
-_LOOP = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp"}}
+_LOOP: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "arcp"},
+}
 _KEYS = 64  # keys of one block: their parts stay in the second-level cache while queries pass by
 _SHIFT = 20  # of the bits of a float32: what stays is its exponent and three bits of its mantissa
 _BINS = 1 << (31 - _SHIFT)
 
 
 @njit(**_LOOP)
-def row_norms(x):
+def row_norms(x: np.ndarray) -> np.ndarray:
     """L1 norms of rows: (row, d_model) to (row,) float32. Of a few hundred thousand numbers: more threads cost more."""
     norms = np.empty(x.shape[0], np.float32)
     for row in range(x.shape[0]):
@@ -29,7 +36,7 @@ def row_norms(x):
 
 
 @njit(**_LOOP)
-def row_proximity(part, target):
+def row_proximity(part: np.ndarray, target: np.ndarray) -> np.ndarray:
     """`max(0, ||y||_1 - ||y - z||_1)` of rows: both (row, d_model), part also of one row for all; float64 (row,)."""
     gained = np.empty(target.shape[0])
     for row in range(target.shape[0]):
@@ -41,7 +48,17 @@ def row_proximity(part, target):
 
 
 @njit(**_LOOP)
-def exact_proximity(out, pattern, parts, part_norms, target, target_norms, eps, first, last):
+def exact_proximity(
+    out: np.ndarray,
+    pattern: np.ndarray,
+    parts: np.ndarray,
+    part_norms: np.ndarray,
+    target: np.ndarray,
+    target_norms: np.ndarray,
+    eps: float,
+    first: int,
+    last: int,
+) -> None:
     """Turn first-order slopes into proximities, in place, for queries first ... last-1.
 
     out: (head, query, key), on entry `<sign(target), part>`. pattern: (head, query, key). parts: (head, key, d_model).
@@ -53,7 +70,17 @@ def exact_proximity(out, pattern, parts, part_norms, target, target_norms, eps, 
 
 
 @njit(**_LOOP)
-def _one_head(out, pattern, parts, part_norms, target, target_norms, eps, first, last):
+def _one_head(
+    out: np.ndarray,
+    pattern: np.ndarray,
+    parts: np.ndarray,
+    part_norms: np.ndarray,
+    target: np.ndarray,
+    target_norms: np.ndarray,
+    eps: float,
+    first: int,
+    last: int,
+) -> None:
     d_model = target.shape[1]
     for low in range(0, last, _KEYS):
         high = min(low + _KEYS, last)
@@ -75,7 +102,9 @@ def _one_head(out, pattern, parts, part_norms, target, target_norms, eps, first,
 
 
 @njit(**_LOOP)
-def strongest_of_rows(proximity, others, min_share, min_coverage):
+def strongest_of_rows(
+    proximity: np.ndarray, others: np.ndarray, min_share: float, min_coverage: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The parts of each row that are worth keeping, the strongest first.
 
     proximity: (head, query, key), causal. others: (query,) float64, what the row's other parts bring. Keeps a part
@@ -119,7 +148,7 @@ def strongest_of_rows(proximity, others, min_share, min_coverage):
 
 
 @njit(**_LOOP)
-def _histogram(proximity, query, mass, held):
+def _histogram(proximity: np.ndarray, query: int, mass: np.ndarray, held: np.ndarray) -> tuple[float, int, int]:
     """Sum a row into bins of like magnitude, all empty before; returns its total and the lowest and highest bin."""
     total, low, high = 0.0, _BINS, -1
     for head in range(proximity.shape[0]):
@@ -136,7 +165,7 @@ def _histogram(proximity, query, mass, held):
 
 
 @njit(**_LOOP)
-def _floor(mass, held, low, high, wanted, least):
+def _floor(mass: np.ndarray, held: np.ndarray, low: int, high: int, wanted: float, least: float) -> Any:
     """The low end of the bin in which the strongest parts reach the wanted mass, or `least` where that is lower.
 
     Leaves the bins empty.
@@ -154,14 +183,14 @@ def _floor(mass, held, low, high, wanted, least):
 
 
 @njit(**_LOOP)
-def _grown(table, room):
+def _grown(table: np.ndarray, room: int) -> np.ndarray:
     bigger = np.empty((room, table.shape[1]), table.dtype)
     bigger[: len(table)] = table
     return bigger
 
 
 @njit(**_LOOP)
-def _grown_flat(values, room):
+def _grown_flat(values: np.ndarray, room: int) -> np.ndarray:
     bigger = np.empty(room, values.dtype)
     bigger[: len(values)] = values
     return bigger

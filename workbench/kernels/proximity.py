@@ -6,9 +6,9 @@ cannot be written. Both may be called from several threads at once.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -38,7 +38,7 @@ class Strongest(NamedTuple):
 
 
 @cache
-def _numba():
+def _numba() -> Any:
     """The compiled loops, or None where numba is not installed."""
     try:
         from workbench.kernels import loops as compiled
@@ -105,7 +105,9 @@ def _slopes(out: torch.Tensor, v: torch.Tensor, W_O: torch.Tensor, signs: torch.
     torch.bmm(middle.transpose(0, 1), v.transpose(1, 2), out=out)
 
 
-def _compiled_heads(out, pattern, v, W_O, target) -> None:
+def _compiled_heads(
+    out: torch.Tensor, pattern: torch.Tensor, v: torch.Tensor, W_O: torch.Tensor, target: torch.Tensor
+) -> None:
     parts = torch.bmm(v, W_O)
     part_norms, target_norms = _numba().row_norms(parts.flatten(0, 1).numpy()), _numba().row_norms(target.numpy())
     if target.shape[0] <= v.shape[-1]:  # so few keys that the parts are no wider than the heads' middle
@@ -121,11 +123,13 @@ def _compiled_heads(out, pattern, v, W_O, target) -> None:
         return
     edges = [round(n * (i / threads) ** 0.5) for i in range(threads + 1)]  # equal areas of a triangle
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(loop, *arrays, _EPS, *span) for span in pairwise(edges)]:
+        for done in [pool.submit(partial(loop, *arrays, _EPS, *span)) for span in pairwise(edges)]:
             done.result()
 
 
-def _torch_heads(out, pattern, v, W_O, target) -> None:
+def _torch_heads(
+    out: torch.Tensor, pattern: torch.Tensor, v: torch.Tensor, W_O: torch.Tensor, target: torch.Tensor
+) -> None:
     """The same with gathered pairs, a bounded number at once."""
     parts = torch.bmm(v, W_O)
     _slopes(out, v, W_O, target.sign())
@@ -139,7 +143,9 @@ def _torch_heads(out, pattern, v, W_O, target) -> None:
         out[head, query, key] = (y.abs_() - rest).sum(-1).clamp_(min=0)
 
 
-def _l2_heads(out, pattern, v, W_O, target) -> None:
+def _l2_heads(
+    out: torch.Tensor, pattern: torch.Tensor, v: torch.Tensor, W_O: torch.Tensor, target: torch.Tensor
+) -> None:
     """Closed form: `||y|| - ||y - az||` is `(2a<y,z> - a^2||z||^2) / (||y|| + ||y - az||)`, free of cancellation."""
     squares = torch.bmm(v, W_O).pow_(2).sum(-1)[:, None]
     _slopes(out, v, W_O, target)
@@ -174,7 +180,7 @@ def strongest(
     return _strongest_torch(proximity, others.double(), min_share, min_coverage)
 
 
-def _strongest_torch(proximity, others, min_share, min_coverage) -> Strongest:
+def _strongest_torch(proximity: torch.Tensor, others: torch.Tensor, min_share: float, min_coverage: float) -> Strongest:
     """Row by row, so that only one row is ever sorted in double precision."""
     n_keys, rows, totals = proximity.shape[-1], [], []
     for query in range(proximity.shape[1]):
@@ -186,5 +192,5 @@ def _strongest_torch(proximity, others, min_share, min_coverage) -> Strongest:
         place = place[wanted]
         rows.append((torch.full_like(place, query), place % n_keys, place // n_keys, share[wanted]))
         totals.append(total)
-    query, key, head, share = (torch.cat(column) for column in zip(*rows, strict=True))
-    return Strongest(query.int(), key.int(), head.int(), share.float(), torch.stack(totals))
+    queries, keys, heads, shares = (torch.cat(column) for column in zip(*rows, strict=True))
+    return Strongest(queries.int(), keys.int(), heads.int(), shares.float(), torch.stack(totals))

@@ -51,7 +51,7 @@ def boot(hf_model: nn.Module) -> "BridgeAdapter":
 class BridgeAdapter:
     """Hook points, weights and readout of a TransformerBridge under our names."""
 
-    def __init__(self, bridge: Any, hf_model: nn.Module):
+    def __init__(self, bridge: Any, hf_model: Any) -> None:
         self.bridge = bridge
         self.hf_config = hf_model.config.get_text_config()
         self.hf_model = hf_model

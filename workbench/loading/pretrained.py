@@ -8,7 +8,7 @@ self-check can hold the bridge against them without a second copy.
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from workbench.loading.bridge import boot
 from workbench.loading.selfcheck import selfcheck, short_ids
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
-from workbench.models.model import Identity, Model
+from workbench.models.model import Adapter, Identity, Model
 from workbench.processor import slow_format
 
 __all__ = ["TOYS", "load", "wrap"]
@@ -70,8 +70,8 @@ def load(
             f"the model {name!r}", f"{known}, a local directory, a .gguf file, or a hub name with the network allowed",
             "Correct the name, or allow the network (allow_network=True, on the command line --allow-network)",
         )  # fmt: skip
-    source = {"pretrained_model_name_or_path": name, "revision": revision}
-    return _pretrained(name, source, dtype, device, revision=revision, network=True)
+    found = {"pretrained_model_name_or_path": name, "revision": revision}
+    return _pretrained(name, found, dtype, device, revision=revision, network=True)
 
 
 def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = "", revision: str | None = None) -> Model:
@@ -79,6 +79,8 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
 
     The Hugging Face model is changed in place (its modules are wrapped and attention becomes eager).
     """
+    adapter: Adapter
+    reference: torch.Tensor | None
     if isinstance(model, ToyTransformer):
         adapter, reference, architecture = ToyAdapter(model), None, "toy"
     else:
@@ -98,7 +100,7 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
     return wrapped
 
 
-def _bridged(model: Any):
+def _bridged(model: Any) -> tuple[Adapter, torch.Tensor, str]:
     if not hasattr(model, "config") or not hasattr(model, "generate"):
         raise InputError(f"a {type(model).__name__}", "a Hugging Face causal language model", "Pass one to wrap()")
     model.eval()
@@ -114,7 +116,16 @@ def _bridged(model: Any):
     return boot(model), reference, type(model).__name__
 
 
-def _pretrained(name, source, dtype, device, *, badge="", revision=None, network=False) -> Model:
+def _pretrained(
+    name: str,
+    source: Mapping[str, Any],
+    dtype: torch.dtype,
+    device: Any,
+    *,
+    badge: str = "",
+    revision: str | None = None,
+    network: bool = False,
+) -> Model:
     from safetensors import SafetensorError
 
     if (said := slow_format(dtype, device)) is not None:  # before anything slow is done
@@ -132,7 +143,7 @@ def _pretrained(name, source, dtype, device, *, badge="", revision=None, network
     return wrap(model.to(device), tokenizer, name=name, badge=badge, revision=revision)
 
 
-def _read(options: dict[str, Any], dtype: torch.dtype):
+def _read(options: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
     """The Hugging Face model and tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -140,7 +151,7 @@ def _read(options: dict[str, Any], dtype: torch.dtype):
         model = AutoModelForCausalLM.from_pretrained(**options, dtype=dtype)
         model.config.architectures = [type(model).__name__]  # a GGUF file does not say, and a bridge asks
     else:
-        safe = {"use_safetensors": True, "attn_implementation": "eager"}
+        safe: dict[str, Any] = {"use_safetensors": True, "attn_implementation": "eager"}
         model = AutoModelForCausalLM.from_pretrained(**options, **safe, dtype=dtype)
     return model, AutoTokenizer.from_pretrained(**options)
 
@@ -184,7 +195,7 @@ def _weights_hash(parameters: list[tuple[str, torch.Tensor]]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(parameters, key=lambda item: item[0]):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Does this model behave as the analyses assume? Measured at load, on one short input."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from einops import einsum
@@ -68,7 +69,9 @@ def _logits_item(model: Model, logits: torch.Tensor, reference: torch.Tensor) ->
     )
 
 
-def _measure(name: str, measure: Callable, tolerance: float, model: Model, ids, logits) -> Item:
+def _measure(
+    name: str, measure: Callable[..., Any], tolerance: float, model: Model, ids: torch.Tensor, logits: torch.Tensor
+) -> Item:
     try:
         gap = float(measure(model, ids, logits))
     except WorkbenchError as error:
@@ -98,32 +101,37 @@ def parts_gap(pattern: torch.Tensor, v: torch.Tensor, out: torch.Tensor, site: S
     return _parts_gap(pattern, v, out, None, site)
 
 
-def parts_gap_normed(pattern, v, out, scale, site: Site) -> torch.Tensor:
+def parts_gap_normed(
+    pattern: torch.Tensor, v: torch.Tensor, out: torch.Tensor, scale: torch.Tensor, site: Site
+) -> torch.Tensor:
     """The same through a post-norm with its scale frozen."""
     return _parts_gap(pattern, v, out, scale, site)
 
 
-def _parts_gap(pattern, v, out, scale, site: Site) -> torch.Tensor:
+def _parts_gap(
+    pattern: torch.Tensor, v: torch.Tensor, out: torch.Tensor, scale: torch.Tensor | None, site: Site
+) -> torch.Tensor:
     w = site.weights
     v = w.repeated(v, dim=2)
     parts = einsum(pattern.float(), v.float(), w.W_O.float(), "b h q k, b k h e, h e d -> b q d") + w.b_O.float()
     if scale is not None:
+        assert w.post_attn_gain is not None, "`_parts` asks for the scale only where there is a gain"
         parts = parts / scale.float() * w.post_attn_gain.float()
     gap = (parts - out.float()).abs().amax((1, 2))
     return gap / out.float().abs().amax((1, 2)).clamp(min=1e-6)
 
 
-def _rows(model: Model, ids, logits) -> torch.Tensor:
+def _rows(model: Model, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     need = Need((PATTERN,), row_sums)
     return observe(model, _prompts(ids), [need], positions="none")[need].max()
 
 
-def residual_gap_attention_only(pre, attn, post, site: Site) -> torch.Tensor:
+def residual_gap_attention_only(pre: torch.Tensor, attn: torch.Tensor, post: torch.Tensor, site: Site) -> torch.Tensor:
     """The same for a block without an MLP."""
     return residual_gap(pre, attn, torch.zeros_like(attn), post, site)
 
 
-def _residual(model: Model, ids, logits) -> torch.Tensor:
+def _residual(model: Model, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     if model.sizes.d_mlp == 0:
         need = Need((RESID_PRE, ATTN_OUT, RESID_POST), residual_gap_attention_only)
     else:
@@ -131,7 +139,7 @@ def _residual(model: Model, ids, logits) -> torch.Tensor:
     return observe(model, _prompts(ids), [need], positions="none")[need].max()
 
 
-def _parts(model: Model, ids, logits) -> torch.Tensor:
+def _parts(model: Model, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     normed = model.weights(0).post_attn_gain is not None
     need = (
         Need((PATTERN, V, ATTN_OUT, POST_ATTN_SCALE), parts_gap_normed)
@@ -141,7 +149,7 @@ def _parts(model: Model, ids, logits) -> torch.Tensor:
     return observe(model, _prompts(ids), [need], positions="none")[need].max()
 
 
-def _padding(model: Model, ids, logits) -> torch.Tensor:
+def _padding(model: Model, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """The first 7 tokens of row 0 beside all of row 1, against the same 7 alone; relative to the largest logit."""
     short = Prompt.ids(ids[0, :7])
     alone = observe(model, [short], positions="all").logits[0].float()
@@ -154,7 +162,7 @@ def last_state(resid: torch.Tensor, site: Site) -> torch.Tensor:
     return resid.clone()
 
 
-def _readout(model: Model, ids, logits) -> torch.Tensor:
+def _readout(model: Model, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     need = Need((RESID_POST,), last_state, dims="pos d_model", layers=(model.sizes.n_layers - 1,))
     state = observe(model, _prompts(ids), [need], positions="none")[need][0]
     return (model.readout.logits(state).float() - logits.cpu().to(state.device)).abs().max() / logits.abs().max().clamp(
@@ -162,12 +170,12 @@ def _readout(model: Model, ids, logits) -> torch.Tensor:
     )
 
 
-def fired(*activations_and_site) -> torch.Tensor:
+def fired(*activations_and_site: Any) -> torch.Tensor:
     """A zero per row: the pass raises if one of the hooks stayed silent."""
     return torch.zeros(len(activations_and_site[-1].lengths))
 
 
-def _fires(model: Model, ids, logits) -> float:
+def _fires(model: Model, ids: torch.Tensor, logits: torch.Tensor) -> float:
     hooks = [RESID_PRE, RESID_POST, ATTN_OUT, MLP_OUT, ATTN_RESULT, PATTERN, SCORES, V, Z]
     if not model.sizes.parallel:
         hooks.append(RESID_MID)

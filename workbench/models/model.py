@@ -106,6 +106,9 @@ class Adapter(Protocol):
     def point(self, hook: Hook, layer: int | None) -> Any:
         """The hook point (with `add_hook`) of a hook; KeyError where the model has none."""
 
+    def remove(self, point: Any, handle: Any) -> None:
+        """Take back what `point.add_hook` returned."""
+
     def weights(self, layer: int) -> LayerWeights:
         """Weights of one layer."""
 
@@ -137,7 +140,7 @@ class Model:
     selfcheck: SelfCheck | None = field(default=None, repr=False)
     interventions: tuple[Any, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.readout = self.adapter.readout()
         self.vocabulary = Vocabulary(self.tokenizer, self.sizes.d_vocab)
 

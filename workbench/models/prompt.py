@@ -9,9 +9,12 @@ Token ids are taken as they are.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Prompt", "Tokens", "Vocabulary", "tokenise"]
 
@@ -28,7 +31,7 @@ class Prompt:
     token_ids: tuple[int, ...] | None = None
     bos: bool | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         given = [value for value in (self.text, self.messages, self.token_ids) if value is not None]
         if len(given) != 1:
             raise InputError(f"{len(given)} kinds of prompt at once", "one of text, messages, token ids", "Give one")
@@ -47,7 +50,7 @@ class Prompt:
         return cls(messages=pairs)
 
     @classmethod
-    def ids(cls, token_ids: Sequence[int]) -> "Prompt":
+    def ids(cls, token_ids: "Sequence[int] | torch.Tensor") -> "Prompt":
         """token_ids: integers in the model's vocabulary, taken as they are (no BOS is added)."""
         values = token_ids.tolist() if hasattr(token_ids, "tolist") else list(token_ids)
         if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
@@ -104,7 +107,25 @@ class Vocabulary:
         return ids[0]
 
 
-def tokenise(model, prompt: "str | Prompt | Tokens | Sequence[int]") -> Tokens:
+class _Reads(Protocol):
+    """What tokenising asks of a `Model`, which is made of this file's parts."""
+
+    tokenizer: Any
+
+    @property
+    def name(self) -> str:
+        """The name it was loaded by."""
+
+    @property
+    def sizes(self) -> Any:
+        """n_ctx and d_vocab."""
+
+    @property
+    def vocabulary(self) -> "Vocabulary":
+        """How its tokens are written."""
+
+
+def tokenise(model: _Reads, prompt: "str | Prompt | Tokens | Sequence[int]") -> Tokens:
     """The tokens of a prompt for a model.
 
     Raises InputError for an empty prompt, one longer than the model's n_ctx (a bridge would truncate text and run
@@ -122,7 +143,7 @@ def tokenise(model, prompt: "str | Prompt | Tokens | Sequence[int]") -> Tokens:
     return Tokens(ids, strings, bos_id is not None and ids[0] == bos_id, prompt, notes)
 
 
-def _ids(model, prompt: Prompt) -> tuple[int, ...]:
+def _ids(model: _Reads, prompt: Prompt) -> tuple[int, ...]:
     if prompt.token_ids is not None:
         return prompt.token_ids
     tokenizer = model.tokenizer
@@ -142,7 +163,7 @@ def _ids(model, prompt: Prompt) -> tuple[int, ...]:
     return (bos_id, *ids) if wanted and ids[:1] != (bos_id,) else ids
 
 
-def _render(model, messages: tuple[tuple[str, str], ...]) -> str:
+def _render(model: _Reads, messages: tuple[tuple[str, str], ...]) -> str:
     if not getattr(model.tokenizer, "chat_template", None):
         raise InputError("a chat", f"raw text, since {model.name} has no chat template", "Use Prompt(text)")
     chat = [{"role": role, "content": content} for role, content in messages]
@@ -154,7 +175,7 @@ def _render(model, messages: tuple[tuple[str, str], ...]) -> str:
         ) from error
 
 
-def _check(model, prompt: Prompt, ids: tuple[int, ...]) -> None:
+def _check(model: _Reads, prompt: Prompt, ids: tuple[int, ...]) -> None:
     if not ids:
         raise InputError("a prompt of no tokens", "at least one token", "Type a text")
     if len(ids) > model.sizes.n_ctx:

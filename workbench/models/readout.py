@@ -23,7 +23,7 @@ class Readout:
     """
 
     norm: nn.Module
-    unembed: nn.Module
+    unembed: nn.Linear
     kind: str
     eps: float
     gain: torch.Tensor = field(repr=False)

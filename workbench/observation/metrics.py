@@ -91,6 +91,7 @@ class Metric:
         logs = last if self.kind == "logit difference" else last.log_softmax(-1)
         if self.kind != "KL":
             return logs[:, self.target] - (0.0 if self.against is None else logs[:, self.against])
+        assert self.reference is not None, "make_metric() gives KL its reference"
         reference = self.reference.to(logs)
         return (reference.exp() * (reference - logs)).sum(-1).clamp_min(0.0)
 

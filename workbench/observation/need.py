@@ -1,6 +1,6 @@
 """Need: what an analysis must see of a layer, and how to shrink it; Site: what its reducer may know besides."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from workbench.models.model import LayerWeights, Model
 __all__ = ["POSITIONAL", "RAGGED", "Need", "Site", "keep", "placed"]
 
 POSITIONAL = ("pos", "query", "key")
+Kept = torch.Tensor | tuple[torch.Tensor, ...]  # what is kept of a need: one tensor, or one per layer if it is ragged
 RAGGED = "edge"  # an axis whose length no declaration knows: it differs from layer to layer
 
 
@@ -34,11 +35,13 @@ class Site:
 
     @property
     def weights(self) -> LayerWeights:
-        """Weights of this layer."""
+        """Weights of this layer; InputError outside the blocks, where there are none."""
+        if self.layer is None:
+            raise InputError("weights at a hook outside the blocks", "a layer", "Take site.model.readout")
         return self.model.weights(self.layer)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Need:
     """What an analysis must see of a layer, and how to shrink it.
 
@@ -57,14 +60,21 @@ class Need:
     params: tuple[tuple[str, Any], ...] = ()
     layers: tuple[int, ...] | None = None
 
-    def __post_init__(self):
+    def __init__(
+        self,
+        hooks: tuple[Hook, ...],
+        reduce: Callable[..., torch.Tensor],
+        dims: str | tuple[str, ...] = (),
+        params: Mapping[str, Any] | tuple[tuple[str, Any], ...] = (),
+        layers: Iterable[int] | None = None,
+    ) -> None:
+        """dims: also one string, "pos d_model". params: also by name."""
         put = object.__setattr__
-        if isinstance(self.dims, str):
-            put(self, "dims", tuple(self.dims.split()))
-        if isinstance(self.params, Mapping):
-            put(self, "params", tuple(sorted(self.params.items())))
-        if self.layers is not None:
-            put(self, "layers", tuple(self.layers))
+        put(self, "hooks", hooks)
+        put(self, "reduce", reduce)
+        put(self, "dims", tuple(dims.split()) if isinstance(dims, str) else dims)
+        put(self, "params", tuple(sorted(params.items())) if isinstance(params, Mapping) else params)
+        put(self, "layers", None if layers is None else tuple(layers))
         if self.layers == ():
             raise InputError("a need of no layers", "at least one, or None for all", "Name a layer")
         if "<lambda>" in self.reduce.__qualname__ or "<locals>" in self.reduce.__qualname__:

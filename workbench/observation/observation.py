@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, cast
 
 import torch
 import xarray as xr
@@ -11,7 +12,7 @@ from workbench.errors import InputError
 from workbench.models.model import Identity, LayerWeights, Sizes
 from workbench.models.prompt import Tokens, Vocabulary
 from workbench.models.readout import Readout
-from workbench.observation.need import POSITIONAL, Need
+from workbench.observation.need import POSITIONAL, Kept, Need
 
 __all__ = ["Observation"]
 
@@ -31,18 +32,18 @@ class Observation:
     sizes: Sizes
     vocabulary: Vocabulary = field(repr=False)
     tokens: tuple[Tokens, ...]
-    results: dict[Need, torch.Tensor] = field(repr=False)
+    results: dict[Need, Kept] = field(repr=False)
     logits: tuple[torch.Tensor, ...] = field(repr=False)
-    positions: tuple[tuple[int, ...], ...] = ()
-    fields: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
-    interventions: tuple = ()
-    weights: Callable[[int], LayerWeights] | None = field(default=None, repr=False)
-    readout: Readout | None = field(default=None, repr=False)
-    ran: range | None = None
+    positions: tuple[tuple[int, ...], ...]
+    fields: Mapping[str, torch.Tensor] = field(repr=False)
+    interventions: tuple[Any, ...]
+    weights: Callable[[int], LayerWeights] = field(repr=False)
+    readout: Readout = field(repr=False)
+    ran: range
 
     def __getitem__(self, need: Need) -> torch.Tensor:
         try:
-            return self.results[need]
+            return cast(torch.Tensor, self.results[need])  # who has a ragged need knows that it is a tuple
         except KeyError:
             raise InputError(
                 f"a need that was not observed ({need.reduce.__qualname__} of {need.hooks})",
@@ -69,7 +70,7 @@ class Observation:
     def layers(self, need: Need) -> list[int]:
         """The layers of a need that the pass ran through, in the order in which they are stacked."""
         asked = range(self.sizes.n_layers) if need.layers is None else need.layers
-        return [layer for layer in asked if self.ran is None or layer in self.ran]
+        return [layer for layer in asked if layer in self.ran]
 
     def prompt(self, row: int) -> "Observation":
         """One prompt of several, as if it had been observed by itself: its row of everything, without padding.
@@ -79,7 +80,7 @@ class Observation:
         """
         n_pos = len(self.tokens[row])
 
-        def of_row(need: Need, kept):
+        def of_row(need: Need, kept: Kept) -> Kept:
             if isinstance(kept, tuple):  # ragged: one tensor per layer
                 return tuple(layer[row : row + 1] for layer in kept)
             kept = kept.narrow(int(need.layered), row, 1)

@@ -120,7 +120,7 @@ def record_all(
 
 
 def record(
-    model: Model, prompt: Any, hooks: Sequence[Hook], layers: Sequence[int] | None = None, **options
+    model: Model, prompt: Any, hooks: Sequence[Hook], layers: Sequence[int] | None = None, **options: Any
 ) -> Recording:
     """`record_all` for one prompt."""
     return record_all(model, [tokenise(model, prompt)], hooks, layers, **options)[0]
@@ -181,7 +181,9 @@ def measure_means(
     n = sum(len(t) - 1 for t in seen.tokens)
     if not n:
         raise InputError("a reference of one-token prompts", "positions >= 1", "Give a longer text")
-    values = {(hook, layer): total.sum(0) / n for hook, need in needs.items() for layer, total in enumerate(seen[need])}
+    values: dict[tuple[Hook, int | None], torch.Tensor] = {
+        (hook, layer): total.sum(0) / n for hook, need in needs.items() for layer, total in enumerate(seen[need])
+    }
     return Means(name, model.identity.weights_hash, n, values)
 
 

@@ -17,7 +17,7 @@ from workbench.intervene import Edit, hooks
 from workbench.models.hooks import RESID_PRE
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
-from workbench.observation.need import POSITIONAL, RAGGED, Need
+from workbench.observation.need import POSITIONAL, RAGGED, Kept, Need
 from workbench.observation.observation import Observation
 from workbench.observation.watch import Call, Steps, Stop, Watch
 
@@ -63,7 +63,7 @@ def observe(
     for need in needs:
         _positions(need.positions or (), longest)
     run = _Run(model, needs, tuple(interventions), start, stop, progress, Steps(len(tokens), model.sizes.n_layers))
-    parts: list[tuple[dict[Need, torch.Tensor], list[torch.Tensor]]] = []
+    parts: list[tuple[dict[Need, Kept], list[torch.Tensor]]] = []
     for rows in _batches(tokens, batch_tokens):
         parts.append(run.batch(tokens[rows], {k: v[rows] for k, v in fields.items()}, asked[rows], rows))
     results = {need: _join([part[0][need] for part in parts], need, longest) for need in needs}
@@ -134,7 +134,7 @@ def _batches(tokens: tuple[Tokens, ...], batch_tokens: int) -> Iterator[slice]:
     yield slice(first, len(tokens))
 
 
-def _join(parts: list[torch.Tensor], need: Need, longest: int) -> torch.Tensor:
+def _join(parts: list[Any], need: Need, longest: int) -> Kept:
     """Concatenate batches along prompt, padding positional axes at the end."""
     if len(parts) == 1:
         return parts[0]
@@ -172,7 +172,13 @@ class _Run(Call):
             return edit.write is None
         return first <= where.layer and (self.stop is None or where.layer < self.stop)
 
-    def batch(self, tokens, fields, asked, rows: slice) -> tuple[dict[Need, torch.Tensor], list[torch.Tensor]]:
+    def batch(
+        self,
+        tokens: Sequence[Tokens],
+        fields: Mapping[str, torch.Tensor],
+        asked: Sequence[tuple[int, ...]],
+        rows: slice,
+    ) -> tuple[dict[Need, Kept], list[torch.Tensor]]:
         ids, mask, lengths = _padded(tokens, self.model.adapter.device)
         watch = Watch(self, ids, mask, lengths, fields)
         logits = None
@@ -181,8 +187,8 @@ class _Run(Call):
                 stack.enter_context(self.model.adapter.skipping(self.start[0]))
                 stack.enter_context(_restart(self.model, self.start[0], self.start[1][rows]))
             if self.interventions or self.model.interventions:
-                options = {"tokens": tokens, "rows": rows, "reached": self.reached}
-                stack.enter_context(hooks(self.model, self.interventions, **options))
+                edits = hooks(self.model, self.interventions, tokens=tokens, rows=rows, reached=self.reached)
+                stack.enter_context(edits)
             stack.enter_context(watch.attached())
             with suppress(Stop):
                 logits = self.model.adapter.forward(ids)
@@ -206,7 +212,7 @@ def _restart(model: Model, layer: int, resid: torch.Tensor) -> Iterator[None]:
     """Put a given state in front of a block; what came before it is discarded."""
     point = model.adapter.point(RESID_PRE, layer)
 
-    def swap(activation, hook):
+    def swap(activation: torch.Tensor, hook: Any) -> torch.Tensor:
         if resid.shape != activation.shape:
             raise InputError(
                 f"a state of shape {tuple(resid.shape)}",
@@ -222,7 +228,7 @@ def _restart(model: Model, layer: int, resid: torch.Tensor) -> Iterator[None]:
         model.adapter.remove(point, handle)
 
 
-def _kept(logits: torch.Tensor | None, asked) -> list[torch.Tensor]:
+def _kept(logits: torch.Tensor | None, asked: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
     if logits is None:
         return [torch.empty(0) for _ in asked]
     return [logits[row, list(positions)].clone() for row, positions in enumerate(asked)]

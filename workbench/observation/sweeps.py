@@ -31,7 +31,7 @@ class Base:
     tokens: Tokens
     states: torch.Tensor = field(repr=False)
     last: torch.Tensor = field(repr=False)
-    interventions: tuple
+    interventions: tuple[Any, ...]
     observation: Observation = field(repr=False)
 
     def logits(self, model: Model, position: int = -1) -> torch.Tensor:
@@ -87,7 +87,9 @@ def sweep(
         yield batch, values
 
 
-def _batch(model: Model, base: Base, cells, start: int, positions: list[int], metric: Metric) -> torch.Tensor:
+def _batch(
+    model: Model, base: Base, cells: Sequence[Sequence[Any]], start: int, positions: list[int], metric: Metric
+) -> torch.Tensor:
     n_layers = model.sizes.n_layers
     if start >= n_layers:  # nothing inside the blocks is edited
         start = n_layers - 1

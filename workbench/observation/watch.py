@@ -1,16 +1,17 @@
 """Watch: the hooks of one batch. It collects the activations of a layer until a need is complete, reduces, lets go."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import ALL_HOOKS, LOGITS, RESID_POST, Hook
 from workbench.models.model import Model
-from workbench.observation.need import POSITIONAL, Need, Site, placed
+from workbench.observation.need import POSITIONAL, Kept, Need, Site, placed
 
 __all__ = ["Call", "Steps", "Stop", "Watch"]
 
@@ -34,7 +35,7 @@ class Call:
 
     model: Model
     needs: tuple[Need, ...]
-    interventions: tuple
+    interventions: tuple[Any, ...]
     start: tuple[int, torch.Tensor] | None
     stop: int | None
     progress: Callable[[float], None] | None
@@ -49,7 +50,14 @@ class Call:
 class Watch:
     """Hooks of one batch: collects the activations of a layer until a need is complete, reduces it, lets go."""
 
-    def __init__(self, run: Call, ids, mask, lengths, fields):
+    def __init__(
+        self,
+        run: Call,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        lengths: torch.Tensor,
+        fields: Mapping[str, torch.Tensor],
+    ) -> None:
         self.run, self.ids, self.mask, self.lengths, self.fields = run, ids, mask, lengths, fields
         model = run.model
         self.first = run.start[0] if run.start else 0
@@ -72,7 +80,7 @@ class Watch:
         outside = [layer for layer in asked if not 0 <= layer < n]
         if outside:
             raise InputError(f"layer {outside[0]}", f"layers 0 to {n - 1}", "Choose a layer the model has")
-        found = [layer for layer in asked if self.first <= layer <= self.last]
+        found: list[int | None] = [layer for layer in asked if self.first <= layer <= self.last]
         if not found:
             at = f"layer {', '.join(map(str, asked))}"
             raise InputError(
@@ -100,7 +108,7 @@ class Watch:
             for point, handle in handles:
                 adapter.remove(point, handle)
 
-    def _point(self, hook: Hook, layer: int | None, needs: list[Need]):
+    def _point(self, hook: Hook, layer: int | None, needs: list[Need]) -> Any:
         try:
             return self.run.model.adapter.point(hook, layer)
         except KeyError:
@@ -111,13 +119,13 @@ class Watch:
                 "This model has no such activation: leave the analysis out for it",
             ) from None
 
-    def _ticks(self):
+    def _ticks(self) -> Iterator[tuple[Any, Any]]:
         """Progress after each layer, and the early way out."""
         run, n = self.run, self.run.model.sizes.n_layers
         share = len(self.lengths) / run.steps.prompts / n
 
-        def tick(layer):
-            def fire(activation, hook):
+        def tick(layer: int) -> Callable[[torch.Tensor, Any], None]:
+            def fire(activation: torch.Tensor, hook: Any) -> None:
                 run.steps.done += share
                 if run.progress is not None:
                     run.progress(min(1.0, run.steps.done))
@@ -131,8 +139,8 @@ class Watch:
             point = run.model.adapter.point(RESID_POST, layer)
             yield point, point.add_hook(tick(layer))
 
-    def _collector(self, hook: Hook, layer: int | None, needs: list[Need]):
-        def collect(activation, hook=None, _hook=hook):
+    def _collector(self, hook: Hook, layer: int | None, needs: list[Need]) -> Callable[..., None]:
+        def collect(activation: torch.Tensor, hook: Any = None, _hook: Hook = hook) -> None:
             for need in needs:
                 if len(set(need.hooks)) == 1:
                     self._reduce(need, layer, {_hook: activation})
@@ -191,10 +199,12 @@ class Watch:
                 "The installed TransformerLens does not show it for this architecture: leave the analysis out",
             )
 
-    def stacked(self, need: Need, logits: torch.Tensor | None) -> torch.Tensor:
+    def stacked(self, need: Need, logits: torch.Tensor | None) -> Kept:
         """Layers of a need on top of each other; needs on logits are reduced here."""
         if LOGITS in need.hooks:
-            held = {**self.waiting.pop((need, None), {}), LOGITS: logits}
+            held = self.waiting.pop((need, None), {})
+            if logits is not None:  # a pass that stopped early has none, and `layers` refuses the need
+                held[LOGITS] = logits
             self._fired(need, None, set(need.hooks) <= set(held))
             self._reduce(need, None, held)
         values = [self.reduced.pop((need, layer)) for layer in self.layers(need)]

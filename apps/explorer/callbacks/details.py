@@ -13,6 +13,7 @@ from apps.explorer.engine.request import Request
 from apps.explorer.page import checks, views
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import components as parts
+from apps.explorer.page.attributes import attributes
 from apps.explorer.page.graphs import graph
 from apps.explorer.page.news import request_of, woken
 from apps.explorer.page.results import BUSY, result_of, slice_result
@@ -110,15 +111,17 @@ def detail_panel(
 
 def folded(panel: list[Any]) -> list[Any]:
     """Up to two figures as they are; more of them behind their titles, where the browser keeps two open."""
-    graphs = [part for part in panel if isinstance(part, dcc.Graph)]
+    graphs: list[Any] = [part for part in panel if isinstance(part, dcc.Graph)]
     if len(graphs) <= _SEEN:
         return panel
     folds: list[Any] = []
     for part in panel:
-        if isinstance(part, dcc.Graph):
+        if any(part is one for one in graphs):
             is_open = part is graphs[0] or part is graphs[-1]
             folds.append(
-                html.Details(parts.fold(part), open=is_open, className="fold", **{"data-fold": part.id["name"]})
+                html.Details(
+                    parts.fold(part), open=is_open, className="fold", **attributes({"data-fold": part.id["name"]})
+                )
             )
         elif folds:
             folds[-1].children.append(part)

@@ -13,6 +13,7 @@ from dash import ALL, Dash, Input, Output, State, html, set_props
 from apps.explorer.callbacks.answer import Answer, Answers
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
+from apps.explorer.page.attributes import attributes
 from apps.explorer.page.state import Display, DisplayId, Named, Notices, Params, Shown
 from workbench.analysis.kinds import Analysis
 from workbench.analysis.parameters import Parameter
@@ -198,13 +199,14 @@ def _control(entry: str, param: Parameter, value: Any) -> Any:
         shown = str(value).lower() if param.type is bool else str(value)
         fits = sum(map(len, choices)) <= _SIDE_BY_SIDE
         kind, more = (dmc.SegmentedControl, {}) if fits else (dmc.Select, {"allowDeselect": False})
-        chosen = kind(id=identity, data=choices, value=shown, size="xs", **more, **{"aria-label": name})
+        chosen = kind(id=identity, data=choices, value=shown, size="xs", **more, **attributes({"aria-label": name}))
         return html.Div([label, chosen], className="display-param")
     ends = _ends(param)
     step = 1 if param.type is int else round((ends[1] - ends[0]) / 100, _ROUND)
     number = dmc.NumberInput(
         id={**identity, "control": "number"}, value="" if value is None else value, size="xs", step=step,
-        min=param.low, max=param.high, debounce=400, clampBehavior="none", placeholder="none", **{"aria-label": name},
+        min=param.low, max=param.high, debounce=400, clampBehavior="none", placeholder="none",
+        **attributes({"aria-label": name}),
     )  # fmt: skip
     slider = dmc.Slider(
         id={**identity, "control": "slider"}, value=slider_value(param, value), min=ends[0], max=ends[1], step=step,
@@ -221,5 +223,6 @@ def token_options(tokens: Sequence[str]) -> list[dict[str, str]]:
 def _token_choice(identity: Mapping[str, str], name: str, value: Any) -> dmc.Select:
     return dmc.Select(
         id=identity, data=[], value=None if value is None else str(value), placeholder="last", clearable=True,
-        searchable=True, size="xs", comboboxProps={"width": 200}, maxDropdownHeight=320, **{"aria-label": name},
+        searchable=True, size="xs", comboboxProps={"width": 200}, maxDropdownHeight=320,
+        **attributes({"aria-label": name}),
     )  # fmt: skip

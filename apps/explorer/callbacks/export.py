@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import xarray as xr
 from dash import Dash, Input, Output, State, dcc, html
 
 from apps.explorer.callbacks.answer import Answer, Answers
@@ -92,19 +91,16 @@ def take(
     seen = engine.views[name]
     display = shown.display.get(name, {})
     analysis = _analysis(engine, request, name, selection)
-    if name in engine.slices:
-        result = None if analysis is None else engine.of_layer(request, analysis, session)
-    else:
-        result = engine.found(request, name)
-    if analysis is None or not isinstance(result, xr.Dataset):
+    result, _ = result_of(engine, shown, name, selection, session)
+    if analysis is None or result is None:
         raise InputError(
             f"an export of {seen.title}, which has no result yet", "a drawn view", "Wait until it is drawn"
         )
     stem = re.sub(r"[^a-z0-9-]+", "-", f"{name}-{request.model}".lower()).strip("-")
     if tables.is_table(seen, view.figure) and kind in ("html", "csv"):
         frame = tables.frame_of(seen, result, view.figure)
-        content = tables.csv(frame, rows) if kind == "csv" else tables.html(frame, seen.title)
-        return content.encode(), f"{stem}.{kind}"
+        made = tables.csv(frame, rows) if kind == "csv" else tables.html(frame, seen.title)
+        return made.encode(), f"{stem}.{kind}"
     if kind in ("png", "svg"):
         raise InputError(f"a picture of a table of {seen.title}", "a figure", "Take the table as CSV or HTML")
     if kind == "html":
@@ -112,8 +108,8 @@ def take(
     if kind == "nc":
         return exports.netcdf(result), f"{stem}.nc"
     if kind == "csv":
-        content, ending = exports.csv(result)
-        return content, f"{stem}.{ending}"
+        packed, ending = exports.csv(result)
+        return packed, f"{stem}.{ending}"
     if kind == "py":
         return exports.code(seen, request, analysis, view.figure, display).encode(), f"{stem}.py"
     raise InputError(f"an export as {kind!r}", "html, nc, csv or py", "Choose one of these")
@@ -133,8 +129,9 @@ def take_difference(
     display = after.display.get(seen.name, {})
     if kind == "py":
         requests = [request_of(engine, run) for run in runs]
-        pairs = [(request, _analysis(engine, request, seen.name, selection)) for request in requests]
-        if any(analysis is None for _, analysis in pairs):
+        found = [(request, _analysis(engine, request, seen.name, selection)) for request in requests]
+        pairs = [(request, analysis) for request, analysis in found if analysis is not None]
+        if len(pairs) < len(found):
             raise InputError(f"code of {seen.title} without a selection", "one", "Click a head or a layer first")
         code = exports.difference_code(seen, pairs, view.figure, display)
         return code.encode(), f"{seen.name}-difference.py"

@@ -14,6 +14,7 @@ from apps.explorer.engine.jobs import State as JobState
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import components as parts
 from apps.explorer.page import tables, views
+from apps.explorer.page.attributes import attributes
 from apps.explorer.page.graphs import figure_id
 from apps.explorer.page.news import fate_of, request_of
 from apps.explorer.page.results import result_of, slice_result
@@ -149,10 +150,10 @@ def large_view(
     except WorkbenchError as error:  # the server was restarted and the model is loading again
         return no_update, html.Div(str(error)), ""
     if name in engine.slices:
-        found, why = slice_result(engine, request, name, selection, session)
-        if found is None:
+        part, why = slice_result(engine, request, name, selection, session)
+        if part is None:
             return no_update, html.Div(why), ""
-        return shown_result(engine.slices[name], found, view.figure, dark, {})
+        return shown_result(engine.slices[name], part, view.figure, dark, {})
     fate = fate_of(engine, request, name, told)  # before the result: what has just ended has one
     found = engine.found(request, name)
     if not isinstance(found, xr.Dataset):
@@ -230,7 +231,7 @@ def turn_button(view: View) -> html.Button:
 
 def start_button(name: str, words: str) -> html.Button:
     """What starts an analysis; the browser reads the click, since the button may be drawn anew meanwhile."""
-    return html.Button(words, className="plain", **{"data-start": name})
+    return html.Button(words, className="plain", **attributes({"data-start": name}))
 
 
 def small_view(engine: Engine, shown: Shown, name: str, dark: bool) -> Any:

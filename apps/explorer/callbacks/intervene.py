@@ -8,6 +8,7 @@ from dash import ALL, Dash, Input, Output, State, html, no_update
 
 from apps.explorer.callbacks.answer import Answers
 from apps.explorer.engine.engine import Engine
+from apps.explorer.page.attributes import attributes
 from apps.explorer.page.state import Clicks, EditId, Edits, Link, Selection, Shown, Sizes
 from workbench.errors import InputError
 from workbench.intervene import MLP, Attention, Head, Neurons
@@ -52,7 +53,7 @@ def register(app: Dash, engine: Engine) -> None:
 def offers(selection: Mapping[str, Any], sizes: Sizes | None) -> list[Phrase]:
     """The interventions that a selection suggests, the narrowest first."""
     layer, query, key = (selection.get(name) for name in ("layer", "query", "key"))
-    head = Head(layer, selection["head"]) if {"layer", "head"} <= set(selection) else None
+    head = Head(layer, selection["head"]) if layer is not None and "head" in selection else None
     units: list[Any] = [head] if head is not None else []
     if layer is not None:
         units += [Neurons(layer, (selection["neuron"],))] if "neuron" in selection else []
@@ -92,7 +93,7 @@ def chips(edits: Sequence[str]) -> list[html.Button]:
             id={"type": "restore", "text": text},
             className="chip edit",
             n_clicks=0,
-            **{"aria-label": f"Take back: {said(phrase(text))}"},
+            **attributes({"aria-label": f"Take back: {said(phrase(text))}"}),
         )
         for text in edits
     ]

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import xarray as xr
 
@@ -27,7 +27,7 @@ from probes.lens import surprisal
 from probes.neurons import neurons
 from workbench.analysis.catalog import Catalog
 from workbench.analysis.keys import spec_key
-from workbench.analysis.kinds import Analysis, kind_of
+from workbench.analysis.kinds import Analysis, OnPrompt, kind_of
 from workbench.analysis.run import Failure, outcomes
 from workbench.analysis.view import View
 from workbench.corpora import reference_text
@@ -181,7 +181,7 @@ class Engine:
         wanted = self._missing(request, names)
         needs, passes = [RESID], 1.0
         for view in wanted:
-            analysis = request.analyses[view.name]
+            analysis = cast(OnPrompt, request.analyses[view.name])  # callers name those of the prompt
             try:
                 needs += analysis.needs(model, request.tokens)
             except WorkbenchError:
@@ -253,11 +253,12 @@ class Engine:
         found = self.cache.get(key)
         if found is not None:
             return found
-        layer_of(analysis.needs(model, request.tokens))  # a bad selection is refused here, in the thread that asks
+        sliced = cast(OnPrompt, analysis)  # what follows a selection shares the pass of the prompt
+        layer_of(sliced.needs(model, request.tokens))  # a bad selection is refused here, in the thread that asks
 
         def work(job: Job) -> None:
             edited = model.edited(self.interventions(request))
-            self.cache.put(key, slice_of(analysis, edited, self._states(request)), write=False)
+            self.cache.put(key, slice_of(sliced, edited, self._states(request)), write=False)
 
         title = analysis.title.lower()
         job = self.hosted(request.model).worker.submit(Job(title, key, SELECTION, work, {session}))
@@ -309,7 +310,7 @@ class Engine:
         return [said.intervention(hosted.ready, hosted.means) for said in request.edits]
 
     def _is_partial(self, request: Request, name: str) -> bool:
-        found = self.cache.get(request.keys[name])
+        found = self.found(request, name)
         return isinstance(found, xr.Dataset) and bool(found.attrs.get("partial", False))
 
     def _run_prompt(self, request: Request, wanted: Sequence[View], job: Job) -> None:
@@ -336,13 +337,13 @@ class Engine:
             if not self._is_partial(request, view.name):
                 return  # the one before it, which was to be stopped, came to its end all the same
             self.cache.drop(key)  # that one's last part: what is said from here on is about this one
-        options = {"progress": job.progress, "allow_network": self.settings.allow_network}
         found = outcomes(
             self.hosted(request.model).ready,
             request.tokens,
             [request.analyses[view.name]],
             interventions=self.interventions(request),
-            **options,
+            progress=job.progress,
+            allow_network=self.settings.allow_network,
         )
         with closing(found):
             for outcome in found:
@@ -353,7 +354,7 @@ class Engine:
         if isinstance(result, Failure) and not isinstance(result.error, WorkbenchError):
             log = logging.getLogger("workbench.explorer")  # a bug: the whole of it goes to the log
             log.error("%s failed", result.title, exc_info=result.error)
-        if complete:
+        if complete or isinstance(result, Failure):
             self.cache.put(key, result)
         else:
             self.cache.put(key, result.assign_attrs(partial=1), write=False)

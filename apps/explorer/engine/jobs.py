@@ -310,7 +310,7 @@ class Worker:
             job.state, job.share, job.parts = State.QUEUED, 0.0, 0
             self._push(job)
 
-    def _drain(self, job: Job, partials: Generator) -> Any:
+    def _drain(self, job: Job, partials: Generator[Any, None, None]) -> Any:
         """The last partial result; more urgent jobs run between two of them."""
         last = None
         for last in partials:

@@ -7,6 +7,7 @@ windows is left.
 import threading
 import time
 from collections import OrderedDict
+from typing import Any
 
 __all__ = ["Presence"]
 
@@ -52,6 +53,6 @@ class Presence:
             }
 
 
-def _bound(kept: "OrderedDict[str, object]") -> None:
+def _bound(kept: OrderedDict[str, Any]) -> None:
     while len(kept) > _REMEMBERED:
         kept.popitem(last=False)

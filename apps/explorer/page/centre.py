@@ -6,6 +6,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import html
 
+from apps.explorer.page.attributes import attributes
 from apps.explorer.page.exports import KINDS
 from apps.explorer.page.graphs import graph
 from workbench.analysis.kinds import kind_of
@@ -26,17 +27,17 @@ def centre(entries: Mapping[str, View], shown: Mapping[str, View]) -> html.Div:
             ),
             html.Div(_large(), id="main-figure", className="main-figure"),
             html.Div(id="said", className="said"),
-            html.Div(thumbs, className="thumbs", role="group", **{"aria-label": "Other views"}),
+            html.Div(thumbs, className="thumbs", role="group", **attributes({"aria-label": "Other views"})),
         ],
         className="centre",
         role="region",
-        **{"aria-label": "View"},
+        **attributes({"aria-label": "View"}),
     )
 
 
 def _large() -> list[Any]:
     return [
-        html.Div(id="table-holder", className="table-holder", **{"data-of": ""}),
+        html.Div(id="table-holder", className="table-holder", **attributes({"data-of": ""})),
         graph("main"),
         html.Div(graph("other"), id="other-holder", className="hidden"),
         html.Div(html.Div("The page is being set up."), id="main-message", className="message"),
@@ -50,7 +51,7 @@ def _tools() -> list[Any]:
         ),
         _about(),
         _export(),
-        html.Button("Maximise", className="plain", **{"data-maximise": "main"}),
+        html.Button("Maximise", className="plain", **attributes({"data-maximise": "main"})),
     ]
 
 
@@ -69,7 +70,10 @@ def _about() -> dmc.Popover:
 
 
 def _tabs(shown: Mapping[str, View]) -> dmc.Tabs:
-    tabs = [dmc.TabsTab(view.title, value=name, **{"aria-controls": "main-figure"}) for name, view in shown.items()]
+    tabs = [
+        dmc.TabsTab(view.title, value=name, **attributes({"aria-controls": "main-figure"}))
+        for name, view in shown.items()
+    ]
     return dmc.Tabs(dmc.TabsList(tabs, className="tabs-list"), id="tabs", value=None, className="tabs")
 
 
@@ -92,7 +96,7 @@ def _view_list(shown: Mapping[str, View]) -> dmc.Select:
         className="view-list",
         comboboxProps={"width": 280, "position": "bottom-end"},
         maxDropdownHeight=420,
-        **{"aria-label": "All views"},
+        **attributes({"aria-label": "All views"}),
     )
 
 

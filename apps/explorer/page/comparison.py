@@ -111,8 +111,8 @@ def values_at(after: xr.Dataset, change: xr.Dataset, selection: Mapping[str, Any
         if variable.dtype.kind == "f":
             rows.append((unescape(label(after[name])), _number(now - step), _number(now), _number(step)))
         elif step != now:
-            words = (show_token(word, html=False) for word in (step.removesuffix(f"{CHANGED}{now}"), now))
-            rows.append((str(after[name].attrs.get("long_name", name)), *words, ""))
+            was, is_now = (show_token(word, html=False) for word in (step.removesuffix(f"{CHANGED}{now}"), now))
+            rows.append((str(after[name].attrs.get("long_name", name)), was, is_now, ""))
     return rows
 
 

@@ -11,6 +11,7 @@ import xarray as xr
 from dash import html
 
 from apps.explorer.engine.jobs import Job, State
+from apps.explorer.page.attributes import attributes
 from apps.explorer.page.state import Notice
 from workbench.analysis.kinds import kind_of
 from workbench.analysis.parameters import Parameter
@@ -18,6 +19,7 @@ from workbench.analysis.results import stamp
 from workbench.analysis.view import View
 from workbench.figures import show_token
 from workbench.models.model import Model
+from workbench.models.selfcheck import SelfCheck
 
 __all__ = ["about", "job_line", "model_line", "notice_list", "param_form", "token_chips"]
 
@@ -39,7 +41,7 @@ def _token_chip(pos: int, text: str, nats: float) -> html.Button:
         className="token",
         title=told,
         style=line,
-        **{"data-pos": pos, "aria-pressed": "false", "aria-label": f"{shown}, {told}"},
+        **attributes({"data-pos": pos, "aria-pressed": "false", "aria-label": f"{shown}, {told}"}),
     )
 
 
@@ -48,14 +50,13 @@ def model_line(model: Model) -> list[Any]:
     s, identity = model.sizes, model.identity
     heads = f"{s.n_layers} layers, {s.n_heads} heads"
     heads += f" ({s.n_key_value_heads} key/value)" if s.n_key_value_heads != s.n_heads else ""
-    line = [html.B(model.name), *([_selfcheck(model)] if model.selfcheck else [])]
+    line = [html.B(model.name), *([_selfcheck(model.selfcheck)] if model.selfcheck else [])]
     if identity.badge:
         line.append(html.Span(identity.badge, className="badge", title=identity.badge))
     return [*line, html.Span(heads), html.Span(f"{identity.processing} weights, {identity.dtype}")]
 
 
-def _selfcheck(model: Model) -> dmc.Popover:
-    check = model.selfcheck
+def _selfcheck(check: SelfCheck) -> dmc.Popover:
     rows = [
         dmc.TableTr(
             [dmc.TableTd(cell) for cell in (_verdict(i.passed), i.name, f"{i.measured:.2g}", f"{i.tolerance:.2g}")]
@@ -88,7 +89,9 @@ def job_line(jobs: Sequence[tuple[str, Job]], last: str, session: str = "", gone
 def _job(job: Job, session: str, gone: Collection[str]) -> html.Div:
     parts: list[Any] = [
         html.Span(job.title),
-        html.Progress(value=str(round(job.share, 3)), max="1", **{"aria-label": f"progress of {job.title}"}),
+        html.Progress(
+            value=str(round(job.share, 3)), max="1", **attributes({"aria-label": f"progress of {job.title}"})
+        ),
         html.Span(_far(job), className="share"),
     ]
     if job.note:
@@ -115,7 +118,7 @@ def _cancel(job: Job, session: str, gone: Collection[str]) -> list[Any]:
     if not job.wanted(gone):
         return [html.Span("The window that also waited for this was closed; it goes on."), stop("Cancel")]
     others = "Another window also waits for this: it goes on for that one."
-    return [html.Span(others), stop("Stop for all", **{"data-all": "yes"})]
+    return [html.Span(others), stop("Stop for all", **attributes({"data-all": "yes"}))]
 
 
 def notice_list(notices: Sequence[Notice]) -> list[html.Div]:

@@ -7,7 +7,7 @@ from dash import dcc
 __all__ = ["GRAPH_CONFIG", "SELECTED", "figure_id", "graph"]
 
 SELECTED = "#e8590c"  # the colour of the selection
-GRAPH_CONFIG = {
+GRAPH_CONFIG: Any = {
     "displaylogo": False,
     "responsive": True,
     "displayModeBar": "hover",

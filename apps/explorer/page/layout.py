@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import dash_mantine_components as dmc
 from dash import html
 
+from apps.explorer.page.attributes import attributes
 from apps.explorer.page.centre import centre
 from apps.explorer.page.left import left
 from apps.explorer.page.stores import stores
@@ -64,7 +65,7 @@ def _right() -> html.Div:
                 [
                     html.H2("Selection", className="section grow"),
                     _intervene(),
-                    html.Button("Maximise", className="plain", **{"data-maximise": "right"}),
+                    html.Button("Maximise", className="plain", **attributes({"data-maximise": "right"})),
                 ],
                 className="row between",
             ),
@@ -73,7 +74,7 @@ def _right() -> html.Div:
         ],
         className="right",
         role="region",
-        **{"aria-label": "Details of the selection"},
+        **attributes({"aria-label": "Details of the selection"}),
     )
 
 
@@ -89,8 +90,15 @@ def _intervene() -> dmc.Menu:
 def _tokens() -> html.Div:
     return html.Div(
         [
-            html.Div(id="tokens", className="tokens", role="group", **{"aria-label": "Tokens of the prompt"}),
-            html.Div(id="tokens-b", className="tokens", role="group", **{"aria-label": "Tokens of the other prompt"}),
+            html.Div(
+                id="tokens", className="tokens", role="group", **attributes({"aria-label": "Tokens of the prompt"})
+            ),
+            html.Div(
+                id="tokens-b",
+                className="tokens",
+                role="group",
+                **attributes({"aria-label": "Tokens of the other prompt"}),
+            ),
         ],
         className="strip",
     )
@@ -99,8 +107,8 @@ def _tokens() -> html.Div:
 def _foot() -> html.Div:
     return html.Div(
         [
-            html.Div(id="notice-list", role="alert", **{"aria-live": "assertive"}),
-            html.Div("Starting", id="jobs", className="jobs", **{"aria-live": "polite"}),
+            html.Div(id="notice-list", role="alert", **attributes({"aria-live": "assertive"})),
+            html.Div("Starting", id="jobs", className="jobs", **attributes({"aria-live": "polite"})),
         ],
         className="foot",
     )

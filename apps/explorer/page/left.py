@@ -6,6 +6,7 @@ import dash_mantine_components as dmc
 from dash import html
 
 from apps.explorer.engine.continuation import LONGEST
+from apps.explorer.page.attributes import attributes
 from apps.explorer.page.examples import EXAMPLES, FIRST, FIRST_IDS
 from workbench.loading.pretrained import TOYS
 
@@ -25,7 +26,7 @@ def left(models: tuple[str, ...], any_model: bool) -> html.Div:
         ],
         className="left",
         role="region",
-        **{"aria-label": "Model and prompt"},
+        **attributes({"aria-label": "Model and prompt"}),
     )
 
 
@@ -47,7 +48,7 @@ def _model(models: tuple[str, ...], any_model: bool) -> list[Any]:
             size="xs",
             debounce=True,
             className="" if any_model else "hidden",
-            **{"aria-label": "Another model, by name or path"},
+            **attributes({"aria-label": "Another model, by name or path"}),
         ),
     ]
 
@@ -87,7 +88,7 @@ def _examples() -> dmc.Select:
         size="xs",
         clearable=False,
         className="grow",
-        **{"aria-label": "Example prompts"},
+        **attributes({"aria-label": "Example prompts"}),
     )
 
 
@@ -104,7 +105,7 @@ def _compare(models: tuple[str, ...]) -> html.Details:
         placeholder="on the same model",
         size="xs",
         clearable=True,
-        **{"aria-label": "Model to compare with"},
+        **attributes({"aria-label": "Model to compare with"}),
     )
     text = dmc.Textarea(
         id="other",
@@ -116,7 +117,7 @@ def _compare(models: tuple[str, ...]) -> html.Details:
         spellCheck=False,
         className="prompt-text",
         placeholder="another prompt, or empty for the same",
-        **{"aria-label": "Prompt to compare with"},
+        **attributes({"aria-label": "Prompt to compare with"}),
     )
     return html.Details([html.Summary("Compare with"), text, model], className="quiet compare", id="compare")
 

@@ -146,7 +146,7 @@ class Sizes(Store):
 class Shown(Asked):
     """A run whose results are there. display: how it is drawn, by view; it has a store of its own."""
 
-    tokens: Annotated[tuple[Text, ...], Field(max_length=_MOST)]
+    tokens: Annotated[tuple[Text, ...], Field(min_length=1, max_length=_MOST)]
     sizes: Sizes
     keys: Annotated[dict[Name, Word], Field(max_length=1000)] = Field(default_factory=dict)
     weights: Word = ""
@@ -232,7 +232,7 @@ Notices = Annotated[tuple[Notice, ...], BeforeValidator(_latest)]
 class Take(Store):
     """An export was asked for. rows: those of a table that are shown, in their order."""
 
-    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]
+    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]  # pydantic reads it, when it runs
     rows: Annotated[tuple[Count, ...], Field(max_length=_MOST)] | None = None
 
 

@@ -40,12 +40,12 @@ _NARROW_TITLE = 34
 _TITLE_LINE = 17  # pixels
 
 
-def drawings(view: View) -> tuple[Callable, ...]:
+def drawings(view: View) -> tuple[Callable[..., Any], ...]:
     """What a view can show: its figures, and behind them its tables."""
     return (*view.figures, *view.tables)
 
 
-def figure_label(draw: Callable) -> str:
+def figure_label(draw: Callable[..., Any]) -> str:
     """A figure function's name for people: `target_rank_figure` becomes "target rank"."""
     return draw.__name__.removesuffix("_figure").replace("_", " ")
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dash import Dash
+from dash.exceptions import DependencyException
 from flask import Response, request
 from werkzeug.exceptions import BadRequest, HTTPException, UnsupportedMediaType
 
@@ -39,6 +40,13 @@ def answer_malformed(app: Dash, path: str) -> None:
         return None
 
     app.server.register_error_handler(WorkbenchError, refused)
+    app.server.register_error_handler(DependencyException, lambda error: _nothing_here())
+
+
+def _nothing_here() -> Response:
+    return Response(
+        "Got the name of a script that is not ours; expected one of the page's.", 404, mimetype="text/plain"
+    )
 
 
 def refused(error: WorkbenchError) -> Response:

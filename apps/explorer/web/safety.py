@@ -74,7 +74,7 @@ def _same(given: str, token: str) -> bool:
 
 def allowed_host(host: str, settings: Settings) -> bool:
     """Whether a Host header names this server: loopback, the address it was bound to, or a host it was told."""
-    name = (urlsplit(f"//{host}").hostname or "").lower()
+    name = _host_of(f"//{host}")
     return name in {*_LOOPBACK, settings.host.lower(), *(h.lower() for h in settings.hosts)}
 
 
@@ -82,8 +82,16 @@ def allowed_origin(origin: str | None, host: str, settings: Settings) -> bool:
     """Whether a request was made by this page (or by no page at all: no Origin is sent)."""
     if origin is None:
         return True
-    parts = urlsplit(origin)
-    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
+    scheme, _, netloc = origin.partition("://")
+    return scheme in ("http", "https") and netloc.lower() == host.lower()
+
+
+def _host_of(address: str) -> str:
+    """The name of the host in an address; "" where it is none."""
+    try:
+        return (urlsplit(address).hostname or "").lower()
+    except ValueError:  # half of an IPv6 address
+        return ""
 
 
 def policy(script_hashes: tuple[str, ...]) -> str:

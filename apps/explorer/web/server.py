@@ -33,7 +33,7 @@ def make_app(engine: Engine) -> Dash:
     app = Dash(
         __name__,
         title="Workbench",
-        update_title=None,
+        update_title=None,  # type: ignore[arg-type]  # Dash: None leaves the title as it is
         assets_folder=str(Path(__file__).parents[1] / "page" / "assets"),
         requests_pathname_prefix=settings.base_path,
         routes_pathname_prefix=settings.base_path,

@@ -33,12 +33,13 @@ def base_pass(
     model: Model, tokens: Sequence[Tokens], layers: Sequence[int], progress: Callable[[float], None] | None = None
 ) -> tuple[np.ndarray, dict[int, torch.Tensor]]:
     """Loss of every text, (prompt,), and resid_pre of the layers that ablations will start from."""
-    state = Need((RESID_PRE,), keep, dims="pos d_model", layers=tuple(sorted(set(layers))))
+    asked = sorted(set(layers))
+    state = Need((RESID_PRE,), keep, dims="pos d_model", layers=asked)
     seen = observe(model, tokens, [_LOSS, state], positions="none", progress=progress, batch_tokens=BATCH_TOKENS)
     states = seen[state]
     for row, text in enumerate(tokens):
         states[:, row, len(text) :] = 0.0  # padding is NaN there, and would enter the attention of others
-    return seen[_LOSS].cpu().numpy().astype(np.float64), dict(zip(state.layers, states, strict=True))
+    return seen[_LOSS].cpu().numpy().astype(np.float64), dict(zip(asked, states, strict=True))
 
 
 def ablated_loss(
@@ -55,6 +56,14 @@ def ablated_loss(
     """
     ablation = Ablate(head, "zero") if means is None else Ablate(head, "mean", means)
     start = None if state is None else (head.layer, state)
-    options = {"positions": "none", "progress": progress, "batch_tokens": BATCH_TOKENS}
-    seen = observe(model, tokens, [_LOSS], interventions=[ablation], start=start, **options)
+    seen = observe(
+        model,
+        tokens,
+        [_LOSS],
+        positions="none",
+        interventions=[ablation],
+        start=start,
+        batch_tokens=BATCH_TOKENS,
+        progress=progress,
+    )
     return seen[_LOSS].cpu().numpy().astype(np.float64)

@@ -3,7 +3,7 @@
 One pass over all texts, then the ablations, batch by batch of texts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar
 
@@ -83,7 +83,7 @@ class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", 
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """Over the two domains, named as in `find_corpus`."""
         if self.first == self.second:
             raise InputError(f"the domain {self.first!r} twice", "two domains", "Name another one")
@@ -126,12 +126,20 @@ class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", 
         """Sink attention and output norm of every text, and where they come from."""
         n, wanted = len(texts.tokens), needs(self.epsilon)
         clock.plan(n * (1 + self._ablation_work()))
-        options = {"positions": "none", "stop": model.sizes.n_layers, "batch_tokens": BATCH_TOKENS}
-        seen = observe(model, texts.tokens, wanted, progress=clock.of(n), **options)
+        seen = observe(
+            model,
+            texts.tokens,
+            wanted,
+            positions="none",
+            stop=model.sizes.n_layers,
+            batch_tokens=BATCH_TOKENS,
+            progress=clock.of(n),
+        )
         attention, norm = (seen[need].permute(1, 0, 2).cpu().numpy().astype(np.float64) for need in wanted)
         attention[:, windowed(model.sizes, self.length)] = np.nan
-        spread = [texts.spread(values, range(n)) for values in (attention, norm)]
-        return Activity(*spread, self.attention_above, self.output_below, self.seed), provenance(seen)
+        attention, norm = (texts.spread(values, range(n)) for values in (attention, norm))
+        activity = Activity(attention, norm, self.attention_above, self.output_below, self.seed)
+        return activity, provenance(seen)
 
     def _ablations(
         self, model: Model, texts: Texts, heads: list[Head], ablations: Ablations, clock: "_Clock"

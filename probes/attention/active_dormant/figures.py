@@ -1,6 +1,6 @@
 """What is drawn: grids of all heads, and of one head a point for every text."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -54,7 +54,7 @@ def texts_figure(result: xr.Dataset) -> "go.Figure":
     return texts_detail(result, {})
 
 
-def texts_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
+def texts_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Of the selected head: attention to the sink set, one point per text and domain; the verdict below."""
     at = _selected(result, selection)
     if at is None:
@@ -64,13 +64,13 @@ def texts_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
     return figure.update_layout(meta={**figure.layout.meta, "said": verdict(result, layer, head)})
 
 
-def output_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
+def output_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Of the selected head: its output norm against its largest, one point per text and domain."""
     at = _selected(result, selection)
     return None if at is None else _strip(result, *at, "relative_output", "output norm, by text")
 
 
-def ablation_detail(result: xr.Dataset, selection: dict) -> "go.Figure | None":
+def ablation_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Of the selected head: the change of each text's loss when it is ablated by zero; None before that is known."""
     at = _selected(result, selection)
     if at is None:
@@ -91,7 +91,7 @@ def _strip(result: xr.Dataset, layer: int, head: int, variable: str, what: str) 
     return strip(part, variable, "domain", title=title, text="document")
 
 
-def _selected(result: xr.Dataset, selection: dict) -> tuple[int, int] | None:
+def _selected(result: xr.Dataset, selection: dict[str, Any]) -> tuple[int, int] | None:
     """The selected head, or the one that differs most where none is; None for one that the result does not have."""
     if selection.get("layer") is None or selection.get("head") is None:
         return largest(result)

@@ -33,7 +33,7 @@ class Ablations:
     loss: np.ndarray = field(init=False)
     changes: dict[str, np.ndarray] = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.loss = np.full(self.shape[:2], np.nan)
         self.changes = {how: np.full(self.shape, np.nan) for how in HOWS}
 
@@ -62,7 +62,7 @@ def table(texts: Texts, activity: Activity, ablations: Ablations, epsilon: float
     )
 
 
-def _activity(texts: Texts, activity: Activity) -> dict[str, tuple]:
+def _activity(texts: Texts, activity: Activity) -> dict[str, Any]:
     attention, norm = activity.attention, activity.norm
     share, relative = mean_known(activity.dormant, 1), mean_known(activity.relative, 1)
     sinks = "attention to the sink set"
@@ -79,8 +79,8 @@ def _activity(texts: Texts, activity: Activity) -> dict[str, tuple]:
     }
 
 
-def _contrasts(activity: Activity, domains: tuple[str, ...]) -> dict[str, tuple]:
-    found: dict[str, tuple] = {}
+def _contrasts(activity: Activity, domains: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for name, difference, unit, what in (
         ("contrast", activity.contrast, "share of texts", "dormant texts"),
         ("sink_contrast", activity.sink_contrast, _SHARE, "attention to the sink set"),
@@ -100,14 +100,14 @@ def _contrasts(activity: Activity, domains: tuple[str, ...]) -> dict[str, tuple]
     }
 
 
-def _ablations(ablations: Ablations, seed: int) -> dict[str, tuple]:
+def _ablations(ablations: Ablations, seed: int) -> dict[str, Any]:
     found = {"loss": ("domain prompt", ablations.loss, "nats per token", (0, None), "loss with all heads")}
     for how, name in HOWS.items():
         found |= dict(_changes(name, ablations.changes[how], f"change of loss by {how} ablation", seed))
     return found
 
 
-def _changes(name: str, by_text: np.ndarray, what: str, seed: int) -> Iterator[tuple[str, tuple]]:
+def _changes(name: str, by_text: np.ndarray, what: str, seed: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Mean, interval and single texts of one kind of ablation."""
     units = "nats per token"
     low, high = (np.stack(ends) for ends in zip(*(bootstrap_interval(t, seed=seed) for t in by_text), strict=True))

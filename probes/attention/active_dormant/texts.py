@@ -59,7 +59,8 @@ def chosen_texts(
         if i < len(kept)
     ]
     skipped = {name: short for name, (_, short) in chosen.items()}
-    return Texts(*zip(*rows, strict=True), tuple(chosen), skipped)
+    tokens, sources, place = zip(*rows, strict=True)
+    return Texts(tokens, sources, place, tuple(chosen), skipped)
 
 
 def _cut(

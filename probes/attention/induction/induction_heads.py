@@ -4,7 +4,7 @@ On repeated random tokens nothing but the repeat says what comes next.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import xarray as xr
@@ -89,7 +89,7 @@ class InductionHeads(OnModel, name="induction-heads", title="Induction heads", r
         attention = observation[AT_LAG].cpu().numpy()  # layer prompt head component
         cut = np.isnan(attention).any(1, keepdims=True)  # a window that hides the key of some sequences
         attention = np.where(cut, np.nan, attention)
-        variables: dict[str, tuple] = {}
+        variables: dict[str, Any] = {}
         for slot, kind in enumerate(KINDS):
             variables |= _score(kind, attention[..., slot], attention[..., slot + 3], repeated, self.seed)
         q, effect = variables["induction_score_q"][1], variables["induction_score_d"][1]
@@ -101,7 +101,7 @@ class InductionHeads(OnModel, name="induction-heads", title="Induction heads", r
         return result.assign_attrs(_notes(observation, int(repeated.sum())), summary=summary)
 
 
-def _score(kind: str, at_key: np.ndarray, at_others: np.ndarray, repeated: np.ndarray, seed: int) -> dict[str, tuple]:
+def _score(kind: str, at_key: np.ndarray, at_others: np.ndarray, repeated: np.ndarray, seed: int) -> dict[str, Any]:
     """All variables of one score. at_key, at_others: (layer, prompt, head); repeated: (prompt,).
 
     A head may prefer a distance whatever the tokens: against other keys alone, a third of the heads in layer 1 of
@@ -131,7 +131,7 @@ def _score(kind: str, at_key: np.ndarray, at_others: np.ndarray, repeated: np.nd
     }
 
 
-def _losses(observation: Observation, repeated: np.ndarray, seed: int) -> tuple[dict[str, tuple], dict[str, object]]:
+def _losses(observation: Observation, repeated: np.ndarray, seed: int) -> tuple[dict[str, Any], dict[str, object]]:
     """Losses of the two copies without their first token, which no repeat announces, and the loss curves."""
     loss = observation[_LOSS].cpu().numpy()  # prompt pos
     lags = observation.fields["lag"].cpu().numpy()
@@ -153,7 +153,9 @@ def _losses(observation: Observation, repeated: np.ndarray, seed: int) -> tuple[
     return found, {"offset": offsets}
 
 
-def _mean(name: str, dims: str, values: np.ndarray, bounds: tuple | None, title: str, seed: int) -> dict[str, tuple]:
+def _mean(
+    name: str, dims: str, values: np.ndarray, bounds: tuple[Any, ...] | None, title: str, seed: int
+) -> dict[str, Any]:
     """Mean over sequences (the first axis) with its interval, in nats."""
     low, high = bootstrap_interval(values, axis=0, draws=DRAWS, seed=seed)
     return {

@@ -1,5 +1,7 @@
 """Induction scores on the user's prompt."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import xarray as xr
@@ -55,7 +57,7 @@ class InductionOnPrompt(OnPrompt, name="induction-on-prompt", title="Induction o
         previous = previous_occurrence(tokens, torch.ones_like(tokens, dtype=torch.bool))[0].numpy()
         count = int((previous >= 0).sum())
         share = ("share of attention", (0, 1))
-        variables: dict[str, tuple] = {}
+        variables: dict[str, Any] = {}
         for slot, kind in enumerate(KINDS):
             at_key, at_others, title = attention[..., slot], attention[..., slot + 3], f"{kind.replace('_', '-')} score"
             variables[f"{kind}_score"] = ("layer head", at_key, *share, title)

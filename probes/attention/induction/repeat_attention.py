@@ -57,7 +57,9 @@ def _attention(pattern: torch.Tensor, previous: torch.Tensor, site: Site) -> tor
 def _reach(site: Site) -> int:
     """How many keys a query of this layer can see, itself included."""
     sizes = site.model.sizes
-    return sizes.window if site.layer in sizes.sliding else site.tokens.shape[1]
+    if sizes.window is not None and site.layer in sizes.sliding:
+        return sizes.window
+    return site.tokens.shape[1]
 
 
 AT_LAG = Need((PATTERN,), lag_attention, dims="head component")

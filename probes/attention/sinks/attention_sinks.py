@@ -137,7 +137,7 @@ def _summary(result: xr.Dataset, first: int) -> str:
     return " ".join(said)
 
 
-def _sinks(seen: dict[str, np.ndarray], blind: list[int], epsilon: float, first: int) -> dict[str, tuple]:
+def _sinks(seen: dict[str, np.ndarray], blind: list[int], epsilon: float, first: int) -> dict[str, Any]:
     alpha, logit = seen["received"].copy(), seen["logit"].copy()  # layer head key
     n_tokens = alpha.shape[-1]
     alpha[blind], logit[blind] = np.nan, np.nan
@@ -171,7 +171,7 @@ def _sinks(seen: dict[str, np.ndarray], blind: list[int], epsilon: float, first:
     }
 
 
-def _drains(seen: dict[str, np.ndarray], first: int) -> dict[str, tuple]:
+def _drains(seen: dict[str, np.ndarray], first: int) -> dict[str, Any]:
     norms, plain = seen["value"], seen["v"]  # layer head pos
     median = median_after(norms, first)
     drain = _at(norms, first) / np.where(median > 0, median, np.nan)
@@ -189,7 +189,7 @@ def _drains(seen: dict[str, np.ndarray], first: int) -> dict[str, tuple]:
     }
 
 
-def _peaks(seen: dict[str, np.ndarray], first: int, peak: float) -> dict[str, tuple]:
+def _peaks(seen: dict[str, np.ndarray], first: int, peak: float) -> dict[str, Any]:
     norms = np.concatenate([seen["embedding"], seen["resid"]])  # depth pos
     states = np.concatenate([seen["embedding_state"], seen["state"]]).astype(np.float64)  # depth dimension
     median = median_after(norms, first)[:, None]

@@ -1,6 +1,6 @@
 """What sinks, drains and peaks of a prompt become without BOS, and with position 0 out of sight."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class SinkConditions(
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
-    ) -> Iterator[xr.Dataset]:
+    ) -> Generator[xr.Dataset, None, None]:
         """The conditions so far, after each pass. Raises InputError for a prompt of fewer than four tokens."""
         if tokens is None or len(tokens) < _SHORTEST:
             got = "no prompt" if tokens is None else f"a prompt of {len(tokens)} tokens"
@@ -68,7 +68,7 @@ class SinkConditions(
             yield _joined(names, done, len(tokens), self.epsilon)
 
 
-def _conditions(model: Model, tokens: Tokens) -> Iterator[tuple[str, Any, tuple, bool]]:
+def _conditions(model: Model, tokens: Tokens) -> Iterator[tuple[str, Any, tuple[Any, ...], bool]]:
     """Name, prompt, interventions, and whether position 1 takes the first one's place."""
     ids, layers = tokens.ids, tuple(range(model.sizes.n_layers))
     hidden = Knockout(tuple(range(1, len(ids))), (0,), layers)
@@ -86,7 +86,7 @@ def _share(progress: Progress | None, index: int, n: int) -> Progress | None:
 
 
 def _joined(names: list[str], done: list[xr.Dataset], n_tokens: int, epsilon: float) -> xr.Dataset:
-    variables: dict[str, tuple] = {}
+    variables: dict[str, Any] = {}
     for name, dim in _KEPT.items():
         attrs = done[0][name].attrs
         title = attrs["long_name"].replace("position 0", "the first position")

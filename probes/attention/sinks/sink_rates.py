@@ -143,7 +143,7 @@ def _condition(sink: np.ndarray, alpha: np.ndarray, seed: int) -> dict[str, np.n
     return {**found, "first_received": mean_known(alpha, 0)}
 
 
-def _spec(name: str, values: np.ndarray) -> tuple:
+def _spec(name: str, values: np.ndarray) -> tuple[Any, ...]:
     dims = ("group", "group layer", "group layer head")[values.ndim - 1]
     if name == "first_received":
         return (dims, values, "share of attention", (0, 1), "attention received by position 0 (alpha)")

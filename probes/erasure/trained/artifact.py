@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class ReadoutProbes:
     evidence behind the card; imported probes have none.
     """
 
-    card: dict
+    card: dict[str, Any]
     classes: torch.Tensor = field(repr=False)
     counts: torch.Tensor = field(repr=False)
     scales: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(repr=False)
@@ -68,7 +69,7 @@ class ReadoutProbes:
         return self.kind == "imported"
 
     @property
-    def numbers(self) -> dict[tuple[int, int], dict]:
+    def numbers(self) -> dict[tuple[int, int], dict[str, Any]]:
         """The card's row of every probe by (depth, offset)."""
         return {(row["depth"], row["offset"]): row for row in self.card["probes"]}
 
@@ -165,7 +166,7 @@ def load_probes(path: str | Path, weights_hash: str) -> ReadoutProbes:
     return _from_tensors(card, tensors)
 
 
-def _from_tensors(card: dict, tensors: dict[str, torch.Tensor]) -> ReadoutProbes:
+def _from_tensors(card: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ReadoutProbes:
     scales, maps, hits = {}, {}, {}
     for name, tensor in tensors.items():
         kind, *key = name.split(".")

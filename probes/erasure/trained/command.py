@@ -6,6 +6,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def cli(arguments: argparse.Namespace, model: Any) -> int:
     return 0
 
 
-def _corpus(arguments: argparse.Namespace):
+def _corpus(arguments: argparse.Namespace) -> Any:
     from workbench.corpora import hub_corpus, text_corpus
 
     if arguments.corpus and arguments.hub_corpus:
@@ -98,7 +99,7 @@ def _corpus(arguments: argparse.Namespace):
     return text_corpus(arguments.corpus) if arguments.corpus else None
 
 
-def _reporter():
+def _reporter() -> Callable[[float, str], None]:
     """One line that is rewritten on a terminal; elsewhere a line whenever the text changes."""
     last = [""]
 

@@ -1,6 +1,7 @@
 """The same architecture without what was learned: random weights around the trained embedding."""
 
 import copy
+from typing import Any
 
 import torch
 
@@ -19,22 +20,22 @@ def random_twin(model: Model, seed: int = 0) -> Model:
     """
     from transformers import AutoModelForCausalLM
 
-    source = getattr(model.adapter, "hf_model", None)
-    if source is None:
+    bridged: Any = model.adapter
+    if getattr(bridged, "hf_model", None) is None:
         raise UnavailableError(f"{model.name}, which has no configuration", "a Hugging Face model", "Leave out control")
     state = torch.random.get_rng_state()
     try:
         torch.manual_seed(seed)
-        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.adapter.hf_config), dtype=torch.float32).eval()
+        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(bridged.hf_config), dtype=torch.float32).eval()
     finally:
         torch.random.set_rng_state(state)
     with torch.no_grad():
         fresh.get_output_embeddings().weight.copy_(model.readout.W_U)
-        fresh.get_input_embeddings().weight.copy_(_embedding(model))
+        fresh.get_input_embeddings().weight.copy_(_embedding(bridged))
     return wrap(fresh, model.tokenizer, name=f"{model.name}, random weights (seed {seed})")
 
 
-def _embedding(model: Model) -> torch.Tensor:
+def _embedding(bridged: Any) -> torch.Tensor:
     """The input embedding `[d_vocab, d_model]`, through the bridge's wrapping."""
-    embed = model.adapter.bridge.embed
+    embed = bridged.bridge.embed
     return getattr(embed, "original_component", embed).weight

@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -83,7 +84,14 @@ def closed_form(
     return tau * W, tau * quadratic + prior
 
 
-def _temperature(x, y, W, quadratic, prior, white) -> float:
+def _temperature(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    W: torch.Tensor,
+    quadratic: torch.Tensor,
+    prior: torch.Tensor,
+    white: torch.Tensor,
+) -> float:
     scores = x @ W @ white.T + quadratic
     loss = lambda tau: torch.nn.functional.cross_entropy(tau * scores + prior, y)
     return min((float(t) for t in torch.logspace(-1.5, 0.3, 19)), key=lambda t: float(loss(t)))
@@ -112,10 +120,13 @@ def fit(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """W and b after training. x: float16 or float32 standardised states `[token, d_model]`; y: class indices."""
     products = white.to(_dtype(recipe))
-    return _descend(start, lambda at, W, b: gradients(x[at].float(), y[at], W, b, products), len(x), recipe, progress)
+    W, b = _descend(start, lambda at, W, b: gradients(x[at].float(), y[at], W, b, products), len(x), recipe, progress)
+    return W, b
 
 
-def linear_gradient(x: torch.Tensor, y: torch.Tensor, W: torch.Tensor, dtype=torch.float32) -> torch.Tensor:
+def linear_gradient(
+    x: torch.Tensor, y: torch.Tensor, W: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """Gradient of the mean cross entropy (nats) by W `[d_model, class]`, for logits x W."""
     columns, total = W.to(dtype), torch.zeros_like(W)
     for part, wanted in zip(x.to(dtype).split(_STEP_ROWS), y.split(_STEP_ROWS), strict=True):
@@ -144,7 +155,7 @@ def _dtype(recipe: Recipe) -> torch.dtype:
 
 def _descend(
     start: tuple[torch.Tensor, ...],
-    gradient: Callable,
+    gradient: Callable[..., Any],
     n: int,
     recipe: Recipe,
     progress: Callable[[float], None] | None,
@@ -208,7 +219,9 @@ def _seconds(dtype: torch.dtype, shape: tuple[int, int, int]) -> float:
     return time.perf_counter() - started
 
 
-def log_probs(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor, rows: torch.Tensor | None, y: torch.Tensor):
+def log_probs(
+    x: torch.Tensor, W: torch.Tensor, b: torch.Tensor, rows: torch.Tensor | None, y: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Natural logarithm of the probability of each target, whether it is the top class, and the top class.
 
     x: states `[token, d_model]`; W into the space of rows `[class, d_model]`, or `[d_model, class]` where rows is None;

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -126,7 +127,13 @@ def _fitting(tensors: Mapping[str, torch.Tensor], model: Model, name: str) -> tu
     return weight, bias
 
 
-def _joined(before: ReadoutProbes | None, model: Model, key: tuple[int, int], map_, file: Path) -> ReadoutProbes:
+def _joined(
+    before: ReadoutProbes | None,
+    model: Model,
+    key: tuple[int, int],
+    map_: tuple[torch.Tensor, torch.Tensor],
+    file: Path,
+) -> ReadoutProbes:
     """What was imported before and this, with a card that claims no quality."""
     identity, d_vocab = model.identity, model.sizes.d_vocab
     depth, offset = key
@@ -134,7 +141,7 @@ def _joined(before: ReadoutProbes | None, model: Model, key: tuple[int, int], ma
     source = {"depth": depth, "offset": offset, "file": file.name, "sha256": sha256(file.read_bytes()).hexdigest()}
     scale = (torch.zeros(model.sizes.d_model), torch.ones(model.sizes.d_model))
     if before is None:
-        card = {
+        card: dict[str, Any] = {
             "kind": "imported linear probes of states as they are",
             "model": {"name": identity.name, "weights_hash": identity.weights_hash, "badge": identity.badge},
             "trained_on": "unknown: the file does not say; only its shapes were held against the model",

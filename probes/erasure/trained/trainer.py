@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,11 +144,12 @@ def train(
     work.known = known_of(before, record, recipe)
     work.run(depths, offsets)
     keys = sorted({*work.known, *((d, o) for d in depths for o in offsets)}, key=lambda key: (key[0], -key[1]))
-    done = {key: work.stored(*key) for key in keys}
+    done = {key: work.finished(*key) for key in keys}
     card = _card(model, record, material, recipe) | {"probes": [numbers for _, numbers in done.values()]}
     if control:
         card["control"] = _control(model, parts, work, depths, offsets)
-    kept = {key: before.card[key] for key in ("control", "accuracy") if work.known and key in before.card}
+    old: dict[str, Any] = before.card if before is not None and work.known else {}
+    kept: dict[str, Any] = {key: old[key] for key in ("control", "accuracy") if key in old}
     probes = ReadoutProbes(
         kept | card,
         material.classes,
@@ -170,8 +172,8 @@ def _there(path: Path, model: Model) -> ReadoutProbes | None:
 
 
 def known_of(
-    probes: ReadoutProbes | None, record: dict, recipe: Recipe
-) -> dict[tuple[int, int], tuple[dict[str, torch.Tensor], dict]]:
+    probes: ReadoutProbes | None, record: dict[str, Any], recipe: Recipe
+) -> dict[tuple[int, int], tuple[dict[str, torch.Tensor], dict[str, Any]]]:
     """Tensors and card of probes that were made from this text by this recipe, as `Training.stored` has them."""
     if probes is None or probes.card["corpus"]["digest"] != record["digest"]:
         return {}
@@ -185,16 +187,20 @@ def known_of(
     return found
 
 
-def _control(model: Model, parts: dict[str, Pieces], work: "Training", depths, offsets) -> dict:
+def _control(
+    model: Model, parts: dict[str, Pieces], work: "Training", depths: Sequence[int], offsets: Sequence[int]
+) -> dict[str, Any]:
     """The same recipe on random weights."""
     twin = random_twin(model)
     folder = work.folder.with_name(work.folder.name + "-random")
     other = Training(twin, prepare(twin, parts), work.recipe, folder, work.progress, (0.5, 1.0))
     other.run(depths, offsets)
-    return {"model": twin.name, "probes": [other.stored(depth, offset)[1] for depth in depths for offset in offsets]}
+    return {"model": twin.name, "probes": [other.finished(depth, offset)[1] for depth in depths for offset in offsets]}
 
 
-def parts_of(model: Model, corpus: Corpus | dict[str, Pieces] | None, seed: int) -> tuple[dict, dict[str, Pieces]]:
+def parts_of(
+    model: Model, corpus: Corpus | dict[str, Pieces] | None, seed: int
+) -> tuple[dict[str, Any], dict[str, Pieces]]:
     """What identifies a corpus (None: the interpreter's documentation), and its pieces by part."""
     if isinstance(corpus, dict):
         return {"name": "pieces", "digest": _pieces_digest(corpus)}, corpus
@@ -217,14 +223,14 @@ def _pieces_digest(parts: dict[str, Pieces]) -> str:
     return sha256(b"".join(name.encode() + part.ids.tobytes() for name, part in sorted(parts.items()))).hexdigest()
 
 
-def work_name(model: Model, record: dict, recipe: Recipe) -> str:
+def work_name(model: Model, record: dict[str, Any], recipe: Recipe) -> str:
     """Names the work: parts of another model, text or recipe are never taken up again."""
     how = {key: value for key, value in asdict(recipe).items() if (key, value) != ("kind", "factored")}
     text = json.dumps([model.identity.weights_hash, record["digest"], how, FORMAT])
     return sha256(text.encode()).hexdigest()[:16]
 
 
-def _card(model: Model, record: dict, material: Material, recipe: Recipe) -> dict:
+def _card(model: Model, record: dict[str, Any], material: Material, recipe: Recipe) -> dict[str, Any]:
     identity = model.identity
     return {
         "kind": _SAID[recipe.kind],
@@ -254,7 +260,7 @@ class Training:
     progress: Progress | None = None
     shares: tuple[float, float] = (0.0, 1.0)
     span: tuple[float, float] = (0.0, 1.0)
-    known: dict[tuple[int, int], tuple[dict, dict]] = field(default_factory=dict, repr=False)
+    known: dict[tuple[int, int], tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict, repr=False)
 
     def run(self, depths: Sequence[int], offsets: Sequence[int]) -> None:
         """Train what is missing, some depths in one pass over the text."""
@@ -269,7 +275,13 @@ class Training:
                     depth, offsets, x, (_READING + (1 - _READING) * index / len(group), (1 - _READING) / len(group))
                 )
 
-    def stored(self, depth: int, offset: int) -> tuple[dict[str, torch.Tensor], dict] | None:
+    def finished(self, depth: int, offset: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """`stored` of a probe that run() has come by, which therefore is there."""
+        found = self.stored(depth, offset)
+        assert found is not None, f"run() leaves the probe of depth {depth}, offset {offset} behind"
+        return found
+
+    def stored(self, depth: int, offset: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """A finished probe: its tensors (map, bias, mean, std, hits) and its numbers. None where it is not done."""
         if (depth, offset) in self.known:
             return self.known[depth, offset]
@@ -315,7 +327,14 @@ class Training:
                 )
                 self._probe(depth, offset, x, {"mean": mean, "std": std}, report)
 
-    def _probe(self, depth: int, offset: int, x, scale: dict[str, torch.Tensor], report) -> None:
+    def _probe(
+        self,
+        depth: int,
+        offset: int,
+        x: dict[str, torch.Tensor],
+        scale: dict[str, torch.Tensor],
+        report: Callable[[float], None] | None,
+    ) -> None:
         material, started = self.material, time.perf_counter()
         at, y = material.labels("train", offset)
         at_val, y_val = material.labels("val", offset)
@@ -333,7 +352,9 @@ class Training:
             card |= {f"{part}_{key}": value for key, value in found.items()}
         self._store(depth, offset, kept | {"hits": hits}, card)
 
-    def _measure(self, part: str, offset: int, x: torch.Tensor, kept: dict[str, torch.Tensor]):
+    def _measure(
+        self, part: str, offset: int, x: torch.Tensor, kept: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
         """Hits (of every token with a target), and the numbers of `measured`, of what is kept."""
         at, y = self.material.labels(part, offset)
         W, b = kept["map"].float(), kept["bias"].float()
@@ -341,12 +362,12 @@ class Training:
         own, hit, _ = log_probs(x[torch.from_numpy(at)], W, b, rows, y)
         return hit.to(torch.uint8), measured(self.material.parts[part], offset, at, own, hit)
 
-    def _store(self, depth: int, offset: int, tensors: dict[str, torch.Tensor], card: dict) -> None:
+    def _store(self, depth: int, offset: int, tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> None:
         with whole_file(self._file(depth, offset)) as partial:
             save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata={"card": json.dumps(card)})
 
 
-def measured(pieces: Pieces, offset: int, at: np.ndarray, own: torch.Tensor, hit: torch.Tensor) -> dict:
+def measured(pieces: Pieces, offset: int, at: np.ndarray, own: torch.Tensor, hit: torch.Tensor) -> dict[str, Any]:
     """A card's numbers from log-probabilities and hits of tokens `at` of some pieces.
 
     accuracy: with an interval over documents. nll: mean negative log-likelihood, nats. last_accuracy: at the last

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from probes import CATALOG
+from probes.attention.induction.induction_heads import InductionHeads
+from probes.attention.induction.induction_on_prompt import InductionOnPrompt
 from probes.attention.sinks.attention_sinks import AttentionSinks, sink_claim
 from probes.checks import claims
 from probes.circuits.activation_patching import ActivationPatching, site_claim
 from probes.circuits.direct_logit_attribution import DirectLogitAttribution, component_claim
+from probes.lens.logit_lens import LogitLens
 from probes.routes.extraction import extract
 from probes.routes.flow_routes import VIEW, FlowRoutes
 from tests.tiny_models import tiny_model
@@ -41,8 +43,7 @@ def test_a_route_claims_its_strongest_edges_between_tokens(model):
 
 def test_an_edge_claims_all_its_heads(model):
     result = FlowRoutes().run(model, PROMPT)
-    of_query = result["edge_query"].values == 9
-    selection = {"layer": 2, "query": 9, "key": int(result["edge_key"].values[of_query][0])}
+    selection = {"layer": 2, "query": 9, "key": int(result["edge_key"].values[(result["edge_query"] == 9).values][0])}
     claim = next(c for c in VIEW.claimed(result, selection) if "the edge" in c.title)
     assert {(u.layer, u.query, u.key) for u in units_of(claim.params["units"])} == {(2, 9, selection["key"])}
 
@@ -111,17 +112,17 @@ def test_a_head_is_checked_on_the_prediction_at_the_selected_token(model):
 
 
 def test_an_induction_score_claims_what_came_next_the_last_time(model):
-    on_prompt = CATALOG.get("induction-on-prompt")
+    on_prompt = InductionOnPrompt()
     claim = claims.repetition(on_prompt.run(model, PROMPT), {"layer": 1, "head": 2})
     assert claim.params == {"units": "L1H2", "metric": "repetition", "pos": -1, "side": "lowers", "on": "prompt"}
     assert claims.repetition(on_prompt.run(model, Prompt.ids(range(1, 20))), {"layer": 1, "head": 2}) is None
-    own = CATALOG.get("induction-heads").run(model, n_sequences=16, length=24)
+    own = InductionHeads(n_sequences=16, length=24).run(model)
     claim = claims.repetition(own, {"layer": 1, "head": 2})
     assert claim.params["on"] == "repeated tokens" and "random tokens" in claim.title
 
 
 def test_states_claim_nothing_at_position_0_and_behind_the_last_block(model):
-    result = CATALOG.get("logit-lens").run(model, PROMPT)
+    result = LogitLens().run(model, PROMPT)
     assert claims.state(result, {"depth": 2, "pos": 5}).params["units"] == "L2 pos 5"
     for selection in ({"depth": 4, "pos": 5}, {"depth": 2, "pos": 0}, {"depth": 2.5, "pos": 5}, {"pos": 5}):
         assert claims.state(result, selection) is None

@@ -14,14 +14,13 @@ from probes.circuits.direct_logit_attribution import DirectLogitAttribution
 from probes.circuits.edges import CircuitEdges
 from probes.circuits.evaluation import CircuitEvaluation
 from tests.tiny_models import tiny_model, tiny_model_without_head
-from workbench.errors import RefusedError
+from workbench.errors import InputError, RefusedError
 from workbench.intervene import MLP, Ablate, Attention, FreezeNormScale, Head, Knockout, Neurons, Patch, Steer
 from workbench.models.hooks import LN_FINAL_SCALE, RESID_POST, Z
 from workbench.models.prompt import Prompt, tokenise
 from workbench.observation import observe
 from workbench.observation.metrics import Metric
 from workbench.observation.recording import measure_means, record
-from workbench.observation.sweeps import base_run
 
 CLEAN = Prompt.ids([5, 17, 40, 23, 61, 8, 77, 30, 12, 9])
 CORRUPT = Prompt.ids([5, 17, 40, 23, 60, 8, 70, 30, 12, 9])
@@ -123,12 +122,12 @@ def test_gradients_in_front_of_an_edit_and_behind_it(model):
         torch.testing.assert_close(before[Z, 1][:, head], behind[Z, 1][:, head])
 
 
-def test_what_lies_behind_the_blocks_is_refused_by_sweeps(model):
-    """Their last states are read out without it."""
+def test_what_lies_behind_the_blocks_is_refused(model):
+    """Last states are read out without it."""
     frozen = FreezeNormScale(record(model, CORRUPT, [LN_FINAL_SCALE]))
-    with pytest.raises(RefusedError, match="inside the blocks"):
-        base_run(model.edited([frozen]), CLEAN)
-    with pytest.raises(RefusedError, match="FreezeNormScale"):
+    with pytest.raises(InputError, match="inside the blocks"):
+        model.edited([frozen])
+    with pytest.raises(InputError, match="FreezeNormScale"):
         ActivationPatching().run(model, CLEAN, interventions=[frozen])
 
 

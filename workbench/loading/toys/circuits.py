@@ -1,5 +1,7 @@
 """Circuits written into weights by hand, so that an analysis can be held against a known answer."""
 
+from typing import Any
+
 import torch
 
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
@@ -24,16 +26,17 @@ def induction_circuit(d_vocab: int = 64, n_ctx: int = 64, sharpness: float = 200
     previous = slice(d_vocab + n_ctx, 2 * d_vocab + n_ctx)
     prediction = slice(2 * d_vocab + n_ctx, 3 * d_vocab + n_ctx)
     strength = sharpness * d_head**0.5 / 10
+    blocks: Any = model.blocks
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
         model.embed.weight[:, token] = torch.eye(d_vocab)
         model.positions.weight[:, position] = torch.eye(n_ctx)
-        for block in model.blocks:
+        for block in blocks:
             for head in range(2):  # attend to the own position, write nothing
                 block.W_Q[head, position, :n_ctx] = strength * torch.eye(n_ctx)
                 block.W_K[head, position, :n_ctx] = torch.eye(n_ctx)
-        first, second = model.blocks
+        first, second = blocks
         first.W_K[0, position, :n_ctx] = torch.diag(torch.ones(n_ctx - 1), 1)  # key j answers query j + 1
         first.W_V[0, token, :d_vocab] = torch.eye(d_vocab)
         first.W_O[0, :d_vocab, previous] = torch.eye(d_vocab)

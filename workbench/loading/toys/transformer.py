@@ -89,7 +89,7 @@ class _Block(nn.Module):
         return einsum(z, self.W_O, "b q h e, h e d -> b q d")
 
 
-def _point():
+def _point() -> Any:
     from transformer_lens.hook_points import HookPoint
 
     return HookPoint()
@@ -143,7 +143,8 @@ class ToyAdapter:
         """The hook point; KeyError where the toy has none."""
         if layer is None:
             raise KeyError(hook.name)
-        points = self.module.blocks[layer].points
+        block: Any = self.module.blocks[layer]
+        points = block.points
         if hook.name not in points:
             raise KeyError(hook.name)
         return points[hook.name]
@@ -157,7 +158,7 @@ class ToyAdapter:
 
     def weights(self, layer: int) -> LayerWeights:
         """Weights of one layer."""
-        block = self.module.blocks[layer]
+        block: Any = self.module.blocks[layer]
         mlp = {} if not self.sizes.d_mlp else {"W_in": block.W_in.detach(), "W_out": block.W_out.detach()}
         zeros = block.W_O.new_zeros(self.sizes.d_model)
         if mlp:
@@ -168,7 +169,8 @@ class ToyAdapter:
 
     def readout(self) -> Readout:
         """Final norm and unembedding."""
-        norm, config = self.module.ln_final, self.module.config
+        norm: Any = self.module.ln_final
+        config = self.module.config
         ones = torch.ones(config.d_model, device=self.device)
         gain = norm.weight.detach() if config.norm else ones
         return Readout(

@@ -14,6 +14,8 @@ from tests.apps.explorer.browser.stepped import LIMIT, STEPS, Steps, Windows, wa
 pytestmark = pytest.mark.browser
 
 TIMES = 50
+# Other work, which ends with the test also where that is killed.
+BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 # Whatever may stand in the study's place at any time, and under it.
 SENTENCES = re.compile(
     r"Steps takes several passes\. Press Start to compute it for this prompt\.Start"
@@ -51,7 +53,7 @@ def steps(browser, tmp_path, monkeypatch):
 @pytest.fixture
 def busy():
     """Other work beside the test."""
-    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    other = subprocess.Popen([sys.executable, "-c", BUSY])
     yield
     other.kill()
     other.wait()

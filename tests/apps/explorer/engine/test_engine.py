@@ -375,7 +375,7 @@ def test_a_model_that_does_not_load_says_why():
 
 def shown_of(engine, asked) -> Shown:
     """What the page holds of a run, as far as a look asks for it."""
-    return Shown(**asked.model_dump(), tokens=(), sizes=Sizes(n_layers=2, n_heads=4, d_mlp=64))
+    return Shown(**asked.model_dump(), tokens=("#3",), sizes=Sizes(n_layers=2, n_heads=4, d_mlp=64))
 
 
 def test_the_page_promotes_only_its_latest_request(engine):

@@ -16,7 +16,10 @@ HANGS = 120  # seconds after which something is taken to hang; nothing is measur
 @pytest.fixture
 def worker():
     made = Worker("test").start()
+    made.works = []
     yield made
+    for work in made.works:  # what a test left waiting must not keep the thread
+        work.go.release(1000)
     made.close()
 
 
@@ -78,6 +81,7 @@ class Steps:
 def started(worker, *sessions, key="long", **more) -> tuple[Steps, Job]:
     """A job that has begun, and the work that the test lets go on."""
     work = Steps()
+    worker.works.append(work)
     job = worker.submit(Job("long", key, STUDY, work, set(sessions), **more))
     assert work.began.wait(HANGS)
     return work, job

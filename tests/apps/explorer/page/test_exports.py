@@ -36,7 +36,7 @@ def engine():
 @pytest.fixture(scope="module")
 def shown(engine):
     asked = {"model": MODEL, "text": "3 7 9 5 3 7 9", "params": {"logit-lens": {"top_k": 3}}}
-    run = Shown(id="run", **asked, tokens=(), sizes=Sizes(n_layers=2, n_heads=1))
+    run = Shown(id="run", **asked, tokens=("#3",), sizes=Sizes(n_layers=2, n_heads=1))
     assert engine.submit(request_of(engine, run), "me").finished.wait(60)
     return run
 

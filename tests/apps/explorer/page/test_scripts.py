@@ -1,4 +1,4 @@
-"""What the page's scripts repeat of Python is handed to them, or the same by these tests, which run the scripts."""
+"""What the scripts of the page repeat of Python is handed to them, or the same by these tests, which run them."""
 
 import json
 import re
@@ -134,8 +134,8 @@ def test_a_packed_point_is_unpacked_as_in_python(script, sizes, number):
 
 def test_an_address_says_what_is_shown_and_is_read_back(script):
     edits, params = ("L1H0",), {"logit-lens": {"top_k": 3}}
-    run = Shown(id="x", model="m", text="a & b #", params=params, chat=True, edits=edits, weights="f" * 64, tokens=(),
-                sizes=Sizes(n_layers=1, n_heads=1))  # fmt: skip
+    sizes, about = Sizes(n_layers=1, n_heads=1), {"params": params, "chat": True, "edits": edits, "weights": "f" * 64}
+    run = Shown(id="x", model="m", text="a & b #", tokens=("#3",), sizes=sizes, **about)
     other = run.model_copy(update={"model": "n", "text": "c"})
     view, display = {"name": "logit-lens", "figure": 1}, {"flow-routes": {"start": 2}}
     shown = [one.model_dump(mode="json") for one in (run, other)]

@@ -32,22 +32,22 @@ def result():
     )
 
 
-def entry():
-    return replace(CATALOG.get("logit-lens"), name="some", tables=(some_table,))
+def view():
+    return replace(CATALOG.view("logit-lens"), tables=(some_table,))
 
 
 def test_tables_stand_behind_the_figures(result):
-    some = entry()
+    some = view()
     count = len(some.figures)
     assert not tables.is_table(some, count - 1) and tables.is_table(some, count)
-    assert not tables.is_table(CATALOG.get("logit-lens"), count)
+    assert not tables.is_table(CATALOG.view("logit-lens"), count)
     assert tables.frame_of(some, result, count).columns.tolist() == ["name", "text", "mean_psi", "layer", "is_word"]
     with pytest.raises(RefusedError, match="no table"):
         tables.frame_of(replace(some, tables=(lambda result: 1 / 0,)), result, count)
 
 
 def test_cells_show_every_character_and_numbers_sort_as_numbers(result):
-    shown = tables.grid(tables.frame_of(entry(), result, 99), result).to_plotly_json()["props"]
+    shown = tables.grid(tables.frame_of(view(), result, 99), result).to_plotly_json()["props"]
     rows, columns = shown["rowData"], {column["field"]: column for column in shown["columnDefs"]}
     assert [row["row"] for row in rows] == list(range(6)) and rows[2]["layer"] == 2
     assert rows[2]["text"] == "a·b↵" and "\u202e" not in rows[3]["text"]
@@ -67,7 +67,7 @@ def test_an_analysis_own_words_keep_their_spaces():
 
 
 def test_a_csv_holds_the_rows_that_are_shown_as_they_are_and_no_formula(result):
-    frame = tables.frame_of(entry(), result, 99)
+    frame = tables.frame_of(view(), result, 99)
     read = lambda *rows: pd.read_csv(io.StringIO(tables.csv(frame, *rows)), keep_default_na=False)
     assert read()["text"].tolist() == ["'=cmd()", "<b>x</b>", "a b\n", "\u202eright", "'-1", "plain"]
     assert read([5, 0])["text"].tolist() == ["plain", "'=cmd()"] and read([])["text"].tolist() == []
@@ -78,7 +78,7 @@ def test_a_csv_holds_the_rows_that_are_shown_as_they_are_and_no_formula(result):
 
 
 def test_a_page_of_its_own_escapes_text(result):
-    page = tables.html(tables.frame_of(entry(), result, 99), "A <title>")
+    page = tables.html(tables.frame_of(view(), result, 99), "A <title>")
     assert "<b>x</b>" not in page and "&lt;b&gt;x" in page and "A <title>" not in page
 
 

@@ -127,6 +127,21 @@ def places(value, path=()):
         yield from places(part, (*path, name))
 
 
+def values_of(body):
+    """The path of the value of every input and state."""
+    for part in ("inputs", "state"):
+        for i, slot in enumerate(body.get(part, [])):
+            many = enumerate(slot) if isinstance(slot, list) else [(None, slot)]
+            yield from ((part, i, *(() if j is None else (j,)), "value") for j, one in many if "value" in one)
+
+
+def inside(body, path):
+    """What stands at a path."""
+    for name in path:
+        body = body[name]
+    return body
+
+
 def changed(body, path, junk, drop):
     """A copy with another value at a path, or without it."""
     if not path:
@@ -142,6 +157,14 @@ def changed(body, path, junk, drop):
     else:
         holder[path[-1]] = junk
     return body
+
+
+def is_call(body):
+    """Whether values can still be found in a request."""
+    if not isinstance(body, dict) or not all(isinstance(body.get(part, []), list) for part in ("inputs", "state")):
+        return False
+    slots = [slot for part in ("inputs", "state") for slot in body.get(part, [])]
+    return all(isinstance(one, dict) for slot in slots for one in (slot if isinstance(slot, list) else [slot]))
 
 
 def distinct(calls):
@@ -166,12 +189,24 @@ def check(page, body):
 @given(data=st.data())
 def test_no_changed_request_breaks_the_server(visit, data):
     body = data.draw(st.sampled_from(distinct(visit.calls)), label="call")
-    for _ in range(data.draw(st.integers(1, 2))):
-        path = data.draw(st.sampled_from(list(places(body))), label="path")
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = ()
+        if isinstance(body, dict) and data.draw(st.integers(0, 3)) and (values := list(values_of(body))):
+            start = data.draw(st.sampled_from(values), label="value")  # mostly what it holds, else what it is
+        path = data.draw(st.sampled_from(list(places(inside(body, start), start))), label="path")
         body = changed(body, path, data.draw(JUNK, label="junk"), data.draw(st.booleans()))
-        if not isinstance(body, dict | list):
+        if not is_call(body):
             break
     check(visit, body)
+
+
+@pytest.mark.parametrize("junk", [None, -1, "x", [], {}, {"x": [1]}], ids=repr)
+def test_no_value_of_another_kind_breaks_the_server(visit, junk):
+    for body in distinct(visit.calls):
+        for start in values_of(body):
+            for path in places(inside(body, start), start):
+                if len(path) <= len(start) + 2 and all(name < 3 for name in path[len(start) :] if name in range(50)):
+                    check(visit, changed(body, path, junk, False))
 
 
 def test_honest_requests_are_answered_after_all_that(visit):
@@ -188,6 +223,12 @@ def test_what_is_no_call_is_one_sentence(app, text):
     for kind in ("application/json", "text/plain"):
         answer = app.server.test_client().post("/_dash-update-component", data=text, content_type=kind)
         assert answer.status_code == 400 and answer.text.startswith("Got "), answer.text
+
+
+@pytest.mark.parametrize("path", ["os/os.py", "dash/nope.js", "dash/../../x"])
+def test_scripts_that_are_not_ours_are_not_there(app, path):
+    answer = app.server.test_client().get(f"/_dash-component-suites/{path}")
+    assert answer.status_code == 404 and "Traceback" not in answer.text
 
 
 STORES = [

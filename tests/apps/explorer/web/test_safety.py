@@ -29,7 +29,7 @@ def test_without_a_token_everyone_on_this_machine_is_let_in():
     assert client(token="").get("/").status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "169.254.0.1", ""])
+@pytest.mark.parametrize("host", ["evil.example", "[::1", "127.0.0.1.evil.example", "169.254.0.1", ""])
 def test_foreign_hosts_are_refused(host):
     assert not allowed_host(host, Settings(models=("m",)))
 
@@ -45,6 +45,10 @@ def test_a_rebound_name_gets_no_page():
     assert page.post("/_dash-update-component", headers={"Origin": "http://evil.example"}, json={}).status_code == 403
     assert allowed_origin(None, "localhost:1", Settings(models=("m",)))
     assert not allowed_origin("null", "localhost:1", Settings(models=("m",)))
+    for origin in ("http://[::1", "http://localhost:1/x", "ftp://localhost:1", "localhost:1", ""):
+        assert not allowed_origin(origin, "localhost:1", Settings(models=("m",)))
+        assert page.get("/", headers={"Origin": origin}).status_code == 403
+    assert allowed_origin("http://LOCALHOST:1", "localhost:1", Settings(models=("m",)))
     assert not allowed_origin("http://localhost:2", "localhost:1", Settings(models=("m",)))
 
 
