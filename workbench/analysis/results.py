@@ -42,7 +42,7 @@ def dataset(
 
     dims: a string of glossary terms, "" for a scalar. values: tensor, array or number. (low, high): the valid range,
     None where open. Integer coords are made for every dim that has none; with one observed prompt, `pos`, `query` and
-    `key` get the token strings as `token_text`.
+    `key` get the token strings beside them, as `token_text`, `query_text` and `key_text`.
     """
     data = {name: _variable(name, spec) for name, spec in variables.items()}
     result = xr.Dataset(data, coords={k: _coord(v) for k, v in dict(coords or {}).items()})

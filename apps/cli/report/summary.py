@@ -47,7 +47,7 @@ def _about(view: View, result: xr.Dataset) -> list[str]:
         texts = [show_token(str(text), html=False) for text in result["token_text"].values[:_TOKENS]]
         lines.append(f"Tokens: {' '.join(texts)}" + (" ..." if result["token_text"].size > _TOKENS else ""))
     elif ids:
-        lines.append(f"Token ids: {len(ids)}")
+        lines.append(f"{len(ids)} tokens")
     return lines
 
 
