@@ -22,9 +22,9 @@ def on_stimulus(result: xr.Dataset, q: float, floor: float) -> str:
     """How many heads pass, and the one of the largest score with its interval. q, floor: what a head must pass."""
     label, scores = result["is_induction_head"].values.astype(bool), result["induction_score"]
     n, known = int(label.sum()), int(scores.notnull().sum())
-    if known == 0:
-        return "No head is scored: none sees, in every sequence, what followed the last time."
     top = strongest(scores, label if n else None)
+    if top is None:
+        return "No head is scored: none sees, in every sequence, what followed the last time."
     here = result.sel(layer=top[0], head=top[1])
     score, low, high = (float(here[f"induction_score{end}"]) for end in ("", "_low", "_high"))
     share = f"{score:.0%} of its attention to what followed the current token the last time (95 % interval {low:.0%} "
