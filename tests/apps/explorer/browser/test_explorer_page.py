@@ -347,7 +347,8 @@ def test_exports_and_code(open_page):
     page.get_by_role("button", name="Export").click()
     page.get_by_role("menuitem", name="Python code").click()
     page.wait_for_selector("pre.code")
-    assert "entry.run(" in page.inner_text("pre.code")
+    code = page.inner_text("pre.code")
+    assert "= LogitLens(" in code and ").run(" in code
     page.keyboard.press("Escape")
 
 
