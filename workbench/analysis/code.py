@@ -153,6 +153,9 @@ def _is_ours(module: str) -> bool:
     path = file_of(top)
     if top in _INSTALLED_BUT_OURS or path is None:
         return top in _INSTALLED_BUT_OURS or "." in module
+    # wherever they were installed: of another environment on the path, of the user, of the system
+    if {"site-packages", "dist-packages"} & {*path.parts, *path.resolve().parts}:
+        return False
     folders = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     return not any(folder in path.resolve().parents for folder in folders)
 

@@ -403,3 +403,18 @@ def test_interventions_stand_in_a_key_in_their_order():
 
 def test_a_digest_is_of_the_value():
     assert digest({"a": [1, 2.5, None]}) == digest({"a": (1, 2.5, None)}) and digest("1") != digest(1)
+
+
+def test_libraries_of_another_environment_are_not_read(tmp_path, monkeypatch):
+    """A key must not depend on where libraries lie, nor take the time to read all of torch."""
+    from workbench.analysis.code import _is_ours
+
+    place = tmp_path / "lib" / "site-packages" / "a_library_of_others"
+    place.mkdir(parents=True)
+    (place / "__init__.py").write_text("number = 1\n", encoding="utf-8")
+    own = tmp_path / "own" / "a_probe_of_mine.py"
+    own.parent.mkdir()
+    own.write_text("number = 1\n", encoding="utf-8")
+    for folder in (place.parent, own.parent):
+        monkeypatch.syspath_prepend(str(folder))
+    assert not _is_ours("a_library_of_others") and _is_ours("a_probe_of_mine")
