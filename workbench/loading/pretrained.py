@@ -18,7 +18,8 @@ import torch
 from workbench.errors import InputError, RefusedError, SlowWarning, UnavailableError
 from workbench.loading import bundled
 from workbench.loading.bridge import boot
-from workbench.loading.selfcheck import selfcheck, short_ids
+from workbench.loading.selfcheck import check_ids, selfcheck
+from workbench.loading.windows import reference_length
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
 from workbench.models.model import Adapter, Identity, Model
@@ -84,7 +85,7 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
     if isinstance(model, ToyTransformer):
         adapter, reference, architecture = ToyAdapter(model), None, "toy"
     else:
-        adapter, reference, architecture = _bridged(model)
+        adapter, reference, architecture = _bridged(model, tokenizer)
     parameter = adapter.parameters()[0][1]
     identity = Identity(
         name=name or getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__,
@@ -100,7 +101,7 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
     return wrapped
 
 
-def _bridged(model: Any) -> tuple[Adapter, torch.Tensor, str]:
+def _bridged(model: Any, tokenizer: Any) -> tuple[Adapter, torch.Tensor, str]:
     if not hasattr(model, "config") or not hasattr(model, "generate"):
         raise InputError(f"a {type(model).__name__}", "a Hugging Face causal language model", "Pass one to wrap()")
     model.eval()
@@ -111,7 +112,9 @@ def _bridged(model: Any) -> tuple[Adapter, torch.Tensor, str]:
             f"a model without eager attention ({error})", "attention patterns that can be seen", "Use another model"
         ) from error
     with torch.no_grad():
-        ids = short_ids(model.get_input_embeddings().weight.shape[0]).to(model.device)
+        n_vocab = model.get_input_embeddings().weight.shape[0]
+        length = reference_length(model.config.get_text_config())
+        ids = check_ids(tokenizer, n_vocab, length)[0].to(model.device)
         reference = model(ids, use_cache=False).logits.clone()
     return boot(model), reference, type(model).__name__
 

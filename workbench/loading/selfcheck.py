@@ -1,4 +1,4 @@
-"""Does this model behave as the analyses assume? Measured at load, on one short input."""
+"""Does this model behave as the analyses assume? Measured at load, on two short texts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 from einops import einsum
 
 from workbench.errors import WorkbenchError
+from workbench.loading.proofs import edit_items, softmax_gap
 from workbench.models.hooks import (
     ATTN_OUT,
     ATTN_RESULT,
@@ -19,10 +20,12 @@ from workbench.models.hooks import (
     SCORES,
     V,
     Z,
+    masked_below,
 )
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt
 from workbench.models.selfcheck import (
+    FINITE,
     FIRES,
     LOGITS_EQUAL,
     PADDING,
@@ -30,32 +33,72 @@ from workbench.models.selfcheck import (
     READOUT,
     RESIDUAL,
     ROWS,
+    SOFTMAX,
+    VISIBLE,
     Item,
     SelfCheck,
 )
 from workbench.observation import Need, Site, observe
 
-__all__ = ["selfcheck", "short_ids"]
+__all__ = ["LENGTH", "check_ids", "selfcheck", "short_ids"]
+
+
+# Two texts of our own; what is measured on noise may not hold where states grow large, as they do on a first token.
+_TEXTS = (
+    "The old lighthouse keeper climbed the stairs every evening, lit the lamp, and wrote down which ships had passed. "
+    "In winter the nights were long, and he counted the waves instead of the ships.",
+    "Rivers carry sand to the sea, where the tide sorts it: coarse grains stay near the shore, and fine ones travel "
+    "far. After a thousand years the sand is stone, and the stone is lifted into hills again.",
+)
+LENGTH = 24  # tokens of each text
+_SHORT = 8  # of these, where edits are proved
+
+
+def check_ids(tokenizer: Any, n_vocab: int, length: int = LENGTH) -> tuple[torch.Tensor, str]:
+    """The input of the self-check, `[2, length]`, and what it is.
+
+    Natural text, the first row behind BOS where the tokenizer has such a token, the second without; repeated where it
+    is short. Without a tokenizer: ids spread over the vocabulary.
+    """
+    if tokenizer is None:
+        return short_ids(n_vocab, length), f"2 x {length} ids spread over the vocabulary (no tokenizer)"
+    bos = getattr(tokenizer, "bos_token_id", None)
+    rows, first = [], [] if bos is None else [bos]
+    for text, before in zip(_TEXTS, (first, []), strict=True):
+        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        if not ids or max(ids) >= n_vocab:
+            return short_ids(n_vocab, length), f"2 x {length} ids spread over the vocabulary (the tokenizer's do not fit)"
+        repeats = -(-length // len(ids))
+        rows.append((before + ids * repeats)[:length])
+    behind = "without a BOS token" if bos is None else "one of them behind BOS"
+    return torch.tensor(rows), f"2 texts of {length} tokens, {behind}"
 
 
 def short_ids(n_vocab: int, length: int = 12) -> torch.Tensor:
-    """The fixed input of the self-check, `[2, length]`: spread over the vocabulary, the same for every run."""
+    """Ids `[2, length]` spread over the vocabulary, the same for every run."""
     steps = torch.arange(2 * length, dtype=torch.float64) * 0.6180339887498949
     return (3 + (steps % 1.0) * (n_vocab - 4)).long().view(2, length)
 
 
 def selfcheck(model: Model, reference: torch.Tensor | None) -> SelfCheck:
-    """Measure every item. reference: the model's logits on `short_ids`, computed before a bridge took it over."""
-    ids = short_ids(model.sizes.d_vocab)
+    """Measure every item. reference: the model's logits on `check_ids`, computed before a bridge took it over.
+
+    It may be longer than LENGTH: then it reaches beyond a sliding window, and so do items that need it.
+    """
+    length = LENGTH if reference is None else reference.shape[1]
+    ids, about = check_ids(model.tokenizer, model.sizes.d_vocab, length)
     half = model.identity.dtype != "float32"
     items = []
     with model.lock, torch.no_grad():
         logits = model.adapter.forward(ids.to(model.adapter.device)).float()
     if reference is not None:
         items.append(_logits_item(model, logits, reference.float()))
+    ids, logits = ids[:, :LENGTH], logits[:, :LENGTH]
     for name, measure, tolerance in _ITEMS:
         items.append(_measure(name, measure, tolerance if not half else max(tolerance, 2e-2), model, ids, logits))
-    return SelfCheck(tuple(items))
+    items += edit_items(model, _prompts(ids[:, :_SHORT]), 2e-2 if half else 1e-4)
+    window = f"; windows of {model.sizes.window} tokens" if model.sizes.window else ""
+    return SelfCheck(tuple(items), f"{about}{window}, in {model.identity.dtype}")
 
 
 def _logits_item(model: Model, logits: torch.Tensor, reference: torch.Tensor) -> Item:
@@ -122,8 +165,42 @@ def _parts_gap(
 
 
 def _rows(model: Model, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    need = Need((PATTERN,), row_sums)
+    """Of layers without a learned sink: GPT-OSS's rows sum to less by construction, and `softmax` measures by how much."""
+    layers = [layer for layer in range(model.sizes.n_layers) if model.weights(layer).sinks is None]
+    if not layers:
+        return torch.zeros(())
+    need = Need((PATTERN,), row_sums, layers=layers)
     return observe(model, _prompts(ids), [need], positions="none")[need].max()
+
+
+def _softmax(model: Model, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    need = Need((SCORES, PATTERN), softmax_gap)
+    return observe(model, _prompts(ids), [need], positions="none")[need].max()
+
+
+def hidden_otherwise(scores: torch.Tensor, site: Site) -> torch.Tensor:
+    """Share of (query, key) that the scores hide and the sizes show, or the other way round, `[batch]`."""
+    assert site.layer is not None, "scores are of layers"
+    query = torch.arange(scores.shape[-2], device=scores.device)
+    key = torch.arange(scores.shape[-1], device=scores.device)
+    said = (key <= query[:, None]) & (key >= site.model.sizes.first_key(site.layer, query)[:, None])
+    return ((scores > masked_below(scores.dtype)).any(1) != said).float().mean((1, 2))
+
+
+def _visible(model: Model, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    need = Need((SCORES,), hidden_otherwise)
+    return observe(model, _prompts(ids), [need], positions="none")[need].max()
+
+
+def infinite(resid: torch.Tensor, site: Site) -> torch.Tensor:
+    """Share of entries that are not finite, `[batch]`."""
+    return (~resid.isfinite()).float().mean((1, 2))
+
+
+def _finite(model: Model, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    need = Need((RESID_POST,), infinite)
+    share = observe(model, _prompts(ids), [need], positions="none")[need].max()
+    return torch.maximum(share.cpu(), (~logits.isfinite()).float().mean().cpu())
 
 
 def residual_gap_attention_only(pre: torch.Tensor, attn: torch.Tensor, post: torch.Tensor, site: Site) -> torch.Tensor:
@@ -194,4 +271,7 @@ _ITEMS = (
     (PARTS, _parts, 1e-4),
     (PADDING, _padding, 1e-4),
     (FIRES, _fires, 0.0),
+    (SOFTMAX, _softmax, 1e-5),
+    (VISIBLE, _visible, 0.0),
+    (FINITE, _finite, 0.0),
 )

@@ -7,6 +7,8 @@ since a bridge fires aliases under their canonical name.
 
 from dataclasses import dataclass
 
+import torch
+
 __all__ = [
     "ALL_HOOKS",
     "ATTN_OUT",
@@ -31,6 +33,7 @@ __all__ = [
     "Q",
     "V",
     "Z",
+    "masked_below",
 ]
 
 
@@ -93,3 +96,8 @@ ALL_HOOKS = (
     RESID_PRE, RESID_MID, RESID_POST, ATTN_OUT, MLP_OUT, Q, K, V, ROT_Q, ROT_K, SCORES, PATTERN, Z, ATTN_RESULT,
     MLP_POST, LN1_SCALE, LN2_SCALE, POST_ATTN_SCALE, POST_MLP_SCALE, LN_FINAL_SCALE, LOGITS,
 )  # fmt: skip
+
+
+def masked_below(dtype: torch.dtype) -> float:
+    """Scores below this are a mask's: masks write the dtype's lowest number, and CodeGen divides it by sqrt(d_head)."""
+    return float(torch.finfo(dtype).min) / 32

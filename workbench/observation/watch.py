@@ -11,6 +11,7 @@ import torch
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import ALL_HOOKS, LOGITS, RESID_POST, Hook
 from workbench.models.model import Model
+from workbench.observation.finite import all_finite
 from workbench.observation.need import POSITIONAL, Kept, Need, Site, placed
 
 __all__ = ["Call", "Steps", "Stop", "Watch"]
@@ -64,6 +65,7 @@ class Watch:
         self.last = (run.stop if run.stop is not None else model.sizes.n_layers) - 1
         self.waiting: dict[tuple[Need, int | None], dict[Hook, torch.Tensor]] = {}
         self.reduced: dict[tuple[Need, int | None], torch.Tensor] = {}
+        self.finite = True
 
     def layers(self, need: Need) -> list[int | None]:
         """Layers of a need that this pass runs through; [None] for a need outside the blocks.
@@ -102,11 +104,17 @@ class Watch:
             for (hook, layer), needs in wanted.items():
                 point = self._point(hook, layer, needs)
                 handles.append((point, point.add_hook(self._collector(hook, layer, needs))))
+            point = adapter.point(RESID_POST, self.last)
+            handles.append((point, point.add_hook(self._look)))
             handles += list(self._ticks())
             yield
         finally:
             for point, handle in handles:
                 adapter.remove(point, handle)
+
+    def _look(self, activation: torch.Tensor, hook: Any = None) -> None:
+        """What is lost in any block is lost in the last state; see `finite`."""
+        self.finite = all_finite(activation, self.mask)
 
     def _point(self, hook: Hook, layer: int | None, needs: list[Need]) -> Any:
         try:

@@ -42,24 +42,17 @@ def _attention(pattern: torch.Tensor, previous: torch.Tensor, site: Site) -> tor
     """
     query = torch.arange(previous.shape[1], device=previous.device).expand_as(previous)
     keys = torch.stack([previous + 1, query - 1, previous, query, torch.zeros_like(query)], dim=-1)
-    reach = _reach(site)
-    seen = (previous >= 0)[..., None] & (query[..., None] - keys < reach)  # batch query slot
+    assert site.layer is not None, "patterns are of layers"
+    first = site.model.sizes.first_key(site.layer, query)
+    seen = (previous >= 0)[..., None] & (keys >= first[..., None])  # batch query slot
     index = repeat(keys.clamp(min=0), "batch query slot -> batch head query slot", head=pattern.shape[1])
     values = pattern.gather(-1, index).float() * seen[:, None]
-    n_others = (query + 1).clamp(max=reach) - seen.sum(-1)
+    n_others = query - first + 1 - seen.sum(-1)
     others = (1 - values.sum(-1)).clamp(min=0) / n_others.clamp(min=1)[:, None]
     weight = rearrange(seen[..., :3], "batch query slot -> batch 1 query slot").float()
     total = weight.sum(-2)  # 0 / 0 is the NaN we want
     scores = (values[..., :3] * weight).sum(-2) / total
     return torch.cat([scores, (others[..., None] * weight).sum(-2) / total], dim=-1)
-
-
-def _reach(site: Site) -> int:
-    """How many keys a query of this layer can see, itself included."""
-    sizes = site.model.sizes
-    if sizes.window is not None and site.layer in sizes.sliding:
-        return sizes.window
-    return site.tokens.shape[1]
 
 
 AT_LAG = Need((PATTERN,), lag_attention, dims="head component")

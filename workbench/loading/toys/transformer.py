@@ -139,6 +139,9 @@ class ToyAdapter:
         """`[batch, pos]` ids to logits."""
         return self.module(tokens)
 
+    def reading_z(self, layer: int) -> None:
+        """No module reads z: the block does."""
+
     def point(self, hook: Hook, layer: int | None) -> Any:
         """The hook point; KeyError where the toy has none."""
         if layer is None:
