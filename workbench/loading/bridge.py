@@ -7,6 +7,7 @@ thread-safe (callers hold Model.lock); `start_at_layer` still runs the blocks be
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from torch import nn
 
 from workbench.errors import RefusedError
+from workbench.loading.experts import instrument_router, router_of
 from workbench.loading.native import discarding, instrument
 from workbench.loading.windows import masks, measured, visible
-from workbench.models.hooks import MLP_POST, PATTERN, SCORES, Hook
+from workbench.models.hooks import EXPERT_WEIGHT, MLP_POST, PATTERN, ROUTER, SCORES, Hook
 from workbench.models.model import LayerWeights, Sizes
 from workbench.models.readout import Readout
 
@@ -85,6 +87,7 @@ class BridgeAdapter:
         self.sizes = self._sizes()
         self._points: dict[tuple[str, int | None], Any] = {}
         self._see_inside()
+        self._see_routers()
         self.sizes = measured(self.sizes, self.hf_config, self._seen, self._handed)
 
     def _see_inside(self) -> None:
@@ -94,6 +97,20 @@ class BridgeAdapter:
         for layer in self.native:
             scores, pattern = instrument(self.bridge.blocks[layer].attn, self.sizes.n_heads)
             self._points[SCORES.name, layer], self._points[PATTERN.name, layer] = scores, pattern
+
+    def _see_routers(self) -> None:
+        """Hook points at the router of every mixture of experts."""
+        found: list[int] = []
+        n_experts = 0
+        for layer, block in enumerate(self.bridge.blocks):
+            mlp = getattr(block, "mlp", None)
+            router = router_of(mlp)
+            if router is None:
+                continue
+            scores, weights, n_experts = instrument_router(mlp, router)
+            self._points[ROUTER.name, layer], self._points[EXPERT_WEIGHT.name, layer] = scores, weights
+            found.append(layer)
+        self.sizes = replace(self.sizes, experts=tuple(found), n_experts=n_experts)
 
     def _run(self, n_pos: int) -> None:
         """A pass over some tokens, for what is measured of it."""
@@ -154,6 +171,8 @@ class BridgeAdapter:
         if hook is MLP_POST and layer is not None and self.weights(layer).W_out is None:
             raise KeyError(hook.name)  # experts have neurons of their own, and what a bridge calls so is their output
         if key not in self._points:
+            if hook in (ROUTER, EXPERT_WEIGHT):
+                raise KeyError(hook.name)
             self._points[key] = self._hook_dict[self._canonical(hook.point.format(layer=layer))]
         return self._points[key]
 

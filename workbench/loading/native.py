@@ -40,7 +40,9 @@ class Inside(TorchFunctionMode):
         (given, *rest), shown = args, (*self.shape, self.shape[2])
         scores = given.view(*shown[:3], given.shape[-1])
         column = scores[..., shown[3] :]
-        scores = torch.cat([self.scores(scores[..., : shown[3]]), column], -1) if column.shape[-1] else self.scores(scores)
+        scores = (
+            torch.cat([self.scores(scores[..., : shown[3]]), column], -1) if column.shape[-1] else self.scores(scores)
+        )
         weights = func(scores.reshape(given.shape), *rest, **(kwargs or {}))
         seen = weights.view(*shown[:3], given.shape[-1])
         left = seen[..., shown[3] :]

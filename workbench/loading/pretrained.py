@@ -19,9 +19,9 @@ from workbench.errors import InputError, RefusedError, SlowWarning, UnavailableE
 from workbench.loading import bundled
 from workbench.loading.bridge import boot
 from workbench.loading.selfcheck import check_ids, selfcheck
-from workbench.loading.windows import reference_length
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
+from workbench.loading.windows import reference_length
 from workbench.models.model import Adapter, Identity, Model
 from workbench.processor import slow_format
 

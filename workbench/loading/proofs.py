@@ -19,12 +19,14 @@ from workbench.intervene.edit import Edit, Printed, Where
 from workbench.models.hooks import (
     ATTN_OUT,
     ATTN_RESULT,
+    EXPERT_WEIGHT,
     LN_FINAL_SCALE,
     MLP_OUT,
     MLP_POST,
     PATTERN,
     RESID_POST,
     RESID_PRE,
+    ROUTER,
     SCORES,
     Hook,
     K,
@@ -149,6 +151,13 @@ def text_gap(scores: torch.Tensor, site: Site) -> torch.Tensor:
     return (gap / (1.0 + one.abs().masked_fill(one < masked_below(scores.dtype), 0.0).max())).expand(len(scores))
 
 
+def choice_gap(scores: torch.Tensor, weight: torch.Tensor, site: Site) -> torch.Tensor:
+    """Share of tokens where an expert that is not chosen has a higher score than one that is, `[batch]`."""
+    chosen = weight > 0
+    lowest = scores.masked_fill(~chosen, torch.inf).amin(-1)
+    return (scores.masked_fill(chosen, -torch.inf).amax(-1) > lowest).float().mean(1)
+
+
 # --- the proofs ------------------------------------------------------------------------------------------------------
 
 
@@ -191,7 +200,9 @@ def _item(hook: Hook, need: Need | None, seen: Observation, moved: float, tolera
         return Item(edits_of(hook), 0.0, tolerance, True, f"moved the logits by {moved:.2g}")
     if hook is RESID_POST:
         states = seen[need]  # layer prompt 2 pos d_model: resid_pre, resid_post
-        gap = float(_relative(states[1:, :, 0] - states[:-1, :, 1], states[:-1, :, 1]).max()) if len(states) > 1 else 0.0
+        gap = (
+            float(_relative(states[1:, :, 0] - states[:-1, :, 1], states[:-1, :, 1]).max()) if len(states) > 1 else 0.0
+        )
     else:
         gap = float(seen[need].max())
     note = "" if gap <= tolerance else "what was written is not what the pass went on with"
@@ -228,6 +239,8 @@ def _proofs(model: Model) -> Iterator[_Proof]:
         yield _Proof({ATTN_RESULT: None})
     if neurons and not plain:
         yield _Proof({MLP_POST: None})
+    if model.sizes.experts:
+        yield _Proof({ROUTER: Need((ROUTER, EXPERT_WEIGHT), choice_gap, layers=model.sizes.experts)})
     if has(model, LN_FINAL_SCALE, None):
         yield _Proof({LN_FINAL_SCALE: None})
 

@@ -67,7 +67,9 @@ def check_ids(tokenizer: Any, n_vocab: int, length: int = LENGTH) -> tuple[torch
     for text, before in zip(_TEXTS, (first, []), strict=True):
         ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids or max(ids) >= n_vocab:
-            return short_ids(n_vocab, length), f"2 x {length} ids spread over the vocabulary (the tokenizer's do not fit)"
+            return short_ids(
+                n_vocab, length
+            ), f"2 x {length} ids spread over the vocabulary (the tokenizer's do not fit)"
         repeats = -(-length // len(ids))
         rows.append((before + ids * repeats)[:length])
     behind = "without a BOS token" if bos is None else "one of them behind BOS"
@@ -165,7 +167,7 @@ def _parts_gap(
 
 
 def _rows(model: Model, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Of layers without a learned sink: GPT-OSS's rows sum to less by construction, and `softmax` measures by how much."""
+    """Of layers without a learned sink: GPT-OSS's rows sum to less by construction; SOFTMAX measures them."""
     layers = [layer for layer in range(model.sizes.n_layers) if model.weights(layer).sinks is None]
     if not layers:
         return torch.zeros(())

@@ -53,7 +53,9 @@ def _length(config: Any, n_ctx: int) -> int:
     numbers = [
         value
         for name, value in config.to_dict().items()
-        if isinstance(value, int) and not isinstance(value, bool) and any(word in name for word in _SPEAKING)
+        if isinstance(value, int)
+        and not isinstance(value, bool)
+        and any(word in name for word in _SPEAKING)
         and not any(word in name for word in _OTHERWISE)
     ]
     return max((value + 2 for value in numbers if 1 < value < n_ctx - 1), default=0)

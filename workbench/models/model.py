@@ -48,7 +48,8 @@ class Sizes:
 
     sliding: layers where a query sees a number of keys only, itself included; `windows` are these numbers, in the same
     order. chunked: those among them where the keys are not the last ones but the query's own chunk of the text (Llama
-    4): token `window` starts anew. `first_key` says it for any layer and query.
+    4): token `window` starts anew. `first_key` says it for any layer and query. experts: layers whose MLP is a mixture
+    of `n_experts`.
     """
 
     n_layers: int
@@ -63,6 +64,8 @@ class Sizes:
     sliding: tuple[int, ...] = ()
     windows: tuple[int, ...] = ()
     chunked: tuple[int, ...] = ()
+    experts: tuple[int, ...] = ()
+    n_experts: int = 0
 
     @property
     def window(self) -> int | None:
@@ -110,6 +113,11 @@ class LayerWeights:
         """W_O W_O^T, float32 `[head, d_head, d_head]`: |z W_O|^2 = z gram z^T, without writing z W_O out."""
         W_O = self.W_O.float()
         return W_O @ W_O.mT
+
+    @property
+    def written_units(self) -> str:
+        """Units of z W_O: a post-norm still rescales what it gets."""
+        return "residual units" if self.post_attn_gain is None else "units before the post-norm"
 
     def repeated(self, per_key_value_head: torch.Tensor, dim: int) -> torch.Tensor:
         """Repeat key/value heads along `dim` so that every query head has its own (query head h reads h // group)."""

@@ -56,12 +56,12 @@ def not_finite(model: Model, run: Callable[[], Any], mask: torch.Tensor | None) 
     dtype = model.identity.dtype
     where = "behind the last block" if place is None else f"in {place[0].name} of layer {place[1]}"
     if dtype == "float16":
-        remedy = "Load the model in bfloat16, which holds such states (dtype=torch.bfloat16, in the shell --dtype bfloat16)"
+        remedy = (
+            "Load the model in bfloat16, which holds such states (dtype=torch.bfloat16, in the shell --dtype bfloat16)"
+        )
     else:
         remedy = "Take interventions back, or check the weights"
-    return RefusedError(
-        f"numbers that are not finite {where} of {model.name}", f"states that {dtype} can hold", remedy
-    )
+    return RefusedError(f"numbers that are not finite {where} of {model.name}", f"states that {dtype} can hold", remedy)
 
 
 def _first(model: Model, run: Callable[[], Any], mask: torch.Tensor | None) -> tuple[Hook, int] | None:

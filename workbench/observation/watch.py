@@ -14,7 +14,43 @@ from workbench.models.model import Model
 from workbench.observation.finite import all_finite
 from workbench.observation.need import POSITIONAL, Kept, Need, Site, placed
 
-__all__ = ["Call", "Steps", "Stop", "Watch"]
+__all__ = ["Call", "NotFired", "NotShown", "Steps", "Stop", "Watch"]
+
+
+class NotShown(InputError):
+    """A model has no activation that a need asks for; said of the reducer, unless `said_of` an analysis."""
+
+    def __init__(self, who: str, hook: str, model: str, has: str):
+        self.hook, self.model, self.has = hook, model, has
+        super().__init__(
+            f"{who}, which needs {hook}", f"one of {has} on {model}",
+            "This model has no such activation: leave the analysis out for it",
+        )  # fmt: skip
+
+    def said_of(self, analysis: str) -> "NotShown":
+        """The same of an analysis, by the name that its user knows."""
+        return NotShown(analysis, self.hook, self.model, self.has)
+
+    def __reduce__(self) -> Any:
+        return NotShown, (self.got.removesuffix(f", which needs {self.hook}"), self.hook, self.model, self.has)
+
+
+class NotFired(RefusedError):
+    """A hook that a need asks for stayed silent in a pass; said of the reducer, unless `said_of` an analysis."""
+
+    def __init__(self, who: str, what: str):
+        self.what = what
+        super().__init__(
+            what, f"it to fire for {who}",
+            "The installed TransformerLens does not show it for this architecture: leave the analysis out",
+        )  # fmt: skip
+
+    def said_of(self, analysis: str) -> "NotFired":
+        """The same of an analysis, by the name that its user knows."""
+        return NotFired(analysis, self.what)
+
+    def __reduce__(self) -> Any:
+        return NotFired, (self.expected.removeprefix("it to fire for "), self.what)
 
 
 class Stop(Exception):
@@ -121,11 +157,8 @@ class Watch:
             return self.run.model.adapter.point(hook, layer)
         except KeyError:
             had = [h.name for h in ALL_HOOKS if h is not LOGITS and _has(self.run.model, h)]
-            raise InputError(
-                f"{needs[0].reduce.__module__}.{needs[0].reduce.__qualname__}, which needs {hook.name}",
-                f"one of {', '.join(had)} on {self.run.model.name}",
-                "This model has no such activation: leave the analysis out for it",
-            ) from None
+            who = f"{needs[0].reduce.__module__}.{needs[0].reduce.__qualname__}"
+            raise NotShown(who, hook.name, self.run.model.name, ", ".join(had)) from None
 
     def _ticks(self) -> Iterator[tuple[Any, Any]]:
         """Progress after each layer, and the early way out."""
@@ -201,11 +234,8 @@ class Watch:
     def _fired(self, need: Need, layer: int | None, did: bool) -> None:
         if not did:
             where = "" if layer is None else f" from layer {layer}"
-            raise RefusedError(
-                f"no {'/'.join(h.name for h in need.hooks)}{where} of {self.run.model.name}",
-                f"it to fire for {need.reduce.__module__}.{need.reduce.__qualname__}",
-                "The installed TransformerLens does not show it for this architecture: leave the analysis out",
-            )
+            what = f"no {'/'.join(h.name for h in need.hooks)}{where} of {self.run.model.name}"
+            raise NotFired(f"{need.reduce.__module__}.{need.reduce.__qualname__}", what)
 
     def stacked(self, need: Need, logits: torch.Tensor | None) -> Kept:
         """Layers of a need on top of each other; needs on logits are reduced here."""

@@ -1,7 +1,8 @@
 """One small model of every family that the installed transformers builds: random weights from its own config class.
 
-They are what `workbench models check` runs on: an architecture's wiring can be wrong in ways that no size changes. Biases
-and gains are random, too, so that a dropped one shows, and matrices are large enough for patterns that are not all alike.
+They are what `workbench models check` runs on: an architecture's wiring can be wrong in ways that no size changes.
+Biases and gains are random, too, so that a dropped one shows, and matrices are large enough for patterns that are not
+all alike.
 """
 
 from collections.abc import Mapping
