@@ -30,7 +30,8 @@ def test_shapes():
 @pytest.mark.parametrize(
     ("said", "length"),
     [
-        ({"sliding_window": 100}, 102), ({"attention_chunk_size": 300, "window_size": 50}, 302), ({"local_span": 60}, 62),
+        ({"sliding_window": 100}, 102), ({"attention_chunk_size": 300, "window_size": 50}, 302),
+        ({"local_span": 60}, 62),
         ({"sliding_window": 10}, 24), ({"sliding_window": None}, 24), ({"use_sliding_window": True}, 24),
         ({"num_local_experts": 400}, 24), ({"rope_local_base_freq": 300}, 24), ({"sliding_window": 2000}, 24),
         ({"sliding_window": 4096}, 24),
