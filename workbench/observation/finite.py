@@ -47,7 +47,7 @@ def all_finite(activation: torch.Tensor, mask: torch.Tensor | None, hook: Hook =
     if hook is SCORES:
         lost &= activation != -torch.inf
     lost = lost.flatten(2).any(-1) if hook not in (SCORES, PATTERN) else lost.any(-1).any(1)
-    return not bool((lost if mask is None else lost & mask).any())
+    return not bool((lost if mask is None else lost & mask.to(lost.device)).any())
 
 
 def not_finite(model: Model, run: Callable[[], Any], mask: torch.Tensor | None) -> RefusedError:

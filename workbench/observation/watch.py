@@ -102,6 +102,9 @@ class Watch:
         self.waiting: dict[tuple[Need, int | None], dict[Hook, torch.Tensor]] = {}
         self.reduced: dict[tuple[Need, int | None], torch.Tensor] = {}
         self.finite = True
+        self.places: dict[
+            torch.device, tuple[torch.Tensor, torch.Tensor, torch.Tensor, Mapping[str, torch.Tensor]]
+        ] = {}
 
     def layers(self, need: Need) -> list[int | None]:
         """Layers of a need that this pass runs through; [None] for a need outside the blocks.
@@ -194,7 +197,7 @@ class Watch:
         return collect
 
     def _reduce(self, need: Need, layer: int | None, held: dict[Hook, torch.Tensor]) -> None:
-        site = Site(layer, self.ids, self.mask, self.lengths, self.fields, self.run.edited)
+        site = self._site(layer, next(iter(held.values())).device)
         value = need.reduce(*(held[hook].detach() for hook in need.hooks), site, **dict(need.params))
         if value.ndim != 1 + len(need.dims) or value.shape[0] != len(self.lengths):
             raise InputError(
@@ -204,6 +207,13 @@ class Watch:
             )
         self.reduced[need, layer] = self._blank_padding(value, need)
 
+    def _site(self, layer: int | None, device: torch.device) -> Site:
+        """What a reducer may know, where its layer's activations are: a model may lie on several devices."""
+        if device not in self.places:
+            fields = {name: field.to(device) for name, field in self.fields.items()}
+            self.places[device] = (self.ids.to(device), self.mask.to(device), self.lengths.to(device), fields)
+        return Site(layer, *self.places[device], self.run.edited)
+
     def _blank_padding(self, value: torch.Tensor, need: Need) -> torch.Tensor:
         """Overwrite what was computed on padding, or at positions that a prompt has not, with NaN (integers: -1)."""
         blank = torch.nan if value.is_floating_point() else -1
@@ -211,7 +221,7 @@ class Watch:
             if dim not in POSITIONAL:
                 continue
             chosen = need.positions if dim == "pos" else None
-            mask = self.mask if chosen is None else placed(chosen, self.lengths)[1]
+            mask = (self.mask if chosen is None else placed(chosen, self.lengths)[1]).to(value.device)
             if bool(mask.all()):
                 continue
             if value.shape[axis] != mask.shape[1]:
@@ -246,6 +256,7 @@ class Watch:
             self._fired(need, None, set(need.hooks) <= set(held))
             self._reduce(need, None, held)
         values = [self.reduced.pop((need, layer)) for layer in self.layers(need)]
+        values = [value.to(values[0].device) for value in values]  # layers may lie on several devices
         if need.ragged and need.layered:
             return tuple(values)
         return torch.stack(values) if need.layered else values[0]

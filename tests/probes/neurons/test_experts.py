@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from probes import CausalCheck
 from probes.neurons.expert_contrast import ExpertContrast, matched, ranked
 from probes.neurons.experts import Experts, share_figure, use_need, weight_figure
 from probes.neurons.neurons import Neurons
@@ -113,6 +114,11 @@ def test_neurons_belong_to_experts():
     for analysis in (Experts(), ExpertContrast()):
         with pytest.raises(InputError, match="one MLP in every layer"):
             analysis.run(tiny_model("llama"), PROMPT)
+
+
+def test_a_causal_check_of_an_expert_points_to_the_study():
+    with pytest.raises(InputError, match="expert-contrast"):
+        CausalCheck(units="L0E1").run(model("mixtral"), PROMPT)
 
 
 def test_no_token_is_left_without_an_expert():
