@@ -26,7 +26,7 @@ _SHORTEST = 48  # tokens that are looked at whatever the config says
 Seen = tuple[int | None, bool]  # keys that a query sees at most (None: all), and whether in chunks that start anew
 
 _SPEAKING = ("window", "chunk", "local", "span")
-_OTHERWISE = ("rope", "theta", "freq", "expert")  # what else has "local" in its name
+_OTHERWISE = ("rope", "theta", "freq", "expert", "layers")  # what else has "local" in its name
 
 
 def measured(
