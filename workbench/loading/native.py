@@ -7,6 +7,7 @@ calls, and the one softmax over (batch, head, query, key) goes through our own h
 logits are the same to the bit.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -100,7 +101,9 @@ def discarding(bridge: Any, run: Callable[[], Any], layers: Sequence[int]) -> li
             attn = bridge.blocks[layer].attn
             handles.append(attn.hook_pattern.add_hook(nothing).hook)
             handles.append(attn.o.original_component.register_forward_pre_hook(look(layer)))
-        run()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of edits that are discarded: that is what is measured
+            run()
     finally:
         for handle in handles:
             handle.remove()

@@ -156,8 +156,7 @@ def test_the_installed_bridge_still_discards_these(family):
 def test_an_edit_that_does_nothing_is_refused(monkeypatch):
     """Without hooks inside the module OPT's bridge discards edits: the self-check notices and interventions refuse."""
     monkeypatch.setattr("workbench.loading.bridge.discarding", lambda *args: [])
-    with pytest.warns(UserWarning, match="discarded"):
-        opt = wrap(random_model("opt"), None, name="opt")
+    opt = wrap(random_model("opt"), None, name="opt")
     failed = {item.name for item in opt.selfcheck.items if not item.passed}
     assert {sc.edits_of(SCORES), sc.edits_of(PATTERN), sc.SOFTMAX} <= failed
     with pytest.raises(RefusedError, match="edits of scores"):
