@@ -107,6 +107,10 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
 def _bridged(model: Any, tokenizer: Any) -> tuple[Adapter, torch.Tensor, str]:
     if not hasattr(model, "config") or not hasattr(model, "generate"):
         raise InputError(f"a {type(model).__name__}", "a Hugging Face causal language model", "Pass one to wrap()")
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise RefusedError(
+            f"a {type(model).__name__}, which has an encoder", "a causal language model", "Pick a decoder-only model"
+        )
     model.eval()
     try:
         model.set_attn_implementation("eager")
