@@ -18,7 +18,7 @@ from workbench.errors import RefusedError
 from workbench.loading.experts import instrument_router, router_of
 from workbench.loading.native import discarding, instrument
 from workbench.loading.windows import masks, measured, visible
-from workbench.models.hooks import EXPERT_WEIGHT, MLP_POST, PATTERN, ROUTER, SCORES, Hook
+from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, EXPERT_WEIGHT, MLP_POST, PATTERN, ROUTER, SCORES, Hook
 from workbench.models.model import LayerWeights, Sizes
 from workbench.models.readout import Readout
 
@@ -88,6 +88,7 @@ class BridgeAdapter:
         self._points: dict[tuple[str, int | None], Any] = {}
         self._see_inside()
         self._see_routers()
+        self._give_weights()
         self.sizes = measured(self.sizes, self.hf_config, self._seen, self._handed)
 
     def _see_inside(self) -> None:
@@ -97,6 +98,14 @@ class BridgeAdapter:
         for layer in self.native:
             scores, pattern = instrument(self.bridge.blocks[layer].attn, self.sizes.n_heads)
             self._points[SCORES.name, layer], self._points[PATTERN.name, layer] = scores, pattern
+
+    def _give_weights(self) -> None:
+        """A norm without a gain (OLMo) gets one of 1: where its scale is edited, the bridge asks for it."""
+        for component in self.bridge.modules():
+            if hasattr(component, "uses_rms_norm"):
+                norm = getattr(component, "original_component", None)
+                if norm is not None and getattr(norm, "weight", None) is None:
+                    component.__dict__["weight"] = 1.0  # on the bridge's own: the model has none
 
     def _see_routers(self) -> None:
         """Hook points at the router of every mixture of experts."""
@@ -167,6 +176,8 @@ class BridgeAdapter:
 
     def point(self, hook: Hook, layer: int | None) -> Any:
         """The bridge's hook point behind one of our hooks; KeyError where this model has none."""
+        if hook is ATTN_RESULT and layer is not None and self.weights(layer).post_attn_gain is None:
+            hook = ATTN_OUT  # the same; BLOOM's attention adds the residual stream to what its module returns
         key = (hook.name, layer)
         if hook is MLP_POST and layer is not None and self.weights(layer).W_out is None:
             raise KeyError(hook.name)  # experts have neurons of their own, and what a bridge calls so is their output

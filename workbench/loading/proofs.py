@@ -197,6 +197,8 @@ class _Proof:
             return [Item(edits_of(hook), float("nan"), tolerance, False, str(error)) for hook in hooks]
         logits = torch.stack(seen.logits).float()
         moved = float((logits - intact).abs().max())
+        if hooks == (LN_FINAL_SCALE,):
+            return [_final_scale(model, logits, intact, moved, tolerance)]
         items = [_item(hook, need, seen, moved, tolerance) for hook, need in self.needs.items()]
         return [*items, _same_as_plain(model, prompts, logits, tolerance)] if hooks == (Z,) else items
 
@@ -215,6 +217,18 @@ def _item(hook: Hook, need: Need | None, seen: Observation, moved: float, tolera
         gap = float(seen[need].max())
     note = "" if gap <= tolerance else "what was written is not what the pass went on with"
     return Item(edits_of(hook), gap, tolerance, gap <= tolerance, note)
+
+
+def _final_scale(model: Model, logits: torch.Tensor, intact: torch.Tensor, moved: float, tolerance: float) -> Item:
+    """A scale times 1.25 makes logits 1.25 times smaller, where nothing but the norm and a matrix follow."""
+    readout, name = model.readout, edits_of(LN_FINAL_SCALE)
+    if not moved > 0:
+        return Item(name, float("nan"), tolerance, False, "the logits did not move")
+    if readout.kind != "rms" or readout.soft_cap or readout.b_U is not None:
+        return Item(name, 0.0, tolerance, True, f"moved the logits by {moved:.2g}")
+    gap = float((logits * 1.25 - intact).abs().max() / intact.abs().max().clamp(min=1.0))
+    note = "" if gap <= tolerance else "the norm in front of the unembedding is used elsewhere, too"
+    return Item(name, gap, tolerance, gap <= tolerance, note)
 
 
 def both(pre: torch.Tensor, post: torch.Tensor, site: Site) -> torch.Tensor:
