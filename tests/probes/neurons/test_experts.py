@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from probes import CausalCheck
-from probes.neurons.expert_contrast import ExpertContrast, matched, ranked
+from probes.neurons.expert_contrast import (
+    ExpertContrast,
+    contrast_figure,
+    effect_figure,
+    matched,
+    ranked,
+)
 from probes.neurons.experts import Experts, share_figure, use_need, weight_figure
 from probes.neurons.neurons import Neurons
 from tests.tiny_models import spelling, tiny_model
@@ -84,7 +90,10 @@ def test_the_router_follows_its_own_rule_without_an_expert(family):
     chosen = (before[WEIGHTS][0, 0] > 0).sum(-1)
     assert ((off[WEIGHTS][0, 0] > 0).sum(-1) == chosen).all()  # another one takes the place
     spared = before[WEIGHTS][0, 0, :, used] == 0
-    torch.testing.assert_close(off[WEIGHTS][0, 0][spared], before[WEIGHTS][0, 0][spared])
+    after, whole = off[WEIGHTS][0, 0][spared], before[WEIGHTS][0, 0][spared]
+    torch.testing.assert_close(after / after.sum(-1, keepdim=True), whole / whole.sum(-1, keepdim=True))
+    # a softmax over all experts gives the others its share, one over the chosen has none to give
+    assert (after.sum(-1) >= whole.sum(-1) - 1e-6).all()
 
 
 @pytest.mark.parametrize("family", MIXTURES)
@@ -173,9 +182,13 @@ def texts(kind, n, seed=0, length=40):
     return found
 
 
+KIND = 0  # the dimension of the residual stream that says which kind a token is of
+
+
 @pytest.fixture(scope="module")
 def trained():
-    """A mixture of 8 experts a layer that reads both kinds."""
+    """A mixture of 8 experts a layer that reads both kinds. By construction experts 0 to 3 get letters, the others
+    digits: a dimension that nothing writes holds the kind, and the routers look at it."""
     import transformers
 
     config = transformers.MixtralConfig(
@@ -185,37 +198,63 @@ def trained():
     )  # fmt: skip
     torch.manual_seed(0)
     hf, tokenizer = transformers.MixtralForCausalLM(config).float(), spelling()
-    corpus = [*texts("letters", 128, seed=1), *texts("digits", 128, seed=1)]
-    ids = torch.tensor([[0, *tokenizer(text, add_special_tokens=False)["input_ids"]] for text in corpus])
-    optimiser = torch.optim.Adam(hf.parameters(), lr=3e-3)
-    for step in range(150):
+    ids = torch.tensor([[0, *tokenizer(text, add_special_tokens=False)["input_ids"]] for text in corpus()])
+    letters = torch.tensor([tokenizer.convert_tokens_to_ids(sign) for sign in "abcdefghijklmno"])
+    with torch.no_grad():
+        hf.model.embed_tokens.weight[:, KIND] = -1.0
+        hf.model.embed_tokens.weight[letters, KIND] = 1.0
+        for layer in hf.model.layers:
+            layer.mlp.gate.weight.copy_(0.02 * torch.randn(8, 32))
+            layer.mlp.gate.weight[:, KIND] = torch.tensor([1.0] * 4 + [-1.0] * 4)
+            layer.mlp.gate.requires_grad_(False)
+            layer.self_attn.o_proj.weight[KIND] = 0
+            layer.mlp.experts.down_proj[:, KIND] = 0
+    optimiser = torch.optim.Adam([p for p in hf.parameters() if p.requires_grad], lr=3e-3)
+    for step in range(200):
         batch = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(step))[:16]]
         loss = hf(batch, labels=batch, use_cache=False).loss
         optimiser.zero_grad()
         loss.backward()
+        hf.model.embed_tokens.weight.grad[:, KIND] = 0
+        for layer in hf.model.layers:
+            layer.self_attn.o_proj.weight.grad[KIND] = 0
+            layer.mlp.experts.down_proj.grad[:, KIND] = 0
         optimiser.step()
-    assert float(loss) < 1.6  # of ln 30 = 3.4 nats: it has learned both rules
+    assert loss.item() < 1.6  # of ln 30 = 3.4 nats: it has learned both rules
     return wrap(hf.eval(), tokenizer, name="two-kinds")
+
+
+def corpus():
+    """What it is trained on."""
+    return [*texts("letters", 128, seed=1), *texts("digits", 128, seed=1)]
 
 
 @pytest.fixture(scope="module")
 def contrast(trained):
-    study = ExpertContrast(texts=20, length=32, top=4, draws=19)
+    study = ExpertContrast(texts=20, length=32, top=8, draws=19)
     kinds = {"letters": texts("letters", 24, seed=2), "digits": texts("digits", 24, seed=2)}
     return list(study.over(trained, kinds))
 
 
-def test_experts_of_one_kind_are_found_and_needed(contrast):
-    """The sets are named by use alone; what their loss costs the kind that uses them is more than any random set's."""
+def test_the_planted_experts_are_found_and_needed(contrast):
+    """By use alone; without them letters cost more than without any random set of equal use, and digits do not."""
     first, last = contrast[0], contrast[-1]
-    assert len(contrast) == 20 and np.isnan(first["effect_p"]).all()
-    assert int((last["contrast_q"] < 0.05).sum()) >= 4
-    assert float(last["contrast"].where(last["changed"] > 0).min()) > 0.2
+    assert len(contrast) == 19 + 1 and np.isnan(first["effect_p"]).all()
+    np.testing.assert_array_equal(last["changed"], [[1, 1, 1, 1, 0, 0, 0, 0]] * 2)
+    assert (last["contrast_q"].where(last["use"].max("domain") > 0.2) < 0.05).sum() >= 8
     effect, p = last["effect"].values, last["effect_p"].values
-    assert effect[0] > 0.1 and effect[0] > 3 * abs(effect[1]) and p[0] <= 0.1
+    assert effect[0] > 0.2 and effect[0] > 3 * abs(effect[1]) and p[0] <= 0.1
     assert effect[0] > float(last["random_effect"][:, 0].max())
-    assert abs(float(last["random_use"].mean()) - float(last["changed_use"])) < 0.15
-    assert "switched off" in last.attrs["summary"]
+    assert abs(float(last["random_use"].mean()) - float(last["changed_use"])) < 0.05
+    assert "switched off" in last.attrs["summary"] and contrast_figure(last).data and effect_figure(last).data
+
+
+def test_forcing_the_planted_experts_costs_the_other_kind(trained):
+    """Digits are handed to experts that have seen none."""
+    study = ExpertContrast(texts=20, length=32, top=4, draws=3, how="forced")
+    kinds = {"letters": texts("letters", 24, seed=2), "digits": texts("digits", 24, seed=2)}
+    effect = list(study.over(trained, kinds))[-1]["effect"].values
+    assert effect[1] > 0.1 and effect[1] > 2 * abs(effect[0])
 
 
 def test_where_kinds_do_not_differ_it_is_said(trained):
