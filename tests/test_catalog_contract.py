@@ -19,7 +19,7 @@ import xarray as xr
 
 from probes import CATALOG
 from probes.erasure.trained import trainer
-from probes.routes.task_heads import ioi_prompts
+from probes.stimuli import ioi_prompts
 from tests.contract import LONG, Case, checks_of
 from tests.tiny_models import KINDS, tiny_hf, tiny_model
 from tests.tiny_probes import probes_of_every_kind, sentences

@@ -34,14 +34,21 @@ def previous_token_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of the previous-token score."""
     from workbench.figures import heads_grid
 
-    return heads_grid(result, "previous_token_score", title="Previous-token score")
+    return heads_grid(result, "previous_token_score", title="Previous-token score", **_ringed(result, "previous_token"))
 
 
 def duplicate_token_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of the duplicate-token score."""
     from workbench.figures import heads_grid
 
-    return heads_grid(result, "duplicate_token_score", title="Duplicate-token score")
+    title = "Duplicate-token score"
+    return heads_grid(result, "duplicate_token_score", title=title, **_ringed(result, "duplicate_token"))
+
+
+def _ringed(result: xr.Dataset, kind: str) -> dict[str, Any]:
+    """The heads that are called by a score, where it is tested."""
+    name = f"is_{kind}_head"
+    return {"mark": name, "mark_name": f"{kind.replace('_', '-')} head"} if name in result else {}
 
 
 def loss_figure(result: xr.Dataset) -> "go.Figure":

@@ -50,7 +50,7 @@ def test_an_edge_claims_all_its_heads(model):
 
 def test_a_sink_is_claimed_where_a_head_sinks():
     model = tiny_model("llama")
-    result = AttentionSinks(epsilon=0.01).run(model, PROMPT)
+    result = AttentionSinks(epsilon=0.01).run(model, Prompt.ids(list(range(3, 67))))
     layer, head = (int(i) for i in np.argwhere(result["sink"].values == 1)[0])
     claim = sink_claim(result, {"layer": layer, "head": head})
     key = int(result["attention_received"].sel(layer=layer, head=head).argmax())

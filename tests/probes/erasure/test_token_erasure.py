@@ -489,7 +489,7 @@ def test_a_complete_study_joins_the_card_and_the_selected_class_is_drawn(own_cac
 @pytest.mark.parametrize(
     "value, low, high, verdict",
     [
-        (0.129, -0.005, 0.224, "likely, not sure"),
+        (0.129, -0.005, 0.224, "not shown"),
         (0.02, -0.10, 0.14, "not shown"),
         (0.20, 0.15, 0.25, "above 0 on this text"),
         (-0.20, -0.25, -0.15, "below 0 on this text"),

@@ -9,6 +9,7 @@ from probes.routes.extraction import Rule, extract
 from probes.routes.flow_routes import FlowRoutes
 from probes.routes.heads import FlowRouteHeads
 from probes.routes.task_heads import FlowRouteTaskHeads
+from probes.stimuli import ioi_prompts
 from tests.tiny_models import KINDS, tiny_model
 from workbench import Prompt, load, observe
 from workbench.errors import InputError
@@ -95,8 +96,8 @@ def test_one_rule_at_a_time():
 
 
 def test_prompts_of_the_task_differ_from_their_baseline_in_who_gives():
-    prompts = task_heads.ioi_prompts(50)
-    assert prompts == task_heads.ioi_prompts(50) != task_heads.ioi_prompts(50, seed=1)
+    prompts = ioi_prompts(50)
+    assert prompts == ioi_prompts(50) != task_heads.ioi_prompts(50, seed=1)
     for one in prompts:
         assert one["task"].count(one["wrong"].strip()) == 2 and one["task"].count(one["answer"].strip()) == 1
         assert one["baseline"].count(one["wrong"].strip()) == 1 == one["baseline"].count(one["answer"].strip())
