@@ -21,13 +21,13 @@ from workbench.statistics import monte_carlo_p
 
 __all__ = ["FEWEST_PEERS", "HOLDS", "Relation", "relation"]
 
-FEWEST_PEERS = 39  # for thirds of a dozen
+FEWEST_PEERS = 19  # that make p = 0.05 possible
 HOLDS = 0.01  # p of the test of the model below which the model is said not to hold
 
 
 @dataclass(frozen=True)
 class Relation:
-    """p: of the claimed unit; slope: b; test_p: of the model; all NaN below 39 units with an effect. scale: of the
+    """p: of the claimed unit; slope: b; test_p: of the model; all NaN below 19 others with an effect. scale: of the
     claimed unit and of the others. beyond: how many others lie at least as far out."""
 
     p: float

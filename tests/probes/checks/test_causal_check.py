@@ -8,13 +8,16 @@ from probes.attention.induction.induction_heads import InductionHeads
 from probes.checks.causal_check import CausalCheck, repeated_tokens
 from probes.checks.figures import controls_figure, norms_figure
 from probes.checks.matched_controls import matched_controls
-from probes.checks.removal import check, checking
+from probes.checks.removal import _direction_cells, check, checking
 from tests.tiny_models import tiny_model
 from workbench.errors import Cancelled, InputError
 from workbench.intervene import MLP, Ablate, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual
 from workbench.loading.pretrained import load
+from workbench.models.hooks import ATTN_RESULT, MLP_OUT, RESID_PRE
 from workbench.models.prompt import Prompt
 from workbench.observation import observe
+from workbench.observation.recording import record
+from workbench.observation.sweeps import base_run
 
 PROMPT = Prompt.ids([5, 17, 40, 23, 61, 8, 77, 30, 12, 9])
 
@@ -269,3 +272,20 @@ def test_induction_is_checked_on_repeated_tokens_drawn_anew():
     drawn = [{one.ids for one in repeated_tokens(toy, seed)} for seed in (0, 1)]
     suggested = {one.ids for one in InductionHeads().stimulus(toy).tokens}
     assert not drawn[0] & drawn[1] and not drawn[0] & suggested
+
+
+@pytest.mark.parametrize("unit, hook", [(MLP(2), MLP_OUT), (Head(1, 3), ATTN_RESULT), (Residual(1, 4), RESID_PRE)])
+def test_a_direction_is_as_long_at_each_position_as_what_the_removal_changes_there(unit, hook):
+    model = tiny_model("llama", n_layers=4)
+    base, own = base_run(model, PROMPT), [Ablate(unit)]
+    before, after = (
+        record(model, base.tokens, [hook], [unit.layer], interventions=edits).values[hook, unit.layer]
+        for edits in ((), own)
+    )
+    expected = (after - before).flatten(1).norm(dim=-1) if hook is not ATTN_RESULT else (after - before).norm(dim=-1)
+    for cell in _direction_cells(model, base, [unit], own, 3, seed=0):
+        found = cell[0].direction.norm(dim=-1)
+        assert found[0] == 0
+        torch.testing.assert_close(found[1:], expected.reshape(len(found))[1:], atol=1e-5, rtol=1e-5)
+    if isinstance(unit, MLP):
+        assert expected[1:].max() > 1.2 * expected[1:].min()  # one length for all positions would show

@@ -56,6 +56,6 @@ def test_units_without_an_effect_are_no_evidence_and_few_units_no_answer():
     effects[40:] = 0.0
     found = asked(effects, norms, layers, 0)
     assert np.isfinite(found.p) and found.beyond <= 40  # a zero is never as extreme
-    assert np.isnan(asked(*units(39, 3), 0).p) and np.isfinite(asked(*units(40, 3), 0).p)
-    effects[30:] = 0.0
+    assert np.isnan(asked(*units(19, 3), 0).p) and np.isfinite(asked(*units(20, 3), 0).p)
+    effects[19:] = 0.0
     assert np.isnan(asked(effects, norms, layers, 0).p)

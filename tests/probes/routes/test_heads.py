@@ -97,7 +97,7 @@ def test_one_rule_at_a_time():
 
 def test_prompts_of_the_task_differ_from_their_baseline_in_who_gives():
     prompts = ioi_prompts(50)
-    assert prompts == ioi_prompts(50) != task_heads.ioi_prompts(50, seed=1)
+    assert prompts == ioi_prompts(50) != ioi_prompts(50, seed=1)
     for one in prompts:
         assert one["task"].count(one["wrong"].strip()) == 2 and one["task"].count(one["answer"].strip()) == 1
         assert one["baseline"].count(one["wrong"].strip()) == 1 == one["baseline"].count(one["answer"].strip())
@@ -131,3 +131,17 @@ def test_heads_found_on_the_task_are_needed_and_random_ones_are_not(default_mode
     assert float(found["ablated"]) < float(found["random"].min()) and float(found["p"]) < 0.12
     for figure in task_heads.VIEW.figures:
         assert len(figure(found).data) > 0
+
+
+def test_p_of_an_ablation_is_small_where_it_does_more_harm_than_random_heads():
+    model = load("toy-induction")
+    rows = [[3, 9, 27, 50, 3, 9], [8, 40, 21, 5, 8, 40]]
+    prompts = [{"task": Prompt.ids(row), "answer": f"#{row[2]}", "wrong": f"#{row[3]}"} for row in rows]
+    needed = task_heads.ablation(model, prompts, [(1, 0)], draws=12, seed=0)
+    assert float(needed["ablated"]) < float(needed["clean"]) - 1
+    idle = task_heads.ablation(model, prompts, [(1, 1)], draws=12, seed=0)
+    assert float(idle["p"]) == 1.0  # no random head does less harm than none
+    # The other planted head is among the random ones: what it does as well counts against the claim.
+    random = needed["random"].values
+    assert float(needed["p"]) == pytest.approx((1 + (random <= float(needed["ablated"])).sum()) / 13)
+    assert float(needed["p"]) < 0.8
