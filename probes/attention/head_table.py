@@ -127,6 +127,7 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
         length = max(len(t) for t, text in zip(observation.tokens, is_text, strict=True) if text)
         convention = (
             f"T = {length}, {'BOS counted' if observation.tokens[0].bos else 'no BOS'}, epsilon = {self.epsilon:g}"
+            f", n = {int(is_text.sum())}"
         )
         result = dataset(observation, **found)
         texts = "texts" if observation.vocabulary.tokenizer is not None else "sequences of random tokens"

@@ -187,7 +187,9 @@ def profile_figure(result: xr.Dataset) -> "go.Figure":
     chosen = result[["effect", "effect_low", "effect_high"]].sel(pos=places).rename(pos="segment")
     chosen = chosen.drop_vars("token_text", errors="ignore")
     chosen = chosen.assign_coords(segment=["subject's last token", "last token"])
-    return series(chosen, "effect", "layer", by="segment", title=f"Restoring {result.attrs['restored']}, by layer")
+    over = f" (95 % over {result.sizes['draw']} draws)" if chosen["effect_low"].notnull().any() else ""
+    title = f"Restoring {result.attrs['restored']}, by layer{over}"
+    return series(chosen, "effect", "layer", by="segment", title=title)
 
 
 def restored_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:

@@ -157,11 +157,16 @@ def table(result: xr.Dataset) -> "pd.DataFrame":
     return frame
 
 
+def _over(result: xr.Dataset) -> str:
+    """What the drawn intervals are over, where there are any."""
+    return f" (95 % over n = {result.attrs['n_prompts']} prompts)" if result["cpr_low"].notnull().any() else ""
+
+
 def curve_figure(result: xr.Dataset) -> "go.Figure":
     """Faithfulness by share kept, one line per ranking."""
     from workbench.figures import series
 
-    title = f"Faithfulness of the top share of {result.attrs['parts']}"
+    title = f"Faithfulness of the top share of {result.attrs['parts']}{_over(result)}"
     figure = series(result, "faithfulness", "threshold", by="group", log_x=True, title=title)
     return figure.update_xaxes(title_text=f"share of {result.attrs['parts']} kept")
 
@@ -170,11 +175,11 @@ def cpr_figure(result: xr.Dataset) -> "go.Figure":
     """CPR of every ranking, with intervals."""
     from workbench.figures import bars
 
-    return bars(result, "cpr", "group", title="CPR: area under the faithfulness curve")
+    return bars(result, "cpr", "group", title=f"CPR: area under the faithfulness curve{_over(result)}")
 
 
 def cmd_figure(result: xr.Dataset) -> "go.Figure":
     """CMD of every ranking, with intervals."""
     from workbench.figures import bars
 
-    return bars(result, "cmd", "group", title="CMD: area between the faithfulness curve and 1")
+    return bars(result, "cmd", "group", title=f"CMD: area between the faithfulness curve and 1{_over(result)}")

@@ -170,7 +170,10 @@ def moved_figure(result: xr.Dataset) -> "go.Figure":
     from workbench.figures import series
 
     return series(
-        result, "moved", "depth", title="How much of a word's first piece acts through the last token's state"
+        result,
+        "moved",
+        "depth",
+        title=f"How much of a first piece acts through the last token's state (n = {result.attrs['words']} words)",
     )
 
 

@@ -55,7 +55,15 @@ def loss_figure(result: xr.Dataset) -> "go.Figure":
     """Loss around the start of the second copy, beside sequences without a repeat."""
     from workbench.figures import series
 
-    return series(result, "loss_by_offset", "offset", title="Loss by position, 0 = start of the second copy")
+    return series(
+        result, "loss_by_offset", "offset", title=f"Loss by position, 0 = start of the second copy{_over(result)}"
+    )
+
+
+def _over(result: xr.Dataset) -> str:
+    """What the drawn intervals are over; nothing on a prompt, which has none."""
+    n = result.attrs.get("n_sequences")
+    return f" (95 % interval, n = {n} sequences)" if n else ""
 
 
 def prompt_figure(result: xr.Dataset) -> "go.Figure":
@@ -81,4 +89,4 @@ def head_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure 
             values = [head[f"{kind}_score{ending}"].item() for kind in KINDS]
             small[f"score{ending}"] = ("component", values, head[f"{KINDS[0]}_score{ending}"].attrs)
     small["score"].attrs |= {"long_name": "mean attention"}
-    return bars(small, "score", "component", title=f"{head_name(*at)}: where it looks")
+    return bars(small, "score", "component", title=f"{head_name(*at)}: where it looks{_over(result)}")

@@ -123,7 +123,7 @@ class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model"):
             n_samples=("group", counts, "samples", (0, None), "samples"),
         )
         skipped = " ".join(note for tokens in observation.tokens for note in tokens.notes if "skipped" in note)
-        convention = f"T = {self.length}, BOS counted, epsilon = {self.epsilon:g}"
+        convention = f"T = {self.length}, BOS counted, epsilon = {self.epsilon:g}, n = {counts.min()} samples"
         return result.assign_attrs(
             convention=convention, skipped=skipped or "no text was too short", summary=_summary(result)
         )

@@ -143,8 +143,8 @@ def test_a_claim_louder_than_all_its_like_is_not_tested_beside_quieter_ones():
 
 def test_a_wider_caliper_is_asked_for_and_said():
     model = tiny_model("llama", n_layers=4)
-    narrow, wide = (check(model, PROMPT, "L2N5", logit("#31"), caliper=caliper, peers=0) for caliper in (1.4, 4.0))
-    for result, caliper in ((narrow, 1.4), (wide, 4.0)):
+    narrow, wide = (check(model, PROMPT, "L2N5", logit("#31"), caliper=caliper, peers=0) for caliper in (2.0, 8.0))
+    for result, caliper in ((narrow, 2.0), (wide, 8.0)):
         low, high = float(result["control_norm_low"]), float(result["control_norm_high"])
         assert 1 / caliper <= low <= high <= caliper
         assert f"within a factor {caliper:g} of its norm ({low:.2f} to {high:.2f} times it)" in result.attrs["sentence"]

@@ -210,5 +210,5 @@ def test_random_graphs_are_drawn_in_proportion_to_attention():
     drawn = sum(run.random_graphs(one, generator)[0, :, :, -1].double() for _ in range(draws)) / draws
     expected = run.clean.patterns[:, :, -1].double() / model.sizes.n_heads
     torch.testing.assert_close(drawn.sum((1, 2)), torch.ones(2, dtype=torch.float64))
-    assert expected.max() > 5 * expected.median()  # attention is uneven here, so that an even draw would show
+    assert expected.max() > 1.8 * expected.mean()  # attention is uneven here, so that an even draw would show
     assert ((drawn - expected).abs() <= 5 * (expected * (1 - expected) / draws).sqrt() + 1e-9).all()

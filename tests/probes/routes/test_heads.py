@@ -44,7 +44,7 @@ def test_the_induction_heads_stand_on_routes_and_the_idle_ones_do_not():
     texts = [tokenise(model, np.tile(rng.permutation(64)[:8], 2).tolist()) for _ in range(4)]
     *_, found = heads.head_importance(model, [heads.Texts("repeats", tuple(texts))], Rule(threshold=0.01))
     assert found["frequency"].values[:, 1].max() == 0 and found["frequency"].values[:, 0].min() > 0.9
-    assert (found["strength_low"] <= found["strength"]).all() and found["strength_by_domain"].shape == (1, 2, 2)
+    assert np.isnan(found["strength_low"]).all() and found["strength_by_domain"].shape == (1, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_heads_that_only_one_set_of_prompts_uses_stand_out():
     alike, so that one of its edges is above 0.15, and leads on to a row that L0H0 wrote. The other heads are idle."""
     model = load("toy-induction")
     rng = np.random.default_rng(0)
-    rows = [rng.permutation(64)[:10].tolist() for _ in range(10)]
-    task, baseline = [[*row[:5], row[1]] for row in rows[:5]], [row[:6] for row in rows[5:]]
+    rows = [rng.permutation(64)[:10].tolist() for _ in range(32)]
+    task, baseline = [[*row[:5], row[1]] for row in rows[:16]], [row[:6] for row in rows[16:]]
     found = task_heads.contrast(model, task, baseline, threshold=0.15, seed=0)
     assert (found["difference_low"].values > 0).tolist() == [[True, False], [True, False]]
     assert (found["q"].values < 0.05).tolist() == [[True, False], [True, False]]
