@@ -1,7 +1,7 @@
 """All heads at once: which ones matter on a set of prompts, more than heads that are as loud, corrected for all."""
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -64,13 +64,15 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter here", req
     head); `n_tested`, `n_undefined`.
     """
 
+    prompted: ClassVar[bool] = False
+
     on: Annotated[
         str,
         Choice(TASKS),
         "what it runs on: indirect objects (logit of the right name minus the other), random tokens that repeat, or "
-        "the prompt and `others`",
+        "`prompts`",
     ] = TASKS[0]
-    others: Annotated[str, "more prompts, separated by |, for prompts"] = ""
+    prompts: Annotated[str, "texts of your own, six or more, separated by |"] = ""
     metric: Annotated[str, Choice(KINDS), "what is measured on prompts"] = "log-probability"
     n_prompts: Annotated[int, Range(FEWEST_PROMPTS, 1000), "prompts of a task"] = 16
     method: Annotated[str, Choice(("zero", "mean")), "how a head is removed"] = "zero"
@@ -78,29 +80,29 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter here", req
     smallest: Annotated[float, Range(0.0, 1e6), "contrast that would matter, in units of the metric"] = 0.1
     seed: Annotated[int, Range(0), "draws prompts and sign flips"] = 0
 
-    def reads_prompt(self) -> bool:
-        """Tasks bring their own prompts."""
-        return self.on == "prompts"
-
     def partials(
-        self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
+        self,
+        model: Model,
+        tokens: Tokens | None = None,
+        *,
+        progress: Progress | None = None,
+        allow_network: bool = False,
     ) -> Generator[xr.Dataset, None, None]:
         """The survey after every prompt from the sixth on. Raises RefusedError for fewer than six different ones."""
-        prompts, metrics = self._prompts(model, tokens)
+        prompts, metrics = self._prompts(model)
         yield from survey(
             model, prompts, metrics, method=self.method, caliper=self.caliper, smallest=self.smallest, seed=self.seed,
             progress=progress,
         )  # fmt: skip
 
-    def _prompts(self, model: Model, tokens: Tokens | None) -> tuple[list[Tokens], list[dict[str, str]]]:
+    def _prompts(self, model: Model) -> tuple[list[Tokens], list[dict[str, str]]]:
         if self.on == "repeated tokens":
             drawn = stimuli.repeated_tokens(model, n_sequences=self.n_prompts, length=_LENGTH, seed=self.seed + 1)
             repeated = list(drawn.tokens[: self.n_prompts])
             return repeated, [{"kind": "repetition"}] * len(repeated)
         if self.on == "prompts":
-            texts = [text.strip() for text in self.others.split("|") if text.strip()]
-            mine = [one for one in (tokens, *(tokenise(model, text) for text in texts)) if one is not None]
-            return mine, [{"kind": self.metric}] * len(mine)
+            texts = [text.strip() for text in self.prompts.split("|") if text.strip()]
+            return [tokenise(model, text) for text in texts], [{"kind": self.metric}] * len(texts)
         if model.tokenizer is None:
             raise InputError(f"{model.name}, which has no tokenizer", "a model that reads English", "Use another task")
         found = stimuli.ioi_prompts(2 * self.n_prompts, self.seed)  # some come twice

@@ -190,12 +190,14 @@ def imported_of(model: Model) -> ReadoutProbes:
 
 
 def card_rows(result: xr.Dataset) -> dict[str, list[dict[str, Any]]]:
-    """The numbers of a result as a card keeps them: known ones only, a row for each, to four decimals."""
+    """The numbers of a result as a card keeps them: known ones only, a row for each, to four decimals; the ends of an
+    interval are None where there are too few documents for one."""
 
     def table(names: dict[str, str]) -> list[dict[str, Any]]:
-        frame = result[list(names)].rename(names).to_dataframe().reset_index().dropna().round(4)
+        frame = result[list(names)].rename(names).to_dataframe().reset_index()
+        frame = frame.dropna(subset=next(iter(names.values()))).round(4)
         rows: Any = frame.to_dict("records")
-        return rows
+        return [{key: None if value != value else value for key, value in row.items()} for row in rows]
 
     kept = {}
     tables = {"rows": "probe_accuracy", "rows_random": "probe_accuracy_random"}

@@ -105,6 +105,6 @@ def test_golden_sentence_of_the_default_model(default_model):
     said = InductionHeads().run(default_model).attrs["summary"]
     assert said == (
         "16 of 270 heads are induction heads (an effect above 0.1 at q of at most 0.05). The strongest is L18H6, which "
-        "gives 88% of its attention to what followed the current token the last time (95 % interval 86% to 90%, "
+        "gives 88% of its attention to what followed the current token the last time (95 % interval 85% to 90%, "
         "n = 16 sequences)."
     )

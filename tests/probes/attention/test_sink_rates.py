@@ -5,24 +5,10 @@ import pytest
 import torch
 
 from probes.attention.sinks.sink_rates import CONDITIONS, VIEW, SinkRates
-from tests.tiny_models import tiny_hf, tiny_model
+from tests.tiny_models import sinking_toy, tiny_hf, tiny_model
 from workbench import PATTERN, Need, keep, observe
 from workbench.errors import InputError
 from workbench.loading.pretrained import wrap
-from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
-
-
-def sinking_toy() -> ToyTransformer:
-    """Two layers; L1H0 puts all attention on position 0, the other heads attend uniformly."""
-    model = ToyTransformer(ToyConfig(n_layers=2, n_heads=2, d_model=68, d_head=8, d_vocab=32, n_ctx=64))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        model.positions.weight[:, :64] = torch.eye(64)
-        model.blocks[1].W_Q[0, :64, 0] = 1
-        model.blocks[1].W_K[0, 0, 0] = 600
-        model.unembed.weight.normal_(generator=torch.Generator().manual_seed(0))
-    return model
 
 
 def test_without_a_tokenizer_there_are_random_and_repeated_tokens_of_the_length_asked():
@@ -60,7 +46,7 @@ def test_a_planted_sink_is_one_head_of_four_in_every_sample():
 
 
 def test_rates_equal_a_plain_loop_over_kept_patterns():
-    model = tiny_model("llama")
+    model = tiny_model("neox")
     params = {"samples": 3, "length": 24, "epsilon": 0.15}
     result = SinkRates(**params).run(model)
     stimulus = SinkRates(**params).stimulus(model)

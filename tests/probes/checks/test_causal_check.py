@@ -148,7 +148,7 @@ def test_a_wider_caliper_is_asked_for_and_said():
         low, high = float(result["control_norm_low"]), float(result["control_norm_high"])
         assert 1 / caliper <= low <= high <= caliper
         assert f"within a factor {caliper:g} of its norm ({low:.2f} to {high:.2f} times it)" in result.attrs["sentence"]
-        assert (low, high) == pytest.approx((result["control_norm"].min(), result["control_norm"].max()))
+        assert (low, high) == pytest.approx((float(result["control_norm"].min()), float(result["control_norm"].max())))
     assert narrow.sizes["draw"] <= wide.sizes["draw"] == 50 and narrow.attrs["window"] >= wide.attrs["window"]
 
 

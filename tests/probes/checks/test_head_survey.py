@@ -140,7 +140,7 @@ def test_it_runs_by_name_on_repeated_tokens_and_on_prompts_and_is_drawn():
     frame = VIEW.tables[0](result)
     assert len(frame) == 32 and frame["contrast_p"].is_monotonic_increasing
     with pytest.raises(RefusedError, match="different prompts"):
-        HeadSurvey(on="prompts").run(model, Prompt.ids([4, 5, 6, 7]))
+        HeadSurvey(on="prompts").run(model)
 
 
 @pytest.mark.slow

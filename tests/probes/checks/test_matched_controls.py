@@ -23,7 +23,7 @@ LEVELS = (0.02, 0.1, 0.2, 0.5)
 KINDS = {
     "heads": (Head, 3, {"n_heads": 128}, 6, 1),
     "neurons": (Neurons, 3, {"n_heads": 4, "d_mlp": 128}, 6, 1),
-    "edges": (AttentionEdge, 2, {"n_heads": 48}, 6, 3),
+    "edges": (AttentionEdge, 2, {"n_heads": 48}, 6, 2),
     "keys": (AttentionKey, 2, {"n_heads": 48}, 6, 2),
     "states": (Residual, 5, {"n_heads": 8}, 40, 1),
 }
@@ -202,7 +202,7 @@ def test_controls_of_every_kind_are_of_that_kind_and_where_they_may_be():
     assert {type(one[0]) for one in keys.sets} == {AttentionKey} and max(one[0].key for one in keys.sets) <= 10
     states = matched_controls(model, [prompt], [Residual(1, 3)], caliper=3.0)
     assert {type(one[0]) for one in states.sets} == {Residual} and min(one[0].pos for one in states.sets) >= 1
-    neurons = matched_controls(model, [prompt], atoms([Neurons(1, (3, 9)), Neurons(2, (4,))]))
+    neurons = matched_controls(model, [prompt], atoms([Neurons(1, (3, 9)), Neurons(2, (4,))]), caliper=4.0)
     assert {len(one) for one in neurons.sets} == {3}
 
 
