@@ -103,7 +103,7 @@ def _effect(result: xr.Dataset, known: Facts) -> str:
     a = result.attrs
     interval = ""
     if np.isfinite(known.low):
-        interval = f" (95 % interval {known.low:+.3g} to {known.high:+.3g}, n = {known.n_prompts} prompts)"
+        interval = f" (95 % interval {known.low:+.3g} to {known.high:+.3g}, n = {known.n_prompts})"
     prompts = f"{known.n_prompts} prompt{'s' if known.n_prompts > 1 else ''}"
     return (
         f"Removing {a['called']} ({a['method'].split(' of ')[0]}) changes the {a['metric']} by {known.effect:+.3g} "

@@ -46,7 +46,7 @@ def test_a_planted_sink_is_one_head_of_four_in_every_sample():
 
 
 def test_rates_equal_a_plain_loop_over_kept_patterns():
-    model = tiny_model("neox")
+    model = wrap(sinking_toy(), None, name="toy")
     params = {"samples": 3, "length": 24, "epsilon": 0.15}
     result = SinkRates(**params).run(model)
     stimulus = SinkRates(**params).stimulus(model)
@@ -57,7 +57,7 @@ def test_rates_equal_a_plain_loop_over_kept_patterns():
         flags = []
         for row in rows:
             for layer in range(2):
-                for head in range(4):
+                for head in range(2):
                     flags.append(sum(patterns[layer, row, head, i, 0] for i in range(24)) / 24 > bar)
         assert 0 < np.mean(flags) < 1
         np.testing.assert_allclose(result["sink_rate"].values[group], np.mean(flags))

@@ -77,7 +77,7 @@ def test_prompts_that_suggested_the_claim_do_not_check_it_and_intervals_need_six
     assert nearly.sizes["prompt"] == 15 and np.isnan(float(nearly["effect_high"]))
     assert "interval" not in nearly.attrs["sentence"]
     many = check(toy, prompts, [Head(1, 0)], suggested_by=prompts[:1])
-    assert many.sizes["prompt"] == 16 and "n = 16 prompts" in many.attrs["sentence"]
+    assert many.sizes["prompt"] == 16 and "n = 16) on 16 prompts" in many.attrs["sentence"]
     assert float(many["effect_low"]) <= float(many["effect"]) <= float(many["effect_high"])
     alone = check(toy, prompts[:1], [Head(1, 0)], suggested_by=prompts[:1])
     assert alone.sizes["prompt"] == 1

@@ -81,7 +81,7 @@ def test_every_word_follows_from_the_numbers(result):
     assert ("its like." in said) == (kind == "matched units")
     assert ("random direction" in said) == (kind == "random directions")
     assert ("0.70 to 1.40 times it" in said) == (kind == "matched units")
-    interval = re.search(r"interval (\S+) to (\S+), n = (\d+) prompts", said)
+    interval = re.search(r"interval (\S+) to (\S+), n = (\d+)\)", said)
     assert (interval is not None) == bool(np.isfinite(result["effect_low"]))
     assert interval is None or int(interval[3]) == result.sizes["prompt"]
     peers = result["peer_effect"].values if "peer_effect" in result else np.zeros(0)

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from apps.explorer.callbacks.figure import large_view
+from apps.explorer.callbacks.run import ask
+from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.tally import Tally
 from apps.explorer.page.checks import made_so_far
+from apps.explorer.page.news import look
+from apps.explorer.page.state import Seen
+from probes import CATALOG
+from tests.tiny_models import tiny_model
 from workbench.errors import InputError
 
 ONE, OTHER = "a" * 64, "b" * 64
@@ -44,3 +52,28 @@ def test_the_corrected_p_and_floor_are_said(n, p, expected):
     assert made_so_far(xr.Dataset({"p": 0.1}), 3) == ""  # no check
     refused = xr.Dataset({"p": np.nan, "p_floor": np.nan, "control_effect": ("draw", np.zeros(0))})
     assert made_so_far(refused, 3) == "Checks made on this prompt: 3."
+
+
+def test_the_page_counts_the_checks_of_a_prompt_and_says_what_they_make_of_a_p(tmp_path):
+    """Two checks by clicks, one of them twice, and a restart of the server in between."""
+    view = CATALOG.view("causal-check")
+    settings = Settings(models=("tiny",), directory=tmp_path)
+    said = {}
+    for units in ("L1N5", "L1N5", "L2N3"):  # each on a server of its own
+        engine = Engine(settings, [view], load=lambda name, progress: tiny_model("llama", n_layers=4))
+        try:
+            assert engine.hosted("tiny").loading.finished.wait(60)
+            params = {"causal-check": {"units": units, "caliper": 9.0, "peers": 0}}
+            request = engine.request("tiny", "5 9 5 7 9 31 40 2", params)
+            job = engine.submit_entry(request, "causal-check", "me")
+            assert job is None or job.finished.wait(60)
+            assert len(engine.tally.of(request.states)) == len(said) + (units not in said)
+            asked, _ = ask(engine, "me", "tiny", "5 9 5 7 9 31 40 2", params)
+            if asked.job:
+                assert engine.hosted("tiny").worker.get(asked.job).finished.wait(60)
+            shown = look(engine, "me", asked, None, {}).shown
+            _, _, said[units] = large_view(engine, Seen(name="causal-check"), shown, {}, False, "me")
+        finally:
+            engine.close()
+    assert said["L1N5"].endswith("This is the only check made on this prompt so far.")
+    assert "Checks made on this prompt: 2. Corrected for all of them, its p is" in said["L2N3"]
