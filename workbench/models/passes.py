@@ -19,7 +19,7 @@ class Passes:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock: Any = threading.RLock()
         self._under_way: list[object] = []
 
     @contextmanager
