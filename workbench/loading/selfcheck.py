@@ -91,7 +91,7 @@ def selfcheck(model: Model, reference: torch.Tensor | None) -> SelfCheck:
     ids, about = check_ids(model.tokenizer, model.sizes.d_vocab, length)
     half = model.identity.dtype != "float32"
     items = []
-    with model.lock, torch.no_grad():
+    with model.passes.run(), torch.no_grad():
         logits = model.adapter.forward(ids.to(model.adapter.device)).float()
     if reference is not None:
         items.append(_logits_item(model, logits, reference.float()))

@@ -28,6 +28,7 @@ from workbench.models.hooks import (
     Z,
 )
 from workbench.models.model import Model
+from workbench.models.passes import Attached
 
 __all__ = ["all_finite", "not_finite"]
 
@@ -66,7 +67,6 @@ def not_finite(model: Model, run: Callable[[], Any], mask: torch.Tensor | None) 
 
 def _first(model: Model, run: Callable[[], Any], mask: torch.Tensor | None) -> tuple[Hook, int] | None:
     found: list[tuple[Hook, int]] = []
-    handles = []
 
     def look(hook: Hook, layer: int) -> Callable[..., None]:
         def see(activation: torch.Tensor, hook: Any = None, _hook: Hook = hook) -> None:
@@ -76,15 +76,10 @@ def _first(model: Model, run: Callable[[], Any], mask: torch.Tensor | None) -> t
 
         return see
 
-    try:
+    with Attached(model) as attached, suppress(_Found):
         for layer in range(model.sizes.n_layers):
             for hook in _IN_ORDER:
                 with suppress(KeyError):
-                    point = model.adapter.point(hook, layer)
-                    handles.append((point, point.add_hook(look(hook, layer))))
-        with suppress(_Found):
-            run()
-    finally:
-        for point, handle in handles:
-            model.adapter.remove(point, handle)
+                    attached.add(model.adapter.point(hook, layer), look(hook, layer))
+        run()
     return found[0] if found else None

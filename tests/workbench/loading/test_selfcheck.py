@@ -9,7 +9,7 @@ from tests.tiny_models import KINDS, spelling, tiny_hf, tiny_model
 from workbench.loading.bridge import BridgeAdapter
 from workbench.loading.selfcheck import LENGTH, check_ids, selfcheck
 from workbench.models import selfcheck as sc
-from workbench.models.hooks import PATTERN
+from workbench.models.hooks import ATTN_RESULT, PATTERN, Z
 from workbench.models.model import LayerWeights
 
 
@@ -48,7 +48,7 @@ def test_wrong_output_weights_fail(monkeypatch):
         return LayerWeights(**w)
 
     monkeypatch.setattr(BridgeAdapter, "weights", wrong)
-    assert failed(model) == {sc.PARTS}
+    assert failed(model) == {sc.PARTS, sc.edits_of(Z), sc.edits_of(ATTN_RESULT)}  # held against these weights, too
 
 
 def test_a_readout_without_its_gain_fails():
