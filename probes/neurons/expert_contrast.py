@@ -11,7 +11,7 @@ import xarray as xr
 
 from probes.attention.active_dormant.ablation import BATCH_TOKENS, text_loss
 from probes.attention.active_dormant.texts import Texts, chosen_texts
-from probes.neurons.experts import need_experts, use_need
+from probes.neurons.experts import need_experts, no_experts, use_need
 from workbench.analysis.kinds import Progress, Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset, provenance
@@ -69,6 +69,11 @@ class ExpertContrast(Study, name="expert-contrast", title="Experts of one kind o
     how: Annotated[str, Choice(WAYS), "what is done to them"] = "off"
     draws: Annotated[int, Range(0, 1000), "sets of random experts"] = 20
     seed: Annotated[int, Range(0, 2**31 - 1), "draws texts and random sets"] = 0
+
+    @classmethod
+    def inapplicable(cls, model: Model) -> str | None:
+        """A model without experts."""
+        return no_experts(model)
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False

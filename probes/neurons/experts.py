@@ -19,16 +19,19 @@ from workbench.observation import Need, Observation, Site, keep
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["VIEW", "Experts", "expert_use", "need_experts", "share_figure", "use_need", "weight_figure"]
+__all__ = ["VIEW", "Experts", "expert_use", "need_experts", "no_experts", "share_figure", "use_need", "weight_figure"]
+
+
+def no_experts(model: Model) -> str | None:
+    """What a model without a mixture of experts has instead."""
+    return None if model.sizes.experts else "has one MLP in every layer and no experts"
 
 
 def need_experts(model: Model) -> None:
     """InputError for a model without a mixture of experts."""
-    if not model.sizes.experts:
+    if (lacks := no_experts(model)) is not None:
         raise InputError(
-            f"{model.name}, which has one MLP in every layer",
-            "a mixture of experts",
-            "Look at neurons instead (workbench run neurons)",
+            f"{model.name}, which {lacks}", "a mixture of experts", "Look at neurons instead (workbench run neurons)"
         )
 
 
@@ -64,6 +67,11 @@ class Experts(OnPrompt, name="experts", title="Experts"):
     it; `use_null`, the same if all experts were chosen equally often; `weight_sum` (layer, pos). Layers with experts
     only.
     """
+
+    @classmethod
+    def inapplicable(cls, model: Model) -> str | None:
+        """A model without experts."""
+        return no_experts(model)
 
     def needs(self, model: Model, tokens: Tokens) -> tuple[Need, ...]:
         """The weights of every layer with experts; InputError for a model that has none."""

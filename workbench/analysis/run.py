@@ -201,6 +201,11 @@ def _parts(progress: Progress | None, n: int) -> Callable[[int], Progress | None
 
 def _reason(analysis: Runnable, model: Model, tokens: Tokens | None) -> WorkbenchError | None:
     """Why an analysis cannot run, known before anything is computed."""
+    lacks = analysis.inapplicable(model)
+    if lacks:
+        return InputError(
+            f"{analysis.name} on {model.name}, which {lacks}", "a model that it applies to", "Leave it out"
+        )
     failed = analysis.refusal(model)
     if failed:
         return RefusedError(
