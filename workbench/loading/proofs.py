@@ -100,6 +100,8 @@ def _relative(gap: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
 def row_of(scores: torch.Tensor, site: Site) -> torch.Tensor:
     """The pattern that masked scores lead to: their softmax, with the learned sink where there is one."""
     scores, sinks = scores.float(), site.weights.sinks
+    if site.weights.attention == "relu":
+        return scores.relu() / (scores > masked_below(scores.dtype)).sum(-1, keepdim=True)
     if sinks is None:
         return scores.softmax(-1)
     column = sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)

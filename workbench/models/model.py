@@ -92,7 +92,8 @@ class LayerWeights:
     or None. W_in, W_gate `[d_model, neuron]`, W_out `[neuron, d_model]`, b_out: None where the layer has no such MLP.
     W_O, b_O, W_out and b_out hold the factor by which a block multiplies what a sublayer adds (Granite): they write
     what arrives. sinks `[head]`: scores of a learned sink that joins the softmax and is then dropped, so that a row of
-    the pattern sums to less than 1 (GPT-OSS); None elsewhere.
+    the pattern sums to less than 1 (GPT-OSS); None elsewhere. attention: what makes the pattern of scores, "softmax" or
+    "relu" (divided by the number of visible keys: toys).
     """
 
     W_Q: torch.Tensor
@@ -107,6 +108,7 @@ class LayerWeights:
     W_out: torch.Tensor | None = None
     b_out: torch.Tensor | None = None
     sinks: torch.Tensor | None = None
+    attention: str = "softmax"
 
     @cached_property
     def W_O_gram(self) -> torch.Tensor:

@@ -7,7 +7,9 @@ import torch
 
 from tests.tiny_models import KINDS, spelling, tiny_hf, tiny_model
 from workbench.loading.bridge import BridgeAdapter
+from workbench.loading.pretrained import wrap
 from workbench.loading.selfcheck import LENGTH, check_ids, selfcheck
+from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 from workbench.models import selfcheck as sc
 from workbench.models.hooks import ATTN_RESULT, PATTERN, Z
 from workbench.models.model import LayerWeights
@@ -90,3 +92,11 @@ def test_a_window_that_the_sizes_do_not_say_fails(monkeypatch):
     model = tiny_model("gemma3")
     monkeypatch.setattr(model.adapter, "sizes", replace(model.sizes, windows=(7,)))
     assert failed(model) == {sc.VISIBLE}
+
+
+@pytest.mark.parametrize("attention", ["softmax", "relu"])
+def test_edits_are_proved_on_toys_of_either_attention(attention):
+    torch.manual_seed(0)
+    toy = wrap(ToyTransformer(ToyConfig(n_layers=2, d_mlp=32, norm=True, attention=attention)), None, name="toy")
+    unsound = {item.name for item in toy.selfcheck.items if not item.passed}
+    assert unsound == (set() if attention == "softmax" else {sc.ROWS})  # whose rows do not sum to 1

@@ -168,8 +168,9 @@ class ToyAdapter:
         if mlp:
             mlp["b_out"] = zeros
         return LayerWeights(
-            block.W_Q.detach(), block.W_K.detach(), block.W_V.detach(), block.W_O.detach(), zeros, **mlp
-        )
+            block.W_Q.detach(), block.W_K.detach(), block.W_V.detach(), block.W_O.detach(), zeros,
+            attention=self.module.config.attention, **mlp,
+        )  # fmt: skip
 
     def readout(self) -> Readout:
         """Final norm and unembedding."""
