@@ -238,7 +238,7 @@ class BridgeAdapter:
         block = self.bridge.blocks[layer]
         attn = block.attn
         scale = float(getattr(block, "residual_contribution_scale", None) or 1.0)
-        W_O = attn.W_O.detach()
+        W_O, mlp = attn.W_O.detach(), _mlp(block, scale)
         return LayerWeights(
             W_Q=attn.W_Q.detach(),
             W_K=attn.W_K.detach(),
@@ -248,7 +248,10 @@ class BridgeAdapter:
             post_attn_gain=_gain(getattr(block, "ln1_post", None)),
             post_mlp_gain=_gain(getattr(block, "ln2_post", None)),
             sinks=_sinks(attn),
-            **_mlp(block, scale),
+            W_in=mlp["W_in"],
+            W_gate=mlp["W_gate"],
+            W_out=mlp["W_out"],
+            b_out=mlp.get("b_out"),
         )
 
     def reading_z(self, layer: int) -> nn.Module | None:
