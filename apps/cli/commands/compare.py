@@ -1,7 +1,6 @@
 """`workbench compare BEFORE.nc AFTER.nc`: one saved result subtracted from another of the same analysis."""
 
 import argparse
-import json
 
 from apps.cli.options import add_files
 from apps.cli.parser import Parser
@@ -25,9 +24,10 @@ def command(arguments: argparse.Namespace) -> int:
     from apps.cli.report.delivery import deliver
     from workbench.analysis.compare import difference, of_differences
     from workbench.analysis.results import open_result
+    from workbench.storage.record import record_of
 
     change = difference(open_result(arguments.before), open_result(arguments.after))
-    name = json.loads(change.attrs["provenance"])["analysis"]
+    name = record_of(change)["analysis"]
     view = of_differences(CATALOG.with_plugins().view(name))
-    deliver(view, change, view.shown(), places)
+    deliver(view, change, view.shown(), places, arguments.json)
     return 0

@@ -9,6 +9,8 @@ import xarray as xr
 from apps.cli.report.summary import summary
 from workbench.analysis.parameters import Values
 from workbench.analysis.view import View
+from workbench.figures.caption import caption
+from workbench.storage.record import record_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,7 +23,7 @@ _PAGE = """<!doctype html>
 <style>body {{ font-family: system-ui, sans-serif; max-width: 1200px; margin: 1rem auto; padding: 0 1rem }}
 pre {{ white-space: pre-wrap; overflow-wrap: anywhere }}</style></head>
 <body><h1>{title}</h1>
-<p>{about}</p>
+{about}
 <p>{definition}</p>
 <p><strong>Limits:</strong> {limits}</p>
 {figures}
@@ -32,13 +34,12 @@ pre {{ white-space: pre-wrap; overflow-wrap: anywhere }}</style></head>
 
 def page(view: View, result: xr.Dataset, display: Values | None = None) -> str:
     """All figures of a result with model, definition, limits and provenance, as one HTML page that needs no network."""
-    record = json.loads(result.attrs.get("provenance", "{}"))
-    model = record.get("model", {})
-    about = ", ".join(text for text in (model.get("name"), model.get("dtype"), model.get("badge")) if text)
+    record = record_of(result)
+    about = caption(result, view.said(result, (display or view.shown()).values()))
     drawn = [view.drawn(draw, result, display=display) for draw in view.figures]
     return _PAGE.format(
         title=html.escape(view.title),
-        about=html.escape(about),
+        about="\n".join(f"<p>{html.escape(line)}</p>" for line in about),
         definition=html.escape(view.analysis.definition),
         limits=html.escape(view.analysis.limits),
         figures="\n".join(_div(figure, first=i == 0) for i, figure in enumerate(f for f in drawn if f is not None)),

@@ -104,7 +104,8 @@ def take(
     if kind in ("png", "svg"):
         raise InputError(f"a picture of a table of {seen.title}", "a figure", "Take the table as CSV or HTML")
     if kind == "html":
-        return exports.html(views.drawn(seen, result, view.figure, dark, display)).encode(), f"{stem}.html"
+        figure = views.drawn(seen, result, view.figure, dark, display)
+        return exports.html(figure, result, seen.said(result, display)).encode(), f"{stem}.html"
     if kind == "nc":
         return exports.netcdf(result), f"{stem}.nc"
     if kind == "csv":
@@ -138,7 +139,7 @@ def take_difference(
     change = comparing.change(lambda run: result_of(engine, run, seen.name, selection, session), after, before)
     if kind == "html":
         figure = views.changed(seen, change, view.figure, dark, display)
-        return exports.html(figure).encode(), f"{seen.name}-difference.html"
+        return exports.html(figure, change).encode(), f"{seen.name}-difference.html"
     if kind == "nc":
         return exports.netcdf(change), f"{seen.name}-difference.nc"
     content, ending = exports.csv(change)

@@ -18,6 +18,7 @@ from apps.explorer.page.constants import constants
 from apps.explorer.page.layout import page
 from apps.explorer.page.state import Farewell, parse
 from apps.explorer.web.compression import lighten
+from apps.explorer.web.connections import OPTIONS, guard
 from apps.explorer.web.requests import answer_malformed, body
 from apps.explorer.web.safety import new_token, protect
 from workbench.analysis.catalog import Catalog
@@ -85,8 +86,9 @@ def start(settings: Settings, catalog: Catalog | Sequence[View], load: Load | No
     engine = Engine(settings, catalog, load)
     app = make_app(engine)
     server = create_server(
-        app.server, host=settings.host, port=settings.port, threads=settings.threads, ident="workbench"
+        app.server, host=settings.host, port=settings.port, threads=settings.threads, ident="workbench", **OPTIONS
     )
+    guard(server, settings)
     engine.hosted(settings.models[0])
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     suffix = f"?token={settings.token}" if settings.token else ""

@@ -10,7 +10,7 @@ import pytest
 from apps.explorer.callbacks.export import take, take_difference
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
-from apps.explorer.page.exports import csv, guarded
+from apps.explorer.page.exports import csv
 from apps.explorer.page.news import request_of
 from apps.explorer.page.state import Seen, Shown, Sizes
 from tests.tiny_analyses import tiny_view
@@ -18,6 +18,7 @@ from workbench.analysis.compare import difference_figure
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.results import dataset, open_result
 from workbench.errors import InputError
+from workbench.storage.tables import guarded
 
 MODEL = "toy-induction"
 
