@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from apps.cli.parameters import Asked
-from apps.cli.progress import Progress, progress, say
+from apps.cli.progress import Progress, progress, say, warnings_as_notes
 from apps.cli.report.delivery import deliver
 from apps.cli.report.places import Places
 from apps.cli.signals import STOPS, stop_code, terminable
@@ -51,7 +51,7 @@ def execute(
     """
     work = _Work(asked, places, as_json)
     try:
-        with progress() as report, terminable():
+        with progress() as report, warnings_as_notes(report), terminable():
             analyses: list[Any] = [one.analysis for one in asked]
             found: Any = outcomes(model, prompt, analyses, progress=work.progress_on(report), **options)
             with contextlib.closing(found):  # what stops us ends a study at once

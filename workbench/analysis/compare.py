@@ -91,7 +91,7 @@ def difference_figure(
     """
     try:
         figure = view.drawn(view.figures[index], change, display=view.shown(display))
-    except (InputError, KeyError):  # it wants something that a difference does not have, such as edges
+    except Exception:  # it wants something that a difference does not have, such as edges or whole numbers
         return _plain_figure(view, change)
     scale = (figure.layout.meta or {}).get("scale", "signed")
     return figure if scale == "signed" else _plain_figure(view, change)

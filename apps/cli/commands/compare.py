@@ -6,6 +6,7 @@ from apps.cli.options import add_files
 from apps.cli.parser import Parser
 from apps.cli.report.places import Places
 from probes import CATALOG
+from workbench.errors import InputError, WorkbenchError, in_words
 
 __all__ = ["arguments", "command"]
 
@@ -26,8 +27,18 @@ def command(arguments: argparse.Namespace) -> int:
     from workbench.analysis.results import open_result
     from workbench.storage.record import record_of
 
-    change = difference(open_result(arguments.before), open_result(arguments.after))
-    name = record_of(change)["analysis"]
+    before, after = open_result(arguments.before), open_result(arguments.after)
+    name = record_of(after)["analysis"]
+    if name is None:
+        raise InputError(f"no analysis in {arguments.after}", "a result of `workbench run`", "Compute it again")
     view = of_differences(CATALOG.with_plugins().view(name))
+    try:
+        change = difference(before, after)
+    except WorkbenchError:
+        raise
+    except Exception as error:  # what passes the schema may still be no result of this analysis
+        raise InputError(
+            f"two files that cannot be compared ({in_words(error)})", f"results of {name}", "Compute them again"
+        ) from error
     deliver(view, change, view.shown(), places, arguments.json)
     return 0

@@ -4,6 +4,7 @@ import argparse
 
 from apps.cli.parser import Parser
 from apps.cli.progress import progress
+from apps.cli.signals import terminable
 from workbench.errors import UnavailableError
 from workbench.loading import bundled
 
@@ -40,7 +41,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    with progress() as report:
+    with progress() as report, terminable():
         where = bundled.ensure(report, arguments.source, force=arguments.rebuild)
     print(f"{bundled.NAME} is ready in {where}")
     return 0

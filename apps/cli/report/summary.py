@@ -1,6 +1,7 @@
 """A result in a screenful of text: its sentence, its model, and what its variables hold."""
 
 import textwrap
+from typing import Any
 
 import numpy as np
 import xarray as xr
