@@ -20,6 +20,7 @@ MOST_BYTES = 2 << 30  # of a file, and of all values in it
 _SPARSE = 256  # values may be this many times as large as the file: what is compressed holds repeats, not nothing
 _ROOM = 64 << 20  # bytes of values that any file may have
 _VARIABLES = 2_000
+_TEXTS = 1 << 20
 _ATTRIBUTES = 500
 _ATTRIBUTE_VALUES = 4_096
 _DIMS = 12
@@ -81,14 +82,14 @@ def _bytes_of_texts(variable: h5py.Dataset, name: str, file_bytes: int) -> int:
     length = h5py.check_string_dtype(variable.dtype).length
     if length is not None:
         return count * length * 4
-    bound = max(_ROOM, 16 * file_bytes)
-    if count * 64 > bound:  # an object each
-        raise _refused(f"{count:,} texts in {name!r}", f"at most {bound // 64:,}")
+    bound = min(MOST_BYTES, max(_ROOM, 4 * file_bytes))
+    if count > _TEXTS:
+        raise _refused(f"{count:,} texts in {name!r}", f"at most {_TEXTS:,}")
     if not variable.ndim:
         return len(variable[()])
     total, step = 0, max(1, bound // file_bytes)
     for part in _parts(variable.shape, step):
-        total += sum(map(len, np.ravel(variable[part]))) + 64 * step
+        total += sum(map(len, np.ravel(variable[part])))
         if total > bound:
             raise _refused(f"texts of over {bound:,} bytes in {name!r}", "less")
     return total

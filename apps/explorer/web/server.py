@@ -27,6 +27,8 @@ from workbench.errors import InputError, UnavailableError
 
 __all__ = ["Running", "make_app", "serve", "start"]
 
+_GIB = 1 << 30
+
 
 def make_app(engine: Engine) -> Dash:
     """The Dash app over an engine."""
@@ -109,13 +111,16 @@ def serve(
     any_file: bool = False,
     allow_network: bool = False,
     directory: Path | None = None,
+    memory: float = 1.0,
+    disk: float = 4.0,
 ) -> None:
     """Start the explorer, print its address, and stay until it is interrupted.
 
     model: the one to begin with (default: the bundled one); models: more that the page offers, beside the toys.
     token: True makes one, False switches it off. base_path: where a proxy puts the page, such as /workbench/. hosts:
     other host names it is reached by. any_model, any_file: let the browser name any model, or files of texts.
-    directory: where results are kept between restarts.
+    directory: where results are kept between restarts. memory, disk: GiB of results that are kept in memory and in that
+    directory; the least recently used go first.
 
     Raises UnavailableError where the port is taken.
     """
@@ -136,6 +141,8 @@ def serve(
         base_path=base_path,
         hosts=tuple(hosts),
         directory=directory or cache_dir() / "results",
+        memory=int(memory * _GIB),
+        disk=int(disk * _GIB),
         any_model=any_model,
         any_file=any_file,
         allow_network=allow_network,

@@ -66,7 +66,8 @@ def test_bench_refuses_another_ending(refused, tmp_path):
 def test_tables_and_json_are_written_as_the_name_says(tmp_path, capsys):
     assert main(["run", "logit-lens", *TOY, "--out", str(tmp_path / "lens.csv")]) == 0
     names = {path.name for path in tmp_path.iterdir()}
-    assert "lens.depth_pos.csv" in names and all(str(tmp_path / name) in capsys.readouterr().out for name in [])
+    printed = capsys.readouterr().out
+    assert "lens.depth_pos.csv" in names and all(str(tmp_path / name) in printed for name in names)
     table = pd.read_csv(tmp_path / "lens.depth_pos.csv")
     assert len(table) == table["depth"].nunique() * table["pos"].nunique() and "entropy" in table
     assert (
