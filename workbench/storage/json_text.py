@@ -58,7 +58,9 @@ def _known(variable: xr.DataArray) -> Any:
     absent = variable.attrs.get("absent")
     if absent is None or variable.dtype.kind not in "iu":
         return variable.values.tolist()
-    return np.where(variable.values == absent, None, variable.values.astype(object)).tolist()
+    values = variable.values.astype(object)
+    values[variable.values == absent] = None
+    return values.tolist()
 
 
 def strict(value: Any) -> Any:

@@ -114,7 +114,8 @@ class Cache:
             for path, when in sorted(_written(directory).items(), key=lambda file: file[1].st_mtime, reverse=True):
                 total += when.st_size
                 if total > self.disk:
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):  # another user's, in a folder where only the owner may delete
+                        path.unlink(missing_ok=True)
 
     def _note(self, sentence: str) -> None:
         logging.getLogger("workbench.explorer").warning(sentence)

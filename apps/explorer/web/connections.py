@@ -36,7 +36,7 @@ def guard(server: Any, settings: Settings) -> None:
     for one in list(sockets.values()):
         if isinstance(one, BaseWSGIServer):
             one.channel_class = _channels(settings)
-            one.maintenance = _maintenance(one)  # type: ignore[method-assign]
+            one.maintenance = _maintenance(one)
             one.adj.max_request_body_size = settings.largest_request + _BODY_SLACK
 
 

@@ -24,7 +24,7 @@ from probes.erasure.trained.states import Pieces, collect, pieces_of
 from probes.erasure.trained.words import place_masks
 from workbench.corpora import Corpus, python_corpus
 from workbench.errors import InputError, RefusedError, UnavailableError
-from workbench.files import write_whole
+from workbench.files import clear_partials, write_whole
 from workbench.models.model import Model
 from workbench.statistics import ratio_interval
 
@@ -140,6 +140,7 @@ def train(
     work.shares = (0.0, 0.5) if control else (0.0, 1.0)
     before = None if again else _there(path, model)
     work.known = known_of(before, record, recipe)
+    clear_partials(work.folder)
     work.run(depths, offsets)
     keys = sorted({*work.known, *((d, o) for d in depths for o in offsets)}, key=lambda key: (key[0], -key[1]))
     done = {key: work.finished(*key) for key in keys}
