@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import tempfile
 import time
@@ -38,7 +39,7 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.replace(partial, target)
         finally:
             with suppress(OSError):  # a folder that could not be made holds no half-written file
-                partial.unlink()
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
     except OSError as error:
         raise UnavailableError(f"{in_words(error)} at {path}", "a place to write", "Choose another path") from error
 

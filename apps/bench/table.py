@@ -13,6 +13,7 @@ from apps.bench.machine import machine
 from apps.bench.measure import measure, ratio
 from apps.bench.rows import BARE, BRIDGE, QUICK_SIZES, ROWS, SIZES, STUDY_SIZES
 from apps.bench.subject import Subject, models, rows_of_text
+from workbench.errors import visible
 from workbench.files import write_whole
 
 __all__ = ["bench", "default_out", "table"]
@@ -48,7 +49,7 @@ def bench(
     record["load_average_at_the_end"] = os.getloadavg() if hasattr(os, "getloadavg") else None
     print(table(record), flush=True)  # first: minutes of work
     write_whole(Path(out), (json.dumps(record, indent=1) + "\n").encode())
-    print(f"Saved in {out}")
+    print(visible(f"Saved in {out}"))
     return record
 
 

@@ -13,7 +13,7 @@ __all__ = ["caption", "captioned", "drawn_lines", "with_lines"]
 
 _PROMPT = 300  # characters
 _WIDTH = 110
-_SIZE, _LINE = 11, 15  # pixels
+_SIZE, _LINE = 11, 17  # pixels
 _TOP = 100  # Plotly's own
 
 

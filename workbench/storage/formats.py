@@ -62,5 +62,5 @@ def _write_zarr(result: xr.Dataset, path: Path) -> Path:
     if path.exists():
         raise InputError(f"{path}, which is there already", "a new name: a Zarr store is a folder", "Choose another")
     with whole_file(path) as partial:
-        result.to_zarr(partial, consolidated=True)
+        result.to_zarr(partial, zarr_format=2, consolidated=True)  # which every reader of Zarr knows
     return path

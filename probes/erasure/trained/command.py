@@ -13,7 +13,7 @@ from typing import Any
 
 from probes.erasure.trained.recipe import KINDS, OFFSETS, Recipe
 from workbench.corpora import Corpus, hub_corpus, text_corpus
-from workbench.errors import InputError
+from workbench.errors import InputError, visible
 from workbench.files import need_writable
 from workbench.storage.endings import need_ending
 
@@ -60,8 +60,8 @@ def import_cli(arguments: argparse.Namespace, model: Any) -> int:
     probes = import_probes(model, arguments.file, depth, arguments.offset, replacing=arguments.replace)
     print(summary(probes))
     if "quality" in probes.card:
-        print(f"Imported; trained on: {probes.card['trained_on']}. Quality {probes.card['quality']}.")
-    print(default_path(model.identity.weights_hash, probes.kind))
+        print(visible(f"Imported; trained on: {probes.card['trained_on']}. Quality {probes.card['quality']}."))
+    print(visible(str(default_path(model.identity.weights_hash, probes.kind))))
     return 0
 
 
@@ -120,7 +120,7 @@ def cli(wanted: Asked, model: Any) -> int:
     )
     print(summary(probes))
     where = Path(wanted.out) if wanted.out else default_path(model.identity.weights_hash, wanted.recipe.kind)
-    print(f"{where}, {where.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.0f} s")
+    print(visible(str(where)) + f", {where.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.0f} s")
     return 0
 
 

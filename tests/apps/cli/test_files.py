@@ -157,3 +157,16 @@ def test_a_terminal_of_few_characters_loses_nothing(encoding, tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(words, capture_output=True, env=environment, cwd=os.getcwd(), timeout=300)
     assert done.returncode == 2 and b"Traceback" not in done.stderr and b"--no-such" in done.stderr
+
+
+def test_no_name_of_a_model_is_an_order_to_the_terminal(capsys, tmp_path, tiny_dir):
+    import shutil
+
+    place = tmp_path / "tiny\x1b]0;owned\x07"
+    shutil.copytree(tiny_dir, place)
+    main(["load", str(place)])
+    out, err = capsys.readouterr()
+    assert "owned" in out and not {"\x1b", "\x07"} & set(out + err)
+    saved = tmp_path / "r\x1b[2J.json"
+    assert main(["run", "logit-lens", "--model", str(place), "--ids", "5", "9", "--out", str(saved)]) == 0
+    assert "\x1b" not in "".join(capsys.readouterr())

@@ -39,4 +39,4 @@ def test_a_caption_takes_its_own_room_and_is_no_markup():
     text = drawn.layout.title.text
     assert text.startswith("Heads<br>") and "<i>" not in text and "&lt;i&gt;said" in text
     lines = len(re.findall("<br>", text))
-    assert drawn.layout.margin.t == 40 + 15 * lines and drawn.layout.height == 300 + 15 * lines and lines >= 5
+    assert drawn.layout.margin.t == 40 + 17 * lines and drawn.layout.height == 300 + 17 * lines and lines >= 5

@@ -153,11 +153,11 @@
           const pad = (layout.title || {}).pad || {};
           layout.title = Object.assign({}, layout.title, {
             text: title ? title + "<br>" + small : small,
-            pad: Object.assign({}, pad, { b: (pad.b || 0) + 15 * caption.length }),
+            pad: Object.assign({}, pad, { b: (pad.b || 0) + 17 * caption.length }),
           });
-          layout.margin = Object.assign({}, layout.margin, { t: (top === undefined ? 100 : top) + 15 * caption.length });
-          options.height += 15 * caption.length;
-          if (layout.height) layout.height += 15 * caption.length;
+          layout.margin = Object.assign({}, layout.margin, { t: (top === undefined ? 100 : top) + 17 * caption.length });
+          options.height += 17 * caption.length;
+          if (layout.height) layout.height += 17 * caption.length;
         }
         window.Plotly.downloadImage({ data: gd.data, layout: layout, config: {} }, options);
       }
