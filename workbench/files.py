@@ -68,7 +68,7 @@ def read_whole(path: Path, most: int) -> bytes:
                 raise InputError(f"{path}, which is {_kind(state.st_mode)}", "a file", "Check the path")
             if state.st_size > most:
                 raise InputError(f"{path} with {state.st_size:,} bytes", f"at most {most:,}", "Check the path")
-            return file.read(most + 1)[:most]
+            return file.read(state.st_size)  # not `most`: so much would be taken at once
     except FileNotFoundError:
         raise InputError(f"no file at {path}", "a file", "Check the path") from None
     except OSError as error:

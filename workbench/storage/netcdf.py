@@ -22,7 +22,9 @@ def encoded(result: xr.Dataset) -> bytes:
     floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
     try:
         return sealed(bytes(result.to_netcdf(None, engine="h5netcdf", encoding=floats)))
-    except (TypeError, ValueError, UnicodeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of xarray, h5netcdf and h5py, each with its own
         raise InputError(
             f"a result that netCDF cannot hold ({in_words(error)})", "numbers and whole texts", "Take its tables"
         ) from error

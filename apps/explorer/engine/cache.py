@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from apps.explorer.engine.held import held_bytes, on_its_own
 from workbench.analysis.results import checked
-from workbench.errors import InputError, WorkbenchError
+from workbench.errors import InputError, WorkbenchError, in_words
 from workbench.files import clear_partials, read_whole, write_whole
 from workbench.storage.inspection import MOST_BYTES
 from workbench.storage.netcdf import decoded, encoded
@@ -75,8 +75,9 @@ class Cache:
         if write and self.directory is not None and isinstance(value, xr.Dataset):
             try:
                 self._write(self.directory, key, value)
-            except (WorkbenchError, OSError) as error:
-                self._note(f"A result is kept in memory only, since it could not be written: {error}")
+            except (WorkbenchError, OSError, MemoryError) as error:
+                why = str(error) or in_words(error)
+                self._note(f"A result is kept in memory only, since it could not be written: {why}")
 
     def drop(self, key: str) -> None:
         """Forget a value in memory."""

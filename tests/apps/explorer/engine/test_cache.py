@@ -29,7 +29,7 @@ def test_the_least_recently_used_goes_first():
 
 
 def test_one_value_larger_than_the_bound_is_kept_alone():
-    small, large = result(0.0), result(1.0, n=1000)
+    small, large = result(0.0), result(1.0, n=10_000)
     for memory in (0, int(held_bytes(small) * 3.5)):
         cache = Cache(memory=memory)
         cache.put(KEYS[0], small)
