@@ -2,9 +2,8 @@
 
 import argparse
 
-from apps.cli.report.pictures import PICTURES
 from workbench.loading import bundled
-from workbench.storage.endings import ENDINGS
+from workbench.storage.endings import ENDINGS, PICTURES
 
 __all__ = ["MODEL_HELP", "NETWORK_HELP", "add_files", "add_loading", "add_model", "add_prompt"]
 

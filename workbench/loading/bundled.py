@@ -346,7 +346,7 @@ def _checked(
 # pip, which ends when whoever started it is gone, however that ended: then nobody holds its standard input any more.
 _PIP = """
 import os, runpy, sys, threading
-threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
 sys.argv[0] = "pip"
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from workbench.errors import InputError
 
-__all__ = ["ENDINGS", "ending_of", "need_ending"]
+__all__ = ["ENDINGS", "PICTURES", "ending_of", "need_ending"]
 
 # What each needs beside our own libraries.
 ENDINGS = {"nc": "", "zarr": "zarr", "csv": "", "parquet": "pyarrow", "json": ""}
+# Of figures: pictures are drawn by a browser that kaleido drives.
+PICTURES = {"html": "", "json": "", "png": "kaleido", "svg": "kaleido", "pdf": "kaleido"}
 
 
 def ending_of(path: str | Path) -> str:

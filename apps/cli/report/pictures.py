@@ -8,21 +8,13 @@ import xarray as xr
 
 from workbench.errors import UnavailableError, WorkbenchError, in_words
 from workbench.files import write_whole
-from workbench.storage.endings import need_ending
+from workbench.storage.endings import PICTURES, need_ending
 
 if TYPE_CHECKING:
     from workbench.analysis.parameters import Values
     from workbench.analysis.view import View
 
-__all__ = ["PICTURES", "need_picture", "write_figures"]
-
-# What each needs beside our own libraries: pictures are drawn by a browser that kaleido drives.
-PICTURES = {"html": "", "json": "", "png": "kaleido", "svg": "kaleido", "pdf": "kaleido"}
-
-
-def need_picture(path: str | Path) -> str:
-    """The ending of a figure's name, one of `PICTURES`; InputError for another, or one that cannot be written here."""
-    return need_ending(path, PICTURES)
+__all__ = ["write_figures"]
 
 
 def write_figures(view: "View", result: xr.Dataset, display: "Values", path: Path) -> tuple[Path, ...]:
@@ -30,7 +22,7 @@ def write_figures(view: "View", result: xr.Dataset, display: "Values", path: Pat
     from apps.cli.report.page import page
     from workbench.figures.caption import captioned
 
-    ending = need_picture(path)
+    ending = need_ending(path, PICTURES)
     if ending == "html":
         return (write_whole(path, page(view, result, display).encode()),)
     drawn = [view.drawn(draw, result, display=display) for draw in view.figures]

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.cli.report.pictures import PICTURES, need_picture
 from workbench.errors import InputError
 from workbench.files import need_writable
-from workbench.storage.endings import ENDINGS, ending_of
+from workbench.storage.endings import ENDINGS, PICTURES, need_ending
 
 __all__ = ["Places"]
 
@@ -34,8 +33,8 @@ class Places:
                 self._need_folder(option, path)
                 need_writable(str(Path(path) / self.analyses[0]))
                 continue
-            (ending_of if option == "--out" else need_picture)(path)
             need_writable(path)
+            need_ending(path, ENDINGS if option == "--out" else PICTURES)
 
     def _need_folder(self, option: str, path: str) -> None:
         if Path(path).suffix.lower().removeprefix(".") in {*ENDINGS, *PICTURES} and not Path(path).is_dir():

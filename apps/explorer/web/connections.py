@@ -52,11 +52,13 @@ def _channels(settings: Settings) -> type[HTTPChannel]:
 
         def received(self, data: bytes) -> Any:
             done = super().received(data)
-            if not self.known:
-                with self.requests_lock:
-                    waiting = [*self.requests, *([self.request] if self.request is not None else [])]
-                self.known = any(one.headers_finished and _is_known(one, settings) for one in waiting)
+            begun = self.request  # one whose body is still on its way
+            self.known = self.known or (begun is not None and begun.headers_finished and _is_known(begun, settings))
             return done
+
+        def service(self) -> None:
+            self.known = self.known or _is_known(self.requests[0], settings)
+            super().service()
 
     return Channel
 
@@ -66,7 +68,7 @@ def _is_known(request: Any, settings: Settings) -> bool:
     if not settings.token:
         return True
     cookies = parse_cookie(request.headers.get("COOKIE", ""))
-    shown = [*parse_qs(request.query or "").get("token", ()), cookies.get(cookie_name(settings), "")]
+    shown = [*parse_qs(getattr(request, "query", "") or "").get("token", ()), cookies.get(cookie_name(settings), "")]
     return any(is_token(one, settings) for one in shown)
 
 

@@ -55,7 +55,7 @@ def changed(result, data):
     return result
 
 
-@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_changed_result_is_compared_or_refused(results, tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("pair")
