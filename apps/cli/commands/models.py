@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from apps.cli.parser import Parser
 from apps.cli.progress import progress
-from workbench.errors import UnavailableError
-from workbench.files import whole_file
+from apps.cli.signals import terminable
+from workbench.errors import UnavailableError, visible
+from workbench.files import need_writable, write_whole
 from workbench.loading import bundled
 
 if TYPE_CHECKING:
@@ -46,15 +47,15 @@ def command(arguments: argparse.Namespace) -> int:
     rows += [(name, "ready", "tiny", "made in memory") for name in TOYS]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
+        print(visible("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])))
     print("Also: a directory in Hugging Face format, a .gguf file, or with --allow-network a name on the hub.")
     return 0
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    with progress() as report:
+    with progress() as report, terminable():
         where = bundled.ensure(report, arguments.source, force=arguments.rebuild)
-    print(f"{bundled.NAME} is ready in {where}")
+    print(visible(f"{bundled.NAME} is ready in {where}"))
     return 0
 
 
@@ -67,6 +68,8 @@ def _check(arguments: argparse.Namespace) -> int:
     def loaded(name: str) -> "Model":
         return wrap(random_model(name), None, name=name) if name in FAMILIES else load(name)
 
+    if arguments.out is not None:
+        need_writable(Path(arguments.out))  # before minutes of work
     names = arguments.names or list(FAMILIES)
     rows = []
     with progress() as report:
@@ -77,8 +80,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         print(text, end="")
     else:
-        with whole_file(Path(arguments.out)) as part:
-            part.write_text(f"# Models\n\n{text}", encoding="utf-8")
+        write_whole(Path(arguments.out), f"# Models\n\n{text}".encode())
     return int(any(cells[2] != "refused" and cells[-1] for cells in rows))
 
 
