@@ -90,7 +90,7 @@ def selfcheck(model: Model, reference: torch.Tensor | None) -> SelfCheck:
 
     It may be longer than LENGTH: then it reaches beyond a sliding window, and so do items that need it.
     """
-    length = LENGTH if reference is None else reference.shape[1]
+    length = min(LENGTH, model.sizes.n_ctx) if reference is None else reference.shape[1]
     ids, about = check_ids(model.tokenizer, model.sizes.d_vocab, length)
     half = model.identity.dtype != "float32"
     items = []

@@ -75,7 +75,7 @@ def test_what_a_model_does_not_show_costs_its_analysis_alone():
 @pytest.mark.parametrize(("kind", "said"), [("gpt2", "silent, which needs rot_q"), ("neox", "to fire for silent")])
 def test_a_missing_activation_is_said_of_the_analysis(kind, said):
     """Not of the reducer, whose name its user never typed; and the sentence survives a worker's pipe."""
-    error = run(tiny_model(kind), IDS, [Silent])["silent"].error
+    error = run(tiny_model(kind), IDS, [Silent, Norms])["silent"].error
     assert said in str(error) and "keep" not in str(error)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
