@@ -228,7 +228,7 @@ def test_the_card_says_what_it_was_made_of(model, made):
     for row in card["probes"]:
         hits = probes.hits[row["depth"], row["offset"]]
         assert row["test_accuracy"] == pytest.approx(float(hits.float().mean()), abs=1e-4)
-        assert row["test_low"] <= row["test_accuracy"] <= row["test_high"]
+        assert row["test_low"] is row["test_high"] is None  # four documents give no interval
 
 
 def test_probes_of_other_weights_are_refused(made):
