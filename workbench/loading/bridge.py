@@ -98,7 +98,8 @@ class BridgeAdapter:
         layers = range(self.sizes.n_layers)
         self.native = discarding(self.bridge, lambda: self._run(3), layers)
         for layer in self.native:
-            scores, pattern = instrument(self.bridge.blocks[layer].attn, self.sizes.n_heads)
+            scores, pattern = _point(), _point()
+            instrument(self.bridge.blocks[layer].attn, self.sizes.n_heads, scores, pattern)
             self._points[SCORES.name, layer], self._points[PATTERN.name, layer] = scores, pattern
 
     def _give_weights(self) -> None:
@@ -118,7 +119,8 @@ class BridgeAdapter:
             router = router_of(mlp)
             if router is None:
                 continue
-            scores, weights, n_experts = instrument_router(mlp, router)
+            scores, weights = _point(), _point()
+            n_experts = instrument_router(mlp, router, scores, weights)
             self._points[ROUTER.name, layer], self._points[EXPERT_WEIGHT.name, layer] = scores, weights
             found.append(layer)
         self.sizes = replace(self.sizes, experts=tuple(found), n_experts=n_experts)
@@ -306,6 +308,13 @@ def _gain(norm: Any) -> torch.Tensor | None:
     if weight is None:
         return None
     return (1.0 + weight if norm.uses_weight_offset else weight).detach()
+
+
+def _point() -> Any:
+    """A hook point of our own, that works as the bridge's do."""
+    from transformer_lens.hook_points import HookPoint
+
+    return HookPoint()
 
 
 def _sinks(attn: Any) -> torch.Tensor | None:

@@ -53,14 +53,11 @@ class Routed(TorchFunctionMode):
         return self.scores(out.view(self.batch, self.n_pos, -1)).reshape(out.shape)
 
 
-def instrument_router(mlp: Any, router: nn.Module) -> tuple[nn.Module, nn.Module, int]:
-    """Give an MLP component hook points at its router; returns those of scores and weights, and the number of experts.
+def instrument_router(mlp: Any, router: nn.Module, scores: Any, weights: Any) -> int:
+    """Put two hook points at the router of an MLP component; returns the number of experts.
 
     Scores may be written. Weights `[batch, pos, expert]`, 0 for experts that are not chosen, are for reading.
     """
-    from transformer_lens.hook_points import HookPoint
-
-    scores, weights = HookPoint(), HookPoint()
     forward, matrix = type(mlp).forward, _matrix(router)
 
     def under_hooks(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -77,7 +74,7 @@ def instrument_router(mlp: Any, router: nn.Module) -> tuple[nn.Module, nn.Module
             return forward(mlp, hidden_states, *args, **kwargs)
 
     mlp.__dict__["forward"] = under_hooks  # plain assignment would reach the wrapped module and stay
-    return scores, weights, matrix.shape[0]
+    return matrix.shape[0]
 
 
 def _dense(outputs: Sequence[torch.Tensor], n_experts: int) -> torch.Tensor:

@@ -57,14 +57,11 @@ class Inside(TorchFunctionMode):
         return tuple(scores.shape[:-1]) in ((batch, heads, n_pos), (batch * heads, n_pos))
 
 
-def instrument(attn: Any, n_heads: int) -> tuple[nn.Module, nn.Module]:
-    """Give an attention component hook points inside its module; returns those of scores and pattern.
+def instrument(attn: Any, n_heads: int, scores: Any, pattern: Any) -> None:
+    """Put two hook points inside the module of an attention component.
 
     The component belongs to the bridge; the Hugging Face module itself is left alone.
     """
-    from transformer_lens.hook_points import HookPoint
-
-    scores, pattern = HookPoint(), HookPoint()
     forward = type(attn).forward
 
     def under_hooks(*args: Any, **kwargs: Any) -> Any:
@@ -75,7 +72,6 @@ def instrument(attn: Any, n_heads: int) -> tuple[nn.Module, nn.Module]:
             return forward(attn, *args, **kwargs)
 
     attn.__dict__["forward"] = under_hooks  # plain assignment would reach the wrapped module and stay
-    return scores, pattern
 
 
 def discarding(bridge: Any, run: Callable[[], Any], layers: Sequence[int]) -> list[int]:
