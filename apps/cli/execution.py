@@ -5,6 +5,7 @@ Analyses of the prompt come from one pass. A study that is stopped keeps what is
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
@@ -15,11 +16,11 @@ from apps.cli.report.delivery import deliver
 from apps.cli.report.places import Places
 from apps.cli.signals import STOPS, stop_code, terminable
 from workbench.analysis.run import Failure, outcomes
-from workbench.errors import InputError
+from workbench.errors import InputError, WorkbenchError
 from workbench.models.model import Model
-from workbench.models.prompt import Prompt
+from workbench.models.prompt import Prompt, tokenise
 
-__all__ = ["execute", "need_prompt"]
+__all__ = ["Work", "execute", "execute_all", "need_prompt"]
 
 
 def need_prompt(asked: Sequence[Asked], prompt: Prompt | None) -> None:
@@ -35,13 +36,47 @@ def need_prompt(asked: Sequence[Asked], prompt: Prompt | None) -> None:
         say(f"Note: {names} {verb} own stimulus; the prompt is not used.")
 
 
+@dataclass(frozen=True)
+class Work:
+    """Analyses with their parameters, the prompt they run on, and where results go."""
+
+    asked: Sequence[Asked]
+    prompt: Prompt | None
+    places: Places
+
+
+def execute_all(works: Sequence[Work], model: Model, changes: Callable[[Prompt | None], Any], **options: Any) -> int:
+    """Run the works one after the other; returns the exit code. changes: the interventions for a prompt.
+
+    Of several prompts, one that fails costs itself alone: it is said, and the code is 1.
+    """
+    code = 0
+    for number, work in enumerate(works, 1):
+        if len(works) > 1:
+            print(("\n" if number > 1 else "") + f"Prompt {number} of {len(works)}", flush=True)
+        try:
+            if work.prompt is not None:
+                for note in tokenise(model, work.prompt).notes:
+                    say(f"Note: {note}")
+            edits = changes(work.prompt)
+            code = max(code, execute(work.asked, model, work.prompt, work.places, interventions=edits, **options))
+        except WorkbenchError as error:
+            if len(works) == 1:
+                raise
+            say(f"workbench: prompt {number}: {' '.join(str(error).split())}")
+            code = 1
+        if code > 1:  # stopped
+            break
+    return code
+
+
 def execute(asked: Sequence[Asked], model: Model, prompt: Prompt | None, places: Places, **options: Any) -> int:
     """Run analyses and deliver each result when it is there; returns the exit code.
 
     options: `interventions` and `allow_network` of the runner. The error of a single analysis is raised; of several,
     each that fails is said, and the code is 1.
     """
-    work = _Work(asked, places)
+    work = _Left(asked, places)
     try:
         with progress() as report, terminable():
             analyses: list[Any] = [one.analysis for one in asked]
@@ -58,7 +93,7 @@ def execute(asked: Sequence[Asked], model: Model, prompt: Prompt | None, places:
     return 1 if work.failed else 0
 
 
-class _Work:
+class _Left:
     """What is still to be done, and what was said of the rest."""
 
     def __init__(self, asked: Sequence[Asked], places: Places):

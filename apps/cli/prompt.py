@@ -1,18 +1,47 @@
-"""The prompt of a command line: raw text, a chat from a file, or token ids."""
+"""The prompts of a command line: raw text, a chat from a file, token ids, or many prompts or pairs from a file."""
 
 import argparse
-import json
-from pathlib import Path
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.errors import InputError
+from workbench.models.inputs import kinds_of
 from workbench.models.prompt import Prompt
+from workbench.records import read_json, read_pairs, read_prompts
 
-__all__ = ["prompt_of"]
+__all__ = ["Given", "prompt_of", "prompts_of"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """One prompt, None where none was given, and the parameters that come with it."""
+
+    prompt: Prompt | None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def prompts_of(arguments: argparse.Namespace) -> list[Given]:
+    """What was given through `options.add_prompt`, one or many."""
+    file, others = arguments.prompt_file or arguments.pair_file, {"format": arguments.format or ""}
+    for name in ("column", "format"):
+        if getattr(arguments, name) and (file is None or (name == "column" and arguments.prompt_file is None)):
+            raise InputError(f"--{name} without --prompt-file", "a file to read", "Name it, or leave the option out")
+    if file is None:
+        return [Given(prompt_of(arguments))]
+    if arguments.no_bos and arguments.pair_file:
+        raise InputError("--no-bos with --pair-file", "raw text of --prompt or --prompt-file", "Leave out --no-bos")
+    source = sys.stdin.buffer if file == "-" else file
+    if arguments.pair_file:
+        return [Given(Prompt(pair.clean), pair.parameters) for pair in read_pairs(source, **others)]
+    bos = False if arguments.no_bos else None
+    found = read_prompts(source, column=arguments.column or "", **others)
+    return [Given(one if one.text is None else Prompt(one.text, bos=bos)) for one in found]
 
 
 def prompt_of(arguments: argparse.Namespace) -> Prompt | None:
-    """What was given through `options.add_prompt`; None where nothing was."""
+    """The one prompt that was given on the command line itself; None where none was."""
     if arguments.no_bos and arguments.prompt is None:
         raise InputError("--no-bos without --prompt", "raw text to leave it out of", "Leave out --no-bos")
     if arguments.prompt is not None:
@@ -20,7 +49,7 @@ def prompt_of(arguments: argparse.Namespace) -> Prompt | None:
     if arguments.ids is not None:
         return Prompt.ids([_integer(part) for word in arguments.ids for part in word.split(",") if part])
     if arguments.chat is not None:
-        return Prompt.chat(_messages(arguments.chat))
+        return _chat(arguments.chat)
     return None
 
 
@@ -31,12 +60,12 @@ def _integer(text: str) -> int:
         raise InputError(f"--ids {text}", "integers", "Write for example --ids 1 504 3575") from None
 
 
-def _messages(file: str) -> Any:
-    try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
+def _chat(file: str) -> Prompt:
+    """A file of messages, by themselves or as {"messages": [...]}."""
+    value: Any = read_json(file)
+    kinds = kinds_of(value) if isinstance(value, list | dict) else []
+    if [kind for kind, _ in kinds] != ["messages"]:
         raise InputError(
-            f"--chat {file} ({error.strerror})", "a JSON file that can be read", "Check the path"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"--chat {file}, which is not JSON ({error})", "a list of messages", "Correct it") from error
+            f"--chat {file}, which holds no chat", "a list of messages with role and content", "Correct it"
+        )
+    return Prompt(messages=kinds[0][1])

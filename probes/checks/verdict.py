@@ -75,7 +75,8 @@ def verdict(
         controls=_kind_of_controls(controls),
         window=-1 if controls.window is None else controls.window,
     )
-    result.attrs["sentence"] = _sentence(result, _nouns(units), len(by_prompt)) + _beside_peers(result, units)
+    said = _sentence(result, _nouns(units), len(by_prompt)) + _beside_peers(result, units)
+    result.attrs["sentence"] = metric.noted(said) if len(by_prompt) == 1 else said
     return result
 
 
@@ -87,7 +88,8 @@ def _measured(metrics: Sequence[Metric], bases: Sequence[Base]) -> str:
     if first.kind in ("loss", "repetition"):
         return what
     what += " minus its alternative" if what == _OF_EACH.get(first.kind) and first.against is not None else ""
-    at = {metric.position % len(base.tokens) - len(base.tokens) for metric, base in zip(metrics, bases, strict=True)}
+    ends = zip(metrics, bases, strict=True)
+    at = {m.position % len(base.tokens) + m.length - 1 - len(base.tokens) for m, base in ends}
     if at == {-1}:
         return f"{what} at the last position"
     strings = {base.tokens.strings[m.position] for m, base in zip(metrics, bases, strict=True)}

@@ -22,6 +22,27 @@ class Places:
     figure: str | None = None
     analyses: Sequence[str] = ()
 
+    def of_prompts(self, n: int) -> "list[Places]":
+        """Where each of n prompts is saved: of several, in the folders that the options name, under its number."""
+        if n == 1:
+            return [self]
+        width = len(str(n))
+        found = []
+        for number in range(1, n + 1):
+            name = f"{number:0{width}d}"
+            out, figure = (path and str(Path(path) / name) for path in (self.out, self.figure))
+            if not self._several:
+                out, figure = out and f"{out}.nc", figure and f"{figure}.html"
+            found.append(Places(out, figure, self.analyses))
+        for option, path in (("--out", self.out), ("--figure", self.figure)):
+            if path and Path(path).suffix:
+                raise InputError(
+                    f"{option} {path} for {n} prompts",
+                    "a folder, in which each has its number",
+                    f"Name one, such as {option} results",
+                )
+        return found
+
     def need_writable(self) -> None:
         """Say what is wrong with them before anything is computed for nothing."""
         for option, path in (("--out", self.out), ("--figure", self.figure)):
