@@ -30,22 +30,23 @@ def prompts_of(arguments: argparse.Namespace) -> list[Given]:
             raise InputError(f"--{name} without --prompt-file", "a file to read", "Name it, or leave the option out")
     if file is None:
         return [Given(prompt_of(arguments))]
-    if arguments.no_bos and arguments.pair_file:
-        raise InputError("--no-bos with --pair-file", "raw text of --prompt or --prompt-file", "Leave out --no-bos")
+    if arguments.bos is not None and arguments.pair_file:
+        option = "--bos" if arguments.bos else "--no-bos"
+        raise InputError(f"{option} with --pair-file", "raw text of --prompt or --prompt-file", f"Leave out {option}")
     source = sys.stdin.buffer if file == "-" else file
     if arguments.pair_file:
         return [Given(Prompt(pair.clean), pair.parameters) for pair in read_pairs(source, **others)]
-    bos = False if arguments.no_bos else None
     found = read_prompts(source, column=arguments.column or "", **others)
-    return [Given(one if one.text is None else Prompt(one.text, bos=bos)) for one in found]
+    return [Given(one if one.text is None else Prompt(one.text, bos=arguments.bos)) for one in found]
 
 
 def prompt_of(arguments: argparse.Namespace) -> Prompt | None:
     """The one prompt that was given on the command line itself; None where none was."""
-    if arguments.no_bos and arguments.prompt is None:
-        raise InputError("--no-bos without --prompt", "raw text to leave it out of", "Leave out --no-bos")
+    if arguments.bos is not None and arguments.prompt is None:
+        option = "--bos" if arguments.bos else "--no-bos"
+        raise InputError(f"{option} without --prompt", "raw text to put it in front of", f"Leave out {option}")
     if arguments.prompt is not None:
-        return Prompt(arguments.prompt, bos=False if arguments.no_bos else None)
+        return Prompt(arguments.prompt, bos=arguments.bos)
     if arguments.ids is not None:
         return Prompt.ids([_integer(part) for word in arguments.ids for part in word.split(",") if part])
     if arguments.chat is not None:

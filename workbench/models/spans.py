@@ -56,8 +56,9 @@ def spans_of(vocabulary: Vocabulary, ids: Sequence[int], text: str | None) -> Sp
     whole = b"".join(pieces)
     if text is None or whole == text.encode():
         return Spans.laid(pieces)
-    if whole[len(pieces[0]) :] == text.encode():  # behind a BOS that was added
-        return _after(Spans.laid(pieces[1:]), len(ids))
+    behind = next((n for n in range(len(pieces)) if b"".join(pieces[n:]) == text.encode()), None)
+    if behind is not None:  # behind what was added: BOS
+        return _after(Spans.laid(pieces[behind:]), len(ids))
     ends = _by_offsets(vocabulary.tokenizer, text, ids)
     return Spans.laid(pieces) if ends is None else _after(Spans(text, tuple(_joined(text, ends))), len(ids))
 

@@ -83,6 +83,21 @@ class Vocabulary:
         known = _byte_of_character()
         return bytes(known[c] for c in piece) if all(c in known for c in piece) else piece.encode()
 
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """What the tokenizer itself puts in front of a text: its BOS token, another special token, or nothing.
+
+        Asked each time and not read off a setting: settings go by many names, and a held tokenizer may be changed.
+        """
+        if not hasattr(self.tokenizer, "encode"):
+            return ()
+        plain = list(self.tokenizer.encode("a", add_special_tokens=False))
+        whole = list(self.tokenizer.encode("a", add_special_tokens=True))
+        for start in range(len(whole) - len(plain) + 1):
+            if whole[start : start + len(plain)] == plain:
+                return tuple(int(i) for i in whole[:start])
+        return ()
+
     def token(self, text: str) -> int:
         """The id of a text that is exactly one token; `#17` names an id, `⟨E6 97⟩` bytes.
 
