@@ -115,10 +115,10 @@ def read_json(source: "str | Path") -> Any:
 
 def _read(source: "str | Path | BinaryIO", format: str) -> tuple[list[_Row], list[str] | None]:
     """Records, and the names of a table's columns."""
-    name, text = _name(source), _decoded(source)
-    kind = format or _format(source)
+    name, kind = _name(source), format or _format(source)
     if kind not in FORMATS:
         raise InputError(f"the format {kind!r}", f"one of {', '.join(FORMATS)}", "Choose one of these")
+    text = _decoded(source)
     if kind in ("csv", "tsv"):
         return _table(text, name, "\t" if kind == "tsv" else ",")
     if kind == "json":

@@ -33,9 +33,11 @@ def kinds_of(given: Any, known: tuple[type, ...] = ()) -> list[tuple[str, Any]]:
         return _of_mapping(given)
     if _is_encoding(given):
         return [("token_ids", as_ids(given.ids))]
+    if isinstance(given, bytes | bytearray | memoryview | PathLike):
+        raise _refused(given)
     if _is_array(given):
         return _of_array(given)
-    if isinstance(given, bytes | bytearray | memoryview | PathLike) or not isinstance(given, Sequence | Iterator):
+    if not isinstance(given, Sequence | Iterator):
         raise _refused(given)
     return _of_list(list(given), known)
 
@@ -127,16 +129,25 @@ def _of_mapping(given: Mapping[Any, Any]) -> list[tuple[str, Any]]:
 
 def _of_encoded(ids: Any, mask: Any) -> list[tuple[str, Any]]:
     """What a tokenizer returned: one prompt or one a row, without its padding."""
-    ids, mask = (value.tolist() if _is_array(value) else value for value in (ids, mask))
-    rows = ids if ids and not _is_number(ids[0]) else [ids]
-    masks = [None] * len(rows) if mask is None else mask if mask and not _is_number(mask[0]) else [mask]
-    if len(masks) != len(rows) or any(m is not None and len(m) != len(r) for r, m in zip(rows, masks, strict=True)):
+    rows = _rows(ids)
+    masks = [[True] * len(row) for row in rows] if mask is None else _rows(mask)
+    if [len(row) for row in rows] != [len(marks) for marks in masks]:
         raise InputError("an attention_mask of another shape than the input_ids", "one mark a token", "Correct it")
-    kept = [
-        row if m is None else [i for i, on in zip(row, m, strict=True) if on]
-        for row, m in zip(rows, masks, strict=True)
-    ]
+    kept = [[i for i, on in zip(row, marks, strict=True) if on] for row, marks in zip(rows, masks, strict=True)]
     return [("token_ids", as_ids(row)) for row in kept]
+
+
+def _rows(values: Any) -> list[list[Any]]:
+    """One row of values or several, as lists."""
+    values = values.tolist() if _is_array(values) else values
+    if not isinstance(values, list | tuple):
+        raise _no_ids(values)
+    rows = [row.tolist() if _is_array(row) and row.ndim else row for row in values]
+    if rows and all(isinstance(row, list | tuple) for row in rows):
+        return [list(row) for row in rows]
+    if any(isinstance(row, list | tuple) for row in rows):
+        raise _no_ids(values)
+    return [rows]
 
 
 def _of_array(given: Any) -> list[tuple[str, Any]]:

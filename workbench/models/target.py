@@ -94,12 +94,17 @@ def need_one_token(vocabulary: Vocabulary, text: str, what: str) -> int:
     """The id of a target that must be a single token. what: it is for, in words, such as "a direct attribution"."""
     target = target_of(vocabulary, text)
     if target.token is None:
-        raise InputError(
-            f"{target.describe(vocabulary)} for {what}",
-            "a text that is one token",
-            f"Mind the space, or use its first token {vocabulary.string(target.members[0][0])!r}",
-        )
+        remedy = f"Mind the space, or use its first token {vocabulary.string(target.members[0][0])!r}"
+        (other,) = _spaced([text])
+        if text.strip() and len(target.members) == 1 and target_of(vocabulary, other).token is not None:
+            remedy = f"Take {other!r}, which is one"
+        raise InputError(f"{target.describe(vocabulary)} for {what}", "a text that is one token", remedy)
     return target.token
+
+
+def _spaced(texts: Sequence[str]) -> list[str]:
+    """The same with a space in front, or without where they have one."""
+    return [text.removeprefix(" ") if text.startswith(" ") else f" {text}" for text in texts]
 
 
 def shared_start(targets: Sequence[Target], vocabulary: Vocabulary) -> tuple[int, ...]:
@@ -127,7 +132,7 @@ def likelier(vocabulary: Vocabulary, text: str, log_probs: torch.Tensor) -> str:
     taken = _members(text)
     if any(one.strip() == "" or one.lstrip()[0] in "#⟨" for one in taken):  # ids and bytes are meant as they are
         return ""
-    other = [one.removeprefix(" ") if one.startswith(" ") else f" {one}" for one in taken]
+    other = _spaced(taken)
     own, its = (target_of(vocabulary, _text(texts)) for texts in (taken, other))
     first = lambda target: float(log_probs[sorted({member[0] for member in target.members})].logsumexp(0))
     if not first(its) > first(own):

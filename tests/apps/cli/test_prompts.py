@@ -56,7 +56,7 @@ def test_pairs_bring_their_parameters(tmp_path, tiny_dir, capsys):
 def test_a_prompt_may_begin_with_a_dash_and_backslashes_are_said(tiny_dir, capsys):
     assert main(["run", "surprisal", "--prompt", "-a b\\nc", "--model", str(tiny_dir)]) == 0
     out, err = capsys.readouterr()
-    assert "Tokens: - a · b \\ n c" in out
+    assert "- a · b \\ n c" in out
     assert "Note: The prompt holds \\n as two characters" in err
 
 

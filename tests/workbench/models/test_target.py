@@ -162,10 +162,17 @@ def test_a_byte_is_handed_on_by_its_id(default_model):
     from probes import DirectLogitAttribution
     from probes.circuits.direct_logit_attribution import head_claim
 
-    token = next(i for i in tokenise(default_model, "नमस्ते").ids if "⟨" in default_model.vocabulary.string(i))
-    result = DirectLogitAttribution(target=default_model.vocabulary.string(token)).run(default_model, "नमस्")
+    token = next(i for i in tokenise(default_model, "Łucja 서울").ids if "⟨" in default_model.vocabulary.string(i))
+    result = DirectLogitAttribution(target=default_model.vocabulary.string(token)).run(default_model, "Łucja 서울")
     claim = head_claim(result, {"layer": 3, "head": 2})
     assert claim.params["target"] == f"#{token}" and "⟨" in result.attrs["target"]
     assert target_of(default_model.vocabulary, claim.params["target"]) == Target.one(token)
-    said = DirectLogitAttribution(target="Oslo").run(default_model, "The capital of Norway is").attrs["summary"]
-    assert "' Oslo', with a space in front, is likelier here" in said
+
+
+def test_the_form_with_a_space_is_offered(default_model):
+    from probes import DirectLogitAttribution
+
+    said = DirectLogitAttribution(target="Rome").run(default_model, "The capital of Italy is").attrs["summary"]
+    assert "'Rome' was taken as typed" in said and "' Rome', with a space in front, is likelier here" in said
+    with pytest.raises(InputError, match="Take ' Oslo', which is one"):
+        DirectLogitAttribution(target="Oslo").run(default_model, "The capital of Norway is")
