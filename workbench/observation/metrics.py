@@ -37,8 +37,9 @@ class Metric:
     followed it the last time. position: where the first three look. reference: log-probabilities `[d_vocab]`. repeats:
     (position, id of what followed the last time), of "repetition".
 
-    target, against: of several tokens, log-probabilities are summed: the run must go on behind the
-    position with what `followed_by` puts there. Of a set, probabilities are summed, and of logits their exponentials.
+    target, against: targets, or the id of one token. Of several tokens, log-probabilities are summed: the run must go
+    on behind the position with what `followed_by` puts there. Of a set, probabilities are summed, and of logits their
+    exponentials.
     note: what to say of the target beside the number.
     """
 
@@ -50,6 +51,11 @@ class Metric:
     reference: torch.Tensor | None = None
     repeats: tuple[tuple[int, int], ...] = ()
     note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("target", "against"):
+            if isinstance(token_id := getattr(self, name), int):
+                object.__setattr__(self, name, Target.one(token_id))
 
     @property
     def units(self) -> str:
