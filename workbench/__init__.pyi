@@ -137,6 +137,9 @@ from workbench.records import (
 from workbench.records import (
     read_prompts as read_prompts,
 )
+from workbench.storage.tables import (
+    tables as tables,
+)
 
 __version__: str
 WHERE: dict[str, str]

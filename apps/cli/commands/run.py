@@ -92,4 +92,5 @@ def command(arguments: argparse.Namespace) -> int:
         model = load(arguments, report)
         means = interventions.means_of(phrases, model, report)
     changes = lambda prompt: interventions.interventions_of(phrases, model, prompt, means)
-    return execution.execute_all(works, model, changes, allow_network=arguments.allow_network)
+    options = {"allow_network": arguments.allow_network}
+    return execution.execute_all(works, model, changes, as_json=arguments.json, **options)
