@@ -120,6 +120,7 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
         found: dict[str, Any] = {}
         for name, values in samples.items():  # prompt layer head
             units, bounds, title = _KINDS[name]
+            units = observation.weights(0).written_units if name == "output_norm" else units
             low, high = bootstrap_interval(values, seed=self.seed, bounds=bounds)
             found |= {
                 name: ("layer head", mean_known(values, 0), units, bounds, title),

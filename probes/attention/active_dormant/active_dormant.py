@@ -148,7 +148,9 @@ class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", 
         attention, norm = (seen[need].permute(1, 0, 2).cpu().numpy().astype(np.float64) for need in wanted)
         attention[:, windowed(model.sizes, self.length)] = np.nan
         attention, norm = (texts.spread(values, range(n)) for values in (attention, norm))
-        activity = Activity(attention, norm, self.attention_above, self.output_below, self.seed)
+        activity = Activity(
+            attention, norm, self.attention_above, self.output_below, self.seed, model.weights(0).written_units
+        )
         return activity, provenance(seen)
 
     def _ablations(
