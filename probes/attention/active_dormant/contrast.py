@@ -46,8 +46,8 @@ class Difference:
 class Activity:
     """What the first pass measured, (domain, prompt, layer, head), and what follows from it.
 
-    attention_above, output_below: what counts as dormant. seed: draws permutations, resamples and random heads. units: of
-    the norms, which stand before a post-norm where there is one.
+    attention_above, output_below: what counts as dormant. seed: draws permutations, resamples and random heads. units:
+    of the norms, which stand before a post-norm where there is one.
     """
 
     attention: np.ndarray
