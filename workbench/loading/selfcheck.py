@@ -1,6 +1,7 @@
 """Does this model behave as the analyses assume? Measured at load, on one short input."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def selfcheck(model: Model, reference: torch.Tensor | None) -> SelfCheck:
         items.append(_logits_item(model, logits, reference.float()))
     for name, measure, tolerance in _ITEMS:
         items.append(_measure(name, measure, tolerance if not half else max(tolerance, 2e-2), model, ids, logits))
-    return SelfCheck(tuple(items))
+    return SelfCheck(tuple(items), datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def _logits_item(model: Model, logits: torch.Tensor, reference: torch.Tensor) -> Item:

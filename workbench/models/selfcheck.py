@@ -2,11 +2,12 @@
 
 Each item has a measured number, a tolerance and a verdict. An analysis names the items it relies on and refuses, with
 the item's sentence, where one failed. Nothing here corrects a model: it says what is so. They are measured at load
-(see `workbench.loading.selfcheck`).
+(see `workbench.loading.selfcheck`), or were at an earlier load of the same (`workbench.loading.passed`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 __all__ = [
     "FIRES", "LOGITS_EQUAL", "PADDING", "PARTS", "READOUT", "RESIDUAL", "ROWS", "Item", "SelfCheck",
@@ -41,14 +42,20 @@ class Item:
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """All items of one model."""
+    """All items of one model. when: the time it was measured, ISO 8601 with its offset from UTC; "" if not told."""
 
     items: tuple[Item, ...]
+    when: str = ""
 
     @property
     def passed(self) -> bool:
         """Whether every item held."""
         return all(item.passed for item in self.items)
+
+    @property
+    def measured(self) -> str:
+        """When, for people: such as "measured 2026-03-01 14:05 UTC"; "" if not told."""
+        return self.when and f"measured {datetime.fromisoformat(self.when).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
     @property
     def summary(self) -> str:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from apps.cli.options import MODEL_HELP, NETWORK_HELP
+from apps.cli.options import CHECK_HELP, MODEL_HELP, NETWORK_HELP
 from apps.cli.parser import Parser
 from workbench.errors import InputError
 from workbench.loading import bundled
@@ -22,6 +22,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--no-token", action="store_true", help="serve without a token in the address")
     parser.add_argument("--allow-files", action="store_true", help="let the page read files and folders by name")
     parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
+    parser.add_argument("--check", action="store_true", help=CHECK_HELP)
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -39,5 +40,6 @@ def command(arguments: argparse.Namespace) -> int:
         any_model=arguments.any_model,
         any_file=arguments.allow_files,
         allow_network=arguments.allow_network,
+        check=arguments.check,
     )
     return 0

@@ -2,7 +2,6 @@
 
 import xarray as xr
 
-from apps.cli.report.page import page
 from apps.cli.report.places import Places, write
 from apps.cli.report.summary import summary
 from workbench.analysis.parameters import Values
@@ -19,6 +18,8 @@ def deliver(view: View, result: xr.Dataset, display: Values, places: Places) -> 
     if out:
         saved.append(f"Saved the result in {save(result, out)}")
     if figure:
+        from apps.cli.report.page import page  # brings what makes pages, which most commands have no use for
+
         write(figure, page(view, result, display))
         saved.append(f"Saved its figures in {figure}")
     print("\n".join([summary(view, result, display), *saved]), flush=True)

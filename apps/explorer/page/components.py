@@ -72,7 +72,10 @@ def _selfcheck(check: SelfCheck) -> dmc.Popover:
     )
     table = dmc.Table([head, dmc.TableTbody(rows)], fz="xs", className="numbers")
     return dmc.Popover(
-        [dmc.PopoverTarget(button), dmc.PopoverDropdown(table)], width=460, withArrow=True, withRoles=False
+        [dmc.PopoverTarget(button), dmc.PopoverDropdown([table, html.Small(check.measured)])],
+        width=460,
+        withArrow=True,
+        withRoles=False,
     )
 
 

@@ -106,6 +106,7 @@ def serve(
     any_model: bool = False,
     any_file: bool = False,
     allow_network: bool = False,
+    check: bool = False,
     directory: Path | None = None,
 ) -> None:
     """Start the explorer, print its address, and stay until it is interrupted.
@@ -113,7 +114,7 @@ def serve(
     model: the one to begin with (default: the bundled one); models: more that the page offers, beside the toys.
     token: True makes one, False switches it off. base_path: where a proxy puts the page, such as /workbench/. hosts:
     other host names it is reached by. any_model, any_file: let the browser name any model, or files of texts.
-    directory: where results are kept between restarts.
+    check: make the self-check of a model again that has passed it. directory: where results are kept between restarts.
 
     Raises UnavailableError where the port is taken.
     """
@@ -137,6 +138,7 @@ def serve(
         any_model=any_model,
         any_file=any_file,
         allow_network=allow_network,
+        check=check,
     )
     running = start(settings, catalog)
     print(f"The explorer is at {running.address}\nCtrl-C stops it.", flush=True)

@@ -1,12 +1,14 @@
 """`load`, `models`, `train` and `import`: models, and what is learned from data."""
 
 import dataclasses
+import gc
+import re
 
 import pytest
 
 from apps.cli import main
 from workbench import load
-from workbench.loading import bundled
+from workbench.loading import bundled, pretrained
 
 
 def test_load_prints_every_item_of_the_self_check(capsys):
@@ -14,6 +16,22 @@ def test_load_prints_every_item_of_the_self_check(capsys):
     out = capsys.readouterr().out
     assert "toy-induction: toy, float32 on cpu" in out
     assert out.count("  pass  ") == 6 and "tolerance 1e-05" in out and "Self-check 6/6" in out
+
+
+def test_a_kept_self_check_says_when_and_is_made_again_when_asked(capsys, tiny_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    made, plain = [], pretrained.selfcheck
+    monkeypatch.setattr(pretrained, "selfcheck", lambda *given: made.append(1) or plain(*given))
+    said = []
+    for more in ([], [], ["--check"]):
+        assert main(["load", str(tiny_dir), *more]) == 0
+        said.append(capsys.readouterr().out)
+    assert len(made) == 2 and said[0] == said[1] and re.search(r"Self-check \d/\d, measured 20[-\d: ]+ UTC:", said[1])
+
+
+def test_cycles_are_looked_for_again_after_a_command():
+    for words, code in ((["load", "toy-induction"], 0), (["load", "no-such-model"], 2), (["describe"], 2)):
+        assert main(words) == code and gc.isenabled() and gc.get_freeze_count() == 0
 
 
 def test_a_failed_self_check_shows_and_sets_the_exit_code(capsys, monkeypatch):
