@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import workbench
-from workbench import sealed
+from workbench import memo
 from workbench.loading.bundled import cache_dir
 from workbench.models.model import Model
 from workbench.models.selfcheck import Item, SelfCheck
@@ -37,8 +37,8 @@ def circumstances(model: Model, ids: torch.Tensor) -> dict[str, str]:
     told = {} if config is None else {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
     return {
         "weights": identity.weights_hash,
-        "config": sealed.digest(told),
-        "ids": sealed.digest(ids.tolist()),
+        "config": memo.digest(told),
+        "ids": memo.digest(ids.tolist()),
         **{
             name: str(getattr(identity, name))
             for name in ("dtype", "device", "attention", "architecture", "processing")
@@ -51,7 +51,7 @@ def circumstances(model: Model, ids: torch.Tensor) -> dict[str, str]:
 
 def kept(here: dict[str, str]) -> SelfCheck | None:
     """The check that was passed in the same circumstances; None where there is none, or none that can be read whole."""
-    record = sealed.read(_place(here))
+    record = memo.read(_place(here))
     try:
         if record is None or record["circumstances"] != here:
             return None
@@ -65,7 +65,7 @@ def keep(here: dict[str, str], check: SelfCheck) -> None:
     """Keep a check that was passed."""
     if check.passed:
         items = [asdict(item) for item in check.items]
-        sealed.write(_place(here), {"circumstances": here, "items": items, "when": check.when})
+        memo.write(_place(here), {"circumstances": here, "items": items, "when": check.when})
 
 
 def _item(record: Any) -> Item:
@@ -79,7 +79,7 @@ def _typed(value: Any, kind: type) -> Any:
 
 
 def _place(here: dict[str, str]) -> Path:
-    return cache_dir() / "selfchecks" / f"{sealed.digest(here)}.json"
+    return cache_dir() / "selfchecks" / f"{memo.digest(here)}.json"
 
 
 def _accelerator(device: torch.device) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import apps
 import probes
 import workbench
-from workbench import sealed
+from workbench import memo
 from workbench.loading.bundled import cache_dir
 
 __all__ = ["described"]
@@ -17,7 +17,7 @@ _OURS = f"{probes.__name__}."
 def described(name: str, module: str) -> str:
     """The description of an analysis. module: where it lies; what others installed is always described anew."""
     place = cache_dir() / "descriptions" / f"{_sources(name)}.json"
-    text = sealed.read(place) if module.startswith(_OURS) else None
+    text = memo.read(place) if module.startswith(_OURS) else None
     if isinstance(text, str):
         return text
     from apps.cli.report.description import description
@@ -25,7 +25,7 @@ def described(name: str, module: str) -> str:
 
     text = description(CATALOG.with_plugins().view(name))
     if module.startswith(_OURS):
-        sealed.write(place, text)
+        memo.write(place, text)
     return text
 
 

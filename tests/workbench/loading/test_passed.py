@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.tiny_models import tiny_hf
 from workbench import load, wrap
+from workbench.files import sealed, unsealed
 from workbench.loading import passed, pretrained
 from workbench.models.selfcheck import Item, SelfCheck
 from workbench.processor import Processor
@@ -100,13 +101,15 @@ def cut_off(text):
 
 def one_digit(text):
     """A tolerance that nobody has written."""
-    record = json.loads(text)
-    record["kept"]["items"][0]["tolerance"] = 1e9
-    return json.dumps(record)
+    assert '"tolerance": 1e-05' in text
+    return text.replace('"tolerance": 1e-05', '"tolerance": 9e-05')
 
 
 def another_form(text):
-    return json.dumps([json.loads(text)])
+    """Under a seal of its own."""
+    record = json.loads(unsealed(text.encode())[0])
+    record["items"][0]["passed"] = "yes"
+    return sealed(json.dumps(record).encode()).decode()
 
 
 def nothing(text):

@@ -1,4 +1,4 @@
-"""What was computed before and is kept: JSON with a checksum, written whole, or computed again.
+"""What was computed before and is kept: JSON under a seal, written whole, or computed again.
 
 A file that is missing, cut off, altered or of another form answers like none. Where nothing can be written, nothing is
 kept, and nobody is troubled: what is kept here can always be made anew.
@@ -10,10 +10,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import UnavailableError
-from workbench.files import whole_file
+from workbench.errors import InputError, UnavailableError
+from workbench.files import read_whole, sealed, unsealed, write_whole
 
 __all__ = ["digest", "read", "write"]
+
+_MOST = 1 << 20  # bytes; what is kept here has a few thousand
 
 
 def digest(what: Any) -> str:
@@ -24,14 +26,13 @@ def digest(what: Any) -> str:
 def read(place: Path) -> Any:
     """What was written at a place; None where it is not there whole."""
     try:
-        record = json.loads(place.read_text(encoding="utf-8"))
-        return record["kept"] if record["seal"] == digest(record["kept"]) else None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        content, whole = unsealed(read_whole(place, _MOST))
+        return json.loads(content) if whole else None
+    except (InputError, ValueError, RecursionError):
         return None
 
 
 def write(place: Path, what: Any) -> None:
     """Keep what JSON can hold at a place, where it can be written."""
-    text = json.dumps({"kept": what, "seal": digest(what)}, indent=2) + "\n"
-    with suppress(UnavailableError), whole_file(place) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with suppress(InputError, UnavailableError):
+        write_whole(place, sealed(json.dumps(what, indent=2).encode()))
