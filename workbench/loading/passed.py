@@ -55,7 +55,8 @@ def kept(here: dict[str, str]) -> SelfCheck | None:
     try:
         if record is None or record["circumstances"] != here:
             return None
-        found = SelfCheck(tuple(map(_item, record["items"])), datetime.fromisoformat(record["when"]).isoformat())
+        when = datetime.fromisoformat(record["when"]).isoformat()
+        found = SelfCheck(tuple(map(_item, record["items"])), _typed(record["about"], str), when)
     except (ValueError, LookupError, TypeError):
         return None
     return found if found.items and found.passed else None
@@ -65,7 +66,7 @@ def keep(here: dict[str, str], check: SelfCheck) -> None:
     """Keep a check that was passed."""
     if check.passed:
         items = [asdict(item) for item in check.items]
-        memo.write(_place(here), {"circumstances": here, "items": items, "when": check.when})
+        memo.write(_place(here), {"circumstances": here, "items": items, "about": check.about, "when": check.when})
 
 
 def _item(record: Any) -> Item:

@@ -18,10 +18,11 @@ import torch
 from workbench.errors import InputError, RefusedError, SlowWarning, UnavailableError
 from workbench.loading import bundled, passed
 from workbench.loading.bridge import boot
-from workbench.loading.selfcheck import selfcheck, short_ids
+from workbench.loading.selfcheck import check_ids, selfcheck
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
 from workbench.loading.twin import twin
+from workbench.loading.windows import reference_length
 from workbench.models.model import Adapter, Identity, Model
 from workbench.processor import slow_format
 
@@ -67,7 +68,7 @@ def load(
     path = Path(name).expanduser()
     if os.path.isdir(path):  # false, and no error, for what is too long for a path
         return _pretrained(name, _directory(path), dtype, device, check)
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         if not os.path.isfile(path):
             raise UnavailableError(f"no file at {path}", "a GGUF file", "Check the path")
         source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
@@ -99,7 +100,7 @@ def _instrumented(
     if isinstance(model, ToyTransformer):
         adapter, reference, architecture = ToyAdapter(twin(model)), lambda: None, "toy"
     else:
-        adapter, reference, architecture = _bridged(model)
+        adapter, reference, architecture = _bridged(model, tokenizer)
     parameter = adapter.parameters()[0][1]
     identity = Identity(
         name=name or getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__,
@@ -114,7 +115,8 @@ def _instrumented(
     if check:
         wrapped.selfcheck = selfcheck(wrapped, reference())
         return wrapped
-    here = passed.circumstances(wrapped, short_ids(wrapped.sizes.d_vocab))
+    length = reference_length(model.config.get_text_config())
+    here = passed.circumstances(wrapped, check_ids(tokenizer, wrapped.sizes.d_vocab, length)[0])
     wrapped.selfcheck = passed.kept(here)
     if wrapped.selfcheck is None:
         wrapped.selfcheck = selfcheck(wrapped, reference())
@@ -122,16 +124,21 @@ def _instrumented(
     return wrapped
 
 
-def _bridged(held: Any) -> tuple[Adapter, Callable[[], torch.Tensor], str]:
-    """A bridge around a twin, and what another twin says on `short_ids`: the reference, for whoever asks for it."""
+def _bridged(held: Any, tokenizer: Any) -> tuple[Adapter, Callable[[], torch.Tensor], str]:
+    """A bridge around a twin, and what another twin says on `check_ids`: the reference, for whoever asks for it."""
     if not hasattr(held, "config") or not hasattr(held, "generate"):
         raise InputError(f"a {type(held).__name__}", "a Hugging Face causal language model", "Pass one to wrap()")
+    if getattr(held.config, "is_encoder_decoder", False):
+        raise RefusedError(
+            f"a {type(held).__name__}, which has an encoder", "a causal language model", "Pick a decoder-only model"
+        )
 
     def reference() -> torch.Tensor:
         plain = _eager(held)
-        ids = short_ids(plain.get_input_embeddings().weight.shape[0]).to(plain.device)
+        n_vocab = plain.get_input_embeddings().weight.shape[0]
+        ids = check_ids(tokenizer, n_vocab, reference_length(plain.config.get_text_config()))[0]
         with torch.no_grad():
-            return plain(ids, use_cache=False).logits
+            return plain(ids.to(plain.device), use_cache=False).logits
 
     return boot(_eager(held), held), reference, type(held).__name__
 

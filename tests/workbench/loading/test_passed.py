@@ -128,7 +128,7 @@ def test_a_damaged_file_is_made_anew(directory, cache, measured, damage):
 
 
 def test_a_check_that_did_not_pass_is_not_kept(directory, cache, monkeypatch):
-    failing = SelfCheck((Item("rows", 0.3, 1e-5, False),), "2026-01-02T03:04:05+00:00")
+    failing = SelfCheck((Item("rows", 0.3, 1e-5, False),), "two texts", "2026-01-02T03:04:05+00:00")
     monkeypatch.setattr(pretrained, "selfcheck", lambda *_: failing)
     assert not load(str(directory)).selfcheck.passed
     monkeypatch.undo()
