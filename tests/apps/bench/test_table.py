@@ -28,6 +28,6 @@ def test_the_table_is_printed_and_saved(models, tmp_path, monkeypatch, capsys):
     assert {(r["batch"], r["length"]) for r in saved["rows"]} == {(1, 64), (2, 12), START_SIZE}
     assert [r["row"] for r in saved["rows"]][-3:] == [BARE, BRIDGE, HELP] and HELP in printed
     assert next(r for r in saved["rows"] if r["row"] == BARE)["wall_ratio"] == 1.0
-    assert [g["size"] for g in saved["goals"]] == ["1 x 64", "1 x 64"]
+    assert [g["size"] for g in saved["goals"]] == ["1 x 64", "1 x 64", "1 x 6"]
     assert printed.count("everything together") == 2 and printed.count("  met") + printed.count("  missed") == 2
     assert str(out) in printed
