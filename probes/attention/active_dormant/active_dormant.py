@@ -30,14 +30,14 @@ from workbench.intervene import Head
 from workbench.models.hooks import Z
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
-from workbench.models.selfcheck import ROWS
+from workbench.models.selfcheck import ROWS, VISIBLE
 from workbench.observation import observe
 from workbench.observation.recording import measure_means
 
 __all__ = ["VIEW", "ActiveDormant"]
 
 
-class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", requires=(ROWS,)):
+class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", requires=(ROWS, VISIBLE)):
     """Dormant shares, the contrast of two domains of texts, and ablations.
 
     Definition: A head is dormant on a text when it sends its attention to sinks and so adds next to nothing. Per text
