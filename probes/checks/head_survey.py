@@ -8,6 +8,7 @@ import xarray as xr
 
 from probes import stimuli
 from probes.checks import claims
+from probes.checks.hypothesis import gone_on, metric_of
 from probes.checks.matched_controls import CALIPER, FEWEST, N_CONTROLS, draw_controls
 from probes.checks.norms import output_norms
 from workbench.analysis.kinds import Study
@@ -23,7 +24,7 @@ from workbench.models.hooks import Z
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens, tokenise
 from workbench.models.selfcheck import PADDING, READOUT
-from workbench.observation.metrics import KINDS, make_metric
+from workbench.observation.metrics import KINDS
 from workbench.observation.recording import measure_means
 from workbench.observation.sweeps import base_run, sweep
 from workbench.statistics import max_statistic
@@ -146,8 +147,8 @@ def survey(
     controls = _Controls.of(norms, caliper)
     effects, units = np.full((len(tokens), *norms.shape), np.nan), ""
     for index, (one, options) in enumerate(zip(tokens, asked, strict=True)):
-        base = base_run(model, one)
-        metric = make_metric(model, one, base.logits(model), **options)
+        base = base_run(model, gone_on(model, one, options))
+        metric = metric_of(model, base, options)
         values, own, units = np.full(len(cells), np.nan), base.value(model, metric), metric.units
         share = part(progress, index / len(tokens), (index + 1) / len(tokens))
         for indices, found in sweep(model, base, cells, metric, progress=share):
