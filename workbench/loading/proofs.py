@@ -57,7 +57,7 @@ class Shaken(Printed):
     def edits(self, model: Model) -> list[Edit]:
         """One edit of each hook in every layer that has it."""
         return [
-            Edit(Where(hook, layer, additive=True), _zero if hook in (Q, K) else _shake)
+            Edit(Where(hook, layer, additive=True), _WAYS.get(hook, _shake))
             for hook in self.hooks
             for layer in (layers_with(model, hook) if hook.layered else [None])
         ]
@@ -69,6 +69,14 @@ def _zero(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> N
 
 def _shake(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
     x.copy_(shaken(x))
+
+
+def _turn(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+    x.copy_(x.roll(1, -1))
+
+
+# States are turned by one dimension: shaken in every layer they would grow beyond float16.
+_WAYS = {Q: _zero, K: _zero, RESID_PRE: _turn, RESID_POST: _turn}
 
 
 def shaken(x: torch.Tensor) -> torch.Tensor:
