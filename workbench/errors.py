@@ -7,7 +7,7 @@ one or two sentences. Anything else that escapes is a bug of ours.
 from functools import partial
 from typing import Any
 
-__all__ = ["Cancelled", "InputError", "RefusedError", "SlowWarning", "UnavailableError", "WorkbenchError"]
+__all__ = ["Cancelled", "InputError", "ModelError", "RefusedError", "SlowWarning", "UnavailableError", "WorkbenchError"]
 
 
 class WorkbenchError(Exception):
@@ -35,6 +35,14 @@ class UnavailableError(WorkbenchError):
 
 class RefusedError(WorkbenchError):
     """We could compute a number but it would be wrong: an assumption failed, or memory would run out."""
+
+
+class ModelError(InputError, RefusedError, UnavailableError):
+    """The model that was named or given cannot be taken: its files are not whole, or its numbers would be wrong.
+
+    Bad input to who typed its name, and for that reason exit code 2; an UnavailableError and a RefusedError to who
+    asks for either.
+    """
 
 
 class Cancelled(WorkbenchError):

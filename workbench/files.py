@@ -1,13 +1,21 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the folder of what we keep."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import platformdirs
+
 from workbench.errors import UnavailableError
 
-__all__ = ["whole_file"]
+__all__ = ["cache_dir", "whole_file"]
+
+
+def cache_dir() -> Path:
+    """Where we keep what we made: WORKBENCH_CACHE, else the platform's cache directory of the user."""
+    chosen = os.environ.get("WORKBENCH_CACHE")
+    return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("interp-workbench"))
 
 
 @contextmanager

@@ -7,13 +7,13 @@ thread-safe (callers hold Model.lock); `start_at_layer` still runs the blocks be
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
-from workbench.errors import RefusedError
+from workbench.loading.rotations import by_length, forget, own
 from workbench.models.hooks import Hook
 from workbench.models.model import LayerWeights, Sizes
 from workbench.models.readout import Readout
@@ -25,7 +25,7 @@ def boot(hf_model: nn.Module) -> "BridgeAdapter":
     """Put a bridge around a Hugging Face causal language model that is in memory.
 
     The model is changed in place (its modules are wrapped, attention becomes eager): compute any reference before.
-    Raises RefusedError for an architecture that TransformerLens does not know.
+    Raises what it likes for an architecture that TransformerLens does not know.
     """
     # A private module of TransformerLens, and on purpose: boot_transformers would ask a hub for a tokenizer by name.
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
@@ -36,12 +36,6 @@ def boot(hf_model: nn.Module) -> "BridgeAdapter":
     try:
         logger.setLevel(logging.ERROR)
         bridge = build_bridge_from_module(hf_model, architecture, hf_config=hf_model.config)
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise RefusedError(
-            f"a model of architecture {architecture} ({error})",
-            "one that TransformerLens's TransformerBridge supports",
-            "Pick another model, or check the installed transformer-lens version",
-        ) from error
     finally:
         logger.setLevel(level)
     bridge.eval()
@@ -57,6 +51,9 @@ class BridgeAdapter:
         self.hf_model = hf_model
         self.sizes = self._sizes()
         self._points: dict[tuple[str, int | None], Any] = {}
+        self._weights: dict[int, LayerWeights] = {}
+        self.by_length = by_length(self.hf_config)
+        self._rotating = own(bridge) if self.by_length else []
 
     def _sizes(self) -> Sizes:
         cfg, config = self.bridge.cfg, self.hf_config
@@ -85,7 +82,16 @@ class BridgeAdapter:
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """`[batch, pos]` ids to logits `[batch, pos, d_vocab]`."""
+        forget(self._rotating)
         return self.bridge(tokens, return_type="logits", use_cache=False)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Token ids that end a text, by the generation config and the config."""
+        configs = (getattr(self.hf_model, "generation_config", None), self.hf_model.config, self.hf_config)
+        named = [getattr(config, "eos_token_id", None) for config in configs]
+        each = [i for ids in named for i in (ids if isinstance(ids, list | tuple) else [ids])]
+        return tuple(dict.fromkeys(int(i) for i in each if i is not None))
 
     def point(self, hook: Hook, layer: int | None) -> Any:
         """The bridge's hook point behind one of our hooks; KeyError where this model has none."""
@@ -143,9 +149,13 @@ class BridgeAdapter:
             for block in blocks:
                 block.__dict__.pop("forward", None)
 
-    @cache  # noqa: B019 - one adapter lives as long as its model; weights are views
     def weights(self, layer: int) -> LayerWeights:
         """Weights of one layer; views of the model's own where the layout allows."""
+        if layer not in self._weights:  # a cache on the adapter: one on the method would keep every model for ever
+            self._weights[layer] = self._layer_weights(layer)
+        return self._weights[layer]
+
+    def _layer_weights(self, layer: int) -> LayerWeights:
         block = self.bridge.blocks[layer]
         attn = block.attn
         like = attn.W_O

@@ -96,9 +96,13 @@ class LayerWeights:
 
 
 class Adapter(Protocol):
-    """The handful of things that differ between a TransformerBridge and our own small modules."""
+    """The handful of things that differ between a TransformerBridge and our own small modules.
+
+    by_length: rotations depend on the length of the input, so that a batch must hold one length.
+    """
 
     sizes: Sizes
+    by_length: bool
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """`[batch, pos]` ids to logits `[batch, pos, d_vocab]`, firing the hook points."""
@@ -124,6 +128,10 @@ class Adapter(Protocol):
     @property
     def device(self) -> torch.device:
         """Where token ids must go."""
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Token ids that end a text, by what the model's own files say."""
 
 
 @dataclass(eq=False)
@@ -158,6 +166,12 @@ class Model:
     def sizes(self) -> Sizes:
         """n_layers, n_heads, d_model and the rest."""
         return self.adapter.sizes
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Token ids that end a text: those of the generation config, of the config and of the tokenizer together."""
+        own = getattr(self.tokenizer, "eos_token_id", None)
+        return tuple(dict.fromkeys([*self.adapter.ends, *([] if own is None else [int(own)])]))
 
     def weights(self, layer: int) -> LayerWeights:
         """Weights of one layer under standard names."""

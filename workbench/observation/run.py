@@ -64,7 +64,7 @@ def observe(
         _positions(need.positions or (), longest)
     run = _Run(model, needs, tuple(interventions), start, stop, progress, Steps(len(tokens), model.sizes.n_layers))
     parts: list[tuple[dict[Need, Kept], list[torch.Tensor]]] = []
-    for rows in _batches(tokens, batch_tokens):
+    for rows in _batches(tokens, batch_tokens, one_length=model.adapter.by_length):
         parts.append(run.batch(tokens[rows], {k: v[rows] for k, v in fields.items()}, asked[rows], rows))
     results = {need: _join([part[0][need] for part in parts], need, longest) for need in needs}
     logits = tuple(row for part in parts for row in part[1])
@@ -123,12 +123,13 @@ def _check_rows(interventions: Sequence[Any], n_prompts: int) -> None:
             raise InputError(f"{intervention}", f"rows 0 to {n_prompts - 1}", "Name a prompt of this call")
 
 
-def _batches(tokens: tuple[Tokens, ...], batch_tokens: int) -> Iterator[slice]:
-    """Slices of consecutive prompts whose padded size stays within batch_tokens."""
+def _batches(tokens: tuple[Tokens, ...], batch_tokens: int, *, one_length: bool) -> Iterator[slice]:
+    """Slices of consecutive prompts whose padded size stays within batch_tokens; or, of one length each."""
     first, longest = 0, 0
     for i, t in enumerate(tokens):
         longest = max(longest, len(t))
-        if i > first and (i - first + 1) * longest > batch_tokens:
+        other = one_length and len(t) != len(tokens[first])
+        if i > first and (other or (i - first + 1) * longest > batch_tokens):
             yield slice(first, i)
             first, longest = i, len(t)
     yield slice(first, len(tokens))

@@ -103,6 +103,8 @@ def serve(
     base_path: str = "/",
     hosts: Sequence[str] = (),
     models: Sequence[str] = (),
+    dtype: str = "float32",
+    device: str = "auto",
     any_model: bool = False,
     any_file: bool = False,
     allow_network: bool = False,
@@ -112,8 +114,9 @@ def serve(
 
     model: the one to begin with (default: the bundled one); models: more that the page offers, beside the toys.
     token: True makes one, False switches it off. base_path: where a proxy puts the page, such as /workbench/. hosts:
-    other host names it is reached by. any_model, any_file: let the browser name any model, or files of texts.
-    directory: where results are kept between restarts.
+    other host names it is reached by. dtype, device: of the models, as `load()` takes them, the dtype by its name.
+    any_model, any_file: let the browser name any model, or files of texts. directory: where results are kept between
+    restarts.
 
     Raises UnavailableError where the port is taken.
     """
@@ -134,6 +137,8 @@ def serve(
         base_path=base_path,
         hosts=tuple(hosts),
         directory=directory or cache_dir() / "results",
+        dtype=dtype,
+        device=device,
         any_model=any_model,
         any_file=any_file,
         allow_network=allow_network,

@@ -123,6 +123,9 @@ class ToyTransformer(nn.Module):
 class ToyAdapter:
     """Our small module behind the same interface as a bridge."""
 
+    by_length = False
+    ends: tuple[int, ...] = ()
+
     def __init__(self, module: ToyTransformer):
         self.module = module.eval()
         c = module.config
