@@ -165,6 +165,7 @@ def outcomes(
     called with the share done, the shared pass and every other analysis counting alike; it may raise to cancel, and
     what it raises passes through if it is a `Cancelled`. Closing the iterator closes a study that is under way.
     """
+    model = model.fixed()
     edited = model.edited(interventions)
     tokens = None if prompt is None else tokenise(model, prompt)
     able = []

@@ -10,7 +10,7 @@ from torch import nn
 from workbench.errors import InputError, ModelError, WorkbenchError
 from workbench.loading.checkpoint import first_line, named
 
-__all__ = ["buildable", "check_model", "check_tokenizer"]
+__all__ = ["buildable", "check_model", "check_tokenizer", "check_weights"]
 
 
 def check_tokenizer(tokenizer: Any) -> None:
@@ -39,11 +39,12 @@ def check_model(model: Any) -> None:
             f"a {kind}, which reads with an encoder and writes with a decoder",
             "a decoder-only language model", "Use another model",
         )  # fmt: skip
-    _check_weights(model, kind)
+    check_weights(model)
 
 
-def _check_weights(model: nn.Module, kind: str) -> None:
+def check_weights(model: nn.Module) -> None:
     """ModelError, by name, where weights are elsewhere or are no numbers that we could read."""
+    kind = type(model).__name__
     away = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if away:
         raise ModelError(
@@ -51,6 +52,11 @@ def _check_weights(model: nn.Module, kind: str) -> None:
             "all weights in memory, since a hash, head norms and edits read them",
             "Load it without a device_map that offloads, in a smaller dtype, or take a smaller model",
         )
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ModelError(
+            f"a {kind} that was made under torch.inference_mode",
+            "weights that can be differentiated and followed", "Make it outside of that mode",
+        )  # fmt: skip
     packed = [name for name, parameter in model.named_parameters() if not parameter.is_floating_point()]
     if packed:
         raise ModelError(

@@ -1,8 +1,8 @@
 """load() and wrap(): the one place that makes a Model.
 
 Weights stay raw (as published) and attention is eager, since patterns must be seen. Only safetensors and GGUF are read,
-and remote code is never run. The model's own logits are computed before the bridge takes it over, so that the
-self-check can hold the bridge against them without a second copy.
+and remote code is never run. A bridge is put around a twin of the model, whose own logits are computed before, so that
+the self-check can hold the bridge against them.
 """
 
 import os
@@ -18,10 +18,11 @@ from workbench.errors import InputError, ModelError, SlowWarning, UnavailableErr
 from workbench.loading import adapters, bundled, gguf, weights
 from workbench.loading.bridge import boot
 from workbench.loading.checkpoint import check_directory, read, readable
-from workbench.loading.given import buildable, check_model, check_tokenizer
+from workbench.loading.given import buildable, check_model, check_tokenizer, check_weights
 from workbench.loading.selfcheck import selfcheck, short_ids
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
+from workbench.loading.twin import twin
 from workbench.models.model import Adapter, Identity, Model
 from workbench.processor import slow_format
 
@@ -126,19 +127,37 @@ def _directory(name: str, path: Path, dtype: torch.dtype, device: str, network: 
             found = read(_source(base, network=not os.path.isdir(base)), dtype)
     with readable(name):
         found = adapters.merged(found, path, base)
-    return instrument(found.model.to(device), found.tokenizer, name=name, badge=found.badge)
+    held = found.model.to(device)
+    return _followed(instrument(held, found.tokenizer, name=name, badge=found.badge), held, thorough=False)
 
 
 def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = "", revision: str | None = None) -> Model:
     """Instrument a model that is in memory: a Hugging Face causal language model, or one of our small modules.
 
-    The Hugging Face model is changed in place (its modules are wrapped and attention becomes eager).
+    The model stays as it is, and yours to call, save, train and generate with in any thread: what is instrumented is a
+    twin that shares its weights (see `workbench.loading.twin`), with attention made eager and in evaluation mode. What you
+    change in the weights is taken up before the next pass, by the hash and the self-check too.
+
+    Raises InputError for what is no causal language model, and ModelError for one that cannot be instrumented.
     """
     check_tokenizer(tokenizer)
     if not isinstance(model, ToyTransformer):
         check_model(model)
     with torch.inference_mode(False):
-        return instrument(model, tokenizer, name=name, badge=badge, revision=revision)
+        return _followed(instrument(model, tokenizer, name=name, badge=badge, revision=revision), model, thorough=True)
+
+
+def _followed(model: Model, held: Any, *, thorough: bool) -> Model:
+    """The model, made anew whenever its weights have changed. held: who has them."""
+    made = model.made
+
+    def again() -> Model:
+        check_weights(held)
+        with torch.inference_mode(False):
+            return instrument(held, model.tokenizer, name=made.name, badge=made.badge, revision=made.revision)
+
+    model.follow = weights.Followed(model, held.named_parameters, again, thorough=thorough)
+    return model
 
 
 def instrument(
@@ -154,7 +173,7 @@ def instrument(
     adapter: Adapter
     reference: torch.Tensor | None
     if isinstance(model, ToyTransformer):
-        adapter, reference, architecture = ToyAdapter(model), None, "toy"
+        adapter, reference, architecture = ToyAdapter(twin(model)), None, "toy"
     else:
         with buildable(model):
             adapter, reference, architecture = _bridged(model)
@@ -174,8 +193,8 @@ def instrument(
     return wrapped
 
 
-def _bridged(model: Any) -> tuple[Adapter, torch.Tensor, str]:
-    model.eval()
+def _bridged(held: Any) -> tuple[Adapter, torch.Tensor, str]:
+    model = twin(held).eval()
     try:
         model.set_attn_implementation("eager")
     except ValueError as error:
@@ -185,7 +204,7 @@ def _bridged(model: Any) -> tuple[Adapter, torch.Tensor, str]:
     with torch.no_grad():
         ids = short_ids(model.get_input_embeddings().weight.shape[0]).to(model.device)
         reference = model(ids, use_cache=False).logits.clone()
-    return boot(model), reference, type(model).__name__
+    return boot(model, held), reference, type(model).__name__
 
 
 def _pretrained(
@@ -203,12 +222,11 @@ def _pretrained(
         known = weights.hash_of_files(place, dtype) if isinstance(place, Path) else ("", None)
         found = read(_source(place, revision, network), dtype)
     badge = "; ".join(filter(None, (badge, found.badge)))
-    model = instrument(
-        found.model.to(device), found.tokenizer, name=name, badge=badge, revision=revision, known=known[1]
-    )
+    held = found.model.to(device)
+    model = instrument(held, found.tokenizer, name=name, badge=badge, revision=revision, known=known[1])
     if known[0] and known[1] is None:
-        weights.keep_hash(known[0], model.identity.weights_hash)
-    return model
+        weights.keep_hash(known[0], model.made.weights_hash)
+    return _followed(model, held, thorough=False)
 
 
 def _source(place: str | Path, revision: str | None = None, network: bool = False) -> dict[str, Any]:

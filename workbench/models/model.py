@@ -5,8 +5,7 @@ library behind it. Probes see Model only.
 """
 
 import copy
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ import torch
 
 from workbench.errors import InputError
 from workbench.models.hooks import Hook
+from workbench.models.passes import Passes
 from workbench.models.prompt import Vocabulary
 from workbench.models.readout import Readout
 from workbench.models.selfcheck import SelfCheck
@@ -119,8 +119,8 @@ class Adapter(Protocol):
     def readout(self) -> Readout:
         """Final norm, unembedding and soft cap."""
 
-    def skipping(self, before: int) -> AbstractContextManager[None]:
-        """While open, blocks 0 ... before-1 hand their input on untouched (and fire no hook)."""
+    def skipping(self, before: int, here: Callable[[], bool]) -> AbstractContextManager[None]:
+        """While open, blocks 0 ... before-1 hand their input on untouched (and fire no hook) where `here` says yes."""
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of all parameters, tied ones once."""
@@ -136,31 +136,63 @@ class Adapter(Protocol):
 
 @dataclass(eq=False)
 class Model:
-    """A loaded model. Made by `load()` or `wrap()`; hold `lock` around anything that runs the module itself.
+    """A loaded model. Made by `load()` or `wrap()`; do what runs the adapter itself inside `passes.run()`.
 
-    interventions: edits that every pass on it carries out (see `edited`); none for a model as it was loaded.
+    made: what it was when its weights were last looked at (`identity` looks again). passes: those under way, and the
+    lock that other threads wait for. interventions: edits that every pass on it carries out (see `edited`); none for a
+    model as it was loaded. follow: gives the model around the weights as they are now (None: nobody can change them).
     """
 
-    identity: Identity
+    made: Identity
     adapter: Adapter
     tokenizer: Any = None
-    lock: Any = field(default_factory=threading.RLock, repr=False)
+    passes: Passes = field(default_factory=Passes, repr=False)
     selfcheck: SelfCheck | None = field(default=None, repr=False)
     interventions: tuple[Any, ...] = ()
+    follow: "Callable[[], Model] | None" = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.readout = self.adapter.readout()
         self.vocabulary = Vocabulary(self.tokenizer, self.sizes.d_vocab)
 
     @property
+    def identity(self) -> Identity:
+        """Which weights, as they are now."""
+        self.renew()
+        return self.made
+
+    def renew(self) -> None:
+        """Take up what became of the weights: where their holder has changed them since the last look, instrument,
+        hash and self-check are made anew. Inside a pass nothing is taken up."""
+        if self.follow is None or self.is_held:
+            return
+        now = self.follow()
+        if now.adapter is not self.adapter:
+            self.made, self.adapter, self.readout, self.selfcheck = now.made, now.adapter, now.readout, now.selfcheck
+
+    def fixed(self) -> "Model":
+        """This model as its weights are now, for all of one run: it looks at them no more."""
+        self.renew()
+        if self.follow is None:
+            return self
+        other = copy.copy(self)
+        other.follow = None
+        return other
+
+    @property
     def name(self) -> str:
         """The name it was loaded by."""
-        return self.identity.name
+        return self.made.name
+
+    @property
+    def lock(self) -> Any:
+        """Held while a pass runs: another thread's waits for it."""
+        return self.passes.lock
 
     @property
     def is_held(self) -> bool:
-        """Whether this thread holds the lock: a pass is under way, and another one would meet its hooks."""
-        return self.lock._is_owned()  # what threading.Condition asks of an RLock; there is no public name for it
+        """Whether this thread holds the lock: it has a pass under way."""
+        return self.passes.is_mine
 
     @property
     def sizes(self) -> Sizes:
@@ -210,7 +242,7 @@ class Model:
             if s.n_heads == s.n_key_value_heads
             else f"{s.n_heads} heads ({s.n_key_value_heads} key/value)"
         )
-        badge = f", {self.identity.badge}" if self.identity.badge else ""
+        badge = f", {self.made.badge}" if self.made.badge else ""
         check = f", self-check {self.selfcheck.summary}" if self.selfcheck else ""
         sizes = f"{s.n_layers} layers, {heads}, d_model {s.d_model}"
-        return f"<Model {self.name}: {sizes}, {self.identity.dtype}{badge}{check}>"
+        return f"<Model {self.name}: {sizes}, {self.made.dtype}{badge}{check}>"
