@@ -30,10 +30,10 @@ from typing import Any, NamedTuple
 
 from workbench.errors import InputError, UnavailableError
 from workbench.files import cache_dir
-from workbench.loading import kept
-from workbench.loading.bars import bars
-from workbench.loading.digests import of_bytes
-from workbench.loading.kept import MANIFEST
+from workbench.loading.files import kept
+from workbench.loading.files.bars import bars
+from workbench.loading.files.digests import of_bytes
+from workbench.loading.files.kept import MANIFEST
 
 __all__ = [
     "BADGE",

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from workbench.errors import InputError, ModelError, WorkbenchError
-from workbench.loading.checkpoint import first_line, named
+from workbench.loading.files.checkpoint import first_line, named
 
 __all__ = ["buildable", "check_model", "check_tokenizer", "check_weights"]
 

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from workbench.errors import InputError, ModelError, SlowWarning, UnavailableError
-from workbench.loading import adapters, bundled, gguf, weights
+from workbench.loading import bundled, weights
 from workbench.loading.bridge import boot
-from workbench.loading.checkpoint import check_directory, read, readable
+from workbench.loading.files import adapters, gguf
+from workbench.loading.files.checkpoint import check_directory, read, readable
 from workbench.loading.given import buildable, check_model, check_tokenizer, check_weights
 from workbench.loading.selfcheck import selfcheck, short_ids
 from workbench.loading.toys.circuits import induction_circuit
@@ -135,8 +136,8 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
     """Instrument a model that is in memory: a Hugging Face causal language model, or one of our small modules.
 
     The model stays as it is, and yours to call, save, train and generate with in any thread: what is instrumented is a
-    twin that shares its weights (see `workbench.loading.twin`), with attention made eager and in evaluation mode. What you
-    change in the weights is taken up before the next pass, by the hash and the self-check too.
+    twin that shares its weights (see `workbench.loading.twin`), with attention made eager and in evaluation mode. What
+    you change in the weights is taken up before the next pass, by the hash and the self-check too.
 
     Raises InputError for what is no causal language model, and ModelError for one that cannot be instrumented.
     """

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import torch
 
 from workbench.files import cache_dir
-from workbench.loading import digests
+from workbench.loading.files import digests
 
 __all__ = ["Followed", "hash_of_files", "keep_hash", "traces", "weights_hash"]
 

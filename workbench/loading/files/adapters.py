@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from workbench.errors import ModelError
-from workbench.loading.checkpoint import Read, first_line, named
+from workbench.loading.files.checkpoint import Read, first_line, named
 
 __all__ = ["CONFIG", "base_of", "merged", "need_peft", "without"]
 

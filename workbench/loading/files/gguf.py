@@ -16,11 +16,11 @@ import torch
 
 from workbench.errors import ModelError
 from workbench.files import cache_dir
-from workbench.loading import digests, kept
-from workbench.loading.bars import bars
-from workbench.loading.checkpoint import Read, named, whole
+from workbench.loading.files import digests, kept
+from workbench.loading.files.bars import bars
+from workbench.loading.files.checkpoint import Read, named, whole
 
-__all__ = ["converted", "unread"]
+__all__ = ["conversions", "converted", "unread"]
 
 Progress = Callable[[str, float, str], None]
 
@@ -73,6 +73,12 @@ def converted(path: Path, progress: Progress | None = None) -> tuple[Path, str]:
                 return place, _badge(path, str((kept.manifest(place) or {}).get("not_read", "")))
             report("note", 0.0, f"The conversion of {path.name} was damaged ({altered}); it is made anew.")
         return place, _convert(path, place, digest, report)
+
+
+def conversions() -> list[tuple[Path, dict[str, Any]]]:
+    """Folders of files that were converted, with what their manifests say; a folder may be deleted at any time."""
+    places = sorted((cache_dir() / "models").glob("gguf-*"))
+    return [(place, record) for place in places if (record := kept.manifest(place)) is not None]
 
 
 def _convert(path: Path, place: Path, digest: str, report: Progress) -> str:

@@ -8,7 +8,7 @@ from tests.tiny_gguf import write_gguf
 from tests.tiny_models import tiny_hf
 from workbench import load
 from workbench.errors import InputError, UnavailableError
-from workbench.loading import gguf
+from workbench.loading.files import gguf
 
 IDS = torch.tensor([[0, 40, 7, 9, 55]])
 

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from workbench.errors import UnavailableError
 from workbench.files import cache_dir
-from workbench.loading import digests
+from workbench.loading.files import digests
 
 __all__ = ["MANIFEST", "alone", "alteration", "manifest", "no_space", "seal", "storage_errors"]
 

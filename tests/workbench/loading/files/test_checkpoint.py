@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from tests.tiny_models import spelling, tiny_hf
 from workbench import load
 from workbench.errors import InputError, UnavailableError
-from workbench.loading import digests, pretrained, weights
+from workbench.loading import pretrained, weights
+from workbench.loading.files import digests
 
 
 @pytest.fixture
