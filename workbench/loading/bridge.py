@@ -172,7 +172,7 @@ class BridgeAdapter:
         gain = _gain(norm)
         rms = norm is not None and bool(norm.uses_rms_norm)
         bias = getattr(component, "bias", None)
-        zeros = torch.zeros(self.sizes.d_model, device=self.device)
+        zeros = torch.zeros(self.sizes.d_model, dtype=torch.float32, device=self.device)
         return Readout(
             norm=component,
             unembed=self.bridge.unembed.original_component,

@@ -7,10 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from workbench.errors import InputError, ModelError, WorkbenchError
+from workbench.errors import InputError, ModelError, RefusedError, WorkbenchError
 from workbench.loading.files.checkpoint import first_line, named
+from workbench.models.selfcheck import PADDING, SelfCheck
 
-__all__ = ["buildable", "check_model", "check_tokenizer", "check_weights"]
+__all__ = ["buildable", "check_causal", "check_model", "check_tokenizer", "check_weights"]
+
+_SEES_LATER = 0.05  # of the largest logit; half precision stays below a tenth of that, BERT is at one
 
 
 def check_tokenizer(tokenizer: Any) -> None:
@@ -65,6 +68,17 @@ def check_weights(model: nn.Module) -> None:
         )  # fmt: skip
 
 
+def check_causal(model: Any, check: SelfCheck) -> None:
+    """ModelError for a model whose predictions depend on what comes after them (BERT), by what its self-check found."""
+    gap = max((item.measured for item in check.items if item.name == PADDING), default=0.0)
+    if gap > _SEES_LATER:
+        raise ModelError(
+            f"a {type(model).__name__}, whose predictions change with the tokens behind them "
+            f"(by {gap:.2g} of the largest logit)",
+            "a language model that reads from left to right", "Use another model",
+        )  # fmt: skip
+
+
 def _layers(names: list[str]) -> list[str]:
     """The modules that parameters belong to, down to the number of a layer: `model.layers.3`."""
     found: dict[str, None] = {}
@@ -83,6 +97,10 @@ def buildable(model: Any) -> Iterator[None]:
     """
     try:
         yield
+    except RefusedError as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(error.got, error.expected, error.remedy) from error  # what was named does not fit: bad input
     except WorkbenchError:
         raise
     except Exception as error:

@@ -19,7 +19,7 @@ from workbench.loading import bundled, weights
 from workbench.loading.bridge import boot
 from workbench.loading.files import adapters, gguf
 from workbench.loading.files.checkpoint import check_directory, read, readable
-from workbench.loading.given import buildable, check_model, check_tokenizer, check_weights
+from workbench.loading.given import buildable, check_causal, check_model, check_tokenizer, check_weights
 from workbench.loading.selfcheck import selfcheck, short_ids
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
@@ -191,6 +191,7 @@ def instrument(
     with buildable(model):
         wrapped = Model(identity, adapter, tokenizer)
         wrapped.selfcheck = selfcheck(wrapped, reference)
+    check_causal(model, wrapped.selfcheck)
     return wrapped
 
 

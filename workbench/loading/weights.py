@@ -87,7 +87,7 @@ def traces(parameters: Callable[[], Iterable[tuple[str, torch.Tensor]]], *, thor
     for name, tensor in parameters():
         counted = -1 if tensor.is_inference() else tensor._version
         found.append((name, id(tensor), tensor.data_ptr(), tuple(tensor.shape), tensor.dtype, counted))
-        if thorough:
+        if thorough and not tensor.is_meta:
             found.append(_checksum(tensor.detach()))
     return tuple(found)
 

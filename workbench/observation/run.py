@@ -231,5 +231,5 @@ def _restart(model: Model, layer: int, resid: torch.Tensor) -> Iterator[None]:
 
 def _kept(logits: torch.Tensor | None, asked: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
     if logits is None:
-        return [torch.empty(0) for _ in asked]
+        return [torch.empty(0, dtype=torch.float32) for _ in asked]
     return [logits[row, list(positions)].clone() for row, positions in enumerate(asked)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes import AttributionPatching, CausalCheck, DirectLogitAttribution, FlowRoutes, LogitLens
+from probes import AttributionPatching, DirectLogitAttribution, FlowRoutes, LogitLens
 from tests.tiny_models import tiny_hf, tiny_model
 from workbench import Prompt, wrap
 from workbench.errors import InputError
@@ -29,7 +29,6 @@ ANALYSES = (
     LogitLens(),
     DirectLogitAttribution(),
     FlowRoutes(),
-    CausalCheck(units="L1H2"),
 )
 
 

@@ -82,12 +82,13 @@ def conversions() -> list[tuple[Path, dict[str, Any]]]:
 
 
 def _convert(path: Path, place: Path, digest: str, report: Progress) -> str:
+    contents = _contents(path)  # a damaged file is found here, before anything is announced
     report("convert", 0.0, f"reading {path.name}; this takes long, once")
     work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         made = work / "made"
         with bars(report):
-            read, noted = _read(path)
+            read, noted = _read(path, *contents)
             read.model.save_pretrained(made)
             read.tokenizer.save_pretrained(made)
         source = {"file": str(path), "sha256": digest}
@@ -105,7 +106,7 @@ def _badge(path: Path, noted: str) -> str:
     return f"dequantised from {path.name}" + (f"; not read of it: {noted}" if noted else "")
 
 
-def _read(path: Path) -> tuple[Read, str]:
+def _read(path: Path, keys: Mapping[str, Any], tensors: list[str]) -> tuple[Read, str]:
     """The dequantised model and the tokenizer of a file, and what of it was not read and does not matter."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -120,7 +121,6 @@ def _read(path: Path) -> tuple[Read, str]:
     model.config.architectures = [type(model).__name__]  # a GGUF file does not say, and a bridge asks
     whole(path.name, info)
     tokenizer: Any = AutoTokenizer.from_pretrained(**source)
-    keys, tensors = _contents(path)
     dropped = unread(keys, model.config)
     if what := sorted([*dropped.changing, *_unread_tensors(tensors, model)]):
         raise ModelError(
