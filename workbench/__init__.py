@@ -20,6 +20,7 @@ _HOMES = {
     "workbench.observation.recording": ("measure_means", "record"),
     "workbench.analysis.run": ("run",),
     "workbench.analysis.results": ("dataset", "open_result", "save"),
+    "workbench.storage.tables": ("tables",),
     "workbench.analysis.compare": ("difference",),
     "workbench.intervene": (
         "Ablate", "Add", "Clamp", "Knockout", "Patch", "Steer",

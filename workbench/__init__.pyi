@@ -131,6 +131,9 @@ from workbench.observation.recording import (
 from workbench.observation.recording import (
     record as record,
 )
+from workbench.storage.tables import (
+    tables as tables,
+)
 
 __version__: str
 WHERE: dict[str, str]

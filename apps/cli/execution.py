@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from apps.cli.parameters import Asked
-from apps.cli.progress import Progress, progress, say
+from apps.cli.progress import Progress, progress, say, warnings_as_notes
 from apps.cli.report.delivery import deliver
 from apps.cli.report.places import Places
 from apps.cli.signals import STOPS, stop_code, terminable
@@ -35,15 +35,23 @@ def need_prompt(asked: Sequence[Asked], prompt: Prompt | None) -> None:
         say(f"Note: {names} {verb} own stimulus; the prompt is not used.")
 
 
-def execute(asked: Sequence[Asked], model: Model, prompt: Prompt | None, places: Places, **options: Any) -> int:
+def execute(
+    asked: Sequence[Asked],
+    model: Model,
+    prompt: Prompt | None,
+    places: Places,
+    *,
+    as_json: bool = False,
+    **options: Any,
+) -> int:
     """Run analyses and deliver each result when it is there; returns the exit code.
 
-    options: `interventions` and `allow_network` of the runner. The error of a single analysis is raised; of several,
-    each that fails is said, and the code is 1.
+    as_json: print results as JSON. options: `interventions` and `allow_network` of the runner. The error of a single
+    analysis is raised; of several, each that fails is said, and the code is 1.
     """
-    work = _Work(asked, places)
+    work = _Work(asked, places, as_json)
     try:
-        with progress() as report, terminable():
+        with progress() as report, warnings_as_notes(report), terminable():
             analyses: list[Any] = [one.analysis for one in asked]
             found: Any = outcomes(model, prompt, analyses, progress=work.progress_on(report), **options)
             with contextlib.closing(found):  # what stops us ends a study at once
@@ -61,8 +69,8 @@ def execute(asked: Sequence[Asked], model: Model, prompt: Prompt | None, places:
 class _Work:
     """What is still to be done, and what was said of the rest."""
 
-    def __init__(self, asked: Sequence[Asked], places: Places):
-        self.asked, self.places = {one.view.name: one for one in asked}, places
+    def __init__(self, asked: Sequence[Asked], places: Places, as_json: bool):
+        self.asked, self.places, self.as_json = {one.view.name: one for one in asked}, places, as_json
         self.left = [one.view.name for one in sorted(asked, key=lambda one: not one.analysis.shares_pass)]
         self.partial: tuple[str, xr.Dataset] | None = None
         self.delivered = self.failed = 0
@@ -103,11 +111,11 @@ class _Work:
         return True
 
     def _deliver(self, name: str, result: xr.Dataset) -> None:
-        if self.delivered:
+        if self.delivered and not self.as_json:
             print()
         one = self.asked[name]
         self.delivered += 1
-        deliver(one.view, result, one.display, self.places)
+        deliver(one.view, result, one.display, self.places, self.as_json)
 
     def _fail(self, failure: Failure) -> None:
         if len(self.asked) == 1:

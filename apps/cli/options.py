@@ -3,6 +3,7 @@
 import argparse
 
 from workbench.loading import bundled
+from workbench.storage.endings import ENDINGS, PICTURES
 
 __all__ = ["MODEL_HELP", "NETWORK_HELP", "add_files", "add_format", "add_loading", "add_model", "add_prompt"]
 
@@ -49,7 +50,14 @@ def add_prompt(parser: argparse.ArgumentParser) -> None:
 
 def add_files(parser: argparse.ArgumentParser, what: str, several: str = "") -> None:
     """Where `what` and its figures are saved. several: what the options name where there are several."""
-    parser.add_argument("--out", metavar="FILE.nc", help=f"save {what} as netCDF{several}")
+    endings = ", ".join(f".{ending}" for ending in ENDINGS)
+    parser.add_argument("--out", metavar="FILE.nc", help=f"save {what}, as the name ends ({endings}){several}")
+    pictures = ", ".join(f".{ending}" for ending in PICTURES if ending != "html")
     parser.add_argument(
-        "--figure", metavar="FILE.html", help=f"save its figures as one page that needs no network{several}"
+        "--figure",
+        metavar="FILE.html",
+        help=f"save its figures as one page that needs no network, or as the name ends ({pictures}){several}",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print what was found as strict JSON, a line for each result"
     )

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from workbench.analysis.results import check, stamped
-from workbench.errors import Cancelled, InputError, RefusedError, WorkbenchError
+from workbench.errors import Cancelled, InputError, RefusedError, WorkbenchError, of_the_machine
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
 from workbench.observation import Need, Observation, observe
@@ -83,8 +83,8 @@ class Failure:
     @property
     def sentence(self) -> str:
         """What went wrong, for people; of a mistake of ours, its kind and first line."""
-        if isinstance(self.error, WorkbenchError):
-            return str(self.error)
+        if isinstance(known := of_the_machine(self.error) or self.error, WorkbenchError):
+            return str(known)
         first = (str(self.error).strip().splitlines() or [""])[0][:200]
         kind = type(self.error).__name__
         return f"{self.title} broke, which is a mistake in it and not yours: {kind}: {first}. Please report this."

@@ -4,7 +4,8 @@ import argparse
 
 from apps.cli.parser import Parser
 from apps.cli.progress import progress
-from workbench.errors import UnavailableError
+from apps.cli.signals import terminable
+from workbench.errors import UnavailableError, visible
 from workbench.loading import bundled
 
 __all__ = ["arguments", "command"]
@@ -38,15 +39,15 @@ def command(arguments: argparse.Namespace) -> int:
     rows += [(name, "ready", "tiny", "made in memory") for name in TOYS]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
+        print(visible("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])))
     print("Also: a directory in Hugging Face format, a .gguf file, or with --allow-network a name on the hub.")
     return 0
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    with progress() as report:
+    with progress() as report, terminable():
         where = bundled.ensure(report, arguments.source, force=arguments.rebuild)
-    print(f"{bundled.NAME} is ready in {where}")
+    print(visible(f"{bundled.NAME} is ready in {where}"))
     return 0
 
 

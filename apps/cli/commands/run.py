@@ -87,4 +87,5 @@ def command(arguments: argparse.Namespace) -> int:
 
         model = load(arguments, report)
         changes = interventions.interventions_of(phrases, model, prompt, report)
-    return execution.execute(asked, model, prompt, places, interventions=changes, allow_network=arguments.allow_network)
+    options = {"interventions": changes, "allow_network": arguments.allow_network}
+    return execution.execute(asked, model, prompt, places, as_json=arguments.json, **options)

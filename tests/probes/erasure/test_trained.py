@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
 from probes.erasure.trained import fit as fitting
-from probes.erasure.trained.artifact import default_path, find, load_probes, save_probes
-from probes.erasure.trained.command import add_arguments, add_import_arguments, cli, import_cli
+from probes.erasure.trained.artifact import default_path, find, load_probes, packed, save_probes, unpacked
+from probes.erasure.trained.command import add_arguments, add_import_arguments, asked, cli, import_cli
 from probes.erasure.trained.control import random_twin
 from probes.erasure.trained.fit import (
     bfloat16_wins,
@@ -249,6 +250,20 @@ def test_damaged_files_are_named(model, made, tmp_path):
         load_probes(tmp_path / "missing", weights)
 
 
+@pytest.mark.parametrize("where", ["card", "map"])
+def test_one_changed_character_of_what_is_kept_is_noticed(model, made, tmp_path, where):
+    """Also of the card, whose numbers stand beside every claim."""
+    path = tmp_path / "a.safetensors"
+    content = bytearray(packed({"map": torch.ones(4)}, {"probes": [{"test_accuracy": 0.5}]}))
+    path.write_bytes(content)
+    assert unpacked(path)[1] == {"probes": [{"test_accuracy": 0.5}]}
+    at = content.index(b"0.5") + 2 if where == "card" else len(content) - 3
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UnavailableError, match="not as it was written"):
+        unpacked(path)
+
+
 def test_the_cache_is_looked_up_by_weights(model, made, monkeypatch, tmp_path):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     assert find(model.identity.weights_hash) is None
@@ -433,15 +448,16 @@ def test_the_command_trains_on_files_and_prints_its_card(tmp_path, monkeypatch, 
     model = speller()
     files = [str(path) for path in sorted(tmp_path.glob("*.txt"))]
     arguments = parser.parse_args(["--corpus", *files, "--layers", "0", "2", "--offsets", "0", "-1", "--epochs", "1"])
-    assert cli(arguments, model) == 0
+    assert cli(asked(arguments), model) == 0
     printed = capsys.readouterr().out
     assert "erasure.safetensors" in printed and printed.count("not run") == 4
     assert find(model.identity.weights_hash).depths == (1, 3)
     with pytest.raises(InputError, match="one of them"):
-        cli(parser.parse_args(["--layers", "1", "--depths", "1"]), model)
-
-
-# words
+        asked(parser.parse_args(["--layers", "1", "--depths", "1"]))
+    (tmp_path / "empty").mkdir()
+    for word, said in (("empty", "no text in"), (Path(files[0]).name, "at least 3")):
+        with pytest.raises(InputError, match=said):  # without a model
+            asked(parser.parse_args(["--corpus", str(tmp_path / word)]))
 
 
 def test_words_are_found_where_they_are_cut():
