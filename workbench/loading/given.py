@@ -9,11 +9,8 @@ from torch import nn
 
 from workbench.errors import InputError, ModelError, RefusedError, WorkbenchError
 from workbench.loading.files.checkpoint import first_line, named
-from workbench.models.selfcheck import PADDING, SelfCheck
 
-__all__ = ["buildable", "check_causal", "check_model", "check_tokenizer", "check_weights"]
-
-_SEES_LATER = 10  # times the tolerance: far beyond what rounding does, and far below what a later token does
+__all__ = ["buildable", "check_model", "check_tokenizer", "check_weights"]
 
 
 def check_tokenizer(tokenizer: Any) -> None:
@@ -65,19 +62,6 @@ def check_weights(model: nn.Module) -> None:
         raise ModelError(
             f"a {kind} with quantised weights ({named(packed)})",
             "weights as floating-point numbers", "Load it without quantisation, or dequantise it",
-        )  # fmt: skip
-
-
-def check_causal(model: Any, check: SelfCheck) -> None:
-    """ModelError for a model whose predictions depend on what comes after them (BERT), by what its self-check found."""
-    for item in check.items:
-        if item.name != PADDING or not item.measured > _SEES_LATER * item.tolerance:
-            continue
-        gap = item.measured
-        raise ModelError(
-            f"a {type(model).__name__}, whose predictions change with the tokens behind them "
-            f"(by {gap:.2g} of the largest logit)",
-            "a language model that reads from left to right", "Use another model",
         )  # fmt: skip
 
 

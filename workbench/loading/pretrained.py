@@ -19,11 +19,12 @@ from workbench.loading import bundled, weights
 from workbench.loading.bridge import boot
 from workbench.loading.files import adapters, gguf
 from workbench.loading.files.checkpoint import check_directory, read, readable
-from workbench.loading.given import buildable, check_causal, check_model, check_tokenizer, check_weights
-from workbench.loading.selfcheck import selfcheck, short_ids
+from workbench.loading.given import buildable, check_model, check_tokenizer, check_weights
+from workbench.loading.selfcheck import check_ids, selfcheck
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
 from workbench.loading.twin import twin
+from workbench.loading.windows import reference_length
 from workbench.models.model import Adapter, Identity, Model
 from workbench.processor import slow_format
 
@@ -177,7 +178,7 @@ def instrument(
         adapter, reference, architecture = ToyAdapter(twin(model)), None, "toy"
     else:
         with buildable(model):
-            adapter, reference, architecture = _bridged(model)
+            adapter, reference, architecture = _bridged(model, tokenizer)
     parameter = adapter.parameters()[0][1]
     identity = Identity(
         name=name or getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__,
@@ -191,11 +192,10 @@ def instrument(
     with buildable(model):
         wrapped = Model(identity, adapter, tokenizer)
         wrapped.selfcheck = selfcheck(wrapped, reference)
-    check_causal(model, wrapped.selfcheck)
     return wrapped
 
 
-def _bridged(held: Any) -> tuple[Adapter, torch.Tensor, str]:
+def _bridged(held: Any, tokenizer: Any) -> tuple[Adapter, torch.Tensor, str]:
     model = twin(held).eval()
     try:
         model.set_attn_implementation("eager")
@@ -204,7 +204,9 @@ def _bridged(held: Any) -> tuple[Adapter, torch.Tensor, str]:
             f"a model without eager attention ({error})", "attention patterns that can be seen", "Use another model"
         ) from error
     with torch.no_grad():
-        ids = short_ids(model.get_input_embeddings().weight.shape[0]).to(model.device)
+        n_vocab = model.get_input_embeddings().weight.shape[0]
+        length = reference_length(model.config.get_text_config())
+        ids = check_ids(tokenizer, n_vocab, length)[0].to(model.device)
         reference = model(ids, use_cache=False).logits.clone()
     return boot(model, held), reference, type(model).__name__
 

@@ -7,8 +7,6 @@ import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
-    BertConfig,
-    BertLMHeadModel,
     MambaConfig,
     RwkvConfig,
     T5Config,
@@ -67,18 +65,12 @@ OBSERVED_NOT = {
     "rwkv": lambda: AutoModelForCausalLM.from_config(
         RwkvConfig(hidden_size=16, num_hidden_layers=2, vocab_size=96, attention_hidden_size=16)
     ),
-    "bert": lambda: BertLMHeadModel(
-        BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, vocab_size=96)
-    ),
 }
 
 
 @pytest.mark.parametrize("kind", OBSERVED_NOT)
 def test_architectures_that_cannot_be_observed_are_one_sentence(kind):
     hf = OBSERVED_NOT[kind]().eval()
-    with torch.no_grad():
-        for parameter in hf.parameters():
-            parameter.mul_(5 if parameter.ndim > 1 else 1)  # as initialised nearly nothing depends on anything
     with pytest.raises(InputError) as caught:
         wrap(hf, None)
     assert type(hf).__name__ in str(caught.value) and "\n" not in str(caught.value), caught.value
