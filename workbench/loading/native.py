@@ -39,13 +39,13 @@ class Inside(TorchFunctionMode):
         if func not in _SOFTMAX or not (args and self._is_attention(args[0])):
             return func(*args, **(kwargs or {}))
         (given, *rest), shown = args, (*self.shape, self.shape[2])
-        scores = given.view(*shown[:3], given.shape[-1])
+        scores = given.reshape(*shown[:3], given.shape[-1])
         column = scores[..., shown[3] :]
         scores = (
             torch.cat([self.scores(scores[..., : shown[3]]), column], -1) if column.shape[-1] else self.scores(scores)
         )
         weights = func(scores.reshape(given.shape), *rest, **(kwargs or {}))
-        seen = weights.view(*shown[:3], given.shape[-1])
+        seen = weights.reshape(*shown[:3], given.shape[-1])
         left = seen[..., shown[3] :]
         seen = torch.cat([self.pattern(seen[..., : shown[3]]), left], -1) if left.shape[-1] else self.pattern(seen)
         return seen.reshape(given.shape)

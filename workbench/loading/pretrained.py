@@ -1,8 +1,8 @@
 """load() and wrap(): the one place that makes a Model.
 
 Weights stay raw (as published) and attention is eager, since patterns must be seen. Only safetensors and GGUF are read,
-and remote code is never run. A bridge is put around a twin of the model, whose own logits are computed before, so that
-the self-check can hold the bridge against them.
+and remote code is never run. A bridge is put around a twin of the model; what another twin says is what the self-check
+holds the bridge against.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from workbench.errors import InputError, ModelError, SlowWarning, UnavailableError
-from workbench.loading import bundled, weights
+from workbench.loading import bundled, passed, weights
 from workbench.loading.bridge import boot
 from workbench.loading.files import adapters, gguf
 from workbench.loading.files.checkpoint import check_directory, read, readable
@@ -26,6 +26,7 @@ from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
 from workbench.loading.twin import twin
 from workbench.loading.windows import reference_length
 from workbench.models.model import Adapter, Identity, Model
+from workbench.models.selfcheck import SelfCheck
 from workbench.processor import slow_format
 
 __all__ = ["TOYS", "load", "usable_device", "wrap"]
@@ -43,13 +44,15 @@ def load(
     device: str = "auto",
     revision: str | None = None,
     allow_network: bool = False,
+    check: bool = False,
     progress: Progress | None = None,
 ) -> Model:
-    """Load a model and check how it behaves.
+    """Load a model and check how it behaves, unless the same weights passed here before.
 
     name: `smollm2-135m` (the default, fetched and converted on first use), a toy such as `toy-induction`, a local
     directory in Hugging Face format (safetensors), a `.gguf` file, or a hub name with `allow_network=True`. device:
-    "auto" takes CUDA where there is one. progress: `(stage, share, text)`.
+    "auto" takes CUDA where there is one. check: check it also where it passed before (see `workbench.loading.passed`).
+    progress: `(stage, share, text)`.
 
     Raises InputError for an unknown name, UnavailableError where files or the network are missing, ModelError where
     files are not whole, hold what would not be used, or are of an architecture that cannot be instrumented. Warns
@@ -59,35 +62,41 @@ def load(
     if name not in TOYS and (said := slow_format(dtype, device)) is not None:  # before anything slow is done
         warnings.warn(said, SlowWarning, stacklevel=2)
     with torch.inference_mode(False):  # weights made inside it could never be differentiated
-        return _load(name, dtype, device, revision, allow_network, progress)
+        return _load(name, dtype, device, check, revision, allow_network, progress)
 
 
 def _load(
-    name: str, dtype: torch.dtype, device: str, revision: str | None, allow_network: bool, progress: Progress | None
+    name: str,
+    dtype: torch.dtype,
+    device: str,
+    check: bool,
+    revision: str | None,
+    allow_network: bool,
+    progress: Progress | None,
 ) -> Model:
     if name in TOYS:
         return wrap(TOYS[name](), None, name=name)
     if name == bundled.NAME:
-        model = _pretrained(name, _default(progress), dtype, device, badge=bundled.BADGE)
+        model = _pretrained(name, _default(progress), dtype, device, check, badge=bundled.BADGE)
         # Its file does not say. Its own chats begin with the token, and its attention sink stands on it.
         model.tokenizer.add_bos_token = True
         return model
     path = Path(name).expanduser()
     if os.path.isdir(path):  # false, and no error, for what is too long for a path
-        return _directory(name, path, dtype, device, allow_network)
+        return _directory(name, path, dtype, device, check, allow_network)
     if path.suffix.lower() == ".gguf":
         if not os.path.isfile(path):
             raise UnavailableError(f"no file at {path}", "a GGUF file", "Check the path")
         with readable(str(path)):
             directory, badge = gguf.converted(path, progress)
-        return _pretrained(path.stem, directory, dtype, device, badge=badge)
+        return _pretrained(path.stem, directory, dtype, device, check, badge=badge)
     if not allow_network:
         known = ", ".join((bundled.NAME, *TOYS))
         raise InputError(
             f"the model {name!r}", f"{known}, a local directory, a .gguf file, or a hub name with the network allowed",
             "Correct the name, or allow the network (allow_network=True, on the command line --allow-network)",
         )  # fmt: skip
-    return _pretrained(name, name, dtype, device, revision=revision, network=True)
+    return _pretrained(name, name, dtype, device, check, revision=revision, network=True)
 
 
 def _default(progress: Progress | None) -> Path:
@@ -106,11 +115,11 @@ def _default(progress: Progress | None) -> Path:
             raise UnavailableError(damage.got, damage.expected, f"Making it anew failed: {reason}") from reason
 
 
-def _directory(name: str, path: Path, dtype: torch.dtype, device: str, network: bool) -> Model:
+def _directory(name: str, path: Path, dtype: torch.dtype, device: str, check: bool, network: bool) -> Model:
     """A directory in Hugging Face format: a model, an adapter and its base, or a model with an adapter beside it."""
     if not (path / adapters.CONFIG).is_file():
         check_directory(path)
-        return _pretrained(name, path, dtype, device)
+        return _pretrained(name, path, dtype, device, check)
     adapters.need_peft(path)
     if (path / "config.json").is_file():
         check_directory(path)
@@ -170,12 +179,14 @@ def instrument(
     badge: str = "",
     revision: str | None = None,
     known: str | None = None,
+    check: bool = True,
 ) -> Model:
-    """The Model around a module. known: the hash of its weights, where it is known without looking at them."""
+    """The Model around a module. known: the hash of its weights, where it is known without looking at them. check:
+    make the self-check also where these weights have passed it."""
     adapter: Adapter
-    reference: torch.Tensor | None
+    reference: Callable[[], torch.Tensor | None]
     if isinstance(model, ToyTransformer):
-        adapter, reference, architecture = ToyAdapter(twin(model)), None, "toy"
+        adapter, reference, architecture = ToyAdapter(twin(model)), lambda: None, "toy"
     else:
         with buildable(model):
             adapter, reference, architecture = _bridged(model, tokenizer)
@@ -191,11 +202,38 @@ def instrument(
     )
     with buildable(model):
         wrapped = Model(identity, adapter, tokenizer)
-        wrapped.selfcheck = selfcheck(wrapped, reference)
+        wrapped.selfcheck = _checked(wrapped, model, reference, check)
     return wrapped
 
 
-def _bridged(held: Any, tokenizer: Any) -> tuple[Adapter, torch.Tensor, str]:
+def _checked(wrapped: Model, model: Any, reference: Callable[[], torch.Tensor | None], check: bool) -> SelfCheck:
+    """Its self-check: made now, or the one of these weights that was passed before under the same circumstances."""
+    if check:
+        return selfcheck(wrapped, reference())
+    length = reference_length(model.config.get_text_config())
+    here = passed.circumstances(wrapped, check_ids(wrapped.tokenizer, wrapped.sizes.d_vocab, length)[0])
+    found = passed.kept(here)
+    if found is None:
+        found = selfcheck(wrapped, reference())
+        passed.keep(here, found)
+    return found
+
+
+def _bridged(held: Any, tokenizer: Any) -> tuple[Adapter, Callable[[], torch.Tensor], str]:
+    """A bridge around a twin, and what another twin says on `check_ids`: the reference, for whoever asks for it."""
+
+    def reference() -> torch.Tensor:
+        plain = _eager(held)
+        n_vocab = plain.get_input_embeddings().weight.shape[0]
+        ids = check_ids(tokenizer, n_vocab, reference_length(plain.config.get_text_config()))[0]
+        with torch.no_grad():
+            return plain(ids.to(plain.device), use_cache=False).logits
+
+    return boot(_eager(held), held), reference, type(held).__name__
+
+
+def _eager(held: Any) -> Any:
+    """A twin for inference, with attention whose patterns can be seen."""
     model = twin(held).eval()
     try:
         model.set_attn_implementation("eager")
@@ -203,12 +241,7 @@ def _bridged(held: Any, tokenizer: Any) -> tuple[Adapter, torch.Tensor, str]:
         raise ModelError(
             f"a model without eager attention ({error})", "attention patterns that can be seen", "Use another model"
         ) from error
-    with torch.no_grad():
-        n_vocab = model.get_input_embeddings().weight.shape[0]
-        length = reference_length(model.config.get_text_config())
-        ids = check_ids(tokenizer, n_vocab, length)[0].to(model.device)
-        reference = model(ids, use_cache=False).logits.clone()
-    return boot(model, held), reference, type(model).__name__
+    return model
 
 
 def _pretrained(
@@ -216,6 +249,7 @@ def _pretrained(
     place: str | Path,
     dtype: torch.dtype,
     device: Any,
+    check: bool,
     *,
     badge: str = "",
     revision: str | None = None,
@@ -227,7 +261,7 @@ def _pretrained(
         found = read(_source(place, revision, network), dtype)
     badge = "; ".join(filter(None, (badge, found.badge)))
     held = found.model.to(device)
-    model = instrument(held, found.tokenizer, name=name, badge=badge, revision=revision, known=known[1])
+    model = instrument(held, found.tokenizer, name=name, badge=badge, revision=revision, known=known[1], check=check)
     if known[0] and known[1] is None:
         weights.keep_hash(known[0], model.made.weights_hash)
     return _followed(model, held, thorough=False)

@@ -1,6 +1,7 @@
 """Does this model behave as the analyses assume? Measured at load, on two short texts."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -105,7 +106,8 @@ def selfcheck(model: Model, reference: torch.Tensor | None) -> SelfCheck:
         items.append(_measure(name, partial(measure, model, ids, logits, see), allowed))
     items += edit_items(model, _prompts(ids[:, :_SHORT]), 2e-2 if half else 1e-4)
     window = f"; windows of {model.sizes.window} tokens" if model.sizes.window else ""
-    return SelfCheck(tuple(items), f"{about}{window}, in {model.identity.dtype}")
+    about = f"{about}{window}, in {model.identity.dtype}"
+    return SelfCheck(tuple(items), about, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def _logits_item(model: Model, logits: torch.Tensor, reference: torch.Tensor) -> Item:

@@ -2,11 +2,12 @@
 
 Each item has a measured number, a tolerance and a verdict. An analysis names the items it relies on and refuses, with
 the item's sentence, where one failed. Nothing here corrects a model: it says what is so. They are measured at load
-(see `workbench.loading.selfcheck`).
+(see `workbench.loading.selfcheck`), or were at an earlier load of the same (`workbench.loading.passed`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from workbench.models.hooks import Hook
 
@@ -53,15 +54,24 @@ class Item:
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """All items of one model. about: what it was measured on."""
+    """All items of one model.
+
+    about: what it was measured on. when: the time, ISO 8601 with its offset from UTC; "" if not told.
+    """
 
     items: tuple[Item, ...]
     about: str = ""
+    when: str = ""
 
     @property
     def passed(self) -> bool:
         """Whether every item held."""
         return all(item.passed for item in self.items)
+
+    @property
+    def measured(self) -> str:
+        """When, for people: such as "measured 2026-03-01 14:05 UTC"; "" if not told."""
+        return self.when and f"measured {datetime.fromisoformat(self.when).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
     @property
     def summary(self) -> str:

@@ -83,6 +83,7 @@ def loader(settings: Settings) -> Load:
             device=settings.device,
             progress=progress,
             allow_network=settings.allow_network,
+            check=settings.check,
         )
 
     return load

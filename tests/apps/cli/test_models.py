@@ -1,6 +1,8 @@
 """`load`, `models`, `train` and `import`: models, and what is learned from data."""
 
 import dataclasses
+import gc
+import re
 import shutil
 from importlib import metadata
 from importlib.util import find_spec
@@ -11,7 +13,7 @@ from apps.cli import main
 from tests.tiny_gguf import write_gguf
 from tests.tiny_models import tiny_hf
 from workbench import load
-from workbench.loading import bundled
+from workbench.loading import bundled, pretrained
 
 
 def test_load_prints_every_item_of_the_self_check(capsys):
@@ -21,6 +23,26 @@ def test_load_prints_every_item_of_the_self_check(capsys):
     n = len(load("toy-induction").selfcheck.items)
     assert out.count("  pass  ") == n > 6 and "tolerance 1e-05" in out
     assert f"Self-check {n}/{n}, on 2 x 24 ids spread over the vocabulary (no tokenizer), in float32" in out
+
+
+def test_a_kept_self_check_says_when_and_is_made_again_when_asked(capsys, tiny_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    made, plain = [], pretrained.selfcheck
+    monkeypatch.setattr(pretrained, "selfcheck", lambda *given: made.append(1) or plain(*given))
+    said = []
+    for more in ([], [], ["--check"]):
+        assert main(["load", str(tiny_dir), *more]) == 0
+        said.append(capsys.readouterr().out)
+    assert (
+        len(made) == 2
+        and said[0] == said[1]
+        and re.search(r"Self-check (\d+)/\1, on .*, measured 20[-\d: ]+ UTC:", said[1])
+    )
+
+
+def test_cycles_are_looked_for_again_after_a_command():
+    for words, code in ((["load", "toy-induction"], 0), (["load", "no-such-model"], 2), (["describe"], 2)):
+        assert main(words) == code and gc.isenabled() and gc.get_freeze_count() == 0
 
 
 def test_a_failed_self_check_shows_and_sets_the_exit_code(capsys, monkeypatch):

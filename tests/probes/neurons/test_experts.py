@@ -19,12 +19,13 @@ from probes.neurons.neurons import Neurons
 from tests.tiny_models import spelling, tiny_model
 from workbench.errors import InputError, RefusedError
 from workbench.intervene import Ablate, Expert, Force, units_of
-from workbench.intervene.text import phrase
+from workbench.intervene.text import MEAN_HOOKS, phrase
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.families import random_model
 from workbench.models.hooks import EXPERT_WEIGHT, ROUTER
 from workbench.models.prompt import Prompt
 from workbench.observation import Need, keep, observe
+from workbench.observation.recording import measure_means
 
 MIXTURES = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "granitemoe", "gpt_oss", "llama4")
 IDS = [4, 33, 80, 33, 12, 7, 50, 51, 52, 3, 9, 10, 11, 33]
@@ -123,6 +124,13 @@ def test_neurons_belong_to_experts():
     for analysis in (Experts(), ExpertContrast()):
         with pytest.raises(InputError, match="one MLP in every layer"):
             analysis.run(tiny_model("llama"), PROMPT)
+
+
+def test_means_leave_out_the_neurons_that_a_mixture_has_not():
+    means = measure_means(model("mixtral"), hooks=MEAN_HOOKS, n_tokens=64)
+    head = phrase("L0H1 mean").intervention(model("mixtral"), lambda: means)
+    before, after = (observe(model("mixtral"), PROMPT, interventions=edits).logits[0] for edits in ([], [head]))
+    assert (before - after).abs().max() > 1e-5
 
 
 def test_a_causal_check_of_an_expert_points_to_the_study():
