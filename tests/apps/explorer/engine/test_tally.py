@@ -47,7 +47,7 @@ def test_damage_makes_no_check_fewer(tmp_path):
     assert len(Tally(tmp_path).of(ONE)) == 2
     content = bytearray(file.read_bytes())
     content[3] = 0xFF
-    content[-1] ^= 1
+    content[-1] ^= 0x40
     file.write_bytes(content)
     Tally(tmp_path).add(ONE, KEYS[2])
     assert len(Tally(tmp_path).of(ONE)) == 3
