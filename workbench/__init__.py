@@ -31,6 +31,7 @@ _HOMES = {
         "ATTN_OUT", "K", "LOGITS", "MLP_OUT", "MLP_POST", "PATTERN", "Q", "RESID_MID", "RESID_POST", "RESID_PRE",
         "SCORES", "V", "Z",
     ),
+    "workbench.records": ("read_pairs", "read_prompts"),
     "workbench.errors": ("WorkbenchError",),
 }  # fmt: skip
 WHERE = {name: home for home, names in _HOMES.items() for name in names}

@@ -131,6 +131,12 @@ from workbench.observation.recording import (
 from workbench.observation.recording import (
     record as record,
 )
+from workbench.records import (
+    read_pairs as read_pairs,
+)
+from workbench.records import (
+    read_prompts as read_prompts,
+)
 from workbench.storage.tables import (
     tables as tables,
 )

@@ -5,6 +5,7 @@ Analyses of the prompt come from one pass. A study that is stopped keeps what is
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
@@ -15,11 +16,11 @@ from apps.cli.report.delivery import deliver
 from apps.cli.report.places import Places
 from apps.cli.signals import STOPS, stop_code, terminable
 from workbench.analysis.run import Failure, outcomes
-from workbench.errors import InputError
+from workbench.errors import InputError, WorkbenchError
 from workbench.models.model import Model
-from workbench.models.prompt import Prompt
+from workbench.models.prompt import Prompt, tokenise
 
-__all__ = ["execute", "need_prompt"]
+__all__ = ["Work", "execute", "execute_all", "need_prompt"]
 
 
 def need_prompt(asked: Sequence[Asked], prompt: Prompt | None) -> None:
@@ -33,6 +34,48 @@ def need_prompt(asked: Sequence[Asked], prompt: Prompt | None) -> None:
         names = ", ".join(one.view.name for one in asked)
         verb = "makes its" if len(asked) == 1 else "make their"
         say(f"Note: {names} {verb} own stimulus; the prompt is not used.")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Analyses with their parameters, the prompt they run on, and where results go."""
+
+    asked: Sequence[Asked]
+    prompt: Prompt | None
+    places: Places
+
+
+def execute_all(
+    works: Sequence[Work],
+    model: Model,
+    changes: Callable[[Prompt | None], Any],
+    *,
+    as_json: bool = False,
+    **options: Any,
+) -> int:
+    """Run the works one after the other; returns the exit code. changes: the interventions for a prompt.
+
+    Of several prompts, one that fails costs itself alone: it is said, and the code is 1.
+    """
+    code = 0
+    for number, work in enumerate(works, 1):
+        if len(works) > 1:
+            said = f"Prompt {number} of {len(works)}"
+            say(said) if as_json else print(("\n" if number > 1 else "") + said, flush=True)
+        try:
+            if work.prompt is not None:
+                for note in tokenise(model, work.prompt).notes:
+                    say(f"Note: {note}")
+            more = {"as_json": as_json, "interventions": changes(work.prompt), **options}
+            code = max(code, execute(work.asked, model, work.prompt, work.places, **more))
+        except WorkbenchError as error:
+            if len(works) == 1:
+                raise
+            say(f"workbench: prompt {number}: {' '.join(str(error).split())}")
+            code = 1
+        if code > 1:  # stopped
+            break
+    return code
 
 
 def execute(
@@ -49,7 +92,7 @@ def execute(
     as_json: print results as JSON. options: `interventions` and `allow_network` of the runner. The error of a single
     analysis is raised; of several, each that fails is said, and the code is 1.
     """
-    work = _Work(asked, places, as_json)
+    work = _Left(asked, places, as_json)
     try:
         with progress() as report, warnings_as_notes(report), terminable():
             analyses: list[Any] = [one.analysis for one in asked]
@@ -66,7 +109,7 @@ def execute(
     return 1 if work.failed else 0
 
 
-class _Work:
+class _Left:
     """What is still to be done, and what was said of the rest."""
 
     def __init__(self, asked: Sequence[Asked], places: Places, as_json: bool):

@@ -32,12 +32,12 @@ def check_of(units: str, title: str = "", *, pos: int = -1, **params: Any) -> Cl
 
 
 def asked(result: xr.Dataset, selection: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result was asked about, as params of the check: its metric and tokens at the last position, where studies
-    measure; of a result without a metric, the prediction at the selected token."""
+    """What a result was asked about, as params of the check: its metric and tokens, by their ids, at the last position,
+    where studies measure; of a result without a metric, the prediction at the selected token."""
     params = record_of(result)["params"]
     if "metric" not in params:
         return {"pos": _prediction(result, selection)}
-    tokens = {name: result.attrs.get(name, params.get(name)) for name in ("target", "against")}
+    tokens = {name: result.attrs.get(f"{name}_ids", params.get(name)) for name in ("target", "against")}
     return {"metric": params["metric"]} | {name: token for name, token in tokens.items() if token}
 
 

@@ -8,10 +8,10 @@ from workbench.errors import InputError
 from workbench.intervene import AttentionEdge, AttentionKey, Residual, units_of
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
-from workbench.observation.metrics import Metric, make_metric
+from workbench.observation.metrics import Metric, followed_by, going_on, make_metric
 from workbench.observation.sweeps import Base
 
-__all__ = ["EITHER", "METHODS", "SIDES", "checked_units", "chosen_prompts", "metric_of", "need_inside"]
+__all__ = ["EITHER", "METHODS", "SIDES", "checked_units", "chosen_prompts", "gone_on", "metric_of", "need_inside"]
 
 SIDES = {"lowers": "less", "raises": "greater", "changes": "greater"}
 EITHER = "changes"  # the side of a claim that names none
@@ -83,4 +83,16 @@ def metric_of(model: Model, base: Base, options: Mapping[str, Any]) -> Metric:
     position = int(options.get("position", -1))
     if not -len(base.tokens) <= position < len(base.tokens):
         raise InputError(f"position {position}", f"positions from 0 to {len(base.tokens) - 1}", "Choose one inside")
-    return make_metric(model, base.tokens, base.logits(model, position), **{"kind": "log-probability", **options})
+    named = {"kind": "log-probability", **options}
+    at = position - len(_more(model, named)) if position == -1 else position
+    return make_metric(model, base.tokens, base.logits(model, at), **named)
+
+
+def gone_on(model: Model, tokens: Tokens, options: Mapping[str, Any]) -> Tokens:
+    """A prompt that goes on with a target of several tokens, where its end is measured."""
+    named = {"kind": "log-probability", **options}
+    return followed_by(model, tokens, _more(model, named)) if int(named.get("position", -1)) == -1 else tokens
+
+
+def _more(model: Model, options: Mapping[str, Any]) -> tuple[int, ...]:
+    return going_on(model, options["kind"], options.get("target", ""), options.get("against", ""))

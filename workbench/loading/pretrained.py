@@ -63,7 +63,7 @@ def load(
     path = Path(name).expanduser()
     if os.path.isdir(path):  # false, and no error, for what is too long for a path
         return _pretrained(name, _directory(path), dtype, device)
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         if not os.path.isfile(path):
             raise UnavailableError(f"no file at {path}", "a GGUF file", "Check the path")
         source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}

@@ -16,9 +16,9 @@ import torch
 from workbench.errors import InputError
 from workbench.models.hooks import Hook
 from workbench.models.passes import Passes
-from workbench.models.prompt import Vocabulary
 from workbench.models.readout import Readout
 from workbench.models.selfcheck import SelfCheck
+from workbench.models.vocabulary import Vocabulary
 
 __all__ = ["Adapter", "Identity", "LayerWeights", "Model", "Sizes"]
 

@@ -23,6 +23,23 @@ class Places:
     figure: str | None = None
     analyses: Sequence[str] = ()
 
+    def of_prompts(self, n: int) -> "list[Places]":
+        """Where each of n prompts is saved: of several, in the folders that the options name, under its number."""
+        if n == 1:
+            return [self]
+        width = len(str(n))
+        found = []
+        for number in range(1, n + 1):
+            name = f"{number:0{width}d}"
+            out, figure = (path and str(Path(path) / name) for path in (self.out, self.figure))
+            if not self._several:
+                out, figure = out and f"{out}.nc", figure and f"{figure}.html"
+            found.append(Places(out, figure, self.analyses))
+        for option, path in (("--out", self.out), ("--figure", self.figure)):
+            if path:
+                self._need_folder(option, path, f"{n} prompts")
+        return found
+
     def need_writable(self) -> None:
         """Say what is wrong with them before anything is computed for nothing. Raises InputError."""
         for option, path in (("--out", self.out), ("--figure", self.figure)):
@@ -31,16 +48,16 @@ class Places:
             if not path.strip():
                 raise InputError(f"{option} without a name", "the path of a file", "Name one")
             if self._several:
-                self._need_folder(option, path)
+                self._need_folder(option, path, f"{len(self.analyses)} analyses")
                 need_writable(str(Path(path) / self.analyses[0]))
                 continue
             need_writable(path)
             need_ending(path, ENDINGS if option == "--out" else PICTURES)
 
-    def _need_folder(self, option: str, path: str) -> None:
+    def _need_folder(self, option: str, path: str, what: str) -> None:
         if Path(path).suffix.lower().removeprefix(".") in {*ENDINGS, *PICTURES} and not os.path.isdir(path):
             raise InputError(
-                f"{option} {path} for {len(self.analyses)} analyses",
+                f"{option} {path} for {what}",
                 "a folder, in which each is saved under its name",
                 f"Name one, such as {option} results",
             )

@@ -157,7 +157,7 @@ def summary(probes: Any) -> str:
             lines.append(f"{row['depth']:5} {row['offset']:6}  not measured")
             continue
         low, high = row["test_low"], row["test_high"]
-        span = " (one document)" if low is None else f" [{low:.3f}, {high:.3f}]"
+        span = " (too few documents)" if low is None else f" [{low:.3f}, {high:.3f}]"
         lines.append(
             f"{row['depth']:5} {row['offset']:6}  {row['test_accuracy']:.3f}{span}"
             f"{last:>18}{'not run' if twin is None else format(twin['test_accuracy'], '.3f'):>15}"
