@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import resource
+import struct
 import tracemalloc
 
 import h5py
@@ -139,6 +140,17 @@ def test_what_no_result_has_is_refused_before_a_value_is_touched(tmp_path, chang
     finally:
         tracemalloc.stop()
     assert said in str(refused.value) and str(path) in str(refused.value) and len(str(refused.value)) < 900
+
+
+@pytest.mark.parametrize(("index", "size"), [(0, 0), (0, 8), (1, 2**63), (1, 2**64 - 16)])
+def test_a_heap_that_leads_nowhere_is_refused_before_it_is_walked(tmp_path, index, size):
+    """HDF5 stays in one place for ever on some of these, and holds Python's lock meanwhile."""
+    path = tmp_path / "a.nc"
+    content = bytearray(unsealed(save(example(), path).read_bytes())[0])
+    struct.pack_into("<HH4xQ", content, content.index(b"GCOL") + 16, index, 0, size)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="without an end"):
+        open_result(path)
 
 
 def test_texts_that_share_one_long_text_cost_no_more_than_their_bound(tmp_path):
