@@ -11,6 +11,7 @@ from transformers import (
 )
 
 from workbench.loading.pretrained import wrap
+from workbench.loading.toys.families import random_model
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 
 KINDS = ("gpt2", "llama", "neox", "gemma3", "qwen2")
@@ -39,7 +40,12 @@ def tiny_config(kind: str, n_layers: int):
 
 
 def tiny_hf(kind: str, n_layers: int = 2, seed: int = 0):
-    """A Hugging Face model with random weights; biases and gains are random too, so that a dropped one shows."""
+    """A Hugging Face model with random weights; biases and gains are random too, so that a dropped one shows.
+
+    Beside KINDS, any family of `workbench.loading.toys.families`.
+    """
+    if kind not in KINDS:
+        return random_model(kind, n_layers, seed)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(tiny_config(kind, n_layers)).eval().float()
     with torch.no_grad():

@@ -6,16 +6,22 @@ from typing import Any, NamedTuple
 from apps.bench.measure import ratio, size_of
 from apps.bench.rows import (
     ABLATIONS,
+    ANSWER,
     BARE,
     BRIDGE,
     CHECK,
+    DESCRIBE,
     FULL_ABLATIONS,
     FULL_PATCHES,
+    HELP,
     INDUCTION,
     LENS_ALL,
+    LIST,
     PATCHES,
+    PLAIN_ANSWER,
     PRODUCTS_ALL,
     SIZES,
+    START_SIZE,
     STUDY_SIZES,
 )
 from apps.bench.studies import FULL_PASSES
@@ -26,7 +32,8 @@ __all__ = ["GOALS", "Goal", "goals"]
 class Goal(NamedTuple):
     """What we set out to reach: a row against another one, at most `limit` (a ratio of wall time, or MB above it).
 
-    faster: at least `limit` times as fast instead. passes: how many runs of the other row it is held against.
+    against: "" where the limit is one of seconds. faster: at least `limit` times as fast instead. passes: how many runs
+    of the other row it is held against.
     """
 
     row: str
@@ -39,6 +46,8 @@ class Goal(NamedTuple):
 
     def __str__(self) -> str:
         against = self.against if self.passes == 1 else f"{self.passes:g} x {self.against}"
+        if not self.against:
+            return f"{self.row}, at most {self.limit:g} s"
         limit = f"at least {self.limit:g} times as fast" if self.faster else f"at most {self.limit:g}"
         return f"{self.row} against {against}, {limit}" + (" MB above it" if self.megabytes else "")
 
@@ -60,6 +69,8 @@ GOALS = (
     Goal(ABLATIONS, FULL_ABLATIONS, 1.4, faster=True, passes=30 / FULL_PASSES),
     Goal(PATCHES, FULL_PATCHES, 6, sizes=STUDY_SIZES, faster=True, passes=270 / FULL_PASSES),
     Goal(CHECK, BARE, 6, sizes=STUDY_SIZES, passes=50 / 10),
+    Goal(ANSWER, PLAIN_ANSWER, 1.25, sizes=(START_SIZE,)),
+    *(Goal(row, "", 0.5, sizes=(START_SIZE,)) for row in (HELP, LIST, DESCRIBE)),
 )
 
 
@@ -70,7 +81,11 @@ def goals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for row in rows:
             if row["row"] != goal.row or size_of(row) not in goal.sizes:
                 continue
-            if goal.megabytes:
+            measured: float | None
+            cpu: float | None
+            if not goal.against:
+                measured, cpu = row["wall_ms"] / 1e3, row["cpu_ms"] / 1e3
+            elif goal.megabytes:
                 measured, cpu = _above(rows, row, goal.against), None
             else:
                 measured, cpu = (goal.of(ratio(rows, row, goal.against, f"{kind}_ms")) for kind in ("wall", "cpu"))

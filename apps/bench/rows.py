@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from apps.bench.passes import after, bare, bridge, capture, everything, half, products
+from apps.bench.processes import PROMPT, command, plain
 from apps.bench.studies import (
     FULL_PASSES,
     ablations_from_layers,
@@ -13,11 +14,12 @@ from apps.bench.studies import (
 )
 from apps.bench.subject import Prepare, Subject
 
-__all__ = ["BARE", "BRIDGE", "QUICK_SIZES", "ROWS", "SIZES", "STUDY_SIZES", "Row"]
+__all__ = ["BARE", "BRIDGE", "QUICK_SIZES", "ROWS", "SIZES", "STARTS", "START_SIZE", "STUDY_SIZES", "Row"]
 
 SIZES = ((1, 64), (1, 256), (1, 1024), (16, 128))
 QUICK_SIZES = ((1, 64), (1, 256))
 STUDY_SIZES = ((1, 16), (1, 32))  # of studies of short prompts, which are measured there beside a bare forward only
+START_SIZE = (1, 6)  # the prompt of the first answer in the shell
 
 BARE, BRIDGE = "Hugging Face sdpa forward", "bridge forward"
 INDUCTION, LENS, PRODUCTS = "induction-heads: needs", "logit-lens: after the pass", "logit-lens: its products alone"
@@ -25,6 +27,8 @@ LENS_ALL, PRODUCTS_ALL = f"{LENS}, all positions", f"{PRODUCTS}, all positions"
 ABLATIONS, FULL_ABLATIONS = "ablation: 30 heads, from their layers", f"ablation: {FULL_PASSES} heads, full passes"
 PATCHES, FULL_PATCHES = "patching: 270 heads, from their layers", f"patching: {FULL_PASSES} heads, full passes"
 CHECK = "causal check: a head, 50 controls"
+ANSWER, PLAIN_ANSWER = "process: workbench run logit-lens", "process: plain Hugging Face, the same prompt"
+HELP, LIST, DESCRIBE = (f"process: workbench {words}" for words in ("--help", "list", "describe logit-lens"))
 
 
 class Row(NamedTuple):
@@ -69,4 +73,14 @@ ROWS = (
     Row(PATCHES, patches_from_layers, at=(1, 16)),
     Row(FULL_PATCHES, patches_in_full, at=(1, 16)),
     Row(CHECK, check_of_a_head, at=(1, 32)),
+)
+
+# Whole processes, each started three times in turn beside bare passes of the prompt, after one to warm up.
+STARTS = (
+    *ROWS[:2],
+    Row(PLAIN_ANSWER, plain, heavy=True),
+    Row(ANSWER, command("run", "logit-lens", "--prompt", PROMPT), heavy=True),
+    Row(HELP, command("--help"), heavy=True),
+    Row(LIST, command("list"), heavy=True),
+    Row(DESCRIBE, command("describe", "logit-lens"), heavy=True),
 )

@@ -11,7 +11,7 @@ from typing import Any
 from apps.bench.goals import goals
 from apps.bench.machine import machine
 from apps.bench.measure import measure, ratio
-from apps.bench.rows import BARE, BRIDGE, QUICK_SIZES, ROWS, SIZES, STUDY_SIZES
+from apps.bench.rows import BARE, BRIDGE, QUICK_SIZES, ROWS, SIZES, START_SIZE, STARTS, STUDY_SIZES
 from apps.bench.subject import Subject, models, rows_of_text
 from workbench.errors import visible
 from workbench.files import write_whole
@@ -19,6 +19,7 @@ from workbench.files import write_whole
 __all__ = ["bench", "default_out", "table"]
 
 ROUNDS, FEW_ROUNDS = (11, 3), (5, 2)  # of light and of heavy rows; few where a pass takes seconds
+START_ROUNDS = (3, 3)
 _LONG = 1024  # tokens in all from which it does
 
 
@@ -41,6 +42,8 @@ def bench(
         report = partial(_report, progress, f"measuring {batch} x {length}")
         report(0.0)
         rows += measure(subject, ROWS, rounds, report)
+    report = partial(_report, progress, "measuring whole processes")
+    rows += measure(Subject(model, other, rows_of_text(model, *START_SIZE)), STARTS, START_ROUNDS, report)
     for row in rows:
         row["wall_ratio"] = ratio(rows, row, BARE)
         row["cpu_ratio"] = ratio(rows, row, BARE, "cpu_ms")

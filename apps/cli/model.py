@@ -21,5 +21,6 @@ def load(arguments: argparse.Namespace, report: Progress) -> Model:
         device=arguments.device,
         revision=arguments.revision,
         allow_network=arguments.allow_network,
+        check=arguments.check,
         progress=report,
     )

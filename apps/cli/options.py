@@ -6,10 +6,11 @@ from workbench.loading import bundled
 from workbench.records import FORMATS
 from workbench.storage.endings import ENDINGS, PICTURES
 
-__all__ = ["MODEL_HELP", "NETWORK_HELP", "add_files", "add_loading", "add_model", "add_prompt"]
+__all__ = ["CHECK_HELP", "MODEL_HELP", "NETWORK_HELP", "add_files", "add_loading", "add_model", "add_prompt"]
 
 NETWORK_HELP = "let models and texts be fetched by their names from the Hugging Face hub"
 MODEL_HELP = f"{bundled.NAME} (default), a toy, a directory in Hugging Face format, a .gguf file, or a hub name"
+CHECK_HELP = "make the self-check again of a model that has passed it"
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -25,6 +26,7 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
     parser.add_argument("--revision", help="branch, tag or commit of a hub model")
     parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
+    parser.add_argument("--check", action="store_true", help=CHECK_HELP)
 
 
 def add_prompt(parser: argparse.ArgumentParser) -> None:

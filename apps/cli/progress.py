@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from apps.cli.startup import uncollected
 from workbench.errors import SlowWarning, visible
 
 __all__ = ["Progress", "loading", "progress", "say", "warnings_as_notes"]
@@ -64,7 +65,7 @@ def progress() -> Iterator[Progress]:
 @contextlib.contextmanager
 def loading(name: str) -> Iterator[Progress]:
     """Progress while a model is loaded, from before the libraries that load it are imported."""
-    with progress() as report, warnings_as_notes(report):
+    with progress() as report, warnings_as_notes(report), uncollected():
         report("load", 0.0, f"loading {name}")
         yield report
 

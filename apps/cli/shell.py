@@ -15,6 +15,7 @@ from pathlib import Path
 from apps.cli.parser import Parser
 from apps.cli.progress import say
 from apps.cli.signals import STOPS, stop_code
+from apps.cli.startup import thawed, uncollected
 from workbench import __version__
 from workbench.errors import InputError, WorkbenchError, in_words, of_the_machine
 
@@ -42,8 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. argv: the words after `workbench` (default: the process's own)."""
     _open_streams()
     try:
-        arguments = _parser().parse_args(argv)
-        code = arguments.command(arguments)
+        with thawed():
+            with uncollected():
+                arguments = _parser().parse_args(argv)
+            code = arguments.command(arguments)
         sys.stdout.flush()
         return code or 0
     except WorkbenchError as error:

@@ -5,7 +5,7 @@ from typing import Any
 
 from probes.checks.matched_controls import FEWEST, atoms
 from workbench.errors import InputError
-from workbench.intervene import AttentionEdge, AttentionKey, Residual, units_of
+from workbench.intervene import AttentionEdge, AttentionKey, Expert, Residual, units_of
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
 from workbench.observation.metrics import Metric, followed_by, going_on, make_metric
@@ -38,6 +38,12 @@ def checked_units(model: Model, units: Any, side: str, n_controls: int, method: 
         )
     for unit in units:
         unit.check(model)
+    if isinstance(units[0], Expert):
+        raise InputError(
+            f"the expert {units[0]}",
+            "units whose controls are matched by norm",
+            "Run expert-contrast: its random experts are matched by use",
+        )
     if method != "zero" and isinstance(units[0], AttentionEdge | AttentionKey):
         raise InputError(f"{units[0]} by {method}", "zero: attention is taken away, not replaced", "Choose zero")
     if isinstance(units[0], Residual) and any(unit.pos is None for unit in units):

@@ -62,6 +62,13 @@ class LogitLens(OnPrompt, name="logit-lens", title="Logit lens", requires=(READO
 
     def needs(self, model: Model, tokens: Sequence[int] | Tokens) -> tuple[Need, ...]:
         """The residual stream at the chosen positions, at every depth."""
+        if self.include_mid and (model.sizes.parallel or not model.sizes.d_mlp):
+            why = "runs attention and MLP side by side" if model.sizes.parallel else "has no MLP"
+            raise InputError(
+                f"include_mid=True on {model.name}, which {why}",
+                "blocks with a state between attention and MLP",
+                "Set include_mid=False (in the shell leave --include-mid out)",
+            )
         return _needs(chosen_positions(self.positions, len(tokens)), self.include_mid)
 
     def analyse(self, observation: Observation) -> xr.Dataset:

@@ -35,8 +35,9 @@ __all__ = ["GLOSSARY", "check", "checked", "dataset", "open_result", "provenance
 # layer (0 ... L-1) is for what happens inside a block; depth for states of the residual stream (0 the embedding, d the
 # output of block d-1).
 GLOSSARY = (
-    "prompt", "row", "layer", "depth", "head", "pos", "query", "key", "token", "rank", "offset", "neuron", "dimension",
-    "component", "edge", "segment", "group", "domain", "threshold", "draw", "seed", "step", "sequence", "target",
+    "prompt", "row", "layer", "depth", "head", "pos", "query", "key", "token", "rank", "offset", "neuron", "expert",
+    "dimension", "component", "edge", "segment", "group", "domain", "threshold", "draw", "seed", "step", "sequence",
+    "target",
 )  # fmt: skip
 _TOKEN_DIMS = ("pos", "query", "key")
 

@@ -1,8 +1,8 @@
 """load() and wrap(): the one place that makes a Model.
 
 Weights stay raw (as published) and attention is eager, since patterns must be seen. Only safetensors and GGUF are read,
-and remote code is never run. A bridge is put around a twin of the model, whose own logits are computed before, so that
-the self-check can hold the bridge against them.
+and remote code is never run. A bridge is put around a twin of the model; what another twin says is what the self-check
+holds the bridge against.
 """
 
 import hashlib
@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from workbench.errors import InputError, RefusedError, SlowWarning, UnavailableError
-from workbench.loading import bundled
+from workbench.loading import bundled, passed
 from workbench.loading.bridge import boot
-from workbench.loading.selfcheck import selfcheck, short_ids
+from workbench.loading.selfcheck import check_ids, selfcheck
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
 from workbench.loading.twin import twin
+from workbench.loading.windows import reference_length
 from workbench.models.model import Adapter, Identity, Model
 from workbench.processor import slow_format
 
@@ -40,13 +41,15 @@ def load(
     device: str = "auto",
     revision: str | None = None,
     allow_network: bool = False,
+    check: bool = False,
     progress: Progress | None = None,
 ) -> Model:
-    """Load a model and check how it behaves.
+    """Load a model and check how it behaves, unless the same weights passed here before.
 
     name: `smollm2-135m` (the default, fetched and converted on first use), a toy such as `toy-induction`, a local
     directory in Hugging Face format (safetensors), a `.gguf` file, or a hub name with `allow_network=True`. device:
-    "auto" takes CUDA where there is one. progress: `(stage, share, text)`.
+    "auto" takes CUDA where there is one. check: check it also where it passed before (see `workbench.loading.passed`).
+    progress: `(stage, share, text)`.
 
     Raises InputError for an unknown name, UnavailableError where files or the network are missing, RefusedError for an
     architecture that cannot be instrumented. Warns (SlowWarning) of a dtype that the processor has no instructions for.
@@ -56,18 +59,20 @@ def load(
         return wrap(TOYS[name](), None, name=name)
     if name == bundled.NAME:
         directory = bundled.ensure(progress=progress)
-        model = _pretrained(name, {"pretrained_model_name_or_path": str(directory)}, dtype, device, badge=bundled.BADGE)
+        model = _pretrained(
+            name, {"pretrained_model_name_or_path": str(directory)}, dtype, device, check, badge=bundled.BADGE
+        )
         # Its file does not say. Its own chats begin with the token, and its attention sink stands on it.
         model.tokenizer.add_bos_token = True
         return model
     path = Path(name).expanduser()
     if os.path.isdir(path):  # false, and no error, for what is too long for a path
-        return _pretrained(name, _directory(path), dtype, device)
+        return _pretrained(name, _directory(path), dtype, device, check)
     if path.suffix.lower() == ".gguf":
         if not os.path.isfile(path):
             raise UnavailableError(f"no file at {path}", "a GGUF file", "Check the path")
         source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-        return _pretrained(path.stem, source, dtype, device, badge=f"dequantised from {path.name}")
+        return _pretrained(path.stem, source, dtype, device, check, badge=f"dequantised from {path.name}")
     if not allow_network:
         known = ", ".join((bundled.NAME, *TOYS))
         raise InputError(
@@ -75,21 +80,27 @@ def load(
             "Correct the name, or allow the network (allow_network=True, on the command line --allow-network)",
         )  # fmt: skip
     found = {"pretrained_model_name_or_path": name, "revision": revision}
-    return _pretrained(name, found, dtype, device, revision=revision, network=True)
+    return _pretrained(name, found, dtype, device, check, revision=revision, network=True)
 
 
 def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = "", revision: str | None = None) -> Model:
     """Instrument a model that is in memory: a Hugging Face causal language model, or one of our small modules.
 
     The model stays as it is, and yours to call, save, train and generate with in any thread: what is instrumented is a
-    twin that shares its weights (see `workbench.loading.twin`), with attention made eager.
+    twin that shares its weights (see `workbench.loading.twin`), with attention made eager. It is always checked.
     """
+    return _instrumented(model, tokenizer, name=name, badge=badge, revision=revision, check=True)
+
+
+def _instrumented(
+    model: Any, tokenizer: Any, *, name: str | None, badge: str, revision: str | None, check: bool
+) -> Model:
     adapter: Adapter
-    reference: torch.Tensor | None
+    reference: Callable[[], torch.Tensor | None]
     if isinstance(model, ToyTransformer):
-        adapter, reference, architecture = ToyAdapter(twin(model)), None, "toy"
+        adapter, reference, architecture = ToyAdapter(twin(model)), lambda: None, "toy"
     else:
-        adapter, reference, architecture = _bridged(model)
+        adapter, reference, architecture = _bridged(model, tokenizer)
     parameter = adapter.parameters()[0][1]
     identity = Identity(
         name=name or getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__,
@@ -101,13 +112,39 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
         badge=badge,
     )
     wrapped = Model(identity, adapter, tokenizer)
-    wrapped.selfcheck = selfcheck(wrapped, reference)
+    if check:
+        wrapped.selfcheck = selfcheck(wrapped, reference())
+        return wrapped
+    length = reference_length(model.config.get_text_config())
+    here = passed.circumstances(wrapped, check_ids(tokenizer, wrapped.sizes.d_vocab, length)[0])
+    wrapped.selfcheck = passed.kept(here)
+    if wrapped.selfcheck is None:
+        wrapped.selfcheck = selfcheck(wrapped, reference())
+        passed.keep(here, wrapped.selfcheck)
     return wrapped
 
 
-def _bridged(held: Any) -> tuple[Adapter, torch.Tensor, str]:
+def _bridged(held: Any, tokenizer: Any) -> tuple[Adapter, Callable[[], torch.Tensor], str]:
+    """A bridge around a twin, and what another twin says on `check_ids`: the reference, for whoever asks for it."""
     if not hasattr(held, "config") or not hasattr(held, "generate"):
         raise InputError(f"a {type(held).__name__}", "a Hugging Face causal language model", "Pass one to wrap()")
+    if getattr(held.config, "is_encoder_decoder", False):
+        raise RefusedError(
+            f"a {type(held).__name__}, which has an encoder", "a causal language model", "Pick a decoder-only model"
+        )
+
+    def reference() -> torch.Tensor:
+        plain = _eager(held)
+        n_vocab = plain.get_input_embeddings().weight.shape[0]
+        ids = check_ids(tokenizer, n_vocab, reference_length(plain.config.get_text_config()))[0]
+        with torch.no_grad():
+            return plain(ids.to(plain.device), use_cache=False).logits
+
+    return boot(_eager(held), held), reference, type(held).__name__
+
+
+def _eager(held: Any) -> Any:
+    """A twin for inference, with attention whose patterns can be seen."""
     model = twin(held).eval()
     try:
         model.set_attn_implementation("eager")
@@ -115,10 +152,7 @@ def _bridged(held: Any) -> tuple[Adapter, torch.Tensor, str]:
         raise RefusedError(
             f"a model without eager attention ({error})", "attention patterns that can be seen", "Use another model"
         ) from error
-    with torch.no_grad():
-        ids = short_ids(model.get_input_embeddings().weight.shape[0]).to(model.device)
-        reference = model(ids, use_cache=False).logits.clone()
-    return boot(model, held), reference, type(model).__name__
+    return model
 
 
 def _pretrained(
@@ -126,6 +160,7 @@ def _pretrained(
     source: Mapping[str, Any],
     dtype: torch.dtype,
     device: Any,
+    check: bool,
     *,
     badge: str = "",
     revision: str | None = None,
@@ -145,7 +180,7 @@ def _pretrained(
             "config.json, *.safetensors and a tokenizer, or a hub name that is public or that you are logged in for",
             "Check the name and the files",
         ) from error
-    return wrap(model.to(device), tokenizer, name=name, badge=badge, revision=revision)
+    return _instrumented(model.to(device), tokenizer, name=name, badge=badge, revision=revision, check=check)
 
 
 def _read(options: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:

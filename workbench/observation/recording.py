@@ -167,7 +167,10 @@ def measure_means(
     """
     name, prompts = _reference(model, reference, n_tokens, piece)
     wanted = [hook for hook in dict.fromkeys(hooks) if model.sizes.d_mlp or hook not in (MLP_OUT, MLP_POST)]
-    needs = {hook: Need((hook,), sum_from_one, dims=hook.dims[2:]) for hook in wanted}
+    layers = {hook: _layers_with(model, hook) for hook in wanted}
+    needs = {
+        hook: Need((hook,), sum_from_one, dims=hook.dims[2:], layers=where) for hook, where in layers.items() if where
+    }
     try:
         seen = observe(model, prompts, list(needs.values()), positions="none", stop=model.sizes.n_layers)
     except InputError as error:
@@ -182,9 +185,17 @@ def measure_means(
     if not n:
         raise InputError("a reference of one-token prompts", "positions >= 1", "Give a longer text")
     values: dict[tuple[Hook, int | None], torch.Tensor] = {
-        (hook, layer): total.sum(0) / n for hook, need in needs.items() for layer, total in enumerate(seen[need])
+        (hook, layer): total.sum(0) / n
+        for hook, need in needs.items()
+        for layer, total in zip(layers[hook], seen[need], strict=True)
     }
     return Means(name, model.identity.weights_hash, n, values)
+
+
+def _layers_with(model: Model, hook: Hook) -> list[int]:
+    """Layers whose means can be taken: those of a mixture of experts have no neurons of their own."""
+    n = range(model.sizes.n_layers)
+    return [layer for layer in n if hook is not MLP_POST or model.weights(layer).W_out is not None]
 
 
 def _reference(model: Model, reference: Any, n_tokens: int, piece: int) -> tuple[str, list[Any]]:

@@ -18,6 +18,7 @@ from workbench.models.hooks import RESID_PRE
 from workbench.models.model import Model
 from workbench.models.passes import Attached
 from workbench.models.prompt import Prompt, Tokens, prompts_of, tokenise
+from workbench.observation.finite import not_finite
 from workbench.observation.need import POSITIONAL, RAGGED, Kept, Need
 from workbench.observation.observation import Observation
 from workbench.observation.watch import Call, Steps, Stop, Watch
@@ -181,9 +182,10 @@ class _Run(Call):
             if self.interventions or self.model.interventions:
                 edits = hooks(self.model, self.interventions, tokens=tokens, rows=rows, reached=self.reached)
                 stack.enter_context(edits)
-            stack.enter_context(watch.attached())
-            with suppress(Stop):
+            with watch.attached(), suppress(Stop):
                 logits = self.model.adapter.forward(ids)
+            if not watch.finite:
+                raise not_finite(self.model, lambda: self.model.adapter.forward(ids), mask)
         watch.check()
         results = {need: watch.stacked(need, logits) for need in self.needs}
         return results, _kept(logits, asked)

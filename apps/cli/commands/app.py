@@ -2,7 +2,7 @@
 
 import argparse
 
-from apps.cli.options import MODEL_HELP, NETWORK_HELP
+from apps.cli.options import CHECK_HELP, MODEL_HELP, NETWORK_HELP
 from apps.cli.parser import Parser
 from workbench.errors import InputError
 from workbench.loading import bundled
@@ -28,6 +28,7 @@ def arguments(parser: Parser) -> None:
         "--disk", metavar="GIB", type=float, default=4.0, help="results kept between restarts, in GiB (default: 4)"
     )
     parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
+    parser.add_argument("--check", action="store_true", help=CHECK_HELP)
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -48,6 +49,7 @@ def command(arguments: argparse.Namespace) -> int:
         any_model=arguments.any_model,
         any_file=arguments.allow_files,
         allow_network=arguments.allow_network,
+        check=arguments.check,
         memory=arguments.memory,
         disk=arguments.disk,
     )

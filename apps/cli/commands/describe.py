@@ -3,6 +3,7 @@
 import argparse
 
 from apps.cli.parser import Parser
+from apps.cli.report.kept_text import described
 from probes import CATALOG
 
 __all__ = ["arguments", "command"]
@@ -15,8 +16,6 @@ def arguments(parser: Parser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     """Print one description after the other."""
-    from apps.cli.report.description import description
-
     catalog = CATALOG.with_plugins()
-    print("\n\n".join(description(catalog.view(name)) for name in arguments.analyses))
+    print("\n\n".join(described(name, catalog.module(name)) for name in arguments.analyses))
     return 0

@@ -1,12 +1,19 @@
-"""`workbench models`: the models that load by name; `models fetch` and `models verify` for the default one."""
+"""`workbench models`: the models that load by name; `models fetch` and `models verify` for the default one, and `models
+check` for what was measured of any, as a table."""
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apps.cli.parser import Parser
 from apps.cli.progress import progress
 from apps.cli.signals import terminable
 from workbench.errors import UnavailableError, visible
+from workbench.files import need_writable, write_whole
 from workbench.loading import bundled
+
+if TYPE_CHECKING:
+    from workbench.models.model import Model
 
 __all__ = ["arguments", "command"]
 
@@ -22,6 +29,11 @@ def arguments(parser: Parser) -> None:
     about = f"hash every file of {bundled.NAME} and compare with the manifest"
     verify = actions.add_parser("verify", help=about, description=f"{about.capitalize()}.")
     verify.set_defaults(command=_verify)
+    about = "measure models, or a small one of every family, and print a table"
+    check = actions.add_parser("check", help=about, description=f"{about.capitalize()}.")
+    check.set_defaults(command=_check)
+    check.add_argument("names", metavar="NAME", nargs="*", help="a family such as mixtral, or what `load` takes")
+    check.add_argument("--out", metavar="FILE", help="write the table there, as Markdown, rather than to the screen")
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -45,6 +57,31 @@ def _fetch(arguments: argparse.Namespace) -> int:
         where = bundled.ensure(report, arguments.source, force=arguments.rebuild)
     print(visible(f"{bundled.NAME} is ready in {where}"))
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """Exit code 1 where something that loads does not hold; a refusal is an answer."""
+    from apps.cli.report.compatibility import introduction, row, table
+    from workbench.loading.pretrained import load, wrap
+    from workbench.loading.toys.families import FAMILIES, random_model
+
+    def loaded(name: str) -> "Model":
+        return wrap(random_model(name), None, name=name) if name in FAMILIES else load(name)
+
+    if arguments.out is not None:
+        need_writable(Path(arguments.out))  # before minutes of work
+    names = arguments.names or list(FAMILIES)
+    rows = []
+    with progress() as report:
+        for done, name in enumerate(names):
+            report("check", done / len(names), name)
+            rows.append(row(name, loaded))
+    text = f"{introduction()}\n\n{table(rows)}\n"
+    if arguments.out is None:
+        print(text, end="")
+    else:
+        write_whole(Path(arguments.out), f"# Models\n\n{text}".encode())
+    return int(any(cells[2] != "refused" and cells[-1] for cells in rows))
 
 
 def _verify(arguments: argparse.Namespace) -> int:

@@ -22,7 +22,9 @@ def model_card(model: Model) -> str:
         lines.append(f"  badge           {identity.badge}")
     if model.selfcheck is None:
         return "\n".join([*lines, "Self-check: not run"])
-    lines.append(f"Self-check {model.selfcheck.summary}:")
+    check = model.selfcheck
+    said = ", ".join(filter(None, (check.summary, check.about and f"on {check.about}", check.measured)))
+    lines.append(f"Self-check {said}:")
     for item in model.selfcheck.items:
         verdict = "pass" if item.passed else "FAIL"
         note = f"  ({item.note})" if item.note else ""

@@ -75,6 +75,6 @@ def loader(settings: Settings) -> Load:
     def load(name: str, progress: Report) -> Model:
         from workbench.loading import pretrained
 
-        return pretrained.load(name, progress=progress, allow_network=settings.allow_network)
+        return pretrained.load(name, progress=progress, allow_network=settings.allow_network, check=settings.check)
 
     return load

@@ -14,7 +14,8 @@ class Settings:
     everyone in. base_path: begins and ends with a slash. hosts: further host names under which the page may be asked
     for (behind a proxy). memory: bytes of results kept in memory; disk: bytes kept between restarts in `directory`
     (None: nothing is written). budget: bytes that one run may keep before it is refused. any_model: whether the
-    browser may name a model that is not in `models`; any_file: whether it may name files and folders of texts.
+    browser may name a model that is not in `models`; any_file: whether it may name files and folders of texts. check:
+    whether models that passed their self-check before are checked again.
     """
 
     models: tuple[str, ...]
@@ -30,6 +31,7 @@ class Settings:
     any_model: bool = False
     any_file: bool = False
     allow_network: bool = False
+    check: bool = False
     threads: int = 16
     longest_text: int = 200_000
     largest_request: int = 2 << 20

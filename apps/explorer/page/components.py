@@ -71,8 +71,10 @@ def _selfcheck(check: SelfCheck) -> dmc.Popover:
         f"self-check {check.summary}", variant="default", size="compact-xs", color=colour, id="selfcheck"
     )
     table = dmc.Table([head, dmc.TableTbody(rows)], fz="xs", className="numbers")
+    said = ", ".join(filter(None, (check.about and f"on {check.about}", check.measured)))
+    about = dmc.Text(f"{said[0].upper()}{said[1:]}.", size="xs", c="dimmed") if said else None
     return dmc.Popover(
-        [dmc.PopoverTarget(button), dmc.PopoverDropdown(table)], width=460, withArrow=True, withRoles=False
+        [dmc.PopoverTarget(button), dmc.PopoverDropdown([table, about])], width=460, withArrow=True, withRoles=False
     )
 
 

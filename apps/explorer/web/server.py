@@ -110,6 +110,7 @@ def serve(
     any_model: bool = False,
     any_file: bool = False,
     allow_network: bool = False,
+    check: bool = False,
     directory: Path | None = None,
     memory: float = 1.0,
     disk: float = 4.0,
@@ -119,8 +120,8 @@ def serve(
     model: the one to begin with (default: the bundled one); models: more that the page offers, beside the toys.
     token: True makes one, False switches it off. base_path: where a proxy puts the page, such as /workbench/. hosts:
     other host names it is reached by. any_model, any_file: let the browser name any model, or files of texts.
-    directory: where results are kept between restarts. memory, disk: GiB of results that are kept in memory and in that
-    directory; the least recently used go first.
+    check: make the self-check of a model again that has passed it. directory: where results are kept between restarts.
+    memory, disk: GiB of results that are kept in memory and in that directory; the least recently used go first.
 
     Raises UnavailableError where the port is taken.
     """
@@ -146,6 +147,7 @@ def serve(
         any_model=any_model,
         any_file=any_file,
         allow_network=allow_network,
+        check=check,
     )
     running = start(settings, catalog)
     print(f"The explorer is at {running.address}\nCtrl-C stops it.", flush=True)

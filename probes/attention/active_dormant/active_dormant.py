@@ -30,14 +30,14 @@ from workbench.intervene import Head
 from workbench.models.hooks import Z
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
-from workbench.models.selfcheck import ROWS
+from workbench.models.selfcheck import ROWS, VISIBLE
 from workbench.observation import observe
 from workbench.observation.recording import measure_means
 
 __all__ = ["VIEW", "ActiveDormant"]
 
 
-class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", requires=(ROWS,)):
+class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", requires=(ROWS, VISIBLE)):
     """Dormant shares, the contrast of two domains of texts, and ablations.
 
     Definition: A head is dormant on a text when it sends its attention to sinks and so adds next to nothing. Per text
@@ -54,8 +54,9 @@ class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", 
 
     Limits: The contrast says that a head behaves differently, the ablation whether it matters. Domains differ in more
     than their kind: compare texts of one length, and trust the ablation over the contrast. Zero ablation also removes
-    the head's constant output; mean ablation does not. A head that sleeps in a domain can be removed there at no cost;
-    where that is not so, it is said.
+    the head's constant output; mean ablation does not. A learned sink that is no token (GPT-OSS) is not counted: heads
+    that sleep on it are missed. A head that sleeps in a domain can be removed there at no cost; where that is not so,
+    it is said.
 
     Source: Guo et al. 2024, arXiv 2410.13835 (dormant heads, zero ablation per domain); the two thresholds on real
     models, the test, mean ablation and the matched controls are ours
@@ -147,7 +148,9 @@ class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", 
         attention, norm = (seen[need].permute(1, 0, 2).cpu().numpy().astype(np.float64) for need in wanted)
         attention[:, windowed(model.sizes, self.length)] = np.nan
         attention, norm = (texts.spread(values, range(n)) for values in (attention, norm))
-        activity = Activity(attention, norm, self.attention_above, self.output_below, self.seed)
+        activity = Activity(
+            attention, norm, self.attention_above, self.output_below, self.seed, model.weights(0).written_units
+        )
         return activity, provenance(seen)
 
     def _ablations(

@@ -3,11 +3,15 @@
 from apps.bench.goals import goals
 from apps.bench.rows import (
     ABLATIONS,
+    ANSWER,
     BRIDGE,
+    DESCRIBE,
     FULL_ABLATIONS,
     INDUCTION,
     LENS_ALL,
+    PLAIN_ANSWER,
     PRODUCTS_ALL,
+    START_SIZE,
 )
 
 
@@ -43,3 +47,21 @@ def test_a_study_is_held_against_as_many_slow_runs_as_it_replaces():
     assert goal["goal"].endswith("at least 1.4 times as fast") and "against 6 x ablation: 5 heads" in goal["goal"]
     slow["wall_ms_runs"] = [1.0]
     assert not goals([slow, fast])[0]["met"]
+
+
+def test_whole_processes_are_held_against_plain_ones_and_against_seconds():
+    common = dict(zip(("batch", "length"), START_SIZE, strict=True)) | {"peak_mb": None}
+    plain = {"row": PLAIN_ANSWER, "wall_ms_runs": [8000.0, 7000.0, 9000.0], "cpu_ms_runs": [6000.0] * 3, **common}
+    ours = {"row": ANSWER, "wall_ms_runs": [9600.0, 9100.0, 9900.0], "cpu_ms_runs": [9000.0] * 3, **common}
+    words = {
+        "row": DESCRIBE,
+        "wall_ms": 620.0,
+        "cpu_ms": 400.0,
+        "wall_ms_runs": [620.0],
+        "cpu_ms_runs": [400.0],
+        **common,
+    }
+    answer, described = goals([plain, ours, words])
+    assert (answer["measured"], answer["measured_cpu"], answer["met"]) == (1.2, 1.5, True)
+    assert (described["measured"], described["measured_cpu"], described["met"]) == (0.62, 0.4, False)
+    assert described["goal"] == "process: workbench describe logit-lens, at most 0.5 s"

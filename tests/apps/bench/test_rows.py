@@ -1,17 +1,20 @@
 """What is measured: every row runs, and computes what it says."""
 
 import json
+import subprocess
 
 import pytest
 import torch
 
 from apps.bench.measure import measure
 from apps.bench.passes import bare, bridge, everything, products
+from apps.bench.processes import command, plain
 from apps.bench.rows import (
     BARE,
     BRIDGE,
     CHECK,
     ROWS,
+    Row,
 )
 from apps.bench.studies import (
     FULL_PASSES,
@@ -81,3 +84,19 @@ def test_the_text_is_natural_and_long_enough(default_model):
     assert {len(t) for t in tokens} == {128} and all(t.bos for t in tokens)
     assert len({t.ids for t in tokens}) == 16
     assert len(rows_of_text(default_model, 1, 1024)[0]) == 1024
+
+
+def test_whole_processes_run_and_their_time_counts(subject):
+    """What a process spends is its starter's, too."""
+    made = subject(1, 6)
+    assert command("--help")(made)().startswith("usage: workbench")
+    starting = Row("help", command("--help"), heavy=True)
+    (record,) = measure(made, [starting], (1, 1))
+    assert record["cpu_ms"] > 10  # Python alone takes as much; waiting for a process takes nothing
+    with pytest.raises(subprocess.CalledProcessError):
+        command("describe", "no-such-analysis")(made)()
+
+
+@pytest.mark.slow
+def test_plain_hugging_face_gives_the_first_answer(default_model_dir, subject):
+    assert plain(subject(1, 6))().strip() == "Paris"

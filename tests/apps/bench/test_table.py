@@ -5,15 +5,14 @@ import json
 import torch
 
 from apps.bench import table as tables
-from apps.bench.rows import (
-    BARE,
-)
+from apps.bench.rows import BARE, BRIDGE, HELP, START_SIZE, STARTS
 from workbench.processor import Processor
 
 
 def test_the_table_is_printed_and_saved(models, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tables, "models", lambda: models)
     monkeypatch.setattr(tables, "QUICK_SIZES", ((1, 64), (2, 12)))
+    monkeypatch.setattr(tables, "STARTS", [row for row in STARTS if row.name in (BARE, BRIDGE, HELP)])  # others load
     monkeypatch.setattr("apps.bench.machine.this_processor", lambda: Processor("AVX2", bfloat16=False, float16=False))
     out = tmp_path / "bench.json"
     tables.bench(out, quick=True)
@@ -26,8 +25,9 @@ def test_the_table_is_printed_and_saved(models, tmp_path, monkeypatch, capsys):
         "amx": None,
     }  # fmt: skip
     assert "(AVX2 without bf16, fp16; unknown: AMX)" in printed.splitlines()[0]
-    assert {(r["batch"], r["length"]) for r in saved["rows"]} == {(1, 64), (2, 12)}
+    assert {(r["batch"], r["length"]) for r in saved["rows"]} == {(1, 64), (2, 12), START_SIZE}
+    assert [r["row"] for r in saved["rows"]][-3:] == [BARE, BRIDGE, HELP] and HELP in printed
     assert next(r for r in saved["rows"] if r["row"] == BARE)["wall_ratio"] == 1.0
-    assert [g["size"] for g in saved["goals"]] == ["1 x 64", "1 x 64"]
+    assert [g["size"] for g in saved["goals"]] == ["1 x 64", "1 x 64", "1 x 6"]
     assert printed.count("everything together") == 2 and printed.count("  met") + printed.count("  missed") == 2
     assert str(out) in printed

@@ -1,7 +1,14 @@
-"""`list`: the analyses by room."""
+"""`list` and `describe`: the analyses by room, and each in words."""
+
+import subprocess
+import sys
+
+import pytest
 
 from apps.cli import main
 from apps.cli.commands.list import by_room
+from apps.cli.report import kept_text
+from apps.cli.report.description import description
 from probes import CATALOG
 
 
@@ -30,3 +37,47 @@ def test_the_long_list_asks_each_ones_question(capsys):
 def test_what_others_installed_is_a_room_of_its_own():
     modules = {"a": "probes.lens.a", "b": "my_package.deep.b", "c": "probes.lens.d.c", "d": "probes.routes"}
     assert by_room(modules) == {"probes.lens": ["a", "c"], "my_package": ["b"], "probes.routes": ["d"]}
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty one."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    return tmp_path / "descriptions"
+
+
+def test_a_description_is_kept_until_a_word_of_ours_is_another(capsys, cache, monkeypatch):
+    said = "".join(
+        description(CATALOG.view(name)) + end for name, end in (("flow-routes", "\n\n"), ("surprisal", "\n"))
+    )
+    assert main(["describe", "flow-routes", "surprisal"]) == 0 and capsys.readouterr().out == said
+    with monkeypatch.context() as broken:
+        broken.setattr("apps.cli.report.description.description", lambda view: f"anew: {view.name}")
+        assert main(["describe", "flow-routes", "surprisal"]) == 0 and capsys.readouterr().out == said
+        broken.setattr(kept_text, "_sources", lambda name: f"other-{name}")
+        assert main(["describe", "surprisal"]) == 0 and capsys.readouterr().out == "anew: surprisal\n"
+    for file in cache.iterdir():
+        file.write_text(file.read_text().replace("e", "E"))
+    assert main(["describe", "flow-routes", "surprisal"]) == 0 and capsys.readouterr().out == said
+
+
+def test_a_changed_file_is_another_source(monkeypatch, tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.py").write_text("one")
+    monkeypatch.setattr("probes.__path__", [str(tmp_path)])
+    first, other = kept_text._sources("a"), kept_text._sources("b")
+    (tmp_path / "deep" / "a.py").write_text("two")
+    assert len({first, other, kept_text._sources("a")}) == 3
+
+
+def test_what_others_installed_is_never_kept(cache, monkeypatch):
+    monkeypatch.setattr("apps.cli.report.description.description", lambda view: f"of {view.name}")
+    assert kept_text.described("surprisal", "their_package.surprisal") == "of surprisal" and not cache.exists()
+
+
+def test_what_is_described_again_needs_no_torch(cache):
+    """In a process of its own, as the shell starts one."""
+    words = [sys.executable, "-X", "importtime", "-m", "apps.cli", "describe", "logit-lens"]
+    first, second = (subprocess.run(words, capture_output=True, text=True, check=True) for _ in range(2))
+    assert first.stdout == second.stdout and first.stdout.startswith("logit-lens: ")
+    assert "torch" in first.stderr and "torch" not in second.stderr and "xarray" not in second.stderr

@@ -18,6 +18,7 @@ from workbench import PATTERN, Ablate, Head, Need, Prompt, Site, Z, keep, load, 
 from workbench.analysis.results import open_result, save
 from workbench.errors import RefusedError
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+from workbench.models.model import Sizes
 from workbench.observation.repeats import previous_occurrence
 from workbench.statistics import sign_flip_test
 
@@ -39,12 +40,20 @@ def default_result(default_model):
     return InductionHeads().run(default_model)
 
 
-def site(tokens: torch.Tensor, lag: list[int] | None = None, window: int | None = None) -> Site:
+def site(
+    tokens: torch.Tensor,
+    lag: list[int] | None = None,
+    window: int | None = None,
+    chunked: bool = False,
+    sinks: torch.Tensor | None = None,
+) -> Site:
     """A site without a model, for hand-made patterns."""
-    sizes = SimpleNamespace(sliding=() if window is None else (0,), window=window)
+    sliding, windows = ((), ()) if window is None else ((0,), (window,))
+    sizes = Sizes(1, 1, 1, 8, 8, 0, 96, 128, sliding=sliding, windows=windows, chunked=sliding if chunked else ())
+    model = SimpleNamespace(sizes=sizes, weights=lambda layer: SimpleNamespace(sinks=sinks))
     lengths = torch.full((len(tokens),), tokens.shape[1])
     fields = {} if lag is None else {"lag": torch.tensor(lag)}
-    return Site(0, tokens, torch.ones_like(tokens, dtype=torch.bool), lengths, fields, SimpleNamespace(sizes=sizes))
+    return Site(0, tokens, torch.ones_like(tokens, dtype=torch.bool), lengths, fields, model)
 
 
 def stripe(n: int, offset: int) -> torch.Tensor:
@@ -256,6 +265,24 @@ def test_too_little_context_is_refused():
     model = wrap(ToyTransformer(ToyConfig(n_layers=1, n_heads=2, n_ctx=12)), None)
     with pytest.raises(RefusedError, match="at least 12"):
         InductionHeads().stimulus(model)
+
+
+def test_a_learned_sink_is_no_other_key():
+    """GPT-OSS: where a sink that is no token takes half of every row, all that keys get is halved."""
+    tokens = torch.arange(12)[None] % 6
+    half = lag_attention(0.5 * uniform(12), site(tokens, lag=[6], sinks=torch.zeros(1)))
+    torch.testing.assert_close(half, 0.5 * lag_attention(uniform(12), site(tokens, lag=[6])))
+
+
+def test_chunks_count_the_keys_of_the_querys_own_chunk():
+    """Chunks of 8 in 16 tokens: of the second copy, queries 7 to 12, only the first sees what stood 6 tokens before."""
+    tokens = torch.arange(16)[None] % 6
+    pattern = torch.zeros(1, 1, 16, 16)
+    for query in range(16):
+        pattern[0, 0, query, query - query % 8 : query + 1] = 1 / (query % 8 + 1)
+    scores = lag_attention(pattern, site(tokens, lag=[6], window=8, chunked=True))[0, 0]
+    assert scores[2] == pytest.approx(1 / 8)
+    assert scores[1] == pytest.approx((1 / 8 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 5)  # query 8 begins its chunk
 
 
 # Negative controls
