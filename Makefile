@@ -37,6 +37,7 @@ test-slow: model  ## run only the slow tests
 
 fuzz: model  ## the fuzz tests with FUZZ times as many examples (default 50): changed files, requests, links, parameters
 	@FUZZ=$(or $(FUZZ),50) $(BIN)/python -m pytest -m "slow or not slow" tests/workbench/storage tests/workbench/test_fuzz.py \
+	  tests/workbench/test_records.py tests/workbench/models tests/apps/cli/test_prompts.py \
 	  tests/apps/cli/test_strangers.py tests/apps/explorer/web/test_requests.py $(ARGS)
 
 lint: $(STAMP)  ## check style and format with ruff

@@ -22,7 +22,7 @@ from workbench.figures import head_name
 from workbench.models.hooks import PATTERN, V, Z
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
-from workbench.models.selfcheck import ROWS
+from workbench.models.selfcheck import ROWS, VISIBLE
 from workbench.observation import Need, Observation, Site
 from workbench.observation.reducers import head_output_norm
 from workbench.statistics import bootstrap_interval
@@ -65,7 +65,7 @@ _OUTPUT = Need((Z,), head_output_norm, dims="head")
 _ON_TEXTS = (_RECEIVED, _ENTROPY, _VALUES, _OUTPUT)
 
 
-class HeadTable(OnModel, name="head-table", title="Table of all heads", requires=(ROWS,)):
+class HeadTable(OnModel, name="head-table", title="Table of all heads", requires=(ROWS, VISIBLE)):
     """Every head's scores side by side: where it looks, whether it sinks, how much it adds.
 
     Definition: Induction, previous-token and duplicate-token score on repeated random tokens (the scores of
@@ -120,6 +120,7 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
         found: dict[str, Any] = {}
         for name, values in samples.items():  # prompt layer head
             units, bounds, title = _KINDS[name]
+            units = observation.weights(0).written_units if name == "output_norm" else units
             low, high = bootstrap_interval(values, seed=self.seed, bounds=bounds)
             found |= {
                 name: ("layer head", mean_known(values, 0), units, bounds, title),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.long_run import examples
 from workbench.errors import InputError
 from workbench.models.prompt import Prompt
 from workbench.records import FORMATS, Pair, read_json, read_pairs, read_prompts
@@ -142,7 +143,7 @@ _TEXTS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(_TEXTS)
 def test_texts_come_back_from_tables_and_json(texts):
     read = lambda text, format: [one.text for one in read_prompts(io.BytesIO(text.encode()), format=format)]
@@ -151,7 +152,7 @@ def test_texts_come_back_from_tables_and_json(texts):
     assert read("\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts), "jsonl") == texts
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(st.binary(max_size=60), st.sampled_from(FORMATS))
 def test_any_bytes_are_prompts_or_a_sentence(raw, format):
     for head in (b"", b"text\n", b'{"text": ', b'[{"role": "user", "content": '):

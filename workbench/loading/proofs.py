@@ -226,7 +226,8 @@ def _final_scale(model: Model, logits: torch.Tensor, intact: torch.Tensor, moved
     readout, name = model.readout, edits_of(LN_FINAL_SCALE)
     if not moved > 0:
         return Item(name, float("nan"), tolerance, False, "the logits did not move")
-    if readout.kind != "rms" or readout.soft_cap or readout.b_U is not None:
+    biased = readout.b_U is not None and bool(readout.b_U.any())
+    if readout.kind != "rms" or readout.soft_cap or biased:
         return Item(name, 0.0, tolerance, True, f"moved the logits by {moved:.2g}")
     gap = float((logits * 1.25 - intact).abs().max() / intact.abs().max().clamp(min=1.0))
     note = "" if gap <= tolerance else "the norm in front of the unembedding is used elsewhere, too"

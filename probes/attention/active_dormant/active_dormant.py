@@ -30,14 +30,14 @@ from workbench.intervene import Head
 from workbench.models.hooks import Z
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
-from workbench.models.selfcheck import ROWS
+from workbench.models.selfcheck import ROWS, VISIBLE
 from workbench.observation import observe
 from workbench.observation.recording import measure_means
 
 __all__ = ["VIEW", "ActiveDormant"]
 
 
-class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", requires=(ROWS,)):
+class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", requires=(ROWS, VISIBLE)):
     """Dormant shares, the contrast of two domains of texts, and ablations.
 
     Definition: A head is dormant on a text when it sends its attention to sinks and so adds next to nothing. Per text
@@ -148,7 +148,9 @@ class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", 
         attention, norm = (seen[need].permute(1, 0, 2).cpu().numpy().astype(np.float64) for need in wanted)
         attention[:, windowed(model.sizes, self.length)] = np.nan
         attention, norm = (texts.spread(values, range(n)) for values in (attention, norm))
-        activity = Activity(attention, norm, self.attention_above, self.output_below, self.seed)
+        activity = Activity(
+            attention, norm, self.attention_above, self.output_below, self.seed, model.weights(0).written_units
+        )
         return activity, provenance(seen)
 
     def _ablations(

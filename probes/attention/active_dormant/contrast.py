@@ -46,7 +46,8 @@ class Difference:
 class Activity:
     """What the first pass measured, (domain, prompt, layer, head), and what follows from it.
 
-    attention_above, output_below: what counts as dormant. seed: draws permutations, resamples and random heads.
+    attention_above, output_below: what counts as dormant. seed: draws permutations, resamples and random heads. units:
+    of the norms, which stand before a post-norm where there is one.
     """
 
     attention: np.ndarray
@@ -54,6 +55,7 @@ class Activity:
     attention_above: float
     output_below: float
     seed: int
+    units: str = "residual units"
 
     @cached_property
     def relative(self) -> np.ndarray:

@@ -70,7 +70,7 @@ def _activity(texts: Texts, activity: Activity) -> dict[str, Any]:
     count, skipped = (~np.isnan(norm[:, :, 0, 0])).sum(1), [len(names) for names in texts.skipped.values()]
     return {
         "sink_attention": (_BY_TEXT, attention, _SHARE, (0, 1), sinks),
-        "output_norm": (_BY_TEXT, norm, "residual units", (0, None), "norm of the head's output"),
+        "output_norm": (_BY_TEXT, norm, activity.units, (0, None), "norm of the head's output"),
         "relative_output": (_BY_TEXT, activity.relative, _LARGEST, (0, 1), "output norm, of the head's largest"),
         "dormant_share": (_BY_DOMAIN, share, "share of texts", (0, 1), "dormant texts"),
         "mean_sink_attention": (_BY_DOMAIN, mean_known(attention, 1), _SHARE, (0, 1), sinks),

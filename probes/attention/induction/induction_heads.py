@@ -28,7 +28,7 @@ from workbench.analysis.view import View
 from workbench.models.hooks import LOGITS
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
-from workbench.models.selfcheck import ROWS
+from workbench.models.selfcheck import ROWS, VISIBLE
 from workbench.observation import Need, Observation
 from workbench.observation.reducers import token_loss
 from workbench.statistics import benjamini_hochberg, bootstrap_interval, sign_flip_test
@@ -41,7 +41,7 @@ DRAWS = 2000
 _LOSS = Need((LOGITS,), token_loss, dims="pos")
 
 
-class InductionHeads(OnModel, name="induction-heads", title="Induction heads", requires=(ROWS,)):
+class InductionHeads(OnModel, name="induction-heads", title="Induction heads", requires=(ROWS, VISIBLE)):
     """Which heads look at what followed the current token last time.
 
     Definition: Mean attention, over queries q whose token occurred P positions before, to the key after that occurrence

@@ -20,14 +20,16 @@ from workbench.analysis.results import dataset
 from workbench.analysis.view import View
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
-from workbench.models.selfcheck import ROWS
+from workbench.models.selfcheck import ROWS, VISIBLE
 from workbench.observation import Need, Observation
 from workbench.observation.repeats import previous_occurrence
 
 __all__ = ["VIEW", "InductionOnPrompt"]
 
 
-class InductionOnPrompt(OnPrompt, name="induction-on-prompt", title="Induction on this prompt", requires=(ROWS,)):
+class InductionOnPrompt(
+    OnPrompt, name="induction-on-prompt", title="Induction on this prompt", requires=(ROWS, VISIBLE)
+):
     """Which heads look, on the user's prompt, at what followed the current token last time.
 
     Definition: Mean attention, over queries q whose token occurred P positions before, to the key after that occurrence

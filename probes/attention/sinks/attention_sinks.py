@@ -40,7 +40,7 @@ from workbench.analysis.view import Claim, View, chosen
 from workbench.models.hooks import PATTERN, RESID_POST, RESID_PRE, SCORES, V
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
-from workbench.models.selfcheck import PARTS
+from workbench.models.selfcheck import PARTS, SOFTMAX, VISIBLE
 from workbench.observation import Need, Observation
 from workbench.observation.reducers import residual_norm
 
@@ -49,7 +49,9 @@ __all__ = ["VIEW", "AttentionSinks", "sink_claim"]
 _MASSIVE = 5  # dimensions listed for every depth
 
 
-class AttentionSinks(OnPrompt, name="attention-sinks", title="Attention sinks, drains and peaks", requires=(PARTS,)):
+class AttentionSinks(
+    OnPrompt, name="attention-sinks", title="Attention sinks, drains and peaks", requires=(PARTS, SOFTMAX, VISIBLE)
+):
     """What the first token is used for: attention that it receives, values that it drains, states that peak.
 
     Definition: alpha_k = 1/(T-k) sum over i >= k of A[i,k], the attention that key k receives of T tokens (positions

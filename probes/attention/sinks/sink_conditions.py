@@ -17,7 +17,7 @@ from workbench.errors import InputError
 from workbench.intervene import Knockout
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
-from workbench.models.selfcheck import PARTS
+from workbench.models.selfcheck import PARTS, SOFTMAX, VISIBLE
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -29,7 +29,10 @@ _KEPT = {"sink_rate": "layer", "layer_drain": "layer", "peak_ratio": "depth", "p
 
 
 class SinkConditions(
-    Study, name="sink-conditions", title="Sinks without BOS, and with position 0 masked", requires=(PARTS,)
+    Study,
+    name="sink-conditions",
+    title="Sinks without BOS, and with position 0 masked",
+    requires=(PARTS, SOFTMAX, VISIBLE),
 ):
     """What sinks, drains and peaks of a prompt become without BOS, and with position 0 out of sight.
 

@@ -3,12 +3,19 @@
 import io
 import json
 import sys
+import tempfile
+from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from apps.cli import main
+from apps.cli.prompt import prompt_of
+from tests.long_run import examples
 from workbench import open_result
+from workbench.errors import InputError
 
 TOY = ["--model", "toy-induction"]
 IDS = [[5, 9, 13, 5], [7, 3, 7]]
@@ -67,6 +74,28 @@ def test_a_chat_file_may_be_odd(tmp_path, refused):
         refused("run", "surprisal", *TOY, "--chat", str(path))
     path.write_text('\ufeff{"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}', "utf-8")
     assert "no tokenizer" in refused("run", "surprisal", *TOY, "--chat", str(path))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "messages", "text"]), inner)
+    ),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(_JSON | st.builds(lambda role, content: [{"role": role, "content": content}], st.text(), _JSON))
+def test_any_chat_file_is_a_chat_or_a_sentence(value):
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        file.write(json.dumps(value).encode())
+        file.flush()
+        asked = Namespace(chat=file.name, prompt=None, ids=None, bos=None)
+        try:
+            assert prompt_of(asked).messages
+        except InputError as error:
+            assert "; expected " in str(error)
 
 
 @pytest.mark.parametrize(

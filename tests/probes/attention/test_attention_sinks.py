@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from probes import HeadTable
 from probes.attention.sinks import measures
 from probes.attention.sinks.attention_sinks import VIEW, AttentionSinks, _needs
 from probes.attention.sinks.figures import convention
@@ -336,3 +337,12 @@ def test_the_default_model_sinks_drains_and_peaks_from_depth_12_with_or_without_
     masked = AttentionSinks(mask_first=True).run(default_model, TEXT)
     assert masked["sink_rate"].values.mean() < 0.02
     assert np.isnan(masked["peak_appears"])
+
+
+@pytest.mark.parametrize(("kind", "units"), [("gemma3", "units before the post-norm"), ("llama", "residual units")])
+def test_norms_before_a_post_norm_say_so(kind, units):
+    """Gemma's post-norm still rescales what z W_O gives: its size is none of the residual stream's."""
+    model = tiny_model(kind)
+    prompt = Prompt.ids([0, 5, 9, 17, 33, 80])
+    assert AttentionSinks().run(model, prompt)["value_norm"].attrs["units"] == units
+    assert HeadTable(n_sequences=4, texts=4).run(model)["output_norm"].attrs["units"] == units

@@ -220,3 +220,11 @@ def test_norms_are_norms_of_what_a_removal_takes_away(kind):
     hidden = record(model, PROMPT, [Z], interventions=[Ablate(AttentionKey(1, 2, 3))]).values[Z, 1]
     moved = (write(hidden) - write(seen[Z, 1]))[1:, 2].square().sum(-1).mean().sqrt().log()
     assert output_norms(model, [PROMPT], AttentionKey)[1, 2, 3] == pytest.approx(float(moved), abs=1e-4)
+
+
+def test_no_control_set_holds_a_unit_twice():
+    """Six members from one pool of thirty: drawn without a look at the others, two in five sets would."""
+    norms = np.full((4, 40), 9.0)
+    norms[1, :36] = 0.0
+    controls = draw_controls(norms, [(1, index) for index in range(6)])
+    assert len(controls.sets) == 50 and all(len(set(one)) == 6 for one in controls.sets)

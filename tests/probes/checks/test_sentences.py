@@ -43,10 +43,19 @@ def results(draw):
     if len(peers):
         data["peer_effect"] = ("component", peers)
     attrs = {
-        "side": side, "controls": kind, "called": "L3H1", "nouns": "heads", "metric": "loss", "method": "zero",
-        "window": draw(st.integers(0, 5)), "caliper": 1.5, "within_caliper": 7, "scarce": "L3H1",
-        "n_others": len(peers) + draw(st.sampled_from([0, 9])), "n_beyond": draw(st.integers(0, 3)),
-    }  # fmt: skip
+        "side": side,
+        "controls": kind,
+        "called": "L3H1",
+        "nouns": "heads",
+        "metric": "loss",
+        "method": "zero",
+        "window": draw(st.integers(0, 5)),
+        "caliper": 1.5,
+        "within_caliper": 7,
+        "scarce": "L3H1",
+        "n_others": len(peers) + draw(st.sampled_from([0, 9])),
+        "n_beyond": draw(st.integers(0, 3)),
+    }
     return xr.Dataset(data, attrs=attrs)
 
 
@@ -96,3 +105,42 @@ def test_every_word_follows_from_the_numbers(result):
     assert ("does not hold here" in said) == (has and not holds)
     if has and holds:
         assert counted(said, r"(\d+|none) lies? as far out") == result.attrs["n_beyond"]
+
+
+@pytest.mark.parametrize("as_large, p, said", [(0, 0.025, True), (1, 0.05, True), (2, 0.075, False), (3, 0.1, False)])
+def test_more_than_its_like_is_said_up_to_five_in_a_hundred(as_large, p, said):
+    controls = np.array([3.0] * as_large + [0.5] * (39 - as_large))
+    result = given_result(2.0, controls, p)
+    assert ("it is not shown that it changes it more than its like" in sentence(result)) is not said
+    assert "it changes it more than its like" in sentence(result)
+
+
+def given_result(effect: float, controls: np.ndarray, p: float) -> xr.Dataset:
+    unknown = ((), np.nan)
+    data = {
+        "effect": ((), effect, {"units": "nats"}),
+        "effect_low": unknown,
+        "effect_high": unknown,
+        "effect_by_prompt": ("prompt", [effect]),
+        "control_effect": ("draw", controls),
+        "p": ((), p),
+        "relation_p": unknown,
+        "relation_test_p": unknown,
+        "control_norm_low": ((), 0.7),
+        "control_norm_high": ((), 1.4),
+    }
+    attrs = {
+        "side": "changes",
+        "controls": "matched units",
+        "called": "L3H1",
+        "nouns": "heads",
+        "metric": "loss",
+        "method": "zero",
+        "window": 2,
+        "caliper": 1.5,
+        "within_caliper": 39,
+        "scarce": "L3H1",
+        "n_others": 39,
+        "n_beyond": 0,
+    }
+    return xr.Dataset(data, attrs=attrs)

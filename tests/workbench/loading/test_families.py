@@ -8,7 +8,8 @@ from functools import cache
 import pytest
 import torch
 
-from probes import DirectLogitAttribution, FlowRoutes, LogitLens
+from probes import AttentionSinks, DirectLogitAttribution, FlowRoutes, LogitLens
+from workbench.analysis.run import run
 from workbench.errors import RefusedError, WorkbenchError
 from workbench.intervene import Ablate, AttentionEdge, Head, Knockout
 from workbench.loading.pretrained import wrap
@@ -166,3 +167,12 @@ def test_an_edit_that_does_nothing_is_refused(monkeypatch):
     with pytest.raises(RefusedError, match="edits of scores"):
         observe(opt, PROMPT, interventions=[Knockout((5,), (2,), (0,))])
     observe(opt, PROMPT, interventions=[Ablate(Head(0, 1))])  # what is proved still works
+
+
+def test_scores_that_are_no_scores_refuse_what_reads_them(monkeypatch):
+    """Sink logits of patterns would be probabilities; what needs no scores still runs."""
+    monkeypatch.setattr("workbench.loading.bridge.discarding", lambda *args: [])
+    xglm = wrap(random_model("xglm"), None, name="xglm")
+    found = run(xglm, PROMPT, [AttentionSinks, LogitLens])
+    assert isinstance(found["attention-sinks"].error, RefusedError) and sc.SOFTMAX in str(found["attention-sinks"])
+    assert "top_token" in found["logit-lens"]

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.long_run import examples
 from tests.tiny_models import spelling, tiny_hf
 from workbench import observe, run
 from workbench.errors import InputError
@@ -128,7 +129,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "said"), REFUSED, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize(
+    ("bad", "said"), REFUSED, ids=[f"{i} {type(bad).__name__}" for i, (bad, _) in enumerate(REFUSED)]
+)
 def test_whatever_else_is_refused_in_a_sentence(model, bad, said):
     with pytest.raises(InputError, match=said):
         tokenise(model, bad)
@@ -178,7 +181,7 @@ _ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(_ANYTHING)
 def test_anything_is_prompts_or_a_sentence(value):
     try:
@@ -189,7 +192,7 @@ def test_anything_is_prompts_or_a_sentence(value):
         assert all(isinstance(one, Prompt) for one in found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=125), min_size=1, max_size=40))
 def test_any_text_is_its_tokens(text):
     model = _spelling_model()

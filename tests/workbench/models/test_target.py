@@ -1,8 +1,13 @@
 """Targets: one token, several, or any of a set."""
 
+import json
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tests.long_run import examples
 from tests.tiny_models import spelling, tiny_hf
 from workbench.errors import InputError
 from workbench.loading.pretrained import wrap
@@ -33,6 +38,18 @@ A, B, C = (ord(letter) - 31 for letter in "abc")
 def test_what_a_text_stands_for(text, members):
     target = target_of(VOCABULARY, text)
     assert target.members == members and target_of(VOCABULARY, target.written) == target
+
+
+@settings(max_examples=examples(100), deadline=None)
+@given(st.text(max_size=12) | st.lists(st.text(max_size=4), max_size=4).map(json.dumps))
+def test_any_text_is_a_target_or_a_sentence(text):
+    try:
+        target = target_of(VOCABULARY, text)
+    except InputError:
+        return
+    assert target_of(VOCABULARY, target.written) == target
+    assert all(0 <= token_id < 96 for member in target.members for token_id in member)
+    assert target.describe(VOCABULARY) and isinstance(likelier(VOCABULARY, text, torch.zeros(96)), str)
 
 
 def test_targets_in_words():
