@@ -7,6 +7,7 @@ own text files, and data sets of a hub where the network is allowed, make corpor
 
 import ast
 import json
+import os
 import platform
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from workbench.errors import InputError, UnavailableError
+from workbench.errors import InputError, UnavailableError, in_words
 
 __all__ = [
     "BUNDLED",
@@ -251,7 +252,7 @@ def text_corpus(paths: Iterable[str | Path], name: str = "files") -> Corpus:
 
 def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
     for path in map(Path, paths):
-        if path.is_dir():
+        if os.path.isdir(path):  # false, and no error, for what is no name of a file at all
             yield from sorted(
                 p for p in path.rglob("*") if p.suffix.lower() in (".txt", ".md", ".rst", ".py") and p.is_file()
             )
@@ -264,9 +265,9 @@ def _read(path: Path) -> Document:
         return Document(str(path), path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}, which is not UTF-8 ({error.reason})", "UTF-8 text", "Convert the file") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UnavailableError(
-            f"no readable file at {path} ({error.strerror})", "a text file", "Check the path"
+            f"no readable file at {path} ({in_words(error)})", "a text file", "Check the path"
         ) from error
 
 

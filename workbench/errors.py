@@ -12,6 +12,7 @@ from typing import Any
 __all__ = [
     "Cancelled",
     "InputError",
+    "ModelError",
     "RefusedError",
     "SlowWarning",
     "UnavailableError",
@@ -106,6 +107,14 @@ class UnavailableError(WorkbenchError):
 
 class RefusedError(WorkbenchError):
     """We could compute a number but it would be wrong: an assumption failed, or memory would run out."""
+
+
+class ModelError(InputError, RefusedError, UnavailableError):
+    """The model that was named or given cannot be taken: its files are not whole, or its numbers would be wrong.
+
+    Bad input to who typed its name, and for that reason exit code 2; an UnavailableError and a RefusedError to who
+    asks for either.
+    """
 
 
 class Cancelled(WorkbenchError):

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, with what they were when they were written."""
+"""Files that are there whole or not at all, with what they were when they were written; and where ours are kept."""
 
 import hashlib
 import os
@@ -12,15 +12,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import platformdirs
+
 from workbench.errors import InputError, UnavailableError, in_words
 
-__all__ = ["clear_partials", "need_writable", "read_whole", "sealed", "unsealed", "whole_file", "write_whole"]
+__all__ = [
+    "cache_dir",
+    "clear_partials",
+    "need_writable",
+    "read_whole",
+    "sealed",
+    "unsealed",
+    "whole_file",
+    "write_whole",
+]
 
 _PARTIAL = re.compile(r"^\.(?:.*\.)?(\d+)\.[0-9a-f]{8}\.part$", re.DOTALL)
 _NAMED = 64  # bytes of a file's name that its half-written form has too: a name may be as long as the system allows
 _OLD = 86_400.0  # seconds after which nobody writes a file any more, whatever process has its number
 _SEAL = re.compile(rb"\nworkbench sha256 ([0-9a-f]{64})\n\Z")
 _SEAL_BYTES = len(b"\nworkbench sha256 \n") + 64
+
+
+def cache_dir() -> Path:
+    """Where we keep what we made: WORKBENCH_CACHE, else the platform's cache directory of the user."""
+    chosen = os.environ.get("WORKBENCH_CACHE")
+    return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("interp-workbench"))
 
 
 @contextmanager

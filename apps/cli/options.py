@@ -6,7 +6,16 @@ from workbench.loading import bundled
 from workbench.records import FORMATS
 from workbench.storage.endings import ENDINGS, PICTURES
 
-__all__ = ["CHECK_HELP", "MODEL_HELP", "NETWORK_HELP", "add_files", "add_loading", "add_model", "add_prompt"]
+__all__ = [
+    "CHECK_HELP",
+    "MODEL_HELP",
+    "NETWORK_HELP",
+    "add_files",
+    "add_format",
+    "add_loading",
+    "add_model",
+    "add_prompt",
+]
 
 NETWORK_HELP = "let models and texts be fetched by their names from the Hugging Face hub"
 MODEL_HELP = f"{bundled.NAME} (default), a toy, a directory in Hugging Face format, a .gguf file, or a hub name"
@@ -20,10 +29,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add_loading(parser)
 
 
-def add_loading(parser: argparse.ArgumentParser) -> None:
-    """How a model is loaded."""
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """In which numbers a model computes, and where."""
     parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="number format of weights and activations")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ...")
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """How a model is loaded."""
+    add_format(parser)
     parser.add_argument("--revision", help="branch, tag or commit of a hub model")
     parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
     parser.add_argument("--check", action="store_true", help=CHECK_HELP)

@@ -124,7 +124,7 @@ def gradients(
 
         return keep
 
-    with model.passes.run(), torch.enable_grad():
+    with model.passes.run(), torch.inference_mode(False), torch.enable_grad():
         with ExitStack() as edited, Attached(model) as attached:
             carry_out = lambda: edited.enter_context(hooks(model, interventions, tokens=[tokens]))
             if not unedited:

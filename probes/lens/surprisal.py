@@ -66,7 +66,7 @@ def next_tokens(logits: torch.Tensor, site: Site, k: int) -> torch.Tensor:
     k token ids (exact in float32 below 2**24).
     """
     n_pos = logits.shape[1]
-    found = torch.full((*logits.shape[:2], 2 + 2 * k), torch.nan)
+    found = torch.full((*logits.shape[:2], 2 + 2 * k), torch.nan, dtype=torch.float32)
     for first in range(0, n_pos, _ROWS):
         rows = slice(first, min(first + _ROWS, n_pos))
         log_probs = logits[:, rows].float().log_softmax(-1)

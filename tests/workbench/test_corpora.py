@@ -95,3 +95,9 @@ def test_the_two_domains_are_prose_and_code_without_copies():
         assert all(800 <= len(document.text) <= 4000 for document in corpus.documents)
         starts = [document.text.startswith(("def ", "class ", "async def ", "@")) for document in corpus.documents]
         assert sum(starts) == (len(corpus) if name == "code" else 0)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "no/such/folder"])
+def test_what_can_be_no_path_is_said(name):
+    with pytest.raises(UnavailableError, match="no readable file"):
+        text_corpus([name])

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, cast
 
+import torch
 import xarray as xr
 
 from workbench.analysis.results import check, stamped
@@ -135,7 +136,8 @@ def run(
         raise InputError(f"{twice} twice", "each analysis once", "Run them one after the other")
     found: dict[str, xr.Dataset | Failure] = {}
     told = outcomes(model, prompt, asked, interventions=interventions, progress=progress, allow_network=allow_network)
-    with closing(told):  # a partial() that raises ends the study at once
+    # A partial() that raises ends the study at once. Gradients cannot be taken in the inference mode of a caller.
+    with torch.inference_mode(False), closing(told):
         for outcome in told:
             result = outcome.result
             if isinstance(result, Failure) and len(asked) == 1:
@@ -168,6 +170,7 @@ def outcomes(
     called with the share done, the shared pass and every other analysis counting alike; it may raise to cancel, and
     what it raises passes through if it is a `Cancelled`. Closing the iterator closes a study that is under way.
     """
+    model = model.fixed()
     edited = model.edited(interventions)
     tokens = None if prompt is None else tokenise(model, prompt)
     able = []

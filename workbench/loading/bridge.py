@@ -7,7 +7,7 @@ thread-safe (callers hold Model.lock); `start_at_layer` still runs the blocks be
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from workbench.draws import Draws
 from workbench.errors import RefusedError
 from workbench.loading.experts import instrument_router, router_of
 from workbench.loading.native import discarding, instrument
+from workbench.loading.rotations import by_length, forget, own
 from workbench.loading.windows import masks, measured, visible
 from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, EXPERT_WEIGHT, MLP_POST, PATTERN, ROUTER, SCORES, Hook
 from workbench.models.model import LayerWeights, Sizes
@@ -32,21 +33,14 @@ def boot(hf_model: nn.Module, held: Any = None) -> "BridgeAdapter":
     The model is changed in place (its modules are wrapped, attention becomes eager): give a twin, and compute any
     reference before. held: the model that it is the twin of.
 
-    Raises RefusedError for an architecture that TransformerLens does not know.
+    Raises what it likes for an architecture that TransformerLens does not know.
     """
     # A private module of TransformerLens, and on purpose: boot_transformers would ask a hub for a tokenizer by name.
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
     architecture = (getattr(hf_model.config, "architectures", None) or [type(hf_model).__name__])[0]
-    try:
-        with Draws(0):  # it makes layers, whose random weights it then replaces
-            bridge = build_bridge_from_module(hf_model, architecture, hf_config=hf_model.config)
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise RefusedError(
-            f"a model of architecture {architecture} ({error})",
-            "one that TransformerLens's TransformerBridge supports",
-            "Pick another model, or check the installed transformer-lens version",
-        ) from error
+    with Draws(0):  # it makes layers, whose random weights it then replaces
+        bridge = build_bridge_from_module(hf_model, architecture, hf_config=hf_model.config)
     bridge.eval()
     _check_blocks(bridge, architecture)
     return BridgeAdapter(bridge, hf_model if held is None else held)
@@ -88,6 +82,9 @@ class BridgeAdapter:
         self.hf_model = hf_model
         self.sizes = self._sizes()
         self._points: dict[tuple[str, int | None], Any] = {}
+        self._weights: dict[int, LayerWeights] = {}
+        self.by_length = by_length(self.hf_config)
+        self._rotating = own(bridge) if self.by_length else []
         self._see_inside()
         self._see_routers()
         self._give_weights()
@@ -176,7 +173,16 @@ class BridgeAdapter:
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """`[batch, pos]` ids to logits `[batch, pos, d_vocab]`."""
+        forget(self._rotating)
         return self.bridge(tokens, return_type="logits", use_cache=False)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Token ids that end a text, by the generation config and the config."""
+        configs = (getattr(self.hf_model, "generation_config", None), self.hf_model.config, self.hf_config)
+        named = [getattr(config, "eos_token_id", None) for config in configs]
+        each = [i for ids in named for i in (ids if isinstance(ids, list | tuple) else [ids])]
+        return tuple(dict.fromkeys(int(i) for i in each if i is not None))
 
     def point(self, hook: Hook, layer: int | None) -> Any:
         """The bridge's hook point behind one of our hooks; KeyError where this model has none."""
@@ -234,9 +240,13 @@ class BridgeAdapter:
         with skipped(list(self.bridge.blocks)[:before], here):
             yield
 
-    @cache  # noqa: B019 - one adapter lives as long as its model; weights are views
     def weights(self, layer: int) -> LayerWeights:
         """Weights of one layer; views of the model's own where the layout allows."""
+        if layer not in self._weights:  # a cache on the adapter: one on the method would keep every model for ever
+            self._weights[layer] = self._layer_weights(layer)
+        return self._weights[layer]
+
+    def _layer_weights(self, layer: int) -> LayerWeights:
         block = self.bridge.blocks[layer]
         attn = block.attn
         scale = float(getattr(block, "residual_contribution_scale", None) or 1.0)
@@ -267,7 +277,7 @@ class BridgeAdapter:
         gain = _gain(norm)
         rms = norm is not None and bool(norm.uses_rms_norm)
         bias = getattr(component, "bias", None)
-        zeros = torch.zeros(self.sizes.d_model, device=self.device)
+        zeros = torch.zeros(self.sizes.d_model, dtype=torch.float32, device=self.device)
         return Readout(
             norm=component,
             unembed=self.bridge.unembed.original_component,

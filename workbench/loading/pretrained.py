@@ -5,28 +5,31 @@ and remote code is never run. A bridge is put around a twin of the model; what a
 holds the bridge against.
 """
 
-import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from workbench.errors import InputError, RefusedError, SlowWarning, UnavailableError
-from workbench.loading import bundled, passed
+from workbench.errors import InputError, ModelError, SlowWarning, UnavailableError
+from workbench.loading import bundled, passed, weights
 from workbench.loading.bridge import boot
+from workbench.loading.files import adapters, gguf
+from workbench.loading.files.checkpoint import check_directory, read, readable
+from workbench.loading.given import buildable, check_model, check_tokenizer, check_weights
 from workbench.loading.selfcheck import check_ids, selfcheck
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
 from workbench.loading.twin import twin
 from workbench.loading.windows import reference_length
 from workbench.models.model import Adapter, Identity, Model
+from workbench.models.selfcheck import SelfCheck
 from workbench.processor import slow_format
 
-__all__ = ["TOYS", "load", "wrap"]
+__all__ = ["TOYS", "load", "usable_device", "wrap"]
 
 # Toys that load by name: circuits written into weights by hand.
 TOYS = {"toy-induction": induction_circuit}
@@ -51,87 +54,173 @@ def load(
     "auto" takes CUDA where there is one. check: check it also where it passed before (see `workbench.loading.passed`).
     progress: `(stage, share, text)`.
 
-    Raises InputError for an unknown name, UnavailableError where files or the network are missing, RefusedError for an
-    architecture that cannot be instrumented. Warns (SlowWarning) of a dtype that the processor has no instructions for.
+    Raises InputError for an unknown name, UnavailableError where files or the network are missing, ModelError where
+    files are not whole, hold what would not be used, or are of an architecture that cannot be instrumented. Warns
+    (SlowWarning) of a dtype that the processor has no instructions for.
     """
-    device = _device(device)
+    device = usable_device(device)
+    if name not in TOYS and (said := slow_format(dtype, device)) is not None:  # before anything slow is done
+        warnings.warn(said, SlowWarning, stacklevel=2)
+    with torch.inference_mode(False):  # weights made inside it could never be differentiated
+        return _load(name, dtype, device, check, revision, allow_network, progress)
+
+
+def _load(
+    name: str,
+    dtype: torch.dtype,
+    device: str,
+    check: bool,
+    revision: str | None,
+    allow_network: bool,
+    progress: Progress | None,
+) -> Model:
     if name in TOYS:
         return wrap(TOYS[name](), None, name=name)
     if name == bundled.NAME:
-        directory = bundled.ensure(progress=progress)
-        model = _pretrained(
-            name, {"pretrained_model_name_or_path": str(directory)}, dtype, device, check, badge=bundled.BADGE
-        )
+        model = _pretrained(name, _default(progress), dtype, device, check, badge=bundled.BADGE)
         # Its file does not say. Its own chats begin with the token, and its attention sink stands on it.
         model.tokenizer.add_bos_token = True
         return model
     path = Path(name).expanduser()
     if os.path.isdir(path):  # false, and no error, for what is too long for a path
-        return _pretrained(name, _directory(path), dtype, device, check)
+        return _directory(name, path, dtype, device, check, allow_network)
     if path.suffix.lower() == ".gguf":
         if not os.path.isfile(path):
             raise UnavailableError(f"no file at {path}", "a GGUF file", "Check the path")
-        source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-        return _pretrained(path.stem, source, dtype, device, check, badge=f"dequantised from {path.name}")
+        with readable(str(path)):
+            directory, badge = gguf.converted(path, progress)
+        return _pretrained(path.stem, directory, dtype, device, check, badge=badge)
     if not allow_network:
         known = ", ".join((bundled.NAME, *TOYS))
         raise InputError(
             f"the model {name!r}", f"{known}, a local directory, a .gguf file, or a hub name with the network allowed",
             "Correct the name, or allow the network (allow_network=True, on the command line --allow-network)",
         )  # fmt: skip
-    found = {"pretrained_model_name_or_path": name, "revision": revision}
-    return _pretrained(name, found, dtype, device, check, revision=revision, network=True)
+    return _pretrained(name, name, dtype, device, check, revision=revision, network=True)
+
+
+def _default(progress: Progress | None) -> Path:
+    """The default model's directory; one that is not as it was written is made anew, with a word."""
+    try:
+        return bundled.ensure(progress=progress)
+    except bundled.DamagedError as damage:
+        note = f"The default model was damaged ({damage.got.partition(', ')[2]}); it is made anew."
+        if progress is None:
+            warnings.warn(note, UserWarning, stacklevel=4)  # at the caller of load()
+        else:
+            progress("note", 0.0, note)
+        try:
+            return bundled.rebuild(progress=progress)
+        except UnavailableError as reason:
+            raise UnavailableError(damage.got, damage.expected, f"Making it anew failed: {reason}") from reason
+
+
+def _directory(name: str, path: Path, dtype: torch.dtype, device: str, check: bool, network: bool) -> Model:
+    """A directory in Hugging Face format: a model, an adapter and its base, or a model with an adapter beside it."""
+    if not (path / adapters.CONFIG).is_file():
+        check_directory(path)
+        return _pretrained(name, path, dtype, device, check)
+    adapters.need_peft(path)
+    if (path / "config.json").is_file():
+        check_directory(path)
+        with adapters.without(path) as bare, readable(name):
+            found = read(_source(bare), dtype)
+        base = f"the base in {path.name}"
+    else:
+        base = adapters.base_of(path)
+        if not os.path.isdir(base) and not network:
+            raise InputError(
+                f"an adapter in {path} of the base {base!r}, which is no directory here",
+                "its base in a local directory, or the network allowed",
+                "Write the directory into adapter_config.json, or allow the network (--allow-network)",
+            )
+        with readable(base):
+            found = read(_source(base, network=not os.path.isdir(base)), dtype)
+    with readable(name):
+        found = adapters.merged(found, path, base)
+    held = found.model.to(device)
+    return _followed(instrument(held, found.tokenizer, name=name, badge=found.badge), held, thorough=False)
 
 
 def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = "", revision: str | None = None) -> Model:
     """Instrument a model that is in memory: a Hugging Face causal language model, or one of our small modules.
 
     The model stays as it is, and yours to call, save, train and generate with in any thread: what is instrumented is a
-    twin that shares its weights (see `workbench.loading.twin`), with attention made eager. It is always checked.
+    twin that shares its weights (see `workbench.loading.twin`), with attention made eager and in evaluation mode. What
+    you change in the weights is taken up before the next pass, by the hash and the self-check too.
+
+    Raises InputError for what is no causal language model, and ModelError for one that cannot be instrumented.
     """
-    return _instrumented(model, tokenizer, name=name, badge=badge, revision=revision, check=True)
+    check_tokenizer(tokenizer)
+    if not isinstance(model, ToyTransformer):
+        check_model(model)
+    with torch.inference_mode(False):
+        return _followed(instrument(model, tokenizer, name=name, badge=badge, revision=revision), model, thorough=True)
 
 
-def _instrumented(
-    model: Any, tokenizer: Any, *, name: str | None, badge: str, revision: str | None, check: bool
+def _followed(model: Model, held: Any, *, thorough: bool) -> Model:
+    """The model, made anew whenever its weights have changed. held: who has them."""
+    made = model.made
+
+    def again() -> Model:
+        check_weights(held)
+        with torch.inference_mode(False):
+            return instrument(held, model.tokenizer, name=made.name, badge=made.badge, revision=made.revision)
+
+    model.follow = weights.Followed(model, held.named_parameters, again, thorough=thorough)
+    return model
+
+
+def instrument(
+    model: Any,
+    tokenizer: Any,
+    *,
+    name: str | None = None,
+    badge: str = "",
+    revision: str | None = None,
+    known: str | None = None,
+    check: bool = True,
 ) -> Model:
+    """The Model around a module. known: the hash of its weights, where it is known without looking at them. check:
+    make the self-check also where these weights have passed it."""
     adapter: Adapter
     reference: Callable[[], torch.Tensor | None]
     if isinstance(model, ToyTransformer):
         adapter, reference, architecture = ToyAdapter(twin(model)), lambda: None, "toy"
     else:
-        adapter, reference, architecture = _bridged(model, tokenizer)
+        with buildable(model):
+            adapter, reference, architecture = _bridged(model, tokenizer)
     parameter = adapter.parameters()[0][1]
     identity = Identity(
         name=name or getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__,
-        weights_hash=_weights_hash(adapter.parameters()),
+        weights_hash=known or weights.weights_hash(adapter.parameters()),
         revision=revision,
         dtype=str(parameter.dtype).removeprefix("torch."),
         device=parameter.device.type,
         architecture=architecture,
         badge=badge,
     )
-    wrapped = Model(identity, adapter, tokenizer)
-    if check:
-        wrapped.selfcheck = selfcheck(wrapped, reference())
-        return wrapped
-    length = reference_length(model.config.get_text_config())
-    here = passed.circumstances(wrapped, check_ids(tokenizer, wrapped.sizes.d_vocab, length)[0])
-    wrapped.selfcheck = passed.kept(here)
-    if wrapped.selfcheck is None:
-        wrapped.selfcheck = selfcheck(wrapped, reference())
-        passed.keep(here, wrapped.selfcheck)
+    with buildable(model):
+        wrapped = Model(identity, adapter, tokenizer)
+        wrapped.selfcheck = _checked(wrapped, model, reference, check)
     return wrapped
+
+
+def _checked(wrapped: Model, model: Any, reference: Callable[[], torch.Tensor | None], check: bool) -> SelfCheck:
+    """Its self-check: made now, or the one of these weights that was passed before under the same circumstances."""
+    if check:
+        return selfcheck(wrapped, reference())
+    length = reference_length(model.config.get_text_config())
+    here = passed.circumstances(wrapped, check_ids(wrapped.tokenizer, wrapped.sizes.d_vocab, length)[0])
+    found = passed.kept(here)
+    if found is None:
+        found = selfcheck(wrapped, reference())
+        passed.keep(here, found)
+    return found
 
 
 def _bridged(held: Any, tokenizer: Any) -> tuple[Adapter, Callable[[], torch.Tensor], str]:
     """A bridge around a twin, and what another twin says on `check_ids`: the reference, for whoever asks for it."""
-    if not hasattr(held, "config") or not hasattr(held, "generate"):
-        raise InputError(f"a {type(held).__name__}", "a Hugging Face causal language model", "Pass one to wrap()")
-    if getattr(held.config, "is_encoder_decoder", False):
-        raise RefusedError(
-            f"a {type(held).__name__}, which has an encoder", "a causal language model", "Pick a decoder-only model"
-        )
 
     def reference() -> torch.Tensor:
         plain = _eager(held)
@@ -149,7 +238,7 @@ def _eager(held: Any) -> Any:
     try:
         model.set_attn_implementation("eager")
     except ValueError as error:
-        raise RefusedError(
+        raise ModelError(
             f"a model without eager attention ({error})", "attention patterns that can be seen", "Use another model"
         ) from error
     return model
@@ -157,7 +246,7 @@ def _eager(held: Any) -> Any:
 
 def _pretrained(
     name: str,
-    source: Mapping[str, Any],
+    place: str | Path,
     dtype: torch.dtype,
     device: Any,
     check: bool,
@@ -166,34 +255,21 @@ def _pretrained(
     revision: str | None = None,
     network: bool = False,
 ) -> Model:
-    from safetensors import SafetensorError
-
-    if (said := slow_format(dtype, device)) is not None:  # before anything slow is done
-        warnings.warn(said, SlowWarning, stacklevel=3)  # at the caller of load()
-    options = {**source, "local_files_only": not network, "trust_remote_code": False}
-    try:
-        with _quiet():
-            model, tokenizer = _read(options, dtype)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UnavailableError(
-            f"no usable model at {name} ({_first_line(error)})",
-            "config.json, *.safetensors and a tokenizer, or a hub name that is public or that you are logged in for",
-            "Check the name and the files",
-        ) from error
-    return _instrumented(model.to(device), tokenizer, name=name, badge=badge, revision=revision, check=check)
+    """A directory, or what a name on the hub stands for."""
+    with readable(name), _quiet():
+        known = weights.hash_of_files(place, dtype) if isinstance(place, Path) else ("", None)
+        found = read(_source(place, revision, network), dtype)
+    badge = "; ".join(filter(None, (badge, found.badge)))
+    held = found.model.to(device)
+    model = instrument(held, found.tokenizer, name=name, badge=badge, revision=revision, known=known[1], check=check)
+    if known[0] and known[1] is None:
+        weights.keep_hash(known[0], model.made.weights_hash)
+    return _followed(model, held, thorough=False)
 
 
-def _read(options: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
-    """The Hugging Face model and tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    if "gguf_file" in options:
-        model = AutoModelForCausalLM.from_pretrained(**options, dtype=dtype)
-        model.config.architectures = [type(model).__name__]  # a GGUF file does not say, and a bridge asks
-    else:
-        safe: dict[str, Any] = {"use_safetensors": True, "attn_implementation": "eager"}
-        model = AutoModelForCausalLM.from_pretrained(**options, **safe, dtype=dtype)
-    return model, AutoTokenizer.from_pretrained(**options)
+def _source(place: str | Path, revision: str | None = None, network: bool = False) -> dict[str, Any]:
+    named: dict[str, Any] = {"pretrained_model_name_or_path": str(place), "revision": revision}
+    return {**named, "local_files_only": not network, "trust_remote_code": False}
 
 
 @contextmanager
@@ -210,37 +286,17 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _directory(path: Path) -> dict[str, str]:
-    if not (path / "config.json").is_file():
-        raise UnavailableError(f"no config.json in {path}", "a directory in Hugging Face format", "Check the path")
-    if not list(path.glob("*.safetensors")):
-        raise UnavailableError(
-            f"no *.safetensors in {path}",
-            "weights as safetensors",
-            "Save the model with save_pretrained() and try again",
-        )
-    return {"pretrained_model_name_or_path": str(path)}
-
-
-def _device(device: str) -> str:
+def usable_device(device: str) -> str:
+    """The device that a name stands for ("auto": CUDA where there is one); InputError where PyTorch cannot use it."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device={device!r}", "a device this PyTorch can use", "Use device='cpu'")
-    return device
-
-
-def _weights_hash(parameters: list[tuple[str, torch.Tensor]]) -> str:
-    """sha256 over names, shapes, dtypes and bytes, sorted by name: the same however the model was loaded."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(parameters, key=lambda item: item[0]):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
+    try:
+        if torch.device(device).type != "meta":
+            torch.empty(1, device=device)
+            return device
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):  # what builds without that device raise
+        pass
+    raise InputError(f"device={device!r}", "a device this PyTorch can use", "Use device='cpu'")
 
 
 # A hub client that may not reach the network must not try: without this, a missing file costs minutes of retries.

@@ -128,9 +128,13 @@ class LayerWeights:
 
 
 class Adapter(Protocol):
-    """The handful of things that differ between a TransformerBridge and our own small modules."""
+    """The handful of things that differ between a TransformerBridge and our own small modules.
+
+    by_length: rotations depend on the length of the input, so that a batch must hold one length.
+    """
 
     sizes: Sizes
+    by_length: bool
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """`[batch, pos]` ids to logits `[batch, pos, d_vocab]`, firing the hook points."""
@@ -160,30 +164,60 @@ class Adapter(Protocol):
     def device(self) -> torch.device:
         """Where token ids must go."""
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Token ids that end a text, by what the model's own files say."""
+
 
 @dataclass(eq=False)
 class Model:
     """A loaded model. Made by `load()` or `wrap()`; do what runs the adapter itself inside `passes.run()`.
 
-    passes: those under way, and the lock that other threads wait for. interventions: edits that every pass on it
-    carries out (see `edited`); none for a model as it was loaded.
+    made: what it was when its weights were last looked at (`identity` looks again). passes: those under way, and the
+    lock that other threads wait for. interventions: edits that every pass on it carries out (see `edited`); none for a
+    model as it was loaded. follow: gives the model around the weights as they are now (None: nobody can change them).
     """
 
-    identity: Identity
+    made: Identity
     adapter: Adapter
     tokenizer: Any = None
     passes: Passes = field(default_factory=Passes, repr=False)
     selfcheck: SelfCheck | None = field(default=None, repr=False)
     interventions: tuple[Any, ...] = ()
+    follow: "Callable[[], Model] | None" = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.readout = self.adapter.readout()
         self.vocabulary = Vocabulary(self.tokenizer, self.sizes.d_vocab)
 
     @property
+    def identity(self) -> Identity:
+        """Which weights, as they are now."""
+        self.renew()
+        return self.made
+
+    def renew(self) -> None:
+        """Take up what became of the weights: where their holder has changed them since the last look, instrument,
+        hash and self-check are made anew. Inside a pass nothing is taken up."""
+        if self.follow is None or self.is_held:
+            return
+        now = self.follow()
+        if now.adapter is not self.adapter:
+            self.made, self.adapter, self.readout, self.selfcheck = now.made, now.adapter, now.readout, now.selfcheck
+
+    def fixed(self) -> "Model":
+        """This model as its weights are now, for all of one run: it looks at them no more."""
+        self.renew()
+        if self.follow is None:
+            return self
+        other = copy.copy(self)
+        other.follow = None
+        return other
+
+    @property
     def name(self) -> str:
         """The name it was loaded by."""
-        return self.identity.name
+        return self.made.name
 
     @property
     def lock(self) -> Any:
@@ -199,6 +233,12 @@ class Model:
     def sizes(self) -> Sizes:
         """n_layers, n_heads, d_model and the rest."""
         return self.adapter.sizes
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Token ids that end a text: those of the generation config, of the config and of the tokenizer together."""
+        own = getattr(self.tokenizer, "eos_token_id", None)
+        return tuple(dict.fromkeys([*self.adapter.ends, *([] if own is None else [int(own)])]))
 
     def weights(self, layer: int) -> LayerWeights:
         """Weights of one layer under standard names."""
@@ -237,7 +277,7 @@ class Model:
             if s.n_heads == s.n_key_value_heads
             else f"{s.n_heads} heads ({s.n_key_value_heads} key/value)"
         )
-        badge = f", {self.identity.badge}" if self.identity.badge else ""
+        badge = f", {self.made.badge}" if self.made.badge else ""
         check = f", self-check {self.selfcheck.summary}" if self.selfcheck else ""
         sizes = f"{s.n_layers} layers, {heads}, d_model {s.d_model}"
-        return f"<Model {self.name}: {sizes}, {self.identity.dtype}{badge}{check}>"
+        return f"<Model {self.name}: {sizes}, {self.made.dtype}{badge}{check}>"

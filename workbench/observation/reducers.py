@@ -41,7 +41,7 @@ def token_loss(logits: torch.Tensor, site: Site) -> torch.Tensor:
 
     logits: (batch, pos, d_vocab). A few dozen rows are normalised at a time, so that no second copy is made.
     """
-    loss = torch.full(site.tokens.shape, torch.nan, device=logits.device)
+    loss = torch.full(site.tokens.shape, torch.nan, dtype=torch.float32, device=logits.device)
     for row, (tokens, scores) in enumerate(zip(site.tokens, logits, strict=True)):
         for start in range(0, len(tokens) - 1, _CHUNK):
             targets = tokens[start + 1 : start + 1 + _CHUNK]

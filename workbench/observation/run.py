@@ -53,6 +53,7 @@ def observe(
     Raises InputError for bad prompts, positions that no prompt has and hooks the model does not have, RefusedError
     where a hook never fired.
     """
+    model = model.fixed()
     first, last = _span(model, start, stop)
     tokens = tuple(tokenise(model, prompt) for prompt in prompts_of(prompts))
     if not tokens:
@@ -66,7 +67,7 @@ def observe(
         _positions(need.positions or (), longest)
     run = _Run(model, needs, tuple(interventions), start, stop, progress, Steps(len(tokens), model.sizes.n_layers))
     parts: list[tuple[dict[Need, Kept], list[torch.Tensor]]] = []
-    for rows in _batches(tokens, batch_tokens):
+    for rows in _batches(tokens, batch_tokens, one_length=model.adapter.by_length):
         parts.append(run.batch(tokens[rows], {k: v[rows] for k, v in fields.items()}, asked[rows], rows))
     results = {need: _join([part[0][need] for part in parts], need, longest) for need in needs}
     logits = tuple(row for part in parts for row in part[1])
@@ -116,12 +117,13 @@ def _check_rows(interventions: Sequence[Any], n_prompts: int) -> None:
             raise InputError(f"{intervention}", f"rows 0 to {n_prompts - 1}", "Name a prompt of this call")
 
 
-def _batches(tokens: tuple[Tokens, ...], batch_tokens: int) -> Iterator[slice]:
-    """Slices of consecutive prompts whose padded size stays within batch_tokens."""
+def _batches(tokens: tuple[Tokens, ...], batch_tokens: int, *, one_length: bool) -> Iterator[slice]:
+    """Slices of consecutive prompts whose padded size stays within batch_tokens; or, of one length each."""
     first, longest = 0, 0
     for i, t in enumerate(tokens):
         longest = max(longest, len(t))
-        if i > first and (i - first + 1) * longest > batch_tokens:
+        other = one_length and len(t) != len(tokens[first])
+        if i > first and (other or (i - first + 1) * longest > batch_tokens):
             yield slice(first, i)
             first, longest = i, len(t)
     yield slice(first, len(tokens))
@@ -222,5 +224,5 @@ def _restart(model: Model, layer: int, resid: torch.Tensor) -> Iterator[None]:
 
 def _kept(logits: torch.Tensor | None, asked: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
     if logits is None:
-        return [torch.empty(0) for _ in asked]
+        return [torch.empty(0, dtype=torch.float32) for _ in asked]
     return [logits[row, list(positions)].clone() for row, positions in enumerate(asked)]

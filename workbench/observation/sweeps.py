@@ -110,7 +110,7 @@ def _batch(
 
 def values_of(model: Model, base: Base, cells: Sequence[Sequence[Any]], metric: Metric, **options: Any) -> torch.Tensor:
     """The whole sweep, `[cell]`."""
-    values = torch.full((len(cells),), torch.nan)
+    values = torch.full((len(cells),), torch.nan, dtype=torch.float32)
     for indices, found in sweep(model, base, cells, metric, **options):
         values[indices] = found.cpu()
     return values

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from workbench.errors import InputError
+from workbench.storage.heaps import need_sound_heaps
 
 __all__ = ["MOST_BYTES", "inspect"]
 
@@ -34,6 +35,7 @@ def inspect(content: bytes) -> None:
 
     Errors of HDF5 itself pass: the file is damaged then.
     """
+    need_sound_heaps(content)
     with h5py.File(io.BytesIO(content), "r") as file:
         if len(file) > _VARIABLES:
             raise _refused(f"{len(file)} variables", f"at most {_VARIABLES}")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from apps.cli.options import CHECK_HELP, MODEL_HELP, NETWORK_HELP
+from apps.cli.options import CHECK_HELP, MODEL_HELP, NETWORK_HELP, add_format
 from apps.cli.parser import Parser
 from workbench.errors import InputError
 from workbench.loading import bundled
@@ -18,6 +18,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--also", metavar="M", action="append", default=[], help="a further model that the page offers; may be repeated"
     )
+    add_format(parser)
     parser.add_argument("--any-model", action="store_true", help="let the page load any model by name or path")
     parser.add_argument("--no-token", action="store_true", help="serve without a token in the address")
     parser.add_argument("--allow-files", action="store_true", help="let the page read files and folders by name")
@@ -39,6 +40,9 @@ def command(arguments: argparse.Namespace) -> int:
         if not 0 <= getattr(arguments, name) <= 1e6:
             raise InputError(f"--{name} {getattr(arguments, name)}", "GiB, such as 0.5", "Choose a number")
     from apps.explorer import serve
+    from workbench.loading.pretrained import usable_device
+
+    usable_device(arguments.device)  # said now, and not by a page that never gets its model
 
     serve(
         model=arguments.model,
@@ -46,6 +50,8 @@ def command(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         token=not arguments.no_token,
         models=arguments.also,
+        dtype=arguments.dtype,
+        device=arguments.device,
         any_model=arguments.any_model,
         any_file=arguments.allow_files,
         allow_network=arguments.allow_network,

@@ -1,7 +1,7 @@
 """`workbench import erasure-probes FILE`: what somebody else trained, held against the model and kept."""
 
 import argparse
-from pathlib import Path
+import os
 
 from apps.cli.options import add_model
 from apps.cli.parser import Parser
@@ -27,7 +27,7 @@ def _erasure_probes(parser: Parser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     """Import one file."""
-    if not Path(arguments.file).is_file():  # before a model is loaded for nothing
+    if not os.path.isfile(arguments.file):  # before a model is loaded for nothing
         raise UnavailableError(f"no file at {arguments.file}", "a probe file", "Check the path")
     from probes.erasure.trained.command import import_cli
 

@@ -38,12 +38,16 @@ def arguments(parser: Parser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     """Print them, with their state."""
+    from workbench.loading.files import gguf
     from workbench.loading.pretrained import TOYS
 
     place = bundled.path()
     state = "ready" if bundled.ready() else ("damaged or outdated" if place.exists() else "not fetched")
     size = sum(file.stat().st_size for file in place.glob("*")) if place.exists() else 0
     rows = [("NAME", "STATE", "SIZE", "WHERE"), (bundled.NAME, state, f"{size / 1e6:.0f} MB", str(place))]
+    for folder, record in gguf.conversions():
+        size = sum(file["bytes"] for file in record["files"].values())
+        rows.append((f"{record['name']} (converted)", "kept", f"{size / 1e6:.0f} MB", str(folder)))
     rows += [(name, "ready", "tiny", "made in memory") for name in TOYS]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:

@@ -1,5 +1,6 @@
 """Where a result and its figures are saved: a file each, or for several analyses a folder each."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Places:
             need_ending(path, ENDINGS if option == "--out" else PICTURES)
 
     def _need_folder(self, option: str, path: str, what: str) -> None:
-        if Path(path).suffix.lower().removeprefix(".") in {*ENDINGS, *PICTURES} and not Path(path).is_dir():
+        if Path(path).suffix.lower().removeprefix(".") in {*ENDINGS, *PICTURES} and not os.path.isdir(path):
             raise InputError(
                 f"{option} {path} for {what}",
                 "a folder, in which each is saved under its name",

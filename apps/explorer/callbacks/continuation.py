@@ -71,7 +71,8 @@ def _number(typed: Any) -> float:
 
 
 def came(engine: Engine, continuing: Continuing | None) -> tuple[Answer, str]:
-    """The page's prompt, run and waiting state after a continuation has ended, nothing before; why there is none."""
+    """The page's prompt, run and waiting state after a continuation has ended, nothing before; and what is to be said:
+    at which token it ended, that it was cut, or why there is none."""
     if not continuing:
         return {}, ""
     worker = engine.hosted(continuing.model).worker
@@ -83,4 +84,4 @@ def came(engine: Engine, continuing: Continuing | None) -> tuple[Answer, str]:
         return {"continuing": None}, job.error if job is not None else _NOT_CONTINUED[state]
     if not isinstance(job.result, str):  # the id of another job: no page of ours sends it
         return {"continuing": None}, _NOT_CONTINUED[JobState.FORGOTTEN]
-    return {"prompt": job.result, "go": Go(text=job.result, clicks=job.id), "continuing": None}, ""
+    return {"prompt": job.result, "go": Go(text=job.result, clicks=job.id), "continuing": None}, job.note

@@ -2,6 +2,7 @@
 
 import codecs
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,13 +12,26 @@ from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens
 from workbench.observation import observe
 
-__all__ = ["LONGEST", "continuation", "continued_text"]
+__all__ = ["LONGEST", "Continued", "continuation", "continued", "continued_text"]
 
 LONGEST = 64
 _SEEDS = 1 << 63
 
 
-def continuation(
+@dataclass(frozen=True)
+class Continued:
+    """Token ids that follow a prompt, and a sentence on why there are no more."""
+
+    ids: list[int]
+    ending: str
+
+
+def continuation(model: Model, tokens: Tokens, n: int, *arguments: Any, **options: Any) -> list[int]:
+    """The ids of `continued`."""
+    return continued(model, tokens, n, *arguments, **options).ids
+
+
+def continued(
     model: Model,
     tokens: Tokens,
     n: int,
@@ -25,8 +39,11 @@ def continuation(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
     interventions: Sequence[Any] = (),
-) -> list[int]:
+) -> Continued:
     """Up to n token ids that follow the prompt; fewer where the model ends the text or its context is full.
+
+    It ends the text with any of the tokens that its generation config, its config or its tokenizer name; that one is
+    not among the ids.
 
     temperature: 0 takes the most probable token each time, else tokens are sampled from softmax(logits / temperature)
     with this seed. interventions hold in every pass, one full pass per token. Raises InputError for values out of
@@ -39,10 +56,10 @@ def continuation(
     if not 0 <= seed < _SEEDS:
         raise InputError(f"the seed {seed}", f"0 to {_SEEDS - 1}", "Choose a number in this range")
     draw, ids = torch.Generator().manual_seed(seed), list(tokens.ids)
-    ends = getattr(model.tokenizer, "eos_token_id", None)
+    ends = model.ends
     for step in range(n):
         if len(ids) >= model.sizes.n_ctx:
-            break
+            return _continued(ids, tokens, f"It was cut: the context of {model.sizes.n_ctx} tokens is full.")
         if progress is not None:
             progress(step / n)
         logits = observe(model, Prompt.ids(ids), interventions=interventions).logits[0][-1].float().cpu()
@@ -50,10 +67,14 @@ def continuation(
             chosen = int(logits.argmax())
         else:
             chosen = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=draw))
-        if chosen == ends:
-            break
+        if chosen in ends:
+            return _continued(ids, tokens, f"The model ended the text with {model.vocabulary.string(chosen)!r}.")
         ids.append(chosen)
-    return ids[len(tokens) :]
+    return _continued(ids, tokens, f"It was cut after {n} tokens: the model did not end the text.")
+
+
+def _continued(ids: list[int], tokens: Tokens, ending: str) -> Continued:
+    return Continued(ids[len(tokens) :], ending)
 
 
 def continued_text(model: Model, text: str, added: list[int]) -> str:

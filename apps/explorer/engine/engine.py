@@ -15,7 +15,7 @@ from typing import Any, cast
 import xarray as xr
 
 from apps.explorer.engine.cache import Cache
-from apps.explorer.engine.continuation import continuation, continued_text
+from apps.explorer.engine.continuation import continued, continued_text
 from apps.explorer.engine.hosted import Hosted, Load, loader
 from apps.explorer.engine.jobs import MODEL, PROMPT, SELECTION, STUDY, Fate, Job, State
 from apps.explorer.engine.presence import Presence
@@ -275,8 +275,9 @@ class Engine:
 
         def work(job: Job) -> str:
             edits = self.interventions(request)
-            added = continuation(model, request.tokens, n, temperature, seed, job.progress, edits)
-            return continued_text(model, request.text, added)
+            added = continued(model, request.tokens, n, temperature, seed, job.progress, edits)
+            job.note = added.ending
+            return continued_text(model, request.text, added.ids)
 
         key = f"continue {request.states} {n} {temperature} {seed}"
         return self.hosted(request.model).worker.submit(Job(f"{n} more tokens", key, PROMPT, work, {session}))

@@ -14,15 +14,32 @@ _OVERHEAD = 4_096  # bytes of a Dataset itself and of each of its variables, abo
 
 
 def on_its_own(value: Any) -> Any:
-    """The value, with copies of arrays that are a small part of a larger one: kept, they would keep all of it."""
+    """The value, with copies of arrays that are a part of a larger one: kept, they would keep all of it.
+
+    An error loses the frames that it went through, whose variables are whatever was being computed.
+    """
+    if isinstance(error := getattr(value, "error", None), BaseException):
+        _forget_frames(error)
     if not isinstance(value, xr.Dataset):
         return value
     cut = [name for name, v in value.data_vars.items() if _is_cut(v.values)]
     return value.assign({name: value[name].copy(deep=True) for name in cut}) if cut else value
 
 
+def _forget_frames(error: BaseException) -> None:
+    """Of an error and of those that it came from."""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            left += [one.__cause__, one.__context__]
+
+
 def _is_cut(values: np.ndarray) -> bool:
-    return not values.dtype.hasobject and _owned(values) > 2 * values.nbytes + 1_024
+    return not values.dtype.hasobject and _owned(values) > 1.1 * values.nbytes + 1_024
 
 
 def _owned(values: np.ndarray) -> int:

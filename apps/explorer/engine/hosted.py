@@ -73,8 +73,17 @@ def loader(settings: Settings) -> Load:
     """What loads the models of an explorer."""
 
     def load(name: str, progress: Report) -> Model:
+        import torch
+
         from workbench.loading import pretrained
 
-        return pretrained.load(name, progress=progress, allow_network=settings.allow_network, check=settings.check)
+        return pretrained.load(
+            name,
+            dtype=getattr(torch, settings.dtype),
+            device=settings.device,
+            progress=progress,
+            allow_network=settings.allow_network,
+            check=settings.check,
+        )
 
     return load

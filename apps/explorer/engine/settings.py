@@ -13,9 +13,10 @@ class Settings:
     models: names that the page offers, the first one is loaded at start. token: what a browser must show once; "" lets
     everyone in. base_path: begins and ends with a slash. hosts: further host names under which the page may be asked
     for (behind a proxy). memory: bytes of results kept in memory; disk: bytes kept between restarts in `directory`
-    (None: nothing is written). budget: bytes that one run may keep before it is refused. any_model: whether the
-    browser may name a model that is not in `models`; any_file: whether it may name files and folders of texts. check:
-    whether models that passed their self-check before are checked again.
+    (None: nothing is written). budget: bytes that one run may keep before it is refused. dtype, device: of the models,
+    as `load()` takes them, the dtype by its name. any_model: whether the browser may name a model that is not in
+    `models`; any_file: whether it may name files and folders of texts. check: whether models that passed their
+    self-check before are checked again.
     """
 
     models: tuple[str, ...]
@@ -28,6 +29,8 @@ class Settings:
     memory: int = 1 << 30
     disk: int = 4 << 30
     budget: int = 2 << 30
+    dtype: str = "float32"
+    device: str = "auto"
     any_model: bool = False
     any_file: bool = False
     allow_network: bool = False

@@ -28,7 +28,7 @@ class Tally:
             try:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 with self._file(about).open("a", encoding="utf-8") as lines:
-                    lines.write(f"{key}\n")
+                    lines.write(f"\n{key}\n")  # behind a line that was torn, and apart from its neighbours
             except OSError as error:
                 logging.getLogger("workbench.explorer").warning("checks are counted in memory only: %s", error)
 
@@ -36,7 +36,8 @@ class Tally:
         """The checks that were made."""
         found = self._kept[check_key(about)]
         if self.directory is not None and self._file(about).is_file():
-            found |= set(self._file(about).read_text(encoding="utf-8").split())
+            # What was damaged still counts as a check: fewer would make the others look better than they are.
+            found |= set(self._file(about).read_text(encoding="utf-8", errors="replace").split())
         return frozenset(found)
 
     def _file(self, about: str) -> Path:

@@ -107,6 +107,8 @@ def serve(
     base_path: str = "/",
     hosts: Sequence[str] = (),
     models: Sequence[str] = (),
+    dtype: str = "float32",
+    device: str = "auto",
     any_model: bool = False,
     any_file: bool = False,
     allow_network: bool = False,
@@ -119,9 +121,10 @@ def serve(
 
     model: the one to begin with (default: the bundled one); models: more that the page offers, beside the toys.
     token: True makes one, False switches it off. base_path: where a proxy puts the page, such as /workbench/. hosts:
-    other host names it is reached by. any_model, any_file: let the browser name any model, or files of texts.
-    check: make the self-check of a model again that has passed it. directory: where results are kept between restarts.
-    memory, disk: GiB of results that are kept in memory and in that directory; the least recently used go first.
+    other host names it is reached by. dtype, device: of the models, as `load()` takes them, the dtype by its name.
+    any_model, any_file: let the browser name any model, or files of texts. check: make the self-check of a model again
+    that has passed it. directory: where results are kept between restarts. memory, disk: GiB of results that are kept
+    in memory and in that directory; the least recently used go first.
 
     Raises UnavailableError where the port is taken.
     """
@@ -142,6 +145,8 @@ def serve(
         base_path=base_path,
         hosts=tuple(hosts),
         directory=directory or cache_dir() / "results",
+        dtype=dtype,
+        device=device,
         memory=int(memory * _GIB),
         disk=int(disk * _GIB),
         any_model=any_model,

@@ -64,18 +64,18 @@ def closed_form(
     d, n = x.shape[1], len(x)
     counts = torch.bincount(y, minlength=len(white)).float()
     e_mean, x_mean = counts @ white / n, x.mean(0)
-    gram, cross = torch.zeros(d, d), torch.zeros(d, d)
+    gram, cross = (torch.zeros(d, d, dtype=torch.float32) for _ in range(2))
     for part in torch.arange(n).split(16_384):
         e = white[y[part]] - e_mean
         gram += e.T @ e
         cross += e.T @ (x[part] - x_mean)
-    to_state = torch.linalg.solve(gram + 1e-3 * n * torch.eye(d), cross)  # embedding to state
-    rest = torch.zeros(d, d)
+    to_state = torch.linalg.solve(gram + 1e-3 * n * torch.eye(d, dtype=torch.float32), cross)  # embedding to state
+    rest = torch.zeros(d, d, dtype=torch.float32)
     for part in torch.arange(n).split(16_384):
         gap = x[part] - x_mean - (white[y[part]] - e_mean) @ to_state
         rest += gap.T @ gap
     rest = rest / n
-    rest += (0.01 * rest.diagonal().mean() + 1e-6) * torch.eye(d)
+    rest += (0.01 * rest.diagonal().mean() + 1e-6) * torch.eye(d, dtype=torch.float32)
     W = torch.linalg.solve(rest, to_state.T)
     centred = white - e_mean
     quadratic = -0.5 * ((centred @ (to_state @ W)) * centred).sum(1) - white @ (W.T @ x_mean)

@@ -7,6 +7,7 @@ the model, and how well it reads is unknown until `token-erasure-accuracy` measu
 was made here carries the hash of its model's weights and its own card, and is taken as it is.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -40,7 +41,7 @@ def import_probes(
     more than tensors, InputError for a place that is taken or does not exist.
     """
     file = Path(file)
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UnavailableError(f"no file at {file}", "a probe file", "Check the path")
     if _made_here(file):
         return _take(load_probes(file, model.identity.weights_hash), replacing, model)

@@ -14,6 +14,23 @@ def test_a_port_in_use_is_said(refused):
         assert "--port" in refused(*words, code=1)
 
 
+def test_a_device_that_is_not_there_is_said_before_the_page_starts(refused):
+    assert "a device this PyTorch can use" in refused("app", "--device", "cuda:77")
+
+
+def test_its_models_are_loaded_as_it_was_told(monkeypatch):
+    import torch
+
+    from apps.explorer.engine.hosted import loader
+    from apps.explorer.engine.settings import Settings
+    from workbench.loading import pretrained
+
+    given = {}
+    monkeypatch.setattr(pretrained, "load", lambda name, **options: given.update(options))
+    loader(Settings(("some",), dtype="float16", device="cpu"))("some", print)
+    assert given["dtype"] is torch.float16 and given["device"] == "cpu"
+
+
 def test_the_explorer_gets_what_was_typed(monkeypatch):
     import apps.explorer
     from apps.explorer.web import server
@@ -21,10 +38,12 @@ def test_the_explorer_gets_what_was_typed(monkeypatch):
     given = {}
     monkeypatch.setattr(apps.explorer, "serve", lambda **options: given.update(options))
     words = ["app", "--host", "0.0.0.0", "--port", "8051", "--model", "toy-induction", "--no-token", "--allow-network"]
-    words += ["--also", "other.gguf", "--allow-files", "--memory", "0.5", "--check"]
+    words += ["--also", "other.gguf", "--allow-files", "--memory", "0.5", "--dtype", "bfloat16", "--device", "cpu"]
+    words += ["--check"]
     assert main(words) == 0
     assert given == {
         "model": "toy-induction", "host": "0.0.0.0", "port": 8051, "token": False, "allow_network": True,
-        "models": ["other.gguf"], "any_file": True, "any_model": False, "memory": 0.5, "disk": 4.0, "check": True,
+        "models": ["other.gguf"], "any_file": True, "any_model": False, "memory": 0.5, "disk": 4.0,
+        "dtype": "bfloat16", "device": "cpu", "check": True,
     }  # fmt: skip
     inspect.signature(server.serve).bind(**given)

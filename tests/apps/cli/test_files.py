@@ -170,3 +170,11 @@ def test_no_name_of_a_model_is_an_order_to_the_terminal(capsys, tmp_path, tiny_d
     saved = tmp_path / "r\x1b[2J.json"
     assert main(["run", "logit-lens", "--model", str(place), "--ids", "5", "9", "--out", str(saved)]) == 0
     assert "\x1b" not in "".join(capsys.readouterr())
+
+
+def test_text_to_train_on_is_read_before_a_model_is(refused, no_model, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"\x89PNG")
+    assert "no text in" in refused("train", "erasure-probes", "--corpus", str(tmp_path / "pictures"))
+    out = str(tmp_path / "probes.bin")
+    assert ".safetensors" in refused("train", "erasure-probes", "--out", out)

@@ -3,11 +3,15 @@
 import dataclasses
 import gc
 import re
+import shutil
 from importlib import metadata
+from importlib.util import find_spec
 
 import pytest
 
 from apps.cli import main
+from tests.tiny_gguf import write_gguf
+from tests.tiny_models import tiny_hf
 from workbench import load
 from workbench.loading import bundled, pretrained
 
@@ -60,6 +64,26 @@ def test_models_tells_states_apart(capsys, tmp_path, monkeypatch):
     bundled.path().mkdir(parents=True)
     assert main(["models"]) == 0
     assert "damaged" in capsys.readouterr().out
+
+
+def test_models_lists_conversions_of_gguf_files(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    load(str(write_gguf(tmp_path / "mine.gguf", tiny_hf("llama"))))
+    assert main(["models"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mine.gguf (converted)")]
+    assert "kept" in line and str(tmp_path / "cache" / "models" / "gguf-") in line
+
+
+def test_a_model_that_cannot_be_taken_is_one_sentence_and_code_2(refused, tiny_dir, tmp_path):
+    whole = write_gguf(tmp_path / "cut.gguf", tiny_hf("llama"))
+    whole.write_bytes(whole.read_bytes()[:400])
+    assert "no usable model" in refused("load", str(whole))
+    shutil.copytree(tiny_dir, tmp_path / "half")
+    (tmp_path / "half" / "tokenizer.json").unlink()
+    assert "no tokenizer" in refused("run", "logit-lens", "--ids", "1", "--model", str(tmp_path / "half"))
+    (tmp_path / "half" / "adapter_config.json").write_text("{}")
+    said = refused("load", str(tmp_path / "half"))
+    assert ("no peft to merge it" if find_spec("peft") is None else "an adapter") in said
 
 
 def test_check_measures_and_writes_a_table(capsys, tmp_path):

@@ -19,6 +19,7 @@ import pytest
 
 from workbench.errors import Cancelled, InputError, UnavailableError
 from workbench.loading import bundled
+from workbench.loading.files import digests
 
 ROOT = Path(__file__).resolve().parents[3]
 GGUF = b"GGUF" + bytes(range(256)) * 8
@@ -163,6 +164,44 @@ def test_verify_finds_what_the_quick_check_cannot(gguf):
     bad = {check.name: check for check in bundled.verify() if not check.ok}
     assert sorted(bad) == ["model.safetensors", "pytorch_model.bin"]
     assert bad["model.safetensors"].got == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_altered_content_of_the_same_size_is_never_used(gguf, name):
+    bundled.ensure(source=gguf)
+    file = bundled.path() / name
+    stat = file.stat()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 4
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert bundled.ready()  # sizes alone do not tell
+    for _ in range(2):
+        with pytest.raises(bundled.DamagedError, match=f"{name}, whose content has changed"):
+            bundled.ensure(source=gguf)
+    bundled.rebuild(source=gguf)
+    assert bundled.ensure() == bundled.path()
+
+
+def test_a_file_that_was_put_beside_the_others_is_never_used(gguf):
+    bundled.ensure(source=gguf)
+    (bundled.path() / "adapter_config.json").write_text("{}")
+    with pytest.raises(bundled.DamagedError, match=r"adapter_config\.json, a file that was not written"):
+        bundled.ensure(source=gguf)
+
+
+def test_content_is_hashed_once_for_each_state(gguf, monkeypatch):
+    monkeypatch.setattr(digests, "_GRAIN_NS", -(10**12))  # files count as old at once
+    bundled.ensure(source=gguf)
+    read, plain = [], digests.of_bytes
+    monkeypatch.setattr(digests, "of_bytes", lambda file: read.append(file.name) or plain(file))
+    bundled.ensure()
+    assert sorted(read) == ["config.json", "model.safetensors"]
+    bundled.ensure()
+    assert len(read) == 2
+    (bundled.path() / "config.json").touch()
+    bundled.ensure()
+    assert read[2:] == ["config.json"]
 
 
 def test_verify_without_a_model_says_so():

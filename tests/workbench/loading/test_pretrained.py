@@ -11,6 +11,7 @@ from tests.tiny_models import KINDS, tiny_hf, tiny_model
 from workbench import load, processor, wrap
 from workbench.errors import InputError, RefusedError, SlowWarning, UnavailableError
 from workbench.loading import bundled
+from workbench.loading.files import kept
 from workbench.processor import Processor
 
 
@@ -127,6 +128,51 @@ def test_damaged_weights_are_refused(default_model_dir, tmp_path):
         (tmp_path / "model.safetensors").write_bytes(whole.read(5_000_000))
     with pytest.raises(UnavailableError, match="no usable model"):
         load(str(tmp_path))
+
+
+@pytest.fixture
+def damaged_default(tiny_dir, tmp_path, monkeypatch):
+    """A default model that is tiny, sealed, and then altered; the sealed copy that a rebuild would make."""
+    place, sound = tmp_path / "models" / bundled.NAME, tmp_path / "sound"
+    shutil.copytree(tiny_dir, sound)
+    source = {"sha256": bundled.GGUF_SHA256}
+    kept.seal(sound, {"format": bundled.FORMAT, "source": source})
+    shutil.copytree(sound, place)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.5}))
+
+    def made_anew(progress=None, source=None):
+        shutil.rmtree(place)
+        shutil.copytree(sound, place)
+        return place
+
+    monkeypatch.setattr(bundled, "rebuild", made_anew)
+    return sound
+
+
+def test_a_damaged_default_model_is_made_anew_with_a_word(damaged_default):
+    said = []
+    model = load(progress=lambda stage, share, text: said.append((stage, text)))
+    (note,) = [text for stage, text in said if stage == "note"]
+    assert "config.json" in note and "made anew" in note
+    assert model.adapter.hf_config.rms_norm_eps != 0.5 and model.selfcheck.passed
+    assert load().identity.weights_hash == model.identity.weights_hash  # and nothing is said
+
+
+def test_in_python_the_word_is_a_warning(damaged_default):
+    with pytest.warns(UserWarning, match=r"config\.json.*made anew") as caught:
+        load()
+    assert caught[0].filename == __file__
+
+
+def test_a_damaged_default_model_that_cannot_be_made_anew_is_refused(damaged_default, monkeypatch):
+    def unavailable(progress=None, source=None):
+        raise UnavailableError("no network", "one", "Connect")
+
+    monkeypatch.setattr(bundled, "rebuild", unavailable)
+    with pytest.raises(UnavailableError, match=r"config\.json.*Making it anew failed: .*no network"):
+        load(progress=lambda *_: None)
 
 
 def test_devices():

@@ -129,7 +129,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "said"), REFUSED, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize(
+    ("bad", "said"), REFUSED, ids=[f"{i} {type(bad).__name__}" for i, (bad, _) in enumerate(REFUSED)]
+)
 def test_whatever_else_is_refused_in_a_sentence(model, bad, said):
     with pytest.raises(InputError, match=said):
         tokenise(model, bad)

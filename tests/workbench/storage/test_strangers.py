@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import resource
+import struct
 import tracemalloc
 
 import h5py
@@ -118,13 +119,17 @@ def no_units(file) -> None:
 
 
 CHANGES = [
-    external, virtual, outward, soft, circle, root_circle, unwritten, odd_filter, compound, deep_provenance,
-    list_provenance, odd_model, odd_ids, odd_difference, binary_provenance, text_range, no_units,
+    (external, "in another file"), (virtual, "in another file"), (outward, "out of its place"),
+    (soft, "out of its place"), (circle, "no variable"), (root_circle, "no variable"), (unwritten, "bytes of values"),
+    (odd_filter, "filter of another kind"), (compound, "numbers or texts"), (deep_provenance, "no JSON"),
+    (list_provenance, "no object"), (odd_model, "another model"), (odd_ids, "another token_ids"),
+    (odd_difference, "both ends"), (binary_provenance, "of another kind"), (text_range, "valid_max"),
+    (no_units, "without units"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_what_no_result_has_is_refused_before_a_value_is_touched(tmp_path, change):
+@pytest.mark.parametrize(("change", "said"), CHANGES, ids=lambda change: getattr(change, "__name__", ""))
+def test_what_no_result_has_is_refused_before_a_value_is_touched(tmp_path, change, said):
     path = tmp_path / "a.nc"
     changed(path, change)
     tracemalloc.start()
@@ -134,7 +139,18 @@ def test_what_no_result_has_is_refused_before_a_value_is_touched(tmp_path, chang
         assert tracemalloc.get_traced_memory()[1] < 64 << 20
     finally:
         tracemalloc.stop()
-    assert str(path) in str(refused.value) and len(str(refused.value)) < 900
+    assert said in str(refused.value) and str(path) in str(refused.value) and len(str(refused.value)) < 900
+
+
+@pytest.mark.parametrize(("index", "size"), [(0, 0), (0, 8), (1, 2**63), (1, 2**64 - 16)])
+def test_a_heap_that_leads_nowhere_is_refused_before_it_is_walked(tmp_path, index, size):
+    """HDF5 stays in one place for ever on some of these, and holds Python's lock meanwhile."""
+    path = tmp_path / "a.nc"
+    content = bytearray(unsealed(save(example(), path).read_bytes())[0])
+    struct.pack_into("<HH4xQ", content, content.index(b"GCOL") + 16, index, 0, size)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="without an end"):
+        open_result(path)
 
 
 def test_texts_that_share_one_long_text_cost_no_more_than_their_bound(tmp_path):

@@ -124,6 +124,9 @@ class ToyTransformer(nn.Module):
 class ToyAdapter:
     """Our small module behind the same interface as a bridge."""
 
+    by_length = False
+    ends: tuple[int, ...] = ()
+
     def __init__(self, module: ToyTransformer):
         self.module = module.eval()
         c = module.config
@@ -176,7 +179,7 @@ class ToyAdapter:
         """Final norm and unembedding."""
         norm: Any = self.module.ln_final
         config = self.module.config
-        ones = torch.ones(config.d_model, device=self.device)
+        ones = torch.ones(config.d_model, dtype=torch.float32, device=self.device)
         gain = norm.weight.detach() if config.norm else ones
         return Readout(
             norm, self.module.unembed, "rms" if config.norm else "none", config.eps, gain, torch.zeros_like(ones)

@@ -344,6 +344,8 @@ def test_exports_and_code(open_page):
         with page.expect_download() as download:
             page.get_by_role("menuitem", name=title).click()
         assert download.value.suggested_filename.endswith(ending)
+    picture = download.value.path().read_text(encoding="utf-8")
+    assert "Prompt: " in picture and "Model: smollm2-135m" in picture  # what the page says beside it
     page.get_by_role("button", name="Export").click()
     page.get_by_role("menuitem", name="Python code").click()
     page.wait_for_selector("pre.code")

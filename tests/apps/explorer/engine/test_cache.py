@@ -1,6 +1,8 @@
 """Bounded in bytes, on disk between restarts, and no key names a file unless it is one of ours."""
 
+import gc
 import multiprocessing
+import weakref
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ import pytest
 from apps.explorer.engine.cache import Cache, check_key
 from apps.explorer.engine.held import held_bytes, on_its_own
 from workbench.analysis.results import dataset
-from workbench.errors import InputError
+from workbench.analysis.run import Failure
+from workbench.errors import InputError, RefusedError
 
 
 def result(value: float, n: int = 10):
@@ -122,6 +125,30 @@ def test_left_overs_of_a_killed_explorer_go(tmp_path):
     (tmp_path / ".x.nc.999999999.0123abcd.part").write_bytes(b"half")
     Cache(1 << 20, tmp_path, 1 << 20)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reason_that_is_kept_keeps_nothing_of_what_was_computed():
+    """The frames of an error hold the variables of every function that it went through."""
+
+    class Observation:
+        pass
+
+    def analyse():
+        observation = Observation()
+        gone.append(weakref.ref(observation))
+        try:
+            raise IndexError(3)
+        except IndexError as cause:
+            raise RefusedError("no numbers", "some", "Ask another") from cause
+
+    gone: list = []
+    cache = Cache(memory=1 << 20)
+    try:
+        analyse()
+    except RefusedError as error:
+        cache.put(KEYS[0], Failure("x", "X", error))
+    gc.collect()
+    assert gone[0]() is None and "no numbers" in cache.get(KEYS[0]).sentence
 
 
 def test_what_is_kept_counts_with_its_texts_and_with_what_it_is_a_part_of():

@@ -37,6 +37,22 @@ def test_they_are_counted_over_restarts_and_beside_another_explorer(tmp_path):
     assert (tmp_path / f"{ONE}.checks").read_text().split() == KEYS[:2]
 
 
+def test_damage_makes_no_check_fewer(tmp_path):
+    """A last line that was torn, one that is no text any more, and a line that lost its end."""
+    first = Tally(tmp_path)
+    first.add(ONE, KEYS[0])
+    file = tmp_path / f"{ONE}.checks"
+    file.write_bytes(file.read_bytes()[:-9])
+    Tally(tmp_path).add(ONE, KEYS[1])
+    assert len(Tally(tmp_path).of(ONE)) == 2
+    content = bytearray(file.read_bytes())
+    content[3] = 0xFF
+    content[-1] ^= 0x40
+    file.write_bytes(content)
+    Tally(tmp_path).add(ONE, KEYS[2])
+    assert len(Tally(tmp_path).of(ONE)) == 3
+
+
 def test_a_key_of_a_browser_names_no_other_file(tmp_path):
     with pytest.raises(InputError):
         Tally(tmp_path).of("../../etc/passwd")

@@ -61,14 +61,15 @@ def is_closed(one) -> bool:
         return True
 
 
-def test_many_slow_strangers_keep_nobody_out(running):
+def test_many_slow_strangers_keep_nobody_out(running, monkeypatch):
+    monkeypatch.setattr(connections, "_SECONDS", 1e9)  # places alone
     cookie = {"Cookie": f"other=1; workbench-{running.port}={TOKEN}"}
     with ExitStack() as stack:
         kept, answer = ask(running, **cookie)
         assert answer.status == 200
         answer.read()
-        for n in range(300):
-            opened(stack, running, b"GET / HTTP/1.1\r\nX-" + str(n).encode())
+        strangers = [opened(stack, running, b"GET / HTTP/1.1\r\nX-" + str(n).encode()) for n in range(300)]
+        assert all(is_closed(one) for one in strangers[:200])  # whoever came first goes first
         _, answer = ask(running, **cookie)  # a new connection finds its place
         assert answer.status == 200
         assert ask_again(kept, **cookie) == 200  # and that of a user stays

@@ -1,0 +1,111 @@
+"""GGUF files: the same numbers as the model they were written from, converted once, and nothing of them dropped."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny_gguf import write_gguf
+from tests.tiny_models import tiny_hf
+from workbench import load
+from workbench.errors import InputError, UnavailableError
+from workbench.loading.files import gguf
+
+IDS = torch.tensor([[0, 40, 7, 9, 55]])
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def file(tmp_path):
+    return write_gguf(tmp_path / "tiny.gguf", tiny_hf("llama"))
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.adapter.forward(IDS)
+
+
+def test_a_file_is_converted_once_and_is_the_model_it_was_written_from(file, monkeypatch):
+    with torch.no_grad():
+        plain = tiny_hf("llama")(IDS).logits
+    first = load(str(file))
+    assert first.selfcheck.passed and first.identity.badge == "dequantised from tiny.gguf"
+    assert torch.allclose(logits(first), plain, atol=1e-5)  # norms of the file are float32 as ours; eps is rounded
+    monkeypatch.setattr(gguf, "_convert", lambda *_: pytest.fail("converted a second time"))
+    other = file.with_name("other.GGUF")  # a name of its own, in capitals, of the same bytes
+    other.write_bytes(file.read_bytes())
+    again = load(str(other))
+    assert again.identity.weights_hash == first.identity.weights_hash and torch.equal(logits(again), logits(first))
+    assert again.identity.badge == "dequantised from other.GGUF"
+
+
+def test_other_bytes_under_the_same_name_are_another_model(file):
+    first = load(str(file))
+    write_gguf(file, tiny_hf("llama", seed=1))
+    assert load(str(file)).identity.weights_hash != first.identity.weights_hash
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_damaged_conversion_is_made_anew_with_a_word(file, tmp_path, name):
+    before = logits(load(str(file)))
+    (kept,) = (tmp_path / "cache" / "models").glob(f"*/{name}")
+    content = bytearray(kept.read_bytes())
+    content[-20] ^= 1
+    kept.write_bytes(content)
+    said = []
+    again = load(str(file), progress=lambda stage, share, text: said.append((stage, text)))
+    assert [text for stage, text in said if stage == "note" and name in text and "made anew" in text]
+    assert torch.equal(logits(again), before)
+
+
+LINEAR = [("add_string", "llama.rope.scaling.type", "linear"), ("add_float32", "llama.rope.scaling.factor", 4.0)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "tensors", "named"),
+    [
+        (LINEAR, (), "rope.scaling.type = linear"),
+        ([("add_float32", "llama.rope.scaling.attn_factor", 0.75)], (), "rope.scaling.attn_factor"),
+        ([("add_sliding_window", 4)], (), "attention.sliding_window = 4"),
+        ([("add_key_length", 16)], (), "attention.key_length = 16"),
+        ([("add_float32", "llama.attn_logit_softcapping", 50.0)], (), "attn_logit_softcapping"),
+        ([("add_logit_scale", 0.25)], (), "logit_scale"),
+        ((), [("rope_freqs.weight", np.full(4, 2, np.float32))], "the tensor rope_freqs.weight"),
+        ((), [("blk.0.attn_q.bias", np.ones(32, np.float32))], "the tensor blk.0.attn_q.bias"),
+    ],
+)
+def test_what_would_be_dropped_and_changes_the_numbers_is_refused_by_name(tmp_path, keys, tensors, named):
+    with pytest.raises(InputError, match=named):
+        load(str(write_gguf(tmp_path / "more.gguf", tiny_hf("llama"), keys, tensors)))
+
+
+def test_what_says_the_same_is_not_mentioned_and_the_rest_is_noted(tmp_path):
+    same = [("add_key_length", 8), ("add_value_length", 8), ("add_string", "llama.rope.scaling.type", "none")]
+    other = [("add_uint32", "llama.leading_dense_block_count", 1)]
+    path = write_gguf(tmp_path / "more.gguf", tiny_hf("llama"), [*same, *other])
+    assert (
+        load(str(path)).identity.badge == "dequantised from more.gguf; not read of it: llama.leading_dense_block_count"
+    )
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_a_file_says_whether_prompts_stand_behind_bos(tmp_path, adds):
+    model = load(str(write_gguf(tmp_path / "bos.gguf", tiny_hf("llama"), [("add_add_bos_token", adds)])))
+    assert model.vocabulary.prefix == ((0,) if adds else ())
+
+
+def test_a_file_without_a_weight_is_refused_by_name(tmp_path):
+    with pytest.raises(InputError, match=r"lacks model\.layers\.1\.mlp\.up_proj\.weight"):
+        load(str(write_gguf(tmp_path / "less.gguf", tiny_hf("llama"), without=["blk.1.ffn_up"])))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.001, 0.02, 0.3, 0.999])
+def test_a_cut_file_is_one_sentence(file, share):
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UnavailableError, match=r"no usable model at .*tiny\.gguf") as caught:
+        load(str(file))
+    assert isinstance(caught.value, InputError)  # exit code 2

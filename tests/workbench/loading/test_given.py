@@ -1,0 +1,87 @@
+"""What wrap() cannot take is one sentence that says what it is."""
+
+import types
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    MambaConfig,
+    RwkvConfig,
+    T5Config,
+    T5ForConditionalGeneration,
+)  # fmt: skip
+
+from tests.tiny_models import tiny_hf
+from workbench import wrap
+from workbench.errors import InputError
+
+
+def test_a_tokenizer_by_its_name():
+    with pytest.raises(InputError, match=r"'gpt2' as the tokenizer.*AutoTokenizer"):
+        wrap(tiny_hf("gpt2"), "gpt2")
+    with pytest.raises(InputError, match="a dict as one"):
+        wrap(tiny_hf("gpt2"), {})
+
+
+@pytest.mark.parametrize("model", ["gpt2", None, nn.Linear(2, 2), types.SimpleNamespace(config=1, generate=1)])
+def test_what_is_no_language_model(model):
+    with pytest.raises(InputError, match="a Hugging Face causal language model"):
+        wrap(model, None)
+
+
+def test_an_unmerged_adapter():
+    hf = tiny_hf("llama")
+    hf.peft_config = {"default": object()}  # what peft leaves on a model, and on its own class of one
+    with pytest.raises(InputError, match="merge_and_unload"):
+        wrap(hf, None)
+
+
+def test_an_encoder_and_decoder():
+    hf = T5ForConditionalGeneration(T5Config(d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, vocab_size=32))
+    with pytest.raises(InputError, match="reads with an encoder"):
+        wrap(hf, None)
+
+
+def test_layers_that_are_elsewhere_are_named():
+    hf = tiny_hf("qwen2", n_layers=6)
+    for layer in hf.model.layers[1:]:
+        layer.to("meta")
+    with pytest.raises(InputError, match=r"model\.layers\.1, .* model\.layers\.4 and 1 others are offloaded"):
+        wrap(hf, None)
+
+
+def test_packed_weights_are_named():
+    hf = tiny_hf("llama")
+    packed = nn.Parameter(torch.zeros(16, 16, dtype=torch.uint8), requires_grad=False)
+    hf.model.layers[1].mlp.up_proj.weight = packed
+    with pytest.raises(InputError, match=r"quantised weights \(model\.layers\.1\.mlp\.up_proj\.weight\)"):
+        wrap(hf, None)
+
+
+OBSERVED_NOT = {
+    "mamba": lambda: AutoModelForCausalLM.from_config(MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=96)),
+    "rwkv": lambda: AutoModelForCausalLM.from_config(
+        RwkvConfig(hidden_size=16, num_hidden_layers=2, vocab_size=96, attention_hidden_size=16)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OBSERVED_NOT)
+def test_architectures_that_cannot_be_observed_are_one_sentence(kind):
+    hf = OBSERVED_NOT[kind]().eval()
+    with pytest.raises(InputError) as caught:
+        wrap(hf, None)
+    assert type(hf).__name__ in str(caught.value) and "\n" not in str(caught.value), caught.value
+
+
+def test_an_error_while_it_is_built_names_architecture_and_versions(monkeypatch):
+    def broken(*_):
+        raise AttributeError("uses_weight_offset")
+
+    monkeypatch.setattr("workbench.loading.pretrained.boot", broken)
+    with pytest.raises(
+        InputError, match=r"Qwen2ForCausalLM.*uses_weight_offset; transformer-lens 4\..*, transformers 5"
+    ):
+        wrap(tiny_hf("qwen2"), None)

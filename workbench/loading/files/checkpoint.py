@@ -1,0 +1,147 @@
+"""Reading a model in Hugging Face format, from a directory or by its name on the hub.
+
+Only safetensors are read and remote code is never run. What a file lacks, what it has and the model does not take, and
+what is of another kind is refused by name: the library would fill in random numbers, or drop it, and go on.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench.errors import ModelError, UnavailableError, WorkbenchError
+
+__all__ = ["Read", "check_directory", "first_line", "named", "read", "readable", "whole"]
+
+_TOKENIZERS = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json", "vocab.tiktoken",
+)  # fmt: skip
+
+
+@dataclass
+class Read:
+    """A Hugging Face model as it was read, with its tokenizer. badge: what is to be said with every number."""
+
+    model: Any
+    tokenizer: Any
+    badge: str = ""
+
+
+def check_directory(path: Path) -> None:
+    """UnavailableError for a directory that is none of ours, ModelError for one without what tokenises."""
+    if not (path / "config.json").is_file():
+        raise UnavailableError(f"no config.json in {path}", "a directory in Hugging Face format", "Check the path")
+    if not list(path.glob("*.safetensors")):
+        raise UnavailableError(
+            f"no *.safetensors in {path}",
+            "weights as safetensors",
+            "Save the model with save_pretrained() and try again",
+        )
+    if not any((path / name).is_file() for name in _TOKENIZERS):
+        raise ModelError(
+            f"no tokenizer in {path}",
+            f"one of {', '.join(_TOKENIZERS[:4])}",
+            "Save the tokenizer there too, or give the model to wrap() with tokenizer None and prompts as token ids",
+        )
+
+
+def read(source: dict[str, Any], dtype: torch.dtype) -> Read:
+    """The model and the tokenizer of a directory or a hub name; ModelError where it is not whole."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _check_config(source)
+    safe: dict[str, Any] = {"use_safetensors": True, "attn_implementation": "eager", "output_loading_info": True}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(**source, **safe, dtype=dtype)
+    model, info = loaded
+    whole(source["pretrained_model_name_or_path"], info)
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    if not tokenizer.encode("The", add_special_tokens=False):
+        raise ModelError("a tokenizer without a vocabulary", "tokenizer.json or its like", "Save the tokenizer too")
+    method = (getattr(model.config, "quantization_config", None) or {}) and model.config.quantization_config
+    return Read(model, tokenizer, f"from {_method(method)} weights" if method else "")
+
+
+def _check_config(source: dict[str, Any]) -> None:
+    """ModelError for what is no causal language model: said before gigabytes are read."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config = AutoConfig.from_pretrained(**source)
+    kind = (getattr(config, "architectures", None) or [type(config).__name__])[0]
+    if getattr(config, "is_encoder_decoder", False):
+        reason = "which reads with an encoder and writes with a decoder"
+    elif config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        reason = "which transformers has no causal language model of"
+    else:
+        return
+    raise ModelError(f"a model of architecture {kind}, {reason}", "a decoder-only language model", "Use another model")
+
+
+def whole(name: str, info: dict[str, Any]) -> None:
+    """ModelError, with names, where weights are missing, left over, or of another shape. info: of the library."""
+    mismatched = [key[0] if isinstance(key, tuple) else key for key in info.get("mismatched_keys", ())]
+    for keys, what in (
+        (info.get("missing_keys", ()), "which lacks {}"),
+        (mismatched, "where the shape is another than the config says of {}"),
+        (info.get("unexpected_keys", ()), "with {}, which the model of its config does not have"),
+    ):
+        if keys:
+            raise ModelError(
+                f"a checkpoint at {name} {what.format(named(sorted(keys)))}",
+                "all weights of the model that config.json describes, and no others",
+                "Get the files again; anything else would be another model's numbers",
+            )
+    for error in info.get("error_msgs", ()):
+        raise ModelError(f"a checkpoint at {name} that does not fit ({error})", "a whole one", "Get the files again")
+
+
+def named(names: Sequence[str], most: int = 3) -> str:
+    """`a, b, c and 5 others`."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} others"
+
+
+def _method(config: Any) -> str:
+    value = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", None)
+    return str(getattr(value, "value", value) or "quantised")
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Whatever a library raises while a model is read becomes one sentence; ours go through.
+
+    Damaged and odd files make libraries raise what they like: struct.error, KeyError, TypeError, errors of Rust.
+    """
+    try:
+        yield
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        expected = (
+            "config.json, *.safetensors and a tokenizer, or a hub name that is public or that you are logged in for"
+        )
+        if name.lower().endswith(".gguf"):
+            expected = "a whole GGUF file of an architecture that transformers reads"
+        raise ModelError(f"no usable model at {name} ({first_line(error)})", expected, _remedy(name, error)) from error
+
+
+def _remedy(name: str, error: Exception) -> str:
+    """Install what is missing, where that is it."""
+    try:
+        config = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
+        method = config["quantization_config"]["quant_method"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return "Check the name and the files"
+    if not isinstance(error, ImportError):
+        return f"Check the files, or take weights that are not quantised with {method}"
+    return f"Install the library that reads {method}, or take weights that are not quantised"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    said = str(error).strip().split("\n")[0][:200].strip()
+    return said or type(error).__name__

@@ -1,0 +1,117 @@
+"""Folders of models that we made and keep: one writer at a time, sealed with checksums, which are verified when read.
+
+Nothing half-made is ever trusted: work is done in a folder beside its place, sealed with a manifest of the size and
+sha256 of every file, and one rename makes it visible. A manifest's word is held against the files each time they are to
+be used: small files are hashed then, large ones once for each state (see `digests`).
+"""
+
+import contextlib
+import errno
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from workbench.errors import UnavailableError
+from workbench.files import cache_dir
+from workbench.loading.files import digests
+
+__all__ = ["MANIFEST", "alone", "alteration", "manifest", "no_space", "seal", "storage_errors"]
+
+MANIFEST = "manifest.json"
+_LIBRARIES = ("torch", "transformers", "gguf", "safetensors", "tokenizers", "numpy")
+
+Progress = Callable[[str, float, str], None]
+
+
+def manifest(place: Path) -> dict[str, Any] | None:
+    """The manifest of a folder, or None where it is missing, unreadable or not of the form that we write."""
+    try:
+        record = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        sound = all(isinstance(e["bytes"], int) and isinstance(e["sha256"], str) for e in record["files"].values())
+        return record if sound and record["files"] and record["source"]["sha256"] and record["format"] else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def alteration(place: Path) -> str | None:
+    """What of a folder is not as it was sealed, in words that name the first such file; None where all is."""
+    record = manifest(place)
+    if record is None:
+        return f"{place / MANIFEST} missing or unreadable"
+    for name, entry in sorted(record["files"].items()):
+        try:
+            got = digests.sha256(place / name, cache_dir() / "digests")
+        except OSError as error:
+            return f"{place / name}: {error.strerror}"
+        if got != entry["sha256"]:
+            return f"{place / name}, whose content has changed since it was written"
+    here = {file.name for file in place.iterdir() if not file.name.startswith(".")}
+    strays = sorted(here - set(record["files"]) - {MANIFEST})
+    return f"{place / strays[0]}, a file that was not written with the others" if strays else None
+
+
+def seal(made: Path, about: Mapping[str, Any]) -> None:
+    """Write the manifest, and see to it that everything has reached the disk before a rename makes it visible.
+
+    about: at least `format` and `source` with its `sha256`.
+    """
+    files = sorted(file for file in made.iterdir() if file.is_file())
+    record = {
+        **about,
+        "files": {file.name: {"bytes": file.stat().st_size, "sha256": digests.of_bytes(file)} for file in files},
+        "converted_with": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+        },
+    }
+    (made / MANIFEST).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for file in (*files, made / MANIFEST):
+        with file.open("rb+") as stream:
+            os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def alone(report: Progress, place: Path) -> Iterator[None]:
+    """Hold the lock of a place. The system frees it when a process dies, so a killed one blocks nobody."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.parent / f".{place.name}.lock")
+    while True:
+        try:
+            lock.acquire(timeout=0.2)
+            break
+        except Timeout:
+            report("wait", 0.0, f"another process is preparing {place.name}; waiting for it")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def storage_errors(nbytes: int, what: str) -> Iterator[None]:
+    """Turn the two errors of storage that a user can act on into sentences. nbytes: what is needed, for `what`."""
+    try:
+        yield
+    except OSError as error:
+        place = cache_dir()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(f"a full disk under {place}", nbytes, what) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise UnavailableError(
+                f"no permission to write {error.filename or place} ({error.strerror})",
+                f"a directory that can be written, for {nbytes / 1e6:.0f} MB",
+                "Set WORKBENCH_CACHE to a directory of yours",
+            ) from error
+        raise
+
+
+def no_space(got: str, nbytes: int, what: str) -> UnavailableError:
+    """The sentence for a disk that is too small."""
+    remedy = "Free some space or set WORKBENCH_CACHE to a directory on another disk"
+    return UnavailableError(got, f"{nbytes / 1e6:.0f} MB for {what}", remedy)

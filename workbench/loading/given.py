@@ -1,0 +1,107 @@
+"""What may be given to wrap(), and what building an instrument around it may raise."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from torch import nn
+
+from workbench.errors import InputError, ModelError, RefusedError, WorkbenchError
+from workbench.loading.files.checkpoint import first_line, named
+
+__all__ = ["buildable", "check_model", "check_tokenizer", "check_weights"]
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """InputError for what is no tokenizer."""
+    if tokenizer is not None and not hasattr(tokenizer, "decode"):
+        raise InputError(
+            f"{tokenizer!r} as the tokenizer" if isinstance(tokenizer, str) else f"a {type(tokenizer).__name__} as one",
+            "a tokenizer object, or None where prompts are token ids",
+            "Load it first, with AutoTokenizer.from_pretrained(...)",
+        )
+
+
+def check_model(model: Any) -> None:
+    """InputError or ModelError, with the reason, for what is no causal language model with its weights in memory."""
+    kind = type(model).__name__
+    if not isinstance(model, nn.Module) or not hasattr(model, "config") or not hasattr(model, "generate"):
+        raise InputError(f"a {kind}", "a Hugging Face causal language model", "Pass one to wrap()")
+    if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"a {kind} with an adapter beside its weights",
+            "a model whose weights hold the adapter: head weights would be the base model's",
+            "Give what merge_and_unload() returns",
+        )
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"a {kind}, which reads with an encoder and writes with a decoder",
+            "a decoder-only language model", "Use another model",
+        )  # fmt: skip
+    check_weights(model)
+
+
+def check_weights(model: nn.Module) -> None:
+    """ModelError, by name, where weights are elsewhere or are no numbers that we could read."""
+    kind = type(model).__name__
+    away = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if away:
+        raise ModelError(
+            f"a {kind} whose layers {named(_layers(away), 4)} are offloaded (to disk, or not loaded yet)",
+            "all weights in memory, since a hash, head norms and edits read them",
+            "Load it without a device_map that offloads, in a smaller dtype, or take a smaller model",
+        )
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ModelError(
+            f"a {kind} that was made under torch.inference_mode",
+            "weights that can be differentiated and followed", "Make it outside of that mode",
+        )  # fmt: skip
+    packed = [name for name, parameter in model.named_parameters() if not parameter.is_floating_point()]
+    if packed:
+        raise ModelError(
+            f"a {kind} with quantised weights ({named(packed)})",
+            "weights as floating-point numbers", "Load it without quantisation, or dequantise it",
+        )  # fmt: skip
+
+
+def _layers(names: list[str]) -> list[str]:
+    """The modules that parameters belong to, down to the number of a layer: `model.layers.3`."""
+    found: dict[str, None] = {}
+    for name in names:
+        parts = name.split(".")
+        number = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts) - 2)
+        found[".".join(parts[: number + 1])] = None
+    return list(found)
+
+
+@contextmanager
+def buildable(model: Any) -> Iterator[None]:
+    """Whatever is raised while the instrument is built becomes one sentence with architecture and versions.
+
+    The libraries below raise what they like where an architecture is not as they assume; ours go through.
+    """
+    try:
+        yield
+    except RefusedError as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(error.got, error.expected, error.remedy) from error  # what was named does not fit: bad input
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        architecture = (getattr(model.config, "architectures", None) or [type(model).__name__])[0]
+        with_ = ", ".join(f"{name} {_version(name)}" for name in ("transformer-lens", "transformers", "torch"))
+        raise ModelError(
+            f"a model of architecture {architecture}, which cannot be instrumented "
+            f"({type(error).__name__}: {first_line(error)}; {with_})",
+            "a decoder with attention in every layer that TransformerLens's TransformerBridge supports",
+            "Use another model, or other versions of these libraries",
+        ) from error
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
