@@ -32,6 +32,7 @@ __all__ = ["GLOSSARY", "check", "dataset", "open_result", "provenance", "save", 
 GLOSSARY = (
     "prompt", "row", "layer", "depth", "head", "pos", "query", "key", "token", "rank", "offset", "neuron", "dimension",
     "component", "edge", "segment", "group", "domain", "threshold", "draw", "seed", "step", "sequence", "target",
+    "model", "condition",
 )  # fmt: skip
 
 

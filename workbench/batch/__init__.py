@@ -1,0 +1,20 @@
+"""Experiment batches: many prompts, models and analyses, computed once, kept, and gone on with after any end.
+
+A spec (`spec`) names rows (`records`, `sources`), which become token ids (`items`); the plan (`plan`, `estimate`) deals
+them into shards of fixed composition. A shard is computed (`shard`) by whoever holds its lease (`leases`), written into
+the store (`store`) and never computed again; `merge` makes aggregates of what is there. Read `spec`, `plan`, `engine`.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = "workbench.batch.runs"
+_NAMES = {"Batch": "Batch", "Plan": "Plan", "open": "open_batch", "plan": "plan", "run": "run", "worker": "worker"}
+
+__all__ = ["Batch", "Plan", "open", "plan", "run", "worker"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'workbench.batch' has no attribute {name!r}")
+    return getattr(import_module(_HOME), _NAMES[name])
