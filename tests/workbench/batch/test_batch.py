@@ -97,7 +97,7 @@ def test_batch_sizes_and_whole_results(run, model, tmp_path):
     alone = Norms().run(model, Prompt.ids(prompts()[::2][3]))
     np.testing.assert_allclose(whole["norm"], alone["norm"], atol=1e-5)
     assert whole.attrs["spec_key"] == alone.attrs["spec_key"]
-    with pytest.raises(InputError, match="keep.results"):
+    with pytest.raises(InputError, match="keep"):
         other.result("norms", 3)
 
 
@@ -106,7 +106,7 @@ def test_failures_are_recorded_and_the_others_go_on(run):
     assert len(found.failures) == 24 and "KeyError" in found.failures[0]["why"]
     assert int(found.aggregate("norms")["n_prompts"].sum()) == 24
     assert found.aggregate("broken-analysis")["n_missing"].sum() == 24
-    with pytest.raises(RefusedError, match="24 failures|failures, the first"):
+    with pytest.raises(RefusedError, match="failures, the first"):
         run(spec(analyses=("norms", "broken-analysis")), max_failures=3, retry_failed=True)
 
 
@@ -225,7 +225,7 @@ def test_columns_of_a_file(tmp_path):
     model = wrap(tiny_hf("llama"), spelling(), name="tiny")
     (tmp_path / "a.csv").write_text("text,label\nNA,1\n007,2\n", encoding="utf-8")
     given = spec() | {"prompts": [{"file": str(tmp_path / "a.csv"), "column": "txt"}]}
-    with pytest.raises(InputError, match="column 'txt' in .*one of text, label"):
+    with pytest.raises(InputError, match=r"column 'txt' in .*one of text, label"):
         batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model})
     (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n{"text": 7}\n{"other": "x"}\n{"text": ""}', encoding="utf-8")
     given["prompts"] = [{"file": str(tmp_path / "b.jsonl")}, {"file": str(tmp_path / "a.csv")}]
