@@ -63,7 +63,7 @@ HELD = [held(*case, check) for case in CASES for check in checks_of(CATALOG.view
 
 def reader():
     """A tiny model that reads text: characters, and the names of the task of indirect objects as one token each."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     names = sorted({prompt[role] for prompt in ioi_prompts(200) for role in ("answer", "wrong")})
@@ -72,6 +72,7 @@ def reader():
     spelling = Tokenizer(models.WordLevel(vocabulary, unk_token=" "))
     spelling.pre_tokenizer = pre_tokenizers.Split(Regex(f"{'|'.join(names)}|[\\s\\S]"), "isolated")
     spelling.decoder = decoders.Fuse()
+    spelling.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelling, bos_token="<s>")
     return wrap(tiny_hf("llama", n_layers=3), tokenizer, name="tiny-reader")
 

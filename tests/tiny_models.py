@@ -55,15 +55,18 @@ def tiny_model(kind: str, n_layers: int = 2, seed: int = 0):
     return wrap(tiny_hf(kind, n_layers, seed), None, name=f"tiny-{kind}")
 
 
-def spelling():
-    """A tokenizer whose tokens are the printable characters of ASCII, with a BOS token: 96 in all."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+def spelling(adds_bos: bool = True):
+    """A tokenizer whose tokens are the printable characters of ASCII, with a BOS token: 96 in all. adds_bos: whether it
+    puts that token in front of a text; Qwen2's has one and does not."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {"<s>": 0, **{chr(32 + i): i + 1 for i in range(94)}, "\n": 95}
     letters = Tokenizer(models.WordLevel(vocabulary, unk_token=" "))
     letters.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
     letters.decoder = decoders.Fuse()
+    if adds_bos:
+        letters.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=letters, bos_token="<s>")
 
 

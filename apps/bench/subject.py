@@ -45,7 +45,7 @@ def rows_of_text(model: Model, batch: int, length: int) -> tuple[Tokens, ...]:
     else:
         characters = 12 * batch * length  # far more than the tokens need: words are shorter than that
         ids = model.tokenizer.encode(text()[:characters], add_special_tokens=False)
-        first = [] if model.tokenizer.bos_token_id is None else [model.tokenizer.bos_token_id]
+        first = list(model.vocabulary.prefix)
     step = length - len(first)
     return tuple(tokenise(model, Prompt.ids([*first, *ids[i * step : (i + 1) * step]])) for i in range(batch))
 

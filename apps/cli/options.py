@@ -28,10 +28,18 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
 def add_prompt(parser: argparse.ArgumentParser) -> None:
     """The prompt, in one of its three forms."""
     prompt = parser.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", metavar="TEXT", help="raw text; the tokenizer's BOS token goes in front")
+    prompt.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help="raw text; in front goes what the tokenizer puts there, most often BOS or nothing",
+    )
     prompt.add_argument("--chat", metavar="FILE.json", help='[{"role": "user", "content": "..."}, ...]')
     prompt.add_argument("--ids", metavar="ID", nargs="+", help="token ids, taken as they are")
-    parser.add_argument("--no-bos", action="store_true", help="no BOS token in front of --prompt")
+    bos = parser.add_mutually_exclusive_group()
+    bos.add_argument("--bos", action="store_true", default=None, help="a BOS token in front of --prompt")
+    bos.add_argument(
+        "--no-bos", action="store_false", dest="bos", default=None, help="none, whatever the tokenizer does"
+    )
 
 
 def add_files(parser: argparse.ArgumentParser, what: str, several: str = "") -> None:

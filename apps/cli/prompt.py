@@ -13,10 +13,11 @@ __all__ = ["prompt_of"]
 
 def prompt_of(arguments: argparse.Namespace) -> Prompt | None:
     """What was given through `options.add_prompt`; None where nothing was."""
-    if arguments.no_bos and arguments.prompt is None:
-        raise InputError("--no-bos without --prompt", "raw text to leave it out of", "Leave out --no-bos")
+    if arguments.bos is not None and arguments.prompt is None:
+        option = "--bos" if arguments.bos else "--no-bos"
+        raise InputError(f"{option} without --prompt", "raw text to put it in front of", f"Leave out {option}")
     if arguments.prompt is not None:
-        return Prompt(arguments.prompt, bos=False if arguments.no_bos else None)
+        return Prompt(arguments.prompt, bos=arguments.bos)
     if arguments.ids is not None:
         return Prompt.ids([_integer(part) for word in arguments.ids for part in word.split(",") if part])
     if arguments.chat is not None:

@@ -94,10 +94,9 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
         fields: `period` and `lag` as there (a text has period 0 and a lag that is not used), `is_text`.
         """
         repeats = repeated_tokens(model, n_sequences=self.n_sequences, length=LENGTH, seed=self.seed)
-        bos = getattr(model.tokenizer, "bos_token_id", None)
         make = random_samples if model.tokenizer is None else natural_samples
         length = len(repeats.tokens[0])
-        start = [] if bos is None else [bos]
+        start = list(model.vocabulary.prefix)
         found = tuple(make(model, start, self.texts, length, "prose", np.random.default_rng(self.seed)))
         lag, period = repeats.fields["lag"], repeats.fields["period"]
         fields = {

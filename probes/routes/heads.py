@@ -141,7 +141,7 @@ def prompt_strength(model: Model, tokens: Tokens, rule: Rule) -> tuple[np.ndarra
 
 
 def corpus_texts(model: Model, n_texts: int, length: int, seed: int) -> list[Texts]:
-    """Pieces of the interpreter's documentation and source, `length` tokens each behind a BOS token where there is one.
+    """Pieces of the documentation and source of Python, `length` tokens each, behind BOS where the tokenizer adds it.
 
     A model without a tokenizer gets random ids in one domain.
     """
@@ -149,14 +149,13 @@ def corpus_texts(model: Model, n_texts: int, length: int, seed: int) -> list[Tex
         generator = torch.Generator().manual_seed(seed)
         ids = torch.randint(model.sizes.d_vocab, (n_texts, length), generator=generator)
         return [Texts("random ids", tuple(tokenise(model, Prompt.ids(row)) for row in ids))]
-    bos = model.tokenizer.bos_token_id
     found = []
     for domain, corpus in python_domains().items():
         order = np.random.default_rng(seed).permutation(len(corpus.documents))[:n_texts]
         pieces = []
         for index in order:
             text = model.tokenizer.encode(corpus.documents[index].text, add_special_tokens=False)
-            piece = [*([] if bos is None else [bos]), *text][:length]
+            piece = [*model.vocabulary.prefix, *text][:length]
             pieces.append(tokenise(model, Prompt.ids(piece)))
         found.append(Texts(domain, tuple(pieces)))
     return found

@@ -55,7 +55,10 @@ def load(
         return wrap(TOYS[name](), None, name=name)
     if name == bundled.NAME:
         directory = bundled.ensure(progress=progress)
-        return _pretrained(name, {"pretrained_model_name_or_path": str(directory)}, dtype, device, badge=bundled.BADGE)
+        model = _pretrained(name, {"pretrained_model_name_or_path": str(directory)}, dtype, device, badge=bundled.BADGE)
+        # Its file does not say. Its own chats begin with the token, and its attention sink stands on it.
+        model.tokenizer.add_bos_token = True
+        return model
     path = Path(name).expanduser()
     if os.path.isdir(path):  # false, and no error, for what is too long for a path
         return _pretrained(name, _directory(path), dtype, device)

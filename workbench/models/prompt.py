@@ -1,9 +1,9 @@
 """Prompt: the one path from what a user typed to token ids.
 
-Raw text gets the tokenizer's BOS token in front (unless `bos=False`, or the text already starts with it), since every
-model is more itself behind the token it was trained behind, and since attention sinks and many published scores assume
-it; the BOS is shown wherever tokens are shown. A chat's template writes its own special tokens, so nothing is added.
-Token ids are taken as they are.
+Raw text gets in front what the model's tokenizer itself puts there, most often a BOS token or nothing at all: a model
+that was trained without BOS is another one behind it. `bos=` overrides; what a text begins with already is not put
+there twice; what it was is shown wherever tokens are. A chat's template writes its own special tokens, so nothing is
+added. Token ids are taken as they are.
 """
 
 import re
@@ -23,7 +23,7 @@ __all__ = ["Prompt", "Tokens", "Vocabulary", "tokenise"]
 class Prompt:
     """What to run a model on: `Prompt("text")`, `Prompt.chat([...])` or `Prompt.ids([...])`.
 
-    bos: True or False to force or forbid a BOS token in front of raw text; None follows the tokenizer.
+    bos: True or False to force or forbid a BOS token in front of raw text; None does what the tokenizer does.
     """
 
     text: str | None = None
@@ -71,6 +71,11 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def start(self) -> str:
+        """What the tokens begin with, as a reader should see it: "behind BOS '<s>'" or "without BOS"."""
+        return f"behind BOS {self.strings[0]!r}" if self.bos else "without BOS"
+
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
@@ -84,6 +89,21 @@ class Vocabulary:
         if self.tokenizer is None:
             return f"#{int(token_id)}"
         return self.tokenizer.decode([int(token_id)], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """What the tokenizer itself puts in front of a text: its BOS token, another special token, or nothing.
+
+        Asked each time and not read off a setting: settings go by many names, and a held tokenizer may be changed.
+        """
+        if not hasattr(self.tokenizer, "encode"):
+            return ()
+        plain = list(self.tokenizer.encode("a", add_special_tokens=False))
+        whole = list(self.tokenizer.encode("a", add_special_tokens=True))
+        for start in range(len(whole) - len(plain) + 1):
+            if whole[start : start + len(plain)] == plain:
+                return tuple(int(i) for i in whole[:start])
+        return ()
 
     def token(self, text: str) -> int:
         """The id of a text that is exactly one token; `#17` names an id.
@@ -137,10 +157,10 @@ def tokenise(model: _Reads, prompt: "str | Prompt | Tokens | Sequence[int]") -> 
         prompt = Prompt(prompt) if isinstance(prompt, str) else Prompt.ids(prompt)
     ids = _ids(model, prompt)
     _check(model, prompt, ids)
-    bos_id = getattr(model.tokenizer, "bos_token_id", None)
     notes = _notes(prompt)
     strings = tuple(model.vocabulary.string(i) for i in ids)
-    return Tokens(ids, strings, bos_id is not None and ids[0] == bos_id, prompt, notes)
+    bos = ids[0] == getattr(model.tokenizer, "bos_token_id", None) or ids[:1] == model.vocabulary.prefix[:1]
+    return Tokens(ids, strings, bos, prompt, notes)
 
 
 def _ids(model: _Reads, prompt: Prompt) -> tuple[int, ...]:
@@ -156,11 +176,20 @@ def _ids(model: _Reads, prompt: Prompt) -> tuple[int, ...]:
             "an empty prompt", "at least one character", "Type a text, for example: The capital of France is"
         )
     ids = tuple(tokenizer.encode(prompt.text, add_special_tokens=False))
-    bos_id: Any = tokenizer.bos_token_id
-    wanted = prompt.bos if prompt.bos is not None else bos_id is not None
-    if wanted and bos_id is None:
+    front = _front(model, prompt.bos)
+    return ids if ids[: len(front)] == front else (*front, *ids)
+
+
+def _front(model: _Reads, bos: bool | None) -> tuple[int, ...]:
+    """What belongs in front of raw text; InputError where a BOS token is asked for that there is not."""
+    if bos is False:
+        return ()
+    front = model.vocabulary.prefix
+    if bos is None or front:
+        return front
+    if model.tokenizer.bos_token_id is None:
         raise InputError("bos=True", f"bos=False, since {model.name}'s tokenizer has no BOS token", "Leave bos out")
-    return (bos_id, *ids) if wanted and ids[:1] != (bos_id,) else ids
+    return (model.tokenizer.bos_token_id,)
 
 
 def _render(model: _Reads, messages: tuple[tuple[str, str], ...]) -> str:

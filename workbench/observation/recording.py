@@ -201,7 +201,6 @@ def _reference(model: Model, reference: Any, n_tokens: int, piece: int) -> tuple
 
 def _pieces(model: Model, text: str, n_tokens: int, piece: int) -> list[Prompt]:
     ids = model.tokenizer.encode(text, add_special_tokens=False)[:n_tokens]
-    bos = model.tokenizer.bos_token_id
-    front = [] if bos is None else [bos]
+    front = list(model.vocabulary.prefix)
     step = piece - len(front)
     return [Prompt.ids(front + ids[i : i + step]) for i in range(0, len(ids), step) if len(ids[i : i + step]) > 1]

@@ -1,12 +1,12 @@
 """The figures of a result as one HTML page that needs no network."""
 
-import html
 import json
 from typing import TYPE_CHECKING
 
 import xarray as xr
 
 from apps.cli.report.summary import summary
+from apps.template import render
 from workbench.analysis.parameters import Values
 from workbench.analysis.view import View
 
@@ -15,20 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["page"]
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>body {{ font-family: system-ui, sans-serif; max-width: 1200px; margin: 1rem auto; padding: 0 1rem }}
-pre {{ white-space: pre-wrap; overflow-wrap: anywhere }}</style></head>
-<body><h1>{title}</h1>
-<p>{about}</p>
-<p>{definition}</p>
-<p><strong>Limits:</strong> {limits}</p>
-{figures}
-<details><summary>Numbers and provenance</summary><pre>{numbers}</pre><pre>{provenance}</pre></details>
-</body></html>
-"""
-
 
 def page(view: View, result: xr.Dataset, display: Values | None = None) -> str:
     """All figures of a result with model, definition, limits and provenance, as one HTML page that needs no network."""
@@ -36,14 +22,13 @@ def page(view: View, result: xr.Dataset, display: Values | None = None) -> str:
     model = record.get("model", {})
     about = ", ".join(text for text in (model.get("name"), model.get("dtype"), model.get("badge")) if text)
     drawn = [view.drawn(draw, result, display=display) for draw in view.figures]
-    return _PAGE.format(
-        title=html.escape(view.title),
-        about=html.escape(about),
-        definition=html.escape(view.analysis.definition),
-        limits=html.escape(view.analysis.limits),
-        figures="\n".join(_div(figure, first=i == 0) for i, figure in enumerate(f for f in drawn if f is not None)),
-        numbers=html.escape(summary(view, result, display)),
-        provenance=html.escape(json.dumps(record, indent=1, ensure_ascii=False)),
+    return render(
+        "cli/report/page.html",
+        view=view,
+        about=about,
+        figures=[_div(figure, first=i == 0) for i, figure in enumerate(f for f in drawn if f is not None)],
+        numbers=summary(view, result, display),
+        provenance=json.dumps(record, indent=1, ensure_ascii=False),
     )
 
 

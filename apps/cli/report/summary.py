@@ -45,7 +45,10 @@ def _about(view: View, result: xr.Dataset) -> list[str]:
     ids = record.get("token_ids")
     if "token_text" in result.coords:
         texts = [show_token(str(text), html=False) for text in result["token_text"].values[:_TOKENS]]
-        lines.append(f"Tokens: {' '.join(texts)}" + (" ..." if result["token_text"].size > _TOKENS else ""))
+        said: dict[Any, str] = {True: ", the first is BOS", False: ", without BOS"}
+        bos = said.get(record.get("bos"), "")
+        more = " ..." if result["token_text"].size > _TOKENS else ""
+        lines.append(f"Tokens ({result['token_text'].size}{bos}): {' '.join(texts)}{more}")
     elif ids:
         lines.append(f"{len(ids)} tokens")
     return lines

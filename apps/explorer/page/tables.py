@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import dash_ag_grid as dag
@@ -11,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from apps.explorer.page.exports import guarded
+from apps.template import render
 from workbench.analysis.view import View
 from workbench.errors import InputError, RefusedError
 from workbench.figures import show_token
@@ -126,5 +126,4 @@ def csv(frame: pd.DataFrame, rows: Sequence[int] | None = None) -> str:
 
 def html(frame: pd.DataFrame, title: str) -> str:
     """The table as a page of its own; its text is escaped."""
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title>'
-    return f'<!doctype html><html lang="en">{head}{frame.to_html(index=False)}'
+    return render("explorer/page/table.html", title=title, table=frame.to_html(index=False))  # pandas escapes the cells

@@ -67,8 +67,7 @@ def _cut(
     model: Model, name: str, documents: Sequence[str | Document], most: int, length: int, seed: int
 ) -> tuple[list[tuple[str, Tokens]], list[str]]:
     """Names and tokens of the documents that are taken, and names of those that are too short."""
-    bos = model.tokenizer.bos_token_id
-    front = [] if bos is None else [bos]
+    front = model.vocabulary.prefix
     wanted = length - len(front)
     kept: list[tuple[str, Tokens]] = []
     short: list[str] = []

@@ -54,14 +54,13 @@ def first_text_position(tokens: Tokens) -> int:
 
 
 def pieces_of(model: Model, corpus: Corpus, length: int = PIECE) -> Pieces:
-    """The documents of a corpus in pieces of at most `length` tokens, each behind a BOS token where the model has one.
+    """The documents of a corpus in pieces of at most `length` tokens, each behind what its tokenizer puts there (BOS).
 
     Pieces of fewer than three tokens are left out. Raises InputError for a model without a tokenizer.
     """
     if model.tokenizer is None:
         raise InputError(f"{model.name}, which has no tokenizer", "a model that reads text", "Use another model")
-    bos = model.tokenizer.bos_token_id
-    front = [] if bos is None else [bos]
+    front = list(model.vocabulary.prefix)
     step = min(length, model.sizes.n_ctx) - len(front)
     found: list[tuple[int, list[int]]] = []
     for index, document in enumerate(corpus.documents):

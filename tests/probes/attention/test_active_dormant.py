@@ -35,7 +35,7 @@ class Letters:
     all_special_ids = (BOS,)
 
     def encode(self, text, add_special_tokens=False):
-        return [(ord(letter) - 97) % 26 + 1 for letter in text]
+        return [BOS] * add_special_tokens + [(ord(letter) - 97) % 26 + 1 for letter in text]
 
     def decode(self, ids, **options):
         return "".join("<s>" if i == BOS else chr(i + 96) for i in ids)

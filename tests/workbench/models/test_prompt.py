@@ -2,10 +2,12 @@
 
 import pytest
 
-from tests.tiny_models import tiny_model
-from workbench import Prompt
+from tests.tiny_models import spelling, tiny_hf, tiny_model
+from workbench import Prompt, wrap
+from workbench.corpora import Document
 from workbench.errors import InputError
 from workbench.models.prompt import tokenise
+from workbench.observation import recording
 
 
 def test_bos_is_added_once_and_shown(default_model):
@@ -20,6 +22,33 @@ def test_a_chat_gets_no_second_bos(default_model):
     tokens = tokenise(default_model, Prompt.chat([{"role": "user", "content": "Hello"}]))
     assert tokens.ids[0] == 1 and tokens.ids[1] != 1
     assert "user" in tokens.strings and tokens.strings[-1] in ("assistant", "\n")
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_a_text_stands_behind_what_the_tokenizer_puts_there(adds):
+    """Qwen2's tokenizer has a BOS token and adds none: a model trained so is another one behind it."""
+    tokenizer = spelling(adds_bos=adds)
+    model = wrap(tiny_hf("qwen2"), tokenizer, name="tiny")
+    tokens = tokenise(model, "ab")
+    assert list(tokens.ids) == tokenizer("ab").input_ids == [0] * adds + [66, 67]
+    assert tokens.bos == adds and tokens.start == ("behind BOS '<s>'" if adds else "without BOS")
+    assert tokenise(model, Prompt("ab", bos=True)).ids == (0, 66, 67)
+    assert tokenise(model, Prompt("ab", bos=False)).ids == (66, 67)
+    assert tokenise(model, Prompt.ids([0, 66])).start == "behind BOS '<s>'"
+    _, pieces = recording._reference(model, Document("one", "text " * 40), n_tokens=64, piece=32)
+    assert {tokenise(model, piece).bos for piece in pieces} == {adds}
+
+
+def test_two_special_tokens_in_front_are_kept_and_not_doubled():
+    from tokenizers import processors
+
+    tokenizer = spelling(adds_bos=False)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        "} <s> $A \n", special_tokens=[("<s>", 0), ("}", 94), ("\n", 95)]
+    )
+    model = wrap(tiny_hf("llama"), tokenizer, name="tiny")
+    assert model.vocabulary.prefix == (94, 0)
+    assert tokenise(model, "ab").ids == (94, 0, 66, 67) == tokenise(model, "}<s>ab").ids
 
 
 def test_ids_are_taken_as_they_are(default_model):
