@@ -23,8 +23,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def export(found: Batch, folder: Path, kind: str) -> list[Path]:
     """Write the aggregates of every analysis and the table of prompts into a folder; the files, in their order.
 
-    kind: "netcdf", "csv", "parquet" or "zarr"; the table is CSV beside netCDF and Zarr. In CSV a text that a spreadsheet
-    would take for a formula has an apostrophe in front. Raises UnavailableError where the library is not installed.
+    kind: "netcdf", "csv", "parquet" or "zarr"; the table is CSV beside netCDF and Zarr. In CSV a text that a
+    spreadsheet would take for a formula has an apostrophe in front. Raises UnavailableError where the library is not
+    installed.
     """
     if kind not in ("netcdf", "csv", *_NEEDS):
         raise InputError(f"the format {kind!r}", "netcdf, csv, parquet or zarr", "Choose one of these")

@@ -116,8 +116,7 @@ def _ordinary(model: Model) -> tuple[np.ndarray, list[int]]:
         return np.arange(1, model.sizes.d_vocab), [0]
     special = {*model.tokenizer.all_special_ids, *model.tokenizer.get_added_vocab().values()}
     n = min(model.sizes.d_vocab, len(model.tokenizer))
-    bos = model.tokenizer.bos_token_id
-    return np.array([i for i in range(n) if i not in special]), [] if bos is None else [bos]
+    return np.array([i for i in range(n) if i not in special]), list(model.vocabulary.prefix)
 
 
 def _from_template(source: PromptSource) -> Iterator[Row]:
