@@ -7,9 +7,9 @@ from typing import Any
 
 from workbench.analysis.code import code_digest
 from workbench.analysis.keys import digest
-from workbench.batch.items import Items
-from workbench.batch.rows import Reduction
+from workbench.batch.prompts.items import Items
 from workbench.batch.spec import AnalysisSpec, Spec
+from workbench.batch.values.rows import Reduction
 from workbench.errors import InputError
 from workbench.models.model import Model
 

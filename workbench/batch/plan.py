@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.analysis.keys import digest
 from workbench.batch.cells import Asked
-from workbench.batch.items import Items
+from workbench.batch.prompts.items import Items
 from workbench.batch.spec import Limits
 
 __all__ = ["Shard", "batches", "dealt", "missing"]

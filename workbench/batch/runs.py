@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import xarray as xr
 
-from workbench.batch import merge, survey
+from workbench.batch import survey
 from workbench.batch.engine import Progress, Status, work
 from workbench.batch.estimate import Estimate, estimated, need_room
 from workbench.batch.leases import PATIENCE
@@ -23,6 +23,7 @@ from workbench.batch.plan import Shard
 from workbench.batch.shard import opened
 from workbench.batch.spec import ModelSpec, Spec, read_spec
 from workbench.batch.store import Store
+from workbench.batch.values import merge
 from workbench.errors import InputError, UnavailableError
 from workbench.models.model import Model
 

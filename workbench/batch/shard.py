@@ -18,8 +18,8 @@ from workbench.analysis.results import stamp
 from workbench.analysis.run import Failure, outcomes, together, too_large
 from workbench.batch.cells import Asked, bound
 from workbench.batch.plan import Shard, batches
-from workbench.batch.rows import RowOf, stacked
 from workbench.batch.store import Entry, Store
+from workbench.batch.values.rows import RowOf, stacked
 from workbench.errors import Cancelled, WorkbenchError
 from workbench.files import whole_file
 from workbench.models.model import Model

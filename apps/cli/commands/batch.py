@@ -216,7 +216,7 @@ def _report_page(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from workbench.batch.export import export
+    from workbench.batch.values.export import export
 
     found = _open(arguments)
     place = Path(arguments.out) if arguments.out else found.folder / "export"

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from apps.template import render
-from workbench.batch import merge
 from workbench.batch.runs import Batch
+from workbench.batch.values import merge
 from workbench.figures import bars, head_name, heads_grid, series
 from workbench.files import whole_file
 

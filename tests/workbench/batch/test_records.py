@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from workbench.batch.records import records
+from workbench.batch.prompts.records import records
 from workbench.errors import InputError, UnavailableError
 
 # What readers of tables make something else of: missing values, numbers, line ends inside a text, a formula, a quote.

@@ -9,8 +9,8 @@ from typing import Any
 import xarray as xr
 
 from workbench.analysis.results import save
-from workbench.batch import merge
 from workbench.batch.runs import Batch
+from workbench.batch.values import merge
 from workbench.errors import InputError, UnavailableError
 from workbench.files import whole_file
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.batch.records import records
+from workbench.batch.prompts.records import records
 from workbench.batch.spec import PromptSource
 from workbench.corpora import find_corpus
 from workbench.errors import InputError

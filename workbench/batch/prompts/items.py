@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workbench.batch.sources import Row, rows
+from workbench.batch.prompts.sources import Row, rows
 from workbench.batch.spec import PromptSource, Spec
 from workbench.errors import InputError, WorkbenchError
 from workbench.models.model import Model, Sizes
