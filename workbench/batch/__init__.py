@@ -1,8 +1,9 @@
 """Experiment batches: many prompts, models and analyses, computed once, kept, and gone on with after any end.
 
-A spec (`spec`) names prompts (`prompts/`), which become token ids; the plan (`survey`, `plan`, `estimate`) deals their
-cells into shards of fixed composition. A shard is computed (`shard`) by whoever holds its lease (`leases`), written into
-the store (`store`) and never computed again; `values/` makes aggregates of what is there. Read `spec`, `plan`, `engine`.
+A spec (`spec`) names prompts (`prompts/`), which become token ids; a plan (`survey`, `shards`, `estimate`) deals their
+cells into shards of fixed composition. A shard is computed (`computing`) by whoever holds its lease (`leases`), written
+into the store (`store`) and never computed again; `values/` makes aggregates of what is there. Read `spec`, `shards`,
+`engine`, then `runs`, which a user calls.
 """
 
 from importlib import import_module

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.batch.cells import Asked, asked
+from workbench.batch.computing import computed, written
 from workbench.batch.leases import PATIENCE, Leases
-from workbench.batch.plan import Shard
-from workbench.batch.shard import computed, written
+from workbench.batch.shards import Shard
 from workbench.batch.spec import Spec
 from workbench.batch.store import Store
 from workbench.batch.survey import Loader, edited

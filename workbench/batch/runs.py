@@ -16,11 +16,11 @@ import torch
 import xarray as xr
 
 from workbench.batch import survey
+from workbench.batch.computing import opened
 from workbench.batch.engine import Progress, Status, work
 from workbench.batch.estimate import Estimate, estimated, need_room
 from workbench.batch.leases import PATIENCE
-from workbench.batch.plan import Shard
-from workbench.batch.shard import opened
+from workbench.batch.shards import Shard
 from workbench.batch.spec import ModelSpec, Spec, read_spec
 from workbench.batch.store import Store
 from workbench.batch.values import merge

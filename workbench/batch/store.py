@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from workbench.batch.plan import Shard
+from workbench.batch.shards import Shard
 from workbench.errors import RefusedError, UnavailableError
 from workbench.files import whole_file
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.batch.cells import Asked, asked
-from workbench.batch.plan import Shard, dealt, missing
 from workbench.batch.prompts.items import Items, Refused, collect
+from workbench.batch.shards import Shard, dealt, missing
 from workbench.batch.spec import ModelSpec, Spec
 from workbench.batch.store import FORMAT, Entry, Store
 from workbench.intervene.text import MEAN_HOOKS, phrase

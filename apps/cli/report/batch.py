@@ -42,7 +42,7 @@ def report(found: Batch) -> str:
     provenance = [json.loads(result.attrs["provenance"]) for result in results.values()]
     return render(
         "cli/report/batch.html",
-        name=found.spec.name,
+        title=found.spec.name,
         done=found.n_done,
         shards=found.n_shards,
         failures=found.failures,

@@ -42,7 +42,7 @@ def counted(monkeypatch):
         seen.extend(rows)
         yield from together(model, rows, *more, **options)
 
-    monkeypatch.setattr("workbench.batch.shard.together", counting)
+    monkeypatch.setattr("workbench.batch.computing.together", counting)
     return seen
 
 
@@ -128,7 +128,7 @@ def test_what_is_too_large_is_halved_and_said(run, monkeypatch):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory")
         yield from together(model, rows, *more, **options)
 
-    monkeypatch.setattr("workbench.batch.shard.together", small)
+    monkeypatch.setattr("workbench.batch.computing.together", small)
     found = run(spec())
     assert found.failures == [] and int(found.aggregate("norms")["n_prompts"].sum()) == 24
     assert sum(entry.halved for entry in found.store.ledger()) > 0

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from workbench.analysis.results import check
-from workbench.batch.shard import opened
+from workbench.batch.computing import opened
 from workbench.batch.store import Entry, Store
 from workbench.batch.values.partials import Partial
 from workbench.errors import InputError

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.analysis.keys import digest
-from workbench.batch.plan import Shard, batches, dealt, missing
 from workbench.batch.prompts.items import Items, Member
+from workbench.batch.shards import Shard, batches, dealt, missing
 from workbench.batch.spec import Limits
 
 LIMITS = Limits(batch_tokens=16, shard_tokens=40)

@@ -17,7 +17,7 @@ import xarray as xr
 from workbench.analysis.results import stamp
 from workbench.analysis.run import Failure, outcomes, together, too_large
 from workbench.batch.cells import Asked, bound
-from workbench.batch.plan import Shard, batches
+from workbench.batch.shards import Shard, batches
 from workbench.batch.store import Entry, Store
 from workbench.batch.values.rows import RowOf, stacked
 from workbench.errors import Cancelled, WorkbenchError
