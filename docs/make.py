@@ -86,7 +86,7 @@ def _lay_out(pages: Path, *, figures: bool) -> list[Any]:
         {"What it is": "index.md"},
         {"Tutorials": _tutorials(pages)},
         {"Analyses": _analyses(pages, figures)},
-        {"Understand it": [{"Architecture": "architecture.md"}, {"The code in an hour": "reading.md"},
+        {"Understand it": [{"Batches": "batches.md"}, {"Architecture": "architecture.md"}, {"The code in an hour": "reading.md"},
                            {"Glossary": "glossary.md"}]},
         {"API": _api(pages)},
         {"Work on it": [{"Contributing": "contributing.md"}, {"Changelog": "changelog.md"}]},

@@ -48,6 +48,8 @@ def _add(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
     if verb in ("plan", "run", "resume"):
         parser.add_argument("--retry-failed", action="store_true", help="compute again what failed")
+    if verb == "plan":
+        parser.add_argument("--write", action="store_true", help="make it the run's plan, so that workers can start")
     if verb in ("run", "resume", "worker"):
         parser.add_argument("--max-failures", metavar="N", type=int, help="stop after more than N failures")
     if verb == "report":
@@ -91,6 +93,10 @@ def _plan(arguments: argparse.Namespace) -> int:
         report("load", 0.0, "loading models and reading prompts")
         made = batch.plan(arguments.spec, arguments.folder, retry_failed=arguments.retry_failed, **_options(arguments))
     print(made)
+    if arguments.write:
+        made.store.go_on()
+        made.write()
+        print(f"in {made.store.folder}")
     return 0
 
 
