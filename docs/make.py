@@ -46,6 +46,7 @@ API = {
     "Analyses": ("workbench.analysis.kinds", "workbench.analysis.parameters", "workbench.analysis.view",
                  "workbench.analysis.run", "workbench.analysis.catalog", "workbench.analysis.results",
                  "workbench.analysis.keys", "workbench.analysis.compare"),
+    "Batches": ("workbench.batch.runs", "workbench.batch.spec", "workbench.batch.values.merge"),
     "Statistics": ("workbench.statistics",),
     "Texts": ("workbench.corpora",),
     "Errors": ("workbench.errors",),
@@ -86,8 +87,8 @@ def _lay_out(pages: Path, *, figures: bool) -> list[Any]:
         {"What it is": "index.md"},
         {"Tutorials": _tutorials(pages)},
         {"Analyses": _analyses(pages, figures)},
-        {"Understand it": [{"Batches": "batches.md"}, {"Architecture": "architecture.md"}, {"The code in an hour": "reading.md"},
-                           {"Glossary": "glossary.md"}]},
+        {"Understand it": [{"Batches": "batches.md"}, {"Architecture": "architecture.md"},
+                           {"The code in an hour": "reading.md"}, {"Glossary": "glossary.md"}]},
         {"API": _api(pages)},
         {"Work on it": [{"Contributing": "contributing.md"}, {"Changelog": "changelog.md"}]},
     ]  # fmt: skip
