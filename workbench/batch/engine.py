@@ -75,7 +75,8 @@ def work(
     """
     record = store.plan()
     spec = Spec.model_validate(record["spec"])
-    todo = [store.shard(key) for key in record["shards"] if key not in store.finished()]
+    finished = store.finished()
+    todo = [store.shard(key) for key in record["shards"] if key not in finished]
     worker = _Worker(store, catalog, load, spec, record, allow_network)
     status = Status(len(record["shards"]), len(record["shards"]) - len(todo))
     status.left = sum(max(1, shard.n_tokens) for shard in todo)
@@ -90,7 +91,7 @@ def work(
                 if lease is None:
                     continue
                 held.enter_context(lease)
-                if not _is_finished(store, shard.key):
+                if not store.has(shard.key):
                     _compute(worker, shard, status, progress)
                 took = True
             todo.remove(shard)
@@ -121,17 +122,12 @@ def _wait(store: Store, todo: list[Shard], status: Status, progress: Progress | 
     """Until somebody else has finished a shard, or may be believed dead."""
     time.sleep(0.2)
     for shard in list(todo):
-        if _is_finished(store, shard.key):
+        if store.has(shard.key):
             todo.remove(shard)
             status.done += 1
             status.tokens, status.left = status.tokens + max(1, shard.n_tokens), status.left - max(1, shard.n_tokens)
     if progress is not None:
         progress(status)
-
-
-def _is_finished(store: Store, key: str) -> bool:
-    """Whether anybody has finished a shard; its file is looked for first, which costs nothing."""
-    return store.path("shards", f"{key}.nc").exists() and key in store.finished()
 
 
 def _need_going_on(store: Store, status: Status, limit: int | None) -> None:

@@ -57,6 +57,8 @@ class Plan:
             f"{p.spec.name}: {p.n_prompts:,} prompts of {models}; {', '.join(a.name for a in p.spec.analyses)}",
             f"{p.n_cells:,} results asked for, {p.n_done:,} of them are there; {self.shards} shards left",
         ]
+        if p.dropped:
+            lines.append(f"{p.dropped:,} results are there that the spec does not ask for; they stay in the folder")
         if p.repeated:
             lines.append(f"{p.repeated:,} prompts stand in their group already and count once")
         if p.refused:
@@ -152,7 +154,7 @@ class Batch:
         return found
 
     def save_aggregates(self) -> list[Path]:
-        """Write the final dataset of each analysis to `aggregates/`; one writer, in plan order."""
+        """Write the final dataset of each analysis to `aggregates/`; one writer."""
         from workbench.analysis.results import save
 
         return [save(self.aggregate(name), self.folder / "aggregates" / f"{name}.nc") for name in self.analyses]

@@ -109,8 +109,8 @@ def dealt(
         if wanted:
             together.setdefault(wanted, []).append(item)
     for wanted, members in sorted(together.items()):
-        members.sort(key=lambda item: (items.length(item), cells[wanted[0]][item]))
         chosen = sorted(wanted, key=lambda i: analyses[i].name)
+        members.sort(key=lambda item: (items.length(item), cells[chosen[0]][item]))
         for part in _slices(items, members, [analyses[i] for i in chosen], limits.shard_tokens):
             own = tuple(tuple(cells[i][item] for item in part) for i in chosen)
             ids, columns = tuple(map(items.ids, part)), tuple(items.columns[item] for item in part)

@@ -157,6 +157,11 @@ class Store:
                 found[key] = entries[actual]
         return found
 
+    def has(self, key: str) -> bool:
+        """Whether anybody has finished a shard. Its file is looked for first, which costs nothing."""
+        actual = self.sha256(key)
+        return bool(actual) and any((entry.shard, entry.sha256) == (key, actual) for entry in self.ledger())
+
     def sha256(self, key: str) -> str:
         """Of a shard's bytes; "" where there are none."""
         try:

@@ -36,7 +36,8 @@ class Survey:
 class Planned:
     """A plan beside what is there already.
 
-    shards: all that the spec wants, finished ones first known to the store. left: keys of those to be computed.
+    shards: keys of all that the spec wants. left: those to be computed. dropped: results that are there and that the
+    spec does not ask for (any more).
     """
 
     spec: Spec
@@ -50,6 +51,7 @@ class Planned:
     n_cells: int = 0
     n_done: int = 0
     repeated: int = 0
+    dropped: int = 0
 
 
 def edited(spec: Spec, model: Model, shortest: int) -> Model:
@@ -97,9 +99,11 @@ def planned(
     finished = store.finished()
     done = _done(finished, retry_failed)
     earlier = _earlier(store, finished)
+    everything: set[str] = set()
     for one in spec.models:
         asks = survey(spec, folder, catalog, one, load(one), allow_network=allow_network)
         wanted = {cell for cells in asks.cells for cell in cells}
+        everything |= wanted
         kept, left = missing(wanted, done, earlier)
         fresh = dealt(asks.label, asks.items, asks.asked, asks.cells, left, spec.limits)
         if seen is not None:
@@ -114,6 +118,7 @@ def planned(
         plan.n_prompts += len(asks.items.members)
         plan.repeated += asks.items.repeated
         plan.lines += _lines(asks)
+    plan.dropped = len(done - everything)
     return plan
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -278,7 +279,19 @@ def test_killed_at_any_instant_and_run_again_the_bits_are_those_of_the_unbroken_
     assert same(batch.run(spec(60), folder, catalog=CATALOG, models={"tiny": model}), whole)
 
 
-def test_two_workers_equal_the_local_run(tmp_path, model):
+def test_two_workers_in_threads_equal_the_local_run_and_compute_nothing_twice(tmp_path, model):
+    whole = batch.run(spec(60), tmp_path / "whole", catalog=CATALOG, models={"tiny": model})
+    folder = tmp_path / "shared"
+    batch.plan(spec(60), folder, catalog=CATALOG, models={"tiny": model}).write()
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(batch.worker, folder, catalog=CATALOG, models={"tiny": model}) for _ in range(2)]
+        assert [one.result().done for one in done] == [whole.n_shards] * 2
+    found = batch.open(folder)
+    assert same(found, whole) and len(found.store.ledger()) == found.n_shards
+
+
+@pytest.mark.slow
+def test_two_worker_processes_equal_the_local_run(tmp_path, model):
     whole = batch.run(spec(60), tmp_path / "whole", catalog=CATALOG, models={"tiny": model})
     folder = tmp_path / "shared"
     batch.plan(spec(60), folder, catalog=CATALOG, models={"tiny": model}).write()

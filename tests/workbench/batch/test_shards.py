@@ -49,7 +49,7 @@ prompts_st = st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=12).map(
 names_st = st.lists(st.sampled_from(["a", "b", "c", "alone"]), min_size=1, max_size=4, unique=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(prompts_st, names_st, st.randoms())
 def test_every_cell_once_and_the_order_is_no_matter(prompts, names, random):
     wanted, _, shards = plan(prompts, names)
@@ -61,7 +61,7 @@ def test_every_cell_once_and_the_order_is_no_matter(prompts, names, random):
     assert {shard.key for shard in plan(other, others)[2]} == {shard.key for shard in shards}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(prompts_st, prompts_st, names_st, st.randoms())
 def test_what_is_added_is_all_that_is_computed(first, more, names, random):
     _, _, shards = plan(first, names)

@@ -1,4 +1,4 @@
-"""Aggregates and tables of what a store has: shards are merged in plan order, whatever was computed when and where.
+"""Aggregates and tables of what a store has: shards are merged in the order of their keys, whatever was computed when.
 
 Every document counts once in its group: pieces of one are averaged first. Intervals are over documents: a percentile
 bootstrap up to `BOOTSTRAPPED` of them, above that 1.96 standard errors of the mean, which is the same there.
@@ -33,7 +33,8 @@ class Cells:
         self.store = store
         self.record = store.plan()
         self.finished = store.finished()
-        order = [key for key in self.record["shards"] if key in self.finished]
+        # By key, not by when they were planned: sums in another order differ in their last bits
+        order = sorted(key for key in self.record["shards"] if key in self.finished)
         self.entries: dict[str, Entry] = {key: self.finished[key] for key in order}
 
     def places(self, analysis: str) -> Places:
