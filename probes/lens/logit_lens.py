@@ -81,7 +81,9 @@ class LogitLens(OnPrompt, name="logit-lens", title="Logit lens", requires=(READO
             "target_text": ("pos", [vocabulary.string(i) for i in targets.tolist()]),
         }
         return dataset(observation, coords, **_variables(found, top_text)).assign_attrs(
-            normalised=int(self.normalise), against=self.against or "", summary=_summary(found, names, depths, at)
+            normalised=int(self.normalise),
+            against=self.against or "",
+            summary=_summary(found, names, depths, at) + _window(at, len(observation.tokens[0])),
         )
 
 
@@ -262,6 +264,11 @@ def _summary(found: dict[str, torch.Tensor], names: dict[int, str], depths: list
     )
 
 
+def _window(at: Sequence[int], n_tokens: int) -> str:
+    """What is said of positions that were left out."""
+    return "" if len(at) == n_tokens else f" Read out at {len(at)} of {n_tokens} positions, {at[0]} to {at[-1]}."
+
+
 def lens_figure(result: xr.Dataset) -> "go.Figure":
     """Depth x position grid: the top token of every cell, coloured by its probability."""
     from workbench.figures import depth_pos_grid
@@ -295,16 +302,12 @@ def top_tokens_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figu
 
     pos, depth = selection.get("pos"), selection.get("depth")
     depth = float(result["depth"][-1]) if depth is None else depth
-    if pos is None or not (_spans(result["pos"], pos) and _spans(result["depth"], depth)):
-        return None
-    cell = result.sel(pos=int(pos), method="nearest").sel(depth=depth, method="nearest")
+    if pos not in result["pos"].values or depth not in result["depth"].values:
+        return None  # never the tokens of another cell than the selected one; the sentence says what was read out
+    cell = result.sel(pos=pos, depth=depth)
     labels = [f"{rank + 1} {show_token(str(text), html=False)}" for rank, text in enumerate(cell["top_text"].values)]
     at = f"depth {float(cell['depth']):g}, position {int(cell['pos'])}"
     return bars(cell.reset_coords(drop=True), "top_prob", "rank", labels=labels, title=f"Top tokens at {at}")
-
-
-def _spans(coordinate: xr.DataArray, value: float) -> bool:
-    return bool(coordinate.min() <= value <= coordinate.max())
 
 
 VIEW = View(

@@ -6,7 +6,7 @@ import torch
 
 from probes.lens.logit_lens import VIEW, LogitLens, _top, chosen_positions, lens, top_tokens_figure
 from tests.tiny_models import tiny_hf, tiny_model
-from workbench import Prompt, observe
+from workbench import Prompt, load, observe
 from workbench.errors import InputError
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter
@@ -181,3 +181,14 @@ def test_figures_draw(default_model):
         assert len(figure(result).to_json()) < 1_000_000
     listed = top_tokens_figure(result, {"pos": 5, "depth": 30})
     assert "Paris" in listed.to_json() and top_tokens_figure(result, {}) is None
+
+
+def test_of_a_cell_that_was_not_read_out_no_other_one_is_shown():
+    """The nearest would be position 9 or 2, and depth 1: tokens of a place that nobody selected."""
+    model = load("toy-induction")
+    result = LogitLens(positions="2,9").run(model, [5, 9, 13, 5, 9, 13, 7, 3, 1, 2])
+    assert "Read out at 2 of 10 positions, 2 to 9." in result.attrs["summary"]
+    for selection in ({"pos": 8}, {"pos": 3, "depth": 1}, {"pos": 9, "depth": 0.5}):
+        assert top_tokens_figure(result, selection) is None
+    assert "position 9" in top_tokens_figure(result, {"pos": 9, "depth": 1}).layout.title.text
+    assert "Read out" not in LogitLens().run(model, [5, 9, 13]).attrs["summary"]
