@@ -8,7 +8,7 @@ from typing import Any
 from workbench.analysis.code import code_digest
 from workbench.analysis.keys import digest
 from workbench.batch.prompts.items import Items
-from workbench.batch.spec import AnalysisSpec, Spec
+from workbench.batch.spec import AnalysisSpec, Spec, Where
 from workbench.batch.values.rows import Reduction
 from workbench.errors import InputError
 from workbench.models.model import Model
@@ -16,6 +16,7 @@ from workbench.models.model import Model
 __all__ = ["Asked", "asked", "bound"]
 
 _SHORT = 32  # hex digits of a cell's key
+_NOWHERE = Where()
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,19 @@ class Asked:
         return [self.cell(items.ids(i), items.columns[i]) for i in range(len(items))]
 
 
-def asked(spec: Spec, catalog: Any, model: Model) -> list[Asked]:
-    """The analyses of a spec. model: as it was edited.
+def asked(spec: Spec, catalog: Any, model: Model, where: Where = _NOWHERE) -> list[Asked]:
+    """The analyses of a spec. model: as it was edited. where: the spec's file, which errors name.
 
     Raises InputError for unknown analyses, parameters and values, and for one that reads a prompt where there is none.
     """
     found = []
-    for one in spec.analyses:
-        analysis = _made(one, catalog, spec.seed)
+    for number, one in enumerate(spec.analyses):
+        with where.of("analyses", number, "name"):
+            kind = catalog.get(one.name)
+        with where.of("analyses", number, "columns"):
+            _check_columns(one, kind)
+        with where.of("analyses", number, "params"):
+            analysis = _made(one, kind, spec.seed)
         item = Asked(analysis, dict(one.columns), Reduction(one.positions), model)
         if item.prompted and not spec.prompts:
             raise InputError(f"{one.name} without prompts", "[[prompts]] in the spec", "Add some")
@@ -75,16 +81,18 @@ def asked(spec: Spec, catalog: Any, model: Model) -> list[Asked]:
     return found
 
 
-def _made(one: AnalysisSpec, catalog: Any, seed: int) -> Any:
-    kind = catalog.get(one.name)
+def _check_columns(one: AnalysisSpec, kind: Any) -> None:
     known = {parameter.name for parameter in kind.parameters()}
     for name in one.columns:
         if name not in known:
             raise InputError(
                 f"the parameter {name!r} for {one.name}", f"one of {', '.join(sorted(known)) or 'none'}", "Correct it"
             )
+
+
+def _made(one: AnalysisSpec, kind: Any, seed: int) -> Any:
     given = dict(one.params)
-    if "seed" in known:
+    if "seed" in {parameter.name for parameter in kind.parameters()}:
         given.setdefault("seed", seed)
     return kind.of(given)
 

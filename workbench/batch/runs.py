@@ -21,7 +21,7 @@ from workbench.batch.engine import Progress, Status, work
 from workbench.batch.estimate import Estimate, estimated, need_room
 from workbench.batch.leases import PATIENCE
 from workbench.batch.shards import Shard
-from workbench.batch.spec import ModelSpec, Spec, read_spec
+from workbench.batch.spec import ModelSpec, Read, Spec, read_spec
 from workbench.batch.store import Store
 from workbench.batch.values import merge
 from workbench.errors import InputError, UnavailableError
@@ -194,28 +194,29 @@ def plan(
     unless given. Raises InputError for a spec that does not fit, RefusedError for one that takes more memory or disk
     than there is.
     """
-    read, found = read_spec(spec)
-    home = base or found
-    return _plan(spec, read, folder, catalog, _loader(models, allow_network, home), retry_failed, allow_network, home)
+    read = _read(spec, base)
+    return _plan(read, folder, catalog, _loader(models, allow_network, read.folder), retry_failed, allow_network)
 
 
-def _plan(
-    spec: Any, read: Spec, folder: Any, catalog: Any, load: survey.Loader, retry: bool, network: bool, home: Path
-) -> Plan:
-    store = Store(folder or Path("runs") / read.name)
+def _read(spec: Any, base: Path | None) -> Read:
+    read = read_spec(spec)
+    return read if base is None else read._replace(folder=base)
+
+
+def _plan(read: Read, folder: Any, catalog: Any, load: survey.Loader, retry: bool, network: bool) -> Plan:
+    store = Store(folder or Path("runs") / read.spec.name)
     estimates = [Estimate()]
 
     def seen(asks: survey.Survey, shards: Sequence[Shard]) -> None:
-        estimates.append(estimated(asks, shards, results=read.keep.results))
+        estimates.append(estimated(asks, shards, results=read.spec.keep.results))
 
     planned = survey.planned(
-        read, home, default_catalog() if catalog is None else catalog, store, load, retry_failed=retry,
+        read, default_catalog() if catalog is None else catalog, store, load, retry_failed=retry,
         allow_network=network, seen=seen,
     )  # fmt: skip
     total = sum(estimates[1:], estimates[0])
-    need_room(total, read.limits, store.folder)
-    text = Path(spec).read_text(encoding="utf-8-sig") if isinstance(spec, str | Path) else None
-    return Plan(planned, total, store, text)
+    need_room(total, read.spec.limits, store.folder)
+    return Plan(planned, total, store, read.where.text or None)
 
 
 def run(
@@ -236,10 +237,9 @@ def run(
     Arguments as of `plan`. progress: is shown a `Status` as work goes on; said: is shown the plan. Raises as `plan`,
     Cancelled where somebody asked to stop, RefusedError after too many failures; finished shards are kept.
     """
-    read, found = read_spec(spec)
-    home = base or found
-    load = _loader(models, allow_network, home)
-    made = _plan(spec, read, folder, catalog, load, retry_failed, allow_network, home)
+    read = _read(spec, base)
+    load = _loader(models, allow_network, read.folder)
+    made = _plan(read, folder, catalog, load, retry_failed, allow_network)
     made.store.go_on()
     made.write()
     if said is not None:

@@ -6,20 +6,33 @@ lengths, units of interventions) is said by `plan`.
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from workbench.errors import InputError
+from workbench.errors import InputError, UnavailableError
 
-__all__ = ["AnalysisSpec", "Keep", "Limits", "ModelSpec", "PromptSource", "Spec", "read_spec"]
+__all__ = [
+    "SOURCES",
+    "AnalysisSpec",
+    "Keep",
+    "Limits",
+    "ModelSpec",
+    "PromptSource",
+    "Read",
+    "Spec",
+    "Where",
+    "read_spec",
+]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w .+-]{0,99}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
-_SOURCES = ("texts", "ids", "file", "corpus", "generator", "template")
+SOURCES = ("texts", "ids", "file", "corpus", "generator", "template")
 
 
 def n_bytes(text: str | None) -> int | None:
@@ -93,9 +106,9 @@ class PromptSource(_Part):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [name for name in _SOURCES if getattr(self, name) is not None]
+        given = [name for name in SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"one of {', '.join(_SOURCES)}")
+            raise ValueError(f"one of {', '.join(SOURCES)}")
         if self.template is not None and not self.slots:
             raise ValueError("slots for the template")
         return self
@@ -158,15 +171,42 @@ class Spec(_Part):
         return self
 
 
-def read_spec(source: "str | Path | Mapping[str, Any] | Spec") -> tuple[Spec, Path]:
-    """A spec from a TOML file, or from what such a file holds; and the folder that its paths are relative to.
+@dataclass(frozen=True)
+class Where:
+    """The file that a spec was read from, to say where in it something does not fit; empty for a spec from Python."""
+
+    path: str = ""
+    text: str = field(default="", repr=False)
+
+    @contextmanager
+    def of(self, *loc: str | int) -> Iterator[None]:
+        """Errors inside name the file and the line of a place such as ("analyses", 1, "name")."""
+        try:
+            yield
+        except (InputError, UnavailableError) as error:
+            line = line_of(self.text, loc) if self.path else None
+            if line is None or f"{self.path}, line" in error.got:
+                raise
+            raise type(error)(f"{error.got} in {self.path}, line {line}", error.expected, error.remedy) from error
+
+
+class Read(NamedTuple):
+    """A spec, the folder that its paths are relative to, and where it stands."""
+
+    spec: Spec
+    folder: Path
+    where: Where
+
+
+def read_spec(source: "str | Path | Mapping[str, Any] | Spec") -> Read:
+    """A spec from a TOML file, or from what such a file holds.
 
     Raises InputError with the file, the line, what was got and what was expected.
     """
     if isinstance(source, Spec):
-        return source, Path.cwd()
+        return Read(source, Path.cwd(), Where())
     if isinstance(source, Mapping):
-        return _checked(dict(source), "the spec", ""), Path.cwd()
+        return Read(_checked(dict(source), "the spec", ""), Path.cwd(), Where())
     path = Path(source)
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -178,7 +218,7 @@ def read_spec(source: "str | Path | Mapping[str, Any] | Spec") -> tuple[Spec, Pa
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
         raise InputError(f"no spec at {path} ({said})", "a TOML file", "Check the path") from error
-    return _checked(given, str(path), text), path.resolve().parent
+    return Read(_checked(given, str(path), text), path.resolve().parent, Where(str(path), text))
 
 
 def _checked(given: Mapping[str, Any], where: str, text: str) -> Spec:

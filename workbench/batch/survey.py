@@ -10,7 +10,7 @@ from typing import Any
 from workbench.batch.cells import Asked, asked
 from workbench.batch.prompts.items import Items, Refused, collect
 from workbench.batch.shards import Shard, dealt, missing
-from workbench.batch.spec import ModelSpec, Spec
+from workbench.batch.spec import ModelSpec, Read, Spec
 from workbench.batch.store import FORMAT, Entry, Store
 from workbench.intervene.text import MEAN_HOOKS, phrase
 from workbench.models.model import Model
@@ -70,18 +70,19 @@ def edited(spec: Spec, model: Model, shortest: int) -> Model:
     return model.edited([said.intervention(model, means) for said in phrases])
 
 
-def survey(spec: Spec, folder: Path, catalog: Any, one: ModelSpec, model: Model, *, allow_network: bool) -> Survey:
+def survey(read: Read, catalog: Any, one: ModelSpec, model: Model, *, allow_network: bool) -> Survey:
     """What a spec asks of a model. Raises InputError as `collect`, `asked` and `edited` do."""
-    asked(spec, catalog, model)  # a misspelt analysis is said before texts are read
-    items = collect(spec, folder, model, allow_network=allow_network)
+    asked(read.spec, catalog, model, read.where)  # a misspelt analysis is said before texts are read
+    items = collect(read, model, allow_network=allow_network)
     shortest = min((items.length(i) for i in range(len(items))), default=model.sizes.n_ctx)
-    analyses = asked(spec, catalog, edited(spec, model, shortest))
+    with read.where.of("interventions"):
+        changed = edited(read.spec, model, shortest)
+    analyses = asked(read.spec, catalog, changed, read.where)
     return Survey(one.title, model, items, analyses, [each.cells(items) for each in analyses])
 
 
 def planned(
-    spec: Spec,
-    folder: Path,
+    read: Read,
     catalog: Any,
     store: Store,
     load: Loader,
@@ -92,16 +93,19 @@ def planned(
 ) -> Planned:
     """The plan of a spec beside what the store has. Nothing is written.
 
-    folder: what paths of the spec are relative to. load: gives a model. retry_failed: count what failed as missing.
+    load: gives a model. retry_failed: count what failed as missing.
     seen: is shown what is asked of each model and what is left to compute of it, while it is loaded.
     """
-    plan = Planned(spec, folder)
+    spec = read.spec
+    plan = Planned(spec, read.folder)
     finished = store.finished()
     done = _done(finished, retry_failed)
     earlier = _earlier(store, finished)
     everything: set[str] = set()
-    for one in spec.models:
-        asks = survey(spec, folder, catalog, one, load(one), allow_network=allow_network)
+    for number, one in enumerate(spec.models):
+        with read.where.of("models", number, "name" if one.name else "folder"):
+            model = load(one)
+        asks = survey(read, catalog, one, model, allow_network=allow_network)
         wanted = {cell for cells in asks.cells for cell in cells}
         everything |= wanted
         kept, left = missing(wanted, done, earlier)

@@ -77,7 +77,7 @@ def _folder(arguments: argparse.Namespace) -> Path:
         return given
     from workbench.batch.spec import read_spec
 
-    return Path(arguments.folder) if arguments.folder else Path("runs") / read_spec(given)[0].name
+    return Path(arguments.folder) if arguments.folder else Path("runs") / read_spec(given).spec.name
 
 
 def _open(arguments: argparse.Namespace) -> "batch.Batch":

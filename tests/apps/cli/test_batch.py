@@ -97,8 +97,17 @@ def test_a_report_and_a_csv_show_what_a_text_holds_as_text(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("induction-on-prompt", "induction-on-promt", "induction-on-prompt"),
-        ("toy-induction", "toy-inductoin", "toy-inductoin"),
+        ("induction-on-prompt", "induction-on-promt", "line 12; expected one of induction-on-prompt"),
+        (
+            '"induction-on-prompt"',
+            '"attention-sinks"\nparams = { threshold = 0.3 }',
+            "line 13; expected one of epsilon",
+        ),
+        ('"induction-on-prompt"', '"attention-sinks"\nparams = { epsilon = 7.0 }', "epsilon=7.0 in "),
+        ("toy-induction", "toy-inductoin", "line 3"),
+        ('generator = "repeated-tokens"', 'file = "none.jsonl"', "line 8"),
+        ("[limits]", 'columns = { x = "y" }\n[limits]', "line 13"),
+        ('name = "made"', 'name = "made"\ninterventions = ["L99H0"]', "line 2"),
         ("n = 4", "m = 4", "line 9"),
         ("length = 6", "length = 9999", "different tokens"),
     ],

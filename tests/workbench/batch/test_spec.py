@@ -30,9 +30,9 @@ def written(tmp_path, text):
 
 
 def test_the_shortest_spec_that_means_something(tmp_path):
-    spec, folder = read_spec(written(tmp_path, GOOD))
-    assert spec.name == "heads" and spec.prompts[0].texts == ("a", "b") and folder == tmp_path.resolve()
-    assert read_spec(spec.model_dump(exclude_none=True))[0] == spec
+    read = read_spec(written(tmp_path, GOOD))
+    assert read.spec.prompts[0].texts == ("a", "b") and read.folder == tmp_path.resolve()
+    assert read_spec(read.spec.model_dump(exclude_none=True)).spec == read.spec
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,10 @@ Ids are kept flat, four bytes a token, so that a million prompts fit; texts are 
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from workbench.batch.prompts.sources import Row, rows
-from workbench.batch.spec import PromptSource, Spec
+from workbench.batch.spec import SOURCES, PromptSource, Read
 from workbench.errors import InputError, WorkbenchError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Prompt, Vocabulary, tokenise
@@ -83,25 +82,31 @@ class Items:
         self.members.append(member._replace(item=item))
 
 
-def collect(spec: Spec, folder: Path, model: Model, *, allow_network: bool = False) -> Items:
+def collect(read: Read, model: Model, *, allow_network: bool = False) -> Items:
     """All items of a spec for a model, which says how texts are tokenised and how long they may be.
 
     A row that cannot be used is recorded and the others go on. Raises InputError where no row can be used.
     """
-    items = Items()
-    read = {column for analysis in spec.analyses for column in analysis.columns.values()}
+    items, spec = Items(), read.spec
+    columns = {column for analysis in spec.analyses for column in analysis.columns.values()}
     for number, source in enumerate(spec.prompts):
-        for count, row in enumerate(rows(source, folder, model, spec.seed, allow_network=allow_network)):
-            if count == 0:
-                _need_columns(row, read, source)
-            try:
-                _take(items, row, source, f"{number}:{count}", model, read)
-            except WorkbenchError as error:
-                items.refused.append(Refused(source.group, row.where, str(error)))
+        with read.where.of("prompts", number, _named(source)):
+            for count, row in enumerate(rows(source, read.folder, model, spec.seed, allow_network=allow_network)):
+                if count == 0:
+                    _need_columns(row, columns, source)
+                try:
+                    _take(items, row, source, f"{number}:{count}", model, columns)
+                except WorkbenchError as error:
+                    items.refused.append(Refused(source.group, row.where, str(error)))
     if spec.prompts and not len(items):
         first = items.refused[0]
         raise InputError(f"no prompt that can be used ({first.where}: {first.reason})", "at least one", "Correct them")
     return items
+
+
+def _named(source: PromptSource) -> str:
+    """The field that says where the prompts come from."""
+    return next(name for name in SOURCES if getattr(source, name) is not None)
 
 
 def _take(items: Items, row: Row, source: PromptSource, own: str, model: Model, read: set[str]) -> None:
