@@ -101,7 +101,7 @@ def test_a_report_and_a_csv_show_what_a_text_holds_as_text(tmp_path):
         (
             '"induction-on-prompt"',
             '"attention-sinks"\nparams = { threshold = 0.3 }',
-            "line 13; expected one of epsilon",
+            "line 13; expected one of eps",
         ),
         ('"induction-on-prompt"', '"attention-sinks"\nparams = { epsilon = 7.0 }', "epsilon=7.0 in "),
         ("toy-induction", "toy-inductoin", "line 3"),
@@ -114,7 +114,7 @@ def test_a_report_and_a_csv_show_what_a_text_holds_as_text(tmp_path):
 )
 def test_bad_input_leaves_with_one_sentence(spec, capsys, old, new, said):
     spec.write_text(spec.read_text().replace(old, new))
-    assert main(["batch", "run", str(spec)]) == 2
+    assert main(["batch", "run", str(spec)]) == (1 if "none.jsonl" in new else 2)  # a file that is not there
     err = capsys.readouterr().err.strip()
     assert said in err and len(err.splitlines()) == 1
 
