@@ -12,7 +12,7 @@ SPEC = """name = "made"
 name = "toy-induction"
 [[prompts]]
 group = "a"
-ids = [[4, 33, 80, 33, 12, 7, 4, 33], [5, 6, 7, 5, 6, 7], [9, 8, 9, 8, 9, 8]]
+ids = [[4, 33, 50, 33, 12, 7, 4, 33], [5, 6, 7, 5, 6, 7], [9, 8, 9, 8, 9, 8]]
 [[prompts]]
 group = "=b"
 generator = "repeated-tokens"
@@ -97,18 +97,18 @@ def test_a_report_and_a_csv_show_what_a_text_holds_as_text(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("induction-on-prompt", "induction-on-promt", "line 12; expected one of induction-on-prompt"),
+        ("induction-on-prompt", "induction-on-promt", "line 13; expected one of induction-on-prompt"),
         (
             '"induction-on-prompt"',
             '"attention-sinks"\nparams = { threshold = 0.3 }',
-            "line 13; expected one of eps",
+            "line 14; expected one of eps",
         ),
         ('"induction-on-prompt"', '"attention-sinks"\nparams = { epsilon = 7.0 }', "epsilon=7.0 in "),
         ("toy-induction", "toy-inductoin", "line 3"),
-        ('generator = "repeated-tokens"', 'file = "none.jsonl"', "line 8"),
-        ("[limits]", 'columns = { x = "y" }\n[limits]', "line 13"),
+        ('generator = "repeated-tokens"', 'file = "none.jsonl"', "line 9"),
+        ("[limits]", 'columns = { x = "y" }\n[limits]', "line 14"),
         ('name = "made"', 'name = "made"\ninterventions = ["L99H0"]', "line 2"),
-        ("n = 4", "m = 4", "line 9"),
+        ("n = 4", "m = 4", "line 10"),
         ("length = 6", "length = 9999", "different tokens"),
     ],
 )
