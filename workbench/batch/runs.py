@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -120,24 +121,39 @@ class Batch:
 
         return pd.DataFrame(list(merge.table(self.store)))
 
-    def rows(self, analysis: str) -> xr.Dataset:
-        """The values of every prompt, (prompt, ...), with `group`, `model` and `text` of each beside them."""
+    def rows(self, analysis: str, model: str | None = None) -> xr.Dataset:
+        """The values of every prompt that is done, (prompt, ...), with `prompt_group`, `prompt_model` and more beside.
+
+        model: of one model only, by its label. Raises InputError where nothing is done and for models of several
+        sizes.
+        """
         cells = merge.Cells(self.store)
         places = cells.places(analysis)
-        lines = [(cell, line) for cell, line in cells.asked(analysis) if cell in places]
-        if not lines:
-            raise InputError(f"rows of {analysis!r}", f"one of {', '.join(self.analyses)} that is done", "Run it first")
-        shards = {key: opened(self.store, key, f"rows/{analysis}") for key in {places[cell][0] for cell, _ in lines}}
-        parts = []
-        for cell, _ in lines:
-            key, row = places[cell]
-            rows = shards[key]
+        lines = [
+            (places[cell], line)
+            for cell, line in cells.asked(analysis)
+            if cell in places and model in (None, line["model"])
+        ]
+        by_shard: dict[str, list[int]] = {}
+        for number, ((key, _), _) in enumerate(lines):
+            by_shard.setdefault(key, []).append(number)
+        parts, order = [], []
+        for key, numbers in by_shard.items():
+            rows = opened(self.store, key, f"rows/{analysis}")
             if rows is not None:
-                parts.append(rows.isel(prompt=[row]))
-        found = xr.concat(parts, "prompt", join="exact", combine_attrs="drop_conflicts")
+                parts.append(rows.isel(prompt=[lines[number][0][1] for number in numbers]))
+                order += numbers
+        if not parts:
+            raise InputError(f"rows of {analysis!r}", f"one of {', '.join(self.analyses)} that is done", "Run it first")
+        try:
+            found = xr.concat(parts, "prompt", join="exact", combine_attrs="drop_conflicts")
+        except ValueError as error:
+            raise InputError(
+                f"rows of {analysis} of models of several sizes", "one model", "Name it: model="
+            ) from error
         names = ("model", "group", "document", "text", "where")
-        beside = {f"prompt_{name}": ("prompt", [line[name] for _, line in lines]) for name in names}
-        return found.assign_coords(beside)
+        beside = {f"prompt_{name}": ("prompt", [lines[number][1][name] for number in order]) for name in names}
+        return found.assign_coords(beside).isel(prompt=np.argsort(order))
 
     def result(self, analysis: str, prompt: int) -> xr.Dataset:
         """The whole result of a prompt, by its number in `table()`; InputError where whole results were not kept."""
@@ -288,7 +304,8 @@ def _loader(models: Mapping[str, Model] | None, allow_network: bool, home: Path)
 
             held.clear()
             near = home / Path(one.folder or one.name or "").expanduser()
-            name = str(near) if one.folder or near.exists() else str(one.name)
+            is_path = one.folder is not None or (near.exists() and ("/" in str(one.name) or near.suffix == ".gguf"))
+            name = str(near) if is_path else str(one.name)
             dtype = getattr(torch, one.dtype)
             held[key] = load_model(
                 name, dtype=dtype, device=one.device, revision=one.revision, allow_network=allow_network

@@ -228,10 +228,12 @@ def test_columns_of_a_file(tmp_path):
     given = spec() | {"prompts": [{"file": str(tmp_path / "a.csv"), "column": "txt"}]}
     with pytest.raises(InputError, match=r"column 'txt' in .*one of text, label"):
         batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model})
-    (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n{"text": 7}\n{"other": "x"}\n{"text": ""}', encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text(
+        '{"text": "fine"}\n{"text": 7}\n{"other": "x"}\n{"text": ""}\n{"text": "\\ud83d"}', encoding="utf-8"
+    )
     given["prompts"] = [{"file": str(tmp_path / "b.jsonl")}, {"file": str(tmp_path / "a.csv")}]
     found = batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model})
-    assert found.table()["text"].tolist() == ["fine", "NA", "007"] and len(found.failures) == 3
+    assert found.table()["text"].tolist() == ["fine", "NA", "007"] and len(found.failures) == 4
     (tmp_path / "c.jsonl").write_text("\n\n")
     with pytest.raises(InputError, match="no prompt in"):
         batch.run(given | {"prompts": [{"file": str(tmp_path / "c.jsonl")}]}, tmp_path / "r", catalog=CATALOG,

@@ -68,7 +68,14 @@ def _found(source: PromptSource, folder: Path, model: Model, seed: int, network:
 def _row(where: str, text: str, source: PromptSource, document: str = "", columns: Mapping[str, str] = {}) -> Row:
     if not text:
         return Row(where, None, document, columns, "an empty prompt")
+    if any(not _is_text(value) for value in (text, *columns.values())):
+        return Row(where, None, document, {}, "half of a character (a lone surrogate), which is no text")
     return Row(where, Prompt(text, bos=source.bos), document, columns)
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written: JSON may hold one half of a pair of surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _from_file(source: PromptSource, path: Path) -> Iterator[Row]:

@@ -89,7 +89,8 @@ def aggregate(store: Store, analysis: str) -> xr.Dataset:
 
     Dims (model, group, ...); an axis `group` of the analysis itself is called `condition`. A variable x has x_low and
     x_high (95 % over documents) and x_n (documents that have it); `n_documents`, `n_prompts` and `n_missing` (not
-    computed yet, or failed) say how much is behind it. attrs["left_out"] says why other variables have no mean.
+    computed yet, or failed) say how much is behind it; `model_step` is there where the spec says steps.
+    attrs["left_out"] says why other variables have no mean.
     """
     cells = Cells(store)
     names = [one["name"] for one in cells.record["spec"]["analyses"]]
@@ -176,6 +177,9 @@ class _Merged:
             attrs = {"units": what[0], "long_name": what[1], "valid_min": 0.0, "valid_max": np.inf}
             made[name] = xr.DataArray(values, dims=("model", "group"), attrs=attrs)
         found = xr.Dataset(made, coords=coords)
+        steps = [one["step"] for one in self.cells.record["models"]]
+        if any(step is not None for step in steps):
+            found = found.assign_coords(model_step=("model", [np.nan if step is None else step for step in steps]))
         return found.assign_attrs(self._attrs())
 
     def _variable(self, name: str, models: list[str], groups: list[str]) -> dict[str, xr.DataArray]:
