@@ -88,7 +88,8 @@ def _lay_out(pages: Path, *, figures: bool) -> list[Any]:
         {"Tutorials": _tutorials(pages)},
         {"Analyses": _analyses(pages, figures)},
         {"Understand it": [{"Batches": "batches.md"}, {"Architecture": "architecture.md"},
-                           {"The code in an hour": "reading.md"}, {"Glossary": "glossary.md"}]},
+                           {"The code in an hour": "reading.md"}, {"Glossary": "glossary.md"},
+                           {"Calibration": "calibration.md"}]},
         {"API": _api(pages)},
         {"Work on it": [{"Contributing": "contributing.md"}, {"Changelog": "changelog.md"}]},
     ]  # fmt: skip

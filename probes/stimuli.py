@@ -1,4 +1,4 @@
-"""Stimuli that several rooms look at: random tokens that repeat, and partners without a repeat."""
+"""Stimuli that several rooms look at: random tokens that repeat, with partners that do not; indirect objects."""
 
 import numpy as np
 import torch
@@ -8,10 +8,19 @@ from workbench.errors import RefusedError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, tokenise
 
-__all__ = ["LENGTH", "SHORTEST", "repeated_tokens"]
+__all__ = ["LENGTH", "SHORTEST", "ioi_prompts", "repeated_tokens"]
 
 LENGTH = 96  # tokens after the first, where nobody asks for another length
 SHORTEST = 12  # tokens after the first: periods of 4 and more keep the three keys of a query apart
+
+_NAMES = ("Anna", "Peter", "Laura", "Simon", "Julia", "Martin", "Emma", "David", "Sarah", "Robert", "Alice", "Thomas")
+_PLACES = ("the market", "the library", "the station", "the garden")
+_THINGS = ("an apple", "a book", "a ticket", "an umbrella")
+_TEMPLATES = (
+    "When {a} and {b} went to {place}, {c} gave {thing} to",
+    "After {a} and {b} had lunch at {place}, {c} handed {thing} to",
+    "{a} and {b} met near {place}, and then {c} passed {thing} to",
+)
 
 
 def repeated_tokens(model: Model, *, n_sequences: int, length: int, seed: int) -> Stimulus:
@@ -55,3 +64,25 @@ def _vocabulary(model: Model, random: np.random.Generator) -> tuple[int, np.ndar
 def _is_text(piece: str) -> bool:
     """False for half of a multi-byte character, control characters and nothing at all."""
     return bool(piece) and "\ufffd" not in piece and (piece.isprintable() or piece.isspace())
+
+
+def ioi_prompts(n: int, seed: int = 0) -> list[dict[str, str]]:
+    """Sentences of indirect object identification and their baseline: two people, one of whom gives the other
+    something.
+
+    Each has `task` (the giver is one of the two, so that the other is meant), `swapped` (the other one gives),
+    `baseline` (a third person gives, so that nobody is singled out), `answer` (" Laura") and `wrong` (the giver).
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(n):
+        first, second, third = rng.choice(_NAMES, 3, replace=False)
+        giver, other = (first, second) if rng.random() < 0.5 else (second, first)
+        fill = {"a": first, "b": second, "place": rng.choice(_PLACES), "thing": rng.choice(_THINGS)}
+        template = str(rng.choice(_TEMPLATES))
+        found.append({
+            "task": template.format(c=giver, **fill), "swapped": template.format(c=other, **fill),
+            "baseline": template.format(c=third, **fill),
+            "answer": f" {other}", "wrong": f" {giver}",
+        })  # fmt: skip
+    return found

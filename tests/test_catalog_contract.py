@@ -19,7 +19,7 @@ import xarray as xr
 
 from probes import CATALOG
 from probes.erasure.trained import trainer
-from probes.routes.task_heads import ioi_prompts
+from probes.stimuli import ioi_prompts
 from tests.contract import LONG, Case, checks_of
 from tests.tiny_models import KINDS, tiny_hf, tiny_model
 from tests.tiny_probes import probes_of_every_kind, sentences
@@ -34,6 +34,7 @@ QUICK: dict[str, tuple[dict, str]] = {
     "neurons": ({"layer": 1, "pos": 3}, "nor at position 0 where the embedding of token 0 is zero, as Gemma's is here"),
     "induction-heads": ({"length": 24}, "96 tokens are made for real models"),
     "head-table": ({"n_sequences": 4, "texts": 4}, "16 sequences and 24 texts"),
+    "head-survey": ({"n_prompts": 6}, "16 prompts"),
     "sink-rates": ({"samples": 3, "length": 16}, "32 samples of each of six conditions"),
     "active-dormant": (
         {"texts": 10, "length": 24, "ablation_texts": 2, "random_heads": 2, "ablate": "L1H1", "leading": 1},

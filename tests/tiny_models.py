@@ -11,6 +11,7 @@ from transformers import (
 )
 
 from workbench.loading.pretrained import wrap
+from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 
 KINDS = ("gpt2", "llama", "neox", "gemma3", "qwen2")
 
@@ -85,3 +86,16 @@ def tiny_hf_without_head(kind: str, layer: int, head: int, n_layers: int = 2, se
 def tiny_model_without_head(kind: str, layer: int, head: int, n_layers: int = 2, seed: int = 0):
     """The same, wrapped."""
     return wrap(tiny_hf_without_head(kind, layer, head, n_layers, seed), None, name=f"tiny-{kind}-without")
+
+
+def sinking_toy() -> ToyTransformer:
+    """Two layers; L1H0 puts all attention on position 0, the other heads attend uniformly."""
+    model = ToyTransformer(ToyConfig(n_layers=2, n_heads=2, d_model=68, d_head=8, d_vocab=32, n_ctx=64))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.positions.weight[:, :64] = torch.eye(64)
+        model.blocks[1].W_Q[0, :64, 0] = 1
+        model.blocks[1].W_K[0, 0, 0] = 600
+        model.unembed.weight.normal_(generator=torch.Generator().manual_seed(0))
+    return model

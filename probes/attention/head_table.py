@@ -9,7 +9,7 @@ import xarray as xr
 
 from probes.attention.induction.repeat_attention import AT_LAG
 from probes.attention.induction.sentences import strongest
-from probes.attention.sinks.measures import mean_known, median_after, received, value_norm, windowed
+from probes.attention.sinks.measures import mean_known, median_after, received, sink_threshold, value_norm, windowed
 from probes.attention.sinks.samples import natural_samples, random_samples
 from probes.checks import claims
 from probes.stimuli import LENGTH, repeated_tokens
@@ -67,10 +67,10 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
     """Every head's scores side by side: where it looks, whether it sinks, how much it adds.
 
     Definition: Induction, previous-token and duplicate-token score on repeated random tokens (the scores of
-    induction-heads); on natural text alpha of position 0, share of texts that sink (attention-sinks), value drain,
-    entropy of rows over uniform ones, and norm of the output. Entropy: mean over queries q >= 1 of the entropy of row q
-    over ln(q + 1): 0 looks at one token, 1 at all alike. Output norm: mean over positions >= 1 of the norm of z W_O;
-    output share: that over the sum of its layer's heads.
+    induction-heads); on natural text alpha of position 0, share of texts that sink (by the rule of attention-sinks),
+    value drain, entropy of rows over uniform ones, and norm of the output. Entropy: mean over queries q >= 1 of the
+    entropy of row q over ln(q + 1): 0 looks at one token, 1 at all alike. Output norm: mean over positions >= 1 of the
+    norm of z W_O; output share: that over the sum of its layer's heads.
 
     Limits: Two stimuli: scores of different columns are means over different tokens. No score says that a head matters:
     ablate it. A head that sinks everywhere with a small output may be idle; a small entropy may only be a sink.
@@ -78,7 +78,7 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
     Source: arXiv 2209.11895 (Olsson et al. 2022), arXiv 2410.10781 (Gu et al. 2024), arXiv 2410.13835 (Guo et al.
     2024), arXiv 2303.06296 (Zhai et al. 2023: entropy of attention rows; dividing by that of uniform attention is ours)
 
-    Returns: Nine scores (layer, head), each with the ends of a 95 % bootstrap interval over sequences or texts, `_low`
+    Returns: Nine scores (layer, head), each with the ends of a 95 % interval over 16 or more sequences or texts, `_low`
     and `_high`: `induction_score`, `previous_token_score`, `duplicate_token_score`, `first_received`, `sink_rate`,
     `value_drain`, `entropy`, `output_norm`, `output_share`.
     """
@@ -118,7 +118,7 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
         found: dict[str, Any] = {}
         for name, values in samples.items():  # prompt layer head
             units, bounds, title = _KINDS[name]
-            low, high = bootstrap_interval(values, seed=self.seed)
+            low, high = bootstrap_interval(values, seed=self.seed, bounds=bounds)
             found |= {
                 name: ("layer head", mean_known(values, 0), units, bounds, title),
                 f"{name}_low": ("layer head", low, units, bounds, f"{title}, lower end"),
@@ -127,6 +127,7 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
         length = max(len(t) for t, text in zip(observation.tokens, is_text, strict=True) if text)
         convention = (
             f"T = {length}, {'BOS counted' if observation.tokens[0].bos else 'no BOS'}, epsilon = {self.epsilon:g}"
+            f", n = {int(is_text.sum())}"
         )
         result = dataset(observation, **found)
         texts = "texts" if observation.vocabulary.tokenizer is not None else "sequences of random tokens"
@@ -155,7 +156,7 @@ def _on_texts(observation: Observation, is_text: np.ndarray, epsilon: float) -> 
     total = size.sum(-1, keepdims=True)
     return {
         "first_received": alpha,
-        "sink_rate": np.where(np.isnan(alpha), np.nan, alpha > epsilon),
+        "sink_rate": np.where(np.isnan(alpha), np.nan, alpha > sink_threshold(length, epsilon)),
         "value_drain": norms[..., 0] / np.where(median > 0, median, np.nan),
         "entropy": entropy,
         "output_norm": size,

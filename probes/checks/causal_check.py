@@ -1,15 +1,15 @@
 """Causal check: does a claimed unit matter more than its like?"""
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import xarray as xr
 
 from probes import stimuli
+from probes.checks.figures import controls_figure, norms_figure
 from probes.checks.hypothesis import EITHER, METHODS, SIDES
-from probes.checks.matched_controls import N_CONTROLS
+from probes.checks.matched_controls import CALIPER, FEWEST, N_CONTROLS, N_PEERS
 from probes.checks.removal import checking
-from probes.checks.verdict import ENOUGH_PROMPTS
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.run import Progress
@@ -18,11 +18,9 @@ from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT
 from workbench.observation.metrics import KINDS
+from workbench.statistics import ENOUGH
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-__all__ = ["VIEW", "CausalCheck", "controls_figure", "repeated_tokens"]
+__all__ = ["VIEW", "CausalCheck", "repeated_tokens"]
 
 STIMULI = ("prompt", "repeated tokens")
 _REPEATED = 24  # tokens of a sequence that repeats
@@ -32,30 +30,37 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
     """Does a claimed unit matter more than its like?
 
     Definition: A claim names units, a metric and a way to take the units away. The check takes them away on every
-    prompt, and does the same to at least 50 distinct control sets of units that are as loud and as deep. effect =
-    metric with the units removed - metric as it is, averaged over prompts; p = (1 + controls at least as extreme) / (1
-    + controls), on the side that the claim fixed beforehand, controls being as many units of the same kind, nearest in
-    the norm of what their removal takes away, from the same or neighbouring layers; its floor is 1 / (1 + controls).
+    prompt, and does the same to up to 50 distinct control sets of units of the same kind. effect = metric with the
+    units removed - metric as it is, averaged over prompts; p = (1 + controls at least as extreme) / (1 + controls), on
+    the side that the claim fixed beforehand. Every member of a control lies within a caliper of the unit it replaces:
+    the norm of what its removal takes away is at most 1.5 times as large or as small; of those the nearest in depth are
+    taken. Fewer controls have a larger smallest p; where a unit has fewer than 19, the test is refused.
 
-    Where a model has too few units (toys; whole blocks of most models), each control leaves the units alone and takes a
-    random direction of the same norm at every position away instead, and the result says so; the few units that there
-    are, are removed one by one and counted beside it. Where nothing nearby is as loud as the claim, the result says by
-    how much.
+    A second answer needs no caliper: the effects of other units of the kind, whatever their norm (a sample of them,
+    where there are more than asked for), against a model of the relation, log |effect| a line in log norm and a
+    parabola in depth; p is the rank of the residual, and the model is tested: where it does not hold, that is said.
+
+    Where a model has fewer than 50 other units (toys; whole blocks of most models) and fewer than 19 as loud, each
+    control leaves the units alone and adds a random direction of the same norm at every position but 0 instead: that is
+    not the claim's like, and the sentence says so, after the others of the kind, removed one by one.
 
     How units are removed: by zero, by their mean over a reference text, or by what they are on another prompt. An edge
     loses its weight; a key of a head is hidden before the softmax, and the rest of each row grows. Where interventions
     edit the model, the removal comes on top of them.
 
     Limits: An ablated unit leaves the rest of the model in a state it may never see otherwise. What p means: among
-    units that are as loud and as deep, on these prompts only, how rare is this effect. It is not a statement about
-    prompts; those have their own interval (bootstrap, from 8 prompts on). Where the claim is the loudest of its like,
-    its controls are quieter.
+    units that are as loud and near in depth, on these prompts only, how rare is this effect. It is not a statement
+    about prompts; those have their own interval, from 16 prompts on. A unit chosen for its score, or one of many that
+    were checked, needs more: `head-survey` tests all heads at once.
 
-    Source: matched random controls as in Wang et al. 2022, arXiv 2211.00593, section 4; p: Phipson and Smyth 2010.
+    Source: matched random controls as in Wang et al. 2022, arXiv 2211.00593, section 4; p: Phipson and Smyth 2010; the
+    caliper: Rosenbaum and Rubin 1985; the relation is ours. How often p is small where nothing is claimed:
+    docs/pages/calibration.md.
 
-    Returns: `effect` and its interval over prompts, `effect_by_prompt` (prompt), `control_effect` (draw), `p`,
-    `p_floor`, `louder`, and attrs: sentence, window, controls; where directions stand in for units, `peer_effect`
-    (component), the effect of every other unit of the kind.
+    Returns: `effect` and its interval over prompts, `effect_by_prompt` (prompt), `control_effect`, `control_norm`
+    (draw), `p`, `p_floor`, `louder`, `control_norm_low`, `control_norm_high`; `peer_effect`, `peer_norm`, `peer_scale`
+    (component), of other units of the kind; `relation_p`, `relation_slope`, `relation_scale`, `relation_test_p`; and
+    attrs: sentence, window, controls, caliper.
     """
 
     units: Annotated[
@@ -77,7 +82,11 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
     side: Annotated[str, Choice(tuple(SIDES)), "what the claim says the removal does to the metric"] = EITHER
     on: Annotated[str, Choice(STIMULI), "what it runs on: the prompt, or random tokens that repeat"] = STIMULI[0]
     others: Annotated[str, "prompts that check the claim instead of the shown one, separated by |"] = ""
-    controls: Annotated[int, Range(N_CONTROLS, 1000), "number of control sets"] = N_CONTROLS
+    controls: Annotated[int, Range(FEWEST, 1000), "number of control sets, at most"] = N_CONTROLS
+    caliper: Annotated[float, Range(1.05, 100.0), "factor of norm within which a control lies"] = CALIPER
+    peers: Annotated[
+        int, Range(0, 100_000), "other units of the kind, whatever their norm, for the answer without a caliper"
+    ] = N_PEERS
     seed: Annotated[int, Range(0), "seed of random controls"] = 0
 
     def reads_prompt(self) -> bool:
@@ -101,6 +110,8 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
             corrupt=self.corrupt or None,
             side=self.side,
             n_controls=self.controls,
+            caliper=self.caliper,
+            peers=self.peers,
             suggested_by=[tokens] if more else (),
             seed=self.seed,
             progress=progress,
@@ -108,68 +119,17 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Less than half a pass for every control."""
-        return 0.4 * self.controls + 2
+        return 0.4 * (self.controls + self.peers) + 2
 
 
 def repeated_tokens(model: Model, seed: int) -> list[Tokens]:
     """Random tokens that repeat, drawn anew: not those that an induction score was found on."""
-    drawn = stimuli.repeated_tokens(model, n_sequences=ENOUGH_PROMPTS, length=_REPEATED, seed=seed + 1)
+    drawn = stimuli.repeated_tokens(model, n_sequences=ENOUGH, length=_REPEATED, seed=seed + 1)
     return [one for one, period in zip(drawn.tokens, drawn.fields["period"], strict=True) if period > 0]
-
-
-def controls_figure(result: xr.Dataset) -> "go.Figure":
-    """The effect among those of its controls."""
-    import plotly.graph_objects as go
-
-    from workbench.figures import show_text
-    from workbench.figures.heatmap import finish
-
-    effect, name, controls = float(result["effect"]), result.attrs["called"], result["control_effect"].values
-    figure = go.Figure(go.Histogram(x=controls.tolist(), nbinsx=30, name="controls", marker_color="#9aa0a6"))
-    low, high = min(effect, controls.min()), max(effect, controls.max())
-    room = 0.05 * (high - low) or 1.0
-    if "peer_effect" in result:
-        _draw_peers(figure, result, low - room, high + room)
-    left = effect > (low + high) / 2  # the name stands on the side that has room
-    figure.add_vline(
-        x=effect,
-        line={"color": "#c0392b", "width": 3},
-        annotation={"text": name, "font": {"color": "#c0392b"}},
-        annotation_position="top left" if left else "top right",
-    )
-    figure.update_xaxes(range=[low - room, high + room])
-    figure.update_layout(
-        xaxis_title=show_text(f"effect on the {result.attrs['metric']} ({result['effect'].attrs['units']})"),
-        yaxis_title="control sets",
-        yaxis_rangemode="tozero",
-    )
-    return finish(figure, f"{name}: effect beside that of {_beside(result)}", None, None)
-
-
-def _draw_peers(figure: "go.Figure", result: xr.Dataset, low: float, high: float) -> None:
-    """The few others of the kind as strokes on the axis; one whose removal breaks the model would hide the rest."""
-    others = result["peer_effect"].values
-    seen = (others >= low) & (others <= high)
-    name = "the others" if seen.all() else f"the others ({seen.sum()} of {len(others)}; the rest lie outside)"
-    figure.add_scatter(
-        x=others[seen].tolist(),
-        y=[0] * int(seen.sum()),
-        mode="markers",
-        name=name,
-        marker={"symbol": "line-ns-open", "size": 12, "color": "#1f77b4"},
-        text=result["label"].values[seen].tolist(),
-        hovertemplate="%{text} %{x:.3g}<extra></extra>",
-    )
-    figure.update_traces(showlegend=True)
-
-
-def _beside(result: xr.Dataset) -> str:
-    """What the controls are, for a title."""
-    return "random directions" if result.attrs["controls"] == "random directions" else "matched controls"
 
 
 VIEW = View(
     CausalCheck,
     question="Does it matter: what happens without it, and without its like?",
-    figures=(controls_figure,),
+    figures=(controls_figure, norms_figure),
 )

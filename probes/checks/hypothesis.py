@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probes.checks.matched_controls import N_CONTROLS, atoms
+from probes.checks.matched_controls import FEWEST, atoms
 from workbench.errors import InputError
 from workbench.intervene import AttentionEdge, AttentionKey, Residual, units_of
 from workbench.models.model import Model
@@ -26,8 +26,8 @@ def checked_units(model: Model, units: Any, side: str, n_controls: int, method: 
     parts = atoms(units)
     if not units or len({type(unit) for unit in units}) > 1 or len(set(parts)) != len(parts):
         raise InputError(f"units {[str(u) for u in units]}", "different units of one kind", "Check them separately")
-    if n_controls < N_CONTROLS:
-        raise InputError(f"{n_controls} controls", f"at least {N_CONTROLS}", "Ask for more")
+    if n_controls < FEWEST:
+        raise InputError(f"{n_controls} controls", f"at least {FEWEST}", "Ask for more")
     if method not in METHODS:
         raise InputError(f"method={method!r}", "zero, mean or resample", "Choose one of these")
     if (method == "resample") != (corrupt is not None):

@@ -1,61 +1,81 @@
-"""Matched controls: other units of the same kind that are as loud and as deep as the claimed ones.
+"""Matched controls: other units of the same kind that are as loud as the claimed ones, and as near in depth.
 
-How loud a unit is: the norm of what its removal takes out of the residual stream, root mean square over positions >= 1
-(of position 0 alone in a one-token prompt):
+How loud a unit is, `norms` says. A control lies within a caliper of the unit that it replaces: its norm is at most 1.5
+times as large or as small, unless told otherwise. Among those the nearest in depth are taken, then the nearest in norm.
+In a set every member is replaced within its own caliper, none twice, none by a member of the claim. Fewer controls than
+asked for are fewer controls; where a member has fewer than 19, a p of 0.05 is out of reach and the test is refused.
 
-    head, MLP, attention block    its output
-    neuron                        activation * W_out[neuron]
-    edge                          pattern[query, key] v[key] W_O, at its query
-    key of a head                 pattern / (1 - pattern) (v[key] - z[query]) W_O, over queries: what hiding it changes
-    state                         the residual stream at its position
-
-Controls come from the same layer where it has enough of them, else from layers within w of it, nearest in log norm.
 Controls of an edge lead into the same query. Position 0 is in no control of a state, and neither are positions behind
 the prediction that is measured, where a removal does nothing.
 
-Source: matched random controls as in Wang et al. 2022, arXiv 2211.00593, section 4; the matching is ours.
+Beside them stand peers: units of the kind whatever their norm, which `relation` sets the effect against.
+
+Source: matched random controls as in Wang et al. 2022, arXiv 2211.00593, section 4; the caliper as in matching for
+observational studies (Rosenbaum and Rubin 1985).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from itertools import islice
-from math import comb
 from typing import Any
 
 import numpy as np
-import torch
-from einops import einsum
 
-from workbench.intervene import MLP, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual, Where
-from workbench.intervene.contradictions import is_void
-from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, V, Z
+from probes.checks.norms import SILENT, output_norms
+from workbench.intervene import AttentionEdge, AttentionKey, Neurons, Residual
 from workbench.models.model import Model
-from workbench.observation import Need, Site, observe
 
-__all__ = ["N_CONTROLS", "Controls", "atoms", "draw_controls", "matched_controls", "output_norms"]
+__all__ = [
+    "CALIPER",
+    "FEWEST",
+    "N_CONTROLS",
+    "N_PEERS",
+    "Controls",
+    "atoms",
+    "draw_controls",
+    "matched_controls",
+]
 
 N_CONTROLS = 50
+N_PEERS = 100
+CALIPER = 1.5
+FEWEST = 19  # controls that make p = 0.05 possible
+_FEW = 50  # other units of a kind below which random directions stand in for them
 
 
 @dataclass(frozen=True)
 class Controls:
-    """Control sets of units, each as large as the claim; empty sets stand for random directions.
+    """Control sets of units, each as large as the claim.
 
-    window: how many layers away they may lie; None for the whole model without matching, and for directions. louder:
-    the claim's norm over that of its controls (geometric means); NaN for directions. peers: where directions stand in
-    for the controls of one unit, the units that the model does have, too few for a test.
+    kind: "matched units", "unmatched units", "random directions" (then the sets are empty) or "none" (no sets: too few
+    units are as loud). window: how many layers away they lie at most; None without matching. low, high: the smallest
+    and largest norm of a control, times that of the member it replaces. norms: the same by set, geometric mean over its
+    members. fewest: how many units the member with the fewest has within the caliper. peers: other units of the kind,
+    for a claim of one unit, with their log norms against the claim's; n_others: how many there are in all.
     """
 
     sets: tuple[tuple[Any, ...], ...]
-    window: int | None
-    matched: bool = True
-    louder: float = float("nan")
+    kind: str
+    window: int | None = None
+    norms: tuple[float, ...] = ()
+    low: float = float("nan")
+    high: float = float("nan")
+    caliper: float = CALIPER
+    fewest: int = 0
+    scarce: int = 0
     peers: tuple[Any, ...] = ()
+    peer_norms: tuple[float, ...] = field(default=(), repr=False)
+    n_others: int = 0
 
     @property
     def directions(self) -> bool:
         """Whether random directions stand in for units."""
-        return not self.sets[0]
+        return self.kind == "random directions"
+
+    @property
+    def louder(self) -> float:
+        """The claim's norm over that of its controls, geometric means; NaN without units as controls."""
+        return float(np.exp(-np.mean(np.log(self.norms)))) if self.norms else float("nan")
 
 
 def atoms(units: Sequence[Any]) -> tuple[Any, ...]:
@@ -73,11 +93,13 @@ def matched_controls(
     units: Sequence[Any],
     n: int = N_CONTROLS,
     *,
+    caliper: float = CALIPER,
+    peers: int = N_PEERS,
     last: int | None = None,
     matched: bool = True,
     seed: int = 0,
 ) -> Controls:
-    """At least n distinct control sets for units of one kind (`atoms`), as loud on these prompts; see `draw_controls`.
+    """Up to n distinct control sets for units of one kind (`atoms`), as loud on these prompts; see `draw_controls`.
 
     last: the last position whose removal the metric can see (None: the prompt's last).
     """
@@ -88,7 +110,9 @@ def matched_controls(
     shape = norms.shape[1:]
     flat = [(u.layer, int(np.ravel_multi_index(_place(u, queries), shape)) if shape else 0) for u in units]
     rows = np.broadcast_to(np.arange(shape[1])[:, None], shape).ravel() if kind is AttentionEdge else None
-    found = draw_controls(norms.reshape(len(norms), -1), flat, n, matched=matched, seed=seed, rows=rows)
+    found = draw_controls(
+        norms.reshape(len(norms), -1), flat, n, caliper=caliper, peers=peers, matched=matched, seed=seed, rows=rows
+    )
     units_at = lambda places: tuple(_unit(kind, a, np.unravel_index(i, shape), queries) for a, i in places)
     return replace(found, sets=tuple(map(units_at, found.sets)), peers=units_at(found.peers))
 
@@ -107,138 +131,98 @@ def _unit(kind: type, layer: int, place: Sequence[Any], queries: tuple[int, ...]
     return Neurons(layer, numbers) if kind is Neurons else kind(layer, *numbers)
 
 
-# --- how loud --------------------------------------------------------------------------------------------------------
-
-
-def output_norms(model: Model, prompts: Sequence[Any], kind: type, queries: tuple[int, ...] = ()) -> np.ndarray:
-    """Log of how loud each unit of a kind is, root mean square over prompts; NaN where a prompt has no such position.
-
-    `[layer]` for blocks, `[layer, head]`, `[layer, neuron]`, `[layer, head, key]` for keys of heads, `[layer, pos]` for
-    states (NaN at 0), `[layer, head, query, key]` for edges into `queries`.
-    """
-    needs = {
-        Head: Need((Z,), head_norm, dims="head"),
-        Neurons: Need((MLP_POST,), neuron_norm, dims="neuron"),
-        Attention: Need((ATTN_OUT,), block_norm),
-        MLP: Need((MLP_OUT,), block_norm),
-        AttentionEdge: Need((PATTERN, V), edge_norm, dims="head row key", params={"queries": queries}),
-        AttentionKey: Need((PATTERN, V, Z), key_norm, dims="head key"),
-        Residual: Need((RESID_PRE,), state_norm, dims="pos"),
-    }
-    seen = observe(model, prompts, [needs[kind]], positions="none", stop=model.sizes.n_layers)
-    squares = seen[needs[kind]].double().square().mean(1).cpu().numpy()
-    if model.interventions:
-        _silence(squares, model, kind, queries)
-    return 0.5 * np.log(squares + 1e-30)
-
-
-def _silence(squares: np.ndarray, model: Model, kind: Any, queries: tuple[int, ...]) -> None:
-    """Units whose removal changes nothing, since an intervention overwrites what they lead to, take nothing out."""
-    by_head = kind in (Head, AttentionEdge, AttentionKey)
-    for layer, head in np.ndindex(len(squares), model.sizes.n_heads if by_head else 1):
-        where = Where(kind.hook, layer, (head,) if by_head else None)
-        here = (layer, head) if by_head else (layer,)
-        for row, query in enumerate(queries or (None,)):
-            if is_void(model, where if query is None else where._replace(positions=(query,))):
-                squares[here if query is None else (*here, row)] *= 0  # NaN stays
-
-
-def head_norm(z: torch.Tensor, site: Site) -> torch.Tensor:
-    """How loud each head is, `[batch, head]`."""
-    gram = site.weights.W_O_gram  # |z W_O|^2 without writing z W_O out
-    squares = einsum(z.float(), gram, z.float(), "b t h e, h e f, b t h f -> b t h")
-    return _mean_square(squares, site)
-
-
-def block_norm(out: torch.Tensor, site: Site) -> torch.Tensor:
-    """How loud a whole block is, `[batch]`."""
-    return _mean_square(out.float().square().sum(-1, keepdim=True), site)[:, 0]
-
-
-def neuron_norm(post: torch.Tensor, site: Site) -> torch.Tensor:
-    """How loud each neuron is, `[batch, neuron]`."""
-    W_out = site.weights.W_out
-    assert W_out is not None, "a layer with neurons has it"
-    return _mean_square(post.float().square() * W_out.float().square().sum(-1), site)
-
-
-def edge_norm(pattern: torch.Tensor, v: torch.Tensor, site: Site, queries: tuple[int, ...]) -> torch.Tensor:
-    """How loud each edge into the queries is, `[batch, head, query, key]`; NaN for keys behind a query."""
-    values = site.weights.repeated(v.float(), dim=2)
-    size = einsum(values, site.weights.W_O_gram, values, "b k h e, h e f, b k h f -> b h k").clamp_min(0).sqrt()
-    found = pattern[:, :, list(queries)].float() * size[:, :, None]
-    keys = torch.arange(pattern.shape[-1], device=pattern.device)
-    behind = keys > torch.tensor(queries, device=pattern.device)[:, None]
-    return found.masked_fill(behind, torch.nan)
-
-
-def key_norm(pattern: torch.Tensor, v: torch.Tensor, z: torch.Tensor, site: Site) -> torch.Tensor:
-    """How much hiding each key changes each head's output, `[batch, head, key]`."""
-    values, gram, out = site.weights.repeated(v.float(), dim=2), site.weights.W_O_gram, z.float()
-    own = einsum(values, gram, values, "b k h e, h e f, b k h f -> b h k")[:, :, None]
-    cross = einsum(out, gram, values, "b q h e, h e f, b k h f -> b h q k")
-    whole = einsum(out, gram, out, "b q h e, h e f, b q h f -> b h q")[..., None]
-    weight = pattern.float()
-    moved = (weight / (1 - weight).clamp_min(1e-4)).square() * (own - 2 * cross + whole).clamp_min(0)
-    queries = site.mask.clone()
-    queries[:, 0] = False  # it sees nothing but itself, and keeps that
-    return ((moved * queries[:, None, :, None]).sum(2) / queries.sum(-1).clamp_min(1)[:, None, None]).sqrt()
-
-
-def state_norm(resid: torch.Tensor, site: Site) -> torch.Tensor:
-    """How loud the residual stream is, `[batch, pos]`; NaN at 0, where it is unlike anything else."""
-    found = resid.float().norm(dim=-1)
-    found[:, 0] = torch.nan
-    return found
-
-
-def _mean_square(squares: torch.Tensor, site: Site) -> torch.Tensor:
-    """Over positions >= 1 where there are any: position 0 is a sink in most models and would drown the rest."""
-    mask = site.mask.clone()
-    mask[:, 0] = mask.sum(-1) == 1
-    mean = (squares * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-    return mean.clamp_min(0).sqrt()
-
-
-# --- which ones ------------------------------------------------------------------------------------------------------
-
-
 def draw_controls(
     norms: np.ndarray,
     units: Sequence[tuple[int, int]],
     n: int = N_CONTROLS,
     *,
+    caliper: float = CALIPER,
+    peers: int = 0,
     matched: bool = True,
     seed: int = 0,
     rows: np.ndarray | None = None,
 ) -> Controls:
-    """At least n distinct control sets for units given as (layer, index), as tuples of such pairs.
+    """Up to n distinct control sets for units given as (layer, index), as tuples of such pairs.
 
     norms: log norms `[layer, index]`, NaN for what is no control. rows: label of every index; a unit is replaced by
-    others of its label only. The window is the smallest that holds n other units around each claimed one. One unit: the
-    n nearest in log norm. Several: each is replaced by a random one of its nearest, until n distinct sets are drawn.
-    matched=False draws from the whole model instead: a check that is wrong wherever loud or late units do more, kept to
-    show that. Empty sets where the model has too few units; for a single unit the few are `peers`.
+    others of its label only. One unit: those within the caliper, nearest in depth, then in norm. Several: each is
+    replaced by a random one of the n that are nearest so, until n distinct sets are drawn. Fewer than 19 for a member,
+    or in all: random directions where the model has fewer than 50 other units, else none. peers: how many other units
+    of a single claim's kind to set its effect beside; all, or as many drawn evenly over their norms. matched=False
+    draws from the whole model instead: a check that is wrong wherever loud or late units do more, kept to show that.
     """
     random, claimed = np.random.default_rng(seed), np.zeros(norms.shape, bool)
     claimed[tuple(zip(*units, strict=True))] = True
     free = np.isfinite(norms) & ~claimed
-    few = len(units) == 1 and free.sum() < n
-    directions = Controls(((),) * n, None, peers=tuple(map(tuple, np.argwhere(free).tolist())) if few else ())
-    if comb(int(free.sum()), len(units)) < n:
-        return directions
-    if not matched:
-        return Controls(_unmatched_sets(np.argwhere(free), len(units), n, random), None, matched=False)
-    for window in range(len(norms)):
-        pools = [_nearest(norms, free, unit, window, rows) for unit in units]
-        if min(map(len, pools)) < n and window < len(norms) - 1:
-            continue
-        sets = tuple(islice(_matched_sets(pools, n, random), n))
-        if len(sets) == n:
-            others = np.mean([norms[place] for one in sets for place in one])
-            louder = float(np.exp(np.mean([norms[unit] for unit in units]) - others))
-            return Controls(sets, window, louder=louder)
-    return directions
+    alike = [free if rows is None else free & (rows == rows[index]) for _, index in units]
+    pools = [_within(norms, allowed, unit, caliper) for allowed, unit in zip(alike, units, strict=True)]
+    fewest = min(map(len, pools))
+    beside = (
+        _peers(norms, units[0], alike[0] & (norms > SILENT), pools[0][:n], peers, random) if len(units) == 1 else {}
+    )
+    common: dict[str, Any] = {
+        "caliper": caliper, "fewest": fewest, "scarce": int(np.argmin(list(map(len, pools)))),
+        "n_others": int(min(allowed.sum() for allowed in alike)), **beside,
+    }  # fmt: skip
+    if not matched and free.sum() > len(units) + n:
+        sets = _unmatched_sets(np.argwhere(free), len(units), n, random)
+        return Controls(sets, "unmatched units", **common)
+    chosen = list(islice(_matched_sets([pool[:n] for pool in pools], n, random), n)) if fewest >= FEWEST else []
+    if len(chosen) >= FEWEST:
+        return _measured(norms, units, chosen, common)
+    if common["n_others"] < _FEW:
+        return Controls(((),) * n, "random directions", **common)
+    return Controls((), "none", **common)
+
+
+def _measured(
+    norms: np.ndarray,
+    units: Sequence[tuple[int, int]],
+    chosen: list[tuple[tuple[int, int], ...]],
+    common: dict[str, Any],
+) -> Controls:
+    """The sets with how loud and how far they are. chosen: the replacement of every member, in the claim's order."""
+    apart = np.array([[norms[new] - norms[old] for new, old in zip(one, units, strict=True)] for one in chosen])
+    window = max(abs(new[0] - old[0]) for one in chosen for new, old in zip(one, units, strict=True))
+    return Controls(
+        tuple(tuple(sorted(one)) for one in chosen),
+        "matched units",
+        window,
+        tuple(np.exp(apart.mean(1)).tolist()),
+        float(np.exp(apart.min())),
+        float(np.exp(apart.max())),
+        **common,
+    )
+
+
+def _within(norms: np.ndarray, allowed: np.ndarray, unit: tuple[int, int], caliper: float) -> list[tuple[int, int]]:
+    """Allowed units within the caliper, nearest in depth first, then in log norm."""
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(norms - norms[unit])
+        near = allowed & (apart <= np.log(caliper) + 1e-9)  # rounding must not cut a norm of just the caliper
+    layers, indices = np.nonzero(near)
+    order = np.lexsort((apart[near], np.abs(layers - unit[0])))
+    return list(zip(layers[order].tolist(), indices[order].tolist(), strict=True))
+
+
+def _matched_sets(
+    pools: list[list[tuple[int, int]]], n: int, random: np.random.Generator
+) -> Iterator[tuple[tuple[int, int], ...]]:
+    """Distinct sets with one of each pool, none twice in a set, the members in the order of the pools."""
+    if len(pools) == 1:
+        yield from ((unit,) for unit in pools[0])
+        return
+    found: set[tuple[Any, ...]] = set()
+    for _ in range(40 * n):
+        chosen: list[tuple[int, int]] = []
+        for pool in pools:
+            left = [unit for unit in pool if unit not in chosen]
+            if not left:
+                break
+            chosen.append(left[int(random.integers(len(left)))])
+        if len(chosen) == len(pools) and tuple(sorted(chosen)) not in found:
+            found.add(tuple(sorted(chosen)))
+            yield tuple(chosen)
 
 
 def _unmatched_sets(others: np.ndarray, size: int, n: int, random: np.random.Generator) -> tuple[Any, ...]:
@@ -249,36 +233,20 @@ def _unmatched_sets(others: np.ndarray, size: int, n: int, random: np.random.Gen
     return tuple(sets)
 
 
-def _nearest(
-    norms: np.ndarray, free: np.ndarray, unit: tuple[int, int], window: int, rows: np.ndarray | None
-) -> list[tuple[int, int]]:
-    """Free units within a window of layers, nearest in log norm first."""
-    layer, index = unit
-    low = max(0, layer - window)
-    layers = slice(low, layer + window + 1)
-    allowed = free[layers] if rows is None else free[layers] & (rows == rows[index])
-    distance = np.where(allowed, np.abs(norms[layers] - norms[unit]), np.nan)
-    order = np.argsort(distance, axis=None, kind="stable")[: int(allowed.sum())]  # NaN is sorted to the end
-    found_layers, indices = np.unravel_index(order, distance.shape)
-    return list(zip((found_layers + low).tolist(), indices.tolist(), strict=True))
-
-
-def _matched_sets(
-    pools: list[list[tuple[int, int]]], n: int, random: np.random.Generator
-) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Distinct sets with one of each pool, from the ten nearest; from more only where those do not give enough."""
-    if len(pools) == 1:
-        yield from ((unit,) for unit in pools[0])
-        return
-    found: set[tuple[Any, ...]] = set()
-    for attempt in range(40 * n):
-        near = 10 + attempt // (2 * n)
-        chosen: set[tuple[int, int]] = set()
-        for pool in pools:
-            left = list(islice((unit for unit in pool if unit not in chosen), near))
-            if left:
-                chosen.add(left[int(random.integers(len(left)))])
-        one = tuple(sorted(chosen))
-        if len(one) == len(pools) and one not in found:
-            found.add(one)
-            yield one
+def _peers(
+    norms: np.ndarray,
+    unit: tuple[int, int],
+    free: np.ndarray,
+    controls: list[tuple[int, int]],
+    n: int,
+    random: np.random.Generator,
+) -> dict[str, Any]:
+    """All other units of the kind, or n of them: the controls, and others drawn evenly over the ranks of norms."""
+    places = list(map(tuple, np.argwhere(free).tolist()))
+    if len(places) > n:
+        kept = [place for place in controls if free[place]][:n]
+        rest = sorted(set(places) - set(kept), key=lambda place: norms[place])
+        strata = np.array_split(np.arange(len(rest)), n - len(kept)) if n > len(kept) else []
+        places = kept + [rest[int(random.choice(stratum))] for stratum in strata]
+    apart = tuple(float(norms[place] - norms[unit]) for place in places)
+    return {"peers": tuple(places), "peer_norms": apart}

@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 
 from probes.checks.hypothesis import EITHER, METHODS, checked_units, chosen_prompts, metric_of, need_inside
-from probes.checks.matched_controls import N_CONTROLS, Controls, atoms, matched_controls
+from probes.checks.matched_controls import CALIPER, N_CONTROLS, N_PEERS, Controls, atoms, matched_controls
 from probes.checks.verdict import verdict
 from workbench.analysis.progress import part
 from workbench.analysis.run import Progress
@@ -59,6 +59,8 @@ def checking(
     corrupt: Any = None,
     side: str = EITHER,
     n_controls: int = N_CONTROLS,
+    caliper: float = CALIPER,
+    peers: int = N_PEERS,
     suggested_by: Sequence[Any] = (),
     reference: Any = None,
     matched: bool = True,
@@ -72,8 +74,8 @@ def checking(
     against, position), the same for all prompts or a list with one for each; by default the log-probability of the top
     token at the last position. method: "zero", "mean" (over a reference text: `reference`, or `measure_means`),
     "resample" (from `corrupt`, a prompt of equal length for each). side: what the claim says the removal does to the
-    metric: "lowers", "raises", or "changes". suggested_by: prompts that suggested the claim; they are left out where
-    others remain.
+    metric: "lowers", "raises", or "changes". caliper, peers: as in `matched_controls`. suggested_by: prompts that
+    suggested the claim; they are left out where others remain.
 
     Returns what `CausalCheck` does.
     """
@@ -86,25 +88,28 @@ def checking(
     measures = [metric_of(model, base, options) for base, options in zip(bases, metrics, strict=True)]
     last = max(max(measure.needed(len(tokens))) for measure, tokens in zip(measures, kept, strict=True))
     parts = atoms(units)
-    controls = matched_controls(model, kept, parts, n_controls, last=last, matched=matched, seed=seed)
+    drawn: dict[str, Any] = {"caliper": caliper, "peers": peers, "last": last, "matched": matched, "seed": seed}
+    controls = matched_controls(model, kept, parts, n_controls, **drawn)
     end = 1 + len(controls.sets)
+    again = {one[0]: 1 + row for row, one in enumerate(controls.sets) if len(one) == 1}  # a peer that is a control
+    fresh = [unit for unit in controls.peers if unit not in again]
+    rows = [again[unit] if unit in again else end + fresh.index(unit) for unit in controls.peers]
     effects, controlled, peered = [], [], []
     for index, (base, measure) in enumerate(zip(bases, measures, strict=True)):
         how = reference if method != "resample" else record(model, corrupts[index], [hook])
         cells = _cells(model, base, parts, controls, method, how, seed)
-        cells += [[Ablate(unit, *_how(method, how))] for unit in controls.peers]
+        cells += [[Ablate(unit, *_how(method, how))] for unit in fresh]
         own, values = base.value(model, measure), torch.full((len(cells),), torch.nan, dtype=torch.float64)
         share = part(progress, index / len(kept), (index + 1) / len(kept))
         claim = (bases[: index + 1], units, measures[: index + 1], controls, side, method, how)
         for indices, found in sweep(model, base, cells, measure, progress=share):
             values[indices] = found.double().cpu() - own
-            if index == 0 and not torch.isnan(values[0]):
-                known = values[1:end][~torch.isnan(values[1:end])]
-                if len(known) > 0 and values.isnan().any():
-                    yield verdict([float(values[0])], [known.numpy()], [], *claim)
+            some = values[0].isfinite() and values[1:end].isfinite().any()
+            if index == 0 and some and values.isnan().any():
+                yield verdict([float(values[0])], [values[1:end].numpy()], [values[rows].numpy()], *claim)
         effects.append(float(values[0]))
         controlled.append(values[1:end].numpy())
-        peered.append(values[end:].numpy())
+        peered.append(values[rows].numpy())
         yield verdict(effects, controlled, peered, *claim)
 
 
@@ -127,7 +132,8 @@ def _cells(
 def _direction_cells(
     model: Model, base: Base, units: Sequence[Any], own: list[Any], n: int, seed: int
 ) -> list[list[Steer]]:
-    """Random directions, as far at every position as the ablation moves what it changes there."""
+    """Random directions, as far at every position as the ablation moves what it changes there; not at position 0, whose
+    state is unlike any other: a step there breaks the model, whatever the unit."""
     generator = torch.Generator().manual_seed(seed)
     cells: list[list[Steer]] = [[] for _ in range(n)]
     hook = _CHANGED[type(units[0])]
@@ -137,6 +143,7 @@ def _direction_cells(
             for edits in ((), (edit,))
         )
         size = (after - before).norm(dim=-1, keepdim=True)  # pos one
+        size[0] = size[0] if len(size) == 1 else 0.0
         for cell in cells:
             direction = torch.randn(model.sizes.d_model, generator=generator)
             cell.append(Steer(unit.layer, size * direction / direction.norm(), 1.0, hook))

@@ -18,6 +18,7 @@ from workbench.analysis.view import View
 from workbench.intervene import Patch, hooks
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, RESID_PRE, Hook, Z
 from workbench.models.model import Model, Sizes
+from workbench.models.passes import Attached
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT
 from workbench.observation.metrics import KINDS, Metric
@@ -110,10 +111,10 @@ def gradients(
     One forward and one backward pass. unedited: at a site, of what the interventions (those that the model carries,
     too) are given there, not of what they leave: where one overwrites it, the gradient is 0.
 
-    Holds the model's lock; leaves no gradient on any parameter.
+    A pass of its own, as `observe` makes one; leaves no gradient on any parameter.
     """
     kept: dict[Site, torch.Tensor] = {}
-    adapter, added = model.adapter, []
+    adapter = model.adapter
 
     def keeping(key: Site) -> Callable[..., torch.Tensor]:
         def keep(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
@@ -123,23 +124,18 @@ def gradients(
 
         return keep
 
-    with model.lock, torch.enable_grad():
-        try:
-            with ExitStack() as edited:
-                carry_out = lambda: edited.enter_context(hooks(model, interventions, tokens=[tokens]))
-                if not unedited:
-                    carry_out()
-                for hook in dict.fromkeys((RESID_PRE, *sites)):
-                    for layer in range(model.sizes.n_layers):
-                        if hook in sites or layer == 0:
-                            point = adapter.point(hook, layer)
-                            added.append((point, point.add_hook(keeping((hook, layer)))))
-                if unedited:
-                    carry_out()
-                logits = adapter.forward(torch.tensor([tokens.ids], device=adapter.device)).float()
-        finally:
-            for point, handle in added:
-                adapter.remove(point, handle)
+    with model.passes.run(), torch.enable_grad():
+        with ExitStack() as edited, Attached(model) as attached:
+            carry_out = lambda: edited.enter_context(hooks(model, interventions, tokens=[tokens]))
+            if not unedited:
+                carry_out()
+            for hook in dict.fromkeys((RESID_PRE, *sites)):
+                for layer in range(model.sizes.n_layers):
+                    if hook in sites or layer == 0:
+                        attached.add(adapter.point(hook, layer), keeping((hook, layer)))
+            if unedited:
+                carry_out()
+            logits = adapter.forward(torch.tensor([tokens.ids], device=adapter.device)).float()
         value = metric.of_logits(logits[:, metric.needed(len(tokens))])[0]
         keys = [key for key in kept if key[0] in sites]
         found = torch.autograd.grad(value, [kept[key] for key in keys], allow_unused=True)

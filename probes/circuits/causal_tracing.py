@@ -16,6 +16,7 @@ from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Claim, View
 from workbench.errors import InputError
+from workbench.figures import stretches
 from workbench.intervene import Patch, Steer
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, RESID_POST, RESID_PRE, Hook
 from workbench.models.model import Model, Sizes
@@ -41,15 +42,15 @@ class CausalTracing(Study, name="causal-tracing", title="Causal tracing", requir
     in several draws; the metric falls from its clean value to the corrupt one. Then one thing of the clean run is put
     back: the residual stream behind block `layer` at `pos`, or the MLP or attention outputs of a window of layers
     around it. effect = metric with the subject in noise and one clean state put back - metric with the noise only;
-    recovered is its share of clean - corrupt; means over draws with a bootstrap interval over them.
+    recovered is its share of clean - corrupt; means over draws, with an interval over them from 16 draws on.
 
     Limits: Noise takes the model where it never is; read it beside patching from a real prompt. Restored late states at
     the last position recover everything and say nothing about where a fact is kept.
 
     Source: Meng et al. 2022, arXiv 2202.05262 (ROME; windows of 10 layers, noise of 3 standard deviations).
 
-    Returns: `effect` and `recovered` (layer, pos), the first with its interval over draws (from the second on),
-    `clean`, `corrupt` and `corrupt_draws` (draw).
+    Returns: `effect` and `recovered` (layer, pos), the first with its interval over draws (from the 16th on), `clean`,
+    `corrupt` and `corrupt_draws` (draw).
     """
 
     subject: Annotated[str, "what gets noise: its text, or positions such as 3,4; empty: all but first and last"] = ""
@@ -141,8 +142,8 @@ def _result(
     result = dataset(
         clean.observation,
         effect=("layer pos", effects.mean(0), metric.units, None, f"effect of restoring {restore}"),
-        effect_low=("layer pos", low, metric.units, None, "95 % interval over draws, low"),
-        effect_high=("layer pos", high, metric.units, None, "95 % interval over draws, high"),
+        effect_low=("layer pos", low, metric.units, None, f"95 % interval over {len(restored)} draws, low"),
+        effect_high=("layer pos", high, metric.units, None, f"95 % interval over {len(restored)} draws, high"),
         recovered=("layer pos", share, "share", None, "share of the clean value recovered"),
         clean=("", own, metric.units, None, "metric of the clean run"),
         corrupt=("", corrupt.mean(), metric.units, None, "metric with the subject in noise"),
@@ -159,15 +160,14 @@ def _result(
 
 
 def _summary(recovered: np.ndarray, clean: float, corrupt: float, units: str, subject: tuple[int, ...]) -> str:
-    """The two ends, and up to where the subject and from where the last token bring back half of what was lost."""
+    """The two ends, and the layers at which the subject's last token and the last one bring back half of the loss."""
     said = f"{clean:.2f} {units} clean, {corrupt:.2f} with the subject in noise."
     at_subject, at_last = (np.flatnonzero(recovered[:, pos] >= 0.5) for pos in (subject[-1], -1))
     if subject[-1] == recovered.shape[1] - 1 or not (len(at_subject) and len(at_last)):
         return said
-    return (
-        f"{said} Half or more comes back at the subject's last token up to layer {at_subject[-1]}, and at the last "
-        f"token from layer {at_last[0]} on."
-    )
+    layers = [f"{'layers' if len(at) > 1 else 'layer'} {stretches(at.tolist())}" for at in (at_subject, at_last)]
+    half = f"Half or more comes back at the subject's last token at {layers[0]}, and at the last one at {layers[1]}."
+    return f"{said} {half}"
 
 
 def trace_figure(result: xr.Dataset) -> "go.Figure":
@@ -187,7 +187,9 @@ def profile_figure(result: xr.Dataset) -> "go.Figure":
     chosen = result[["effect", "effect_low", "effect_high"]].sel(pos=places).rename(pos="segment")
     chosen = chosen.drop_vars("token_text", errors="ignore")
     chosen = chosen.assign_coords(segment=["subject's last token", "last token"])
-    return series(chosen, "effect", "layer", by="segment", title=f"Restoring {result.attrs['restored']}, by layer")
+    over = f" (95 % over {result.sizes['draw']} draws)" if chosen["effect_low"].notnull().any() else ""
+    title = f"Restoring {result.attrs['restored']}, by layer{over}"
+    return series(chosen, "effect", "layer", by="segment", title=title)
 
 
 def restored_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:

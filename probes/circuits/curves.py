@@ -3,7 +3,7 @@
 `faithfulness(k) = (m(circuit) - m(empty)) / (m(model) - m(empty))`, a ratio of means over prompts. As in the MIB
 benchmark: CPR is the area under the curve with parts ranked by signed score (1 where few parts do everything, more
 where some hurt), CMD the area between the curve and 1 with parts ranked by absolute score (0 is best); trapezoid over
-linear k. Intervals resample prompts, from 8 prompts on.
+linear k. Intervals are over prompts, from 16 on: bootstrap-t of the ratios, expanded percentiles of CMD.
 
 Source: Mueller et al. 2025, arXiv 2504.13151.
 """
@@ -17,6 +17,7 @@ import xarray as xr
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.observation import Observation
+from workbench.statistics import percentile_interval, ratio_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,6 @@ __all__ = [
 ]
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_ENOUGH = 8
 _DRAWS = 2000
 
 
@@ -82,10 +82,15 @@ def faithfulness_curves(
     for mode, name in enumerate(("faithfulness", "faithfulness_absolute")):
         curve, drawn = _curves(gained[mode], whole - empty, weights)
         label = f"faithfulness, {parts} ranked by {'absolute' if mode else 'signed'} score"
-        variables |= _with_interval(name, "group threshold", curve, drawn, "share", label, n)
-        area = (lambda f: np.trapezoid(np.abs(1 - f), x)) if mode else (lambda f: np.trapezoid(f, x))
-        name = "cmd" if mode else "cpr"
-        variables |= _with_interval(name, "group", area(curve), area(drawn), "area", name.upper(), n)
+        ends = _ratio_ends(gained[mode], whole - empty)
+        variables |= _with_interval(name, "group threshold", curve, ends, "share", label, n)
+        if mode:
+            area = lambda f: np.trapezoid(np.abs(1 - f), x)
+            ends = percentile_interval(area(drawn), n)
+            variables |= _with_interval("cmd", "group", area(curve), ends, "area", "CMD", n)
+        else:
+            ends = _ratio_ends(np.trapezoid(gained[mode], x), whole - empty)
+            variables |= _with_interval("cpr", "group", np.trapezoid(curve, x), ends, "area", "CPR", n)
     kept = [n_kept(share, n_parts) for share in shares]
     return dataset(
         observation,
@@ -105,15 +110,19 @@ def _curves(gained: np.ndarray, gap: np.ndarray, weights: np.ndarray) -> tuple[n
     return curve, drawn
 
 
+def _ratio_ends(gained: np.ndarray, gap: np.ndarray) -> tuple[Any, Any]:
+    """Of the ratio of means. gained: `[group, prompt, ...]`; gap: `[prompt]`. Returns `[group, ...]` each."""
+    over = np.moveaxis(gained, 1, 0)
+    return ratio_interval(over, np.broadcast_to(gap.reshape(-1, *[1] * (over.ndim - 1)), over.shape), draws=_DRAWS)
+
+
 def _with_interval(
-    name: str, dims: str, value: Any, drawn: np.ndarray, units: str, label: str, n: int
+    name: str, dims: str, value: Any, ends: tuple[Any, Any], units: str, label: str, n: int
 ) -> dict[str, Any]:
-    enough = n >= _ENOUGH and np.isfinite(drawn).all()
-    ends = np.quantile(drawn, [0.025, 0.975], axis=0) if enough else np.full((2, *np.shape(value)), np.nan)
     return {
         name: (dims, value, units, None, label),
-        f"{name}_low": (dims, ends[0], units, None, f"{label}, low"),  # ends of a 95 % interval over prompts
-        f"{name}_high": (dims, ends[1], units, None, f"{label}, high"),
+        f"{name}_low": (dims, ends[0], units, None, f"{label}, lower end of the 95 % interval over {n} prompts"),
+        f"{name}_high": (dims, ends[1], units, None, f"{label}, upper end of the 95 % interval over {n} prompts"),
     }
 
 
@@ -125,7 +134,8 @@ def summary(result: xr.Dataset) -> str:
     said = [f"{result['group'].values[i]} {_with_ends(result, 'cpr', i)}" for i in order]
     counted = f"{int(result['n_kept'].max())} {result.attrs['parts']}"
     n = result.attrs["n_prompts"]
-    return f"CPR of {counted} on {n} prompt{'s' if n > 1 else ''}: {', '.join(said)}."
+    over = f" (95 % interval over n = {n})" if np.isfinite(result["cpr_low"].values).any() else ""
+    return f"CPR of {counted} on {n} prompt{'s' if n > 1 else ''}{over}: {', '.join(said)}."
 
 
 def _with_ends(result: xr.Dataset, name: str, index: int) -> str:
@@ -147,11 +157,16 @@ def table(result: xr.Dataset) -> "pd.DataFrame":
     return frame
 
 
+def _over(result: xr.Dataset) -> str:
+    """What the drawn intervals are over, where there are any."""
+    return f" (95 % over n = {result.attrs['n_prompts']} prompts)" if result["cpr_low"].notnull().any() else ""
+
+
 def curve_figure(result: xr.Dataset) -> "go.Figure":
     """Faithfulness by share kept, one line per ranking."""
     from workbench.figures import series
 
-    title = f"Faithfulness of the top share of {result.attrs['parts']}"
+    title = f"Faithfulness of the top share of {result.attrs['parts']}{_over(result)}"
     figure = series(result, "faithfulness", "threshold", by="group", log_x=True, title=title)
     return figure.update_xaxes(title_text=f"share of {result.attrs['parts']} kept")
 
@@ -160,11 +175,11 @@ def cpr_figure(result: xr.Dataset) -> "go.Figure":
     """CPR of every ranking, with intervals."""
     from workbench.figures import bars
 
-    return bars(result, "cpr", "group", title="CPR: area under the faithfulness curve")
+    return bars(result, "cpr", "group", title=f"CPR: area under the faithfulness curve{_over(result)}")
 
 
 def cmd_figure(result: xr.Dataset) -> "go.Figure":
     """CMD of every ranking, with intervals."""
     from workbench.figures import bars
 
-    return bars(result, "cmd", "group", title="CMD: area between the faithfulness curve and 1")
+    return bars(result, "cmd", "group", title=f"CMD: area between the faithfulness curve and 1{_over(result)}")

@@ -20,7 +20,7 @@ from probes.circuits.direct_logit_attribution import DirectLogitAttribution
 from probes.circuits.prompt_pairs import PairRuns, pair_runs
 from probes.routes.extraction import extract
 from probes.routes.flow_routes import FlowRoutes
-from probes.routes.task_heads import ioi_prompts
+from probes.stimuli import ioi_prompts
 from workbench.analysis.run import Progress
 from workbench.errors import InputError
 from workbench.intervene import Patch

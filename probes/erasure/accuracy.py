@@ -190,12 +190,14 @@ def imported_of(model: Model) -> ReadoutProbes:
 
 
 def card_rows(result: xr.Dataset) -> dict[str, list[dict[str, Any]]]:
-    """The numbers of a result as a card keeps them: known ones only, a row for each, to four decimals."""
+    """The numbers of a result as a card keeps them: known ones only, a row for each, to four decimals; the ends of an
+    interval are None where there are too few documents for one."""
 
     def table(names: dict[str, str]) -> list[dict[str, Any]]:
-        frame = result[list(names)].rename(names).to_dataframe().reset_index().dropna().round(4)
+        frame = result[list(names)].rename(names).to_dataframe().reset_index()
+        frame = frame.dropna(subset=next(iter(names.values()))).round(4)
         rows: Any = frame.to_dict("records")
-        return rows
+        return [{key: None if value != value else value for key, value in row.items()} for row in rows]
 
     kept = {}
     tables = {"rows": "probe_accuracy", "rows_random": "probe_accuracy_random"}
@@ -300,16 +302,12 @@ def _summary(result: xr.Dataset, pair: tuple[int, int]) -> str:
 
 
 def said(result: xr.Dataset, name: str, offset: int) -> str:
-    """`+0.13 [-0.01, +0.22]: likely, not sure`. Likely: 0 lies in the interval, and outside the middle 90 % of a normal
-    distribution of its width."""
+    """`+0.13 [-0.01, +0.22] (not shown)`: an interval that holds 0 shows nothing, however near its end 0 lies."""
     at = {"offset": offset, "component": "type-matched"}
     value, low, high = (float(result[f"{name}{end}"].sel(at)) for end in ("", "_low", "_high"))
     if np.isnan(value) or np.isnan(low):
         return "too few"
-    if low > 0 or high < 0:
-        verdict = "above 0 on this text" if low > 0 else "below 0 on this text"
-    else:
-        verdict = "likely, not sure" if value > 1.645 * (high - low) / 3.92 else "not shown"
+    verdict = "above 0 on this text" if low > 0 else "below 0 on this text" if high < 0 else "not shown"
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}] ({verdict})"
 
 

@@ -8,7 +8,7 @@ Controls, each a way of being like the last tokens ("last") without being one:
                         tokens they stand for ("last, typed") are those whose target type occurs so
 
 The excess drop is (last early - last late) - (control early - control late), in shares of tokens named; its interval
-resamples documents, with the probes as they are.
+resamples documents, 16 or more, with the probes as they are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from workbench.statistics import percentile_interval
 
 __all__ = [
     "CONTROLS",
@@ -118,7 +120,7 @@ def accuracies(cells: dict[str, Cells], draws: np.ndarray) -> dict[str, np.ndarr
     """Accuracy of every group with its 95 % interval: `value`, `low`, `high` `[depth, group]`, and `n` `[group]`."""
     value = np.stack([cells[name].accuracy() for name in GROUPS], axis=1)
     spread = np.stack([cells[name].accuracy(draws) for name in GROUPS], axis=2)  # draw depth group
-    low, high = _interval(spread)
+    low, high = percentile_interval(spread, draws.shape[1])
     return {"value": value, "low": low, "high": high, "n": np.array([cells[g].counts.sum() for g in GROUPS])}
 
 
@@ -130,16 +132,8 @@ def excess_drop(cells: dict[str, Cells], early: int, late: int, draws: np.ndarra
         drop = {name: values[..., early] - values[..., late] for name, values in found.items()}
         return np.stack([drop[last] - drop[control] for control, last in CONTROLS.items()], axis=-1)
 
-    low, high = _interval(drops(draws))
+    low, high = percentile_interval(drops(draws), draws.shape[1])
     return {"value": drops(None), "low": low, "high": high}
-
-
-def _interval(spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentiles over draws, NaN where a draw has none."""
-    gaps = np.isnan(spread).any(0)
-    filled = np.where(np.isnan(spread), 0.0, spread)
-    low, high = np.quantile(filled, [0.025, 0.975], axis=0)
-    return np.where(gaps, np.nan, low), np.where(gaps, np.nan, high)
 
 
 def variables_of(groups: Groups, hits: Hits, done: Sequence[int], pair: tuple[int, int], ending: str) -> dict[str, Any]:

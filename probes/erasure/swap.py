@@ -27,6 +27,7 @@ from workbench.analysis.run import Progress
 from workbench.analysis.view import View
 from workbench.corpora import Corpus
 from workbench.errors import InputError
+from workbench.figures import stretches
 from workbench.intervene import Patch
 from workbench.models.hooks import RESID_POST
 from workbench.models.model import Model, Sizes
@@ -142,7 +143,7 @@ def moved_shares(model: Model, clean: Sequence[int], swapped: Sequence[int], dep
 def _result(model: Model, pairs: Sequence[tuple[Any, ...]], rows: np.ndarray, depths: Sequence[int]) -> xr.Dataset:
     known = (~np.isnan(rows)).sum(0)
     mean = np.where(known > 0, np.nansum(rows, 0) / np.maximum(known, 1), np.nan)
-    low, high = bootstrap_interval(rows)
+    low, high = bootstrap_interval(rows, bounds=(0, None))
     named = ["".join(model.vocabulary.string(i) for i in clean[-2:]) for clean, _, _ in pairs]
     other = [model.vocabulary.string(swapped[-2]) for _, swapped, _ in pairs]
     spec = ("share of the swap's effect", (0, None), "prediction moved by the last token's state")
@@ -155,11 +156,12 @@ def _result(model: Model, pairs: Sequence[tuple[Any, ...]], rows: np.ndarray, de
         word=("prompt", np.array(named, dtype=object), "text", None, "word"),
         other=("prompt", np.array(other, dtype=object), "text", None, "what its first piece was swapped for"),
     )
-    half = next((d for d, value in zip(depths, mean, strict=True) if value >= 0.5), None)
-    said = "at no depth measured" if half is None else f"from depth {half} on"
+    half = [depth for depth, value in zip(depths, mean, strict=True) if value >= 0.5]
+    where = f"at measured depths {stretches(half)}" if half else "at no depth measured"
     return identified(result, model).assign_attrs(
         words=int(known.max(initial=0)),
-        summary=f"Half of a word's first piece's effect on the prediction is carried by the last token's state {said}.",
+        summary="Half or more of a word's first piece's effect on the prediction is carried by the last token's state "
+        f"{where}.",
     )
 
 
@@ -168,7 +170,10 @@ def moved_figure(result: xr.Dataset) -> "go.Figure":
     from workbench.figures import series
 
     return series(
-        result, "moved", "depth", title="How much of a word's first piece acts through the last token's state"
+        result,
+        "moved",
+        "depth",
+        title=f"How much of a first piece acts through the last token's state (n = {result.attrs['words']} words)",
     )
 
 

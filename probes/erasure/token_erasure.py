@@ -10,8 +10,8 @@ random ones around the trained embedding, and the first less the second:
     offset -1, tokens of the same type       0.13 [-0.005, 0.22]   0.09 [0.01, 0.14]    0.04 [-0.08, 0.15]
     offset 0, tokens of the same type        0.10 [0.03, 0.19]     0.00 [0.00, 0.00]    0.10 [0.03, 0.19]
 
-Against the same type, from some 250 tokens, the drop at offset -1 is likely, not sure, and no larger than that of
-random weights as far as this text can tell. Offset -2 has too few tokens for it.
+Against the same type, from some 250 tokens, the drop at offset -1 is not shown, and neither is that it is larger than
+that of random weights. Offset -2 has too few tokens for it.
 
 The probes are cheaper than the paper's and not bias-free: this is in its style, not a replication.
 """
@@ -52,8 +52,8 @@ class TokenErasure(OnPrompt, name="token-erasure", title="Token erasure"):
     Limits: Probes cheaper than the paper's, trained on little text of one kind, unless you train or import others. psi
     near 0 says nothing; most segments are ordinary phrases. What a probe no longer reads may still be there in another
     form or be used. On the default model last tokens of words lose more at offset -1 than equally frequent tokens,
-    which random weights show too, though less. Than tokens of the same type: +0.13 [-0.005, +0.224], likely, not sure;
-    random weights +0.09. See token-erasure-accuracy.
+    which random weights show too, though less. Than tokens of the same type: +0.13 [-0.005, +0.224], which holds 0:
+    not shown; random weights +0.09. See token-erasure-accuracy.
 
     Source: Feucht et al. 2024, arXiv 2406.20086
 

@@ -27,7 +27,7 @@ from workbench.corpora import Corpus
 from workbench.errors import InputError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
-from workbench.statistics import ratio_interval
+from workbench.statistics import percentile_interval, ratio_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,7 +146,8 @@ def scores(texts: list[Text], seed: int) -> dict[str, np.ndarray]:
     by_document = np.stack(
         [counts[[t.document == d for t in texts]].sum(0) for d in sorted({t.document for t in texts})]
     )
-    intervals: list[tuple[Any, Any]] = [ratio_interval(by_document[:, 0], by_document[:, column]) for column in (1, 2)]
+    share_of = lambda column: ratio_interval(by_document[:, 0], by_document[:, column], bounds=(0, 1))
+    intervals: list[tuple[Any, Any]] = [share_of(column) for column in (1, 2)]
     pairs = [_pairs(text) for text in texts]
     intervals.append(_auc_interval(pairs, [text.document for text in texts], random))
     share = lambda total: [_ratio(total[0], total[1]), _ratio(total[0], total[2])]
@@ -214,8 +215,8 @@ def _auc_interval(
         picked = random.integers(0, len(members), len(members))
         draws.append(_auc([pairs[i] for k in picked for i in members[k]]))
     known = [value for value in draws if not np.isnan(value)]
-    low, high = np.quantile(known, [0.025, 0.975]) if known else (float("nan"), float("nan"))
-    return low, high
+    low, high = percentile_interval(known, len(members)) if known else (np.nan, np.nan)
+    return float(low), float(high)
 
 
 def _result(

@@ -178,7 +178,7 @@ def _corpus_dataset(seen: Sequence[tuple[Any, ...]], domains: Sequence[str], rul
     of_domain = np.array([domain for domain, *_ in seen])
     by_domain = [strong[of_domain == d].mean(0) if (of_domain == d).any() else missing for d in domains]
     cell, share, unit = "layer head", "share of start tokens", "share, summed"
-    (on_low, on_high), (low, high) = bootstrap_interval(on), bootstrap_interval(strong)
+    (on_low, on_high), (low, high) = bootstrap_interval(on, bounds=(0, 1)), bootstrap_interval(strong, bounds=(0, None))
     result = dataset(
         None,
         {"group": list(KINDS), "domain": list(domains)},

@@ -10,6 +10,7 @@ import xarray as xr
 from probes.checks import claims
 from probes.routes.extraction import Rule
 from probes.routes.heads import prompt_strength
+from probes.stimuli import ioi_prompts
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
@@ -28,16 +29,7 @@ from workbench.statistics import benjamini_hochberg, difference_interval, monte_
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["VIEW", "FlowRouteTaskHeads", "ablation", "ablation_figure", "contrast", "difference_figure", "ioi_prompts"]
-
-_NAMES = ("Anna", "Peter", "Laura", "Simon", "Julia", "Martin", "Emma", "David", "Sarah", "Robert", "Alice", "Thomas")
-_PLACES = ("the market", "the library", "the station", "the garden")
-_THINGS = ("an apple", "a book", "a ticket", "an umbrella")
-_TEMPLATES = (
-    "When {a} and {b} went to {place}, {c} gave {thing} to",
-    "After {a} and {b} had lunch at {place}, {c} handed {thing} to",
-    "{a} and {b} met near {place}, and then {c} passed {thing} to",
-)
+__all__ = ["VIEW", "FlowRouteTaskHeads", "ablation", "ablation_figure", "contrast", "difference_figure"]
 
 
 class FlowRouteTaskHeads(
@@ -100,28 +92,6 @@ class FlowRouteTaskHeads(
         yield found.merge(effect).assign_attrs(effect.attrs)
 
 
-def ioi_prompts(n: int, seed: int = 0) -> list[dict[str, str]]:
-    """Sentences of indirect object identification and their baseline: two people, one of whom gives the other
-    something.
-
-    Each has `task` (the giver is one of the two, so that the other is meant), `swapped` (the other one gives),
-    `baseline` (a third person gives, so that nobody is singled out), `answer` (" Laura") and `wrong` (the giver).
-    """
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(n):
-        first, second, third = rng.choice(_NAMES, 3, replace=False)
-        giver, other = (first, second) if rng.random() < 0.5 else (second, first)
-        fill = {"a": first, "b": second, "place": rng.choice(_PLACES), "thing": rng.choice(_THINGS)}
-        template = str(rng.choice(_TEMPLATES))
-        found.append({
-            "task": template.format(c=giver, **fill), "swapped": template.format(c=other, **fill),
-            "baseline": template.format(c=third, **fill),
-            "answer": f" {other}", "wrong": f" {giver}",
-        })  # fmt: skip
-    return found
-
-
 def contrast(model: Model, task: Sequence[Any], baseline: Sequence[Any], *, threshold: float, seed: int) -> xr.Dataset:
     """Strength of every head on the last token's route, one set of prompts against another.
 
@@ -154,8 +124,8 @@ def ablation(
 ) -> xr.Dataset:
     """Logit difference between answer and wrong name with heads ablated by their mean, beside as many random heads.
 
-    prompts: of `ioi_prompts`. Returns `clean`, `ablated` (mean over prompts, logits) and `random` (draw); random heads
-    are drawn without the ones given.
+    prompts: of `probes.stimuli.ioi_prompts`. Returns `clean`, `ablated` (mean over prompts, logits) and `random`
+    (draw); random heads are drawn without the ones given.
     """
     means = means or measure_means(model, hooks=(Z,))
     names = model.vocabulary.token

@@ -14,7 +14,7 @@ from workbench.figures.lines import series
 from workbench.figures.pattern_pairs import pattern_pair
 from workbench.figures.patterns import pattern_figure
 from workbench.figures.strips import strip
-from workbench.figures.text import head_name, pos_ticks, show_text, show_token
+from workbench.figures.text import head_name, pos_ticks, show_text, show_token, stretches
 from workbench.figures.theme import apply, compact
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "series",
     "show_text",
     "show_token",
+    "stretches",
     "strip",
     "token_lattice",
     "token_strip",

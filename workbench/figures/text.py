@@ -9,7 +9,9 @@ import unicodedata
 from collections.abc import Sequence
 from textwrap import wrap
 
-__all__ = ["escape", "head_name", "number", "pos_ticks", "shorten", "show_text", "show_token", "thin", "wrapped"]
+__all__ = [
+    "escape", "head_name", "number", "pos_ticks", "shorten", "show_text", "show_token", "stretches", "thin", "wrapped",
+]  # fmt: skip
 
 _MARKS = (("\n", "↵"), ("\t", "→"), (" ", "·"))
 _EMPTY = "∅"
@@ -51,6 +53,18 @@ def escape(text: str) -> str:
 def head_name(layer: int, head: int) -> str:
     """`L18H6`."""
     return f"L{int(layer)}H{int(head)}"
+
+
+def stretches(numbers: Sequence[int]) -> str:
+    """Rising numbers as the stretches that they make: `0 to 3, 5 and 9 to 11`."""
+    ends: list[list[int]] = []
+    for one in map(int, numbers):
+        if ends and one == ends[-1][1] + 1:
+            ends[-1][1] = one
+        else:
+            ends.append([one, one])
+    said = [f"{first}" if first == last else f"{first} to {last}" for first, last in ends]
+    return " and ".join(filter(None, [", ".join(said[:-1]), *said[-1:]]))
 
 
 def number(value: float) -> str:

@@ -12,6 +12,7 @@ from workbench.intervene.edit import Edit
 from workbench.intervene.rows import Rows
 from workbench.models.hooks import Hook
 from workbench.models.model import Model
+from workbench.models.passes import Attached
 
 __all__ = ["hooks"]
 
@@ -25,7 +26,9 @@ def hooks(
     rows: slice | None = None,
     reached: Callable[[Edit], bool] = lambda edit: True,
 ) -> Iterator[None]:
-    """Carry out interventions on every forward pass inside the block. Hold the model's lock around it.
+    """Carry out interventions on this thread's forward passes inside the block; other threads wait until it ends.
+
+    Inside a pass (`model.passes.run()`) they act in that pass alone.
 
     Those that the model carries (`Model.edited`) come first, as if they were part of it. tokens: the prompts of the
     batch, for their lengths (None: no padding). rows: which prompts of the call this batch holds; interventions on
@@ -39,7 +42,7 @@ def hooks(
     batch = Rows(None if tokens is None else [len(t) for t in tokens], rows.start if rows is not None else 0)
     own = [(i, edit) for i in model.interventions for edit in i.edits(model) if reached(edit)]
     given = [(i, edit) for i in interventions if batch.holds(i.rows) for edit in i.edits(model)]
-    with _carried_out(model, own, batch), _carried_out(model, given, batch):
+    with model.lock, _carried_out(model, own, batch), _carried_out(model, given, batch):
         yield
 
 
@@ -49,12 +52,11 @@ def _carried_out(model: Model, found: list[tuple[Any, Edit]], batch: Rows) -> It
     points: dict[tuple[Hook, int | None], list[tuple[Any, Edit]]] = {}
     for intervention, edit in found:
         points.setdefault(edit.where[:2], []).append((intervention, edit))
-    added: list[tuple[Any, Any]] = []
     fired: set[tuple[Hook, int | None]] = set()
-    try:
+    with Attached(model) as attached:
         for (hook, layer), edits in points.items():
             point = _point(model, hook, layer, edits[0][0])
-            added.append((point, point.add_hook(_apply(batch, hook, layer, [edit for _, edit in edits], fired))))
+            attached.add(point, _apply(batch, hook, layer, [edit for _, edit in edits], fired))
         yield
         silent = [key for key in points if key not in fired]
         if silent:
@@ -63,9 +65,6 @@ def _carried_out(model: Model, found: list[tuple[Any, Edit]], batch: Rows) -> It
                 "every intervention to take effect",
                 "Check that the pass runs through that layer",
             )
-    finally:
-        for point, handle in added:
-            model.adapter.remove(point, handle)
 
 
 def _point(model: Model, hook: Hook, layer: int | None, intervention: Any) -> Any:

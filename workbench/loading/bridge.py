@@ -4,8 +4,7 @@ What the bridge does not do right and this file minds: `cfg.rotary_base` may be 
 thread-safe (callers hold Model.lock); `start_at_layer` still runs the blocks before it (we skip them instead).
 """
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
@@ -13,43 +12,46 @@ from typing import Any
 import torch
 from torch import nn
 
+from workbench.draws import Draws
 from workbench.errors import RefusedError
 from workbench.models.hooks import Hook
 from workbench.models.model import LayerWeights, Sizes
+from workbench.models.passes import skipped
 from workbench.models.readout import Readout
 
 __all__ = ["BridgeAdapter", "boot"]
 
 
-def boot(hf_model: nn.Module) -> "BridgeAdapter":
+def boot(hf_model: nn.Module, held: Any = None) -> "BridgeAdapter":
     """Put a bridge around a Hugging Face causal language model that is in memory.
 
-    The model is changed in place (its modules are wrapped, attention becomes eager): compute any reference before.
+    The model is changed in place (its modules are wrapped, attention becomes eager): give a twin, and compute any
+    reference before. held: the model that it is the twin of.
+
     Raises RefusedError for an architecture that TransformerLens does not know.
     """
     # A private module of TransformerLens, and on purpose: boot_transformers would ask a hub for a tokenizer by name.
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
     architecture = (getattr(hf_model.config, "architectures", None) or [type(hf_model).__name__])[0]
-    logger = logging.getLogger()
-    level = logger.level
     try:
-        logger.setLevel(logging.ERROR)
-        bridge = build_bridge_from_module(hf_model, architecture, hf_config=hf_model.config)
+        with Draws(0):  # it makes layers, whose random weights it then replaces
+            bridge = build_bridge_from_module(hf_model, architecture, hf_config=hf_model.config)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise RefusedError(
             f"a model of architecture {architecture} ({error})",
             "one that TransformerLens's TransformerBridge supports",
             "Pick another model, or check the installed transformer-lens version",
         ) from error
-    finally:
-        logger.setLevel(level)
     bridge.eval()
-    return BridgeAdapter(bridge, hf_model)
+    return BridgeAdapter(bridge, hf_model if held is None else held)
 
 
 class BridgeAdapter:
-    """Hook points, weights and readout of a TransformerBridge under our names."""
+    """Hook points, weights and readout of a TransformerBridge under our names.
+
+    hf_model: the plain model whose weights the bridge shares.
+    """
 
     def __init__(self, bridge: Any, hf_model: Any) -> None:
         self.bridge = bridge
@@ -132,16 +134,10 @@ class BridgeAdapter:
             point.bwd_hooks.remove(handle)
 
     @contextmanager
-    def skipping(self, before: int) -> Iterator[None]:
-        """While open, blocks 0 ... before-1 hand on their input. Callers hold the model's lock."""
-        blocks = list(self.bridge.blocks)[:before]
-        try:
-            for block in blocks:
-                block.__dict__["forward"] = _hand_on  # plain assignment would reach the wrapped module and stay
+    def skipping(self, before: int, here: Callable[[], bool]) -> Iterator[None]:
+        """While open, blocks 0 ... before-1 hand on their input where `here` says yes."""
+        with skipped(list(self.bridge.blocks)[:before], here):
             yield
-        finally:
-            for block in blocks:
-                block.__dict__.pop("forward", None)
 
     @cache  # noqa: B019 - one adapter lives as long as its model; weights are views
     def weights(self, layer: int) -> LayerWeights:
@@ -183,11 +179,7 @@ class BridgeAdapter:
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of all parameters, tied ones once."""
-        return [(name, parameter.detach()) for name, parameter in self.hf_model.named_parameters()]
-
-
-def _hand_on(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    return hidden_states
+        return [(name, parameter.detach()) for name, parameter in self.bridge.original_model.named_parameters()]
 
 
 def _logit_scale(config: Any) -> float:

@@ -1,8 +1,8 @@
 """load() and wrap(): the one place that makes a Model.
 
 Weights stay raw (as published) and attention is eager, since patterns must be seen. Only safetensors and GGUF are read,
-and remote code is never run. The model's own logits are computed before the bridge takes it over, so that the
-self-check can hold the bridge against them without a second copy.
+and remote code is never run. A bridge is put around a twin of the model, whose own logits are computed before, so that
+the self-check can hold the bridge against them.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from workbench.loading.bridge import boot
 from workbench.loading.selfcheck import selfcheck, short_ids
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
+from workbench.loading.twin import twin
 from workbench.models.model import Adapter, Identity, Model
 from workbench.processor import slow_format
 
@@ -80,12 +81,13 @@ def load(
 def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = "", revision: str | None = None) -> Model:
     """Instrument a model that is in memory: a Hugging Face causal language model, or one of our small modules.
 
-    The Hugging Face model is changed in place (its modules are wrapped and attention becomes eager).
+    The model stays as it is, and yours to call, save, train and generate with in any thread: what is instrumented is a
+    twin that shares its weights (see `workbench.loading.twin`), with attention made eager.
     """
     adapter: Adapter
     reference: torch.Tensor | None
     if isinstance(model, ToyTransformer):
-        adapter, reference, architecture = ToyAdapter(model), None, "toy"
+        adapter, reference, architecture = ToyAdapter(twin(model)), None, "toy"
     else:
         adapter, reference, architecture = _bridged(model)
     parameter = adapter.parameters()[0][1]
@@ -103,10 +105,10 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
     return wrapped
 
 
-def _bridged(model: Any) -> tuple[Adapter, torch.Tensor, str]:
-    if not hasattr(model, "config") or not hasattr(model, "generate"):
-        raise InputError(f"a {type(model).__name__}", "a Hugging Face causal language model", "Pass one to wrap()")
-    model.eval()
+def _bridged(held: Any) -> tuple[Adapter, torch.Tensor, str]:
+    if not hasattr(held, "config") or not hasattr(held, "generate"):
+        raise InputError(f"a {type(held).__name__}", "a Hugging Face causal language model", "Pass one to wrap()")
+    model = twin(held).eval()
     try:
         model.set_attn_implementation("eager")
     except ValueError as error:
@@ -116,7 +118,7 @@ def _bridged(model: Any) -> tuple[Adapter, torch.Tensor, str]:
     with torch.no_grad():
         ids = short_ids(model.get_input_embeddings().weight.shape[0]).to(model.device)
         reference = model(ids, use_cache=False).logits.clone()
-    return boot(model), reference, type(model).__name__
+    return boot(model, held), reference, type(model).__name__
 
 
 def _pretrained(

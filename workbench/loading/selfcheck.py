@@ -49,7 +49,7 @@ def selfcheck(model: Model, reference: torch.Tensor | None) -> SelfCheck:
     ids = short_ids(model.sizes.d_vocab)
     half = model.identity.dtype != "float32"
     items = []
-    with model.lock, torch.no_grad():
+    with model.passes.run(), torch.no_grad():
         logits = model.adapter.forward(ids.to(model.adapter.device)).float()
     if reference is not None:
         items.append(_logits_item(model, logits, reference.float()))

@@ -5,8 +5,7 @@ library behind it. Probes see Model only.
 """
 
 import copy
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ import torch
 
 from workbench.errors import InputError
 from workbench.models.hooks import Hook
+from workbench.models.passes import Passes
 from workbench.models.prompt import Vocabulary
 from workbench.models.readout import Readout
 from workbench.models.selfcheck import SelfCheck
@@ -115,8 +115,8 @@ class Adapter(Protocol):
     def readout(self) -> Readout:
         """Final norm, unembedding and soft cap."""
 
-    def skipping(self, before: int) -> AbstractContextManager[None]:
-        """While open, blocks 0 ... before-1 hand their input on untouched (and fire no hook)."""
+    def skipping(self, before: int, here: Callable[[], bool]) -> AbstractContextManager[None]:
+        """While open, blocks 0 ... before-1 hand their input on untouched (and fire no hook) where `here` says yes."""
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of all parameters, tied ones once."""
@@ -128,15 +128,16 @@ class Adapter(Protocol):
 
 @dataclass(eq=False)
 class Model:
-    """A loaded model. Made by `load()` or `wrap()`; hold `lock` around anything that runs the module itself.
+    """A loaded model. Made by `load()` or `wrap()`; do what runs the adapter itself inside `passes.run()`.
 
-    interventions: edits that every pass on it carries out (see `edited`); none for a model as it was loaded.
+    passes: those under way, and the lock that other threads wait for. interventions: edits that every pass on it
+    carries out (see `edited`); none for a model as it was loaded.
     """
 
     identity: Identity
     adapter: Adapter
     tokenizer: Any = None
-    lock: Any = field(default_factory=threading.RLock, repr=False)
+    passes: Passes = field(default_factory=Passes, repr=False)
     selfcheck: SelfCheck | None = field(default=None, repr=False)
     interventions: tuple[Any, ...] = ()
 
@@ -150,9 +151,14 @@ class Model:
         return self.identity.name
 
     @property
+    def lock(self) -> Any:
+        """Held while a pass runs: another thread's waits for it."""
+        return self.passes.lock
+
+    @property
     def is_held(self) -> bool:
-        """Whether this thread holds the lock: a pass is under way, and another one would meet its hooks."""
-        return self.lock._is_owned()  # what threading.Condition asks of an RLock; there is no public name for it
+        """Whether this thread holds the lock: it has a pass under way."""
+        return self.passes.is_mine
 
     @property
     def sizes(self) -> Sizes:

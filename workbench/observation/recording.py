@@ -189,7 +189,8 @@ def measure_means(
 
 def _reference(model: Model, reference: Any, n_tokens: int, piece: int) -> tuple[str, list[Any]]:
     if reference is None and model.tokenizer is None:
-        ids = torch.randint(model.sizes.d_vocab, (max(1, n_tokens // piece), piece), generator=torch.manual_seed(0))
+        seed = torch.Generator().manual_seed(0)  # torch.manual_seed would set everybody's
+        ids = torch.randint(model.sizes.d_vocab, (max(1, n_tokens // piece), piece), generator=seed)
         return "random ids, seed 0", [Prompt.ids(row) for row in ids[:, : model.sizes.n_ctx]]
     if reference is None or isinstance(reference, Document):
         document = reference or reference_text()

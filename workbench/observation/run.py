@@ -16,6 +16,7 @@ from workbench.errors import InputError
 from workbench.intervene import Edit, hooks
 from workbench.models.hooks import RESID_PRE
 from workbench.models.model import Model
+from workbench.models.passes import Attached
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.observation.need import POSITIONAL, RAGGED, Kept, Need
 from workbench.observation.observation import Observation
@@ -182,9 +183,9 @@ class _Run(Call):
         ids, mask, lengths = _padded(tokens, self.model.adapter.device)
         watch = Watch(self, ids, mask, lengths, fields)
         logits = None
-        with self.model.lock, torch.no_grad(), ExitStack() as stack:
+        with self.model.passes.run(), torch.no_grad(), ExitStack() as stack:
             if self.start is not None:
-                stack.enter_context(self.model.adapter.skipping(self.start[0]))
+                stack.enter_context(self.model.adapter.skipping(self.start[0], self.model.passes.here()))
                 stack.enter_context(_restart(self.model, self.start[0], self.start[1][rows]))
             if self.interventions or self.model.interventions:
                 edits = hooks(self.model, self.interventions, tokens=tokens, rows=rows, reached=self.reached)
@@ -221,11 +222,9 @@ def _restart(model: Model, layer: int, resid: torch.Tensor) -> Iterator[None]:
             )
         return resid.to(activation)
 
-    handle = point.add_hook(swap)
-    try:
+    with Attached(model) as attached:
+        attached.add(point, swap)
         yield
-    finally:
-        model.adapter.remove(point, handle)
 
 
 def _kept(logits: torch.Tensor | None, asked: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:

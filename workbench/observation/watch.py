@@ -11,6 +11,7 @@ import torch
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import ALL_HOOKS, LOGITS, RESID_POST, Hook
 from workbench.models.model import Model
+from workbench.models.passes import Attached
 from workbench.observation.need import POSITIONAL, Kept, Need, Site, placed
 
 __all__ = ["Call", "Steps", "Stop", "Watch"]
@@ -91,22 +92,17 @@ class Watch:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Register each hook once, and take all of them back in every case."""
-        adapter, handles = self.run.model.adapter, []
         wanted: dict[tuple[Hook, int | None], list[Need]] = {}
         for need in self.run.needs:
             for layer in self.layers(need):
                 for hook in need.hooks:
                     if hook is not LOGITS:
                         wanted.setdefault((hook, layer), []).append(need)
-        try:
+        with Attached(self.run.model) as attached:
             for (hook, layer), needs in wanted.items():
-                point = self._point(hook, layer, needs)
-                handles.append((point, point.add_hook(self._collector(hook, layer, needs))))
-            handles += list(self._ticks())
+                attached.add(self._point(hook, layer, needs), self._collector(hook, layer, needs))
+            self._tick(attached)
             yield
-        finally:
-            for point, handle in handles:
-                adapter.remove(point, handle)
 
     def _point(self, hook: Hook, layer: int | None, needs: list[Need]) -> Any:
         try:
@@ -119,7 +115,7 @@ class Watch:
                 "This model has no such activation: leave the analysis out for it",
             ) from None
 
-    def _ticks(self) -> Iterator[tuple[Any, Any]]:
+    def _tick(self, attached: Attached) -> None:
         """Progress after each layer, and the early way out."""
         run, n = self.run, self.run.model.sizes.n_layers
         share = len(self.lengths) / run.steps.prompts / n
@@ -136,8 +132,7 @@ class Watch:
 
         wanted = range(n) if run.progress is not None else ([self.last] if run.stop is not None else [])
         for layer in wanted:
-            point = run.model.adapter.point(RESID_POST, layer)
-            yield point, point.add_hook(tick(layer))
+            attached.add(run.model.adapter.point(RESID_POST, layer), tick(layer))
 
     def _collector(self, hook: Hook, layer: int | None, needs: list[Need]) -> Callable[..., None]:
         def collect(activation: torch.Tensor, hook: Any = None, _hook: Hook = hook) -> None:

@@ -11,9 +11,9 @@ from apps.explorer.callbacks.display import lacking
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate
 from apps.explorer.engine.jobs import State as JobState
+from apps.explorer.page import checks, tables, views
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import components as parts
-from apps.explorer.page import tables, views
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.graphs import figure_id
 from apps.explorer.page.news import fate_of, request_of
@@ -163,7 +163,10 @@ def large_view(
     if missing:
         return no_update, html.Div(missing), ""
     figure, words, said = shown_result(engine.standing[name], found, view.figure, dark, display)
-    return figure, words, so_far(name, said, fate) if found.attrs.get("partial") else said
+    if found.attrs.get("partial"):
+        return figure, words, so_far(name, said, fate)
+    made = checks.made_so_far(found, len(engine.tally.of(request.states)))
+    return figure, words, f"{said} {made}".strip()
 
 
 def so_far(name: str, said: str, fate: Fate | None) -> Any:

@@ -22,6 +22,7 @@ from apps.explorer.engine.presence import Presence
 from apps.explorer.engine.request import Request, ids_of, phrases_of, refuse_files
 from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.states import RESID, States, layer_of, slice_of, states_of
+from apps.explorer.engine.tally import Tally
 from probes.attention import pattern
 from probes.lens import surprisal
 from probes.neurons import neurons
@@ -54,6 +55,7 @@ class Engine:
         self.slices: dict[str, View] = {name: view for name, view in by_name.items() if view.follows}
         self.standing: dict[str, View] = {name: view for name, view in by_name.items() if not view.follows}
         self.cache = Cache(settings.memory, settings.directory, settings.disk)
+        self.tally = Tally(settings.directory)
         self._load, self._lock = load or loader(settings), threading.Lock()
         self._hosted: dict[str, Hosted] = {}
         self.boot = secrets.token_hex(4)  # names this server: a job of another one was lost in a restart
@@ -348,6 +350,8 @@ class Engine:
         with closing(found):
             for outcome in found:
                 self._keep(key, outcome.result, outcome.complete)
+                if outcome.complete and isinstance(outcome.result, xr.Dataset) and "p_floor" in outcome.result:
+                    self.tally.add(request.states, key)  # a test of one selection, as a click makes them
                 yield  # what was found is in the cache, and nowhere else
 
     def _keep(self, key: str, result: xr.Dataset | Failure, complete: bool = True) -> None:

@@ -11,7 +11,7 @@ from apps.explorer.engine.engine import Engine
 from workbench.analysis.view import Claim
 from workbench.errors import WorkbenchError
 
-__all__ = ["buttons", "claims_of", "params_for"]
+__all__ = ["buttons", "claims_of", "made_so_far", "params_for"]
 
 
 def claims_of(
@@ -51,6 +51,21 @@ def buttons(claims: list[Claim]) -> list[html.Button]:
         )
         for claim in claims
     ]
+
+
+def made_so_far(result: xr.Dataset, n: int) -> str:
+    """How many checks of this prompt were made, this one among them, and what that makes of its p (Bonferroni)."""
+    if "p_floor" not in result or n < 1:
+        return ""
+    said = "This is the only check made on this prompt so far." if n == 1 else f"Checks made on this prompt: {n}."
+    floor, p = float(result["p_floor"]), float(result["p"])
+    if n == 1 or floor != floor:
+        return said
+    corrected, least = min(1.0, n * p), min(1.0, n * floor)
+    return (
+        f"{said} Corrected for all of them, its p is {corrected:.2g}, and the smallest that its {result.sizes['draw']} "
+        f"controls can give is {least:.2g}."
+    )
 
 
 def params_for(claims: list[Claim], title: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:

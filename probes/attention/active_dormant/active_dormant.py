@@ -12,7 +12,7 @@ import xarray as xr
 
 from probes.attention.active_dormant import figures
 from probes.attention.active_dormant.ablation import BATCH_TOKENS, ablated_loss, base_pass
-from probes.attention.active_dormant.activity import needs
+from probes.attention.active_dormant.activity import needs, uniform_sink
 from probes.attention.active_dormant.contrast import Activity, heads_to_ablate
 from probes.attention.active_dormant.table import HOWS, Ablations, table
 from probes.attention.active_dormant.texts import MIN_TEXTS, Texts, chosen_texts
@@ -44,8 +44,10 @@ class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", 
     and head, over the positions after the first: sink attention, the mean over q of the attention that goes to the sink
     set (position 0, and every other key that counts as a sink of this head by the rule of `attention-sinks`: alpha
     above epsilon without the own query); output norm, the mean over q of the norm of z W_O. Dormant: sink attention
-    > 0.8, and output norm < 0.2 of the head's largest over all texts of all domains. Contrast: dormant share in one
-    domain minus the other, with a permutation test over texts, a Benjamini-Hochberg q over all heads, and an interval.
+    > 0.8 (uniform attention at 128 tokens sends 0.035 to position 0; texts so short that it sends half of that bar are
+    refused), and output norm < 0.2 of the head's largest over all texts of all domains. Contrast: dormant share in one
+    domain minus the other, with a permutation test over texts, a Benjamini-Hochberg q over all heads, and an interval;
+    a head differs where q is below 0.05 and the difference is 0.1 or more.
     Ablation: loss without the head (by zero, or by its mean over a reference text, position 0 keeping its own) minus
     loss with it, nats per token, per domain, beside random heads and a control head from a nearby layer matched on
     output norm. Texts are cut to one length, BOS included; a text's loss is the mean over its predicted tokens.
@@ -100,6 +102,13 @@ class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", 
 
         The contrast is that of the first two domains. Raises as `chosen_texts` does.
         """
+        uniform = uniform_sink(self.length)
+        if 2 * uniform > self.attention_above:
+            raise InputError(
+                f"length={self.length}, where uniform attention already sends {uniform:.2f} to position 0",
+                f"at most half of attention_above = {self.attention_above:g}",
+                "Take longer texts",
+            )
         clock, texts = _Clock(progress), chosen_texts(model, domains, self.texts, self.length, self.seed)
         activity, origin = self._first_pass(model, texts, clock)
         ablations = Ablations(activity.norm.shape)

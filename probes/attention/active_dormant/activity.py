@@ -1,5 +1,6 @@
 """What is measured of a head on a text: how much of its attention goes to sinks, and how much it adds."""
 
+import numpy as np
 import torch
 
 from probes.attention.sinks.measures import MIN_QUERIES, own_attention, received
@@ -7,7 +8,7 @@ from workbench.models.hooks import PATTERN, Z
 from workbench.observation import Need, Site
 from workbench.observation.reducers import head_output_norm, mean_behind_first
 
-__all__ = ["needs", "sink_attention"]
+__all__ = ["needs", "sink_attention", "uniform_sink"]
 
 
 def sink_attention(pattern: torch.Tensor, site: Site, epsilon: float) -> torch.Tensor:
@@ -24,6 +25,11 @@ def sink_attention(pattern: torch.Tensor, site: Site, epsilon: float) -> torch.T
     is_sink[..., 0] = True
     mass = torch.matmul(pattern, is_sink.float().unsqueeze(-1)).squeeze(-1)  # batch head query
     return mean_behind_first(mass, site)
+
+
+def uniform_sink(n_tokens: int) -> float:
+    """What uniform attention would send to position 0, mean over the queries behind it: the null of sink attention."""
+    return float(np.mean(1 / np.arange(2, n_tokens + 1)))
 
 
 def needs(epsilon: float) -> tuple[Need, Need]:

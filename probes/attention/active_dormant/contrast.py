@@ -12,9 +12,10 @@ from workbench.intervene import Head
 from workbench.models.model import Model
 from workbench.statistics import benjamini_hochberg, difference_interval, permutation_test
 
-__all__ = ["FALSE_DISCOVERY", "Activity", "Difference", "heads_to_ablate", "matched_controls"]
+__all__ = ["EFFECT_FLOOR", "FALSE_DISCOVERY", "Activity", "Difference", "heads_to_ablate", "matched_controls"]
 
 FALSE_DISCOVERY = 0.05
+EFFECT_FLOOR = 0.1  # difference between the domains below which a head is not said to differ
 _NEARBY = 3  # layers on either side in which a control head is looked for
 
 
@@ -31,14 +32,14 @@ class Difference:
     def of(cls, values: np.ndarray, seed: int) -> "Difference":
         """The first domain minus the second. values: (domain, prompt, layer, head)."""
         first, second = values[0], values[1]
-        low, high = difference_interval(first, second, seed=seed)
+        low, high = difference_interval(first, second, seed=seed, bounds=(-1, 1))
         q = benjamini_hochberg(permutation_test(first, second, seed=seed))
         return cls(mean_known(first, 0) - mean_known(second, 0), low, high, q)
 
     @property
     def passes(self) -> np.ndarray:
-        """Heads whose q is low enough."""
-        return np.nan_to_num(self.q, nan=1.0) < FALSE_DISCOVERY
+        """Heads whose q is low enough and whose difference is large enough."""
+        return (np.nan_to_num(self.q, nan=1.0) < FALSE_DISCOVERY) & (np.abs(self.value) >= EFFECT_FLOOR)
 
 
 @dataclass(frozen=True)

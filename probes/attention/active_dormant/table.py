@@ -52,7 +52,8 @@ def table(texts: Texts, activity: Activity, ablations: Ablations, epsilon: float
     )
     convention = (
         f"T = {len(texts.tokens[0])}, {'BOS counted' if texts.tokens[0].bos else 'no BOS'}, epsilon = {epsilon:g}, "
-        f"dormant: sinks > {activity.attention_above:g} and output < {activity.output_below:g}"
+        f"dormant: sinks > {activity.attention_above:g} and output < {activity.output_below:g}, "
+        f"n = {len(texts.tokens) // len(texts.domains)} texts of each"
     )
     return result.assign_attrs(
         convention=convention,

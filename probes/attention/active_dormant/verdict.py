@@ -3,10 +3,13 @@
 import numpy as np
 import xarray as xr
 
-from probes.attention.active_dormant.contrast import FALSE_DISCOVERY
+from probes.attention.active_dormant.contrast import EFFECT_FLOOR, FALSE_DISCOVERY
 from workbench.intervene import Head
+from workbench.statistics import ENOUGH
 
 __all__ = ["largest", "summary", "verdict"]
+
+NO_COST = 1e-3  # nats per token up to which a change of loss is none
 
 
 def verdict(result: xr.Dataset, layer: int, head: int) -> str:
@@ -16,18 +19,21 @@ def verdict(result: xr.Dataset, layer: int, head: int) -> str:
     shares, sinks = at["dormant_share"].values[:2], at["mean_sink_attention"].values[:2]
     outputs = at["mean_relative_output"].values[:2]
     asleep, awake = (0, 1) if (shares[0], sinks[0]) >= (shares[1], sinks[1]) else (1, 0)
+    counts = " and ".join(str(int(n)) for n in result["n_texts"].values[:2])
     said = [
         f"{Head(layer, head)}: dormant on {shares[0]:.0%} of {domains[0]} and {shares[1]:.0%} of {domains[1]} texts "
-        f"(difference {_interval(at, 'contrast', 2)}, q = {float(at['contrast_q']):.2g}).",
-        "It passes correction over all heads." if float(at["candidate"]) else "It does not pass correction.",
+        f"(difference {_interval(at, 'contrast', 2)}, q = {float(at['contrast_q']):.2g}; n = {counts} texts).",
+        f"It {'differs' if float(at['candidate']) else 'is not shown to differ'} by {EFFECT_FLOOR:g} or more after "
+        "correction over all heads.",
         f"Attention to sinks: {sinks[0]:.2f} and {sinks[1]:.2f} (difference {_interval(at, 'sink_contrast', 2)}, "
         f"q = {float(at['sink_contrast_q']):.2g}). Output: {outputs[0]:.2f} and {outputs[1]:.2f} of its largest.",
     ]
     if np.isnan(at["ablation_dloss"].values[:2]).any():
         return " ".join([*said, "It was not ablated."])
+    ablated = int(result["text_ablation_dloss"].isel(domain=awake).sel(layer=layer, head=head).notnull().sum())
     for variable, how in (("ablation_dloss", "Zero"), ("mean_ablation_dloss", "Mean")):
         parts = [f"{_interval(at.isel(domain=d), variable)} nats per token on {domains[d]}" for d in (asleep, awake)]
-        said.append(f"{how} ablation changes the loss by {parts[0]} and {parts[1]}.")
+        said.append(f"{how} ablation changes the loss by {parts[0]} and {parts[1]} (n = {ablated} texts).")
     return " ".join([*said, *_comparison(result, layer, head, asleep, awake, domains), _conclusion(at, asleep, awake)])
 
 
@@ -52,19 +58,31 @@ def _comparison(result: xr.Dataset, layer: int, head: int, asleep: int, awake: i
 
 
 def _conclusion(at: xr.Dataset, asleep: int, awake: int) -> str:
+    """What the intervals of the two changes of loss allow to say; a change above NO_COST is a cost of the removal."""
     low, high = at["ablation_dloss_low"].values, at["ablation_dloss_high"].values
     if not float(at["candidate"]):
         return "The data do not support that it is active-dormant."
+    if np.isnan([low[awake], high[asleep]]).any():
+        return f"Whether its work depends on the domain cannot be told: intervals need {ENOUGH} ablated texts."
     if low[awake] <= high[asleep]:
         return "The data do not support that its work depends on the domain: the intervals of the two changes overlap."
-    if low[asleep] > 0 or high[asleep] < 0:
-        return "It matters more where it is awake, but the data do not support that it does nothing where it sleeps."
-    return "The data support that it is active-dormant: it matters where it is awake, and not where it sleeps."
+    if low[awake] <= NO_COST:
+        return "The two changes differ, but the data do not support that removing it costs anything where it is awake."
+    if low[asleep] > NO_COST:
+        return "Removing it costs more where it is awake, but it costs something where it sleeps, too."
+    if high[asleep] < -NO_COST:
+        return "Removing it costs something where it is awake, and lowers the loss where it sleeps: not idle there."
+    return (
+        "The data support that it is active-dormant: removing it costs something where it is awake, and no cost is "
+        "shown where it sleeps."
+    )
 
 
 def _interval(part: xr.Dataset, variable: str, digits: int = 4) -> str:
+    """`+0.12 [-0.02, +0.24]`; the value alone where there are too few texts for an interval."""
     value, low, high = (float(part[f"{variable}{ending}"]) for ending in ("", "_low", "_high"))
-    return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    ends = f" [{low:+.{digits}f}, {high:+.{digits}f}]" if np.isfinite(low) else ""
+    return f"{value:+.{digits}f}{ends}"
 
 
 def summary(result: xr.Dataset) -> str:
@@ -83,8 +101,9 @@ def summary(result: xr.Dataset) -> str:
     else:
         said += f"No head is dormant on any text; {Head(layer, head)} differs most in its attention to sinks: "
         said += f"{shares[0]:.2f} on {domains[0]} and {shares[1]:.2f} on {domains[1]}. "
-    differ = int((result["sink_contrast_q"].values < FALSE_DISCOVERY).sum())
-    return said + f"{differ} differ in their attention to sinks (q < {FALSE_DISCOVERY:g})."
+    large = np.abs(result["sink_contrast"].values) >= EFFECT_FLOOR
+    differ = int(((result["sink_contrast_q"].values < FALSE_DISCOVERY) & large).sum())
+    return said + f"{differ} differ in their attention to sinks (by {EFFECT_FLOOR:g} or more, q < {FALSE_DISCOVERY:g})."
 
 
 def largest(result: xr.Dataset) -> tuple[int, int]:

@@ -34,21 +34,36 @@ def previous_token_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of the previous-token score."""
     from workbench.figures import heads_grid
 
-    return heads_grid(result, "previous_token_score", title="Previous-token score")
+    return heads_grid(result, "previous_token_score", title="Previous-token score", **_ringed(result, "previous_token"))
 
 
 def duplicate_token_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of the duplicate-token score."""
     from workbench.figures import heads_grid
 
-    return heads_grid(result, "duplicate_token_score", title="Duplicate-token score")
+    title = "Duplicate-token score"
+    return heads_grid(result, "duplicate_token_score", title=title, **_ringed(result, "duplicate_token"))
+
+
+def _ringed(result: xr.Dataset, kind: str) -> dict[str, Any]:
+    """The heads that are called by a score, where it is tested."""
+    name = f"is_{kind}_head"
+    return {"mark": name, "mark_name": f"{kind.replace('_', '-')} head"} if name in result else {}
 
 
 def loss_figure(result: xr.Dataset) -> "go.Figure":
     """Loss around the start of the second copy, beside sequences without a repeat."""
     from workbench.figures import series
 
-    return series(result, "loss_by_offset", "offset", title="Loss by position, 0 = start of the second copy")
+    return series(
+        result, "loss_by_offset", "offset", title=f"Loss by position, 0 = start of the second copy{_over(result)}"
+    )
+
+
+def _over(result: xr.Dataset) -> str:
+    """What the drawn intervals are over; nothing on a prompt, which has none."""
+    n = result.attrs.get("n_sequences")
+    return f" (95 % interval, n = {n} sequences)" if n else ""
 
 
 def prompt_figure(result: xr.Dataset) -> "go.Figure":
@@ -74,4 +89,4 @@ def head_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure 
             values = [head[f"{kind}_score{ending}"].item() for kind in KINDS]
             small[f"score{ending}"] = ("component", values, head[f"{KINDS[0]}_score{ending}"].attrs)
     small["score"].attrs |= {"long_name": "mean attention"}
-    return bars(small, "score", "component", title=f"{head_name(*at)}: where it looks")
+    return bars(small, "score", "component", title=f"{head_name(*at)}: where it looks{_over(result)}")

@@ -35,7 +35,7 @@ from workbench.statistics import benjamini_hochberg, bootstrap_interval, sign_fl
 
 __all__ = ["VIEW", "InductionHeads"]
 
-EFFECT_FLOOR = 0.1  # attention share above other keys below which a head is not called an induction head
+EFFECT_FLOOR = 0.1  # attention share above its null that a head must exceed to be called by a score
 FALSE_DISCOVERY = 0.05
 DRAWS = 2000
 _LOSS = Need((LOGITS,), token_loss, dims="pos")
@@ -47,13 +47,14 @@ class InductionHeads(OnModel, name="induction-heads", title="Induction heads", r
     Definition: Mean attention, over queries q whose token occurred P positions before, to the key after that occurrence
     (induction, q - P + 1), to the previous token (q - 1), and to the occurrence itself (duplicate, q - P). Stimulus: a
     BOS token, then random ordinary tokens that repeat with a random period P; queries are those of the second copy.
-    Interval: 95 % percentile bootstrap over sequences. Null: the same score, at the same distances, on sequences
-    without a repeat. Effect d: score minus the mean attention to other keys of the same rows (without key 0, the query
-    and the three keys of the scores), minus the same on a partner sequence without a repeat. The previous-token score
-    needs no repeat: there d has no partner, and the null is attention to other keys. q: one-sided sign flip of d over
-    sequences, Benjamini-Hochberg per score over all heads. Induction head: q at most 0.05 and d above 0.1. In-context
-    learning score: loss on the second copy minus loss on the first (nats), each without its first token; below zero
-    means that the repeat helps.
+    Interval: 95 % bootstrap-t over sequences. Null: the same score, at the same distances, on sequences without a
+    repeat. Effect d: score minus the mean attention to other keys of the same rows (without key 0, the query and the
+    three keys of the scores), minus the same on a partner sequence without a repeat. The previous-token score needs no
+    repeat: there d has no partner, and the null is attention to other keys. q: one-sided sign flip of d - 0.1 over
+    sequences, Benjamini-Hochberg per score over all heads; without that floor random weights pass, whose preferences
+    for a distance are real and a thousand times smaller. A head is called by a score (induction, previous-token,
+    duplicate-token head) where q is at most 0.05. In-context learning score: loss on the second copy minus loss on the
+    first (nats), each without its first token; below zero means that the repeat helps.
 
     Limits: A score says where a head looks, not what it does with it: ablate the head to see whether it matters. Random
     tokens are no language: on text a head may behave otherwise. The prompt is not used: the stimulus is the analysis's
@@ -64,8 +65,9 @@ class InductionHeads(OnModel, name="induction-heads", title="Induction heads", r
 
     Returns: Scores with interval, null, effect and q per head; the label; losses on the first and second copy. For each
     of `induction_score`, `previous_token_score`, `duplicate_token_score` (layer, head), shares of attention: `_low`,
-    `_high` (95 % percentile bootstrap over the repeated sequences), `_null`, `_d` (effect), `_q`, and the scalar
-    `_null_95`. `is_induction_head` (layer, head). `loss_first_copy`, `loss_second_copy`, `in_context_learning_score`,
+    `_high` (95 %, bootstrap-t over the repeated sequences), `_null`, `_d` (effect), `_q`, and the scalar
+    `_null_95`. `is_induction_head`, `is_previous_token_head`, `is_duplicate_token_head` (layer,
+    head). `loss_first_copy`, `loss_second_copy`, `in_context_learning_score`,
     `loss_by_position` (pos), `loss_by_offset` (offset), nats, with intervals; the curves also with `_null`.
     """
 
@@ -92,11 +94,13 @@ class InductionHeads(OnModel, name="induction-heads", title="Induction heads", r
         variables: dict[str, Any] = {}
         for slot, kind in enumerate(KINDS):
             variables |= _score(kind, attention[..., slot], attention[..., slot + 3], repeated, self.seed)
-        q, effect = variables["induction_score_q"][1], variables["induction_score_d"][1]
-        label = (q <= FALSE_DISCOVERY) & (effect > EFFECT_FLOOR)  # NaN is no induction head
-        variables["is_induction_head"] = ("layer head", label, "true or false", (0, 1), "induction head")
+        for kind in KINDS:
+            label = variables[f"{kind}_score_q"][1] <= FALSE_DISCOVERY  # NaN is no such head
+            name = f"{kind.replace('_', '-')} head"
+            variables[f"is_{kind}_head"] = ("layer head", label, "true or false", (0, 1), name)
         losses, coords = _losses(observation, repeated, self.seed)
         result = dataset(observation, coords, **variables, **losses)
+        result = result.assign_attrs(n_sequences=int(repeated.sum()))
         summary = on_stimulus(result, FALSE_DISCOVERY, EFFECT_FLOOR)
         return result.assign_attrs(_notes(observation, int(repeated.sum())), summary=summary)
 
@@ -116,8 +120,8 @@ def _score(kind: str, at_key: np.ndarray, at_others: np.ndarray, repeated: np.nd
     else:
         difference = difference - contrast[:, ~repeated]
         null, null_text = at_key[:, ~repeated].mean(1), "the same score without a repeat"
-    low, high = bootstrap_interval(at_key[:, repeated], axis=1, draws=DRAWS, seed=seed)
-    q = benjamini_hochberg(sign_flip_test(difference, axis=1, seed=seed))
+    low, high = bootstrap_interval(at_key[:, repeated], axis=1, draws=DRAWS, seed=seed, bounds=(0, 1))
+    q = benjamini_hochberg(sign_flip_test(difference - EFFECT_FLOOR, axis=1, seed=seed))
     tail = np.percentile(null[~np.isnan(null)], 95) if not np.isnan(null).all() else np.nan
     name, title, share = f"{kind}_score", f"{kind.replace('_', '-')} score", ("share of attention", (0, 1))
     return {
@@ -127,7 +131,7 @@ def _score(kind: str, at_key: np.ndarray, at_others: np.ndarray, repeated: np.nd
         f"{name}_null": ("layer head", null, *share, null_text),
         f"{name}_null_95": ("", tail, *share, f"95th percentile over heads of {null_text}"),
         f"{name}_d": ("layer head", difference.mean(1), "share of attention", (-2, 2), f"effect on the {title}"),
-        f"{name}_q": ("layer head", q, "false discovery rate", (0, 1), f"q of the {title}"),
+        f"{name}_q": ("layer head", q, "false discovery rate", (0, 1), f"q that d exceeds {EFFECT_FLOOR}, {title}"),
     }
 
 
@@ -154,10 +158,10 @@ def _losses(observation: Observation, repeated: np.ndarray, seed: int) -> tuple[
 
 
 def _mean(
-    name: str, dims: str, values: np.ndarray, bounds: tuple[Any, ...] | None, title: str, seed: int
+    name: str, dims: str, values: np.ndarray, bounds: tuple[float | None, float | None] | None, title: str, seed: int
 ) -> dict[str, Any]:
     """Mean over sequences (the first axis) with its interval, in nats."""
-    low, high = bootstrap_interval(values, axis=0, draws=DRAWS, seed=seed)
+    low, high = bootstrap_interval(values, axis=0, draws=DRAWS, seed=seed, bounds=bounds or (None, None))
     return {
         name: (dims, values.mean(0), "nats", bounds, title),
         f"{name}_low": (dims, low, "nats", bounds, f"{title}, lower end of the 95 % interval"),
@@ -171,9 +175,9 @@ def _notes(observation: Observation, n: int) -> dict[str, str]:
     bos = "a BOS token" if first.bos else f"{first.strings[0]!r} in place of a BOS token, which the tokenizer lacks"
     return {
         "stimulus": f"{n} repeated and {n} other sequences of {len(first)} tokens; position 0 holds {bos}",
-        "interval": f"95 % percentile bootstrap over {n} sequences, {DRAWS} draws",
-        "test": f"one-sided sign flip over {n} sequences, Benjamini-Hochberg per score over all heads",
-        "label": f"q at most {FALSE_DISCOVERY} and effect d above {EFFECT_FLOOR}",
+        "interval": f"95 % bootstrap-t over n = {n} sequences, {DRAWS} draws",
+        "test": f"one-sided sign flip of d - {EFFECT_FLOOR}, n = {n} sequences, Benjamini-Hochberg over all heads",
+        "label": f"effect d above {EFFECT_FLOOR} at q of at most {FALSE_DISCOVERY}",
         "missing": "NaN: a sliding-window layer that cannot see the key (not applicable)",
     }
 

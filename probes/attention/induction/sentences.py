@@ -28,8 +28,8 @@ def on_stimulus(result: xr.Dataset, q: float, floor: float) -> str:
     here = result.sel(layer=top[0], head=top[1])
     score, low, high = (float(here[f"induction_score{end}"]) for end in ("", "_low", "_high"))
     share = f"{score:.0%} of its attention to what followed the current token the last time (95 % interval {low:.0%} "
-    share += f"to {high:.0%})"
-    passed = f"q at most {q:g} and an effect above {floor:g}"
+    share += f"to {high:.0%}, n = {result.attrs.get('n_sequences', 0)} sequences)"
+    passed = f"an effect above {floor:g} at q of at most {q:g}"
     unscored = f" {scores.size - known} more are not scored: they do not see that key." if known < scores.size else ""
     if n == 0:
         return (

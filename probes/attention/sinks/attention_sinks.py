@@ -26,6 +26,7 @@ from probes.attention.sinks.measures import (
     received,
     received_by_others,
     sink_logit,
+    sink_threshold,
     uniform_alpha,
     v_norm,
     value_norm,
@@ -52,11 +53,13 @@ class AttentionSinks(OnPrompt, name="attention-sinks", title="Attention sinks, d
     """What the first token is used for: attention that it receives, values that it drains, states that peak.
 
     Definition: alpha_k = 1/(T-k) sum over i >= k of A[i,k], the attention that key k receives of T tokens (positions
-    from 0); a head sinks when alpha_0 > epsilon. Other keys: without i = k, from 16 queries on; else late keys would
-    qualify by themselves. A sink's value is small (drain: |v W_O| of the first token over the median's) while its
-    residual stream is large (peak: |resid_post| over the median), carried by a few dimensions (massive activations).
-    Sink logit: mean over q of score(q,0) - mean over 0 < j < q of score(q,j). mask_first asks the same with position 0
-    out of the picture: rows are renormalised over the other keys and position 1 takes the first one's place.
+    from 0); a head sinks when alpha_0 exceeds epsilon and twice what uniform attention gives at that length, H_T / T;
+    where that alone exceeds 0.3 (T up to 9), the prompt is too short to tell. Other keys: without i = k, from 16
+    queries on; else late keys would qualify by themselves. A sink's value is small (drain: |v W_O| of the first token
+    over the median's) while its residual stream is large (peak: |resid_post| over the median), carried by a few
+    dimensions (massive activations). Sink logit: mean over q of score(q,0) - mean over 0 < j < q of score(q,j).
+    mask_first asks the same with position 0 out of the picture: rows are renormalised over the other keys and position
+    1 takes the first one's place.
 
     Limits: alpha falls with T: never compare prompts of unlike length. Uniform attention already gives alpha_0 = H_T /
     T (0.074 at T = 64). A head that sinks here may work elsewhere: see active-dormant. Layers whose sliding window is
@@ -119,7 +122,15 @@ def _needs(mask_first: bool) -> dict[str, Need]:
 def _summary(result: xr.Dataset, first: int) -> str:
     """Sinks, drain and peak in sentences; what was not measured is left out."""
     known = int((~np.isnan(result["sink"].values)).sum())
-    said = [f"Position {first} is a sink of {int(np.nansum(result['sink'].values))} of {known} heads."] if known else []
+    said = []
+    if known:
+        null = float(np.nanmax(result["first_received_null"].values))
+        said.append(
+            f"Position {first} is a sink of {int(np.nansum(result['sink'].values))} of {known} heads (uniform "
+            f"attention would give it {null:.2f})."
+        )
+    elif result["first_received"].notnull().any():
+        said.append("The prompt is too short to tell a sink from uniform attention.")
     drain = float(median_known(result["value_drain"].values.ravel(), 0))
     if drain == drain:
         said.append(f"Its v W_O has {drain:.2g} times the median token's norm (median head).")
@@ -130,9 +141,9 @@ def _summary(result: xr.Dataset, first: int) -> str:
         end = float(result["peak_disappears"])
         until = f"to {end - 1:.0f}" if end == end else "to the end"
         said.append(
-            f"The residual stream peaks at position {int(result['peak_pos'][top])} from depth "
-            f"{float(result['peak_appears']):.0f} {until}, {height[top]:.0f} times the median's; dimension {dimension} "
-            f"holds {share:.0%} of its squared norm."
+            f"Residual norms peak from depth {float(result['peak_appears']):.0f} {until}: the highest, "
+            f"{height[top]:.0f} times the median, is at depth {top}, position {int(result['peak_pos'][top])}; "
+            f"dimension {dimension} holds {share:.0%} of its squared norm."
         )
     return " ".join(said)
 
@@ -146,8 +157,9 @@ def _sinks(seen: dict[str, np.ndarray], blind: list[int], epsilon: float, first:
         at_first = np.full(alpha.shape[:2], np.nan)
     else:
         at_first = alpha[..., first]
+    bar = sink_threshold(n_tokens - first, epsilon)
     unknown = np.isnan(at_first)
-    sink = np.where(unknown, np.nan, at_first > epsilon)
+    sink = np.where(unknown | np.isnan(bar), np.nan, at_first > bar)
     flags = np.where(np.isnan(others), np.nan, others > epsilon)
     if n_tokens > first:
         flags[..., first] = sink

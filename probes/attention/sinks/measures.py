@@ -13,6 +13,7 @@ from workbench.observation import Site
 
 __all__ = [
     "MIN_QUERIES",
+    "MOST_UNIFORM",
     "mean_known",
     "median_after",
     "median_known",
@@ -21,12 +22,14 @@ __all__ = [
     "received",
     "received_by_others",
     "sink_logit",
+    "sink_threshold",
     "uniform_alpha",
     "v_norm",
     "value_norm",
     "windowed",
 ]
 
+MOST_UNIFORM = 0.3  # alpha of uniform attention above which a prompt is too short to tell a sink: 9 tokens
 MIN_QUERIES = 16  # of other tokens, before a key other than the first may count as a sink
 
 
@@ -122,6 +125,13 @@ def received_by_others(alpha: np.ndarray, own: np.ndarray, first: int = 0) -> np
 def uniform_alpha(n_tokens: int) -> float:
     """alpha of the first position under uniform causal attention: H_T / T; NaN without tokens."""
     return float(np.mean(1.0 / np.arange(1, n_tokens + 1))) if n_tokens > 0 else float("nan")
+
+
+def sink_threshold(n_tokens: int, epsilon: float) -> float:
+    """alpha above which position 0 is a sink: epsilon, and twice what uniform attention gives at that length; NaN where
+    that gives more than 0.3 (up to 9 tokens): too short to tell."""
+    uniform = uniform_alpha(n_tokens)
+    return max(epsilon, 2 * uniform) if uniform <= MOST_UNIFORM else float("nan")
 
 
 def median_after(norms: np.ndarray, first: int) -> np.ndarray:

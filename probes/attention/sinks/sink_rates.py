@@ -7,7 +7,15 @@ import numpy as np
 import torch
 import xarray as xr
 
-from probes.attention.sinks.measures import mean_known, own_attention, received, received_by_others, windowed
+from probes.attention.sinks.measures import (
+    MOST_UNIFORM,
+    mean_known,
+    own_attention,
+    received,
+    received_by_others,
+    sink_threshold,
+    windowed,
+)  # fmt: skip
 from probes.attention.sinks.samples import natural_samples, random_samples, repeated_samples
 from probes.checks import claims
 from workbench.analysis.kinds import OnModel, Stimulus
@@ -39,11 +47,11 @@ _OWN = Need((PATTERN,), own_attention, dims="head key", params={"first": 0})
 class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model"):
     """How many heads of the model sink, on which kind of text.
 
-    Definition: Sink_k = mean over samples, layers and heads of 1[alpha_k > epsilon] (positions from 0 here: Sink_1 is
-    k = 0), with alpha as in attention-sinks, on natural text, random tokens and one repeated token, samples of exactly
-    T tokens each, with a BOS token in front, counted among them, and without. Intervals are percentile bootstraps over
-    samples. Keys other than the first count by the stricter rule of attention-sinks. Layers whose sliding window is
-    shorter than T enter no mean.
+    Definition: Sink_k = mean over samples, layers and heads of 1[alpha_k > epsilon] (positions from 0 here: Sink_1 is k
+    = 0; there alpha must also exceed twice H_T / T, what uniform attention gives), with alpha as in attention-sinks, on
+    natural text, random tokens and one repeated token, samples of exactly T tokens each, with a BOS token in front,
+    counted among them, and without. Intervals are bootstrap-t over samples, from 16 on. Keys other than the first count
+    by the stricter rule of attention-sinks. Layers whose sliding window is shorter than T enter no mean.
 
     Limits: Falls with T and epsilon, which stand in every title: never compare across them. A share of heads, not of
     attention. Repeated tokens without BOS have identical states in a model with rotary positions, so nothing tells the
@@ -69,6 +77,9 @@ class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model"):
         Without a tokenizer there is neither text nor BOS. Documents shorter than that are skipped; the first prompt of
         a condition carries their names in its notes. fields: `condition`, an index into CONDITIONS.
         """
+        if np.isnan(sink_threshold(self.length, self.epsilon)):
+            got = f"length={self.length}, where uniform attention already gives position 0 more than {MOST_UNIFORM:g}"
+            raise InputError(got, "a length that tells a sink from uniform attention", "Take longer samples")
         if self.length > model.sizes.n_ctx:
             raise InputError(f"length={self.length}", f"at most n_ctx = {model.sizes.n_ctx}", "Take shorter samples")
         random = np.random.default_rng(self.seed)
@@ -95,7 +106,7 @@ class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model"):
         alpha = observation[_RECEIVED].cpu().numpy().copy()  # layer prompt head key
         own = observation[_OWN].cpu().numpy()
         alpha[windowed(observation.sizes, self.length)] = np.nan
-        at_first = _flags(alpha[..., 0], self.epsilon)  # layer prompt head
+        at_first = _flags(alpha[..., 0], sink_threshold(self.length, self.epsilon))  # layer prompt head
         others = _flags(received_by_others(alpha, own), self.epsilon)
         condition = observation.fields["condition"].cpu().numpy()
         groups = sorted(set(condition.tolist()))
@@ -112,7 +123,7 @@ class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model"):
             n_samples=("group", counts, "samples", (0, None), "samples"),
         )
         skipped = " ".join(note for tokens in observation.tokens for note in tokens.notes if "skipped" in note)
-        convention = f"T = {self.length}, BOS counted, epsilon = {self.epsilon:g}"
+        convention = f"T = {self.length}, BOS counted, epsilon = {self.epsilon:g}, n = {counts.min()} samples"
         return result.assign_attrs(
             convention=convention, skipped=skipped or "no text was too short", summary=_summary(result)
         )
@@ -122,10 +133,11 @@ def _summary(result: xr.Dataset) -> str:
     """The rate of every condition with its interval."""
     rate, low, high = (result[f"sink_rate{end}"].values for end in ("", "_low", "_high"))
     said = [
-        f"{value:.0%} [{a:.0%}, {b:.0%}] on {name}"
+        f"{value:.0%}{f' [{a:.0%}, {b:.0%}]' if np.isfinite(a) else ''} on {name}"
         for name, value, a, b in zip(result["group"].values, rate, low, high, strict=True)
     ]
-    return f"Heads that sink on position 0: {', '.join(said)}."
+    n = int(result["n_samples"].min())
+    return f"Heads that sink on position 0, by condition of {n} or more samples: {', '.join(said)}."
 
 
 def _flags(alpha: np.ndarray, epsilon: float) -> np.ndarray:
@@ -138,7 +150,7 @@ def _condition(sink: np.ndarray, alpha: np.ndarray, seed: int) -> dict[str, np.n
     samples = {"sink_rate": mean_known(sink, (1, 2)), "layer_sink_rate": mean_known(sink, 2), "head_sink_rate": sink}
     found: dict[str, np.ndarray] = {}
     for name, values in samples.items():
-        low, high = bootstrap_interval(values, seed=seed)
+        low, high = bootstrap_interval(values, seed=seed, bounds=(0, 1))
         found |= {name: mean_known(values, 0), f"{name}_low": low, f"{name}_high": high}
     return {**found, "first_received": mean_known(alpha, 0)}
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from workbench.draws import Draws
 from workbench.errors import UnavailableError
 from workbench.loading.pretrained import wrap
 from workbench.models.model import Model
@@ -23,12 +24,8 @@ def random_twin(model: Model, seed: int = 0) -> Model:
     bridged: Any = model.adapter
     if getattr(bridged, "hf_model", None) is None:
         raise UnavailableError(f"{model.name}, which has no configuration", "a Hugging Face model", "Leave out control")
-    state = torch.random.get_rng_state()
-    try:
-        torch.manual_seed(seed)
+    with Draws(seed):
         fresh = AutoModelForCausalLM.from_config(copy.deepcopy(bridged.hf_config), dtype=torch.float32).eval()
-    finally:
-        torch.random.set_rng_state(state)
     with torch.no_grad():
         fresh.get_output_embeddings().weight.copy_(model.readout.W_U)
         fresh.get_input_embeddings().weight.copy_(_embedding(bridged))

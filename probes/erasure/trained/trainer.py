@@ -374,7 +374,7 @@ def measured(pieces: Pieces, offset: int, at: np.ndarray, own: torch.Tensor, hit
     tokens of words. None where there is nothing to count.
     """
     sums, counts = by_document(hit.numpy(), pieces.document[at])
-    low, high = ratio_interval(sums, counts)
+    low, high = ratio_interval(sums, counts, bounds=(0, 1))
     last = place_masks([t.strings for t in pieces.tokens], offset, pieces.first)["last"][at]
     found = {"accuracy": sums.sum() / counts.sum(), "low": low, "high": high, "nll": float(-own.mean())}
     found["last_accuracy"] = hit.numpy()[last].mean() if last.any() else np.nan

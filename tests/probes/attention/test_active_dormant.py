@@ -25,7 +25,7 @@ from workbench.observation.recording import measure_means
 
 N_CTX, N_VOCAB, BOS = 32, 32, 0
 SLEEPY, LIVELY = range(1, 14), range(14, 27)  # letters a-m and n-z
-SMALL = {"texts": 12, "length": 24, "ablation_texts": 10, "random_heads": 1}
+SMALL = {"texts": 16, "length": 24, "ablation_texts": 16, "random_heads": 1}
 
 
 class Letters:
@@ -76,7 +76,7 @@ def toy():
 
 @pytest.fixture(scope="module")
 def result(toy):
-    *_, last = ActiveDormant(**SMALL).over(toy, {"sleepy": texts(SLEEPY, 14, 0), "lively": texts(LIVELY, 14, 1)})
+    *_, last = ActiveDormant(**SMALL).over(toy, {"sleepy": texts(SLEEPY, 18, 0), "lively": texts(LIVELY, 18, 1)})
     return last
 
 
@@ -113,7 +113,7 @@ def test_the_result_draws_saves_and_states_its_conventions(result, tmp_path):
         title = figure.layout.title.text.replace("<br>", " ")
         assert figure.data and "T = 24" in title and "0.8" in title and "0.2" in title and "epsilon = 0.3" in title
     provenance = json.loads(result.attrs["provenance"])
-    assert len(provenance["texts"]) == 24 and "reference" in result.attrs["reference"]
+    assert len(provenance["texts"]) == 32 and "reference" in result.attrs["reference"]
 
 
 # --- laws and slow routes -------------------------------------------------------------------------------------------

@@ -262,7 +262,31 @@ def test_sliding_window_layers_are_not_applicable():
     assert not np.isnan(result["sink"].values[1]).any()
     assert not np.isnan(result["value_norm"].values).any()
     fits = AttentionSinks().run(model, Prompt.ids(range(1, model.sizes.window + 1)))
-    assert not np.isnan(fits["sink"].values).any()
+    assert not np.isnan(fits["first_received"].values).any()
+    assert np.isnan(fits["sink"].values).all()  # eight tokens are too few to tell a sink from uniform attention
+
+
+@pytest.mark.parametrize("n", [5, 9, 10, 26, 60])
+@pytest.mark.parametrize("mask_first", [False, True])
+def test_uniform_attention_is_no_sink_at_any_length(n, mask_first):
+    """Before, every head of up to nine tokens of uniform attention was one: 1/T sum of 1/i passes 0.3."""
+    model = ToyTransformer(ToyConfig(n_layers=2, n_heads=2, d_model=16, d_head=8, d_vocab=64, n_ctx=64))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    result = AttentionSinks(mask_first=mask_first).run(wrap(model, None, name="uniform"), Prompt.ids(range(1, n + 1)))
+    visible = n - mask_first
+    expected = sum(1 / i for i in range(1, visible + 1)) / visible
+    np.testing.assert_allclose(result["first_received_null"], expected)
+    np.testing.assert_allclose(result["first_received"], expected, atol=1e-5)
+    said = result.attrs["summary"]
+    if visible < 10:
+        assert np.isnan(result["sink"].values).all() and "too short to tell a sink" in said and "is a sink" not in said
+    else:
+        assert (
+            result["sink"].values == 0
+        ).all() and "is a sink of 0 of 4 heads (uniform attention would give it " in said
+        assert f"{expected:.2f}" in said
 
 
 @pytest.mark.parametrize("mask_first", [False, True])

@@ -34,6 +34,7 @@ def test_the_heads_that_pass_are_counted_and_the_strongest_is_named(scores, labe
     label = label & ~np.isnan(scores)
     result = table(induction_score=scores, induction_score_low=scores / 2, induction_score_high=(scores + 1) / 2)
     result["is_induction_head"] = (("layer", "head"), label)
+    result.attrs["n_sequences"] = 16
     said, known = on_stimulus(result, 0.05, 0.1), int((~np.isnan(scores)).sum())
     assert ("not scored" in said) == (0 < known < 6)
     if known == 0:
@@ -46,7 +47,7 @@ def test_the_heads_that_pass_are_counted_and_the_strongest_is_named(scores, labe
     assert ("are induction heads" in said) == (label.sum() > 1)
     assert ("the largest score is" in said) == (not label.any())
     assert f"{value:.0%} of its attention" in said
-    assert f"(95 % interval {value / 2:.0%} to {(value + 1) / 2:.0%})" in said
+    assert f"(95 % interval {value / 2:.0%} to {(value + 1) / 2:.0%}, n = 16 sequences)" in said
 
 
 @settings(max_examples=200, deadline=None)
@@ -96,13 +97,14 @@ def test_the_planted_head_is_named(name):
     from workbench import load
 
     said = InductionHeads().run(load(name)).attrs["summary"]
-    assert said.startswith("1 of 4 heads is an induction head (q at most 0.05 and an effect above 0.1). It is L1H0,")
+    assert said.startswith("1 of 4 heads is an induction head (an effect above 0.1 at q of at most 0.05). It is L1H0,")
 
 
 def test_golden_sentence_of_the_default_model(default_model):
-    """smollm2-135m, the defaults; L18H6's golden score is 0.879 with 2e-3 to spare, and 19 heads pass."""
+    """smollm2-135m, the defaults; L18H6's golden score is 0.879 with 2e-3 to spare, and 16 heads pass."""
     said = InductionHeads().run(default_model).attrs["summary"]
     assert said == (
-        "19 of 270 heads are induction heads (q at most 0.05 and an effect above 0.1). The strongest is L18H6, which "
-        "gives 88% of its attention to what followed the current token the last time (95 % interval 86% to 90%)."
+        "16 of 270 heads are induction heads (an effect above 0.1 at q of at most 0.05). The strongest is L18H6, which "
+        "gives 88% of its attention to what followed the current token the last time (95 % interval 85% to 90%, "
+        "n = 16 sequences)."
     )

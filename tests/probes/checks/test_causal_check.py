@@ -5,15 +5,19 @@ import pytest
 import torch
 
 from probes.attention.induction.induction_heads import InductionHeads
-from probes.checks.causal_check import CausalCheck, controls_figure, repeated_tokens
+from probes.checks.causal_check import CausalCheck, repeated_tokens
+from probes.checks.figures import controls_figure, norms_figure
 from probes.checks.matched_controls import matched_controls
-from probes.checks.removal import check, checking
+from probes.checks.removal import _direction_cells, check, checking
 from tests.tiny_models import tiny_model
 from workbench.errors import Cancelled, InputError
 from workbench.intervene import MLP, Ablate, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual
 from workbench.loading.pretrained import load
+from workbench.models.hooks import ATTN_RESULT, MLP_OUT, RESID_PRE
 from workbench.models.prompt import Prompt
 from workbench.observation import observe
+from workbench.observation.recording import record
+from workbench.observation.sweeps import base_run
 
 PROMPT = Prompt.ids([5, 17, 40, 23, 61, 8, 77, 30, 12, 9])
 
@@ -33,11 +37,14 @@ def test_the_check_is_made_of_the_parts_that_are_calibrated():
         result = check(model, prompt, units, logit("#31"))
         controls = matched_controls(model, [prompt], units)
         assert float(result["effect"]) == pytest.approx(effect(units[0]), abs=1e-5)
-        for draw in (0, 7, 49):
+        for draw in (0, 7, 18):
             assert float(result["control_effect"][draw]) == pytest.approx(effect(controls.sets[draw][0]), abs=1e-5)
         others = np.abs(result["control_effect"].values)
-        assert float(result["p"]) == pytest.approx((1 + (others >= abs(float(result["effect"]))).sum()) / 51)
-        assert float(result["p_floor"]) == pytest.approx(1 / 51)
+        assert float(result["p"]) == pytest.approx(
+            (1 + (others >= abs(float(result["effect"]))).sum()) / (1 + len(others))
+        )
+        assert float(result["p_floor"]) == pytest.approx(1 / (1 + len(others))) and len(others) == len(controls.sets)
+        np.testing.assert_allclose(result["control_norm"], controls.norms)
         assert float(result["louder"]) == pytest.approx(controls.louder)
 
 
@@ -46,7 +53,7 @@ def test_it_finds_the_plant():
     for head in (Head(0, 0), Head(1, 0)):
         result = check(toy, prompt, [head], logit("#27"), side="lowers")
         assert float(result["p"]) == pytest.approx(1 / 51) and float(result["effect"]) < -5
-        assert result.attrs["controls"] == "random directions" and "too few" in result.attrs["sentence"]
+        assert result.attrs["controls"] == "random directions" and "random directions" in result.attrs["sentence"]
     idle = check(toy, prompt, [Head(1, 1)], logit("#27"))
     assert float(idle["p"]) == 1.0 and float(idle["effect"]) == 0.0
 
@@ -57,16 +64,20 @@ def test_the_side_is_the_claims():
     assert float(raises["p"]) > 0.9
 
 
-def test_prompts_that_suggested_the_claim_do_not_check_it_and_intervals_need_eight():
+def test_prompts_that_suggested_the_claim_do_not_check_it_and_intervals_need_sixteen():
     toy = load("toy-induction")
     generator = torch.manual_seed(0)
     prompts = [
-        Prompt.ids([a, b, c, a]) for a, b, c in (torch.randperm(60, generator=generator)[:3].tolist() for _ in range(9))
+        Prompt.ids([a, b, c, a])
+        for a, b, c in (torch.randperm(60, generator=generator)[:3].tolist() for _ in range(17))
     ]
     few = check(toy, prompts[:3], [Head(1, 0)], suggested_by=prompts[:1])
     assert few.sizes["prompt"] == 2 and np.isnan(float(few["effect_low"]))
+    nearly = check(toy, prompts[:16], [Head(1, 0)], suggested_by=prompts[:1])
+    assert nearly.sizes["prompt"] == 15 and np.isnan(float(nearly["effect_high"]))
+    assert "interval" not in nearly.attrs["sentence"]
     many = check(toy, prompts, [Head(1, 0)], suggested_by=prompts[:1])
-    assert many.sizes["prompt"] == 8
+    assert many.sizes["prompt"] == 16 and "n = 16) on 16 prompts" in many.attrs["sentence"]
     assert float(many["effect_low"]) <= float(many["effect"]) <= float(many["effect_high"])
     alone = check(toy, prompts[:1], [Head(1, 0)], suggested_by=prompts[:1])
     assert alone.sizes["prompt"] == 1
@@ -78,7 +89,7 @@ def test_every_method_and_kind_runs_and_is_what_it_says(method):
     corrupt = Prompt.ids([5, 17, 41, 23, 60, 8, 70, 30, 11, 9]) if method == "resample" else None
     for units in ([Neurons(1, (3,))], [Neurons(1, (3, 9, 12))], [MLP(2)], [Head(1, 2)]):
         result = check(model, PROMPT, units, logit("#31"), method, corrupt=corrupt)
-        assert result.sizes["draw"] == 50 and np.isfinite(result["control_effect"]).all()
+        assert result.sizes["draw"] >= 19 and np.isfinite(result["control_effect"]).all()
         assert str(units[0]) in result.attrs["sentence"] and method in result.attrs["sentence"]
     zero = observe(model, PROMPT, interventions=[Ablate(Neurons(1, (3, 9, 12)))]).logits[0][0, 31]
     if method == "zero":
@@ -91,8 +102,8 @@ def test_edges_are_checked_against_edges_into_the_same_queries():
     model, prompt = tiny_model("llama"), Prompt.ids(list(range(3, 23)))
     edges = [AttentionEdge(1, 2, query=19, key=4), AttentionEdge(0, 1, query=12, key=3)]
     result = check(model, prompt, edges, logit("#31"))
-    assert result.sizes["draw"] == 50 and result.attrs["controls"] == "matched units"
-    assert "edges into the same queries nearest in norm" in result.attrs["sentence"]
+    assert result.sizes["draw"] >= 19 and result.attrs["controls"] == "matched units"
+    assert "controls of edges into the same queries within a factor 1.5 of its norm" in result.attrs["sentence"]
     both = observe(model, prompt, interventions=[Ablate(edge) for edge in edges]).logits[0][0, 31]
     plain = observe(model, prompt).logits[0][0, 31]
     assert float(result["effect"]) == pytest.approx(float(both - plain), abs=1e-5)
@@ -105,10 +116,11 @@ def test_where_units_are_too_few_directions_stand_in(units):
     toy, prompt = load("toy-induction"), Prompt.ids([3, 9, 27, 3, 9])
     result = check(toy, prompt, units, logit("#27"))
     if result.attrs["controls"] == "random directions":
-        assert np.isnan(float(result["louder"])) and "too few" in result.attrs["sentence"]
+        assert np.isnan(float(result["louder"])) and "random directions" in result.attrs["sentence"]
+        assert "than its like" not in result.attrs["sentence"]
     else:
         assert isinstance(units[0], AttentionKey | AttentionEdge | Residual)
-    assert result.sizes["draw"] == 50 and np.isfinite(result["control_effect"]).all()
+    assert result.sizes["draw"] >= 19 and np.isfinite(result["control_effect"]).all()
 
 
 def test_the_prediction_that_is_measured_may_be_any_of_the_prompts():
@@ -119,10 +131,34 @@ def test_the_prediction_that_is_measured_may_be_any_of_the_prompts():
     assert float(result["effect"]) == pytest.approx(float(edited - plain), abs=1e-5)
 
 
-def test_a_claim_louder_than_all_its_like_says_so():
-    toy = load("toy-induction")  # its planted heads are far louder than the idle ones
+def test_a_claim_louder_than_all_its_like_is_not_tested_beside_quieter_ones():
+    """The planted heads' keys are far louder than the idle ones: before, those were its like, at p = 1/51."""
+    toy = load("toy-induction")
     result = check(toy, Prompt.ids([3, 9, 27, *range(30, 44), 3, 9]), [AttentionKey(1, 0, 2)], logit("#27"))
-    assert float(result["louder"]) > 1.5 and "times as loud" in result.attrs["sentence"]
+    assert result.attrs["controls"] == "none" and np.isnan(float(result["p"])) and result.sizes["draw"] == 0
+    assert "No test beside its like: L1H0 key 2 has " in result.attrs["sentence"]
+    assert "it more than" not in result.attrs["sentence"] and result.sizes["component"] > 30
+    assert controls_figure(result).data and norms_figure(result).data
+
+
+def test_a_wider_caliper_is_asked_for_and_said():
+    model = tiny_model("llama", n_layers=4)
+    narrow, wide = (check(model, PROMPT, "L2N5", logit("#31"), caliper=caliper, peers=0) for caliper in (2.0, 8.0))
+    for result, caliper in ((narrow, 2.0), (wide, 8.0)):
+        low, high = float(result["control_norm_low"]), float(result["control_norm_high"])
+        assert 1 / caliper <= low <= high <= caliper
+        assert f"within a factor {caliper:g} of its norm ({low:.2f} to {high:.2f} times it)" in result.attrs["sentence"]
+        assert (low, high) == pytest.approx((float(result["control_norm"].min()), float(result["control_norm"].max())))
+    assert narrow.sizes["draw"] <= wide.sizes["draw"] == 50 and narrow.attrs["window"] >= wide.attrs["window"]
+
+
+def test_directions_leave_position_0_alone():
+    """A step at position 0 breaks the model whatever the unit: the sink's state is unlike any other."""
+    model = tiny_model("llama", n_layers=4)
+    result = check(model, PROMPT, "L1 mlp", {"kind": "logit difference", "target": "#31", "position": 0})
+    assert result.attrs["controls"] == "random directions" and "at every position but 0" in result.attrs["sentence"]
+    np.testing.assert_allclose(result["control_effect"], 0.0, atol=1e-6)  # nothing behind position 0 reaches it
+    assert abs(float(result["effect"])) > 1e-3
 
 
 def test_bad_claims_are_refused():
@@ -151,7 +187,7 @@ def test_bad_claims_are_refused():
 
 def test_it_reports_progress_yields_partial_results_and_can_be_cancelled():
     model, shares = tiny_model("llama", n_layers=4), []
-    parts = list(checking(model, PROMPT, [Neurons(3, (1,))], progress=shares.append, n_controls=120))
+    parts = list(checking(model, PROMPT, [Neurons(3, (1,))], progress=shares.append, n_controls=120, caliper=9.0))
     assert len(parts) > 1 and parts[-1].sizes["draw"] == 120 and parts[0].sizes["draw"] < 120
     assert shares == sorted(shares) and shares[-1] == pytest.approx(1.0)
 
@@ -184,9 +220,10 @@ def test_the_entry_takes_units_by_name():
 
 def test_other_prompts_check_what_the_shown_one_suggested(default_model):
     countries = "The capital of Italy is | The capital of Spain is | The capital of Japan is"
-    result = CausalCheck(units="L29H3", metric="loss", others=countries).run(default_model, "The capital of France is")
+    asked = CausalCheck(units="L29H3", metric="loss", others=countries, controls=19, peers=0)
+    result = asked.run(default_model, "The capital of France is")
     assert result.sizes["prompt"] == 3
-    own = check(default_model, "The capital of Italy is", [Head(29, 3)], {"kind": "loss"})
+    own = check(default_model, "The capital of Italy is", [Head(29, 3)], {"kind": "loss"}, n_controls=19, peers=0)
     assert float(result["effect_by_prompt"][0]) == pytest.approx(float(own["effect"]), abs=1e-4)
 
 
@@ -201,16 +238,20 @@ def test_a_block_is_set_beside_the_few_others():
     assert result["label"].values.tolist() == ["L0 MLP", "L1 MLP", "L3 MLP"]
     np.testing.assert_allclose(result["peer_effect"], [effect(layer) for layer in (0, 1, 3)], atol=1e-5)
     as_much = sum(effect(layer) <= effect(2) for layer in (0, 1, 3))
-    assert f"Of the 3 other MLPs, removed one by one, {as_much} do" in result.attrs["sentence"]
+    sentence = result.attrs["sentence"]
+    assert f"Of the 3 other MLPs, whatever their norm, removed one by one, {as_much or 'none'} lower" in sentence
+    assert sentence.index("other MLPs") < sentence.index("random directions")  # the peers come first
     result["peer_effect"][0] = 1e6
     strokes = controls_figure(result).data[1]
     assert strokes.name == "the others (2 of 3; the rest lie outside)" and strokes.text == ("L1 MLP", "L3 MLP")
-    assert "peer_effect" not in check(tiny_model("llama", n_layers=4), PROMPT, "L1N5", logit("#31"))
+    assert "peer_effect" not in check(tiny_model("llama", n_layers=4), PROMPT, "L1N5", logit("#31"), peers=0)
 
 
 def test_it_says_what_is_measured_and_where(default_model):
-    # a neuron of the last layer: nothing but that layer is computed anew for each of its fifty controls
-    said = lambda prompts, metric: check(default_model, prompts, "L29N3", metric).attrs["metric"]
+    # a neuron of the last layer: nothing but that layer is computed anew for each of its controls
+    said = lambda prompts, metric: check(default_model, prompts, "L29N3", metric, n_controls=19, peers=0).attrs[
+        "metric"
+    ]
     france, italy = "The capital of France is", "The capital of Italy is"
     assert said(france, None) == "log-probability of ' Paris' at the last position"
     assert said(france, {"position": 3}) == "log-probability of ' the' at position 3 (' of')"
@@ -221,13 +262,30 @@ def test_it_says_what_is_measured_and_where(default_model):
 
 
 def test_induction_is_checked_on_repeated_tokens_drawn_anew():
-    """The planted induction head is what makes the toy repeat itself; eight sequences give an interval."""
+    """The planted induction head is what makes the toy repeat itself; sixteen sequences give an interval."""
     toy = load("toy-induction")
     found = CausalCheck(units="L1H0", metric="repetition", on="repeated tokens", side="lowers").run(toy)
     assert (
-        found.sizes["prompt"] == 8 and float(found["effect_high"]) < -1 and float(found["p"]) == pytest.approx(1 / 51)
+        found.sizes["prompt"] == 16 and float(found["effect_high"]) < -1 and float(found["p"]) == pytest.approx(1 / 51)
     )
-    assert "repeated tokens" in found.attrs["metric"] and "on 8 prompts" in found.attrs["sentence"]
+    assert "repeated tokens" in found.attrs["metric"] and "on 16 prompts" in found.attrs["sentence"]
     drawn = [{one.ids for one in repeated_tokens(toy, seed)} for seed in (0, 1)]
     suggested = {one.ids for one in InductionHeads().stimulus(toy).tokens}
     assert not drawn[0] & drawn[1] and not drawn[0] & suggested
+
+
+@pytest.mark.parametrize("unit, hook", [(MLP(2), MLP_OUT), (Head(1, 3), ATTN_RESULT), (Residual(1, 4), RESID_PRE)])
+def test_a_direction_is_as_long_at_each_position_as_what_the_removal_changes_there(unit, hook):
+    model = tiny_model("llama", n_layers=4)
+    base, own = base_run(model, PROMPT), [Ablate(unit)]
+    before, after = (
+        record(model, base.tokens, [hook], [unit.layer], interventions=edits).values[hook, unit.layer]
+        for edits in ((), own)
+    )
+    expected = (after - before).flatten(1).norm(dim=-1) if hook is not ATTN_RESULT else (after - before).norm(dim=-1)
+    for cell in _direction_cells(model, base, [unit], own, 3, seed=0):
+        found = cell[0].direction.norm(dim=-1)
+        assert found[0] == 0
+        torch.testing.assert_close(found[1:], expected.reshape(len(found))[1:], atol=1e-5, rtol=1e-5)
+    if isinstance(unit, MLP):
+        assert expected[1:].max() > 1.2 * expected[1:].min()  # one length for all positions would show

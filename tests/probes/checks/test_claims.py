@@ -12,8 +12,9 @@ from probes.circuits.direct_logit_attribution import DirectLogitAttribution, com
 from probes.lens.logit_lens import LogitLens
 from probes.routes.extraction import extract
 from probes.routes.flow_routes import VIEW, FlowRoutes
-from tests.tiny_models import tiny_model
+from tests.tiny_models import sinking_toy, tiny_model
 from workbench.intervene import units_of
+from workbench.loading.pretrained import wrap
 from workbench.models.prompt import Prompt
 from workbench.observation import observe
 
@@ -49,8 +50,8 @@ def test_an_edge_claims_all_its_heads(model):
 
 
 def test_a_sink_is_claimed_where_a_head_sinks():
-    model = tiny_model("llama")
-    result = AttentionSinks(epsilon=0.01).run(model, PROMPT)
+    model = wrap(sinking_toy(), None, name="toy")  # L1H0 puts all attention on position 0
+    result = AttentionSinks().run(model, Prompt.ids(list(range(31)) * 2))
     layer, head = (int(i) for i in np.argwhere(result["sink"].values == 1)[0])
     claim = sink_claim(result, {"layer": layer, "head": head})
     key = int(result["attention_received"].sel(layer=layer, head=head).argmax())
@@ -59,8 +60,7 @@ def test_a_sink_is_claimed_where_a_head_sinks():
     later = sink_claim(result, {"layer": layer, "head": head, "query": key + 3, "pos": key + 3})
     assert later.params["pos"] == key + 3  # the prediction at the selected token, if it can see the key
     assert sink_claim(result, {"layer": layer, "head": head, "pos": key}).params["pos"] == -1
-    high = AttentionSinks(epsilon=0.999).run(model, PROMPT)
-    assert sink_claim(high, {"layer": layer, "head": head}) is None
+    assert sink_claim(result, {"layer": 0, "head": 0}) is None  # uniform attention is no sink
 
 
 def test_a_part_claims_the_side_of_its_share(model):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from probes.checks.matched_controls import atoms, draw_controls, matched_controls, output_norms
+from probes.checks.matched_controls import FEWEST, atoms, draw_controls, matched_controls
+from probes.checks.norms import output_norms
 from tests.tiny_models import tiny_model
 from workbench.intervene import Ablate, AttentionEdge, AttentionKey, Head, Neurons, Residual
 from workbench.loading.pretrained import wrap
@@ -22,8 +23,8 @@ LEVELS = (0.02, 0.1, 0.2, 0.5)
 KINDS = {
     "heads": (Head, 3, {"n_heads": 128}, 6, 1),
     "neurons": (Neurons, 3, {"n_heads": 4, "d_mlp": 128}, 6, 1),
-    "edges": (AttentionEdge, 2, {"n_heads": 48}, 6, 3),
-    "keys": (AttentionKey, 2, {"n_heads": 48}, 6, 3),
+    "edges": (AttentionEdge, 2, {"n_heads": 48}, 6, 2),
+    "keys": (AttentionKey, 2, {"n_heads": 48}, 6, 2),
     "states": (Residual, 5, {"n_heads": 8}, 40, 1),
 }
 
@@ -61,6 +62,8 @@ def null_claims(kind: type, seed: int, sizes: dict, n_tokens: int, step: int, ma
     for place in places[(places[:, 1] % 2 == 0) | (kind is Residual)][::step]:
         own = int(place[0]), int(np.ravel_multi_index(tuple(place[1:]), values_shape(kind, sizes, n_tokens)))
         controls = draw_controls(norms, [own], matched=matched, seed=own[1])
+        if not controls.sets:  # too few as loud: refused, and so no claim
+            continue
         others = np.array([effects[one[0]] for one in controls.sets])
         found.append(float(monte_carlo_p(abs(effects[own]), np.abs(others))))
     return found
@@ -103,33 +106,83 @@ def test_without_matching_it_is_not(name):
     assert excess(np.array(null_claims(kind, 0, *options, matched=False))) > 0.05
 
 
-def test_controls_come_from_the_same_layer_first_and_are_nearest_in_norm():
-    norms = np.random.default_rng(0).normal(size=(4, 60))
-    controls = draw_controls(norms, [(2, 7)])
-    assert controls.window == 0 and len(set(controls.sets)) == 50
-    chosen = [norms[one[0]] for one in controls.sets]
-    left = [norms[2, head] for head in range(60) if head != 7 and ((2, head),) not in controls.sets]
-    assert max(abs(np.array(chosen) - norms[2, 7])) <= min(abs(np.array(left) - norms[2, 7]))
-    assert controls.louder == pytest.approx(np.exp(norms[2, 7] - np.mean(chosen)))
+def normal_norms(layers: int, width: int, spread: float = 1.0) -> np.ndarray:
+    return np.random.default_rng(0).normal(0.0, spread, size=(layers, width))
 
 
-def test_nine_heads_per_layer_give_a_window_of_three():
-    norms = np.random.default_rng(0).normal(size=(30, 9))
-    assert draw_controls(norms, [(15, 4)]).window == 3
-    assert draw_controls(norms, [(0, 4)]).window == 5  # 9 heads in each of 6 layers
+def test_every_control_lies_within_the_caliper_and_none_that_is_nearer_is_left_out():
+    norms, own = normal_norms(12, 40), (5, 7)
+    controls = draw_controls(norms, [own])
+    assert len(controls.sets) == 50 == len(set(controls.sets)) and (own,) not in controls.sets
+    chosen = [one[0] for one in controls.sets]
+    apart = lambda place: abs(norms[place] - norms[own])
+    assert max(map(apart, chosen)) <= np.log(1.5) and controls.window == max(abs(layer - 5) for layer, _ in chosen)
+    left = [place for place in np.ndindex(norms.shape) if place != own and place not in chosen]
+    near = [place for place in left if apart(place) <= np.log(1.5) and abs(place[0] - 5) < controls.window]
+    assert near == []  # what is as loud and nearer in depth comes first
+    ratios = [np.exp(norms[place] - norms[own]) for place in chosen]
+    assert (controls.low, controls.high) == pytest.approx((min(ratios), max(ratios)))
+    assert controls.louder == pytest.approx(1 / np.exp(np.mean(np.log(ratios))))
 
 
-def test_sets_of_several_units_are_distinct_matched_and_without_the_claim():
-    norms = np.random.default_rng(0).normal(size=(30, 9)) + 5 * (np.arange(9) < 3)
-    claim = [(10, 0), (10, 1), (14, 2)]
+@pytest.mark.parametrize("caliper", [1.1, 1.5, 3.0])
+def test_a_unit_louder_than_all_others_has_no_controls_and_no_directions(caliper):
+    """Before, the fifty nearest were taken however quiet they were."""
+    norms = normal_norms(6, 30)
+    norms[2, 4] = norms.max() + np.log(1.01 * caliper)
+    controls = draw_controls(norms, [(2, 4)], caliper=caliper, peers=1000)
+    assert controls.kind == "none" and controls.sets == () and controls.fewest == 0
+    assert len(controls.peers) == controls.n_others == 179  # the answer without a caliper has them all
+    assert np.isnan(controls.louder)
+
+
+def test_fewer_as_loud_are_fewer_controls_down_to_nineteen():
+    norms = np.full((4, 50), 5.0)
+    norms[:, :10] = 0.0  # forty are alike: one claimed, 39 controls
+    assert len(draw_controls(norms, [(1, 3)]).sets) == 39
+    norms[:2, 5:10] = 5.0  # thirty alike
+    assert len(draw_controls(norms, [(1, 3)]).sets) == 29
+    norms[2:, 5:10] = 5.0
+    assert len(draw_controls(norms, [(1, 3)]).sets) == 19 == FEWEST
+    norms[0, 0] = 5.0
+    assert draw_controls(norms, [(1, 3)]).kind == "none"
+
+
+def test_directions_stand_in_only_where_the_model_has_few_units():
+    few = draw_controls(np.arange(30.0)[:, None], [(15, 0)], peers=100)
+    assert few.directions and len(few.peers) == 29 and few.fewest == 0
+    alike = draw_controls(np.zeros((30, 1)), [(15, 0)])  # thirty blocks that are all as loud: units, not directions
+    assert alike.kind == "matched units" and len(alike.sets) == 29
+
+
+def test_each_member_of_a_set_has_its_own_caliper():
+    norms = normal_norms(30, 9, 0.5) + 5 * (np.arange(9) < 3)
+    claim = [(10, 0), (14, 5), (10, 1)]
     controls = draw_controls(norms, claim)
     assert len(set(controls.sets)) == 50 and all(len(set(one)) == 3 for one in controls.sets)
     assert not any(set(one) & set(claim) for one in controls.sets)
-    assert np.mean([head < 3 for one in controls.sets for _, head in one]) > 0.9  # loud ones for loud ones
+    # Two loud and a quiet one, each: a mean of three would also let three middling ones through.
+    assert all(sum(head < 3 for _, head in one) == 2 for one in controls.sets)
+    assert 1 / 1.5 <= controls.low <= controls.high <= 1.5 + 1e-9
+    lonely = draw_controls(norms + 3 * (np.arange(30) == 20)[:, None], [(10, 0), (20, 5)])
+    assert lonely.kind == "none" and lonely.scarce == 1 and lonely.fewest < FEWEST
+
+
+def test_peers_are_all_others_or_a_sample_over_all_norms():
+    norms = normal_norms(20, 20)
+    all_of_them = draw_controls(norms, [(3, 3)], peers=399)
+    assert len(set(all_of_them.peers)) == 399 and (3, 3) not in all_of_them.peers
+    some = draw_controls(norms, [(3, 3)], peers=120)
+    assert len(set(some.peers)) == 120 and {one[0] for one in some.sets} <= set(some.peers)
+    found = np.array([norms[place] for place in some.peers])
+    assert found.min() < np.quantile(norms, 0.02) and found.max() > np.quantile(norms, 0.98)
+    np.testing.assert_allclose(some.peer_norms, found - norms[3, 3])
+    norms[5] = -34.0  # silent: an intervention overwrites what they lead to
+    assert not any(layer == 5 for layer, _ in draw_controls(norms, [(3, 3)], peers=399).peers)
 
 
 def test_what_is_no_control_is_never_drawn():
-    norms = np.random.default_rng(0).normal(size=(6, 40))
+    norms = normal_norms(6, 40, 0.2)
     norms[:, 30:] = np.nan
     rows = np.arange(40) % 2
     controls = draw_controls(norms, [(2, 4), (3, 7)], rows=rows)
@@ -147,10 +200,10 @@ def test_controls_of_every_kind_are_of_that_kind_and_where_they_may_be():
     assert all(e.key <= e.query for one in edges.sets for e in one)
     keys = matched_controls(model, [prompt], [AttentionKey(1, 2, 0)], last=10)
     assert {type(one[0]) for one in keys.sets} == {AttentionKey} and max(one[0].key for one in keys.sets) <= 10
-    states = matched_controls(model, [prompt], [Residual(1, 3)])
+    states = matched_controls(model, [prompt], [Residual(1, 3)], caliper=3.0)
     assert {type(one[0]) for one in states.sets} == {Residual} and min(one[0].pos for one in states.sets) >= 1
-    neurons = matched_controls(model, [prompt], atoms([Neurons(1, (3, 9)), Neurons(2, (4,))]))
-    assert {len(one) for one in neurons.sets} == {3} and neurons.window == 0
+    neurons = matched_controls(model, [prompt], atoms([Neurons(1, (3, 9)), Neurons(2, (4,))]), caliper=4.0)
+    assert {len(one) for one in neurons.sets} == {3}
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

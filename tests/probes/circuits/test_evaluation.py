@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from probes.circuits import evaluation as circuit_evaluation
-from probes.circuits.curves import SHARES, cpr_figure, curve_figure, table
+from probes.circuits.curves import SHARES, cpr_figure, curve_figure, faithfulness_curves, summary, table
 from probes.circuits.evaluation import CircuitEvaluation, circuits, evaluate
 from probes.circuits.rankings import RANKINGS, n_nodes, rank, tasks_of
 from probes.routes.extraction import extract
@@ -183,3 +184,35 @@ def test_a_task_with_prompts_of_its_own_ranks_on_some_and_evaluates_on_others(de
     assert result.attrs["n_prompts"] == 1 and tuple(result["group"].values) == names
     assert len(set(map(str, asked))) == 1 and "CPR of 300 nodes on 1 prompt:" in result.attrs["summary"]
     assert float(result["model_metric"][0]) > 0.5  # the model does the task
+
+
+def test_attribution_ranks_what_helps_above_what_hurts(model, tasks):
+    """Truly patching every node is the slow route; a first-order estimate need not agree in size, but in sign."""
+    estimate, truth = rank(model, tasks, "attribution patching"), rank(model, tasks, "activation patching")
+    large = np.argsort(-np.abs(truth))[:6]
+    assert np.corrcoef(estimate, truth)[0, 1] > 0.5
+    assert (np.sign(estimate[large]) == np.sign(truth[large])).mean() >= 5 / 6
+
+
+def test_the_intervals_of_a_curve_are_those_of_95_percent_and_of_sixteen_prompts_at_least():
+    """Student's interval of a ratio by the delta method is the least that an end may reach, at 95 % and not at 90 %."""
+    random = np.random.default_rng(0)
+    observation = observe(tiny_model("llama"), [CLEAN])
+    shares, n = (0.5, 1.0), 16
+    whole, empty = 2 + 0.3 * random.normal(size=n), np.zeros(n)
+    metrics = np.stack([np.stack([whole * (0.6 + 0.3 * random.normal(size=n)), whole], axis=-1)[None]] * 2)
+    curves = lambda k: faithfulness_curves(
+        observation, ["a"], shares, metrics[:, :, :k], whole[:k], empty[:k], parts="nodes", n_parts=4, units="nats"
+    )
+    result, top = curves(n), metrics[0, 0, :, 0]
+    ratio = top.mean() / whole.mean()
+    error = np.sqrt((top - ratio * whole).var(ddof=1) / n) / whole.mean()
+    reach = scipy.stats.t.ppf(0.975, n - 1) * error
+    low, high = float(result["faithfulness_low"][0, 0]), float(result["faithfulness_high"][0, 0])
+    assert low <= ratio - reach + 1e-9 and high >= ratio + reach - 1e-9
+    assert high - low < 2 * 1.35 * reach
+    assert np.isnan(curves(15)["cpr_low"]).all() and np.isnan(curves(15)["cmd_high"]).all()
+    width = float(result["cmd_high"][0] - result["cmd_low"][0])
+    # CMD is here half the mean of |1 - f| at 0.5: its spread is that of the ratio, over two shares a quarter apart.
+    assert width == pytest.approx(2 * reach * 0.25, rel=0.3)
+    assert "n = 16" in summary(result) and "[" not in summary(curves(15))

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
+from transformers import AutoModelForCausalLM
 
 from probes.erasure.trained import fit as fitting
 from probes.erasure.trained.artifact import default_path, find, load_probes, save_probes
 from probes.erasure.trained.command import add_arguments, add_import_arguments, cli, import_cli
+from probes.erasure.trained.control import random_twin
 from probes.erasure.trained.fit import (
     bfloat16_wins,
     closed_form,
@@ -469,3 +471,16 @@ def test_words_are_found_where_they_are_cut():
     assert np.flatnonzero(place_masks([["a", "bc", "d", " e"]], -2, 0)["mid"]).tolist() == [1]
     assert multi_token_words(["<s>", "ab", "c"], first=1) == [Word(1, 2)]
     assert multi_token_words(["ab(", "cd", "e"]) == []  # the bracket is in the word's first token
+
+
+def test_a_random_twin_is_its_seeds_and_draws_nothing_of_everybodys():
+    """As the configuration's own initialisation with that seed; whoever samples meanwhile gets what they would get."""
+    model = tiny_model("gpt2")
+    torch.manual_seed(6)
+    expected = AutoModelForCausalLM.from_config(model.adapter.hf_config, dtype=torch.float32)
+    state = torch.random.get_rng_state()
+    found = random_twin(model, 6).adapter.hf_model
+    assert torch.equal(torch.random.get_rng_state(), state)
+    pairs = zip(expected.named_parameters(), found.parameters(), strict=True)
+    other = [name for (name, one), twin in pairs if not torch.equal(one, twin)]
+    assert other == ["transformer.wte.weight"]  # the trained embedding, and the unembedding that is tied to it

@@ -185,3 +185,30 @@ def test_on_the_default_model_coverage_carries_paris_and_random_edges_less(defau
     )
     assert float(of("threshold", 0.04)["faithfulness"]) < 0.2
     assert DEFAULT_COVERAGE == 0.8
+
+
+def test_kl_is_from_the_full_distribution_to_the_graphs():
+    """KL is no distance: turned round it is another number."""
+    model = tiny_model("llama")
+    means = measure_means(model, hooks=(V,))
+    result = last(FlowRouteFaithfulness(draws=1).curve(model, IDS, coverages=(0.3,), thresholds=(), means=means))
+    run = faith._Run.of(model, tokenise(model, IDS), None, means, 1)
+    graphs = edge_masks(run.routes(0.0, 1.0), [Rule(coverage=0.3)], model.sizes.n_heads)
+    graph, full = run.outcomes(graphs, 0)[0][0].double(), observe(model, IDS).log_probs[0][0].double()
+    there, back = ((p.exp() * (p - q)).sum() for p, q in ((full, graph), (graph, full)))
+    assert abs(there - back) > 1e-3
+    assert float(result["kl"][0]) == pytest.approx(float(there), abs=1e-4)
+
+
+def test_random_graphs_are_drawn_in_proportion_to_attention():
+    """One edge a row, 3000 times: how often each edge of the last row is drawn, within five standard errors."""
+    model = tiny_model("llama")
+    run = faith._Run.of(model, tokenise(model, IDS), None, measure_means(model, hooks=(V,)), 1)
+    one = torch.zeros((1, *run.clean.patterns.shape), dtype=torch.bool)
+    one[..., 0, :, 0] = True  # rule layer head query key: one edge of every row
+    generator, draws = torch.Generator().manual_seed(0), 3000
+    drawn = sum(run.random_graphs(one, generator)[0, :, :, -1].double() for _ in range(draws)) / draws
+    expected = run.clean.patterns[:, :, -1].double() / model.sizes.n_heads
+    torch.testing.assert_close(drawn.sum((1, 2)), torch.ones(2, dtype=torch.float64))
+    assert expected.max() > 1.8 * expected.mean()  # attention is uneven here, so that an even draw would show
+    assert ((drawn - expected).abs() <= 5 * (expected * (1 - expected) / draws).sqrt() + 1e-9).all()

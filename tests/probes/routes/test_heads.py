@@ -9,6 +9,7 @@ from probes.routes.extraction import Rule, extract
 from probes.routes.flow_routes import FlowRoutes
 from probes.routes.heads import FlowRouteHeads
 from probes.routes.task_heads import FlowRouteTaskHeads
+from probes.stimuli import ioi_prompts
 from tests.tiny_models import KINDS, tiny_model
 from workbench import Prompt, load, observe
 from workbench.errors import InputError
@@ -43,7 +44,7 @@ def test_the_induction_heads_stand_on_routes_and_the_idle_ones_do_not():
     texts = [tokenise(model, np.tile(rng.permutation(64)[:8], 2).tolist()) for _ in range(4)]
     *_, found = heads.head_importance(model, [heads.Texts("repeats", tuple(texts))], Rule(threshold=0.01))
     assert found["frequency"].values[:, 1].max() == 0 and found["frequency"].values[:, 0].min() > 0.9
-    assert (found["strength_low"] <= found["strength"]).all() and found["strength_by_domain"].shape == (1, 2, 2)
+    assert np.isnan(found["strength_low"]).all() and found["strength_by_domain"].shape == (1, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +96,8 @@ def test_one_rule_at_a_time():
 
 
 def test_prompts_of_the_task_differ_from_their_baseline_in_who_gives():
-    prompts = task_heads.ioi_prompts(50)
-    assert prompts == task_heads.ioi_prompts(50) != task_heads.ioi_prompts(50, seed=1)
+    prompts = ioi_prompts(50)
+    assert prompts == ioi_prompts(50) != ioi_prompts(50, seed=1)
     for one in prompts:
         assert one["task"].count(one["wrong"].strip()) == 2 and one["task"].count(one["answer"].strip()) == 1
         assert one["baseline"].count(one["wrong"].strip()) == 1 == one["baseline"].count(one["answer"].strip())
@@ -108,8 +109,8 @@ def test_heads_that_only_one_set_of_prompts_uses_stand_out():
     alike, so that one of its edges is above 0.15, and leads on to a row that L0H0 wrote. The other heads are idle."""
     model = load("toy-induction")
     rng = np.random.default_rng(0)
-    rows = [rng.permutation(64)[:10].tolist() for _ in range(10)]
-    task, baseline = [[*row[:5], row[1]] for row in rows[:5]], [row[:6] for row in rows[5:]]
+    rows = [rng.permutation(64)[:10].tolist() for _ in range(32)]
+    task, baseline = [[*row[:5], row[1]] for row in rows[:16]], [row[:6] for row in rows[16:]]
     found = task_heads.contrast(model, task, baseline, threshold=0.15, seed=0)
     assert (found["difference_low"].values > 0).tolist() == [[True, False], [True, False]]
     assert (found["q"].values < 0.05).tolist() == [[True, False], [True, False]]
@@ -130,3 +131,17 @@ def test_heads_found_on_the_task_are_needed_and_random_ones_are_not(default_mode
     assert float(found["ablated"]) < float(found["random"].min()) and float(found["p"]) < 0.12
     for figure in task_heads.VIEW.figures:
         assert len(figure(found).data) > 0
+
+
+def test_p_of_an_ablation_is_small_where_it_does_more_harm_than_random_heads():
+    model = load("toy-induction")
+    rows = [[3, 9, 27, 50, 3, 9], [8, 40, 21, 5, 8, 40]]
+    prompts = [{"task": Prompt.ids(row), "answer": f"#{row[2]}", "wrong": f"#{row[3]}"} for row in rows]
+    needed = task_heads.ablation(model, prompts, [(1, 0)], draws=12, seed=0)
+    assert float(needed["ablated"]) < float(needed["clean"]) - 1
+    idle = task_heads.ablation(model, prompts, [(1, 1)], draws=12, seed=0)
+    assert float(idle["p"]) == 1.0  # no random head does less harm than none
+    # The other planted head is among the random ones: what it does as well counts against the claim.
+    random = needed["random"].values
+    assert float(needed["p"]) == pytest.approx((1 + (random <= float(needed["ablated"])).sum()) / 13)
+    assert float(needed["p"]) < 0.8

@@ -417,7 +417,7 @@ def test_an_edit_that_does_not_fire_raises(llama):
 
 
 def n_hooks(model):
-    return sum(len(module._forward_hooks) for module in model.adapter.hf_model.modules())
+    return sum(len(module._forward_hooks) for module in model.adapter.bridge.modules())
 
 
 def test_no_trace_is_left_also_after_an_error(llama):

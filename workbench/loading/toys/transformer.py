@@ -4,7 +4,7 @@ No biases; learned absolute positions or none; attention by softmax or by ReLU d
 optional ReLU MLP; optional RMS norms. It has the hook points a bridge has, under the same names.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 
 from workbench.models.hooks import Hook
 from workbench.models.model import LayerWeights, Sizes
+from workbench.models.passes import skipped
 from workbench.models.readout import Readout
 
 __all__ = ["ToyAdapter", "ToyConfig", "ToyTransformer"]
@@ -178,16 +179,10 @@ class ToyAdapter:
         )
 
     @contextmanager
-    def skipping(self, before: int) -> Iterator[None]:
-        """While open, blocks 0 ... before-1 hand on their input."""
-        blocks = list(self.module.blocks)[:before]
-        try:
-            for block in blocks:
-                block.__dict__["forward"] = lambda x: x
+    def skipping(self, before: int, here: Callable[[], bool]) -> Iterator[None]:
+        """While open, blocks 0 ... before-1 hand on their input where `here` says yes."""
+        with skipped(list(self.module.blocks)[:before], here):
             yield
-        finally:
-            for block in blocks:
-                block.__dict__.pop("forward", None)
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of all parameters."""

@@ -447,7 +447,7 @@ def test_the_journey_of_a_newcomer(open_page, screenshots):
     page.screenshot(path=screenshots / "journey-head.png")
     page.get_by_role("button", name="Check L18H6 on random tokens that repeat", exact=True).click()
     page.wait_for_function(
-        "() => document.querySelector('#said').textContent.includes('on 8 prompts')", timeout=240_000
+        "() => document.querySelector('#said').textContent.includes('on 16 prompts')", timeout=480_000
     )
     page.wait_for_selector(".job", state="detached", timeout=240_000)
     assert "what came next the last time" in page.inner_text("#said")

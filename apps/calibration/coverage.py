@@ -1,0 +1,36 @@
+"""How often a 95 % interval holds the mean that it is about, by the shape of the values and their number."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from apps.calibration.counts import Counts
+from workbench.statistics import bootstrap_interval, difference_interval, ratio_interval
+
+__all__ = ["FAMILIES", "SIZES", "count_coverage"]
+
+Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+FAMILIES: dict[str, tuple[Draw, float]] = {
+    "normal": (lambda random, size: random.normal(size=size), 0.0),
+    "uniform": (lambda random, size: random.uniform(size=size), 0.5),
+    "exponential": (lambda random, size: random.exponential(size=size), 1.0),
+    "log-normal": (lambda random, size: random.lognormal(size=size), float(np.exp(0.5))),
+    "heavy tails (t, 3 degrees)": (lambda random, size: random.standard_t(3, size=size), 0.0),
+    "0 or 1, 30 %": (lambda random, size: (random.random(size) < 0.3).astype(float), 0.3),
+}
+SIZES = (16, 24, 32, 64)
+_COLUMNS = 2000
+
+
+def count_coverage(counts: Counts, name: str, n: int, seed: int) -> None:
+    """2000 intervals of the mean, of the difference of two and of the ratio of two."""
+    draw, mean = FAMILIES[name]
+    random = np.random.default_rng(seed)
+    size = (n, _COLUMNS)
+    low, high = bootstrap_interval(draw(random, size))
+    counts.add("coverage: mean", name, f"n = {n}", ((low <= mean) & (mean <= high)).sum(), _COLUMNS)
+    low, high = difference_interval(draw(random, size), 2 * draw(random, size))
+    counts.add("coverage: difference", name, f"n = {n}", ((low <= -mean) & (-mean <= high)).sum(), _COLUMNS)
+    under = random.uniform(1, 2, size)
+    low, high = ratio_interval(under * draw(random, size), under)
+    counts.add("coverage: ratio", name, f"n = {n}", ((low <= mean) & (mean <= high)).sum(), _COLUMNS)

@@ -1,0 +1,303 @@
+"""All heads at once: which ones matter on a set of prompts, more than heads that are as loud, corrected for all."""
+
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+import xarray as xr
+
+from probes import stimuli
+from probes.checks import claims
+from probes.checks.matched_controls import CALIPER, FEWEST, N_CONTROLS, draw_controls
+from probes.checks.norms import output_norms
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Choice, Range
+from workbench.analysis.progress import part
+from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import View
+from workbench.errors import InputError, RefusedError
+from workbench.figures import head_name
+from workbench.intervene import Ablate, Head
+from workbench.models.hooks import Z
+from workbench.models.model import Model, Sizes
+from workbench.models.prompt import Tokens, tokenise
+from workbench.models.selfcheck import PADDING, READOUT
+from workbench.observation.metrics import KINDS, make_metric
+from workbench.observation.recording import measure_means
+from workbench.observation.sweeps import base_run, sweep
+from workbench.statistics import max_statistic
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+__all__ = ["FEWEST_PROMPTS", "VIEW", "HeadSurvey", "survey"]
+
+FEWEST_PROMPTS = 6  # two-sided, n sign flips give no p below 2 / 2^n: 0.06 for five
+SMALL = 0.05
+TASKS = ("indirect object", "repeated tokens", "prompts")
+_NAMED = 8  # heads that the sentence names
+_LENGTH = 24  # tokens of a sequence that repeats
+
+
+class HeadSurvey(Study, name="head-survey", title="Which heads matter here", requires=(READOUT, PADDING)):
+    """Which heads matter on these prompts, more or less than heads that are as loud: all heads, one correction.
+
+    Definition: Every head is removed on every prompt; effect = metric without it - metric with it. contrast = its
+    effect minus the mean effect of its controls on the same prompt: up to 50 other heads within a factor 1.5 of its
+    norm, nearest in depth, as in causal-check. p: two-sided, that the mean contrast over prompts is not zero, by
+    flipping the signs of prompts, all heads at once, and the largest |t| over heads (both tails): so it is corrected
+    for all heads. The interval holds all contrasts at once. A head matters where p is at most 0.05; it does not matter
+    where the interval lies within +- `smallest`; else n prompts cannot tell. A head with fewer than 19 controls, or
+    whose contrast does not vary or is not finite, is undefined: left out of the largest, and counted.
+
+    Limits: Prompts are what is drawn again: the answer holds for prompts like these, of these templates, not for
+    others. n prompts have a smallest p of 2 / 2^n, so fewer than 6 different ones are refused. That a contrast is zero
+    for all heads that are as loud is not expected: heads differ, and with enough prompts most will be told apart; the
+    size says which matter. A head that another one stands in for when it is removed does not show.
+
+    Source: largest t by sign flips as in Westfall and Young 1993, Nichols and Holmes 2002; controls as in causal-check.
+
+    Returns: `effect`, `contrast` with `_low`, `_high`, `contrast_p`, `matters` (1, 0, NaN: cannot tell or undefined),
+    `norm`, `n_controls`, `control_norm_low`, `control_norm_high` (layer, head); `effect_by_prompt` (prompt, layer,
+    head); `n_tested`, `n_undefined`.
+    """
+
+    prompted: ClassVar[bool] = False
+
+    on: Annotated[
+        str,
+        Choice(TASKS),
+        "what it runs on: indirect objects (logit of the right name minus the other), random tokens that repeat, or "
+        "`prompts`",
+    ] = TASKS[0]
+    prompts: Annotated[str, "texts of your own, six or more, separated by |"] = ""
+    metric: Annotated[str, Choice(KINDS), "what is measured on prompts"] = "log-probability"
+    n_prompts: Annotated[int, Range(FEWEST_PROMPTS, 1000), "prompts of a task"] = 16
+    method: Annotated[str, Choice(("zero", "mean")), "how a head is removed"] = "zero"
+    caliper: Annotated[float, Range(1.05, 100.0), "factor of norm within which a control lies"] = CALIPER
+    smallest: Annotated[float, Range(0.0, 1e6), "contrast that would matter, in units of the metric"] = 0.1
+    seed: Annotated[int, Range(0), "draws prompts and sign flips"] = 0
+
+    def partials(
+        self,
+        model: Model,
+        tokens: Tokens | None = None,
+        *,
+        progress: Progress | None = None,
+        allow_network: bool = False,
+    ) -> Generator[xr.Dataset, None, None]:
+        """The survey after every prompt from the sixth on. Raises RefusedError for fewer than six different ones."""
+        prompts, metrics = self._prompts(model)
+        yield from survey(
+            model, prompts, metrics, method=self.method, caliper=self.caliper, smallest=self.smallest, seed=self.seed,
+            progress=progress,
+        )  # fmt: skip
+
+    def _prompts(self, model: Model) -> tuple[list[Tokens], list[dict[str, str]]]:
+        if self.on == "repeated tokens":
+            drawn = stimuli.repeated_tokens(model, n_sequences=self.n_prompts, length=_LENGTH, seed=self.seed + 1)
+            repeated = list(drawn.tokens[: self.n_prompts])
+            return repeated, [{"kind": "repetition"}] * len(repeated)
+        if self.on == "prompts":
+            texts = [text.strip() for text in self.prompts.split("|") if text.strip()]
+            return [tokenise(model, text) for text in texts], [{"kind": self.metric}] * len(texts)
+        if model.tokenizer is None:
+            raise InputError(f"{model.name}, which has no tokenizer", "a model that reads English", "Use another task")
+        found = stimuli.ioi_prompts(2 * self.n_prompts, self.seed)  # some come twice
+        unique = list({one["task"]: one for one in found}.values())[: self.n_prompts]
+        asked = [{"kind": "logit difference", "target": one["answer"], "against": one["wrong"]} for one in unique]
+        return [tokenise(model, one["task"]) for one in unique], asked
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Half a pass for every head of every prompt."""
+        return 0.5 * self.n_prompts * sizes.n_layers * sizes.n_heads
+
+
+def survey(
+    model: Model,
+    prompts: Sequence[Tokens],
+    metrics: Sequence[dict[str, Any]],
+    *,
+    method: str = "zero",
+    caliper: float = CALIPER,
+    smallest: float = 0.1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Iterator[xr.Dataset]:
+    """The survey of all heads on prompts, each measured by its options of `make_metric`; see `HeadSurvey`.
+
+    A prompt that is given twice counts once. Yields what is known from the sixth prompt on.
+    """
+    once = {one.ids: (one, asked) for one, asked in zip(prompts, metrics, strict=True)}
+    if len(once) < FEWEST_PROMPTS:
+        raise RefusedError(
+            f"{len(once)} different prompts, whose smallest p is {min(1.0, 2 / 2 ** len(once)):.2g}",
+            f"at least {FEWEST_PROMPTS}: fewer cannot tell a head from its controls at 0.05",
+            "Give more prompts",
+        )
+    tokens, asked = [one for one, _ in once.values()], [options for _, options in once.values()]
+    means = measure_means(model, hooks=(Z,)) if method == "mean" else None
+    heads = [Head(layer, head) for layer in range(model.sizes.n_layers) for head in range(model.sizes.n_heads)]
+    cells = [[Ablate(head, method, means)] for head in heads]
+    norms = output_norms(model, tokens, Head)
+    controls = _Controls.of(norms, caliper)
+    effects, units = np.full((len(tokens), *norms.shape), np.nan), ""
+    for index, (one, options) in enumerate(zip(tokens, asked, strict=True)):
+        base = base_run(model, one)
+        metric = make_metric(model, one, base.logits(model), **options)
+        values, own, units = np.full(len(cells), np.nan), base.value(model, metric), metric.units
+        share = part(progress, index / len(tokens), (index + 1) / len(tokens))
+        for indices, found in sweep(model, base, cells, metric, progress=share):
+            values[indices] = found.double().cpu().numpy() - own
+        effects[index] = values.reshape(norms.shape)
+        if index + 1 >= FEWEST_PROMPTS:
+            yield _result(effects[: index + 1], norms, controls, units, asked[0]["kind"], caliper, smallest, seed)
+
+
+class _Controls:
+    """The controls of every head: `weights` [head, head] averages them; their number, and how loud they are."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        n = int(np.prod(shape))
+        self.weights, self.number = np.zeros((n, n)), np.zeros(shape, int)
+        self.low, self.high = np.full(shape, np.nan), np.full(shape, np.nan)
+
+    @classmethod
+    def of(cls, norms: np.ndarray, caliper: float) -> "_Controls":
+        """norms: log norms (layer, head)."""
+        made = cls(norms.shape)
+        for row, place in enumerate(np.ndindex(norms.shape)):
+            found = draw_controls(norms, [place], N_CONTROLS, caliper=caliper)
+            made.number[place] = found.fewest if found.kind != "matched units" else len(found.sets)
+            if found.kind == "matched units":
+                made.low[place], made.high[place] = found.low, found.high
+                columns = [int(np.ravel_multi_index(one[0], norms.shape)) for one in found.sets]
+                made.weights[row, columns] = 1 / len(columns)
+        return made
+
+    def contrast(self, effects: np.ndarray) -> np.ndarray:
+        """Effects (prompt, layer, head) minus the mean of their controls'; NaN where there are too few."""
+        flat = effects.reshape(len(effects), -1)
+        apart = flat - np.where(np.isfinite(flat), flat, 0.0) @ self.weights.T
+        broken = (~np.isfinite(flat)).astype(float) @ self.weights.T > 0
+        apart[:, self.weights.sum(1) == 0] = np.nan
+        return np.where(broken | ~np.isfinite(apart), np.nan, apart).reshape(effects.shape)
+
+
+def _result(
+    effects: np.ndarray,
+    norms: np.ndarray,
+    controls: _Controls,
+    units: str,
+    metric: str,
+    caliper: float,
+    smallest: float,
+    seed: int,
+) -> xr.Dataset:
+    contrast = controls.contrast(effects)
+    p, widest = max_statistic(contrast, seed=seed)
+    defined = np.isfinite(p)
+    mean = np.where(defined, contrast.mean(0), np.nan)
+    half = widest * contrast.std(0, ddof=1) / np.sqrt(len(contrast))
+    low, high = np.where(defined, mean - half, np.nan), np.where(defined, mean + half, np.nan)
+    matters = np.where(p <= SMALL, 1.0, np.where((low > -smallest) & (high < smallest), 0.0, np.nan))
+    cell, times = "layer head", "times the head's"
+    result = dataset(
+        None,
+        effect=(cell, effects.mean(0), units, None, "effect of removing the head"),
+        contrast=(cell, mean, units, None, "effect minus that of its controls"),
+        contrast_low=(cell, low, units, None, f"contrast, lower end, all heads at once, {len(effects)} prompts"),
+        contrast_high=(cell, high, units, None, f"contrast, upper end, all heads at once, {len(effects)} prompts"),
+        contrast_p=(cell, p, "probability", (0, 1), "p corrected for all heads"),
+        matters=(cell, matters, "flag", (0, 1), "matters (1), does not (0), cannot tell or undefined (NaN)"),
+        norm=(cell, np.exp(norms), "residual units", (0, None), "norm of what the removal takes away"),
+        n_controls=(cell, controls.number, "heads", (0, None), "heads within the caliper, at most 50"),
+        control_norm_low=(cell, controls.low, times, (0, None), "smallest norm of a control"),
+        control_norm_high=(cell, controls.high, times, (0, None), "largest norm of a control"),
+        effect_by_prompt=(f"prompt {cell}", effects, units, None, "effect by prompt"),
+        n_tested=("", int(defined.sum()), "heads", (0, None), "heads that are tested"),
+        n_undefined=("", int((~defined).sum()), "heads", (0, None), "heads that are not"),
+    )
+    result.attrs.update(metric=metric, caliper=caliper, smallest=smallest, n_prompts=len(effects))
+    return result.assign_attrs(summary=_summary(result))
+
+
+def _summary(result: xr.Dataset) -> str:
+    """How many matter and which, with their controls' norms; how many do not; how many cannot be told."""
+    a, matters, p = result.attrs, result["matters"].values, result["contrast_p"].values
+    n, tested, undefined = a["n_prompts"], int(result["n_tested"]), int(result["n_undefined"])
+    if not tested:
+        return f"No head has {FEWEST} others within a factor {a['caliper']:g} of its norm: none can be tested."
+    left = ""
+    if undefined:
+        left = f" {undefined} more are left out: fewer than {FEWEST} others are within a factor {a['caliper']:g} of "
+        left += "their norm, or their contrast does not vary or is not finite."
+    n_matter, n_not = int((matters == 1).sum()), int((matters == 0).sum())
+    unknown = tested - n_matter - n_not
+    verb = "changes" if n_matter == 1 else "change"
+    said = (
+        f"Of {tested} heads tested on n = {n} prompts, {n_matter or 'none'} {verb} the {a['metric']} otherwise than "
+        f"heads as loud (p at most {SMALL:g} after correction for all{', smallest first' if n_matter > 1 else ''})"
+    )
+    first = _order(p, result["contrast"].values)[: min(n_matter, _NAMED)]
+    named = [f"{head_name(*at)} {_of(result, at)}" for at in first]
+    said += f": {', '.join(named)}{' ...' if n_matter > _NAMED else ''}." if named else "."
+    units = result["contrast"].attrs["units"]
+    if n_not:
+        does = "does" if n_not == 1 else "do"
+        said += f" {n_not} {does} not matter: the interval lies within {a['smallest']:g} {units} of zero."
+    if unknown:
+        said += f" Of {unknown} it cannot be told with n = {n}."
+    return said + left
+
+
+def _order(p: np.ndarray, contrast: np.ndarray) -> list[tuple[int, int]]:
+    """Heads by p, equal ones by the size of their contrast; undefined ones last."""
+    order = np.lexsort((-np.nan_to_num(np.abs(contrast)).ravel(), np.where(np.isnan(p), 2.0, p).ravel()))
+    return [(int(layer), int(head)) for layer, head in zip(*np.unravel_index(order, p.shape), strict=True)]
+
+
+def _of(result: xr.Dataset, at: tuple[int, int]) -> str:
+    """`-2.90 (p = 0.0003; 40 controls of 0.70 to 1.40 times its norm)`."""
+    here = result.sel(layer=at[0], head=at[1])
+    low, high = float(here["control_norm_low"]), float(here["control_norm_high"])
+    return (
+        f"{float(here['contrast']):+.2f} (p = {float(here['contrast_p']):.2g}; {int(here['n_controls'])} controls of "
+        f"{low:.2f} to {high:.2f} times its norm)"
+    )
+
+
+def contrast_figure(result: xr.Dataset) -> "go.Figure":
+    """Layer x head grid of the contrast; heads that matter after correction are ringed."""
+    from workbench.figures import heads_grid
+
+    marked = [(int(layer), int(head)) for layer, head in np.argwhere(result["matters"].values == 1)]
+    title = f"Effect on the {result.attrs['metric']} beyond heads as loud, {result.attrs['n_prompts']} prompts"
+    return heads_grid(result, "contrast", title=title, color_range="data", mark=marked, mark_name="matters")
+
+
+def effect_figure(result: xr.Dataset) -> "go.Figure":
+    """Layer x head grid of the effect itself."""
+    from workbench.figures import heads_grid
+
+    return heads_grid(result, "effect", title=f"Effect on the {result.attrs['metric']}", color_range="data")
+
+
+def table(result: xr.Dataset) -> "pd.DataFrame":
+    """One row per head, the smallest p first: contrast with its interval, p, effect, norm and that of its controls."""
+    names = ["contrast", "contrast_low", "contrast_high", "contrast_p", "matters", "effect", "norm", "n_controls",
+             "control_norm_low", "control_norm_high"]  # fmt: skip
+    frame = result[names].to_dataframe().reset_index()
+    labels = [head_name(layer, head) for layer, head in zip(frame["layer"], frame["head"], strict=True)]
+    return frame.set_axis(labels, axis=0).rename_axis("name").sort_values("contrast_p", kind="stable")
+
+
+VIEW = View(
+    HeadSurvey,
+    question="Which heads matter here, of all of them, more than heads that are as loud?",
+    figures=(contrast_figure, effect_figure),
+    claims=(claims.head,),
+    tables=(table,),
+)

@@ -1,0 +1,188 @@
+"""What a check says in words. Every word follows from the numbers of its result, by way of a small table of facts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from probes.checks.matched_controls import FEWEST
+from probes.checks.relation import HOLDS
+from workbench.intervene import MLP, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual
+
+__all__ = ["Facts", "facts", "nouns", "sentence"]
+
+SMALL = 0.05  # p at which a sentence says "more than"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a sentence may say. n: controls; as_much, peers_as_much: of them and of the peers, at least as extreme on
+    the claim's side; control_mean: of what is compared, absolute values where the side is "changes"."""
+
+    side: str
+    effect: float
+    low: float
+    high: float
+    n_prompts: int
+    kind: str
+    n: int
+    as_much: int
+    control_mean: float
+    p: float
+    at_floor: bool
+    n_peers: int
+    peers_as_much: int
+    all_peers: bool
+    beyond: int
+    relation_p: float
+    test_p: float
+
+
+def facts(result: xr.Dataset) -> Facts:
+    """The facts of a check's result."""
+    a, effect = result.attrs, float(result["effect"])
+    controls, peers = (
+        result[name].values if name in result else np.zeros(0) for name in ("control_effect", "peer_effect")
+    )
+    side, p = a["side"], float(result["p"])
+    compared = np.abs(controls) if side == "changes" else controls
+    return Facts(
+        side=side,
+        effect=effect,
+        low=float(result["effect_low"]),
+        high=float(result["effect_high"]),
+        n_prompts=result["effect_by_prompt"].size,
+        kind=a["controls"],
+        n=controls.size,
+        as_much=_as_much(controls, effect, side),
+        control_mean=float(compared.mean()) if controls.size else float("nan"),
+        p=p,
+        at_floor=bool(controls.size) and _as_much(controls, effect, side) == 0,
+        n_peers=peers.size,
+        peers_as_much=_as_much(peers, effect, side),
+        all_peers=peers.size == a["n_others"],
+        beyond=int(a["n_beyond"]),
+        relation_p=float(result["relation_p"]),
+        test_p=float(result["relation_test_p"]),
+    )
+
+
+def _as_much(effects: np.ndarray, own: float, side: str) -> int:
+    return int({"changes": np.abs(effects) >= abs(own), "lowers": effects <= own, "raises": effects >= own}[side].sum())
+
+
+def nouns(units: Sequence[Any]) -> str:
+    """What the controls are, for people."""
+    return {
+        Head: "heads",
+        Attention: "attention blocks",
+        MLP: "MLPs",
+        Neurons: "neurons",
+        AttentionEdge: "edges into the same queries",
+        AttentionKey: "keys of heads",
+        Residual: "states of the residual stream",
+    }[type(units[0])]
+
+
+def sentence(result: xr.Dataset) -> str:
+    """What was done and what happened; against what, how rare; and the same without a caliper."""
+    known = facts(result)
+    parts = [_effect(result, known)]
+    if known.kind == "random directions":
+        parts += [_peers(result, known), _directions(result, known)]
+    elif known.kind == "none":
+        parts += [_refused(result, known), _peers(result, known)]
+    else:
+        parts += [_controls(result, known)]
+    return " ".join(filter(None, [*parts, _relation(result, known)]))
+
+
+def _effect(result: xr.Dataset, known: Facts) -> str:
+    a = result.attrs
+    interval = ""
+    if np.isfinite(known.low):
+        interval = f" (95 % interval {known.low:+.3g} to {known.high:+.3g}, n = {known.n_prompts})"
+    prompts = f"{known.n_prompts} prompt{'s' if known.n_prompts > 1 else ''}"
+    return (
+        f"Removing {a['called']} ({a['method'].split(' of ')[0]}) changes the {a['metric']} by {known.effect:+.3g} "
+        f"{result['effect'].attrs['units']}{interval} on {prompts}."
+    )
+
+
+def _rarity(known: Facts) -> str:
+    """`2 of them lower it as much (p = 0.0588)`."""
+    verb = known.side if known.as_much == 1 else known.side.removesuffix("s")
+    floor = ", the smallest that so many can give" if known.at_floor else ""
+    by = "in absolute value " if known.side == "changes" else ""
+    return (
+        f"they {'change' if known.side == 'changes' else 'move'} it by {known.control_mean:+.3g} {by}on average, and "
+        f"{known.as_much or 'none'} of them {verb} it as much (p = {known.p:.3g}{floor})"
+    )
+
+
+def _judged(known: Facts, like: str) -> str:
+    """Only a small p says that it matters more; a large one shows nothing."""
+    if known.p <= SMALL:
+        return f"it {known.side} it more than {like}."
+    return f"it is not shown that it {known.side} it more than {like}."
+
+
+def _controls(result: xr.Dataset, known: Facts) -> str:
+    a = result.attrs
+    if known.kind == "unmatched units":
+        against = f"{known.n} unmatched sets of {a['nouns']}"
+    else:
+        near = "the same layer" if a["window"] == 0 else f"layers within {a['window']}"
+        low, high = float(result["control_norm_low"]), float(result["control_norm_high"])
+        against = (
+            f"{known.n} controls of {a['nouns']} within a factor {a['caliper']:g} of its norm ({low:.2f} to {high:.2f} "
+            f"times it), from {near}"
+        )
+    return f"Beside {against}: {_rarity(known)}: {_judged(known, 'its like')}"
+
+
+def _directions(result: xr.Dataset, known: Facts) -> str:
+    a = result.attrs
+    return (
+        f"Too few {a['nouns']} are as loud ({a['within_caliper']} within a factor {a['caliper']:g}; a test needs "
+        f"{FEWEST}), so {known.n} random directions of the same norm, added at every position but 0, stand in: "
+        f"{_rarity(known)}: {_judged(known, 'random directions')}"
+    )
+
+
+def _refused(result: xr.Dataset, known: Facts) -> str:
+    a = result.attrs
+    return (
+        f"No test beside its like: {a['scarce']} has {a['within_caliper']} of {a['n_others']} other {a['nouns']} "
+        f"within a factor {a['caliper']:g} of its norm, and a p of 0.05 needs {FEWEST}."
+    )
+
+
+def _peers(result: xr.Dataset, known: Facts) -> str:
+    """How the claimed unit stands among the others of its kind, as they are."""
+    if not known.n_peers:
+        return ""
+    of = "the" if known.all_peers else "a sample over all norms of"
+    n = known.peers_as_much
+    verb = known.side if n == 1 else known.side.removesuffix("s")
+    whose = f"{known.n_peers} other {result.attrs['nouns']}"
+    return f"Of {of} {whose}, whatever their norm, removed one by one, {n or 'none'} {verb} it as much."
+
+
+def _relation(result: xr.Dataset, known: Facts) -> str:
+    """The second answer; where its model does not hold, that it does not."""
+    if not np.isfinite(known.relation_p):
+        return ""
+    a = result.attrs
+    of = "" if known.all_peers else f" of {a['n_others']}"
+    whose = f"{known.n_peers}{of} other {a['nouns']}"
+    begun = f"Without a caliper, over {whose}, with log |effect| a line in log norm and a parabola in depth"
+    if known.test_p < HOLDS:
+        return f"{begun}: that model does not hold here (p = {known.test_p:.2g}), so its ranks are no test."
+    verb = "lies" if known.beyond == 1 else "lie"
+    return (
+        f"{begun} (not rejected, p = {known.test_p:.2g}): {known.beyond or 'none'} {verb} "
+        f"as far out as it does (p = {known.relation_p:.3g})."
+    )

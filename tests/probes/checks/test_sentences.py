@@ -1,0 +1,98 @@
+"""Every word of a check's sentence follows from its numbers: random results, read back by another way."""
+
+import re
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from probes.checks.sentences import sentence
+from workbench.statistics import monte_carlo_p
+
+# A grid of halves, so that ties are common: "as much" must count them.
+EFFECT = st.integers(-6, 6).map(lambda n: n / 2)
+SIDES = ("lowers", "raises", "changes")
+KINDS = ("matched units", "random directions", "none")
+
+
+@st.composite
+def results(draw):
+    side, kind = draw(st.sampled_from(SIDES)), draw(st.sampled_from(KINDS))
+    effect = draw(EFFECT)
+    controls = np.array(draw(st.lists(EFFECT, min_size=19, max_size=40)) if kind != "none" else [])
+    peers = np.array(draw(st.lists(EFFECT, max_size=30)))
+    extreme = np.abs if side == "changes" else (lambda x: x)
+    p = float(monte_carlo_p(extreme(effect), extreme(controls), "less" if side == "lowers" else "greater"))
+    n = draw(st.sampled_from([1, 8, 16]))
+    known = n >= 16
+    has_relation = draw(st.booleans())
+    data = {
+        "effect": ((), effect, {"units": "nats"}),
+        "effect_low": ((), effect - 1 if known else np.nan),
+        "effect_high": ((), effect + 1 if known else np.nan),
+        "effect_by_prompt": ("prompt", np.full(n, effect)),
+        "control_effect": ("draw", controls),
+        "p": ((), p),
+        "relation_p": ((), draw(st.sampled_from([0.01, 0.2, 0.9])) if has_relation else np.nan),
+        "relation_test_p": ((), draw(st.sampled_from([0.001, 0.3]))),
+        "control_norm_low": ((), 0.7),
+        "control_norm_high": ((), 1.4),
+    }
+    if len(peers):
+        data["peer_effect"] = ("component", peers)
+    attrs = {
+        "side": side, "controls": kind, "called": "L3H1", "nouns": "heads", "metric": "loss", "method": "zero",
+        "window": draw(st.integers(0, 5)), "caliper": 1.5, "within_caliper": 7, "scarce": "L3H1",
+        "n_others": len(peers) + draw(st.sampled_from([0, 9])), "n_beyond": draw(st.integers(0, 3)),
+    }  # fmt: skip
+    return xr.Dataset(data, attrs=attrs)
+
+
+def as_much(effects: np.ndarray, own: float, side: str) -> int:
+    return sum(
+        (abs(one) >= abs(own)) if side == "changes" else (one <= own) if side == "lowers" else (one >= own)
+        for one in effects.tolist()
+    )
+
+
+def counted(text: str, pattern: str) -> int | None:
+    found = re.search(pattern, text)
+    return None if found is None else 0 if found[1] == "none" else int(found[1])
+
+
+@given(results())
+@settings(max_examples=300, deadline=None)
+def test_every_word_follows_from_the_numbers(result):
+    said, side, kind = sentence(result), result.attrs["side"], result.attrs["controls"]
+    effect, controls, p = float(result["effect"]), result["control_effect"].values, float(result["p"])
+    verb = f"({side}|{side[:-1]})"
+    if kind == "none":
+        assert "No test beside its like" in said and "it more than" not in said and "on average" not in said
+    else:
+        assert counted(said, rf"and (\d+|none) of them {verb} it as much \(p") == as_much(controls, effect, side)
+        mean = float(re.search(r"they (?:change|move) it by (\S+) ", said)[1])
+        compared = np.abs(controls) if side == "changes" else controls
+        assert mean == pytest.approx(compared.mean(), rel=0.01, abs=0.005)
+        assert ("in absolute value" in said) == (side == "changes")
+        assert ("it is not shown that" in said) == (p > 0.05) and f"it {side} it more than" in said
+        assert ("the smallest that so many can give" in said) == (p == pytest.approx(1 / (1 + len(controls))))
+    assert ("its like." in said) == (kind == "matched units")
+    assert ("random direction" in said) == (kind == "random directions")
+    assert ("0.70 to 1.40 times it" in said) == (kind == "matched units")
+    interval = re.search(r"interval (\S+) to (\S+), n = (\d+)\)", said)
+    assert (interval is not None) == bool(np.isfinite(result["effect_low"]))
+    assert interval is None or int(interval[3]) == result.sizes["prompt"]
+    peers = result["peer_effect"].values if "peer_effect" in result else np.zeros(0)
+    if kind != "matched units" and len(peers):
+        assert counted(said, rf"one by one, (\d+|none) {verb} it as much") == as_much(peers, effect, side)
+        assert ("a sample over all norms" in said) == (len(peers) < result.attrs["n_others"])
+    if kind == "random directions" and len(peers):
+        assert said.index("one by one") < said.index("random directions")
+    holds = float(result["relation_test_p"]) >= 0.01
+    has = bool(np.isfinite(result["relation_p"]))
+    assert ("lie as far out" in said or "lies as far out" in said) == (has and holds)
+    assert ("does not hold here" in said) == (has and not holds)
+    if has and holds:
+        assert counted(said, r"(\d+|none) lies? as far out") == result.attrs["n_beyond"]

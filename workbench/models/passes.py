@@ -1,0 +1,98 @@
+"""Passes: which one is under way on a module, and what is set on its hook points for that one alone.
+
+A hook sits on a module that everybody shares, so whoever calls the module meets it. Ours ask first whether the call is
+of the thread and of the pass that set them, and do nothing in any other.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["Attached", "Passes", "skipped"]
+
+
+class Passes:
+    """The passes under way on one module: one thread's at a time, the innermost last.
+
+    lock: held while a pass runs; other threads wait for it.
+    """
+
+    def __init__(self) -> None:
+        self.lock: Any = threading.RLock()
+        self._under_way: list[object] = []
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """A pass of this thread. Another thread's waits; what an outer one of this thread has set rests meanwhile."""
+        with self.lock:
+            self._under_way.append(object())
+            try:
+                yield
+            finally:
+                self._under_way.pop()
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this thread has a pass under way."""
+        return self.lock._is_owned()  # what threading.Condition asks of an RLock; there is no public name for it
+
+    def here(self) -> Callable[[], bool]:
+        """A question for later: is this the thread and the pass of now? Outside any pass: is this the thread of now?
+
+        Call it with the lock held.
+        """
+        thread, mine = threading.get_ident(), self._innermost()
+        return lambda: threading.get_ident() == thread and (mine is None or self._innermost() is mine)
+
+    def _innermost(self) -> object | None:
+        return self._under_way[-1] if self._under_way else None
+
+
+class Attached:
+    """Functions on hook points of a model, for the pass under way alone; all are taken back at the end of the block.
+
+    Enter it with the model's lock held.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._adapter, self._here = model.adapter, model.passes.here()
+        self._handles: list[tuple[Any, Any]] = []
+
+    def add(self, point: Any, function: Callable[..., Any]) -> None:
+        """Call `function(activation, hook)` when an activation comes by; what it returns goes on (None: the same)."""
+        here = self._here
+
+        def in_this_pass(activation: Any, hook: Any = None) -> Any:
+            return function(activation, hook) if here() else None
+
+        self._handles.append((point, point.add_hook(in_this_pass)))
+
+    def __enter__(self) -> "Attached":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._handles:
+            self._adapter.remove(*self._handles.pop())
+
+
+@contextmanager
+def skipped(blocks: Sequence[Any], here: Callable[[], bool]) -> Iterator[None]:
+    """While open, blocks hand on their input where `here` says yes, and run as before where it says no."""
+    before = [(block, block.__dict__.get("forward")) for block in blocks]  # what an outer pass may have put there
+    try:
+        for block in blocks:
+            block.__dict__["forward"] = _handing_on(block.forward, here)  # assigned plainly a bridge's would stay
+        yield
+    finally:
+        for block, forward in before:
+            block.__dict__.pop("forward", None)
+            if forward is not None:
+                block.__dict__["forward"] = forward
+
+
+def _handing_on(forward: Callable[..., Any], here: Callable[[], bool]) -> Callable[..., Any]:
+    def hand_on(hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+        return hidden_states if here() else forward(hidden_states, *args, **kwargs)
+
+    return hand_on
