@@ -58,13 +58,13 @@ def same(one, other):
 
 
 def test_aggregates_equal_a_plain_loop(run, model):
-    found = run(spec()).aggregate("norms")
-    for group, own in (("even", prompts()[::2]), ("odd", prompts()[1::2])):
+    found = run(spec(40)).aggregate("norms")
+    for group, own in (("even", prompts(40)[::2]), ("odd", prompts(40)[1::2])):
         each = np.stack([Norms().run(model, Prompt.ids(ids))["norm"].values for ids in own]).astype(np.float64)
         mean = found["norm"].sel(model="tiny", group=group)
         # 1e-6 relative: float32 results of batches of several rows against passes of one
         np.testing.assert_allclose(mean, each.mean(0), rtol=2e-6, atol=1e-6)
-        assert (found["norm_n"].sel(group=group) == 12).all() and found["n_documents"].sel(group=group) == 12
+        assert (found["norm_n"].sel(group=group) == 20).all() and found["n_documents"].sel(group=group) == 20
         low, high = found["norm_low"].sel(group=group), found["norm_high"].sel(group=group)
         assert ((low <= mean) & (mean <= high)).all() and (high > low).any()
 

@@ -1,7 +1,7 @@
 """Aggregates and tables of what a store has: shards are merged in the order of their keys, whatever was computed when.
 
-Every document counts once in its group: pieces of one are averaged first. Intervals are over documents: a percentile
-bootstrap up to `BOOTSTRAPPED` of them, above that 1.96 standard errors of the mean, which is the same there.
+Every document counts once in its group: pieces of one are averaged first. Intervals are over documents: `bootstrap_interval`
+up to `BOOTSTRAPPED` of them, above that 1.96 standard errors of the mean, which is the same there.
 """
 
 import json
@@ -18,7 +18,7 @@ from workbench.batch.computing import opened
 from workbench.batch.store import Entry, Store
 from workbench.batch.values.partials import Partial
 from workbench.errors import InputError
-from workbench.statistics import bootstrap_interval
+from workbench.statistics import ENOUGH, bootstrap_interval
 
 __all__ = ["BOOTSTRAPPED", "Cells", "aggregate", "failures", "table"]
 
@@ -76,12 +76,13 @@ class _Group:
             if len(self.values) > BOOTSTRAPPED:
                 self.values = None
 
-    def interval(self) -> tuple[Any, Any]:
-        """Low and high, 95 %; NaN below two documents."""
+    def interval(self, bounds: tuple[float, float]) -> tuple[Any, Any]:
+        """Low and high, 95 %; NaN below `ENOUGH` documents. bounds: between which a mean can lie."""
         if self.values is not None:
-            return bootstrap_interval(np.stack(self.values))
-        half = 1.96 * self.partial.sd / np.sqrt(self.partial.n)
-        return self.partial.mean - half, self.partial.mean + half
+            return bootstrap_interval(np.stack(self.values), bounds=bounds)
+        n = np.where(self.partial.n >= ENOUGH, self.partial.n, np.nan)
+        half = 1.96 * self.partial.sd / np.sqrt(n)
+        return np.maximum(self.partial.mean - half, bounds[0]), np.minimum(self.partial.mean + half, bounds[1])
 
 
 def aggregate(store: Store, analysis: str) -> xr.Dataset:
@@ -185,6 +186,7 @@ class _Merged:
     def _variable(self, name: str, models: list[str], groups: list[str]) -> dict[str, xr.DataArray]:
         like = self.like[name]
         shape = (len(models), len(groups), *like.shape)
+        dims, attrs = ("model", "group", *map(str, like.dims)), dict(like.attrs)
         mean, low, high = (np.full(shape, np.nan) for _ in range(3))
         n = np.zeros(shape, np.int64)
         for (model, group), variables in self.groups.items():
@@ -192,9 +194,8 @@ class _Merged:
                 at = models.index(model), groups.index(group)
                 one = variables[name]
                 mean[at], n[at] = one.partial.known_mean, one.partial.n
-                low[at], high[at] = one.interval()
+                low[at], high[at] = one.interval((attrs["valid_min"], attrs["valid_max"]))
         made = {}
-        dims, attrs = ("model", "group", *map(str, like.dims)), dict(like.attrs)
         for suffix, values in (("", mean), ("_low", low), ("_high", high)):
             made[name + suffix] = xr.DataArray(values, dims=dims, coords=like.coords, attrs=attrs)
         counted = {"units": "documents", "long_name": f"documents with {name}", "valid_min": 0.0, "valid_max": np.inf}
