@@ -1,7 +1,7 @@
 """Aggregates and tables of what a store has: shards are merged in the order of their keys, whatever was computed when.
 
-Every document counts once in its group: pieces of one are averaged first. Intervals are over documents: `bootstrap_interval`
-up to `BOOTSTRAPPED` of them, above that 1.96 standard errors of the mean, which is the same there.
+Every document counts once in its group: pieces of one are averaged first. Intervals are over documents: of
+`bootstrap_interval` up to `BOOTSTRAPPED` of them, above that 1.96 standard errors of the mean, which is the same there.
 """
 
 import json
