@@ -281,6 +281,20 @@ def test_killed_at_any_instant_and_run_again_the_bits_are_those_of_the_unbroken_
     assert same(batch.run(spec(60), folder, catalog=CATALOG, models={"tiny": model}), whole)
 
 
+@pytest.mark.slow
+def test_killed_ten_times_at_random_instants(tmp_path, model):
+    whole = batch.run(spec(60), tmp_path / "whole", catalog=CATALOG, models={"tiny": model})
+    folder, delays = tmp_path / "killed", np.random.default_rng(0).uniform(0, 1.0, 10)
+    for delay in delays:
+        killed = process(folder, "run")
+        killed.stdin.write(b"\n")
+        killed.stdin.flush()
+        time.sleep(delay)
+        killed.kill()
+        killed.wait()
+    assert same(batch.run(spec(60), folder, catalog=CATALOG, models={"tiny": model}), whole)
+
+
 def test_two_workers_in_threads_equal_the_local_run_and_compute_nothing_twice(tmp_path, model):
     whole = batch.run(spec(60), tmp_path / "whole", catalog=CATALOG, models={"tiny": model})
     folder = tmp_path / "shared"
