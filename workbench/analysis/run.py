@@ -223,14 +223,16 @@ def together(
                 yield row, Outcome(analysis, Failure(analysis.name, analysis.title, reason))
     shared = [[cast(_SharesPass, analysis) for analysis in asked if analysis.shares_pass] for asked in able]
     alone = [[analysis for analysis in asked if not analysis.shares_pass] for asked in able]
-    part = _parts(progress, 1 + sum(map(len, alone)))
-    if any(shared):
+    first = int(any(shared))
+    part = _parts(progress, first + sum(map(len, alone)))
+    if first:
         yield from _many(model, prompts, shared, part(0))
     left = [(row, analysis) for row, asked in enumerate(alone) for analysis in asked]
-    for n, (row, analysis) in enumerate(left, start=1):
+    for n, (row, analysis) in enumerate(left, start=first):
         own = cast(_OwnPasses, analysis)
-        found = list(_own_passes(model, prompts[row], own, part(n), allow_network))
-        yield from ((row, outcome) for outcome in found if outcome.complete)
+        for outcome in _own_passes(model, prompts[row], own, part(n), allow_network):
+            if outcome.complete:
+                yield row, outcome
 
 
 def _many(
