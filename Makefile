@@ -20,7 +20,7 @@ PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint 
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow coverage lint types docs wheel bench calibration mutants notebooks notebooks-full install model
+.PHONY: help run test test-slow fuzz coverage lint types docs wheel bench calibration mutants notebooks notebooks-full install model
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,10 @@ test: model  ## run the tests; browser tests where there is a Chromium (CHROMIUM
 
 test-slow: model  ## run only the slow tests
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+fuzz: model  ## the fuzz tests with FUZZ times as many examples (default 50): changed files, requests, links, parameters
+	@FUZZ=$(or $(FUZZ),50) $(BIN)/python -m pytest -m "slow or not slow" tests/workbench/storage tests/workbench/test_fuzz.py \
+	  tests/apps/cli/test_strangers.py tests/apps/explorer/web/test_requests.py $(ARGS)
 
 lint: $(STAMP)  ## check style and format with ruff
 	@$(BIN)/ruff check .

@@ -42,6 +42,8 @@ CATALOG = Catalog(
         "surprisal": "probes.lens.surprisal:Surprisal",
         "attention": "probes.attention.pattern:Attention",
         "neurons": "probes.neurons.neurons:Neurons",
+        "experts": "probes.neurons.experts:Experts",
+        "expert-contrast": "probes.neurons.expert_contrast:ExpertContrast",
     }
 )
 

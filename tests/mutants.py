@@ -38,14 +38,14 @@ MUTANTS = (
     ),
     Mutant(
         "probes/circuits/curves.py",
-        "shape), draws=_DRAWS)",
-        "shape), draws=_DRAWS, level=0.9)",
+        "under, draws=_DRAWS,",
+        "under, draws=_DRAWS, level=0.9,",
         f"{CIRCUITS}/test_evaluation.py",
     ),
     Mutant(
         "probes/circuits/curves.py",
-        "percentile_interval(area(drawn), n)",
-        "percentile_interval(area(drawn), n, 0.5)",
+        "np.sign(1 - curve)[:, None]",
+        "0.5",
         f"{CIRCUITS}/test_evaluation.py",
     ),
     Mutant(

@@ -26,8 +26,9 @@ from tests.tiny_probes import probes_of_every_kind, sentences
 from workbench.analysis.kinds import Study
 from workbench.analysis.run import run
 from workbench.loading.pretrained import wrap
+from workbench.loading.toys.families import random_model
 
-READER = "reader"
+READER, MIXTURE = "reader", "mixture"
 # Parameters that make an entry small, and why it needs them.
 QUICK: dict[str, tuple[dict, str]] = {
     "attention": ({"layer": 1}, "an edit in layer 0 changes no pattern there"),
@@ -40,6 +41,7 @@ QUICK: dict[str, tuple[dict, str]] = {
         {"texts": 10, "length": 24, "ablation_texts": 2, "random_heads": 2, "ablate": "L1H1", "leading": 1},
         "50 texts of two domains, and 20 random heads",
     ),
+    "expert-contrast": ({"texts": 10, "length": 24, "draws": 2}, "32 texts, and 20 random sets"),
     "attribution-patching": ({"checked": 6}, "60 heads are patched"),
     "flow-route-faithfulness": ({"draws": 2}, "20 random graphs for each setting"),
     "flow-route-heads": ({"n_texts": 2, "length": 24}, "16 texts of each of five domains"),
@@ -50,7 +52,9 @@ QUICK: dict[str, tuple[dict, str]] = {
     "token-erasure-vocabulary": ({"rows": 20}, "1000 strings"),
 }
 STUDIES = tuple(name for name in CATALOG.names if issubclass(CATALOG.view(name).analysis, Study))
-NAMES = {READER: STUDIES} | {kind: tuple(n for n in CATALOG.names if n not in STUDIES) for kind in KINDS}
+OF_EXPERTS = ("experts", "expert-contrast")  # apply to a mixture alone
+NAMES = {READER: tuple(n for n in STUDIES if n not in OF_EXPERTS), MIXTURE: OF_EXPERTS}
+NAMES |= {kind: tuple(n for n in CATALOG.names if n not in (*STUDIES, *OF_EXPERTS)) for kind in KINDS}
 CASES = [(kind, name) for kind, names in NAMES.items() for name in names]
 
 
@@ -62,7 +66,7 @@ def held(kind: str, name: str, check: Callable) -> Any:
 HELD = [held(*case, check) for case in CASES for check in checks_of(CATALOG.view(case[1]).analysis)]
 
 
-def reader():
+def reader(hf, name):
     """A tiny model that reads text: characters, and the names of the task of indirect objects as one token each."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -75,7 +79,7 @@ def reader():
     spelling.decoder = decoders.Fuse()
     spelling.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelling, bos_token="<s>")
-    return wrap(tiny_hf("llama", n_layers=3), tokenizer, name="tiny-reader")
+    return wrap(hf, tokenizer, name=name)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +89,12 @@ def case_of(tmp_path_factory):
 
     @functools.cache
     def model_of(kind: str):
-        model = reader() if kind == READER else tiny_model(kind)
+        if kind == READER:
+            model = reader(tiny_hf("llama", n_layers=3), "tiny-reader")
+        elif kind == MIXTURE:
+            model = reader(random_model("mixtral"), "tiny-mixture")
+        else:
+            model = tiny_model(kind)
         probes_of_every_kind(model, tmp_path_factory.mktemp("published"))
         return model
 

@@ -45,8 +45,9 @@ def test_it_holds_the_contract(probe, kind):
 
 def test_it_runs_beside_all_of_ours_in_one_pass(probe):
     model, passes = tiny_model("gpt2"), []
-    # token erasure needs probes first
-    ours = [kind for kind in CATALOG if issubclass(kind, OnPrompt) and kind.name != "token-erasure"]
+    # token erasure needs probes first, experts a mixture
+    other = ("token-erasure", "experts")
+    ours = [kind for kind in CATALOG if issubclass(kind, OnPrompt) and kind.name not in other]
     handle = model.adapter.bridge.blocks[0].register_forward_hook(lambda *_: passes.append(1))
     try:
         found = run(model, LONG, [*ours, probe.AttentionEntropy])

@@ -20,16 +20,18 @@ _HOMES = {
     "workbench.observation.recording": ("measure_means", "record"),
     "workbench.analysis.run": ("run",),
     "workbench.analysis.results": ("dataset", "open_result", "save"),
+    "workbench.storage.tables": ("tables",),
     "workbench.analysis.compare": ("difference",),
     "workbench.intervene": (
-        "Ablate", "Add", "Clamp", "Knockout", "Patch", "Steer",
-        "Attention", "AttentionEdge", "AttentionKey", "Head", "MLP", "Neurons", "Residual",
+        "Ablate", "Add", "Clamp", "Force", "Knockout", "Patch", "Steer",
+        "Attention", "AttentionEdge", "AttentionKey", "Expert", "Head", "MLP", "Neurons", "Residual",
     ),
     # what can be watched and patched, by the field's names
     "workbench.models.hooks": (
-        "ATTN_OUT", "K", "LOGITS", "MLP_OUT", "MLP_POST", "PATTERN", "Q", "RESID_MID", "RESID_POST", "RESID_PRE",
-        "SCORES", "V", "Z",
+        "ATTN_OUT", "EXPERT_WEIGHT", "K", "LOGITS", "MLP_OUT", "MLP_POST", "PATTERN", "Q", "RESID_MID", "RESID_POST",
+        "RESID_PRE", "ROUTER", "SCORES", "V", "Z",
     ),
+    "workbench.records": ("read_pairs", "read_prompts"),
     "workbench.errors": ("WorkbenchError",),
 }  # fmt: skip
 WHERE = {name: home for home, names in _HOMES.items() for name in names}

@@ -42,6 +42,12 @@ from workbench.intervene import (
     Clamp as Clamp,
 )
 from workbench.intervene import (
+    Expert as Expert,
+)
+from workbench.intervene import (
+    Force as Force,
+)
+from workbench.intervene import (
     Head as Head,
 )
 from workbench.intervene import (
@@ -69,6 +75,9 @@ from workbench.models.hooks import (
     ATTN_OUT as ATTN_OUT,
 )
 from workbench.models.hooks import (
+    EXPERT_WEIGHT as EXPERT_WEIGHT,
+)
+from workbench.models.hooks import (
     LOGITS as LOGITS,
 )
 from workbench.models.hooks import (
@@ -88,6 +97,9 @@ from workbench.models.hooks import (
 )
 from workbench.models.hooks import (
     RESID_PRE as RESID_PRE,
+)
+from workbench.models.hooks import (
+    ROUTER as ROUTER,
 )
 from workbench.models.hooks import (
     SCORES as SCORES,
@@ -130,6 +142,15 @@ from workbench.observation.recording import (
 )
 from workbench.observation.recording import (
     record as record,
+)
+from workbench.records import (
+    read_pairs as read_pairs,
+)
+from workbench.records import (
+    read_prompts as read_prompts,
+)
+from workbench.storage.tables import (
+    tables as tables,
 )
 
 __version__: str

@@ -252,14 +252,16 @@ def text_corpus(paths: Iterable[str | Path], name: str = "files") -> Corpus:
 def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
     for path in map(Path, paths):
         if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".md", ".rst", ".py") and p.is_file())
+            yield from sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in (".txt", ".md", ".rst", ".py") and p.is_file()
+            )
         else:
             yield path
 
 
 def _read(path: Path) -> Document:
     try:
-        return Document(str(path), path.read_text(encoding="utf-8"))
+        return Document(str(path), path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}, which is not UTF-8 ({error.reason})", "UTF-8 text", "Convert the file") from error
     except OSError as error:

@@ -4,10 +4,80 @@ Every error that reaches a user, in Python, on the command line or on the page, 
 one or two sentences. Anything else that escapes is a bug of ours.
 """
 
+import errno
+import unicodedata
 from functools import partial
 from typing import Any
 
-__all__ = ["Cancelled", "InputError", "RefusedError", "SlowWarning", "UnavailableError", "WorkbenchError"]
+__all__ = [
+    "Cancelled",
+    "InputError",
+    "RefusedError",
+    "SlowWarning",
+    "UnavailableError",
+    "WorkbenchError",
+    "in_words",
+    "of_the_machine",
+    "visible",
+]
+
+_LONGEST_VALUE = 300  # characters of what was got: whoever gave more knows it
+_LONGEST_WORDS = 2_000  # of what is expected, which may list names
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, directions, halves of pairs, other ends of lines
+
+
+def visible(text: str, keep: str = "\n") -> str:
+    """A text that no terminal acts on: controls, marks of direction and lone surrogates as their codes.
+
+    keep: those of them that stay. A terminal would take `\\x1b]0;...` as an order, and the text may be anybody's: a
+    file's name, a token, what another library says.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in keep or unicodedata.category(c) not in _HIDDEN else _code(c) for c in text)
+
+
+def _code(character: str) -> str:
+    point = ord(character)
+    return f"\\x{point:02x}" if point <= 0xFF else f"\\u{point:04x}" if point <= 0xFFFF else f"\\U{point:08x}"
+
+
+def _phrase(text: str, limit: int) -> str:
+    """Part of a sentence: visible, and cut in the middle where it is long."""
+    text = visible(text, "\n\t")
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit * 2 // 3]} ... {text[-limit // 4 :]} ({len(text):,} characters)"
+
+
+def in_words(error: BaseException) -> str:
+    """What an error of a library says, as part of a sentence: its first line, and its kind where it says nothing."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return "no space left on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error.strerror)
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {_phrase(lines[0].rstrip(' .'), 160)}" if lines else type(error).__name__
+
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "unable to allocate")
+
+
+def of_the_machine(error: BaseException) -> "WorkbenchError | None":
+    """An error that is the machine's, in a sentence: memory or storage that ran out. None for any other: a bug."""
+    said = str(error).lower()
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in said for words in _NO_MEMORY)
+    ):
+        return RefusedError(
+            "work that ran out of memory", "enough for it on this device", "Shorten the prompt or ask for less at once"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+        where = f" at {error.filename}" if error.filename else ""
+        return UnavailableError(
+            f"{in_words(error)}{where}", "a place to write", "Free some space or choose another place"
+        )
+    return None
 
 
 class WorkbenchError(Exception):
@@ -18,8 +88,9 @@ class WorkbenchError(Exception):
     """
 
     def __init__(self, got: str, expected: str, remedy: str, *, first: str = ""):
-        self.got, self.expected, self.remedy, self.first = got, expected, remedy, first
-        super().__init__(f"Got {got}; expected {expected}. {remedy}.")
+        self.got, self.first = _phrase(got, _LONGEST_VALUE), first
+        self.expected, self.remedy = _phrase(expected, _LONGEST_WORDS), _phrase(remedy, _LONGEST_WORDS)
+        super().__init__(f"Got {self.got}; expected {self.expected}. {self.remedy}.")
 
     def __reduce__(self) -> Any:
         return partial(type(self), first=self.first), (self.got, self.expected, self.remedy)

@@ -1,31 +1,158 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, with what they were when they were written."""
 
+import hashlib
 import os
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from workbench.errors import UnavailableError
+from workbench.errors import InputError, UnavailableError, in_words
 
-__all__ = ["whole_file"]
+__all__ = ["clear_partials", "need_writable", "read_whole", "sealed", "unsealed", "whole_file", "write_whole"]
+
+_PARTIAL = re.compile(r"^\.(?:.*\.)?(\d+)\.[0-9a-f]{8}\.part$", re.DOTALL)
+_NAMED = 64  # bytes of a file's name that its half-written form has too: a name may be as long as the system allows
+_OLD = 86_400.0  # seconds after which nobody writes a file any more, whatever process has its number
+_SEAL = re.compile(rb"\nworkbench sha256 ([0-9a-f]{64})\n\Z")
+_SEAL_BYTES = len(b"\nworkbench sha256 \n") + 64
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A place to write to, which becomes the file at `path` at the end of the block.
 
-    What is interrupted leaves no file that a later run would trust. Raises UnavailableError where nothing can be
-    written; folders are made.
+    What is interrupted leaves no file that a later run would trust. Folders are made; a link is written through. Raises
+    InputError where something is there that is no file, UnavailableError where nothing can be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
+        target = _target(path)
+        partial = target.with_name(_partial_name(target))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            os.replace(partial, target)
+        finally:
+            with suppress(OSError):  # a folder that could not be made holds no half-written file
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
     except OSError as error:
-        raise UnavailableError(
-            f"{error.strerror or error} at {path}", "a place to write", "Choose another path"
+        raise UnavailableError(f"{in_words(error)} at {path}", "a place to write", "Choose another path") from error
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all, with the mode that the umask says. Errors as `whole_file`."""
+    with whole_file(path) as partial, open(partial, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # a full disk may say so only here
+    return path
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """The bytes of a file.
+
+    Raises InputError where there is none, where it is no regular file (a device or a pipe may never end), cannot be
+    read, or has more than `most` bytes.
+    """
+    if "\0" in str(path):
+        raise InputError("a path with a NUL in it", "the path of a file", "Check the path")
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise InputError(f"{path}, which is {_kind(state.st_mode)}", "a file", "Check the path")
+            if state.st_size > most:
+                raise InputError(f"{path} with {state.st_size:,} bytes", f"at most {most:,}", "Check the path")
+            return file.read(state.st_size)  # not `most`: so much would be taken at once
+    except FileNotFoundError:
+        raise InputError(f"no file at {path}", "a file", "Check the path") from None
+    except OSError as error:
+        raise InputError(f"{in_words(error)} at {path}", "a file that can be read", "Check the path") from error
+
+
+def sealed(content: bytes) -> bytes:
+    """The content with its sha256 behind it, which netCDF's readers pass over."""
+    return content + b"\nworkbench sha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def unsealed(content: bytes) -> tuple[bytes, bool | None]:
+    """The content without its seal, and whether it is as it was written: None where it has no seal."""
+    found = _SEAL.search(content, max(0, len(content) - _SEAL_BYTES))
+    if found is None:
+        return content, None
+    bare = content[: found.start()]
+    return bare, hashlib.sha256(bare).hexdigest().encode() == found[1]
+
+
+def need_writable(path: str | Path) -> None:
+    """Say before a long run that its result could not be saved. Raises InputError."""
+    try:
+        target = _target(Path(path))
+        parent = next(place for place in target.parents if place.exists())
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{path}, where nothing can be written ({in_words(error)})", "a place to write", "Choose another path"
         ) from error
-    finally:
-        with suppress(OSError):  # a folder that could not be made holds no half-written file
-            partial.unlink()
+
+
+def clear_partials(folder: Path) -> None:
+    """Take away what processes that were killed left half-written in a folder."""
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            found = _PARTIAL.match(entry.name)
+            if found is None:
+                continue
+            with suppress(OSError):  # somebody else was quicker
+                if not _lives(int(found[1])) or time.time() - entry.stat().st_mtime > _OLD:
+                    os.unlink(entry.path)
+
+
+def _lives(process: int) -> bool:
+    if os.name != "posix":  # os.kill(n, 0) ends a process elsewhere
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _target(path: Path) -> Path:
+    """The file that is written: behind a link, the one that it names. InputError for what is no file."""
+    if "\0" in str(path):
+        raise InputError("a path with a NUL in it", "the path of a file", "Choose another path")
+    target = Path(os.path.realpath(path))
+    name_bytes = len(os.fsencode(target.name))
+    if name_bytes > 255:
+        raise InputError(f"a file name of {name_bytes} bytes ({path})", "at most 255", "Choose a shorter name")
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        if str(path).endswith(("/", os.sep)):
+            raise InputError(f"{path}, a directory", "the path of a file", "Add a file name") from None
+        return target
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}, {_kind(mode)}", "the path of a file", "Choose another path")
+    return target
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+    )  # fmt: skip
+    return next((name for is_kind, name in kinds if is_kind(mode)), "no regular file")
+
+
+def _partial_name(target: Path) -> str:
+    name = os.fsdecode(os.fsencode(target.name)[:_NAMED])
+    return f".{name}.{os.getpid()}.{secrets.token_hex(4)}.part"

@@ -43,6 +43,7 @@ from workbench.resampling import (
 __all__ = [
     "ENOUGH",
     "EXACT_LIMIT",
+    "Bounds",
     "benjamini_hochberg",
     "bootstrap_interval",
     "difference_interval",

@@ -12,6 +12,7 @@ from probes.checks.removal import check
 from workbench.intervene import Head, Patch
 from workbench.models.hooks import Z
 from workbench.models.prompt import Prompt
+from workbench.models.target import Target
 from workbench.observation import observe
 from workbench.observation.metrics import Metric
 from workbench.observation.recording import record
@@ -55,7 +56,7 @@ def _one_per_layer(subject: Subject) -> list[Head]:
 def patches_from_layers(subject: Subject) -> Timed:
     """Every head of every layer patched at the last position: the base run that it restarts from, then the sweep."""
     model, tokens, cells = subject.model, subject.tokens[0], _patches(subject)
-    metric = Metric("logit difference", 0, 1)
+    metric = Metric("logit difference", Target.one(0), Target.one(1))
     return lambda: values_of(model, base_run(model, tokens), cells, metric)
 
 

@@ -13,7 +13,8 @@ from apps.bench.machine import machine
 from apps.bench.measure import measure, ratio
 from apps.bench.rows import BARE, BRIDGE, QUICK_SIZES, ROWS, SIZES, STUDY_SIZES
 from apps.bench.subject import Subject, models, rows_of_text
-from workbench.errors import UnavailableError
+from workbench.errors import visible
+from workbench.files import write_whole
 
 __all__ = ["bench", "default_out", "table"]
 
@@ -46,11 +47,9 @@ def bench(
         row["wall_ratio_to_bridge"] = ratio(rows, row, BRIDGE)
     record["goals"] = goals(rows)
     record["load_average_at_the_end"] = os.getloadavg() if hasattr(os, "getloadavg") else None
-    try:
-        Path(out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UnavailableError(f"{error.strerror} at {out}", "a place to write", "Choose another path") from error
-    print(f"{table(record)}\nSaved in {out}")
+    print(table(record), flush=True)  # first: minutes of work
+    write_whole(Path(out), (json.dumps(record, indent=1) + "\n").encode())
+    print(visible(f"Saved in {out}"))
     return record
 
 

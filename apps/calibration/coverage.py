@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from apps.calibration.counts import Counts
-from workbench.statistics import bootstrap_interval, difference_interval, ratio_interval
+from workbench.statistics import bootstrap_interval, difference_interval, percentile_interval, ratio_interval
 
-__all__ = ["FAMILIES", "SIZES", "count_coverage"]
+__all__ = ["FAMILIES", "SIZES", "count_coverage", "count_documents"]
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 FAMILIES: dict[str, tuple[Draw, float]] = {
@@ -34,3 +34,14 @@ def count_coverage(counts: Counts, name: str, n: int, seed: int) -> None:
     under = random.uniform(1, 2, size)
     low, high = ratio_interval(under * draw(random, size), under)
     counts.add("coverage: ratio", name, f"n = {n}", ((low <= mean) & (mean <= high)).sum(), _COLUMNS)
+
+
+def count_documents(counts: Counts, n: int, seed: int) -> None:
+    """Of a share of tokens named over n documents of unequal length and unequal ease, by expanded percentiles."""
+    random = np.random.default_rng(seed)
+    size = (n, _COLUMNS)
+    tokens = np.ceil(random.lognormal(3, 0.8, size)).astype(int)
+    hits = random.binomial(tokens, random.beta(6, 4, size))
+    times = random.multinomial(n, np.full(n, 1 / n), size=1000).astype(float)
+    low, high = percentile_interval((times @ hits) / (times @ tokens), n)
+    counts.add("coverage: share", "tokens named", f"n = {n}", int(((low <= 0.6) & (high >= 0.6)).sum()), _COLUMNS)

@@ -19,6 +19,11 @@ _TABLES = (
     ("labels", "Labels of random weights", "None is deserved."),
     ("coverage: mean", "95 % intervals of a mean", "How often they hold it. No interval is given below 16 units."),
     ("coverage: difference", "95 % intervals of a difference of means", "Of samples of unequal spread."),
+    (
+        "coverage: share",
+        "95 % intervals of shares over documents",
+        "Of accuracies and their contrasts, by expanded percentiles over documents.",
+    ),
     ("coverage: ratio", "95 % intervals of a ratio of means", "Of pairs."),
 )  # fmt: skip
 

@@ -5,21 +5,22 @@ Analyses of the prompt come from one pass. A study that is stopped keeps what is
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
 
 from apps.cli.parameters import Asked
-from apps.cli.progress import Progress, progress, say
+from apps.cli.progress import Progress, progress, say, warnings_as_notes
 from apps.cli.report.delivery import deliver
 from apps.cli.report.places import Places
 from apps.cli.signals import STOPS, stop_code, terminable
 from workbench.analysis.run import Failure, outcomes
-from workbench.errors import InputError
+from workbench.errors import InputError, WorkbenchError
 from workbench.models.model import Model
-from workbench.models.prompt import Prompt
+from workbench.models.prompt import Prompt, tokenise
 
-__all__ = ["execute", "need_prompt"]
+__all__ = ["Work", "execute", "execute_all", "need_prompt"]
 
 
 def need_prompt(asked: Sequence[Asked], prompt: Prompt | None) -> None:
@@ -35,15 +36,65 @@ def need_prompt(asked: Sequence[Asked], prompt: Prompt | None) -> None:
         say(f"Note: {names} {verb} own stimulus; the prompt is not used.")
 
 
-def execute(asked: Sequence[Asked], model: Model, prompt: Prompt | None, places: Places, **options: Any) -> int:
+@dataclass(frozen=True)
+class Work:
+    """Analyses with their parameters, the prompt they run on, and where results go."""
+
+    asked: Sequence[Asked]
+    prompt: Prompt | None
+    places: Places
+
+
+def execute_all(
+    works: Sequence[Work],
+    model: Model,
+    changes: Callable[[Prompt | None], Any],
+    *,
+    as_json: bool = False,
+    **options: Any,
+) -> int:
+    """Run the works one after the other; returns the exit code. changes: the interventions for a prompt.
+
+    Of several prompts, one that fails costs itself alone: it is said, and the code is 1.
+    """
+    code = 0
+    for number, work in enumerate(works, 1):
+        if len(works) > 1:
+            said = f"Prompt {number} of {len(works)}"
+            say(said) if as_json else print(("\n" if number > 1 else "") + said, flush=True)
+        try:
+            if work.prompt is not None:
+                for note in tokenise(model, work.prompt).notes:
+                    say(f"Note: {note}")
+            more = {"as_json": as_json, "interventions": changes(work.prompt), **options}
+            code = max(code, execute(work.asked, model, work.prompt, work.places, **more))
+        except WorkbenchError as error:
+            if len(works) == 1:
+                raise
+            say(f"workbench: prompt {number}: {' '.join(str(error).split())}")
+            code = 1
+        if code > 1:  # stopped
+            break
+    return code
+
+
+def execute(
+    asked: Sequence[Asked],
+    model: Model,
+    prompt: Prompt | None,
+    places: Places,
+    *,
+    as_json: bool = False,
+    **options: Any,
+) -> int:
     """Run analyses and deliver each result when it is there; returns the exit code.
 
-    options: `interventions` and `allow_network` of the runner. The error of a single analysis is raised; of several,
-    each that fails is said, and the code is 1.
+    as_json: print results as JSON. options: `interventions` and `allow_network` of the runner. The error of a single
+    analysis is raised; of several, each that fails is said, and the code is 1.
     """
-    work = _Work(asked, places)
+    work = _Left(asked, places, as_json)
     try:
-        with progress() as report, terminable():
+        with progress() as report, warnings_as_notes(report), terminable():
             analyses: list[Any] = [one.analysis for one in asked]
             found: Any = outcomes(model, prompt, analyses, progress=work.progress_on(report), **options)
             with contextlib.closing(found):  # what stops us ends a study at once
@@ -58,11 +109,11 @@ def execute(asked: Sequence[Asked], model: Model, prompt: Prompt | None, places:
     return 1 if work.failed else 0
 
 
-class _Work:
+class _Left:
     """What is still to be done, and what was said of the rest."""
 
-    def __init__(self, asked: Sequence[Asked], places: Places):
-        self.asked, self.places = {one.view.name: one for one in asked}, places
+    def __init__(self, asked: Sequence[Asked], places: Places, as_json: bool):
+        self.asked, self.places, self.as_json = {one.view.name: one for one in asked}, places, as_json
         self.left = [one.view.name for one in sorted(asked, key=lambda one: not one.analysis.shares_pass)]
         self.partial: tuple[str, xr.Dataset] | None = None
         self.delivered = self.failed = 0
@@ -103,11 +154,11 @@ class _Work:
         return True
 
     def _deliver(self, name: str, result: xr.Dataset) -> None:
-        if self.delivered:
+        if self.delivered and not self.as_json:
             print()
         one = self.asked[name]
         self.delivered += 1
-        deliver(one.view, result, one.display, self.places)
+        deliver(one.view, result, one.display, self.places, self.as_json)
 
     def _fail(self, failure: Failure) -> None:
         if len(self.asked) == 1:

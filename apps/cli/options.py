@@ -3,6 +3,8 @@
 import argparse
 
 from workbench.loading import bundled
+from workbench.records import FORMATS
+from workbench.storage.endings import ENDINGS, PICTURES
 
 __all__ = ["MODEL_HELP", "NETWORK_HELP", "add_files", "add_loading", "add_model", "add_prompt"]
 
@@ -26,15 +28,27 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
 
 
 def add_prompt(parser: argparse.ArgumentParser) -> None:
-    """The prompt, in one of its three forms."""
+    """The prompt, in one of its forms, or many of them from a file."""
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument(
         "--prompt",
         metavar="TEXT",
         help="raw text; in front goes what the tokenizer puts there, most often BOS or nothing",
     )
-    prompt.add_argument("--chat", metavar="FILE.json", help='[{"role": "user", "content": "..."}, ...]')
+    prompt.add_argument(
+        "--chat", metavar="FILE.json", help='[{"role": "user", "content": "..."}, ...]; a last "assistant" is continued'
+    )
     prompt.add_argument("--ids", metavar="ID", nargs="+", help="token ids, taken as they are")
+    prompt.add_argument(
+        "--prompt-file",
+        metavar="FILE",
+        help="a prompt a line (.txt), or records (.jsonl, .json, .csv, .tsv); - reads stdin",
+    )
+    prompt.add_argument(
+        "--pair-file", metavar="FILE", help="records with clean, corrupt, answer and wrong (.jsonl, .json, .csv, .tsv)"
+    )
+    parser.add_argument("--column", metavar="NAME", help="column of --prompt-file that holds them")
+    parser.add_argument("--format", choices=FORMATS, help="format of the file, where no ending says it")
     bos = parser.add_mutually_exclusive_group()
     bos.add_argument("--bos", action="store_true", default=None, help="a BOS token in front of --prompt")
     bos.add_argument(
@@ -44,7 +58,14 @@ def add_prompt(parser: argparse.ArgumentParser) -> None:
 
 def add_files(parser: argparse.ArgumentParser, what: str, several: str = "") -> None:
     """Where `what` and its figures are saved. several: what the options name where there are several."""
-    parser.add_argument("--out", metavar="FILE.nc", help=f"save {what} as netCDF{several}")
+    endings = ", ".join(f".{ending}" for ending in ENDINGS)
+    parser.add_argument("--out", metavar="FILE.nc", help=f"save {what}, as the name ends ({endings}){several}")
+    pictures = ", ".join(f".{ending}" for ending in PICTURES if ending != "html")
     parser.add_argument(
-        "--figure", metavar="FILE.html", help=f"save its figures as one page that needs no network{several}"
+        "--figure",
+        metavar="FILE.html",
+        help=f"save its figures as one page that needs no network, or as the name ends ({pictures}){several}",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print what was found as strict JSON, a line for each result"
     )

@@ -6,7 +6,7 @@ All three are checked by the analyses' own fields and reach every analysis that 
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +52,16 @@ class _Given(argparse.Action):
         namespace.param = [*namespace.param, f"{self.option_strings[0][2:]}={value}"]
 
 
-def asked(views: Sequence[View], given: Sequence[str]) -> list[Asked]:
-    """What was asked for, from texts such as "top_k=5"; says where a result must be finer than that."""
+def asked(views: Sequence[View], given: Sequence[str], more: Mapping[str, str] | None = None) -> list[Asked]:
+    """What was asked for, from texts such as "top_k=5"; says where a result must be finer than that. more: values that
+    come with a prompt, of every analysis that takes them."""
     values: dict[str, dict[str, Any]] = {view.name: {} for view in views}
+    for name, value in (more or {}).items():
+        takers = [view for view in views if any(one.name == name for one in view.analysis.parameters())]
+        if value and not takers:
+            raise InputError(f"{name}={value!r} with a prompt", f"an analysis that takes {name}", "Name another one")
+        for view in takers if value else ():
+            values[view.name][name] = value
     for text in given:
         named, equals, value = text.partition("=")
         owner, _, name = named.strip().rpartition(".")

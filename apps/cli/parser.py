@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         if self._fill is not None:
             fill, self._fill, self.words = self._fill, None, args
             fill(self)
-        namespace, others = super().parse_known_args(args, namespace)
+        namespace, others = super().parse_known_args(None if args is None else self._joined(args), namespace)
         unknown = next((word for word in others if word.startswith("-")), None)
         if unknown is not None:
             self._unknown(unknown.partition("=")[0])
@@ -36,6 +36,19 @@ class Parser(argparse.ArgumentParser):
             setattr(namespace, self.anywhere, [*getattr(namespace, self.anywhere), *others])
             others = []
         return namespace, others
+
+    def _joined(self, words: Sequence[str]) -> list[str]:
+        """Words where an option's value that begins with "-" is joined to it: argparse would take it for an option."""
+        found: list[str] = []
+        for word in words:
+            before = self._option_string_actions.get(found[-1]) if found else None
+            takes_one = before is not None and before.nargs is None and before.const is None
+            is_value = word.startswith("-") and word.partition("=")[0] not in self._option_string_actions
+            if takes_one and is_value:
+                found[-1] = f"{found[-1]}={word}"
+            else:
+                found.append(word)
+        return found
 
     def error(self, message: str) -> NoReturn:
         """What argparse calls for anything that it cannot parse."""

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from workbench.errors import SlowWarning
+from workbench.errors import SlowWarning, visible
 
 __all__ = ["Progress", "loading", "progress", "say", "warnings_as_notes"]
 
@@ -17,8 +17,8 @@ _LONG = ("wait", "download", "convert")  # stages that a log gets a line of
 
 
 def say(text: str) -> None:
-    """A sentence on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """A sentence on stderr, in which the terminal finds no order."""
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -34,11 +34,11 @@ class Progress:
 
     def __call__(self, stage: str, share: float, text: str) -> None:
         if stage == "note":
-            say((_ERASE if self._drawn else "") + f"Note: {text}")
-            self._drawn = False
+            self.clear()
+            say(f"Note: {text}")
         elif self._terminal:
             bar = "#" * round(20 * share)
-            print(f"{_ERASE}[{bar:<20}] {text[:90]}", end="", file=sys.stderr, flush=True)
+            print(f"{_ERASE}[{bar:<20}] {visible(text[:90], '')}", end="", file=sys.stderr, flush=True)
             self._drawn = True
         elif stage in _LONG and stage not in self._told:
             self._told.add(stage)

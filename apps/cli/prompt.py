@@ -1,18 +1,47 @@
-"""The prompt of a command line: raw text, a chat from a file, or token ids."""
+"""The prompts of a command line: raw text, a chat from a file, token ids, or many prompts or pairs from a file."""
 
 import argparse
-import json
-from pathlib import Path
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.errors import InputError
+from workbench.models.inputs import kinds_of
 from workbench.models.prompt import Prompt
+from workbench.records import read_json, read_pairs, read_prompts
 
-__all__ = ["prompt_of"]
+__all__ = ["Given", "prompt_of", "prompts_of"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """One prompt, None where none was given, and the parameters that come with it."""
+
+    prompt: Prompt | None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def prompts_of(arguments: argparse.Namespace) -> list[Given]:
+    """What was given through `options.add_prompt`, one or many."""
+    file, form = arguments.prompt_file or arguments.pair_file, arguments.format or ""
+    for name in ("column", "format"):
+        if getattr(arguments, name) and (file is None or (name == "column" and arguments.prompt_file is None)):
+            raise InputError(f"--{name} without --prompt-file", "a file to read", "Name it, or leave the option out")
+    if file is None:
+        return [Given(prompt_of(arguments))]
+    if arguments.bos is not None and arguments.pair_file:
+        option = "--bos" if arguments.bos else "--no-bos"
+        raise InputError(f"{option} with --pair-file", "raw text of --prompt or --prompt-file", f"Leave out {option}")
+    source = sys.stdin.buffer if file == "-" else file
+    if arguments.pair_file:
+        return [Given(Prompt(pair.clean), pair.parameters) for pair in read_pairs(source, format=form)]
+    found = read_prompts(source, column=arguments.column or "", format=form)
+    return [Given(one if one.text is None else Prompt(one.text, bos=arguments.bos)) for one in found]
 
 
 def prompt_of(arguments: argparse.Namespace) -> Prompt | None:
-    """What was given through `options.add_prompt`; None where nothing was."""
+    """The one prompt that was given on the command line itself; None where none was."""
     if arguments.bos is not None and arguments.prompt is None:
         option = "--bos" if arguments.bos else "--no-bos"
         raise InputError(f"{option} without --prompt", "raw text to put it in front of", f"Leave out {option}")
@@ -21,7 +50,7 @@ def prompt_of(arguments: argparse.Namespace) -> Prompt | None:
     if arguments.ids is not None:
         return Prompt.ids([_integer(part) for word in arguments.ids for part in word.split(",") if part])
     if arguments.chat is not None:
-        return Prompt.chat(_messages(arguments.chat))
+        return _chat(arguments.chat)
     return None
 
 
@@ -32,12 +61,12 @@ def _integer(text: str) -> int:
         raise InputError(f"--ids {text}", "integers", "Write for example --ids 1 504 3575") from None
 
 
-def _messages(file: str) -> Any:
-    try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
+def _chat(file: str) -> Prompt:
+    """A file of messages, by themselves or as {"messages": [...]}."""
+    value: Any = read_json(file)
+    kinds = kinds_of(value) if isinstance(value, list | dict) else []
+    if [kind for kind, _ in kinds] != ["messages"]:
         raise InputError(
-            f"--chat {file} ({error.strerror})", "a JSON file that can be read", "Check the path"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"--chat {file}, which is not JSON ({error})", "a list of messages", "Correct it") from error
+            f"--chat {file}, which holds no chat", "a list of messages with role and content", "Correct it"
+        )
+    return Prompt(messages=kinds[0][1])

@@ -6,15 +6,17 @@ SIGTERM), 1 for the rest.
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 from apps.cli.parser import Parser
 from apps.cli.progress import say
 from apps.cli.signals import STOPS, stop_code
 from workbench import __version__
-from workbench.errors import InputError, WorkbenchError
+from workbench.errors import InputError, WorkbenchError, in_words, of_the_machine
 
 __all__ = ["COMMANDS", "main"]
 
@@ -33,6 +35,7 @@ COMMANDS = {
     "app": "start the explorer in this process and print its address",
 }
 _FILES = {"import": "import_"}  # a word of Python's own
+_DEBUG = "WORKBENCH_DEBUG"
 _SIGPIPE = 141  # what a shell reports for a program that wrote into a closed pipe
 
 
@@ -45,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code or 0
     except WorkbenchError as error:
-        say(f"workbench: {' '.join(str(error).split())}")
-        return 2 if isinstance(error, InputError) else 1
+        return _refused(error)
     except STOPS as stop:
         say("workbench: stopped")
         return stop_code(stop)
@@ -54,6 +56,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has what it wanted. Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _SIGPIPE
+    except Exception as error:
+        if os.environ.get(_DEBUG):
+            raise
+        return _refused(of_the_machine(error) or _bug(error))
+
+
+def _refused(error: WorkbenchError) -> int:
+    say(f"workbench: {' '.join(str(error).split())}")
+    return 2 if isinstance(error, InputError) else 1
+
+
+def _bug(error: Exception) -> WorkbenchError:
+    """What is neither the user's nor the machine's fault, in a sentence; whoever looks for it asks for the rest."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return WorkbenchError(
+        f"{in_words(error)}{where}, which is a mistake of ours or of a library and not yours", "an answer",
+        f"Report it with what {_DEBUG}=1 in the environment shows",
+    )  # fmt: skip
 
 
 def _open_streams() -> None:
@@ -62,8 +83,9 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for the whole process)
-    if hasattr(sys.stdout, "reconfigure"):  # what a notebook or a test puts there may not have it
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a notebook or a test puts there may not have it
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _parser() -> Parser:

@@ -50,6 +50,8 @@ _KINDS = {  # name: units, range, long name
 def row_entropy(pattern: torch.Tensor, site: Site) -> torch.Tensor:
     """Entropy of attention rows over that of uniform attention, mean over queries >= 1: (batch, head), 0 to 1."""
     pattern = pattern.float()
+    if site.weights.sinks is not None:  # a learned sink leaves rows less than 1: of what the tokens get
+        pattern = pattern / pattern.sum(-1, keepdim=True).clamp(min=1e-9)
     nats = torch.special.entr(pattern).sum(-1)[..., 1:]  # batch head query
     visible = torch.arange(2, pattern.shape[-2] + 1, device=pattern.device)
     queries = site.mask[:, None, 1:]

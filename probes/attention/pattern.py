@@ -29,7 +29,8 @@ class Attention(OnPrompt, name="attention", title="Attention", requires=(ROWS,))
     """How each query of one head shares out its attention over the keys that it sees.
 
     Definition: pattern(query, key) = softmax over keys of q k / sqrt(d_head) + mask: the share of its attention that a
-    query position gives to a key position, for the selected head. Rows sum to 1.
+    query position gives to a key position, for the selected head. Rows sum to 1, with the learned sink's share where
+    the model has one (GPT-OSS).
 
     Limits: Attention says where a head looks, not what it carries over or whether it matters: a head that looks at the
     first token often moves nothing.

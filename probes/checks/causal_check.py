@@ -17,7 +17,7 @@ from workbench.analysis.view import View
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT
-from workbench.observation.metrics import KINDS
+from workbench.observation.metrics import KINDS, TARGET
 from workbench.statistics import ENOUGH
 
 __all__ = ["VIEW", "CausalCheck", "repeated_tokens"]
@@ -76,8 +76,8 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
         "what is measured: of the prediction at a position, or over the prompt: loss, or repetition (what followed "
         "each repeated token the last time)",
     ] = "log-probability"
-    target: Annotated[str, "token whose prediction is measured; empty: the model's top token"] = ""
-    against: Annotated[str, "token it is compared with"] = ""
+    target: Annotated[str, f"{TARGET}; empty: the model's top token"] = ""
+    against: Annotated[str, "what it is compared with"] = ""
     pos: Annotated[int, "position whose prediction is measured; -1 is the last"] = -1
     side: Annotated[str, Choice(tuple(SIDES)), "what the claim says the removal does to the metric"] = EITHER
     on: Annotated[str, Choice(STIMULI), "what it runs on: the prompt, or random tokens that repeat"] = STIMULI[0]

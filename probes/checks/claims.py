@@ -10,7 +10,6 @@ What a claim measures, always named in its params:
 The prediction is the one at the selected token, by default the last.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ import xarray as xr
 
 from workbench.analysis.view import Claim, chosen
 from workbench.figures import head_name
+from workbench.storage.record import record_of
 
 __all__ = ["asked", "block", "check_of", "edge", "head", "head_or_state", "repetition", "sink", "state"]
 
@@ -32,18 +32,18 @@ def check_of(units: str, title: str = "", *, pos: int = -1, **params: Any) -> Cl
 
 
 def asked(result: xr.Dataset, selection: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result was asked about, as params of the check: its metric and tokens at the last position, where studies
-    measure; of a result without a metric, the prediction at the selected token."""
-    params = json.loads(result.attrs.get("provenance", "{}")).get("params", {})
+    """What a result was asked about, as params of the check: its metric and tokens, by their ids, at the last position,
+    where studies measure; of a result without a metric, the prediction at the selected token."""
+    params = record_of(result)["params"]
     if "metric" not in params:
         return {"pos": _prediction(result, selection)}
-    tokens = {name: result.attrs.get(name, params.get(name)) for name in ("target", "against")}
+    tokens = {name: result.attrs.get(f"{name}_ids", params.get(name)) for name in ("target", "against")}
     return {"metric": params["metric"]} | {name: token for name, token in tokens.items() if token}
 
 
 def _prediction(result: xr.Dataset, selection: Mapping[str, Any]) -> int:
     """The selected token, a query before a position; the last one where none is selected, or none of the prompt."""
-    tokens = json.loads(result.attrs.get("provenance", "{}")).get("token_ids")
+    tokens = record_of(result)["token_ids"]
     for name in ("query", "pos"):
         at = chosen(result, selection, name)
         if at is not None and (tokens is None or at[0] < len(tokens)):

@@ -8,6 +8,7 @@ import xarray as xr
 
 from probes import stimuli
 from probes.checks import claims
+from probes.checks.hypothesis import gone_on, metric_of
 from probes.checks.matched_controls import CALIPER, FEWEST, N_CONTROLS, draw_controls
 from probes.checks.norms import output_norms
 from workbench.analysis.kinds import Study
@@ -23,7 +24,7 @@ from workbench.models.hooks import Z
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens, tokenise
 from workbench.models.selfcheck import PADDING, READOUT
-from workbench.observation.metrics import KINDS, make_metric
+from workbench.observation.metrics import KINDS
 from workbench.observation.recording import measure_means
 from workbench.observation.sweeps import base_run, sweep
 from workbench.statistics import max_statistic
@@ -38,6 +39,7 @@ FEWEST_PROMPTS = 6  # two-sided, n sign flips give no p below 2 / 2^n: 0.06 for 
 SMALL = 0.05
 TASKS = ("indirect object", "repeated tokens", "prompts")
 _NAMED = 8  # heads that the sentence names
+_LEFT = 3  # of those that are left out
 _LENGTH = 24  # tokens of a sequence that repeats
 
 
@@ -145,8 +147,8 @@ def survey(
     controls = _Controls.of(norms, caliper)
     effects, units = np.full((len(tokens), *norms.shape), np.nan), ""
     for index, (one, options) in enumerate(zip(tokens, asked, strict=True)):
-        base = base_run(model, one)
-        metric = make_metric(model, one, base.logits(model), **options)
+        base = base_run(model, gone_on(model, one, options))
+        metric = metric_of(model, base, options)
         values, own, units = np.full(len(cells), np.nan), base.value(model, metric), metric.units
         share = part(progress, index / len(tokens), (index + 1) / len(tokens))
         for indices, found in sweep(model, base, cells, metric, progress=share):
@@ -226,22 +228,26 @@ def _result(
 
 def _summary(result: xr.Dataset) -> str:
     """How many matter and which, with their controls' norms; how many do not; how many cannot be told."""
-    a, matters, p = result.attrs, result["matters"].values, result["contrast_p"].values
+    a, matters = result.attrs, result["matters"].values
     n, tested, undefined = a["n_prompts"], int(result["n_tested"]), int(result["n_undefined"])
     if not tested:
-        return f"No head has {FEWEST} others within a factor {a['caliper']:g} of its norm: none can be tested."
+        few = f"fewer than {FEWEST} others are within a factor {a['caliper']:g} of its norm"
+        return f"No head can be tested: of each, {few}, or its contrast does not vary or is not finite."
     left = ""
     if undefined:
         left = f" {undefined} more are left out: fewer than {FEWEST} others are within a factor {a['caliper']:g} of "
-        left += "their norm, or their contrast does not vary or is not finite."
+        left += "their norm, or their contrast does not vary or is not finite"
+        loud = _largest(result["effect"].where(result["contrast_p"].isnull()).values, _LEFT)
+        effects = [f"{head_name(*at)} ({float(result['effect'].sel(layer=at[0], head=at[1])):+.2f})" for at in loud]
+        left += f"; the largest effects of these are those of {', '.join(effects)}." if effects else "."
     n_matter, n_not = int((matters == 1).sum()), int((matters == 0).sum())
     unknown = tested - n_matter - n_not
     verb = "changes" if n_matter == 1 else "change"
     said = (
         f"Of {tested} heads tested on n = {n} prompts, {n_matter or 'none'} {verb} the {a['metric']} otherwise than "
-        f"heads as loud (p at most {SMALL:g} after correction for all{', smallest first' if n_matter > 1 else ''})"
+        f"heads as loud (p at most {SMALL:g} after correction for all{', largest first' if n_matter > 1 else ''})"
     )
-    first = _order(p, result["contrast"].values)[: min(n_matter, _NAMED)]
+    first = _largest(result["contrast"].where(result["matters"] == 1).values, _NAMED)
     named = [f"{head_name(*at)} {_of(result, at)}" for at in first]
     said += f": {', '.join(named)}{' ...' if n_matter > _NAMED else ''}." if named else "."
     units = result["contrast"].attrs["units"]
@@ -253,10 +259,11 @@ def _summary(result: xr.Dataset) -> str:
     return said + left
 
 
-def _order(p: np.ndarray, contrast: np.ndarray) -> list[tuple[int, int]]:
-    """Heads by p, equal ones by the size of their contrast; undefined ones last."""
-    order = np.lexsort((-np.nan_to_num(np.abs(contrast)).ravel(), np.where(np.isnan(p), 2.0, p).ravel()))
-    return [(int(layer), int(head)) for layer, head in zip(*np.unravel_index(order, p.shape), strict=True)]
+def _largest(values: np.ndarray, n: int) -> list[tuple[int, int]]:
+    """Heads of the n largest sizes that are known and finite."""
+    size = np.where(np.isfinite(values), np.abs(values), -1.0)
+    order = np.argsort(-size, axis=None, kind="stable")[: min(n, int((size >= 0).sum()))]
+    return [(int(layer), int(head)) for layer, head in zip(*np.unravel_index(order, values.shape), strict=True)]
 
 
 def _of(result: xr.Dataset, at: tuple[int, int]) -> str:

@@ -5,13 +5,13 @@ from typing import Any
 
 from probes.checks.matched_controls import FEWEST, atoms
 from workbench.errors import InputError
-from workbench.intervene import AttentionEdge, AttentionKey, Residual, units_of
+from workbench.intervene import AttentionEdge, AttentionKey, Expert, Residual, units_of
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
-from workbench.observation.metrics import Metric, make_metric
+from workbench.observation.metrics import Metric, followed_by, going_on, make_metric
 from workbench.observation.sweeps import Base
 
-__all__ = ["EITHER", "METHODS", "SIDES", "checked_units", "chosen_prompts", "metric_of", "need_inside"]
+__all__ = ["EITHER", "METHODS", "SIDES", "checked_units", "chosen_prompts", "gone_on", "metric_of", "need_inside"]
 
 SIDES = {"lowers": "less", "raises": "greater", "changes": "greater"}
 EITHER = "changes"  # the side of a claim that names none
@@ -38,6 +38,12 @@ def checked_units(model: Model, units: Any, side: str, n_controls: int, method: 
         )
     for unit in units:
         unit.check(model)
+    if isinstance(units[0], Expert):
+        raise InputError(
+            f"the expert {units[0]}",
+            "units whose controls are matched by norm",
+            "Run expert-contrast: its random experts are matched by use",
+        )
     if method != "zero" and isinstance(units[0], AttentionEdge | AttentionKey):
         raise InputError(f"{units[0]} by {method}", "zero: attention is taken away, not replaced", "Choose zero")
     if isinstance(units[0], Residual) and any(unit.pos is None for unit in units):
@@ -83,4 +89,16 @@ def metric_of(model: Model, base: Base, options: Mapping[str, Any]) -> Metric:
     position = int(options.get("position", -1))
     if not -len(base.tokens) <= position < len(base.tokens):
         raise InputError(f"position {position}", f"positions from 0 to {len(base.tokens) - 1}", "Choose one inside")
-    return make_metric(model, base.tokens, base.logits(model, position), **{"kind": "log-probability", **options})
+    named = {"kind": "log-probability", **options}
+    at = position - len(_more(model, named)) if position == -1 else position
+    return make_metric(model, base.tokens, base.logits(model, at), **named)
+
+
+def gone_on(model: Model, tokens: Tokens, options: Mapping[str, Any]) -> Tokens:
+    """A prompt that goes on with a target of several tokens, where its end is measured."""
+    named = {"kind": "log-probability", **options}
+    return followed_by(model, tokens, _more(model, named)) if int(named.get("position", -1)) == -1 else tokens
+
+
+def _more(model: Model, options: Mapping[str, Any]) -> tuple[int, ...]:
+    return going_on(model, options["kind"], options.get("target", ""), options.get("against", ""))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from probes.checks.hypothesis import EITHER, METHODS, checked_units, chosen_prompts, metric_of, need_inside
+from probes.checks.hypothesis import EITHER, METHODS, checked_units, chosen_prompts, gone_on, metric_of, need_inside
 from probes.checks.matched_controls import CALIPER, N_CONTROLS, N_PEERS, Controls, atoms, matched_controls
 from probes.checks.verdict import verdict
 from workbench.analysis.progress import part
@@ -84,6 +84,7 @@ def checking(
     need_inside(units, kept)
     hook = units[0].hook
     reference = measure_means(model, hooks=(hook,)) if method == "mean" and reference is None else reference
+    kept = [gone_on(model, tokens, options) for tokens, options in zip(kept, metrics, strict=True)]
     bases = [base_run(model, tokens) for tokens in kept]
     measures = [metric_of(model, base, options) for base, options in zip(bases, metrics, strict=True)]
     last = max(max(measure.needed(len(tokens))) for measure, tokens in zip(measures, kept, strict=True))

@@ -93,7 +93,8 @@ def verdict(
         n_others=controls.n_others,
         n_beyond=beside.beyond,
     )
-    result.attrs["sentence"] = sentence(result)
+    said = sentence(result)
+    result.attrs["sentence"] = metric.noted(said) if len(by_prompt) == 1 else said
     return result
 
 
@@ -128,7 +129,8 @@ def _measured(metrics: Sequence[Metric], bases: Sequence[Base]) -> str:
     if first.kind in ("loss", "repetition"):
         return what
     what += " minus its alternative" if what == _OF_EACH.get(first.kind) and first.against is not None else ""
-    at = {metric.position % len(base.tokens) - len(base.tokens) for metric, base in zip(metrics, bases, strict=True)}
+    ends = zip(metrics, bases, strict=True)
+    at = {m.position % len(base.tokens) + m.length - 1 - len(base.tokens) for m, base in ends}
     if at == {-1}:
         return f"{what} at the last position"
     strings = {base.tokens.strings[m.position] for m, base in zip(metrics, bases, strict=True)}

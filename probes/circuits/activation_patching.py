@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from probes.checks import claims
-from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair, Target, pair_runs, top_tokens_metric
+from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair, TargetText, pair_runs, top_tokens_metric
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice
 from workbench.analysis.results import dataset
@@ -58,7 +58,7 @@ class ActivationPatching(Study, name="activation-patching", title="Activation pa
 
     corrupt: Corrupt = ""
     metric: Annotated[str, Choice(KINDS), "what is measured"] = "logit difference"
-    target: Target = ""
+    target: TargetText = ""
     against: Against = ""
     site: Annotated[str, Choice(tuple(SITES)), "what is patched"] = "resid_pre"
     pos: Annotated[int | None, "position at which heads are patched; empty: all"] = None
@@ -141,12 +141,12 @@ def _result(
         corrupt=("", ends[1], metric.units, None, "metric of the corrupt run"),
     )
     return result.assign_attrs(
-        summary=_summary(result),
+        summary=metric.noted(_summary(result)),
         site=site,
         metric=metric.describe(clean.observation.vocabulary),
         **metric.tokens(clean.observation.vocabulary),
         differing=pair.describe(),
-        corrupt_prompt="".join(pair.corrupt.strings),
+        corrupt_prompt=clean.observation.vocabulary.text(pair.corrupt.ids),
         position="all" if positions is None else str(positions[0]),
     )
 

@@ -18,7 +18,7 @@ from workbench.intervene import Knockout
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT, ROWS
-from workbench.observation.metrics import KINDS, Metric, make_metric
+from workbench.observation.metrics import KINDS, TARGET, Metric, followed_by, going_on, make_metric
 from workbench.observation.sweeps import base_run, sweep
 
 if TYPE_CHECKING:
@@ -50,17 +50,20 @@ class AttentionKnockout(
     query: Annotated[int, "position that is made blind; -1 is the last"] = -1
     window: Annotated[int, Range(1, 99), "layers in a window"] = 9
     metric: Annotated[str, Choice(KINDS), "what is measured"] = "log-probability"
-    target: Annotated[str, "token whose prediction is measured; empty: the model's top token"] = ""
-    against: Annotated[str, "token it is compared with"] = ""
+    target: Annotated[str, f"{TARGET}; empty: the model's top token"] = ""
+    against: Annotated[str, "what it is compared with"] = ""
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
         """The profile of one query on the current prompt."""
-        logits = base_run(model, tokens).logits(model)
+        query = self.query % len(tokens)
+        parts = segments_of(tokens, query, self.subject)
+        more = going_on(model, self.metric, self.target, self.against)
+        tokens = followed_by(model, tokens, more)
+        logits = base_run(model, tokens).logits(model, -1 - len(more))
         metric = make_metric(model, tokens, logits, kind=self.metric, target=self.target, against=self.against)
-        parts = segments_of(tokens, self.query % len(tokens), self.subject)
-        yield from knockout(model, tokens, metric, parts, query=self.query, window=self.window, progress=progress)
+        yield from knockout(model, tokens, metric, parts, query=query, window=self.window, progress=progress)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Half a pass for every layer and segment."""
@@ -112,8 +115,9 @@ def knockout(
             clean=("", own, metric.units, None, "metric as it is"),
         )
         yield result.assign_attrs(
-            summary=_summary(result),
+            summary=metric.noted(_summary(result)),
             metric=metric.describe(model.vocabulary),
+            **metric.tokens(model.vocabulary),
             window=window,
             query=query,
             keys="; ".join(f"{name}: {','.join(map(str, keys))}" for name, keys in segments.items()),

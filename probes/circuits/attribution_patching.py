@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 from probes.checks import claims
-from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair, Target, pair_runs
+from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair, TargetText, pair_runs
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
@@ -69,7 +69,7 @@ class AttributionPatching(
 
     corrupt: Corrupt = ""
     metric: Annotated[str, Choice(KINDS), "what is measured"] = "logit difference"
-    target: Target = ""
+    target: TargetText = ""
     against: Against = ""
     checked: Annotated[int, Range(0, 5000), "heads that are truly patched"] = 60
     seed: Annotated[int, Range(0), "seed of the random half of them"] = 0
@@ -217,7 +217,9 @@ def _result(
         **variables,
     )
     return result.assign_attrs(
-        summary=_summary(heads, true, rho, clean.value(model, metric), base.value(model, metric), metric.units),
+        summary=metric.noted(
+            _summary(heads, true, rho, clean.value(model, metric), base.value(model, metric), metric.units)
+        ),
         metric=metric.describe(model.vocabulary),
         **metric.tokens(model.vocabulary),
         differing=pair.describe(),

@@ -22,7 +22,7 @@ from workbench.models.hooks import ATTN_OUT, MLP_OUT, RESID_POST, RESID_PRE, Hoo
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT
-from workbench.observation.metrics import Metric, make_metric
+from workbench.observation.metrics import TARGET, Metric, followed_by, going_on, make_metric
 from workbench.observation.recording import Recording, record
 from workbench.observation.sweeps import Base, base_run, sweep
 from workbench.statistics import bootstrap_interval
@@ -59,8 +59,8 @@ class CausalTracing(Study, name="causal-tracing", title="Causal tracing", requir
     noise: Annotated[float, Range(0.01, 100.0), "standard deviations of the embeddings"] = 3.0
     draws: Annotated[int, Range(1, 100), "draws of the noise"] = 4
     metric: Annotated[str, Choice(("logit difference", "log-probability")), "what is measured"] = "log-probability"
-    target: Annotated[str, "token whose prediction is measured; empty: the model's top token"] = ""
-    against: Annotated[str, "token it is compared with"] = ""
+    target: Annotated[str, f"{TARGET}; empty: the model's top token"] = ""
+    against: Annotated[str, "what it is compared with"] = ""
     seed: Annotated[int, Range(0), "seed of the noise"] = 0
 
     def partials(
@@ -68,7 +68,9 @@ class CausalTracing(Study, name="causal-tracing", title="Causal tracing", requir
     ) -> Generator[xr.Dataset, None, None]:
         """The trace of the current prompt."""
         where = segment(tokens, self.subject) if self.subject else tuple(range(1, len(tokens) - 1))
-        logits = base_run(model, tokens).logits(model)
+        more = going_on(model, self.metric, self.target, self.against)
+        tokens = followed_by(model, tokens, more)
+        logits = base_run(model, tokens).logits(model, -1 - len(more))
         metric = make_metric(model, tokens, logits, kind=self.metric, target=self.target, against=self.against)
         options = {name: getattr(self, name) for name in ("restore", "window", "noise", "draws", "seed")}
         yield from trace(model, tokens, metric, where, progress=progress, **options)
@@ -150,7 +152,7 @@ def _result(
         corrupt_draws=("draw", corrupt, metric.units, None, "metric with the subject in noise, by draw"),
     )
     return result.assign_attrs(
-        summary=_summary(share, own, float(corrupt.mean()), metric.units, subject),
+        summary=metric.noted(_summary(share, own, float(corrupt.mean()), metric.units, subject)),
         metric=metric.describe(model.vocabulary),
         **metric.tokens(model.vocabulary),
         subject=" ".join(map(str, subject)),

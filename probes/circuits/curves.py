@@ -3,7 +3,7 @@
 `faithfulness(k) = (m(circuit) - m(empty)) / (m(model) - m(empty))`, a ratio of means over prompts. As in the MIB
 benchmark: CPR is the area under the curve with parts ranked by signed score (1 where few parts do everything, more
 where some hurt), CMD the area between the curve and 1 with parts ranked by absolute score (0 is best); trapezoid over
-linear k. Intervals are over prompts, from 16 on: bootstrap-t of the ratios, expanded percentiles of CMD.
+linear k. Intervals are over prompts, from 16 on: bootstrap-t of ratios of means.
 
 Source: Mueller et al. 2025, arXiv 2504.13151.
 """
@@ -17,7 +17,7 @@ import xarray as xr
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 from workbench.observation import Observation
-from workbench.statistics import percentile_interval, ratio_interval
+from workbench.statistics import Bounds, ratio_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,17 +77,18 @@ def faithfulness_curves(
     """
     x, n = np.array(shares), len(whole)
     gained = metrics - empty[:, None]
-    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_DRAWS) / n  # draw prompt
     variables: dict[str, Any] = {}
     for mode, name in enumerate(("faithfulness", "faithfulness_absolute")):
-        curve, drawn = _curves(gained[mode], whole - empty, weights)
+        curve = _curve(gained[mode], whole - empty)
         label = f"faithfulness, {parts} ranked by {'absolute' if mode else 'signed'} score"
         ends = _ratio_ends(gained[mode], whole - empty)
         variables |= _with_interval(name, "group threshold", curve, ends, "share", label, n)
         if mode:
-            area = lambda f: np.trapezoid(np.abs(1 - f), x)
-            ends = percentile_interval(area(drawn), n)
-            variables |= _with_interval("cmd", "group", area(curve), ends, "area", "CMD", n)
+            # |1 - f| is a ratio of means as well, as long as 1 - f keeps its sign.
+            below = np.sign(1 - curve)[:, None] * ((whole - empty)[:, None] - gained[mode])
+            ends = _ratio_ends(np.trapezoid(below, x), whole - empty, bounds=(0, None))
+            area = np.trapezoid(np.abs(1 - curve), x)
+            variables |= _with_interval("cmd", "group", area, ends, "area", "CMD", n)
         else:
             ends = _ratio_ends(np.trapezoid(gained[mode], x), whole - empty)
             variables |= _with_interval("cpr", "group", np.trapezoid(curve, x), ends, "area", "CPR", n)
@@ -102,18 +103,17 @@ def faithfulness_curves(
     ).assign_attrs(parts=parts, n_prompts=n)
 
 
-def _curves(gained: np.ndarray, gap: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ratio of means, (group, threshold), and the same for every resample, (draw, group, threshold)."""
+def _curve(gained: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    """Ratio of means, (group, threshold)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        curve = gained.mean(1) / gap.mean()
-        drawn = np.einsum("dp,gpt->dgt", weights, gained) / (weights @ gap)[:, None, None]
-    return curve, drawn
+        return np.asarray(gained.mean(1) / gap.mean())
 
 
-def _ratio_ends(gained: np.ndarray, gap: np.ndarray) -> tuple[Any, Any]:
+def _ratio_ends(gained: np.ndarray, gap: np.ndarray, bounds: Bounds = (None, None)) -> tuple[Any, Any]:
     """Of the ratio of means. gained: `[group, prompt, ...]`; gap: `[prompt]`. Returns `[group, ...]` each."""
     over = np.moveaxis(gained, 1, 0)
-    return ratio_interval(over, np.broadcast_to(gap.reshape(-1, *[1] * (over.ndim - 1)), over.shape), draws=_DRAWS)
+    under = np.broadcast_to(gap.reshape(-1, *[1] * (over.ndim - 1)), over.shape)
+    return ratio_interval(over, under, draws=_DRAWS, bounds=bounds)
 
 
 def _with_interval(

@@ -28,12 +28,16 @@ from workbench.models.hooks import (
 from workbench.models.model import LayerWeights, Model
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, READOUT, RESIDUAL
+from workbench.models.target import likelier, need_one_token
+from workbench.models.vocabulary import by_id
 from workbench.observation import Need, Observation, Site, keep
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 __all__ = ["VIEW", "DirectLogitAttribution", "bars_figure", "heads_figure", "neurons_figure", "origin_figure"]
+
+_FOR = "a direct attribution, which is of one logit"
 
 
 class DirectLogitAttribution(
@@ -71,7 +75,7 @@ class DirectLogitAttribution(
         sizes, n = model.sizes, len(tokens)
         for text in (self.target, self.against):
             if text:
-                model.vocabulary.token(text)
+                need_one_token(model.vocabulary, text, _FOR)
         if not -n <= self.pos < n:
             raise InputError(f"position {self.pos}", f"positions from 0 to {n - 1}", "Choose one inside the prompt")
         if self.neurons is not None and not (0 <= self.neurons < sizes.n_layers and sizes.d_mlp):
@@ -115,11 +119,14 @@ class DirectLogitAttribution(
             origin=("layer head key", origin, "logits", None, "direct attribution by the key it came from"),
             **_neurons(observation, kept, direction, self.neurons),
         )
-        names = [observation.vocabulary.string(i) for i in ids]
+        names, written = [observation.vocabulary.string(i) for i in ids], [by_id(i) for i in ids]
         result = result.assign_attrs(
             target=names[0], against=names[1] if len(ids) == 2 else "", position=pos, soft_cap=readout.soft_cap or 0.0
         )
-        return result.assign_attrs(summary=_summary(result))
+        result.attrs |= {"target_ids": written[0], "against_ids": written[1] if len(ids) == 2 else ""}
+        log_probs = observation.log_probs[0][observation.positions[0].index(pos)]
+        notes = [likelier(observation.vocabulary, text, log_probs) for text in (self.target, self.against) if text]
+        return result.assign_attrs(summary=" ".join(filter(None, [_summary(result), *notes])))
 
 
 def query_row(pattern: torch.Tensor, site: Site, pos: int) -> torch.Tensor:
@@ -162,9 +169,9 @@ def _targets(observation: Observation, target: str, against: str, pos: int) -> t
     logits = observation.logits[0][row].double()
     if readout.soft_cap:
         logits = torch.atanh(logits / readout.soft_cap) * readout.soft_cap
-    ids = [observation.vocabulary.token(target) if target else int(logits.argmax())]
+    ids = [need_one_token(observation.vocabulary, target, _FOR) if target else int(logits.argmax())]
     if against:
-        ids.append(observation.vocabulary.token(against))
+        ids.append(need_one_token(observation.vocabulary, against, _FOR))
     if len(set(ids)) != len(ids):
         raise InputError(f"target and against both {target!r}", "two tokens", "Choose another one")
     return ids, logits[ids]
@@ -320,7 +327,7 @@ def head_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
 def _explained(result: xr.Dataset, share: float) -> dict[str, Any]:
     """What the check measures, and what removing a part of that share must do to it."""
     side = "lowers" if share > 0 else "raises"
-    return {name: result.attrs[name] for name in ("target", "against")} | {
+    return {name: result.attrs[f"{name}_ids"] for name in ("target", "against")} | {
         "metric": "logit difference",
         "pos": result.attrs["position"],
         "side": side,

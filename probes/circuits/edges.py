@@ -43,7 +43,7 @@ from workbench.models.hooks import V, Z
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens, tokenise
 from workbench.models.selfcheck import PADDING, PARTS, READOUT, RESIDUAL
-from workbench.observation.metrics import Metric, make_metric
+from workbench.observation.metrics import TARGET, Metric, going_on, make_metric
 from workbench.observation.recording import Means, measure_means
 
 __all__ = ["RANKINGS", "VIEW", "CircuitEdges", "EdgeTask", "candidates", "edge_task", "evaluate", "evaluating", "rank"]
@@ -84,7 +84,7 @@ class CircuitEdges(
     task: Annotated[str, Choice(TASKS), "the prompt, or prompts of indirect objects"] = "prompt"
     prompts: Annotated[int, Range(1, 200), "prompts of a task with its own"] = 16
     metric: Annotated[str, Choice(METRICS), "what is measured at the last position"] = METRICS[0]
-    target: Annotated[str, "token whose prediction is measured; empty: the model's top token"] = ""
+    target: Annotated[str, f"{TARGET}; empty: the model's top token"] = ""
     against: Annotated[str, "token it is compared with"] = ""
     first_layer: Annotated[
         int, Range(0), "layers below it keep every edge: mean values there may make attention sinks"
@@ -112,7 +112,8 @@ class CircuitEdges(
         ]
         rankings = {name: (lambda one, by=name: rank(one, by, seed=self.seed)) for name in RANKINGS}
         for result in evaluating(tasks, rankings, progress=progress):
-            yield result.assign_attrs(task=self.task, summary=summary(result))
+            said = tasks[0].metric.noted(summary(result)) if self.task == "prompt" else summary(result)
+            yield result.assign_attrs(task=self.task, summary=said)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """A pass for every circuit."""
@@ -169,6 +170,8 @@ def edge_task(
             f"at most {_BYTES / 1e9:.0f} GB, which is {longest} tokens of {model.name}",
             "Shorten the prompt",
         )
+    if going_on(model, kind, target, against):
+        raise InputError("a target of several tokens", "one token, or a set of single ones", "Mind the space")
     means = means or measure_means(model, hooks=(V,))
     clean = CleanPass.of(model, tokens, means, positions=[len(tokens) - 1])
     metric = make_metric(model, tokens, clean.seen.logits[0][0], kind=kind, target=target, against=against)

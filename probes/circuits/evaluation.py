@@ -19,7 +19,7 @@ from probes.circuits.curves import (
     summary,
     table,
 )
-from probes.circuits.prompt_pairs import Against, Corrupt, Target, pair_runs
+from probes.circuits.prompt_pairs import Against, Corrupt, TargetText, pair_runs
 from probes.circuits.rankings import (
     RANKINGS,
     Task,
@@ -70,7 +70,7 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
     task: Annotated[str, Choice(TASKS), "the prompt with its corrupt one, or prompts of indirect objects"] = "prompt"
     pairs: Annotated[int, Range(1, 200), "pairs to rank on, and as many to evaluate on, of a task with its own"] = 8
     corrupt: Corrupt = ""
-    target: Target = ""
+    target: TargetText = ""
     against: Against = ""
     metric: Annotated[str, Choice(("logit difference", "log-probability")), "what is measured"] = "logit difference"
     ablation: Annotated[str, Choice(ABLATIONS), "how the rest is ablated"] = ABLATIONS[0]
@@ -94,7 +94,11 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
         else:
             tasks = ioi_tasks(model, 2 * self.pairs, self.seed)
             ranked, held_out = tasks[: self.pairs], tasks[self.pairs :]
-        linear = held_out[0].metric.kind == "logit difference"
+        one = held_out[0].metric
+        if any(task.metric.length > 1 for task in held_out):
+            raise InputError("a target of several tokens", "one token, or a set of single ones", "Mind the space")
+        linear = one.kind == "logit difference" and one.target.token is not None
+        linear = linear and (one.against is None or one.against.token is not None)
         names = [name for name in RANKINGS if linear or name != "direct attribution"]
         rankings: dict[str, np.ndarray] = {}
         measured: list[dict[frozenset[int], float]] = [{} for _ in held_out]
@@ -110,7 +114,8 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
                 progress=part(progress, half, last),
             )
             *_, result = evaluated
-            yield result.assign_attrs(task=self.task, ranked_on=len(ranked), summary=summary(result))
+            said = one.noted(summary(result)) if self.task == "prompt" else summary(result)
+            yield result.assign_attrs(task=self.task, ranked_on=len(ranked), summary=said)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Half a pass for every node that is patched, and a pass for every circuit."""

@@ -1,12 +1,13 @@
 """Pairs of prompts for patching: equal length, which tokens differ, and what is measured of their two runs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
-from workbench.observation.metrics import Metric, make_metric
+from workbench.models.target import Target
+from workbench.observation.metrics import TARGET, Metric, followed_by, going_on, make_metric
 from workbench.observation.sweeps import Base, base_run
 
 __all__ = [
@@ -14,7 +15,7 @@ __all__ = [
     "Corrupt",
     "PairRuns",
     "PromptPair",
-    "Target",
+    "TargetText",
     "pair_runs",
     "prompt_pair",
     "segment",
@@ -23,8 +24,8 @@ __all__ = [
 
 # Parameters of every study of a pair.
 Corrupt = Annotated[str, "prompt of equal length to compare with; empty: the same tokens, moved"]
-Target = Annotated[str, "token whose prediction is measured; empty: the clean run's top token"]
-Against = Annotated[str, "token it is compared with; empty with an empty target: the corrupt run's top token"]
+TargetText = Annotated[str, f"{TARGET}; empty: the clean run's top token"]
+Against = Annotated[str, "what it is compared with; empty with an empty target: the corrupt run's top token"]
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,12 @@ def segment(tokens: Tokens, text: str) -> tuple[int, ...]:
     if text and all(part.strip().lstrip("-").isdigit() for part in text.split(",")):
         positions = tuple(sorted({int(part) % len(tokens) for part in text.split(",")}))
         return positions
-    joined = "".join(tokens.strings)
-    at = joined.rfind(text) if text else -1
-    if at < 0:
+    found = tokens.touching(text)
+    if not found:
         raise InputError(
-            f"the text {text!r}", f"a part of the prompt {joined!r}, or positions such as 3,4", "Correct it"
+            f"the text {text!r}", f"a part of the prompt {tokens.text!r}, or positions such as 3,4", "Correct it"
         )
-    found, start = [], 0
-    for position, string in enumerate(tokens.strings):
-        if start < at + len(text) and start + len(string) > at:
-            found.append(position)
-        start += len(string)
-    return tuple(found)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,17 +101,22 @@ class PairRuns:
 
 
 def pair_runs(model: Model, clean: Any, corrupt: Any, metric: str, target: str, against: str) -> PairRuns:
-    """Run both prompts of a pair. metric, target, against: texts, as a study of a pair is asked."""
-    pair = prompt_pair(model, clean, corrupt)
+    """Run both prompts of a pair, followed by a target of several tokens. metric, target, against: texts, as a study of
+    a pair is asked."""
+    pair, more = prompt_pair(model, clean, corrupt), going_on(model, metric, target, against)
+    both = [followed_by(model, tokens, more) for tokens in (pair.clean, pair.corrupt)]
+    pair = replace(pair, clean=both[0], corrupt=both[1])
     runs = base_run(model, pair.clean), base_run(model, pair.corrupt)
     if metric == "logit difference" and not target and not against:
         chosen = top_tokens_metric(model, *runs)
     else:
-        chosen = make_metric(model, pair.clean, runs[0].logits(model), kind=metric, target=target, against=against)
+        logits = runs[0].logits(model, -1 - len(more))
+        chosen = make_metric(model, pair.clean, logits, kind=metric, target=target, against=against)
     return PairRuns(pair, chosen, *runs)
 
 
 def top_tokens_metric(model: Model, clean: Base, corrupt: Base) -> Metric:
     """Logit of the clean run's top token minus that of the corrupt run's."""
     target, against = int(clean.logits(model).argmax()), int(corrupt.logits(model).argmax())
-    return Metric("logit difference", target, None if target == against else against, ids=clean.tokens.ids)
+    other = None if target == against else Target.one(against)
+    return Metric("logit difference", Target.one(target), other, ids=clean.tokens.ids)

@@ -112,7 +112,7 @@ def _direct(model: Model, task: Task) -> np.ndarray:
     if task.metric.kind != "logit difference":
         raise InputError(f"direct attribution of a {task.metric.kind}", "a logit difference", "Choose that metric")
     names = task.metric.tokens(model.vocabulary)
-    asked = DirectLogitAttribution(target=names["target"], against=names["against"])
+    asked = DirectLogitAttribution(target=names["target_ids"], against=names["against_ids"])
     found = asked.run(model, task.pair.clean)
     mlps = found["attribution"].values[found["kind"].values == "mlp"]
     return np.concatenate([found["head_attribution"].values.ravel(), mlps])

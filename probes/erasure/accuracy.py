@@ -242,11 +242,11 @@ def _trained(training: Training, depths: Sequence[int], offsets: Sequence[int]) 
 def _groups_of(material: Material, offsets: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
     """For every offset, where each held-out token with a target stands: what `cells_of` takes beside the hits."""
     pieces = material.parts["test"]
-    strings = [t.strings for t in pieces.tokens]
+    spans = [t.spans for t in pieces.tokens]
     found = {}
     for offset in offsets:
         at, labels = material.labels("test", offset)
-        masks = place_masks(strings, offset, pieces.first)
+        masks = place_masks(spans, offset, pieces.first)
         counts = material.counts[labels].numpy()
         found[offset] = {
             "document": np.unique(pieces.document[at], return_inverse=True)[1],

@@ -105,7 +105,7 @@ def pairs_of(pieces: Pieces, words: int, seed: int) -> list[tuple[list[int], lis
     random = np.random.default_rng(seed)
     base, found = 0, []
     for tokens in pieces.tokens:
-        for word in multi_token_words(tokens.strings, pieces.first):
+        for word in multi_token_words(tokens.spans, pieces.first):
             if word.k == 2 and word.start > pieces.first:
                 found.append((tokens, word, int(pieces.document[base])))
         base += len(tokens)
@@ -144,7 +144,7 @@ def _result(model: Model, pairs: Sequence[tuple[Any, ...]], rows: np.ndarray, de
     known = (~np.isnan(rows)).sum(0)
     mean = np.where(known > 0, np.nansum(rows, 0) / np.maximum(known, 1), np.nan)
     low, high = bootstrap_interval(rows, bounds=(0, None))
-    named = ["".join(model.vocabulary.string(i) for i in clean[-2:]) for clean, _, _ in pairs]
+    named = [model.vocabulary.text(clean[-2:]) for clean, _, _ in pairs]
     other = [model.vocabulary.string(swapped[-2]) for _, swapped, _ in pairs]
     spec = ("share of the swap's effect", (0, None), "prediction moved by the last token's state")
     result = dataset(

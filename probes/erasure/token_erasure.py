@@ -110,7 +110,7 @@ def _result(observation: Observation, probes: ReadoutProbes, early: int, late: i
     reading = read(probes, observation.readout.W_U, states, ids, np.arange(len(ids)), first, offsets)
     starts, ends, psi = segment(erasure(reading, early, late, first))
     starts, ends = starts + first, ends + first
-    text = ["".join(tokens.strings[a : b + 1]) for a, b in zip(starts, ends, strict=True)]
+    text = [observation.vocabulary.text(tokens.ids[a : b + 1]) for a, b in zip(starts, ends, strict=True)]
     top = [[["" if i < 0 else observation.vocabulary.string(i) for i in r] for r in p] for p in reading.top.tolist()]
     cell = "depth pos offset"
     return dataset(
@@ -124,7 +124,7 @@ def _result(observation: Observation, probes: ReadoutProbes, early: int, late: i
         start=("segment", starts, "position", (0, None), "first position of the segment"),
         end=("segment", ends, "position", (0, None), "last position of the segment"),
         text=("segment", np.array(text, dtype=object), "text", None, "text of the segment"),
-        word_end=("pos", _word_ends(tokens.strings, first), "flag", (0, 1), "last token of a word of several"),
+        word_end=("pos", _word_ends(tokens, first), "flag", (0, 1), "last token of a word of several"),
         **_quality(probes, early, late, offsets),
     ).assign_attrs(
         early=early, late=late, kind=probes.kind, probes=probes.digest, corpus=probes.card["corpus"]["name"],
@@ -132,9 +132,9 @@ def _result(observation: Observation, probes: ReadoutProbes, early: int, late: i
     )  # fmt: skip
 
 
-def _word_ends(strings: tuple[str, ...], first: int) -> np.ndarray:
-    ends = np.zeros(len(strings), dtype=np.float32)
-    ends[[word.end for word in multi_token_words(strings, first)]] = 1
+def _word_ends(tokens: Tokens, first: int) -> np.ndarray:
+    ends = np.zeros(len(tokens), dtype=np.float32)
+    ends[[word.end for word in multi_token_words(tokens.spans, first)]] = 1
     return ends
 
 

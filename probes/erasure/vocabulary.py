@@ -27,6 +27,7 @@ from workbench.corpora import Corpus
 from workbench.errors import InputError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
+from workbench.models.vocabulary import show_bytes
 from workbench.statistics import percentile_interval, ratio_interval
 
 if TYPE_CHECKING:
@@ -107,10 +108,11 @@ class TokenErasureVocabulary(Study, name="token-erasure-vocabulary", title="Toke
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """One piece of text: erasures `[token, 3]`, token strings, its document, and its multi-token words (start, end)."""
+    """One piece of text: erasures `[token, 3]`, the bytes of its tokens, its document, its multi-token words (start,
+    end)."""
 
     delta: np.ndarray = field(repr=False)
-    strings: tuple[str, ...] = field(repr=False)
+    pieces: tuple[bytes, ...] = field(repr=False)
     document: int
     words: frozenset[tuple[int, int]] = field(repr=False)
 
@@ -128,9 +130,10 @@ def texts_of(
     reading = read(probes, model.readout.W_U, states, pieces.ids, pieces.pos, pieces.first)
     delta, base, found = reading.delta(early, late).astype(np.float64), 0, []
     for tokens in pieces.tokens:
-        strings, n = tokens.strings[pieces.first :], len(tokens)
-        words = frozenset((word.start, word.end) for word in multi_token_words(strings))
-        found.append(Text(delta[base + pieces.first : base + n], strings, int(pieces.document[base]), words))
+        first, n = pieces.first, len(tokens)
+        raw = tuple(model.vocabulary.bytes_of(token_id) for token_id in tokens.ids[first:])
+        words = frozenset((word.start - first, word.end - first) for word in multi_token_words(tokens.spans, first))
+        found.append(Text(delta[base + first : base + n], raw, int(pieces.document[base]), words))
         base += n
     return found
 
@@ -188,7 +191,7 @@ def _laid_out(starts: np.ndarray, ends: np.ndarray, random: np.random.Generator)
 def _dealt(text: Text, random: np.random.Generator) -> Text:
     """The same erasures at other tokens; the first two keep theirs, which lack an offset."""
     order = np.concatenate([np.arange(2), 2 + random.permutation(max(0, len(text.delta) - 2))])[: len(text.delta)]
-    return Text(text.delta[order], text.strings, text.document, text.words)
+    return Text(text.delta[order], text.pieces, text.document, text.words)
 
 
 def _pairs(text: Text) -> tuple[np.ndarray, np.ndarray]:
@@ -249,7 +252,7 @@ def _table(texts: list[Text]) -> list[tuple[str, int, float, bool]]:
     for text in texts:
         for start, end, psi in zip(*segment(text.delta), strict=True):
             if end > start:
-                string = "".join(text.strings[start : end + 1])
+                string = show_bytes(b"".join(text.pieces[start : end + 1]))
                 values[string].append(float(psi))
                 words[string].append((int(start), int(end)) in text.words)
     rows = [(string, len(psis), float(np.mean(psis)), all(words[string])) for string, psis in values.items()]

@@ -18,6 +18,7 @@ from workbench.models.model import Model
 from workbench.models.prompt import Tokens
 from workbench.models.readout import Readout
 from workbench.models.selfcheck import READOUT
+from workbench.models.target import likelier, need_one_token
 from workbench.observation import Need, Observation, keep
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = ["VIEW", "LogitLens", "chosen_positions", "lens", "lens_figure", "top_
 _ALL_UP_TO = 32  # a lens at every position of 32 tokens costs a few bare forward passes
 _LAST = 16
 _ROWS = 128  # states read out together: one pass over W_U serves them all, and their logits stay near the cache
+_FOR = "a lens, which follows one token"
 _BLOCK = 64  # tokens per block of the two-level top-k
 
 
@@ -60,6 +62,13 @@ class LogitLens(OnPrompt, name="logit-lens", title="Logit lens", requires=(READO
 
     def needs(self, model: Model, tokens: Sequence[int] | Tokens) -> tuple[Need, ...]:
         """The residual stream at the chosen positions, at every depth."""
+        if self.include_mid and (model.sizes.parallel or not model.sizes.d_mlp):
+            why = "runs attention and MLP side by side" if model.sizes.parallel else "has no MLP"
+            raise InputError(
+                f"include_mid=True on {model.name}, which {why}",
+                "blocks with a state between attention and MLP",
+                "Set include_mid=False (in the shell leave --include-mid out)",
+            )
         return _needs(chosen_positions(self.positions, len(tokens)), self.include_mid)
 
     def analyse(self, observation: Observation) -> xr.Dataset:
@@ -68,7 +77,7 @@ class LogitLens(OnPrompt, name="logit-lens", title="Logit lens", requires=(READO
         states, depths = _states(observation, at, self.include_mid)
         vocabulary = observation.vocabulary
         targets = _targets(observation, states[-1], at, self.target)
-        other = None if self.against is None else vocabulary.token(self.against)
+        other = None if self.against is None else need_one_token(vocabulary, self.against, _FOR)
         top_k = min(self.top_k, vocabulary.size)
         found = lens(observation.readout, states, targets, against=other, top_k=top_k, normalise=self.normalise)
         ids, places = found["top_token"].unique(return_inverse=True)
@@ -80,11 +89,18 @@ class LogitLens(OnPrompt, name="logit-lens", title="Logit lens", requires=(READO
             "target_token": ("pos", targets.tolist()),
             "target_text": ("pos", [vocabulary.string(i) for i in targets.tolist()]),
         }
+        said = _summary(found, names, depths, at) + _window(at, len(observation.tokens[0]))
         return dataset(observation, coords, **_variables(found, top_text)).assign_attrs(
             normalised=int(self.normalise),
-            against=self.against or "",
-            summary=_summary(found, names, depths, at) + _window(at, len(observation.tokens[0])),
+            against="" if other is None else vocabulary.string(other),
+            summary=" ".join([said, *self._notes(observation, states[-1, -1])]),
         )
+
+    def _notes(self, observation: Observation, last: torch.Tensor) -> list[str]:
+        """What is to be said of the target, at the last chosen position."""
+        log_probs = observation.readout.logits(last).float().log_softmax(-1)
+        asked = [text for text in (self.target, self.against) if text]
+        return [note for text in asked if (note := likelier(observation.vocabulary, text, log_probs))]
 
 
 def chosen_positions(positions: str, n_tokens: int) -> tuple[int, ...]:
@@ -224,7 +240,7 @@ def _states(observation: Observation, at: tuple[int, ...], include_mid: bool) ->
 def _targets(observation: Observation, last: torch.Tensor, at: Sequence[int], target: str | None) -> torch.Tensor:
     """Token ids to follow, `[pos]`."""
     if target is not None:
-        return torch.full((len(at),), observation.vocabulary.token(target))
+        return torch.full((len(at),), need_one_token(observation.vocabulary, target, _FOR))
     ids = observation.tokens[0].ids
     return torch.tensor(
         [

@@ -1,1 +1,2 @@
-"""Neurons of MLPs: those of one layer that write most at a token, and what they promote (`neurons`)."""
+"""Neurons of MLPs: those of one layer that write most at a token, and what they promote (`neurons`); experts of a
+mixture: which each token takes (`experts`), and which one kind of text uses and needs (`expert_contrast`)."""

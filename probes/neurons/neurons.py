@@ -74,6 +74,12 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
             raise InputError(f"layer {self.layer}", f"0 to {n_layers - 1} on {model.name}", "Choose a layer it has")
         if not self.pos < len(tokens):
             raise InputError(f"position {self.pos}", f"0 to {len(tokens) - 1}", "Choose one inside the prompt")
+        if self.layer in model.sizes.experts:
+            raise InputError(
+                f"layer {self.layer} of {model.name}, a mixture of {model.sizes.n_experts} experts",
+                "a layer with one MLP: here every expert has neurons of its own, and a token uses those of a few",
+                "Look at experts instead (workbench run experts)",
+            )
         if model.weights(self.layer).W_out is None:
             raise InputError(
                 f"layer {self.layer} of {model.name}", "a layer with an MLP of neurons", "Choose another model"

@@ -22,6 +22,7 @@ from workbench.models.hooks import RESID_POST, V
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
 from workbench.models.selfcheck import PARTS, RESIDUAL
+from workbench.models.target import Target, likelier, target_of
 from workbench.observation import Need, observe
 from workbench.observation.recording import Means, measure_means
 from workbench.observation.reducers import residual_norm
@@ -86,7 +87,7 @@ class FlowRouteFaithfulness(
     """
 
     start: Annotated[int | None, "token whose prediction is explained, by position; default the last"] = None
-    target: Annotated[str | None, "the predicted token; default the model's own prediction"] = None
+    target: Annotated[str | None, 'a token, or a set such as ["4", "5"]; default the model\'s own prediction'] = None
     first_layer: Annotated[int, Range(0), "layers below it keep every edge"] = 0
     draws: Annotated[int, Range(1, 1000), "random graphs for each setting"] = 20
     seed: Annotated[int, Range(0), "of the random graphs"] = 0
@@ -119,10 +120,14 @@ class FlowRouteFaithfulness(
         graphs = edge_masks(result, rules, model.sizes.n_heads)
         ends = torch.stack([torch.ones_like(graphs[0]), torch.zeros_like(graphs[0])])  # full, empty
         log_probs, growth = run.outcomes(torch.cat([ends, graphs]), self.first_layer)
-        wanted = int(log_probs[0].argmax()) if self.target is None else model.vocabulary.token(self.target)
+        own = Target.one(int(log_probs[0].argmax()))
+        wanted = own if self.target is None else target_of(model.vocabulary, self.target)
+        if wanted.length > 1:
+            raise InputError(wanted.describe(model.vocabulary), "one token, or a set of single ones", "Mind the space")
+        note = likelier(model.vocabulary, self.target, log_probs[0]) if self.target else ""
         drawn: list[torch.Tensor] = []
         generator = torch.Generator().manual_seed(self.seed)
-        so_far = lambda: run.dataset(rules, graphs, log_probs, growth, drawn, self.draws, wanted)
+        so_far = lambda: run.dataset(rules, graphs, log_probs, growth, drawn, self.draws, wanted, note)
         yield so_far()
         at_once = max(1, BATCH_TOKENS // (len(rules) * run.n_pos))
         while len(drawn) < self.draws:
@@ -201,12 +206,15 @@ class _Run:
         growth: torch.Tensor,
         drawn: Sequence[torch.Tensor],
         draws: int,
-        target: int,
+        target: Target,
+        note: str,
     ) -> xr.Dataset:
-        """What is known so far."""
-        full, empty = (float(log_probs[i, target]) for i in (0, 1))
+        """What is known so far. note: what is to be said of the target."""
+        ids = [member[0] for member in target.members]
+        log_p = lambda found: found[..., ids].logsumexp(-1) if len(ids) > 1 else found[..., ids[0]]
+        full, empty = (float(log_p(log_probs[i])) for i in (0, 1))
         gap = full - empty if abs(full - empty) >= _SMALLEST_GAP else float("nan")
-        share = lambda found: (found[..., target] - empty) / gap
+        share = lambda found: (log_p(found) - empty) / gap
         kl = lambda found: (log_probs[0].exp() * (log_probs[0] - found)).sum(-1).clamp(min=0)
         missing = torch.full((len(rules), draws - len(drawn)), torch.nan)
         random = [
@@ -227,9 +235,10 @@ class _Run:
             log_prob_full=("", full, "nats", (None, 0), "log-probability with all edges"),
             log_prob_empty=("", empty, "nats", (None, 0), "log-probability with no edges"),
         )
-        name = self.clean.model.vocabulary.string(target)
-        settings = {"start": self.start, "target": name, "reference": str(self.clean.means)}
-        return result.assign_attrs(settings, summary=_summary(result, name))
+        name = target.label(self.clean.model.vocabulary)
+        settings = {"start": self.start, "target": name, "target_ids": target.written}
+        said = " ".join(filter(None, [_summary(result, name), note]))
+        return result.assign_attrs(settings, reference=str(self.clean.means), summary=said)
 
 
 def _summary(result: xr.Dataset, target: str) -> str:

@@ -123,7 +123,7 @@ class FlowRoutes(OnPrompt, name="flow-routes", title="Information-flow routes", 
         )
         sizes = observation.sizes
         for name in ("edge_query", "edge_key", "edge_head", "edge_layer"):
-            del result[name].attrs["_FillValue"]  # none is missing, and whoever opens a file plainly finds integers
+            del result[name].attrs["absent"]  # none is missing
         result.attrs |= {**self.values(), "parallel": int(sizes.parallel), "n_heads": sizes.n_heads}
         return result.drop_vars("edge").assign_attrs(summary=said(result))  # 8 bytes for each of millions
 

@@ -147,7 +147,7 @@ def head_importance(
     seen: list[tuple[str, list[str], np.ndarray, np.ndarray]] = []
     for index, (domain, each) in enumerate(todo):
         strength, is_on = prompt_strength(model, each, rule)
-        kinds = [token_kind(text, domain) for text in each.strings[1:]]
+        kinds = [token_kind(each.spans.piece(pos), domain) for pos in range(1, len(each))]
         seen.append((domain, kinds, strength[1:], is_on[1:]))
         if progress is not None:
             progress((index + 1) / len(todo))

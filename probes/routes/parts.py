@@ -29,6 +29,7 @@ from workbench.models.hooks import (
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, RESIDUAL
+from workbench.models.target import need_one_token
 from workbench.observation import Need, Observation, keep, observe
 
 if TYPE_CHECKING:
@@ -79,7 +80,11 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
         seen = observe(model, tokens, [*wanted, final], positions=[part.pos])
         state, x = seen[final][0, 0, part.pos], _vector(seen, model, part)
         logits = logit_contributions(model.readout, x, state)
-        chosen = int(seen.logits[0][0].argmax()) if self.target is None else model.vocabulary.token(self.target)
+        chosen = (
+            int(seen.logits[0][0].argmax())
+            if self.target is None
+            else need_one_token(model.vocabulary, self.target, "what a part adds to a logit")
+        )
         result = _flow_dataset(seen, model, logits, x, chosen)
         if self.head is not None:
             result = result.merge(_of_layer(model, tokens, FlowRouteHead(layer=self.layer, head=self.head)))

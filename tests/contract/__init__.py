@@ -38,7 +38,12 @@ from tests.contract.passes import (
     watching_leaves_the_logits_bit_equal,
 )
 from tests.contract.selections import any_selection_is_answered, claims_are_of_what_is_shown
-from tests.contract.shown import figures_serialise_and_stay_small, saved_and_opened_it_is_the_same, tables_are_frames
+from tests.contract.shown import (
+    figures_serialise_and_stay_small,
+    saved_and_opened_it_is_the_same,
+    tables_are_frames,
+    tables_are_no_larger_than_the_result,
+)
 from workbench.analysis.kinds import OnPrompt, Study
 from workbench.analysis.run import run
 from workbench.analysis.view import View
@@ -50,7 +55,8 @@ OF_ALL = (
     introduces_itself, parameters_check_themselves, display_parameters_are_for_what_is_drawn, predicts_its_cost,
     asks_for_a_prompt, keeps_the_conventions, says_where_it_comes_from, says_its_finding, has_a_key_of_its_own,
     runs_with_every_choice_or_says_why_not, progress_is_told, honours_interventions_or_refuses,
-    reducers_return_fresh_tensors, saved_and_opened_it_is_the_same, figures_serialise_and_stay_small,
+    reducers_return_fresh_tensors, saved_and_opened_it_is_the_same, tables_are_no_larger_than_the_result,
+    figures_serialise_and_stay_small,
     tables_are_frames, claims_are_of_what_is_shown, any_selection_is_answered,
 )  # fmt: skip
 OF_PASSES = (

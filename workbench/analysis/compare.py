@@ -23,6 +23,7 @@ from workbench.errors import InputError
 from workbench.figures.quantity import numbers, units
 from workbench.figures.text import head_name, number, show_token
 from workbench.models.model import Model
+from workbench.storage.record import record_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -63,7 +64,7 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
 
     Raises InputError for results of different analyses, or with nothing to subtract.
     """
-    records = [json.loads(result.attrs.get("provenance", "{}")) for result in (a, b)]
+    records = [record_of(result) for result in (a, b)]
     names = [record.get("analysis") for record in records]
     if names[0] != names[1]:
         raise InputError(f"results of {names[0]} and {names[1]}", "two of the same analysis", "Compare like with like")
@@ -90,7 +91,7 @@ def difference_figure(
     """
     try:
         figure = view.drawn(view.figures[index], change, display=view.shown(display))
-    except (InputError, KeyError):  # it wants something that a difference does not have, such as edges
+    except Exception:  # it wants something that a difference does not have, such as edges or whole numbers
         return _plain_figure(view, change)
     scale = (figure.layout.meta or {}).get("scale", "signed")
     return figure if scale == "signed" else _plain_figure(view, change)
@@ -201,7 +202,9 @@ def _about(result: xr.Dataset, records: list[dict[str, Any]], counterparts: Sequ
     keys = [record.get("spec_key", "") for record in records]
     key = hashlib.sha256(json.dumps(["difference", *keys]).encode()).hexdigest()
     record = {"analysis": records[1].get("analysis"), "difference": {"from": records[0], "to": records[1]}}
-    record |= {name: records[1].get(name) for name in ("model", "token_ids", "params", "stamp")} | {"spec_key": key}
+    record |= {
+        name: records[1].get(name) for name in ("model", "prompts", "token_ids", "interventions", "params", "stamp")
+    } | {"spec_key": key}
     said = [_largest(result)]
     if (blank := sum(c < 0 for c in counterparts)) and set(_TOKEN_DIMS) & set(result.dims):
         said.append(f"{blank} of {len(counterparts)} tokens have no counterpart and are blank.")

@@ -101,8 +101,15 @@ class Analysis(Values):
         return result
 
     @classmethod
+    def inapplicable(cls, model: Model) -> str | None:
+        """What the model has not that this analysis is of ("has no experts"), or None."""
+        return None
+
+    @classmethod
     def refusal(cls, model: Model) -> str | None:
-        """Why this analysis cannot be trusted on this model, or None."""
+        """Why this analysis does not apply to this model, or cannot be trusted on it, or None."""
+        if (lacks := cls.inapplicable(model)) is not None:
+            return f"{model.name} {lacks}"
         failed = model.selfcheck.failed(cls.requires) if model.selfcheck is not None else []
         return failed[0].sentence if failed else None
 

@@ -2,8 +2,9 @@
 
 A result is an `xarray.Dataset`. Its dims come from `GLOSSARY`; positions are integers with the token strings beside
 them (`token_text`); every variable has `units`, `long_name`, `valid_min`, `valid_max`; missing is NaN (integers: -1,
-their `_FillValue`). `attrs["provenance"]` is
-one JSON text. `spec_key` names what was asked (equal keys ask the same thing); `stamp` says what computed it.
+which their `absent` names: netCDF's own `_FillValue` would make floats of them wherever a file is opened plainly).
+`attrs["provenance"]` is one JSON text. `spec_key` names what was asked (equal keys ask the same thing);
+`stamp` says what computed it.
 """
 
 import json
@@ -19,21 +20,26 @@ import torch
 import xarray as xr
 
 from workbench.analysis.keys import digest
-from workbench.errors import InputError, UnavailableError
-from workbench.files import whole_file
+from workbench.errors import InputError
+from workbench.files import read_whole
 from workbench.models.model import Identity, Model
 from workbench.models.prompt import Tokens
 from workbench.observation import Observation
+from workbench.storage.formats import write
+from workbench.storage.inspection import MOST_BYTES
+from workbench.storage.netcdf import decoded
+from workbench.storage.record import record_of
 
-__all__ = ["GLOSSARY", "check", "dataset", "open_result", "provenance", "save", "stamp", "stamped"]
+__all__ = ["GLOSSARY", "check", "checked", "dataset", "open_result", "provenance", "save", "stamp", "stamped"]
 
 # layer (0 ... L-1) is for what happens inside a block; depth for states of the residual stream (0 the embedding, d the
 # output of block d-1).
 GLOSSARY = (
-    "prompt", "row", "layer", "depth", "head", "pos", "query", "key", "token", "rank", "offset", "neuron", "dimension",
-    "component", "edge", "segment", "group", "domain", "threshold", "draw", "seed", "step", "sequence", "target",
-    "model", "condition",
+    "prompt", "row", "layer", "depth", "head", "pos", "query", "key", "token", "rank", "offset", "neuron", "expert",
+    "dimension", "component", "edge", "segment", "group", "domain", "threshold", "draw", "seed", "step", "sequence",
+    "target", "model", "condition",
 )  # fmt: skip
+_TOKEN_DIMS = ("pos", "query", "key")
 
 
 def dataset(
@@ -65,7 +71,7 @@ def _variable(name: str, spec: tuple[Any, ...]) -> xr.DataArray:
     attrs["valid_min"] = -np.inf if low is None else float(low)
     attrs["valid_max"] = np.inf if high is None else float(high)
     if np.asarray(values).dtype.kind == "i" and attrs["valid_min"] >= 0:
-        attrs["_FillValue"] = -1
+        attrs["absent"] = -1
     return xr.DataArray(values, dims=dims.split(), attrs=attrs)
 
 
@@ -89,6 +95,12 @@ def check(result: xr.Dataset) -> xr.Dataset:
     for dim in result.dims:
         if dim not in GLOSSARY:
             raise InputError(f"the dim {dim!r}", f"one of {', '.join(GLOSSARY)}", "Use the glossary's term")
+    for name, coord in result.coords.items():
+        if name in GLOSSARY and coord.dims not in ((), (name,)):
+            raise InputError(
+                f"a coordinate {name!r} along {', '.join(map(str, coord.dims))}", "one along the dim of its name",
+                f"Call it for example {coord.dims[0]}_{name}",
+            )  # fmt: skip
     for name, variable in result.data_vars.items():
         missing = [a for a in ("units", "long_name", "valid_min", "valid_max") if a not in variable.attrs]
         if missing:
@@ -100,8 +112,8 @@ def check(result: xr.Dataset) -> xr.Dataset:
 
 def _check_range(name: str, variable: xr.DataArray) -> None:
     finite = variable.values[np.isfinite(variable.values)]
-    if "_FillValue" in variable.attrs:
-        finite = finite[finite != variable.attrs["_FillValue"]]
+    if "absent" in variable.attrs:
+        finite = finite[finite != variable.attrs["absent"]]
     slack = 1e-5  # float32 sums of probabilities overshoot 1 by a few 1e-7 times their length
     low, high = variable.attrs["valid_min"], variable.attrs["valid_max"]
     if finite.size and (
@@ -173,21 +185,44 @@ def stamped(
 
 
 def save(result: xr.Dataset, path: str | Path) -> Path:
-    """Write a result to netCDF-4, atomically: an interrupted save leaves no file that a later run would trust."""
-    path = Path(path)
-    # xarray would add a fill value of its own to floats; NaN says missing by itself.
-    floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
-    with whole_file(path) as partial:
-        result.to_netcdf(partial, engine="h5netcdf", encoding=floats)
-    return path
+    """Save a result as its name ends (.nc, .zarr, .csv, .parquet, .json), whole or not at all.
+
+    An interrupted save leaves no file that a later run would trust. A netCDF file carries the sha256 of its bytes,
+    which `open_result` verifies. Of several tables a file each: `lens.csv` becomes `lens.depth_pos.csv`, ....
+    Raises InputError for another ending or what is no file, UnavailableError where nothing can be written.
+    """
+    write(result, Path(path))
+    return Path(path)
 
 
 def open_result(path: str | Path) -> xr.Dataset:
-    """Read a saved result into memory. Raises UnavailableError for a missing or damaged file."""
+    """Read a saved netCDF result into memory, whoever made the file.
+
+    Raises InputError where it is missing, damaged, not as it was written, or no result: values in other files, links
+    out of it, filters and sizes that no result has are refused before any value is touched.
+    """
+    content = read_whole(Path(path), MOST_BYTES)
     try:
-        with xr.open_dataset(path, engine="h5netcdf", mask_and_scale=False) as stored:
-            return check(stored.load())
-    except FileNotFoundError as error:
-        raise UnavailableError(f"no file at {path}", "a saved result", "Check the path") from error
-    except (OSError, ValueError) as error:
-        raise UnavailableError(f"a damaged file at {path} ({error})", "a saved result", "Compute it again") from error
+        return checked(decoded(content))
+    except InputError as error:
+        raise InputError(f"{error.got} at {path}", error.expected, error.remedy) from error
+
+
+def checked(opened: xr.Dataset) -> xr.Dataset:
+    """A result that came from a file, held to the conventions and to the schema of its provenance. InputError."""
+    for name, variable in opened.data_vars.items():
+        for attribute in ("valid_min", "valid_max", "absent"):
+            given = variable.attrs.get(attribute, 0)
+            if not isinstance(given, int | float | np.number):
+                raise InputError(f"{name} with {attribute} {given!r}", "a number", "Compute it again")
+        for attribute in ("units", "long_name"):
+            if not isinstance(variable.attrs.get(attribute, ""), str):
+                raise InputError(f"{name} with another {attribute}", "a text", "Compute it again")
+    empty = [str(dim) for dim, size in opened.sizes.items() if size == 0 and dim in _TOKEN_DIMS]
+    if empty:
+        raise InputError(f"a result without any {empty[0]}", "at least one", "Compute it again")
+    for name in ("summary", "title"):
+        if not isinstance(opened.attrs.get(name, ""), str):
+            raise InputError(f"a result with another {name}", "a text", "Compute it again")
+    record_of(opened)
+    return check(opened)

@@ -14,10 +14,11 @@ import torch
 import xarray as xr
 
 from workbench.analysis.results import check, stamped
-from workbench.errors import Cancelled, InputError, RefusedError, WorkbenchError
+from workbench.errors import Cancelled, InputError, RefusedError, WorkbenchError, of_the_machine
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
 from workbench.observation import Need, Observation, observe
+from workbench.observation.watch import NotFired, NotShown
 
 __all__ = [
     "Failure",
@@ -54,6 +55,8 @@ class Runnable(Protocol):
     def read_positions(self, n_tokens: int) -> Sequence[int]: ...
 
     def reads_prompt(self) -> bool: ...
+
+    def inapplicable(self, model: Model) -> str | None: ...
 
     def refusal(self, model: Model) -> str | None: ...
 
@@ -97,8 +100,8 @@ class Failure:
     @property
     def sentence(self) -> str:
         """What went wrong, for people; of a mistake of ours, its kind and first line."""
-        if isinstance(self.error, WorkbenchError):
-            return str(self.error)
+        if isinstance(known := of_the_machine(self.error) or self.error, WorkbenchError):
+            return str(known)
         first = (str(self.error).strip().splitlines() or [""])[0][:200]
         kind = type(self.error).__name__
         return f"{self.title} broke, which is a mistake in it and not yours: {kind}: {first}. Please report this."
@@ -285,9 +288,18 @@ def _parts(progress: Progress | None, n: int) -> Callable[[int], Progress | None
 
 def _reason(analysis: Runnable, model: Model, tokens: Tokens | None) -> WorkbenchError | None:
     """Why an analysis cannot run, known before anything is computed."""
+    lacks = analysis.inapplicable(model)
+    if lacks:
+        return InputError(
+            f"{analysis.name} on {model.name}, which {lacks}", "a model that it applies to", "Leave it out"
+        )
     failed = analysis.refusal(model)
     if failed:
-        return RefusedError(f"{analysis.name} on {model.name}", f"a passed self-check ({failed})", "Use another model")
+        return RefusedError(
+            f"{analysis.name} on {model.name}",
+            f"a passed self-check ({failed})",
+            "Leave it out for this model: what does not rely on that item still runs",
+        )
     if tokens is None and analysis.reads_prompt():
         return InputError(
             f"{analysis.name} without a prompt", "a prompt", "Give one, for example 'The capital of France is'"
@@ -322,7 +334,7 @@ def _shared(
         if len(analyses) + bool(also) == 1:
             if not analyses:
                 raise
-            yield Outcome(analyses[0], Failure(analyses[0].name, analyses[0].title, error))
+            yield Outcome(analyses[0], _failure(analyses[0], error))
             return
         if also:
             yield from _shared(model, tokens, [], also, seen, progress)
@@ -341,7 +353,13 @@ def _finished_or_failed(analysis: _SharesPass, observation: Observation, model: 
     except Cancelled:
         raise
     except Exception as error:  # as above
-        return Failure(analysis.name, analysis.title, error)
+        return _failure(analysis, error)
+
+
+def _failure(analysis: Runnable, error: Exception) -> Failure:
+    """A reason, said of the analysis rather than of one of its reducers."""
+    said = error.said_of(analysis.name) if isinstance(error, NotFired | NotShown) else error
+    return Failure(analysis.name, analysis.title, said)
 
 
 def _own_passes(
@@ -357,7 +375,7 @@ def _own_passes(
     except Cancelled:
         raise
     except Exception as error:  # its reason is its result
-        yield Outcome(analysis, Failure(analysis.name, analysis.title, error))
+        yield Outcome(analysis, _failure(analysis, error))
         return
     if last is not None:
         yield Outcome(analysis, last)

@@ -29,18 +29,21 @@ def heads_grid(
     color_range: ColorRange = None,
     mark: Mark = None,
     mark_name: str = "marked",
+    unit: str = "head",
 ) -> "go.Figure":
     """Layer x head grid of a variable over (layer, head): layers upwards, heads from the left.
+
+    unit: "head", or "expert" for a grid of a mixture's experts.
 
     Hover gives the head, the value, `variable_low`, `_high`, `_null` and `_q` where the result has them. NaN cells are
     crossed out: not applicable. scale: see `theme.SCALES`; by default from the variable's declared range.
     color_range: (low, high), "data", or None for the declared range. mark: heads to ring, as (layer, head) pairs or
     the name of a boolean variable over (layer, head); `mark_name` says in the legend what the ring means.
     """
-    array = need_dims(pick(result, variable), "layer", "head")
+    array = need_dims(pick(result, variable), "layer", unit)
     scale = pick_scale(array, scale)
     z = on_scale(numbers(array), scale)
-    x, y = coord_axis(array, "head"), coord_axis(array, "layer", is_vertical=True)
+    x, y = coord_axis(array, unit), coord_axis(array, "layer", is_vertical=True)
     return heatmap(
         z,
         x,
@@ -48,24 +51,27 @@ def heads_grid(
         title=title,
         scale=scale,
         coloraxis=coloraxis(z, array, scale, color_range),
-        hover=_hover(result, array),
-        marks=_cells(result, mark, x.values, y.values),
+        hover=_hover(result, array, unit),
+        marks=_cells(result, mark, x.values, y.values, unit),
         mark_name=mark_name,
     )
 
 
-def _hover(result: "xr.Dataset", array: "xr.DataArray") -> np.ndarray:
+def _hover(result: "xr.Dataset", array: "xr.DataArray", unit: str) -> np.ndarray:
     texts = interval_text(result, array)
     for row, layer in enumerate(array["layer"].values):
-        for column, head in enumerate(array["head"].values):
-            texts[row, column] = f"<b>{head_name(layer, head)}</b> {texts[row, column]}"
+        for column, number in enumerate(array[unit].values):
+            name = head_name(layer, number) if unit == "head" else f"L{int(layer)}{unit[0].upper()}{int(number)}"
+            texts[row, column] = f"<b>{name}</b> {texts[row, column]}"
     return texts
 
 
-def _cells(result: "xr.Dataset", mark: Mark, heads: tuple[int, ...], layers: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Rows and columns of the heads to mark."""
+def _cells(
+    result: "xr.Dataset", mark: Mark, heads: tuple[int, ...], layers: tuple[int, ...], unit: str
+) -> list[tuple[int, int]]:
+    """Rows and columns of the heads (or other units) to mark."""
     if isinstance(mark, str):
-        marked = flags(need_dims(pick(result, mark), "layer", "head"))
+        marked = flags(need_dims(pick(result, mark), "layer", unit))
         return [(int(row), int(column)) for row, column in np.argwhere(marked)]
     pairs = list(mark or ())
     strangers = [head_name(layer, head) for layer, head in pairs if layer not in layers or head not in heads]

@@ -27,9 +27,9 @@ def pick(result: "xr.Dataset", variable: str) -> "xr.DataArray":
 
 
 def numbers(array: "xr.DataArray") -> np.ndarray:
-    """Float64 values with NaN for missing, also where integers mark missing by their `_FillValue`."""
+    """Float64 values with NaN for missing, also where integers mark missing by a number (`absent`)."""
     values = np.asarray(array.values, dtype=np.float64)
-    fill = array.attrs.get("_FillValue", array.encoding.get("_FillValue"))
+    fill = array.attrs.get("absent", array.attrs.get("_FillValue"))  # netCDF's own, in files of other programs
     return values if fill is None else np.where(values == fill, np.nan, values)
 
 

@@ -10,13 +10,23 @@ rows: prompts of the call that a value applies to (None: all), so that a sweep i
 another edit in each row. positions: token positions, negative ones counted from each prompt's end (None: all).
 """
 
-from workbench.intervene.ablation import Ablate, Add, Clamp
+from workbench.intervene.ablation import Ablate, Add, Clamp, Force
 from workbench.intervene.context import hooks
 from workbench.intervene.edit import Edit, Intervention, Where, first_layer, tensor_digest, with_rows
 from workbench.intervene.knockout import Knockout
 from workbench.intervene.patch import FreezeNormScale, FreezePatterns, Patch
 from workbench.intervene.steer import Steer
-from workbench.intervene.units import MLP, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual, units_of
+from workbench.intervene.units import (
+    MLP,
+    Attention,
+    AttentionEdge,
+    AttentionKey,
+    Expert,
+    Head,
+    Neurons,
+    Residual,
+    units_of,
+)
 
 __all__ = [
     "MLP",
@@ -27,6 +37,8 @@ __all__ = [
     "AttentionKey",
     "Clamp",
     "Edit",
+    "Expert",
+    "Force",
     "FreezeNormScale",
     "FreezePatterns",
     "Head",

@@ -1,4 +1,4 @@
-"""Units taken away or set: `Ablate`, `Clamp`, `Add`."""
+"""Units taken away or set: `Ablate`, `Clamp`, `Add`; experts chosen: `Force`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +8,11 @@ import torch
 from workbench.errors import InputError
 from workbench.intervene.edit import Edit, Positions, Printed, Where, copied, filled
 from workbench.intervene.knockout import hide
-from workbench.intervene.units import AttentionEdge, AttentionKey, Neurons, Unit
-from workbench.models.hooks import MLP_POST, PATTERN, SCORES
+from workbench.intervene.units import AttentionEdge, AttentionKey, Expert, Neurons, Unit
+from workbench.models.hooks import MLP_POST, PATTERN, ROUTER, SCORES
 from workbench.models.model import Model
 
-__all__ = ["Ablate", "Add", "Clamp"]
+__all__ = ["Ablate", "Add", "Clamp", "Force"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,6 +46,8 @@ class Ablate(Printed):
             )
         if isinstance(self.unit, AttentionEdge | AttentionKey):
             return [self._attention(self.unit)]
+        if isinstance(self.unit, Expert):
+            return [self._switched_off(self.unit)]
         where = Where(self.unit.hook, self.unit.layer, self.unit.units, self._positions(), self.rows)
         if self.how == "resample":
             return [copied(where, self.reference, model)]
@@ -65,6 +67,18 @@ class Ablate(Printed):
             raise InputError(f"{self}", "positions of a unit that names none", "Leave positions out")
         return self.positions if pos is None else (pos,)
 
+    def _switched_off(self, unit: Expert) -> Edit:
+        """The router's score to minus infinity: it chooses among the others, by its own rule."""
+        if self.how != "zero":
+            raise InputError(f"{self}", "an expert switched off (how='zero')", "Leave how out")
+
+        def write(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+            scores[mesh] = -torch.inf
+            if bool((scores == -torch.inf).all(-1).any()):
+                raise InputError(f"{self}", "an expert left to every token", "Spare one of the layer")
+
+        return Edit(Where(ROUTER, unit.layer, unit.units, self.positions, self.rows, additive=True), write)
+
     def _attention(self, unit: AttentionEdge | AttentionKey) -> Edit:
         """An edge loses its weight; a key is hidden from every query that sees another one: all but position 0."""
         if self.how != "zero" or self.positions is not None:
@@ -78,6 +92,28 @@ class Ablate(Printed):
             pattern[(*mesh, torch.tensor(unit.key))] = 0.0
 
         return Edit(where, write)  # several edges of one row may go at once
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Force(Printed):
+    """Make the router choose an expert: its score is raised to 1 above the token's highest; the rule stays its own."""
+
+    unit: Expert
+    positions: Positions = None
+    rows: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return f"Force({self.unit}{self._scope()})"
+
+    def edits(self, model: Model) -> list[Edit]:
+        """One edit of the router's scores."""
+        self.unit.check(model)
+
+        def write(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+            highest = scores.amax(-1, keepdim=True).expand_as(scores)
+            scores[mesh] = highest[mesh] + 1.0
+
+        return [Edit(Where(ROUTER, self.unit.layer, self.unit.units, self.positions, self.rows, additive=True), write)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

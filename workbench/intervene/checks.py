@@ -34,5 +34,5 @@ def names(hooks: Sequence[Hook]) -> str:
 
 
 def unit_axis(hook: Hook) -> int | None:
-    """The axis of heads or neurons of an activation; None where it has none."""
-    return next((i for i, dim in enumerate(hook.dims) if dim in ("head", "key_value_head", "neuron")), None)
+    """The axis of heads, neurons or experts of an activation; None where it has none."""
+    return next((i for i, dim in enumerate(hook.dims) if dim in ("head", "key_value_head", "neuron", "expert")), None)

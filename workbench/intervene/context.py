@@ -55,6 +55,7 @@ def _carried_out(model: Model, found: list[tuple[Any, Edit]], batch: Rows) -> It
     fired: set[tuple[Hook, int | None]] = set()
     with Attached(model) as attached:
         for (hook, layer), edits in points.items():
+            _need_proof(model, hook, edits)
             point = _point(model, hook, layer, edits[0][0])
             attached.add(point, _apply(batch, hook, layer, [edit for _, edit in edits], fired))
         yield
@@ -65,6 +66,17 @@ def _carried_out(model: Model, found: list[tuple[Any, Edit]], batch: Rows) -> It
                 "every intervention to take effect",
                 "Check that the pass runs through that layer",
             )
+
+
+def _need_proof(model: Model, hook: Hook, edits: list[tuple[Any, Edit]]) -> None:
+    """RefusedError where the self-check found that what is written there does nothing."""
+    item = None if model.selfcheck is None else model.selfcheck.unproved(hook)
+    if item is not None and any(edit.write is not None for _, edit in edits):
+        raise RefusedError(
+            f"{edits[0][0]}, which writes {hook.name}; on {model.name} {item.sentence}",
+            "an edit that the model computes with",
+            "Edit another activation, such as z or attn_out",
+        )
 
 
 def _point(model: Model, hook: Hook, layer: int | None, intervention: Any) -> Any:

@@ -10,7 +10,7 @@ from workbench.errors import InputError
 from workbench.intervene.checks import need_layer
 from workbench.intervene.edit import Edit, Printed, Where, spans
 from workbench.intervene.units import Head
-from workbench.models.hooks import SCORES
+from workbench.models.hooks import SCORES, masked_below
 from workbench.models.model import Model
 
 __all__ = ["Knockout", "hide"]
@@ -63,7 +63,7 @@ def hide(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], keys: Sequence[in
         raise InputError(f"key {spans(keys)}", f"positions 0 to {n_pos - 1}", "Choose keys in the prompt")
     chosen = scores[mesh]
     chosen[..., counted] = lowest
-    blind = (chosen <= lowest / 2).all(-1)
+    blind = (chosen <= masked_below(scores.dtype)).all(-1)
     if blind.any():
         query = int(mesh[2].expand(blind.shape)[blind][0])
         raise InputError(

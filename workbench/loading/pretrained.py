@@ -18,10 +18,11 @@ import torch
 from workbench.errors import InputError, RefusedError, SlowWarning, UnavailableError
 from workbench.loading import bundled
 from workbench.loading.bridge import boot
-from workbench.loading.selfcheck import selfcheck, short_ids
+from workbench.loading.selfcheck import check_ids, selfcheck
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
 from workbench.loading.twin import twin
+from workbench.loading.windows import reference_length
 from workbench.models.model import Adapter, Identity, Model
 from workbench.processor import slow_format
 
@@ -63,7 +64,7 @@ def load(
     path = Path(name).expanduser()
     if os.path.isdir(path):  # false, and no error, for what is too long for a path
         return _pretrained(name, _directory(path), dtype, device)
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         if not os.path.isfile(path):
             raise UnavailableError(f"no file at {path}", "a GGUF file", "Check the path")
         source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
@@ -89,7 +90,7 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
     if isinstance(model, ToyTransformer):
         adapter, reference, architecture = ToyAdapter(twin(model)), None, "toy"
     else:
-        adapter, reference, architecture = _bridged(model)
+        adapter, reference, architecture = _bridged(model, tokenizer)
     parameter = adapter.parameters()[0][1]
     identity = Identity(
         name=name or getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__,
@@ -105,9 +106,13 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
     return wrapped
 
 
-def _bridged(held: Any) -> tuple[Adapter, torch.Tensor, str]:
+def _bridged(held: Any, tokenizer: Any) -> tuple[Adapter, torch.Tensor, str]:
     if not hasattr(held, "config") or not hasattr(held, "generate"):
         raise InputError(f"a {type(held).__name__}", "a Hugging Face causal language model", "Pass one to wrap()")
+    if getattr(held.config, "is_encoder_decoder", False):
+        raise RefusedError(
+            f"a {type(held).__name__}, which has an encoder", "a causal language model", "Pick a decoder-only model"
+        )
     model = twin(held).eval()
     try:
         model.set_attn_implementation("eager")
@@ -116,7 +121,9 @@ def _bridged(held: Any) -> tuple[Adapter, torch.Tensor, str]:
             f"a model without eager attention ({error})", "attention patterns that can be seen", "Use another model"
         ) from error
     with torch.no_grad():
-        ids = short_ids(model.get_input_embeddings().weight.shape[0]).to(model.device)
+        n_vocab = model.get_input_embeddings().weight.shape[0]
+        length = reference_length(model.config.get_text_config())
+        ids = check_ids(tokenizer, n_vocab, length)[0].to(model.device)
         reference = model(ids, use_cache=False).logits.clone()
     return boot(model, held), reference, type(model).__name__
 

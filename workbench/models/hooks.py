@@ -7,10 +7,13 @@ since a bridge fires aliases under their canonical name.
 
 from dataclasses import dataclass
 
+import torch
+
 __all__ = [
     "ALL_HOOKS",
     "ATTN_OUT",
     "ATTN_RESULT",
+    "EXPERT_WEIGHT",
     "LN1_SCALE",
     "LN2_SCALE",
     "LN_FINAL_SCALE",
@@ -25,12 +28,14 @@ __all__ = [
     "RESID_PRE",
     "ROT_K",
     "ROT_Q",
+    "ROUTER",
     "SCORES",
     "Hook",
     "K",
     "Q",
     "V",
     "Z",
+    "masked_below",
 ]
 
 
@@ -79,6 +84,11 @@ ATTN_RESULT = _block("attn_result", "batch pos d_model", "attn.hook_out")
 # Inside the MLP: neuron activations that W_out reads (gate times up where the MLP is gated).
 MLP_POST = _block("mlp_post", "batch pos neuron", "mlp.hook_post")
 
+# A mixture of experts: the router's scores before they choose, and the weight with which each expert of a token enters,
+# 0 for those that are not chosen (they need not sum to 1). Weights are for reading: what is written to scores chooses.
+ROUTER = _block("router", "batch pos expert", "mlp.hook_router")
+EXPERT_WEIGHT = _block("expert_weight", "batch pos expert", "mlp.hook_expert_weight")
+
 # Scales that norms divide by.
 LN1_SCALE = _block("ln1_scale", "batch pos one", "ln1.hook_scale")
 LN2_SCALE = _block("ln2_scale", "batch pos one", "ln2.hook_scale")
@@ -91,5 +101,10 @@ LOGITS = Hook("logits", ("batch", "pos", "d_vocab"), "", layered=False)
 
 ALL_HOOKS = (
     RESID_PRE, RESID_MID, RESID_POST, ATTN_OUT, MLP_OUT, Q, K, V, ROT_Q, ROT_K, SCORES, PATTERN, Z, ATTN_RESULT,
-    MLP_POST, LN1_SCALE, LN2_SCALE, POST_ATTN_SCALE, POST_MLP_SCALE, LN_FINAL_SCALE, LOGITS,
+    MLP_POST, ROUTER, EXPERT_WEIGHT, LN1_SCALE, LN2_SCALE, POST_ATTN_SCALE, POST_MLP_SCALE, LN_FINAL_SCALE, LOGITS,
 )  # fmt: skip
+
+
+def masked_below(dtype: torch.dtype) -> float:
+    """Scores below this are a mask's: masks write the dtype's lowest number, and CodeGen divides it by sqrt(d_head)."""
+    return float(torch.finfo(dtype).min) / 32

@@ -16,9 +16,9 @@ import torch
 from workbench.errors import InputError
 from workbench.models.hooks import Hook
 from workbench.models.passes import Passes
-from workbench.models.prompt import Vocabulary
 from workbench.models.readout import Readout
 from workbench.models.selfcheck import SelfCheck
+from workbench.models.vocabulary import Vocabulary
 
 __all__ = ["Adapter", "Identity", "LayerWeights", "Model", "Sizes"]
 
@@ -46,7 +46,10 @@ class Identity:
 class Sizes:
     """The model's sizes, by the field's names.
 
-    `sliding` lists the layers where a query sees `window` keys only, itself included.
+    sliding: layers where a query sees a number of keys only, itself included; `windows` are these numbers, in the same
+    order. chunked: those among them where the keys are not the last ones but the query's own chunk of the text (Llama
+    4): token `window` starts anew. `first_key` says it for any layer and query. experts: layers whose MLP is a mixture
+    of `n_experts`.
     """
 
     n_layers: int
@@ -59,7 +62,25 @@ class Sizes:
     n_ctx: int
     parallel: bool = False
     sliding: tuple[int, ...] = ()
-    window: int | None = None
+    windows: tuple[int, ...] = ()
+    chunked: tuple[int, ...] = ()
+    experts: tuple[int, ...] = ()
+    n_experts: int = 0
+
+    @property
+    def window(self) -> int | None:
+        """The smallest window; None where every layer sees all keys."""
+        return min(self.windows, default=None)
+
+    def first_key(self, layer: int, query: Any) -> Any:
+        """The first key that a query of a layer sees: 0 where it sees all. query: an int, or an array of them."""
+        if layer not in self.sliding:
+            return query * 0
+        window = self.windows[self.sliding.index(layer)]
+        if layer in self.chunked:
+            return query - query % window
+        first = query - window + 1
+        return first * (first > 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +90,10 @@ class LayerWeights:
     W_Q `[head, d_model, d_head]`, W_K and W_V `[key_value_head, d_model, d_head]`, W_O `[head, d_head, d_model]`,
     b_O `[d_model]`. post_attn_gain: gain `[d_model]` of a norm between attention and residual stream (Gemma 2 and 3),
     or None. W_in, W_gate `[d_model, neuron]`, W_out `[neuron, d_model]`, b_out: None where the layer has no such MLP.
+    W_O, b_O, W_out and b_out hold the factor by which a block multiplies what a sublayer adds (Granite): they write
+    what arrives. sinks `[head]`: scores of a learned sink that joins the softmax and is then dropped, so that a row of
+    the pattern sums to less than 1 (GPT-OSS); None elsewhere. attention: what makes the pattern of scores, "softmax" or
+    "relu" (divided by the number of visible keys: toys).
     """
 
     W_Q: torch.Tensor
@@ -82,12 +107,19 @@ class LayerWeights:
     W_gate: torch.Tensor | None = None
     W_out: torch.Tensor | None = None
     b_out: torch.Tensor | None = None
+    sinks: torch.Tensor | None = None
+    attention: str = "softmax"
 
     @cached_property
     def W_O_gram(self) -> torch.Tensor:
         """W_O W_O^T, float32 `[head, d_head, d_head]`: |z W_O|^2 = z gram z^T, without writing z W_O out."""
         W_O = self.W_O.float()
         return W_O @ W_O.mT
+
+    @property
+    def written_units(self) -> str:
+        """Units of z W_O: a post-norm still rescales what it gets."""
+        return "residual units" if self.post_attn_gain is None else "units before the post-norm"
 
     def repeated(self, per_key_value_head: torch.Tensor, dim: int) -> torch.Tensor:
         """Repeat key/value heads along `dim` so that every query head has its own (query head h reads h // group)."""
@@ -120,6 +152,9 @@ class Adapter(Protocol):
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of all parameters, tied ones once."""
+
+    def reading_z(self, layer: int) -> torch.nn.Module | None:
+        """The library's own module whose input is z, `[batch, pos, head * d_head]`, for a plain hook; None without."""
 
     @property
     def device(self) -> torch.device:

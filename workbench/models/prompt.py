@@ -3,20 +3,19 @@
 Raw text gets in front what the model's tokenizer itself puts there, most often a BOS token or nothing at all: a model
 that was trained without BOS is another one behind it. `bos=` overrides; what a text begins with already is not put
 there twice; what it was is shown wherever tokens are. A chat's template writes its own special tokens, so nothing is
-added. Token ids are taken as they are.
+added. Token ids are taken as they are. What counts as a prompt is said in `inputs.py`.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from workbench.errors import InputError
+from workbench.models.inputs import MARK, Messages, as_ids, as_messages, as_text, kinds_of
+from workbench.models.spans import Spans, spans_of
+from workbench.models.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["Prompt", "Tokens", "Vocabulary", "tokenise"]
+__all__ = ["Prompt", "Tokens", "prompts_of", "tokenise"]
 
 
 @dataclass(frozen=True)
@@ -27,104 +26,65 @@ class Prompt:
     """
 
     text: str | None = None
-    messages: tuple[tuple[str, str], ...] | None = None
+    messages: Messages | None = None
     token_ids: tuple[int, ...] | None = None
     bos: bool | None = None
 
     def __post_init__(self) -> None:
-        given = [value for value in (self.text, self.messages, self.token_ids) if value is not None]
+        checks = {"text": as_text, "messages": as_messages, "token_ids": as_ids}
+        given = {name: getattr(self, name) for name in checks if getattr(self, name) is not None}
         if len(given) != 1:
             raise InputError(f"{len(given)} kinds of prompt at once", "one of text, messages, token ids", "Give one")
+        for name, value in given.items():
+            object.__setattr__(self, name, checks[name](value))
 
     @classmethod
-    def chat(cls, messages: Sequence[Mapping[str, str]]) -> "Prompt":
-        """messages: [{"role": "user", "content": "..."}, ...]; rendered with the model's own chat template."""
-        try:
-            pairs = tuple((str(message["role"]), str(message["content"])) for message in messages)
-        except (TypeError, KeyError) as error:
-            raise InputError(
-                f"messages without {error}",
-                "a list of {'role': ..., 'content': ...}",
-                "Give both keys in every message",
-            ) from error
-        return cls(messages=pairs)
+    def chat(cls, messages: Sequence[Any]) -> "Prompt":
+        """messages: [{"role": "user", "content": "..."}, ...]; rendered with the model's own chat template.
+
+        Content may be parts, [{"type": "text", "text": "..."}]. A last message of the role "assistant" is continued:
+        the model goes on in it; behind any other one the assistant's turn is opened.
+        """
+        return cls(messages=as_messages(messages))
 
     @classmethod
-    def ids(cls, token_ids: "Sequence[int] | torch.Tensor") -> "Prompt":
-        """token_ids: integers in the model's vocabulary, taken as they are (no BOS is added)."""
-        values = token_ids.tolist() if hasattr(token_ids, "tolist") else list(token_ids)
-        if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-            raise InputError(f"token ids {values[:5]}", "a flat list of integers", "Give one prompt's ids")
-        return cls(token_ids=tuple(values))
+    def ids(cls, token_ids: Any) -> "Prompt":
+        """token_ids: integers in the model's vocabulary in a list, an array or a tensor, also of one row; taken as they
+        are (no BOS is added)."""
+        return cls(token_ids=as_ids(token_ids))
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenised prompt: ids, the string of each token, whether position 0 is a BOS token, and soft warnings."""
+    """A tokenised prompt.
+
+    ids: what it is. strings: each token for people (`Vocabulary.string`). bos: whether position 0 is a BOS token.
+    notes: soft warnings. spans: its text, and the characters that each token holds a part of.
+    """
 
     ids: tuple[int, ...]
     strings: tuple[str, ...]
     bos: bool
     source: Prompt
     notes: tuple[str, ...] = field(default=(), compare=False)
+    spans: Spans = field(default=Spans(), compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
+    def text(self) -> str:
+        """The text that was tokenised; of ids, their text (U+FFFD for bytes that are none)."""
+        return self.spans.text
+
+    def touching(self, text: str) -> tuple[int, ...]:
+        """Positions of the tokens that a piece of the text touches, its last occurrence; none where it is not in it."""
+        return self.spans.touching(text)
+
+    @property
     def start(self) -> str:
         """What the tokens begin with, as a reader should see it: "behind BOS '<s>'" or "without BOS"."""
         return f"behind BOS {self.strings[0]!r}" if self.bos else "without BOS"
-
-
-@dataclass(frozen=True, eq=False)
-class Vocabulary:
-    """Strings of token ids and ids of strings, without the model. Models without a tokenizer print ids as `#17`."""
-
-    tokenizer: Any
-    size: int
-
-    def string(self, token_id: int) -> str:
-        """The text of one token; bytes that are no text of their own decode to U+FFFD."""
-        if self.tokenizer is None:
-            return f"#{int(token_id)}"
-        return self.tokenizer.decode([int(token_id)], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
-    @property
-    def prefix(self) -> tuple[int, ...]:
-        """What the tokenizer itself puts in front of a text: its BOS token, another special token, or nothing.
-
-        Asked each time and not read off a setting: settings go by many names, and a held tokenizer may be changed.
-        """
-        if not hasattr(self.tokenizer, "encode"):
-            return ()
-        plain = list(self.tokenizer.encode("a", add_special_tokens=False))
-        whole = list(self.tokenizer.encode("a", add_special_tokens=True))
-        for start in range(len(whole) - len(plain) + 1):
-            if whole[start : start + len(plain)] == plain:
-                return tuple(int(i) for i in whole[:start])
-        return ()
-
-    def token(self, text: str) -> int:
-        """The id of a text that is exactly one token; `#17` names an id.
-
-        Raises InputError where the text is several tokens, and offers the first.
-        """
-        if re.fullmatch(r"#\d+", text) and int(text[1:]) < self.size:
-            return int(text[1:])
-        if self.tokenizer is None:
-            raise InputError(
-                f"the token {text!r}", f"an id such as #17, below {self.size}", "This model has no tokenizer"
-            )
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
-        if len(ids) != 1:
-            offer = f"use its first token {self.string(ids[0])!r}" if ids else "type a text"
-            raise InputError(
-                f"the target {text!r}, which is {len(ids)} tokens",
-                "a text that is one token",
-                f"Mind the space, or {offer}",
-            )
-        return ids[0]
 
 
 class _Reads(Protocol):
@@ -141,41 +101,61 @@ class _Reads(Protocol):
         """n_ctx and d_vocab."""
 
     @property
-    def vocabulary(self) -> "Vocabulary":
+    def vocabulary(self) -> Vocabulary:
         """How its tokens are written."""
 
 
-def tokenise(model: _Reads, prompt: "str | Prompt | Tokens | Sequence[int]") -> Tokens:
-    """The tokens of a prompt for a model.
+def prompts_of(given: Any) -> "list[Prompt | Tokens]":
+    """The prompts that a value stands for (see `inputs.kinds_of`); InputError for what is none."""
+    return [value if kind == "known" else Prompt(**{kind: value}) for kind, value in kinds_of(given, (Prompt, Tokens))]
 
-    Raises InputError for an empty prompt, one longer than the model's n_ctx (a bridge would truncate text and run
-    over-long ids without a word), and ids outside the vocabulary.
+
+def tokenise(model: _Reads, prompt: Any) -> Tokens:
+    """The tokens of one prompt for a model: a text, `Prompt`, chat, ids, what a tokenizer returns, or `Tokens`.
+
+    Raises InputError for what is no prompt, for several, for an empty prompt, one longer than the model's n_ctx (a
+    bridge would truncate text and run over-long ids without a word), and ids outside the vocabulary.
     """
     if isinstance(prompt, Tokens):
         return prompt
     if not isinstance(prompt, Prompt):
-        prompt = Prompt(prompt) if isinstance(prompt, str) else Prompt.ids(prompt)
-    ids = _ids(model, prompt)
+        prompt = _one(prompt)
+        if isinstance(prompt, Tokens):
+            return prompt
+    text, ids = _read(model, prompt)
     _check(model, prompt, ids)
-    notes = _notes(prompt)
     strings = tuple(model.vocabulary.string(i) for i in ids)
     bos = ids[0] == getattr(model.tokenizer, "bos_token_id", None) or ids[:1] == model.vocabulary.prefix[:1]
-    return Tokens(ids, strings, bos, prompt, notes)
+    return Tokens(ids, strings, bos, prompt, _notes(prompt), spans_of(model.vocabulary, ids, text))
 
 
-def _ids(model: _Reads, prompt: Prompt) -> tuple[int, ...]:
+def _one(given: Any) -> "Prompt | Tokens":
+    prompts = [Prompt.ids([])] if isinstance(given, list | tuple) and not given else prompts_of(given)
+    if len(prompts) != 1:
+        raise InputError(f"{len(prompts)} prompts", "one", "Give one, or call observe() for several at once")
+    return prompts[0]
+
+
+def _read(model: _Reads, prompt: Prompt) -> tuple[str | None, tuple[int, ...]]:
+    """The text that is tokenised, None for ids, and the ids."""
     if prompt.token_ids is not None:
-        return prompt.token_ids
-    tokenizer = model.tokenizer
-    if tokenizer is None:
+        return None, prompt.token_ids
+    if model.tokenizer is None:
         raise InputError("text", f"token ids, since {model.name} has no tokenizer", "Use Prompt.ids([...])")
+    text = prompt.text if prompt.messages is None else _render(model, prompt.messages)
+    assert text is not None, "a prompt is one of three"
+    return text, _ids(model, prompt, text)
+
+
+def _ids(model: _Reads, prompt: Prompt, text: str) -> tuple[int, ...]:
+    tokenizer = model.tokenizer
     if prompt.messages is not None:
-        return tuple(tokenizer.encode(_render(model, prompt.messages), add_special_tokens=False))
-    if prompt.text == "":
+        return tuple(tokenizer.encode(text, add_special_tokens=False))
+    if text == "":
         raise InputError(
             "an empty prompt", "at least one character", "Type a text, for example: The capital of France is"
         )
-    ids = tuple(tokenizer.encode(prompt.text, add_special_tokens=False))
+    ids = tuple(tokenizer.encode(text, add_special_tokens=False))
     front = _front(model, prompt.bos)
     return ids if ids[: len(front)] == front else (*front, *ids)
 
@@ -196,8 +176,10 @@ def _render(model: _Reads, messages: tuple[tuple[str, str], ...]) -> str:
     if not getattr(model.tokenizer, "chat_template", None):
         raise InputError("a chat", f"raw text, since {model.name} has no chat template", "Use Prompt(text)")
     chat = [{"role": role, "content": content} for role, content in messages]
+    goes_on = messages[-1][0] == "assistant"
+    turn = {"continue_final_message": True} if goes_on else {"add_generation_prompt": True}
     try:
-        return model.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return model.tokenizer.apply_chat_template(chat, tokenize=False, **turn)
     except Exception as error:  # jinja templates raise what they like; the user needs to know which rule they broke
         raise InputError(
             f"messages that the chat template refuses ({error})", "roles it knows", "Check roles"
@@ -217,6 +199,13 @@ def _check(model: _Reads, prompt: Prompt, ids: tuple[int, ...]) -> None:
 
 
 def _notes(prompt: Prompt) -> tuple[str, ...]:
-    if prompt.text is not None and prompt.text != prompt.text.rstrip(" "):
-        return ("The prompt ends in a space: most tokenizers put the space into the next word, so predictions change.",)
-    return ()
+    return tuple(_soft_warnings(prompt.text)) if prompt.text is not None else ()
+
+
+def _soft_warnings(text: str) -> Iterator[str]:
+    if text != text.rstrip(" "):
+        yield "The prompt ends in a space: most tokenizers put the space into the next word, so predictions change."
+    if "\\n" in text:
+        yield "The prompt holds \\n as two characters, a backslash and an n, which is no line break."
+    if text.startswith(MARK):
+        yield "The prompt begins with a byte order mark (U+FEFF), which is read as a token of its own."

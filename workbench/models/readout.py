@@ -48,7 +48,7 @@ class Readout:
         resid: `[..., d_model]`. normalise: through the final norm (False is the raw variant). Returns `[..., d_vocab]`
         in the model's dtype; with d_vocab in the tens of thousands, call it on few rows at a time.
         """
-        resid = resid.to(self.W_U.dtype)
+        resid = resid.to(self.W_U)
         logits = self.unembed(self.norm(resid) if normalise else resid)
         if self.logit_scale != 1.0:
             logits = logits * self.logit_scale

@@ -8,8 +8,11 @@ the item's sentence, where one failed. Nothing here corrects a model: it says wh
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from workbench.models.hooks import Hook
+
 __all__ = [
-    "FIRES", "LOGITS_EQUAL", "PADDING", "PARTS", "READOUT", "RESIDUAL", "ROWS", "Item", "SelfCheck",
+    "FINITE", "FIRES", "LOGITS_EQUAL", "PADDING", "PARTS", "READOUT", "RESIDUAL", "ROWS", "SAME_AS_PLAIN", "SOFTMAX",
+    "VISIBLE", "Item", "SelfCheck", "edits_of",
 ]  # fmt: skip
 
 LOGITS_EQUAL = "logits equal the Hugging Face model's"
@@ -19,6 +22,15 @@ RESIDUAL = "resid_pre + attn_out + mlp_out = resid_post"
 PARTS = "per-head parts plus bias sum to attn_out"
 PADDING = "right-padding changes nothing before it"
 FIRES = "every hook we rely on fires"
+FINITE = "every state is finite"
+SOFTMAX = "softmax of the scores = pattern"
+VISIBLE = "queries see the keys that the sizes say"
+SAME_AS_PLAIN = "an edit of z equals a plain Hugging Face hook's"
+
+
+def edits_of(hook: Hook) -> str:
+    """The item that proves edits of one kind of activation."""
+    return f"edits of {hook.name} take effect"
 
 
 @dataclass(frozen=True)
@@ -41,9 +53,10 @@ class Item:
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """All items of one model."""
+    """All items of one model. about: what it was measured on."""
 
     items: tuple[Item, ...]
+    about: str = ""
 
     @property
     def passed(self) -> bool:
@@ -59,3 +72,7 @@ class SelfCheck:
         """Items among names that did not hold. Unknown names are our own mistake and raise."""
         known = {item.name: item for item in self.items}
         return [known[name] for name in names if not known[name].passed]
+
+    def unproved(self, hook: Hook) -> Item | None:
+        """The item that says that edits of a hook do nothing here, if it is so."""
+        return next((item for item in self.items if item.name == edits_of(hook) and not item.passed), None)

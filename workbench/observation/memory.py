@@ -13,7 +13,7 @@ def predict_bytes(sizes: Sizes, needs: Sequence[Need], n_prompts: int, length: i
     width = {
         "head": sizes.n_heads, "key_value_head": sizes.n_key_value_heads, "pos": length, "query": length, "key": length,
         "d_model": sizes.d_model, "dimension": sizes.d_model, "d_head": sizes.d_head, "neuron": sizes.d_mlp,
-        "d_vocab": sizes.d_vocab,
+        "expert": sizes.n_experts, "d_vocab": sizes.d_vocab,
     }  # fmt: skip
     total = 0
     for need in needs:

@@ -4,7 +4,8 @@ A metric is a frozen value. It reads states through the model's readout at the p
 over hundreds of edited runs never holds their logits at all positions.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,13 +13,17 @@ import torch
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
+from workbench.models.spans import Spans
+from workbench.models.target import Target, likelier, shared_start, target_of
 from workbench.observation.repeats import previous_occurrence
 
-__all__ = ["KINDS", "Metric", "make_metric"]
+__all__ = ["KINDS", "TARGET", "Metric", "followed_by", "going_on", "make_metric"]
 
 KINDS = ("logit difference", "log-probability", "KL", "loss", "repetition")
+TARGET = 'what is predicted: text or ids (#17) of one token or several in a row, or a set such as ["4", "5"]'
 _UNITS = {"logit difference": "logits", "log-probability": "nats", "KL": "nats"}
 _UNITS |= {"loss": "nats per token", "repetition": "nats per token"}
+_OF_TARGETS = ("logit difference", "log-probability")
 _ROWS = 128  # rows of logits held at once
 
 
@@ -31,15 +36,26 @@ class Metric:
     surprisal of `ids` over positions >= 1, or "repetition", the mean log-probability at every repeated token of what
     followed it the last time. position: where the first three look. reference: log-probabilities `[d_vocab]`. repeats:
     (position, id of what followed the last time), of "repetition".
+
+    target, against: targets, or the id of one token. Of several tokens, log-probabilities are summed: the run must go
+    on behind the position with what `followed_by` puts there. Of a set, probabilities are summed, and of logits their
+    exponentials.
+    note: what to say of the target beside the number.
     """
 
     kind: str
-    target: int
-    against: int | None = None
+    target: Target
+    against: Target | None = None
     position: int = -1
     ids: tuple[int, ...] = ()
     reference: torch.Tensor | None = None
     repeats: tuple[tuple[int, int], ...] = ()
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("target", "against"):
+            if isinstance(token_id := getattr(self, name), int):
+                object.__setattr__(self, name, Target.one(token_id))
 
     @property
     def units(self) -> str:
@@ -48,8 +64,8 @@ class Metric:
 
     def describe(self, vocabulary: Any) -> str:
         """In words, with the tokens."""
-        target = repr(vocabulary.string(self.target))
-        minus = "" if self.against is None else f" minus {vocabulary.string(self.against)!r}"
+        target = self.target.describe(vocabulary)
+        minus = "" if self.against is None else f" minus {self.against.describe(vocabulary)}"
         n = len(self.repeats)
         repeated = f"{n} repeated token{'s' if n > 1 else ''}"
         return {
@@ -61,15 +77,29 @@ class Metric:
         }[self.kind]
 
     def tokens(self, vocabulary: Any) -> dict[str, str]:
-        """The `target` and `against` that ask for this metric again; an empty text where there is none."""
+        """`target` and `against` for people, and `target_ids` and `against_ids`, which ask for this metric again; an
+        empty text where there is none."""
         named = {"target": self.target, "against": self.against}
-        return {name: "" if token is None else vocabulary.string(token) for name, token in named.items()}
+        labels = {name: "" if one is None else one.label(vocabulary) for name, one in named.items()}
+        return labels | {f"{name}_ids": "" if one is None else one.written for name, one in named.items()}
+
+    def noted(self, sentence: str) -> str:
+        """A sentence with what is to be said of the target."""
+        return f"{sentence} {self.note}" if self.note else sentence
+
+    @property
+    def length(self) -> int:
+        """How many tokens in a row it looks at: more than one for targets of several."""
+        if self.kind not in _OF_TARGETS:
+            return 1
+        return max(one.length for one in (self.target, self.against) if one is not None)
 
     def needed(self, n_pos: int) -> list[int]:
         """Positions whose last states it reads."""
         if self.kind == "repetition":
             return [position for position, _ in self.repeats]
-        return list(range(n_pos - 1)) if self.kind == "loss" else [self.position % n_pos]
+        first = self.position % n_pos
+        return list(range(n_pos - 1)) if self.kind == "loss" else list(range(first, first + self.length))
 
     def of_states(self, states: torch.Tensor, readout: Any) -> torch.Tensor:
         """The metric `[run]` of the last resid_post at the `needed` positions, `[run, position, d_model]`."""
@@ -87,10 +117,11 @@ class Metric:
             labels = torch.tensor(wanted, device=logits.device)
             found = logits.log_softmax(-1)[:, torch.arange(len(labels)), labels].mean(-1)
             return -found if self.kind == "loss" else found
-        last = logits[:, 0]
-        logs = last if self.kind == "logit difference" else last.log_softmax(-1)
+        logs = logits if self.kind == "logit difference" and self.length == 1 else logits.log_softmax(-1)
         if self.kind != "KL":
-            return logs[:, self.target] - (0.0 if self.against is None else logs[:, self.against])
+            against = 0.0 if self.against is None else _score(logs, self.against)
+            return _score(logs, self.target) - against
+        logs = logs[:, 0]
         assert self.reference is not None, "make_metric() gives KL its reference"
         reference = self.reference.to(logs)
         return (reference.exp() * (reference - logs)).sum(-1).clamp_min(0.0)
@@ -106,24 +137,82 @@ def make_metric(
     against: str = "",
     position: int = -1,
 ) -> Metric:
-    """A metric for a prompt, from texts.
+    """A metric for a prompt, from texts as `target_of` reads them.
 
     logits: of the unedited run at `position`, `[d_vocab]`: an empty target is its top token, and KL is taken from it.
-    Raises InputError for a text that is not one token (offering its first), an unknown kind, or twice the same token.
+    Targets of several tokens need a prompt that goes on with them (`followed_by`), and position -1, its own end. Raises
+    InputError for such ones elsewhere, for their logit alone, an unknown kind, or twice the same target.
     """
     if kind not in KINDS:
         raise InputError(f"the metric {kind!r}", f"one of {', '.join(KINDS)}", "Choose one of these")
-    wanted = model.vocabulary.token(target) if target else int(logits.argmax())
-    other = model.vocabulary.token(against) if against else None
-    if other == wanted:
-        raise InputError(
-            f"the same token {model.vocabulary.string(wanted)!r} twice", "two tokens", "Choose another one"
-        )
+    vocabulary = model.vocabulary
+    wanted = target_of(vocabulary, target) if target else Target.one(int(logits.argmax()))
+    other = target_of(vocabulary, against) if against else None
+    if other is not None and set(other.members) & set(wanted.members):
+        raise InputError(f"the same token {other.label(vocabulary)!r} twice", "two tokens", "Choose another one")
     if kind == "loss" and len(tokens) < 2:
         raise InputError("the loss of a one-token prompt", "two tokens or more", "Choose another metric")
     reference = logits.float().log_softmax(-1) if kind == "KL" else None
     repeats = _repeats(tokens) if kind == "repetition" else ()
-    return Metric(kind, wanted, other, position, tokens.ids, reference, repeats)
+    metric = Metric(kind, wanted, other, position, tokens.ids, reference, repeats)
+    if kind not in _OF_TARGETS:
+        return metric
+    if metric.length > 1:
+        metric = _at_end(metric, tokens, vocabulary)
+    log_probs = logits.float().log_softmax(-1)
+    notes = [likelier(vocabulary, text, log_probs) for text in (target, against) if text]
+    return replace(metric, note=" ".join(filter(None, notes)))
+
+
+def _at_end(metric: Metric, tokens: Tokens, vocabulary: Any) -> Metric:
+    """With its position where a prompt ends that goes on with the targets; InputError where it cannot be measured."""
+    if metric.kind == "logit difference" and metric.against is None:
+        raise InputError(
+            f"a logit of {metric.target.describe(vocabulary)}",
+            "a target of one token, or one to compare it with",
+            "Choose the metric log-probability",
+        )
+    start = shared_start([one for one in (metric.target, metric.against) if one is not None], vocabulary)
+    if metric.position != -1 or tokens.ids[len(tokens) - len(start) :] != start:
+        raise InputError(
+            f"{metric.target.describe(vocabulary)} at position {metric.position}",
+            "a target of one token there, or position -1 of a prompt that goes on with the target",
+            "Choose one token, or measure at the last position",
+        )
+    return replace(metric, position=len(tokens) - 1 - len(start))
+
+
+def going_on(model: Model, kind: str, target: str, against: str = "") -> tuple[int, ...]:
+    """The tokens that must follow a prompt, so that one run tells the probability of every token of its targets: all
+    but the last one; none where they are single tokens, or where the metric is of no target."""
+    targets = [target_of(model.vocabulary, text) for text in (target, against) if text]
+    return shared_start(targets, model.vocabulary) if targets and kind in _OF_TARGETS else ()
+
+
+def followed_by(model: Model, tokens: Tokens, more: Sequence[int]) -> Tokens:
+    """A prompt that goes on with more tokens; words are still looked for in its own text. InputError where that is
+    longer than n_ctx."""
+    if not more:
+        return tokens
+    if len(tokens) + len(more) > model.sizes.n_ctx:
+        raise InputError(
+            f"a prompt of {len(tokens)} tokens and a target of {len(more) + 1}",
+            f"at most {model.sizes.n_ctx} for {model.name}",
+            "Shorten the prompt",
+        )
+    end = len(tokens.text)
+    strings = (*tokens.strings, *map(model.vocabulary.string, more))
+    spans = Spans(tokens.text, (*tokens.spans.ends, *[(end, end)] * len(more)))
+    return replace(tokens, ids=(*tokens.ids, *more), strings=strings, spans=spans)
+
+
+def _score(logs: torch.Tensor, target: Target) -> torch.Tensor:
+    """Logits or log-probabilities `[run, position, d_vocab]` of a target, `[run]`; keeps gradients."""
+    if target.length == 1 and len(target.members) > 1:
+        return logs[:, 0, [member[0] for member in target.members]].logsumexp(-1)
+    of_member = lambda member: torch.stack([logs[:, at, token_id] for at, token_id in enumerate(member)]).sum(0)
+    each = [of_member(member) if len(member) > 1 else logs[:, 0, member[0]] for member in target.members]
+    return each[0] if len(each) == 1 else torch.stack(each).logsumexp(0)
 
 
 def _repeats(tokens: Tokens) -> tuple[tuple[int, int], ...]:

@@ -10,8 +10,9 @@ import xarray as xr
 
 from workbench.errors import InputError
 from workbench.models.model import Identity, LayerWeights, Sizes
-from workbench.models.prompt import Tokens, Vocabulary
+from workbench.models.prompt import Tokens
 from workbench.models.readout import Readout
+from workbench.models.vocabulary import Vocabulary
 from workbench.observation.need import POSITIONAL, Kept, Need
 
 __all__ = ["Observation"]

@@ -42,7 +42,7 @@ class Recording:
         return sha256(repr((self.weights_hash, self.tokens.ids, self.interventions)).encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
-        text = "".join(self.tokens.strings)
+        text = self.tokens.text
         return f"run of {text if len(text) <= 40 else text[:37] + '...'!r}@{self.digest}"
 
     def take(self, hook: Hook, layer: int | None, model: Model) -> torch.Tensor:

@@ -17,7 +17,8 @@ from workbench.intervene import Edit, hooks
 from workbench.models.hooks import RESID_PRE
 from workbench.models.model import Model
 from workbench.models.passes import Attached
-from workbench.models.prompt import Prompt, Tokens, tokenise
+from workbench.models.prompt import Prompt, Tokens, prompts_of, tokenise
+from workbench.observation.finite import not_finite
 from workbench.observation.need import POSITIONAL, RAGGED, Kept, Need
 from workbench.observation.observation import Observation
 from workbench.observation.watch import Call, Steps, Stop, Watch
@@ -42,9 +43,9 @@ def observe(
 ) -> Observation:
     """Run a model once over prompts and keep what the needs ask for.
 
-    prompts: a text, Prompt, Tokens or flat list of ids, or a list of these. positions: where to keep the final logits:
-    "last", "all", "none", or indices (negative ones count from each prompt's end). interventions: of this call, on top
-    of those that the model carries (`Model.edited`). start: (layer, resid_pre
+    prompts: a text, Prompt, Tokens, chat, flat list of ids or what a tokenizer returns, or a list of these. positions:
+    where to keep the final logits: "last", "all", "none", or indices (negative ones count from each prompt's end).
+    interventions: of this call, on top of those that the model carries (`Model.edited`). start: (layer, resid_pre
     `[prompt, pos, d_model]`) restarts there with that state. stop: leave after block stop-1; no logits then. progress:
     called with the share done (0 to 1) after each layer; it may raise to cancel. Unequal lengths are padded on the
     right, and padding enters no number.
@@ -53,7 +54,7 @@ def observe(
     where a hook never fired.
     """
     first, last = _span(model, start, stop)
-    tokens = tuple(tokenise(model, prompt) for prompt in _as_list(prompts))
+    tokens = tuple(tokenise(model, prompt) for prompt in prompts_of(prompts))
     if not tokens:
         raise InputError("no prompts", "at least one", "Give a text")
     asked = tuple(_positions(positions, len(t)) for t in tokens)
@@ -93,15 +94,6 @@ def _span(model: Model, start: tuple[int, torch.Tensor] | None, stop: int | None
     if stop is not None and not first < stop <= n:
         raise InputError(f"stop={stop}", f"{first + 1} to {n}, one more than the last layer to run", "Stop behind one")
     return first, n - 1 if stop is None else stop - 1
-
-
-def _as_list(prompts: Any) -> list[Any]:
-    if isinstance(prompts, str | Prompt | Tokens):
-        return [prompts]
-    if isinstance(prompts, torch.Tensor):
-        return [Prompt.ids(row) for row in torch.atleast_2d(prompts)]
-    prompts = list(prompts)
-    return [Prompt.ids(prompts)] if prompts and all(isinstance(p, int) for p in prompts) else prompts
 
 
 def _positions(asked: "str | Sequence[int]", length: int) -> tuple[int, ...]:
@@ -190,9 +182,10 @@ class _Run(Call):
             if self.interventions or self.model.interventions:
                 edits = hooks(self.model, self.interventions, tokens=tokens, rows=rows, reached=self.reached)
                 stack.enter_context(edits)
-            stack.enter_context(watch.attached())
-            with suppress(Stop):
+            with watch.attached(), suppress(Stop):
                 logits = self.model.adapter.forward(ids)
+            if not watch.finite:
+                raise not_finite(self.model, lambda: self.model.adapter.forward(ids), mask)
         watch.check()
         results = {need: watch.stacked(need, logits) for need in self.needs}
         return results, _kept(logits, asked)

@@ -12,9 +12,46 @@ from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import ALL_HOOKS, LOGITS, RESID_POST, Hook
 from workbench.models.model import Model
 from workbench.models.passes import Attached
+from workbench.observation.finite import all_finite
 from workbench.observation.need import POSITIONAL, Kept, Need, Site, placed
 
-__all__ = ["Call", "Steps", "Stop", "Watch"]
+__all__ = ["Call", "NotFired", "NotShown", "Steps", "Stop", "Watch"]
+
+
+class NotShown(InputError):
+    """A model has no activation that a need asks for; said of the reducer, unless `said_of` an analysis."""
+
+    def __init__(self, who: str, hook: str, model: str, has: str):
+        self.hook, self.model, self.has = hook, model, has
+        super().__init__(
+            f"{who}, which needs {hook}", f"one of {has} on {model}",
+            "This model has no such activation: leave the analysis out for it",
+        )  # fmt: skip
+
+    def said_of(self, analysis: str) -> "NotShown":
+        """The same of an analysis, by the name that its user knows."""
+        return NotShown(analysis, self.hook, self.model, self.has)
+
+    def __reduce__(self) -> Any:
+        return NotShown, (self.got.removesuffix(f", which needs {self.hook}"), self.hook, self.model, self.has)
+
+
+class NotFired(RefusedError):
+    """A hook that a need asks for stayed silent in a pass; said of the reducer, unless `said_of` an analysis."""
+
+    def __init__(self, who: str, what: str):
+        self.what = what
+        super().__init__(
+            what, f"it to fire for {who}",
+            "The installed TransformerLens does not show it for this architecture: leave the analysis out",
+        )  # fmt: skip
+
+    def said_of(self, analysis: str) -> "NotFired":
+        """The same of an analysis, by the name that its user knows."""
+        return NotFired(analysis, self.what)
+
+    def __reduce__(self) -> Any:
+        return NotFired, (self.expected.removeprefix("it to fire for "), self.what)
 
 
 class Stop(Exception):
@@ -65,6 +102,10 @@ class Watch:
         self.last = (run.stop if run.stop is not None else model.sizes.n_layers) - 1
         self.waiting: dict[tuple[Need, int | None], dict[Hook, torch.Tensor]] = {}
         self.reduced: dict[tuple[Need, int | None], torch.Tensor] = {}
+        self.finite = True
+        self.places: dict[
+            torch.device, tuple[torch.Tensor, torch.Tensor, torch.Tensor, Mapping[str, torch.Tensor]]
+        ] = {}
 
     def layers(self, need: Need) -> list[int | None]:
         """Layers of a need that this pass runs through; [None] for a need outside the blocks.
@@ -101,19 +142,21 @@ class Watch:
         with Attached(self.run.model) as attached:
             for (hook, layer), needs in wanted.items():
                 attached.add(self._point(hook, layer, needs), self._collector(hook, layer, needs))
+            attached.add(self.run.model.adapter.point(RESID_POST, self.last), self._look)
             self._tick(attached)
             yield
+
+    def _look(self, activation: torch.Tensor, hook: Any = None) -> None:
+        """What is lost in any block is lost in the last state; see `finite`."""
+        self.finite = all_finite(activation, self.mask)
 
     def _point(self, hook: Hook, layer: int | None, needs: list[Need]) -> Any:
         try:
             return self.run.model.adapter.point(hook, layer)
         except KeyError:
             had = [h.name for h in ALL_HOOKS if h is not LOGITS and _has(self.run.model, h)]
-            raise InputError(
-                f"{needs[0].reduce.__module__}.{needs[0].reduce.__qualname__}, which needs {hook.name}",
-                f"one of {', '.join(had)} on {self.run.model.name}",
-                "This model has no such activation: leave the analysis out for it",
-            ) from None
+            who = f"{needs[0].reduce.__module__}.{needs[0].reduce.__qualname__}"
+            raise NotShown(who, hook.name, self.run.model.name, ", ".join(had)) from None
 
     def _tick(self, attached: Attached) -> None:
         """Progress after each layer, and the early way out."""
@@ -148,7 +191,7 @@ class Watch:
         return collect
 
     def _reduce(self, need: Need, layer: int | None, held: dict[Hook, torch.Tensor]) -> None:
-        site = Site(layer, self.ids, self.mask, self.lengths, self.fields, self.run.edited)
+        site = self._site(layer, next(iter(held.values())).device)
         value = need.reduce(*(held[hook].detach() for hook in need.hooks), site, **dict(need.params))
         if value.ndim != 1 + len(need.dims) or value.shape[0] != len(self.lengths):
             raise InputError(
@@ -158,6 +201,13 @@ class Watch:
             )
         self.reduced[need, layer] = self._blank_padding(value, need)
 
+    def _site(self, layer: int | None, device: torch.device) -> Site:
+        """What a reducer may know, where its layer's activations are: a model may lie on several devices."""
+        if device not in self.places:
+            fields = {name: field.to(device) for name, field in self.fields.items()}
+            self.places[device] = (self.ids.to(device), self.mask.to(device), self.lengths.to(device), fields)
+        return Site(layer, *self.places[device], self.run.edited)
+
     def _blank_padding(self, value: torch.Tensor, need: Need) -> torch.Tensor:
         """Overwrite what was computed on padding, or at positions that a prompt has not, with NaN (integers: -1)."""
         blank = torch.nan if value.is_floating_point() else -1
@@ -165,7 +215,7 @@ class Watch:
             if dim not in POSITIONAL:
                 continue
             chosen = need.positions if dim == "pos" else None
-            mask = self.mask if chosen is None else placed(chosen, self.lengths)[1]
+            mask = (self.mask if chosen is None else placed(chosen, self.lengths)[1]).to(value.device)
             if bool(mask.all()):
                 continue
             if value.shape[axis] != mask.shape[1]:
@@ -188,11 +238,8 @@ class Watch:
     def _fired(self, need: Need, layer: int | None, did: bool) -> None:
         if not did:
             where = "" if layer is None else f" from layer {layer}"
-            raise RefusedError(
-                f"no {'/'.join(h.name for h in need.hooks)}{where} of {self.run.model.name}",
-                f"it to fire for {need.reduce.__module__}.{need.reduce.__qualname__}",
-                "The installed TransformerLens does not show it for this architecture: leave the analysis out",
-            )
+            what = f"no {'/'.join(h.name for h in need.hooks)}{where} of {self.run.model.name}"
+            raise NotFired(f"{need.reduce.__module__}.{need.reduce.__qualname__}", what)
 
     def stacked(self, need: Need, logits: torch.Tensor | None) -> Kept:
         """Layers of a need on top of each other; needs on logits are reduced here."""
@@ -203,6 +250,7 @@ class Watch:
             self._fired(need, None, set(need.hooks) <= set(held))
             self._reduce(need, None, held)
         values = [self.reduced.pop((need, layer)) for layer in self.layers(need)]
+        values = [value.to(values[0].device) for value in values]  # layers may lie on several devices
         if need.ragged and need.layered:
             return tuple(values)
         return torch.stack(values) if need.layered else values[0]

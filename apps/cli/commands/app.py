@@ -21,6 +21,12 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--any-model", action="store_true", help="let the page load any model by name or path")
     parser.add_argument("--no-token", action="store_true", help="serve without a token in the address")
     parser.add_argument("--allow-files", action="store_true", help="let the page read files and folders by name")
+    parser.add_argument(
+        "--memory", metavar="GIB", type=float, default=1.0, help="results kept in memory, in GiB (default: 1)"
+    )
+    parser.add_argument(
+        "--disk", metavar="GIB", type=float, default=4.0, help="results kept between restarts, in GiB (default: 4)"
+    )
     parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
 
 
@@ -28,6 +34,9 @@ def command(arguments: argparse.Namespace) -> int:
     """Serve until it is stopped."""
     if not 0 < arguments.port < 65536:
         raise InputError(f"--port {arguments.port}", "a port from 1 to 65535", "Choose another")
+    for name in ("memory", "disk"):
+        if not 0 <= getattr(arguments, name) <= 1e6:
+            raise InputError(f"--{name} {getattr(arguments, name)}", "GiB, such as 0.5", "Choose a number")
     from apps.explorer import serve
 
     serve(
@@ -39,5 +48,7 @@ def command(arguments: argparse.Namespace) -> int:
         any_model=arguments.any_model,
         any_file=arguments.allow_files,
         allow_network=arguments.allow_network,
+        memory=arguments.memory,
+        disk=arguments.disk,
     )
     return 0

@@ -4,7 +4,8 @@ import argparse
 
 from apps.cli.parser import Parser
 from apps.cli.progress import progress
-from apps.cli.report.places import need_writable
+from workbench.files import need_writable
+from workbench.storage.endings import need_ending
 
 __all__ = ["arguments", "command"]
 
@@ -17,7 +18,8 @@ def arguments(parser: Parser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     """Measure, print and save."""
-    if arguments.out:
+    if arguments.out is not None:  # before anything is imported, let alone measured
+        need_ending(arguments.out, {"json": ""})
         need_writable(arguments.out)
     from apps.bench.table import bench, default_out
 

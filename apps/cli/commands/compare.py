@@ -1,12 +1,12 @@
 """`workbench compare BEFORE.nc AFTER.nc`: one saved result subtracted from another of the same analysis."""
 
 import argparse
-import json
 
 from apps.cli.options import add_files
 from apps.cli.parser import Parser
 from apps.cli.report.places import Places
 from probes import CATALOG
+from workbench.errors import InputError, WorkbenchError, in_words
 
 __all__ = ["arguments", "command"]
 
@@ -25,9 +25,20 @@ def command(arguments: argparse.Namespace) -> int:
     from apps.cli.report.delivery import deliver
     from workbench.analysis.compare import difference, of_differences
     from workbench.analysis.results import open_result
+    from workbench.storage.record import record_of
 
-    change = difference(open_result(arguments.before), open_result(arguments.after))
-    name = json.loads(change.attrs["provenance"])["analysis"]
+    before, after = open_result(arguments.before), open_result(arguments.after)
+    name = record_of(after)["analysis"]
+    if name is None:
+        raise InputError(f"no analysis in {arguments.after}", "a result of `workbench run`", "Compute it again")
     view = of_differences(CATALOG.with_plugins().view(name))
-    deliver(view, change, view.shown(), places)
+    try:
+        change = difference(before, after)
+    except WorkbenchError:
+        raise
+    except Exception as error:  # what passes the schema may still be no result of this analysis
+        raise InputError(
+            f"two files that cannot be compared ({in_words(error)})", f"results of {name}", "Compute them again"
+        ) from error
+    deliver(view, change, view.shown(), places, arguments.json)
     return 0

@@ -5,6 +5,7 @@ import argparse
 from apps.cli.options import MODEL_HELP, add_loading
 from apps.cli.parser import Parser
 from apps.cli.progress import loading
+from workbench.errors import visible
 from workbench.loading import bundled
 
 __all__ = ["arguments", "command"]
@@ -23,5 +24,5 @@ def command(arguments: argparse.Namespace) -> int:
         from apps.cli.report.card import model_card
 
         model = load(arguments, report)
-    print(model_card(model))
+    print(visible(model_card(model)))
     return 0 if model.selfcheck is None or model.selfcheck.passed else 1

@@ -1,11 +1,19 @@
-"""`workbench models`: the models that load by name; `models fetch` and `models verify` for the default one."""
+"""`workbench models`: the models that load by name; `models fetch` and `models verify` for the default one, and `models
+check` for what was measured of any, as a table."""
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apps.cli.parser import Parser
 from apps.cli.progress import progress
-from workbench.errors import UnavailableError
+from apps.cli.signals import terminable
+from workbench.errors import UnavailableError, visible
+from workbench.files import need_writable, write_whole
 from workbench.loading import bundled
+
+if TYPE_CHECKING:
+    from workbench.models.model import Model
 
 __all__ = ["arguments", "command"]
 
@@ -21,6 +29,11 @@ def arguments(parser: Parser) -> None:
     about = f"hash every file of {bundled.NAME} and compare with the manifest"
     verify = actions.add_parser("verify", help=about, description=f"{about.capitalize()}.")
     verify.set_defaults(command=_verify)
+    about = "measure models, or a small one of every family, and print a table"
+    check = actions.add_parser("check", help=about, description=f"{about.capitalize()}.")
+    check.set_defaults(command=_check)
+    check.add_argument("names", metavar="NAME", nargs="*", help="a family such as mixtral, or what `load` takes")
+    check.add_argument("--out", metavar="FILE", help="write the table there, as Markdown, rather than to the screen")
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -34,16 +47,41 @@ def command(arguments: argparse.Namespace) -> int:
     rows += [(name, "ready", "tiny", "made in memory") for name in TOYS]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
+        print(visible("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])))
     print("Also: a directory in Hugging Face format, a .gguf file, or with --allow-network a name on the hub.")
     return 0
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    with progress() as report:
+    with progress() as report, terminable():
         where = bundled.ensure(report, arguments.source, force=arguments.rebuild)
-    print(f"{bundled.NAME} is ready in {where}")
+    print(visible(f"{bundled.NAME} is ready in {where}"))
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """Exit code 1 where something that loads does not hold; a refusal is an answer."""
+    from apps.cli.report.compatibility import introduction, row, table
+    from workbench.loading.pretrained import load, wrap
+    from workbench.loading.toys.families import FAMILIES, random_model
+
+    def loaded(name: str) -> "Model":
+        return wrap(random_model(name), None, name=name) if name in FAMILIES else load(name)
+
+    if arguments.out is not None:
+        need_writable(Path(arguments.out))  # before minutes of work
+    names = arguments.names or list(FAMILIES)
+    rows = []
+    with progress() as report:
+        for done, name in enumerate(names):
+            report("check", done / len(names), name)
+            rows.append(row(name, loaded))
+    text = f"{introduction()}\n\n{table(rows)}\n"
+    if arguments.out is None:
+        print(text, end="")
+    else:
+        write_whole(Path(arguments.out), f"# Models\n\n{text}".encode())
+    return int(any(cells[2] != "refused" and cells[-1] for cells in rows))
 
 
 def _verify(arguments: argparse.Namespace) -> int:

@@ -74,17 +74,23 @@ def command(arguments: argparse.Namespace) -> int:
     if twice is not None:
         raise InputError(f"{twice} twice", "each analysis once", "Leave one out")
     from apps.cli import execution, interventions, parameters
-    from apps.cli.prompt import prompt_of
+    from apps.cli.prompt import prompts_of
 
-    asked = parameters.asked(views, arguments.param)
-    prompt = prompt_of(arguments)
-    execution.need_prompt(asked, prompt)
+    given = prompts_of(arguments)
+    works = [
+        execution.Work(parameters.asked(views, arguments.param, one.parameters), one.prompt, places)
+        for one, places in zip(
+            given, Places(arguments.out, arguments.figure, names).of_prompts(len(given)), strict=True
+        )
+    ]
+    execution.need_prompt(works[0].asked, works[0].prompt)
     phrases = interventions.phrases_of(arguments)
-    places = Places(arguments.out, arguments.figure, names)
-    places.need_writable()
+    works[0].places.need_writable()
     with loading(arguments.model) as report:
         from apps.cli.model import load
 
         model = load(arguments, report)
-        changes = interventions.interventions_of(phrases, model, prompt, report)
-    return execution.execute(asked, model, prompt, places, interventions=changes, allow_network=arguments.allow_network)
+        means = interventions.means_of(phrases, model, report)
+    changes = lambda prompt: interventions.interventions_of(phrases, model, prompt, means)
+    options = {"allow_network": arguments.allow_network}
+    return execution.execute_all(works, model, changes, as_json=arguments.json, **options)

@@ -4,7 +4,8 @@ import argparse
 
 from apps.cli.options import add_model
 from apps.cli.parser import Parser
-from apps.cli.progress import loading
+from apps.cli.progress import loading, say
+from apps.cli.signals import STOPS, stop_code, terminable
 
 __all__ = ["arguments", "command"]
 
@@ -25,10 +26,16 @@ def _erasure_probes(parser: Parser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     """Train as asked."""
-    from probes.erasure.trained.command import cli
+    from probes.erasure.trained.command import asked, cli
 
+    wanted = asked(arguments)  # what it is trained on, before a model is loaded for nothing
     with loading(arguments.model) as report:
         from apps.cli.model import load
 
         model = load(arguments, report)
-    return cli(arguments, model)
+    try:
+        with terminable():
+            return cli(wanted, model)
+    except STOPS as stop:
+        say("workbench: stopped; the probes that are done are kept, and the same command goes on with the others")
+        return stop_code(stop)

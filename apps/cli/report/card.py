@@ -22,7 +22,8 @@ def model_card(model: Model) -> str:
         lines.append(f"  badge           {identity.badge}")
     if model.selfcheck is None:
         return "\n".join([*lines, "Self-check: not run"])
-    lines.append(f"Self-check {model.selfcheck.summary}:")
+    about = f", on {model.selfcheck.about}" if model.selfcheck.about else ""
+    lines.append(f"Self-check {model.selfcheck.summary}{about}:")
     for item in model.selfcheck.items:
         verdict = "pass" if item.passed else "FAIL"
         note = f"  ({item.note})" if item.note else ""

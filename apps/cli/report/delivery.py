@@ -1,24 +1,64 @@
 """A result on its way out: saved where it was asked for, then printed."""
 
+import json
+import tempfile
+from pathlib import Path
+
 import xarray as xr
 
-from apps.cli.report.page import page
-from apps.cli.report.places import Places, write
+from apps.cli.report.pictures import write_figures
+from apps.cli.report.places import Places
 from apps.cli.report.summary import summary
 from workbench.analysis.parameters import Values
-from workbench.analysis.results import save
 from workbench.analysis.view import View
+from workbench.errors import UnavailableError, visible
+from workbench.files import write_whole
+from workbench.storage.formats import write
+from workbench.storage.json_text import brief
+from workbench.storage.netcdf import encoded
 
 __all__ = ["deliver"]
 
 
-def deliver(view: View, result: xr.Dataset, display: Values, places: Places) -> None:
-    """Save first: whatever happens while printing, the result is there."""
+def deliver(view: View, result: xr.Dataset, display: Values, places: Places, as_json: bool = False) -> None:
+    """Save first: whatever happens while printing, the result is there.
+
+    as_json: one line of strict JSON on stdout in place of the summary. Where it cannot be saved it is printed all the
+    same and kept in the folder for temporary files, which the UnavailableError names.
+    """
     out, figure = places.of(view.name)
-    saved = []
+    saved: dict[str, list[str]] = {}
+    lost: UnavailableError | None = None
     if out:
-        saved.append(f"Saved the result in {save(result, out)}")
-    if figure:
-        write(figure, page(view, result, display))
-        saved.append(f"Saved its figures in {figure}")
-    print("\n".join([summary(view, result, display), *saved]), flush=True)
+        try:
+            saved["result"] = [str(path) for path in write(result, out)]
+        except UnavailableError as error:
+            lost = _elsewhere(view.name, result, error)
+    try:
+        if figure:
+            saved["figures"] = [str(path) for path in write_figures(view, result, display, figure)]
+    finally:
+        _print(view, result, display, saved, as_json)
+    if lost is not None:
+        raise lost
+
+
+def _print(view: View, result: xr.Dataset, display: Values, saved: dict[str, list[str]], as_json: bool) -> None:
+    if as_json:
+        said = brief(result) | {"summary": view.said(result, display.values()), "saved": saved}
+        print(json.dumps(said, allow_nan=False), flush=True)
+        return
+    words = {"result": "Saved the result in", "figures": "Saved its figures in"}
+    lines = [f"{words[what]} {', '.join(paths)}" for what, paths in saved.items()]
+    print(visible("\n".join([summary(view, result, display), *lines])), flush=True)
+
+
+def _elsewhere(name: str, result: xr.Dataset, error: UnavailableError) -> UnavailableError:
+    """Keep a result that could not be saved; the error says where it is, or that it is only printed."""
+    key = str(result.attrs.get("spec_key", ""))[:12] or "result"
+    place = Path(tempfile.gettempdir()) / f"workbench-{name}-{key}.nc"
+    try:
+        write_whole(place, encoded(result))
+    except UnavailableError:
+        return error
+    return UnavailableError(error.got, error.expected, f"The result is kept in {place}: move it to where you want it")

@@ -9,6 +9,8 @@ from apps.cli.report.summary import summary
 from apps.template import render
 from workbench.analysis.parameters import Values
 from workbench.analysis.view import View
+from workbench.figures.caption import caption
+from workbench.storage.record import record_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -18,9 +20,8 @@ __all__ = ["page"]
 
 def page(view: View, result: xr.Dataset, display: Values | None = None) -> str:
     """All figures of a result with model, definition, limits and provenance, as one HTML page that needs no network."""
-    record = json.loads(result.attrs.get("provenance", "{}"))
-    model = record.get("model", {})
-    about = ", ".join(text for text in (model.get("name"), model.get("dtype"), model.get("badge")) if text)
+    record = record_of(result)
+    about = caption(result, view.said(result, (display or view.shown()).values()))
     drawn = [view.drawn(draw, result, display=display) for draw in view.figures]
     return render(
         "cli/report/page.html",

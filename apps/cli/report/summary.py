@@ -1,6 +1,5 @@
 """A result in a screenful of text: its sentence, its model, and what its variables hold."""
 
-import json
 import textwrap
 from typing import Any
 
@@ -10,6 +9,7 @@ import xarray as xr
 from workbench.analysis.parameters import Values
 from workbench.analysis.view import View
 from workbench.figures.text import head_name, number, show_token
+from workbench.storage.record import record_of
 
 __all__ = ["WIDTH", "summary"]
 
@@ -36,7 +36,7 @@ def summary(view: View, result: xr.Dataset, display: Values | None = None) -> st
 
 def _about(view: View, result: xr.Dataset) -> list[str]:
     """Analysis, model, interventions and tokens."""
-    record: dict[str, Any] = json.loads(result.attrs.get("provenance", "{}"))
+    record = record_of(result)
     model = record.get("model", {})
     badge = f" ({model['badge']})" if model.get("badge") else ""
     lines = [f"{view.title} of {model.get('name', 'a model')}{badge}"]

@@ -9,6 +9,7 @@ from dash import Dash, Input, Output, State, dcc, html
 from apps.explorer.callbacks.answer import Answer, Answers
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.jobs import sentence
 from apps.explorer.engine.request import Request
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import exports, tables, views
@@ -16,7 +17,7 @@ from apps.explorer.page.news import request_of
 from apps.explorer.page.results import result_of
 from apps.explorer.page.state import Choice, Display, Notices, Seen, Selection, Session, Shown, Take
 from workbench.analysis.kinds import Analysis
-from workbench.errors import InputError, WorkbenchError
+from workbench.errors import InputError
 
 __all__ = ["register", "take", "take_difference"]
 
@@ -66,8 +67,8 @@ def register(app: Dash, engine: Engine) -> None:
                 content, name = take_difference(engine, taken.kind, (other, shown), view, selection, dark, session)
             else:
                 content, name = take(engine, taken.kind, shown, view, selection, dark, session, taken.rows)
-        except WorkbenchError as error:
-            return {"notices": with_notices(notices, [str(error)])}
+        except Exception as error:  # a library's own too: the result is still there, and can be taken otherwise
+            return {"notices": with_notices(notices, [sentence("The export", error)])}
         if taken.kind == "py":
             return {"code": code_box(content.decode()), "opened": True}
         return {"download": dcc.send_bytes(content, name)}
@@ -104,7 +105,8 @@ def take(
     if kind in ("png", "svg"):
         raise InputError(f"a picture of a table of {seen.title}", "a figure", "Take the table as CSV or HTML")
     if kind == "html":
-        return exports.html(views.drawn(seen, result, view.figure, dark, display)).encode(), f"{stem}.html"
+        figure = views.drawn(seen, result, view.figure, dark, display)
+        return exports.html(figure, result, seen.said(result, display)).encode(), f"{stem}.html"
     if kind == "nc":
         return exports.netcdf(result), f"{stem}.nc"
     if kind == "csv":
@@ -138,7 +140,7 @@ def take_difference(
     change = comparing.change(lambda run: result_of(engine, run, seen.name, selection, session), after, before)
     if kind == "html":
         figure = views.changed(seen, change, view.figure, dark, display)
-        return exports.html(figure).encode(), f"{seen.name}-difference.html"
+        return exports.html(figure, change).encode(), f"{seen.name}-difference.html"
     if kind == "nc":
         return exports.netcdf(change), f"{seen.name}-difference.nc"
     content, ending = exports.csv(change)

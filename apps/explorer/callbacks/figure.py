@@ -186,8 +186,10 @@ def shown_result(
     """Figure, nothing over it, and the line under it; or why it cannot be drawn. A table is put in its own place."""
     try:
         said = view.said(result, display)
-        figure = no_update if tables.is_table(view, index) else views.drawn(view, result, index, dark, display)
-        return figure, [], said
+        if tables.is_table(view, index):
+            return no_update, [], said
+        figure = views.drawn(view, result, index, dark, display)
+        return views.with_caption(figure, result, said), [], said
     except WorkbenchError as error:
         return no_update, html.Div(str(error)), ""
 

@@ -12,8 +12,12 @@ import xarray as xr
 from cachetools import LRUCache
 from filelock import FileLock
 
-from workbench.analysis.results import open_result, save
-from workbench.errors import InputError, UnavailableError
+from apps.explorer.engine.held import held_bytes, on_its_own
+from workbench.analysis.results import checked
+from workbench.errors import InputError, WorkbenchError, in_words
+from workbench.files import clear_partials, read_whole, write_whole
+from workbench.storage.inspection import MOST_BYTES
+from workbench.storage.netcdf import decoded, encoded
 
 __all__ = ["Cache", "check_key"]
 
@@ -33,21 +37,24 @@ class Cache:
     """Least recently used goes first. Values are Datasets (written to `directory` too) or have `nbytes`.
 
     Several explorers may share a directory: one at a time writes and throws old files away, and a file is there whole
-    or not at all. A single value larger than `memory` is kept, alone.
+    or not at all. It carries a checksum: what is not as it was written, or never had one, is computed again. A single
+    value larger than `memory` is kept, alone.
     """
 
     def __init__(self, memory: int, directory: Path | None = None, disk: int = 0) -> None:
         self.memory, self.directory, self.disk = memory, directory, disk
         self.notes: list[str] = []  # what could not be written, for the page to say once
         room = max(1, memory)
-        self._kept: LRUCache[str, Any] = LRUCache(room, getsizeof=lambda value: min(value.nbytes, room))
+        self._kept: LRUCache[str, Any] = LRUCache(room, getsizeof=lambda value: min(held_bytes(value), room))
         self._lock = threading.Lock()
+        if directory is not None:
+            clear_partials(directory)
 
     @property
     def nbytes(self) -> int:
         """Bytes held in memory now."""
         with self._lock:
-            return sum(value.nbytes for value in self._kept.values())
+            return sum(map(held_bytes, self._kept.values()))
 
     def get(self, key: str) -> Any:
         """The value of a key, from memory or from disk; None where there is none."""
@@ -68,8 +75,9 @@ class Cache:
         if write and self.directory is not None and isinstance(value, xr.Dataset):
             try:
                 self._write(self.directory, key, value)
-            except (UnavailableError, OSError, ValueError, TypeError) as error:
-                self._note(f"A result is kept in memory only, since it could not be written: {error}")
+            except (WorkbenchError, OSError, MemoryError) as error:
+                why = str(error) or in_words(error)
+                self._note(f"A result is kept in memory only, since it could not be written: {why}")
 
     def drop(self, key: str) -> None:
         """Forget a value in memory."""
@@ -77,6 +85,7 @@ class Cache:
             self._kept.pop(key, None)
 
     def _keep(self, key: str, value: Any) -> None:
+        value = on_its_own(value)
         with self._lock:
             self._kept[key] = value
 
@@ -85,11 +94,12 @@ class Cache:
         if path is None or not path.is_file():
             return None
         try:
-            found = open_result(path)
-        except (UnavailableError, InputError) as error:
+            found = checked(decoded(read_whole(path, MOST_BYTES), need_seal=True))
+        except InputError as error:
             if path.is_file():  # not one that another explorer has thrown away meanwhile
-                self._note(f"A damaged result was thrown away and is computed again: {error}")
-                path.unlink(missing_ok=True)
+                self._note(f"A damaged result was thrown away and is computed again: {error.got} at {path}.")
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
             return None
         with suppress(OSError):  # as above; and it must not be made anew, empty
             os.utime(path)
@@ -97,14 +107,16 @@ class Cache:
 
     def _write(self, directory: Path, key: str, value: xr.Dataset) -> None:
         """To disk, where the oldest files go when it has grown over its bound; one explorer at a time."""
+        content = encoded(value)  # before anybody has to wait for it
         directory.mkdir(parents=True, exist_ok=True)
         with FileLock(directory / _LOCK, timeout=_PATIENCE):
-            save(value, directory / f"{key}.nc")
+            write_whole(directory / f"{key}.nc", content)
             total = 0
             for path, when in sorted(_written(directory).items(), key=lambda file: file[1].st_mtime, reverse=True):
                 total += when.st_size
                 if total > self.disk:
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):  # another user's, in a folder where only the owner may delete
+                        path.unlink(missing_ok=True)
 
     def _note(self, sentence: str) -> None:
         logging.getLogger("workbench.explorer").warning(sentence)

@@ -1,5 +1,6 @@
 """Continuing a prompt by the model's own next tokens, so that they can be looked at like the rest."""
 
+import codecs
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,7 +57,8 @@ def continuation(
 
 
 def continued_text(model: Model, text: str, added: list[int]) -> str:
-    """The prompt with the added tokens, as it stands in the prompt field."""
+    """The prompt with the added tokens, as it stands in the prompt field, without a character that is not yet whole."""
     if model.tokenizer is None:
         return " ".join([text.strip(), *map(str, added)])
-    return text + model.tokenizer.decode(added, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    raw = b"".join(map(model.vocabulary.bytes_of, added))
+    return text + codecs.getincrementaldecoder("utf-8")("replace").decode(raw)  # without half a character at its end

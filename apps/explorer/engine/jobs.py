@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from workbench.errors import Cancelled, WorkbenchError
+from apps.explorer.engine.held import give_back
+from workbench.errors import Cancelled, WorkbenchError, of_the_machine
 
 __all__ = ["LOAD", "MODEL", "PROMPT", "SELECTION", "STUDY", "Fate", "Job", "State", "Worker", "sentence"]
 
@@ -71,8 +72,8 @@ class _SetAside(Cancelled):
 
 def sentence(title: str, error: Exception) -> str:
     """What went wrong, for the page; the whole of a bug goes to the log."""
-    if isinstance(error, WorkbenchError):
-        return str(error)
+    if isinstance(known := of_the_machine(error) or error, WorkbenchError):
+        return str(known)
     logging.getLogger("workbench.explorer").error("%s failed", title, exc_info=error)
     first = (str(error).strip().splitlines() or [""])[0][:200]
     return (
@@ -283,6 +284,8 @@ class Worker:
                 job = heapq.heappop(self._queue)[2]
                 job.state = State.RUNNING
             self._run(job)
+            del job
+            give_back()
 
     def _run(self, job: Job) -> None:
         started = time.perf_counter()

@@ -83,7 +83,8 @@ def difference_view(
     except WorkbenchError as error:
         return no_update, html.Div(str(error)), ""
     figure.update_layout(title_text=f"{figure.layout.title.text}: this run minus {_other_name(shown, other)}")
-    return figure, [], str(found.attrs["summary"])
+    said = str(found.attrs["summary"])
+    return views.with_caption(figure, found, said), [], said
 
 
 def both_values(find: Find, shown: Shown, other: Shown, selection: Mapping[str, Any]) -> list[Any]:

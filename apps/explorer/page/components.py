@@ -1,6 +1,5 @@
 """Pieces of the page that are made anew when something changes: chips, jobs, notices, forms, explanations."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from html import unescape
 from typing import Any
@@ -20,6 +19,7 @@ from workbench.analysis.view import View
 from workbench.figures import show_token
 from workbench.models.model import Model
 from workbench.models.selfcheck import SelfCheck
+from workbench.storage.record import record_of
 
 __all__ = ["about", "job_line", "model_line", "notice_list", "param_form", "token_chips"]
 
@@ -71,8 +71,9 @@ def _selfcheck(check: SelfCheck) -> dmc.Popover:
         f"self-check {check.summary}", variant="default", size="compact-xs", color=colour, id="selfcheck"
     )
     table = dmc.Table([head, dmc.TableTbody(rows)], fz="xs", className="numbers")
+    about = dmc.Text(f"Measured on {check.about}.", size="xs", c="dimmed") if check.about else None
     return dmc.Popover(
-        [dmc.PopoverTarget(button), dmc.PopoverDropdown(table)], width=460, withArrow=True, withRoles=False
+        [dmc.PopoverTarget(button), dmc.PopoverDropdown([table, about])], width=460, withArrow=True, withRoles=False
     )
 
 
@@ -171,7 +172,7 @@ def _step(param: Parameter) -> float:
 
 def _computed(result: xr.Dataset | None) -> list[Any]:
     """Key and libraries of a result; a result from the disk may come from other versions than those that run now."""
-    record = json.loads(result.attrs.get("provenance", "{}")) if result is not None else {}
+    record = record_of(result) if result is not None else {}
     was = record.get("stamp")
     if not was:
         return []

@@ -1,10 +1,8 @@
 """Taking a view away: a page of its own, the numbers, and the Python that makes the same figure again."""
 
 import io
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -12,11 +10,13 @@ import xarray as xr
 from apps.explorer.engine.request import Request
 from apps.explorer.page.graphs import GRAPH_CONFIG
 from workbench.analysis.kinds import Analysis
-from workbench.analysis.results import save
 from workbench.analysis.view import View, named
+from workbench.figures.caption import captioned
 from workbench.intervene.text import MEAN_HOOKS
+from workbench.storage.netcdf import encoded
+from workbench.storage.tables import tables, text_of
 
-__all__ = ["KINDS", "code", "csv", "difference_code", "guarded", "html", "netcdf"]
+__all__ = ["KINDS", "code", "csv", "difference_code", "html", "netcdf"]
 
 KINDS = {
     "png": "Picture (PNG)",
@@ -26,50 +26,28 @@ KINDS = {
     "csv": "Data (CSV)",
     "py": "Python code",
 }
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def html(figure: Any) -> str:
-    """The figure with the plotting library in one file that opens without a network."""
-    return figure.to_html(include_plotlyjs=True, full_html=True, config=GRAPH_CONFIG)
+def html(figure: Any, result: xr.Dataset, said: str = "") -> str:
+    """The figure with prompt, model and sentence, in one file that holds the plotting library too."""
+    return captioned(figure, result, said).to_html(include_plotlyjs=True, full_html=True, config=GRAPH_CONFIG)
 
 
 def netcdf(result: xr.Dataset) -> bytes:
     """The whole result with labels, units and provenance; `workbench.open_result` reads it."""
-    with tempfile.TemporaryDirectory() as place:
-        return save(result, Path(place) / "result.nc").read_bytes()
+    return encoded(result)
 
 
 def csv(result: xr.Dataset) -> tuple[bytes, str]:
     """The variables as a table, and the ending of its name: one table per set of dims, zipped if there are several."""
-    tables = {}
-    for dims in dict.fromkeys(tuple(map(str, v.dims)) for v in result.data_vars.values()):
-        names = [name for name, v in result.data_vars.items() if tuple(map(str, v.dims)) == dims]
-        tables["_".join(dims) or "scalars"] = _table(result[names], dims)
-    if len(tables) == 1:
-        return next(iter(tables.values())).encode(), "csv"
+    made = {name: text_of(table) for name, table in tables(result).items()}
+    if len(made) == 1:
+        return next(iter(made.values())).encode(), "csv"
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, table in tables.items():
+        for name, table in made.items():
             archive.writestr(f"{name}.csv", table)
     return packed.getvalue(), "csv.zip"
-
-
-def _table(part: xr.Dataset, dims: tuple[str, ...]) -> str:
-    if not dims:
-        return "name,value\n" + "".join(f"{guarded(name)},{guarded(v.item())}\n" for name, v in part.data_vars.items())
-    frame = part.to_dataframe().reset_index()
-    for column in frame.columns:
-        if frame[column].dtype.kind not in "fiub":
-            frame[column] = frame[column].map(guarded)
-    return frame.to_csv(index=False)
-
-
-def guarded(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula; numbers stay as they are."""
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
-    return value
 
 
 def code(

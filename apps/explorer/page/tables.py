@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from apps.explorer.page.exports import guarded
 from apps.template import render
 from workbench.analysis.view import View
 from workbench.errors import InputError, RefusedError
 from workbench.figures import show_token
+from workbench.storage.tables import text_of
 
 __all__ = ["csv", "frame_of", "grid", "html", "is_table"]
 
@@ -121,7 +121,7 @@ def csv(frame: pd.DataFrame, rows: Sequence[int] | None = None) -> str:
         if not all(isinstance(row, int) and 0 <= row < len(frame) for row in rows):
             raise InputError("rows that the table does not have", f"rows 0 to {len(frame) - 1}", "Reload the page")
         frame = frame.iloc[list(rows)]
-    return frame.apply(lambda cells: cells if cells.dtype.kind in "fiub" else cells.map(guarded)).to_csv(index=False)
+    return text_of(frame)
 
 
 def html(frame: pd.DataFrame, title: str) -> str:

@@ -15,6 +15,7 @@ from workbench.analysis.kinds import kind_of
 from workbench.analysis.run import Failure
 from workbench.analysis.view import View
 from workbench.errors import InputError, RefusedError, WorkbenchError
+from workbench.figures.caption import drawn_lines
 from workbench.figures.text import thin, wrapped
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "side_by_side",
     "small",
     "waiting",
+    "with_caption",
 ]
 
 
@@ -71,6 +73,13 @@ def marked(figure: "go.Figure", selection: Mapping[str, Any]) -> "go.Figure":
 
     for shape in selection_shapes(figure.layout.meta or {}, selection, SELECTED):
         figure.add_shape(name="selected", **shape)
+    return figure
+
+
+def with_caption(figure: "go.Figure", result: xr.Dataset, said: str) -> "go.Figure":
+    """The figure with what a picture of it says besides: prompt, model and sentence, which the page itself shows
+    elsewhere."""
+    figure.update_layout(meta={**(figure.layout.meta or {}), "caption": drawn_lines(result, said)})
     return figure
 
 

@@ -14,7 +14,7 @@ from flask import Flask, Response, redirect, request
 
 from apps.explorer.engine.settings import Settings
 
-__all__ = ["allowed_host", "allowed_origin", "policy", "protect"]
+__all__ = ["allowed_host", "allowed_origin", "cookie_name", "is_token", "policy", "protect"]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _COOKIE_DAYS = 30
@@ -22,7 +22,7 @@ _COOKIE_DAYS = 30
 
 def protect(server: Flask, settings: Settings, script_hashes: tuple[str, ...] = ()) -> None:
     """Install the checks and the headers on a Flask server."""
-    cookie = f"workbench-{settings.port}"
+    cookie = cookie_name(settings)
     server.config["MAX_CONTENT_LENGTH"] = settings.largest_request
 
     @server.before_request
@@ -63,8 +63,19 @@ def _check_token(settings: Settings, cookie: str) -> Response | None:
         return response
     if _same(request.cookies.get(cookie, ""), settings.token):
         return None
-    sentence = "Got no token; expected the one in the address that was printed at start. Open that address."
+    got = "the token of an explorer that is no more" if request.cookies.get(cookie) else "no token"
+    sentence = f"Got {got}; expected the one in the address that was printed at start. Open that address."
     return Response(sentence, 403, mimetype="text/plain")
+
+
+def cookie_name(settings: Settings) -> str:
+    """The cookie in which a browser keeps the token; of each port its own."""
+    return f"workbench-{settings.port}"
+
+
+def is_token(shown: str, settings: Settings) -> bool:
+    """Whether it is the token of this explorer."""
+    return _same(shown, settings.token)
 
 
 def _same(given: str, token: str) -> bool:

@@ -18,6 +18,7 @@ from apps.explorer.page.constants import constants
 from apps.explorer.page.layout import page
 from apps.explorer.page.state import Farewell, parse
 from apps.explorer.web.compression import lighten
+from apps.explorer.web.connections import OPTIONS, guard
 from apps.explorer.web.requests import answer_malformed, body
 from apps.explorer.web.safety import new_token, protect
 from workbench.analysis.catalog import Catalog
@@ -25,6 +26,8 @@ from workbench.analysis.view import View
 from workbench.errors import InputError, UnavailableError
 
 __all__ = ["Running", "make_app", "serve", "start"]
+
+_GIB = 1 << 30
 
 
 def make_app(engine: Engine) -> Dash:
@@ -85,8 +88,9 @@ def start(settings: Settings, catalog: Catalog | Sequence[View], load: Load | No
     engine = Engine(settings, catalog, load)
     app = make_app(engine)
     server = create_server(
-        app.server, host=settings.host, port=settings.port, threads=settings.threads, ident="workbench"
+        app.server, host=settings.host, port=settings.port, threads=settings.threads, ident="workbench", **OPTIONS
     )
+    guard(server, settings)
     engine.hosted(settings.models[0])
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     suffix = f"?token={settings.token}" if settings.token else ""
@@ -107,13 +111,16 @@ def serve(
     any_file: bool = False,
     allow_network: bool = False,
     directory: Path | None = None,
+    memory: float = 1.0,
+    disk: float = 4.0,
 ) -> None:
     """Start the explorer, print its address, and stay until it is interrupted.
 
     model: the one to begin with (default: the bundled one); models: more that the page offers, beside the toys.
     token: True makes one, False switches it off. base_path: where a proxy puts the page, such as /workbench/. hosts:
     other host names it is reached by. any_model, any_file: let the browser name any model, or files of texts.
-    directory: where results are kept between restarts.
+    directory: where results are kept between restarts. memory, disk: GiB of results that are kept in memory and in that
+    directory; the least recently used go first.
 
     Raises UnavailableError where the port is taken.
     """
@@ -134,6 +141,8 @@ def serve(
         base_path=base_path,
         hosts=tuple(hosts),
         directory=directory or cache_dir() / "results",
+        memory=int(memory * _GIB),
+        disk=int(disk * _GIB),
         any_model=any_model,
         any_file=any_file,
         allow_network=allow_network,

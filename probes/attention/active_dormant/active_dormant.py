@@ -54,8 +54,9 @@ class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", 
 
     Limits: The contrast says that a head behaves differently, the ablation whether it matters. Domains differ in more
     than their kind: compare texts of one length, and trust the ablation over the contrast. Zero ablation also removes
-    the head's constant output; mean ablation does not. A head that sleeps in a domain can be removed there at no cost;
-    where that is not so, it is said.
+    the head's constant output; mean ablation does not. A learned sink that is no token (GPT-OSS) is not counted: heads
+    that sleep on it are missed. A head that sleeps in a domain can be removed there at no cost; where that is not so,
+    it is said.
 
     Source: Guo et al. 2024, arXiv 2410.13835 (dormant heads, zero ablation per domain); the two thresholds on real
     models, the test, mean ablation and the matched controls are ours

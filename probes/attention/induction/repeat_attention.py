@@ -37,29 +37,24 @@ def repeat_attention(pattern: torch.Tensor, site: Site) -> torch.Tensor:
 def _attention(pattern: torch.Tensor, previous: torch.Tensor, site: Site) -> torch.Tensor:
     """Means over queries with a previous occurrence (previous >= 0), as `lag_attention` returns them.
 
-    Gathers five entries of each row and takes the rest as one minus them, so that nothing as large as the pattern is
-    made. A key outside a sliding layer's window is not counted; a score without any countable key is NaN.
+    Gathers five entries of each row and takes the rest as what is left of its sum, so that nothing as large as the
+    pattern is made. A key outside a sliding layer's window is not counted; a score without any countable key is NaN.
     """
     query = torch.arange(previous.shape[1], device=previous.device).expand_as(previous)
     keys = torch.stack([previous + 1, query - 1, previous, query, torch.zeros_like(query)], dim=-1)
-    reach = _reach(site)
-    seen = (previous >= 0)[..., None] & (query[..., None] - keys < reach)  # batch query slot
+    assert site.layer is not None, "patterns are of layers"
+    first = site.model.sizes.first_key(site.layer, query)
+    seen = (previous >= 0)[..., None] & (keys >= first[..., None])  # batch query slot
     index = repeat(keys.clamp(min=0), "batch query slot -> batch head query slot", head=pattern.shape[1])
     values = pattern.gather(-1, index).float() * seen[:, None]
-    n_others = (query + 1).clamp(max=reach) - seen.sum(-1)
-    others = (1 - values.sum(-1)).clamp(min=0) / n_others.clamp(min=1)[:, None]
+    n_others = query - first + 1 - seen.sum(-1)
+    # A learned sink that joins the softmax (GPT-OSS) leaves a row less than 1.
+    whole = 1.0 if site.weights.sinks is None else pattern.sum(-1, dtype=torch.float32)
+    others = (whole - values.sum(-1)).clamp(min=0) / n_others.clamp(min=1)[:, None]
     weight = rearrange(seen[..., :3], "batch query slot -> batch 1 query slot").float()
     total = weight.sum(-2)  # 0 / 0 is the NaN we want
     scores = (values[..., :3] * weight).sum(-2) / total
     return torch.cat([scores, (others[..., None] * weight).sum(-2) / total], dim=-1)
-
-
-def _reach(site: Site) -> int:
-    """How many keys a query of this layer can see, itself included."""
-    sizes = site.model.sizes
-    if sizes.window is not None and site.layer in sizes.sliding:
-        return sizes.window
-    return site.tokens.shape[1]
 
 
 AT_LAG = Need((PATTERN,), lag_attention, dims="head component")

@@ -62,9 +62,10 @@ class AttentionSinks(OnPrompt, name="attention-sinks", title="Attention sinks, d
     1 takes the first one's place.
 
     Limits: alpha falls with T: never compare prompts of unlike length. Uniform attention already gives alpha_0 = H_T /
-    T (0.074 at T = 64). A head that sinks here may work elsewhere: see active-dormant. Layers whose sliding window is
-    shorter than the prompt are not applicable: counts of attention are NaN there. mask_first counts anew; it does not
-    rerun the model: sink-conditions does.
+    T (0.074 at T = 64). A head that sinks here may work elsewhere: see active-dormant. A learned sink that is no token
+    (GPT-OSS) takes a share that no key shows. Layers whose sliding window is shorter than the prompt are not
+    applicable: counts of attention are NaN there. mask_first counts anew; it does not rerun the model: sink-conditions
+    does. Norms of v W_O are taken before a post-norm (Gemma 2 and 3), and their units say so.
 
     Source: arXiv 2410.10781 (Gu et al. 2024: alpha, epsilon), arXiv 2410.13835 (Guo et al. 2024: drain, peak, sink
     logit), arXiv 2402.17762 (Sun et al. 2024: massive activations). The stricter rule for other keys is ours.
@@ -91,7 +92,7 @@ class AttentionSinks(OnPrompt, name="attention-sinks", title="Attention sinks, d
         result = dataset(
             observation,
             **_sinks(seen, windowed(observation.sizes, len(tokens)), self.epsilon, first),
-            **_drains(seen, first),
+            **_drains(seen, first, observation.weights(0).written_units),
             **_peaks(seen, first, self.peak),
         )
         bos = "BOS at position 0" if tokens.bos else "no BOS"
@@ -183,12 +184,12 @@ def _sinks(seen: dict[str, np.ndarray], blind: list[int], epsilon: float, first:
     }
 
 
-def _drains(seen: dict[str, np.ndarray], first: int) -> dict[str, Any]:
+def _drains(seen: dict[str, np.ndarray], first: int, units: str) -> dict[str, Any]:
     norms, plain = seen["value"], seen["v"]  # layer head pos
     median = median_after(norms, first)
     drain = _at(norms, first) / np.where(median > 0, median, np.nan)
     return {
-        "value_norm": ("layer head pos", norms, "residual units", (0, None), "norm of v W_O"),
+        "value_norm": ("layer head pos", norms, units, (0, None), "norm of v W_O"),
         "v_norm": ("layer head pos", plain, "value units", (0, None), "norm of v"),
         "value_drain": ("layer head", drain, "times the median", (0, None), f"norm of v W_O at position {first}"),
         "layer_drain": (

@@ -108,7 +108,7 @@ def peak_state(resid: torch.Tensor, site: Site, first: int = 0) -> torch.Tensor:
 
 def windowed(sizes: Sizes, n_tokens: int) -> list[int]:
     """Layers in which some query of a prompt cannot see the first token: no sink can be measured there."""
-    return [layer for layer in sizes.sliding if sizes.window is None or n_tokens > sizes.window]
+    return [layer for layer in sizes.sliding if sizes.first_key(layer, n_tokens - 1) > 0]
 
 
 def received_by_others(alpha: np.ndarray, own: np.ndarray, first: int = 0) -> np.ndarray:

@@ -15,16 +15,26 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as save_bytes
 
 from probes.erasure.trained.fit import log_probs
-from workbench.errors import InputError, RefusedError, UnavailableError
-from workbench.files import whole_file
+from workbench.errors import InputError, RefusedError, UnavailableError, in_words
+from workbench.files import write_whole
 from workbench.loading.bundled import cache_dir
 
-__all__ = ["FILES", "FORMAT", "ReadoutProbes", "default_path", "find", "load_probes", "save_probes"]
+__all__ = [
+    "FILES",
+    "FORMAT",
+    "ReadoutProbes",
+    "default_path",
+    "find",
+    "load_probes",
+    "packed",
+    "save_probes",
+    "unpacked",
+]
 
-FORMAT = 1
+FORMAT = 2  # with a checksum over numbers and card
 # By kind: those that are made here, by their recipe, and those that a user brought.
 FILES = {"factored": "erasure", "linear": "erasure-linear", "imported": "erasure-imported"}
 _TRAIN = "Train them with `workbench train erasure-probes`"
@@ -134,11 +144,38 @@ def save_probes(probes: ReadoutProbes, path: str | Path) -> ReadoutProbes:
     """Write the file and the card beside it, each whole or not at all; returns the probes with their digest."""
     path, tensors = Path(path), probes.tensors()
     card = {**probes.card, "format": FORMAT, "digest": _digest(tensors)}
-    with whole_file(path) as partial:
-        save_file(tensors, partial, metadata={"card": json.dumps(card, sort_keys=True)})
-    with whole_file(path.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_whole(path, packed(tensors, card))
+    write_whole(path.with_suffix(".json"), (json.dumps(card, indent=1, sort_keys=True) + "\n").encode())
     return replace(probes, card=card)
+
+
+def packed(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> bytes:
+    """Tensors and a card as safetensors, with the sha256 of both: `unpacked` verifies it."""
+    text = json.dumps(card, sort_keys=True)
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return save_bytes(tensors, metadata={"card": text, "sha256": _seal(text, tensors)})
+
+
+def unpacked(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """What `packed` made. Raises UnavailableError where it is not as it was written, FileNotFoundError for none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            text = about["card"]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        if about.get("sha256") != _seal(text, tensors):
+            raise UnavailableError(f"a probe file at {path} that is not as it was written", "readout probes", _TRAIN)
+        return tensors, json.loads(text)
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise UnavailableError(
+            f"a damaged probe file at {path} ({in_words(error)})", "readout probes", _TRAIN
+        ) from error
+
+
+def _seal(text: str, tensors: dict[str, torch.Tensor]) -> str:
+    return sha256(f"{text}\n{_digest(tensors)}".encode()).hexdigest()
 
 
 def load_probes(path: str | Path, weights_hash: str) -> ReadoutProbes:
@@ -148,13 +185,9 @@ def load_probes(path: str | Path, weights_hash: str) -> ReadoutProbes:
     """
     path = Path(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            card = json.loads((file.metadata() or {})["card"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        tensors, card = unpacked(path)
     except FileNotFoundError as error:
         raise UnavailableError(f"no file at {path}", "readout probes", _TRAIN) from error
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise UnavailableError(f"a damaged probe file at {path} ({error})", "readout probes", _TRAIN) from error
     if card.get("format") != FORMAT or card.get("digest") != _digest(tensors):
         raise UnavailableError(f"a probe file at {path} that is not as it was written", "readout probes", _TRAIN)
     if card["model"]["weights_hash"] != weights_hash:
@@ -188,10 +221,11 @@ def find(weights_hash: str, path: str | Path | None = None, kind: str = "factore
         if path is None:
             return None
         return load_probes(wanted, weights_hash)
-    return _read_once(str(wanted), weights_hash, state.st_mtime_ns, state.st_size)
+    found = state.st_ino, state.st_ctime_ns, state.st_mtime_ns, state.st_size  # a copy keeps size and time
+    return _read_once(str(wanted), weights_hash, found)
 
 
 @lru_cache(maxsize=4)
-def _read_once(path: str, weights_hash: str, changed: int, size: int) -> ReadoutProbes:
+def _read_once(path: str, weights_hash: str, state: tuple[int, ...]) -> ReadoutProbes:
     """Read and hashed once while the file stays as it is: a prompt should not pay for it."""
     return load_probes(path, weights_hash)

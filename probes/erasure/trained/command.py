@@ -7,13 +7,17 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probes.erasure.trained.recipe import KINDS, OFFSETS, Recipe
-from workbench.errors import InputError
+from workbench.corpora import Corpus, hub_corpus, text_corpus
+from workbench.errors import InputError, visible
+from workbench.files import need_writable
+from workbench.storage.endings import need_ending
 
-__all__ = ["add_arguments", "add_import_arguments", "cli", "import_cli", "summary"]
+__all__ = ["Asked", "add_arguments", "add_import_arguments", "asked", "cli", "import_cli", "summary"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,42 +60,71 @@ def import_cli(arguments: argparse.Namespace, model: Any) -> int:
     probes = import_probes(model, arguments.file, depth, arguments.offset, replacing=arguments.replace)
     print(summary(probes))
     if "quality" in probes.card:
-        print(f"Imported; trained on: {probes.card['trained_on']}. Quality {probes.card['quality']}.")
-    print(default_path(model.identity.weights_hash, probes.kind))
+        print(visible(f"Imported; trained on: {probes.card['trained_on']}. Quality {probes.card['quality']}."))
+    print(visible(str(default_path(model.identity.weights_hash, probes.kind))))
     return 0
 
 
-def cli(arguments: argparse.Namespace, model: Any) -> int:
-    """Train as asked, print the card's numbers; returns the exit code."""
-    from probes.erasure.trained.artifact import default_path
-    from probes.erasure.trained.trainer import train
+@dataclass(frozen=True)
+class Asked:
+    """What is trained, as far as it can be said without a model."""
 
+    corpus: Corpus | None
+    depths: list[int] | None
+    offsets: list[int]
+    recipe: Recipe
+    out: str | None
+    control: bool
+    again: bool
+
+
+def asked(arguments: argparse.Namespace) -> Asked:
+    """What the words of the command ask for; the text is read. Raises InputError."""
     if arguments.depths and arguments.layers:
         raise InputError("--depths and --layers", "one of them", "Leave one out")
     if arguments.epochs < 1:
         raise InputError(f"--epochs {arguments.epochs}", "at least 1", "Give more")
-    depths = arguments.depths or [layer + 1 for layer in arguments.layers or ()] or None
+    if arguments.out is not None:
+        need_ending(arguments.out, {"safetensors": ""})
+        need_writable(arguments.out)
+    corpus = _corpus(arguments)
+    if corpus is not None:
+        corpus.split(arguments.seed)  # too few documents are said before a model is loaded
+    return Asked(
+        corpus=corpus,
+        depths=arguments.depths or [layer + 1 for layer in arguments.layers or ()] or None,
+        offsets=arguments.offsets,
+        recipe=Recipe.of(arguments.kind, epochs=arguments.epochs, seed=arguments.seed),
+        out=arguments.out,
+        control=arguments.control,
+        again=arguments.again,
+    )
+
+
+def cli(wanted: Asked, model: Any) -> int:
+    """Train as asked, print the card's numbers; returns the exit code."""
+    from probes.erasure.trained.artifact import default_path
+    from probes.erasure.trained.trainer import train
+
     started = time.perf_counter()
     probes = train(
         model,
-        _corpus(arguments),
-        depths=depths,
-        offsets=arguments.offsets,
-        recipe=Recipe.of(arguments.kind, epochs=arguments.epochs, seed=arguments.seed),
-        path=arguments.out,
-        control=arguments.control,
-        again=arguments.again,
+        wanted.corpus,
+        depths=wanted.depths,
+        offsets=wanted.offsets,
+        recipe=wanted.recipe,
+        path=wanted.out,
+        control=wanted.control,
+        again=wanted.again,
         progress=_reporter(),
     )
     print(summary(probes))
-    where = Path(arguments.out) if arguments.out else default_path(model.identity.weights_hash, arguments.kind)
-    print(f"{where}, {where.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.0f} s")
+    where = Path(wanted.out) if wanted.out else default_path(model.identity.weights_hash, wanted.recipe.kind)
+    print(visible(str(where)) + f", {where.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.0f} s")
     return 0
 
 
-def _corpus(arguments: argparse.Namespace) -> Any:
-    from workbench.corpora import hub_corpus, text_corpus
-
+def _corpus(arguments: argparse.Namespace) -> Corpus | None:
     if arguments.corpus and arguments.hub_corpus:
         raise InputError("--corpus and --hub-corpus", "one of them", "Leave one out")
     if arguments.hub_corpus:
@@ -124,7 +157,7 @@ def summary(probes: Any) -> str:
             lines.append(f"{row['depth']:5} {row['offset']:6}  not measured")
             continue
         low, high = row["test_low"], row["test_high"]
-        span = " (one document)" if low is None else f" [{low:.3f}, {high:.3f}]"
+        span = " (too few documents)" if low is None else f" [{low:.3f}, {high:.3f}]"
         lines.append(
             f"{row['depth']:5} {row['offset']:6}  {row['test_accuracy']:.3f}{span}"
             f"{last:>18}{'not run' if twin is None else format(twin['test_accuracy'], '.3f'):>15}"

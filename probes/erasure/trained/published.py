@@ -64,7 +64,7 @@ def import_probes(
 
 
 def _made_here(file: Path) -> bool:
-    if file.suffix != ".safetensors":
+    if file.suffix.lower() != ".safetensors":
         return False
     try:
         with safe_open(file, framework="pt") as opened:
@@ -87,7 +87,7 @@ def _take(probes: ReadoutProbes, replacing: bool, model: Model) -> ReadoutProbes
 def _tensors(file: Path) -> dict[str, torch.Tensor]:
     """All tensors of a plain file by name; nothing else in it is run or read."""
     try:
-        if file.suffix == ".safetensors":
+        if file.suffix.lower() == ".safetensors":
             with safe_open(file, framework="pt") as opened:
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
         held = torch.load(file, map_location="cpu", weights_only=True)

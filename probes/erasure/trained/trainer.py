@@ -15,10 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from probes.erasure.trained.artifact import FORMAT, ReadoutProbes, default_path, find, save_probes
+from probes.erasure.trained.artifact import FORMAT, ReadoutProbes, default_path, find, packed, save_probes, unpacked
 from probes.erasure.trained.control import random_twin
 from probes.erasure.trained.fit import closed_form, fit, fit_linear, log_probs, whitening
 from probes.erasure.trained.recipe import OFFSETS, Recipe
@@ -26,7 +24,7 @@ from probes.erasure.trained.states import Pieces, collect, pieces_of
 from probes.erasure.trained.words import place_masks
 from workbench.corpora import Corpus, python_corpus
 from workbench.errors import InputError, RefusedError, UnavailableError
-from workbench.files import whole_file
+from workbench.files import clear_partials, write_whole
 from workbench.models.model import Model
 from workbench.statistics import ratio_interval
 
@@ -142,6 +140,7 @@ def train(
     work.shares = (0.0, 0.5) if control else (0.0, 1.0)
     before = None if again else _there(path, model)
     work.known = known_of(before, record, recipe)
+    clear_partials(work.folder)
     work.run(depths, offsets)
     keys = sorted({*work.known, *((d, o) for d in depths for o in offsets)}, key=lambda key: (key[0], -key[1]))
     done = {key: work.finished(*key) for key in keys}
@@ -286,11 +285,9 @@ class Training:
         if (depth, offset) in self.known:
             return self.known[depth, offset]
         try:
-            with safe_open(self._file(depth, offset), framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in ("map", "bias", "mean", "std", "hits")}
-                return tensors, json.loads(file.metadata()["card"])
-        except (OSError, SafetensorError):
-            return None  # not done, or cut off while it was written: it will be trained
+            return unpacked(self._file(depth, offset))
+        except (FileNotFoundError, UnavailableError):
+            return None  # not done, or not as it was written: it will be trained
 
     def _file(self, depth: int, offset: int) -> Path:
         return self.folder / f"probe.{depth}.{offset}.safetensors"
@@ -363,8 +360,7 @@ class Training:
         return hit.to(torch.uint8), measured(self.material.parts[part], offset, at, own, hit)
 
     def _store(self, depth: int, offset: int, tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> None:
-        with whole_file(self._file(depth, offset)) as partial:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata={"card": json.dumps(card)})
+        write_whole(self._file(depth, offset), packed(tensors, card))
 
 
 def measured(pieces: Pieces, offset: int, at: np.ndarray, own: torch.Tensor, hit: torch.Tensor) -> dict[str, Any]:
@@ -375,7 +371,7 @@ def measured(pieces: Pieces, offset: int, at: np.ndarray, own: torch.Tensor, hit
     """
     sums, counts = by_document(hit.numpy(), pieces.document[at])
     low, high = ratio_interval(sums, counts, bounds=(0, 1))
-    last = place_masks([t.strings for t in pieces.tokens], offset, pieces.first)["last"][at]
+    last = place_masks([t.spans for t in pieces.tokens], offset, pieces.first)["last"][at]
     found = {"accuracy": sums.sum() / counts.sum(), "low": low, "high": high, "nll": float(-own.mean())}
     found["last_accuracy"] = hit.numpy()[last].mean() if last.any() else np.nan
     found = {key: None if np.isnan(value) else round(float(value), 4) for key, value in found.items()}

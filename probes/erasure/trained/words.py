@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workbench.models.spans import Spans
+
 __all__ = ["Word", "letter_runs", "multi_token_words", "place_masks"]
 
 _STRETCH = re.compile(r"\S+")
@@ -29,62 +31,61 @@ class Word:
         return self.end - self.start + 1
 
 
-def _ends(strings: Sequence[str]) -> np.ndarray:
-    """Character positions between the tokens, `[token + 1]`."""
-    return np.concatenate([[0], np.cumsum([len(s) for s in strings])])
+def multi_token_words(spans: Spans, first: int = 0) -> list[Word]:
+    """Multi-token words among tokens `first` ... of a piece."""
+    return [word for word in _words(spans, first) if word.k > 1]
 
 
-def _cover(ends: np.ndarray, strings: Sequence[str], first: int, last: int) -> Word | None:
-    """The tokens that cover characters first ... last-1 exactly, white space in front of them aside."""
-    start, end = int(np.searchsorted(ends, first, "right")) - 1, int(np.searchsorted(ends, last, "left")) - 1
-    front = strings[start][: first - ends[start]]
-    return Word(start, end) if ends[end + 1] == last and not front.strip() else None
-
-
-def multi_token_words(strings: Sequence[str], first: int = 0) -> list[Word]:
-    """Multi-token words among tokens `first` ... of a piece; strings: the text of each token."""
-    return [word for word in _words(strings, first) if word.k > 1]
-
-
-def _words(strings: Sequence[str], first: int) -> list[Word]:
-    text, ends = "".join(strings[first:]), _ends(strings[first:])
+def _words(spans: Spans, first: int) -> list[Word]:
+    starts, ends, begin = _characters(spans, first)
     found = []
-    for stretch in _STRETCH.finditer(text):
+    for stretch in _STRETCH.finditer(spans.text, begin):
         letters = [i for i, c in enumerate(stretch.group()) if c.isalpha()]
         if not letters or not stretch.group()[letters[0] : letters[-1] + 1].isalpha():
             continue
-        cover = _cover(ends, strings[first:], stretch.start() + letters[0], stretch.start() + letters[-1] + 1)
-        if cover is not None:
-            found.append(Word(cover.start + first, cover.end + first))
+        head, tail = stretch.start() + letters[0], stretch.start() + letters[-1] + 1
+        word = _touching(starts, ends, head, tail, first)
+        exact = ends[word.end - first] == tail and not spans.text[starts[word.start - first] : head].strip()
+        if exact:
+            found.append(word)
     return found
 
 
-def letter_runs(strings: Sequence[str], first: int = 0) -> list[Word]:
+def letter_runs(spans: Spans, first: int = 0) -> list[Word]:
     """Runs of letters that two or more tokens share, also inside identifiers: what a strict control stays away from."""
-    text, ends = "".join(strings[first:]), _ends(strings[first:])
-    found = []
-    for run in _LETTERS.finditer(text):
-        start = int(np.searchsorted(ends, run.start(), "right")) - 1 + first
-        end = int(np.searchsorted(ends, run.end(), "left")) - 1 + first
-        if end > start:
-            found.append(Word(start, end))
-    return found
+    starts, ends, begin = _characters(spans, first)
+    runs = _LETTERS.finditer(spans.text, begin)
+    words = [_touching(starts, ends, run.start(), run.end(), first) for run in runs]
+    return [word for word in words if word.k > 1]
 
 
-def place_masks(pieces: Sequence[Sequence[str]], offset: int, first: int) -> dict[str, np.ndarray]:
+def _characters(spans: Spans, first: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Where tokens `first` ... start and end in the text, and where the first of them starts."""
+    ends = np.array(spans.ends[first:], dtype=np.int64).reshape(-1, 2)
+    return ends[:, 0], ends[:, 1], int(ends[0, 0]) if len(ends) else len(spans.text)
+
+
+def _touching(starts: np.ndarray, ends: np.ndarray, head: int, tail: int, first: int) -> Word:
+    """The tokens that hold a part of characters head ... tail-1; several may hold one character."""
+    return Word(
+        int(np.searchsorted(ends, head, "right")) + first, int(np.searchsorted(starts, tail, "left")) - 1 + first
+    )
+
+
+def place_masks(pieces: Sequence[Spans], offset: int, first: int) -> dict[str, np.ndarray]:
     """Where in the words every token stands, over the tokens of all pieces laid end to end (booleans `[token]`).
 
     "last": the last token of a word with at least |offset| + 1 tokens; "mid": the second token of one with three or
     more; "run": in a letter run of several tokens.
     """
-    total = sum(map(len, pieces))
+    total = sum(len(spans.ends) for spans in pieces)
     masks = {name: np.zeros(total, dtype=bool) for name in ("last", "mid", "run")}
     base = 0
-    for strings in pieces:
-        for word in multi_token_words(strings, first):
+    for spans in pieces:
+        for word in multi_token_words(spans, first):
             masks["last"][base + word.end] |= word.k >= abs(offset) + 1
             masks["mid"][base + word.start + 1] |= word.k >= 3
-        for run in letter_runs(strings, first):
+        for run in letter_runs(spans, first):
             masks["run"][base + run.start : base + run.end + 1] = True
-        base += len(strings)
+        base += len(spans.ends)
     return masks

@@ -18,6 +18,7 @@ from workbench import PATTERN, Ablate, Head, Need, Prompt, Site, Z, keep, load, 
 from workbench.analysis.results import open_result, save
 from workbench.errors import RefusedError
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+from workbench.models.model import Sizes
 from workbench.observation.repeats import previous_occurrence
 from workbench.statistics import sign_flip_test
 
@@ -41,10 +42,12 @@ def default_result(default_model):
 
 def site(tokens: torch.Tensor, lag: list[int] | None = None, window: int | None = None) -> Site:
     """A site without a model, for hand-made patterns."""
-    sizes = SimpleNamespace(sliding=() if window is None else (0,), window=window)
+    sliding, windows = ((), ()) if window is None else ((0,), (window,))
+    sizes = Sizes(1, 1, 1, 8, 8, 0, 96, 128, sliding=sliding, windows=windows)
+    model = SimpleNamespace(sizes=sizes, weights=lambda layer: SimpleNamespace(sinks=None))
     lengths = torch.full((len(tokens),), tokens.shape[1])
     fields = {} if lag is None else {"lag": torch.tensor(lag)}
-    return Site(0, tokens, torch.ones_like(tokens, dtype=torch.bool), lengths, fields, SimpleNamespace(sizes=sizes))
+    return Site(0, tokens, torch.ones_like(tokens, dtype=torch.bool), lengths, fields, model)
 
 
 def stripe(n: int, offset: int) -> torch.Tensor:

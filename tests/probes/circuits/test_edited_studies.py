@@ -18,6 +18,7 @@ from workbench.errors import InputError, RefusedError
 from workbench.intervene import MLP, Ablate, Attention, FreezeNormScale, Head, Knockout, Neurons, Patch, Steer
 from workbench.models.hooks import LN_FINAL_SCALE, RESID_POST, Z
 from workbench.models.prompt import Prompt, tokenise
+from workbench.models.target import Target
 from workbench.observation import observe
 from workbench.observation.metrics import Metric
 from workbench.observation.recording import measure_means, record
@@ -113,7 +114,7 @@ def test_a_patch_into_an_ablated_head_does_what_it_does_there(model):
 
 def test_gradients_in_front_of_an_edit_and_behind_it(model):
     """Nothing that an ablated head is given matters; what is put in its place would."""
-    metric, tokens = Metric("logit difference", 31, 7), tokenise(model, CLEAN)
+    metric, tokens = Metric("logit difference", Target.one(31), Target.one(7)), tokenise(model, CLEAN)
     edited = model.edited([EDIT])
     _, before = gradients(edited, tokens, metric, [Z], unedited=True)
     _, behind = gradients(edited, tokens, metric, [Z])

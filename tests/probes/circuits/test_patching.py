@@ -23,6 +23,7 @@ from workbench.loading.pretrained import load, wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 from workbench.models.hooks import MLP_OUT, PATTERN, RESID_PRE, V, Z
 from workbench.models.prompt import Prompt, tokenise
+from workbench.models.target import Target
 from workbench.observation import observe
 from workbench.observation.metrics import Metric
 from workbench.observation.recording import record
@@ -30,7 +31,7 @@ from workbench.observation.sweeps import base_run
 
 CLEAN = Prompt.ids([5, 17, 40, 23, 61, 8, 77, 30, 12, 9])
 CORRUPT = Prompt.ids([5, 17, 40, 23, 60, 8, 77, 30, 12, 9])
-METRIC = Metric("logit difference", 31, 7)
+METRIC = Metric("logit difference", Target.one(31), Target.one(7))
 
 
 @pytest.fixture(scope="module", params=KINDS)

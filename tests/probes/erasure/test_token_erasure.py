@@ -162,7 +162,7 @@ def test_planted_words_are_found_and_the_nulls_do_not_find_them():
         words = frozenset((int(s), int(s) + 1) for s in random.choice(np.arange(2, 118, 4), 20, replace=False))
         for _, end in words:
             delta[end, 1] += 0.8
-        texts.append(Text(delta, tuple("x" * 120), document, words))
+        texts.append(Text(delta, (b"x",) * 120, document, words))
     found = scores(texts, 0)
     assert found["value"][1] > 0.9 and found["value"][2] > 0.99  # recall, auc
     assert (found["value"] > found["null"] + 0.2).all() and (found["value"] > found["shuffled"] + 0.2).all()

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
 from probes.erasure.trained import fit as fitting
-from probes.erasure.trained.artifact import default_path, find, load_probes, save_probes
-from probes.erasure.trained.command import add_arguments, add_import_arguments, cli, import_cli
+from probes.erasure.trained.artifact import default_path, find, load_probes, packed, save_probes, unpacked
+from probes.erasure.trained.command import add_arguments, add_import_arguments, asked, cli, import_cli
 from probes.erasure.trained.control import random_twin
 from probes.erasure.trained.fit import (
     bfloat16_wins,
@@ -34,6 +35,7 @@ from tests.tiny_probes import QUICK, published, random_pieces, sentences, spelle
 from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
 from workbench.models.hooks import RESID_POST
 from workbench.models.prompt import Prompt
+from workbench.models.spans import Spans
 from workbench.observation import Need, keep, observe
 from workbench.processor import Processor
 
@@ -227,7 +229,7 @@ def test_the_card_says_what_it_was_made_of(model, made):
     for row in card["probes"]:
         hits = probes.hits[row["depth"], row["offset"]]
         assert row["test_accuracy"] == pytest.approx(float(hits.float().mean()), abs=1e-4)
-        assert row["test_low"] <= row["test_accuracy"] <= row["test_high"]
+        assert row["test_low"] is row["test_high"] is None  # four documents give no interval
 
 
 def test_probes_of_other_weights_are_refused(made):
@@ -247,6 +249,20 @@ def test_damaged_files_are_named(model, made, tmp_path):
             load_probes(tmp_path / name, weights)
     with pytest.raises(UnavailableError, match="no file"):
         load_probes(tmp_path / "missing", weights)
+
+
+@pytest.mark.parametrize("where", ["card", "map"])
+def test_one_changed_character_of_what_is_kept_is_noticed(model, made, tmp_path, where):
+    """Also of the card, whose numbers stand beside every claim."""
+    path = tmp_path / "a.safetensors"
+    content = bytearray(packed({"map": torch.ones(4)}, {"probes": [{"test_accuracy": 0.5}]}))
+    path.write_bytes(content)
+    assert unpacked(path)[1] == {"probes": [{"test_accuracy": 0.5}]}
+    at = content.index(b"0.5") + 2 if where == "card" else len(content) - 3
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UnavailableError, match="not as it was written"):
+        unpacked(path)
 
 
 def test_the_cache_is_looked_up_by_weights(model, made, monkeypatch, tmp_path):
@@ -433,15 +449,16 @@ def test_the_command_trains_on_files_and_prints_its_card(tmp_path, monkeypatch, 
     model = speller()
     files = [str(path) for path in sorted(tmp_path.glob("*.txt"))]
     arguments = parser.parse_args(["--corpus", *files, "--layers", "0", "2", "--offsets", "0", "-1", "--epochs", "1"])
-    assert cli(arguments, model) == 0
+    assert cli(asked(arguments), model) == 0
     printed = capsys.readouterr().out
     assert "erasure.safetensors" in printed and printed.count("not run") == 4
     assert find(model.identity.weights_hash).depths == (1, 3)
     with pytest.raises(InputError, match="one of them"):
-        cli(parser.parse_args(["--layers", "1", "--depths", "1"]), model)
-
-
-# words
+        asked(parser.parse_args(["--layers", "1", "--depths", "1"]))
+    (tmp_path / "empty").mkdir()
+    for word, said in (("empty", "no text in"), (Path(files[0]).name, "at least 3")):
+        with pytest.raises(InputError, match=said):  # without a model
+            asked(parser.parse_args(["--corpus", str(tmp_path / word)]))
 
 
 def test_words_are_found_where_they_are_cut():
@@ -463,14 +480,15 @@ def test_words_are_found_where_they_are_cut():
         " x1",
         "y",
     ]
-    assert multi_token_words(strings) == [Word(1, 2), Word(9, 10)]  # not un-like-ly_x, nor x1y
-    assert Word(4, 6) in letter_runs(strings) and Word(1, 2) in letter_runs(strings)
-    masks = place_masks([strings], -1, 0)
+    laid = lambda strings: Spans.laid([string.encode() for string in strings])
+    assert multi_token_words(laid(strings)) == [Word(1, 2), Word(9, 10)]  # not un-like-ly_x, nor x1y
+    assert Word(4, 6) in letter_runs(laid(strings)) and Word(1, 2) in letter_runs(laid(strings))
+    masks = place_masks([laid(strings)], -1, 0)
     assert np.flatnonzero(masks["last"]).tolist() == [2, 10] and not masks["mid"].any()
-    assert multi_token_words(["a", "bc", "d", " e"]) == [Word(0, 2)]
-    assert np.flatnonzero(place_masks([["a", "bc", "d", " e"]], -2, 0)["mid"]).tolist() == [1]
-    assert multi_token_words(["<s>", "ab", "c"], first=1) == [Word(1, 2)]
-    assert multi_token_words(["ab(", "cd", "e"]) == []  # the bracket is in the word's first token
+    assert multi_token_words(laid(["a", "bc", "d", " e"])) == [Word(0, 2)]
+    assert np.flatnonzero(place_masks([laid(["a", "bc", "d", " e"])], -2, 0)["mid"]).tolist() == [1]
+    assert multi_token_words(laid(["<s>", "ab", "c"]), first=1) == [Word(1, 2)]
+    assert multi_token_words(laid(["ab(", "cd", "e"])) == []  # the bracket is in the word's first token
 
 
 def test_a_random_twin_is_its_seeds_and_draws_nothing_of_everybodys():

@@ -103,7 +103,7 @@ def test_raw_variant_skips_the_norm():
 
 def test_mid_states_lie_between(tiny):
     if tiny.sizes.parallel:
-        with pytest.raises(InputError, match="resid_mid"):
+        with pytest.raises(InputError, match="include_mid=False"):
             LogitLens(include_mid=True).run(tiny, IDS)
         return
     full, mid = LogitLens().run(tiny, IDS), LogitLens(include_mid=True).run(tiny, IDS)

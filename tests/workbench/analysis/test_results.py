@@ -77,10 +77,10 @@ def test_missing_values_are_allowed(observation):
 
 
 def test_damaged_and_missing_files(tmp_path):
-    with pytest.raises(UnavailableError, match="no file"):
+    with pytest.raises(InputError, match="no file"):
         open_result(tmp_path / "none.nc")
     (tmp_path / "bad.nc").write_bytes(b"not a result")
-    with pytest.raises(UnavailableError, match="damaged"):
+    with pytest.raises(InputError, match="damaged"):
         open_result(tmp_path / "bad.nc")
 
 

@@ -1,5 +1,7 @@
 """One analysis that fails costs itself alone, and says why in a sentence."""
 
+import pickle
+
 import pytest
 import torch
 import xarray as xr
@@ -68,6 +70,14 @@ def test_what_a_model_does_not_show_costs_its_analysis_alone():
     found = run(neox, IDS, [Silent, Norms])
     assert isinstance(found["silent"].error, RefusedError) and "rot_q" in str(found["silent"])
     xr.testing.assert_identical(found["norms"], Norms().run(neox, IDS))
+
+
+@pytest.mark.parametrize(("kind", "said"), [("gpt2", "silent, which needs rot_q"), ("neox", "to fire for silent")])
+def test_a_missing_activation_is_said_of_the_analysis(kind, said):
+    """Not of the reducer, whose name its user never typed; and the sentence survives a worker's pipe."""
+    error = run(tiny_model(kind), IDS, [Silent, Norms])["silent"].error
+    assert said in str(error) and "keep" not in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_a_failed_self_check_refuses_what_relies_on_it():

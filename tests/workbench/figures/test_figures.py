@@ -81,7 +81,7 @@ def lens_result(n_depths=4, n_pos=3, tokens=("a", " a", " a")) -> xr.Dataset:
         {
             "prob": (("depth", "pos"), prob, {"units": "probability", "valid_min": 0.0, "valid_max": 1.0}),
             "norm": (("depth", "pos"), 10.0 ** np.arange(n_depths)[:, None] * np.ones(n_pos), {"units": "L2 norm"}),
-            "rank": (("depth", "pos"), np.arange(n_depths * n_pos).reshape(shape), {"_FillValue": 5}),
+            "rank": (("depth", "pos"), np.arange(n_depths * n_pos).reshape(shape), {"absent": 5}),
             "words": (("depth", "pos", "rank"), words),
             "word_prob": (("depth", "pos", "rank"), np.full((*shape, 2), 0.25)),
         },
@@ -224,7 +224,7 @@ def test_marks_stand_on_the_named_heads():
 
 def test_missing_flags_mark_nothing():
     result = heads_result()
-    result["found"] = result["found"].astype("int8").assign_attrs(_FillValue=-1)
+    result["found"] = result["found"].astype("int8").assign_attrs(absent=-1)
     result["found"][0, 0], result["found"][2, 3] = -1, -1
     assert heads_grid(result, "score", title="t", mark="found").data[-1].x == (1, 2)
     result["found"] = result["found"].where(result["found"] >= 0).drop_attrs()

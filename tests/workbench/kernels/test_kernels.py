@@ -1,6 +1,9 @@
 """Compiled loops against their torch twins and against float64 formulas written out here."""
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,3 +152,27 @@ def test_splitting_over_threads_changes_nothing():
 def test_an_unknown_norm_is_refused():
     with pytest.raises(InputError, match="p=3"):
         kernels.proximity(*causal_case(), p=3)
+
+
+NO_CACHE = """
+import warnings
+from numba.core import caching
+caching.CacheImpl._locator_classes = []  # as where neither the package nor the home can be written
+import torch
+from workbench.errors import SlowWarning
+from workbench.kernels import proximity as kernels
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    part, target = torch.randn(4, 8), torch.randn(4, 8)
+    found = kernels.part_proximity(part, target)
+    kernels.part_proximity(part, target)
+assert torch.equal(found, kernels.part_proximity(part, target, compiled=False))
+(one,) = [w for w in said if w.category is SlowWarning]
+assert "NUMBA_CACHE_DIR" in str(one.message), one.message
+"""
+
+
+def test_where_nothing_can_be_compiled_the_twin_answers_with_a_word():
+    words = [sys.executable, "-c", NO_CACHE]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=300)
+    assert done.returncode == 0, done.stderr

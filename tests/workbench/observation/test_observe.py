@@ -10,6 +10,7 @@ from workbench import LOGITS, PATTERN, RESID_MID, RESID_POST, RESID_PRE, Ablate,
 from workbench.errors import Cancelled, InputError, RefusedError
 from workbench.models.hooks import LN_FINAL_SCALE, ROT_Q
 from workbench.observation import predict_bytes
+from workbench.observation.watch import Call, Steps, Watch
 
 IDS = [[5, 9, 17, 33, 2, 9, 17], [7, 7, 80, 41, 5, 60, 12]]
 STATES = Need((RESID_POST,), keep, dims="pos d_model")
@@ -355,3 +356,14 @@ def test_a_ragged_need_has_no_array():
     need = Need((PATTERN,), one_more_each_layer, dims="edge")
     with pytest.raises(InputError, match="differs from layer to layer"):
         observe(tiny_model("llama"), LONG_IDS, [need]).array(need)
+
+
+def test_reducers_follow_the_device_of_their_layer():
+    """With meta tensors, for want of a second device: what a site holds lies where the activation does."""
+    model = tiny_model("llama")
+    ids, mask, lengths = torch.tensor([[4, 5, 6]]), torch.ones(1, 3, dtype=torch.bool), torch.tensor([3])
+    call = Call(model, (), (), None, None, None, Steps(1, 2))
+    watch = Watch(call, ids, mask, lengths, {"lag": torch.tensor([2])})
+    site = watch._site(1, torch.device("meta"))
+    assert {t.device.type for t in (site.tokens, site.mask, site.lengths, site.fields["lag"])} == {"meta"}
+    assert watch._site(0, torch.device("cpu")).tokens is ids

@@ -140,6 +140,9 @@ class ToyAdapter:
         """`[batch, pos]` ids to logits."""
         return self.module(tokens)
 
+    def reading_z(self, layer: int) -> None:
+        """No module reads z: the block does."""
+
     def point(self, hook: Hook, layer: int | None) -> Any:
         """The hook point; KeyError where the toy has none."""
         if layer is None:
@@ -165,8 +168,9 @@ class ToyAdapter:
         if mlp:
             mlp["b_out"] = zeros
         return LayerWeights(
-            block.W_Q.detach(), block.W_K.detach(), block.W_V.detach(), block.W_O.detach(), zeros, **mlp
-        )
+            block.W_Q.detach(), block.W_K.detach(), block.W_V.detach(), block.W_O.detach(), zeros,
+            attention=self.module.config.attention, **mlp,
+        )  # fmt: skip
 
     def readout(self) -> Readout:
         """Final norm and unembedding."""

@@ -144,6 +144,21 @@
         if (kind === "png") options.scale = 2;
         const paper = getComputedStyle(document.querySelector(".centre")).backgroundColor;
         const layout = Object.assign({}, gd.layout, { paper_bgcolor: paper });
+        // Below the title stands what the page shows elsewhere: prompt, model, sentence (figures/caption.py).
+        const caption = (layout.meta || {}).caption || [];
+        if (caption.length) {
+          const small = '<span style="font-size:11px">' + caption.join("<br>") + "</span>";
+          const title = (layout.title || {}).text;
+          const top = (layout.margin || {}).t;
+          const pad = (layout.title || {}).pad || {};
+          layout.title = Object.assign({}, layout.title, {
+            text: title ? title + "<br>" + small : small,
+            pad: Object.assign({}, pad, { b: (pad.b || 0) + 17 * caption.length }),
+          });
+          layout.margin = Object.assign({}, layout.margin, { t: (top === undefined ? 100 : top) + 17 * caption.length });
+          options.height += 17 * caption.length;
+          if (layout.height) layout.height += 17 * caption.length;
+        }
         window.Plotly.downloadImage({ data: gd.data, layout: layout, config: {} }, options);
       }
       return no();

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from apps.explorer.engine.cache import Cache, check_key
+from apps.explorer.engine.held import held_bytes, on_its_own
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 
@@ -18,8 +19,7 @@ KEYS = [f"{i:064x}" for i in range(10)]
 
 
 def test_the_least_recently_used_goes_first():
-    one = result(0.0)
-    cache = Cache(memory=int(one.nbytes * 3.5))
+    cache = Cache(memory=int(held_bytes(result(0.0)) * 3.5))
     for key in KEYS[:3]:
         cache.put(key, result(1.0))
     cache.get(KEYS[0])
@@ -29,8 +29,8 @@ def test_the_least_recently_used_goes_first():
 
 
 def test_one_value_larger_than_the_bound_is_kept_alone():
-    small, large = result(0.0), result(1.0, n=1000)
-    for memory in (0, int(small.nbytes * 3.5)):
+    small, large = result(0.0), result(1.0, n=10_000)
+    for memory in (0, int(held_bytes(small) * 3.5)):
         cache = Cache(memory=memory)
         cache.put(KEYS[0], small)
         cache.put(KEYS[1], large)
@@ -97,3 +97,40 @@ def test_a_place_that_cannot_be_written_costs_nothing_but_a_note(tmp_path):
 def test_only_our_keys_reach_the_disk(key):
     with pytest.raises(InputError):
         check_key(key)
+
+
+@pytest.mark.parametrize("at", [0.02, 0.4, 0.97])
+def test_one_flipped_bit_is_noticed_and_the_result_is_made_anew(tmp_path, at):
+    Cache(1 << 20, tmp_path, 1 << 20).put(KEYS[0], result(2.5))
+    path = tmp_path / f"{KEYS[0]}.nc"
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 4
+    path.write_bytes(content)
+    cache = Cache(1 << 20, tmp_path, 1 << 20)
+    assert cache.get(KEYS[0]) is None and "computed again" in cache.notes[0] and not path.exists()
+    cache.put(KEYS[0], result(2.5))
+    assert Cache(1 << 20, tmp_path, 1 << 20).get(KEYS[0]).score.values.tolist() == [2.5] * 10
+
+
+def test_what_was_never_sealed_is_not_trusted(tmp_path):
+    """A file of another program under one of our names, though it is a whole result."""
+    result(7.0).to_netcdf(tmp_path / f"{KEYS[0]}.nc", engine="h5netcdf")
+    assert Cache(1 << 20, tmp_path, 1 << 20).get(KEYS[0]) is None
+
+
+def test_left_overs_of_a_killed_explorer_go(tmp_path):
+    (tmp_path / ".x.nc.999999999.0123abcd.part").write_bytes(b"half")
+    Cache(1 << 20, tmp_path, 1 << 20)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_kept_counts_with_its_texts_and_with_what_it_is_a_part_of():
+    """A slice keeps the whole of the array that it is cut from alive, and texts are more than their pointers."""
+    whole = np.zeros((100, 1000))
+    cut = dataset(score=("pos", whole[3], "nats", (0, None)))
+    said = dataset(word=("pos", np.array(["x" * 1000 + str(n) for n in range(50)], dtype=object), "text", None))
+    assert held_bytes(on_its_own(cut)) > 8_000 and on_its_own(cut).equals(cut)
+    assert held_bytes(said) > said.nbytes + 50_000
+    cache = Cache(memory=1 << 30)
+    cache.put(KEYS[0], cut)
+    assert cache.get(KEYS[0]).score.values.base is None or cache.get(KEYS[0]).score.values.base.nbytes < whole.nbytes

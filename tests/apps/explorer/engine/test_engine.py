@@ -4,6 +4,7 @@ import gc
 import json
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import numpy as np
@@ -146,6 +147,22 @@ def test_a_head_pattern_from_the_kept_state_equals_the_full_pass(engine):
     assert f"and {later.diagonal(1).mean():.0%} to the token itself" in said
     with pytest.raises(InputError, match="L9H0"):
         pattern_of(engine, request, 9, 0)
+
+
+def test_results_that_many_ask_for_at_once_are_those_of_single_runs(engine):
+    """Bit for bit: 36 windows at once, every prompt from three of them."""
+    texts = [" ".join(str(3 + (7 * i * j) % 60) for j in range(1, 4 + i % 5)) for i in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+
+        def ask_for(text):
+            request = engine.request("tiny", text, {})
+            finished(engine, request)
+            return engine.found(request, "mean-z")
+
+        found = list(pool.map(ask_for, texts * 3))
+    for text, one in zip(texts * 3, found, strict=True):
+        alone = MEAN.analysis().run(tiny_model("llama"), Prompt.ids([int(i) for i in text.split()]))
+        assert np.array_equal(one["mean"], alone["mean"]), text
 
 
 def pattern_of(engine, request, layer, head):

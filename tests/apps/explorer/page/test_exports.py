@@ -10,7 +10,7 @@ import pytest
 from apps.explorer.callbacks.export import take, take_difference
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
-from apps.explorer.page.exports import csv, guarded
+from apps.explorer.page.exports import csv
 from apps.explorer.page.news import request_of
 from apps.explorer.page.state import Seen, Shown, Sizes
 from tests.tiny_analyses import tiny_view
@@ -18,6 +18,7 @@ from workbench.analysis.compare import difference_figure
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.results import dataset, open_result
 from workbench.errors import InputError
+from workbench.storage.tables import guarded
 
 MODEL = "toy-induction"
 
@@ -138,7 +139,28 @@ def test_token_text_cannot_leave_its_script():
     from workbench.figures import show_token
 
     figure = go.Figure(go.Bar(x=[1], y=[1], hovertext=[show_token("</script><img src=x onerror=alert(1)>")]))
-    assert "<img src=x" not in html(figure) and html(figure).count("</script>") == html(figure).count("<script")
+    evil = "</script><img src=x onerror=alert(1)>"
+    result = dataset(a=("pos", np.ones(2), "nats", None)).assign_attrs(summary=evil)
+    result.attrs["provenance"] = json.dumps({"prompts": [evil], "model": {"name": evil}})
+    page = html(figure, result, evil)
+    assert "<img src=x" not in page and page.count("</script>") == page.count("<script")
+
+
+def test_a_page_that_is_taken_away_says_what_it_is_of(engine, shown):
+    content, _ = take(engine, "html", shown, Seen(name="logit-lens", figure=0), {}, False, "me")
+    result = found(engine, shown, "logit-lens")
+    assert b"Prompt: " in content and MODEL.encode() in content
+    assert result.attrs["summary"].split(",")[0].split("'")[0].encode() in content
+
+
+def test_a_figure_hands_the_browser_what_its_picture_says(engine, shown):
+    from apps.explorer.callbacks.figure import shown_result
+
+    result = found(engine, shown, "logit-lens")
+    figure, _, said = shown_result(engine.views["logit-lens"], result, 0, False, {})
+    lines = figure.layout.meta["caption"]
+    assert any(MODEL in line for line in lines) and lines[0].startswith("Prompt: ") and said
+    assert "axes" in figure.layout.meta  # what a click needs stays
 
 
 def test_what_is_not_there_is_not_exported(engine, shown):

@@ -191,3 +191,11 @@ def test_numbers_of_the_server_stand_in_no_script():
     told = json.loads(constants())
     for name, text in SCRIPTS.items():
         assert told["selected"] not in text and f"interval: {told['poll']}" not in text, name
+
+
+def test_a_picture_has_its_caption_as_python_draws_it():
+    from workbench.figures import caption
+
+    links = SCRIPTS["links.js"]
+    assert links.count(f"{caption._LINE} * caption.length") == 4 and f"font-size:{caption._SIZE}px" in links
+    assert f"undefined ? {caption._TOP}" in links

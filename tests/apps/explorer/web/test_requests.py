@@ -13,6 +13,7 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
 from apps.explorer.web.server import make_app
 from tests.apps.explorer.tiny_browser import TinyBrowser
+from tests.long_run import examples
 
 MODEL = "toy-induction"
 VIEWS = ("logit-lens", "induction-on-prompt", "induction-heads", "flow-routes", "head-table", "causal-check")
@@ -185,7 +186,7 @@ def check(page, body):
 
 
 @seed(0)
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(data=st.data())
 def test_no_changed_request_breaks_the_server(visit, data):
     body = data.draw(st.sampled_from(distinct(visit.calls)), label="call")

@@ -25,6 +25,30 @@ def test_the_token_is_exchanged_for_a_cookie():
     assert page.get("/").status_code == 200
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD"])
+def test_without_the_token_there_is_nothing_at_all(method):
+    """Every route that there is, and ways around them."""
+    page = client()
+    routes = {str(rule).replace("<path:", "").replace(">", "") for rule in page.application.url_map.iter_rules()}
+    assert len(routes) > 8
+    around = ["/assets/../../web/safety.py", "/%2e%2e/etc/passwd", "//", "/_dash-component-suites/os/os.py", "/x"]
+    for path in (*routes, *around):
+        assert page.open(path, method=method).status_code in (403, 404, 308), (method, path)
+        answer = page.open(path, method=method, headers={"Cookie": "workbench-8050=guess"})
+        assert answer.status_code in (403, 404, 308), (method, path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/assets/../../web/safety.py", "/assets/..%2f..%2fweb/safety.py", "/assets/%2e%2e/exports.py",
+     "/assets//etc/passwd", "/assets/....//web/safety.py", "/_dash-component-suites/dash/../../../etc/passwd"],
+)  # fmt: skip
+def test_no_path_leads_out_of_the_assets(path):
+    answer = client(token="").get(path)
+    assert answer.status_code in (400, 404) or answer.mimetype == "text/html"
+    assert b"root:" not in answer.data and b"hmac" not in answer.data
+
+
 def test_without_a_token_everyone_on_this_machine_is_let_in():
     assert client(token="").get("/").status_code == 200
 

@@ -1,0 +1,172 @@
+"""Where results go: endings, what is no file, a disk that fills, programs that read; and files of strangers."""
+
+import json
+import os
+import sys
+from importlib import import_module
+
+import pandas as pd
+import pytest
+
+from apps.cli import main
+from apps.cli.report import delivery
+from workbench import open_result
+from workbench.errors import UnavailableError
+from workbench.storage import endings
+
+TOY = ["--model", "toy-induction", "--ids", "5", "9", "13", "5"]
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Whatever is refused here is refused before a model is loaded."""
+
+    def load(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("workbench.loading.pretrained.load", load)
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "said"),
+    [
+        ("--out", "r.xlsx", ".nc, .zarr, .csv, .parquet, .json"),
+        ("--out", "results", "(none)"),
+        ("--figure", "f.jpg", ".html, .json, .png, .svg, .pdf"),
+        ("--figure", "f.nc", ".html"),
+        ("--out", "n" * 260 + ".nc", "at most 255"),
+        ("--out", "", "without a name"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused_first(refused, no_model, tmp_path, option, name, said):
+    assert said in refused("run", "logit-lens", *TOY, option, str(tmp_path / name) if name else "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_library_that_is_missing_is_named_first(refused, no_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(endings, "find_spec", lambda name: None)
+    assert "pip install kaleido" in refused("run", "logit-lens", *TOY, "--figure", str(tmp_path / "f.pdf"))
+    assert "pip install zarr" in refused("run", "logit-lens", *TOY, "--out", str(tmp_path / "r.zarr"))
+
+
+@pytest.mark.parametrize("words", [["run", "logit-lens", *TOY], ["bench"]])
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(refused, no_model, tmp_path, monkeypatch, words):
+    ending = ".json" if words == ["bench"] else ".nc"
+    os.mkfifo(tmp_path / f"pipe{ending}")
+    (tmp_path / f"null{ending}").symlink_to("/dev/null")
+    assert "a pipe" in refused(*words, "--out", str(tmp_path / f"pipe{ending}"))
+    assert "a device" in refused(*words, "--out", str(tmp_path / f"null{ending}"))
+    assert (tmp_path / f"pipe{ending}").is_fifo()
+
+
+def test_bench_refuses_another_ending(refused, tmp_path):
+    assert ".json" in refused("bench", "--out", str(tmp_path / "b.txt"))
+
+
+def test_tables_and_json_are_written_as_the_name_says(tmp_path, capsys):
+    assert main(["run", "logit-lens", *TOY, "--out", str(tmp_path / "lens.csv")]) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    printed = capsys.readouterr().out
+    assert "lens.depth_pos.csv" in names and all(str(tmp_path / name) in printed for name in names)
+    table = pd.read_csv(tmp_path / "lens.depth_pos.csv")
+    assert len(table) == table["depth"].nunique() * table["pos"].nunique() and "entropy" in table
+    assert (
+        main(["run", "logit-lens", *TOY, "--out", str(tmp_path / "lens.json"), "--figure", f"{tmp_path}/f.json"]) == 0
+    )
+    assert json.loads((tmp_path / "lens.json").read_text())["analysis"] == "logit-lens"
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert len(figures) == 3 and all("toy-induction" in one["layout"]["title"]["text"] for one in figures)
+
+
+def test_json_on_stdout_is_strict_and_alone(tmp_path, capsys):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    assert main(["run", "logit-lens", "induction-heads", *TOY, "--json", "--out", str(tmp_path)]) == 0
+    found = [json.loads(line, parse_constant=refuse) for line in capsys.readouterr().out.splitlines()]
+    assert [one["analysis"] for one in found] == ["logit-lens", "induction-heads"]
+    assert found[0]["token_ids"] == [5, 9, 13, 5] and found[0]["model"]["name"] == "toy-induction"
+    assert all(one["summary"] and one["variables"] for one in found)
+    assert found[0]["saved"] == {"result": [str(tmp_path / "logit-lens.nc")]}
+
+
+def test_a_result_that_cannot_be_saved_is_printed_and_kept_elsewhere(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise UnavailableError("no space left on the disk at r.nc", "a place to write", "Choose another path")
+
+    monkeypatch.setattr(delivery, "write", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    assert main(["run", "logit-lens", *TOY, "--out", str(tmp_path / "r.nc")]) == 1
+    out, err = capsys.readouterr()
+    (kept,) = (tmp_path / "temporary").iterdir()
+    assert "entropy" in out and str(kept) in err and len(err.splitlines()) == 1
+    assert open_result(kept)["entropy"].size > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "out of memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "out of memory"),
+        (OSError(28, "No space left on device", "/x"), "no space left on the disk at /x"),
+        (ValueError("shape\nof many lines"), "ValueError: shape"),
+    ],
+)
+def test_no_error_is_a_traceback(capsys, monkeypatch, error, said):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr(import_module("apps.cli.commands.list"), "command", broken)
+    monkeypatch.delenv("WORKBENCH_DEBUG", raising=False)
+    assert main(["list"]) == 1
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and said in err and "Traceback" not in err
+
+
+def test_whoever_looks_for_a_mistake_gets_the_traceback(monkeypatch):
+    def broken(*_):
+        raise ValueError("shape")
+
+    monkeypatch.setattr(import_module("apps.cli.commands.list"), "command", broken)
+    monkeypatch.setenv("WORKBENCH_DEBUG", "1")
+    with pytest.raises(ValueError, match="shape"):
+        main(["list"])
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;owned\x07.nc", "a\u202egpj.nc", "x" * 5_000])
+def test_what_was_typed_comes_back_short_and_without_orders(refused, tmp_path, text):
+    line = refused("compare", text, text)
+    assert "\x1b" not in line and "\u202e" not in line and "\x07" not in line and len(line) < 600
+    line = refused("run", "logit-lens", *TOY, "--param", f"top_k={text}")
+    assert "\x1b" not in line and "\u202e" not in line and len(line) < 900
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x89HDF\r\n\x1a\n" + bytes(200)])
+def test_a_damaged_file_is_bad_input(refused, tmp_path, content):
+    (tmp_path / "a.nc").write_bytes(content)
+    line = refused("compare", str(tmp_path / "a.nc"), str(tmp_path / "a.nc"))
+    assert ("a.nc" in line and "HDF5" not in line.upper().replace("HDF5 FILE", "")) or "damaged" in line
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_of_few_characters_loses_nothing(encoding, tmp_path):
+    import subprocess
+
+    words = [sys.executable, "-m", "apps.cli", "describe", "logit-lens", "--no-such", "東京"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(words, capture_output=True, env=environment, cwd=os.getcwd(), timeout=300)
+    assert done.returncode == 2 and b"Traceback" not in done.stderr and b"--no-such" in done.stderr
+
+
+def test_no_name_of_a_model_is_an_order_to_the_terminal(capsys, tmp_path, tiny_dir):
+    import shutil
+
+    place = tmp_path / "tiny\x1b]0;owned\x07"
+    shutil.copytree(tiny_dir, place)
+    main(["load", str(place)])
+    out, err = capsys.readouterr()
+    assert "owned" in out and not {"\x1b", "\x07"} & set(out + err)
+    saved = tmp_path / "r\x1b[2J.json"
+    assert main(["run", "logit-lens", "--model", str(place), "--ids", "5", "9", "--out", str(saved)]) == 0
+    assert "\x1b" not in "".join(capsys.readouterr())

@@ -1,0 +1,90 @@
+"""Prompts on the command line: many from a file or from standard input, and odd ones."""
+
+import io
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from apps.cli import main
+from workbench import open_result
+
+TOY = ["--model", "toy-induction"]
+IDS = [[5, 9, 13, 5], [7, 3, 7]]
+
+
+def test_each_prompt_of_a_file_is_run_and_saved_under_its_number(tmp_path, capsys):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(json.dumps({"mine": ids}) for ids in IDS))
+    words = [*TOY, "--prompt-file", str(path), "--column", "mine", "--out", str(tmp_path / "out")]
+    assert main(["run", "logit-lens", *words]) == 0
+    assert "Prompt 2 of 2" in capsys.readouterr().out
+    for number, ids in enumerate(IDS, 1):
+        record = json.loads(open_result(tmp_path / "out" / f"{number}.nc").attrs["provenance"])
+        assert record["token_ids"] == ids
+    assert main(["run", "logit-lens", "surprisal", *words]) == 0
+    assert (tmp_path / "out" / "2" / "surprisal.nc").exists()
+
+
+def test_standard_input_is_read(monkeypatch, capsys):
+    raw = "\ufeff" + json.dumps(IDS)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(raw.encode())))
+    assert main(["run", "surprisal", *TOY, "--prompt-file", "-", "--format", "json"]) == 0
+    assert capsys.readouterr().out.count("Surprisal of toy-induction") == 2
+
+
+def test_a_prompt_that_fails_costs_itself_alone(tmp_path, capsys):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("[5, 9]\n[5, 400]\n[7, 3]")
+    assert main(["run", "surprisal", *TOY, "--prompt-file", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert out.count("Surprisal of toy-induction") == 2
+    assert "workbench: prompt 2: Got token id 400" in err
+
+
+def test_pairs_bring_their_parameters(tmp_path, tiny_dir, capsys):
+    path = tmp_path / "pairs.CSV"
+    path.write_text("clean,corrupt,answer,wrong\r\nWhat is,Whet is,a,b\r\nWhat is,Whot is,-,\r\n")
+    words = ["--model", str(tiny_dir), "--pair-file", str(path), "--out", str(tmp_path / "out")]
+    assert main(["run", "activation-patching", *words]) == 0
+    first, second = (json.loads(open_result(tmp_path / "out" / f"{n}.nc").attrs["provenance"]) for n in (1, 2))
+    assert (first["params"]["corrupt"], first["params"]["target"], first["params"]["against"]) == ("Whet is", "a", "b")
+    assert (second["params"]["corrupt"], second["params"]["target"]) == ("Whot is", "-")
+
+
+def test_a_prompt_may_begin_with_a_dash_and_backslashes_are_said(tiny_dir, capsys):
+    assert main(["run", "surprisal", "--prompt", "-a b\\nc", "--model", str(tiny_dir)]) == 0
+    out, err = capsys.readouterr()
+    assert "- a · b \\ n c" in out
+    assert "Note: The prompt holds \\n as two characters" in err
+
+
+def test_a_chat_file_may_be_odd(tmp_path, refused):
+    path = tmp_path / "chat.JSON"
+    for content in ('{"role": "user"}', "7", '"text"', "[]", "[1, 2]", "[" * 50_000, '[["user", "hi"]]'):
+        path.write_text("\ufeff" + content, encoding="utf-8")
+        refused("run", "surprisal", *TOY, "--chat", str(path))
+    path.write_text('\ufeff{"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}', "utf-8")
+    assert "no tokenizer" in refused("run", "surprisal", *TOY, "--chat", str(path))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--prompt", "caf\udce9"], "UTF-8"),
+        (["--prompt-file", "none.txt"], "No such file"),
+        (["--prompt-file", "none.doc"], "unknown format"),
+        (["--column", "text", "--prompt", "a"], "without --prompt-file"),
+        (["--format", "csv"], "without --prompt-file"),
+    ],
+)
+def test_bad_prompts_are_refused_before_a_model_is_loaded(refused, words, said):
+    assert said in refused("run", "surprisal", *words)
+
+
+def test_many_prompts_need_a_folder(tmp_path, refused):
+    path = tmp_path / "two.json"
+    path.write_text(json.dumps(IDS))
+    for option, name in (("--out", "r.nc"), ("--figure", "f.html")):
+        assert "for 2 prompts" in refused("run", "surprisal", *TOY, "--prompt-file", str(path), option, name)

@@ -1,0 +1,105 @@
+"""Strangers with many slow connections keep nobody out, and large bodies are not taken."""
+
+import http.client
+import socket
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from apps.explorer.engine.settings import Settings
+from apps.explorer.web import connections
+from apps.explorer.web.server import start
+from workbench import load
+
+TOKEN = "secret-token"
+
+
+@pytest.fixture
+def running():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = Settings(models=("toy-induction",), token=TOKEN, port=port)
+    made = start(settings, [], load=lambda name, report: load(name))
+    thread = threading.Thread(target=made.run, daemon=True)
+    thread.start()
+    yield settings
+    made.close()
+    thread.join(30)
+
+
+PAGE = "/_dash-layout"  # an answer behind which the connection stays open
+
+
+def ask(settings, path=PAGE, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=60)
+    connection.request("GET", path, headers=headers)
+    connection.auto_open = 0  # it must not find a new place silently
+    return connection, connection.getresponse()
+
+
+def ask_again(connection, **headers) -> int:
+    connection.request("GET", PAGE, headers=headers)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
+
+
+def opened(stack, settings, said: bytes):
+    one = stack.enter_context(socket.create_connection(("127.0.0.1", settings.port), timeout=60))
+    one.sendall(said)
+    return one
+
+
+def is_closed(one) -> bool:
+    """Whether the server has closed a connection; waits for it."""
+    try:
+        return one.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def test_many_slow_strangers_keep_nobody_out(running):
+    cookie = {"Cookie": f"other=1; workbench-{running.port}={TOKEN}"}
+    with ExitStack() as stack:
+        kept, answer = ask(running, **cookie)
+        assert answer.status == 200
+        answer.read()
+        for n in range(300):
+            opened(stack, running, b"GET / HTTP/1.1\r\nX-" + str(n).encode())
+        _, answer = ask(running, **cookie)  # a new connection finds its place
+        assert answer.status == 200
+        assert ask_again(kept, **cookie) == 200  # and that of a user stays
+
+
+def test_a_stranger_has_little_time_even_one_that_keeps_talking(running, monkeypatch):
+    cookie = {"Cookie": f"workbench-{running.port}={TOKEN}"}
+    user, answer = ask(running, **cookie)
+    answer.read()
+    monkeypatch.setattr(connections, "_SECONDS", 1.0)
+    with ExitStack() as stack:
+        silent = opened(stack, running, b"GET / HTTP/1.1\r\n")
+        talking = opened(stack, running, b"GET / HTTP/1.1\r\n")
+        begun = time.monotonic()
+        while time.monotonic() - begun < 60:  # far more than its time and the pause between two looks
+            try:
+                talking.sendall(b"x")
+            except ConnectionError:
+                break
+            time.sleep(0.1)
+        assert is_closed(silent) and is_closed(talking)
+        assert ask_again(user, **cookie) == 200
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_taken(running):
+    with ExitStack() as stack:
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000000\r\n\r\n"
+        assert b"413" in opened(stack, running, head).recv(1000)
+
+
+def test_a_stranger_is_told_where_to_go(running):
+    for headers, said in (({}, "no token"), ({"Cookie": f"workbench-{running.port}=old"}, "explorer that is no more")):
+        _, answer = ask(running, "/", **headers)
+        assert answer.status == 403 and said in answer.read().decode()

@@ -1,0 +1,273 @@
+"""Experts: read and edited as plain Hugging Face does, and a small mixture trained here on two kinds of text."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from probes import CausalCheck
+from probes.neurons.expert_contrast import (
+    ExpertContrast,
+    contrast_figure,
+    effect_figure,
+    matched,
+    ranked,
+)
+from probes.neurons.experts import Experts, share_figure, use_need, weight_figure
+from probes.neurons.neurons import Neurons
+from tests.tiny_models import spelling, tiny_model
+from workbench.errors import InputError, RefusedError
+from workbench.intervene import Ablate, Expert, Force, units_of
+from workbench.intervene.text import phrase
+from workbench.loading.pretrained import wrap
+from workbench.loading.toys.families import random_model
+from workbench.models.hooks import EXPERT_WEIGHT, ROUTER
+from workbench.models.prompt import Prompt
+from workbench.observation import Need, keep, observe
+
+MIXTURES = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "granitemoe", "gpt_oss", "llama4")
+IDS = [4, 33, 80, 33, 12, 7, 50, 51, 52, 3, 9, 10, 11, 33]
+PROMPT = Prompt.ids(IDS)
+WEIGHTS = Need((EXPERT_WEIGHT,), keep, dims="pos expert")
+SCORES = Need((ROUTER,), keep, dims="pos expert")
+
+
+@cache
+def model(family):
+    return wrap(random_model(family), None, name=f"tiny-{family}")
+
+
+# --- against plain Hugging Face ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_weights_are_the_routers_own(family):
+    """What the second model's router returns, read by a plain hook and laid out by hand."""
+    hf, seen = random_model(family), []
+    routers = [m for name, m in hf.named_modules() if name.split(".")[-1] in ("gate", "router")]
+    for router in routers:
+        router.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
+    with torch.no_grad():
+        hf(torch.tensor([IDS]), use_cache=False)
+    ours = observe(model(family), PROMPT, [WEIGHTS])[WEIGHTS][:, 0]
+    for layer, outputs in enumerate(seen):
+        whole = [out for out in outputs if not out.is_floating_point()]
+        if not whole:
+            torch.testing.assert_close(ours[layer], outputs[0])
+            continue
+        weights = next(out for out in outputs if out.is_floating_point() and out.shape == whole[0].shape)
+        for pos in range(len(IDS)):
+            for expert, weight in zip(whole[0][pos].tolist(), weights[pos].tolist(), strict=True):
+                assert ours[layer, pos, expert] == pytest.approx(weight)
+        assert ((ours[layer] > 0).sum(-1) <= whole[0].shape[-1]).all()
+
+
+def test_weights_need_not_sum_to_one():
+    sums = {family: observe(model(family), PROMPT, [WEIGHTS])[WEIGHTS].sum(-1) for family in ("mixtral", "olmoe")}
+    torch.testing.assert_close(sums["mixtral"], torch.ones_like(sums["mixtral"]))
+    assert (sums["olmoe"] < 0.99).any()
+
+
+def test_switching_off_equals_a_bias_of_minus_infinity():
+    """GPT-OSS's router has a bias: the same edit written into the weights of a second model."""
+    hf = random_model("gpt_oss")
+    with torch.no_grad():
+        hf.model.layers[1].mlp.router.bias[2] = -1e9
+        own = hf(torch.tensor([IDS]), use_cache=False).logits[0]
+    ours = observe(model("gpt_oss"), PROMPT, positions="all", interventions=[Ablate(Expert(1, 2))]).logits[0]
+    torch.testing.assert_close(ours, own, atol=1e-5, rtol=1e-5)
+    assert (ours - observe(model("gpt_oss"), PROMPT, positions="all").logits[0]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_the_router_follows_its_own_rule_without_an_expert(family):
+    before = observe(model(family), PROMPT, [WEIGHTS, SCORES])
+    used = int((before[WEIGHTS][0, 0] > 0).sum(0).argmax())
+    off = observe(model(family), PROMPT, [WEIGHTS], interventions=[Ablate(Expert(0, used))])
+    assert not off[WEIGHTS][0, 0, :, used].any()
+    assert (off.logits[0] - before.logits[0]).abs().max() > 1e-5
+    chosen = (before[WEIGHTS][0, 0] > 0).sum(-1)
+    assert ((off[WEIGHTS][0, 0] > 0).sum(-1) == chosen).all()  # another one takes the place
+    spared = before[WEIGHTS][0, 0, :, used] == 0
+    after, whole = off[WEIGHTS][0, 0][spared], before[WEIGHTS][0, 0][spared]
+    torch.testing.assert_close(after / after.sum(-1, keepdim=True), whole / whole.sum(-1, keepdim=True))
+    # a softmax over all experts gives the others its share, one over the chosen has none to give
+    assert (after.sum(-1) >= whole.sum(-1) - 1e-6).all()
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_a_forced_expert_has_the_largest_weight(family):
+    idle = int((observe(model(family), PROMPT, [WEIGHTS])[WEIGHTS][0, 0] > 0).sum(0).argmin())
+    forced = observe(model(family), PROMPT, [WEIGHTS], interventions=[Force(Expert(0, idle), positions=(3, -1))])
+    weights = forced[WEIGHTS][0, 0]
+    assert weights[[3, -1]].argmax(-1).tolist() == [idle, idle]
+
+
+def test_padding_is_no_use_of_an_expert():
+    need = use_need(model("mixtral").sizes)
+    alone = observe(model("mixtral"), Prompt.ids(IDS[:5]), [need])[need][:, 0]
+    beside = observe(model("mixtral"), [Prompt.ids(IDS[:5]), PROMPT], [need])[need][:, 0]
+    torch.testing.assert_close(alone, beside)
+    torch.testing.assert_close(alone.sum(-1), torch.full((2,), 2.0))  # two experts a token
+
+
+# --- what is refused, and words ---------------------------------------------------------------------------------------
+
+
+def test_neurons_belong_to_experts():
+    with pytest.raises(InputError, match="mixture of 4 experts"):
+        Neurons().run(model("mixtral"), PROMPT)
+    with pytest.raises(InputError, match="mixture of 4 experts"):
+        observe(model("olmoe"), PROMPT, interventions=[Ablate(units_of("L0N3")[0])])
+    for analysis in (Experts(), ExpertContrast()):
+        with pytest.raises(InputError, match="one MLP in every layer"):
+            analysis.run(tiny_model("llama"), PROMPT)
+
+
+def test_a_causal_check_of_an_expert_points_to_the_study():
+    with pytest.raises(InputError, match="expert-contrast"):
+        CausalCheck(units="L0E1").run(model("mixtral"), PROMPT)
+
+
+def test_no_token_is_left_without_an_expert():
+    with pytest.raises(InputError, match="left to every token"):
+        observe(model("mixtral"), PROMPT, interventions=[Ablate(Expert(0, expert)) for expert in range(4)])
+    for unit in (Expert(2, 0), Expert(0, 4)):
+        with pytest.raises(InputError):
+            observe(model("mixtral"), PROMPT, interventions=[Ablate(unit)])
+    with pytest.raises(InputError, match="no experts"):
+        observe(tiny_model("llama"), PROMPT, interventions=[Ablate(Expert(0, 0))])
+
+
+def test_experts_in_words():
+    assert units_of("L1E3, L0H2")[0] == Expert(1, 3) and str(Expert(1, 3)) == "L1E3"
+    assert phrase("L1E3").intervention(model("mixtral"), None) == Ablate(Expert(1, 3))
+    forced = phrase("L1E3 forced")
+    assert forced.intervention(model("mixtral"), None) == Force(Expert(1, 3)) and str(forced) == "L1E3 forced"
+    assert forced.code() == "Force(Expert(layer=1, expert=3))" and forced.words == ("Force", "Expert")
+    for wrong in ("L1E3 mean", "L1H2 forced"):
+        with pytest.raises(InputError):
+            phrase(wrong)
+
+
+# --- the view ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_view_counts_tokens():
+    result = Experts().run(model("olmoe"), PROMPT)
+    weight = observe(model("olmoe"), PROMPT, [WEIGHTS])[WEIGHTS][:, 0].numpy()
+    np.testing.assert_allclose(result["use"], (weight > 0).mean(1))
+    np.testing.assert_allclose(result["use"].sum("expert"), 2.0)
+    np.testing.assert_allclose(result["use_null"], 0.5)
+    assert share_figure(result).data[0].z.shape == (2, 4)
+    np.testing.assert_allclose(weight_figure(result, {"layer": 1, "expert": 2}).data[0].y, weight[1, :, 2])
+    assert "A token takes 2 of 4 experts" in result.attrs["summary"]
+
+
+# --- two kinds of text, on a mixture trained here ---------------------------------------------------------------------
+
+
+def texts(kind, n, seed=0, length=40):
+    """Letters that follow one another by a rule of their kind, one step in ten at random: small ones, or digits."""
+    random = np.random.default_rng((seed, kind == "digits"))
+    signs = "0123456789+-*/=" if kind == "digits" else "abcdefghijklmno"
+    found = []
+    for _ in range(n):
+        at, text = int(random.integers(len(signs))), ""
+        for _ in range(length):
+            text += signs[at]
+            at = (at * 2 + 3) % len(signs) if random.random() > 0.1 else int(random.integers(len(signs)))
+        found.append(text)
+    return found
+
+
+KIND = 0  # the dimension of the residual stream that says which kind a token is of
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A mixture of 8 experts a layer that reads both kinds. By construction experts 0 to 3 get letters, the others
+    digits: a dimension that nothing writes holds the kind, and the routers look at it."""
+    import transformers
+
+    config = transformers.MixtralConfig(
+        vocab_size=96, hidden_size=32, intermediate_size=32, num_attention_heads=4, num_key_value_heads=2,
+        num_hidden_layers=2, max_position_embeddings=64, num_local_experts=8, num_experts_per_tok=2,
+        bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    hf, tokenizer = transformers.MixtralForCausalLM(config).float(), spelling()
+    ids = torch.tensor([[0, *tokenizer(text, add_special_tokens=False)["input_ids"]] for text in corpus()])
+    letters = torch.tensor([tokenizer.convert_tokens_to_ids(sign) for sign in "abcdefghijklmno"])
+    with torch.no_grad():
+        hf.model.embed_tokens.weight[:, KIND] = -1.0
+        hf.model.embed_tokens.weight[letters, KIND] = 1.0
+        for layer in hf.model.layers:
+            layer.mlp.gate.weight.copy_(0.02 * torch.randn(8, 32))
+            layer.mlp.gate.weight[:, KIND] = torch.tensor([1.0] * 4 + [-1.0] * 4)
+            layer.mlp.gate.requires_grad_(False)
+            layer.self_attn.o_proj.weight[KIND] = 0
+            layer.mlp.experts.down_proj[:, KIND] = 0
+    optimiser = torch.optim.Adam([p for p in hf.parameters() if p.requires_grad], lr=3e-3)
+    for step in range(200):
+        batch = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(step))[:16]]
+        loss = hf(batch, labels=batch, use_cache=False).loss
+        optimiser.zero_grad()
+        loss.backward()
+        hf.model.embed_tokens.weight.grad[:, KIND] = 0
+        for layer in hf.model.layers:
+            layer.self_attn.o_proj.weight.grad[KIND] = 0
+            layer.mlp.experts.down_proj.grad[:, KIND] = 0
+        optimiser.step()
+    assert loss.item() < 1.6  # of ln 30 = 3.4 nats: it has learned both rules
+    return wrap(hf.eval(), tokenizer, name="two-kinds")
+
+
+def corpus():
+    """What it is trained on."""
+    return [*texts("letters", 128, seed=1), *texts("digits", 128, seed=1)]
+
+
+@pytest.fixture(scope="module")
+def contrast(trained):
+    study = ExpertContrast(texts=20, length=32, top=8, draws=19)
+    kinds = {"letters": texts("letters", 24, seed=2), "digits": texts("digits", 24, seed=2)}
+    return list(study.over(trained, kinds))
+
+
+def test_the_planted_experts_are_found_and_needed(contrast):
+    """By use alone; without them letters cost more than without any random set of equal use, and digits do not."""
+    first, last = contrast[0], contrast[-1]
+    assert len(contrast) == 19 + 1 and np.isnan(first["effect_p"]).all()
+    np.testing.assert_array_equal(last["changed"], [[1, 1, 1, 1, 0, 0, 0, 0]] * 2)
+    assert (last["contrast_q"].where(last["use"].max("domain") > 0.2) < 0.05).sum() >= 8
+    effect, p = last["effect"].values, last["effect_p"].values
+    assert effect[0] > 0.2 and effect[0] > 3 * abs(effect[1]) and p[0] <= 0.1
+    assert effect[0] > float(last["random_effect"][:, 0].max())
+    assert abs(float(last["random_use"].mean()) - float(last["changed_use"])) < 0.05
+    assert "switched off" in last.attrs["summary"] and contrast_figure(last).data and effect_figure(last).data
+
+
+def test_forcing_the_planted_experts_costs_the_other_kind(trained):
+    """Digits are handed to experts that have seen none."""
+    study = ExpertContrast(texts=20, length=32, top=4, draws=3, how="forced")
+    kinds = {"letters": texts("letters", 24, seed=2), "digits": texts("digits", 24, seed=2)}
+    effect = list(study.over(trained, kinds))[-1]["effect"].values
+    assert effect[1] > 0.1 and effect[1] > 2 * abs(effect[0])
+
+
+def test_where_kinds_do_not_differ_it_is_said(trained):
+    kinds = {"one": texts("letters", 24, seed=3), "other": texts("letters", 24, seed=4)}
+    result = list(ExpertContrast(texts=20, length=32, top=2, draws=3).over(trained, kinds))[-1]
+    assert not (result["contrast_q"] < 0.05).any() and result.attrs["summary"].startswith("0 of 16 experts")
+
+
+def test_the_ranking_leaves_half_of_a_layer():
+    values = np.array([[9.0, 8.0, 7.0, 6.0], [1.0, 2.0, 3.0, 4.0]])
+    sizes = model("mixtral").sizes
+    assert ranked(values, 3, sizes) == [(0, 0), (0, 1), (1, 3)]
+    with pytest.raises(RefusedError, match="at most 4"):
+        ranked(values, 5, sizes)
+    drawn = matched(values, [(0, 0), (1, 3)], np.random.default_rng(0))
+    assert len(set(drawn)) == 2 and not {(0, 0), (1, 3)} & set(drawn)

@@ -1,0 +1,178 @@
+"""Targets: one token, several, or any of a set."""
+
+import pytest
+import torch
+
+from tests.tiny_models import spelling, tiny_hf
+from workbench.errors import InputError
+from workbench.loading.pretrained import wrap
+from workbench.models.prompt import tokenise
+from workbench.models.target import Target, likelier, need_one_token, shared_start, target_of
+from workbench.models.vocabulary import Vocabulary
+from workbench.observation.metrics import followed_by, going_on, make_metric
+from workbench.observation.sweeps import base_run
+
+VOCABULARY = Vocabulary(spelling(), 96)
+A, B, C = (ord(letter) - 31 for letter in "abc")
+
+
+@pytest.mark.parametrize(
+    ("text", "members"),
+    [
+        ("a", ((A,),)),
+        ("#5", ((5,),)),
+        ("#5 #6", ((5, 6),)),
+        ("abc", ((A, B, C),)),
+        ('["a", "#9", "bc"]', ((A,), (9,), (B, C))),
+        ('["a", "a"]', ((A,),)),
+        ('["#1"]', ((1,),)),
+        ("[a", ((ord("[") - 31, A),)),  # no list: text
+        ("[1]", (tuple(ord(c) - 31 for c in "[1]"),)),  # a list of no texts: text
+    ],
+)
+def test_what_a_text_stands_for(text, members):
+    target = target_of(VOCABULARY, text)
+    assert target.members == members and target_of(VOCABULARY, target.written) == target
+
+
+def test_targets_in_words():
+    assert target_of(VOCABULARY, "a").describe(VOCABULARY) == "'a'"
+    assert target_of(VOCABULARY, "ab").describe(VOCABULARY) == "'ab' (2 tokens, summed)"
+    assert target_of(VOCABULARY, '["a", "b"]').describe(VOCABULARY) == "any of 2 ('a', 'b')"
+
+
+def test_targets_that_make_no_sense_are_refused():
+    for bad, said in (('["a", "ab"]', "begins another"), ("#96", "0 to 95"), ("", "empty target")):
+        with pytest.raises(InputError, match=said):
+            target_of(VOCABULARY, bad)
+    with pytest.raises(InputError, match="first token 'a'"):
+        need_one_token(VOCABULARY, "ab", "a lens")
+    assert shared_start([target_of(VOCABULARY, t) for t in ("abc", "ab", "c")], VOCABULARY) == (A, B)
+    with pytest.raises(InputError, match="one run"):
+        shared_start([target_of(VOCABULARY, t) for t in ("abc", "bb")], VOCABULARY)
+
+
+@pytest.fixture(scope="module")
+def hf():
+    """A Hugging Face model and ours."""
+    plain = tiny_hf("gpt2")
+    return plain, wrap(plain, spelling(), name="tiny-spelling")
+
+
+def log_prob(plain, ids, following):
+    """log p(following | ids) by plain Hugging Face passes, one a token."""
+    total = 0.0
+    with torch.no_grad():
+        for token_id in following:
+            total += float(plain(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)[token_id])
+            ids = [*ids, token_id]
+    return total
+
+
+def value(model, prompt, kind, target, against=""):
+    """A metric as a study measures it."""
+    tokens, more = tokenise(model, prompt), going_on(model, kind, target, against)
+    base = base_run(model, followed_by(model, tokens, more))
+    logits = base.logits(model, -1 - len(more))
+    return base.value(model, make_metric(model, base.tokens, logits, kind=kind, target=target, against=against))
+
+
+def test_probabilities_are_those_of_plain_passes(hf):
+    plain, model = hf
+    ids = list(tokenise(model, "What is").ids)
+    of = lambda following: log_prob(plain, ids, following)
+    # float32 passes of a tiny model, read out through another path: 1e-4 holds for every kind
+    assert value(model, "What is", "log-probability", "a") == pytest.approx(of([A]), abs=1e-4)
+    assert value(model, "What is", "log-probability", "cab") == pytest.approx(of([C, A, B]), abs=1e-4)
+    pooled = torch.tensor([of([A]), of([B, C]), of([B, A])]).logsumexp(0).item()
+    assert value(model, "What is", "log-probability", '["a", "bc", "ba"]') == pytest.approx(pooled, abs=1e-4)
+    gap = of([C, A, B]) - of([B])
+    for kind in ("logit difference", "log-probability"):  # what both share cancels
+        assert value(model, "What is", kind, "cab", "b") == pytest.approx(gap, abs=1e-4)
+    sets = torch.tensor([of([A]), of([C])]).logsumexp(0).item() - of([B])
+    assert value(model, "What is", "logit difference", '["a", "c"]', "b") == pytest.approx(sets, abs=1e-4)
+
+
+def test_where_several_tokens_cannot_be_measured(hf):
+    _, model = hf
+    with pytest.raises(InputError, match="log-probability"):
+        value(model, "What is", "logit difference", "ab")
+    tokens = tokenise(model, "What is")
+    logits = base_run(model, tokens).logits(model)
+    with pytest.raises(InputError, match="last position"):
+        make_metric(model, tokens, logits, kind="log-probability", target="ab")
+    with pytest.raises(InputError, match="twice"):
+        value(model, "What is", "log-probability", '["a", "b"]', "b")
+    with pytest.raises(InputError, match="Shorten"):
+        value(model, "a" * 126, "log-probability", "abcd")
+
+
+def test_the_likelier_form_is_named():
+    log_probs = torch.full((96,), -9.0).index_put((torch.tensor([1, A]),), torch.tensor([-1.0, -2.5]))
+    assert likelier(VOCABULARY, "a", log_probs) == (
+        "'a' was taken as typed (-2.50 nats); ' a', with a space in front, is likelier here (-1.00 nats)."
+    )
+    assert likelier(VOCABULARY, " a", log_probs) == "" and likelier(VOCABULARY, f"#{A}", log_probs) == ""
+    assert "without a space" in likelier(VOCABULARY, " a", -log_probs)
+    assert "The set from 'a' on" in likelier(VOCABULARY, '["a", "b"]', log_probs)
+    assert likelier(VOCABULARY, " ", log_probs) == ""
+
+
+def test_every_study_takes_targets_of_several_tokens_or_says_why_not(hf):
+    from probes import (
+        ActivationPatching,
+        AttentionKnockout,
+        AttributionPatching,
+        CausalCheck,
+        CausalTracing,
+        CircuitEdges,
+        CircuitEvaluation,
+        DirectLogitAttribution,
+        FlowRouteFaithfulness,
+        LogitLens,
+    )
+
+    plain, model = hf
+    ids = list(tokenise(model, "What is").ids)
+    wanted = log_prob(plain, ids, [A, B])
+    asked = {"metric": "log-probability", "target": "ab"}
+    for study in (
+        ActivationPatching(corrupt="Whet is", **asked),
+        AttributionPatching(corrupt="Whet is", checked=0, **asked),
+        AttentionKnockout(**asked),
+        CausalTracing(draws=1, subject="hat", **asked),
+    ):
+        result = study.run(model, "What is")
+        assert float(result["clean"]) == pytest.approx(wanted, abs=1e-4), study.name
+        assert "2 tokens, summed" in result.attrs["metric"] and result.attrs["target_ids"] == f"#{A} #{B}"
+    checked = CausalCheck(units="L0H1", **asked).run(model, "What is")
+    assert "'ab' (2 tokens, summed) at the last position" in checked.attrs["metric"]
+    for single in (
+        CircuitEvaluation(corrupt="Whet is", **asked),
+        CircuitEdges(**asked),
+        DirectLogitAttribution(target="ab"),
+        FlowRouteFaithfulness(target="ab"),
+        LogitLens(target="ab"),
+    ):
+        with pytest.raises(InputError, match=r"one token|single tokens"):
+            single.run(model, "What is")
+
+
+def test_a_byte_is_handed_on_by_its_id(default_model):
+    from probes import DirectLogitAttribution
+    from probes.circuits.direct_logit_attribution import head_claim
+
+    token = next(i for i in tokenise(default_model, "Łucja 서울").ids if "⟨" in default_model.vocabulary.string(i))
+    result = DirectLogitAttribution(target=default_model.vocabulary.string(token)).run(default_model, "Łucja 서울")
+    claim = head_claim(result, {"layer": 3, "head": 2})
+    assert claim.params["target"] == f"#{token}" and "⟨" in result.attrs["target"]
+    assert target_of(default_model.vocabulary, claim.params["target"]) == Target.one(token)
+
+
+def test_the_form_with_a_space_is_offered(default_model):
+    from probes import DirectLogitAttribution
+
+    said = DirectLogitAttribution(target="Rome").run(default_model, "The capital of Italy is").attrs["summary"]
+    assert "'Rome' was taken as typed" in said and "' Rome', with a space in front, is likelier here" in said
+    with pytest.raises(InputError, match="Take ' Oslo', which is one"):
+        DirectLogitAttribution(target="Oslo").run(default_model, "The capital of Norway is")

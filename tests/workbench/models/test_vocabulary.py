@@ -1,0 +1,78 @@
+"""Tokens are ids; what people read leads back to them."""
+
+import pytest
+
+from tests.tiny_models import spelling
+from workbench.errors import InputError
+from workbench.models.prompt import Prompt, tokenise
+from workbench.models.vocabulary import Vocabulary, by_id, show_bytes
+
+
+def sentencepiece():
+    """A tokenizer as Llama's: a mark for the space, bytes written as <0xE0>, and a decoder that cuts a first space."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    known = ["<unk>", "▁", "a", "b", "▁a", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces = Tokenizer(models.BPE({piece: i for i, piece in enumerate(known)}, [("▁", "a")], byte_fallback=True))
+    strip = decoders.Strip(" ", 1, 0)
+    pieces.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
+    return PreTrainedTokenizerFast(tokenizer_object=pieces)
+
+
+def test_every_id_of_the_default_model_comes_back_from_what_is_shown(default_model):
+    vocabulary = default_model.vocabulary
+    shown = [vocabulary.string(i) for i in range(vocabulary.size)]
+    assert len(set(shown)) == vocabulary.size
+    assert [vocabulary.token(text) for text in shown] == list(range(vocabulary.size))
+    assert [vocabulary.token(by_id(i)) for i in range(vocabulary.size)] == list(range(vocabulary.size))
+    plain = default_model.tokenizer
+    lost = [i for i in range(vocabulary.size) if plain.encode(plain.decode([i]), add_special_tokens=False) != [i]]
+    assert len(lost) == 313  # golden: what text alone does not carry
+    assert all("⟨" in shown[i] for i in lost)
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (b"plain", "plain"),
+        ("Łódź".encode(), "Łódź"),
+        ("ź".encode()[:1], "⟨C5⟩"),
+        ("न".encode()[:2], "⟨E0 A4⟩"),
+        ("न".encode()[2:] + "अ".encode(), "⟨A8⟩अ"),
+        (b"a\x00b", "a⟨00⟩b"),
+        (b"\xff\xfe", "⟨FF FE⟩"),
+        (b"", ""),
+        ("\ufffd".encode(), "\ufffd"),  # the character itself is text
+    ],
+)
+def test_bytes_that_are_no_text_are_shown_as_bytes(raw, shown):
+    assert show_bytes(raw) == shown
+
+
+def test_characters_of_several_tokens_are_put_together(default_model):
+    text = "Kłącze, नमस्ते 👩‍🚀"
+    tokens = tokenise(default_model, Prompt(text, bos=False))
+    assert any("⟨" in string for string in tokens.strings)
+    assert default_model.vocabulary.text(tokens.ids) == text
+
+
+def test_sentencepiece_keeps_the_space_and_the_bytes():
+    vocabulary = Vocabulary(sentencepiece(), 300)
+    ids = vocabulary.tokenizer.encode("▁ab न", add_special_tokens=False)
+    assert [vocabulary.string(i) for i in (2, 4)] == ["a", " a"]  # a decoder says "a" of both
+    assert vocabulary.string(5 + 0xA4) == "⟨A4⟩" and vocabulary.token("⟨A4⟩") == 5 + 0xA4
+    assert vocabulary.text(ids).endswith("न")
+    assert vocabulary.string(299) == "#299"  # a padded vocabulary: no such token
+
+
+def test_ids_in_writing():
+    vocabulary = Vocabulary(spelling(), 96)
+    assert vocabulary.tokens("#3 #4") == (3, 4) and vocabulary.tokens("#") == vocabulary.tokens("\x23")
+    for bad in ("#96", "#3 #400", ""):
+        with pytest.raises(InputError):
+            vocabulary.tokens(bad)
+    with pytest.raises(InputError, match="no tokenizer"):
+        Vocabulary(None, 96).tokens("text")
+    with pytest.raises(InputError, match="text, or an id"):
+        vocabulary.tokens("\udce9")

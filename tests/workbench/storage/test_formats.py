@@ -1,0 +1,103 @@
+"""A result in every format: the same numbers, its own types, and a word about what cannot be written."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from tests.workbench.storage.made import mixed
+from workbench import open_result, save, tables
+from workbench.errors import InputError, UnavailableError
+from workbench.storage import endings
+
+
+def test_tables_have_a_row_for_each_value_and_none_for_a_product():
+    found = tables(mixed())
+    assert set(found) == {"layer_pos", "pos", "scalars", "edge"}
+    assert {name: len(table) for name, table in found.items()} == {"layer_pos": 6, "pos": 3, "scalars": 1, "edge": 4}
+    cells = found["layer_pos"]
+    assert list(cells.columns) == ["layer", "pos", "token_text", "score", "turned"]
+    result = mixed()
+    for _, row in cells.iterrows():
+        at = {"layer": row.layer, "pos": row.pos}
+        assert row.score == result.score.sel(at).item() and row.turned == result.turned.sel(at).item()
+        assert row.token_text == result.token_text.sel(pos=row.pos).item()
+
+
+def test_integers_stay_integers_and_the_missing_one_is_missing():
+    rank = tables(mixed())["pos"]["rank"]
+    assert str(rank.dtype) == "Int64" and rank.isna().tolist() == [False, True, False] and rank[2] == 2
+
+
+def test_plain_xarray_finds_integers_with_their_mark(tmp_path):
+    with xr.open_dataset(save(mixed(), tmp_path / "r.nc")) as plain:
+        assert plain["rank"].dtype.kind == "i" and plain["rank"].values.tolist() == [1, -1, 2]
+        assert plain["rank"].attrs["absent"] == -1
+
+
+@pytest.mark.parametrize("name", ["r.csv", "R.CSV", "r.parquet"])
+def test_several_tables_are_several_files(tmp_path, name):
+    save(mixed(), tmp_path / name)
+    stem, _, ending = name.partition(".")
+    files = {path.name: path for path in tmp_path.iterdir()}
+    assert set(files) == {f"{stem}.{table}.{ending}" for table in ("layer_pos", "pos", "scalars", "edge")}
+    read = pd.read_parquet if ending == "parquet" else pd.read_csv
+    assert read(files[f"{stem}.layer_pos.{ending}"])["score"].tolist() == mixed().score.values.ravel().tolist()
+
+
+def test_one_table_is_the_file_that_was_named(tmp_path):
+    save(mixed()[["score"]], tmp_path / "one.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["one.csv"]
+
+
+def test_json_is_strict_and_whole(tmp_path):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = save(mixed(), tmp_path / "r.json").read_text(encoding="utf-8")
+    found = json.loads(text, parse_constant=refuse)
+    assert found["scalars"] == {"total": None} and found["summary"] == "Made up."
+    assert found["variables"]["rank"]["values"] == [1, None, 2]
+    assert found["coords"]["token_text"]["values"] == ["a", "=1+1", "東"]
+    assert found["variables"]["score"]["valid_max"] == 1 and math.isnan(mixed().total.item())
+
+
+@pytest.mark.parametrize("name", ["r.xlsx", "r", "r.nc.gz", "nc"])
+def test_unknown_endings_are_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"\.nc, \.zarr, \.csv, \.parquet, \.json"):
+        save(mixed(), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_library_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(endings, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs the library zarr"):
+        save(mixed(), tmp_path / "r.zarr")
+    with pytest.raises(InputError, match="pip install pyarrow"):
+        save(mixed(), tmp_path / "r.parquet")
+
+
+def test_a_librarys_own_error_is_one_sentence(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("ArrowInvalid\nof many lines")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", broken)
+    with pytest.raises(UnavailableError, match="RuntimeError: ArrowInvalid") as refused:
+        save(mixed(), tmp_path / "r.parquet")
+    assert "\n" not in str(refused.value) and not list(tmp_path.iterdir())
+
+
+def test_no_text_of_a_csv_is_a_formula(tmp_path):
+    save(mixed()[["score"]], tmp_path / "r.csv")
+    assert set(pd.read_csv(tmp_path / "r.csv")["token_text"]) == {"a", "'=1+1", "東"}
+
+
+def test_what_netcdf_cannot_hold_is_refused_and_the_file_of_before_stays(tmp_path):
+    path = save(mixed(), tmp_path / "r.nc")
+    with pytest.raises(InputError, match="netCDF cannot hold"):
+        save(mixed().assign_attrs(summary="half \ud800"), path)
+    assert open_result(path).equals(mixed())
+    assert np.isnan(open_result(path)["total"])

@@ -1,0 +1,203 @@
+"""Files of results that strangers made, or that time damaged: one sentence, no other file's bytes, little memory."""
+
+import contextlib
+import io
+import json
+import resource
+import tracemalloc
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.long_run import examples
+from workbench import dataset, difference, open_result, save
+from workbench.errors import InputError, WorkbenchError
+from workbench.files import unsealed
+
+
+def example(value: float = 0.5):
+    result = dataset(
+        coords={"token_text": ("pos", ["a", "ü", "東"])},
+        score=("layer pos", np.full((2, 3), value), "share", (0, 1), "a score"),
+        rank=("pos", np.array([1, -1, 2]), "count", (0, None)),
+        word=("pos", ["x", "y", "z"], "text", None),
+        total=("", 1.5, "nats", None),
+    )
+    record = {"analysis": "x", "model": {"name": "m"}, "token_ids": [1, 2, 3], "params": {"k": 1}}
+    return result.assign_attrs(provenance=json.dumps(record), summary="Half.", title="X")
+
+
+def changed(path, change) -> None:
+    """Save a result and change the file as a program other than ours would."""
+    bare, _ = unsealed(save(example(), path).read_bytes())
+    held = io.BytesIO(bare)
+    with h5py.File(held, "r+") as file:
+        change(file)
+    path.write_bytes(held.getvalue())
+
+
+def external(file) -> None:
+    file.create_dataset("host", (4,), "u1", external=[("/etc/hostname", 0, 4)])
+
+
+def virtual(file) -> None:
+    layout = h5py.VirtualLayout((3,), "f8")
+    layout[:] = h5py.VirtualSource("/tmp/other.h5", "x", (3,))
+    file.create_virtual_dataset("far", layout)
+
+
+def outward(file) -> None:
+    file["out"] = h5py.ExternalLink("/etc/other.h5", "/x")
+
+
+def soft(file) -> None:
+    file["loop"] = h5py.SoftLink("/loop")
+
+
+def circle(file) -> None:
+    group = file.create_group("g")
+    group["again"] = group
+
+
+def root_circle(file) -> None:
+    file["again"] = file["/"]
+
+
+def unwritten(file) -> None:
+    file.create_dataset("vast", (1 << 34,), "f8", chunks=(1 << 20,), compression="gzip")
+
+
+def odd_filter(file) -> None:
+    made = file.create_dataset("packed", (100,), "f8", chunks=(100,), compression="lzf")
+    made[:] = 1
+
+
+def compound(file) -> None:
+    file.create_dataset("pairs", (3,), np.dtype([("a", "f4"), ("b", "i4")]))
+
+
+def huge_text(file) -> None:
+    """One long text that a hundred thousand cells may all be."""
+    made = file.create_dataset("said", (1 << 21,), h5py.string_dtype())
+    made[0] = "x"
+
+
+def deep_provenance(file) -> None:
+    file.attrs["provenance"] = "[" * 100_000
+
+
+def list_provenance(file) -> None:
+    file.attrs["provenance"] = "[1, 2]"
+
+
+def odd_model(file) -> None:
+    file.attrs["provenance"] = json.dumps({"analysis": "x", "model": "gpt"})
+
+
+def odd_ids(file) -> None:
+    file.attrs["provenance"] = json.dumps({"analysis": "x", "token_ids": {"a": 1}})
+
+
+def odd_difference(file) -> None:
+    file.attrs["provenance"] = json.dumps({"analysis": "x", "difference": {"from": 3}})
+
+
+def binary_provenance(file) -> None:
+    file.attrs["provenance"] = np.arange(5)
+
+
+def text_range(file) -> None:
+    file["score"].attrs["valid_max"] = "much"
+
+
+def no_units(file) -> None:
+    del file["score"].attrs["units"]
+
+
+CHANGES = [
+    external, virtual, outward, soft, circle, root_circle, unwritten, odd_filter, compound, deep_provenance,
+    list_provenance, odd_model, odd_ids, odd_difference, binary_provenance, text_range, no_units,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_what_no_result_has_is_refused_before_a_value_is_touched(tmp_path, change):
+    path = tmp_path / "a.nc"
+    changed(path, change)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError) as refused:
+            open_result(path)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+    assert str(path) in str(refused.value) and len(str(refused.value)) < 900
+
+
+def test_texts_that_share_one_long_text_cost_no_more_than_their_bound(tmp_path):
+    path = tmp_path / "a.nc"
+    changed(path, huge_text)
+    with pytest.raises(InputError, match="texts in 'said'"):
+        open_result(path)
+
+
+def test_a_compressed_copy_of_a_result_is_taken(tmp_path):
+    path = tmp_path / "a.nc"
+    kinds = {"score": {"zlib": True, "complevel": 4}, "rank": {"zlib": True}}
+    example().to_netcdf(path, engine="h5netcdf", encoding=kinds)
+    assert open_result(path)["score"].values.tolist() == example()["score"].values.tolist()
+
+
+def test_a_result_of_another_program_without_a_seal_is_taken(tmp_path):
+    path = tmp_path / "a.nc"
+    changed(path, lambda file: None)
+    assert unsealed(path.read_bytes())[1] is None and open_result(path)["rank"].values.tolist() == [1, -1, 2]
+
+
+def test_every_flipped_bit_of_a_sealed_file_is_noticed(tmp_path):
+    """Every 97th byte, a bit each: with the seal on it no number may change without a word."""
+    content = save(example(), tmp_path / "a.nc").read_bytes()
+    for at in range(0, len(content) - 83, 97):  # the seal itself, 83 bytes, is about the bytes before it
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << at % 8
+        (tmp_path / "b.nc").write_bytes(flipped)
+        with pytest.raises(InputError, match="not as it was written"):
+            open_result(tmp_path / "b.nc")
+
+
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_no_changed_bytes_end_in_another_error(tmp_path_factory, data):
+    """Files without a seal, as strangers make them, with bytes changed, cut or joined; and compared with a good one."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    content = bytearray(unsealed(save(example(), folder / "a.nc").read_bytes())[0])
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content)))]
+    (folder / "b.nc").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(WorkbenchError):
+        difference(open_result(folder / "b.nc"), example(0.25))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512_000  # kilobytes
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+NAMES = ["model", "prompts", "token_ids", "interventions", "analysis", "params", "spec_key", "stamp", "difference"]
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(st.dictionaries(st.sampled_from(NAMES), JSON))
+def test_no_provenance_ends_in_another_error(given_record):
+    odd = example().assign_attrs(provenance=json.dumps({"analysis": "x"} | given_record))
+    for pair in ((odd, example()), (example(), odd)):
+        with contextlib.suppress(WorkbenchError):
+            difference(*pair)

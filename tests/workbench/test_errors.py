@@ -1,0 +1,35 @@
+"""Sentences stay sentences, whatever was given: short, and no order to a terminal."""
+
+import errno
+import pickle
+
+import pytest
+import torch
+
+from workbench.errors import InputError, RefusedError, UnavailableError, in_words, of_the_machine, visible
+
+
+def test_a_long_value_makes_no_long_sentence():
+    error = InputError("x" * 4_000 + "END", "something shorter", "Shorten it")
+    assert len(str(error)) < 450 and "END" in str(error) and "4,003 characters" in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize("order", ["\x1b[2J", "\x9b31m", "\u202egpj", "\u2028", "\x07", "\udc80"])
+def test_no_sentence_is_an_order_to_a_terminal(order):
+    said = str(InputError(f"the file {order}.nc", f"no {order}", f"Drop {order}"))
+    assert order not in said and order[0] not in said and "\\" in said
+    assert visible("Zürich\n東京") == "Zürich\n東京"
+
+
+def test_memory_and_storage_are_nobodys_bug():
+    assert isinstance(of_the_machine(MemoryError()), RefusedError)
+    assert isinstance(of_the_machine(OSError(errno.ENOSPC, "No space left on device", "/a")), UnavailableError)
+    assert of_the_machine(ValueError("shape")) is None and of_the_machine(RuntimeError("shape")) is None
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 60, dtype=torch.uint8)  # what the allocator says, whatever its words are in this version
+    assert isinstance(of_the_machine(raised.value), RefusedError)
+
+
+def test_a_librarys_error_is_its_first_line():
+    assert in_words(RuntimeError("one.\ntwo")) == "RuntimeError: one" and in_words(KeyError()) == "KeyError"

@@ -1,0 +1,114 @@
+"""Files are whole or not at all, on full disks too, and nothing that is no file is replaced by one."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workbench.errors import InputError, UnavailableError
+from workbench.files import clear_partials, need_writable, read_whole, sealed, unsealed, write_whole
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow over 4,000 bytes: as a disk that fills, without a disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_leaves_what_was_there(tmp_path, small_disk):
+    path = write_whole(tmp_path / "a", b"before")
+    with pytest.raises(UnavailableError, match="File too large"):
+        write_whole(path, b"x" * 5_000)
+    assert path.read_bytes() == b"before" and [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+FILLS = """
+import resource, sys
+import numpy as np
+from workbench import dataset, save
+from workbench.errors import UnavailableError
+result = dataset(score=("pos", np.zeros(200_000), "nats", (0, None)), word=("row", ["a"] * 100, "text", None))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+try:
+    save(result, sys.argv[1])
+except UnavailableError as error:
+    assert "HDF5" not in str(error) and len(str(error)) < 300, error
+    print("said")
+"""
+
+
+@pytest.mark.parametrize("room", [0, 100_000])
+def test_a_disk_that_fills_while_a_result_is_written_ends_no_process(tmp_path, room):
+    words = [sys.executable, "-c", FILLS, str(tmp_path / "r.nc"), str(room)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300)
+    assert done.returncode == 0 and done.stdout == "said\n", done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_file_is_refused_and_stays(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name, said in (("pipe", "a pipe"), ("folder", "a directory"), ("link", "a device")):
+        for check in (need_writable, lambda path: write_whole(Path(path), b"x")):
+            with pytest.raises(InputError, match=said):
+                check(tmp_path / name)
+    with pytest.raises(InputError, match="a pipe"):
+        read_whole(tmp_path / "pipe", 100)
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+
+
+def test_a_link_to_a_file_is_written_through(tmp_path):
+    (tmp_path / "real").write_text("before")
+    (tmp_path / "link").symlink_to("real")
+    write_whole(tmp_path / "link", b"after")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"after"
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "ü" * 128 + ".nc", "a\0b"])
+def test_impossible_names_are_refused(tmp_path, name):
+    with pytest.raises(InputError):
+        need_writable(str(tmp_path / name))
+    with pytest.raises(InputError):
+        write_whole(tmp_path / name, b"x")
+    with pytest.raises(InputError):
+        read_whole(tmp_path / name, 9)
+
+
+def test_a_name_as_long_as_the_system_allows_is_written(tmp_path):
+    name = "東" * 84 + ".nc"  # 255 bytes
+    assert write_whole(tmp_path / name, b"x").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o027])
+def test_the_mode_is_what_the_umask_says(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        path = write_whole(tmp_path / "below" / "a", b"x")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask and path.parent.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_left_overs_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for process in (dead.pid, os.getpid()):
+        (tmp_path / f".a.nc.{process}.0123abcd.part").write_bytes(b"half")
+    (tmp_path / "mine.part").write_bytes(b"a user's")
+    clear_partials(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".a.nc.{os.getpid()}.0123abcd.part", "mine.part"]
+    clear_partials(tmp_path / "not there")
+
+
+def test_a_seal_says_whether_a_file_is_as_it_was_written():
+    content = b"some bytes \n"
+    assert unsealed(sealed(content)) == (content, True)
+    assert unsealed(b"X" + sealed(content)[1:])[1] is False
+    assert unsealed(content) == (content, None)

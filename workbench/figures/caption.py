@@ -1,0 +1,65 @@
+"""What a figure says when it is taken away: the prompt, the model and the sentence of the result, below its title."""
+
+from typing import TYPE_CHECKING, Any
+
+from workbench.figures.text import shorten, show_text, wrapped
+from workbench.storage.record import record_of
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import xarray as xr
+
+__all__ = ["caption", "captioned", "drawn_lines", "with_lines"]
+
+_PROMPT = 300  # characters
+_WIDTH = 110
+_SIZE, _LINE = 11, 17  # pixels
+_TOP = 100  # Plotly's own
+
+
+def caption(result: "xr.Dataset", sentence: str = "") -> list[str]:
+    """Lines of plain text: the prompt, the model with what it was changed by, and the sentence (default: the
+    summary)."""
+    record = record_of(result)
+    model, edits = record["model"], record["interventions"]
+    about = ", ".join(str(model[name]) for name in ("name", "dtype", "badge") if model.get(name))
+    lines = [f"Prompt: {shorten(prompt, _PROMPT)}"] if (prompt := _prompt(result, record)) else []
+    lines.append(f"Model: {about}" + (f", with {', '.join(edits)}" if edits else ""))
+    return [*lines, *([said] if (said := sentence or str(result.attrs.get("summary", ""))) else [])]
+
+
+def _prompt(result: "xr.Dataset", record: dict[str, Any]) -> str:
+    """The text of the one prompt, or its tokens' texts where there is none; "" where there are several or none."""
+    prompts = [prompt for prompt in record["prompts"] if prompt]
+    if len(prompts) == 1:
+        said = prompts[0]
+        if isinstance(said, str):
+            return said
+        turns = said if isinstance(said, list) else []
+        return " / ".join(f"{turn.get('role')}: {turn.get('content')}" for turn in turns if isinstance(turn, dict))
+    if "token_text" in result.coords:
+        return "".join(map(str, result["token_text"].values))
+    return ""
+
+
+def captioned(figure: "go.Figure", result: "xr.Dataset", sentence: str = "") -> "go.Figure":
+    """The figure with its caption below its title, and as much more room as that takes."""
+    return with_lines(figure, drawn_lines(result, sentence))
+
+
+def drawn_lines(result: "xr.Dataset", sentence: str = "") -> list[str]:
+    """The caption in lines that fit below a title, escaped: what the page hands its browser for pictures."""
+    return [show_text(line) for text in caption(result, sentence) for line in wrapped(text, _WIDTH)]
+
+
+def with_lines(figure: "go.Figure", lines: list[str]) -> "go.Figure":
+    """The figure with lines below its title. `page/assets/links.js` does the same."""
+    title = figure.layout.title.text
+    small = f'<span style="font-size:{_SIZE}px">{"<br>".join(lines)}</span>'
+    top, pad, more = figure.layout.margin.t, figure.layout.title.pad.b, _LINE * len(lines)
+    figure.update_layout(
+        title_text=f"{title}<br>{small}" if title else small,
+        title_pad_b=(pad or 0) + more,  # a title grows downwards from its first line
+        margin_t=(_TOP if top is None else top) + more,
+    )
+    return figure.update_layout(height=figure.layout.height + _LINE * len(lines)) if figure.layout.height else figure

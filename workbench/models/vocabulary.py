@@ -1,0 +1,162 @@
+"""Vocabulary: what the ids of tokens mean, for people.
+
+A token is its id. Many ids hold bytes that are no text of their own (a part of a character), and text does not lead
+back to them: 313 of the default model's 49,152. So ids travel, and text is shown: bytes without a text as `⟨E6 97⟩`.
+Where a token is asked for in writing, `#17` names an id.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from workbench.errors import InputError
+
+__all__ = ["Vocabulary", "by_id", "show_bytes"]
+
+_NUL = b"\0"  # a character, but no file format that results are saved in takes it inside a text
+_ID = re.compile(r"#(\d{1,9})")
+_BYTES = re.compile(r"⟨([0-9A-F]{2}(?: [0-9A-F]{2})*)⟩")
+_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how sentencepiece writes a byte
+_SPACE = "▁"  # and a space
+
+
+def by_id(token_id: int) -> str:
+    """How a token is asked for by its id: `#17`."""
+    return f"#{int(token_id)}"
+
+
+def show_bytes(raw: bytes) -> str:
+    """Bytes as text; those that are no text (and NUL) as `⟨E6 97⟩`."""
+    shown, rest, pending = "", raw, b""
+    while rest:
+        good, bad, rest = _split(rest)
+        if good and pending:
+            shown, pending = shown + _bracketed(pending), b""
+        shown, pending = shown + good, pending + bad
+    return shown + (_bracketed(pending) if pending else "")
+
+
+def _split(raw: bytes) -> tuple[str, bytes, bytes]:
+    """Text that bytes begin with, the bytes behind it that are none, and the rest."""
+    end = raw.find(_NUL) if _NUL in raw else len(raw)
+    try:
+        return raw[:end].decode(), raw[end : end + 1], raw[end + 1 :]
+    except UnicodeDecodeError as error:
+        return raw[: error.start].decode(), raw[error.start : error.end], raw[error.end :]
+
+
+def _bracketed(raw: bytes) -> str:
+    return f"⟨{raw.hex(' ').upper()}⟩"
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """What token ids mean, without the model. Ids without a text (no tokenizer, a padded vocabulary) print as `#17`."""
+
+    tokenizer: Any
+    size: int
+
+    def string(self, token_id: int) -> str:
+        """One token for people: its text, with bytes that are no text of their own as `⟨E6 97⟩`."""
+        return show_bytes(self.bytes_of(token_id)) or by_id(token_id)
+
+    def text(self, token_ids: Iterable[int]) -> str:
+        """Several tokens for people, characters put together from their bytes."""
+        return show_bytes(b"".join(self.bytes_of(token_id) or by_id(token_id).encode() for token_id in token_ids))
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """What one token stands for, UTF-8; empty where there is no such token or no tokenizer."""
+        if self.tokenizer is None:
+            return b""
+        piece = self.tokenizer.convert_ids_to_tokens(int(token_id))
+        if piece is None:
+            return b""
+        text = self.tokenizer.decode([int(token_id)], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if piece.startswith(_SPACE):  # which decoding one token would cut off
+            return piece.replace(_SPACE, " ").encode()
+        if text and "\ufffd" not in text:
+            return text.encode()
+        if fallback := _FALLBACK.fullmatch(piece):
+            return bytes.fromhex(fallback[1])
+        known = _byte_of_character()
+        return bytes(known[c] for c in piece) if all(c in known for c in piece) else piece.encode()
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """What the tokenizer itself puts in front of a text: its BOS token, another special token, or nothing.
+
+        Asked each time and not read off a setting: settings go by many names, and a held tokenizer may be changed.
+        """
+        if not hasattr(self.tokenizer, "encode"):
+            return ()
+        plain = list(self.tokenizer.encode("a", add_special_tokens=False))
+        whole = list(self.tokenizer.encode("a", add_special_tokens=True))
+        for start in range(len(whole) - len(plain) + 1):
+            if whole[start : start + len(plain)] == plain:
+                return tuple(int(i) for i in whole[:start])
+        return ()
+
+    def token(self, text: str) -> int:
+        """The id of a text that is exactly one token; `#17` names an id, `⟨E6 97⟩` bytes.
+
+        Raises InputError where the text is several tokens, and offers the first.
+        """
+        ids = self.tokens(text)
+        if len(ids) != 1:
+            raise InputError(
+                f"the target {text!r}, which is {len(ids)} tokens",
+                "a text that is one token",
+                f"Mind the space, or use its first token {self.string(ids[0])!r}",
+            )
+        return ids[0]
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """The ids of a text: `#17` names an id, `#17 #18` two, `⟨E6 97⟩` the token of these bytes.
+
+        Raises InputError for an empty text, an id outside the vocabulary, and text where there is no tokenizer.
+        """
+        words = text.split()
+        if words and all(_ID.fullmatch(word) for word in words):
+            return self.known([int(word[1:]) for word in words])
+        if self.tokenizer is None:
+            raise InputError(
+                f"the token {text!r}", f"an id such as #17, below {self.size}", "This model has no tokenizer"
+            )
+        if _BYTES.search(text) and (found := self._of_bytes(_unbracketed(text))) is not None:
+            return (found,)
+        try:
+            ids = self.tokenizer.encode(text, add_special_tokens=False)
+        except (UnicodeError, TypeError) as error:  # a lone surrogate is no text
+            raise InputError(f"the target {text!r}", "text, or an id such as #17", "Correct it") from error
+        if not ids:
+            raise InputError("an empty target", "at least one token", "Type a text, or an id such as #17")
+        return tuple(ids)
+
+    def known(self, token_ids: Sequence[int]) -> tuple[int, ...]:
+        """The ids; InputError for one outside the vocabulary."""
+        outside = [i for i in token_ids if not 0 <= i < self.size]
+        if outside:
+            raise InputError(f"token id {outside[0]}", f"ids from 0 to {self.size - 1}", "Correct the ids")
+        return tuple(token_ids)
+
+    def _of_bytes(self, raw: bytes) -> int | None:
+        character = {byte: c for c, byte in _byte_of_character().items()}
+        names = ["".join(character[byte] for byte in raw)] + ([f"<0x{raw[0]:02X}>"] if len(raw) == 1 else [])
+        known = self.tokenizer.get_vocab()
+        return next((known[name] for name in names if name in known), None)
+
+
+def _unbracketed(text: str) -> bytes:
+    """What `show_bytes` made a text of."""
+    parts = _BYTES.split(text)  # text and hex digits by turns
+    return b"".join(bytes.fromhex(part) if i % 2 else part.encode(errors="replace") for i, part in enumerate(parts))
+
+
+@cache
+def _byte_of_character() -> dict[str, int]:
+    """The printable characters by which byte-level tokenizers write bytes."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return {character: byte for byte, character in bytes_to_unicode().items()}

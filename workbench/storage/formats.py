@@ -1,0 +1,66 @@
+"""What a result can be saved as, by the ending of the file's name; anything else is refused before it is computed."""
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+from workbench.errors import InputError, UnavailableError, in_words
+from workbench.files import whole_file, write_whole
+from workbench.storage.endings import ending_of
+from workbench.storage.json_text import json_of
+from workbench.storage.netcdf import encoded
+from workbench.storage.tables import tables, text_of
+
+__all__ = ["write"]
+
+
+def write(result: xr.Dataset, path: Path) -> tuple[Path, ...]:
+    """Save a result as its name ends, whole or not at all; returns the files that there are now.
+
+    Several tables are several files: `lens.csv` becomes `lens.depth_pos.csv` and `lens.pos.csv`. Raises InputError for
+    an ending that is not known, UnavailableError where it cannot be written.
+    """
+    ending = ending_of(path)
+    try:
+        if ending == "nc":
+            return (write_whole(path, encoded(result)),)
+        if ending == "json":
+            return (write_whole(path, json_of(result).encode()),)
+        if ending == "zarr":
+            return (_write_zarr(result, path),)
+        return _write_tables(result, path, _csv if ending == "csv" else _parquet)
+    except (InputError, UnavailableError):
+        raise
+    except Exception as error:  # another library's own, of which it has many
+        raise UnavailableError(
+            f"a result that could not be written as {ending} ({in_words(error)})", "a file", "Choose another ending"
+        ) from error
+
+
+def _write_tables(result: xr.Dataset, path: Path, form: Callable[..., bytes]) -> tuple[Path, ...]:
+    found = tables(result)
+    if len(found) == 1:
+        return (write_whole(path, form(next(iter(found.values())))),)
+    contents = {path.with_name(f"{path.stem}.{name}{path.suffix}"): form(table) for name, table in found.items()}
+    return tuple(write_whole(place, content) for place, content in contents.items())
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return text_of(table).encode()
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    held = BytesIO()
+    table.to_parquet(held, engine="pyarrow", index=False)
+    return held.getvalue()
+
+
+def _write_zarr(result: xr.Dataset, path: Path) -> Path:
+    if path.exists():
+        raise InputError(f"{path}, which is there already", "a new name: a Zarr store is a folder", "Choose another")
+    with whole_file(path) as partial:
+        result.to_zarr(partial, zarr_format=2, consolidated=True)  # which every reader of Zarr knows
+    return path

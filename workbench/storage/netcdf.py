@@ -1,0 +1,60 @@
+"""netCDF-4 bytes of a result, and a result from such bytes.
+
+They are made in memory: HDF5 on a disk that fills crashes the process when it closes its file. A seal stands behind
+them (`workbench.files.sealed`), which every reader of netCDF passes over.
+"""
+
+import io
+
+import numpy as np
+import xarray as xr
+
+from workbench.errors import InputError, in_words
+from workbench.files import sealed, unsealed
+from workbench.storage.inspection import inspect
+
+__all__ = ["decoded", "encoded"]
+
+
+def encoded(result: xr.Dataset) -> bytes:
+    """A result as netCDF-4, sealed. Raises InputError where a value or an attribute has no place in netCDF."""
+    # xarray would add a fill value of its own to floats; NaN says missing by itself.
+    floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
+    try:
+        return sealed(bytes(result.to_netcdf(None, engine="h5netcdf", encoding=floats)))
+    except MemoryError:
+        raise
+    except Exception as error:  # of xarray, h5netcdf and h5py, each with its own
+        raise InputError(
+            f"a result that netCDF cannot hold ({in_words(error)})", "numbers and whole texts", "Take its tables"
+        ) from error
+
+
+def decoded(content: bytes, *, need_seal: bool = False) -> xr.Dataset:
+    """A result from the bytes of a file, whoever made it.
+
+    need_seal: refuse a file without one, which somebody else made. Raises InputError for what is damaged, is no
+    netCDF-4 file or holds what no result has; the file is not named.
+    """
+    bare, intact = unsealed(content)
+    if intact is False or (intact is None and need_seal):
+        raise InputError("a file that is not as it was written", "a saved result", "Compute it again")
+    try:
+        inspect(bare)
+        opened = xr.open_dataset(io.BytesIO(bare), engine="h5netcdf", mask_and_scale=False, decode_times=False)
+        with opened:
+            return _plain(opened.load())
+    except InputError:
+        raise
+    except Exception as error:  # whatever libraries make of bytes that anybody may have written
+        raise InputError(f"a damaged file ({in_words(error)})", "a saved result", "Compute it again") from error
+
+
+def _plain(opened: xr.Dataset) -> xr.Dataset:
+    """Texts as texts, and nothing left of how the file held them."""
+    for variable in opened.variables.values():
+        if variable.dtype.kind == "O":
+            wrong = next((value for value in np.ravel(variable.values) if not isinstance(value, str)), None)
+            if wrong is not None:
+                raise InputError(f"{type(wrong).__name__} among texts", "texts", "Compute it again")
+    return opened.drop_encoding()

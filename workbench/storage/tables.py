@@ -1,0 +1,68 @@
+"""A result as tidy tables: one a set of dims, a row a cell, never more rows than there are values.
+
+`Dataset.to_dataframe()` makes one table of all dims together: of attention sinks on 15 tokens 9.4 million rows.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+__all__ = ["SCALARS", "guarded", "tables", "text_of"]
+
+SCALARS = "scalars"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def tables(result: xr.Dataset) -> dict[str, pd.DataFrame]:
+    """The variables of a result by the dims that they share, such as `{"layer_head": ..., "pos": ...}`.
+
+    A table has a column for each dim and for what lies along it (token texts), and one for each variable; what has no
+    dims is one row, "scalars". Missing is NaN, of integers `<NA>`; numbers are those of the result.
+    """
+    by_dims: dict[frozenset[str], list[str]] = {}
+    for name, variable in result.data_vars.items():
+        by_dims.setdefault(frozenset(map(str, variable.dims)), []).append(str(name))
+    found = {}
+    for names in by_dims.values():
+        dims = tuple(map(str, result[names[0]].dims))
+        found["_".join(dims) or SCALARS] = _table(result, names, dims)
+    return found
+
+
+def _table(result: xr.Dataset, names: list[str], dims: tuple[str, ...]) -> pd.DataFrame:
+    shape = tuple(result.sizes[dim] for dim in dims)
+    columns: dict[str, Any] = {}
+    beside = [str(name) for name, c in result.coords.items() if name not in dims and c.dims and set(c.dims) <= {*dims}]
+    for name in (*dims, *beside):
+        values = result[name] if name in result.variables else xr.DataArray(np.arange(result.sizes[name]), dims=name)
+        axes = tuple(dims.index(str(dim)) for dim in values.dims)
+        ordered = values.values.transpose(np.argsort(axes)) if axes else values.values
+        seen = ordered.reshape([shape[axis] if axis in axes else 1 for axis in range(len(dims))])
+        columns[name] = _column(np.broadcast_to(seen, shape).ravel(), values)
+    for name in names:
+        columns[name] = _column(result[name].transpose(*dims).values.ravel(), result[name])
+    return pd.DataFrame(columns)
+
+
+def _column(values: np.ndarray, variable: xr.DataArray) -> Any:
+    """Integers that mark missing by a number of their own have `<NA>` there."""
+    absent = variable.attrs.get("absent")
+    if absent is None or values.dtype.kind not in "iu" or not (values == absent).any():
+        return values
+    return pd.arrays.IntegerArray(values.astype(np.int64), values == absent)
+
+
+def text_of(table: pd.DataFrame) -> str:
+    """A table as CSV, in which no text is a formula of a spreadsheet: such a one begins with an apostrophe."""
+    safe = table.rename(columns=guarded)
+    for column in safe.columns:
+        if safe[column].dtype.kind not in "fiub":
+            safe[column] = safe[column].map(guarded)
+    return safe.to_csv(index=False, lineterminator="\n")
+
+
+def guarded(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula; numbers stay as they are."""
+    return "'" + value if isinstance(value, str) and value.startswith(_FORMULA) else value
