@@ -59,7 +59,7 @@ class Reduction:
 
     def _reduced(self, variable: xr.DataArray) -> xr.DataArray:
         values = variable.astype(np.float32)
-        fill = variable.attrs.get("_FillValue")
+        fill = variable.attrs.get("absent")
         if fill is not None:
             values = values.where(variable != fill)
         for dim in [dim for dim in variable.dims if dim in _POSITIONAL]:
