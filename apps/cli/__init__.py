@@ -1,4 +1,4 @@
-"""The command line: `workbench load | list | describe | run | compare | models | train | import | bench | app`.
+"""The command line: `workbench load | list | describe | run | batch | compare | models | train | import | bench | app`.
 
 `shell` finds the command and turns what goes wrong into a sentence and an exit code; `commands/` holds one file a
 command, `report/` what is printed and saved, and the rest is what commands share: options, parameters, interventions,

@@ -45,6 +45,11 @@ class Progress:
             self._told.add(stage)
             say(text)
 
+    @property
+    def drawn(self) -> bool:
+        """Whether its line is on the terminal."""
+        return self._drawn
+
     def clear(self) -> None:
         """Take the line away, before something else is printed."""
         if self._drawn:

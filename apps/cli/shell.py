@@ -28,6 +28,7 @@ COMMANDS = {
     "list": "list the analyses, by room",
     "describe": "say what an analysis computes, its limits and its parameters",
     "run": "run analyses, print what came out, and save it where asked",
+    "batch": "run analyses over many prompts and models, without losing a result",
     "compare": "subtract one saved result from another of the same analysis",
     "train": "train what an analysis must learn from data",
     "import": "take up what somebody else trained",

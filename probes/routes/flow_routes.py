@@ -27,8 +27,9 @@ from probes.routes.contributions import (
 from probes.routes.contributions import (
     RESIDUAL as PAST_ATTENTION,
 )
-from probes.routes.extraction import DEFAULT_COVERAGE, summarise
+from probes.routes.extraction import DEFAULT_COVERAGE, Rule, summarise
 from probes.routes.figures import DRAWN, edge_detail, layers_figure, routes_figure
+from probes.routes.strength import head_strength
 from workbench.analysis.kinds import Analysis, OnPrompt
 from workbench.analysis.parameters import Choice, Position, Range, Slider, Values
 from workbench.analysis.results import dataset
@@ -42,6 +43,7 @@ from workbench.observation import Need, Observation
 __all__ = ["VIEW", "FlowRoutes", "RoutesDisplay", "finer", "follow", "said"]
 
 _MIN_SHARE, _MIN_COVERAGE = 0.001, 0.95
+_HEADS = 0.01  # threshold of the routes that heads are counted on
 _BUDGET = 4_000_000_000  # bytes
 
 
@@ -124,6 +126,18 @@ class FlowRoutes(OnPrompt, name="flow-routes", title="Information-flow routes", 
             del result[name].attrs["absent"]  # none is missing
         result.attrs |= {**self.values(), "parallel": int(sizes.parallel), "n_heads": sizes.n_heads}
         return result.drop_vars("edge").assign_attrs(summary=said(result))  # 8 bytes for each of millions
+
+    def averaged(self, result: xr.Dataset) -> xr.Dataset:
+        """Beside what is there by layer: `strength` and `frequency` of every head as in `flow-route-heads`, its edges
+        above 0.01 (or min_share) walked from every token but the first."""
+        strength, is_on = head_strength(result, Rule(threshold=max(_HEADS, self.min_share)))
+        starts = slice(1, None) if len(strength) > 1 else slice(0, None)
+        cell = "layer head"
+        heads = dataset(
+            strength=(cell, strength[starts].mean(0), "share, summed", (0, None), "strength on routes"),
+            frequency=(cell, is_on[starts].mean(0), "share of start tokens", (0, 1), "how often on a route"),
+        )
+        return heads.assign(result.drop_dims("edge").data_vars)
 
     def _kept(self, observation: Observation) -> tuple[Any, torch.Tensor | None]:
         """The tables by layer, and what the MLP step left (or None)."""

@@ -96,6 +96,10 @@ class Analysis(Values):
         """The finding of a result in one sentence, every word of which follows from its numbers."""
         return str(result.attrs.get("summary") or result.attrs.get("sentence") or "")
 
+    def averaged(self, result: xr.Dataset) -> xr.Dataset:
+        """What of a result is averaged over prompts, where that is not in it as it is: a batch asks this of each."""
+        return result
+
     @classmethod
     def inapplicable(cls, model: Model) -> str | None:
         """What the model has not that this analysis is of ("has no experts"), or None."""

@@ -37,7 +37,7 @@ __all__ = ["GLOSSARY", "check", "checked", "dataset", "open_result", "provenance
 GLOSSARY = (
     "prompt", "row", "layer", "depth", "head", "pos", "query", "key", "token", "rank", "offset", "neuron", "expert",
     "dimension", "component", "edge", "segment", "group", "domain", "threshold", "draw", "seed", "step", "sequence",
-    "target",
+    "target", "model", "condition",
 )  # fmt: skip
 _TOKEN_DIMS = ("pos", "query", "key")
 

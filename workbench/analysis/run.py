@@ -20,7 +20,21 @@ from workbench.models.prompt import Tokens, tokenise
 from workbench.observation import Need, Observation, observe
 from workbench.observation.watch import NotFired, NotShown
 
-__all__ = ["Failure", "Outcome", "Partial", "Progress", "Runnable", "alone", "finished", "outcomes", "run"]
+__all__ = [
+    "Failure",
+    "Outcome",
+    "Partial",
+    "Progress",
+    "Runnable",
+    "alone",
+    "finished",
+    "outcomes",
+    "run",
+    "together",
+    "too_large",
+]
+
+_ALL = 2**62  # tokens of one batch: whoever runs prompts together has chosen them
 
 Progress = Callable[[float], None]
 Partial = Callable[[xr.Dataset], None]
@@ -188,6 +202,76 @@ def outcomes(
         yield from _shared(edited, tokens, shared, also, seen, part(0))
     for n, analysis in enumerate(others, start=first):
         yield from _own_passes(edited, tokens, analysis, part(n), allow_network)
+
+
+def together(
+    model: Model,
+    prompts: Sequence[Tokens],
+    analyses: Sequence[Sequence[Runnable]],
+    *,
+    progress: Progress | None = None,
+    allow_network: bool = False,
+) -> Generator[tuple[int, Outcome], None, None]:
+    """What analyses find on many prompts: those that share a pass share one over all prompts.
+
+    analyses: of each prompt its own; prompts of one length are not padded. model: carries the interventions. Yields the
+    number of a prompt and an outcome, complete ones only, in no set order. Where the pass fails, each prompt has its
+    own; only what was too large for memory is raised, so that the caller may ask for less at once.
+    """
+    able: list[list[Runnable]] = [[] for _ in prompts]
+    for row, (tokens, asked) in enumerate(zip(prompts, analyses, strict=True)):
+        for analysis in asked:
+            reason = _reason(analysis, model, tokens)
+            if reason is None:
+                able[row].append(analysis)
+            else:
+                yield row, Outcome(analysis, Failure(analysis.name, analysis.title, reason))
+    shared = [[cast(_SharesPass, analysis) for analysis in asked if analysis.shares_pass] for asked in able]
+    alone = [[analysis for analysis in asked if not analysis.shares_pass] for asked in able]
+    first = int(any(shared))
+    part = _parts(progress, first + sum(map(len, alone)))
+    if first:
+        yield from _many(model, prompts, shared, part(0))
+    left = [(row, analysis) for row, asked in enumerate(alone) for analysis in asked]
+    for n, (row, analysis) in enumerate(left, start=first):
+        own = cast(_OwnPasses, analysis)
+        for outcome in _own_passes(model, prompts[row], own, part(n), allow_network):
+            if outcome.complete:
+                yield row, outcome
+
+
+def _many(
+    model: Model, prompts: Sequence[Tokens], analyses: Sequence[Sequence[_SharesPass]], progress: Progress | None
+) -> Iterator[tuple[int, Outcome]]:
+    """One pass over all prompts; where it fails, one each, so that the prompt that it fails for is found."""
+    try:
+        needs, read = [], set()
+        for tokens, asked in zip(prompts, analyses, strict=True):
+            needs += [need for analysis in asked for need in analysis.needs(model, tokens)]
+            read |= {p % len(tokens) for analysis in asked for p in analysis.read_positions(len(tokens))}
+        seen = observe(model, prompts, needs, positions=sorted(read) or "last", batch_tokens=_ALL, progress=progress)
+    except Cancelled:
+        raise
+    except Exception as error:  # of one prompt or one analysis: it must not take the others with it
+        if too_large(error):
+            raise
+        for row, (tokens, asked) in enumerate(zip(prompts, analyses, strict=True)):
+            for outcome in _shared(model, tokens, asked, (), None, progress):
+                if isinstance(outcome.result, Failure) and too_large(outcome.result.error):
+                    raise outcome.result.error from error
+                yield row, outcome
+        return
+    for row, asked in enumerate(analyses):
+        own = seen.prompt(row)
+        for analysis in asked:
+            yield row, Outcome(analysis, _finished_or_failed(analysis, own, model))
+
+
+def too_large(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice; torch says it of the CPU in words only."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ("out of memory" in str(error) or "not enough memory" in str(error))
 
 
 def _parts(progress: Progress | None, n: int) -> Callable[[int], Progress | None]:

@@ -1,0 +1,245 @@
+"""`workbench batch plan | run | status | resume | cancel | report | export | worker`: experiments over many prompts."""
+
+import argparse
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apps.cli.options import NETWORK_HELP
+from apps.cli.parser import Parser
+from apps.cli.progress import Progress, progress, say, warnings_as_notes
+from apps.cli.signals import STOPS, stop_code, terminable
+from workbench.errors import InputError
+
+if TYPE_CHECKING:
+    from workbench import batch
+    from workbench.batch.engine import Status
+
+__all__ = ["arguments", "command"]
+
+_VERBS = {
+    "plan": "say what a spec asks for and what it will take, and compute nothing",
+    "run": "run a spec; the same command again goes on where it was",
+    "status": "say how far a run is, and what failed",
+    "resume": "go on with a run, by its folder or its spec",
+    "cancel": "ask whoever runs it to stop; what is finished is kept",
+    "worker": "take shards of a planned run, beside any number of other workers",
+    "report": "write one HTML page of tables, figures, spec and failures",
+    "export": "write aggregates and the table of prompts as files of other programs",
+}
+_OF_SPECS = ("plan", "run")
+_COMPUTE = ("plan", "run", "resume", "worker")
+
+
+def arguments(parser: Parser) -> None:
+    """What is done with which spec or run."""
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
+    for verb, about in _VERBS.items():
+        _add(verbs.add_parser(verb, help=about, description=f"{about[0].upper()}{about[1:]}."), verb)
+
+
+def _add(parser: argparse.ArgumentParser, verb: str) -> None:
+    spec = "a TOML file" if verb in _OF_SPECS else "the spec of a run, or its folder"
+    parser.add_argument("spec", metavar="SPEC", help=spec)
+    parser.add_argument("--folder", metavar="F", help="where the run is kept; default runs/NAME")
+    if verb in _COMPUTE:
+        parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
+    if verb in ("plan", "run", "resume"):
+        parser.add_argument("--retry-failed", action="store_true", help="compute again what failed")
+    if verb == "plan":
+        parser.add_argument("--write", action="store_true", help="make it the run's plan, so that workers can start")
+    if verb in ("run", "resume", "worker"):
+        parser.add_argument("--max-failures", metavar="N", type=int, help="stop after more than N failures")
+    if verb == "report":
+        parser.add_argument("--out", metavar="FILE.html", help="default report.html in the folder of the run")
+    if verb == "export":
+        parser.add_argument("--format", choices=("netcdf", "csv", "parquet", "zarr"), default="netcdf")
+        parser.add_argument("--out", metavar="FOLDER", help="default export/ in the folder of the run")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Do it."""
+    return _DO[arguments.verb](arguments)
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    from probes import CATALOG
+
+    return {"catalog": CATALOG.with_plugins(), "allow_network": arguments.allow_network}
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    """Of a run that is there already, named by its folder or its spec."""
+    given = Path(arguments.spec)
+    if given.is_dir():
+        return given
+    from workbench.batch.spec import read_spec
+
+    return Path(arguments.folder) if arguments.folder else Path("runs") / read_spec(given).spec.name
+
+
+def _open(arguments: argparse.Namespace) -> "batch.Batch":
+    from workbench import batch
+
+    return batch.open(_folder(arguments))
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    with _loading() as report:
+        from workbench import batch
+
+        report("load", 0.0, "loading models and reading prompts")
+        made = batch.plan(arguments.spec, arguments.folder, retry_failed=arguments.retry_failed, **_options(arguments))
+    print(made)
+    if arguments.write:
+        made.store.go_on()
+        made.write()
+        print(f"in {made.store.folder}")
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return _compute(arguments, arguments.spec, arguments.folder, None)
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    found = _open(arguments)
+    return _compute(arguments, found.spec, found.folder, Path(found.record["folder"]))
+
+
+def _compute(arguments: argparse.Namespace, spec: Any, folder: Any, base: Path | None) -> int:
+    from workbench import batch
+
+    try:
+        with _loading() as report, terminable():
+            report("load", 0.0, "loading models and reading prompts")
+
+            def said(plan: "batch.Plan") -> None:
+                report.clear()
+                print(f"{plan}\nin {plan.store.folder}", flush=True)
+
+            found = batch.run(
+                spec, folder, base=base, progress=_Bar(report), said=said, max_failures=arguments.max_failures,
+                retry_failed=arguments.retry_failed, **_options(arguments),
+            )  # fmt: skip
+    except STOPS as stop:
+        say("workbench: stopped; finished shards are kept, and the same command goes on")
+        return stop_code(stop)
+    return _tell(found)
+
+
+def _worker(arguments: argparse.Namespace) -> int:
+    from workbench import batch
+
+    try:
+        with _loading() as report, terminable():
+            options = _options(arguments)
+            status = batch.worker(
+                _folder(arguments), progress=_Bar(report), max_failures=arguments.max_failures, **options
+            )
+    except STOPS as stop:
+        say("workbench: stopped; the shard that was under way is left to the other workers")
+        return stop_code(stop)
+    print(f"{status.done} of {status.shards} shards are done.")
+    return 0
+
+
+class _Bar:
+    """A status as one line: share, rate, time left, memory. Where there is no terminal, a line every minute."""
+
+    def __init__(self, report: Progress):
+        self._report, self._told = report, time.monotonic()
+
+    def __call__(self, status: "Status") -> None:
+        text = f"{status.done}/{status.shards} shards, {status.rate:,.0f} tokens/s"
+        if status.time_left is not None:
+            text += f", {_time(status.time_left)} left"
+        memory = _memory()
+        text += f", {memory:.1f} GB" if memory else ""
+        text += f", {len(status.failed)} failed" if status.failed else ""
+        self._report("batch", status.share, text)
+        if not self._report.drawn and time.monotonic() - self._told > 60:
+            self._told = time.monotonic()
+            say(f"{status.share:.0%}: {text}")
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _memory() -> float | None:
+    """Peak of this process in GB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+@contextlib.contextmanager
+def _loading() -> Iterator[Progress]:
+    with progress() as report, warnings_as_notes(report):
+        yield report
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    return _tell(_open(arguments))
+
+
+def _tell(found: "batch.Batch") -> int:
+    """How far a run is; the exit code is 1 where something failed."""
+    failed = found.failures
+    print(f"{found.spec.name}: {found.n_done} of {found.n_shards} shards are done, {len(failed)} failures.")
+    for name in found.analyses:
+        print(f"  {name}: {found.aggregate(name).attrs['summary']}")
+    for one in failed[:10]:
+        print(f"  failed: {one['group']} {one['where']} {one['analysis']}: {' '.join(one['why'].split())}")
+    if len(failed) > 10:
+        print(f"  and {len(failed) - 10} more; the report lists them")
+    return 1 if failed else 0
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    _open(arguments).cancel()
+    print("Whoever runs it stops after the pass that is under way.")
+    return 0
+
+
+def _report_page(arguments: argparse.Namespace) -> int:
+    from apps.cli.report.batch import write_report
+
+    found = _open(arguments)
+    print(write_report(found, Path(arguments.out) if arguments.out else found.folder / "report.html"))
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from workbench.batch.values.export import export
+
+    found = _open(arguments)
+    place = Path(arguments.out) if arguments.out else found.folder / "export"
+    if place.is_file():
+        raise InputError(f"--out {place}, which is a file", "a folder", "Choose another")
+    for path in export(found, place, arguments.format):
+        print(path)
+    return 0
+
+
+_DO = {
+    "plan": _plan,
+    "run": _run,
+    "status": _status,
+    "resume": _resume,
+    "cancel": _cancel,
+    "worker": _worker,
+    "report": _report_page,
+    "export": _export,
+}

@@ -1,0 +1,125 @@
+"""The report of a batch: one HTML page of tables, figures, spec, provenance and failures, which needs no network."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from apps.template import render
+from workbench.batch.runs import Batch
+from workbench.batch.values import merge
+from workbench.figures import bars, head_name, heads_grid, series
+from workbench.files import whole_file
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["figures", "report", "write_report"]
+
+_PROMPTS = 200  # shown in the report; an export has all
+_FIGURES = 6  # of one analysis; a page with all of them would not open
+
+
+def write_report(found: Batch, path: Path) -> Path:
+    """Write the report of a batch, of all that is there so far."""
+    with whole_file(path) as partial:
+        partial.write_text(report(found), encoding="utf-8")
+    return path
+
+
+def report(found: Batch) -> str:
+    """The report as HTML; whatever a text holds is shown as text."""
+    results = {name: found.aggregate(name) for name in found.analyses}
+    prompts = list(islice(merge.table(found.store), _PROMPTS))
+    first = [True]
+    sections = [_section(name, result, first) for name, result in results.items()]
+    spec = found.store.path("spec.toml")
+    badges = " ".join(sorted({one["badge"] for one in found.record["models"] if one["badge"]}))
+    provenance = [json.loads(result.attrs["provenance"]) for result in results.values()]
+    return render(
+        "cli/report/batch.html",
+        title=found.spec.name,
+        done=found.n_done,
+        shards=found.n_shards,
+        failures=found.failures,
+        badges=badges,
+        sections=sections,
+        prompts=prompts,
+        n_prompts=sum(1 for line in found.store.prompts() if line["n"]),
+        spec=spec.read_text(encoding="utf-8") if spec.exists() else json.dumps(found.record["spec"], indent=1),
+        provenance=json.dumps(provenance[0] if provenance else {}, indent=1, ensure_ascii=False),
+    )
+
+
+def _section(name: str, result: xr.Dataset, first: list[bool]) -> dict[str, Any]:
+    drawn = []
+    for figure in islice(figures(result), _FIGURES):
+        drawn.append(figure.to_html(full_html=False, include_plotlyjs=first[0], config={"displaylogo": False}))
+        first[0] = False
+    return {
+        "name": name,
+        "summary": result.attrs["summary"],
+        "rows": list(_rows(result)),
+        "figures": drawn,
+        "left_out": json.loads(result.attrs["left_out"]),
+    }
+
+
+def _averaged(result: xr.Dataset) -> list[str]:
+    return [str(name) for name in result.data_vars if f"{name}_n" in result]
+
+
+def _rows(result: xr.Dataset) -> Iterator[dict[str, Any]]:
+    """One row a variable, model and group: its mean over all axes and where it is largest."""
+    for name in _averaged(result):
+        for model in result["model"].values:
+            for group in result["group"].values:
+                one = result[name].sel(model=model, group=group)
+                n = result[f"{name}_n"].sel(model=model, group=group)
+                if not np.isfinite(one.values).any():
+                    continue
+                yield {
+                    "variable": name,
+                    "units": one.attrs.get("units", ""),
+                    "model": model,
+                    "group": group,
+                    "mean": f"{float(one.mean()):.4g}",
+                    "largest": _largest(one, result, name),
+                    "n": int(n.max()),
+                }
+
+
+def _largest(one: xr.DataArray, result: xr.Dataset, name: str) -> str:
+    """The largest value, where it is, and its interval."""
+    at = one.argmax(...) if one.dims else {}
+    where = {str(dim): one[dim].values[int(index)] for dim, index in at.items()}
+    place = {"model": one["model"].item(), "group": one["group"].item(), **where}
+    low, high = (float(result[f"{name}{end}"].sel(place)) for end in ("_low", "_high"))
+    value = f"{float(one.max()):.4g}" + (f" [{low:.4g}, {high:.4g}]" if np.isfinite(low) else "")
+    if set(where) == {"layer", "head"}:
+        return f"{head_name(where['layer'], where['head'])}: {value}"
+    return f"{', '.join(f'{dim} {at}' for dim, at in where.items())}: {value}" if where else value
+
+
+def figures(result: xr.Dataset) -> "Iterator[go.Figure]":
+    """Figures of an aggregate: a grid of heads, a line over layers or depths, bars of what has another single axis."""
+    for name in _averaged(result):
+        if name.endswith("_null"):
+            continue  # drawn beside what it is the null of
+        inner = result[name].dims[2:]
+        for model in result["model"].values:
+            for group in result["group"].values:
+                one = result.sel(model=model, group=group)
+                if not np.isfinite(one[name].values).any():
+                    continue
+                title = ", ".join(str(part) for part in (name.replace("_", " "), group, model) if str(part))
+                if inner == ("layer", "head"):
+                    yield heads_grid(one, name, title=title)
+                elif inner in (("layer",), ("depth",)):
+                    yield series(one, name, x=str(inner[0]), title=title)
+                elif len(inner) == 1:
+                    yield bars(one, name, str(inner[0]), title=title, limit=40)

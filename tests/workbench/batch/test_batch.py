@@ -1,0 +1,320 @@
+"""A batch equals a plain loop, goes on where it was, and computes nothing twice."""
+
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny_models import spelling, tiny_hf, tiny_model
+from tests.tiny_runs import Norms
+from tests.workbench.batch.made import CATALOG, prompts, spec
+from workbench import batch, wrap
+from workbench.analysis import run as runner
+from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
+from workbench.models.prompt import Prompt
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model("llama", n_layers=3)
+
+
+@pytest.fixture
+def run(model, tmp_path):
+    """Run a spec on the tiny model in one folder."""
+
+    def go(given, **options):
+        return batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model}, **options)
+
+    return go
+
+
+def counted(monkeypatch):
+    """Prompts that pass through the one runner."""
+    seen = []
+    together = runner.together
+
+    def counting(model, rows, *more, **options):
+        seen.extend(rows)
+        yield from together(model, rows, *more, **options)
+
+    monkeypatch.setattr("workbench.batch.computing.together", counting)
+    return seen
+
+
+def same(one, other):
+    """Every file of two runs holds the same bits."""
+    for name in one.analyses:
+        assert one.aggregate(name).identical(
+            other.aggregate(name).assign_attrs(provenance=one.aggregate(name).attrs["provenance"])
+        )
+    assert one.rows("norms").identical(other.rows("norms"))
+    return True
+
+
+def test_aggregates_equal_a_plain_loop(run, model):
+    found = run(spec(40)).aggregate("norms")
+    for group, own in (("even", prompts(40)[::2]), ("odd", prompts(40)[1::2])):
+        each = np.stack([Norms().run(model, Prompt.ids(ids))["norm"].values for ids in own]).astype(np.float64)
+        mean = found["norm"].sel(model="tiny", group=group)
+        # 1e-6 relative: float32 results of batches of several rows against passes of one
+        np.testing.assert_allclose(mean, each.mean(0), rtol=2e-6, atol=1e-6)
+        assert (found["norm_n"].sel(group=group) == 20).all() and found["n_documents"].sel(group=group) == 20
+        low, high = found["norm_low"].sel(group=group), found["norm_high"].sel(group=group)
+        assert ((low <= mean) & (mean <= high)).all() and (high > low).any()
+
+
+def test_a_second_run_computes_nothing_and_what_is_added_alone(run, monkeypatch):
+    seen = counted(monkeypatch)
+    first = run(spec())
+    assert len(seen) == 24
+    seen.clear()
+    assert same(first, run(spec())) and seen == []
+    renamed = spec()
+    renamed["prompts"] = [dict(p, group=p["group"].upper()) for p in reversed(renamed["prompts"])]
+    run(renamed | {"name": "other"})
+    assert seen == []  # groups, names and the order of tables are not what is computed
+    run(spec(26))
+    assert len(seen) == 2
+    seen.clear()
+    more = run(spec(26, analyses=("norms", "model-norms", "study-norms")))
+    assert len(seen) == 26 and more.aggregate("study-norms")["n_prompts"].sum() == 26
+
+
+def test_batch_sizes_and_whole_results(run, model, tmp_path):
+    first = run(spec() | {"keep": {"results": True}})
+    other = batch.run(
+        spec() | {"limits": {"batch_tokens": 500, "shard_tokens": 9000}}, tmp_path / "other", catalog=CATALOG,
+        models={"tiny": model},
+    )  # fmt: skip
+    a, b = first.aggregate("norms")["norm"], other.aggregate("norms")["norm"]
+    np.testing.assert_allclose(a, b, atol=1e-5)  # what other batch sizes may change, by the promise of `observe`
+    whole = first.result("norms", 3)
+    alone = Norms().run(model, Prompt.ids(prompts()[::2][3]))
+    np.testing.assert_allclose(whole["norm"], alone["norm"], atol=1e-5)
+    assert whole.attrs["spec_key"] == alone.attrs["spec_key"]
+    with pytest.raises(InputError, match="keep"):
+        other.result("norms", 3)
+
+
+def test_failures_are_recorded_and_the_others_go_on(run):
+    found = run(spec(analyses=("norms", "broken-analysis")))
+    assert len(found.failures) == 24 and "KeyError" in found.failures[0]["why"]
+    assert int(found.aggregate("norms")["n_prompts"].sum()) == 24
+    assert found.aggregate("broken-analysis")["n_missing"].sum() == 24
+    with pytest.raises(RefusedError, match="failures, the first"):
+        run(spec(analyses=("norms", "broken-analysis")), max_failures=3, retry_failed=True)
+
+
+def test_refused_rows_are_said_and_repeated_ones_count_once(run, tmp_path):
+    given = spec()
+    given["prompts"].append({"group": "odd", "ids": [prompts()[1], list(range(1, 300)), [1, 5000]]})
+    said = []
+    found = run(given, said=said.append)
+    assert "1 prompts stand in their group already" in str(said[0]) and "2 prompts refused" in str(said[0])
+    assert ["at most 128" in f["why"] or "ids from 0" in f["why"] for f in found.failures] == [True, True]
+    assert int(found.aggregate("norms")["n_prompts"].sum()) == 24
+
+
+def test_what_is_too_large_is_halved_and_said(run, monkeypatch):
+    together = runner.together
+
+    def small(model, rows, *more, **options):
+        if len(rows) > 2:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory")
+        yield from together(model, rows, *more, **options)
+
+    monkeypatch.setattr("workbench.batch.computing.together", small)
+    found = run(spec())
+    assert found.failures == [] and int(found.aggregate("norms")["n_prompts"].sum()) == 24
+    assert sum(entry.halved for entry in found.store.ledger()) > 0
+
+
+def test_a_corrupt_shard_a_torn_ledger_and_a_lost_file_are_computed_again(run, monkeypatch, model, tmp_path):
+    first = run(spec())
+    whole = batch.run(spec(), tmp_path / "whole", catalog=CATALOG, models={"tiny": model})
+    keys = first.record["shards"]
+    path = first.store.path("shards", f"{keys[1]}.nc")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    first.store.path("shards", f"{keys[2]}.nc").unlink()
+    with open(first.store.path("ledger.jsonl"), "r+b") as file:
+        file.truncate(file.seek(0, 2) - 20)
+    assert first.n_done == len(keys) - 3
+    seen = counted(monkeypatch)
+    again = run(spec())
+    assert again.n_done == len(keys) and 0 < len(seen) < 24 and same(again, whole)
+
+
+def test_a_newer_store_a_missing_one_and_a_remote_one(run, tmp_path):
+    first = run(spec())
+    record = json.loads(first.store.path("plan.json").read_text())
+    first.store.write("plan.json", json.dumps(record | {"format": 99}))
+    with pytest.raises(RefusedError, match="newer version"):
+        batch.open(first.folder)
+    with pytest.raises(UnavailableError, match="no batch in"):
+        batch.open(tmp_path / "none")
+    with pytest.raises(RefusedError, match="nobody else can create"):
+        batch.open("s3://bucket/run")
+
+
+def test_cancelled_and_gone_on(run, model):
+    def stop(status):
+        if status.done == 2:
+            batch.Batch(run_folder[0]).cancel()
+
+    run_folder = []
+    with pytest.raises(Cancelled):
+        run(spec(), said=lambda plan: run_folder.append(plan.store.folder), progress=stop)
+    half = batch.open(run_folder[0])
+    assert 0 < half.n_done < half.n_shards
+    partial = half.aggregate("norms")
+    assert 0 < int(partial["n_prompts"].sum()) < 24 and "missing" in partial.attrs["summary"]
+    assert run(spec()).n_done == half.n_shards
+
+
+def test_pieces_of_a_document_are_one(tmp_path):
+    model = wrap(tiny_hf("llama"), spelling(), name="tiny")
+    texts = ["abcdefgh" * 3, "the cat"]
+    given = spec() | {"prompts": [{"texts": texts, "tokens": 10, "long": "split"}]}
+    found = batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model}).aggregate("norms")
+    assert found["n_documents"] == 2 and found["n_prompts"] == 4  # 24 letters in threes of 9 behind a BOS token
+    rows = batch.open(tmp_path / "run").rows("norms")
+    first = rows["norm"].values[rows["prompt_document"].values == "0:0"]
+    last = rows["norm"].values[rows["prompt_document"].values == "0:1"]
+    np.testing.assert_allclose(found["norm"][0, 0], (first.mean(0) + last.mean(0)) / 2, rtol=1e-6)
+
+
+def test_other_weights_other_parameters_other_edits_are_other_cells(run, model, tmp_path):
+    first = run(spec())
+    keys = {c for e in first.store.ledger() for cells in e.cells.values() for c in cells}
+    for given, other in (
+        (spec(interventions=["L1H2"]), model),
+        (spec(), tiny_model("llama", n_layers=3, seed=1)),
+        (spec(analyses=()) | {"analyses": [{"name": "norms", "positions": "mean"}]}, model),
+    ):
+        made = batch.plan(given, first.folder, catalog=CATALOG, models={"tiny": other})
+        assert made.planned.n_done == 0 and not keys & {c for s in made.planned.left for c in s.all_cells}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"analyses": [{"name": "normz"}]}, "analysis 'normz'.*norms"),
+        ({"analyses": [{"name": "norms", "params": {"x": 1}}]}, "parameter 'x'"),
+        ({"analyses": [{"name": "norms", "columns": {"x": "y"}}]}, "parameter 'x'"),
+        ({"interventions": ["L9H0"]}, "L9H0|layer"),
+        ({"prompts": []}, "norms without prompts"),
+        ({"prompts": [{"ids": [[1] * 200]}]}, "no prompt that can be used"),
+        ({"models": [{"name": "no-such-model"}]}, "no-such-model"),
+        ({"limits": {"disk": "1 kB"}}, "of disk; expected at most"),
+        ({"limits": {"memory": "1 kB"}}, "of memory; expected at most"),
+    ],
+)
+def test_bad_input_is_a_sentence(run, change, said):
+    with pytest.raises((InputError, RefusedError), match=said):
+        run(spec() | change)
+
+
+def test_columns_of_a_file(tmp_path):
+    model = wrap(tiny_hf("llama"), spelling(), name="tiny")
+    (tmp_path / "a.csv").write_text("text,label\nNA,1\n007,2\n", encoding="utf-8")
+    given = spec() | {"prompts": [{"file": str(tmp_path / "a.csv"), "column": "txt"}]}
+    with pytest.raises(InputError, match=r"column 'txt' in .*one of text, label"):
+        batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model})
+    (tmp_path / "b.jsonl").write_text(
+        '{"text": "fine"}\n{"text": 7}\n{"other": "x"}\n{"text": ""}\n{"text": "\\ud83d"}', encoding="utf-8"
+    )
+    given["prompts"] = [{"file": str(tmp_path / "b.jsonl")}, {"file": str(tmp_path / "a.csv")}]
+    found = batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model})
+    assert found.table()["text"].tolist() == ["fine", "NA", "007"] and len(found.failures) == 4
+    (tmp_path / "c.jsonl").write_text("\n\n")
+    with pytest.raises(InputError, match="no prompt in"):
+        batch.run(given | {"prompts": [{"file": str(tmp_path / "c.jsonl")}]}, tmp_path / "r", catalog=CATALOG,
+                  models={"tiny": model})  # fmt: skip
+
+
+_WORKER = """
+import sys
+from tests.tiny_models import tiny_model
+from tests.workbench.batch.made import CATALOG, spec
+from workbench import batch
+models = {"tiny": tiny_model("llama", n_layers=3)}
+print("ready", flush=True)
+sys.stdin.readline()
+if sys.argv[2] == "run":
+    batch.run(spec(60), sys.argv[1], catalog=CATALOG, models=models)
+else:
+    batch.worker(sys.argv[1], catalog=CATALOG, models=models)
+"""
+
+
+def process(folder, what):
+    """A runner in a process of its own, which waits for a line before it starts."""
+    root = Path(__file__).resolve().parents[3]
+    started = subprocess.Popen(
+        [sys.executable, "-c", _WORKER, str(folder), what], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert started.stdout.readline() == b"ready\n"
+    return started
+
+
+def test_killed_at_any_instant_and_run_again_the_bits_are_those_of_the_unbroken_run(tmp_path, model):
+    whole = batch.run(spec(60), tmp_path / "whole", catalog=CATALOG, models={"tiny": model})
+    folder = tmp_path / "killed"
+    killed = process(folder, "run")
+    killed.stdin.write(b"\n")
+    killed.stdin.flush()
+    ledger = folder / "ledger.jsonl"
+    while killed.poll() is None and (not ledger.exists() or ledger.read_bytes().count(b"\n") < 3):
+        time.sleep(0.002)
+    killed.kill()
+    killed.wait()
+    half = batch.open(folder)
+    assert 0 < half.n_done < half.n_shards
+    assert same(batch.run(spec(60), folder, catalog=CATALOG, models={"tiny": model}), whole)
+
+
+@pytest.mark.slow
+def test_killed_ten_times_at_random_instants(tmp_path, model):
+    whole = batch.run(spec(60), tmp_path / "whole", catalog=CATALOG, models={"tiny": model})
+    folder, delays = tmp_path / "killed", np.random.default_rng(0).uniform(0, 1.0, 10)
+    for delay in delays:
+        killed = process(folder, "run")
+        killed.stdin.write(b"\n")
+        killed.stdin.flush()
+        time.sleep(delay)
+        killed.kill()
+        killed.wait()
+    assert same(batch.run(spec(60), folder, catalog=CATALOG, models={"tiny": model}), whole)
+
+
+def test_two_workers_in_threads_equal_the_local_run_and_compute_nothing_twice(tmp_path, model):
+    whole = batch.run(spec(60), tmp_path / "whole", catalog=CATALOG, models={"tiny": model})
+    folder = tmp_path / "shared"
+    batch.plan(spec(60), folder, catalog=CATALOG, models={"tiny": model}).write()
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(batch.worker, folder, catalog=CATALOG, models={"tiny": model}) for _ in range(2)]
+        assert [one.result().done for one in done] == [whole.n_shards] * 2
+    found = batch.open(folder)
+    assert same(found, whole) and len(found.store.ledger()) == found.n_shards
+
+
+@pytest.mark.slow
+def test_two_worker_processes_equal_the_local_run(tmp_path, model):
+    whole = batch.run(spec(60), tmp_path / "whole", catalog=CATALOG, models={"tiny": model})
+    folder = tmp_path / "shared"
+    batch.plan(spec(60), folder, catalog=CATALOG, models={"tiny": model}).write()
+    both = [process(folder, "worker") for _ in range(2)]
+    for one in both:
+        one.communicate(b"\n", timeout=120)
+    assert [one.returncode for one in both] == [0, 0]
+    found = batch.open(folder)
+    assert found.n_done == found.n_shards and same(found, whole)
+    assert len(found.store.ledger()) == found.n_shards  # no shard was computed twice

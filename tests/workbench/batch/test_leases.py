@@ -1,0 +1,86 @@
+"""Leases: one holder at a time, and a dead one is seen."""
+
+import os
+import subprocess
+import sys
+
+from workbench.batch.leases import Leases
+from workbench.batch.store import Entry, Store
+
+
+def test_one_holder_at_a_time(tmp_path):
+    first, second = Leases(tmp_path), Leases(tmp_path)
+    held = first.take("a")
+    assert held is not None and second.take("a") is None
+    other = second.take("b")
+    assert other is not None
+    held.close()
+    again = second.take("a")
+    assert again is not None
+    for lease in (other, again):
+        lease.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_holder_that_died_here_is_seen_at_once(tmp_path):
+    code = "import os, sys; from workbench.batch.leases import Leases; from pathlib import Path\n"
+    code += "Leases(Path(sys.argv[1])).take('a'); os._exit(1)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert (tmp_path / "a.lease").exists()
+    lease = Leases(tmp_path, patience=1e9).take("a")
+    assert lease is not None
+    lease.close()
+
+
+def test_a_holder_elsewhere_is_believed_dead_when_its_heartbeat_stops(tmp_path):
+    """By the watcher's own clock: the times of another machine say nothing."""
+    path = tmp_path / "a.lease"
+    path.write_text('{"host": "elsewhere", "space": "x", "pid": 1, "started": "1", "nonce": "n"}')
+    watcher = Leases(tmp_path, patience=0.05)
+    os.utime(path, ns=(1, 1))  # 1970
+    assert watcher.take("a") is None
+    os.utime(path, ns=(2, 2))
+    import time
+
+    time.sleep(0.1)
+    assert watcher.take("a") is None  # it has moved since
+    time.sleep(0.1)
+    lease = watcher.take("a")
+    assert lease is not None
+    lease.close()
+
+
+def test_one_that_comes_back_does_not_take_the_new_holders_lease(tmp_path):
+    first = Leases(tmp_path).take("a")
+    (tmp_path / "a.lease").unlink()
+    second = Leases(tmp_path).take("a")
+    first.close()
+    assert (tmp_path / "a.lease").exists()
+    second.close()
+
+
+def entry(shard, sha256="0"):
+    return Entry(shard, sha256, {"norms": ["c"]}, {}, 1.0, 3)
+
+
+def test_a_torn_line_swallows_no_other(tmp_path):
+    store = Store(tmp_path)
+    store.append(entry("one"))
+    with open(tmp_path / "ledger.jsonl", "ab") as file:
+        file.write(b'{"shard": "torn", "sha2')
+    store.append(entry("two"))
+    assert [e.shard for e in store.ledger()] == ["one", "two"]
+
+
+def test_one_believed_dead_that_wrote_other_bytes_is_no_corruption(tmp_path):
+    import hashlib
+
+    store = Store(tmp_path)
+    (tmp_path / "shards").mkdir()
+    for content in (b"first", b"second"):
+        (tmp_path / "shards/one.nc").write_bytes(content)
+        store.append(entry("one", hashlib.sha256(content).hexdigest()))
+    (tmp_path / "shards/one.nc").write_bytes(b"first")
+    assert set(store.finished()) == {"one"}
+    (tmp_path / "shards/one.nc").write_bytes(b"third")
+    assert store.finished() == {}

@@ -1,0 +1,63 @@
+"""What of a result is averaged over prompts, and why the rest is not; partials merge in any grouping."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.analysis.results import dataset
+from workbench.batch.values.partials import Partial
+from workbench.batch.values.rows import Reduction, stacked
+
+
+def result(neurons=(3, 1)):
+    return dataset(
+        None,
+        {"neuron": list(neurons)},
+        count=("layer", np.array([4, -1]), "keys", (0, None)),
+        score=("layer", np.array([0.5, np.nan]), "share", (0, 1)),
+        score_low=("layer", np.array([0.1, np.nan]), "share", (0, 1)),
+        loss=("pos", np.array([np.nan, 1.0, 3.0]), "nats", (0, None)),
+        best=("layer", np.array([7, 9]), "token id", (0, None)),
+        activation=("neuron", np.array([1.0, 2.0]), "activation", (None, None)),
+        on=("layer", np.array([True, False]), "true or false", (0, 1)),
+    )
+
+
+def test_what_is_missing_stays_missing_and_names_are_not_averaged():
+    rows = stacked([Reduction().row(result()), None, Reduction().row(result())])
+    assert rows["count"].values[0].tolist()[0] == 4 and np.isnan(rows["count"].values[0, 1])  # -1 says missing
+    assert np.isnan(rows["count"].values[1]).all()  # a prompt that failed
+    assert rows["on"].values[2].tolist() == [1.0, 0.0]
+    left = json.loads(rows.attrs["left_out"])
+    assert set(left) == {"score_low", "loss", "best"} and "positions" in left["loss"]
+
+
+@pytest.mark.parametrize(("positions", "loss"), [("mean", 2.0), ("last", 3.0)])
+def test_positions_are_reduced_where_the_spec_says_so(positions, loss):
+    assert stacked([Reduction(positions).row(result())])["loss"].item() == loss
+
+
+def test_an_axis_that_holds_other_things_in_every_prompt_is_left_out():
+    rows = stacked([Reduction().row(result()), Reduction().row(result(neurons=(3, 2)))])
+    assert "activation" not in rows and "other things" in json.loads(rows.attrs["left_out"])["activation"]
+    assert "score" in rows
+    assert stacked([None, None]) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3) | st.just(float("nan")), min_size=2, max_size=30), st.data())
+def test_partials_merge_in_any_grouping(values, data):
+    array = np.array(values)[:, None]
+    cut = data.draw(st.integers(0, len(values)))
+    merged = Partial.of(array[:cut]).merged(Partial.of(array[cut:]))
+    whole = Partial.of(array)
+    known = array[~np.isnan(array)]
+    assert merged.n == whole.n == len(known)
+    if len(known) > 1:  # float64: sums of up to 30 numbers of 1e3
+        np.testing.assert_allclose(merged.known_mean, known.mean(), atol=1e-9)
+        np.testing.assert_allclose(merged.sd, known.std(ddof=1), atol=1e-6)
+    else:
+        assert np.isnan(merged.sd) and np.isnan(merged.known_mean) == (len(known) == 0)

@@ -1,0 +1,99 @@
+"""The plan: every cell in exactly one shard, the same shards whatever the order, and what was dealt stays dealt."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.analysis.keys import digest
+from workbench.batch.prompts.items import Items, Member
+from workbench.batch.shards import Shard, batches, dealt, missing
+from workbench.batch.spec import Limits
+
+LIMITS = Limits(batch_tokens=16, shard_tokens=40)
+
+
+@dataclass
+class Made:
+    """As `cells.Asked`, of no model."""
+
+    name: str
+    prompted: bool = True
+    model: object = field(
+        default_factory=lambda: SimpleNamespace(identity=SimpleNamespace(weights_hash="w"), sizes=None)
+    )
+    analysis: object = field(default_factory=lambda: SimpleNamespace(cost=lambda sizes, n: 0.5))
+
+    def cells(self, items):
+        n = len(items) if self.prompted else 1
+        return [digest([self.name, items.ids(i) if self.prompted else None])[:32] for i in range(n)]
+
+
+def items_of(prompts):
+    items = Items()
+    for i, ids in enumerate(prompts):
+        items.add(ids, {}, Member(0, "g", str(i), "here", ""))
+    return items
+
+
+def plan(prompts, names, done=(), earlier=()):
+    items, analyses = items_of(prompts), [Made(name, prompted=name != "alone") for name in names]
+    cells = [one.cells(items) for one in analyses]
+    wanted = {cell for some in cells for cell in some}
+    kept, left = missing(wanted, set(done), list(earlier))
+    return wanted, kept, dealt("m", items, analyses, cells, left, LIMITS)
+
+
+prompts_st = st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=12).map(tuple), min_size=1, max_size=40)
+names_st = st.lists(st.sampled_from(["a", "b", "c", "alone"]), min_size=1, max_size=4, unique=True)
+
+
+@settings(max_examples=25, deadline=None)
+@given(prompts_st, names_st, st.randoms())
+def test_every_cell_once_and_the_order_is_no_matter(prompts, names, random):
+    wanted, _, shards = plan(prompts, names)
+    cells = [cell for shard in shards for cell in shard.all_cells]
+    assert len(cells) == len(set(cells)) and set(cells) == wanted
+    other, others = list(prompts), list(names)
+    random.shuffle(other)
+    random.shuffle(others)
+    assert {shard.key for shard in plan(other, others)[2]} == {shard.key for shard in shards}
+
+
+@settings(max_examples=25, deadline=None)
+@given(prompts_st, prompts_st, names_st, st.randoms())
+def test_what_is_added_is_all_that_is_computed(first, more, names, random):
+    _, _, shards = plan(first, names)
+    finished = [shard for shard in shards if random.random() < 0.5]
+    done = {cell for shard in finished for cell in shard.all_cells}
+    rest = [shard for shard in shards if shard not in finished]
+    all_wanted, kept, fresh = plan(first + more, [*names, "d"], done, rest)
+    assert kept == rest  # with the composition, and so the bits, that they were dealt
+    cells = [cell for shard in (*kept, *fresh) for cell in shard.all_cells]
+    assert len(cells) == len(set(cells)) and set(cells) == all_wanted - done
+
+
+@given(st.lists(st.integers(1, 9), max_size=30), st.integers(1, 40))
+def test_a_batch_is_of_one_length_and_fits(lengths, most):
+    lengths = sorted(lengths)
+    parts = list(batches(lengths, most))
+    assert [i for part in parts for i in part] == list(range(len(lengths)))
+    for part in parts:
+        assert len({lengths[i] for i in part}) == 1
+        assert len(part) == 1 or len(part) * lengths[part[0]] <= most
+
+
+def test_a_shard_comes_back_from_json_and_keeps_its_key():
+    shard = plan([(1, 2), (3,)], ["a", "b"])[2][0]
+    assert Shard.of(shard.record()) == shard
+    assert Shard.of(shard.record() | {"model": "another name"}).key == shard.key
+
+
+def test_the_same_prompt_twice_is_one_item_and_counts_once_in_its_group():
+    items = items_of([(1, 2), (3, 4), (1, 2)])
+    assert (len(items), len(items.members), items.repeated) == (2, 2, 1)
+    items.add((1, 2), {}, Member(0, "another group", "", "", ""))
+    assert (len(items), len(items.members), items.repeated) == (2, 3, 1)
+    items.add((1, 2), {"answer": "x"}, Member(0, "g", "", "", ""))  # another question about the same tokens
+    assert (len(items), len(items.members), items.repeated) == (3, 4, 1)

@@ -1,0 +1,100 @@
+"""The spec: what is wrong is a sentence with file and line, whatever it is."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.batch.spec import n_bytes, read_spec
+from workbench.errors import InputError
+
+GOOD = """name = "heads"
+
+[[models]]
+name = "toy-induction"
+
+[[prompts]]
+group = "some"
+texts = ["a", "b"]
+tokens = 12
+
+[[analyses]]
+name = "norms"
+params = { threshold = 0.3 }
+"""
+
+
+def written(tmp_path, text):
+    path = tmp_path / "spec.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_shortest_spec_that_means_something(tmp_path):
+    read = read_spec(written(tmp_path, GOOD))
+    assert read.spec.prompts[0].texts == ("a", "b") and read.folder == tmp_path.resolve()
+    assert read_spec(read.spec.model_dump(exclude_none=True)).spec == read.spec
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "tokens = 12",
+            'tokens = "12"',
+            r"prompts\[0\].tokens = '12' in .*spec.toml, line 9; expected a valid integer",
+        ),
+        ("tokens = 12", "token = 12", r"prompts\[0\].token in .*line 9; expected one of tokens"),
+        ("tokens = 12", "tokens = 1", "line 9; expected greater than or equal to 2"),
+        ('texts = ["a", "b"]', "", r"line 6; expected one of texts, ids, file"),
+        ('texts = ["a", "b"]', 'texts = ["a"]\ncorpus = "prose"', "expected one of texts"),
+        ('name = "norms"', "", r"no analyses\[0\].name in .*line 11"),
+        (
+            '[[analyses]]\nname = "norms"',
+            '[[analyses]]\nname = "norms"\n[[analyses]]\nname = "norms"',
+            "'norms' is there",
+        ),
+        ('name = "heads"', 'name = "../heads"', "name = '../heads' in .*line 1"),
+        ('name = "toy-induction"', 'name = "a"\nfolder = "b"', r"line 3; expected one of name, folder"),
+        ('[[models]]\nname = "toy-induction"', "", "no models"),
+        ("group", "group = ", "not TOML .*line 7"),
+        ('name = "heads"', 'name = "heads"\nseed = -1', "seed = -1 in .*line 2"),
+        ('name = "heads"', 'name = "heads"\n[limits]\nmemory = "much"', "expected a size such as"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(tmp_path, old, new, said):
+    assert old in GOOD
+    with pytest.raises(InputError, match=said):
+        read_spec(written(tmp_path, GOOD.replace(old, new, 1)))
+
+
+def test_a_file_that_is_none(tmp_path):
+    (tmp_path / "a.toml").write_bytes(b"name = '\xff'")
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_spec(tmp_path / "a.toml")
+    for path in (tmp_path / "none.toml", tmp_path, "a\0b"):
+        with pytest.raises(InputError, match="no spec at"):
+            read_spec(path)
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+_NAMES = st.sampled_from(["name", "models", "prompts", "analyses", "limits", "keep", "seed", "interventions", "x"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(_NAMES, _VALUES, max_size=6), st.text(max_size=60))
+def test_no_spec_gives_a_traceback(tmp_path_factory, given_spec, text):
+    path = tmp_path_factory.getbasetemp() / "fuzz.toml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    for source in (given_spec, path):
+        try:
+            read_spec(source)
+        except InputError as error:
+            assert "; expected" in str(error)
+
+
+def test_sizes():
+    assert [n_bytes(t) for t in (None, "8 GB", "1.5kB", "12")] == [None, 8 * 10**9, 1500, 12]

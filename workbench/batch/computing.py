@@ -1,0 +1,177 @@
+"""One shard: its prompts through the one runner, batch by batch, and the file of what came out.
+
+The file has one group an analysis: rows of float32 (prompt, ...), which are the smallest partials there are: of one
+prompt each, they merge into any grouping. Whole results, where they are kept, stand in groups below.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from workbench.analysis.results import stamp
+from workbench.analysis.run import Failure, outcomes, together, too_large
+from workbench.batch.cells import Asked, bound
+from workbench.batch.shards import Shard, batches
+from workbench.batch.store import Entry, Store
+from workbench.batch.values.rows import RowOf, stacked
+from workbench.errors import Cancelled, WorkbenchError
+from workbench.files import whole_file
+from workbench.models.model import Model
+from workbench.models.prompt import Prompt, Tokens, tokenise
+
+__all__ = ["Found", "computed", "opened", "written"]
+
+Told = Callable[[float], None]  # the share of a shard that is done; raises to cancel
+
+
+@dataclass
+class Found:
+    """What came out of a shard.
+
+    rows: by analysis, one a prompt, None where it failed; results: the same whole, where they are kept. failed:
+    sentence by cell.
+    """
+
+    rows: dict[str, list[RowOf | None]]
+    results: dict[str, list[xr.Dataset | None]]
+    keeps: bool = False
+    failed: dict[str, str] = field(default_factory=dict)
+    halved: int = 0
+    seconds: float = 0.0
+
+
+def computed(
+    shard: Shard,
+    asked: Sequence[Asked],
+    told: Told | None = None,
+    *,
+    results: bool = False,
+    allow_network: bool = False,
+) -> Found:
+    """Compute a shard. asked: its analyses, on a model that carries the interventions. results: keep whole ones too.
+
+    A prompt that fails is recorded and the others go on; a batch that does not fit into memory is halved.
+    """
+    began = time.perf_counter()
+    n = shard.n_prompts
+    found = Found({one.name: [None] * n for one in asked}, {one.name: [None] * n for one in asked}, results)
+    if shard.ids is None:
+        for outcome in outcomes(asked[0].model, None, [asked[0].analysis], progress=told, allow_network=allow_network):
+            if outcome.complete:
+                _keep(found, shard, asked, 0, 0, outcome.result)
+    else:
+        parts = list(batches([len(ids) for ids in shard.ids], shard.batch_tokens))
+        done = 0
+        for part in parts:
+            _batch(shard, asked, part, found, _within(told, done, len(part), shard.n_prompts), allow_network)
+            done += len(part)
+    for name, cells in zip(shard.analyses, shard.cells, strict=True):
+        for cell, row in zip(cells, found.rows[name], strict=True):
+            if row is None:
+                found.failed.setdefault(cell, f"{name} ended without a result")
+    found.seconds = time.perf_counter() - began
+    return found
+
+
+def _within(told: Told | None, done: int, n: int, total: int) -> Told | None:
+    return None if told is None else lambda share: told((done + share * n) / total)
+
+
+def _batch(
+    shard: Shard, asked: Sequence[Asked], part: range, found: Found, told: Told | None, allow_network: bool
+) -> None:
+    """One pass of some prompts; in two halves where memory does not suffice."""
+    model = asked[0].model
+    rows: list[tuple[int, Tokens, list[Any]]] = []
+    for i in part:
+        try:
+            tokens = tokenise(model, Prompt.ids(shard.ids[i])) if shard.ids is not None else None
+            assert tokens is not None, "a batch is of prompts"
+            rows.append((i, tokens, [bound(one.analysis, one.columns, shard.columns[i]) for one in asked]))
+        except WorkbenchError as error:
+            found.failed |= {cells[i]: str(error) for cells in shard.cells}
+    if not rows:
+        return
+    index = {one.name: n for n, one in enumerate(asked)}
+    try:
+        each = together(model, [r[1] for r in rows], [r[2] for r in rows], progress=told, allow_network=allow_network)
+        for row, outcome in each:
+            _keep(found, shard, asked, rows[row][0], index[outcome.analysis.name], outcome.result)
+    except Cancelled:
+        raise
+    except Exception as error:
+        if not too_large(error):
+            raise
+        found.halved += 1
+        if len(part) == 1:
+            found.failed |= {cells[part[0]]: f"out of memory: {error}" for cells in shard.cells}
+            return
+        middle = len(part) // 2
+        for half in (part[:middle], part[middle:]):
+            _batch(shard, asked, half, found, told, allow_network)
+
+
+def _keep(
+    found: Found, shard: Shard, asked: Sequence[Asked], row: int, index: int, result: "xr.Dataset | Failure"
+) -> None:
+    if isinstance(result, Failure):
+        found.failed[shard.cells[index][row]] = result.sentence
+        return
+    one = asked[index]
+    found.rows[one.name][row] = one.reduction.row(one.analysis.averaged(result))
+    if found.keeps:
+        found.results[one.name][row] = result
+    found.failed.pop(shard.cells[index][row], None)  # of a batch that was halved
+
+
+def written(store: Store, shard: Shard, asked: Sequence[Asked], found: Found) -> Entry:
+    """Write what came out of a shard and its line in the ledger."""
+    path = store.path("shards", f"{shard.key}.nc")
+    model = asked[0].model
+    made_by = stamp(model.identity.device, model.identity.dtype)
+    attrs = {"shard": shard.key, "model": json.dumps(_identity(model)), "stamp": json.dumps(made_by)}
+    with whole_file(path) as partial:
+        xr.Dataset(attrs=attrs).to_netcdf(partial, engine="h5netcdf")
+        for one in asked:
+            rows = stacked(found.rows[one.name])
+            if rows is not None:
+                _append(rows, partial, f"rows/{one.name}")
+            for i, result in enumerate(found.results[one.name]):
+                if result is not None:
+                    _append(result, partial, f"results/{one.name}/{i}")
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+    cells = dict(zip(shard.analyses, map(list, shard.cells), strict=True))
+    entry = Entry(
+        shard.key, store.sha256(shard.key), cells, found.failed, found.seconds, shard.n_tokens, found.halved, made_by
+    )
+    store.append(entry)
+    return entry
+
+
+def _append(dataset: xr.Dataset, path: Path, group: str) -> None:
+    floats = {name: {"_FillValue": None} for name, v in dataset.variables.items() if v.dtype.kind == "f"}
+    dataset.to_netcdf(path, engine="h5netcdf", group=group, mode="a", encoding=floats)
+
+
+def _identity(model: Model) -> dict[str, Any]:
+    return {name: getattr(model.identity, name) for name in model.identity.__dataclass_fields__}
+
+
+def opened(store: Store, key: str, group: str) -> xr.Dataset | None:
+    """A group of a shard's file, in memory: "rows/ANALYSIS" or "results/ANALYSIS/ROW"; None where it has none."""
+    try:
+        with xr.open_dataset(
+            store.path("shards", f"{key}.nc"), group=group, engine="h5netcdf", mask_and_scale=False
+        ) as file:
+            return file.load()
+    except (KeyError, OSError) as error:
+        if isinstance(error, OSError) and "group" not in str(error).lower():
+            raise
+        return None

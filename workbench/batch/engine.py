@@ -1,0 +1,192 @@
+"""The engine: takes shards of a stored plan until none is left. `run` has one, and so has each `batch worker`.
+
+Whoever takes a shard computes the same numbers; so two runners of one run share the work, and a worker that died costs
+the shard that it was at.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.batch.cells import Asked, asked
+from workbench.batch.computing import computed, written
+from workbench.batch.leases import PATIENCE, Leases
+from workbench.batch.shards import Shard
+from workbench.batch.spec import Spec
+from workbench.batch.store import Store
+from workbench.batch.survey import Loader, edited
+from workbench.errors import Cancelled, RefusedError, UnavailableError
+from workbench.models.model import Model
+
+__all__ = ["Progress", "Status", "work"]
+
+Progress = Callable[["Status"], None]
+
+
+@dataclass
+class Status:
+    """How far a run is.
+
+    tokens, left: of prompts that are done and to be done by anybody; rate: tokens a second of this process, seconds: of
+    work in it. failed: sentences by cell, of shards that this process has seen.
+    """
+
+    shards: int
+    done: int = 0
+    tokens: float = 0.0
+    left: float = 0.0
+    seconds: float = 0.0
+    own: float = 0.0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Of the tokens, 0 to 1."""
+        total = self.tokens + self.left
+        return self.tokens / total if total else 1.0
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second; 0 before anything is known."""
+        return self.own / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds, None before anything is known."""
+        return self.left / self.rate if self.rate > 0 else None
+
+
+def work(
+    store: Store,
+    catalog: Any,
+    load: Loader,
+    *,
+    progress: Progress | None = None,
+    max_failures: int | None = None,
+    allow_network: bool = False,
+    patience: float = PATIENCE,
+) -> Status:
+    """Compute what the store's plan has left, with whoever else works at it; returns when nothing is left.
+
+    Raises Cancelled where somebody asked to stop, RefusedError after more than max_failures failed cells; finished
+    shards are kept in any case.
+    """
+    record = store.plan()
+    spec = Spec.model_validate(record["spec"])
+    finished = store.finished()
+    todo = [store.shard(key) for key in record["shards"] if key not in finished]
+    worker = _Worker(store, catalog, load, spec, record, allow_network)
+    status = Status(len(record["shards"]), len(record["shards"]) - len(todo))
+    status.left = sum(max(1, shard.n_tokens) for shard in todo)
+    leases = Leases(store.path("leases"), patience)
+    limit = spec.limits.max_failures if max_failures is None else max_failures
+    while todo:
+        took = False
+        for shard in list(todo):
+            _need_going_on(store, status, limit)
+            with contextlib.ExitStack() as held:
+                lease = leases.take(shard.key)
+                if lease is None:
+                    continue
+                held.enter_context(lease)
+                if not store.has(shard.key):
+                    _compute(worker, shard, status, progress)
+                took = True
+            todo.remove(shard)
+            status.done += 1
+        if todo and not took:
+            _wait(store, todo, status, progress)
+    _need_going_on(store, status, limit)
+    return status
+
+
+def _compute(worker: "_Worker", shard: Shard, status: Status, progress: Progress | None) -> None:
+    weight, before, began = max(1, shard.n_tokens), status.tokens, time.perf_counter()
+    left, own, seconds = status.left, status.own, status.seconds
+
+    def told(share: float) -> None:
+        if worker.store.cancelled:
+            raise Cancelled
+        status.tokens, status.left, status.own = before + share * weight, left - share * weight, own + share * weight
+        status.seconds = seconds + time.perf_counter() - began
+        if progress is not None:
+            progress(status)
+
+    status.failed |= worker.compute(shard, told)
+    told(1.0)
+
+
+def _wait(store: Store, todo: list[Shard], status: Status, progress: Progress | None) -> None:
+    """Until somebody else has finished a shard, or may be believed dead."""
+    time.sleep(0.2)
+    for shard in list(todo):
+        if store.has(shard.key):
+            todo.remove(shard)
+            status.done += 1
+            status.tokens, status.left = status.tokens + max(1, shard.n_tokens), status.left - max(1, shard.n_tokens)
+    if progress is not None:
+        progress(status)
+
+
+def _need_going_on(store: Store, status: Status, limit: int | None) -> None:
+    if store.cancelled:
+        raise Cancelled
+    if limit is not None and len(status.failed) > limit:
+        first = next(iter(status.failed.values()))
+        raise RefusedError(
+            f"{len(status.failed)} failures, the first: {first}",
+            f"at most {limit}",
+            "See `workbench batch status`; raise --max-failures to go on",
+        )
+
+
+class _Worker:
+    """Computes shards; holds one model at a time, and its analyses."""
+
+    def __init__(self, store: Store, catalog: Any, load: Loader, spec: Spec, record: dict[str, Any], network: bool):
+        self.store, self._catalog, self._load, self._spec = store, catalog, load, spec
+        self._network = network
+        self._record = record
+        self._held: tuple[str, Model, list[Asked]] | None = None
+
+    def compute(self, shard: Shard, told: Callable[[float], None]) -> dict[str, str]:
+        """Compute and write a shard; sentences of what failed, by cell."""
+        analyses = self._analyses(shard)
+        keep = self._spec.keep.results
+        found = computed(shard, analyses, told, results=keep, allow_network=self._network)
+        return written(self.store, shard, analyses, found).failed
+
+    def _analyses(self, shard: Shard) -> list[Asked]:
+        if self._held is None or self._held[0] != shard.weights:
+            self._held = None  # let go of the last model before the next one is there
+            self._held = self._loaded(shard)
+        by_name = {one.name: one for one in self._held[2]}
+        found = [by_name[name] for name in shard.analyses]
+        for one, cells in zip(found, shard.cells, strict=True):
+            ids, columns = (None, {}) if shard.ids is None else (shard.ids[0], shard.columns[0])
+            if one.cell(ids, columns) != cells[0]:
+                raise RefusedError(
+                    f"a plan that was made with other code, parameters or data for {one.name}",
+                    "what is installed here to be what the plan was made with",
+                    "Run `workbench batch run` with the spec again: it plans anew what has changed",
+                )
+        return found
+
+    def _loaded(self, shard: Shard) -> tuple[str, Model, list[Asked]]:
+        specs = {m["label"]: m["weights"] for m in self._record["models"]}
+        one = next((m for m in self._spec.models if specs.get(m.title) == shard.weights), None)
+        if one is None:
+            raise UnavailableError(
+                f"no model with the weights {shard.weights[:12]}", "one that the spec names", "Run from the spec again"
+            )
+        model = self._load(one)
+        if model.identity.weights_hash != shard.weights:
+            raise RefusedError(
+                f"{one.title} with the weights {model.identity.weights_hash[:12]}",
+                f"{shard.weights[:12]}, which the plan was made for",
+                "Run from the spec again: it plans what the new weights need",
+            )
+        shortest = min((line["n"] for line in self.store.prompts() if line["n"]), default=model.sizes.n_ctx)
+        return shard.weights, model, asked(self._spec, self._catalog, edited(self._spec, model, shortest))

@@ -1,0 +1,147 @@
+"""What a plan will take, before it runs: seconds, memory, disk; and the refusal of what does not fit."""
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from workbench.analysis.run import together
+from workbench.batch.cells import Asked, bound
+from workbench.batch.shards import Shard
+from workbench.batch.spec import Limits, n_bytes
+from workbench.batch.survey import Survey
+from workbench.errors import RefusedError
+from workbench.models.model import Model
+from workbench.models.prompt import Prompt, tokenise
+from workbench.observation.memory import predict_bytes
+
+__all__ = ["Estimate", "estimated", "need_room"]
+
+_WHOLE = 8  # a whole result is some times as large as its rows
+_PILOT = 24  # tokens of the prompt that is tried
+
+
+@dataclass
+class Estimate:
+    """Of what is left to do. memory and disk in bytes; assumed: what could not be tried beforehand."""
+
+    seconds: float = 0.0
+    memory: int = 0
+    disk: int = 0
+    assumed: tuple[str, ...] = ()
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        """One after the other: memory is the larger, the rest adds up."""
+        assumed = tuple(dict.fromkeys((*self.assumed, *other.assumed)))
+        memory = max(self.memory, other.memory)
+        return Estimate(self.seconds + other.seconds, memory, self.disk + other.disk, assumed)
+
+
+def estimated(asks: Survey, shards: Sequence[Shard], *, results: bool) -> Estimate:
+    """Of shards of one model, from one timed pass and one tried prompt. results: whole ones are kept too."""
+    if not shards:
+        return Estimate()
+    by_name = {one.name: one for one in asks.asked}
+    prompted = [shard for shard in shards if shard.ids]
+    per_token = _seconds_per_token(asks.asked[0].model, prompted[0]) if prompted else 0.0
+    row, assumed = _row_bytes(asks, [s for s in prompted])
+    seconds = memory = disk = 0.0
+    for shard in shards:
+        own = [by_name[name] for name in shard.analyses]
+        lengths = [len(ids) for ids in shard.ids or ()]
+        sizes = asks.model.sizes
+        seconds += sum(n * per_token * (1 + sum(one.analysis.cost(sizes, n) for one in own)) for n in lengths)
+        disk += sum(row[one.name] for one in own) * shard.n_prompts * (_WHOLE if results else 1) + 20_000
+        memory = max(memory, _shard_bytes(shard, own))
+    total = _weights(asks.model) + memory + 4 * sum(row.values()) * max(s.n_prompts for s in shards)
+    return Estimate(seconds, int(total), int(disk), assumed)
+
+
+def _seconds_per_token(model: Model, shard: Shard) -> float:
+    """Of a bare pass over a few prompts of a shard, the faster of two."""
+    assert shard.ids, "a shard with prompts"
+    ids = shard.ids[-1][:256]
+    batch = torch.tensor([ids] * max(1, min(4, shard.batch_tokens // len(ids)))).to(model.adapter.device)
+    taken = []
+    for _ in range(2):
+        began = time.perf_counter()
+        with model.lock, torch.no_grad():
+            model.adapter.forward(batch)
+        taken.append(time.perf_counter() - began)
+    return min(taken) / batch.numel()
+
+
+def _row_bytes(asks: Survey, shards: Sequence[Shard]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Bytes of one prompt's row by analysis, from a short prompt; studies, which take long, are assumed."""
+    sizes = asks.model.sizes
+    found = {one.name: 16 * 4 * sizes.n_layers * sizes.n_heads for one in asks.asked}
+    trial = next((shard for shard in shards if shard.ids), None)
+    shared = [one for one in asks.asked if one.analysis.shares_pass and one.prompted]
+    assumed = tuple(one.name for one in asks.asked if one not in shared)
+    if trial is None or not shared:
+        return found, assumed
+    assert trial.ids is not None, "a shard with prompts"
+    tokens = tokenise(shared[0].model, Prompt.ids(trial.ids[0][:_PILOT]))
+    named = {one.name: one for one in shared}
+    values = [bound(one.analysis, one.columns, trial.columns[0]) for one in shared]
+    tried = set()
+    for _, outcome in together(shared[0].model, [tokens], [values]):
+        one = named[outcome.analysis.name]
+        if hasattr(outcome.result, "data_vars"):
+            rows, _ = one.reduction.row(one.analysis.averaged(outcome.result))
+            found[one.name] = sum(variable.nbytes for variable in rows.values())
+            tried.add(one.name)
+    return found, (*assumed, *(one.name for one in shared if one.name not in tried))
+
+
+def _shard_bytes(shard: Shard, asked: Sequence[Asked]) -> float:
+    """Of the largest pass: what is kept, one layer's activations and the logits."""
+    if not shard.ids:
+        return 0.0
+    model = asked[0].model
+    longest = max(len(ids) for ids in shard.ids)
+    rows = max(1, min(shard.n_prompts, shard.batch_tokens // longest))
+    tokens = tokenise(model, Prompt.ids(max(shard.ids, key=len)))
+    needs = []
+    for one in asked:
+        if one.analysis.shares_pass and not one.columns:
+            needs += list(one.analysis.needs(model, tokens))
+    sizes, n = model.sizes, rows * longest
+    layer = 4 * n * (8 * sizes.d_model + 4 * sizes.d_mlp) + 12 * rows * sizes.n_heads * longest**2
+    return predict_bytes(sizes, list(dict.fromkeys(needs)), rows, longest) + layer + 2 * 4 * n * sizes.d_vocab
+
+
+def _weights(model: Model) -> int:
+    return sum(tensor.nbytes for _, tensor in model.adapter.parameters())
+
+
+def need_room(estimate: Estimate, limits: Limits, folder: Path) -> None:
+    """Raises RefusedError, with the number, where memory or disk will not suffice."""
+    memory, disk = n_bytes(limits.memory) or _memory(), n_bytes(limits.disk) or _free(folder)
+    for what, needs, has, remedy in (
+        ("memory", estimate.memory, memory, "Lower limits.batch_tokens or limits.shard_tokens, or ask for less"),
+        ("disk", estimate.disk, disk, "Make room, take another folder, or keep less"),
+    ):
+        if has is not None and needs > has:
+            raise RefusedError(f"a run that takes about {_gb(needs)} of {what}", f"at most {_gb(has)}", remedy)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _memory() -> int | None:
+    """Of this machine; None where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _free(folder: Path) -> int:
+    place = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
+    return shutil.disk_usage(place).free

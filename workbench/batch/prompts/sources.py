@@ -1,0 +1,150 @@
+"""Rows of prompts from what a spec names: texts, ids, files, corpora, generators, templates."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, product
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import numpy as np
+
+from workbench.batch.prompts.records import records
+from workbench.batch.spec import PromptSource
+from workbench.corpora import find_corpus
+from workbench.errors import InputError
+from workbench.models.model import Model
+from workbench.models.prompt import Prompt
+
+__all__ = ["Row", "rows"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt before it is tokenised.
+
+    where: for people, such as "reviews.jsonl line 3". document: what it was taken from; "": a document of its own.
+    columns: further texts that analyses read. wrong: why it cannot be used, or "".
+    """
+
+    where: str
+    prompt: Prompt | None
+    document: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    wrong: str = ""
+
+
+def rows(source: PromptSource, folder: Path, model: Model, seed: int, *, allow_network: bool = False) -> Iterator[Row]:
+    """The rows of a source, at most `limit`, one at a time.
+
+    folder: what paths are relative to. Raises InputError where there is none, for columns that a file does not have,
+    and as `records` does.
+    """
+    found = islice(_found(source, folder, model, seed, allow_network), source.limit)
+    first = next(found, None)
+    if first is None:
+        what = source.file or source.corpus or f"the prompts of {source.group!r}"
+        raise InputError(f"no prompt in {what}", "at least one", "Check what is in it")
+    yield first
+    yield from found
+
+
+def _found(source: PromptSource, folder: Path, model: Model, seed: int, network: bool) -> Iterator[Row]:
+    if source.texts is not None:
+        for i, text in enumerate(source.texts):
+            yield _row(f"texts[{i}]", text, source)
+    elif source.ids is not None:
+        yield from (Row(f"ids[{i}]", Prompt.ids(ids)) for i, ids in enumerate(source.ids))
+    elif source.file is not None:
+        yield from _from_file(source, folder / Path(source.file).expanduser())
+    elif source.corpus is not None:
+        yield from _from_corpus(source, folder, network)
+    elif source.generator is not None:
+        yield from _generated(source, model, seed)
+    else:
+        yield from _from_template(source)
+
+
+def _row(where: str, text: str, source: PromptSource, document: str = "", columns: Mapping[str, str] = {}) -> Row:
+    if not text:
+        return Row(where, None, document, columns, "an empty prompt")
+    if any(not _is_text(value) for value in (text, *columns.values())):
+        return Row(where, None, document, {}, "half of a character (a lone surrogate), which is no text")
+    return Row(where, Prompt(text, bos=source.bos), document, columns)
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written: JSON may hold one half of a pair of surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _from_file(source: PromptSource, path: Path) -> Iterator[Row]:
+    wanted = [name for name in (source.column, source.document) if name is not None]
+    for number, record in records(path, source.encoding):
+        where = f"{path.name} line {number}"
+        missing = next((name for name in wanted if name not in record), None)
+        if missing is not None and number <= 2:  # the first row; of a CSV the second line
+            raise InputError(
+                f"the column {missing!r} in {path}", f"one of {', '.join(map(str, record)) or 'none'}", "Name another"
+            )
+        text = record.get(source.column)
+        if missing is not None or not isinstance(text, str):
+            said = f"no column {missing!r}" if missing else f"{text!r:.40}, which is no text, in {source.column!r}"
+            yield Row(where, None, wrong=said)
+            continue
+        document = "" if source.document is None else str(record[source.document])
+        columns = {name: value for name, value in record.items() if isinstance(value, str) and name != source.column}
+        yield _row(where, text, source, document, columns)
+
+
+def _from_corpus(source: PromptSource, folder: Path, network: bool) -> Iterator[Row]:
+    name = str(source.corpus)
+    near = folder / name
+    corpus = find_corpus(str(near) if near.exists() else name, allow_network=network)
+    for document in corpus.documents:
+        yield _row(document.name, document.text, source, document.name)
+
+
+def _generated(source: PromptSource, model: Model, seed: int) -> Iterator[Row]:
+    """Random ordinary tokens, twice in a row or once. A prompt's draws depend on the seed and its number alone."""
+    ordinary, front = _ordinary(model)
+    if len(ordinary) < source.length:
+        raise InputError(f"length = {source.length}", f"at most {len(ordinary)} different tokens", "Ask for fewer")
+    for i in range(source.n):
+        random = np.random.default_rng(np.random.SeedSequence([seed, i]))
+        block = random.choice(ordinary, source.length, replace=False).tolist()
+        times = 2 if source.generator == "repeated-tokens" else 1
+        yield Row(f"{source.generator} {i}", Prompt.ids([*front, *block * times]))
+
+
+def _ordinary(model: Model) -> tuple[np.ndarray, list[int]]:
+    """Ids that are neither special nor added, and what stands in front of a text."""
+    if model.tokenizer is None:
+        return np.arange(1, model.sizes.d_vocab), [0]
+    special = {*model.tokenizer.all_special_ids, *model.tokenizer.get_added_vocab().values()}
+    n = min(model.sizes.d_vocab, len(model.tokenizer))
+    return np.array([i for i in range(n) if i not in special]), list(model.vocabulary.prefix)
+
+
+def _from_template(source: PromptSource) -> Iterator[Row]:
+    template = str(source.template)
+    for text in (template, *source.columns.values()):
+        _check_slots(text, source.slots)
+    names = list(source.slots)
+    for values in product(*source.slots.values()):
+        slots = dict(zip(names, values, strict=True))
+        if len(set(values)) < len(values):
+            continue  # the same word in two slots is another task
+        where = ", ".join(f"{name}={value}" for name, value in slots.items())
+        columns = {**slots, **{name: text.format_map(slots) for name, text in source.columns.items()}}
+        yield _row(where, template.format_map(slots), source, columns=columns)
+
+
+def _check_slots(text: str, slots: Mapping[str, Sequence[str]]) -> None:
+    try:
+        named = [name for _, name, *_ in Formatter().parse(text) if name is not None]
+    except ValueError as error:
+        raise InputError(f"the template {text!r} ({error})", "slots in braces, such as {name}", "Correct it") from error
+    unknown: Any = next((name for name in named if name not in slots), None)
+    if unknown is not None:
+        raise InputError(f"the slot {{{unknown}}} in {text!r}", f"one of {', '.join(slots)}", "Correct it")

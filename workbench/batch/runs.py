@@ -1,0 +1,315 @@
+"""`run(spec)`, `plan(spec)` and `open(folder)`: what a user calls.
+
+from probes import CATALOG
+from workbench import batch
+
+found = batch.run("heads.toml", catalog=CATALOG)      # the same again goes on, or has nothing to do
+found.aggregate("attention-sinks")["sink"]            # (model, group, layer, head), with _low, _high and _n
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from workbench.batch import survey
+from workbench.batch.computing import opened
+from workbench.batch.engine import Progress, Status, work
+from workbench.batch.estimate import Estimate, estimated, need_room
+from workbench.batch.leases import PATIENCE
+from workbench.batch.shards import Shard
+from workbench.batch.spec import ModelSpec, Read, Spec, read_spec
+from workbench.batch.store import Store
+from workbench.batch.values import merge
+from workbench.errors import InputError, UnavailableError
+from workbench.models.model import Model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Batch", "Plan", "default_catalog", "open_batch", "plan", "run", "worker"]
+
+_GROUP = "workbench.catalog"  # entry points: where the analyses are that a spec may name
+
+
+class Plan:
+    """What a spec asks for beside what is done: `shards`, `n_prompts`, `estimate`, `print(plan)`."""
+
+    def __init__(self, planned: survey.Planned, estimate: Estimate, store: Store, spec_text: str | None):
+        self.planned, self.estimate, self.store, self._text = planned, estimate, store, spec_text
+
+    @property
+    def shards(self) -> int:
+        """Left to be computed."""
+        return len(self.planned.left)
+
+    def write(self) -> None:
+        """Make it what the store goes by."""
+        survey.write_plan(self.planned, self.store, self._text)
+
+    def __str__(self) -> str:
+        p, e = self.planned, self.estimate
+        models = ", ".join(one["label"] for one in p.models)
+        lines = [
+            f"{p.spec.name}: {p.n_prompts:,} prompts of {models}; {', '.join(a.name for a in p.spec.analyses)}",
+            f"{p.n_cells:,} results asked for, {p.n_done:,} of them are there; {self.shards} shards left",
+        ]
+        if p.dropped:
+            lines.append(f"{p.dropped:,} results are there that the spec does not ask for; they stay in the folder")
+        if p.repeated:
+            lines.append(f"{p.repeated:,} prompts stand in their group already and count once")
+        if p.refused:
+            lines.append(f"{len(p.refused):,} prompts refused, the first: {p.refused[0].where}: {p.refused[0].reason}")
+        if self.shards:
+            lines.append(f"about {_time(e.seconds)}, {e.memory / 1e9:.1f} GB of memory, {e.disk / 1e6:.1f} MB on disk")
+        if e.assumed and self.shards:
+            lines.append(f"assumed, not tried beforehand: the size of results of {', '.join(e.assumed)}")
+        return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Batch:
+    """A batch in a folder, whatever of it is done: counts, aggregates, rows, whole results, failures."""
+
+    def __init__(self, folder: str | Path):
+        self.store = Store(folder)
+        self.record = self.store.plan()
+        self.spec = Spec.model_validate(self.record["spec"])
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self.store.folder
+
+    @property
+    def analyses(self) -> tuple[str, ...]:
+        """Names of its analyses."""
+        return tuple(one.name for one in self.spec.analyses)
+
+    @property
+    def n_shards(self) -> int:
+        """In all."""
+        return len(self.record["shards"])
+
+    @property
+    def n_done(self) -> int:
+        """Shards that are computed and whose bytes are what was written."""
+        finished = self.store.finished()
+        return sum(key in finished for key in self.record["shards"])
+
+    @property
+    def failures(self) -> list[dict[str, str]]:
+        """What failed and what was refused, each with its reason."""
+        return merge.failures(self.store)
+
+    def aggregate(self, analysis: str) -> xr.Dataset:
+        """Means over documents with intervals, (model, group, ...); see `merge.aggregate`."""
+        return merge.aggregate(self.store, analysis)
+
+    def table(self) -> "pd.DataFrame":
+        """One row a prompt: where it came from, its status, and the scalars of every analysis."""
+        import pandas as pd
+
+        return pd.DataFrame(list(merge.table(self.store)))
+
+    def rows(self, analysis: str, model: str | None = None) -> xr.Dataset:
+        """The values of every prompt that is done, (prompt, ...), with `prompt_group`, `prompt_model` and more beside.
+
+        model: of one model only, by its label. Raises InputError where nothing is done and for models of several
+        sizes.
+        """
+        cells = merge.Cells(self.store)
+        places = cells.places(analysis)
+        lines = [
+            (places[cell], line)
+            for cell, line in cells.asked(analysis)
+            if cell in places and model in (None, line["model"])
+        ]
+        by_shard: dict[str, list[int]] = {}
+        for number, ((key, _), _) in enumerate(lines):
+            by_shard.setdefault(key, []).append(number)
+        parts, order = [], []
+        for key, numbers in by_shard.items():
+            rows = opened(self.store, key, f"rows/{analysis}")
+            if rows is not None:
+                parts.append(rows.isel(prompt=[lines[number][0][1] for number in numbers]))
+                order += numbers
+        if not parts:
+            raise InputError(f"rows of {analysis!r}", f"one of {', '.join(self.analyses)} that is done", "Run it first")
+        try:
+            found = xr.concat(parts, "prompt", join="exact", combine_attrs="drop_conflicts")
+        except ValueError as error:
+            raise InputError(
+                f"rows of {analysis} of models of several sizes", "one model", "Name it: model="
+            ) from error
+        names = ("model", "group", "document", "text", "where")
+        beside = {f"prompt_{name}": ("prompt", [lines[number][1][name] for number in order]) for name in names}
+        return found.assign_coords(beside).isel(prompt=np.argsort(order))
+
+    def result(self, analysis: str, prompt: int) -> xr.Dataset:
+        """The whole result of a prompt, by its number in `table()`; InputError where whole results were not kept."""
+        cells = merge.Cells(self.store)
+        asked = [line for line in self.store.prompts() if line["n"]]
+        if not 0 <= prompt < len(asked):
+            raise InputError(f"prompt {prompt}", f"0 to {len(asked) - 1}", "Take a number of the table")
+        place = cells.places(analysis).get(asked[prompt]["cells"].get(analysis, ""))
+        found = None if place is None else opened(self.store, place[0], f"results/{analysis}/{place[1]}")
+        if found is None:
+            raise InputError(
+                f"no whole result of {analysis} for prompt {prompt}", "a run with keep.results = true", "Run it so"
+            )
+        return found
+
+    def save_aggregates(self) -> list[Path]:
+        """Write the final dataset of each analysis to `aggregates/`; one writer."""
+        from workbench.analysis.results import save
+
+        return [save(self.aggregate(name), self.folder / "aggregates" / f"{name}.nc") for name in self.analyses]
+
+    def cancel(self) -> None:
+        """Ask whoever runs it to stop."""
+        self.store.cancel()
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.spec.name} in {self.folder}: {self.n_done} of {self.n_shards} shards>"
+
+
+def default_catalog() -> Any:
+    """The analyses that are installed with the workbench, and those of installed packages."""
+    found = next(iter(entry_points(group=_GROUP)), None)
+    if found is None:
+        raise UnavailableError(
+            "no installed catalog of analyses", "one", "Pass catalog=CATALOG (`from probes import CATALOG`)"
+        )
+    return found.load().with_plugins()
+
+
+def plan(
+    spec: "str | Path | Mapping[str, Any] | Spec",
+    folder: str | Path | None = None,
+    *,
+    catalog: Any = None,
+    models: Mapping[str, Model] | None = None,
+    retry_failed: bool = False,
+    allow_network: bool = False,
+    base: Path | None = None,
+) -> Plan:
+    """What a spec asks for beside what is done in a folder; nothing is written.
+
+    folder: of the store, `runs/NAME` unless given. models: loaded ones by their labels, beside those that are loaded by
+    name. retry_failed: count what failed as not done. base: what paths are relative to; the folder of the spec's file
+    unless given. Raises InputError for a spec that does not fit, RefusedError for one that takes more memory or disk
+    than there is.
+    """
+    read = _read(spec, base)
+    return _plan(read, folder, catalog, _loader(models, allow_network, read.folder), retry_failed, allow_network)
+
+
+def _read(spec: Any, base: Path | None) -> Read:
+    read = read_spec(spec)
+    return read if base is None else read._replace(folder=base)
+
+
+def _plan(read: Read, folder: Any, catalog: Any, load: survey.Loader, retry: bool, network: bool) -> Plan:
+    store = Store(folder or Path("runs") / read.spec.name)
+    estimates = [Estimate()]
+
+    def seen(asks: survey.Survey, shards: Sequence[Shard]) -> None:
+        estimates.append(estimated(asks, shards, results=read.spec.keep.results))
+
+    planned = survey.planned(
+        read, default_catalog() if catalog is None else catalog, store, load, retry_failed=retry,
+        allow_network=network, seen=seen,
+    )  # fmt: skip
+    total = sum(estimates[1:], estimates[0])
+    need_room(total, read.spec.limits, store.folder)
+    return Plan(planned, total, store, read.where.text or None)
+
+
+def run(
+    spec: "str | Path | Mapping[str, Any] | Spec",
+    folder: str | Path | None = None,
+    *,
+    catalog: Any = None,
+    models: Mapping[str, Model] | None = None,
+    progress: Progress | None = None,
+    said: Callable[[Plan], None] | None = None,
+    max_failures: int | None = None,
+    retry_failed: bool = False,
+    allow_network: bool = False,
+    base: Path | None = None,
+) -> Batch:
+    """Run a spec, or go on where it was: what is there is not computed again, what is new is.
+
+    Arguments as of `plan`. progress: is shown a `Status` as work goes on; said: is shown the plan. Raises as `plan`,
+    Cancelled where somebody asked to stop, RefusedError after too many failures; finished shards are kept.
+    """
+    read = _read(spec, base)
+    load = _loader(models, allow_network, read.folder)
+    made = _plan(read, folder, catalog, load, retry_failed, allow_network)
+    made.store.go_on()
+    made.write()
+    if said is not None:
+        said(made)
+    given = default_catalog() if catalog is None else catalog
+    work(made.store, given, load, progress=progress, max_failures=max_failures, allow_network=allow_network)
+    done = Batch(made.store.folder)
+    done.save_aggregates()
+    return done
+
+
+def worker(
+    folder: str | Path,
+    *,
+    catalog: Any = None,
+    models: Mapping[str, Model] | None = None,
+    progress: Progress | None = None,
+    max_failures: int | None = None,
+    allow_network: bool = False,
+    patience: float = PATIENCE,
+) -> Status:
+    """Take shards of a planned batch until none is left, beside any number of others. Raises as `run`."""
+    store = Store(folder)
+    home = Path(store.plan()["folder"])
+    return work(
+        store, default_catalog() if catalog is None else catalog, _loader(models, allow_network, home),
+        progress=progress, max_failures=max_failures, allow_network=allow_network, patience=patience,
+    )  # fmt: skip
+
+
+def open_batch(folder: str | Path) -> Batch:
+    """A batch that was planned or run in a folder. Raises UnavailableError where there is none."""
+    return Batch(folder)
+
+
+def _loader(models: Mapping[str, Model] | None, allow_network: bool, home: Path) -> survey.Loader:
+    """What gives the model of a spec; it holds the last one, so that planning and running load it once."""
+    held: dict[str, Model] = {}
+
+    def load(one: ModelSpec) -> Model:
+        if models is not None and one.title in models:
+            return models[one.title]
+        key = one.model_dump_json(exclude={"label", "step"})
+        if key not in held:
+            from workbench.loading.pretrained import load as load_model
+
+            held.clear()
+            near = home / Path(one.folder or one.name or "").expanduser()
+            is_path = one.folder is not None or (near.exists() and ("/" in str(one.name) or near.suffix == ".gguf"))
+            name = str(near) if is_path else str(one.name)
+            dtype = getattr(torch, one.dtype)
+            held[key] = load_model(
+                name, dtype=dtype, device=one.device, revision=one.revision, allow_network=allow_network
+            )
+        return held[key]
+
+    return load

@@ -1,0 +1,285 @@
+"""The spec of a batch: a TOML file that says which prompts, models and analyses, and what to keep.
+
+Checked before anything is loaded; what is wrong is said with its file and line. What needs a model (columns of a file,
+lengths, units of interventions) is said by `plan`.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from workbench.errors import InputError, UnavailableError
+
+__all__ = [
+    "SOURCES",
+    "AnalysisSpec",
+    "Keep",
+    "Limits",
+    "ModelSpec",
+    "PromptSource",
+    "Read",
+    "Spec",
+    "Where",
+    "read_spec",
+]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w .+-]{0,99}$")]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+SOURCES = ("texts", "ids", "file", "corpus", "generator", "template")
+
+
+def n_bytes(text: str | None) -> int | None:
+    """Bytes of "8 GB", "512 MB"; None for None."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", text)
+    if found is None:
+        raise ValueError(f'a size such as "8 GB", not {text!r}')
+    return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelSpec(_Part):
+    """A model: a name or a folder as `load()` takes it.
+
+    label: what results call it, its name unless given. step: of training, for a series of checkpoints.
+    """
+
+    name: str | None = None
+    folder: str | None = None
+    label: str | None = None
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    step: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.name is None) == (self.folder is None):
+            raise ValueError("one of name, folder")
+        return self
+
+    @property
+    def title(self) -> str:
+        """What results call it."""
+        return self.label or self.name or str(self.folder)
+
+
+class PromptSource(_Part):
+    """Prompts of one group, from one of: texts, ids, file (.txt, .jsonl, .csv, .tsv, .parquet), corpus ("prose",
+    "code", a file or folder, hub:NAME), generator ("repeated-tokens", "random-tokens"), template with slots.
+
+    column: which one of a file holds the text; document: which one says what it was taken from, so that intervals take
+    what belongs together as one. tokens: the most that are taken of a text, the tokens put in front (BOS) among them;
+    long: what becomes of a longer one: its beginning ("cut"), pieces of one document ("split"), or it is recorded as
+    refused. columns: further texts of a row that analyses read, written with the slots of a template.
+    """
+
+    group: Name = "prompts"
+    texts: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    ids: Annotated[tuple[Annotated[tuple[int, ...], Field(strict=False)], ...], Field(strict=False)] | None = None
+    file: str | None = None
+    corpus: str | None = None
+    generator: Literal["repeated-tokens", "random-tokens"] | None = None
+    template: str | None = None
+    column: str = "text"
+    document: str | None = None
+    encoding: str = "utf-8"
+    slots: dict[str, Annotated[tuple[str, ...], Field(strict=False, min_length=1)]] = {}
+    columns: dict[str, str] = {}
+    n: Count = 100
+    length: Annotated[int, Field(ge=2, le=10**6)] = 32
+    tokens: Annotated[int, Field(ge=2, le=10**7)] | None = None
+    long: Literal["cut", "split", "refuse"] = "cut"
+    limit: Count | None = None
+    bos: bool | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [name for name in SOURCES if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"one of {', '.join(SOURCES)}")
+        if self.template is not None and not self.slots:
+            raise ValueError("slots for the template")
+        return self
+
+
+class AnalysisSpec(_Part):
+    """An analysis of the catalog with its parameters.
+
+    columns: parameters that each prompt has its own value of, and the column that holds it. positions: what stands for
+    a prompt where a variable has an axis of positions: its mean over them, its last one, or nothing.
+    """
+
+    name: str
+    params: dict[str, Any] = {}
+    columns: dict[str, str] = {}
+    positions: Literal["none", "mean", "last"] = "none"
+
+
+class Keep(_Part):
+    """What is kept beside aggregates and the values of each prompt: results, whole, of every prompt."""
+
+    results: bool = False
+
+
+class Limits(_Part):
+    """memory, disk: what may be taken, such as "8 GB"; none: what the machine has. batch_tokens: in one pass.
+    shard_tokens: about how many are computed before they are written. max_failures: after how many the run stops."""
+
+    memory: str | None = None
+    disk: str | None = None
+    batch_tokens: Annotated[int, Field(ge=1, le=10**7)] = 2048
+    shard_tokens: Annotated[int, Field(ge=1, le=10**9)] = 16384
+    max_failures: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        for text in (self.memory, self.disk):
+            n_bytes(text)
+        return self
+
+
+class Spec(_Part):
+    """A batch: models times prompts times analyses, under interventions written as on the page ("L18H6 mean")."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    models: Annotated[tuple[ModelSpec, ...], Field(strict=False, min_length=1)]
+    prompts: Annotated[tuple[PromptSource, ...], Field(strict=False)] = ()
+    analyses: Annotated[tuple[AnalysisSpec, ...], Field(strict=False, min_length=1)]
+    interventions: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    keep: Keep = Keep()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        for what, names in (("model", [m.title for m in self.models]), ("analysis", [a.name for a in self.analyses])):
+            twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+            if twice is not None:
+                raise ValueError(f"each {what} once, and {twice!r} is there twice")
+        return self
+
+
+@dataclass(frozen=True)
+class Where:
+    """The file that a spec was read from, to say where in it something does not fit; empty for a spec from Python."""
+
+    path: str = ""
+    text: str = field(default="", repr=False)
+
+    @contextmanager
+    def of(self, *loc: str | int) -> Iterator[None]:
+        """Errors inside name the file and the line of a place such as ("analyses", 1, "name")."""
+        try:
+            yield
+        except (InputError, UnavailableError) as error:
+            line = line_of(self.text, loc) if self.path else None
+            if line is None or f"{self.path}, line" in error.got:
+                raise
+            raise type(error)(f"{error.got} in {self.path}, line {line}", error.expected, error.remedy) from error
+
+
+class Read(NamedTuple):
+    """A spec, the folder that its paths are relative to, and where it stands."""
+
+    spec: Spec
+    folder: Path
+    where: Where
+
+
+def read_spec(source: "str | Path | Mapping[str, Any] | Spec") -> Read:
+    """A spec from a TOML file, or from what such a file holds.
+
+    Raises InputError with the file, the line, what was got and what was expected.
+    """
+    if isinstance(source, Spec):
+        return Read(source, Path.cwd(), Where())
+    if isinstance(source, Mapping):
+        return Read(_checked(dict(source), "the spec", ""), Path.cwd(), Where())
+    path = Path(source)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        given = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}, which is not UTF-8 ({error.reason})", "a TOML file", "Convert it") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}, which is not TOML ({error})", "a TOML file", "Correct that line") from error
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"no spec at {path} ({said})", "a TOML file", "Check the path") from error
+    return Read(_checked(given, str(path), text), path.resolve().parent, Where(str(path), text))
+
+
+def _checked(given: Mapping[str, Any], where: str, text: str) -> Spec:
+    try:
+        return Spec.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise _refused(first, where, text) from None
+
+
+def _refused(first: Any, where: str, text: str) -> InputError:
+    loc = [part for part in first["loc"] if isinstance(part, int) or not str(part).startswith(("tuple", "function"))]
+    line = line_of(text, loc)
+    place = f"{where}, line {line}" if line else where
+    name = _dotted(loc)
+    if first["type"] == "extra_forbidden":
+        known = _known(loc)
+        near = get_close_matches(str(loc[-1]), known, n=3) or known
+        return InputError(f"{name} in {place}", f"one of {', '.join(near)}", "Correct the name")
+    if first["type"] == "missing":
+        return InputError(f"no {name} in {place}", "one", "Write it there")
+    message = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    got = "" if isinstance(first["input"], dict | BaseModel) else f" = {first['input']!r:.80}"
+    return InputError(f"{name or 'a spec'}{got} in {place}", message[0].lower() + message[1:], "Correct it")
+
+
+def _dotted(loc: Sequence[Any]) -> str:
+    """models[0].name"""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+
+
+def _known(loc: Sequence[Any]) -> list[str]:
+    """The names that may stand where an unknown one was found."""
+    parts: dict[str, type[_Part]] = {
+        "models": ModelSpec,
+        "prompts": PromptSource,
+        "analyses": AnalysisSpec,
+        "keep": Keep,
+        "limits": Limits,
+    }
+    owner: type[_Part] = parts.get(str(loc[0]), Spec) if len(loc) > 1 else Spec
+    return list(owner.model_fields)
+
+
+def line_of(text: str, loc: Sequence[Any]) -> int | None:
+    """The line of a TOML file that a place such as ("models", 1, "name") stands in, as near as it can be told."""
+    lines = text.splitlines()
+    start = 0
+    if len(loc) > 1 and isinstance(loc[0], str):
+        table = re.compile(rf"\s*\[\[?\s*{re.escape(loc[0])}\b")
+        heads = [i for i, line in enumerate(lines) if table.match(line)]
+        which = loc[1] if isinstance(loc[1], int) else 0
+        if which >= len(heads):
+            return next((i + 1 for i, line in enumerate(lines) if re.match(rf"\s*{re.escape(loc[0])}\b", line)), None)
+        start = heads[which]
+    names = [part for part in loc[1 if start or len(loc) > 1 else 0 :] if isinstance(part, str)]
+    for name in reversed(names):
+        key = re.compile(rf"""\s*\[*["']?{re.escape(name)}["']?\s*[=.\]]|.*[{{,]\s*["']?{re.escape(name)}["']?\s*=""")
+        for i in range(start, len(lines)):
+            if i > start and len(loc) > 1 and re.match(r"\s*\[\[", lines[i]):
+                break
+            if key.match(lines[i]):
+                return i + 1
+    return start + 1 if lines and len(loc) > 1 else (1 if lines else None)

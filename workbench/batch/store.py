@@ -1,0 +1,188 @@
+"""The store of a batch: a folder that every process may be killed beside.
+
+    spec.toml          as it was given last
+    plan.json          format, models, analyses, and the keys of the shards in their order
+    prompts.jsonl      one line a prompt: model, group, document, tokens, the keys of its cells
+    shards/KEY.json    what is computed
+    shards/KEY.nc      what came out
+    ledger.jsonl       one line a finished shard: sha256, seconds, what failed
+    leases/, cancel    who is at which shard; the wish to stop
+
+Every file but the ledger is written under a temporary name, fsynced and renamed. The ledger is only appended to; a torn
+line costs itself alone. A shard counts if its bytes have a sha256 that the ledger has for it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from workbench.batch.shards import Shard
+from workbench.errors import RefusedError, UnavailableError
+from workbench.files import whole_file
+
+__all__ = ["FORMAT", "Entry", "Store"]
+
+FORMAT = 1  # a reader refuses what a newer version has written
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the ledger: a shard that was finished.
+
+    cells: by analysis. failed: sentence by cell. seconds: it took. halved: how often a batch did not fit into memory.
+    """
+
+    shard: str
+    sha256: str
+    cells: dict[str, list[str]]
+    failed: dict[str, str]
+    seconds: float
+    n_tokens: int
+    halved: int = 0
+    stamp: dict[str, Any] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+class Store:
+    """The files of a batch in a folder. Raises UnavailableError where they cannot be read or written."""
+
+    def __init__(self, folder: str | Path):
+        if "://" in str(folder):
+            raise RefusedError(
+                f"the store {folder}", "a folder of this machine or a shared one: shards are taken by creating files "
+                "that nobody else can create", "Name a folder",
+            )  # fmt: skip
+        self.folder = Path(folder)
+
+    @property
+    def exists(self) -> bool:
+        """Whether a batch was planned here."""
+        return (self.folder / "plan.json").is_file()
+
+    def path(self, *names: str) -> Path:
+        """A file of the store."""
+        return self.folder.joinpath(*names)
+
+    def write(self, name: str, text: str) -> None:
+        """A text file, whole and on the disk or not at all."""
+        self.write_lines(name, [text])
+
+    def write_lines(self, name: str, lines: Iterable[str]) -> None:
+        """As `write`, of parts that follow each other."""
+        with whole_file(self.path(name)) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def plan(self) -> dict[str, Any]:
+        """What plan.json holds. Raises UnavailableError where there is none, RefusedError for a newer format."""
+        record = self._json("plan.json")
+        if record.get("format", 0) > FORMAT:
+            raise RefusedError(
+                f"{self.folder}, written by a newer version (format {record['format']})",
+                f"format {FORMAT} or older", "Update the workbench, or run in another folder",
+            )  # fmt: skip
+        return record
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads(self.path(name).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UnavailableError(
+                f"no batch in {self.folder}", "a folder that `workbench batch run` made", "Check the path"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UnavailableError(
+                f"a damaged {name} in {self.folder} ({error})", "what a run wrote", "Run again from the spec"
+            ) from error
+
+    def shard(self, key: str) -> Shard:
+        """What a shard computes."""
+        return Shard.of(self._json(f"shards/{key}.json"))
+
+    def prompts(self) -> Iterator[dict[str, Any]]:
+        """The prompts of the plan, one at a time, in its order."""
+        with open(self.path("prompts.jsonl"), encoding="utf-8", newline="\n") as file:
+            for line in file:
+                yield json.loads(line)
+
+    def append(self, entry: Entry) -> None:
+        """A line to the ledger, on the disk when this returns. A torn line before it stays a line of its own."""
+        line = json.dumps(entry.record(), separators=(",", ":")).encode() + b"\n"
+        try:
+            with FileLock(self.path("ledger.lock")), open(self.path("ledger.jsonl"), "a+b") as file:
+                size = file.seek(0, os.SEEK_END)
+                if size:
+                    file.seek(size - 1)
+                    line = line if file.read(1) == b"\n" else b"\n" + line
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UnavailableError(
+                f"{error.strerror or error} at {self.path('ledger.jsonl')}", "a place to write", "Make room, run again"
+            ) from error
+
+    def ledger(self) -> list[Entry]:
+        """Its lines in their order; what is no line is left out: the shard it was of is computed again."""
+        found = []
+        path = self.path("ledger.jsonl")
+        if not path.exists():
+            return []
+        with open(path, "rb") as file:
+            for line in file:
+                with contextlib.suppress(ValueError, TypeError, UnicodeDecodeError):  # torn by a kill or a full disk
+                    found.append(Entry(**json.loads(line)))
+        return found
+
+    def finished(self) -> dict[str, Entry]:
+        """The shards whose bytes are what the ledger says, by key. One that was altered is to be computed again."""
+        by_key: dict[str, dict[str, Entry]] = {}
+        for entry in self.ledger():
+            by_key.setdefault(entry.shard, {})[entry.sha256] = entry
+        found = {}
+        for key, entries in by_key.items():
+            actual = self.sha256(key)
+            if actual in entries:
+                found[key] = entries[actual]
+        return found
+
+    def has(self, key: str) -> bool:
+        """Whether anybody has finished a shard. Its file is looked for first, which costs nothing."""
+        actual = self.sha256(key)
+        return bool(actual) and any((entry.shard, entry.sha256) == (key, actual) for entry in self.ledger())
+
+    def sha256(self, key: str) -> str:
+        """Of a shard's bytes; "" where there are none."""
+        try:
+            with open(self.path("shards", f"{key}.nc"), "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise UnavailableError(
+                f"{error.strerror or error} at {self.folder}", "a store that can be read", "Check the disk"
+            ) from error
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self.path("cancel").exists()
+
+    def cancel(self) -> None:
+        """Ask whoever runs this batch to stop."""
+        self.write("cancel", "stop\n")
+
+    def go_on(self) -> None:
+        """Take the wish to stop back."""
+        self.path("cancel").unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""From a spec to what is left to do: models are loaded, rows become items, cells get keys, shards are dealt."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from workbench.batch.cells import Asked, asked
+from workbench.batch.prompts.items import Items, Refused, collect
+from workbench.batch.shards import Shard, dealt, missing
+from workbench.batch.spec import ModelSpec, Read, Spec
+from workbench.batch.store import FORMAT, Entry, Store
+from workbench.intervene.text import MEAN_HOOKS, phrase
+from workbench.models.model import Model
+from workbench.observation.recording import Means, measure_means
+
+__all__ = ["Planned", "Survey", "edited", "planned", "write_plan"]
+
+Loader = Callable[[ModelSpec], Model]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a spec asks of one model. cells: by analysis, one key an item."""
+
+    label: str
+    model: Model
+    items: Items
+    asked: Sequence[Asked]
+    cells: Sequence[Sequence[str]]
+
+
+@dataclass
+class Planned:
+    """A plan beside what is there already.
+
+    shards: keys of all that the spec wants. left: those to be computed. dropped: results that are there and that the
+    spec does not ask for (any more).
+    """
+
+    spec: Spec
+    folder: Path
+    models: list[dict[str, Any]] = field(default_factory=list)
+    shards: list[str] = field(default_factory=list)
+    left: list[Shard] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    n_prompts: int = 0
+    n_cells: int = 0
+    n_done: int = 0
+    repeated: int = 0
+    dropped: int = 0
+
+
+def edited(spec: Spec, model: Model, shortest: int) -> Model:
+    """The model with the interventions of a spec. shortest: tokens of the shortest prompt, which must have its tokens.
+
+    Raises InputError for units that the model does not have.
+    """
+    phrases = sorted({phrase(" ".join(text.split())) for text in spec.interventions}, key=str)
+    for said in phrases:
+        said.check(model, shortest)
+
+    @cache
+    def means() -> Means:
+        return measure_means(model, hooks=MEAN_HOOKS)
+
+    return model.edited([said.intervention(model, means) for said in phrases])
+
+
+def survey(read: Read, catalog: Any, one: ModelSpec, model: Model, *, allow_network: bool) -> Survey:
+    """What a spec asks of a model. Raises InputError as `collect`, `asked` and `edited` do."""
+    asked(read.spec, catalog, model, read.where)  # a misspelt analysis is said before texts are read
+    items = collect(read, model, allow_network=allow_network)
+    shortest = min((items.length(i) for i in range(len(items))), default=model.sizes.n_ctx)
+    with read.where.of("interventions"):
+        changed = edited(read.spec, model, shortest)
+    analyses = asked(read.spec, catalog, changed, read.where)
+    return Survey(one.title, model, items, analyses, [each.cells(items) for each in analyses])
+
+
+def planned(
+    read: Read,
+    catalog: Any,
+    store: Store,
+    load: Loader,
+    *,
+    retry_failed: bool = False,
+    allow_network: bool = False,
+    seen: Callable[[Survey, Sequence[Shard]], None] | None = None,
+) -> Planned:
+    """The plan of a spec beside what the store has. Nothing is written.
+
+    load: gives a model. retry_failed: count what failed as missing.
+    seen: is shown what is asked of each model and what is left to compute of it, while it is loaded.
+    """
+    spec = read.spec
+    plan = Planned(spec, read.folder)
+    finished = store.finished()
+    done = _done(finished, retry_failed)
+    earlier = _earlier(store, finished)
+    everything: set[str] = set()
+    for number, one in enumerate(spec.models):
+        with read.where.of("models", number, "name" if one.name else "folder"):
+            model = load(one)
+        asks = survey(read, catalog, one, model, allow_network=allow_network)
+        wanted = {cell for cells in asks.cells for cell in cells}
+        everything |= wanted
+        kept, left = missing(wanted, done, earlier)
+        fresh = dealt(asks.label, asks.items, asks.asked, asks.cells, left, spec.limits)
+        if seen is not None:
+            seen(asks, (*kept, *fresh))
+        plan.shards += [key for key, entry in finished.items() if wanted & _cells(entry) and key not in plan.shards]
+        plan.shards += [shard.key for shard in (*kept, *fresh) if shard.key not in plan.shards]
+        plan.left += [shard for shard in (*kept, *fresh) if shard.key not in {s.key for s in plan.left}]
+        plan.models.append(_model_record(one, asks))
+        plan.refused += asks.items.refused
+        plan.n_cells += len(wanted)
+        plan.n_done += len(wanted & done)
+        plan.n_prompts += len(asks.items.members)
+        plan.repeated += asks.items.repeated
+        plan.lines += _lines(asks)
+    plan.dropped = len(done - everything)
+    return plan
+
+
+def _done(finished: Mapping[str, Entry], retry_failed: bool) -> set[str]:
+    """Cells that need not be computed: those that came out, and those that failed unless they are tried again."""
+    came_out = {cell for entry in finished.values() for cell in _cells(entry) if cell not in entry.failed}
+    if retry_failed:
+        return came_out
+    return came_out | {cell for entry in finished.values() for cell in entry.failed}
+
+
+def _cells(entry: Entry) -> set[str]:
+    return {cell for cells in entry.cells.values() for cell in cells}
+
+
+def _earlier(store: Store, finished: Mapping[str, Entry]) -> list[Shard]:
+    """What an earlier plan of this store has left to do."""
+    if not store.exists:
+        return []
+    return [store.shard(key) for key in store.plan()["shards"] if key not in finished]
+
+
+def _model_record(one: ModelSpec, asks: Survey) -> dict[str, Any]:
+    identity = asks.model.identity
+    sizes = {name: getattr(asks.model.sizes, name) for name in ("n_layers", "n_heads", "d_model")}
+    return {"label": one.title, "weights": identity.weights_hash, "step": one.step, "badge": identity.badge, **sizes}
+
+
+def _lines(asks: Survey) -> list[str]:
+    """One line a prompt, as prompts.jsonl holds it; the analyses that read none have one line of their own."""
+    own = {a.name: asks.cells[i][0] for i, a in enumerate(asks.asked) if not a.prompted}
+    lines = []
+    if own:
+        lines.append({"model": asks.label, "group": "", "document": "", "where": "", "text": "", "n": 0, "cells": own})
+    for member in asks.items.members:
+        cells = {a.name: asks.cells[i][member.item] for i, a in enumerate(asks.asked) if a.prompted}
+        if cells:
+            n = asks.items.length(member.item)
+            named = {"group": member.group, "document": member.document, "where": member.where, "text": member.text}
+            lines.append({"model": asks.label, **named, "n": n, "cells": cells})
+    return [json.dumps(line) + "\n" for line in lines]
+
+
+def write_plan(plan: Planned, store: Store, spec_text: str | None) -> None:
+    """Make a plan the store's: what is left to compute first, what points to it last."""
+    for shard in plan.left:
+        if not store.path("shards", f"{shard.key}.json").exists():
+            store.write(f"shards/{shard.key}.json", json.dumps(shard.record(), separators=(",", ":")))
+    store.write_lines("prompts.jsonl", plan.lines)
+    if spec_text is not None:
+        store.write("spec.toml", spec_text)
+    record = {
+        "format": FORMAT,
+        "spec": plan.spec.model_dump(mode="json"),
+        "folder": str(plan.folder),
+        "models": plan.models,
+        "shards": plan.shards,
+        "refused": [one._asdict() for one in plan.refused],
+        "repeated": plan.repeated,
+    }
+    store.write("plan.json", json.dumps(record))

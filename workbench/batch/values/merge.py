@@ -1,0 +1,293 @@
+"""Aggregates and tables of what a store has: shards are merged in the order of their keys, whatever was computed when.
+
+Every document counts once in its group: pieces of one are averaged first. Intervals are over documents: of
+`bootstrap_interval` up to `BOOTSTRAPPED` of them, above that 1.96 standard errors of the mean, which is the same there.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from workbench.analysis.results import check
+from workbench.batch.computing import opened
+from workbench.batch.store import Entry, Store
+from workbench.batch.values.partials import Partial
+from workbench.errors import InputError
+from workbench.statistics import ENOUGH, bootstrap_interval
+
+__all__ = ["BOOTSTRAPPED", "Cells", "aggregate", "failures", "table"]
+
+BOOTSTRAPPED = 10_000
+Places = dict[str, tuple[str, int]]
+
+
+class Cells:
+    """Where each cell of a store's plan is: its shard and row. An analysis's rows are read shard by shard."""
+
+    def __init__(self, store: Store):
+        self.store = store
+        self.record = store.plan()
+        self.finished = store.finished()
+        # By key, not by when they were planned: sums in another order differ in their last bits
+        order = sorted(key for key in self.record["shards"] if key in self.finished)
+        self.entries: dict[str, Entry] = {key: self.finished[key] for key in order}
+
+    def places(self, analysis: str) -> Places:
+        """Shard and row of every cell of an analysis that came out."""
+        found: Places = {}
+        for key, entry in self.entries.items():
+            for row, cell in enumerate(entry.cells.get(analysis, ())):
+                if cell not in entry.failed:
+                    found.setdefault(cell, (key, row))
+        return found
+
+    def failed(self) -> dict[str, str]:
+        """Sentences of cells that failed and came out nowhere."""
+        found: dict[str, str] = {}
+        for entry in self.entries.values():
+            found |= entry.failed
+        came_out = {c for e in self.entries.values() for cells in e.cells.values() for c in cells if c not in e.failed}
+        return {cell: said for cell, said in found.items() if cell not in came_out}
+
+    def asked(self, analysis: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Cell and line of every prompt of the plan that an analysis was asked of."""
+        for line in self.store.prompts():
+            if analysis in line["cells"]:
+                yield line["cells"][analysis], line
+
+
+@dataclass
+class _Group:
+    """What is known of one variable in one group of one model."""
+
+    partial: Partial
+    values: list[NDArray[np.floating]] | None = field(default_factory=list)
+
+    def add(self, value: NDArray[np.floating]) -> None:
+        """One document."""
+        self.partial = self.partial.merged(Partial.of(value[None]))
+        if self.values is not None:
+            self.values.append(value)
+            if len(self.values) > BOOTSTRAPPED:
+                self.values = None
+
+    def interval(self, bounds: tuple[float, float]) -> tuple[Any, Any]:
+        """Low and high, 95 %; NaN below `ENOUGH` documents. bounds: between which a mean can lie."""
+        if self.values is not None:
+            return bootstrap_interval(np.stack(self.values), bounds=bounds)
+        n = np.where(self.partial.n >= ENOUGH, self.partial.n, np.nan)
+        half = 1.96 * self.partial.sd / np.sqrt(n)
+        return np.maximum(self.partial.mean - half, bounds[0]), np.minimum(self.partial.mean + half, bounds[1])
+
+
+def aggregate(store: Store, analysis: str) -> xr.Dataset:
+    """Means of an analysis over documents, with intervals, by model and group; of all that is there so far.
+
+    Dims (model, group, ...); an axis `group` of the analysis itself is called `condition`. A variable x has x_low and
+    x_high (95 % over documents) and x_n (documents that have it); `n_documents`, `n_prompts` and `n_missing` (not
+    computed yet, or failed) say how much is behind it; `model_step` is there where the spec says steps.
+    attrs["left_out"] says why other variables have no mean.
+    """
+    cells = Cells(store)
+    names = [one["name"] for one in cells.record["spec"]["analyses"]]
+    if analysis not in names:
+        raise InputError(f"the analysis {analysis!r} of this batch", f"one of {', '.join(names)}", "Correct the name")
+    merged = _Merged(cells, analysis)
+    return check(merged.dataset())
+
+
+class _Merged:
+    def __init__(self, cells: Cells, analysis: str):
+        self.cells, self.analysis = cells, analysis
+        self.like: dict[str, xr.DataArray] = {}
+        self.left_out: dict[str, str] = {}
+        self.groups: dict[tuple[str, str], dict[str, _Group]] = {}
+        self.counts: dict[tuple[str, str], list[int]] = {}  # prompts, documents, missing
+        self._merge()
+
+    def _merge(self) -> None:
+        places = self.cells.places(self.analysis)
+        by_shard, many = self._members(places)
+        waiting: dict[tuple[str, str, str], list[dict[str, NDArray[np.floating]]]] = {}
+        for key in self.cells.entries:
+            rows = opened(self.cells.store, key, f"rows/{self.analysis}") if key in by_shard else None
+            if rows is None:
+                continue
+            self._learn(rows)
+            arrays = {str(name): rows[name].values for name in rows.data_vars}
+            for row, (model, group, document) in by_shard[key]:
+                values = {name: array[row] for name, array in arrays.items()}
+                if many[model, group, document] == 1:
+                    self._add(model, group, values)
+                else:
+                    waiting.setdefault((model, group, document), []).append(values)
+        for (model, group, _), pieces in waiting.items():
+            self._add(model, group, _mean_of(pieces))
+
+    def _members(self, places: Places) -> tuple[dict[str, list[tuple[int, tuple[str, str, str]]]], dict[Any, int]]:
+        """By shard the rows that are wanted and the documents that they belong to; pieces by document."""
+        by_shard: dict[str, list[tuple[int, tuple[str, str, str]]]] = {}
+        many: dict[Any, int] = {}
+        for cell, line in self.cells.asked(self.analysis):
+            counts = self.counts.setdefault((line["model"], line["group"]), [0, 0, 0])
+            place = places.get(cell)
+            if place is None:
+                counts[2] += 1
+                continue
+            member = (line["model"], line["group"], line["document"])
+            counts[0] += 1
+            counts[1] += member not in many
+            many[member] = many.get(member, 0) + 1
+            by_shard.setdefault(place[0], []).append((place[1], member))
+        return by_shard, many
+
+    def _learn(self, rows: xr.Dataset) -> None:
+        self.left_out |= json.loads(rows.attrs.get("left_out", "{}"))
+        for name, variable in rows.data_vars.items():
+            one = variable.isel(prompt=0)
+            one = one.rename({dim: "condition" for dim in one.dims if dim == "group"})  # groups are of prompts here
+            like = self.like.setdefault(str(name), one)
+            if one.dims != like.dims or one.shape != like.shape or not _same_coords(one, like):
+                self.left_out[str(name)] = "its axes differ from prompt to prompt, or from model to model"
+
+    def _add(self, model: str, group: str, values: Mapping[str, NDArray[np.floating]]) -> None:
+        own = self.groups.setdefault((model, group), {})
+        for name, value in values.items():
+            if name in self.left_out:
+                own.pop(name, None)
+                continue
+            if name not in own:
+                own[name] = _Group(Partial.empty(value.shape))
+            own[name].add(value)
+
+    def dataset(self) -> xr.Dataset:
+        """As `aggregate` says."""
+        models = [one["label"] for one in self.cells.record["models"]]
+        groups = list(dict.fromkeys(group for _, group in self.counts)) or [""]
+        made: dict[str, xr.DataArray] = {}
+        coords = {"model": models, "group": groups}
+        for name in (name for name in self.like if name not in self.left_out):
+            made |= self._variable(name, models, groups)
+        for i, (name, what) in enumerate(_COUNTS.items()):
+            values = [[self.counts.get((m, g), [0, 0, 0])[i] for g in groups] for m in models]
+            attrs = {"units": what[0], "long_name": what[1], "valid_min": 0.0, "valid_max": np.inf}
+            made[name] = xr.DataArray(values, dims=("model", "group"), attrs=attrs)
+        found = xr.Dataset(made, coords=coords)
+        steps = [one["step"] for one in self.cells.record["models"]]
+        if any(step is not None for step in steps):
+            found = found.assign_coords(model_step=("model", [np.nan if step is None else step for step in steps]))
+        return found.assign_attrs(self._attrs())
+
+    def _variable(self, name: str, models: list[str], groups: list[str]) -> dict[str, xr.DataArray]:
+        like = self.like[name]
+        shape = (len(models), len(groups), *like.shape)
+        dims, attrs = ("model", "group", *map(str, like.dims)), dict(like.attrs)
+        mean, low, high = (np.full(shape, np.nan) for _ in range(3))
+        n = np.zeros(shape, np.int64)
+        for (model, group), variables in self.groups.items():
+            if name in variables:
+                at = models.index(model), groups.index(group)
+                one = variables[name]
+                mean[at], n[at] = one.partial.known_mean, one.partial.n
+                low[at], high[at] = one.interval((attrs["valid_min"], attrs["valid_max"]))
+        made = {}
+        for suffix, values in (("", mean), ("_low", low), ("_high", high)):
+            made[name + suffix] = xr.DataArray(values, dims=dims, coords=like.coords, attrs=attrs)
+        counted = {"units": "documents", "long_name": f"documents with {name}", "valid_min": 0.0, "valid_max": np.inf}
+        made[f"{name}_n"] = xr.DataArray(n, dims=dims, coords=like.coords, attrs=counted)
+        return made
+
+    def _attrs(self) -> dict[str, Any]:
+        record = self.cells.record
+        n = sum(c[0] for c in self.counts.values())
+        missing = sum(c[2] for c in self.counts.values())
+        said = f"Means of {self.analysis} over {n} prompts" + (f"; {missing} are missing." if missing else ".")
+        made_by = {json.dumps(entry.stamp, sort_keys=True) for entry in self.cells.entries.values()}
+        provenance = {
+            "analysis": self.analysis,
+            "batch": record["spec"]["name"],
+            "spec": record["spec"],
+            "models": record["models"],
+            "shards": {key: entry.sha256 for key, entry in self.cells.entries.items()},
+            "stamps": sorted(made_by),
+            "interval": f"95 % over documents; bootstrap up to {BOOTSTRAPPED} of them",
+        }
+        return {
+            "title": f"{self.analysis}, {record['spec']['name']}",
+            "summary": said,
+            "left_out": json.dumps(self.left_out, sort_keys=True),
+            "provenance": json.dumps(provenance, sort_keys=True),
+        }
+
+
+_COUNTS = {
+    "n_prompts": ("prompts", "prompts that were computed"),
+    "n_documents": ("documents", "documents that they belong to"),
+    "n_missing": ("prompts", "prompts not computed yet, or failed"),
+}
+
+
+def _same_coords(one: xr.DataArray, like: xr.DataArray) -> bool:
+    return all(np.array_equal(one[dim].values, like[dim].values) for dim in like.dims if dim in like.coords)
+
+
+def _mean_of(pieces: list[dict[str, NDArray[np.floating]]]) -> dict[str, NDArray[np.floating]]:
+    """The mean of the pieces of a document, of those that have a value."""
+    names = dict.fromkeys(name for piece in pieces for name in piece)
+    return {name: Partial.of(np.stack([p[name] for p in pieces if name in p])).known_mean for name in names}
+
+
+def table(store: Store) -> Iterator[dict[str, Any]]:
+    """One row a prompt: model, group, document, where it came from, tokens, text, status; of every analysis its
+    variables, those with axes by their mean over them (as `ANALYSIS.VARIABLE mean`)."""
+    cells = Cells(store)
+    failed = cells.failed()
+    names = [one["name"] for one in cells.record["spec"]["analyses"]]
+    places = {name: cells.places(name) for name in names}
+    columns: dict[str, dict[str, dict[str, NDArray[np.floating]]]] = {}
+    for key in cells.entries:
+        columns[key] = {}
+        for name in names:
+            rows = opened(store, key, f"rows/{name}")
+            if rows is not None:
+                columns[key][name] = {label: values for label, values in _scalars(name, rows)}
+    for line in store.prompts():
+        if not line["n"]:
+            continue
+        row = {k: line[k] for k in ("model", "group", "document", "where", "n", "text")}
+        status = ""
+        for name, cell in line["cells"].items():
+            place = places[name].get(cell)
+            if place is None:
+                status = failed.get(cell, status or "not computed yet")
+                continue
+            row |= {label: float(values[place[1]]) for label, values in columns[place[0]].get(name, {}).items()}
+        yield {**row, "status": status or "done"}
+
+
+def _scalars(analysis: str, rows: xr.Dataset) -> Iterator[tuple[str, NDArray[np.floating]]]:
+    for name, variable in rows.data_vars.items():
+        others = [dim for dim in variable.dims if dim != "prompt"]
+        label = f"{analysis}.{name}" + (" mean" if others else "")
+        yield label, (variable.mean(others) if others else variable).values
+
+
+def failures(store: Store) -> list[dict[str, str]]:
+    """What failed: model, group, where, analysis, why; refused rows first."""
+    cells = Cells(store)
+    found = [
+        {"model": "", "group": one["group"], "where": one["where"], "analysis": "", "why": one["reason"]}
+        for one in cells.record["refused"]
+    ]
+    failed = cells.failed()
+    for line in store.prompts():
+        for analysis, cell in line["cells"].items():
+            if cell in failed:
+                named = {name: line[name] for name in ("model", "group", "where")}
+                found.append({**named, "analysis": analysis, "why": failed[cell]})
+    return found
