@@ -62,18 +62,17 @@ def check_ids(tokenizer: Any, n_vocab: int, length: int = LENGTH) -> tuple[torch
     """The input of the self-check, `[2, length]`, and what it is.
 
     Natural text, the first row behind BOS where the tokenizer has such a token, the second without; repeated where it
-    is short. Without a tokenizer: ids spread over the vocabulary.
+    is short. Without a tokenizer that encodes: ids spread over the vocabulary.
     """
-    if tokenizer is None:
-        return short_ids(n_vocab, length), f"2 x {length} ids spread over the vocabulary (no tokenizer)"
+    spread = short_ids(n_vocab, length), f"2 x {length} ids spread over the vocabulary"
+    if not hasattr(tokenizer, "encode"):
+        return spread[0], f"{spread[1]} (no tokenizer)"
     bos = getattr(tokenizer, "bos_token_id", None)
     rows, first = [], [] if bos is None else [bos]
     for text, before in zip(_TEXTS, (first, []), strict=True):
-        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = list(tokenizer.encode(text, add_special_tokens=False))
         if not ids or max(ids) >= n_vocab:
-            return short_ids(
-                n_vocab, length
-            ), f"2 x {length} ids spread over the vocabulary (the tokenizer's do not fit)"
+            return spread[0], f"{spread[1]} (the tokenizer's do not fit)"
         repeats = -(-length // len(ids))
         rows.append((before + ids * repeats)[:length])
     behind = "without a BOS token" if bos is None else "one of them behind BOS"

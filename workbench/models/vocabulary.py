@@ -70,10 +70,15 @@ class Vocabulary:
         """What one token stands for, UTF-8; empty where there is no such token or no tokenizer."""
         if self.tokenizer is None:
             return b""
+        decode = lambda: self.tokenizer.decode(
+            [int(token_id)], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        if not hasattr(self.tokenizer, "convert_ids_to_tokens"):  # a small one of somebody's own
+            return decode().encode()
         piece = self.tokenizer.convert_ids_to_tokens(int(token_id))
         if piece is None:
             return b""
-        text = self.tokenizer.decode([int(token_id)], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = decode()
         if piece.startswith(_SPACE):  # which decoding one token would cut off
             return piece.replace(_SPACE, " ").encode()
         if text and "\ufffd" not in text:

@@ -83,7 +83,7 @@ def test_a_single_one_that_fails_keeps_the_code_of_its_error(refused, monkeypatc
     def lacking(self, observation):
         raise UnavailableError("no probes", "trained ones", "Train them")
 
-    assert "resid_mid" in refused("run", "logit-lens", *TOY, "--include-mid")
+    assert "Set include_mid=False" in refused("run", "logit-lens", *TOY, "--include-mid")
     monkeypatch.setattr(CATALOG.view("attention-sinks").analysis, "analyse", lacking)
     assert "Train them" in refused("run", "attention-sinks", *TOY, code=1)
 

@@ -16,7 +16,8 @@ from workbench.observation import Site
 
 def site(n: int, length: int | None = None) -> Site:
     lengths = torch.tensor([length or n])
-    return Site(0, torch.zeros(1, n, dtype=torch.long), torch.arange(n)[None] < lengths[:, None], lengths, {}, None)
+    mask, model = torch.arange(n)[None] < lengths[:, None], tiny_model("llama")  # its attention has no learned sink
+    return Site(0, torch.zeros(1, n, dtype=torch.long), mask, lengths, {}, model)
 
 
 def test_uniform_rows_have_entropy_one_and_one_hot_rows_zero():
