@@ -54,20 +54,24 @@ def resamples(n: int, draws: int, seed: tuple[int, int]) -> Array:
 
 
 def product(counts: Array, sample: Array) -> Array:
+    """Sums of resampled rows: (draws, n) times (n, columns)."""
     return np.asarray(counts @ sample, np.float64)
 
 
 def all_signs(n: int) -> Iterator[Array]:
+    """Every choice of signs of n entries, (2 ** n, n), in one block."""
     yield np.asarray(1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1), np.float64)
 
 
 def random_signs(n: int, draws: int, seed: int) -> Iterator[Array]:
+    """Random signs of n entries, (rows, n) a block, `draws` rows in all."""
     random = np.random.default_rng(seed)
     for rows in block_rows(n, draws):
         yield np.asarray(1.0 - 2.0 * random.integers(0, 2, (rows, n)), np.float64)
 
 
 def all_splits(n: int, total: int) -> Iterator[Array]:
+    """Every choice of n of `total` entries as rows of 0 and 1, in one block."""
     chosen = np.fromiter(chain.from_iterable(combinations(range(total), n)), np.intp).reshape(-1, n)
     splits = np.zeros((len(chosen), total))
     np.put_along_axis(splits, chosen, 1.0, axis=1)
@@ -75,27 +79,32 @@ def all_splits(n: int, total: int) -> Iterator[Array]:
 
 
 def random_splits(n: int, total: int, draws: int, seed: int) -> Iterator[Array]:
+    """Random choices of n of `total` entries as rows of 0 and 1, in blocks, `draws` rows in all."""
     random = np.random.default_rng(seed)
     for rows in block_rows(total, draws):
         yield (random.random((rows, total)).argsort(axis=1) < n).astype(np.float64)
 
 
 def block_rows(n: int, draws: int) -> Iterator[int]:
+    """How many rows of n numbers each block holds, `draws` in all."""
     step = max(1, BLOCK // n)
     for start in range(0, draws, step):
         yield min(step, draws - start)
 
 
 def need(holds: bool, got: str, expected: str, remedy: str) -> None:
+    """InputError with these words where something does not hold."""
     if not holds:
         raise InputError(got, expected, remedy)
 
 
 def need_level(level: float) -> None:
+    """InputError for a level that is no share."""
     need(0 < level < 1, f"level={level}", "a share between 0 and 1, such as 0.95", "Pass the level as a share")
 
 
 def need_draws(draws: int) -> None:
+    """InputError for no draws."""
     need(draws >= 1, f"draws={draws}", "at least one", "Ask for 1000 or more")
 
 
@@ -107,4 +116,5 @@ def width(draws: int, level: float) -> int:
 
 
 def need_alike(first: tuple[int, ...], second: tuple[int, ...], expected: str) -> None:
+    """InputError for arrays of unlike shapes."""
     need(first == second, f"shapes {first} and {second}", expected, "Align the arrays before comparing them")
