@@ -133,6 +133,9 @@ def _register_small(answer: Answers, engine: Engine) -> None:
         return small_view(engine, shown.displayed(display), this.name, scheme == "dark") if shown else ""
 
 
+NOT_HERE = "This view is for other models: this one {}."  # what no start would change
+
+
 def large_view(
     engine: Engine,
     view: Seen,
@@ -157,7 +160,8 @@ def large_view(
     fate = fate_of(engine, request, name, told)  # before the result: what has just ended has one
     found = engine.found(request, name)
     if not isinstance(found, xr.Dataset):
-        return no_update, message(engine, name, found, fate), ""
+        lacks = engine.standing[name].analysis.inapplicable(engine.hosted(request.model).ready)
+        return no_update, html.Div(NOT_HERE.format(lacks)) if lacks else message(engine, name, found, fate), ""
     display = shown.display.get(name, {})
     missing = lacking(engine.standing[name], request.analyses[name], display)
     if missing:

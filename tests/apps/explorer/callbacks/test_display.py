@@ -8,10 +8,11 @@ from dash import no_update
 from apps.explorer.callbacks import details, figure
 from apps.explorer.callbacks import display as displaying
 from apps.explorer.callbacks.export import take
+from apps.explorer.callbacks.run import ask
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate, State
 from apps.explorer.engine.settings import Settings
-from apps.explorer.page import views
+from apps.explorer.page import news, views
 from apps.explorer.page.state import DisplayId, Link, Seen, Shown, Sizes, parse
 from probes import CATALOG
 from probes.erasure.readout import GET
@@ -158,3 +159,20 @@ def test_what_must_run_first_is_one_click_away():
     assert getattr(starts, "data-start") == "token-erasure" and starts.children == "Start"
     running = Fate(State.RUNNING, "job")
     assert len(figure.message(engine, "token-erasure", None, running).children) == 1
+
+
+def test_a_view_of_what_the_model_has_not_offers_no_start(tmp_path):
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [CATALOG.view("experts")], load=_llama)
+    try:
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        asked, _ = ask(engine, "me", "tiny", "5 9 5 7", {})
+        assert asked.job is None or engine.hosted("tiny").worker.get(asked.job).finished.wait(60)
+        page = news.look(engine, "me", asked, None, {}).shown
+        _, words, _ = figure.large_view(engine, Seen(name="experts"), page, {}, False, "me")
+    finally:
+        engine.close()
+    assert words.children == "This view is for other models: this one has one MLP in every layer and no experts."
+
+
+def _llama(name, progress):
+    return tiny_model("llama")
