@@ -8,9 +8,6 @@ Nothing half-made is ever trusted: all work happens in a temporary directory of 
 makes it visible. `ready` compares sizes (a millisecond); `ensure` holds every file against its checksum, a large one
 once for each state of it; `verify` hashes everything, whatever was hashed before.
 
-(Longer than other files: fetching, checking and converting are steps of one thing, under one lock and in one work
-folder that one rename ends.)
-
 Progress is a callable `(stage, done, text)`: stage is "wait", "download", "check" or "convert"; done runs from 0 to 1
 within the stage; text is for people. It may raise (`Cancelled`, say): the work stops and leaves nothing behind.
 """
