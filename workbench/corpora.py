@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from workbench.errors import InputError, UnavailableError, in_words
+from workbench.syntax import parse
 
 __all__ = [
     "BUNDLED",
@@ -180,7 +181,7 @@ def _sources() -> dict[str, str]:
 
 def _split(source: str) -> tuple[str, str]:
     """A module's docstring, and its source from the first class or function on (licences and imports stand before)."""
-    tree = ast.parse(source)
+    tree = parse(source)
     kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     first = next((node.lineno for node in tree.body if isinstance(node, kinds)), None)
     code = "" if first is None else "\n".join(source.splitlines()[first - 1 :])
@@ -189,7 +190,7 @@ def _split(source: str) -> tuple[str, str]:
 
 def _docstrings(source: str) -> Iterator[str]:
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if isinstance(node, kinds) and (text := ast.get_docstring(node)):
             yield text
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from workbench.analysis.bytecode import named_by
 from workbench.analysis.keys import digest
+from workbench.syntax import parse
 
 __all__ = ["code_digest"]
 
@@ -235,7 +236,7 @@ def _chains(node: ast.AST) -> set[tuple[str, ...]]:
 def _tree(path: Path) -> ast.Module:
     """The syntax of a file without what is there for people: docstrings, titles and help texts; nor what only a type
     checker or a shell runs."""
-    tree = ast.parse(path.read_bytes())
+    tree = parse(path.read_bytes())
     for node in ast.walk(tree):
         for field in ("body", "orelse", "finalbody"):
             if isinstance(statements := getattr(node, field, None), list):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from apps.cli.parser import Parser
 from probes import CATALOG
+from workbench.syntax import parse
 
 __all__ = ["arguments", "by_room", "command"]
 
@@ -45,6 +46,6 @@ def _heading(room: str) -> str:
     spec = find_spec(room) if room.startswith(f"{_OURS}.") else None  # others' packages are not imported for a list
     if spec is None or spec.origin is None:
         return room
-    said = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    said = ast.get_docstring(parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
     first = " ".join(said.partition("\n\n")[0].split())
     return ": ".join(filter(None, [room.partition(".")[2], first]))
