@@ -320,7 +320,7 @@ def test_a_link_to_something_else_says_so(open_page):
 
 
 def test_every_view_draws_and_is_looked_at(open_page, screenshots):
-    """Studies, which are started by hand, show their Start button."""
+    """Studies, which are started by hand, show their Start button; what is of other models says so."""
     page = open_page()
     tabs = page.locator("#tabs [role=tab]")
     for title in tabs.all_inner_texts():
@@ -328,7 +328,8 @@ def test_every_view_draws_and_is_looked_at(open_page, screenshots):
         page.wait_for_function("t => document.querySelector('#params-title').textContent === t", arg=title)
         page.wait_for_function(
             "() => !document.querySelector('#main-figure.stale') && (!document.querySelector('#main-message > div')"
-            " || document.querySelector('#main-message button') && !document.querySelector('.job'))",
+            " || (document.querySelector('#main-message button') || document.querySelector('#main-message').textContent"
+            ".includes('for other models')) && !document.querySelector('.job'))",
             timeout=240_000,
         )
         page.wait_for_timeout(250)  # the line under the tab has arrived
