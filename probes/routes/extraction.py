@@ -189,10 +189,10 @@ def summarise(
 
 
 def _sentence(result: xr.Dataset, passed: np.ndarray, reached: np.ndarray, start: int, rule: Rule) -> str:
-    return (
-        f"{int(passed.sum())} attention edges of single heads, from {int(reached[0].sum())} tokens, reach token "
-        f"{start} ({rule}), of {result.sizes['edge']} kept."
-    )
+    n_edges, n_tokens = int(passed.sum()), int(reached[0].sum())
+    edges = "1 attention edge of a single head" if n_edges == 1 else f"{n_edges} attention edges of single heads"
+    tokens, reach = ("1 token" if n_tokens == 1 else f"{n_tokens} tokens"), "reaches" if n_edges == 1 else "reach"
+    return f"{edges}, from {tokens}, {reach} token {start} ({rule}), of {result.sizes['edge']} kept."
 
 
 def _kept(

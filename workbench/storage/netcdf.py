@@ -47,7 +47,7 @@ def decoded(content: bytes, *, need_seal: bool = False) -> xr.Dataset:
     except InputError:
         raise
     except Exception as error:  # whatever libraries make of bytes that anybody may have written
-        raise InputError(f"a damaged file ({in_words(error)})", "a saved result", "Compute it again") from error
+        raise InputError("a damaged file, or none in netCDF-4", "a saved result", "Compute it again") from error
 
 
 def _plain(opened: xr.Dataset) -> xr.Dataset:

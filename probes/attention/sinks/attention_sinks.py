@@ -136,7 +136,7 @@ def _summary(result: xr.Dataset, first: int) -> str:
         said.append("The prompt is too short to tell a sink from uniform attention.")
     drain = float(median_known(result["value_drain"].values.ravel(), 0))
     if drain == drain:
-        said.append(f"Its v W_O has {drain:.2g} times the median token's norm (median head).")
+        said.append(f"The v W_O of position {first} has {drain:.2g} times the median token's norm (median head).")
     height = np.nan_to_num(result["peak_ratio"].values, nan=-1.0)
     if float(result["peak_appears"]) == float(result["peak_appears"]):
         top = int(height.argmax())

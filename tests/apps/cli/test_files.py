@@ -146,7 +146,8 @@ def test_what_was_typed_comes_back_short_and_without_orders(refused, tmp_path, t
 def test_a_damaged_file_is_bad_input(refused, tmp_path, content):
     (tmp_path / "a.nc").write_bytes(content)
     line = refused("compare", str(tmp_path / "a.nc"), str(tmp_path / "a.nc"))
-    assert ("a.nc" in line and "HDF5" not in line.upper().replace("HDF5 FILE", "")) or "damaged" in line
+    assert "a damaged file" in line and "a.nc" in line
+    assert not any(word in line for word in ("OSError", "synchronously", "HDF5", "signature"))  # a library's own words
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

@@ -346,3 +346,11 @@ def test_norms_before_a_post_norm_say_so(kind, units):
     prompt = Prompt.ids([0, 5, 9, 17, 33, 80])
     assert AttentionSinks().run(model, prompt)["value_norm"].attrs["units"] == units
     assert HeadTable(n_sequences=4, texts=4).run(model)["output_norm"].attrs["units"] == units
+
+
+def test_the_drain_is_said_of_its_position_also_where_no_sink_is_told():
+    """A prompt that is too short for a sink, and a model whose window leaves position 0 out of sight of every head."""
+    short = AttentionSinks().run(tiny_model("llama"), Prompt.ids([3, 4, 5])).attrs["summary"]
+    assert short.startswith("The prompt is too short") and " The v W_O of position 0 has " in short
+    windowed = AttentionSinks().run(tiny_model("phi3"), Prompt.ids(range(3, 23))).attrs["summary"]
+    assert "is a sink of" not in windowed and windowed.startswith("The v W_O of position 0 has ")

@@ -367,3 +367,8 @@ def test_l2_is_labelled_as_not_the_papers_norm(llama):
     other = FlowRoutes(p=2).run(tiny_model("llama", n_layers=3), IDS)
     assert "not the paper's" in other["weight"].attrs["units"] and "not" not in llama["weight"].attrs["units"]
     assert abs(float(other["attention"].mean() - llama["attention"].mean())) > 1e-3
+
+
+def test_the_sentence_counts_one_token_as_one():
+    said = FlowRoutes().run(tiny_model("llama"), Prompt.ids([5])).attrs["summary"]
+    assert " from 1 token, " in said and "1 tokens" not in said
