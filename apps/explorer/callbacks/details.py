@@ -51,7 +51,7 @@ def register(app: Dash, engine: Engine) -> None:
             "session": State("session", "data"),
             "display": State("display", "data"),
         },
-        prevent_initial_call="initial_duplicate",
+        prevent_initial_call=True,
     )
     def details(
         selection: Selection,

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import dash_mantine_components as dmc
 import xarray as xr
-from dash import ALL, Dash, Input, Output, State, no_update
+from dash import Dash, Input, Output, State, no_update
 
 from apps.explorer.callbacks import display as displaying
 from apps.explorer.callbacks.answer import Answer, Answers
@@ -12,7 +11,7 @@ from apps.explorer.callbacks.intervene import linked
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
 from apps.explorer.page import components as parts
-from apps.explorer.page import views
+from apps.explorer.page.forms import figure_choice, form
 from apps.explorer.page.news import request_of, woken
 from apps.explorer.page.state import (
     Asked,
@@ -27,10 +26,8 @@ from apps.explorer.page.state import (
     Session,
     Shown,
     Text,
-    TurnId,
 )
 from workbench.analysis.kinds import kind_of
-from workbench.analysis.view import View
 from workbench.errors import WorkbenchError
 
 __all__ = ["register", "start_view"]
@@ -56,29 +53,22 @@ def _register_view(answer: Answers, engine: Engine) -> None:
             "form": Output("params-form", "children"),
         },
         inputs={"view": Input("view", "data")},
-        state={"params": State("params", "data"), "display": State("display", "data")},
+        state={
+            "params": State("params", "data"),
+            "display": State("display", "data"),
+            "shown": State("shown", "data"),
+        },
+        prevent_initial_call=True,  # the page comes with the form of the first view
     )
-    def turned(view: Seen, params: Params | None, display: Display | None) -> Answer:
+    def turned(view: Seen, params: Params | None, display: Display | None, shown: Shown | None) -> Answer:
         seen = engine.views[view.name]
-        form = parts.param_form(seen, (params or {}).get(seen.name, {}))
-        if seen.display_parameters:
-            form = [*displaying.display_form(seen, (display or {}).get(seen.name, {})), *form]
         return {
             "tab": view.name,
             "listed": view.name,
             "choice": figure_choice(seen, view.figure),
             "title": seen.title,
-            "form": form,
+            "form": form(seen, params or {}, display or {}, shown.tokens if shown else ()),
         }
-
-    @answer(
-        Output("view", "data", allow_duplicate=True),
-        inputs={"clicks": Input({"type": "turn", "name": ALL}, "n_clicks")},
-        prevent_initial_call=True,
-    )
-    def turn(clicks: list[Clicks]) -> Any:
-        to: TurnId | None = answer.pressed(TurnId)
-        return Seen(name=to.name) if to and any(clicks) else no_update
 
 
 def _register_link(answer: Answers, engine: Engine) -> None:
@@ -145,10 +135,11 @@ def _register_model(answer: Answers, engine: Engine) -> None:
 def _register_about(answer: Answers, engine: Engine) -> None:
     @answer(
         Output("about-text", "children"),
-        inputs={"drawn": Input("rested", "data")},
+        inputs={"clicks": Input("about", "n_clicks")},
         state={"view": State("view", "data"), "shown": State("shown", "data")},
+        prevent_initial_call=True,
     )
-    def explained(drawn: Text | None, view: Seen, shown: Shown | None) -> Any:
+    def explained(clicks: Clicks, view: Seen, shown: Shown | None) -> Any:
         found = None
         if shown and view.name in engine.standing:
             try:
@@ -196,15 +187,6 @@ def _register_start(answer: Answers, engine: Engine) -> None:
             "notices": with_notices(notices, [error] if error else []),
             "checking": checking,
         }
-
-
-def figure_choice(view: View, index: int) -> Any:
-    """Which of an analysis's figures and tables is drawn, where it has several."""
-    draws = views.drawings(view)
-    if len(draws) < 2:
-        return ""
-    data = [{"label": views.figure_label(draw), "value": str(i)} for i, draw in enumerate(draws)]
-    return dmc.SegmentedControl(id={"type": "figure-tab", "name": view.name}, data=data, value=str(index), size="xs")
 
 
 def start_view(engine: Engine, shown: Asked | None, name: str, pressed: bool, session: str) -> str | None:

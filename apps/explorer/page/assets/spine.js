@@ -189,12 +189,22 @@
     if (chip) select({ pos: Number(chip.dataset.pos) });
     const wide = event.target.closest && event.target.closest("[data-maximise]");
     if (wide) maximise(wide.dataset.maximise);
-    // These are drawn anew while they are pressed: a click that was counted in them could be lost with them.
-    for (const [kind, store] of [["start", "started"], ["cancel", "stopped"]]) {
-      const button = event.target.closest && event.target.closest("[data-" + kind + "]");
-      if (button) dash.set_props(store, { data: Object.assign({ clicks: ++presses }, button.dataset) });
-    }
+    const pressed = event.target.closest && event.target.closest(known.pressed.map(([kind]) => "[data-" + kind + "]").join());
+    if (pressed) press(pressed);
   });
+
+  // Buttons that come and go, and are drawn anew while they are pressed: a click that was counted in one of them could be
+  // lost with it, and Dash would call the server for each one that comes.
+  function press(button) {
+    presses += 1;
+    if (button.dataset.turn) return dash.set_props("view", { data: { name: button.dataset.turn, figure: 0 } });
+    if (button.dataset.export) {
+      const taken = dash.links.picture(button.dataset.export, presses);
+      return taken && dash.set_props("take", { data: taken });
+    }
+    const [, store] = known.pressed.find(([kind]) => kind in button.dataset);
+    dash.set_props(store, { data: Object.assign({ clicks: presses }, button.dataset) });
+  }
   let presses = 0;
 
   function maximise(name) {
