@@ -30,6 +30,12 @@ def _register_spine(local: Local) -> None:
     local("spine", "row", Output("selection", "data", allow_duplicate=True), rows, initial=False)
     local("spine", "show", Output("headline", "className"), Input("selection", "data"))
     local("spine", "run", Output("go", "data"), Input("run", "n_clicks"))
+    local(
+        "spine", "example",
+        Output("prompt", "value", allow_duplicate=True), Output("go", "data", allow_duplicate=True),
+        Input("example", "value"),
+        initial=False,
+    )  # fmt: skip
     local("spine", "scheme", Output("scheme", "data"), Input("scheme-toggle", "n_clicks"), State("scheme", "data"))
     local("spine", "same", Output("provider", "forceColorScheme"), Input("scheme", "data"))
     local("connection", "known", Input("session", "data"), Input("window", "data"))

@@ -96,7 +96,12 @@ def _register_large(answer: Answers, engine: Engine) -> None:
         shown, other = (run.displayed(display) if run else None for run in (shown, other))
         if shown and other and mode == "difference" and compared:
             find = lambda run: result_of(engine, run, view.name, selection, session)
-            figure, message, said = comparing.difference_view(engine, view, find, shown, other, dark)
+            lacking_one = next((run for run in (shown, other) if find(run)[0] is None), None)
+            if lacking_one is None:
+                figure, message, said = comparing.difference_view(engine, view, find, shown, other, dark)
+            else:  # why, and what starts it
+                heard = told if lacking_one is shown else ""
+                figure, message, said = large_view(engine, view, lacking_one, selection, dark, session, heard)
             return {"figure": figure, "message": message, "said": said, "holder": "hidden", **around}
 
         def draw(run: Shown | None) -> tuple[Any, Any, Any]:

@@ -10,26 +10,17 @@ from apps.explorer.callbacks.answer import Answers
 from apps.explorer.engine.engine import Engine
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.layout import NOTHING_SELECTED
-from apps.explorer.page.state import Edited, Edits, Link, Selection, Shown, Sizes
+from apps.explorer.page.state import Edited, Edits, Link, Sizes
 from workbench.errors import InputError
 from workbench.intervene import MLP, Attention, Head, Neurons
 from workbench.intervene.text import Phrase, phrase
 
-__all__ = ["changed", "chips", "linked", "offers", "register", "said"]
+__all__ = ["changed", "chips", "items", "linked", "offers", "register", "said"]
 
 
 def register(app: Dash, engine: Engine) -> None:
-    """The menu of interventions and their chips."""
+    """What is chosen in the menu of interventions, and their chips."""
     answer = Answers(app, engine)
-
-    @answer(
-        Output("intervene-items", "children"),
-        inputs={"selection": Input("selection", "data"), "shown": Input("shown", "data")},
-        prevent_initial_call=True,
-    )
-    def items(selection: Selection, shown: Shown | None) -> Any:
-        found = offers(selection, shown.sizes if shown else None)
-        return [dmc.MenuItem(said(o), **attributes({"data-edit": str(o)})) for o in found] or NOTHING_SELECTED
 
     @answer(
         Output("edits", "data"),
@@ -45,6 +36,12 @@ def register(app: Dash, engine: Engine) -> None:
     @answer(Output("edit-list", "children"), inputs={"edits": Input("edits", "data")}, prevent_initial_call=True)
     def listed(edits: Edits | None) -> Any:
         return chips(edits or ())
+
+
+def items(selection: Mapping[str, Any], sizes: Sizes | None) -> list[Any]:
+    """The menu: what the selection can be changed into."""
+    found = offers(selection, sizes)
+    return [dmc.MenuItem(said(o), **attributes({"data-edit": str(o)})) for o in found] or NOTHING_SELECTED
 
 
 def offers(selection: Mapping[str, Any], sizes: Sizes | None) -> list[Phrase]:

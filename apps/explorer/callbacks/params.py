@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dash import Dash, Input, Output, State, no_update
+from dash import Dash, Input, Output, State, no_update, set_props
 
 from apps.explorer.callbacks.answer import Answer, Answers
 from apps.explorer.callbacks.details import open_claims
@@ -45,6 +45,8 @@ def _register_params(answer: Answers, engine: Engine) -> None:
         if not typed:
             return {}
         changed, error = changed_params(engine, typed, params or {})
+        # A value that is no good stays in its field, marked, until it is: Start waits for that.
+        set_props({"type": "param", "entry": typed.entry, "name": typed.name}, {"error": error or None})
         return {"params": changed or no_update, "notices": with_notices(notices, [error] if error else [])}
 
 

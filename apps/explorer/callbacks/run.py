@@ -6,7 +6,7 @@ from typing import Any
 
 from dash import Dash, Input, Output, State, html, no_update
 
-from apps.explorer.callbacks.answer import Answer, Answers
+from apps.explorer.callbacks.answer import Answers
 from apps.explorer.callbacks.intervene import linked
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
@@ -36,21 +36,13 @@ _UNASKED = 20.0  # predicted seconds up to which a link is computed without a cl
 
 
 def register(app: Dash, engine: Engine) -> None:
-    """Examples, the line under the prompt, and Run."""
+    """The line under the prompt, and Run."""
     answer = Answers(app, engine)
     _register_prompt(answer, engine)
     _register_run(answer, engine)
 
 
 def _register_prompt(answer: Answers, engine: Engine) -> None:
-    @answer(
-        {"prompt": Output("prompt", "value"), "go": Output("go", "data", allow_duplicate=True)},
-        inputs={"text": Input("example", "value")},
-        prevent_initial_call=True,
-    )
-    def example(text: Text | None) -> Answer:
-        return {"prompt": text, "go": Go(text=text, clicks=secrets.token_hex(4))} if text else {}
-
     @answer(
         Output("prompt-line", "children"),
         inputs={

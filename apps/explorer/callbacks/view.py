@@ -10,7 +10,10 @@ from apps.explorer.callbacks.answer import Answer, Answers
 from apps.explorer.callbacks.intervene import linked
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.jobs import State as JobState
+from apps.explorer.engine.request import Request
 from apps.explorer.page import components as parts
+from apps.explorer.page.comparison import is_comparable
 from apps.explorer.page.forms import figure_choice, form
 from apps.explorer.page.news import request_of, woken
 from apps.explorer.page.state import (
@@ -160,11 +163,13 @@ def _register_start(answer: Answers, engine: Engine) -> None:
             "started": Input("started", "data"),
             "view": Input("view", "data"),
             "shown": Input("shown", "data"),
+            "other": Input("shown-b", "data"),
         },
         state={
             "checking": State("checking", "data"),
             "notices": State("notices", "data"),
             "session": State("session", "data"),
+            "params": State("params", "data"),
         },
         prevent_initial_call=True,
     )
@@ -172,14 +177,21 @@ def _register_start(answer: Answers, engine: Engine) -> None:
         started: Pressed | None,
         view: Seen,
         shown: Shown | None,
+        other: Shown | None,
         checking: Checking | None,
         notices: Notices,
         session: Session,
+        params: Params | None,
     ) -> Answer:
         pressed = answer.cause == "started" and started is not None and started.start == view.name
+        if pressed and shown and shown.params != (params or {}):  # what was typed is on its way into what is shown
+            return {"checking": Checking(name=view.name, params=params or {})}
         if checking and shown and shown.params == checking.params and view.name == checking.name:
             pressed, checking = True, None  # the click on Check has arrived in what is shown
         error = start_view(engine, shown, view.name, pressed, session)
+        if is_comparable(engine, view, shown, other):  # both runs are needed to hold one against the other
+            beside = start_view(engine, other, view.name, pressed, session)
+            error = beside if error is None else error or beside or ""
         if error is None:
             return {"checking": checking}
         return {
@@ -200,6 +212,8 @@ def start_view(engine: Engine, shown: Asked | None, name: str, pressed: bool, se
         request = request_of(engine, shown)
         if kind_of(engine.standing[name].analysis) == "study" and not pressed:
             return "" if engine.join(request, name, session) else None
+        if not pressed and _was_stopped(engine, request, name):
+            return None
         if pressed and engine.join(request, name, session):
             return ""  # it is on its way: a second press must not take its first results
         if pressed:
@@ -208,3 +222,9 @@ def start_view(engine: Engine, shown: Asked | None, name: str, pressed: bool, se
     except WorkbenchError as error:
         return str(error)
     return None if job is None else ""
+
+
+def _was_stopped(engine: Engine, request: Request, name: str) -> bool:
+    """Whether somebody cancelled it: then it begins again when somebody asks for it, and not by itself."""
+    fate = engine.fate(request, name)
+    return fate is not None and fate.state == JobState.CANCELLED

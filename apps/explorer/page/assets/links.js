@@ -104,7 +104,7 @@
       const of = [view.name, view.figure, shown && (shown.keys[view.name] || shown.id), look(view.name)].join(" ");
       if (of !== seen) stale(true);
       seen = of;
-      return [main === beforeMain ? no() : main, moving || main === beforeRested ? no() : main];
+      return [main === beforeMain ? no() : main, !shown || moving || main === beforeRested ? no() : main];
     },
     // A tab, an entry of the list or the name of a figure was chosen.
     turn: function (tab, listed, figures, view) {

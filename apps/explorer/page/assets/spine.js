@@ -202,6 +202,8 @@
       const taken = dash.links.picture(button.dataset.export, presses);
       return taken && dash.set_props("take", { data: taken });
     }
+    const wrong = "start" in button.dataset && document.querySelector("#params-form [aria-invalid=true]");
+    if (wrong) return wrong.focus();
     const [, store] = known.pressed.find(([kind]) => kind in button.dataset);
     dash.set_props(store, { data: Object.assign({ clicks: presses }, button.dataset) });
   }
@@ -270,6 +272,10 @@
     run: function (clicks) {
       const area = document.getElementById("prompt");
       return clicks ? { text: area ? area.value : "", clicks: clicks } : dash.no_update;
+    },
+    // An example was chosen: it is run as if it had been typed. The list is made anew with each prompt, and says nothing then.
+    example: function (text) {
+      return text ? [text, { text: text, clicks: "example " + ++presses }] : [dash.no_update, dash.no_update];
     },
     scheme: function (clicks, scheme) {
       return clicks ? (scheme === "dark" ? "light" : "dark") : dash.no_update;

@@ -49,10 +49,9 @@ const window = { addEventListener: none, fetch: none, location: { hash: "" }, hi
   replaceState: (a, b, hash) => { window.location.hash = hash; } } };
 const document = {
   documentElement: page, addEventListener: none, querySelectorAll: () => [], querySelector: () => null };
-const scope = vm.createContext({ window, document, MutationObserver: Observer, ResizeObserver: Observer, IntersectionObserver: Observer,
-  performance,
-  URLSearchParams, URL, console, setTimeout, clearTimeout, requestAnimationFrame: none,
-  cancelAnimationFrame: none, WeakMap });
+const scope = vm.createContext({ window, document, MutationObserver: Observer, ResizeObserver: Observer,
+  IntersectionObserver: Observer, URLSearchParams, URL, console, setTimeout, clearTimeout, performance,
+  requestAnimationFrame: none, cancelAnimationFrame: none, WeakMap });
 const dash = (window.dash_clientside = { no_update: null });
 for (const text of %s) vm.runInContext(text, scope);
 readline.createInterface({ input: process.stdin }).on("line", (line) => {
