@@ -48,6 +48,7 @@ def _header() -> html.Header:
             html.Div(id="model-line", className="model-line"),
             html.Div(
                 [
+                    html.Button("Find", id="find", className="plain", title="a view, a head or a token (Ctrl K)"),
                     html.Button("Copy link", id="link-copy", className="plain"),
                     html.Button("Keys", id="keys-open", className="plain"),
                     html.Button("Light / dark", id="scheme-toggle", className="plain"),
@@ -121,6 +122,7 @@ def _foot() -> html.Div:
 def _keys_help() -> dmc.Modal:
     keys = [
         ("Ctrl Enter", "run the prompt"),
+        ("Ctrl K", "find a view, a head (L18H6), a layer (L18) or a token"),
         ("← → ↑ ↓", "move the selection in the large view"),
         ("Escape", "leave the large view, or clear the selection"),
         ("m", "maximise the large view, and back"),

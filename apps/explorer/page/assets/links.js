@@ -59,6 +59,7 @@
       return parse(hash || "") || no();
     },
     write: function (shown, other, view, selection, mode, display) {
+      dash.finder.shown = shown;
       if (shown) window.history.replaceState(window.history.state, "", fragment(shown, other, mode, view, selection, display));
       return no();
     },

@@ -217,19 +217,11 @@
     setTimeout(() => window.dispatchEvent(new Event("resize")), 50);
   }
 
-  // The tab of the open view is among those that are seen.
-  let tabSeen = null;
-  function showTab() {
-    const tab = document.querySelector("#tabs [role=tab][aria-selected=true]");
-    if (tab && tab !== tabSeen) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
-    tabSeen = tab;
-  }
-
   let scheduled = false;
   function refresh() {
     if (scheduled) return;
     scheduled = true;
-    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); showTab(); });
+    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); dash.rooms.follow(); });
   }
   new MutationObserver(refresh).observe(document.documentElement, { childList: true, subtree: true });
 
@@ -284,7 +276,7 @@
       return value;
     },
   };
-  Object.assign(dash.spine, { state, merge, read, shapes, unpack });
+  Object.assign(dash.spine, { state, merge, read, select, shapes, unpack });
 })();
 window.dash_clientside.spine.opened = function (clicks) {
   return clicks ? true : window.dash_clientside.no_update;
