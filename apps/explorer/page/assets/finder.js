@@ -84,7 +84,10 @@
     field.addEventListener("input", () => { at = 0; draw(); });
     dialog.addEventListener("keydown", (event) => {
       event.stopPropagation(); // the page's own keys rest meanwhile
-      if (event.key === "Enter") take(found[at]);
+      if (event.key === "Enter") {
+        event.preventDefault(); // the button that has the focus again would open it once more
+        take(found[at]);
+      }
       const moves = { ArrowDown: 1, ArrowUp: -1 };
       if (!moves[event.key] || !found.length) return;
       event.preventDefault();

@@ -360,6 +360,7 @@ def test_every_view_draws_and_is_looked_at(open_page, screenshots):
     titles = page.locator("#tabs [role=tab]").evaluate_all("tabs => tabs.map(tab => tab.textContent)")
     assert len(titles) > 30
     for title in titles:
+        print(title, flush=True)  # the last one is the one that did not come
         turn(page, title)
         page.wait_for_function("t => document.querySelector('#params-title').textContent === t", arg=title)
         page.wait_for_function(
