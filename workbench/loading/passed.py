@@ -38,6 +38,7 @@ def circumstances(model: Model, ids: torch.Tensor) -> dict[str, str]:
     return {
         "weights": identity.weights_hash,
         "config": memo.digest(told),
+        "settings": identity.settings_hash,
         "ids": memo.digest(ids.tolist()),
         **{
             name: str(getattr(identity, name))
