@@ -59,9 +59,9 @@ def _settings(module: nn.Module, told: Callable[[torch.Tensor], Any]) -> Iterato
                 yield (name, at, told(buffer))
 
 
-def _plain(part: nn.Module) -> list[tuple[str, Any]]:
+def _plain(part: nn.Module) -> list[Setting]:
     """Numbers, switches and names among the attributes of a module, and the functions that it calls."""
-    found = []
+    found: list[Setting] = []
     for name, value in sorted(part.__dict__.items()):
         if name.startswith("_") or name in _ASIDE:
             continue

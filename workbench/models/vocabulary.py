@@ -102,7 +102,7 @@ class Vocabulary:
         if backend is not None:
             told = backend.to_str().partition('"added_tokens"')[2]
         else:
-            own = getattr(self.tokenizer, "get_vocab", dict)()
+            own: dict[str, int] = getattr(self.tokenizer, "get_vocab", dict)()
             told = json.dumps([type(self.tokenizer).__qualname__, sorted(own.items(), key=repr)], default=repr)
         return sha256(told.encode(errors="surrogatepass")).hexdigest()
 
