@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from workbench.errors import InputError, ModelError, SlowWarning, UnavailableError
 from workbench.loading import bundled, passed, weights
-from workbench.loading.bridge import boot
+from workbench.loading.bridge import BridgeAdapter, boot
 from workbench.loading.files import adapters, gguf
 from workbench.loading.files.checkpoint import check_directory, read, readable
 from workbench.loading.given import buildable, check_model, check_tokenizer, check_weights
@@ -203,53 +204,60 @@ def instrument(
 ) -> Model:
     """The Model around a module. known: the hash of its weights, where it is known without looking at them. check:
     make the self-check also where these weights have passed it."""
-    adapter: Adapter
-    reference: Callable[[], torch.Tensor | None]
-    if isinstance(model, ToyTransformer):
-        adapter, reference, architecture = ToyAdapter(twin(model)), lambda: None, "toy"
-    else:
-        with buildable(model):
-            adapter, reference, architecture = _bridged(model, tokenizer)
-    parameter = adapter.parameters()[0][1]
+    parameter = next(model.parameters())
+    toy = isinstance(model, ToyTransformer)
     identity = Identity(
         name=name or getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__,
-        weights_hash=known or weights.weights_hash(adapter.parameters()),
+        weights_hash=known or "",
         revision=revision,
         dtype=str(parameter.dtype).removeprefix("torch."),
         device=parameter.device.type,
-        architecture=architecture,
+        architecture="toy" if toy else type(model).__name__,
         badge=badge,
     )
+    earlier = None
+    adapter: Adapter
+    with buildable(model):
+        if toy:
+            adapter = ToyAdapter(twin(model))
+        else:
+            if known and not check:
+                earlier = passed.kept(passed.circumstances(identity, model, tokenizer))
+            adapter = boot(_eager(model), model, earlier.measured if earlier else None)
+    if not known:
+        identity = replace(identity, weights_hash=weights.weights_hash(adapter.parameters()))
     with buildable(model):
         wrapped = Model(identity, adapter, tokenizer)
-        wrapped.selfcheck = _checked(wrapped, model, reference, check)
+        wrapped.selfcheck = earlier.check if earlier else _checked(wrapped, None if toy else model, check)
     return wrapped
 
 
-def _checked(wrapped: Model, model: Any, reference: Callable[[], torch.Tensor | None], check: bool) -> SelfCheck:
-    """Its self-check: made now, or the one of these weights that was passed before under the same circumstances."""
+def _checked(wrapped: Model, held: Any, check: bool) -> SelfCheck:
+    """Its self-check: made now and kept, or unless `check` the one that was passed before under the same circumstances.
+
+    held: the plain model, whose logits the bridge's are held against; None for a toy, which has no bridge.
+    """
     if check:
-        return selfcheck(wrapped, reference())
-    length = reference_length(model.config.get_text_config())
-    here = passed.circumstances(wrapped, check_ids(wrapped.tokenizer, wrapped.sizes.d_vocab, length)[0])
-    found = passed.kept(here)
-    if found is None:
-        found = selfcheck(wrapped, reference())
-        passed.keep(here, found)
+        return selfcheck(wrapped, _reference(wrapped, held))
+    here = passed.circumstances(wrapped.identity, held, wrapped.tokenizer)
+    if earlier := passed.kept(here):
+        return earlier.check
+    found = selfcheck(wrapped, _reference(wrapped, held))
+    assert isinstance(wrapped.adapter, BridgeAdapter), "a toy is always checked"
+    passed.keep(here, found, wrapped.adapter.measured)
     return found
 
 
-def _bridged(held: Any, tokenizer: Any) -> tuple[Adapter, Callable[[], torch.Tensor], str]:
-    """A bridge around a twin, and what another twin says on `check_ids`: the reference, for whoever asks for it."""
-
-    def reference() -> torch.Tensor:
-        plain = _eager(held)
-        n_vocab = plain.get_input_embeddings().weight.shape[0]
-        ids = check_ids(tokenizer, n_vocab, reference_length(plain.config.get_text_config()))[0]
-        with torch.no_grad():
-            return plain(ids.to(plain.device), use_cache=False).logits
-
-    return boot(_eager(held), held), reference, type(held).__name__
+def _reference(wrapped: Model, held: Any) -> torch.Tensor | None:
+    """What another twin says on `check_ids`."""
+    if held is None:
+        return None
+    plain = _eager(held)
+    n_vocab = plain.get_input_embeddings().weight.shape[0]
+    ids = check_ids(wrapped.tokenizer, n_vocab, reference_length(plain.config.get_text_config()))[0]
+    with torch.no_grad():
+        logits: torch.Tensor = plain(ids.to(plain.device), use_cache=False).logits
+    return logits
 
 
 def _eager(held: Any) -> Any:
