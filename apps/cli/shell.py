@@ -30,7 +30,7 @@ COMMANDS = {
     "run": "run analyses, print what came out, and save it where asked",
     "batch": "run analyses over many prompts and models, without losing a result",
     "compare": "subtract one saved result from another of the same analysis",
-    "train": "train what an analysis must learn from data",
+    "train": "train what an analysis must learn from data, or a toy",
     "import": "take up what somebody else trained",
     "bench": "measure our passes against a bare forward; print a table, save JSON",
     "app": "start the explorer in this process and print its address",

@@ -22,8 +22,10 @@ from workbench.loading.files import adapters, gguf
 from workbench.loading.files.checkpoint import check_directory, read, readable
 from workbench.loading.given import buildable, check_model, check_tokenizer, check_weights
 from workbench.loading.selfcheck import check_ids, selfcheck
+from workbench.loading.toys import checkpoints, recipes
+from workbench.loading.toys.adapter import ToyAdapter
 from workbench.loading.toys.circuits import induction_circuit
-from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
+from workbench.loading.toys.transformer import ToyTransformer
 from workbench.loading.twin import twin
 from workbench.loading.windows import reference_length
 from workbench.models.model import Adapter, Identity, Model
@@ -32,8 +34,9 @@ from workbench.processor import slow_format
 
 __all__ = ["TOYS", "load", "usable_device", "wrap"]
 
-# Toys that load by name: circuits written into weights by hand.
-TOYS = {"toy-induction": induction_circuit}
+# Toys that load by name: circuits written into weights by hand, and those that are trained on first use.
+_BY_HAND = {"toy-induction": induction_circuit}
+TOYS = (*_BY_HAND, *(f"{recipes.PREFIX}{task}" for task in recipes.RECIPES))
 
 Progress = Callable[[str, float, str], None]
 
@@ -46,20 +49,28 @@ def load(
     revision: str | None = None,
     allow_network: bool = False,
     check: bool = False,
+    step: int | None = None,
+    seed: int | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Load a model and check how it behaves, unless the same weights passed here before.
 
     name: `smollm2-135m` (the default, fetched and converted on first use), a toy such as `toy-induction`, a local
-    directory in Hugging Face format (safetensors), a `.gguf` file, or a hub name with `allow_network=True`. device:
-    "auto" takes CUDA where there is one. check: check it also where it passed before (see `workbench.loading.passed`).
-    progress: `(stage, share, text)`.
+    directory in Hugging Face format (safetensors), a `.gguf` file, or a hub name with `allow_network=True`;
+    `toy:induction` and its like are trained on first use and kept (`workbench.loading.toys.recipes` says what such a
+    name may hold). device: "auto" takes CUDA where there is one. check: check it also where it passed before (see
+    `workbench.loading.passed`). step, seed: of a toy's training, its last step and seed 0 unless given. progress:
+    `(stage, share, text)`.
 
     Raises InputError for an unknown name, UnavailableError where files or the network are missing, ModelError where
     files are not whole, hold what would not be used, or are of an architecture that cannot be instrumented. Warns
     (SlowWarning) of a dtype that the processor has no instructions for.
     """
     device = usable_device(device)
+    if recipes.is_toy(name):
+        return _trained(name, step, seed, progress)
+    if step is not None or seed is not None:
+        raise InputError(f"a step or a seed of {name!r}", "those of a toy that is trained", "Leave them out")
     if name not in TOYS and (said := slow_format(dtype, device)) is not None:  # before anything slow is done
         warnings.warn(said, SlowWarning, stacklevel=2)
     with torch.inference_mode(False):  # weights made inside it could never be differentiated
@@ -75,8 +86,8 @@ def _load(
     allow_network: bool,
     progress: Progress | None,
 ) -> Model:
-    if name in TOYS:
-        return wrap(TOYS[name](), None, name=name)
+    if name in _BY_HAND:
+        return wrap(_BY_HAND[name](), None, name=name)
     if name == bundled.NAME:
         model = _pretrained(name, _default(progress), dtype, device, check, badge=bundled.BADGE)
         # Its file does not say. Its own chats begin with the token, and its attention sink stands on it.
@@ -98,6 +109,15 @@ def _load(
             "Correct the name, or allow the network (allow_network=True, on the command line --allow-network)",
         )  # fmt: skip
     return _pretrained(name, name, dtype, device, check, revision=revision, network=True)
+
+
+def _trained(name: str, step: int | None, seed: int | None, progress: Progress | None) -> Model:
+    """A toy at a step of its training, which is made up to there if it is not kept."""
+    recipe, at = recipes.asked(name, step, seed)
+    kept = checkpoints.Kept(recipe)
+    kept.ensure(at, progress)
+    last = recipe.steps if at is None else at
+    return wrap(kept.module(last), recipe.task.tokenizer(), name=recipes.name_of(recipe, at))
 
 
 def _default(progress: Progress | None) -> Path:
