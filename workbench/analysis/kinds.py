@@ -95,7 +95,7 @@ class Analysis(Values):
 
     def sentence(self, result: xr.Dataset) -> str:
         """The finding of a result in one sentence, every word of which follows from its numbers."""
-        return str(result.attrs.get("summary") or result.attrs.get("sentence") or "")
+        return str(result.attrs.get("summary") or "")
 
     def averaged(self, result: xr.Dataset) -> xr.Dataset:
         """What of a result is averaged over prompts, where that is not in it as it is: a batch asks this of each."""
