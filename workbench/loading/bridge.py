@@ -6,7 +6,7 @@ thread-safe (callers hold Model.lock); `start_at_layer` still runs the blocks be
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,14 +24,27 @@ from workbench.models.model import LayerWeights, Sizes
 from workbench.models.passes import skipped
 from workbench.models.readout import Readout
 
-__all__ = ["BridgeAdapter", "boot"]
+__all__ = ["BridgeAdapter", "Measured", "boot"]
 
 
-def boot(hf_model: nn.Module, held: Any = None) -> "BridgeAdapter":
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of a model when a bridge is put around it, by passes.
+
+    native: layers whose attention the bridge leaves to the Hugging Face module. sliding, windows, chunked: of `Sizes`.
+    """
+
+    native: tuple[int, ...]
+    sliding: tuple[int, ...]
+    windows: tuple[int, ...]
+    chunked: tuple[int, ...]
+
+
+def boot(hf_model: nn.Module, held: Any = None, known: Measured | None = None) -> "BridgeAdapter":
     """Put a bridge around a Hugging Face causal language model that is in memory.
 
     The model is changed in place (its modules are wrapped, attention becomes eager): give a twin, and compute any
-    reference before. held: the model that it is the twin of.
+    reference before. held: the model that it is the twin of. known: what was measured of the same model before.
 
     Raises what it likes for an architecture that TransformerLens does not know.
     """
@@ -43,7 +56,7 @@ def boot(hf_model: nn.Module, held: Any = None) -> "BridgeAdapter":
         bridge = build_bridge_from_module(hf_model, architecture, hf_config=hf_model.config)
     bridge.eval()
     _check_blocks(bridge, architecture)
-    return BridgeAdapter(bridge, hf_model if held is None else held)
+    return BridgeAdapter(bridge, hf_model if held is None else held, known)
 
 
 def _check_blocks(bridge: Any, architecture: str) -> None:
@@ -73,10 +86,10 @@ def _check_blocks(bridge: Any, architecture: str) -> None:
 class BridgeAdapter:
     """Hook points, weights and readout of a TransformerBridge under our names.
 
-    hf_model: the plain model whose weights the bridge shares.
+    hf_model: the plain model whose weights the bridge shares. known: what was measured of it before; measured else.
     """
 
-    def __init__(self, bridge: Any, hf_model: Any) -> None:
+    def __init__(self, bridge: Any, hf_model: Any, known: Measured | None = None) -> None:
         self.bridge = bridge
         self.hf_config = hf_model.config.get_text_config()
         self.hf_model = hf_model
@@ -85,16 +98,26 @@ class BridgeAdapter:
         self._weights: dict[int, LayerWeights] = {}
         self.by_length = by_length(self.hf_config)
         self._rotating = own(bridge) if self.by_length else []
-        self._see_inside()
+        self._see_inside(self._discarding() if known is None else known.native)
         self._see_routers()
         self._give_weights()
-        self.sizes = measured(self.sizes, self.hf_config, self._seen, self._handed)
+        if known is None:
+            self.sizes = measured(self.sizes, self.hf_config, self._seen, self._handed)
+        else:
+            self.sizes = replace(self.sizes, sliding=known.sliding, windows=known.windows, chunked=known.chunked)
 
-    def _see_inside(self) -> None:
+    @property
+    def measured(self) -> Measured:
+        """What was measured of the model, to be known the next time."""
+        return Measured(self.native, self.sizes.sliding, self.sizes.windows, self.sizes.chunked)
+
+    def _discarding(self) -> tuple[int, ...]:
+        return tuple(discarding(self.bridge, lambda: self._run(3), range(self.sizes.n_layers)))
+
+    def _see_inside(self, native: tuple[int, ...]) -> None:
         """Where the bridge discards what is written to a pattern, scores and patterns are met inside the module."""
-        layers = range(self.sizes.n_layers)
-        self.native = discarding(self.bridge, lambda: self._run(3), layers)
-        for layer in self.native:
+        self.native = native
+        for layer in native:
             scores, pattern = _point(), _point()
             instrument(self.bridge.blocks[layer].attn, self.sizes.n_heads, scores, pattern)
             self._points[SCORES.name, layer], self._points[PATTERN.name, layer] = scores, pattern

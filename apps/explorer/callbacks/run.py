@@ -223,7 +223,7 @@ def follow_link(
     if link.model and link.model != loaded.model:
         said.append((f"The link is about the model {link.model!r}, this is {loaded.model}.", False))
     elif link.weights and not loaded.hash.startswith(link.weights):
-        said.append((f"The link was made with other weights of {loaded.model}: numbers may differ.", False))
+        said.append((f"The link was made with other weights or settings of {loaded.model}: numbers may differ.", False))
     edits, error = linked(link)
     said += [(error, False)] if error else []
     try:

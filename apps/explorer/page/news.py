@@ -96,7 +96,7 @@ def _show(engine: Engine, session: str, request: Request, asked: Asked, found: L
         tokens=request.tokens.strings,
         sizes=Sizes(n_layers=s.n_layers, n_heads=s.n_heads, d_mlp=s.d_mlp),
         keys=dict(request.keys),
-        weights=model.identity.weights_hash,
+        weights=model.identity.key,
         seconds=job.seconds if job else 0.0,
     )
     _start_background(engine, request, session)
