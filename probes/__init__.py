@@ -49,6 +49,7 @@ CATALOG = Catalog(
         "backcopy-formation": "probes.formation.backcopy_formation:BackcopyFormation",
         "induction-formation": "probes.formation.induction_formation:InductionFormation",
         "clamped-formation": "probes.formation.clamped_formation:ClampedFormation",
+        "abrupt-learning": "probes.formation.abrupt_learning:AbruptLearning",
         "in-context-automata": "probes.formation.in_context_automata:InContextAutomata",
     }
 )

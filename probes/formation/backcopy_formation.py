@@ -32,7 +32,7 @@ _SHARE, _NATS, _RATIO = ("share of attention", (0, None)), ("nats", (0, None)), 
 ABOUT = {
     "sink": (*_SHARE, "attention to BOS of queries that are no triggers, largest over heads"),
     "sink_at_triggers": (*_SHARE, "attention to BOS of triggers, in the same head"),
-    "previous_at_triggers": (*_SHARE, "attention of triggers to the token before, in the same head"),
+    "previous_at_triggers": (*_SHARE, "share of the attention of triggers that goes to the token before"),
     "value_drain": (*_RATIO, "norm of BOS's value behind W_O over that of other tokens"),
     "output_ratio": (*_RATIO, "norm of what the head writes elsewhere over that at triggers"),
     "sink_logit": ("score", None, "score of BOS minus the mean of other keys"),

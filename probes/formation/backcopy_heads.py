@@ -57,7 +57,8 @@ def backcopy_measures(recipe: Recipe, model: Model) -> dict[str, float]:
     pattern = seen[_PATTERN]  # layer row head query key
     sink = _mean(pattern[..., 0].transpose(-1, -2), other)  # layer head
     layer, head = divmod(int(sink.argmax()), sink.shape[1])
-    before = pattern.diagonal(-1, -2, -1)[layer, :, head]  # row, query 1 ...
+    rows = pattern[layer, :, head]  # row query key
+    before = rows.diagonal(-1, -2, -1) / rows.sum(-1)[:, 1:].clamp(min=1e-9)  # row, query 1 ...: of the row's weight
     written = (seen[_Z][layer, :, :, head] @ model.weights(layer).W_O[head]).norm(dim=-1)
     value = (seen[_V][layer, :, :, head] @ model.weights(layer).W_O[head]).norm(dim=-1)
     found = {

@@ -54,6 +54,9 @@ class Training:
             self.module = ToyTransformer(recipe.config)
         if (features := recipe.task.features()) is not None:
             self.module.features.data.copy_(features)
+        for name, matrix in self.module.named_parameters():
+            if ".W_" in name:  # of blocks
+                matrix.data.mul_(recipe.init)
         with Draws(recipe.seed + 1):
             sizes = recipe.config.d_model, recipe.config.d_vocab
             self.ahead = nn.ModuleList([nn.Linear(*sizes, bias=False) for _ in range(1, recipe.horizon)])

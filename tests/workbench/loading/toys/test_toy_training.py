@@ -170,7 +170,7 @@ def test_a_diverged_run_stops_says_where_and_keeps_what_is_finite():
         ("toy:induction,step=7777", "0, 1, 2, 3"),
         ("toy:induction,step=-1", "from 0"),
         ("toy:induction,seed", "seed=1"),
-        ("toy:induction,lr=nan", "above 0"),
+        ("toy:induction,lr=nan", "numbers above 0"),
         ("toy:induction,optimiser=lion", "adamw, sgd"),
         ("toy:induction,positions=absolute", "learned, rotary, none"),
         ("toy:induction,clamp=L5H0 previous-token", "2 layers"),
