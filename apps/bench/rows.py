@@ -81,7 +81,7 @@ ROWS = (
     Row(LOOK, looked_at, at=(1, 16)),
 )
 
-# Whole processes, each started three times in turn beside bare passes of the prompt, after one to warm up.
+# Whole processes, each started five times in turn beside bare passes of the prompt, after one to warm up.
 STARTS = (
     *ROWS[:2],
     Row(PLAIN_ANSWER, plain, heavy=True),

@@ -40,8 +40,8 @@ class Attend(Printed):
         where = Where(PATTERN, self.unit.layer, self.unit.units, None, self.rows)
         return [Edit(where, self._write)]
 
-    def _write(self, pattern: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
-        queries = mesh[-1].flatten()
+    def _write(self, pattern: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
+        rows, queries = mesh[0].flatten().tolist(), mesh[-1].flatten()
         keys = self._keys(rows, queries, pattern.shape[-1]).to(pattern.device)
         told = torch.nn.functional.one_hot(keys.clamp(min=0), pattern.shape[-1]).to(pattern)
         own = pattern[rows, self.unit.head][:, queries]

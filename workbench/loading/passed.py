@@ -47,6 +47,7 @@ def circumstances(identity: Identity, model: Any, tokenizer: Any) -> dict[str, s
     return {
         "weights": identity.weights_hash,
         "config": memo.digest(told),
+        "settings": identity.settings_hash,
         "ids": memo.digest(ids.tolist()),
         **{
             name: str(getattr(identity, name))

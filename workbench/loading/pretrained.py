@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from workbench.errors import InputError, ModelError, SlowWarning, UnavailableError
-from workbench.loading import bundled, passed, weights
+from workbench.loading import bundled, passed, settings, weights
 from workbench.loading.bridge import BridgeAdapter, boot
 from workbench.loading.files import adapters, gguf
 from workbench.loading.files.checkpoint import check_directory, read, readable
@@ -29,7 +29,7 @@ from workbench.loading.toys.transformer import ToyTransformer
 from workbench.loading.twin import twin
 from workbench.loading.windows import reference_length
 from workbench.models.model import Adapter, Identity, Model
-from workbench.models.selfcheck import SelfCheck
+from workbench.models.selfcheck import LOGITS_EQUAL, SelfCheck
 from workbench.processor import slow_format
 
 __all__ = ["TOYS", "load", "usable_device", "wrap"]
@@ -188,7 +188,8 @@ def _followed(model: Model, held: Any, *, thorough: bool) -> Model:
         with torch.inference_mode(False):
             return instrument(held, model.tokenizer, name=made.name, badge=made.badge, revision=made.revision)
 
-    model.follow = weights.Followed(model, held.named_parameters, again, thorough=thorough)
+    look = lambda: (weights.traces(held.named_parameters, thorough=thorough), settings.held_settings(held))
+    model.follow = weights.Followed(model, look, again)
     return model
 
 
@@ -214,6 +215,7 @@ def instrument(
         device=parameter.device.type,
         architecture="toy" if toy else type(model).__name__,
         badge=badge,
+        settings_hash=settings.settings_hash(model),
     )
     earlier = None
     adapter: Adapter
@@ -229,6 +231,9 @@ def instrument(
     with buildable(model):
         wrapped = Model(identity, adapter, tokenizer)
         wrapped.selfcheck = earlier.check if earlier else _checked(wrapped, None if toy else model, check)
+    for item in wrapped.selfcheck.failed((LOGITS_EQUAL,)):
+        said = f"Passes on {identity.name} are not those of the model that was given: {item.sentence}. Analyses refuse."
+        warnings.warn(said, UserWarning, stacklevel=2)
     return wrapped
 
 

@@ -8,12 +8,14 @@ same batch.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from operator import index
 from typing import Any
 
 import torch
 
 from workbench.errors import InputError
 from workbench.intervene import Edit, hooks
+from workbench.intervene.checks import need_interventions
 from workbench.models.hooks import RESID_PRE
 from workbench.models.model import Model
 from workbench.models.passes import Attached
@@ -53,7 +55,7 @@ def observe(
     Raises InputError for bad prompts, positions that no prompt has and hooks the model does not have, RefusedError
     where a hook never fired.
     """
-    model = model.fixed()
+    model, interventions = model.fixed(), need_interventions(interventions)
     first, last = _span(model, start, stop)
     tokens = tuple(tokenise(model, prompt) for prompt in prompts_of(prompts))
     if not tokens:
@@ -89,12 +91,21 @@ def observe(
 
 def _span(model: Model, start: tuple[int, torch.Tensor] | None, stop: int | None) -> tuple[int, int]:
     """The first and the last layer of the pass; InputError for one that runs through no layer."""
-    n, first = model.sizes.n_layers, 0 if start is None else start[0]
+    n, first = model.sizes.n_layers, 0 if start is None else _given_start(start)[0]
     if not 0 <= first < n:
         raise InputError(f"start={first}", f"layers 0 to {n - 1}", "Choose a layer the model has")
-    if stop is not None and not first < stop <= n:
+    if stop is not None and not (isinstance(stop, int) and first < stop <= n):
         raise InputError(f"stop={stop}", f"{first + 1} to {n}, one more than the last layer to run", "Stop behind one")
     return first, n - 1 if stop is None else stop - 1
+
+
+def _given_start(start: Any) -> tuple[int, torch.Tensor]:
+    pair = start if isinstance(start, tuple | list) and len(start) == 2 else (None, None)
+    if not isinstance(pair[0], int) or not isinstance(pair[1], torch.Tensor):
+        raise InputError(
+            f"start={type(start).__name__}", "(layer, tensor [prompt, pos, d_model])", "Give a layer and its state"
+        )
+    return pair[0], pair[1]
 
 
 def _positions(asked: "str | Sequence[int]", length: int) -> tuple[int, ...]:
@@ -103,10 +114,20 @@ def _positions(asked: "str | Sequence[int]", length: int) -> tuple[int, ...]:
         if asked not in named:
             raise InputError(f"positions={asked!r}", "'last', 'all', 'none' or indices", "Choose one of these")
         return named[asked]
+    try:
+        asked = [_whole(p) for p in asked]
+    except TypeError as error:
+        raise InputError(f"positions={asked!r}", "'last', 'all', 'none' or whole numbers", "Give a list") from error
     outside = [p for p in asked if not -length <= p < length]
     if outside:
         raise InputError(f"position {outside[0]}", f"positions from 0 to {length - 1}", "Choose one inside the prompt")
     return tuple(p % length for p in asked)
+
+
+def _whole(position: Any) -> int:
+    if isinstance(position, bool):
+        raise TypeError("a truth value is no position")
+    return index(position)
 
 
 def _check_rows(interventions: Sequence[Any], n_prompts: int) -> None:

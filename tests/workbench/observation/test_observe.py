@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -367,3 +368,22 @@ def test_reducers_follow_the_device_of_their_layer():
     site = watch._site(1, torch.device("meta"))
     assert {t.device.type for t in (site.tokens, site.mask, site.lengths, site.fields["lag"])} == {"meta"}
     assert watch._site(0, torch.device("cpu")).tokens is ids
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"positions": 3}, {"positions": None}, {"positions": [1.5]}, {"positions": ["a"]}, {"positions": [True]},
+        {"stop": "1"}, {"stop": 1.0}, {"start": 1}, {"start": (1, None)}, {"start": (1, [0.0])}, {"start": ("1", None)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_arguments_of_another_kind_are_refused_in_a_sentence(options):
+    with pytest.raises(InputError):
+        observe(tiny_model("llama"), Prompt.ids([1, 2, 3]), **options)
+
+
+def test_positions_may_be_numbers_of_any_kind():
+    model, ids = tiny_model("llama"), Prompt.ids([1, 2, 3])
+    for given in (range(1, 3), np.array([1, 2]), torch.tensor([1, 2]), (1, -1)):
+        assert observe(model, ids, positions=given).positions == ((1, 2),)

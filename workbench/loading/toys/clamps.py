@@ -103,7 +103,7 @@ class PreviousInput(Printed):
             seen["v"], seen["qk"] = block.ln1(embedded), block.ln1(shifted)
 
         def write(name: str) -> Any:
-            def put(x: torch.Tensor, mesh: Any, rows: list[int]) -> None:
+            def put(x: torch.Tensor, mesh: Any, length: int) -> None:
                 weight = getattr(block, f"W_{name.upper()}")
                 found = torch.einsum("btd,hde->bthe", seen["v" if name == "v" else "qk"], weight)
                 x.copy_(found + getattr(block, f"b_{name.upper()}") if block.config.biases else found)
@@ -137,7 +137,7 @@ class Copy(Printed):
         def read(scores: torch.Tensor) -> None:
             seen["scores"] = scores[:, self.head.head, -1][:, [1, 3]]
 
-        def write(logits: torch.Tensor, mesh: Any, rows: list[int]) -> None:
+        def write(logits: torch.Tensor, mesh: Any, length: int) -> None:
             logits[:, -1] = torch.full_like(logits[:, -1], -1e9).scatter(1, self.labels, seen["scores"])
 
         return [Edit(Where(SCORES, self.head.layer), read=read), Edit(Where(LOGITS, None), write)]
