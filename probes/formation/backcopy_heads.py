@@ -38,7 +38,7 @@ class SilentAt(Printed):
     def edits(self, model: Model) -> list[Edit]:
         """One edit of z."""
 
-        def write(z: torch.Tensor, mesh: Any, rows: list[int]) -> None:
+        def write(z: torch.Tensor, mesh: Any, length: int) -> None:
             z[self.places] = 0.0
 
         return [Edit(Where(Z, self.layer), write)]
