@@ -113,7 +113,7 @@ def case_of(tmp_path_factory):
         elif kind == TOY:
             return load(A_TOY)
         elif kind == AUTOMATA:
-            return load("toy:automata,symbols=26,length=24,d_model=16,d_mlp=16,steps=5,every=0")
+            return load("toy:automata,symbols=95,length=24,d_model=16,d_mlp=16,steps=5,every=0")
         elif kind == CLASSES:
             return load("toy:gaussian-classes,classes=16,pairs=12,d_model=16,n_heads=2,d_mlp=8,steps=5,every=0")
         elif kind == BACKCOPY:

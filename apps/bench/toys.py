@@ -81,21 +81,18 @@ def toy_steps(subject: Subject) -> Callable[[], Any]:
 
 
 def looked_at(subject: Subject) -> Callable[[], Any]:
-    """Scores of a checkpoint and its losses, as a timeline looks at it."""
+    """The scores of a checkpoint, as a timeline looks at it."""
     from probes import TaskAttention
     from probes.formation.toy_runs import checkpoint
     from workbench.loading.toys.checkpoints import Kept
     from workbench.loading.toys.recipes import asked
-    from workbench.loading.toys.training import evaluated
 
     recipe = asked(_TOY).recipe
     Kept(recipe).ensure(0)
     first = checkpoint(recipe, 0)
 
     def run() -> None:
-        model = checkpoint(recipe, 0, like=first)
-        TaskAttention().run(model)
-        evaluated(model, recipe)
+        TaskAttention().run(checkpoint(recipe, 0, like=first))
 
     run()
     return run

@@ -56,7 +56,7 @@ class TaskAttention(OnModel, name="task-attention", title="Where a toy's heads l
     Returns: a variable `to_KIND` (layer, head) for each kind, share of attention.
     """
 
-    sequences: Annotated[int, Range(4, 1024), "sequences of the evaluation batch"] = 64
+    sequences: Annotated[int, Range(4, 1024), "sequences of the evaluation batch"] = 32
 
     @classmethod
     def inapplicable(cls, model: Model) -> str | None:

@@ -148,15 +148,15 @@ def _optimiser(recipe: Recipe, weights: list[torch.nn.Parameter]) -> torch.optim
     )  # fmt: skip
 
 
-def evaluated(model: Model, recipe: Recipe, *, clamped: bool = True, rows: int = 128) -> Evaluated:
+def evaluated(model: Model, recipe: Recipe, *, clamped: bool = True) -> Evaluated:
     """Loss and measures of a model on the fixed evaluation batches of a recipe's task, each kind of sequences.
 
-    clamped: under the clamps it was trained with. Measures of the first kind have their own names, of others the
+    128 sequences with one target, or 64 with one at each position. clamped: under the clamps it was trained with. Measures of the first kind have their own names, of others the
     kind's behind it.
     """
     task, clamps = recipe.task, recipe.clamps() if clamped else ()
     found: dict[str, float] = {}
-    losses = []
+    losses, rows = [], 128 if task.last_only else 64
     for split in task.splits:
         batch = task.evaluation(rows, split)
         with hooks(model, held(clamps, task, batch)), torch.no_grad():

@@ -138,7 +138,7 @@ def test_the_card_says_how_it_was_made_and_the_loss_is_that_of_the_weights():
     model = load(SMALL, step=9)
     again = evaluated(model, recipe)
     assert again.loss == pytest.approx(card["steps"]["9"]["loss"], abs=1e-6)
-    batch = recipe.task.evaluation()
+    batch = recipe.task.evaluation(64)
     with torch.no_grad():
         plain = torch.nn.functional.cross_entropy(
             model.adapter.forward(batch.tokens).flatten(0, 1), batch.targets.flatten()

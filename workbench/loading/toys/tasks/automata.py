@@ -35,10 +35,10 @@ class Automata(Task):
     length: int = 96
 
     def __post_init__(self) -> None:
-        if not (1 <= self.edges <= self.symbols <= 26 and self.states >= 2 and self.mean >= 2 and self.length >= 16):
+        if not (1 <= self.edges <= self.symbols <= 96 and self.states >= 2 and self.mean >= 2 and self.length >= 16):
             raise InputError(
                 f"{self}",
-                "edges from 1 to symbols, up to 26 symbols, states and mean from 2, a length from 16",
+                "edges from 1 to symbols, up to 96 symbols, states and mean from 2, a length from 16",
                 "Mend it",
             )
 
@@ -111,4 +111,5 @@ class Automata(Task):
 
     def tokenizer(self) -> Any:
         """Letters, and | between strings."""
-        return words(["|", *(chr(97 + i) for i in range(self.symbols))], bos="|", by_letter=True)
+        letters = [chr(97 + i) if i < 26 else chr(0x100 + i) for i in range(self.symbols)]
+        return words(["|", *letters], bos="|", by_letter=True)
