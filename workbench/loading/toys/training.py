@@ -151,8 +151,8 @@ def _optimiser(recipe: Recipe, weights: list[torch.nn.Parameter]) -> torch.optim
 def evaluated(model: Model, recipe: Recipe, *, clamped: bool = True) -> Evaluated:
     """Loss and measures of a model on the fixed evaluation batches of a recipe's task, each kind of sequences.
 
-    128 sequences with one target, or 64 with one at each position. clamped: under the clamps it was trained with. Measures of the first kind have their own names, of others the
-    kind's behind it.
+    Of each kind 128 sequences with one target, or 64 with one at each position. clamped: under the clamps it was
+    trained with. Measures of the first kind have their own names, of others the kind's behind it.
     """
     task, clamps = recipe.task, recipe.clamps() if clamped else ()
     found: dict[str, float] = {}
