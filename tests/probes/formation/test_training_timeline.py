@@ -184,3 +184,27 @@ def test_figures_have_bands_of_change_points_and_a_frame_a_step():
     z = np.array(scrub.frames[3].data[0].z, dtype=float)
     np.testing.assert_allclose(z, result["pattern"].isel(step=3).sel(layer=1, head=0), atol=1e-3)
     assert view.drawn(view.details[1], result, {"layer": 9, "head": 0}) is None
+
+
+@pytest.mark.slow
+def test_an_intermediate_fine_tune_of_the_default_model_is_laid_on_the_timeline(default_model_dir, tmp_path):
+    """The default model, and the same behind two updates on a text of ours: L18H6 is an induction head in both, and
+    the second's numbers are others."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    hf = AutoModelForCausalLM.from_pretrained(default_model_dir, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(default_model_dir)
+    ids = tokenizer("A toy that repeats itself learns to look back, and a toy that repeats itself", return_tensors="pt")
+    optimiser = torch.optim.SGD(hf.parameters(), lr=0.01)
+    for _ in range(2):
+        hf(**ids, labels=ids["input_ids"]).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    hf.save_pretrained(tmp_path / "tuned-2")
+    tokenizer.save_pretrained(tmp_path / "tuned-2")
+    del hf, optimiser
+    series = f"0={default_model_dir};{tmp_path / 'tuned-2'}"
+    result = TrainingTimeline(checkpoints=series).run(load("toy-induction"))
+    head = result["induction_score"].sel(layer=18, head=6)[0]
+    assert result["step"].values.tolist() == [0, 2] and (head > 0.2).all() and float(head[0]) != float(head[1])
+    assert "2 checkpoints" in result.attrs["summary"]
