@@ -121,6 +121,13 @@ class Vocabulary:
                 return tuple(int(i) for i in whole[:start])
         return ()
 
+    @property
+    def front(self) -> tuple[int, ...]:
+        """What stands in front of a text that is to begin with a BOS token: what the tokenizer itself puts there, else
+        its BOS token; nothing where it has none."""
+        own = getattr(self.tokenizer, "bos_token_id", None)
+        return self.prefix or (() if own is None else (int(own),))
+
     def token(self, text: str) -> int:
         """The id of a text that is exactly one token; `#17` names an id, `⟨E6 97⟩` bytes.
 

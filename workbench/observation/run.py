@@ -16,7 +16,7 @@ import torch
 from workbench.errors import InputError
 from workbench.intervene import Edit, hooks
 from workbench.intervene.checks import need_interventions
-from workbench.models.hooks import RESID_PRE
+from workbench.models.hooks import LOGITS, RESID_PRE, UNEMBEDDED
 from workbench.models.model import Model
 from workbench.models.passes import Attached
 from workbench.models.prompt import Prompt, Tokens, prompts_of, tokenise
@@ -28,6 +28,8 @@ from workbench.observation.watch import Call, Steps, Stop, Watch
 __all__ = ["observe"]
 
 _TOKENS_PER_BATCH = 4096
+_NUMBER = 4  # bytes
+_WHOLE_LOGITS = 1 << 28  # bytes; up to here a batch's logits are those of a plain pass, to the bit
 
 
 def observe(
@@ -46,7 +48,8 @@ def observe(
     """Run a model once over prompts and keep what the needs ask for.
 
     prompts: a text, Prompt, Tokens, chat, flat list of ids or what a tokenizer returns, or a list of these. positions:
-    where to keep the final logits: "last", "all", "none", or indices (negative ones count from each prompt's end).
+    where to keep the final logits: "last", "all", "none", or indices (negative ones count from each prompt's end). Of
+    a batch whose logits of all positions would take more than 256 MB, only those of these positions are computed.
     interventions: of this call, on top of those that the model carries (`Model.edited`). start: (layer, resid_pre
     `[prompt, pos, d_model]`) restarts there with that state. stop: leave after block stop-1; no logits then. progress:
     called with the share done (0 to 1) after each layer; it may raise to cancel. Unequal lengths are padded on the
@@ -205,13 +208,23 @@ class _Run(Call):
             if self.interventions or self.model.interventions:
                 edits = hooks(self.model, self.interventions, tokens=tokens, rows=rows, reached=self.reached)
                 stack.enter_context(edits)
+            kept = self._unembedded(ids, asked)
+            if kept is not None:
+                stack.enter_context(_only(self.model, kept))
             with watch.attached(), suppress(Stop):
                 logits = self.model.adapter.forward(ids)
             if not watch.finite:
                 raise not_finite(self.model, lambda: self.model.adapter.forward(ids), mask)
         watch.check()
         results = {need: watch.stacked(need, logits) for need in self.needs}
-        return results, _kept(logits, asked)
+        return results, _kept(logits, asked, kept)
+
+    def _unembedded(self, ids: torch.Tensor, asked: Sequence[tuple[int, ...]]) -> list[int] | None:
+        """The positions whose logits are computed, where those of all would take too much; None for all of them."""
+        sizes, needed = self.model.sizes, sorted({position for positions in asked for position in positions}) or [0]
+        large = ids.numel() * sizes.d_vocab * _NUMBER > _WHOLE_LOGITS
+        read = any(LOGITS in need.hooks for need in self.needs)
+        return needed if large and not read and len(needed) < ids.shape[1] else None
 
 
 def _padded(tokens: Sequence[Tokens], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -243,7 +256,21 @@ def _restart(model: Model, layer: int, resid: torch.Tensor) -> Iterator[None]:
         yield
 
 
-def _kept(logits: torch.Tensor | None, asked: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+@contextmanager
+def _only(model: Model, positions: list[int]) -> Iterator[None]:
+    """The unembedding reads these positions alone, where the model shows what it reads."""
+    with Attached(model) as attached:
+        with suppress(KeyError):
+            attached.add(model.adapter.point(UNEMBEDDED, None), lambda state, hook: state[:, positions])
+        yield
+
+
+def _kept(
+    logits: torch.Tensor | None, asked: Sequence[tuple[int, ...]], computed: list[int] | None = None
+) -> list[torch.Tensor]:
+    """The logits of the asked positions of each row. computed: the positions that there are, where not all."""
     if logits is None:
         return [torch.empty(0, dtype=torch.float32) for _ in asked]
-    return [logits[row, list(positions)].clone() for row, positions in enumerate(asked)]
+    place = {p: i for i, p in enumerate(computed)} if computed and logits.shape[1] == len(computed) else None
+    at = [list(positions) if place is None else [place[p] for p in positions] for positions in asked]
+    return [logits[row, positions].clone() for row, positions in enumerate(at)]

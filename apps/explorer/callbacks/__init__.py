@@ -9,7 +9,6 @@ from dash import Dash
 
 from apps.explorer.callbacks import (
     browser,
-    compare,
     continuation,
     details,
     display,
@@ -22,13 +21,14 @@ from apps.explorer.callbacks import (
     run,
     selection,
     view,
+    visit,
 )
 from apps.explorer.engine.engine import Engine
 
 __all__ = ["register"]
 
 _CONCERNS = (
-    run, poll, notices, continuation, view, params, figure, selection, details, display, intervene, compare, export,
+    run, poll, notices, continuation, view, params, figure, selection, details, display, intervene, export, visit,
 )  # fmt: skip
 
 

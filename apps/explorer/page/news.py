@@ -137,7 +137,8 @@ def _was(engine: Engine, asked: Asked) -> State | None:
 def _start_background(engine: Engine, request: Request, session: str) -> None:
     """The first model-scope analysis is computed unasked, so that there is a head to look at; others when opened."""
     first = next((name for name, view in engine.standing.items() if kind_of(view.analysis) == "model"), None)
-    if first is not None:
+    fate = None if first is None else engine.fate(request, first)
+    if first is not None and not (fate and fate.state == State.CANCELLED):  # what was stopped waits to be asked for
         engine.submit_entry(request, first, session)
 
 
