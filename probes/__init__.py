@@ -3,7 +3,7 @@
     from probes import CATALOG, InductionHeads, LogitLens
 
 Adding one costs its file, one line here and its test. Rooms: `lens`, `attention`, `erasure`, `routes`, `circuits`,
-`checks`, `neurons`, by what they look at; read `lens/logit_lens` first. Classes are imported when first used.
+`checks`, `neurons`, `formation`, by what they look at; read `lens/logit_lens` first. Classes are imported when used.
 """
 
 from typing import Any
@@ -44,6 +44,13 @@ CATALOG = Catalog(
         "neurons": "probes.neurons.neurons:Neurons",
         "experts": "probes.neurons.experts:Experts",
         "expert-contrast": "probes.neurons.expert_contrast:ExpertContrast",
+        "training-timeline": "probes.formation.training_timeline:TrainingTimeline",
+        "task-attention": "probes.formation.task_attention:TaskAttention",
+        "backcopy-formation": "probes.formation.backcopy_formation:BackcopyFormation",
+        "induction-formation": "probes.formation.induction_formation:InductionFormation",
+        "clamped-formation": "probes.formation.clamped_formation:ClampedFormation",
+        "abrupt-learning": "probes.formation.abrupt_learning:AbruptLearning",
+        "in-context-automata": "probes.formation.in_context_automata:InContextAutomata",
     }
 )
 
