@@ -20,7 +20,7 @@ PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint 
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow fuzz coverage lint types docs wheel bench calibration mutants notebooks notebooks-full install model
+.PHONY: help run test test-slow fuzz coverage lint types docs gallery wheel bench calibration mutants notebooks notebooks-full install model
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,9 @@ types: $(STAMP)  ## check types with mypy (strict for workbench/)
 
 docs: model  ## build the documentation into site/, strictly: a broken link or an undocumented name is an error
 	@$(BIN)/python docs/make.py $(ARGS)
+
+gallery: model  ## photograph every view of the page into gallery/ (ARGS="--studies", "--pictures" for the README's)
+	@$(BIN)/python docs/gallery.py $(ARGS)
 
 coverage: model  ## run the tests with coverage and print what no test runs
 	@$(BIN)/coverage run -m pytest $(ARGS)

@@ -17,5 +17,6 @@ EXAMPLES = {
     "an opposite": "The opposite of hot is",
     "code": "def add(left, right):\n    return left +",
     "an import": "import numpy as",
+    "another language": "La capitale de la France est Paris. La capitale de l'Allemagne est",
     "a pronoun": "The doctor told the nurse that",
 }
