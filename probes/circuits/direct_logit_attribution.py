@@ -267,7 +267,16 @@ def bars_figure(result: xr.Dataset) -> "go.Figure":
     from workbench.figures import bars
 
     labels = [str(label) for label in result["label"].values]
-    return bars(result, "attribution", "component", title=f"What writes {_what(result)}", labels=labels, limit=20)
+    parts = (result[name].values.tolist() for name in ("kind", "component_layer", "component_head"))
+    units, title = [_unit(*part) for part in zip(*parts, strict=True)], f"What writes {_what(result)}"
+    return bars(result, "attribution", "component", title=title, labels=labels, limit=20, selects=units)
+
+
+def _unit(kind: str, layer: int, head: int) -> dict[str, Any]:
+    """What a part selects in every view: its head, its MLP's layer, or nothing more."""
+    if kind == "head":
+        return {"layer": layer, "head": head}
+    return {"layer": layer, "part": "mlp"} if kind == "mlp" else {}
 
 
 def heads_figure(result: xr.Dataset) -> "go.Figure":

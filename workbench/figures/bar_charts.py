@@ -1,6 +1,6 @@
 """Numbers of a few named things as bars: components, heads, groups; and one bar per token."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,18 +28,21 @@ def bars(
     title: str,
     labels: Sequence[str] | None = None,
     limit: int | None = None,
+    selects: Sequence[Mapping[str, Any]] | None = None,
 ) -> "go.Figure":
     """One horizontal bar for each entry of a variable over `dim`, the first on top.
 
     `variable_low` and `_high` become whiskers and `variable_null` a grey tick, where the result has them. labels: plain
     names of the entries, by default their coordinate. limit: draw only the entries of largest magnitude, in order of
-    their value. Positive and negative bars differ in side and colour.
+    their value. selects: what a click on each entry chooses beside the entry, such as its layer and head. Positive and
+    negative bars differ in side and colour.
     """
     import plotly.graph_objects as go
 
     array = need_dims(pick(result, variable), dim)
     chosen = _largest(numbers(array), limit)
     part = result.isel({dim: chosen})
+    values_of = result[dim].values.tolist()
     values, texts = numbers(part[variable]), interval_text(part, part[variable])
     names = part[dim].values if labels is None else [labels[i] for i in chosen]
     names = [show_text(str(name)) for name in names]
@@ -53,6 +56,7 @@ def bars(
             error_x=_whiskers(part, variable, values),
             hovertext=[f"{name}: {text}" for name, text in zip(names, texts, strict=True)],
             hovertemplate="%{hovertext}<extra></extra>",
+            customdata=None if selects is None else [{dim: values_of[i], **selects[i]} for i in chosen],
             showlegend=False,
         )
     )

@@ -50,6 +50,9 @@ def merge(selection: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, 
         merged.pop("part", None)  # it is about the last click
     if merged.get("layer") != selection.get("layer") and "neuron" not in chosen:
         merged.pop("neuron", None)  # a neuron is one of its layer's
+    same_unit = all(merged.get(name) == selection.get(name) for name in ("layer", "head"))
+    if not same_unit and "component" not in chosen:
+        merged.pop("component", None)  # a part of a prediction is a head's or a layer's
     if "query" in merged and merged.get("key", 0) > merged["query"]:
         del merged["key"]  # a token cannot attend to a later one
     return merged

@@ -12,6 +12,7 @@ from probes.circuits.direct_logit_attribution import (
     VIEW,
     DirectLogitAttribution,
     _summary,
+    bars_figure,
     heads_figure,
     neurons_figure,
     origin_figure,
@@ -107,6 +108,19 @@ def test_figures_draw_what_was_asked():
     strip = origin_figure(result, {"layer": 1, "head": 2})
     np.testing.assert_allclose(strip.data[0].y, result["origin"].sel(layer=1, head=2))
     assert neurons_figure(result, {}).data
+
+
+def test_a_bar_selects_its_head_or_mlp():
+    result = DirectLogitAttribution().run(tiny_model("gpt2"), PROMPT)
+    (trace,) = [trace for trace in bars_figure(result).data if trace.type == "bar"]
+    seen = set()
+    for chosen in trace.customdata:
+        part = result.sel(component=chosen["component"])
+        kind, layer, head = (part[name].item() for name in ("kind", "component_layer", "component_head"))
+        wanted = {"head": {"layer": layer, "head": head}, "mlp": {"layer": layer, "part": "mlp"}}.get(kind, {})
+        assert chosen == {"component": chosen["component"], **wanted}
+        seen.add(kind)
+    assert {"head", "mlp"} <= seen
 
 
 def test_a_target_of_several_tokens_offers_its_first(default_model):

@@ -24,6 +24,7 @@
     const merged = Object.assign({}, selection, chosen);
     if (!("part" in chosen)) delete merged.part;
     if (merged.layer !== selection.layer && !("neuron" in chosen)) delete merged.neuron;
+    if (!("component" in chosen) && (merged.layer !== selection.layer || merged.head !== selection.head)) delete merged.component;
     if ("query" in merged && (merged.key || 0) > merged.query) delete merged.key;
     return merged;
   }

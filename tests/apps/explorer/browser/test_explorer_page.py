@@ -473,7 +473,7 @@ def test_back_undoes_a_step_and_a_visit_is_kept_and_sent(open_page, tmp_path):
     download.value.save_as(saved)
     row.get_by_role("button", name="Show again").click()
     page.wait_for_function(tokens, arg=4)
-    assert page.inner_text("#params-title").lower() == "induction on this prompt"
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Induction on this prompt'")
     other = open_page("#model=toy-induction&prompt=3+7+9")
     other.click("#visit-open")
     other.set_input_files(".visit input[type=file]", saved)
@@ -538,7 +538,7 @@ def test_the_journey_of_a_newcomer(open_page, screenshots):
     page.mouse.move(5, 5)
     page.wait_for_timeout(800)
     page.screenshot(path=screenshots / "journey-head.png")
-    assert page.get_by_role("button", name="Check L18H6 on random tokens that repeat", exact=True).count() == 1
+    page.get_by_role("button", name="Check L18H6 on random tokens that repeat", exact=True).wait_for()
     view(page, "Induction on this prompt")  # its check is of this prompt: a sixteenth of the other's passes
     page.get_by_role("button", name=re.compile("^Check L18H6")).first.click()
     page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Causal check'")
