@@ -25,6 +25,8 @@ CATALOG = Catalog(
         "attention-knockout": "probes.circuits.attention_knockout:AttentionKnockout",
         "causal-tracing": "probes.circuits.causal_tracing:CausalTracing",
         "circuit-evaluation": "probes.circuits.evaluation:CircuitEvaluation",
+        "circuit": "probes.circuits.circuit_search:CircuitSearch",
+        "edge-rankings": "probes.circuits.edge_rankings:EdgeRankings",
         "circuit-edges": "probes.circuits.edges:CircuitEdges",
         "flow-route-faithfulness": "probes.routes.faithfulness:FlowRouteFaithfulness",
         "flow-route-part": "probes.routes.parts:FlowRoutePart",

@@ -13,8 +13,9 @@ import torch
 from einops import einsum
 from torch import nn
 
-from workbench.models.hooks import Hook
+from workbench.models.hooks import LN1_SCALE, LN2_SCALE, LN_FINAL_SCALE, Hook
 from workbench.models.model import LayerWeights, Sizes
+from workbench.models.norm import Norm
 from workbench.models.passes import skipped
 from workbench.models.readout import Readout
 
@@ -42,10 +43,21 @@ class _Norm(nn.Module):
 
     def __init__(self, config: ToyConfig):
         super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(config.d_model)), config.eps
+        self.weight, self.eps, self.scale = nn.Parameter(torch.ones(config.d_model)), config.eps, _point()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x / (x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt() * self.weight
+        return x / self.scale((x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()) * self.weight
+
+
+class _Unhooked(nn.Module):
+    """The same norm without its hook point."""
+
+    def __init__(self, norm: _Norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / (x.pow(2).mean(-1, keepdim=True) + self.norm.eps).sqrt() * self.norm.weight
 
 
 class _Block(nn.Module):
@@ -65,11 +77,11 @@ class _Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         at = self.points
         x = at["resid_pre"](x)
-        out = at["attn_out"](at["attn_result"](self.attend(self.ln1(x))))
+        out = at["attn_out"](at["attn_result"](self.attend(at["attn_in"](self.ln1(x)))))
         if not self.config.d_mlp:
             return at["resid_post"](x + out)
         mid = at["resid_mid"](x + out)
-        post = at["mlp_post"](torch.relu(self.ln2(mid) @ self.W_in))
+        post = at["mlp_post"](torch.relu(at["mlp_pre"](at["mlp_in"](self.ln2(mid)) @ self.W_in)))
         return at["resid_post"](mid + at["mlp_out"](post @ self.W_out))
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
@@ -97,8 +109,20 @@ def _point() -> Any:
 
 
 def _names(config: ToyConfig) -> tuple[str, ...]:
-    attention = ("resid_pre", "q", "k", "v", "scores", "pattern", "z", "attn_result", "attn_out", "resid_post")
-    return (*attention, "resid_mid", "mlp_post", "mlp_out") if config.d_mlp else attention
+    attention = (
+        "resid_pre",
+        "attn_in",
+        "q",
+        "k",
+        "v",
+        "scores",
+        "pattern",
+        "z",
+        "attn_result",
+        "attn_out",
+        "resid_post",
+    )
+    return (*attention, "resid_mid", "mlp_in", "mlp_pre", "mlp_post", "mlp_out") if config.d_mlp else attention
 
 
 class ToyTransformer(nn.Module):
@@ -143,11 +167,30 @@ class ToyAdapter:
         """`[batch, pos]` ids to logits."""
         return self.module(tokens)
 
+    def _norms(self, layer: int) -> dict[str, nn.Module]:
+        """Norms in front of the sublayers, by the name of their scale."""
+        block: Any = self.module.blocks[layer]
+        return {LN1_SCALE.name: block.ln1} | ({LN2_SCALE.name: block.ln2} if self.sizes.d_mlp else {})
+
+    def norm(self, layer: int, sublayer: str) -> Norm:
+        """The RMS norm, or none; underneath its hook."""
+        module: Any = self._norms(layer)[LN1_SCALE.name if sublayer == "attention" else LN2_SCALE.name]
+        if isinstance(module, _Norm):
+            return Norm(_Unhooked(module), "rms", module.weight.detach(), module.eps)
+        return Norm(module, "none", torch.ones(self.sizes.d_model, device=self.device), 0.0)
+
+    def attention(self, layer: int) -> nn.Module:
+        """There is none apart from the block."""
+        raise KeyError("attention")
+
     def reading_z(self, layer: int) -> None:
         """No module reads z: the block does."""
 
     def point(self, hook: Hook, layer: int | None) -> Any:
         """The hook point; KeyError where the toy has none."""
+        norm: Any = self.module.ln_final if layer is None else self._norms(layer).get(hook.name)
+        if hook in (LN1_SCALE, LN2_SCALE, LN_FINAL_SCALE) and isinstance(norm, _Norm):
+            return norm.scale
         if layer is None:
             raise KeyError(hook.name)
         block: Any = self.module.blocks[layer]
@@ -177,10 +220,11 @@ class ToyAdapter:
 
     def readout(self) -> Readout:
         """Final norm and unembedding."""
-        norm: Any = self.module.ln_final
+        final: Any = self.module.ln_final
         config = self.module.config
+        norm: Any = _Unhooked(final) if config.norm else final
         ones = torch.ones(config.d_model, dtype=torch.float32, device=self.device)
-        gain = norm.weight.detach() if config.norm else ones
+        gain = final.weight.detach() if config.norm else ones
         return Readout(
             norm, self.module.unembed, "rms" if config.norm else "none", config.eps, gain, torch.zeros_like(ones)
         )
