@@ -10,7 +10,7 @@ from probes.circuits.graph.faithfulness import ABLATIONS, Measured, curves
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.parts import stability
 from probes.circuits.graph.rankings import RANKINGS, forwards, rank
-from probes.circuits.graph.selection import BUDGETS, SELECTIONS, n_edges, ordered, select
+from probes.circuits.graph.selection import BUDGETS, SELECTIONS, calibrated, n_edges, ordered, select
 from probes.circuits.graph.task_texts import TASKS
 from probes.circuits.graph.tasks import Task, read_task, task
 from workbench.analysis.kinds import Study
@@ -47,7 +47,8 @@ class EdgeRankings(
     answer and wrong answer; CPR is the area under f over the budget, CMD that between f and 1, CMD-log the same over
     the logarithm of the budget. Edges lead from what a source adds to the residual stream to one input of one head
     (query, key, value), MLP or the logits; those outside the circuit bring what they bring on the counterfactual prompt
-    (or its mean, or nothing). Ranked on some pairs, measured on others (see `probes.circuits.graph`).
+    (or its mean, or nothing). Ranked on some pairs, measured on others (see `probes.circuits.graph`). Selection
+    "calibrated" sets the share that is kept by score on a fifth as many pairs, apart from both.
 
     Limits: A faithful circuit need not be the only one, nor what the model uses on other prompts. Where heads are
     normed together before they are compared (OLMo 2), an edge into one query moves the others. Templates are a small
@@ -64,7 +65,7 @@ class EdgeRankings(
     prompted: ClassVar[bool] = False
     task: TaskName = "indirect object"
     rankings: Annotated[str, f"which, apart by commas: {', '.join(RANKINGS)}"] = "RelP, EAP-IG, EAP, random"
-    selection: Annotated[str, Choice(SELECTIONS), "how edges are kept by their scores"] = "mixed"
+    selection: Annotated[str, Choice((*SELECTIONS, "calibrated")), "how edges are kept by their scores"] = "mixed"
     refill: Annotated[bool, "replace edges on no way from input to logits by the next ones"] = True
     ablation: Annotated[str, Choice(ABLATIONS), "what the other edges bring"] = "patched"
     pairs: Annotated[int, Range(1, 500), "pairs to rank on"] = 8
@@ -80,18 +81,26 @@ class EdgeRankings(
         if unknown or not names:
             got = repr(unknown[0]) if unknown else "none"
             raise InputError(f"the ranking {got}", f"some of {', '.join(RANKINGS)}", "Correct it")
-        found = pairs_of(model, self.task, train=self.pairs, test=self.tested, seed=self.seed)
+        apart = max(1, self.pairs // 5) if self.selection == "calibrated" else 0
+        found = pairs_of(model, self.task, train=self.pairs, validation=apart, test=self.tested, seed=self.seed)
+        calibrating = Measured(model, found.validation, self.ablation) if apart else None
         graph, measured = Graph.of(model.sizes), Measured(model, found.test, self.ablation)
         circuits: dict[str, list[np.ndarray]] = {}
         alike: dict[str, np.ndarray] = {}
         for index, name in enumerate(names):
             first, some, last = ((index + share) / len(names) for share in (0, 0.2, 1))
             scores = rank(model, found.train, name, seed=self.seed, progress=part(progress, first, some))
-            order = ordered(graph, scores, self.selection, seed=self.seed)
-            circuits[name] = [select(graph, order, n_edges(b, graph), refill=self.refill) for b in BUDGETS]
+            circuits[name] = self._chosen(graph, scores, calibrating)
             alike[name] = self._alike(graph, scores)
             result = curves(measured, circuits, progress=part(progress, some, last))
             yield self._told(result, found, graph, np.stack(list(alike.values())))
+
+    def _chosen(self, graph: Graph, scores: np.ndarray, calibrating: Measured | None) -> list[np.ndarray]:
+        """Circuits by budget."""
+        if calibrating is not None:
+            return calibrated(graph, scores, calibrating.faithfulness)
+        order = ordered(graph, scores, self.selection, seed=self.seed)
+        return [select(graph, order, n_edges(b, graph), refill=self.refill) for b in BUDGETS]
 
     def _alike(self, graph: Graph, scores: np.ndarray) -> np.ndarray:
         """Of two halves of the pairs, by budget; NaN of a single pair."""
@@ -99,7 +108,8 @@ class EdgeRankings(
             return np.full(len(BUDGETS), np.nan)
 
         def choose(some: np.ndarray) -> list[np.ndarray]:
-            order = ordered(graph, some, self.selection, seed=self.seed)
+            how = "mixed" if self.selection == "calibrated" else self.selection
+            order = ordered(graph, some, how, seed=self.seed)
             return [select(graph, order, n_edges(b, graph), refill=False) for b in BUDGETS]
 
         return stability(scores, choose, draws=2, seed=self.seed)

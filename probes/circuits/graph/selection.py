@@ -4,8 +4,9 @@ absolute     the highest absolute scores
 signed       the highest scores
 mixed        a share of the budget by score, the rest by absolute score
 balanced     by absolute score, from those above and below zero in turn, so that what is kept sums to what all edges do
-calibrated   mixed, the share by score of each budget set by a few measured circuits (see `calibrated`)
 stable       by absolute score, among edges whose sign nearly all resamples of the pairs share
+
+`calibrated` is the mixed one, with the share of each budget set by a few measured circuits.
 
 All are connected: a circuit is what lies on a way from the input to the logits, and edges that do not are replaced by
 the next ones, until the budget is full. `prune_only` leaves the budget part empty, as the benchmark does.
@@ -119,7 +120,7 @@ def calibrated(
     slope = (second - first) / (tried - 0.5)
     found = np.where(slope > 0, 0.5 + (1 - first) / np.where(slope > 0, slope, 1), np.where(
         np.abs(second - 1) < np.abs(first - 1), tried, 0.5))  # fmt: skip
-    shares = np.interp(np.log(budgets), np.log(anchors), np.clip(found, 0, 1))
+    shares = np.interp(np.log(budgets), np.log(anchors), np.clip(np.nan_to_num(found, nan=0.5), 0, 1))
     return [mixed(share, b) for share, b in zip(shares.tolist(), budgets, strict=True)]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from probes.circuits.graph.graph import Graph
-from probes.circuits.graph.selection import BUDGETS, n_edges, ordered, select
+from probes.circuits.graph.selection import BUDGETS, calibrated, n_edges, ordered, select
 from workbench.errors import InputError
 
 SMALL = Graph(1, 1, mlps=False)  # input -> q, k, v; input, head -> logits: five edges
@@ -53,6 +53,31 @@ def test_every_order_holds_every_edge_once():
     for how in ("absolute", "signed", "mixed", "balanced", "stable"):
         order = ordered(graph, scores, how, ratio=0.3)
         assert sorted(order) == np.flatnonzero(graph.exists).tolist()
+
+
+@pytest.mark.parametrize(("true", "expected"), [(0.3, 0.3), (0.9, 0.9), (-0.4, 0.0), (1.5, 1.0)])
+def test_calibration_finds_the_share_that_brings_f_to_one(true, expected):
+    """f rises by 1 with the share by score and is 1 at `true`; the circuits are those of the mixed selection there."""
+    graph, random = Graph(4, 3), np.random.default_rng(5)
+    scores = np.where(graph.exists, random.standard_normal(graph.shape), 0)
+    budgets, shares = (0.1, 0.3), np.linspace(0, 1, 101)
+    known = {}
+    for share in shares:
+        for b in budgets:
+            mask = select(graph, ordered(graph, scores, "mixed", ratio=share), n_edges(b, graph))
+            known.setdefault(mask.tobytes(), share)
+    asked = []
+
+    def faithfulness(circuits):
+        asked.append(len(circuits))
+        return np.array([1 + known[mask.tobytes()] - true for mask in circuits])
+
+    found = calibrated(graph, scores, faithfulness, budgets, anchors=budgets)
+    assert asked == [2, 2]
+    for mask, b in zip(found, budgets, strict=True):
+        near = [select(graph, ordered(graph, scores, "mixed", ratio=expected + d), n_edges(b, graph)) for d in
+                np.arange(-0.12, 0.121, 0.02) if 0 <= expected + d <= 1]  # fmt: skip
+        assert any((mask == one).all() for one in near)
 
 
 def test_budgets_are_floors_as_in_the_benchmark():
