@@ -26,10 +26,11 @@ _TEMPLATES = (
 def repeated_tokens(model: Model, *, n_sequences: int, length: int, seed: int) -> Stimulus:
     """Repeated random tokens, and as many sequences of the same length without a repeat.
 
-    Every sequence is a BOS token and `length` ordinary tokens (fewer where n_ctx or the vocabulary is smaller). A
-    repeated one draws its period from a third to a half of that, and its tokens without replacement, so that the
-    previous occurrence is unique. Its partner has no repeat. fields: `period` (0 in partners) and `lag`, the offset to
-    score at: the period, in both of a pair. Raises RefusedError for a model with too little context.
+    Every sequence is the token that the tokenizer itself puts first (a BOS token mostly; an ordinary one where it adds
+    nothing) and `length` ordinary tokens (fewer where n_ctx or the vocabulary is smaller). A repeated one draws its
+    period from a third to a half of that, and its tokens without replacement, so that the previous occurrence is
+    unique. Its partner has no repeat. fields: `period` (0 in partners) and `lag`, the offset to score at: the period,
+    in both of a pair. Raises RefusedError for a model with too little context.
     """
     random = np.random.default_rng(seed)
     first, ordinary = _vocabulary(model, random)
@@ -53,12 +54,13 @@ def _vocabulary(model: Model, random: np.random.Generator) -> tuple[int, np.ndar
     tokenizer = model.tokenizer
     if tokenizer is None:
         return 0, np.arange(1, model.sizes.d_vocab)
-    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    front = model.vocabulary.prefix
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values(), *front}
     candidates = random.permutation(min(model.sizes.d_vocab, len(tokenizer)))[:8192]
     ordinary = [int(i) for i in candidates if i not in special and _is_text(tokenizer.decode([int(i)]))]
-    if tokenizer.bos_token_id is None:
+    if not front:
         return ordinary[0], np.array(ordinary[1:])
-    return tokenizer.bos_token_id, np.array(ordinary)
+    return front[0], np.array(ordinary)
 
 
 def _is_text(piece: str) -> bool:

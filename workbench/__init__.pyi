@@ -30,6 +30,9 @@ from workbench.intervene import (
     Add as Add,
 )
 from workbench.intervene import (
+    Attend as Attend,
+)
+from workbench.intervene import (
     Attention as Attention,
 )
 from workbench.intervene import (

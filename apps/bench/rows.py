@@ -75,7 +75,7 @@ ROWS = (
     Row(CHECK, check_of_a_head, at=(1, 32)),
 )
 
-# Whole processes, each started three times in turn beside bare passes of the prompt, after one to warm up.
+# Whole processes, each started five times in turn beside bare passes of the prompt, after one to warm up.
 STARTS = (
     *ROWS[:2],
     Row(PLAIN_ANSWER, plain, heavy=True),

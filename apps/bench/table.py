@@ -19,7 +19,7 @@ from workbench.files import write_whole
 __all__ = ["bench", "default_out", "table"]
 
 ROUNDS, FEW_ROUNDS = (11, 3), (5, 2)  # of light and of heavy rows; few where a pass takes seconds
-START_ROUNDS = (3, 3)
+START_ROUNDS = (5, 5)
 _LONG = 1024  # tokens in all from which it does
 
 

@@ -18,7 +18,10 @@ __all__ = [
 ]
 
 NETWORK_HELP = "let models and texts be fetched by their names from the Hugging Face hub"
-MODEL_HELP = f"{bundled.NAME} (default), a toy, a directory in Hugging Face format, a .gguf file, or a hub name"
+MODEL_HELP = (
+    f"{bundled.NAME} (default), a toy (toy:induction,step=200), a directory in Hugging Face format, a .gguf file, "
+    "or a hub name"
+)
 CHECK_HELP = "make the self-check again of a model that has passed it"
 _DTYPES = ("float32", "bfloat16", "float16")
 

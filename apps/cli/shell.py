@@ -15,7 +15,7 @@ from pathlib import Path
 from apps.cli.parser import Parser
 from apps.cli.progress import say
 from apps.cli.signals import STOPS, stop_code
-from apps.cli.startup import thawed, uncollected
+from apps.cli.startup import let_go_at_exit, thawed, uncollected
 from workbench import __version__
 from workbench.errors import InputError, WorkbenchError, in_words, of_the_machine
 
@@ -30,7 +30,7 @@ COMMANDS = {
     "run": "run analyses, print what came out, and save it where asked",
     "batch": "run analyses over many prompts and models, without losing a result",
     "compare": "subtract one saved result from another of the same analysis",
-    "train": "train what an analysis must learn from data",
+    "train": "train what an analysis must learn from data, or a toy",
     "import": "take up what somebody else trained",
     "bench": "measure our passes against a bare forward; print a table, save JSON",
     "app": "start the explorer in this process and print its address",
@@ -43,6 +43,7 @@ _SIGPIPE = 141  # what a shell reports for a program that wrote into a closed pi
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. argv: the words after `workbench` (default: the process's own)."""
     _open_streams()
+    let_go_at_exit()
     try:
         with thawed():
             with uncollected():

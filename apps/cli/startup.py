@@ -1,10 +1,11 @@
-"""Starting quickly."""
+"""Starting and ending quickly."""
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["thawed", "uncollected"]
+__all__ = ["let_go_at_exit", "thawed", "uncollected"]
 
 
 @contextmanager
@@ -31,3 +32,10 @@ def thawed() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def let_go_at_exit() -> None:
+    """When the process ends, its memory is let go as it is: Python would first look for cycles among everything that
+    was imported and loaded, which takes a second or two, to free what the system takes back anyway."""
+    atexit.unregister(gc.freeze)  # once, however often this is called
+    atexit.register(gc.freeze)

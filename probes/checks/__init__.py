@@ -4,3 +4,5 @@
 units and of `matched_controls` (as loud by `norms`), the `relation` of effect and norm, and the `verdict`, put in
 `sentences`; `head_survey` tests all heads at once. Read `causal_check`, then `removal`.
 """
+
+QUESTION = "Does it matter?"  # what its views answer: the page groups them by it

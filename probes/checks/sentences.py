@@ -115,9 +115,9 @@ def _rarity(known: Facts) -> str:
     """`2 of them lower it as much (p = 0.0588)`."""
     verb = known.side if known.as_much == 1 else known.side.removesuffix("s")
     floor = ", the smallest that so many can give" if known.at_floor else ""
-    by = "in absolute value " if known.side == "changes" else ""
+    mean = f"{known.control_mean:.3g} in absolute size" if known.side == "changes" else f"{known.control_mean:+.3g}"
     return (
-        f"they {'change' if known.side == 'changes' else 'move'} it by {known.control_mean:+.3g} {by}on average, and "
+        f"they {'change' if known.side == 'changes' else 'move'} it by {mean} on average, and "
         f"{known.as_much or 'none'} of them {verb} it as much (p = {known.p:.3g}{floor})"
     )
 

@@ -94,7 +94,7 @@ def verdict(
         n_beyond=beside.beyond,
     )
     said = sentence(result)
-    result.attrs["sentence"] = metric.noted(said) if len(by_prompt) == 1 else said
+    result.attrs["summary"] = metric.noted(said) if len(by_prompt) == 1 else said
     return result
 
 

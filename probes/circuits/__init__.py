@@ -4,3 +4,5 @@
 the pair that most others compare. `rankings`, `evaluation`, `edges` and `curves` ask how much of a task the top of a
 ranking carries. Read `activation_patching`, then `evaluation`.
 """
+
+QUESTION = "Which parts carry a prediction?"  # what its views answer: the page groups them by it

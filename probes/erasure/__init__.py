@@ -4,3 +4,5 @@
 `swap` say how far that holds, over text. Read `token_erasure`, `psi`, `readout`, then `trained/`; `readout_probes`
 trains from the page.
 """
+
+QUESTION = "What is this token made of?"  # what its views answer: the page groups them by it

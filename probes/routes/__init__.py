@@ -5,3 +5,5 @@
 `one_layer` and `parts` look into what one edge, state or MLP holds, `heads` and `task_heads` at heads over many texts.
 Read contributions, flow_routes, extraction, faithfulness.
 """
+
+QUESTION = "Which way did a prediction come?"  # what its views answer: the page groups them by it

@@ -5,6 +5,8 @@ Of its own files (all but the workbench's and installed libraries) an analysis r
 that names in turn, at any depth and across files. Of the workbench it runs on every file that the named ones import,
 whole: there most depends on most. Figures change no number. A class that has no file, of a notebook say, is read from
 its bytecode (`workbench.analysis.bytecode`).
+
+To follow all that takes a third of a second, so the hash of one of our own classes is kept for the sources as they are.
 """
 
 import ast
@@ -16,8 +18,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from workbench import memo
 from workbench.analysis.bytecode import named_by
 from workbench.analysis.keys import digest
+from workbench.files import cache_dir
+from workbench.sources import digest_of
 from workbench.syntax import parse
 
 __all__ = ["code_digest"]
@@ -40,17 +45,44 @@ def code_digest(kind: type) -> str:
 
 @cache
 def _digest(module: str, name: str) -> str:
+    place = _place(module, name)
+    record = memo.read(place) if place else None
+    try:
+        if record and record["outside"] == {top: _origin(top) for top in record["outside"]}:
+            return str(record["digest"])
+    except (LookupError, TypeError):
+        pass  # of another form: made anew
     code = Code()
     code.follow(module, name)
-    return digest([sorted(code.statements), sorted(code.files)])
+    found = digest([sorted(code.statements), sorted(code.files)])
+    if place and {top for top in code.outside if _is_ours(top)} <= set(_INSTALLED_BUT_OURS):
+        outside = {top: _origin(top) for top in sorted(code.outside)}
+        memo.write(place, {"digest": found, "outside": outside})
+    return found
+
+
+def _place(module: str, name: str) -> Path | None:
+    """Where the hash of a class of ours is kept, by what our sources are now and what reads them; None for others'."""
+    top = module.partition(".")[0]
+    if top not in _INSTALLED_BUT_OURS:
+        return None
+    ours = digest_of([sys.modules[package] for package in dict.fromkeys((_WHOLE, top))])
+    return cache_dir() / "code" / f"{digest([module, name, ours, sys.version])}.json"
+
+
+def _origin(top: str) -> str:
+    """The file that an import of a package outside of ours reads; "" where there is none, or none of Python's."""
+    return str(file_of(top) or "")
 
 
 class Code:
-    """What a name runs on. statements: (module, syntax) of its own files; files: (module, syntax) of the workbench."""
+    """What a name runs on. statements: (module, syntax) of its own files; files: (module, syntax) of the workbench;
+    outside: the packages that were met, of which those that are installed are not followed."""
 
     def __init__(self) -> None:
         self.statements: set[tuple[str, str]] = set()
         self.files: set[tuple[str, str]] = set()
+        self.outside: set[str] = set()
         self._done: set[tuple[str, str]] = set()
 
     def follow(self, module: str, name: str) -> None:
@@ -61,6 +93,7 @@ class Code:
             if asked in self._done:
                 continue
             self._done.add(asked)
+            self.outside.add(asked[0].partition(".")[0])
             path = file_of(asked[0])
             if path is not None and _is_ours(asked[0]):
                 waiting += self._whole(path, *asked) if _in_workbench(asked[0]) else self._statements(path, *asked)

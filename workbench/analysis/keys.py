@@ -1,7 +1,7 @@
 """Keys: 64 hex digits that name what was asked.
 
-Equal keys ask for the same numbers: weights, token ids, analysis, its code (`workbench.analysis.code`), parameters,
-interventions, and what was learned from data.
+Equal keys ask for the same numbers: weights, configuration, tokenizer, token ids, analysis, its code
+(`workbench.analysis.code`), parameters, interventions, and what was learned from data.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ __all__ = ["digest", "spec_key"]
 
 
 def spec_key(
-    weights_hash: str,
+    model: str,
     token_ids: Any,
     analysis: str,
     code: str,
@@ -24,11 +24,10 @@ def spec_key(
 ) -> str:
     """The key of what was asked.
 
-    token_ids: nested lists of ints, or None for an analysis with its own stimulus. code: `code_digest` of the analysis.
+    model: what names its weights, settings and tokenizer. token_ids: nested lists of ints, or None for an analysis with
+    its own stimulus. code: `code_digest` of the analysis.
     """
-    return digest(
-        [weights_hash, token_ids, analysis, code, dict(params), [str(i) for i in interventions], artifact_hash]
-    )
+    return digest([model, token_ids, analysis, code, dict(params), [str(i) for i in interventions], artifact_hash])
 
 
 def digest(value: Any) -> str:

@@ -30,6 +30,7 @@ from workbench.analysis.run import Partial, Progress, alone
 from workbench.errors import InputError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
+from workbench.models.selfcheck import LOGITS_EQUAL
 from workbench.observation import Need, Observation, observe
 
 __all__ = ["Analysis", "OnModel", "OnPrompt", "Stimulus", "Study", "kind_of"]
@@ -94,7 +95,7 @@ class Analysis(Values):
 
     def sentence(self, result: xr.Dataset) -> str:
         """The finding of a result in one sentence, every word of which follows from its numbers."""
-        return str(result.attrs.get("summary") or result.attrs.get("sentence") or "")
+        return str(result.attrs.get("summary") or "")
 
     def averaged(self, result: xr.Dataset) -> xr.Dataset:
         """What of a result is averaged over prompts, where that is not in it as it is: a batch asks this of each."""
@@ -110,7 +111,7 @@ class Analysis(Values):
         """Why this analysis does not apply to this model, or cannot be trusted on it, or None."""
         if (lacks := cls.inapplicable(model)) is not None:
             return f"{model.name} {lacks}"
-        failed = model.selfcheck.failed(cls.requires) if model.selfcheck is not None else []
+        failed = model.selfcheck.failed((*cls.requires, LOGITS_EQUAL)) if model.selfcheck is not None else []
         return failed[0].sentence if failed else None
 
     def ready(self, model: Model) -> bool:
@@ -121,9 +122,9 @@ class Analysis(Values):
         """The key of this analysis with these parameters on these tokens (None: its own stimulus)."""
         ids = None if tokens is None or not self.reads_prompt() else list(tokens.ids)
         made_of = (*model.interventions, *interventions)
-        weights, learned = model.identity.weights_hash, self.artifact(model)
+        asked_of, learned = digest([model.identity.key, model.vocabulary.digest]), self.artifact(model)
         code = digest([code_digest(type(self)), code_digest(type(model.adapter))])
-        return spec_key(weights, ids, self.name, code, self.values(), interventions=made_of, artifact_hash=learned)
+        return spec_key(asked_of, ids, self.name, code, self.values(), interventions=made_of, artifact_hash=learned)
 
     def run(
         self,

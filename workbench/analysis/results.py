@@ -39,7 +39,8 @@ GLOSSARY = (
     "dimension", "component", "edge", "segment", "group", "domain", "threshold", "draw", "seed", "step", "sequence",
     "target", "model", "condition",
 )  # fmt: skip
-_TOKEN_DIMS = ("pos", "query", "key")
+# What every result has some of, where it has the dim; lists (edges, rows, segments, draws) may be empty.
+_NEVER_EMPTY = ("layer", "depth", "head", "pos", "query", "key", "rank", "token", "offset", "model", "condition")
 
 
 def dataset(
@@ -218,7 +219,7 @@ def checked(opened: xr.Dataset) -> xr.Dataset:
         for attribute in ("units", "long_name"):
             if not isinstance(variable.attrs.get(attribute, ""), str):
                 raise InputError(f"{name} with another {attribute}", "a text", "Compute it again")
-    empty = [str(dim) for dim, size in opened.sizes.items() if size == 0 and dim in _TOKEN_DIMS]
+    empty = [str(dim) for dim, size in opened.sizes.items() if size == 0 and dim in _NEVER_EMPTY]
     if empty:
         raise InputError(f"a result without any {empty[0]}", "at least one", "Compute it again")
     for name in ("summary", "title"):

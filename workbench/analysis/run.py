@@ -15,6 +15,7 @@ import xarray as xr
 
 from workbench.analysis.results import check, stamped
 from workbench.errors import Cancelled, InputError, RefusedError, WorkbenchError, of_the_machine
+from workbench.intervene.checks import need_interventions
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
 from workbench.observation import Need, Observation, observe
@@ -185,7 +186,7 @@ def outcomes(
     what it raises passes through if it is a `Cancelled`. Closing the iterator closes a study that is under way.
     """
     model = model.fixed()
-    edited = model.edited(interventions)
+    edited = model.edited(need_interventions(interventions))
     tokens = None if prompt is None else tokenise(model, prompt)
     able = []
     for analysis in analyses:

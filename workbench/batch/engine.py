@@ -182,9 +182,9 @@ class _Worker:
                 f"no model with the weights {shard.weights[:12]}", "one that the spec names", "Run from the spec again"
             )
         model = self._load(one)
-        if model.identity.weights_hash != shard.weights:
+        if model.identity.key != shard.weights:
             raise RefusedError(
-                f"{one.title} with the weights {model.identity.weights_hash[:12]}",
+                f"{one.title} with weights and settings {model.identity.key[:12]}",
                 f"{shard.weights[:12]}, which the plan was made for",
                 "Run from the spec again: it plans what the new weights need",
             )

@@ -119,7 +119,7 @@ def dealt(
 
 
 def _shard(label: str, analyses: Sequence[Asked], ids: Any, columns: Any, cells: Any, limits: Limits) -> Shard:
-    weights = analyses[0].model.identity.weights_hash
+    weights = analyses[0].model.identity.key
     return Shard(label, weights, tuple(one.name for one in analyses), ids, columns, cells, limits.batch_tokens)
 
 

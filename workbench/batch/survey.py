@@ -148,7 +148,7 @@ def _earlier(store: Store, finished: Mapping[str, Entry]) -> list[Shard]:
 def _model_record(one: ModelSpec, asks: Survey) -> dict[str, Any]:
     identity = asks.model.identity
     sizes = {name: getattr(asks.model.sizes, name) for name in ("n_layers", "n_heads", "d_model")}
-    return {"label": one.title, "weights": identity.weights_hash, "step": one.step, "badge": identity.badge, **sizes}
+    return {"label": one.title, "weights": identity.key, "step": one.step, "badge": identity.badge, **sizes}
 
 
 def _lines(asks: Survey) -> list[str]:

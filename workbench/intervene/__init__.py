@@ -11,6 +11,7 @@ another edit in each row. positions: token positions, negative ones counted from
 """
 
 from workbench.intervene.ablation import Ablate, Add, Clamp, Force
+from workbench.intervene.attend import Attend
 from workbench.intervene.context import hooks
 from workbench.intervene.edit import Edit, Intervention, Where, first_layer, tensor_digest, with_rows
 from workbench.intervene.knockout import Knockout
@@ -32,6 +33,7 @@ __all__ = [
     "MLP",
     "Ablate",
     "Add",
+    "Attend",
     "Attention",
     "AttentionEdge",
     "AttentionKey",

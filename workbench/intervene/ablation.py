@@ -72,7 +72,7 @@ class Ablate(Printed):
         if self.how != "zero":
             raise InputError(f"{self}", "an expert switched off (how='zero')", "Leave how out")
 
-        def write(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+        def write(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
             scores[mesh] = -torch.inf
             if bool((scores == -torch.inf).all(-1).any()):
                 raise InputError(f"{self}", "an expert left to every token", "Spare one of the layer")
@@ -85,10 +85,10 @@ class Ablate(Printed):
             raise InputError(f"{self}", "attention ablated by zero, without positions", "Use how='zero'")
         if isinstance(unit, AttentionKey):
             where = Where(SCORES, unit.layer, unit.units, None, self.rows, additive=True)
-            return Edit(where, lambda scores, mesh, rows: hide(scores, mesh, (unit.key,), self), skip_first=True)
+            return Edit(where, lambda x, mesh, length: hide(x, mesh, length, (unit.key,), self), skip_first=True)
         where = Where(PATTERN, unit.layer, unit.units, (unit.query,), self.rows, additive=True)
 
-        def write(pattern: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+        def write(pattern: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
             pattern[(*mesh, torch.tensor(unit.key))] = 0.0
 
         return Edit(where, write)  # several edges of one row may go at once
@@ -109,7 +109,7 @@ class Force(Printed):
         """One edit of the router's scores."""
         self.unit.check(model)
 
-        def write(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+        def write(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
             highest = scores.amax(-1, keepdim=True).expand_as(scores)
             scores[mesh] = highest[mesh] + 1.0
 

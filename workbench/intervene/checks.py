@@ -1,19 +1,38 @@
 """What several interventions check of a model before they say where they write."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsIndex
 
 from workbench.errors import InputError
 from workbench.models.hooks import Hook
 from workbench.models.model import Model
 
-__all__ = ["names", "need_layer", "need_serial", "unit_axis"]
+__all__ = ["names", "need_interventions", "need_layer", "need_serial", "unit_axis"]
+
+
+def need_interventions(given: Any) -> tuple[Any, ...]:
+    """Interventions as a tuple; InputError for what is none: a unit alone, a phrase, a class, a list in the list."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise _no_intervention(given)
+    found = tuple(given)
+    for one in found:
+        if isinstance(one, type) or not callable(getattr(one, "edits", None)):
+            raise _no_intervention(one)
+    return found
+
+
+def _no_intervention(given: Any) -> InputError:
+    return InputError(
+        f"{given!r} as an intervention",
+        "a list of interventions, such as [Ablate(Head(1, 2))]",
+        "Say what becomes of the unit",
+    )
 
 
 def need_layer(model: Model, layer: int, what: str) -> None:
     """InputError where the model has no such layer."""
     n = model.sizes.n_layers
-    if not 0 <= layer < n:
+    if not isinstance(layer, SupportsIndex) or not 0 <= layer.__index__() < n:
         raise InputError(what, f"layers 0 to {n - 1} on {model.name}", "Choose a layer it has")
 
 

@@ -98,8 +98,8 @@ def _apply(
         changed = activation.clone() if any(edit.write for edit in edits) else activation
         for edit in sorted(edits, key=lambda edit: not edit.early):
             if edit.write is not None:
-                for mesh, rows in batch.meshes(edit, changed):
-                    edit.write(changed, mesh, rows)
+                for mesh, length in batch.meshes(edit, changed):
+                    edit.write(changed, mesh, length)
         for edit in edits:
             if edit.read is not None:
                 edit.read(changed)

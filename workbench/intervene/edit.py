@@ -45,13 +45,14 @@ class Where(NamedTuple):
 class Edit(NamedTuple):
     """One change of one activation.
 
-    write: `(copy, mesh, rows)` writes into a copy of the activation at `mesh`, index tensors over its leading axes that
-    follow `where`; rows are the batch rows of the mesh. None for an edit that only reads (`read(activation)`). An edit
-    with skip_first leaves position 0 alone; length: tokens a prompt must have; early: before others of its activation.
+    write: `(copy, mesh, length)` writes into a copy of the activation at `mesh`, index tensors over its leading axes
+    that follow `where`; length: tokens of each prompt of the mesh, padding left out. None for an edit that only reads
+    (`read(activation)`). An edit with skip_first leaves position 0 alone; length: tokens a prompt must have; early:
+    before others of its activation.
     """
 
     where: Where
-    write: Callable[[torch.Tensor, tuple[torch.Tensor, ...], list[int]], None] | None = None
+    write: Callable[[torch.Tensor, tuple[torch.Tensor, ...], int], None] | None = None
     read: Callable[[torch.Tensor], None] | None = None
     skip_first: bool = False
     length: int | None = None
@@ -102,8 +103,12 @@ def spans(numbers: Sequence[int]) -> str:
 def filled(where: Where, value: Any, *, skip_first: bool = False, add: bool = False) -> Edit:
     """An edit that writes one value (a number, or a tensor over the axes after positions), or adds it."""
 
-    def write(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+    def write(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
         filling = value.to(x) if isinstance(value, torch.Tensor) else value
+        if where.positions is None and getattr(filling, "ndim", 0) == 2 == x.ndim - 1 and len(filling) != length:
+            raise InputError(
+                f"values for {len(filling)} positions of a prompt of {length}", "a row for each token", "Name positions"
+            )
         x[mesh] = x[mesh] + filling if add else torch.as_tensor(filling, dtype=x.dtype, device=x.device)
 
     return Edit(where, write, skip_first=skip_first)
@@ -113,7 +118,7 @@ def copied(where: Where, source: Any, model: Model) -> Edit:
     """An edit that writes another run's activation at the same positions and units."""
     values = source.take(where.hook, where.layer, model)
 
-    def write(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+    def write(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
         row_index, rest = mesh[0], tuple(axis[0] for axis in mesh[1:])
         expected = x[mesh].shape[1:] if rest else x.shape[1:]
         kept = values.to(x)[rest] if rest else values.to(x)

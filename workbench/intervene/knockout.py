@@ -47,20 +47,20 @@ class Knockout(Printed):
             for layer in self.layers
         ]
 
-    def _write(self, scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
-        hide(scores, mesh, self.keys, self)
+    def _write(self, scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
+        hide(scores, mesh, length, self.keys, self)
 
 
-def hide(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], keys: Sequence[int], what: Any) -> None:
+def hide(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int, keys: Sequence[int], what: Any) -> None:
     """Hide keys from the queries of a mesh, in place; InputError, naming `what`, for a query that sees no other key.
 
-    Scores of hidden keys become the dtype's lowest number (what causal masks hold), so that no row becomes NaN.
+    length: tokens of the prompts of the mesh, which keys are counted in. Scores of hidden keys become the dtype's
+    lowest number (what causal masks hold), so that no row becomes NaN.
     """
     lowest = torch.finfo(scores.dtype).min
-    n_pos = scores.shape[-1]
-    counted = [key + n_pos if key < 0 else key for key in keys]
-    if any(not 0 <= key < n_pos for key in counted):
-        raise InputError(f"key {spans(keys)}", f"positions 0 to {n_pos - 1}", "Choose keys in the prompt")
+    counted = [key + length if key < 0 else key for key in keys]
+    if any(not 0 <= key < length for key in counted):
+        raise InputError(f"key {spans(keys)}", f"positions 0 to {length - 1}", "Choose keys in the prompt")
     chosen = scores[mesh]
     chosen[..., counted] = lowest
     blind = (chosen <= masked_below(scores.dtype)).all(-1)

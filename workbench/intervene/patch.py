@@ -87,13 +87,13 @@ class Patch(Printed):
         where = Where(ATTN_OUT, self.layer, None, self.positions, self.rows)
         silent = where._replace(additive=True)  # what attn_out already claims
 
-        def out(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+        def out(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
             x[mesh] = wanted.to(x)[mesh[1]] - held[RESID_PRE][mesh]
 
-        def mid(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+        def mid(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
             x[mesh] = wanted.to(x)[mesh[1]].expand_as(x[mesh])
 
-        def post(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+        def post(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
             x[mesh] = wanted.to(x)[mesh[1]] + held[MLP_OUT][mesh]
 
         def keeping(hook: Hook) -> Edit:

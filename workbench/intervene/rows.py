@@ -32,12 +32,13 @@ class Rows:
         found = self.lengths or []
         return sorted(set(found)) if row is None else [found[i] for i in self.local((row,)) if i < len(found)]
 
-    def meshes(self, edit: Edit, x: torch.Tensor) -> Iterator[tuple[tuple[torch.Tensor, ...], list[int]]]:
-        """Index tensors over the leading axes of an activation that an edit writes to, per set of positions."""
+    def meshes(self, edit: Edit, x: torch.Tensor) -> Iterator[tuple[tuple[torch.Tensor, ...], int]]:
+        """Index tensors over the leading axes of an activation that an edit writes to, for the prompts of each length,
+        and that length."""
         where, dims = edit.where, edit.where.hook.dims
         axis = next(i for i, dim in enumerate(dims) if dim in ("pos", "query"))  # every hook has one
         lengths = self.lengths or [x.shape[axis]] * x.shape[0]
-        groups: dict[tuple[int, ...], list[int]] = {}
+        groups: dict[int, list[int]] = {}
         for row in range(x.shape[0]) if where.rows is None else self.local(where.rows):
             if row >= x.shape[0]:
                 raise InputError(f"row {row}", f"rows 0 to {x.shape[0] - 1} of the batch", "Choose one of these")
@@ -47,8 +48,9 @@ class Rows:
                     "prompts of equal length",
                     "Choose another prompt, or pad the text with words",
                 )
-            groups.setdefault(_resolved(where.positions, lengths[row], edit.skip_first), []).append(row)
-        for positions, rows in groups.items():
+            groups.setdefault(lengths[row], []).append(row)
+        for length, rows in groups.items():
+            positions = _resolved(where.positions, length, edit.skip_first)
             axes: list[Sequence[int]] = []
             for i, dim in enumerate(dims):
                 if dim == "batch":
@@ -59,7 +61,7 @@ class Rows:
                     axes.append(range(x.shape[i]) if where.units is None else where.units)
                 else:
                     break
-            yield _mesh(axes, x.device), rows
+            yield _mesh(axes, x.device), length
 
 
 def _resolved(positions: Positions, length: int, skip_first: bool) -> tuple[int, ...]:

@@ -31,6 +31,12 @@ class Steer(Printed):
     digest: str = ""
 
     def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "direction", torch.as_tensor(self.direction))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"a direction of the type {type(self.direction).__name__}", "a tensor", "Give numbers"
+            ) from error
         object.__setattr__(self, "digest", self.digest or tensor_digest(self.direction))
 
     def __str__(self) -> str:
@@ -41,10 +47,11 @@ class Steer(Printed):
         need_layer(model, self.layer, str(self))
         if self.hook not in _STEERABLE:
             raise InputError(f"steering {self.hook.name}", names(_STEERABLE), "Choose one of these")
-        if self.direction.shape[-1] != model.sizes.d_model or self.direction.ndim > 2:
-            raise InputError(
-                f"a direction of shape {tuple(self.direction.shape)}", f"[{model.sizes.d_model}]", "Check the model"
-            )
+        d_model, shape = model.sizes.d_model, tuple(self.direction.shape)
+        rows = shape[0] if self.positions is None and len(shape) == 2 else len(self.positions or ())
+        if shape not in ((d_model,), (rows, d_model)):
+            expected = f"[{d_model}], or [position, {d_model}] with a row for each position"
+            raise InputError(f"a direction of shape {shape}", expected, "Check the model")
         if self.hook is RESID_MID:
             need_serial(model, self)
         hook = ATTN_OUT if self.hook is RESID_MID else self.hook

@@ -3,6 +3,7 @@
 L18H6                   the unit's output is replaced by zero; any unit that `units_of` reads
 L18H6 mean              by its mean over a reference text
 L3E5 forced             the router chooses this expert (L3E5 alone switches it off)
+L1H0 previous-token     the head looks at the previous token alone (or first-token, own-token)
 9 cannot see 3          no head of any layer attends from token 9 to token 3
 L18H6 9 cannot see 3    that head does not
 """
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.intervene import Ablate, Force, Knockout
-from workbench.intervene.units import Expert, Unit, units_of
+from workbench.intervene import Ablate, Attend, Force, Knockout
+from workbench.intervene.attend import ATTENDED
+from workbench.intervene.units import Expert, Head, Unit, units_of
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, Z
 from workbench.models.model import Model
 
@@ -27,8 +29,8 @@ _BLIND = re.compile(r"(?:(L\d{1,6}H\d{1,6}) )?(\d{1,9}) cannot see (\d{1,9})")
 
 @dataclass(frozen=True)
 class Phrase:
-    """One intervention. how: "zero", "mean", "forced" (an expert), or "blind" (query and key are set; unit: a head, or
-    None for all)."""
+    """One intervention. how: "zero", "mean", "forced" (an expert), a word of ATTENDED (a head), or "blind" (query and
+    key are set; unit: a head, or None for all)."""
 
     unit: Unit | None
     how: str = "zero"
@@ -37,9 +39,8 @@ class Phrase:
 
     def __str__(self) -> str:
         words = [] if self.unit is None else [str(self.unit)]
-        words += {"zero": [], "mean": ["mean"], "forced": ["forced"], "blind": [f"{self.query} cannot see {self.key}"]}[
-            self.how
-        ]
+        said = {"zero": [], "blind": [f"{self.query} cannot see {self.key}"]}
+        words += said.get(self.how, [self.how])
         return " ".join(words)
 
     def check(self, model: Model, n_tokens: int) -> None:
@@ -75,13 +76,17 @@ class Phrase:
         if self.how == "forced":
             assert isinstance(self.unit, Expert), "phrase() refuses others"
             return Force(self.unit)
+        if self.how in ATTENDED:
+            assert isinstance(self.unit, Head), "phrase() refuses others"
+            return Attend(self.unit, self.how)
         return Ablate(self.unit, self.how, means() if self.how == "mean" else None)
 
     @property
     def words(self) -> tuple[str, ...]:
         """Names that its code needs imported."""
         unit = () if self.unit is None or self.how == "blind" else (type(self.unit).__name__,)
-        return ({"blind": "Knockout", "forced": "Force"}.get(self.how, "Ablate"), *unit)
+        made = {"blind": "Knockout", "forced": "Force", **dict.fromkeys(ATTENDED, "Attend")}
+        return (made.get(self.how, "Ablate"), *unit)
 
     def code(self) -> str:
         """The same as Python, where `model` is the model and `means` its means."""
@@ -91,6 +96,8 @@ class Phrase:
             return f"Knockout(({self.query},), ({self.key},), {layers}{heads})"
         if self.how == "forced":
             return f"Force({self.unit!r})"
+        if self.how in ATTENDED:
+            return f"Attend({self.unit!r}, {self.how!r})"
         reference = ", 'mean', means" if self.how == "mean" else ""
         return f"Ablate({self.unit!r}{reference})"
 
@@ -101,7 +108,7 @@ def phrase(text: str) -> Phrase:
     if blind:
         head, query, key = blind.groups()
         return Phrase(units_of(head)[0] if head else None, "blind", int(query), int(key))
-    how = next((how for how in ("mean", "forced") if text.endswith(f" {how}")), "zero")
+    how = next((how for how in ("mean", "forced", *ATTENDED) if text.endswith(f" {how}")), "zero")
     units = units_of(text.removesuffix(f" {how}"))
     if len(units) != 1:
         raise InputError(f"the intervention {text!r}", "one unit, such as L18H6 or L20 MLP mean", "Name one")
@@ -111,4 +118,6 @@ def phrase(text: str) -> Phrase:
             "an expert alone or forced, another unit alone or by its mean",
             "Drop the last word",
         )
+    if how in ATTENDED and not isinstance(units[0], Head):
+        raise InputError(f"the intervention {text!r}", f"a head that looks at the {how}", "Name one, such as L0H1")
     return Phrase(units[0], how)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 from workbench.errors import InputError
 from workbench.intervene.checks import need_layer
@@ -42,8 +43,9 @@ class Head:
 
     def check(self, model: Model) -> None:
         """InputError where the model has no such head."""
-        sizes = model.sizes
-        if not (0 <= self.layer < sizes.n_layers and 0 <= self.head < sizes.n_heads):
+        sizes, numbers = model.sizes, (self.layer, self.head)
+        whole = all(isinstance(number, SupportsIndex) for number in numbers)
+        if not (whole and 0 <= self.layer < sizes.n_layers and 0 <= self.head < sizes.n_heads):
             raise InputError(
                 f"head {self}",
                 f"L0H0 to L{sizes.n_layers - 1}H{sizes.n_heads - 1} on {model.name}",

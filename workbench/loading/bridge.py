@@ -6,7 +6,7 @@ thread-safe (callers hold Model.lock); `start_at_layer` still runs the blocks be
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,14 +36,27 @@ from workbench.models.norm import Norm
 from workbench.models.passes import skipped
 from workbench.models.readout import Readout
 
-__all__ = ["BridgeAdapter", "boot"]
+__all__ = ["BridgeAdapter", "Measured", "boot"]
 
 
-def boot(hf_model: nn.Module, held: Any = None) -> "BridgeAdapter":
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of a model when a bridge is put around it, by passes.
+
+    native: layers whose attention the bridge leaves to the Hugging Face module. sliding, windows, chunked: of `Sizes`.
+    """
+
+    native: tuple[int, ...]
+    sliding: tuple[int, ...]
+    windows: tuple[int, ...]
+    chunked: tuple[int, ...]
+
+
+def boot(hf_model: nn.Module, held: Any = None, known: Measured | None = None) -> "BridgeAdapter":
     """Put a bridge around a Hugging Face causal language model that is in memory.
 
     The model is changed in place (its modules are wrapped, attention becomes eager): give a twin, and compute any
-    reference before. held: the model that it is the twin of.
+    reference before. held: the model that it is the twin of. known: what was measured of the same model before.
 
     Raises what it likes for an architecture that TransformerLens does not know.
     """
@@ -55,7 +68,7 @@ def boot(hf_model: nn.Module, held: Any = None) -> "BridgeAdapter":
         bridge = build_bridge_from_module(hf_model, architecture, hf_config=hf_model.config)
     bridge.eval()
     _check_blocks(bridge, architecture)
-    return BridgeAdapter(bridge, hf_model if held is None else held)
+    return BridgeAdapter(bridge, hf_model if held is None else held, known)
 
 
 def _check_blocks(bridge: Any, architecture: str) -> None:
@@ -85,10 +98,10 @@ def _check_blocks(bridge: Any, architecture: str) -> None:
 class BridgeAdapter:
     """Hook points, weights and readout of a TransformerBridge under our names.
 
-    hf_model: the plain model whose weights the bridge shares.
+    hf_model: the plain model whose weights the bridge shares. known: what was measured of it before; measured else.
     """
 
-    def __init__(self, bridge: Any, hf_model: Any) -> None:
+    def __init__(self, bridge: Any, hf_model: Any, known: Measured | None = None) -> None:
         self.bridge = bridge
         self.hf_config = hf_model.config.get_text_config()
         self.hf_model = hf_model
@@ -97,16 +110,27 @@ class BridgeAdapter:
         self._weights: dict[int, LayerWeights] = {}
         self.by_length = by_length(self.hf_config)
         self._rotating = own(bridge) if self.by_length else []
-        self._see_inside()
+        self._see_inside(self._discarding() if known is None else known.native)
         self._see_routers()
         self._give_weights()
-        self.sizes = measured(self.sizes, self.hf_config, self._seen, self._handed)
+        if known is None:
+            self._need_causal()
+            self.sizes = measured(self.sizes, self.hf_config, self._seen, self._handed)
+        else:
+            self.sizes = replace(self.sizes, sliding=known.sliding, windows=known.windows, chunked=known.chunked)
 
-    def _see_inside(self) -> None:
+    @property
+    def measured(self) -> Measured:
+        """What was measured of the model, to be known the next time."""
+        return Measured(self.native, self.sizes.sliding, self.sizes.windows, self.sizes.chunked)
+
+    def _discarding(self) -> tuple[int, ...]:
+        return tuple(discarding(self.bridge, lambda: self._run(3), range(self.sizes.n_layers)))
+
+    def _see_inside(self, native: tuple[int, ...]) -> None:
         """Where the bridge discards what is written to a pattern, scores and patterns are met inside the module."""
-        layers = range(self.sizes.n_layers)
-        self.native = discarding(self.bridge, lambda: self._run(3), layers)
-        for layer in self.native:
+        self.native = native
+        for layer in native:
             scores, pattern = _point(), _point()
             instrument(self.bridge.blocks[layer].attn, self.sizes.n_heads, scores, pattern)
             self._points[SCORES.name, layer], self._points[PATTERN.name, layer] = scores, pattern
@@ -158,6 +182,22 @@ class BridgeAdapter:
                 self.remove(point, handle)
         everything = torch.ones(n_pos, n_pos, dtype=torch.bool).tril()
         return [found.get(layer, everything) for layer in range(self.sizes.n_layers)]
+
+    def _need_causal(self) -> None:
+        """RefusedError for an encoder: its tokens see those behind them, which no view here is made for."""
+        ids = torch.arange(6, device=self.device)[None] % self.sizes.d_vocab
+        other = ids.clone()
+        other[0, -1] = (other[0, -1] + 1) % self.sizes.d_vocab
+        with torch.no_grad():
+            plain, changed = (self.forward(given)[0, :-1].float() for given in (ids, other))
+        exact = next(self.hf_model.parameters()).dtype == torch.float32
+        # equal to the bit where nobody looks ahead, but for a mixture's sums; an encoder is a tenth and more off
+        if float((plain - changed).abs().max()) > (1e-5 if exact else 1e-2) * float(plain.abs().max()):
+            raise RefusedError(
+                f"a {type(self.hf_model).__name__} whose tokens see those behind them, as in an encoder",
+                "a decoder, whose tokens see themselves and those before them",
+                "Pick another model",
+            )
 
     def _handed(self, n_pos: int) -> list[torch.Tensor]:
         """Visible keys of each layer by the masks of a pass without its blocks."""

@@ -9,30 +9,34 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from workbench.errors import InputError, ModelError, SlowWarning, UnavailableError
-from workbench.loading import bundled, passed, weights
-from workbench.loading.bridge import boot
+from workbench.loading import bundled, passed, settings, weights
+from workbench.loading.bridge import BridgeAdapter, boot
 from workbench.loading.files import adapters, gguf
 from workbench.loading.files.checkpoint import check_directory, read, readable
 from workbench.loading.given import buildable, check_model, check_tokenizer, check_weights
 from workbench.loading.selfcheck import check_ids, selfcheck
+from workbench.loading.toys import checkpoints, recipes
+from workbench.loading.toys.adapter import ToyAdapter
 from workbench.loading.toys.circuits import induction_circuit
-from workbench.loading.toys.transformer import ToyAdapter, ToyTransformer
+from workbench.loading.toys.transformer import ToyTransformer
 from workbench.loading.twin import twin
 from workbench.loading.windows import reference_length
 from workbench.models.model import Adapter, Identity, Model
-from workbench.models.selfcheck import SelfCheck
+from workbench.models.selfcheck import LOGITS_EQUAL, SelfCheck
 from workbench.processor import slow_format
 
 __all__ = ["TOYS", "load", "usable_device", "wrap"]
 
-# Toys that load by name: circuits written into weights by hand.
-TOYS = {"toy-induction": induction_circuit}
+# Toys that load by name: circuits written into weights by hand, and those that are trained on first use.
+_BY_HAND = {"toy-induction": induction_circuit}
+TOYS = (*_BY_HAND, *(f"{recipes.PREFIX}{task}" for task in recipes.RECIPES))
 
 Progress = Callable[[str, float, str], None]
 
@@ -45,20 +49,28 @@ def load(
     revision: str | None = None,
     allow_network: bool = False,
     check: bool = False,
+    step: int | None = None,
+    seed: int | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Load a model and check how it behaves, unless the same weights passed here before.
 
     name: `smollm2-135m` (the default, fetched and converted on first use), a toy such as `toy-induction`, a local
-    directory in Hugging Face format (safetensors), a `.gguf` file, or a hub name with `allow_network=True`. device:
-    "auto" takes CUDA where there is one. check: check it also where it passed before (see `workbench.loading.passed`).
-    progress: `(stage, share, text)`.
+    directory in Hugging Face format (safetensors), a `.gguf` file, or a hub name with `allow_network=True`;
+    `toy:induction` and its like are trained on first use and kept (`workbench.loading.toys.recipes` says what such a
+    name may hold). device: "auto" takes CUDA where there is one. check: check it also where it passed before (see
+    `workbench.loading.passed`). step, seed: of a toy's training, its last step and seed 0 unless given. progress:
+    `(stage, share, text)`.
 
     Raises InputError for an unknown name, UnavailableError where files or the network are missing, ModelError where
     files are not whole, hold what would not be used, or are of an architecture that cannot be instrumented. Warns
     (SlowWarning) of a dtype that the processor has no instructions for.
     """
     device = usable_device(device)
+    if recipes.is_toy(name):
+        return _trained(name, step, seed, progress)
+    if step is not None or seed is not None:
+        raise InputError(f"a step or a seed of {name!r}", "those of a toy that is trained", "Leave them out")
     if name not in TOYS and (said := slow_format(dtype, device)) is not None:  # before anything slow is done
         warnings.warn(said, SlowWarning, stacklevel=2)
     with torch.inference_mode(False):  # weights made inside it could never be differentiated
@@ -74,8 +86,8 @@ def _load(
     allow_network: bool,
     progress: Progress | None,
 ) -> Model:
-    if name in TOYS:
-        return wrap(TOYS[name](), None, name=name)
+    if name in _BY_HAND:
+        return wrap(_BY_HAND[name](), None, name=name)
     if name == bundled.NAME:
         model = _pretrained(name, _default(progress), dtype, device, check, badge=bundled.BADGE)
         # Its file does not say. Its own chats begin with the token, and its attention sink stands on it.
@@ -97,6 +109,15 @@ def _load(
             "Correct the name, or allow the network (allow_network=True, on the command line --allow-network)",
         )  # fmt: skip
     return _pretrained(name, name, dtype, device, check, revision=revision, network=True)
+
+
+def _trained(name: str, step: int | None, seed: int | None, progress: Progress | None) -> Model:
+    """A toy at a step of its training, which is made up to there if it is not kept."""
+    recipe, at = recipes.asked(name, step, seed)
+    kept = checkpoints.Kept(recipe)
+    kept.ensure(at, progress)
+    last = recipe.steps if at is None else at
+    return wrap(kept.module(last), recipe.task.tokenizer(), name=recipes.name_of(recipe, at))
 
 
 def _default(progress: Progress | None) -> Path:
@@ -167,7 +188,8 @@ def _followed(model: Model, held: Any, *, thorough: bool) -> Model:
         with torch.inference_mode(False):
             return instrument(held, model.tokenizer, name=made.name, badge=made.badge, revision=made.revision)
 
-    model.follow = weights.Followed(model, held.named_parameters, again, thorough=thorough)
+    look = lambda: (weights.traces(held.named_parameters, thorough=thorough), settings.held_settings(held))
+    model.follow = weights.Followed(model, look, again)
     return model
 
 
@@ -183,53 +205,64 @@ def instrument(
 ) -> Model:
     """The Model around a module. known: the hash of its weights, where it is known without looking at them. check:
     make the self-check also where these weights have passed it."""
-    adapter: Adapter
-    reference: Callable[[], torch.Tensor | None]
-    if isinstance(model, ToyTransformer):
-        adapter, reference, architecture = ToyAdapter(twin(model)), lambda: None, "toy"
-    else:
-        with buildable(model):
-            adapter, reference, architecture = _bridged(model, tokenizer)
-    parameter = adapter.parameters()[0][1]
+    parameter = next(model.parameters())
+    toy = isinstance(model, ToyTransformer)
     identity = Identity(
         name=name or getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__,
-        weights_hash=known or weights.weights_hash(adapter.parameters()),
+        weights_hash=known or "",
         revision=revision,
         dtype=str(parameter.dtype).removeprefix("torch."),
         device=parameter.device.type,
-        architecture=architecture,
+        architecture="toy" if toy else type(model).__name__,
         badge=badge,
+        settings_hash=settings.settings_hash(model),
     )
+    earlier = None
+    adapter: Adapter
+    with buildable(model):
+        if toy:
+            adapter = ToyAdapter(twin(model))
+        else:
+            if known and not check:
+                earlier = passed.kept(passed.circumstances(identity, model, tokenizer))
+            adapter = boot(_eager(model), model, earlier.measured if earlier else None)
+    if not known:
+        identity = replace(identity, weights_hash=weights.weights_hash(adapter.parameters()))
     with buildable(model):
         wrapped = Model(identity, adapter, tokenizer)
-        wrapped.selfcheck = _checked(wrapped, model, reference, check)
+        wrapped.selfcheck = earlier.check if earlier else _checked(wrapped, None if toy else model, check)
+    for item in wrapped.selfcheck.failed((LOGITS_EQUAL,)):
+        said = f"Passes on {identity.name} are not those of the model that was given: {item.sentence}. Analyses refuse."
+        warnings.warn(said, UserWarning, stacklevel=2)
     return wrapped
 
 
-def _checked(wrapped: Model, model: Any, reference: Callable[[], torch.Tensor | None], check: bool) -> SelfCheck:
-    """Its self-check: made now, or the one of these weights that was passed before under the same circumstances."""
+def _checked(wrapped: Model, held: Any, check: bool) -> SelfCheck:
+    """Its self-check: made now and kept, or unless `check` the one that was passed before under the same circumstances.
+
+    held: the plain model, whose logits the bridge's are held against; None for a toy, which has no bridge.
+    """
     if check:
-        return selfcheck(wrapped, reference())
-    length = reference_length(model.config.get_text_config())
-    here = passed.circumstances(wrapped, check_ids(wrapped.tokenizer, wrapped.sizes.d_vocab, length)[0])
-    found = passed.kept(here)
-    if found is None:
-        found = selfcheck(wrapped, reference())
-        passed.keep(here, found)
+        return selfcheck(wrapped, _reference(wrapped, held))
+    here = passed.circumstances(wrapped.identity, held, wrapped.tokenizer)
+    if earlier := passed.kept(here):
+        return earlier.check
+    found = selfcheck(wrapped, _reference(wrapped, held))
+    assert isinstance(wrapped.adapter, BridgeAdapter), "a toy is always checked"
+    passed.keep(here, found, wrapped.adapter.measured)
     return found
 
 
-def _bridged(held: Any, tokenizer: Any) -> tuple[Adapter, Callable[[], torch.Tensor], str]:
-    """A bridge around a twin, and what another twin says on `check_ids`: the reference, for whoever asks for it."""
-
-    def reference() -> torch.Tensor:
-        plain = _eager(held)
-        n_vocab = plain.get_input_embeddings().weight.shape[0]
-        ids = check_ids(tokenizer, n_vocab, reference_length(plain.config.get_text_config()))[0]
-        with torch.no_grad():
-            return plain(ids.to(plain.device), use_cache=False).logits
-
-    return boot(_eager(held), held), reference, type(held).__name__
+def _reference(wrapped: Model, held: Any) -> torch.Tensor | None:
+    """What another twin says on `check_ids`."""
+    if held is None:
+        return None
+    plain = _eager(held)
+    n_vocab = plain.get_input_embeddings().weight.shape[0]
+    ids = check_ids(wrapped.tokenizer, n_vocab, reference_length(plain.config.get_text_config()))[0]
+    with torch.no_grad():
+        logits: torch.Tensor = plain(ids.to(plain.device), use_cache=False).logits
+    return logits
 
 
 def _eager(held: Any) -> Any:

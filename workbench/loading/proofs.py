@@ -63,15 +63,15 @@ class Shaken(Printed):
         ]
 
 
-def _zero(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+def _zero(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
     x.zero_()
 
 
-def _shake(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+def _shake(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
     x.copy_(shaken(x))
 
 
-def _turn(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], rows: list[int]) -> None:
+def _turn(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
     x.copy_(x.roll(1, -1))
 
 

@@ -27,21 +27,13 @@ Instrument = TypeVar("Instrument")
 class Followed(Generic[Instrument]):
     """An instrument around weights that may change: called, it is the one around the weights as they are now.
 
-    made: the first one. parameters: the weights as their holder has them. again: makes another one. thorough: the
-    holder is a user, who may write to them in any way.
+    made: the first one. look: what of the model is equal as long as nothing changed, as its holder has it (`traces`).
+    again: makes another one.
     """
 
-    def __init__(
-        self,
-        made: Instrument,
-        parameters: Callable[[], Iterable[tuple[str, torch.Tensor]]],
-        again: Callable[[], Instrument],
-        *,
-        thorough: bool,
-    ) -> None:
-        self._made, self._again = made, again
-        self._look = lambda: traces(parameters, thorough=thorough)
-        self._seen, self._lock = self._look(), threading.Lock()
+    def __init__(self, made: Instrument, look: Callable[[], object], again: Callable[[], Instrument]) -> None:
+        self._made, self._look, self._again = made, look, again
+        self._seen, self._lock = look(), threading.Lock()
 
     def __call__(self) -> Instrument:
         with self._lock:

@@ -34,6 +34,7 @@ __all__ = [
     "ROT_Q",
     "ROUTER",
     "SCORES",
+    "UNEMBEDDED",
     "Hook",
     "K",
     "Q",
@@ -106,6 +107,9 @@ LN2_SCALE = _block("ln2_scale", "batch pos one", "ln2.hook_scale")
 POST_ATTN_SCALE = _block("post_attn_scale", "batch pos one", "ln1_post.hook_scale")
 POST_MLP_SCALE = _block("post_mlp_scale", "batch pos one", "ln2_post.hook_scale")
 LN_FINAL_SCALE = Hook("ln_final_scale", ("batch", "pos", "one"), "ln_final.hook_scale", layered=False)
+
+# What the unembedding reads: not for analyses, whose states are `resid_post` and the readout.
+UNEMBEDDED = Hook("unembedded", ("batch", "pos", "d_model"), "unembed.hook_in", layered=False)
 
 # The output of the pass itself, behind a soft cap where there is one.
 LOGITS = Hook("logits", ("batch", "pos", "d_vocab"), "", layered=False)

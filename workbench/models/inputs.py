@@ -16,6 +16,11 @@ Messages = tuple[tuple[str, str], ...]
 
 MARK = "\ufeff"  # a byte order mark
 _KEYS = {"role", "content"}
+# What a tokenizer may return beside ids and their mask; anything else would be a call of the model, not a prompt.
+_TOLD = {
+    "input_ids", "attention_mask", "token_type_ids", "special_tokens_mask", "offset_mapping", "length", "labels",
+    "overflow_to_sample_mapping", "overflowing_tokens", "num_truncated_tokens",
+}  # fmt: skip
 
 
 def kinds_of(given: Any, known: tuple[type, ...] = ()) -> list[tuple[str, Any]]:
@@ -60,13 +65,15 @@ def as_text(given: Any) -> str:
 
 def as_ids(given: Any) -> tuple[int, ...]:
     """One prompt's token ids: integers in a list, an array or a tensor, also of one row; InputError for others."""
-    if _is_array(given):
-        given = given.tolist()
+    given = _plain(given)
     if not isinstance(given, Sequence | Iterator) or isinstance(given, str | bytes | bytearray):
         raise _no_ids(given)
     values = list(given)
     if len(values) == 1 and not _is_number(values[0]) and not isinstance(values[0], str):
-        return as_ids(values[0])  # [1, pos]
+        inner = _plain(values[0])
+        if inner is values[0] and _is_list(inner) and any(_is_list(value) for value in inner):
+            raise _no_ids(given)
+        return as_ids(inner)  # [1, pos]
     return tuple(_as_id(value, values) for value in values)
 
 
@@ -115,6 +122,10 @@ def _content(content: Any, at: int) -> str:
 
 def _of_mapping(given: Mapping[Any, Any]) -> list[tuple[str, Any]]:
     if "input_ids" in given:
+        if beside := [key for key in given if key not in _TOLD and given[key] is not None]:
+            raise InputError(
+                f"token ids with {beside[0]!r} beside them", "ids and an attention_mask", "Leave it out: it is not used"
+            )
         return _of_encoded(given["input_ids"], given.get("attention_mask"))
     if set(given) >= _KEYS:
         return [("messages", as_messages([given]))]
@@ -133,16 +144,30 @@ def _of_encoded(ids: Any, mask: Any) -> list[tuple[str, Any]]:
     masks = [[True] * len(row) for row in rows] if mask is None else _rows(mask)
     if [len(row) for row in rows] != [len(marks) for marks in masks]:
         raise InputError("an attention_mask of another shape than the input_ids", "one mark a token", "Correct it")
-    kept = [[i for i, on in zip(row, marks, strict=True) if on] for row, marks in zip(rows, masks, strict=True)]
-    return [("token_ids", as_ids(row)) for row in kept]
+    return [("token_ids", as_ids(_unpadded(row, marks))) for row, marks in zip(rows, masks, strict=True)]
+
+
+def _unpadded(row: list[Any], marks: list[Any]) -> list[Any]:
+    """The ids between the padding at both ends. A mask of other marks, or with a hole, is of another pass than ours."""
+    marks = [_plain(mark) for mark in marks]
+    if odd := [mark for mark in marks if not isinstance(mark, int | float) or mark not in (0, 1)]:
+        raise InputError(f"the mark {odd[0]!r} in an attention_mask", "1 for a token, 0 for padding", "Correct it")
+    on = [at for at, mark in enumerate(marks) if mark]
+    if on and on[-1] - on[0] + 1 != len(on):
+        raise InputError(
+            "an attention_mask that hides a token between others",
+            "padding at the ends",
+            "Leave the token out, or hide it from queries with Knockout",
+        )
+    return row[on[0] : on[-1] + 1] if on else []
 
 
 def _rows(values: Any) -> list[list[Any]]:
     """One row of values or several, as lists."""
-    values = values.tolist() if _is_array(values) else values
+    values = _plain(values)
     if not isinstance(values, list | tuple):
         raise _no_ids(values)
-    rows = [row.tolist() if _is_array(row) and row.ndim else row for row in values]
+    rows = [_plain(row) if _is_array(row) and row.ndim else row for row in values]
     if rows and all(isinstance(row, list | tuple) for row in rows):
         return [list(row) for row in rows]
     if any(isinstance(row, list | tuple) for row in rows):
@@ -151,7 +176,7 @@ def _rows(values: Any) -> list[list[Any]]:
 
 
 def _of_array(given: Any) -> list[tuple[str, Any]]:
-    values = given.tolist()
+    values = _plain(given)
     if given.ndim not in (1, 2):
         raise InputError(
             f"an array of {given.ndim} axes", "token ids over [pos] or [prompt, pos]", "Give one prompt's ids"
@@ -170,7 +195,38 @@ def _of_list(values: list[Any], known: tuple[type, ...]) -> list[tuple[str, Any]
         return [("messages", as_messages(values))]
     if any(_is_number(value) for value in values):
         raise _no_ids(values)
-    return [one for value in values for one in kinds_of(value, known)]
+    return [one for value in values for one in (kinds_of(value, known) if not _is_list(value) else _of_inner(value))]
+
+
+def _of_inner(given: Sequence[Any]) -> list[tuple[str, Any]]:
+    """A list in a list of prompts: one prompt's ids or one chat's messages. A list of prompts there would lose which
+    belong together."""
+    values = list(given)
+    if values and all(isinstance(value, Mapping) and "role" in value for value in values):
+        return [("messages", as_messages(values))]
+    if not values or all(_is_number(value) for value in values) or (len(values) == 1 and _is_list(values[0])):
+        return [("token_ids", as_ids(values))]
+    raise InputError(
+        f"the prompt {_short(given)} in a list of prompts", "a text, a chat or token ids", "Give one flat list of them"
+    )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
+
+
+def _plain(given: Any) -> Any:
+    """The lists of an array or a tensor, InputError where its numbers cannot be had so; other values as they are."""
+    if not _is_array(given):
+        return given
+    try:
+        return given.tolist()
+    except (RuntimeError, NotImplementedError) as error:  # sparse, quantised, on the device "meta"
+        raise InputError(
+            f"{type(given).__name__} of {getattr(given, 'dtype', 'unknown type')} whose numbers cannot be read",
+            "token ids in a dense array of integers",
+            "Give its numbers in a list",
+        ) from error
 
 
 def _is_array(given: Any) -> bool:
@@ -188,7 +244,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _as_id(value: Any, values: Sequence[Any]) -> int:
-    value = value.tolist() if _is_array(value) and value.ndim == 0 else value
+    value = _plain(value) if _is_array(value) and value.ndim == 0 else value
     if not isinstance(value, int) or isinstance(value, bool):
         raise _no_ids(values)
     return int(value)
@@ -214,5 +270,5 @@ def _short(given: Any) -> str:
     """What was given, at most some 60 characters of it."""
     if isinstance(given, list | tuple):
         given = list(given[:5])
-    said = ascii(given) if isinstance(given, bytes) else repr(given)
+    said = ascii(given) if isinstance(given, bytes) else " ".join(repr(given).split("\n"))
     return said if len(said) <= 60 else said[:57] + "..."

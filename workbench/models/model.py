@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, Protocol
 
 import torch
@@ -28,7 +29,8 @@ __all__ = ["Adapter", "Identity", "LayerWeights", "Model", "Sizes"]
 class Identity:
     """Which weights, in which form: enough to tell two results apart.
 
-    weights_hash: sha256 over names, shapes, dtypes and bytes of every parameter. processing: "raw" (as published; the
+    weights_hash: sha256 over names, shapes, dtypes and bytes of every parameter. settings_hash: over what else decides
+    numbers: configuration, buffers, settings of modules (`loading.settings`). processing: "raw" (as published; the
     default) or "folded". badge: a sentence to show with every number, or "".
     """
 
@@ -41,6 +43,12 @@ class Identity:
     architecture: str = ""
     processing: str = "raw"
     badge: str = ""
+    settings_hash: str = ""
+
+    @property
+    def key(self) -> str:
+        """64 hex digits of weights and settings: models of one key give the same numbers."""
+        return sha256(f"{self.weights_hash} {self.settings_hash}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -164,12 +164,10 @@ def _front(model: _Reads, bos: bool | None) -> tuple[int, ...]:
     """What belongs in front of raw text; InputError where a BOS token is asked for that there is not."""
     if bos is False:
         return ()
-    front = model.vocabulary.prefix
-    if bos is None or front:
-        return front
-    if model.tokenizer.bos_token_id is None:
+    front = model.vocabulary.front if bos else model.vocabulary.prefix
+    if bos and not front:
         raise InputError("bos=True", f"bos=False, since {model.name}'s tokenizer has no BOS token", "Leave bos out")
-    return (model.tokenizer.bos_token_id,)
+    return front
 
 
 def _render(model: _Reads, messages: tuple[tuple[str, str], ...]) -> str:

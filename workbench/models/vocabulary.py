@@ -5,10 +5,12 @@ back to them: 313 of the default model's 49,152. So ids travel, and text is show
 Where a token is asked for in writing, `#17` names an id.
 """
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from hashlib import sha256
 from typing import Any
 
 from workbench.errors import InputError
@@ -89,6 +91,22 @@ class Vocabulary:
         return bytes(known[c] for c in piece) if all(c in known for c in piece) else piece.encode()
 
     @property
+    def digest(self) -> str:
+        """64 hex digits of how the tokenizer makes tokens of text: what is asked for in text depends on it."""
+        return sha256(f"{self._pieces} {self.prefix}".encode()).hexdigest()
+
+    @cached_property
+    def _pieces(self) -> str:
+        """Of its pieces and rules, but how it pads and cuts, which each call sets anew."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            told = backend.to_str().partition('"added_tokens"')[2]
+        else:
+            own: dict[str, int] = getattr(self.tokenizer, "get_vocab", dict)()
+            told = json.dumps([type(self.tokenizer).__qualname__, sorted(own.items(), key=repr)], default=repr)
+        return sha256(told.encode(errors="surrogatepass")).hexdigest()
+
+    @property
     def prefix(self) -> tuple[int, ...]:
         """What the tokenizer itself puts in front of a text: its BOS token, another special token, or nothing.
 
@@ -102,6 +120,13 @@ class Vocabulary:
             if whole[start : start + len(plain)] == plain:
                 return tuple(int(i) for i in whole[:start])
         return ()
+
+    @property
+    def front(self) -> tuple[int, ...]:
+        """What stands in front of a text that is to begin with a BOS token: what the tokenizer itself puts there, else
+        its BOS token; nothing where it has none."""
+        own = getattr(self.tokenizer, "bos_token_id", None)
+        return self.prefix or (() if own is None else (int(own),))
 
     def token(self, text: str) -> int:
         """The id of a text that is exactly one token; `#17` names an id, `⟨E6 97⟩` bytes.

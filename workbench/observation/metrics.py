@@ -4,8 +4,9 @@ A metric is a frozen value. It reads states through the model's readout at the p
 over hundreds of edited runs never holds their logits at all positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ TARGET = 'what is predicted: text or ids (#17) of one token or several in a row,
 _UNITS = {"logit difference": "logits", "log-probability": "nats", "KL": "nats"}
 _UNITS |= {"loss": "nats per token", "repetition": "nats per token"}
 _OF_TARGETS = ("logit difference", "log-probability")
+_NO_TARGETS: Mapping[str, Target | None] = MappingProxyType({"target": None, "against": None})
 _ROWS = 128  # rows of logits held at once
 
 
@@ -78,8 +80,8 @@ class Metric:
 
     def tokens(self, vocabulary: Any) -> dict[str, str]:
         """`target` and `against` for people, and `target_ids` and `against_ids`, which ask for this metric again; an
-        empty text where there is none."""
-        named = {"target": self.target, "against": self.against}
+        empty text where there is none, and where the metric is of no target."""
+        named = {"target": self.target, "against": self.against} if self.kind in _OF_TARGETS else _NO_TARGETS
         labels = {name: "" if one is None else one.label(vocabulary) for name, one in named.items()}
         return labels | {f"{name}_ids": "" if one is None else one.written for name, one in named.items()}
 
@@ -140,8 +142,9 @@ def make_metric(
     """A metric for a prompt, from texts as `target_of` reads them.
 
     logits: of the unedited run at `position`, `[d_vocab]`: an empty target is its top token, and KL is taken from it.
-    Targets of several tokens need a prompt that goes on with them (`followed_by`), and position -1, its own end. Raises
-    InputError for such ones elsewhere, for their logit alone, an unknown kind, or twice the same target.
+    What is given to a metric of no target is named in its note. Targets of several tokens need a prompt that goes on
+    with them (`followed_by`), and position -1, its own end. Raises InputError for such ones elsewhere, for their logit
+    alone, an unknown kind, or twice the same target.
     """
     if kind not in KINDS:
         raise InputError(f"the metric {kind!r}", f"one of {', '.join(KINDS)}", "Choose one of these")
@@ -156,7 +159,12 @@ def make_metric(
     repeats = _repeats(tokens) if kind == "repetition" else ()
     metric = Metric(kind, wanted, other, position, tokens.ids, reference, repeats)
     if kind not in _OF_TARGETS:
-        return metric
+        aside = [one.describe(vocabulary) for text, one in ((target, wanted), (against, other)) if text and one]
+        return (
+            replace(metric, note=f"The metric {kind!r} is of no target: {' and '.join(aside)} was not used.")
+            if aside
+            else metric
+        )
     if metric.length > 1:
         metric = _at_end(metric, tokens, vocabulary)
     log_probs = logits.float().log_softmax(-1)

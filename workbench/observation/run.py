@@ -8,13 +8,15 @@ same batch.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from operator import index
 from typing import Any
 
 import torch
 
 from workbench.errors import InputError
 from workbench.intervene import Edit, hooks
-from workbench.models.hooks import RESID_PRE
+from workbench.intervene.checks import need_interventions
+from workbench.models.hooks import LOGITS, RESID_PRE, UNEMBEDDED
 from workbench.models.model import Model
 from workbench.models.passes import Attached
 from workbench.models.prompt import Prompt, Tokens, prompts_of, tokenise
@@ -26,6 +28,8 @@ from workbench.observation.watch import Call, Steps, Stop, Watch
 __all__ = ["observe"]
 
 _TOKENS_PER_BATCH = 4096
+_NUMBER = 4  # bytes
+_WHOLE_LOGITS = 1 << 28  # bytes; up to here a batch's logits are those of a plain pass, to the bit
 
 
 def observe(
@@ -44,7 +48,8 @@ def observe(
     """Run a model once over prompts and keep what the needs ask for.
 
     prompts: a text, Prompt, Tokens, chat, flat list of ids or what a tokenizer returns, or a list of these. positions:
-    where to keep the final logits: "last", "all", "none", or indices (negative ones count from each prompt's end).
+    where to keep the final logits: "last", "all", "none", or indices (negative ones count from each prompt's end). Of
+    a batch whose logits of all positions would take more than 256 MB, only those of these positions are computed.
     interventions: of this call, on top of those that the model carries (`Model.edited`). start: (layer, resid_pre
     `[prompt, pos, d_model]`) restarts there with that state. stop: leave after block stop-1; no logits then. progress:
     called with the share done (0 to 1) after each layer; it may raise to cancel. Unequal lengths are padded on the
@@ -53,7 +58,7 @@ def observe(
     Raises InputError for bad prompts, positions that no prompt has and hooks the model does not have, RefusedError
     where a hook never fired.
     """
-    model = model.fixed()
+    model, interventions = model.fixed(), need_interventions(interventions)
     first, last = _span(model, start, stop)
     tokens = tuple(tokenise(model, prompt) for prompt in prompts_of(prompts))
     if not tokens:
@@ -89,12 +94,21 @@ def observe(
 
 def _span(model: Model, start: tuple[int, torch.Tensor] | None, stop: int | None) -> tuple[int, int]:
     """The first and the last layer of the pass; InputError for one that runs through no layer."""
-    n, first = model.sizes.n_layers, 0 if start is None else start[0]
+    n, first = model.sizes.n_layers, 0 if start is None else _given_start(start)[0]
     if not 0 <= first < n:
         raise InputError(f"start={first}", f"layers 0 to {n - 1}", "Choose a layer the model has")
-    if stop is not None and not first < stop <= n:
+    if stop is not None and not (isinstance(stop, int) and first < stop <= n):
         raise InputError(f"stop={stop}", f"{first + 1} to {n}, one more than the last layer to run", "Stop behind one")
     return first, n - 1 if stop is None else stop - 1
+
+
+def _given_start(start: Any) -> tuple[int, torch.Tensor]:
+    pair = start if isinstance(start, tuple | list) and len(start) == 2 else (None, None)
+    if not isinstance(pair[0], int) or not isinstance(pair[1], torch.Tensor):
+        raise InputError(
+            f"start={type(start).__name__}", "(layer, tensor [prompt, pos, d_model])", "Give a layer and its state"
+        )
+    return pair[0], pair[1]
 
 
 def _positions(asked: "str | Sequence[int]", length: int) -> tuple[int, ...]:
@@ -103,10 +117,20 @@ def _positions(asked: "str | Sequence[int]", length: int) -> tuple[int, ...]:
         if asked not in named:
             raise InputError(f"positions={asked!r}", "'last', 'all', 'none' or indices", "Choose one of these")
         return named[asked]
+    try:
+        asked = [_whole(p) for p in asked]
+    except TypeError as error:
+        raise InputError(f"positions={asked!r}", "'last', 'all', 'none' or whole numbers", "Give a list") from error
     outside = [p for p in asked if not -length <= p < length]
     if outside:
         raise InputError(f"position {outside[0]}", f"positions from 0 to {length - 1}", "Choose one inside the prompt")
     return tuple(p % length for p in asked)
+
+
+def _whole(position: Any) -> int:
+    if isinstance(position, bool):
+        raise TypeError("a truth value is no position")
+    return index(position)
 
 
 def _check_rows(interventions: Sequence[Any], n_prompts: int) -> None:
@@ -184,13 +208,23 @@ class _Run(Call):
             if self.interventions or self.model.interventions:
                 edits = hooks(self.model, self.interventions, tokens=tokens, rows=rows, reached=self.reached)
                 stack.enter_context(edits)
+            kept = self._unembedded(ids, asked)
+            if kept is not None:
+                stack.enter_context(_only(self.model, kept))
             with watch.attached(), suppress(Stop):
                 logits = self.model.adapter.forward(ids)
             if not watch.finite:
                 raise not_finite(self.model, lambda: self.model.adapter.forward(ids), mask)
         watch.check()
         results = {need: watch.stacked(need, logits) for need in self.needs}
-        return results, _kept(logits, asked)
+        return results, _kept(logits, asked, kept)
+
+    def _unembedded(self, ids: torch.Tensor, asked: Sequence[tuple[int, ...]]) -> list[int] | None:
+        """The positions whose logits are computed, where those of all would take too much; None for all of them."""
+        sizes, needed = self.model.sizes, sorted({position for positions in asked for position in positions}) or [0]
+        large = ids.numel() * sizes.d_vocab * _NUMBER > _WHOLE_LOGITS
+        read = any(LOGITS in need.hooks for need in self.needs)
+        return needed if large and not read and len(needed) < ids.shape[1] else None
 
 
 def _padded(tokens: Sequence[Tokens], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -222,7 +256,21 @@ def _restart(model: Model, layer: int, resid: torch.Tensor) -> Iterator[None]:
         yield
 
 
-def _kept(logits: torch.Tensor | None, asked: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+@contextmanager
+def _only(model: Model, positions: list[int]) -> Iterator[None]:
+    """The unembedding reads these positions alone, where the model shows what it reads."""
+    with Attached(model) as attached:
+        with suppress(KeyError):
+            attached.add(model.adapter.point(UNEMBEDDED, None), lambda state, hook: state[:, positions])
+        yield
+
+
+def _kept(
+    logits: torch.Tensor | None, asked: Sequence[tuple[int, ...]], computed: list[int] | None = None
+) -> list[torch.Tensor]:
+    """The logits of the asked positions of each row. computed: the positions that there are, where not all."""
     if logits is None:
         return [torch.empty(0, dtype=torch.float32) for _ in asked]
-    return [logits[row, list(positions)].clone() for row, positions in enumerate(asked)]
+    place = {p: i for i, p in enumerate(computed)} if computed and logits.shape[1] == len(computed) else None
+    at = [list(positions) if place is None else [place[p] for p in positions] for positions in asked]
+    return [logits[row, positions].clone() for row, positions in enumerate(at)]

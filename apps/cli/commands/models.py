@@ -40,6 +40,8 @@ def command(arguments: argparse.Namespace) -> int:
     """Print them, with their state."""
     from workbench.loading.files import gguf
     from workbench.loading.pretrained import TOYS
+    from workbench.loading.toys.checkpoints import trained
+    from workbench.loading.toys.recipes import PREFIX, RECIPES, is_toy
 
     place = bundled.path()
     state = "ready" if bundled.ready() else ("damaged or outdated" if place.exists() else "not fetched")
@@ -48,7 +50,13 @@ def command(arguments: argparse.Namespace) -> int:
     for folder, record in gguf.conversions():
         size = sum(file["bytes"] for file in record["files"].values())
         rows.append((f"{record['name']} (converted)", "kept", f"{size / 1e6:.0f} MB", str(folder)))
-    rows += [(name, "ready", "tiny", "made in memory") for name in TOYS]
+    by_hand = [name for name in TOYS if not is_toy(name)]
+    rows += [(name, "ready", "tiny", "made in memory") for name in by_hand]
+    rows += [(name, "trained on first use", "tiny", RECIPES[name.removeprefix(PREFIX)].task.about)
+             for name in TOYS if is_toy(name)]  # fmt: skip
+    for name, folder in trained():
+        size = sum(file.stat().st_size for file in folder.glob("*"))
+        rows.append((name, "kept", f"{size / 1e6:.1f} MB", str(folder)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         print(visible("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])))

@@ -7,6 +7,7 @@ from apps.cli.report.summary import WIDTH
 from workbench.analysis.kinds import Analysis, OnModel
 from workbench.analysis.parameters import Parameter
 from workbench.analysis.view import View
+from workbench.models.selfcheck import LOGITS_EQUAL
 
 __all__ = ["description"]
 
@@ -20,7 +21,7 @@ def description(view: View) -> str:
         "Limits": analysis.limits,
         "Source": analysis.source,
         "Returns": analysis.returns,
-        "Refuses models that fail": ", ".join(analysis.requires),
+        "Refuses models that fail": ", ".join((LOGITS_EQUAL, *analysis.requires)),
         "Interventions": "" if analysis.editable else "refused: what it stands on was made on the model as it is",
     }
     for head, text in sections.items():

@@ -58,6 +58,8 @@ def _line(variable: xr.DataArray) -> str:
     """`(layer, head) probability: 0.001 to 0.98, median 0.02, largest at L18H6`."""
     about = f"({', '.join(map(str, variable.dims))}) {variable.attrs['units']}: " if variable.dims else ""
     values = variable.values
+    if not values.size:
+        return about + "none"
     if values.dtype.kind not in "fiub":
         some = values[(-1,) * (values.ndim - 1)][:6] if values.ndim else [values.item()]
         return about + ("last: " if values.ndim > 1 else "") + " ".join(show_token(str(v), html=False) for v in some)

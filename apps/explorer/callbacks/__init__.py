@@ -9,7 +9,6 @@ from dash import Dash
 
 from apps.explorer.callbacks import (
     browser,
-    compare,
     continuation,
     details,
     display,
@@ -28,7 +27,7 @@ from apps.explorer.engine.engine import Engine
 __all__ = ["register"]
 
 _CONCERNS = (
-    run, poll, notices, continuation, view, params, figure, selection, details, display, intervene, compare, export,
+    run, poll, notices, continuation, view, params, figure, selection, details, display, intervene, export,
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ def register(app: Dash) -> None:
     local = partial(_local, app)
     _register_spine(local)
     _register_links(local)
+    _register_forms(local)
 
 
 def _local(app: Dash, space: str, function: str, *given: Any, initial: bool = True) -> None:
@@ -29,6 +30,12 @@ def _register_spine(local: Local) -> None:
     local("spine", "row", Output("selection", "data", allow_duplicate=True), rows, initial=False)
     local("spine", "show", Output("headline", "className"), Input("selection", "data"))
     local("spine", "run", Output("go", "data"), Input("run", "n_clicks"))
+    local(
+        "spine", "example",
+        Output("prompt", "value", allow_duplicate=True), Output("go", "data", allow_duplicate=True),
+        Input("example", "value"),
+        initial=False,
+    )  # fmt: skip
     local("spine", "scheme", Output("scheme", "data"), Input("scheme-toggle", "n_clicks"), State("scheme", "data"))
     local("spine", "same", Output("provider", "forceColorScheme"), Input("scheme", "data"))
     local("connection", "known", Input("session", "data"), Input("window", "data"))
@@ -53,15 +60,14 @@ def _register_links(local: Local) -> None:
         Input("shown", "data"), State("history", "data"), State("example", "data"),
     )  # fmt: skip
     local("links", "copy", Output("link-copy", "children"), Input("link-copy", "n_clicks"), initial=False)
-    marks = {"type": "drawn", "name": ALL}
     local(
         "links", "drawn",
-        Output(marks, "data"), Output({"type": "thumb", "name": ALL}, "className"), Output("drawn", "data"),
-        Output("rested", "data"),
+        Output("drawn", "data"), Output("rested", "data"),
         Input("shown", "data"), Input("done", "data"), Input("view", "data"), Input("scheme", "data"),
         Input("display", "data"),
-        State(marks, "id"), State(marks, "data"), State("drawn", "data"), State("rested", "data"),
+        State("drawn", "data"), State("rested", "data"),
     )  # fmt: skip
+    local("thumbs", "draw", Output("wanted", "data"), Input("thumbs", "data"), initial=False)
     local(
         "links",
         "fresh",
@@ -70,8 +76,13 @@ def _register_links(local: Local) -> None:
         Input("main-message", "children"),
         Input("table-holder", "children"),
     )
-    turns = [Input("tabs", "value"), Input("view-list", "value"), Input({"type": "thumb", "name": ALL}, "n_clicks")]
-    turns.append(Input({"type": "figure-tab", "name": ALL}, "value"))
+    turns = [Input("tabs", "value"), Input("view-list", "value"), Input({"type": "figure-tab", "name": ALL}, "value")]
     local("links", "turn", Output("view", "data"), *turns, State("view", "data"), initial=False)
-    kinds = Input({"type": "export", "kind": ALL}, "n_clicks")
-    local("links", "picture", Output("take", "data"), kinds, initial=False)
+
+
+def _register_forms(local: Local) -> None:
+    params = {"type": "param", "entry": ALL, "name": ALL}
+    displays = {"type": "display", "entry": ALL, "name": ALL, "control": ALL}
+    local("forms", "changed", Output("typed", "data"), Input(params, "value"), initial=False)
+    local("forms", "changed", Output("moved", "data"), Input(displays, "value"), initial=False)
+    local("forms", "begin", Output("params-form", "title"), State(params, "id"), State(displays, "id"))

@@ -7,6 +7,7 @@ import xarray as xr
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from apps.explorer.callbacks.answer import Answer, Answers
+from apps.explorer.callbacks.intervene import items
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import sentence
 from apps.explorer.engine.request import Request
@@ -35,6 +36,7 @@ def register(app: Dash, engine: Engine) -> None:
         {
             "headline": Output("headline", "children"),
             "details": Output("details", "children"),
+            "items": Output("intervene-items", "children"),
             "follow": Output("follow", "data"),
             "woken": Output("woken", "data", allow_duplicate=True),
         },
@@ -51,7 +53,7 @@ def register(app: Dash, engine: Engine) -> None:
             "session": State("session", "data"),
             "display": State("display", "data"),
         },
-        prevent_initial_call="initial_duplicate",
+        prevent_initial_call=True,
     )
     def details(
         selection: Selection,
@@ -65,7 +67,7 @@ def register(app: Dash, engine: Engine) -> None:
         display: Display | None,
     ) -> Answer:
         if not shown:
-            return {"headline": [], "details": []}
+            return {"headline": [], "details": [], "items": items(selection, None)}
         shown = shown.displayed(display)
         chips = [html.Span(text, className="chip") for text in headline(selection, shown.tokens)]
         nothing = [html.Span("Nothing: click a token or a cell.", className="quiet")]
@@ -77,6 +79,7 @@ def register(app: Dash, engine: Engine) -> None:
         return {
             "headline": chips or nothing,
             "details": panel,
+            "items": items(selection, shown.sizes),
             "follow": selection if follows else no_update,
             "woken": woken(),
         }

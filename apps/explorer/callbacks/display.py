@@ -4,36 +4,28 @@ The page keeps them beside the params of the runs. Where one asks for more than 
 are made finer, and the run follows like after any other change of params.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import dash_mantine_components as dmc
-from dash import ALL, Dash, Input, Output, State, html, set_props
+from dash import ALL, Dash, Input, Output, State, set_props
 
 from apps.explorer.callbacks.answer import Answer, Answers
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
-from apps.explorer.page.attributes import attributes
-from apps.explorer.page.state import Display, DisplayId, Named, Notices, Params, Shown
+from apps.explorer.page.forms import ROUND, has_slider, slider_ends, slider_value, token_options
+from apps.explorer.page.state import Display, Moved, Named, Notices, Params, Shown
 from workbench.analysis.kinds import Analysis
-from workbench.analysis.parameters import Parameter
 from workbench.analysis.view import View
 from workbench.errors import WorkbenchError
-from workbench.figures import show_token
 
 __all__ = [
     "changed",
-    "display_form",
     "fine",
     "forget_places",
     "lacking",
     "register",
-    "token_options",
     "without_places",
 ]
-
-_SIDE_BY_SIDE = 14  # characters of choices that fit beside their name
-_ROUND = 6  # digits of a slider's value: its steps add up in binary
 
 
 def register(app: Dash, engine: Engine) -> None:
@@ -46,7 +38,7 @@ def register(app: Dash, engine: Engine) -> None:
             "params": Output("params", "data", allow_duplicate=True),
             "notices": Output("notices", "data", allow_duplicate=True),
         },
-        inputs={"values": Input({"type": "display", "entry": ALL, "name": ALL, "control": ALL}, "value")},
+        inputs={"moved": Input("moved", "data")},
         state={
             "display": State("display", "data"),
             "params": State("params", "data"),
@@ -54,18 +46,17 @@ def register(app: Dash, engine: Engine) -> None:
         },
         prevent_initial_call=True,
     )
-    def moved(values: list[Any], display: Display | None, params: Params | None, notices: Notices) -> Answer:
-        identity: DisplayId | None = answer.pressed(DisplayId)
-        if identity is None:
+    def move(moved: Moved | None, display: Display | None, params: Params | None, notices: Notices) -> Answer:
+        if not moved:
             return {}
-        view = engine.standing[identity.entry]
+        view = engine.standing[moved.entry]
         try:
-            after = changed(engine, identity, answer.value(), display or {})
+            after = changed(engine, moved, display or {})
         except WorkbenchError as error:
             return {"notices": with_notices(notices, [f"{view.title}: {error}"])}
         if after is None:
             return {}
-        _twins(view, identity, after)
+        _twins(view, moved, after)
         finer = fine(engine, params or {}, after)
         if finer == (params or {}):
             return {"display": after}
@@ -75,59 +66,43 @@ def register(app: Dash, engine: Engine) -> None:
 
     @answer(
         Output({"type": "display", "entry": ALL, "name": ALL, "control": "token"}, "data"),
-        inputs={"shown": Input("shown", "data"), "form": Input("params-form", "children")},
+        inputs={"shown": Input("shown", "data")},
         state={"controls": State({"type": "display", "entry": ALL, "name": ALL, "control": "token"}, "id")},
+        prevent_initial_call=True,
     )
-    def named_tokens(shown: Shown | None, form: Any, controls: Named) -> Any:
+    def named_tokens(shown: Shown | None, controls: Named) -> Any:
         return [token_options(shown.tokens if shown else ())] * len(controls)
 
 
-def changed(engine: Engine, identity: DisplayId, value: Any, display: Mapping[str, Any]) -> dict[str, Any] | None:
+def changed(engine: Engine, moved: Moved, display: Mapping[str, Any]) -> dict[str, Any] | None:
     """The display parameters after one control moved; None where nothing changed. InputError for a bad value."""
-    view = engine.standing[identity.entry]
-    param = next((p for p in view.display_parameters if p.name == identity.name), None)
+    view = engine.standing[moved.entry]
+    param = next((p for p in view.display_parameters if p.name == moved.name), None)
     if param is None:
         return None
-    mine = display.get(view.name, {})
+    mine, value = display.get(view.name, {}), moved.value
     before = mine.get(param.name, param.default)
-    if identity.control == "slider":
-        if not _slides(param):
+    if moved.control == "slider":
+        if not has_slider(param):
             return None
         if value is None or value == slider_value(param, before):
             return None  # it was set, not moved
         if not isinstance(value, int | float):
             raise param.refused(value)
-        ends = _ends(param)
-        after = None if param.optional and value <= ends[0] else param.check(param.type(round(value, _ROUND)))
+        ends = slider_ends(param)
+        after = None if param.optional and value <= ends[0] else param.check(param.type(round(value, ROUND)))
     else:
         after = param.parse("" if value is None else str(value))
     return None if after == before else {**display, view.name: {**mine, param.name: after}}
 
 
-def slider_value(param: Parameter, value: Any) -> float:
-    """Where a slider stands: at its low end where there is no value, at an end for what lies beyond."""
-    low, high = _ends(param)
-    return max(low, min(high, value)) if isinstance(value, int | float) else low
-
-
-def _slides(param: Parameter) -> bool:
-    """Whether a parameter has a slider."""
-    return param.type in (int, float) and None not in (param.slider or (param.low, param.high))
-
-
-def _ends(param: Parameter) -> tuple[float, float]:
-    """Where its slider ends."""
-    low, high = param.slider or (param.low, param.high)
-    return low or 0, high or 0
-
-
-def _twins(view: View, identity: DisplayId, display: Mapping[str, Any]) -> None:
+def _twins(view: View, moved: Moved, display: Mapping[str, Any]) -> None:
     """A slider and the number beside it show the same."""
-    param = next(p for p in view.display_parameters if p.name == identity.name)
+    param = next(p for p in view.display_parameters if p.name == moved.name)
     value, others = display[view.name][param.name], {"type": "display", "entry": view.name, "name": param.name}
-    if identity.control == "slider":
+    if moved.control == "slider":
         set_props({**others, "control": "number"}, {"value": "" if value is None else value})
-    elif identity.control == "number" and _slides(param):
+    elif moved.control == "number" and has_slider(param):
         set_props({**others, "control": "slider"}, {"value": slider_value(param, value)})
 
 
@@ -176,53 +151,3 @@ def without_places(engine: Engine, display: Mapping[str, Any]) -> dict[str, Any]
         name: {key: value for key, value in chosen.items() if key not in places.get(name, ())}
         for name, chosen in display.items()
     }
-
-
-# --- the form ---------------------------------------------------------------------------------------------------------
-
-
-def display_form(view: View, chosen: Mapping[str, Any]) -> list[Any]:
-    """One control per display parameter; the tokens to choose among are filled in."""
-    return [_control(view.name, param, chosen.get(param.name, param.default)) for param in view.display_parameters]
-
-
-def _control(entry: str, param: Parameter, value: Any) -> Any:
-    name = param.name.replace("_", " ")
-    identity = {"type": "display", "entry": entry, "name": param.name, "control": "choice"}
-    label = html.Span(name, title=param.help, className="param-name")
-    if param.dim == "pos":
-        return html.Div(
-            [label, _token_choice({**identity, "control": "token"}, name, value)], className="display-param"
-        )
-    if param.type is bool or param.choices:
-        choices = ["false", "true"] if param.type is bool else [str(choice) for choice in param.choices]
-        shown = str(value).lower() if param.type is bool else str(value)
-        fits = sum(map(len, choices)) <= _SIDE_BY_SIDE
-        kind, more = (dmc.SegmentedControl, {}) if fits else (dmc.Select, {"allowDeselect": False})
-        chosen = kind(id=identity, data=choices, value=shown, size="xs", **more, **attributes({"aria-label": name}))
-        return html.Div([label, chosen], className="display-param")
-    ends = _ends(param)
-    step = 1 if param.type is int else round((ends[1] - ends[0]) / 100, _ROUND)
-    number = dmc.NumberInput(
-        id={**identity, "control": "number"}, value="" if value is None else value, size="xs", step=step,
-        min=param.low, max=param.high, debounce=400, clampBehavior="none", placeholder="none",
-        **attributes({"aria-label": name}),
-    )  # fmt: skip
-    slider = dmc.Slider(
-        id={**identity, "control": "slider"}, value=slider_value(param, value), min=ends[0], max=ends[1], step=step,
-        size="sm", label=None, thumbLabel=name,
-    )  # fmt: skip
-    return html.Div([label, number, slider], className="display-param")
-
-
-def token_options(tokens: Sequence[str]) -> list[dict[str, str]]:
-    """The tokens of a prompt to choose among."""
-    return [{"value": str(pos), "label": f"{pos} {show_token(text, html=False)}"} for pos, text in enumerate(tokens)]
-
-
-def _token_choice(identity: Mapping[str, str], name: str, value: Any) -> dmc.Select:
-    return dmc.Select(
-        id=identity, data=[], value=None if value is None else str(value), placeholder="last", clearable=True,
-        searchable=True, size="xs", comboboxProps={"width": 200}, maxDropdownHeight=320,
-        **attributes({"aria-label": name}),
-    )  # fmt: skip

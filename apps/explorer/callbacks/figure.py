@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
-from dash import MATCH, Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, Input, Output, State, html, no_update
 
-from apps.explorer.callbacks.answer import Answer, Answers
+from apps.explorer.callbacks.answer import Answers
 from apps.explorer.callbacks.display import lacking
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate
@@ -18,7 +18,7 @@ from apps.explorer.page.attributes import attributes
 from apps.explorer.page.graphs import figure_id
 from apps.explorer.page.news import fate_of, request_of
 from apps.explorer.page.results import result_of, slice_result
-from apps.explorer.page.state import Choice, Clicks, Display, Done, Seen, Selection, Session, Shown, Text, ThumbId
+from apps.explorer.page.state import Choice, Clicks, Display, Done, Seen, Selection, Session, Shown, Text, Wanted
 from workbench.analysis.run import Failure
 from workbench.analysis.view import View
 from workbench.errors import WorkbenchError
@@ -31,14 +31,13 @@ def register(app: Dash, engine: Engine) -> None:
     answer = Answers(app, engine)
     _register_tokens(answer, engine)
     _register_large(answer, engine)
-    _register_table(answer, engine)
     _register_small(answer, engine)
 
 
 def _register_tokens(answer: Answers, engine: Engine) -> None:
     for strip, store in (("tokens", "shown"), ("tokens-b", "shown-b")):
 
-        @answer(Output(strip, "children"), inputs={"shown": Input(store, "data")})
+        @answer(Output(strip, "children"), inputs={"shown": Input(store, "data")}, prevent_initial_call=True)
         def tokens(shown: Shown | None) -> Any:
             return token_strip(engine, shown) if shown else []
 
@@ -51,6 +50,9 @@ def _register_large(answer: Answers, engine: Engine) -> None:
             "said": Output("said", "children"),
             "other": Output(figure_id("other"), "figure"),
             "holder": Output("other-holder", "className"),
+            "table": Output("table-holder", "children"),
+            "of": Output("table-holder", "data-of"),
+            "modes": Output("compare-mode", "className"),
         },
         inputs={
             "drawn": Input("drawn", "data"),
@@ -67,7 +69,9 @@ def _register_large(answer: Answers, engine: Engine) -> None:
             "session": State("session", "data"),
             "display": State("display", "data"),
             "done": State("done", "data"),
+            "before": State("table-holder", "data-of"),
         },
+        prevent_initial_call=True,
     )
     def main(
         drawn: Text | None,
@@ -82,15 +86,23 @@ def _register_large(answer: Answers, engine: Engine) -> None:
         session: Session,
         display: Display | None,
         done: Done | None,
+        before: Text | None,
     ) -> Any:
         if answer.cause in ("follow", "late") and view.name not in engine.slices:
             return no_update  # only these views change with the selection
+        compared = comparing.is_comparable(engine, view, shown, other)
+        around = {"modes": "compare-mode" if compared else "hidden", **table_beside(engine, view, shown, done, before)}
         dark, told = scheme == "dark", (done or {}).get(view.name, "")
         shown, other = (run.displayed(display) if run else None for run in (shown, other))
-        if shown and other and mode == "difference" and comparing.is_comparable(engine, view, shown, other):
+        if shown and other and mode == "difference" and compared:
             find = lambda run: result_of(engine, run, view.name, selection, session)
-            figure, message, said = comparing.difference_view(engine, view, find, shown, other, dark)
-            return {"figure": figure, "message": message, "said": said, "holder": "hidden"}
+            lacking_one = next((run for run in (shown, other) if find(run)[0] is None), None)
+            if lacking_one is None:
+                figure, message, said = comparing.difference_view(engine, view, find, shown, other, dark)
+            else:  # why, and what starts it
+                heard = told if lacking_one is shown else ""
+                figure, message, said = large_view(engine, view, lacking_one, selection, dark, session, heard)
+            return {"figure": figure, "message": message, "said": said, "holder": "hidden", **around}
 
         def draw(run: Shown | None) -> tuple[Any, Any, Any]:
             heard = told if run is shown else ""
@@ -99,38 +111,26 @@ def _register_large(answer: Answers, engine: Engine) -> None:
 
         large, word = draw(shown), comparing.word_for(shown, other) if shown and other else ""
         beside, holder = comparing.second_view(engine, view, large, shown, other, draw, word)
-        return {"figure": large[0], "message": large[1], "said": large[2], "other": beside, "holder": holder}
-
-
-def _register_table(answer: Answers, engine: Engine) -> None:
-    @answer(
-        {"table": Output("table-holder", "children"), "of": Output("table-holder", "data-of")},
-        inputs={"drawn": Input("rested", "data")},
-        state={
-            "view": State("view", "data"),
-            "shown": State("shown", "data"),
-            "done": State("done", "data"),
-            "before": State("table-holder", "data-of"),
-        },
-    )
-    def table(drawn: Text | None, view: Seen, shown: Shown | None, done: Done | None, before: Text | None) -> Answer:
-        of = table_of(view, shown, done or {})
-        return {} if of == before else {"table": table_view(engine, view, shown) if shown else [], "of": of}
+        figure, message, said = large
+        return {"figure": figure, "message": message, "said": said, "other": beside, "holder": holder, **around}
 
 
 def _register_small(answer: Answers, engine: Engine) -> None:
     @answer(
-        Output({"type": "thumb-figure", "name": MATCH}, "children"),
-        inputs={"drawn": Input({"type": "drawn", "name": MATCH}, "data")},
+        Output("thumbs", "data"),
+        inputs={"wanted": Input("wanted", "data")},
         state={
-            "this": State({"type": "drawn", "name": MATCH}, "id"),
             "shown": State("shown", "data"),
             "scheme": State("scheme", "data"),
             "display": State("display", "data"),
         },
+        prevent_initial_call=True,
     )
-    def thumb(drawn: Text | None, this: ThumbId, shown: Shown | None, scheme: Choice, display: Display | None) -> Any:
-        return small_view(engine, shown.displayed(display), this.name, scheme == "dark") if shown else ""
+    def thumbs(wanted: Wanted | None, shown: Shown | None, scheme: Choice, display: Display | None) -> Any:
+        if not wanted or not shown:
+            return {}
+        shown, dark = shown.displayed(display), scheme == "dark"
+        return {name: {"sign": sign, **small_view(engine, shown, name, dark)} for name, sign in wanted.items()}
 
 
 NOT_HERE = "This view is for other models: this one {}."  # what no start would change
@@ -209,6 +209,14 @@ def table_of(view: Seen, shown: Shown | None, done: Done) -> str:
     return " ".join([view.name, str(view.figure), shown.keys.get(view.name) or shown.id, *parts])
 
 
+def table_beside(
+    engine: Engine, view: Seen, shown: Shown | None, done: Done | None, before: Text | None
+) -> dict[str, Any]:
+    """What stands in the table's place, and what it is made of; nothing where that is as before."""
+    of = table_of(view, shown, done or {})
+    return {} if of == (before or "") else {"table": table_view(engine, view, shown) if shown else [], "of": of}
+
+
 def table_view(engine: Engine, view: Seen, shown: Shown) -> Any:
     """The table that the view shows, why there is none, or nothing where it shows a figure."""
     seen = engine.views[view.name]
@@ -235,7 +243,7 @@ def message(engine: Engine, name: str, found: Failure | None, fate: Fate | None)
 
 def turn_button(view: View) -> html.Button:
     """What opens a view."""
-    return html.Button(f"Open {view.title}", id={"type": "turn", "name": view.name}, className="plain", n_clicks=0)
+    return html.Button(f"Open {view.title}", className="plain", **attributes({"data-turn": view.name}))
 
 
 def start_button(name: str, words: str) -> html.Button:
@@ -243,15 +251,13 @@ def start_button(name: str, words: str) -> html.Button:
     return html.Button(words, className="plain", **attributes({"data-start": name}))
 
 
-def small_view(engine: Engine, shown: Shown, name: str, dark: bool) -> Any:
+def small_view(engine: Engine, shown: Shown, name: str, dark: bool) -> dict[str, Any]:
     """A small multiple, or the words in its place."""
     try:
         figure = views.small(engine, request_of(engine, shown), name, dark, shown.display.get(name))
     except WorkbenchError:
-        return "waiting for the model"
-    if isinstance(figure, str):
-        return figure
-    return dcc.Graph(figure=figure, config={"staticPlot": True, "responsive": True}, style={"height": "84px"})
+        return {"words": "waiting for the model"}
+    return {"words": figure} if isinstance(figure, str) else {"figure": figure.to_plotly_json()}
 
 
 def token_strip(engine: Engine, shown: Shown) -> list[Any]:

@@ -4,50 +4,44 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, Dash, Input, Output, State, html, no_update
+from dash import Dash, Input, Output, State, html, no_update
 
 from apps.explorer.callbacks.answer import Answers
 from apps.explorer.engine.engine import Engine
 from apps.explorer.page.attributes import attributes
-from apps.explorer.page.state import Clicks, EditId, Edits, Link, Selection, Shown, Sizes
+from apps.explorer.page.layout import NOTHING_SELECTED
+from apps.explorer.page.state import Edited, Edits, Link, Sizes
 from workbench.errors import InputError
 from workbench.intervene import MLP, Attention, Head, Neurons
 from workbench.intervene.text import Phrase, phrase
 
-__all__ = ["changed", "chips", "linked", "offers", "register", "said"]
+__all__ = ["changed", "chips", "items", "linked", "offers", "register", "said"]
 
 
 def register(app: Dash, engine: Engine) -> None:
-    """The menu of interventions and their chips."""
+    """What is chosen in the menu of interventions, and their chips."""
     answer = Answers(app, engine)
 
     @answer(
-        Output("intervene-items", "children"),
-        inputs={"selection": Input("selection", "data"), "shown": Input("shown", "data")},
-    )
-    def items(selection: Selection, shown: Shown | None) -> Any:
-        found = offers(selection, shown.sizes if shown else None)
-        nothing = [dmc.MenuLabel("Select a head, a layer or two tokens first.")]
-        return [dmc.MenuItem(said(o), id={"type": "edit", "text": str(o)}, n_clicks=0) for o in found] or nothing
-
-    @answer(
         Output("edits", "data"),
-        inputs={
-            "add": Input({"type": "edit", "text": ALL}, "n_clicks"),
-            "restore": Input({"type": "restore", "text": ALL}, "n_clicks"),
-        },
+        inputs={"edited": Input("edited", "data")},
         state={"edits": State("edits", "data")},
         prevent_initial_call=True,
     )
-    def edit(add: list[Clicks], restore: list[Clicks], edits: Edits | None) -> Any:
-        pressed: EditId | None = answer.pressed(EditId)
-        if pressed is None or not any([*add, *restore]):
+    def edit(edited: Edited | None, edits: Edits | None) -> Any:
+        if not edited:
             return no_update
-        return changed(edits or (), pressed.text, is_back=pressed.type == "restore")
+        return changed(edits or (), edited.edit or edited.restore or "", is_back=edited.restore is not None)
 
-    @answer(Output("edit-list", "children"), inputs={"edits": Input("edits", "data")})
+    @answer(Output("edit-list", "children"), inputs={"edits": Input("edits", "data")}, prevent_initial_call=True)
     def listed(edits: Edits | None) -> Any:
         return chips(edits or ())
+
+
+def items(selection: Mapping[str, Any], sizes: Sizes | None) -> list[Any]:
+    """The menu: what the selection can be changed into."""
+    found = offers(selection, sizes)
+    return [dmc.MenuItem(said(o), **attributes({"data-edit": str(o)})) for o in found] or NOTHING_SELECTED
 
 
 def offers(selection: Mapping[str, Any], sizes: Sizes | None) -> list[Phrase]:
@@ -90,10 +84,8 @@ def chips(edits: Sequence[str]) -> list[html.Button]:
     return [
         html.Button(
             f"{said(phrase(text))} ×",
-            id={"type": "restore", "text": text},
             className="chip edit",
-            n_clicks=0,
-            **attributes({"aria-label": f"Take back: {said(phrase(text))}"}),
+            **attributes({"aria-label": f"Take back: {said(phrase(text))}", "data-restore": text}),
         )
         for text in edits
     ]

@@ -4,12 +4,12 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
-from dash import ALL, Dash, Input, Output, State, no_update
+from dash import Dash, Input, Output, State, no_update
 
 from apps.explorer.callbacks.answer import Answers
 from apps.explorer.engine.engine import Engine
 from apps.explorer.page import components as parts
-from apps.explorer.page.state import Clicks, DismissId, Notice, Notices
+from apps.explorer.page.state import Dismissed, Notice, Notices
 
 __all__ = ["notice", "register", "with_notices"]
 
@@ -18,19 +18,18 @@ def register(app: Dash, engine: Engine) -> None:
     """The list of notices and their buttons."""
     answer = Answers(app, engine)
 
-    @answer(Output("notice-list", "children"), inputs={"notices": Input("notices", "data")})
+    @answer(Output("notice-list", "children"), inputs={"notices": Input("notices", "data")}, prevent_initial_call=True)
     def show_notices(notices: Notices) -> Any:
         return parts.notice_list(notices)
 
     @answer(
         Output("notices", "data", allow_duplicate=True),
-        inputs={"clicks": Input({"type": "dismiss", "notice": ALL}, "n_clicks")},
+        inputs={"dismissed": Input("dismissed", "data")},
         state={"notices": State("notices", "data")},
         prevent_initial_call=True,
     )
-    def dismiss(clicks: list[Clicks], notices: Notices) -> Any:
-        gone: DismissId | None = answer.pressed(DismissId)
-        return [n for n in notices if n.id != gone.notice] if gone and any(clicks) else no_update
+    def dismiss(dismissed: Dismissed | None, notices: Notices) -> Any:
+        return [n for n in notices if n.id != dismissed.dismiss] if dismissed else no_update
 
 
 def notice(text: str) -> Notice:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dash import ALL, Dash, Input, Output, State, no_update
+from dash import Dash, Input, Output, State, no_update, set_props
 
 from apps.explorer.callbacks.answer import Answer, Answers
 from apps.explorer.callbacks.details import open_claims
@@ -11,17 +11,16 @@ from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
 from apps.explorer.page import checks
 from apps.explorer.page.state import (
-    CheckId,
+    Checked,
     Checking,
-    Clicks,
     Display,
     Notices,
-    ParamId,
     Params,
     Seen,
     Selection,
     Session,
     Shown,
+    TypedParam,
 )
 from workbench.errors import WorkbenchError
 
@@ -38,15 +37,16 @@ def register(app: Dash, engine: Engine) -> None:
 def _register_params(answer: Answers, engine: Engine) -> None:
     @answer(
         {"params": Output("params", "data"), "notices": Output("notices", "data", allow_duplicate=True)},
-        inputs={"values": Input({"type": "param", "entry": ALL, "name": ALL}, "value")},
+        inputs={"typed": Input("typed", "data")},
         state={"params": State("params", "data"), "notices": State("notices", "data")},
         prevent_initial_call=True,
     )
-    def param(values: list[Any], params: Params | None, notices: Notices) -> Answer:
-        identity: ParamId | None = answer.pressed(ParamId)
-        if identity is None:
+    def param(typed: TypedParam | None, params: Params | None, notices: Notices) -> Answer:
+        if not typed:
             return {}
-        changed, error = changed_params(engine, identity, answer.value(), params or {})
+        changed, error = changed_params(engine, typed, params or {})
+        # A value that is no good stays in its field, marked, until it is: Start waits for that.
+        set_props({"type": "param", "entry": typed.entry, "name": typed.name}, {"error": error or None})
         return {"params": changed or no_update, "notices": with_notices(notices, [error] if error else [])}
 
 
@@ -57,7 +57,7 @@ def _register_checks(answer: Answers, engine: Engine) -> None:
             "view": Output("view", "data", allow_duplicate=True),
             "checking": Output("checking", "data"),
         },
-        inputs={"clicks": Input({"type": "check", "name": ALL}, "n_clicks")},
+        inputs={"checked": Input("checked", "data")},
         state={
             "selection": State("selection", "data"),
             "params": State("params", "data"),
@@ -69,7 +69,7 @@ def _register_checks(answer: Answers, engine: Engine) -> None:
         prevent_initial_call=True,
     )
     def check(
-        clicks: list[Clicks],
+        checked: Checked | None,
         selection: Selection,
         params: Params | None,
         shown: Shown | None,
@@ -77,27 +77,24 @@ def _register_checks(answer: Answers, engine: Engine) -> None:
         session: Session,
         display: Display | None,
     ) -> Answer:
-        pressed: CheckId | None = answer.pressed(CheckId)
-        if pressed is None or not any(clicks) or not shown:
+        if not checked or not shown:
             return {}
         claims = open_claims(engine, shown.displayed(display), view.name, selection, session)
-        turned = checks.params_for(claims, pressed.name, params or {})
+        turned = checks.params_for(claims, checked.check, params or {})
         if turned is None:
             return {}
         changed, study = turned
         return {"params": changed, "view": Seen(name=study), "checking": Checking(name=study, params=changed)}
 
 
-def changed_params(
-    engine: Engine, identity: ParamId, value: Any, params: Mapping[str, Any]
-) -> tuple[dict[str, Any] | None, str]:
+def changed_params(engine: Engine, typed: TypedParam, params: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
     """The params after one control changed; None where nothing did, with the sentence if the value is no good."""
-    seen = engine.views[identity.entry]
-    param = next((p for p in seen.analysis.parameters() if p.name == identity.name), None)
+    seen = engine.views[typed.entry]
+    param = next((p for p in seen.analysis.parameters() if p.name == typed.name), None)
     if param is None:
         return None, ""
     try:
-        parsed = param.parse("" if value is None else str(value))
+        parsed = param.parse("" if typed.value is None else str(typed.value))
     except WorkbenchError as error:
         return None, f"{seen.title}: {error}"
     before = params.get(seen.name, {}).get(param.name, param.default)

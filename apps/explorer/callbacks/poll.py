@@ -188,5 +188,5 @@ def changed_request(engine: Engine, asked: Asked | None, found: Look) -> Any:
 def loaded_store(hosted: Hosted) -> Loaded | None:
     """What the page knows of the chosen model; None while it is loading."""
     if hosted.model is not None:
-        return Loaded(model=hosted.name, hash=hosted.model.identity.weights_hash)
+        return Loaded(model=hosted.name, hash=hosted.model.identity.key)
     return Loaded(model=hosted.name, failed=hosted.loading.id) if hosted.loading.state == "failed" else None

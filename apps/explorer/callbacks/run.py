@@ -6,14 +6,15 @@ from typing import Any
 
 from dash import Dash, Input, Output, State, html, no_update
 
-from apps.explorer.callbacks.answer import Answer, Answers
+from apps.explorer.callbacks.answer import Answers
 from apps.explorer.callbacks.intervene import linked
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
-from apps.explorer.page.news import request_of, woken
+from apps.explorer.page.news import look, request_of, woken
 from apps.explorer.page.state import (
     Asked,
     Choice,
+    Done,
     Edits,
     Go,
     Link,
@@ -29,27 +30,19 @@ from apps.explorer.page.state import (
 from workbench.analysis.compare import need_same_tokenizer
 from workbench.errors import WorkbenchError
 
-__all__ = ["ask", "ask_beside", "follow_link", "prompt_line", "register"]
+__all__ = ["ask", "ask_beside", "follow_link", "known", "prompt_line", "register"]
 
 _UNASKED = 20.0  # predicted seconds up to which a link is computed without a click on Run
 
 
 def register(app: Dash, engine: Engine) -> None:
-    """Examples, the line under the prompt, and Run."""
+    """The line under the prompt, and Run."""
     answer = Answers(app, engine)
     _register_prompt(answer, engine)
     _register_run(answer, engine)
 
 
 def _register_prompt(answer: Answers, engine: Engine) -> None:
-    @answer(
-        {"prompt": Output("prompt", "value"), "go": Output("go", "data", allow_duplicate=True)},
-        inputs={"text": Input("example", "value")},
-        prevent_initial_call=True,
-    )
-    def example(text: Text | None) -> Answer:
-        return {"prompt": text, "go": Go(text=text, clicks=secrets.token_hex(4))} if text else {}
-
     @answer(
         Output("prompt-line", "children"),
         inputs={
@@ -59,6 +52,7 @@ def _register_prompt(answer: Answers, engine: Engine) -> None:
             "shown": Input("shown", "data"),  # what was about to cost is computed then
         },
         state={"model": State("model", "value"), "params": State("params", "data"), "view": State("view", "data")},
+        prevent_initial_call=True,
     )
     def typed(
         text: Text | None,
@@ -81,6 +75,8 @@ def _register_run(answer: Answers, engine: Engine) -> None:
             "beside": Output("asked-b", "data"),
             "notices": Output("notices", "data", allow_duplicate=True),
             "woken": Output("woken", "data", allow_duplicate=True),
+            "shown": Output("shown", "data", allow_duplicate=True),
+            "done": Output("done", "data", allow_duplicate=True),
         },
         inputs={
             "go": Input("go", "data"),
@@ -99,6 +95,8 @@ def _register_run(answer: Answers, engine: Engine) -> None:
             "link": State("link", "data"),
             "other": State("other", "value"),
             "other_model": State("other-model", "value"),
+            "shown": State("shown", "data"),
+            "done": State("done", "data"),
         },
         prevent_initial_call=True,
     )
@@ -117,6 +115,8 @@ def _register_run(answer: Answers, engine: Engine) -> None:
         link: Link | None,
         other: Text | None,
         other_model: ModelName | None,
+        shown: Shown | None,
+        done: Done | None,
     ) -> Any:
         if not loaded or loaded.model != model:
             return {"woken": woken()}  # it runs when the model is ready
@@ -141,7 +141,16 @@ def _register_run(answer: Answers, engine: Engine) -> None:
             "beside": second,
             "notices": with_notices(notices, [*said, *more]),
             "woken": woken(),
+            **known(engine, session, found, shown, done),
         }
+
+
+def known(engine: Engine, session: str, asked: Asked | None, shown: Shown | None, done: Done | None) -> dict[str, Any]:
+    """The page's shown run and what is done of it, where a request was computed before: it need not wait for a look."""
+    if not asked or asked.job or asked.names is None:
+        return {}
+    found = look(engine, session, asked, shown, done)
+    return {"shown": found.shown, "done": found.done or no_update} if found.shown else {}
 
 
 def _both(
@@ -214,7 +223,7 @@ def follow_link(
     if link.model and link.model != loaded.model:
         said.append((f"The link is about the model {link.model!r}, this is {loaded.model}.", False))
     elif link.weights and not loaded.hash.startswith(link.weights):
-        said.append((f"The link was made with other weights of {loaded.model}: numbers may differ.", False))
+        said.append((f"The link was made with other weights or settings of {loaded.model}: numbers may differ.", False))
     edits, error = linked(link)
     said += [(error, False)] if error else []
     try:

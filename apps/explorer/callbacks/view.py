@@ -2,17 +2,19 @@
 
 from typing import Any
 
-import dash_mantine_components as dmc
 import xarray as xr
-from dash import ALL, Dash, Input, Output, State, no_update
+from dash import Dash, Input, Output, State, no_update
 
 from apps.explorer.callbacks import display as displaying
 from apps.explorer.callbacks.answer import Answer, Answers
 from apps.explorer.callbacks.intervene import linked
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.jobs import State as JobState
+from apps.explorer.engine.request import Request
 from apps.explorer.page import components as parts
-from apps.explorer.page import views
+from apps.explorer.page.comparison import is_comparable
+from apps.explorer.page.forms import figure_choice, form
 from apps.explorer.page.news import request_of, woken
 from apps.explorer.page.state import (
     Asked,
@@ -27,10 +29,8 @@ from apps.explorer.page.state import (
     Session,
     Shown,
     Text,
-    TurnId,
 )
 from workbench.analysis.kinds import kind_of
-from workbench.analysis.view import View
 from workbench.errors import WorkbenchError
 
 __all__ = ["register", "start_view"]
@@ -56,29 +56,22 @@ def _register_view(answer: Answers, engine: Engine) -> None:
             "form": Output("params-form", "children"),
         },
         inputs={"view": Input("view", "data")},
-        state={"params": State("params", "data"), "display": State("display", "data")},
+        state={
+            "params": State("params", "data"),
+            "display": State("display", "data"),
+            "shown": State("shown", "data"),
+        },
+        prevent_initial_call=True,  # the page comes with the form of the first view
     )
-    def turned(view: Seen, params: Params | None, display: Display | None) -> Answer:
+    def turned(view: Seen, params: Params | None, display: Display | None, shown: Shown | None) -> Answer:
         seen = engine.views[view.name]
-        form = parts.param_form(seen, (params or {}).get(seen.name, {}))
-        if seen.display_parameters:
-            form = [*displaying.display_form(seen, (display or {}).get(seen.name, {})), *form]
         return {
             "tab": view.name,
             "listed": view.name,
             "choice": figure_choice(seen, view.figure),
             "title": seen.title,
-            "form": form,
+            "form": form(seen, params or {}, display or {}, shown.tokens if shown else ()),
         }
-
-    @answer(
-        Output("view", "data", allow_duplicate=True),
-        inputs={"clicks": Input({"type": "turn", "name": ALL}, "n_clicks")},
-        prevent_initial_call=True,
-    )
-    def turn(clicks: list[Clicks]) -> Any:
-        to: TurnId | None = answer.pressed(TurnId)
-        return Seen(name=to.name) if to and any(clicks) else no_update
 
 
 def _register_link(answer: Answers, engine: Engine) -> None:
@@ -145,10 +138,11 @@ def _register_model(answer: Answers, engine: Engine) -> None:
 def _register_about(answer: Answers, engine: Engine) -> None:
     @answer(
         Output("about-text", "children"),
-        inputs={"drawn": Input("rested", "data")},
+        inputs={"clicks": Input("about", "n_clicks")},
         state={"view": State("view", "data"), "shown": State("shown", "data")},
+        prevent_initial_call=True,
     )
-    def explained(drawn: Text | None, view: Seen, shown: Shown | None) -> Any:
+    def explained(clicks: Clicks, view: Seen, shown: Shown | None) -> Any:
         found = None
         if shown and view.name in engine.standing:
             try:
@@ -169,11 +163,13 @@ def _register_start(answer: Answers, engine: Engine) -> None:
             "started": Input("started", "data"),
             "view": Input("view", "data"),
             "shown": Input("shown", "data"),
+            "other": Input("shown-b", "data"),
         },
         state={
             "checking": State("checking", "data"),
             "notices": State("notices", "data"),
             "session": State("session", "data"),
+            "params": State("params", "data"),
         },
         prevent_initial_call=True,
     )
@@ -181,14 +177,21 @@ def _register_start(answer: Answers, engine: Engine) -> None:
         started: Pressed | None,
         view: Seen,
         shown: Shown | None,
+        other: Shown | None,
         checking: Checking | None,
         notices: Notices,
         session: Session,
+        params: Params | None,
     ) -> Answer:
         pressed = answer.cause == "started" and started is not None and started.start == view.name
+        if pressed and shown and shown.params != (params or {}):  # what was typed is on its way into what is shown
+            return {"checking": Checking(name=view.name, params=params or {})}
         if checking and shown and shown.params == checking.params and view.name == checking.name:
             pressed, checking = True, None  # the click on Check has arrived in what is shown
         error = start_view(engine, shown, view.name, pressed, session)
+        if is_comparable(engine, view, shown, other):  # both runs are needed to hold one against the other
+            beside = start_view(engine, other, view.name, pressed, session)
+            error = beside if error is None else error or beside or ""
         if error is None:
             return {"checking": checking}
         return {
@@ -196,15 +199,6 @@ def _register_start(answer: Answers, engine: Engine) -> None:
             "notices": with_notices(notices, [error] if error else []),
             "checking": checking,
         }
-
-
-def figure_choice(view: View, index: int) -> Any:
-    """Which of an analysis's figures and tables is drawn, where it has several."""
-    draws = views.drawings(view)
-    if len(draws) < 2:
-        return ""
-    data = [{"label": views.figure_label(draw), "value": str(i)} for i, draw in enumerate(draws)]
-    return dmc.SegmentedControl(id={"type": "figure-tab", "name": view.name}, data=data, value=str(index), size="xs")
 
 
 def start_view(engine: Engine, shown: Asked | None, name: str, pressed: bool, session: str) -> str | None:
@@ -218,6 +212,8 @@ def start_view(engine: Engine, shown: Asked | None, name: str, pressed: bool, se
         request = request_of(engine, shown)
         if kind_of(engine.standing[name].analysis) == "study" and not pressed:
             return "" if engine.join(request, name, session) else None
+        if not pressed and _was_stopped(engine, request, name):
+            return None
         if pressed and engine.join(request, name, session):
             return ""  # it is on its way: a second press must not take its first results
         if pressed:
@@ -226,3 +222,9 @@ def start_view(engine: Engine, shown: Asked | None, name: str, pressed: bool, se
     except WorkbenchError as error:
         return str(error)
     return None if job is None else ""
+
+
+def _was_stopped(engine: Engine, request: Request, name: str) -> bool:
+    """Whether somebody cancelled it: then it begins again when somebody asks for it, and not by itself."""
+    fate = engine.fate(request, name)
+    return fate is not None and fate.state == JobState.CANCELLED

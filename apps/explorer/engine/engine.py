@@ -154,7 +154,7 @@ class Engine:
             refuse_files(analyses.values())
         given = {name: dict(params.get(name, {})) for name in self.slices}
         keys = {name: self._key(analysis, model, tokens, interventions) for name, analysis in analyses.items()}
-        weights, ids = model.identity.weights_hash, list(tokens.ids)
+        weights, ids = model.identity.key, list(tokens.ids)
         states = spec_key(weights, ids, "explorer-states", "1", {}, interventions=interventions)
         return Request(name, text, tokens, analyses, given, keys, states, chat, phrases)
 
@@ -172,7 +172,7 @@ class Engine:
             return analysis.spec_key(model, tokens, interventions)
         except WorkbenchError as error:
             named = f"unavailable {analysis.name}"
-            key = spec_key(model.identity.weights_hash, None, named, "", analysis.values())
+            key = spec_key(model.identity.key, None, named, "", analysis.values())
             self.cache.put(key, Failure(analysis.name, analysis.title, error))
             return key
 

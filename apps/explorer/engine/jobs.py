@@ -8,10 +8,13 @@ What became of a job is a `State` that the worker names, never a guess from an a
 made it, and how each key last ended is remembered for longer than the job is.
 """
 
+import atexit
 import heapq
 import itertools
 import logging
+import os
 import secrets
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -32,6 +35,7 @@ LOAD, SELECTION, PROMPT, MODEL, STUDY = range(5)
 _SET_ASIDE = 3  # times a job may be set aside before it runs to its end
 _REMEMBERED = 64  # finished jobs that can still be asked about
 _FATES = 4096  # keys whose last end is remembered, in a few words each
+_PATIENCE, _AT_EXIT = 30.0, 10.0  # seconds that a closed worker has to come to its next report
 
 
 class State(StrEnum):
@@ -157,16 +161,30 @@ class Worker:
     def start(self) -> "Worker":
         """Start the thread."""
         self._thread.start()
+        atexit.register(self._at_exit)
         return self
 
-    def close(self) -> None:
-        """Cancel everything and end the thread."""
+    def close(self, patience: float = _PATIENCE) -> None:
+        """Cancel everything and end the thread, which stops at its next report. patience: seconds to wait for that."""
         with self._condition:
             self._closed = True
             for job in self._jobs.values():
                 job.stop.set()
             self._condition.notify_all()
-        self._thread.join(timeout=30)
+        self._thread.join(patience)
+        if not self._thread.is_alive():
+            atexit.unregister(self._at_exit)
+
+    def _at_exit(self) -> None:
+        """Python ends a thread that is in the middle of PyTorch in a way that C++ answers by aborting the process
+        ("terminate called without an active exception"). So it is waited for, or else the process ends here."""
+        try:
+            self.close(_AT_EXIT)
+        finally:  # also after another Ctrl+C
+            if self._thread.is_alive():
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+                os._exit(1)
 
     def submit(self, job: Job) -> Job:
         """Queue a job; if one with the same key is on its way, that one is returned (and made as urgent)."""

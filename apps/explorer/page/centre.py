@@ -8,21 +8,26 @@ from dash import html
 
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.exports import KINDS
+from apps.explorer.page.forms import figure_choice
 from apps.explorer.page.graphs import graph
-from workbench.analysis.kinds import kind_of
+from apps.explorer.page.rooms import rooms
 from workbench.analysis.view import View
 
 __all__ = ["centre"]
 
 
-def centre(entries: Mapping[str, View], shown: Mapping[str, View]) -> html.Div:
-    """The panel. entries: views with a small multiple; shown: all of them."""
+def centre(entries: Mapping[str, View], shown: Mapping[str, View], first: View) -> html.Div:
+    """The panel. entries: views with a small multiple; shown: all of them; first: the one that is open."""
     thumbs = [html.Div(_thumb(name, entry), className="thumb-holder") for name, entry in entries.items()]
     return html.Div(
         [
-            html.Div([_tabs(shown), _view_list(shown)], className="tabs-row"),
+            html.Div([_rooms(shown), _view_list(shown, first.name)], className="tabs-row"),
+            html.Div([html.Span(id="question", className="question"), _tabs(shown, first.name)], className="tabs-row"),
             html.Div(
-                [html.Div(id="figure-choice", className="figure-choice"), html.Div(_tools(), className="row")],
+                [
+                    html.Div(figure_choice(first, 0), id="figure-choice", className="figure-choice"),
+                    html.Div(_tools(), className="row"),
+                ],
                 className="toolbar",
             ),
             html.Div(_large(), id="main-figure", className="main-figure"),
@@ -69,27 +74,41 @@ def _about() -> dmc.Popover:
     )
 
 
-def _tabs(shown: Mapping[str, View]) -> dmc.Tabs:
+def _rooms(shown: Mapping[str, View]) -> html.Div:
+    """What can be asked; the tabs below are those of one room, which the scripts show."""
+    buttons = [
+        html.Button(
+            room.label, className="room", title=room.question,
+            **attributes({"data-room": room.name, "data-question": room.question, "aria-pressed": "false"}),
+        )
+        for room in rooms(shown)
+    ]  # fmt: skip
+    return html.Div(buttons, className="rooms", role="group", **attributes({"aria-label": "Views by question"}))
+
+
+def _tabs(shown: Mapping[str, View], first: str) -> dmc.Tabs:
     tabs = [
-        dmc.TabsTab(view.title, value=name, **attributes({"aria-controls": "main-figure"}))
-        for name, view in shown.items()
+        dmc.TabsTab(
+            view.title,
+            value=name,
+            **attributes({"aria-controls": "main-figure", "data-room": room.name, "data-view": name}),
+        )
+        for room, views in rooms(shown).items()
+        for name, view in views.items()
     ]
-    return dmc.Tabs(dmc.TabsList(tabs, className="tabs-list"), id="tabs", value=None, className="tabs")
+    return dmc.Tabs(dmc.TabsList(tabs, className="tabs-list"), id="tabs", value=first, className="tabs")
 
 
-def _view_list(shown: Mapping[str, View]) -> dmc.Select:
-    """All views by what they are computed from, for when there are more than fit as tabs."""
-    scopes = {"prompt": "On this prompt", "model": "Of the model", "study": "Studies"}
+def _view_list(shown: Mapping[str, View], first: str) -> dmc.Select:
+    """All views by their question, to search among."""
     data = [
-        {
-            "group": title,
-            "items": [{"value": n, "label": e.title} for n, e in shown.items() if kind_of(e.analysis) == scope],
-        }
-        for scope, title in scopes.items()
+        {"group": room.question, "items": [{"value": name, "label": view.title} for name, view in views.items()]}
+        for room, views in rooms(shown).items()
     ]
     return dmc.Select(
         id="view-list",
-        data=[group for group in data if group["items"]],
+        value=first,
+        data=data,
         size="xs",
         searchable=True,
         allowDeselect=False,
@@ -101,7 +120,7 @@ def _view_list(shown: Mapping[str, View]) -> dmc.Select:
 
 
 def _export() -> dmc.Menu:
-    items = [dmc.MenuItem(title, id={"type": "export", "kind": kind}, n_clicks=0) for kind, title in KINDS.items()]
+    items = [dmc.MenuItem(title, **attributes({"data-export": kind})) for kind, title in KINDS.items()]
     return dmc.Menu(
         [
             dmc.MenuTarget(
@@ -117,8 +136,8 @@ def _thumb(name: str, view: View) -> html.Button:
     return html.Button(
         [
             html.Span(view.title, className="thumb-title"),
-            html.Div(id={"type": "thumb-figure", "name": name}, className="thumb-figure"),
+            html.Div(className="thumb-figure", **attributes({"data-thumb": name})),
         ],
-        id={"type": "thumb", "name": name},
         className="thumb",
+        **attributes({"data-turn": name}),
     )

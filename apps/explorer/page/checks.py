@@ -8,6 +8,7 @@ import xarray as xr
 from dash import html
 
 from apps.explorer.engine.engine import Engine
+from apps.explorer.page.attributes import attributes
 from workbench.analysis.view import Claim
 from workbench.errors import WorkbenchError
 
@@ -44,10 +45,9 @@ def buttons(claims: list[Claim]) -> list[html.Button]:
     return [
         html.Button(
             claim.title,
-            id={"type": "check", "name": claim.title},
             title=", ".join(f"{name}={value}" for name, value in claim.params.items()),
             className="plain",
-            n_clicks=0,
+            **attributes({"data-check": claim.title}),
         )
         for claim in claims
     ]

@@ -1,6 +1,6 @@
 """Pieces of the page that are made anew when something changes: chips, jobs, notices, forms, explanations."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from html import unescape
 from typing import Any
 
@@ -13,7 +13,6 @@ from apps.explorer.engine.jobs import Job, State
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.state import Notice
 from workbench.analysis.kinds import kind_of
-from workbench.analysis.parameters import Parameter
 from workbench.analysis.results import stamp
 from workbench.analysis.view import View
 from workbench.figures import show_token
@@ -21,7 +20,7 @@ from workbench.models.model import Model
 from workbench.models.selfcheck import SelfCheck
 from workbench.storage.record import record_of
 
-__all__ = ["about", "job_line", "model_line", "notice_list", "param_form", "token_chips"]
+__all__ = ["about", "job_line", "model_line", "notice_list", "token_chips"]
 
 _FULL = 12.0  # nats at which a token's underline has its full colour
 
@@ -129,46 +128,7 @@ def notice_list(notices: Sequence[Notice]) -> list[html.Div]:
 
 
 def _dismiss(notice_id: str) -> html.Button:
-    return html.Button("Dismiss", id={"type": "dismiss", "notice": notice_id}, className="plain", n_clicks=0)
-
-
-def param_form(view: View, values: Mapping[str, Any]) -> list[Any]:
-    """One control per parameter of an analysis; those that follow the selection have none."""
-    shown = [param for param in view.analysis.parameters() if param.name not in view.follows]
-    if not shown:
-        return [html.Div("It follows the selection." if view.follows else "No parameters.", className="quiet")]
-    return [_control(view.name, param, values.get(param.name, param.default)) for param in shown]
-
-
-def _control(entry: str, param: Parameter, value: Any) -> Any:
-    identity = {"type": "param", "entry": entry, "name": param.name}
-    label = html.Span(param.name.replace("_", " "), title=param.help)
-    common = {"id": identity, "label": label, "size": "xs", "className": "param"}
-    if param.files:
-        return dmc.Autocomplete(**common, data=list(param.choices), value=value, debounce=700)
-    if param.type is bool or param.choices:
-        choices = ["true", "false"] if param.type is bool else [str(choice) for choice in param.choices]
-        return dmc.Select(**common, data=choices, value=_text(value), allowDeselect=False)
-    if param.type in (int, float):
-        bounds = {"min": param.low, "max": param.high} if param.low is not None and param.high is not None else {}
-        step = 1 if param.type is int else _step(param)
-        shown = "" if value is None else value
-        return dmc.NumberInput(
-            **common, **bounds, value=shown, step=step, debounce=500, clampBehavior="none", placeholder="none"
-        )
-    return dmc.TextInput(
-        **common, value="" if value is None else str(value), debounce=700, placeholder="none" if param.optional else ""
-    )
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _step(param: Parameter) -> float:
-    if param.low is None or param.high is None:
-        return 0.1
-    return float(f"{(param.high - param.low) / 100:.1g}") or 0.01
+    return html.Button("Dismiss", className="plain", **attributes({"data-dismiss": notice_id}))
 
 
 def _computed(result: xr.Dataset | None) -> list[Any]:

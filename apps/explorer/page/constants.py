@@ -4,7 +4,7 @@ import json
 
 from apps.explorer.page.graphs import SELECTED
 from apps.explorer.page.selection import COLUMNS
-from apps.explorer.page.stores import POLL
+from apps.explorer.page.stores import POLL, PRESSED
 
 __all__ = ["constants"]
 
@@ -13,6 +13,6 @@ def constants() -> str:
     """As JSON, for `data-workbench` of the page's root.
 
     poll: milliseconds between two looks. selected: the colour of the selection. columns: those of a table that a click
-    on a row selects.
+    on a row selects. pressed: kinds of buttons whose clicks the scripts read, with the store each is written to.
     """
-    return json.dumps({"poll": POLL, "selected": SELECTED, "columns": COLUMNS})
+    return json.dumps({"poll": POLL, "selected": SELECTED, "columns": COLUMNS, "pressed": list(PRESSED.items())})

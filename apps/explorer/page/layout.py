@@ -8,7 +8,7 @@ from dash import html
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.centre import centre
 from apps.explorer.page.left import left
-from apps.explorer.page.stores import stores
+from apps.explorer.page.stores import first_view, stores
 from workbench.analysis.view import View
 
 __all__ = ["page"]
@@ -18,11 +18,12 @@ def page(
     entries: Mapping[str, View], tabs: Mapping[str, View], models: tuple[str, ...], any_model: bool = False
 ) -> dmc.MantineProvider:
     """The whole page, for one browser window. any_model: with a field for the name of a model that is not offered."""
+    first = tabs[first_view(entries)]
     return dmc.MantineProvider(
         [
             *stores(entries),
             html.Div(
-                [_header(), left(models, any_model), centre(entries, tabs), _right(), _tokens(), _foot()],
+                [_header(), left(models, any_model, first), centre(entries, tabs, first), _right(), _tokens(), _foot()],
                 className="frame",
             ),
             _keys_help(),
@@ -47,6 +48,7 @@ def _header() -> html.Header:
             html.Div(id="model-line", className="model-line"),
             html.Div(
                 [
+                    html.Button("Find", id="find", className="plain", title="a view, a head or a token (Ctrl K)"),
                     html.Button("Copy link", id="link-copy", className="plain"),
                     html.Button("Keys", id="keys-open", className="plain"),
                     html.Button("Light / dark", id="scheme-toggle", className="plain"),
@@ -78,13 +80,16 @@ def _right() -> html.Div:
     )
 
 
+NOTHING_SELECTED = [dmc.MenuLabel("Select a head, a layer or two tokens first.")]
+
+
 def _intervene() -> dmc.Menu:
     """What the selection can be changed into; the run follows, beside the intact one."""
     target = dmc.MenuTarget(
         dmc.Button("Intervene", id="intervene", variant="default", size="compact-xs"),
         boxWrapperProps={"role": "group"},
     )
-    return dmc.Menu([target, dmc.MenuDropdown([], id="intervene-items")], position="bottom-end")
+    return dmc.Menu([target, dmc.MenuDropdown(NOTHING_SELECTED, id="intervene-items")], position="bottom-end")
 
 
 def _tokens() -> html.Div:
@@ -117,6 +122,7 @@ def _foot() -> html.Div:
 def _keys_help() -> dmc.Modal:
     keys = [
         ("Ctrl Enter", "run the prompt"),
+        ("Ctrl K", "find a view, a head (L18H6), a layer (L18) or a token"),
         ("← → ↑ ↓", "move the selection in the large view"),
         ("Escape", "leave the large view, or clear the selection"),
         ("m", "maximise the large view, and back"),

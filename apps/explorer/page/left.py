@@ -8,21 +8,23 @@ from dash import html
 from apps.explorer.engine.continuation import LONGEST
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.examples import EXAMPLES, FIRST, FIRST_IDS
+from apps.explorer.page.forms import form
+from workbench.analysis.view import View
 from workbench.loading.pretrained import TOYS
 
 __all__ = ["left"]
 
 
-def left(models: tuple[str, ...], any_model: bool) -> html.Div:
-    """The panel. any_model: with a field for the name of a model that is not offered."""
+def left(models: tuple[str, ...], any_model: bool, first: View) -> html.Div:
+    """The panel. any_model: with a field for the name of a model that is not offered; first: the view that is open."""
     return html.Div(
         [
             *_model(models, any_model),
             *_prompt(models),
             _continue(),
             _compare(models),
-            html.H2(id="params-title", className="section"),
-            html.Div(id="params-form", className="params-form"),
+            html.H2(first.title, id="params-title", className="section"),
+            html.Div(form(first, {}, {}), id="params-form", className="params-form"),
         ],
         className="left",
         role="region",
@@ -68,7 +70,7 @@ def _prompt(models: tuple[str, ...]) -> list[Any]:
             debounce=250,
         ),
         html.Div(id="edit-list", className="chips"),
-        html.Div(id="prompt-line", className="quiet prompt-line"),
+        html.Div("The model is loading.", id="prompt-line", className="quiet prompt-line"),
         html.Div(
             [
                 _examples(),

@@ -96,7 +96,7 @@ def _show(engine: Engine, session: str, request: Request, asked: Asked, found: L
         tokens=request.tokens.strings,
         sizes=Sizes(n_layers=s.n_layers, n_heads=s.n_heads, d_mlp=s.d_mlp),
         keys=dict(request.keys),
-        weights=model.identity.weights_hash,
+        weights=model.identity.key,
         seconds=job.seconds if job else 0.0,
     )
     _start_background(engine, request, session)
@@ -137,7 +137,8 @@ def _was(engine: Engine, asked: Asked) -> State | None:
 def _start_background(engine: Engine, request: Request, session: str) -> None:
     """The first model-scope analysis is computed unasked, so that there is a head to look at; others when opened."""
     first = next((name for name, view in engine.standing.items() if kind_of(view.analysis) == "model"), None)
-    if first is not None:
+    fate = None if first is None else engine.fate(request, first)
+    if first is not None and not (fate and fate.state == State.CANCELLED):  # what was stopped waits to be asked for
         engine.submit_entry(request, first, session)
 
 

@@ -32,10 +32,10 @@ from apps.explorer.page.selection import clean
 from workbench.errors import InputError
 
 __all__ = [
-    "Asked", "CheckId", "Checking", "Choice", "Clicks", "Continuing", "DismissId", "Display", "DisplayId", "Done",
-    "EditId", "Edits", "Farewell", "Go", "Link", "Loaded", "Malformed", "ModelName", "Named", "Notice", "Notices",
-    "ParamId", "Params", "Pressed", "Seen", "Selection", "Session", "Shown", "Sizes", "Stopped", "Take", "Text",
-    "ThumbId", "TurnId", "Typed", "Word", "parse", "parser",
+    "Asked", "Checked", "Checking", "Choice", "Clicks", "Continuing", "Dismissed", "Display", "Done",
+    "Edited", "Edits", "Farewell", "Go", "Link", "Loaded", "Malformed", "ModelName", "Moved", "Named", "Notice",
+    "Notices", "Params", "Pressed", "Seen", "Selection", "Session", "Shown", "Sizes", "Stopped", "Take", "Text",
+    "Typed", "TypedParam", "Wanted", "Word", "parse", "parser",
 ]  # fmt: skip
 
 _LONGEST = 2_000_000  # letters of a text; a whole request is bounded to about as many bytes
@@ -215,6 +215,31 @@ class Stopped(Store):
     all: Word | None = None
 
 
+class Checked(Store):
+    """The button of a claim was pressed: the claim's title."""
+
+    check: Name
+
+
+class Edited(Store):
+    """An intervention was chosen among those that are offered, or one was taken back."""
+
+    edit: Word | None = None
+    restore: Word | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Edited":
+        if (self.edit is None) == (self.restore is None):
+            raise ValueError("an intervention that is chosen or taken back")
+        return self
+
+
+class Dismissed(Store):
+    """A notice was dismissed."""
+
+    dismiss: Word
+
+
 class Notice(Store):
     """Something that went wrong, said until it is dismissed."""
 
@@ -305,55 +330,27 @@ def _linked_view(given: Any, info: ValidationInfo) -> Any:
     return None
 
 
-# --- ids that stand for many ------------------------------------------------------------------------------------------
+# --- controls of a form -----------------------------------------------------------------------------------------------
 
 
-class ParamId(Store):
-    """The control of a parameter."""
+class TypedParam(Store):
+    """The control of a parameter was changed."""
 
     entry: ViewName
     name: Name
+    value: Typed = None
 
 
-class DisplayId(Store):
-    """One of the controls of a display parameter."""
+class Moved(Store):
+    """One of the controls of a display parameter was changed."""
 
     entry: StandingName
     name: Name
     control: Literal["token", "number", "slider", "choice"]
+    value: Typed = None
 
 
-class EditId(Store):
-    """An intervention that is offered, or one that can be taken back."""
-
-    type: Literal["edit", "restore"]
-    text: Word
-
-
-class DismissId(Store):
-    """A notice's button."""
-
-    notice: Word
-
-
-class TurnId(Store):
-    """A button that opens a view."""
-
-    name: ViewName
-
-
-class CheckId(Store):
-    """The button of a claim, by its title."""
-
-    name: Name
-
-
-class ThumbId(Store):
-    """A small multiple, by its view."""
-
-    name: StandingName
-
-
+Wanted = Annotated[dict[StandingName, Text], Field(max_length=1000)]  # what small multiples are to stand for
 Named = Annotated[tuple[dict[Name, Typed], ...], Field(max_length=1000)]  # ids of controls
 
 

@@ -8,47 +8,66 @@ from dash import dcc
 
 from workbench.analysis.view import View
 
-__all__ = ["POLL", "stores"]
+__all__ = ["POLL", "PRESSED", "first_view", "stores"]
 
 POLL = 250  # milliseconds between two looks at the jobs, while there are any
+# By the `data-` attribute of a button, the store that a press of it is written to, with what the attribute says.
+PRESSED = {
+    "start": "started", "cancel": "stopped", "check": "checked", "edit": "edited", "restore": "edited",
+    "dismiss": "dismissed", "turn": "view", "export": "take",
+}  # fmt: skip
 
 
 def stores(entries: Mapping[str, View]) -> list[Any]:
-    """The stores of one browser window."""
-    first = next(name for name in [*(n for n in entries if n != "surprisal"), *entries])
+    """The stores of one browser window.
+
+    One that holds nothing yet is given no `data`, rather than None: Dash would take that for a change, and call all
+    that listen.
+    """
     return [
         dcc.Store("session", data=secrets.token_hex(8), storage_type="session"),  # the same after a reload
         dcc.Store("window", data=secrets.token_hex(8)),  # another one after a reload
-        dcc.Store("loaded", data=None),  # the model that is ready, with its badge and sizes
-        dcc.Store("go", data=None),  # Run was pressed: the text as it stood then
-        dcc.Store("asked", data=None),  # the latest request
-        dcc.Store("shown", data=None),  # the latest request whose results are there
+        dcc.Store("loaded"),  # the model that is ready, with its badge and sizes
+        dcc.Store("go"),  # Run was pressed: the text as it stood then
+        dcc.Store("asked"),  # the latest request
+        dcc.Store("shown"),  # the latest request whose results are there
         dcc.Store("done", data={}),  # which results are there
         dcc.Store("selection", data={}),
         dcc.Store("params", data={}),
         dcc.Store("display", data={}),  # what changes only the drawing, by analysis
-        dcc.Store("view", data={"name": first, "figure": 0}),
+        dcc.Store("view", data={"name": first_view(entries), "figure": 0}),
         dcc.Store("notices", data=[]),
-        dcc.Store("started", data=None),  # a button with `data-start` was pressed: what it names
-        dcc.Store("stopped", data=None),  # the same of `data-cancel`
-        dcc.Store("settled", data=None),  # the text that the selection is about
+        dcc.Store("started"),  # buttons were pressed: what they name, see PRESSED
+        dcc.Store("stopped"),
+        dcc.Store("checked"),
+        dcc.Store("edited"),
+        dcc.Store("dismissed"),
+        dcc.Store("settled"),  # the text that the selection is about
         dcc.Store("edits", data=[]),  # interventions, as phrases
-        dcc.Store("asked-b", data=None),  # the same two for the prompt that is compared with
-        dcc.Store("shown-b", data=None),
-        dcc.Store("continuing", data=None),  # the job that writes more tokens
+        dcc.Store("asked-b"),  # the same two for the prompt that is compared with
+        dcc.Store("shown-b"),
+        dcc.Store("continuing"),  # the job that writes more tokens
         dcc.Store("history", data=[], storage_type="local"),  # prompts of this browser, newest first
-        dcc.Store("checking", data=None),  # a check that starts as soon as its params are shown
-        dcc.Store("woken", data=None),  # something was begun that must be looked at: changes with each
-        dcc.Store("idle", data=None),  # the look that found nothing left to do, and what it knew to be begun
+        dcc.Store("checking"),  # a check that starts as soon as its params are shown
+        dcc.Store("woken"),  # something was begun that must be looked at: changes with each
+        dcc.Store("idle"),  # the look that found nothing left to do, and what it knew to be begun
         dcc.Store("late", data=0),  # answers to clicks that came after the page stopped waiting
-        dcc.Store("take", data=None),  # an export was asked for
-        dcc.Store("follow", data=None),  # the selection, for views that are computed from it
+        dcc.Store("take"),  # an export was asked for
+        dcc.Store("follow"),  # the selection, for views that are computed from it
         dcc.Store("drawn", data=""),  # what the large view stands for; changes only when it must be drawn anew
         dcc.Store("rested", data=""),  # the same, for what stands around it: follows when a display control rests
-        *(dcc.Store({"type": "drawn", "name": name}, data="") for name in entries),
-        dcc.Store("link", data=None),  # what the address asked for
+        dcc.Store("wanted"),  # small multiples that must be drawn anew: by view, what each is to stand for
+        dcc.Store("thumbs"),  # the answer to that
+        dcc.Store("typed"),  # a parameter's control was changed, and how
+        dcc.Store("moved"),  # the same of a display parameter's
+        dcc.Store("link"),  # what the address asked for
         dcc.Location("place", refresh=False),
         dcc.Download("download"),
         dcc.Store("scheme", data="light", storage_type="local"),
         dcc.Interval("poll", interval=POLL, disabled=False),
     ]  # fmt: skip
+
+
+def first_view(entries: Mapping[str, View]) -> str:
+    """The view that a page opens with."""
+    return next(name for name in [*(n for n in entries if n != "surprisal"), *entries])

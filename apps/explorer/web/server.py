@@ -21,6 +21,7 @@ from apps.explorer.web.compression import lighten
 from apps.explorer.web.connections import OPTIONS, guard
 from apps.explorer.web.requests import answer_malformed, body
 from apps.explorer.web.safety import new_token, protect
+from apps.explorer.web.scripts import SCRIPTS, serve_scripts
 from workbench.analysis.catalog import Catalog
 from workbench.analysis.view import View
 from workbench.errors import InputError, UnavailableError
@@ -33,11 +34,13 @@ _GIB = 1 << 30
 def make_app(engine: Engine) -> Dash:
     """The Dash app over an engine."""
     settings = engine.settings
+    assets = Path(__file__).parents[1] / "page" / "assets"
     app = Dash(
         __name__,
         title="Workbench",
         update_title=None,  # type: ignore[arg-type]  # Dash: None leaves the title as it is
-        assets_folder=str(Path(__file__).parents[1] / "page" / "assets"),
+        assets_folder=str(assets),
+        assets_ignore=SCRIPTS,
         requests_pathname_prefix=settings.base_path,
         routes_pathname_prefix=settings.base_path,
         serve_locally=True,
@@ -45,6 +48,7 @@ def make_app(engine: Engine) -> Dash:
         suppress_callback_exceptions=True,  # parts of the page, and with them their ids, come and go
     )
     app.index_string = app.index_string.replace("<html>", f'<html lang="en" data-workbench="{escape(constants())}">')
+    serve_scripts(app, assets, settings.base_path)
     app.layout = lambda: page(engine.standing, engine.views, settings.models, settings.any_model)
     register(app, engine)
     app.server.add_url_rule(f"{settings.base_path}alive", "alive", lambda: ("", 204))

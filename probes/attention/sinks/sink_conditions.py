@@ -75,12 +75,13 @@ def _conditions(model: Model, tokens: Tokens) -> Iterator[tuple[str, Any, tuple[
     """Name, prompt, interventions, and whether position 1 takes the first one's place."""
     ids, layers = tokens.ids, tuple(range(model.sizes.n_layers))
     hidden = Knockout(tuple(range(1, len(ids))), (0,), layers)
-    bos = getattr(model.tokenizer, "bos_token_id", None)
+    front = model.vocabulary.front
     yield "as given" + (", with BOS" if tokens.bos else ", no BOS"), tokens, (), False
     if tokens.bos:
-        yield "BOS dropped", tokenise(model, Prompt.ids(ids[1:])), (), False
-    elif bos is not None:
-        yield "BOS added", tokenise(model, Prompt.ids((bos, *ids))), (), False
+        bare = ids[len(front) :] if ids[: len(front)] == front else ids[1:]
+        yield "BOS dropped", tokenise(model, Prompt.ids(bare)), (), False
+    elif front:
+        yield "BOS added", tokenise(model, Prompt.ids((*front, *ids))), (), False
     yield "position 0 masked", tokens, (hidden,), True
 
 

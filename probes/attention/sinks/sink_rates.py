@@ -83,11 +83,11 @@ class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model"):
         if self.length > model.sizes.n_ctx:
             raise InputError(f"length={self.length}", f"at most n_ctx = {model.sizes.n_ctx}", "Take shorter samples")
         random = np.random.default_rng(self.seed)
-        bos = getattr(model.tokenizer, "bos_token_id", None)
+        front = list(model.vocabulary.front)
         prompts: list[Tokens] = []
         conditions: list[int] = []
         for kind, make in enumerate((natural_samples, random_samples, repeated_samples)):
-            for start in ([bos], []) if bos is not None else ([],):
+            for start in (front, []) if front else ([],):
                 drawn = np.random.default_rng(random.integers(2**31))
                 found = list(make(model, start, self.samples, self.length, self.text, drawn))
                 condition = 2 * kind + (not start)

@@ -133,3 +133,26 @@ def test_a_closed_pipe_is_quiet():
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+CYCLE = """
+import gc, os
+gc.disable()
+class Heavy:
+    def __del__(self): os.write(1, b"looked through")
+heavy = Heavy()
+heavy.itself = heavy
+{command}
+del heavy
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "looked"), [("", True), ("from apps.cli import main; main(['run', '--list'])", False)]
+)
+def test_nothing_is_looked_through_at_the_end(command, looked):
+    """A model that is loaded makes a million objects: to look through them took a second, to give back memory that the
+    process gives back anyway. What is left of Python's own end (files that are flushed, functions that are registered)
+    is as ever."""
+    done = subprocess.run([sys.executable, "-c", CYCLE.format(command=command)], cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stdout.endswith(b"looked through")) == (0, looked), done.stderr

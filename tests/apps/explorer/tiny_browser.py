@@ -25,6 +25,7 @@ class TinyBrowser:
         self.props: dict[str, dict[str, Any]] = {}
         self.ids: dict[str, Any] = {}
         self.calls: list[dict[str, Any]] = []  # every body that was sent
+        self.pressable: dict[str, list[str]] = {}  # every button that was there, by its `data-` attribute
         self._take_in(client.get(f"{base}_dash-layout").json)
         self.callbacks = [c for c in client.get(f"{base}_dash-dependencies").json if not c["clientside_function"]]
 
@@ -35,11 +36,18 @@ class TinyBrowser:
                 self._take_in(one)
         elif isinstance(part, dict) and "props" in part:
             props = part["props"]
+            for name in props:
+                if name.startswith("data-") and isinstance(props[name], str) and props[name]:
+                    self.pressable.setdefault(name, []).append(props[name])
             if "id" in props:
                 self.ids[key_of(props["id"])] = props["id"]
                 self.props[key_of(props["id"])] = props
             for one in props.values():
                 self._take_in(one)
+
+    def buttons(self, kind: str) -> list[str]:
+        """What the buttons of a kind say: a script writes it into a store when one is pressed."""
+        return self.pressable.get(f"data-{kind}", [])
 
     def get(self, identity: Any, prop: str = "data") -> Any:
         """What a component holds."""

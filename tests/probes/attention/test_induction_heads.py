@@ -8,12 +8,13 @@ import torch
 from einops import einsum
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from probes.attention.induction import induction_on_prompt
 from probes.attention.induction.induction_heads import VIEW, InductionHeads, _score
 from probes.attention.induction.induction_on_prompt import InductionOnPrompt
 from probes.attention.induction.repeat_attention import KINDS, lag_attention
-from tests.tiny_models import tiny_model
+from tests.tiny_models import spelling, tiny_hf, tiny_model
 from workbench import PATTERN, Ablate, Head, Need, Prompt, Site, Z, keep, load, observe, wrap
 from workbench.analysis.results import open_result, save
 from workbench.errors import RefusedError
@@ -259,6 +260,26 @@ def test_without_a_bos_token_an_ordinary_one_stands_in_and_is_not_repeated():
     assert len(first) == 1 and not first & used
     assert not {0, 1, 2} & used and max(used) < 60
     assert {len(tokens) for tokens in stimulus.tokens} == {1 + 56}  # 57 ordinary tokens, one of them in front
+
+
+def in_front(template: str):
+    """A tokenizer of single characters with a BOS token, that puts something of its own in front of a text."""
+    tokenizer = spelling(adds_bos=False)
+    if template:
+        special = [("<s>", 0), ("}", 94)]
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(template, special_tokens=special)
+    return tokenizer
+
+
+@pytest.mark.parametrize(("template", "first"), [("", None), ("} $A", 94), ("<s> } $A", 0)])
+def test_sequences_begin_as_the_tokenizer_begins_a_text(template, first):
+    """Qwen2's has a BOS token and adds none; BERT's adds another special token."""
+    model = wrap(tiny_hf("qwen2"), in_front(template), name="tiny")
+    stimulus = InductionHeads(n_sequences=4).stimulus(model)
+    (begun,) = {tokens.ids[0] for tokens in stimulus.tokens}
+    assert begun == first if template else begun not in (0, 94)
+    assert begun not in {i for tokens in stimulus.tokens for i in tokens.ids[1:]}
+    assert all(tokens.bos == bool(template) for tokens in stimulus.tokens)
 
 
 def test_too_little_context_is_refused():

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from tokenizers import processors
 
 from probes.attention.sinks.attention_sinks import AttentionSinks
-from probes.attention.sinks.sink_conditions import VIEW, SinkConditions
-from tests.tiny_models import tiny_model
+from probes.attention.sinks.sink_conditions import VIEW, SinkConditions, _conditions
+from tests.tiny_models import spelling, tiny_hf, tiny_model
 from workbench import Prompt
 from workbench.errors import Cancelled, InputError
 from workbench.loading.pretrained import wrap
@@ -55,6 +56,23 @@ def test_the_first_condition_is_the_analysis_itself_and_the_mask_changes_the_pas
     assert result["group"].values.tolist() == ["as given, no BOS", "position 0 masked"]  # no tokenizer, no BOS to add
     recounted = AttentionSinks(epsilon=0.2, mask_first=True).run(model, tokens)
     assert not np.allclose(result["peak_ratio"].values[1], recounted["peak_ratio"])
+
+
+@pytest.mark.parametrize(("adds", "front"), [(False, (0,)), (True, (94, 0))])
+def test_what_the_tokenizer_puts_in_front_is_dropped_and_added_whole(adds, front):
+    """A tokenizer that adds two special tokens, and one that adds none and has a BOS token."""
+    tokenizer = spelling(adds_bos=False)
+    if adds:
+        special = [("<s>", 0), ("}", 94)]
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("} <s> $A", special_tokens=special)
+    model, text = wrap(tiny_hf("llama"), tokenizer, name="tiny"), tuple(range(10, 40))
+    given = {
+        name: tokenise(model, prompt).ids for name, prompt, *_ in _conditions(model, tokenise(model, Prompt.ids(text)))
+    }
+    assert given["as given, no BOS"] == text and given["BOS added"] == (*front, *text)
+    behind = tokenise(model, Prompt.ids((*front, *text)))
+    given = {name: tokenise(model, prompt).ids for name, prompt, *_ in _conditions(model, behind)}
+    assert given["as given, with BOS"] == (*front, *text) and given["BOS dropped"] == text
 
 
 def test_it_can_be_cancelled_and_keeps_what_is_done():

@@ -53,7 +53,7 @@ def test_it_finds_the_plant():
     for head in (Head(0, 0), Head(1, 0)):
         result = check(toy, prompt, [head], logit("#27"), side="lowers")
         assert float(result["p"]) == pytest.approx(1 / 51) and float(result["effect"]) < -5
-        assert result.attrs["controls"] == "random directions" and "random directions" in result.attrs["sentence"]
+        assert result.attrs["controls"] == "random directions" and "random directions" in result.attrs["summary"]
     idle = check(toy, prompt, [Head(1, 1)], logit("#27"))
     assert float(idle["p"]) == 1.0 and float(idle["effect"]) == 0.0
 
@@ -75,9 +75,9 @@ def test_prompts_that_suggested_the_claim_do_not_check_it_and_intervals_need_six
     assert few.sizes["prompt"] == 2 and np.isnan(float(few["effect_low"]))
     nearly = check(toy, prompts[:16], [Head(1, 0)], suggested_by=prompts[:1])
     assert nearly.sizes["prompt"] == 15 and np.isnan(float(nearly["effect_high"]))
-    assert "interval" not in nearly.attrs["sentence"]
+    assert "interval" not in nearly.attrs["summary"]
     many = check(toy, prompts, [Head(1, 0)], suggested_by=prompts[:1])
-    assert many.sizes["prompt"] == 16 and "n = 16) on 16 prompts" in many.attrs["sentence"]
+    assert many.sizes["prompt"] == 16 and "n = 16) on 16 prompts" in many.attrs["summary"]
     assert float(many["effect_low"]) <= float(many["effect"]) <= float(many["effect_high"])
     alone = check(toy, prompts[:1], [Head(1, 0)], suggested_by=prompts[:1])
     assert alone.sizes["prompt"] == 1
@@ -90,7 +90,7 @@ def test_every_method_and_kind_runs_and_is_what_it_says(method):
     for units in ([Neurons(1, (3,))], [Neurons(1, (3, 9, 12))], [MLP(2)], [Head(1, 2)]):
         result = check(model, PROMPT, units, logit("#31"), method, corrupt=corrupt)
         assert result.sizes["draw"] >= 19 and np.isfinite(result["control_effect"]).all()
-        assert str(units[0]) in result.attrs["sentence"] and method in result.attrs["sentence"]
+        assert str(units[0]) in result.attrs["summary"] and method in result.attrs["summary"]
     zero = observe(model, PROMPT, interventions=[Ablate(Neurons(1, (3, 9, 12)))]).logits[0][0, 31]
     if method == "zero":
         expected = zero - observe(model, PROMPT).logits[0][0, 31]
@@ -103,7 +103,7 @@ def test_edges_are_checked_against_edges_into_the_same_queries():
     edges = [AttentionEdge(1, 2, query=19, key=4), AttentionEdge(0, 1, query=12, key=3)]
     result = check(model, prompt, edges, logit("#31"))
     assert result.sizes["draw"] >= 19 and result.attrs["controls"] == "matched units"
-    assert "controls of edges into the same queries within a factor 1.5 of its norm" in result.attrs["sentence"]
+    assert "controls of edges into the same queries within a factor 1.5 of its norm" in result.attrs["summary"]
     both = observe(model, prompt, interventions=[Ablate(edge) for edge in edges]).logits[0][0, 31]
     plain = observe(model, prompt).logits[0][0, 31]
     assert float(result["effect"]) == pytest.approx(float(both - plain), abs=1e-5)
@@ -116,8 +116,8 @@ def test_where_units_are_too_few_directions_stand_in(units):
     toy, prompt = load("toy-induction"), Prompt.ids([3, 9, 27, 3, 9])
     result = check(toy, prompt, units, logit("#27"))
     if result.attrs["controls"] == "random directions":
-        assert np.isnan(float(result["louder"])) and "random directions" in result.attrs["sentence"]
-        assert "than its like" not in result.attrs["sentence"]
+        assert np.isnan(float(result["louder"])) and "random directions" in result.attrs["summary"]
+        assert "than its like" not in result.attrs["summary"]
     else:
         assert isinstance(units[0], AttentionKey | AttentionEdge | Residual)
     assert result.sizes["draw"] >= 19 and np.isfinite(result["control_effect"]).all()
@@ -136,8 +136,8 @@ def test_a_claim_louder_than_all_its_like_is_not_tested_beside_quieter_ones():
     toy = load("toy-induction")
     result = check(toy, Prompt.ids([3, 9, 27, *range(30, 44), 3, 9]), [AttentionKey(1, 0, 2)], logit("#27"))
     assert result.attrs["controls"] == "none" and np.isnan(float(result["p"])) and result.sizes["draw"] == 0
-    assert "No test beside its like: L1H0 key 2 has " in result.attrs["sentence"]
-    assert "it more than" not in result.attrs["sentence"] and result.sizes["component"] > 30
+    assert "No test beside its like: L1H0 key 2 has " in result.attrs["summary"]
+    assert "it more than" not in result.attrs["summary"] and result.sizes["component"] > 30
     assert controls_figure(result).data and norms_figure(result).data
 
 
@@ -147,7 +147,7 @@ def test_a_wider_caliper_is_asked_for_and_said():
     for result, caliper in ((narrow, 2.0), (wide, 8.0)):
         low, high = float(result["control_norm_low"]), float(result["control_norm_high"])
         assert 1 / caliper <= low <= high <= caliper
-        assert f"within a factor {caliper:g} of its norm ({low:.2f} to {high:.2f} times it)" in result.attrs["sentence"]
+        assert f"within a factor {caliper:g} of its norm ({low:.2f} to {high:.2f} times it)" in result.attrs["summary"]
         assert (low, high) == pytest.approx((float(result["control_norm"].min()), float(result["control_norm"].max())))
     assert narrow.sizes["draw"] <= wide.sizes["draw"] == 50 and narrow.attrs["window"] >= wide.attrs["window"]
 
@@ -156,7 +156,7 @@ def test_directions_leave_position_0_alone():
     """A step at position 0 breaks the model whatever the unit: the sink's state is unlike any other."""
     model = tiny_model("llama", n_layers=4)
     result = check(model, PROMPT, "L1 mlp", {"kind": "logit difference", "target": "#31", "position": 0})
-    assert result.attrs["controls"] == "random directions" and "at every position but 0" in result.attrs["sentence"]
+    assert result.attrs["controls"] == "random directions" and "at every position but 0" in result.attrs["summary"]
     np.testing.assert_allclose(result["control_effect"], 0.0, atol=1e-6)  # nothing behind position 0 reaches it
     assert abs(float(result["effect"])) > 1e-3
 
@@ -238,7 +238,7 @@ def test_a_block_is_set_beside_the_few_others():
     assert result["label"].values.tolist() == ["L0 MLP", "L1 MLP", "L3 MLP"]
     np.testing.assert_allclose(result["peer_effect"], [effect(layer) for layer in (0, 1, 3)], atol=1e-5)
     as_much = sum(effect(layer) <= effect(2) for layer in (0, 1, 3))
-    sentence = result.attrs["sentence"]
+    sentence = result.attrs["summary"]
     assert f"Of the 3 other MLPs, whatever their norm, removed one by one, {as_much or 'none'} lower" in sentence
     assert sentence.index("other MLPs") < sentence.index("random directions")  # the peers come first
     result["peer_effect"][0] = 1e6
@@ -268,7 +268,7 @@ def test_induction_is_checked_on_repeated_tokens_drawn_anew():
     assert (
         found.sizes["prompt"] == 16 and float(found["effect_high"]) < -1 and float(found["p"]) == pytest.approx(1 / 51)
     )
-    assert "repeated tokens" in found.attrs["metric"] and "on 16 prompts" in found.attrs["sentence"]
+    assert "repeated tokens" in found.attrs["metric"] and "on 16 prompts" in found.attrs["summary"]
     drawn = [{one.ids for one in repeated_tokens(toy, seed)} for seed in (0, 1)]
     suggested = {one.ids for one in InductionHeads().stimulus(toy).tokens}
     assert not drawn[0] & drawn[1] and not drawn[0] & suggested

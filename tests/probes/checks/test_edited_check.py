@@ -48,7 +48,7 @@ def test_a_check_of_an_edited_run_is_one_of_edited_weights(both, check):
     for name in NUMBERS:
         np.testing.assert_allclose(edited[name], by_hand[name], atol=1e-4, err_msg=name)
     assert np.abs(edited["control_effect"] - plain["control_effect"]).max() > 1e-3
-    assert edited.attrs["sentence"] == by_hand.attrs["sentence"] != plain.attrs["sentence"]
+    assert edited.attrs["summary"] == by_hand.attrs["summary"] != plain.attrs["summary"]
     assert json.loads(edited.attrs["provenance"])["interventions"] == [str(EDIT)]
     assert edited.attrs["spec_key"] != plain.attrs["spec_key"]
 

@@ -81,10 +81,11 @@ def test_every_word_follows_from_the_numbers(result):
         assert "No test beside its like" in said and "it more than" not in said and "on average" not in said
     else:
         assert counted(said, rf"and (\d+|none) of them {verb} it as much \(p") == as_much(controls, effect, side)
-        mean = float(re.search(r"they (?:change|move) it by (\S+) ", said)[1])
+        verb_of_all, mean = re.search(r"they (change|move) it by (\S+) ", said).groups()
+        signed, mean = mean[0] in "+-", float(mean)
         compared = np.abs(controls) if side == "changes" else controls
         assert mean == pytest.approx(compared.mean(), rel=0.01, abs=0.005)
-        assert ("in absolute value" in said) == (side == "changes")
+        assert ("in absolute size" in said) == (side == "changes") == (verb_of_all == "change") == (not signed)
         assert ("it is not shown that" in said) == (p > 0.05) and f"it {side} it more than" in said
         assert ("the smallest that so many can give" in said) == (p == pytest.approx(1 / (1 + len(controls))))
     assert ("its like." in said) == (kind == "matched units")

@@ -8,8 +8,8 @@ from probes.lens.logit_lens import VIEW, LogitLens, _top, chosen_positions, lens
 from tests.tiny_models import tiny_hf, tiny_model
 from workbench import Prompt, load, observe
 from workbench.errors import InputError
+from workbench.loading.toys.adapter import ToyAdapter
 from workbench.loading.toys.circuits import induction_circuit
-from workbench.loading.toys.transformer import ToyAdapter
 
 IDS = Prompt.ids([5, 9, 17, 33, 2, 9, 17])
 

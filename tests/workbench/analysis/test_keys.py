@@ -1,9 +1,10 @@
 """Keys: who changes a number changes the key, who changes a comment, a docstring, a help text or a drawing does not."""
 
 import importlib
+import json
 import sys
 import textwrap
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.example_probe import AttentionEntropy
 from workbench.analysis import code as hashed
 from workbench.analysis.code import Code, code_digest
 from workbench.analysis.keys import digest, spec_key
+from workbench.files import sealed
 
 PROBE = '''
 """A probe of two files."""
@@ -251,6 +253,73 @@ def test_names_that_the_workbench_hands_on_are_followed_to_their_home(tmp_path, 
     assert all(home <= homes[name] for name in ("handed_one", "handed_two", "handed_three"))
     assert homes["handed_none"] == {"workbench"}
     forget()
+
+
+# --- hashes that are kept ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def followings(monkeypatch, tmp_path):
+    """What was followed from an empty cache on, in order."""
+    made, plain = [], Code.follow
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(Code, "follow", lambda code, *name: made.append(name) or plain(code, *name))
+    forget()
+    yield made
+    monkeypatch.undo()
+    forget()
+
+
+def other_sources(monkeypatch, tmp_path):
+    monkeypatch.setattr(hashed, "digest_of", lambda packages: "others")
+
+
+def another_python(monkeypatch, tmp_path):
+    monkeypatch.setattr(hashed, "sys", SimpleNamespace(modules=sys.modules, version="3.99"))
+
+
+def a_file_before_a_library(monkeypatch, tmp_path):
+    """One's own `xarray.py` in the folder that one works in: it answers now, so it belongs to the key."""
+    (tmp_path / "xarray.py").write_text("Dataset = dict\n")
+    monkeypatch.delitem(sys.modules, "xarray")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def a_damaged_file(monkeypatch, tmp_path):
+    (file,) = (tmp_path / "code").iterdir()
+    file.write_text(file.read_text().replace('"digest": "', '"digest": "0'))
+
+
+def another_form(monkeypatch, tmp_path):
+    (file,) = (tmp_path / "code").iterdir()
+    file.write_bytes(sealed(json.dumps({"digest": "0" * 64}).encode()))
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (other_sources, True),
+        (another_python, True),
+        (a_file_before_a_library, False),
+        (a_damaged_file, True),
+        (another_form, True),
+    ],
+)
+def test_a_hash_is_kept_for_the_same_sources_and_made_anew_for_others(followings, monkeypatch, tmp_path, change, same):
+    """same: whether what is made anew comes to the same, since nothing that the analysis runs on was changed."""
+    first = code_digest(LogitLens)
+    forget()
+    assert code_digest(LogitLens) == first and len(followings) == 1
+    change(monkeypatch, tmp_path)
+    forget()
+    assert (code_digest(LogitLens) == first) is same and len(followings) == 2
+
+
+def test_the_hash_of_what_others_wrote_is_not_kept(followings, tmp_path):
+    assert code_digest(AttentionEntropy) == code_digest(AttentionEntropy)
+    forget()
+    code_digest(AttentionEntropy)
+    assert len(followings) == 2 and not (tmp_path / "code").exists()
 
 
 def test_each_analysis_has_its_own_key_and_keeps_it():

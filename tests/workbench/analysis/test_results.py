@@ -84,6 +84,13 @@ def test_damaged_and_missing_files(tmp_path):
         open_result(tmp_path / "bad.nc")
 
 
+@pytest.mark.parametrize("dim", ["layer", "depth"])
+def test_a_file_without_any_of_what_each_result_has_is_refused(tmp_path, dim):
+    made = dataset(None, score=(f"{dim} rank", np.zeros((0, 2)), "share", (0, 1)))
+    with pytest.raises(InputError, match=f"without any {dim}"):
+        open_result(save(made, tmp_path / "none.nc"))
+
+
 def test_no_place_to_write(tmp_path, observation):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UnavailableError, match="a place to write"):
@@ -91,11 +98,11 @@ def test_no_place_to_write(tmp_path, observation):
 
 
 def test_keys_name_what_was_asked():
-    base = dict(weights_hash="w", token_ids=[1, 2], analysis="a", code="c", params={"x": 1, "y": "z"})
+    base = dict(model="w", token_ids=[1, 2], analysis="a", code="c", params={"x": 1, "y": "z"})
     key = spec_key(**base)
     assert len(key) == 64 and key == spec_key(**{**base, "params": {"y": "z", "x": 1}})
     for change in (
-        {"weights_hash": "v"},
+        {"model": "v"},
         {"token_ids": [1, 3]},
         {"analysis": "b"},
         {"code": "d"},

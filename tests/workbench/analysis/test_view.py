@@ -153,7 +153,6 @@ def test_it_says_what_the_result_says(result):
     plain = View(Lengths, question="?")
     assert plain.said(result) == ""
     assert plain.said(result.assign_attrs(summary="All short.")) == "All short."
-    assert plain.said(result.assign_attrs(sentence="Some long.")) == "Some long."
     heads = dataset(None, entropy=("layer head", [[0.5, 0.25]], "share of uniform", (0, 1)))
     assert PLAIN.said(heads) == "L0H1 looks at the fewest tokens: 0.25 of uniform."
 

@@ -20,9 +20,7 @@ class Made:
 
     name: str
     prompted: bool = True
-    model: object = field(
-        default_factory=lambda: SimpleNamespace(identity=SimpleNamespace(weights_hash="w"), sizes=None)
-    )
+    model: object = field(default_factory=lambda: SimpleNamespace(identity=SimpleNamespace(key="w"), sizes=None))
     analysis: object = field(default_factory=lambda: SimpleNamespace(cost=lambda sizes, n: 0.5))
 
     def cells(self, items):

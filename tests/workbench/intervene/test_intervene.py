@@ -3,10 +3,13 @@
 import threading
 from dataclasses import FrozenInstanceError
 
+import numpy as np
 import pytest
 import torch
 
 from tests.tiny_models import KINDS, tiny_hf, tiny_model
+from tests.tiny_runs import StudyNorms
+from workbench.analysis.run import run
 from workbench.errors import InputError, RefusedError
 from workbench.intervene import (
     MLP,
@@ -125,6 +128,41 @@ def test_ablation_by_zero_equals_editing_the_weights(kind):
     ablated = logits(intact, CLEAN, Ablate(Head(layer, head)))
     torch.testing.assert_close(ablated, logits(edited), **CLOSE)
     assert (ablated - logits(intact)).abs().max() > 1e-3
+
+
+def test_keys_from_the_end_are_counted_in_each_prompt_of_a_batch(llama):
+    """Beside a longer one the end of a short prompt is not that of the batch."""
+    short, cut = Prompt.ids([5, 17, 40, 23]), [Knockout((-1,), (-3, -2), (0, 1))]
+    alone = observe(llama, short, interventions=cut).logits[0]
+    together = observe(llama, [CLEAN, short], interventions=cut).logits
+    assert (alone - observe(llama, short).logits[0]).abs().max() > 1e-2
+    torch.testing.assert_close(together[1], alone, **CLOSE)
+    torch.testing.assert_close(together[0], observe(llama, CLEAN, interventions=cut).logits[0], **CLOSE)
+    for beyond in (Knockout((3,), (7,), (0,)), Ablate(AttentionKey(0, 1, 7))):
+        with pytest.raises(InputError, match="key 7"):
+            observe(llama, [CLEAN, short], interventions=[beyond])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["L1H2"], "L1H2", [Head(1, 2)], [Ablate], [[Ablate(Head(1, 2))]], [None], None, Ablate(Head(1, 2)),
+        [Ablate(Head("1", 2))], [Ablate(Head(1.0, 2))], [Ablate(MLP("0"))], [Knockout((3,), (1,), ("1",))],
+        [Steer(0, torch.ones(2, 32))], [Steer(0, torch.ones(3, 32), positions=(1, 2))], [Steer(0, torch.ones(()))],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_intervention_is_refused_in_a_sentence(llama, given):
+    with pytest.raises(InputError):
+        observe(llama, CLEAN, interventions=given)
+    with pytest.raises(InputError):
+        run(llama, CLEAN, [StudyNorms()], interventions=given)
+
+
+def test_a_direction_may_be_numbers_of_any_kind(llama):
+    kinds = (torch.ones(32), np.ones(32), [1.0] * 32, torch.ones(10, 32))
+    ones = [observe(llama, CLEAN, interventions=[Steer(0, given)]).logits[0] for given in kinds]
+    assert all(torch.equal(one, ones[0]) for one in ones[1:])
 
 
 def test_ablating_neurons_equals_editing_w_out():

@@ -7,6 +7,7 @@ from tests.tiny_models import tiny_model
 from workbench import (
     MLP,
     Ablate,
+    Attend,
     Attention,
     AttentionEdge,
     AttentionKey,
@@ -24,6 +25,8 @@ MEANS = measure_means(MODEL, hooks=MEAN_HOOKS, n_tokens=64)
 KNOWN = {
     "L1H3": Ablate(Head(1, 3)),
     "L1H3 mean": Ablate(Head(1, 3), "mean", MEANS),
+    "L1H3 previous-token": Attend(Head(1, 3), "previous-token"),
+    "L0H2 own-token": Attend(Head(0, 2), "own-token"),
     "L0 MLP": Ablate(MLP(0)),
     "L0 MLP mean": Ablate(MLP(0), "mean", MEANS),
     "L1 attention": Ablate(Attention(1)),
@@ -48,7 +51,9 @@ def test_a_text_its_value_and_its_code_are_one(text):
     assert (intact.logits[0] - changed.logits[0]).abs().max() > 1e-5
 
 
-@pytest.mark.parametrize("text", ["", "L1", "L1H", "H3", "L1H3 median", "L1 MLP 3 cannot see 1", "L1H3,L1H2", " mean"])
+@pytest.mark.parametrize(
+    "text", ["", "L1", "L1H", "H3", "L1H3 median", "L1 MLP 3 cannot see 1", "L1H3,L1H2", " mean", "L1 MLP own-token"]
+)
 def test_other_texts_are_refused(text):
     with pytest.raises(InputError, match=r"the (intervention|units)"):
         phrase(text)

@@ -7,14 +7,15 @@ import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
     MambaConfig,
     RwkvConfig,
     T5Config,
     T5ForConditionalGeneration,
 )  # fmt: skip
 
-from tests.tiny_models import tiny_hf
-from workbench import wrap
+from tests.tiny_models import spelling, tiny_hf
+from workbench import load, wrap
 from workbench.errors import InputError
 
 
@@ -60,7 +61,15 @@ def test_packed_weights_are_named():
         wrap(hf, None)
 
 
+def encoder():
+    """BERT as it is published: no decoder, so that each token sees all others."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    sizes["initializer_range"] = 0.3  # a trained one's tokens change each other by as much
+    return AutoModelForCausalLM.from_config(BertConfig(vocab_size=96, max_position_embeddings=128, **sizes))
+
+
 OBSERVED_NOT = {
+    "bert": encoder,
     "mamba": lambda: AutoModelForCausalLM.from_config(MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=96)),
     "rwkv": lambda: AutoModelForCausalLM.from_config(
         RwkvConfig(hidden_size=16, num_hidden_layers=2, vocab_size=96, attention_hidden_size=16)
@@ -74,6 +83,14 @@ def test_architectures_that_cannot_be_observed_are_one_sentence(kind):
     with pytest.raises(InputError) as caught:
         wrap(hf, None)
     assert type(hf).__name__ in str(caught.value) and "\n" not in str(caught.value), caught.value
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_encoder_is_refused_as_one(dtype, tmp_path):
+    encoder().save_pretrained(tmp_path)
+    spelling().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="a BertLMHeadModel whose tokens see those behind them, as in an encoder"):
+        load(str(tmp_path), dtype=dtype)
 
 
 def test_an_error_while_it_is_built_names_architecture_and_versions(monkeypatch):

@@ -173,7 +173,7 @@ def test_the_users_own_hooks_stay_and_are_the_same_functions():
 
 def test_a_toy_that_is_held_is_plain_too():
     torch.manual_seed(3)
-    toy = ToyTransformer(ToyConfig(n_layers=2, d_mlp=32, d_vocab=96, norm=True))
+    toy = ToyTransformer(ToyConfig(n_layers=2, d_mlp=32, d_vocab=96, norm="rms"))
     before = answers(toy)
     model = wrap(toy, None)
     assert toy.training

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.tiny_models import tiny_hf
+from tests.tiny_models import spelling, tiny_hf
 from workbench import load, wrap
 from workbench.files import sealed, unsealed
-from workbench.loading import passed, pretrained
+from workbench.loading import bridge, passed, pretrained
+from workbench.loading.toys.families import random_model
 from workbench.models.selfcheck import Item, SelfCheck
 from workbench.processor import Processor
 
@@ -32,6 +33,16 @@ def measured(monkeypatch):
         return plain(model, *rest)
 
     monkeypatch.setattr(pretrained, "selfcheck", selfcheck)
+    return made
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """What was measured of models by passes while bridges were put around them, in order."""
+    made = []
+    for name in ("discarding", "measured"):
+        plain = getattr(bridge, name)
+        monkeypatch.setattr(bridge, name, lambda *args, name=name, plain=plain: made.append(name) or plain(*args))
     return made
 
 
@@ -81,11 +92,12 @@ CHANGES = (other_rotation, one_weight, other_versions, other_processor, other_co
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_whatever_is_another_is_checked_anew(directory, cache, measured, monkeypatch, change):
+def test_whatever_is_another_is_measured_and_checked_anew(directory, cache, measured, passes, monkeypatch, change):
     load(str(directory))
     change(directory, monkeypatch)
     load(str(directory))
     assert len(measured) == 2 and len(list(cache.iterdir())) == 2
+    assert passes == ["discarding", "measured"] * 2
 
 
 def test_another_number_format_is_checked_anew(directory, cache, measured):
@@ -93,6 +105,20 @@ def test_another_number_format_is_checked_anew(directory, cache, measured):
     load(str(directory), dtype=torch.float16)
     load(str(directory), dtype=torch.float16)
     assert len(measured) == 2
+
+
+def test_what_was_measured_of_a_model_is_kept_with_its_check(cache, passes, tmp_path):
+    """GPT-Neo needs both: hooks inside of its attention in every layer, and a window of 8 in the second."""
+    random_model("gpt_neo").save_pretrained(tmp_path / "neo")
+    spelling().save_pretrained(tmp_path / "neo")
+    first, again = load(str(tmp_path / "neo")), load(str(tmp_path / "neo"))
+    assert passes == ["discarding", "measured"]
+    assert again.sizes == first.sizes and again.sizes.sliding == (1,) and again.sizes.windows == (8,)
+    assert tuple(again.adapter.native) == tuple(first.adapter.native) == (0, 1)
+    ids = torch.arange(20)[None] % 90
+    assert torch.equal(again.adapter.forward(ids), first.adapter.forward(ids))
+    asked = load(str(tmp_path / "neo"), check=True)
+    assert passes == ["discarding", "measured"] * 2 and asked.sizes == first.sizes
 
 
 def cut_off(text):
@@ -112,18 +138,29 @@ def another_form(text):
     return sealed(json.dumps(record).encode()).decode()
 
 
+def a_window_in_words(text):
+    """Under a seal of its own, too."""
+    record = json.loads(unsealed(text.encode())[0])
+    record["measured"]["windows"] = ["eight"]
+    return sealed(json.dumps(record).encode()).decode()
+
+
 def nothing(text):
     return ""
 
 
-@pytest.mark.parametrize("damage", [cut_off, one_digit, another_form, nothing], ids=lambda damage: damage.__name__)
-def test_a_damaged_file_is_made_anew(directory, cache, measured, damage):
+DAMAGES = (cut_off, one_digit, another_form, a_window_in_words, nothing)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_file_is_made_anew(directory, cache, measured, passes, damage):
     load(str(directory))
     (file,) = cache.iterdir()
     whole = file.read_text()
     file.write_text(damage(whole))
     assert load(str(directory)).selfcheck.passed and len(measured) == 2
     load(str(directory))
+    assert passes == ["discarding", "measured"] * 2
     assert len(measured) == 2 and [kept.name for kept in cache.iterdir()] == [file.name]
 
 

@@ -97,6 +97,6 @@ def test_a_window_that_the_sizes_do_not_say_fails(monkeypatch):
 @pytest.mark.parametrize("attention", ["softmax", "relu"])
 def test_edits_are_proved_on_toys_of_either_attention(attention):
     torch.manual_seed(0)
-    toy = wrap(ToyTransformer(ToyConfig(n_layers=2, d_mlp=32, norm=True, attention=attention)), None, name="toy")
+    toy = wrap(ToyTransformer(ToyConfig(n_layers=2, d_mlp=32, norm="rms", attention=attention)), None, name="toy")
     unsound = {item.name for item in toy.selfcheck.items if not item.passed}
     assert unsound == (set() if attention == "softmax" else {sc.ROWS})  # whose rows do not sum to 1

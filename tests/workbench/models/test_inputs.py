@@ -126,7 +126,22 @@ REFUSED = [
     ([], "no tokens"),
     ("", "empty prompt"),
     (np.array([], dtype=int), "no tokens"),
+    ({"input_ids": [5, 6, 7], "attention_mask": [0.0, -3e38, 0.0]}, "the mark -3e"),
+    ({"input_ids": [[5, 6, 7]], "attention_mask": torch.tensor([[1, 0, 1]])}, "padding at the ends"),
+    ({"input_ids": [5, 6], "attention_mask": [1, -1]}, "the mark -1"),
+    ({"input_ids": [5, 6], "attention_mask": [1, "1"]}, "the mark '1'"),
+    ({"input_ids": [5, 6], "position_ids": [3, 4]}, "with 'position_ids' beside"),
+    ({"input_ids": [5, 6], "inputs_embeds": torch.zeros(1, 2, 32)}, "with 'inputs_embeds' beside"),
+    (["a", ["b", "c"]], r"prompt \['b', 'c'\] in a list"),
+    ([("user", "hi")], "in a list of prompts"),
+    ([[[7, 8], [9]]], "in a list of prompts"),
+    (torch.tensor([4, 5]).to_sparse(), "cannot be read"),
+    (torch.empty(2, dtype=torch.long, device="meta"), "cannot be read"),
+    ([torch.empty((), dtype=torch.long, device="meta")], "cannot be read"),
 ]
+ITSELF: list = []
+ITSELF.append(ITSELF)
+REFUSED.append((ITSELF, "token ids"))
 
 
 @pytest.mark.parametrize(
@@ -138,6 +153,12 @@ def test_whatever_else_is_refused_in_a_sentence(model, bad, said):
     if not (isinstance(bad, list) and not bad):
         with pytest.raises(InputError, match=said):
             observe(model, bad)
+
+
+def test_an_empty_prompt_among_others_is_not_left_out(model):
+    for prompts in ([[7], []], [[], "ab"], ["ab", torch.empty(0, dtype=torch.long)]):
+        with pytest.raises(InputError, match="no tokens"):
+            observe(model, prompts)
 
 
 def test_marks_are_said(model):

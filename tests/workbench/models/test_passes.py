@@ -26,7 +26,7 @@ def model(request):
     if request.param != "toy":
         return tiny_model(request.param, n_layers=3)
     torch.manual_seed(0)
-    return wrap(ToyTransformer(ToyConfig(n_layers=3, d_mlp=32, d_vocab=96, norm=True)), None)
+    return wrap(ToyTransformer(ToyConfig(n_layers=3, d_mlp=32, d_vocab=96, norm="rms")), None)
 
 
 def same(one, other) -> bool:

@@ -1,5 +1,6 @@
 """Targets: one token, several, or any of a set."""
 
+import copy
 import json
 
 import pytest
@@ -7,15 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from probes import AttentionKnockout
+from probes.checks.claims import asked
 from tests.long_run import examples
 from tests.tiny_models import spelling, tiny_hf
 from workbench.errors import InputError
+from workbench.intervene import Ablate, Head
 from workbench.loading.pretrained import wrap
 from workbench.models.prompt import tokenise
 from workbench.models.target import Target, likelier, need_one_token, shared_start, target_of
 from workbench.models.vocabulary import Vocabulary
 from workbench.observation.metrics import followed_by, going_on, make_metric
-from workbench.observation.sweeps import base_run
+from workbench.observation.sweeps import base_run, values_of
 
 VOCABULARY = Vocabulary(spelling(), 96)
 A, B, C = (ord(letter) - 31 for letter in "abc")
@@ -92,6 +96,46 @@ def value(model, prompt, kind, target, against=""):
     base = base_run(model, followed_by(model, tokens, more))
     logits = base.logits(model, -1 - len(more))
     return base.value(model, make_metric(model, base.tokens, logits, kind=kind, target=target, against=against))
+
+
+@pytest.mark.parametrize("metric", ["KL", "loss", "repetition"])
+def test_a_metric_of_no_target_says_that_one_was_not_used(hf, metric):
+    study = AttentionKnockout(metric=metric, subject="abc", target="q", against="z", window=1)
+    found, bare = (study.replaced(**other).run(hf[1], "abcdabce") for other in ({}, {"target": "", "against": ""}))
+    assert f"'{metric}' is of no target: 'q' and 'z' was not used" in found.attrs["summary"]
+    assert "not used" not in bare.attrs["summary"] and found.equals(bare)
+    assert [found.attrs[name] for name in ("target", "against", "target_ids", "against_ids")] == [""] * 4
+    claim = asked(found, {})
+    assert claim["metric"] == metric and not claim.get("against_ids")
+
+
+def test_the_effect_on_a_piece_of_a_character_is_that_of_its_id(default_model):
+    """With plain hooks on Hugging Face's model: zero z of L18H6 at the input of o_proj, log-probability at the end."""
+    hf, tokens = copy.deepcopy(default_model.adapter.hf_model), tokenise(default_model, "東京は日本の")
+    hf.set_attn_implementation("eager")
+    ids = torch.tensor([tokens.ids])
+
+    def log_probs():
+        with torch.no_grad():
+            return hf(ids, use_cache=False).logits[0, -1].double().log_softmax(-1)
+
+    def without(module, given):
+        z = given[0].clone()
+        z[..., 6 * 64 : 7 * 64] = 0
+        return (z,)
+
+    intact = log_probs()
+    hook = hf.model.layers[18].self_attn.o_proj.register_forward_pre_hook(without)
+    effect = (log_probs() - intact)[int(intact.argmax())]
+    hook.remove()
+    base = base_run(default_model, tokens)
+    for target in ("", "#11100", default_model.vocabulary.string(11100)):
+        kind = {"kind": "log-probability", "target": target}
+        metric = make_metric(default_model, tokens, base.logits(default_model), **kind)
+        edited = values_of(default_model, base, [[Ablate(Head(18, 6))]], metric)[0]
+        ours = float(edited) - base.value(default_model, metric)
+        # two float32 passes whose logits are about 20: 1e-4 is 1 % of the effect
+        assert ours == pytest.approx(float(effect), abs=1e-4) == pytest.approx(-0.01007, abs=1e-4)
 
 
 def test_probabilities_are_those_of_plain_passes(hf):

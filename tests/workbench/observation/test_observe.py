@@ -2,14 +2,15 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 
-from tests.tiny_models import tiny_hf, tiny_model
+from tests.tiny_models import KINDS, tiny_hf, tiny_model
 from workbench import LOGITS, PATTERN, RESID_MID, RESID_POST, RESID_PRE, Ablate, Head, Need, Prompt, keep, observe, wrap
 from workbench.errors import Cancelled, InputError, RefusedError
 from workbench.models.hooks import LN_FINAL_SCALE, ROT_Q
-from workbench.observation import predict_bytes
+from workbench.observation import predict_bytes, run
 from workbench.observation.watch import Call, Steps, Watch
 
 IDS = [[5, 9, 17, 33, 2, 9, 17], [7, 7, 80, 41, 5, 60, 12]]
@@ -31,6 +32,51 @@ def surprisal(logits, site):
     """A need on the pass's own output."""
     log_probs = logits[:, :-1].float().log_softmax(-1)
     return -log_probs.gather(-1, site.tokens[:, 1:, None])[..., 0]
+
+
+@pytest.fixture
+def unembedded(monkeypatch):
+    """How many positions of a model the unembedding reads in each pass, where no logits are few enough for all."""
+    monkeypatch.setattr(run, "_WHOLE_LOGITS", 0)
+
+    def of(model):
+        counts = []
+        model.readout.unembed.register_forward_hook(lambda module, inputs, output: counts.append(output.shape[-2]))
+        return counts
+
+    return of
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_all_logits_are_too_many_those_of_asked_positions_are_computed(kind, unembedded):
+    """3e-6 of the largest: a product of other rows is added up in another order."""
+    model = tiny_model(kind, n_layers=3)
+    prompts = [Prompt.ids(IDS[0]), Prompt.ids(IDS[1][:4])]
+    whole = observe(model, prompts, positions="all").logits
+    counts = unembedded(model)
+    for positions, expected, n in (("last", [[6], [3]], 2), ([2, -1], [[2, 6], [2, 3]], 3), ("none", [[], []], 1)):
+        found = observe(model, prompts, [STATES], positions=positions, interventions=[Ablate(Head(1, 2))])
+        plain = observe(model, prompts, positions="all", interventions=[Ablate(Head(1, 2))])
+        assert counts == [n, 7] and found.positions == tuple(map(tuple, expected))
+        counts.clear()
+        for row, at in enumerate(expected):
+            gap = (found.logits[row] - plain.logits[row][at]).abs()
+            assert gap.shape == (len(at), whole[0].shape[-1]) and not gap.gt(3e-6 * whole[0].abs().max()).any()
+    assert torch.equal(observe(model, prompts, positions="all").logits[0], whole[0]) and counts == [7]
+
+
+def test_a_need_on_logits_and_a_pass_from_within_get_all_of_them(unembedded):
+    """A pass from another's progress callback is one of its own: what the outer one leaves out is there."""
+    model, prompt, need = tiny_model("llama"), Prompt.ids(IDS[0]), Need((LOGITS,), surprisal, dims="pos")
+    whole = observe(model, prompt, [need], positions="all")
+    counts, inner = unembedded(model), []
+    assert torch.equal(observe(model, prompt, [need], positions="last")[need], whole[need]) and counts == [7]
+
+    def look(share):
+        inner.append(observe(model, prompt, positions="all").logits[0])
+
+    observe(model, prompt, positions="last", progress=look)
+    assert counts == [7, 7, 7, 1] and all(torch.equal(found, whole.logits[0]) for found in inner)
 
 
 def boom(pattern, site):
@@ -367,3 +413,22 @@ def test_reducers_follow_the_device_of_their_layer():
     site = watch._site(1, torch.device("meta"))
     assert {t.device.type for t in (site.tokens, site.mask, site.lengths, site.fields["lag"])} == {"meta"}
     assert watch._site(0, torch.device("cpu")).tokens is ids
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"positions": 3}, {"positions": None}, {"positions": [1.5]}, {"positions": ["a"]}, {"positions": [True]},
+        {"stop": "1"}, {"stop": 1.0}, {"start": 1}, {"start": (1, None)}, {"start": (1, [0.0])}, {"start": ("1", None)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_arguments_of_another_kind_are_refused_in_a_sentence(options):
+    with pytest.raises(InputError):
+        observe(tiny_model("llama"), Prompt.ids([1, 2, 3]), **options)
+
+
+def test_positions_may_be_numbers_of_any_kind():
+    model, ids = tiny_model("llama"), Prompt.ids([1, 2, 3])
+    for given in (range(1, 3), np.array([1, 2]), torch.tensor([1, 2]), (1, -1)):
+        assert observe(model, ids, positions=given).positions == ((1, 2),)

@@ -6,15 +6,12 @@ time: within the grain of the clock another change would leave the same times.
 """
 
 import hashlib
-import json
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import UnavailableError
-from workbench.files import whole_file
+from workbench import memo
 
 __all__ = ["keep", "kept", "of_bytes", "sha256"]
 
@@ -25,7 +22,7 @@ def sha256(file: Path, folder: Path) -> str:
     """The sha256 of a file as it is now, 64 hex digits. folder: where digests are kept. Raises OSError."""
     real = Path(os.path.realpath(file))
     before = _state(real)
-    name = hashlib.sha256(json.dumps(before).encode()).hexdigest()
+    name = memo.digest(before)
     known = kept(name, folder)
     if known is not None:
         return known
@@ -43,24 +40,16 @@ def of_bytes(file: Path) -> str:
 
 def kept(name: str, folder: Path) -> str | None:
     """What was kept under a name; None where nothing was, or where it is not what was written."""
-    try:
-        record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        value = record["value"]
-        return value if isinstance(value, str) and record["check"] == _check(name, value) else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
+    record = memo.read(folder / f"{name}.json")
+    ours = isinstance(record, dict) and record.get("name") == name and isinstance(record.get("value"), str)
+    return record["value"] if ours else None
 
 
 def keep(name: str, value: str, folder: Path) -> None:
     """Keep a text under a name. Where nothing can be written it is computed again the next time."""
-    with suppress(UnavailableError), whole_file(folder / f"{name}.json") as partial:
-        partial.write_text(json.dumps({"value": value, "check": _check(name, value)}), encoding="utf-8")
+    memo.write(folder / f"{name}.json", {"name": name, "value": value})
 
 
 def _state(file: Path) -> list[Any]:
     stat = file.stat()
     return [str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_dev, stat.st_ino]
-
-
-def _check(name: str, value: str) -> str:
-    return hashlib.sha256(f"{name} {value}".encode()).hexdigest()

@@ -59,6 +59,7 @@
       return parse(hash || "") || no();
     },
     write: function (shown, other, view, selection, mode, display) {
+      dash.finder.shown = shown;
       if (shown) window.history.replaceState(window.history.state, "", fragment(shown, other, mode, view, selection, display));
       return no();
     },
@@ -83,39 +84,36 @@
       }
     },
     // Which figures must be drawn anew: only those whose own result, display parameters, or the theme, changed.
-    drawn: function (shown, done, view, scheme, display, ids, before, beforeMain, beforeRested) {
+    drawn: function (shown, done, view, scheme, display, beforeMain, beforeRested) {
       const look = (name) => JSON.stringify((display || {})[name] || "");
       const sign = (name) => (shown ? [shown.keys[name] || shown.id, (done || {})[name] || "", scheme, look(name)].join(" ") : "");
+      const has = (name) => Boolean((done || {})[name]);
+      const main = [view.name, view.figure, sign(view.name)].join(" ");
       // While a display control moves, only the large view follows at once: what stands around it, and its small
       // multiple, when the hand rests. The server would have to make all of them at the same time.
-      const moving = (dash.callback_context.triggered || []).every((t) => t.prop_id === "display.data");
+      const changed = dash.callback_context.triggered || [];
+      const moving = changed.length > 0 && changed.every((t) => t.prop_id === "display.data");
       clearTimeout(resting);
-      const waiting = [];
-      if (moving) resting = setTimeout(() => waiting.forEach(([id, data]) => dash.set_props(id, { data: data })), 600);
-      const later = (id) => {
-        waiting.push([id, sign(id.name)]);
-        return no();
-      };
-      const signs = ids.map((id, i) => (sign(id.name) === before[i] ? no() : moving && id.name === view.name ? later(id) : sign(id.name)));
-      const main = [view.name, view.figure, sign(view.name)].join(" ");
-      const classes = ids.map((id) => (id.name === view.name ? "thumb current" : "thumb"));
+      dash.thumbs.follow(sign, has, view.name, moving ? view.name : null);
+      if (moving) {
+        resting = setTimeout(() => {
+          dash.thumbs.follow(sign, has, view.name, null);
+          dash.set_props("rested", { data: main });
+        }, 600);
+      }
       // What is only refined, by the next part of a study, may be read meanwhile.
       const of = [view.name, view.figure, shown && (shown.keys[view.name] || shown.id), look(view.name)].join(" ");
       if (of !== seen) stale(true);
       seen = of;
-      if (moving) waiting.push(["rested", main]);
-      return [signs, classes, main === beforeMain ? no() : main, moving || main === beforeRested ? no() : main];
+      return [main === beforeMain ? no() : main, !shown || moving || main === beforeRested ? no() : main];
     },
-    // A tab, an entry of the list, a small multiple or the name of a figure was chosen.
-    turn: function (tab, listed, thumbs, figures, view) {
+    // A tab, an entry of the list or the name of a figure was chosen.
+    turn: function (tab, listed, figures, view) {
       const fired = (dash.callback_context.triggered || [])[0];
       if (!fired || fired.value === null || fired.value === undefined) return no();
       let chosen = { name: fired.value, figure: fired.value === view.name ? view.figure : 0 };
       if (fired.prop_id.startsWith("{")) {
-        const id = JSON.parse(fired.prop_id.slice(0, fired.prop_id.lastIndexOf(".")));
-        if (id.type === "figure-tab") chosen = { name: view.name, figure: Number(fired.value) || 0 };
-        else if (fired.value) chosen = { name: id.name, figure: 0 };
-        else return no();
+        chosen = { name: view.name, figure: Number(fired.value) || 0 };
       }
       return chosen.name === view.name && chosen.figure === view.figure ? no() : chosen;
     },
@@ -125,18 +123,15 @@
       whenBuilt(Boolean(table) && Boolean(table.props) && table.props.id === "table", ++building);
       return no();
     },
-    // Pictures are made by the plot itself; the other exports are asked of the server.
-    picture: function () {
-      const fired = (dash.callback_context.triggered || []).find((t) => t.value);
-      if (!fired) return no();
-      const kind = JSON.parse(fired.prop_id.slice(0, fired.prop_id.lastIndexOf("."))).kind;
+    // Pictures are made by the plot itself; the other exports are asked of the server: what is asked, null for nothing.
+    picture: function (kind, clicks) {
       // A table has no picture, and is taken as it is sorted and filtered.
       if (document.querySelector("#table-holder .ag-root")) {
         const rows = [];
         window.dash_ag_grid.getApi("table").forEachNodeAfterFilterAndSort((node) => rows.push(node.data.row));
-        return { kind: kind, clicks: fired.value, rows: rows };
+        return { kind: kind, clicks: clicks, rows: rows };
       }
-      if (kind !== "png" && kind !== "svg") return { kind: kind, clicks: fired.value };
+      if (kind !== "png" && kind !== "svg") return { kind: kind, clicks: clicks };
       const gd = document.querySelector("#main-figure .js-plotly-plot");
       if (gd) {
         const box = gd.getBoundingClientRect();
@@ -161,7 +156,7 @@
         }
         window.Plotly.downloadImage({ data: gd.data, layout: layout, config: {} }, options);
       }
-      return no();
+      return null;
     },
   };
 })();

@@ -189,12 +189,24 @@
     if (chip) select({ pos: Number(chip.dataset.pos) });
     const wide = event.target.closest && event.target.closest("[data-maximise]");
     if (wide) maximise(wide.dataset.maximise);
-    // These are drawn anew while they are pressed: a click that was counted in them could be lost with them.
-    for (const [kind, store] of [["start", "started"], ["cancel", "stopped"]]) {
-      const button = event.target.closest && event.target.closest("[data-" + kind + "]");
-      if (button) dash.set_props(store, { data: Object.assign({ clicks: ++presses }, button.dataset) });
-    }
+    const pressed = event.target.closest && event.target.closest(known.pressed.map(([kind]) => "[data-" + kind + "]").join());
+    if (pressed) press(pressed);
   });
+
+  // Buttons that come and go, and are drawn anew while they are pressed: a click that was counted in one of them could be
+  // lost with it, and Dash would call the server for each one that comes.
+  function press(button) {
+    presses += 1;
+    if (button.dataset.turn) return dash.set_props("view", { data: { name: button.dataset.turn, figure: 0 } });
+    if (button.dataset.export) {
+      const taken = dash.links.picture(button.dataset.export, presses);
+      return taken && dash.set_props("take", { data: taken });
+    }
+    const wrong = "start" in button.dataset && document.querySelector("#params-form [aria-invalid=true]");
+    if (wrong) return wrong.focus();
+    const [, store] = known.pressed.find(([kind]) => kind in button.dataset);
+    dash.set_props(store, { data: Object.assign({ clicks: presses }, button.dataset) });
+  }
   let presses = 0;
 
   function maximise(name) {
@@ -205,19 +217,11 @@
     setTimeout(() => window.dispatchEvent(new Event("resize")), 50);
   }
 
-  // The tab of the open view is among those that are seen.
-  let tabSeen = null;
-  function showTab() {
-    const tab = document.querySelector("#tabs [role=tab][aria-selected=true]");
-    if (tab && tab !== tabSeen) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
-    tabSeen = tab;
-  }
-
   let scheduled = false;
   function refresh() {
     if (scheduled) return;
     scheduled = true;
-    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); showTab(); });
+    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); dash.rooms.follow(); });
   }
   new MutationObserver(refresh).observe(document.documentElement, { childList: true, subtree: true });
 
@@ -261,6 +265,10 @@
       const area = document.getElementById("prompt");
       return clicks ? { text: area ? area.value : "", clicks: clicks } : dash.no_update;
     },
+    // An example was chosen: it is run as if it had been typed. The list is made anew with each prompt, and says nothing then.
+    example: function (text) {
+      return text ? [text, { text: text, clicks: "example " + ++presses }] : [dash.no_update, dash.no_update];
+    },
     scheme: function (clicks, scheme) {
       return clicks ? (scheme === "dark" ? "light" : "dark") : dash.no_update;
     },
@@ -268,7 +276,7 @@
       return value;
     },
   };
-  Object.assign(dash.spine, { state, merge, read, shapes, unpack });
+  Object.assign(dash.spine, { state, merge, read, select, shapes, unpack });
 })();
 window.dash_clientside.spine.opened = function (clicks) {
   return clicks ? true : window.dash_clientside.no_update;

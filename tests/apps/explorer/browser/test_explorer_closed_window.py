@@ -7,6 +7,7 @@ import pytest
 from apps.explorer.callbacks import poll
 from apps.explorer.page.news import look
 from tests.apps.explorer.browser.stepped import Steps, Windows, wait_for_said
+from tests.apps.explorer.browser.test_explorer_page import turn
 
 pytestmark = pytest.mark.browser
 
@@ -96,7 +97,7 @@ def test_a_view_can_be_turned_while_something_runs_and_looks_are_slow(steps, mon
     _, window = steps
     page = window()
     begin(page)
-    page.get_by_role("tab", name="Surprisal").click()
+    turn(page, "Surprisal")
     page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Surprisal'")
     page.wait_for_selector("#main-figure:not(.stale) .js-plotly-plot .nsewdrag")
     assert page.locator(".job progress").count()

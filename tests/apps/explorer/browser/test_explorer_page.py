@@ -20,9 +20,17 @@ def run(page, text: str) -> None:
     )
 
 
+def turn(page, title: str) -> None:
+    """Press the tab of a view, in its room."""
+    tab = page.locator("#tabs [role=tab]").filter(has_text=re.compile(f"^{re.escape(title)}$"))
+    if not tab.is_visible():
+        page.locator(f".room[data-room='{tab.get_attribute('data-room')}']").click()
+    tab.click()
+
+
 def view(page, title: str) -> None:
     """Turn to a view and wait until it is drawn."""
-    page.get_by_role("tab", name=title, exact=True).click()
+    turn(page, title)
     page.wait_for_function("t => document.querySelector('#params-title').textContent === t", arg=title)
     page.wait_for_function(
         "() => !document.querySelector('#main-figure.stale') && !document.querySelector('#main-message > div')",
@@ -236,6 +244,33 @@ def test_a_late_look_does_not_end_the_looking_for_a_newer_run(open_page):
     page.unroute_all(behavior="ignoreErrors")
 
 
+def test_anything_is_found_by_its_name(same_page):
+    page = same_page
+    page.wait_for_function("() => dash_clientside.finder.shown")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("l7h2")
+    page.wait_for_selector(".find li[aria-selected=true] >> text=L7H2")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#headline').textContent.includes('L7H2')")
+    page.click("#find")
+    page.keyboard.type("L99H0")
+    page.wait_for_selector(".find p >> text=The model has layers 0 to 29, of heads 0 to 8.")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".find", state="hidden")
+    assert "pos" in selection(page)  # Escape closed what was open and left the selection alone
+    page.keyboard.press("Control+k")
+    page.keyboard.type("does it matter")
+    page.wait_for_selector(".find li >> text=Which heads matter here")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Which heads matter here'")
+    assert page.inner_text(".room[aria-pressed=true]") == "Checks"
+    assert page.locator("#tabs [role=tab]:visible").all_inner_texts() == ["Causal check", "Which heads matter here"]
+    page.locator(".room", has_text="Lens").click()
+    page.wait_for_function("() => document.querySelector('#question').textContent.includes('at each depth')")
+    view(page, "Logit lens")
+
+
 def test_arrows_move_the_selection(same_page):
     page = same_page
     page.wait_for_function("() => (document.querySelector('#main-figure .js-plotly-plot').layout.meta || {}).axes")
@@ -322,9 +357,11 @@ def test_a_link_to_something_else_says_so(open_page):
 def test_every_view_draws_and_is_looked_at(open_page, screenshots):
     """Studies, which are started by hand, show their Start button; what is of other models says so."""
     page = open_page()
-    tabs = page.locator("#tabs [role=tab]")
-    for title in tabs.all_inner_texts():
-        tabs.filter(has_text=re.compile(f"^{re.escape(title)}$")).click()
+    titles = page.locator("#tabs [role=tab]").evaluate_all("tabs => tabs.map(tab => tab.textContent)")
+    assert len(titles) > 30
+    for title in titles:
+        print(title, flush=True)  # the last one is the one that did not come
+        turn(page, title)
         page.wait_for_function("t => document.querySelector('#params-title').textContent === t", arg=title)
         page.wait_for_function(
             "() => !document.querySelector('#main-figure.stale') && (!document.querySelector('#main-message > div')"
@@ -448,10 +485,12 @@ def test_the_journey_of_a_newcomer(open_page, screenshots):
     page.mouse.move(5, 5)
     page.wait_for_timeout(800)
     page.screenshot(path=screenshots / "journey-head.png")
-    page.get_by_role("button", name="Check L18H6 on random tokens that repeat", exact=True).click()
-    page.wait_for_function(
-        "() => document.querySelector('#said').textContent.includes('on 16 prompts')", timeout=480_000
-    )
+    assert page.get_by_role("button", name="Check L18H6 on random tokens that repeat", exact=True).count() == 1
+    view(page, "Induction on this prompt")  # its check is of this prompt: a sixteenth of the other's passes
+    page.get_by_role("button", name=re.compile("^Check L18H6")).first.click()
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Causal check'")
+    page.wait_for_selector("#main-figure:not(.stale) .js-plotly-plot .nsewdrag")
+    page.wait_for_function("() => document.querySelector('#said').textContent.includes('L18H6')", timeout=480_000)
     page.wait_for_selector(".job", state="detached", timeout=240_000)
     assert "what came next the last time" in page.inner_text("#said")
     page.wait_for_timeout(800)

@@ -34,6 +34,8 @@ def routes(open_page):
     page = open_page('#prompt=The+capital+of+France+is&view={"name":"flow-routes","figure":0}')
     wait_for_title(page, "#main-figure", "coverage 0.8")
     page.wait_for_function("() => 'head' in dash_clientside.spine.state.selection")  # the first one is chosen later
+    page.wait_for_selector(".job", state="detached")  # nothing comes any more that moves what is clicked
+    page.wait_for_selector("#main-figure[aria-busy=false]")
     return page
 
 

@@ -13,7 +13,8 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate, State
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page import news, views
-from apps.explorer.page.state import DisplayId, Link, Seen, Shown, Sizes, parse
+from apps.explorer.page.forms import display_form
+from apps.explorer.page.state import Link, Moved, Seen, Shown, Sizes, parse
 from probes import CATALOG
 from probes.erasure.readout import GET
 from tests.tiny_models import tiny_model
@@ -52,8 +53,7 @@ def move(engine):
     """One control of the page is set: the display parameters after it, None where nothing changed."""
 
     def moved(name, value, display, control="number"):
-        identity = DisplayId(entry=NAME, name=name, control=control)
-        return displaying.changed(engine, identity, value, display)
+        return displaying.changed(engine, Moved(entry=NAME, name=name, control=control, value=value), display)
 
     return moved
 
@@ -136,7 +136,7 @@ def test_a_click_is_answered_from_one_layer(engine):
 
 
 def test_the_form_has_a_control_for_each(engine):
-    form = displaying.display_form(VIEW, {"threshold": 0.4, "start": 2})
+    form = display_form(VIEW, {"threshold": 0.4, "start": 2}, [" a", "<b>"])
     controls = [part for row in form for part in row.children if getattr(part, "id", None)]
     ids = {(part.id["name"], part.id["control"]): part for part in controls}
     assert set(ids) == {
@@ -145,7 +145,7 @@ def test_the_form_has_a_control_for_each(engine):
             ("edges_drawn", "number"), ("edges_drawn", "slider"),
     }  # fmt: skip
     assert ids["start", "token"].value == "2"
-    assert displaying.token_options([" a", "<b>"])[0] == {"value": "0", "label": "0 ·a"}
+    assert ids["start", "token"].data[0] == {"value": "0", "label": "0 ·a"}
     assert ids["threshold", "number"].value == 0.4 and ids["threshold", "slider"].value == 0.1
 
 
@@ -155,7 +155,7 @@ def test_what_must_run_first_is_one_click_away():
     error = UnavailableError("no probes", "probes of these weights", GET["factored"], first="token-erasure-probes")
     refused = figure.message(engine, "token-erasure", Failure("token-erasure", "Token erasure", error), None)
     opens, starts = refused.children[1:]
-    assert opens.id == {"type": "turn", "name": "token-erasure-probes"}
+    assert getattr(opens, "data-turn") == "token-erasure-probes"
     assert getattr(starts, "data-start") == "token-erasure" and starts.children == "Start"
     running = Fate(State.RUNNING, "job")
     assert len(figure.message(engine, "token-erasure", None, running).children) == 1

@@ -24,7 +24,7 @@ from apps.explorer.engine.jobs import SELECTION, Job
 from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.states import slice_of
 from apps.explorer.page.news import look, request_of
-from apps.explorer.page.state import Asked, Continuing, ParamId, Seen, Shown, Sizes
+from apps.explorer.page.state import Asked, Continuing, Seen, Shown, Sizes, TypedParam
 from apps.explorer.page.views import drawn
 from probes.attention.pattern import Attention
 from tests.tiny_analyses import tiny_study, tiny_view
@@ -626,10 +626,10 @@ def test_bad_input_comes_back_as_one_sentence(engine):
     assert ask(engine, "me", "tiny", "", {})[1].startswith("Got ")
     assert ask(engine, "me", "tiny", "200", {})[1].startswith("Got token id 200")
     assert "tokens" in prompt_line(engine, "tiny", TEXT, {})[0].children
-    identity = ParamId(entry="mean-z", name="scale")
-    assert changed_params(engine, identity, 1.5, {}) == ({"mean-z": {"scale": 1.5}}, "")
-    assert changed_params(engine, identity, 1.0, {}) == (None, "")
-    assert "range 0 to 2" in changed_params(engine, identity, 9, {})[1]
+    typed = lambda value: TypedParam(entry="mean-z", name="scale", value=value)
+    assert changed_params(engine, typed(1.5), {}) == ({"mean-z": {"scale": 1.5}}, "")
+    assert changed_params(engine, typed(1.0), {}) == (None, "")
+    assert "range 0 to 2" in changed_params(engine, typed(9), {})[1]
 
 
 def named_texts(self, model, tokens, *, progress=None, allow_network=False):

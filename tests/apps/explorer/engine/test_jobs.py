@@ -1,7 +1,12 @@
 """One worker, most urgent first, equal keys once, and every job can be stopped."""
 
+import gc
+import subprocess
+import sys
 import threading
 import time
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +15,7 @@ from apps.explorer.engine import jobs
 from apps.explorer.engine.jobs import MODEL, PROMPT, SELECTION, STUDY, Job, State, Worker
 from workbench.errors import InputError
 
+ROOT = Path(__file__).resolve().parents[4]
 HANGS = 120  # seconds after which something is taken to hang; nothing is measured by it
 
 
@@ -232,6 +238,46 @@ def test_clicks_are_answered_between_the_parts_of_a_study(worker):
     go.set()
     assert long.finished.wait(HANGS) and click.state == "done" and long.result == 2
     assert order == [0, "click", 1, 2]
+
+
+LEFT = """
+import sys, threading, torch
+from apps.explorer.engine import jobs
+
+jobs._AT_EXIT = {patience}
+begun = threading.Event()
+
+def work(job):
+    square = torch.ones(300, 300)
+    while True:
+        for _ in range({products}):
+            square @ square
+            begun.set()
+        job.progress(0.5)
+
+jobs.Worker("left behind").start().submit(jobs.Job("products", "products", jobs.STUDY, work))
+begun.wait()
+print("main is done")
+"""
+
+
+@pytest.mark.parametrize(
+    ("products", "patience", "code"), [(1, 60, 0), (10**9, 0.5, 1)], ids=["reporting", "in the middle of a pass"]
+)
+def test_a_process_that_ends_beside_a_running_job_is_not_aborted(products, patience, code):
+    """Before, C++ ended it with SIGABRT and `terminate called without an active exception`."""
+    script = LEFT.format(patience=patience, products=products)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=HANGS)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "main is done\n", "")
+
+
+def test_a_closed_worker_is_not_kept_for_the_end_of_the_process():
+    worker = Worker("short").start()
+    worker.close()
+    gone = weakref.ref(worker)
+    del worker
+    gc.collect()
+    assert gone() is None
 
 
 def test_gradients_are_off_in_the_worker(worker):

@@ -69,18 +69,27 @@ def press(page):
         page.put(control, value, "value")
         page.fire(control, "value")
     page.fire("notices")  # the last name is refused
-    page.put({"type": "turn", "name": "logit-lens"}, 0, "n_clicks")
     page.put("selection", {"layer": 1, "head": 0, "pos": 5, "query": 5, "key": 2, "depth": 2})
     page.fire("selection")
-    for identity in list(page.ids.values()):
-        if isinstance(identity, dict) and identity["type"] in ("edit", "turn", "check", "dismiss"):
-            page.put(identity, 1, "n_clicks")
-            page.fire(identity, "n_clicks")
-            page.put(identity, 0, "n_clicks")
-        if isinstance(identity, dict) and identity["type"] in ("param", "display"):
-            page.fire(identity, "value")
-        if isinstance(identity, dict) and identity["type"] == "drawn":
-            page.fire(identity)
+    page.put("view", {"name": "logit-lens", "figure": 0})
+    claims = page.buttons("check")
+    assert claims and page.buttons("edit")
+    presses = {
+        "checked": {"clicks": 1, "check": claims[0]}, "dismissed": {"clicks": 2, "dismiss": page.buttons("dismiss")[0]},
+        "typed": {"type": "param", "entry": "logit-lens", "name": "top_k", "value": 4},
+        "moved": {"type": "display", "entry": "flow-routes", "name": "threshold", "control": "slider", "value": 0.1},
+        "wanted": {"logit-lens": "a sign", "head-table": ""},
+    }  # fmt: skip
+    for button in ("edit", "restore"):
+        for text in page.buttons(button):
+            page.put("edited", {"clicks": 3, button: text})
+            page.fire("edited")
+        page.fire("edits")
+    for store, value in presses.items():
+        page.put(store, value)
+        page.fire(store)
+    page.put("about", 1, "n_clicks")
+    page.fire("about", "n_clicks")
     for kind in ("html", "nc", "csv", "py"):
         page.put("take", {"kind": kind, "clicks": 1})
         page.fire("take")

@@ -1,0 +1,146 @@
+"""The controls of a view: which of its figures is drawn, how it is drawn, and what it is computed with."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import html
+
+from apps.explorer.page import views
+from apps.explorer.page.attributes import attributes
+from workbench.analysis.parameters import Parameter
+from workbench.analysis.view import View
+from workbench.figures import show_token
+
+__all__ = [
+    "ROUND",
+    "display_form",
+    "figure_choice",
+    "form",
+    "has_slider",
+    "param_form",
+    "slider_ends",
+    "slider_value",
+    "token_options",
+]
+
+_SIDE_BY_SIDE = 14  # characters of choices that fit beside their name
+ROUND = 6  # digits of a slider's value: its steps add up in binary
+
+
+def form(view: View, params: Mapping[str, Any], display: Mapping[str, Any], tokens: Sequence[str] = ()) -> list[Any]:
+    """All controls of a view. params, display: what was chosen, by view; tokens: of the prompt, to choose among."""
+    drawn = display_form(view, display.get(view.name, {}), tokens) if view.display_parameters else []
+    return [*drawn, *param_form(view, params.get(view.name, {}))]
+
+
+def figure_choice(view: View, index: int) -> Any:
+    """Which of an analysis's figures and tables is drawn, where it has several."""
+    draws = views.drawings(view)
+    if len(draws) < 2:
+        return ""
+    data = [{"label": views.figure_label(draw), "value": str(i)} for i, draw in enumerate(draws)]
+    return dmc.SegmentedControl(id={"type": "figure-tab", "name": view.name}, data=data, value=str(index), size="xs")
+
+
+def param_form(view: View, values: Mapping[str, Any]) -> list[Any]:
+    """One control per parameter of an analysis; those that follow the selection have none."""
+    shown = [param for param in view.analysis.parameters() if param.name not in view.follows]
+    if not shown:
+        return [html.Div("It follows the selection." if view.follows else "No parameters.", className="quiet")]
+    return [_param_control(view.name, param, values.get(param.name, param.default)) for param in shown]
+
+
+def _param_control(entry: str, param: Parameter, value: Any) -> Any:
+    identity = {"type": "param", "entry": entry, "name": param.name}
+    label = html.Span(param.name.replace("_", " "), title=param.help)
+    common = {"id": identity, "label": label, "size": "xs", "className": "param"}
+    if param.files:
+        return dmc.Autocomplete(**common, data=list(param.choices), value=value, debounce=700)
+    if param.type is bool or param.choices:
+        choices = ["true", "false"] if param.type is bool else [str(choice) for choice in param.choices]
+        return dmc.Select(**common, data=choices, value=_text(value), allowDeselect=False)
+    if param.type in (int, float):
+        bounds = {"min": param.low, "max": param.high} if param.low is not None and param.high is not None else {}
+        step = 1 if param.type is int else _step(param)
+        shown = "" if value is None else value
+        return dmc.NumberInput(
+            **common, **bounds, value=shown, step=step, debounce=500, clampBehavior="none", placeholder="none"
+        )
+    return dmc.TextInput(
+        **common, value="" if value is None else str(value), debounce=700, placeholder="none" if param.optional else ""
+    )
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _step(param: Parameter) -> float:
+    if param.low is None or param.high is None:
+        return 0.1
+    return float(f"{(param.high - param.low) / 100:.1g}") or 0.01
+
+
+def display_form(view: View, chosen: Mapping[str, Any], tokens: Sequence[str] = ()) -> list[Any]:
+    """One control per display parameter. tokens: those of the prompt to choose among."""
+    controls = view.display_parameters
+    return [_display_control(view.name, one, chosen.get(one.name, one.default), tokens) for one in controls]
+
+
+def _display_control(entry: str, param: Parameter, value: Any, tokens: Sequence[str]) -> Any:
+    name = param.name.replace("_", " ")
+    identity = {"type": "display", "entry": entry, "name": param.name, "control": "choice"}
+    label = html.Span(name, title=param.help, className="param-name")
+    if param.dim == "pos":
+        tokens_control = _token_choice({**identity, "control": "token"}, name, value, tokens)
+        return html.Div([label, tokens_control], className="display-param")
+    if param.type is bool or param.choices:
+        choices = ["false", "true"] if param.type is bool else [str(choice) for choice in param.choices]
+        shown = str(value).lower() if param.type is bool else str(value)
+        fits = sum(map(len, choices)) <= _SIDE_BY_SIDE
+        kind, more = (dmc.SegmentedControl, {}) if fits else (dmc.Select, {"allowDeselect": False})
+        chosen = kind(id=identity, data=choices, value=shown, size="xs", **more, **attributes({"aria-label": name}))
+        return html.Div([label, chosen], className="display-param")
+    ends = slider_ends(param)
+    step = 1 if param.type is int else round((ends[1] - ends[0]) / 100, ROUND)
+    number = dmc.NumberInput(
+        id={**identity, "control": "number"}, value="" if value is None else value, size="xs", step=step,
+        min=param.low, max=param.high, debounce=400, clampBehavior="none", placeholder="none",
+        **attributes({"aria-label": name}),
+    )  # fmt: skip
+    slider = dmc.Slider(
+        id={**identity, "control": "slider"}, value=slider_value(param, value), min=ends[0], max=ends[1], step=step,
+        size="sm", label=None, thumbLabel=name,
+    )  # fmt: skip
+    return html.Div([label, number, slider], className="display-param")
+
+
+def token_options(tokens: Sequence[str]) -> list[dict[str, str]]:
+    """The tokens of a prompt to choose among."""
+    return [{"value": str(pos), "label": f"{pos} {show_token(text, html=False)}"} for pos, text in enumerate(tokens)]
+
+
+def _token_choice(identity: Mapping[str, str], name: str, value: Any, tokens: Sequence[str]) -> dmc.Select:
+    return dmc.Select(
+        id=identity, data=token_options(tokens), value=None if value is None else str(value), placeholder="last",
+        clearable=True, searchable=True, size="xs", comboboxProps={"width": 200}, maxDropdownHeight=320,
+        **attributes({"aria-label": name}),
+    )  # fmt: skip
+
+
+def slider_value(param: Parameter, value: Any) -> float:
+    """Where a slider stands: at its low end where there is no value, at an end for what lies beyond."""
+    low, high = slider_ends(param)
+    return max(low, min(high, value)) if isinstance(value, int | float) else low
+
+
+def has_slider(param: Parameter) -> bool:
+    """Whether a parameter has a slider."""
+    return param.type in (int, float) and None not in (param.slider or (param.low, param.high))
+
+
+def slider_ends(param: Parameter) -> tuple[float, float]:
+    """Where its slider ends."""
+    low, high = param.slider or (param.low, param.high)
+    return low or 0, high or 0

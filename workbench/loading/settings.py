@@ -1,0 +1,109 @@
+"""What decides a model's numbers beside its weights: configuration, buffers, and plain settings of its modules.
+
+The same weights with another base of rotations, number of heads or activation are another model: its keys are others.
+Whoever holds a model may change these in place, too.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from workbench.loading.rotations import by_length
+
+__all__ = ["held_settings", "settings_hash"]
+
+_PLAIN = (bool, int, float, str, type(None))
+# Of a configuration and of modules: what says nothing of numbers, or changes with how a model was loaded.
+_ASIDE = {
+    "architectures", "dtype", "torch_dtype", "transformers_version", "name_or_path", "use_cache", "training",
+    "is_quantized", "gradient_checkpointing", "output_attentions", "output_hidden_states", "return_dict", "return_type",
+}  # fmt: skip
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+Setting = tuple[Any, ...]
+
+
+def settings_hash(module: nn.Module) -> str:
+    """sha256 over what `held_settings` tells, by content: the same however the model was loaded. Functions that the
+    model's user has hooked on are told by their names."""
+    found = hashlib.sha256()
+    for setting in _settings(module, _bytes):
+        found.update(repr(setting).encode())
+    for name, part in module.named_modules():
+        for kind in _HOOKS:
+            for hook in part.__dict__.get(kind, {}).values():
+                found.update(f"{kind} {name} {_named(hook)}".encode())
+    return found.hexdigest()
+
+
+def held_settings(module: nn.Module) -> tuple[Setting, ...]:
+    """The same for a look before each pass: equal as long as nothing of it changed (some milliseconds)."""
+    return tuple(_settings(module, lambda buffer: (id(buffer), _version(buffer), _bytes(buffer, 4096))))
+
+
+def _settings(module: nn.Module, told: Callable[[torch.Tensor], Any]) -> Iterator[Setting]:
+    config = getattr(module, "config", None)
+    yield ("config", _of_config(config))
+    own = config is not None and hasattr(config, "to_dict") and by_length(config)
+    for name, part in module.named_modules():
+        if own and any(buffer.endswith("inv_freq") for buffer in part._buffers):
+            continue  # it writes into these in each pass, by the length of the input
+        yield (name, type(part).__qualname__, *_plain(part))
+        for at, buffer in part._buffers.items():
+            if buffer is not None and not buffer.is_meta:
+                yield (name, at, told(buffer))
+
+
+def _plain(part: nn.Module) -> list[Setting]:
+    """Numbers, switches and names among the attributes of a module, and the functions that it calls."""
+    found: list[Setting] = []
+    for name, value in sorted(part.__dict__.items()):
+        if name.startswith("_") or name in _ASIDE:
+            continue
+        if isinstance(value, _PLAIN):
+            found.append((name, value))
+        elif isinstance(value, tuple | list) and all(isinstance(one, _PLAIN) for one in value):
+            found.append((name, tuple(value)))
+        elif callable(value) and not isinstance(value, type):
+            found.append((name, _named(value)))
+    return found
+
+
+def _of_config(config: Any) -> str:
+    if hasattr(config, "to_dict"):
+        told = _said(config.to_dict())
+    elif is_dataclass(config) and not isinstance(config, type):
+        told = asdict(config)
+    else:
+        return ""
+    return json.dumps(told, sort_keys=True, default=repr)
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        kept = {str(key): inner for key, inner in value.items() if key not in _ASIDE and not str(key).startswith("_")}
+        return {key: _said(inner) for key, inner in kept.items()}
+    return value
+
+
+def _named(value: Any) -> str:
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _version(buffer: torch.Tensor) -> int:
+    return -1 if buffer.is_inference() else buffer._version
+
+
+def _bytes(buffer: torch.Tensor, most: int | None = None) -> str:
+    """A digest of a buffer's content; most: of a longer one, so many of its numbers, evenly spread."""
+    flat = buffer.detach().reshape(-1)
+    if most is not None and flat.numel() > most:
+        flat = flat[:: flat.numel() // most]
+    raw = flat.contiguous().view(torch.uint8).cpu().numpy().tobytes()
+    return f"{tuple(buffer.shape)} {buffer.dtype} {hashlib.sha256(raw).hexdigest()}"
