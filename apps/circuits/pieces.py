@@ -38,6 +38,11 @@ class Row:
         return f"{self.ranking}, {self.selection}{', refilled' if self.refill else ''}"
 
     @property
+    def asked(self) -> list[int]:
+        """What else a piece of it depends on."""
+        return [SEED, RANKED, CALIBRATED, TESTED, self.ranked, self.calibrated]
+
+    @property
     def cost(self) -> float:
         """In bare forward passes a pair."""
         # A circuit costs about two forwards: eight are measured, the model and no edge on every pair that calibrates.
@@ -78,7 +83,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def measure(model: Model, name: str, rows: Any, path: Path) -> Iterator[str]:
     """Measure what is missing of a task, and append it; yields what was done."""
-    done = {(p["task"], p["row"], p["start"]) for p in read(path)}
+    asked = {row.name: row.asked for row in rows}
+    done = {(p["task"], p["row"], p["start"]) for p in read(path) if p["asked"] == asked.get(p["row"])}
     starts = range(0, TESTED, PIECE)
     if all((name, row.name, start) in done for row in rows for start in starts):
         return
@@ -99,7 +105,7 @@ def _piece(model: Model, graph: Graph, pairs: Task, row: Row, circuits: list[np.
     some = pairs.test[start : start + PIECE]
     found = metrics(model, some, [np.zeros(graph.shape, bool), *circuits, graph.exists])
     return {
-        "task": pairs.name, "row": row.name, "start": start, "model": model.identity.weights_hash,
+        "task": pairs.name, "row": row.name, "start": start, "asked": row.asked, "model": model.identity.weights_hash,
         "kept": [int(mask.sum()) for mask in circuits] + [graph.n_edges], "empty": found[0].round(5).tolist(),
         "metrics": found[1:].round(5).tolist(),
     }  # fmt: skip
