@@ -96,8 +96,9 @@ def measure(model: Model, name: str, rows: Any, path: Path) -> Iterator[str]:
         circuits = row.circuits(model, pairs)
         for start in missing:
             piece = _piece(model, graph, pairs, row, circuits, start)
+            torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
             with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(piece) + "\n")
+                file.write("\n" * torn + json.dumps(piece) + "\n")
             yield f"{name}: {row.name}, pairs {start} to {start + PIECE - 1}"
 
 
