@@ -139,7 +139,7 @@ def select(graph: Graph, order: np.ndarray, n: int, *, refill: bool = True) -> n
         return best
     low, high = n, graph.n_edges
     while high - low > max(1, n // 200):
-        middle = (low + high) // 2 if high < graph.n_edges or low * 2 > graph.n_edges else low * 2
+        middle = (low + high) // 2 if high < graph.n_edges or 2 * low >= graph.n_edges else low * 2
         found = circuit(middle)
         if found.sum() <= n:
             low, best = middle, found

@@ -84,7 +84,7 @@ def _greater_than(rng: np.random.Generator) -> Texts:
         clean, corrupt = (text.format(event, century, year, century) for year in (f"{tens}{ones}", "01"))
         digits = [str(d) for d in range(10)]
         # Where digits are tokens, the same tens digit leaves the comparison open: it is in neither set.
-        yield PairText(clean, corrupt, tuple(digits[tens + 1 :]), tuple(digits[:tens]), f"{event} {century}{tens}")
+        yield PairText(clean, corrupt, tuple(digits[tens + 1 :]), tuple(digits[:tens]), f"{event} {century}")
 
 
 def _pronouns(rng: np.random.Generator) -> Texts:
@@ -118,9 +118,11 @@ def _arithmetic(rng: np.random.Generator) -> Texts:
         a, b, c = (int(n) for n in rng.integers(1, 9, 3))
         if a + b > 9 or a + c > 9 or b == c:
             continue
-        text = "2 + 3 = 5\n4 + 1 = 5\n6 + 2 = 8\n{} + {} ="
+        shown = [(int(x), int(rng.integers(1, 10 - x))) for x in rng.integers(1, 9, 3)]
+        start = "".join(f"{x} + {y} = {x + y}\n" for x, y in shown)
+        text = start + "{} + {} ="
         answers = f" {a + b}", f" {a + c}"
-        yield PairText(text.format(a, b), text.format(a, c), answers[:1], answers[1:], f"{a} {min(b, c)} {max(b, c)}")
+        yield PairText(text.format(a, b), text.format(a, c), answers[:1], answers[1:], f"{start}{a}")
 
 
 def _docstrings(rng: np.random.Generator) -> Texts:

@@ -2,7 +2,7 @@
 
 Pairs are drawn from `task_texts`, or read from a file. Those whose answers are no single tokens of the model's
 vocabulary, or whose two prompts differ in length, are dropped and counted. Mirrored pairs (one's counterfactual is the
-other's clean prompt) share a group, and a group lies on one side of a split.
+other's clean prompt) share a group. No group and no prompt, clean or counterfactual, is on two sides of a split.
 """
 
 from collections import Counter
@@ -110,7 +110,7 @@ def _split(model: Model, name: str, texts: Iterable[PairText], sizes: Sequence[i
     """Pairs as they come, each group into the split that it was dealt to."""
     dropped: Counter[str] = Counter()
     found: list[list[Pair]] = [[] for _ in sizes]
-    dealt: dict[str, int] = {}
+    dealt: dict[str | tuple[int, ...], int] = {}  # groups and prompts
     seen: set[tuple[int, ...]] = set()
     for text in texts:
         wanted = [size - len(pairs) for size, pairs in zip(sizes, found, strict=True)]
@@ -119,12 +119,16 @@ def _split(model: Model, name: str, texts: Iterable[PairText], sizes: Sequence[i
         pair = _pair(model, text, dropped)
         if pair is None or pair.clean.ids in seen:
             continue
-        seen.add(pair.clean.ids)
-        group = pair.group
-        if group not in dealt:
-            dealt[group] = int(np.argmax(np.array(wanted) / np.maximum(sizes, 1)))
-        if wanted[dealt[group]] > 0:
-            found[dealt[group]].append(pair)
+        keys = (pair.group, pair.clean.ids, pair.corrupt.ids)
+        before = {dealt[key] for key in keys if key in dealt}
+        if len(before) > 1:
+            dropped["prompts that two splits would share"] += 1
+            continue
+        split = before.pop() if before else int(np.argmax(np.array(wanted) / np.maximum(sizes, 1)))
+        if wanted[split] > 0:
+            seen.add(pair.clean.ids)
+            dealt |= dict.fromkeys(keys, split)
+            found[split].append(pair)
     if any(len(pairs) < size for pairs, size in zip(found, sizes, strict=True)):
         got = f"{' / '.join(str(len(pairs)) for pairs in found)} pairs of {name!r}"
         why = "; ".join(f"{n} left out ({reason})" for reason, n in dropped.items())

@@ -27,9 +27,9 @@ def found(known):
 
 
 def test_the_search_finds_the_known_circuit(known, found):
-    """Ten edges are the least that is tried; the five of the circuit connect no others."""
-    assert set(found.edges) >= set(known.edges) and len(found) <= 10
-    assert {"a0.h0", "a1.h0"} <= set(found.nodes)
+    """Or less of it: with the counterfactual's queries and keys, which fit each other, the values alone will do."""
+    assert {"input->a1.h0<v>", "a1.h0->logits"} <= set(found.edges) <= set(known.edges)
+    assert "a1.h0" in found.nodes
     compared = against_random(Measured(known.model, known.pairs), found, draws=19)
     assert compared["faithfulness"] > 0.95 and compared["p"] == pytest.approx(1 / 20)
     assert max(compared["random"]) < 0.9
@@ -49,7 +49,7 @@ def test_random_circuits_have_its_size_and_are_connected(known, found):
 
 def test_it_is_taken_out_as_one_unit(known, found):
     edited = known.model.edited(found.ablations())
-    assert {str(e.unit) for e in found.ablations()} >= {"L0H0", "L1H0"}
+    assert {str(e.unit) for e in found.ablations()} >= {"L1H0"}
     pair = known.pairs[0]
     from workbench.observation import observe
 

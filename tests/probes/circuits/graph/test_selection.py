@@ -84,6 +84,14 @@ def test_budgets_are_floors_as_in_the_benchmark():
     assert [n_edges(b, Graph(30, 9)) for b in BUDGETS] == [123, 246, 616, 1232, 2464, 6160, 12321, 24642, 61605, 123211]
 
 
+def test_every_budget_of_a_small_graph_comes_to_an_end():
+    """Half of all edges among them, where doubling meets their number."""
+    graph = Graph(2, 2)
+    order = np.random.default_rng(4).permutation(np.flatnonzero(graph.exists))
+    for n in range(graph.n_edges + 1):
+        assert select(graph, order, n).sum() <= n
+
+
 def test_a_circuit_fills_its_budget_with_connected_edges():
     graph, random = Graph(4, 3), np.random.default_rng(2)
     for n in (6, 20, 60):
