@@ -44,9 +44,9 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
 
     Source: measures arXiv 2504.13151 and 2211.00593; the ranking is that of arXiv 2508.21258 unless another is asked.
 
-    Returns: `source`, `target` and `score` (edge), strongest first; `strength` (layer, head), summed absolute scores of
+    Returns: `edge_source`, `edge_target` and `score` (edge), strongest first; `strength` (layer, head), summed absolute scores of
     what a head sends along the circuit; `faithfulness` with `_low` and `_high`, `completeness`, `p`, `n_kept`;
-    `random_faithfulness` (draw). Without a circuit no edge, and NaN.
+    `random_faithfulness` (draw). Without a circuit no edges, and NaN.
     """
 
     prompted: ClassVar[bool] = False
@@ -121,11 +121,20 @@ def _result(circuit: Circuit, measured: Measured, compared: dict[str, Any]) -> x
         strength[layer, used] = totals[graph.heads(layer)][used]
     random = np.asarray(compared.get("random", []), float)
     text = lambda values: np.array(values, dtype=object)
+    listed: dict[str, Any] = {}
+    if has:
+        listed["edge_source"] = (
+            "edge",
+            text([graph.sources[s] for s, _ in edges]),
+            "text",
+            None,
+            "where it comes from",
+        )
+        listed["edge_target"] = ("edge", text([graph.targets[t] for _, t in edges]), "text", None, "what it leads into")
+        listed["score"] = ("edge", [float(circuit.scores[e]) for e in edges], "logits", None, "score of the edge")
     return dataset(
         None,
-        source=("edge", text([graph.sources[s] for s, _ in edges]), "text", None, "where the edge comes from"),
-        target=("edge", text([graph.targets[t] for _, t in edges]), "text", None, "what it leads into"),
-        score=("edge", [float(circuit.scores[e]) for e in edges], "logits", None, "score of the edge"),
+        **listed,
         strength=("layer head", strength, "logits", (0, None), "summed score of what the head sends along the circuit"),
         faithfulness=("", ratio(kept), "share", None, "faithfulness on new pairs"),
         faithfulness_low=("", float(low), "share", None, "lower end of its 95 % interval over pairs"),
@@ -146,7 +155,8 @@ def circuit_of(result: xr.Dataset) -> Circuit:
     about = result.attrs
     graph = Graph(int(about["n_layers"]), int(about["n_heads"]), bool(about["has_mlps"]), bool(about["is_parallel"]))
     mask, scores = np.zeros(graph.shape, bool), np.full(graph.shape, np.nan)
-    for source, target, score in zip(*(result[n].values for n in ("source", "target", "score")), strict=True):
+    names = ("edge_source", "edge_target", "score")
+    for source, target, score in zip(*(result[n].values if n in result else () for n in names), strict=True):
         place = graph.place(f"{source}->{target}")
         mask[place], scores[place] = True, float(score)
     return Circuit(graph, mask, scores, {"task": about["task"]})
@@ -165,8 +175,12 @@ def heads_figure(result: xr.Dataset) -> "go.Figure":
 
 
 def table(result: xr.Dataset) -> "pd.DataFrame":
-    """Its edges, strongest first."""
-    frame: Any = result[["source", "target", "score"]].to_dataframe()
+    """Its edges, strongest first; without a circuit, what was measured."""
+    import pandas as pd
+
+    if "edge_source" not in result:
+        return pd.DataFrame({name: [float(result[name])] for name in ("n_kept", "faithfulness", "accuracy")})
+    frame: Any = result[["edge_source", "edge_target", "score"]].to_dataframe()
     return frame.reset_index(drop=True)
 
 
