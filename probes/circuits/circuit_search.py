@@ -44,9 +44,9 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
 
     Source: measures arXiv 2504.13151 and 2211.00593; the ranking is that of arXiv 2508.21258 unless another is asked.
 
-    Returns: `edge_source`, `edge_target` and `score` (edge), strongest first; `strength` (layer, head), summed absolute scores of
-    what a head sends along the circuit; `faithfulness` with `_low` and `_high`, `completeness`, `p`, `n_kept`;
-    `random_faithfulness` (draw). Without a circuit no edges, and NaN.
+    Returns: `edge_source`, `edge_target` and `score` (edge), strongest first; `strength` (layer, head), summed
+    absolute scores of what a head sends along the circuit; `faithfulness` with `_low` and `_high`, `completeness`, `p`,
+    `n_kept`; `random_faithfulness` (draw). Without a circuit no edges, and NaN.
     """
 
     prompted: ClassVar[bool] = False

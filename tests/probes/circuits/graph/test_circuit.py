@@ -52,7 +52,7 @@ def test_it_is_taken_out_as_one_unit(known, found):
     edited = known.model.edited(found.ablations())
     assert {str(e.unit) for e in found.ablations()} >= {"L1H0"}
     pair = known.pairs[0]
-    difference = lambda model: float(pair.metric.of_logits(observe(model, pair.clean).logits[0][None])[0])
+    difference = lambda one: float(pair.metric.of_logits(observe(one, pair.clean).logits[0][None])[0])
     assert difference(known.model) > 0.5 and difference(edited) == pytest.approx(0.0, abs=1e-4)
 
 
