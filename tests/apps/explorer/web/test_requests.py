@@ -88,6 +88,13 @@ def press(page):
     for store, value in presses.items():
         page.put(store, value)
         page.fire(store)
+    step = {
+        "link": {"text": "3 7 3", "model": MODEL, "view": {"name": "logit-lens", "figure": 0}},
+        "at": 1.5,
+        "said": "a",
+    }
+    page.put("visit-take", {"clicks": 1, "steps": [step]})
+    page.fire("visit-take")
     page.put("about", 1, "n_clicks")
     page.fire("about", "n_clicks")
     for kind in ("html", "nc", "csv", "py"):
