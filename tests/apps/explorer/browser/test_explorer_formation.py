@@ -35,7 +35,7 @@ def test_a_timeline_grows_and_is_scrubbed_in_the_browser(browser, address, scree
     page.wait_for_function("() => document.querySelector('#said')?.textContent.includes('checkpoints from step 0 to')")
     page.wait_for_selector("#main-figure .slider-container")
     page.screenshot(path=screenshots / "timeline.png")
-    shown = "() => document.querySelector('#main-figure .js-plotly-plot').data[0].z[0][0]"
+    shown = "() => JSON.stringify(document.querySelector('#main-figure .js-plotly-plot').calcdata[0][0].z)"
     last, asked = page.evaluate(shown), []
     page.on("request", lambda request: asked.append(request.url))
     page.evaluate(
