@@ -46,11 +46,11 @@ CATALOG = Catalog(
         "expert-contrast": "probes.neurons.expert_contrast:ExpertContrast",
         "training-timeline": "probes.formation.training_timeline:TrainingTimeline",
         "task-attention": "probes.formation.task_attention:TaskAttention",
-        "backcopy-formation": "probes.formation.backcopy_formation:BackcopyFormation",
-        "induction-formation": "probes.formation.induction_formation:InductionFormation",
-        "clamped-formation": "probes.formation.clamped_formation:ClampedFormation",
-        "abrupt-learning": "probes.formation.abrupt_learning:AbruptLearning",
-        "in-context-automata": "probes.formation.in_context_automata:InContextAutomata",
+        "backcopy-formation": "probes.formation.findings.backcopy_formation:BackcopyFormation",
+        "induction-formation": "probes.formation.findings.induction_formation:InductionFormation",
+        "clamped-formation": "probes.formation.findings.clamped_formation:ClampedFormation",
+        "abrupt-learning": "probes.formation.findings.abrupt_learning:AbruptLearning",
+        "in-context-automata": "probes.formation.findings.in_context_automata:InContextAutomata",
     }
 )
 

@@ -273,7 +273,7 @@ def test_a_store_of_another_kind_is_named(visit, store, value, said):
 
 
 def test_an_unknown_model_or_export_is_refused(visit):
-    for store, name, change in (("shown", "details.children", "model"), ("take", "download.data", "kind")):
+    for store, name, change in (("shown", "details.children", "model"), ("take", "code.children", "kind")):
         (callback,) = (c for c in visit.callbacks if name in c["output"])
         body = copy.deepcopy(visit.body(callback, []))
         for place in (*body["inputs"], *body["state"]):
