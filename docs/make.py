@@ -87,7 +87,7 @@ def _lay_out(pages: Path, *, figures: bool) -> list[Any]:
         {"What it is": "index.md"},
         {"Tutorials": _tutorials(pages)},
         {"Analyses": _analyses(pages, figures)},
-        {"Understand it": [{"Batches": "batches.md"}, {"Architecture": "architecture.md"},
+        {"Understand it": [{"Batches": "batches.md"}, {"Toys": "formation.md"}, {"Architecture": "architecture.md"},
                            {"The code in an hour": "reading.md"}, {"Glossary": "glossary.md"},
                            {"Calibration": "calibration.md"}, {"Circuits": "circuits.md"},
                            {"What replicates": "replication.md"}, {"Files and limits": "files.md"},

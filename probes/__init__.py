@@ -3,7 +3,7 @@
     from probes import CATALOG, InductionHeads, LogitLens
 
 Adding one costs its file, one line here and its test. Rooms: `lens`, `attention`, `erasure`, `routes`, `circuits`,
-`checks`, `neurons`, by what they look at; read `lens/logit_lens` first. Classes are imported when first used.
+`checks`, `neurons`, `formation`, by what they look at; read `lens/logit_lens` first. Classes are imported when used.
 """
 
 from typing import Any
@@ -46,6 +46,13 @@ CATALOG = Catalog(
         "neurons": "probes.neurons.neurons:Neurons",
         "experts": "probes.neurons.experts:Experts",
         "expert-contrast": "probes.neurons.expert_contrast:ExpertContrast",
+        "training-timeline": "probes.formation.training_timeline:TrainingTimeline",
+        "task-attention": "probes.formation.task_attention:TaskAttention",
+        "backcopy-formation": "probes.formation.findings.backcopy_formation:BackcopyFormation",
+        "induction-formation": "probes.formation.findings.induction_formation:InductionFormation",
+        "clamped-formation": "probes.formation.findings.clamped_formation:ClampedFormation",
+        "abrupt-learning": "probes.formation.findings.abrupt_learning:AbruptLearning",
+        "in-context-automata": "probes.formation.findings.in_context_automata:InContextAutomata",
     }
 )
 

@@ -25,10 +25,12 @@ from tests.tiny_models import KINDS, tiny_hf, tiny_model
 from tests.tiny_probes import probes_of_every_kind, sentences
 from workbench.analysis.kinds import Study
 from workbench.analysis.run import run
-from workbench.loading.pretrained import wrap
+from workbench.loading.pretrained import load, wrap
 from workbench.loading.toys.families import random_model
 
-READER, MIXTURE = "reader", "mixture"
+READER, MIXTURE, TOY, BACKCOPY, AUTOMATA, CLASSES = "reader", "mixture", "toy", "backcopy", "automata", "classes"
+# A toy that is trained within a second; its vocabulary holds the prompts of the contract.
+A_TOY = "toy:induction,tokens=95,d_model=16,n_heads=2,steps=9,every=3"
 # Parameters that make an entry small, and why it needs them.
 QUICK: dict[str, tuple[dict, str]] = {
     "attention": ({"layer": 1}, "an edit in layer 0 changes no pattern there"),
@@ -51,12 +53,29 @@ QUICK: dict[str, tuple[dict, str]] = {
     "token-erasure-probes": ({"epochs": 1}, "three passes over the texts"),
     "token-erasure-accuracy": ({"depths": "1,2", "epochs": 1}, "eleven depths, three passes"),
     "token-erasure-swap": ({"words": 2}, "24 words"),
+    "backcopy-formation": ({"seeds": 1, "conditions": "softmax", "steps": 3}, "three seeds and two conditions"),
+    "induction-formation": ({"seeds": 1, "conditions": "heads4", "steps": 3}, "three seeds and conditions"),
+    "abrupt-learning": ({"seeds": 1, "classes": "16", "burstiness": "2", "steps": 3}, "three seeds, four conditions"),
+    "in-context-automata": ({"seeds": 1, "conditions": "free", "steps": 3}, "three seeds and two conditions"),
+    "clamped-formation": ({"seeds": 1, "clamps": "free", "steps": 3}, "three seeds and three clamps"),
+    "training-timeline": ({"seeds": 1}, "three seeds"),
+    "task-attention": ({"sequences": 8}, "64 sequences"),
     "token-erasure-vocabulary": ({"rows": 20}, "1000 strings"),
 }
+OF_TOYS = ("training-timeline", "task-attention", "induction-formation", "clamped-formation")  # of trained toys alone
 STUDIES = tuple(name for name in CATALOG.names if issubclass(CATALOG.view(name).analysis, Study))
 OF_EXPERTS = ("experts", "expert-contrast")  # apply to a mixture alone
-NAMES = {READER: tuple(n for n in STUDIES if n not in OF_EXPERTS), MIXTURE: OF_EXPERTS}
-NAMES |= {kind: tuple(n for n in CATALOG.names if n not in (*STUDIES, *OF_EXPERTS)) for kind in KINDS}
+NAMES = {
+    READER: tuple(
+        n
+        for n in STUDIES
+        if n not in (*OF_EXPERTS, *OF_TOYS, "backcopy-formation", "in-context-automata", "abrupt-learning")
+    ),
+    MIXTURE: OF_EXPERTS,
+}
+NAMES |= {kind: tuple(n for n in CATALOG.names if n not in (*STUDIES, *OF_EXPERTS, *OF_TOYS)) for kind in KINDS}
+NAMES |= {TOY: tuple(n for n in CATALOG.names if n in OF_TOYS), BACKCOPY: ("backcopy-formation",)}
+NAMES |= {AUTOMATA: ("in-context-automata",), CLASSES: ("abrupt-learning",)}
 CASES = [(kind, name) for kind, names in NAMES.items() for name in names]
 
 
@@ -93,6 +112,14 @@ def case_of(tmp_path_factory):
     def model_of(kind: str):
         if kind == READER:
             model = reader(tiny_hf("llama", n_layers=3), "tiny-reader")
+        elif kind == TOY:
+            return load(A_TOY)
+        elif kind == AUTOMATA:
+            return load("toy:automata,symbols=95,length=24,d_model=16,d_mlp=16,steps=5,every=0")
+        elif kind == CLASSES:
+            return load("toy:gaussian-classes,classes=16,pairs=12,d_model=16,n_heads=2,d_mlp=8,steps=5,every=0")
+        elif kind == BACKCOPY:
+            return load("toy:bigram-backcopy,characters=95,d_model=16,n_heads=2,n_layers=2,d_mlp=16,steps=5,every=0")
         elif kind == MIXTURE:
             model = reader(random_model("mixtral"), "tiny-mixture")
         else:

@@ -163,9 +163,18 @@ def _decoded(source: "str | Path | BinaryIO") -> str:
 
 def _json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}, which is not JSON ({error})", "JSON", "Correct it") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A record whose keys stand once: JSON's readers keep the last of several and drop the others."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} twice in one record")
+    return found
 
 
 def _table(text: str, name: str, delimiter: str) -> tuple[list[_Row], list[str]]:

@@ -17,14 +17,18 @@ from apps.bench.rows import (
     INDUCTION,
     LENS_ALL,
     LIST,
+    LOOK,
     PATCHES,
     PLAIN_ANSWER,
+    PLAIN_TOY,
     PRODUCTS_ALL,
     SIZES,
     START_SIZE,
     STUDY_SIZES,
+    TOY,
 )
 from apps.bench.studies import FULL_PASSES
+from apps.bench.toys import STEPS
 
 __all__ = ["GOALS", "Goal", "goals"]
 
@@ -69,6 +73,8 @@ GOALS = (
     Goal(ABLATIONS, FULL_ABLATIONS, 1.4, faster=True, passes=30 / FULL_PASSES),
     Goal(PATCHES, FULL_PATCHES, 6, sizes=STUDY_SIZES, faster=True, passes=270 / FULL_PASSES),
     Goal(CHECK, BARE, 6, sizes=STUDY_SIZES, passes=50 / 10),
+    Goal(TOY, PLAIN_TOY, 1.3, sizes=STUDY_SIZES),
+    Goal(LOOK, TOY, 3, sizes=STUDY_SIZES, passes=1 / STEPS),
     Goal(ANSWER, PLAIN_ANSWER, 1.25, sizes=(START_SIZE,)),
     *(Goal(row, "", 0.5, sizes=(START_SIZE,)) for row in (HELP, LIST, DESCRIBE)),
 )

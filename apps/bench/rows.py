@@ -13,6 +13,7 @@ from apps.bench.studies import (
     patches_in_full,
 )
 from apps.bench.subject import Prepare, Subject
+from apps.bench.toys import STEPS, looked_at, plain_steps, toy_steps
 
 __all__ = ["BARE", "BRIDGE", "QUICK_SIZES", "ROWS", "SIZES", "STARTS", "START_SIZE", "STUDY_SIZES", "Row"]
 
@@ -27,6 +28,8 @@ LENS_ALL, PRODUCTS_ALL = f"{LENS}, all positions", f"{PRODUCTS}, all positions"
 ABLATIONS, FULL_ABLATIONS = "ablation: 30 heads, from their layers", f"ablation: {FULL_PASSES} heads, full passes"
 PATCHES, FULL_PATCHES = "patching: 270 heads, from their layers", f"patching: {FULL_PASSES} heads, full passes"
 CHECK = "causal check: a head, 50 controls"
+TOY, PLAIN_TOY = f"toy: {STEPS} training steps", f"toy: {STEPS} steps of a plain PyTorch loop"
+LOOK = "toy: a checkpoint looked at"
 ANSWER, PLAIN_ANSWER = "process: workbench run logit-lens", "process: plain Hugging Face, the same prompt"
 HELP, LIST, DESCRIBE = (f"process: workbench {words}" for words in ("--help", "list", "describe logit-lens"))
 
@@ -73,6 +76,9 @@ ROWS = (
     Row(PATCHES, patches_from_layers, at=(1, 16)),
     Row(FULL_PATCHES, patches_in_full, at=(1, 16)),
     Row(CHECK, check_of_a_head, at=(1, 32)),
+    Row(PLAIN_TOY, plain_steps, at=(1, 16)),
+    Row(TOY, toy_steps, at=(1, 16)),
+    Row(LOOK, looked_at, at=(1, 16)),
 )
 
 # Whole processes, each started five times in turn beside bare passes of the prompt, after one to warm up.

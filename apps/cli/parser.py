@@ -10,6 +10,16 @@ from workbench.errors import InputError
 __all__ = ["Parser"]
 
 
+class _Once(argparse.Action):
+    """An option that takes its value once: argparse would take the last of several and drop the others."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if option_string is not None and getattr(self, "_given", None) is namespace:
+            raise argparse.ArgumentError(self, "given twice")
+        self._given = namespace
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
     """Bad words on the command line are bad input like any other: one sentence, and no page of usage in front of it.
 
@@ -19,6 +29,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *, fill: "Callable[[Parser], None] | None" = None, **options: Any):
         super().__init__(allow_abbrev=False, **options)
+        for action in (None, "store"):
+            self.register("action", action, _Once)
         self._fill = fill
         self.words: Sequence[str] = ()
         self.anywhere = ""

@@ -28,7 +28,9 @@ EDIT = Ablate(Head(0, 1))
 
 def hooks_left(model: Model) -> int:
     """Hooks anywhere in the model."""
-    points = model.adapter.bridge.hook_dict.values()
+    bridged = hasattr(model.adapter, "bridge")
+    modules = model.adapter.bridge.hook_dict.values() if bridged else model.adapter.module.modules()
+    points = [point for point in modules if hasattr(point, "fwd_hooks")]
     return sum(len(p.fwd_hooks) + len(p.bwd_hooks) + len(p._forward_hooks) + len(p._forward_pre_hooks) for p in points)
 
 

@@ -161,3 +161,11 @@ def test_any_bytes_are_prompts_or_a_sentence(raw, format):
                 assert read(io.BytesIO(head + raw), format=format)
             except InputError as error:
                 assert "; expected " in str(error)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
+def test_a_key_that_stands_twice_in_a_record_is_refused(tmp_path, name):
+    record = '{"id": 1, "prompt": "one", "prompt": "two"}'
+    (tmp_path / name).write_text(f"[{record}]" if name == "x.json" else record)
+    with pytest.raises(InputError, match="'prompt' twice"):
+        read_prompts(tmp_path / name)

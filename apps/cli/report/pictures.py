@@ -35,7 +35,9 @@ def write_figures(view: "View", result: xr.Dataset, display: "Values", path: Pat
         raise
     except Exception as error:  # kaleido has no browser, or the browser does not start
         raise UnavailableError(
-            f"a picture that could not be drawn ({in_words(error)})", "kaleido and a browser", "Save as .html instead"
+            f"a picture that could not be drawn ({in_words(error)})",
+            "kaleido and a browser of the Chromium family that it can start",
+            "Install one (on Debian: apt install chromium), name it in BROWSER_PATH, or save as .html",
         ) from error
     names = [path if n == 0 else path.with_name(f"{path.stem}-{n + 1}{path.suffix}") for n in range(len(contents))]
     return tuple(write_whole(name, content) for name, content in zip(names, contents, strict=True))

@@ -21,13 +21,14 @@ from apps.explorer.callbacks import (
     run,
     selection,
     view,
+    visit,
 )
 from apps.explorer.engine.engine import Engine
 
 __all__ = ["register"]
 
 _CONCERNS = (
-    run, poll, notices, continuation, view, params, figure, selection, details, display, intervene, export,
+    run, poll, notices, continuation, view, params, figure, selection, details, display, intervene, export, visit,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from dash import Dash, Input, Output, State, ctx, no_update
 from pydantic import BaseModel
 
 from apps.explorer.engine.engine import Engine
-from apps.explorer.page.state import Typed, parse, parser
+from apps.explorer.page.state import parser
 
 __all__ = ["Answer", "Answers"]
 
@@ -60,16 +60,10 @@ class Answers:
         """The id of what the running callback was called for; "" where it was for none, or for one of many."""
         return ctx.triggered_id if isinstance(ctx.triggered_id, str) else ""
 
-    def pressed(self, kind: Any) -> Any:
-        """The id of the one of many controls that the running callback was called for, as one of a kind.
-
-        None where it was called for none: controls come and go. Malformed where the id is of another kind.
-        """
-        return None if ctx.triggered_id is None else parse(kind, ctx.triggered_id, "the control", self.engine)
-
-    def value(self) -> Any:
-        """The value of what the running callback was called for."""
-        return parse(Typed, ctx.triggered[0]["value"], "the value", self.engine)
+    @property
+    def causes(self) -> set[str]:
+        """The ids of all that the running callback was called for, without those that stand for many."""
+        return {str(one["prop_id"]).rpartition(".")[0] for one in ctx.triggered}
 
 
 def _complete(answer: Any, output: Mapping[str, Output]) -> Any:

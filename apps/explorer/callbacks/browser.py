@@ -54,6 +54,13 @@ def _register_links(local: Local) -> None:
         Input("shown", "data"), Input("shown-b", "data"), Input("view", "data"), Input("selection", "data"),
         Input("compare-mode", "value"), Input("display", "data"),
     )  # fmt: skip
+    drawn = Input({"type": "figure", "name": "main"}, "figure")
+    kept = State("visit", "data")
+    about = [State(name, "data") for name in ("shown", "shown-b", "view", "selection")]
+    more = [State("compare-mode", "value"), State("display", "data"), kept]
+    noted = Output("visit-open", "title")
+    local("visit", "note", noted, Input("said", "children"), drawn, *about, *more, initial=False)
+    local("visit", "taken", Output("visit-open", "lang"), Input("download", "data"), initial=False)
     local(
         "links", "remember",
         Output("history", "data"), Output("example", "data"),

@@ -120,7 +120,7 @@ def _register_run(answer: Answers, engine: Engine) -> None:
     ) -> Any:
         if not loaded or loaded.model != model:
             return {"woken": woken()}  # it runs when the model is ready
-        pressed, said = answer.cause == "go", []
+        pressed, said = "go" in answer.causes, []
         if loaded.failed and not pressed:
             return no_update  # why is said already; Run tries it once more
         if pressed and go:

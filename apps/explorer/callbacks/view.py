@@ -1,5 +1,6 @@
 """Choosing a view, and which of its figures; starting what a view needs beyond the prompt's pass."""
 
+import secrets
 from typing import Any
 
 import xarray as xr
@@ -21,6 +22,7 @@ from apps.explorer.page.state import (
     Checking,
     Clicks,
     Display,
+    Go,
     Link,
     Notices,
     Params,
@@ -88,12 +90,14 @@ def _register_link(answer: Answers, engine: Engine) -> None:
             "other_model": Output("other-model", "value"),
             "mode": Output("compare-mode", "value"),
             "display": Output("display", "data", allow_duplicate=True),
+            "go": Output("go", "data", allow_duplicate=True),
+            "settled": Output("settled", "data", allow_duplicate=True),
         },
         inputs={"link": Input("link", "data")},
-        state={"view": State("view", "data")},
+        state={"view": State("view", "data"), "asked": State("asked", "data")},
         prevent_initial_call=True,
     )
-    def follow(link: Link | None, view: Seen) -> Answer:
+    def follow(link: Link | None, view: Seen, asked: Asked | None) -> Answer:
         if not link:
             return {}
         offered = engine.settings.models
@@ -109,6 +113,9 @@ def _register_link(answer: Answers, engine: Engine) -> None:
             "other_model": link.other_model if link.other_model in offered else no_update,
             "mode": "difference" if link.compare == "difference" else "both",
             "display": link.display,
+            "settled": link.text,  # the link's selection is about it
+            # The link that a page opens with runs when its model is there, where it does not cost too much.
+            "go": Go(text=link.text, clicks=secrets.token_hex(4)) if asked else no_update,
         }
 
 

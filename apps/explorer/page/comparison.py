@@ -9,14 +9,14 @@ from dash import html, no_update
 
 from apps.explorer.engine.engine import Engine
 from apps.explorer.page import tables, views
-from apps.explorer.page.state import Seen, Shown
+from apps.explorer.page.state import Asked, Seen, Shown
 from workbench.analysis.compare import CHANGED, difference
 from workbench.errors import InputError, WorkbenchError
 from workbench.figures.quantity import label
 from workbench.figures.text import number, show_token
 
 __all__ = ["both_values", "change", "difference_view", "is_comparable", "second_view", "values_at", "values_table"]
-Find = Callable[[Shown], tuple[xr.Dataset | None, str]]  # the result of a run, or why there is none
+Find = Callable[[Any], tuple[xr.Dataset | None, str]]  # the result of a run, or why there is none
 Drawn = tuple[Any, Any, Any]  # figure, message over it, and the line under it
 
 
@@ -63,7 +63,7 @@ def word_for(shown: Shown, other: Shown) -> str:
     return "compared" if (shown.text, shown.chat) != (other.text, other.chat) else "intact"
 
 
-def change(find: Find, shown: Shown, other: Shown) -> xr.Dataset:
+def change(find: Find, shown: Asked, other: Asked) -> xr.Dataset:
     """The shown run minus the other one. Raises InputError where one of them has no result yet."""
     (before, no_before), (after, no_after) = find(other), find(shown)
     if before is None or after is None:

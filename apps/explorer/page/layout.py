@@ -49,6 +49,7 @@ def _header() -> html.Header:
             html.Div(
                 [
                     html.Button("Find", id="find", className="plain", title="a view, a head or a token (Ctrl K)"),
+                    html.Button("Visit", id="visit-open", className="plain", title="what was seen, noted and to send"),
                     html.Button("Copy link", id="link-copy", className="plain"),
                     html.Button("Keys", id="keys-open", className="plain"),
                     html.Button("Light / dark", id="scheme-toggle", className="plain"),

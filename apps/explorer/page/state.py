@@ -34,8 +34,8 @@ from workbench.errors import InputError
 __all__ = [
     "Asked", "Checked", "Checking", "Choice", "Clicks", "Continuing", "Dismissed", "Display", "Done",
     "Edited", "Edits", "Farewell", "Go", "Link", "Loaded", "Malformed", "ModelName", "Moved", "Named", "Notice",
-    "Notices", "Params", "Pressed", "Seen", "Selection", "Session", "Shown", "Sizes", "Stopped", "Take", "Text",
-    "Typed", "TypedParam", "Wanted", "Word", "parse", "parser",
+    "Notices", "Params", "Pressed", "Seen", "Selection", "Session", "Shown", "Sizes", "Step", "Stopped", "Take", "Text",
+    "Typed", "TypedParam", "Visit", "Wanted", "Word", "parse", "parser",
 ]  # fmt: skip
 
 _LONGEST = 2_000_000  # letters of a text; a whole request is bounded to about as many bytes
@@ -303,6 +303,23 @@ class Link(Store):
             if given.get(name) is not None:
                 kept |= {name: given[name]} if _fits(kind, given[name]) else {"broken": kept.get("broken") or name}
         return kept
+
+
+class Step(Store):
+    """Something that was drawn in a visit. at: milliseconds since 1970."""
+
+    link: Link
+    at: Real | Whole = 0
+    title: Word = ""
+    said: Text = ""
+    note: Text = ""
+    star: Flag = False
+
+
+class Visit(Store):
+    """A visit was asked for as one page."""
+
+    steps: Annotated[tuple[Step, ...], Field(max_length=1000)]
 
 
 _PARAMS, _EDITS = TypeAdapter(Params), TypeAdapter(Edits)

@@ -48,6 +48,8 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("shown-b"),
         dcc.Store("continuing"),  # the job that writes more tokens
         dcc.Store("history", data=[], storage_type="local"),  # prompts of this browser, newest first
+        dcc.Store("visit", data=[], storage_type="session"),  # what was drawn, in its order, see `assets/visit.js`
+        dcc.Store("visit-take"),  # the visit was asked for as one page
         dcc.Store("checking"),  # a check that starts as soon as its params are shown
         dcc.Store("woken"),  # something was begun that must be looked at: changes with each
         dcc.Store("idle"),  # the look that found nothing left to do, and what it knew to be begun

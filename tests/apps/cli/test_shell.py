@@ -156,3 +156,22 @@ def test_nothing_is_looked_through_at_the_end(command, looked):
     is as ever."""
     done = subprocess.run([sys.executable, "-c", CYCLE.format(command=command)], cwd=ROOT, capture_output=True)
     assert (done.returncode, done.stdout.endswith(b"looked through")) == (0, looked), done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "logit-lens", "--prompt", "one", "--prompt", "two"],
+        ["run", "logit-lens", "--ids", "5", "9", "--model", "toy-induction", "--ids", "7"],
+        ["run", "logit-lens", "--model=toy-induction", "--ids", "5", "--model", "smollm2-135m"],
+        ["run", "logit-lens", "--model", "toy-induction", "--ids", "5", "--top-k", "3", "--top-k=4"],
+        ["compare", "a.nc", "b.nc", "--out", "c.nc", "--out", "d.nc"],
+    ],
+)
+def test_an_option_given_twice_is_not_dropped(refused, words):
+    assert "twice" in refused(*words)
+
+
+def test_a_command_may_be_given_again_in_one_process(refused):
+    for _ in range(2):
+        assert "expected" in refused("run", "logit-lens", "--model", "toy-induction", "--ids", "99")

@@ -8,10 +8,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -26,7 +26,7 @@ from workbench.loading.toys.recipes import name_of
 from workbench.loading.toys.training import DivergedError, Evaluated, Training, alone_on_a_core, evaluated
 from workbench.loading.toys.transformer import ToyTransformer
 
-__all__ = ["Kept", "Seen", "trained"]
+__all__ = ["Checkpoint", "Kept", "Seen", "trained"]
 
 Progress = Callable[[str, float, str], None]
 Seen = Callable[[int, ToyTransformer, Evaluated], None]
@@ -34,6 +34,13 @@ Seen = Callable[[int, ToyTransformer, Evaluated], None]
 _OFTEN = 2.0  # seconds between states that a killed run goes on from
 _BYTES = 50_000_000  # about what a run takes
 _LIBRARIES = ("torch", "numpy", "safetensors", "transformer-lens")
+
+
+class Checkpoint(NamedTuple):
+    """A kept step, and what was measured of it."""
+
+    step: int
+    found: Evaluated
 
 
 class Kept:
@@ -60,21 +67,29 @@ class Kept:
         }
 
     def ensure(self, step: int | None = None, progress: Progress | None = None, seen: Seen | None = None) -> None:
-        """Train up to a step of the grid (None: the last) unless it is kept. seen: is shown each kept step on the way,
-        with a model of its own and what was measured of it; those that are kept already first.
+        """Train up to a step of the grid (None: the last) unless it is kept. seen: is shown each kept step on the way.
 
         RefusedError where the run diverges before: what is finite is kept.
         """
+        for checkpoint in self.along(step, progress):
+            if seen is not None:
+                seen(checkpoint.step, self.module(checkpoint.step), checkpoint.found)
+
+    def along(self, step: int | None = None, progress: Progress | None = None) -> Generator["Checkpoint", None, None]:
+        """The kept steps up to one of the grid (None: the last), in order, as they are made or are there already.
+
+        What happens to the training when this is closed, or an error comes out of it: it is kept as far as it came.
+        """
         last = self.recipe.steps if step is None else step
         report = progress or (lambda stage, share, text: None)
+        grid = [kept for kept in self.recipe.grid if kept <= last]
         with kept.storage_errors(_BYTES, "a toy's checkpoints"), kept.alone(report, self.folder):
-            known = {step for step in self.steps() if step <= last} if self._sound() else set()
-            for done in sorted(known & set(self.recipe.grid)):
-                if seen is not None:
-                    record = self.steps()[done]
-                    seen(done, self.module(done), Evaluated(record["loss"], record["measures"]))
-            if not set(s for s in self.recipe.grid if s <= last) <= known:
-                self._train(last, report, seen, known)
+            records = self.steps() if self._sound() else {}
+            known = [step for step in grid if step in records]
+            for done in known:
+                yield Checkpoint(done, Evaluated(records[done]["loss"], records[done]["measures"]))
+            if len(known) < len(grid):
+                yield from self._train(last, report, set(known))
 
     def module(self, step: int) -> ToyTransformer:
         """The weights of a kept step, in a module of its own."""
@@ -88,14 +103,14 @@ class Kept:
         record = self.steps()[step]
         return Evaluated(record["loss"], record["measures"])
 
-    def _train(self, last: int, report: Progress, seen: Seen | None, known: set[int]) -> None:
+    def _train(self, last: int, report: Progress, known: set[int]) -> Generator["Checkpoint", None, None]:
         card = self._begun()
         if last >= card.get("diverged", last + 1):
             raise DivergedError(name_of(self.recipe), card["diverged"])
         with alone_on_a_core():
             run = self._resumed(card)
         try:
-            self._advance(run, card, last, report, seen, known)
+            yield from self._advance(run, card, last, report, known)
         except DivergedError as error:
             card["diverged"] = error.step
             raise
@@ -103,8 +118,8 @@ class Kept:
             self._write(run, card)
 
     def _advance(
-        self, run: Training, card: dict[str, Any], last: int, report: Progress, seen: Seen | None, known: set[int]
-    ) -> None:
+        self, run: Training, card: dict[str, Any], last: int, report: Progress, known: set[int]
+    ) -> Generator["Checkpoint", None, None]:
         """Update until the last step. Whoever is shown a checkpoint has the threads and the numbers of before."""
         grid, written = set(self.recipe.grid), time.monotonic()
         while True:
@@ -112,8 +127,8 @@ class Kept:
                 found = self._keep(run, card) if run.step in grid else None
             if found is not None:
                 report("train", run.step / last if last else 1.0, self._line(run, found.loss, last))
-                if seen is not None and run.step not in known:
-                    seen(run.step, self.module(run.step), found)
+                if run.step not in known:
+                    yield Checkpoint(run.step, found)
             if run.step >= last:
                 return
             with alone_on_a_core():

@@ -26,7 +26,8 @@ class Recipe:
 
     config: sizes of the vocabulary and the context are the task's. steps: of the whole training. every: a checkpoint is
     kept each so many steps, beside ten in each decade. clamp: clamps with " + " between them, held all through training
-    (see `clamps`). horizon: of the tokens ahead that are predicted, 1 for the next alone.
+    (see `clamps`). horizon: of the tokens ahead that are predicted, 1 for the next alone. init: standard deviation of
+    the blocks' matrices at the start, times the root of what they sum over; 3^-0.5 is PyTorch's own.
     """
 
     task: Task
@@ -41,14 +42,15 @@ class Recipe:
     seed: int = 0
     clamp: str = ""
     horizon: int = 1
+    init: float = 3**-0.5
 
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
             raise InputError(f"optimiser={self.optimiser!r}", f"one of {', '.join(OPTIMISERS)}", "Choose one of these")
         if not (self.batch >= 1 and self.steps >= 1 and self.every >= 0 and self.seed >= 0 and self.horizon >= 1):
             raise InputError(f"{self.about()}", "batch, steps and horizon from 1, seed and every from 0", "Mend it")
-        if not (self.lr > 0 and math.isfinite(self.lr) and self.weight_decay >= 0):
-            raise InputError(f"lr={self.lr}", "a rate above 0", "Correct it")
+        if not (self.lr > 0 and math.isfinite(self.lr) and self.weight_decay >= 0 and self.init > 0):
+            raise InputError(f"lr={self.lr}, init={self.init}", "numbers above 0", "Correct them")
         task = self.task
         config = replace(self.config, d_vocab=task.d_vocab, n_ctx=task.n_ctx, n_items=task.n_items)
         object.__setattr__(self, "config", config)

@@ -54,6 +54,9 @@ class Training:
             self.module = ToyTransformer(recipe.config)
         if (features := recipe.task.features()) is not None:
             self.module.features.data.copy_(features)
+        for name, matrix in self.module.named_parameters():
+            if ".W_" in name:  # of blocks
+                matrix.data.mul_(recipe.init)
         with Draws(recipe.seed + 1):
             sizes = recipe.config.d_model, recipe.config.d_vocab
             self.ahead = nn.ModuleList([nn.Linear(*sizes, bias=False) for _ in range(1, recipe.horizon)])
@@ -145,15 +148,15 @@ def _optimiser(recipe: Recipe, weights: list[torch.nn.Parameter]) -> torch.optim
     )  # fmt: skip
 
 
-def evaluated(model: Model, recipe: Recipe, *, clamped: bool = True, rows: int = 128) -> Evaluated:
+def evaluated(model: Model, recipe: Recipe, *, clamped: bool = True) -> Evaluated:
     """Loss and measures of a model on the fixed evaluation batches of a recipe's task, each kind of sequences.
 
-    clamped: under the clamps it was trained with. Measures of the first kind have their own names, of others the
-    kind's behind it.
+    Of each kind 128 sequences with one target, or 64 with one at each position. clamped: under the clamps it was
+    trained with. Measures of the first kind have their own names, of others the kind's behind it.
     """
     task, clamps = recipe.task, recipe.clamps() if clamped else ()
     found: dict[str, float] = {}
-    losses = []
+    losses, rows = [], 128 if task.last_only else 64
     for split in task.splits:
         batch = task.evaluation(rows, split)
         with hooks(model, held(clamps, task, batch)), torch.no_grad():

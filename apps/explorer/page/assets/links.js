@@ -4,6 +4,7 @@
   const dash = (window.dash_clientside = window.dash_clientside || {});
   const no = () => dash.no_update;
   let resting = null, seen = "", building = 0;
+  let written = "", since = 0, returning = null;
 
   function parse(fragment) {
     const given = new URLSearchParams(fragment.replace(/^#/, ""));
@@ -55,14 +56,30 @@
   }
 
   dash.links = {
+    // The address that the page was opened with; later ones are steps back and forth, see `popstate`.
     read: function (hash) {
-      return parse(hash || "") || no();
+      return (!written && parse(hash || "")) || no();
     },
+    // What is shown stands in the address. Each step is one of the browser's history, so that Back undoes it; what
+    // follows by itself within a second, and what comes while an earlier step is shown again, belongs to the step.
     write: function (shown, other, view, selection, mode, display) {
       dash.finder.shown = shown;
-      if (shown) window.history.replaceState(window.history.state, "", fragment(shown, other, mode, view, selection, display));
+      if (!shown) return no();
+      const next = fragment(shown, other, mode, view, selection, display), now = performance.now();
+      if (next === written) return no();
+      const joined = !written || returning !== null || now - since < 1000;
+      window.history[joined ? "replaceState" : "pushState"](window.history.state, "", next);
+      if (returning && (next === returning.fragment || now > returning.until)) returning = null;
+      written = next;
+      since = now;
       return no();
     },
+    // Show what a link says, on a page that shows something already.
+    open: function (link) {
+      dash.set_props("link", { data: link });
+    },
+    parse: parse,
+    fragment: fragment,
     // Prompts of this browser, newest first, beside the examples.
     remember: function (shown, history, data) {
       const examples = data.filter((group) => group.group === "Examples");
@@ -159,4 +176,17 @@
       return null;
     },
   };
+
+  const RUN = ["text", "model", "other", "otherModel", "compare", "params", "edits", "chat", "display"];
+  window.addEventListener("popstate", () => {
+    const link = parse(window.location.hash), before = parse(written);
+    if (!link || !before) return;
+    returning = { fragment: window.location.hash, until: performance.now() + 15000 };
+    written = window.location.hash;
+    const differs = (names) => names.some((name) => JSON.stringify(link[name] || null) !== JSON.stringify(before[name] || null));
+    if (differs(RUN)) return dash.links.open(link);
+    if (differs(["view"]) && link.view) dash.set_props("view", { data: link.view });
+    if (differs(["select"])) dash.set_props("selection", { data: link.select || {} });
+  });
+  for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => { returning = null; }, true);
 })();

@@ -431,6 +431,59 @@ def test_an_intervention_is_held_against_the_intact_run(open_page, screenshots):
     page.wait_for_selector("#tokens-b [data-pos]", state="detached")
 
 
+def test_back_undoes_a_step_and_a_visit_is_kept_and_sent(open_page, tmp_path):
+    page = open_page("#model=toy-induction&prompt=3+7+9+5+3+7")
+    chosen = "pos => dash_clientside.spine.state.selection.pos === pos"
+    tokens = "n => document.querySelectorAll('#tokens [data-pos]').length === n"
+    steps = "n => document.querySelector('#visit-open').textContent === `Visit (${n})`"
+    page.wait_for_function(steps, arg=1)
+    for pos in (1, 3):
+        page.wait_for_timeout(1100)  # what follows within a second belongs to one step
+        page.click(f"#tokens [data-pos='{pos}']")
+        page.wait_for_function(chosen, arg=pos)
+    page.wait_for_timeout(1100)
+    view(page, "Induction on this prompt")
+    page.wait_for_function(steps, arg=2)
+    page.fill("#prompt", "5 5 7 5")
+    page.press("#prompt", "Control+Enter")
+    page.wait_for_function(tokens, arg=4)
+    page.wait_for_function(steps, arg=3)
+    page.go_back()
+    page.wait_for_function(tokens, arg=6)
+    assert page.input_value("#prompt") == "3 7 9 5 3 7"
+    page.go_back()
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Logit lens'")
+    assert selection(page)["pos"] == 3
+    page.go_back()
+    page.wait_for_function(chosen, arg=1)
+    page.go_forward()
+    page.wait_for_function(chosen, arg=3)
+    page.click("#visit-open")
+    row = page.locator(".visit li", has_text="5 5 7 5")
+    row.get_by_label("note on").fill("the other prompt")
+    row.get_by_label("note on").press("Tab")
+    row.get_by_label("star:").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as one page (HTML)").click()
+    sent = download.value.path().read_text(encoding="utf-8")
+    assert "the other prompt" in sent and sent.count("<section") == 3 and "<script src" not in sent
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as a file").click()
+    saved = tmp_path / "visit.json"
+    download.value.save_as(saved)
+    row.get_by_role("button", name="Show again").click()
+    page.wait_for_function(tokens, arg=4)
+    assert page.inner_text("#params-title").lower() == "induction on this prompt"
+    other = open_page("#model=toy-induction&prompt=3+7+9")
+    other.click("#visit-open")
+    other.set_input_files(".visit input[type=file]", saved)
+    other.wait_for_selector(".visit [role=status] >> text=3 steps were read.")
+    assert other.locator(".visit li", has_text="★").count() == 1
+    saved.write_text('{"kind": "something else"}')
+    other.set_input_files(".visit input[type=file]", saved)
+    other.wait_for_selector(".visit [role=status] >> text=which holds no visit")
+
+
 def test_models_with_other_tokens_are_not_compared(open_page):
     page = open_page()
     page.get_by_text("Compare with").click()

@@ -88,6 +88,13 @@ def press(page):
     for store, value in presses.items():
         page.put(store, value)
         page.fire(store)
+    step = {
+        "link": {"text": "3 7 3", "model": MODEL, "view": {"name": "logit-lens", "figure": 0}},
+        "at": 1.5,
+        "said": "a",
+    }
+    page.put("visit-take", {"clicks": 1, "steps": [step]})
+    page.fire("visit-take")
     page.put("about", 1, "n_clicks")
     page.fire("about", "n_clicks")
     for kind in ("html", "nc", "csv", "py"):
@@ -266,7 +273,7 @@ def test_a_store_of_another_kind_is_named(visit, store, value, said):
 
 
 def test_an_unknown_model_or_export_is_refused(visit):
-    for store, name, change in (("shown", "details.children", "model"), ("take", "download.data", "kind")):
+    for store, name, change in (("shown", "details.children", "model"), ("take", "code.children", "kind")):
         (callback,) = (c for c in visit.callbacks if name in c["output"])
         body = copy.deepcopy(visit.body(callback, []))
         for place in (*body["inputs"], *body["state"]):

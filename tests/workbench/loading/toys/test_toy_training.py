@@ -138,7 +138,7 @@ def test_the_card_says_how_it_was_made_and_the_loss_is_that_of_the_weights():
     model = load(SMALL, step=9)
     again = evaluated(model, recipe)
     assert again.loss == pytest.approx(card["steps"]["9"]["loss"], abs=1e-6)
-    batch = recipe.task.evaluation()
+    batch = recipe.task.evaluation(64)
     with torch.no_grad():
         plain = torch.nn.functional.cross_entropy(
             model.adapter.forward(batch.tokens).flatten(0, 1), batch.targets.flatten()
@@ -170,7 +170,7 @@ def test_a_diverged_run_stops_says_where_and_keeps_what_is_finite():
         ("toy:induction,step=7777", "0, 1, 2, 3"),
         ("toy:induction,step=-1", "from 0"),
         ("toy:induction,seed", "seed=1"),
-        ("toy:induction,lr=nan", "above 0"),
+        ("toy:induction,lr=nan", "numbers above 0"),
         ("toy:induction,optimiser=lion", "adamw, sgd"),
         ("toy:induction,positions=absolute", "learned, rotary, none"),
         ("toy:induction,clamp=L5H0 previous-token", "2 layers"),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from workbench.errors import InputError
-from workbench.loading.toys.tasks.task import Batch, Task, words
+from workbench.loading.toys.tasks.task import Batch, Task, followers, words
 
 __all__ = ["SEPARATOR", "Automata"]
 
@@ -35,10 +35,10 @@ class Automata(Task):
     length: int = 96
 
     def __post_init__(self) -> None:
-        if not (1 <= self.edges <= self.symbols <= 26 and self.states >= 2 and self.mean >= 2 and self.length >= 16):
+        if not (1 <= self.edges <= self.symbols <= 96 and self.states >= 2 and self.mean >= 2 and self.length >= 16):
             raise InputError(
                 f"{self}",
-                "edges from 1 to symbols, up to 26 symbols, states and mean from 2, a length from 16",
+                "edges from 1 to symbols, up to 96 symbols, states and mean from 2, a length from 16",
                 "Mend it",
             )
 
@@ -91,6 +91,25 @@ class Automata(Task):
         valid = truth.gather(-1, found.argmax(-1, keepdim=True)) > 0
         return {"distance": float((found - truth).abs().sum(-1).mean() / 2), "validity": float(valid.float().mean())}
 
+    def looks(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """To the token before, and to what followed the same one, two or three tokens earlier."""
+        found = {"previous_token": super().looks(batch)["previous_token"]}
+        return found | {f"after_{n}_gram": followers(batch.tokens, n) for n in (1, 2, 3)}
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Heads of n-grams."""
+        return ("after-one-gram", "after-two-gram")
+
+    def keys(self, kind: str, batch: Batch) -> torch.Tensor:
+        """To what followed the last place whose one or two tokens are the query's; as it likes where there is none."""
+        if kind not in self.kinds:
+            return super().keys(kind, batch)
+        found = followers(batch.tokens, 1 + self.kinds.index(kind))
+        last = found.shape[-1] - 1 - found.flip(-1).int().argmax(-1)
+        return torch.where(found.any(-1), last, -1)
+
     def tokenizer(self) -> Any:
         """Letters, and | between strings."""
-        return words(["|", *(chr(97 + i) for i in range(self.symbols))], bos="|", by_letter=True)
+        letters = [chr(97 + i) if i < 26 else chr(0x100 + i) for i in range(self.symbols)]
+        return words(["|", *letters], bos="|", by_letter=True)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from workbench.errors import InputError
-from workbench.loading.toys.tasks.task import Batch, Task, words
+from workbench.loading.toys.tasks.task import Batch, Task, one_key, words
 
 __all__ = ["BOS", "BigramBackcopy"]
 
@@ -112,6 +112,17 @@ class BigramBackcopy(Task):
             return super().keys(kind, batch)
         before = (torch.arange(batch.tokens.shape[1]) - 1).clamp(min=0).expand_as(batch.tokens)
         return torch.where(self.is_trigger(batch.tokens), before, 0)
+
+    def looks(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """From triggers and from all others, from position 8 on: to BOS, and to the token before."""
+        pos = torch.arange(batch.tokens.shape[1]).expand_as(batch.tokens)
+        trigger = self.is_trigger(batch.tokens)
+        found = {}
+        for group, asked in (("trigger", trigger), ("other", ~trigger)):
+            asked = asked & (pos >= FIRST)
+            found[f"{group}_to_previous"] = one_key(torch.where(asked, pos - 1, -1))
+            found[f"{group}_to_first"] = one_key(torch.where(asked, 0, -1))
+        return found
 
     def tokenizer(self) -> Any:
         """One token a character, behind BOS."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from workbench.errors import InputError
-from workbench.loading.toys.tasks.task import Batch, Task, words
+from workbench.loading.toys.tasks.task import Batch, Task, one_key, words
 
 __all__ = ["Exemplars"]
 
@@ -108,6 +108,16 @@ class Exemplars(Task):
         found = torch.full_like(batch.tokens, -1)
         found[:, -1] = 2 * batch.fields["which"] + 1
         return found
+
+    def looks(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """From labels to their item, from the query to its label and to the other one."""
+        none = torch.full_like(batch.tokens, -1)
+        item, other = none.clone(), none.clone()
+        item[:, 1], item[:, 3] = 0, 2
+        other[:, -1] = 3 - 2 * batch.fields["which"]
+        label = self.keys("match", batch)
+        keys = {"label_to_item": item, "query_to_label": label, "query_to_other": other}
+        return {name: one_key(value) for name, value in keys.items()}
 
     def tokenizer(self) -> Any:
         """Labels A, B, ... and classes x0, x1, ...; held-out ones are new0, new1, ..."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from workbench.errors import InputError
-from workbench.loading.toys.tasks.task import Batch, Task, words
+from workbench.loading.toys.tasks.task import Batch, Task, one_key, words
 
 __all__ = ["GaussianClasses"]
 
@@ -155,6 +155,19 @@ class GaussianClasses(Task):
         last = self.pairs - 1 - match.flip(1).int().argmax(1)
         found = torch.full_like(batch.tokens, -1)
         found[:, -1] = torch.where(match.any(1), 2 * last + 1, -1)
+        return found
+
+    def looks(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """From labels to their item; from the query to labels of its class, and to labels of others, where there are
+        both."""
+        item = torch.full_like(batch.tokens, -1)
+        item[:, 1::2] = torch.arange(0, self.n_ctx - 1, 2)
+        match, found = batch.fields["match"], {"label_to_item": one_key(item)}
+        both = match.any(1) & ~match.all(1)
+        for name, which in (("query_to_label", match), ("query_to_other", ~match)):
+            mask = torch.zeros_like(found["label_to_item"])
+            mask[:, -1, 1::2] = which & both[:, None]
+            found[name] = mask
         return found
 
     def tokenizer(self) -> Any:

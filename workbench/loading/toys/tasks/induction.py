@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from workbench.errors import InputError
-from workbench.loading.toys.tasks.task import Batch, Task
+from workbench.loading.toys.tasks.task import Batch, Task, followers
 
 __all__ = ["Induction"]
 
@@ -110,3 +110,7 @@ class Induction(Task):
             return super().keys(kind, batch)
         pos = torch.arange(batch.tokens.shape[1])
         return torch.where(self.is_repeat(batch), pos - batch.fields["period"][:, None] + 1, -1)
+
+    def looks(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The previous token, the first, and what followed any earlier occurrence of the query's token."""
+        return super().looks(batch) | {"induction": followers(batch.tokens, 1)}

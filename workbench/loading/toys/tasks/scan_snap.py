@@ -94,6 +94,19 @@ class ScanSnap(Task):
         right = logits[:, -1, self.choices()].argmax(-1) == batch.targets[:, -1]
         return {"accuracy": float(right.float().mean())}
 
+    def looks(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """From the query to distinct and to common tokens, and to the most frequent of the distinct ones."""
+        tokens = batch.tokens
+        is_distinct = tokens >= self.first_distinct
+        most = is_distinct & ((tokens - self.first_distinct) % self.distinct == 0)
+        is_common = (tokens >= self.first_common) & ~is_distinct
+        found = {}
+        for name, which in (("distinct", is_distinct), ("common", is_common), ("most_frequent", most)):
+            mask = torch.zeros(*tokens.shape, tokens.shape[1], dtype=torch.bool)
+            mask[:, -1] = which
+            found[name] = mask
+        return found
+
     def tokenizer(self) -> Any:
         """Classes K0, ..., queries q0, ..., common c0, ..., distinct d0.0 (class, number)."""
         names = [f"K{i}" for i in range(self.classes)] + [f"q{i}" for i in range(self.classes // 2)]

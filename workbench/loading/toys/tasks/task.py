@@ -10,7 +10,7 @@ import torch
 
 from workbench.errors import InputError
 
-__all__ = ["Batch", "Task", "words"]
+__all__ = ["Batch", "Task", "followers", "one_key", "words"]
 
 TRAIN, EVALUATION = 0, 1  # streams of random numbers that share none
 
@@ -92,6 +92,15 @@ class Task(ABC):
         """Kinds of attention that `keys` knows, beside those that every sequence has."""
         return ()
 
+    def looks(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Places that a head may look at, by name: which keys count for each query, bool `[row, query, key]`. Queries
+        without any are not asked."""
+        before = torch.arange(batch.tokens.shape[1]) - 1
+        found = {"previous_token": one_key(before.expand_as(batch.tokens))}
+        first = torch.where(before < 0, -1, 0)
+        found["first_token"] = one_key(first.expand_as(batch.tokens))
+        return found | {kind.replace("-", "_"): one_key(self.keys(kind, batch)) for kind in self.kinds}
+
     def _kinds(self) -> str:
         return f"one of {', '.join(self.kinds)}" if self.kinds else "none, since it has none of its own"
 
@@ -114,6 +123,28 @@ class Task(ABC):
         """Some rows of a batch."""
         fields = {name: value[rows] for name, value in batch.fields.items()}
         return Batch(batch.tokens[rows], batch.targets[rows], fields)
+
+
+def one_key(keys: torch.Tensor) -> torch.Tensor:
+    """One key a query, `[row, query]` (-1 for none), as bool `[row, query, key]`."""
+    there = torch.nn.functional.one_hot(keys.clamp(min=0), keys.shape[1]).bool()
+    return there & (keys >= 0)[..., None]
+
+
+def followers(tokens: torch.Tensor, n: int) -> torch.Tensor:
+    """Which keys follow an earlier place whose last n tokens are the query's, bool `[row, query, key]`.
+
+    As berlino/seq_icl defines an n-gram head.
+    """
+    length = tokens.shape[1]
+    pos = torch.arange(length)
+    same = torch.ones(tokens.shape[0], length, length, dtype=torch.bool)  # query i, earlier place j - 1
+    for back in range(n):
+        shifted = tokens.roll(back, 1)
+        shifted[:, :back] = -1 - back
+        same &= shifted[:, :, None] == shifted.roll(1, 1)[:, None, :]
+    same &= (pos >= n)[None, None, :] & (pos >= n - 1)[None, :, None]
+    return same & (pos[None, :] <= pos[:, None])
 
 
 def words(names: list[str], *, bos: str | None = None, by_letter: bool = False) -> Any:

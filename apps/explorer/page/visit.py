@@ -1,0 +1,127 @@
+"""A visit as one page to send: every step with its sentence, its figure, its Python and what computed it."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import xarray as xr
+from pydantic import ValidationError
+
+from apps.explorer.engine.engine import Engine
+from apps.explorer.page import comparison as comparing
+from apps.explorer.page import exports, tables, views
+from apps.explorer.page.graphs import GRAPH_CONFIG
+from apps.explorer.page.news import request_of
+from apps.explorer.page.results import result_of
+from apps.explorer.page.state import Asked, Link, Step, Visit
+from apps.template import render
+from workbench.errors import InputError, WorkbenchError
+from workbench.storage.record import record_of
+
+__all__ = ["visit_page"]
+
+_HEIGHT = 480  # pixels of a figure
+
+
+def visit_page(engine: Engine, visit: Visit, session: str) -> str:
+    """The page, with the plotting library in it. A step whose result is no longer kept says so, and stays.
+
+    Nothing is computed: what was seen is drawn from what is kept.
+    """
+    from plotly.offline import get_plotlyjs
+
+    steps = [_step(engine, step, session) for step in visit.steps]
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    made = f"Made by the workbench on {now}: {len(steps)} step{'s' if len(steps) != 1 else ''}."
+    return render("explorer/page/visit.html", title="A visit", made=made, plotly=get_plotlyjs(), steps=steps)
+
+
+def _step(engine: Engine, step: Step, session: str) -> dict[str, Any]:
+    link = step.link
+    filled = {
+        "title": step.title, "said": step.said, "note": step.note, "star": "★ " if step.star else "",
+        "prompt": link.text, "about": _about(link), "why": "", "drawn": "", "code": "", "record": "",
+        "link": link.model_dump_json(exclude_defaults=True, by_alias=True),
+    }  # fmt: skip
+    try:
+        return filled | _drawn(engine, link, session)
+    except WorkbenchError as error:
+        return filled | {"why": f"It could not be drawn here. {error}"}
+
+
+def _about(link: Link) -> str:
+    """What was looked at, in words."""
+    parts = [f"Model {link.model}"]
+    parts += [f"weights {link.weights}"] if link.weights else []
+    parts += [f"changed: {', '.join(link.edits)}"] if link.edits else []
+    parts += ["through the chat template"] if link.chat else []
+    parts += [f"beside {link.other!r}"] if link.other else []
+    parts += [f"beside the model {link.other_model}"] if link.other_model else []
+    return "; ".join(parts)
+
+
+def _drawn(engine: Engine, link: Link, session: str) -> dict[str, Any]:
+    """Figure or table of a step, its code and its record. WorkbenchError where there is none any more."""
+    if link.view is None:
+        raise InputError("a step without a view", "one of this page's", "Take it again")
+    seen, index = engine.views[link.view.name], link.view.figure
+    shown, display = _asked(engine, link), link.display.get(link.view.name, {})
+    find = lambda run: result_of(engine, run, seen.name, link.select, session)
+    if link.compare == "difference":
+        change = comparing.change(find, shown, _other(engine, link))
+        figure = views.changed(seen, change, index, False, display)
+        return {"drawn": _html(figure), "record": _record(change)}
+    result, why = find(shown)
+    if result is None:
+        raise InputError(f"no result of {seen.title} ({why})", "one that is kept", "Show the step again")
+    request = request_of(engine, shown)
+    analysis = engine.slice_of(request, seen.name, link.select) if seen.name in engine.slices else None
+    code = exports.code(seen, request, analysis or request.analyses[seen.name], index, display)
+    return {"drawn": _shown(seen, result, index, display), "code": code, "record": _record(result)}
+
+
+def _shown(seen: Any, result: xr.Dataset, index: int, display: Mapping[str, Any]) -> str:
+    if tables.is_table(seen, index):
+        frame = tables.frame_of(seen, result, index)
+        return str(frame.to_html(index=False))  # pandas escapes the cells
+    return _html(views.drawn(seen, result, index, False, display))
+
+
+def _html(figure: Any) -> str:
+    figure.update_layout(height=_HEIGHT)
+    return str(figure.to_html(include_plotlyjs=False, full_html=False, config=GRAPH_CONFIG))
+
+
+def _record(result: xr.Dataset) -> str:
+    return json.dumps(record_of(result), indent=1, ensure_ascii=False, default=str)
+
+
+def _asked(engine: Engine, link: Link) -> Asked:
+    """The run that a link is about. InputError for a model that this page does not offer."""
+    return _valid(
+        engine,
+        lambda context: Asked.model_validate(
+            {"id": "visit", "model": link.model, "text": link.text, "params": link.params, "chat": link.chat,
+             "edits": link.edits},
+            context=context,
+        ),
+    )  # fmt: skip
+
+
+def _other(engine: Engine, link: Link) -> Asked:
+    """The run that it is held against: of another prompt, on another model, or the intact one."""
+    given = {
+        "id": "visit-other", "model": link.other_model or link.model, "text": link.other or link.text,
+        "params": link.params, "chat": link.chat,
+    }  # fmt: skip
+    return _valid(engine, lambda context: Asked.model_validate(given, context=context))
+
+
+def _valid(engine: Engine, make: Callable[[Engine], Asked]) -> Asked:
+    try:
+        return make(engine)
+    except ValidationError:
+        raise InputError(
+            "a step on a model that is not loaded here", "one that this page offers", "Start the page with it"
+        ) from None

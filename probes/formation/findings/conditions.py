@@ -1,0 +1,101 @@
+"""Runs under several conditions with several seeds, and what is measured of each: what all findings share."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from probes.formation.toy_runs import checkpoint, measured
+from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.loading.toys.checkpoints import Kept
+from workbench.loading.toys.recipe import Recipe
+from workbench.models.model import Model
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["Runs", "conditions_figure", "curves_figure", "first_below", "mean_and_range", "runs", "table"]
+
+Look = Callable[[Recipe, Model, Mapping[int, Mapping[str, float]]], Mapping[str, Any]]
+Runs = dict[tuple[str, int], Mapping[str, Any]]
+
+
+def runs(
+    conditions: Mapping[str, Recipe],
+    seeds: Sequence[int],
+    look: Look,
+    interventions: Sequence[Any] = (),
+    progress: Progress | None = None,
+) -> Generator[Runs, None, None]:
+    """Train each recipe with each seed and measure it; what there is after each, by (condition, seed).
+
+    look: `(recipe, last model, measures by step)` to numbers by name. `curve` is there beside them: loss by step.
+    """
+    found: Runs = {}
+    jobs = [(name, recipe, seed) for name, recipe in conditions.items() for seed in seeds]
+    for number, (name, recipe, seed) in enumerate(jobs):
+        one, along = replace(recipe, seed=seed), {}
+        for kept in Kept(one).along():
+            along[kept.step] = measured(kept.found)
+            if progress is not None:
+                progress((number + kept.step / one.steps * 0.95) / len(jobs))
+        last = checkpoint(one, one.steps, interventions)
+        found[name, seed] = {**look(one, last, along), "curve": {step: m["loss"] for step, m in along.items()}}
+        if progress is not None:
+            progress((number + 1) / len(jobs))
+        yield found
+
+
+def first_below(along: Mapping[int, Mapping[str, float]], name: str, value: float) -> float:
+    """The first kept step at which a measure is below a value; NaN if it never is."""
+    return next((float(step) for step, found in sorted(along.items()) if found[name] < value), np.nan)
+
+
+def table(
+    found: Runs, conditions: Sequence[str], seeds: Sequence[int], about: Mapping[str, tuple[str, Any, str]]
+) -> xr.Dataset:
+    """A result (condition, seed) of what was measured, NaN where there is none yet; `loss` (condition, seed, step).
+
+    about: units, range and long name of each number.
+    """
+    variables: dict[str, Any] = {}
+    for name, (units, bounds, title) in about.items():
+        values = [[float(found.get((c, s), {}).get(name, np.nan)) for s in seeds] for c in conditions]
+        variables[name] = ("condition seed", np.array(values), units, bounds, title)
+    steps = sorted({step for one in found.values() for step in one["curve"]})
+    curves = np.full((len(conditions), len(seeds), len(steps)), np.nan)
+    for i, condition in enumerate(conditions):
+        for j, seed in enumerate(seeds):
+            for step, loss in found.get((condition, seed), {}).get("curve", {}).items():
+                curves[i, j, steps.index(step)] = loss
+    variables["loss"] = ("condition seed step", curves, "nats", (0, None), "loss on the evaluation batch")
+    return dataset(None, {"condition": list(conditions), "seed": list(seeds), "step": steps}, **variables)
+
+
+def mean_and_range(values: xr.DataArray) -> str:
+    """Such as `0.93 (0.91 to 0.95)`; "none" where nothing is known."""
+    known = values.values[np.isfinite(values.values)]
+    if not len(known):
+        return "none"
+    spread = f" ({known.min():.3g} to {known.max():.3g})" if len(known) > 1 else ""
+    return f"{known.mean():.3g}{spread}"
+
+
+def curves_figure(result: xr.Dataset) -> "go.Figure":
+    """The loss against step, one line a condition, mean over seeds."""
+    from workbench.figures import series
+
+    mean = result[["loss"]].mean("seed", keep_attrs=True)
+    n = result.sizes["seed"]
+    return series(mean, "loss", "step", by="condition", title=f"Loss along training, mean over n = {n} seeds")
+
+
+def conditions_figure(result: xr.Dataset, name: str) -> "go.Figure":
+    """A figure of one number: a point for each seed under each condition."""
+    from workbench.figures import series
+
+    title = f"{result[name].attrs['long_name']}, by condition"
+    return series(result, name, "condition", by="seed", title=title[0].upper() + title[1:])

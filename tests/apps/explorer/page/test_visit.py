@@ -1,0 +1,89 @@
+"""A visit as one page: what was seen is in it, what is no longer kept says so, and text is text."""
+
+import json
+import re
+
+import pytest
+
+from apps.explorer.callbacks.run import ask
+from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.settings import Settings
+from apps.explorer.page.state import Malformed, Visit, parse
+from apps.explorer.page.visit import visit_page
+from probes import CATALOG
+
+MODEL, TEXT = "toy-induction", "3 7 9 5 3 7 9"
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """Two views of one prompt, computed."""
+    made = Engine(Settings(models=(MODEL, "toy-copy")), [CATALOG.view("logit-lens"), CATALOG.view("causal-check")])
+    assert made.hosted(MODEL).loading.finished.wait(120)
+    for edits in ((), ("L1H0",)):
+        asked, error = ask(made, "me", MODEL, TEXT, {}, edits=edits)
+        assert not error and made.hosted(MODEL).worker.get(asked.job).finished.wait(120)
+    yield made
+    made.close()
+
+
+def step(view="logit-lens", figure=0, **more):
+    """A step as the browser keeps it."""
+    link = {"text": TEXT, "model": MODEL, "view": {"name": view, "figure": figure}, "weights": "f" * 12, "select": {}}
+    told = {name: more.pop(name) for name in ("note", "star", "said", "title") if name in more}
+    return {"at": 1e12, "title": "A view", "said": "It says so.", **told, "link": {**link, **more}}
+
+
+def page_of(engine, *steps):
+    visit = parse(Visit, {"steps": list(steps), "clicks": 1}, engine=engine)
+    return re.sub(r"<script>.*?</script>", "", visit_page(engine, visit, "me"), count=1, flags=re.DOTALL)
+
+
+def test_a_step_stands_with_figure_code_and_record(engine):
+    page = page_of(engine, step(star=True, note="why"))
+    assert "★ A view" in page and "It says so." in page and '<p class="note">why</p>' in page
+    assert "plotly-graph-div" in page and "LogitLens(" in page and "Model toy-induction" in page
+    record = json.loads(re.search(r"Provenance</summary><pre>(.*?)</pre>", page, re.DOTALL)[1].replace("&#34;", '"'))
+    assert record["model"]["name"] == MODEL and record["token_ids"] == [3, 7, 9, 5, 3, 7, 9]
+
+
+def test_the_order_is_that_of_the_visit_and_the_library_is_there_once(engine):
+    visit = parse(Visit, {"steps": [step(title="one"), step(title="two")]}, engine=engine)
+    page = visit_page(engine, visit, "me")
+    assert page.index("1. one") < page.index("2. two") and page.count("Plotly.newPlot") >= 2
+    assert page.count("plotly.js v") == 1
+
+
+def test_a_difference_is_drawn_as_one(engine):
+    page = page_of(engine, step(edits=["L1H0"], compare="difference"))
+    assert "changed: L1H0" in page and "plotly-graph-div" in page
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (step("causal-check"), "Press Start"),
+        (step(text="5 5 5"), "one that is kept"),
+        (step(model="unheard-of"), "one that this page offers"),
+        (step(text="no numbers"), "Got"),
+        (step("nothing"), "a step without a view"),
+        (step(edits=["L99H99"]), "Got"),
+    ],
+    ids=["study", "prompt", "model", "text", "view", "edit"],
+)
+def test_what_cannot_be_drawn_says_why_and_stays(engine, given, words):
+    page = page_of(engine, given, step(title="the next"))
+    assert "It could not be drawn here." in page and words in page
+    assert "2. the next" in page and "plotly-graph-div" in page
+
+
+def test_text_is_text(engine):
+    evil = "<script>alert(1)</script>"
+    page = page_of(engine, step(title=evil, said=evil, note=evil, other=evil, text=evil))
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+
+
+def test_what_is_no_visit_is_refused(engine):
+    for given in ({"steps": "all"}, {"steps": [{"said": "x"}]}, {"steps": [step()] * 1001}):
+        with pytest.raises(Malformed):
+            parse(Visit, given, engine=engine)
