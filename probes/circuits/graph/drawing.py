@@ -11,8 +11,6 @@ from workbench.figures.theme import ACCENT, CONTRAST, NEUTRAL
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from probes.circuits.graph.circuit import Circuit
-
 __all__ = ["circuit_figure"]
 
 _COLOURS = {"q": "#9a5cc6", "k": "#12936f", "v": ACCENT, "": CONTRAST}
@@ -65,7 +63,7 @@ def _place(graph: Any, node: str) -> tuple[float, float]:
     return float(head), float(layer)
 
 
-def _add_nodes(figure: Any, circuit: "Circuit") -> None:
+def _add_nodes(figure: Any, circuit: Any) -> None:
     used = [*circuit.nodes, "logits"] if len(circuit) else ["input", "logits"]
     points = [_place(circuit.graph, node) for node in used]
     x, y = zip(*points, strict=True)
