@@ -89,8 +89,9 @@ def _lay_out(pages: Path, *, figures: bool) -> list[Any]:
         {"Analyses": _analyses(pages, figures)},
         {"Understand it": [{"Batches": "batches.md"}, {"Toys": "formation.md"}, {"Architecture": "architecture.md"},
                            {"The code in an hour": "reading.md"}, {"Glossary": "glossary.md"},
-                           {"Calibration": "calibration.md"}, {"What replicates": "replication.md"},
-                           {"Files and limits": "files.md"}, {"Models": "models.md"}]},
+                           {"Calibration": "calibration.md"}, {"Circuits": "circuits.md"},
+                           {"What replicates": "replication.md"}, {"Files and limits": "files.md"},
+                           {"Models": "models.md"}]},
         {"API": _api(pages)},
         {"Work on it": [{"Contributing": "contributing.md"}, {"Changelog": "changelog.md"}]},
     ]  # fmt: skip

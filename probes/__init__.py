@@ -25,6 +25,8 @@ CATALOG = Catalog(
         "attention-knockout": "probes.circuits.attention_knockout:AttentionKnockout",
         "causal-tracing": "probes.circuits.causal_tracing:CausalTracing",
         "circuit-evaluation": "probes.circuits.evaluation:CircuitEvaluation",
+        "circuit": "probes.circuits.circuit_search:CircuitSearch",
+        "edge-rankings": "probes.circuits.edge_rankings:EdgeRankings",
         "circuit-edges": "probes.circuits.edges:CircuitEdges",
         "flow-route-faithfulness": "probes.routes.faithfulness:FlowRouteFaithfulness",
         "flow-route-part": "probes.routes.parts:FlowRoutePart",
@@ -46,11 +48,11 @@ CATALOG = Catalog(
         "expert-contrast": "probes.neurons.expert_contrast:ExpertContrast",
         "training-timeline": "probes.formation.training_timeline:TrainingTimeline",
         "task-attention": "probes.formation.task_attention:TaskAttention",
-        "backcopy-formation": "probes.formation.backcopy_formation:BackcopyFormation",
-        "induction-formation": "probes.formation.induction_formation:InductionFormation",
-        "clamped-formation": "probes.formation.clamped_formation:ClampedFormation",
-        "abrupt-learning": "probes.formation.abrupt_learning:AbruptLearning",
-        "in-context-automata": "probes.formation.in_context_automata:InContextAutomata",
+        "backcopy-formation": "probes.formation.findings.backcopy_formation:BackcopyFormation",
+        "induction-formation": "probes.formation.findings.induction_formation:InductionFormation",
+        "clamped-formation": "probes.formation.findings.clamped_formation:ClampedFormation",
+        "abrupt-learning": "probes.formation.findings.abrupt_learning:AbruptLearning",
+        "in-context-automata": "probes.formation.findings.in_context_automata:InContextAutomata",
     }
 )
 

@@ -45,6 +45,8 @@ QUICK: dict[str, tuple[dict, str]] = {
     ),
     "expert-contrast": ({"texts": 10, "length": 24, "draws": 2}, "32 texts, and 20 random sets"),
     "attribution-patching": ({"checked": 6}, "60 heads are patched"),
+    "circuit": ({"pairs": 2, "tested": 3, "draws": 2}, "19 random circuits on 16 pairs"),
+    "edge-rankings": ({"pairs": 1, "tested": 1, "rankings": "EAP"}, "four rankings on 16 pairs, ten budgets each"),
     "flow-route-faithfulness": ({"draws": 2}, "20 random graphs for each setting"),
     "flow-route-heads": ({"n_texts": 2, "length": 24}, "16 texts of each of five domains"),
     "flow-route-task-heads": ({"n_prompts": 2, "draws": 2, "top": 2}, "24 pairs and 20 random sets"),

@@ -2,9 +2,9 @@
 
 A run is seen on a logarithmic axis of steps, log10(1 + step). An S-shaped curve (logistic, two levels, a midpoint, a
 width) is fitted by least squares. It is a change where the curve explains nine tenths of the variance, what lies
-between a tenth and nine tenths of the change takes at most a third of the axis, both levels are seen for a tenth of
-the axis at least, and the levels differ by a floor. A straight line, on either axis, noise, and a run that ends in the
-middle of a change have none.
+between a tenth and nine tenths of the change takes at most a third of the axis, both levels are seen (a tenth of the
+axis before; after it as much, or the last tenth of the steps), and they differ by a floor. A straight line, on either
+axis, noise, and a run that ends in the middle of a change have none.
 """
 
 import warnings
@@ -54,7 +54,7 @@ def change_point(steps: NDArray[np.float64], values: NDArray[np.float64], floor:
 
 def _seen_after(x: NDArray[np.float64], whole: float) -> float:
     """How much of the axis must follow a change: a tenth, or a tenth of the run where that is less of this axis."""
-    return float(min(SEEN * whole, x.max() - np.log10(1 + 0.8 * (10 ** x.max() - 1))))
+    return float(min(SEEN * whole, x.max() - np.log10(1 + 0.9 * (10 ** x.max() - 1))))
 
 
 def _logistic(x: NDArray[np.float64], before: float, after: float, middle: float, width: float) -> NDArray[np.float64]:

@@ -200,9 +200,10 @@ def _animated(values: xr.DataArray, x: str, y: str, title: str) -> "go.Figure":
     go_to = lambda names, wait: {"args": [names, {"mode": "immediate", "frame": {"duration": wait, "redraw": True}}],
                                  "method": "animate"}  # fmt: skip
     figure.update_layout(
-        sliders=[{"active": len(steps) - 1, "currentvalue": {"prefix": "step "}, "pad": {"t": 40},
+        sliders=[{"active": len(steps) - 1, "currentvalue": {"prefix": "step "}, "x": 0.22, "len": 0.78, "y": 0,
+                  "yanchor": "top", "pad": {"t": 70},
                   "steps": [{"label": str(step), **go_to([str(step)], 0)} for step in steps]}],
-        updatemenus=[{"type": "buttons", "showactive": False, "direction": "left", "x": 0, "y": -0.25,
+        updatemenus=[{"type": "buttons", "showactive": False, "direction": "left", "x": 0, "y": 0, "pad": {"t": 84},
                       "xanchor": "left", "yanchor": "top",
                       "buttons": [{"label": "play", **go_to(None, 150)}, {"label": "stop", **go_to([None], 0)}]}],
     )  # fmt: skip

@@ -19,8 +19,20 @@ from workbench.loading.experts import instrument_router, router_of
 from workbench.loading.native import discarding, instrument
 from workbench.loading.rotations import by_length, forget, own
 from workbench.loading.windows import masks, measured, visible
-from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, EXPERT_WEIGHT, MLP_POST, PATTERN, ROUTER, SCORES, Hook
+from workbench.models.hooks import (
+    ATTN_OUT,
+    ATTN_RESULT,
+    EXPERT_WEIGHT,
+    MLP_POST,
+    MLP_PRE,
+    MLP_PRE_LINEAR,
+    PATTERN,
+    ROUTER,
+    SCORES,
+    Hook,
+)
 from workbench.models.model import LayerWeights, Sizes
+from workbench.models.norm import Norm
 from workbench.models.passes import skipped
 from workbench.models.readout import Readout
 
@@ -229,7 +241,8 @@ class BridgeAdapter:
         if hook is ATTN_RESULT and layer is not None and self.weights(layer).post_attn_gain is None:
             hook = ATTN_OUT  # the same; BLOOM's attention adds the residual stream to what its module returns
         key = (hook.name, layer)
-        if hook is MLP_POST and layer is not None and self.weights(layer).W_out is None:
+        inside = hook in (MLP_PRE, MLP_PRE_LINEAR, MLP_POST)
+        if inside and layer is not None and self.weights(layer).W_out is None:
             raise KeyError(hook.name)  # experts have neurons of their own, and what a bridge calls so is their output
         if key not in self._points:
             if hook in (ROUTER, EXPERT_WEIGHT):
@@ -310,6 +323,25 @@ class BridgeAdapter:
         """The Hugging Face output projection."""
         return getattr(getattr(self.bridge.blocks[layer].attn, "o", None), "original_component", None)
 
+    def norm(self, layer: int, sublayer: str) -> Norm:
+        """The Hugging Face norm under the bridge's hooks; one that both sublayers of a parallel block share."""
+        block = self.bridge.blocks[layer]
+        own: Any = getattr(block, "ln1" if sublayer == "attention" else "ln2", None)
+        if own is None and sublayer == "mlp" and self.sizes.parallel:
+            own = getattr(block, "ln1", None)
+        component = getattr(own, "original_component", None)
+        gain = _gain(own)
+        return Norm(
+            module=nn.Identity() if component is None else component,
+            kind="none" if component is None else ("rms" if own.uses_rms_norm else "layer"),
+            gain=torch.ones(self.sizes.d_model, device=self.device) if gain is None else gain.float(),
+            eps=_eps(component, self.bridge.cfg),
+        )
+
+    def attention(self, layer: int) -> nn.Module:
+        """The bridge's component."""
+        return self.bridge.blocks[layer].attn
+
     def readout(self) -> Readout:
         """Final norm and unembedding under the bridge's hooks, with soft cap and logit scale from the config."""
         norm = getattr(self.bridge, "ln_final", None)
@@ -322,9 +354,7 @@ class BridgeAdapter:
             norm=component,
             unembed=self.bridge.unembed.original_component,
             kind="none" if norm is None else ("rms" if rms else "layer"),
-            eps=float(
-                getattr(component, "variance_epsilon", None) or getattr(component, "eps", None) or self.bridge.cfg.eps
-            ),
+            eps=_eps(component, self.bridge.cfg),
             gain=torch.ones_like(zeros) if gain is None else gain.float(),
             norm_bias=zeros if bias is None else bias.detach().float(),
             soft_cap=getattr(self.hf_config, "final_logit_softcapping", None),
@@ -334,6 +364,11 @@ class BridgeAdapter:
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of all parameters, tied ones once."""
         return [(name, parameter.detach()) for name, parameter in self.bridge.original_model.named_parameters()]
+
+
+def _eps(norm: Any, cfg: Any) -> float:
+    """What a norm adds to the mean square."""
+    return float(getattr(norm, "variance_epsilon", None) or getattr(norm, "eps", None) or cfg.eps)
 
 
 def _logit_scale(config: Any) -> float:

@@ -11,6 +11,7 @@ import torch
 
 __all__ = [
     "ALL_HOOKS",
+    "ATTN_IN",
     "ATTN_OUT",
     "ATTN_RESULT",
     "EXPERT_WEIGHT",
@@ -18,8 +19,11 @@ __all__ = [
     "LN2_SCALE",
     "LN_FINAL_SCALE",
     "LOGITS",
+    "MLP_IN",
     "MLP_OUT",
     "MLP_POST",
+    "MLP_PRE",
+    "MLP_PRE_LINEAR",
     "PATTERN",
     "POST_ATTN_SCALE",
     "POST_MLP_SCALE",
@@ -70,6 +74,10 @@ RESID_POST = _block("resid_post", "batch pos d_model", "hook_resid_post")
 ATTN_OUT = _block("attn_out", "batch pos d_model", "hook_attn_out")
 MLP_OUT = _block("mlp_out", "batch pos d_model", "hook_mlp_out")
 
+# What the sublayers read: the residual stream behind their norm.
+ATTN_IN = _block("attn_in", "batch pos d_model", "attn.hook_in")
+MLP_IN = _block("mlp_in", "batch pos d_model", "mlp.hook_in")
+
 # Inside attention. `v` already holds its bias. Rotary models show q and k before and after rotation.
 Q = _block("q", "batch pos head d_head", "attn.hook_q")
 K = _block("k", "batch pos key_value_head d_head", "attn.hook_k")
@@ -84,6 +92,9 @@ ATTN_RESULT = _block("attn_result", "batch pos d_model", "attn.hook_out")
 
 # Inside the MLP: neuron activations that W_out reads (gate times up where the MLP is gated).
 MLP_POST = _block("mlp_post", "batch pos neuron", "mlp.hook_post")
+# What the activation function reads, and in a gated MLP the other factor.
+MLP_PRE = _block("mlp_pre", "batch pos neuron", "mlp.hook_pre")
+MLP_PRE_LINEAR = _block("mlp_pre_linear", "batch pos neuron", "mlp.hook_pre_linear")
 
 # A mixture of experts: the router's scores before they choose, and the weight with which each expert of a token enters,
 # 0 for those that are not chosen (they need not sum to 1). Weights are for reading: what is written to scores chooses.
@@ -104,8 +115,9 @@ UNEMBEDDED = Hook("unembedded", ("batch", "pos", "d_model"), "unembed.hook_in", 
 LOGITS = Hook("logits", ("batch", "pos", "d_vocab"), "", layered=False)
 
 ALL_HOOKS = (
-    RESID_PRE, RESID_MID, RESID_POST, ATTN_OUT, MLP_OUT, Q, K, V, ROT_Q, ROT_K, SCORES, PATTERN, Z, ATTN_RESULT,
-    MLP_POST, ROUTER, EXPERT_WEIGHT, LN1_SCALE, LN2_SCALE, POST_ATTN_SCALE, POST_MLP_SCALE, LN_FINAL_SCALE, LOGITS,
+    RESID_PRE, RESID_MID, RESID_POST, ATTN_IN, ATTN_OUT, MLP_IN, MLP_OUT, Q, K, V, ROT_Q, ROT_K, SCORES, PATTERN, Z,
+    ATTN_RESULT, MLP_PRE, MLP_PRE_LINEAR, MLP_POST, ROUTER, EXPERT_WEIGHT, LN1_SCALE, LN2_SCALE, POST_ATTN_SCALE,
+    POST_MLP_SCALE, LN_FINAL_SCALE, LOGITS,
 )  # fmt: skip
 
 

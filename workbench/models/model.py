@@ -16,6 +16,7 @@ import torch
 
 from workbench.errors import InputError
 from workbench.models.hooks import Hook
+from workbench.models.norm import Norm
 from workbench.models.passes import Passes
 from workbench.models.readout import Readout
 from workbench.models.selfcheck import SelfCheck
@@ -164,6 +165,12 @@ class Adapter(Protocol):
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of all parameters, tied ones once."""
+
+    def norm(self, layer: int, sublayer: str) -> Norm:
+        """The norm in front of a sublayer, "attention" or "mlp"."""
+
+    def attention(self, layer: int) -> torch.nn.Module:
+        """The module whose call is the attention of a layer, its hooks included."""
 
     def reading_z(self, layer: int) -> torch.nn.Module | None:
         """The library's own module whose input is z, `[batch, pos, head * d_head]`, for a plain hook; None without."""

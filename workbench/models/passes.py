@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Attached", "Passes", "skipped"]
+__all__ = ["Attached", "Passes", "repeated", "skipped"]
 
 
 class Passes:
@@ -96,3 +96,28 @@ def _handing_on(forward: Callable[..., Any], here: Callable[[], bool]) -> Callab
         return hidden_states if here() else forward(hidden_states, *args, **kwargs)
 
     return hand_on
+
+
+@contextmanager
+def repeated(module: Any, times: int, here: Callable[[], bool]) -> Iterator[Callable[[], int]]:
+    """While open, a module is called `times` in a row with the same input where `here` says yes; the last call counts.
+
+    Gives a function that tells which of them is under way, from 0 on.
+    """
+    before, at = module.__dict__.get("forward"), [0]
+    forward = module.forward
+
+    def again(*args: Any, **kwargs: Any) -> Any:
+        if not here():
+            return forward(*args, **kwargs)
+        for at[0] in range(times):
+            found = forward(*args, **dict(kwargs))
+        return found
+
+    module.__dict__["forward"] = again  # assigned plainly a bridge's would stay
+    try:
+        yield lambda: at[0]
+    finally:
+        module.__dict__.pop("forward", None)
+        if before is not None:
+            module.__dict__["forward"] = before

@@ -5,11 +5,13 @@ import sys
 
 import pytest
 
+import probes
 from apps.cli import main
 from apps.cli.commands.list import by_room
 from apps.cli.report import kept_text
 from apps.cli.report.description import description
 from probes import CATALOG
+from workbench import sources
 
 
 def test_run_list_prints_the_catalogs_names(capsys):
@@ -54,7 +56,7 @@ def test_a_description_is_kept_until_a_word_of_ours_is_another(capsys, cache, mo
     with monkeypatch.context() as broken:
         broken.setattr("apps.cli.report.description.description", lambda view: f"anew: {view.name}")
         assert main(["describe", "flow-routes", "surprisal"]) == 0 and capsys.readouterr().out == said
-        broken.setattr(kept_text, "_sources", lambda name: f"other-{name}")
+        broken.setattr(kept_text.sources, "digest_of", lambda packages: "another digest")
         assert main(["describe", "surprisal"]) == 0 and capsys.readouterr().out == "anew: surprisal\n"
     for file in cache.iterdir():
         file.write_text(file.read_text().replace("e", "E"))
@@ -63,11 +65,15 @@ def test_a_description_is_kept_until_a_word_of_ours_is_another(capsys, cache, mo
 
 def test_a_changed_file_is_another_source(monkeypatch, tmp_path):
     (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "a.py").write_text("one")
+    file = tmp_path / "deep" / "a.py"
+    file.write_text("one")
     monkeypatch.setattr("probes.__path__", [str(tmp_path)])
-    first, other = kept_text._sources("a"), kept_text._sources("b")
-    (tmp_path / "deep" / "a.py").write_text("two")
-    assert len({first, other, kept_text._sources("a")}) == 3
+    first = sources.digest_of((probes,))
+    assert sources.digest_of((probes,)) == first
+    file.write_text("two")
+    second = sources.digest_of((probes,))
+    file.rename(tmp_path / "a.py")
+    assert len({first, second, sources.digest_of((probes,))}) == 3
 
 
 def test_what_others_installed_is_never_kept(cache, monkeypatch):

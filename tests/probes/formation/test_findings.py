@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from probes import BackcopyFormation, ClampedFormation, InductionFormation, TaskAttention
-from probes.formation.backcopy_heads import SilentAt, backcopy_measures
 from probes.formation.change_points import change_point
-from probes.formation.conditions import first_below, runs, table
+from probes.formation.findings.backcopy_heads import SilentAt, backcopy_measures
+from probes.formation.findings.conditions import first_below, runs, table
 from probes.formation.toy_runs import checkpoint, kept_steps
 from workbench import load
 from workbench.errors import InputError

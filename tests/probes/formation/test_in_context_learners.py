@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from probes import InContextAutomata
-from probes.formation.in_context_learners import baum_welch, n_gram
+from probes.formation.findings.in_context_learners import baum_welch, n_gram
 from workbench import load
 from workbench.errors import InputError
 from workbench.loading.toys.tasks.automata import Automata

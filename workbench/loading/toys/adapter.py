@@ -9,6 +9,7 @@ import torch
 from workbench.loading.toys.transformer import ToyTransformer
 from workbench.models.hooks import LOGITS, Hook
 from workbench.models.model import LayerWeights, Sizes
+from workbench.models.norm import Norm
 from workbench.models.passes import skipped
 from workbench.models.readout import Readout
 
@@ -36,6 +37,17 @@ class ToyAdapter:
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """`[batch, pos]` ids to logits."""
         return self.module(tokens)
+
+    def norm(self, layer: int, sublayer: str) -> Norm:
+        """The norm in front of a sublayer; the toy's norms show no scale."""
+        block: Any = self.module.blocks[layer]
+        module, config = (block.ln1 if sublayer == "attention" else block.ln2), self.module.config
+        gain = torch.ones(config.d_model, device=self.device) if config.norm == "none" else module.weight.detach()
+        return Norm(module, config.norm, gain, config.eps)
+
+    def attention(self, layer: int) -> torch.nn.Module:
+        """There is none apart from the block."""
+        raise KeyError("attention")
 
     def reading_z(self, layer: int) -> None:
         """No module reads z: the block does."""

@@ -105,12 +105,12 @@ class ToyBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         at = self.points
         x = at["resid_pre"](x)
-        out = at["attn_out"](at["attn_result"](self.attend(self.ln1(x))))
+        out = at["attn_out"](at["attn_result"](self.attend(at["attn_in"](self.ln1(x)))))
         if not self.config.d_mlp:
             return at["resid_post"](x + out)
         mid = at["resid_mid"](x + out)
-        pre = self.ln2(mid) @ self.W_in
-        post = at["mlp_post"](torch.relu(pre + self.b_in if self.config.biases else pre))
+        pre = at["mlp_in"](self.ln2(mid)) @ self.W_in
+        post = at["mlp_post"](torch.relu(at["mlp_pre"](pre + self.b_in if self.config.biases else pre)))
         written = post @ self.W_out
         return at["resid_post"](mid + at["mlp_out"](written + self.b_out if self.config.biases else written))
 
@@ -173,9 +173,9 @@ def _point() -> Any:
 
 
 def _names(config: ToyConfig) -> tuple[str, ...]:
-    names = ["resid_pre", "q", "k", "v", "scores", "pattern", "z", "attn_result", "attn_out", "resid_post"]
+    names = ["resid_pre", "attn_in", "q", "k", "v", "scores", "pattern", "z", "attn_result", "attn_out", "resid_post"]
     names += ["rot_q", "rot_k"] if config.positions == "rotary" else []
-    return (*names, "resid_mid", "mlp_post", "mlp_out") if config.d_mlp else tuple(names)
+    return (*names, "resid_mid", "mlp_in", "mlp_pre", "mlp_post", "mlp_out") if config.d_mlp else tuple(names)
 
 
 class ToyTransformer(nn.Module):

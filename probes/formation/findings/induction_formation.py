@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from probes.formation.change_points import change_point
-from probes.formation.conditions import conditions_figure, curves_figure, mean_and_range, runs, table
+from probes.formation.findings.conditions import conditions_figure, curves_figure, mean_and_range, runs, table
 from probes.formation.task_attention import TaskAttention
 from probes.formation.toy_models import lacks_task, recipe_of
 from workbench.analysis.kinds import Study
@@ -30,7 +30,7 @@ __all__ = ["VIEW", "InductionFormation"]
 CONDITIONS: dict[str, dict[str, Any]] = {
     "heads1": {"n_heads": 1},
     "heads4": {"n_heads": 4},
-    "heads8": {"n_heads": 8},
+    "heads8": {"n_heads": 8, "steps": 1000},
     "layers1": {"n_layers": 1},
     "learned-positions": {"positions": "learned", "n_heads": 4, "lr": 3e-3, "steps": 1000},
     "two-ahead": {"horizon": 2},
@@ -75,7 +75,9 @@ class InductionFormation(Study, name="induction-formation", title="Finding 2: in
 
     seeds: Annotated[int, Range(1, 64), "seeds: 0, 1, ..."] = 3
     conditions: Annotated[str, f"of {', '.join(CONDITIONS)}, with spaces between"] = "heads1 heads4 layers1"
-    steps: Annotated[int, Range(0, 100_000), "of each run; 0: as measured (500, learned positions 1000)"] = 0
+    steps: Annotated[
+        int, Range(0, 100_000), "of each run; 0: as measured (500; eight heads and learned positions 1000)"
+    ] = 0
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """About five hundred steps of 32 sequences each, three passes a step."""

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from probes.formation.change_points import change_point
-from probes.formation.conditions import conditions_figure, curves_figure, mean_and_range, runs, table
+from probes.formation.findings.conditions import conditions_figure, curves_figure, mean_and_range, runs, table
 from probes.formation.task_attention import TaskAttention
 from probes.formation.toy_models import lacks_task, recipe_of
 from workbench.analysis.kinds import Study

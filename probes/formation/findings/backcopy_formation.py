@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from probes.formation.backcopy_heads import backcopy_measures
-from probes.formation.conditions import conditions_figure, curves_figure, mean_and_range, runs, table
+from probes.formation.findings.backcopy_heads import backcopy_measures
+from probes.formation.findings.conditions import conditions_figure, curves_figure, mean_and_range, runs, table
 from probes.formation.toy_models import lacks_task, recipe_of
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from probes.formation.conditions import conditions_figure, curves_figure, first_below, mean_and_range, runs, table
+from probes.formation.findings.conditions import (
+    conditions_figure,
+    curves_figure,
+    first_below,
+    mean_and_range,
+    runs,
+    table,
+)
 from probes.formation.toy_models import lacks_task, recipe_of
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range

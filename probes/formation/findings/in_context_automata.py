@@ -7,8 +7,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from probes.formation.conditions import conditions_figure, curves_figure, mean_and_range, runs, table
-from probes.formation.in_context_learners import baum_welch, n_gram
+from probes.formation.findings.conditions import conditions_figure, curves_figure, mean_and_range, runs, table
+from probes.formation.findings.in_context_learners import baum_welch, n_gram
 from probes.formation.toy_models import lacks_task, recipe_of
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range

@@ -1,0 +1,183 @@
+"""Tasks: pairs of prompts with their answers, apart for ranking, choosing and testing.
+
+Pairs are drawn from `task_texts`, or read from a file. Those whose answers are no single tokens of the model's
+vocabulary, or whose two prompts differ in length, are dropped and counted. Mirrored pairs (one's counterfactual is the
+other's clean prompt) share a group. No group and no prompt, clean or counterfactual, is on two sides of a split.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from probes.circuits.graph.task_texts import TASKS, PairText
+from workbench.errors import InputError
+from workbench.models.model import Model
+from workbench.models.prompt import Tokens, tokenise
+from workbench.models.target import Target, target_of
+from workbench.observation.metrics import Metric, followed_by
+from workbench.records import read_pairs
+
+__all__ = ["SPLITS", "Pair", "PairSet", "Task", "batches", "read_task", "task"]
+
+SPLITS = ("train", "validation", "test")
+_DRAWN = 60  # candidates for every pair that is asked
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two prompts of equal length and what is measured of them: the logit difference of answers and wrong answers at
+    the last position (of sets, of the logarithms of their summed exponentials)."""
+
+    clean: Tokens
+    corrupt: Tokens
+    answers: Target
+    wrong: Target
+    group: str = ""
+
+    @property
+    def metric(self) -> Metric:
+        """What is measured."""
+        return Metric("logit difference", self.answers, self.wrong, ids=self.clean.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class PairSet:
+    """Pairs of one length, as a batch."""
+
+    pairs: tuple[Pair, ...]
+    places: tuple[int, ...]
+    clean: torch.Tensor = field(repr=False)
+    corrupt: torch.Tensor = field(repr=False)
+
+    def values(self, logits: torch.Tensor) -> torch.Tensor:
+        """The metric of each pair `[row]` of logits at the last position `[row, d_vocab]`; keeps gradients."""
+        rows = [pair.metric.of_logits(one[None, None]) for pair, one in zip(self.pairs, logits, strict=True)]
+        return torch.cat(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Pairs by split. dropped: how many candidates were left out, by reason."""
+
+    name: str
+    train: tuple[Pair, ...]
+    validation: tuple[Pair, ...]
+    test: tuple[Pair, ...]
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """In words."""
+        said = f"{self.name}: {len(self.train)} / {len(self.validation)} / {len(self.test)} pairs"
+        left = "; ".join(f"{n} left out ({reason})" for reason, n in sorted(self.dropped.items()))
+        return f"{said}; {left}" if left else said
+
+
+def task(model: Model, name: str, *, train: int = 20, validation: int = 0, test: int = 40, seed: int = 0) -> Task:
+    """Pairs of a task by its name (`TASKS`), as many as asked for each split.
+
+    InputError for an unknown task, and where the model's vocabulary leaves too few pairs.
+    """
+    if name not in TASKS:
+        raise InputError(f"the task {name!r}", f"one of {', '.join(TASKS)}", "Choose one of these")
+    n = train + validation + test
+    texts = islice(TASKS[name](np.random.default_rng(seed)), _DRAWN * n)
+    return _split(model, name, texts, (train, validation, test), seed)
+
+
+def read_task(
+    model: Model, path: str | Path, *, train: int = 20, validation: int = 0, test: int = 40, seed: int = 0
+) -> Task:
+    """Pairs of a file (JSON lines or CSV) with the columns clean, corrupt, answer and wrong; see `task`.
+
+    Sets of answers are JSON lists, as everywhere.
+    """
+    texts = []
+    for pair in read_pairs(path):
+        answers, wrong = pair.answer, pair.wrong
+        if not answers or not wrong:
+            raise InputError(f"a pair of {path} without answer or wrong answer", "both", "Add the columns")
+        texts.append(PairText(pair.clean, pair.corrupt, (answers,), (wrong,), ""))
+    return _split(model, Path(path).stem, texts, (train, validation, test), seed)
+
+
+def _split(model: Model, name: str, texts: Iterable[PairText], sizes: Sequence[int], seed: int) -> Task:
+    """Pairs as they come, each group into the split that it was dealt to."""
+    dropped: Counter[str] = Counter()
+    found: list[list[Pair]] = [[] for _ in sizes]
+    dealt: dict[str | tuple[int, ...], int] = {}  # groups and prompts
+    seen: set[tuple[int, ...]] = set()
+    for text in texts:
+        wanted = [size - len(pairs) for size, pairs in zip(sizes, found, strict=True)]
+        if not any(w > 0 for w in wanted):
+            break
+        pair = _pair(model, text, dropped)
+        if pair is None or pair.clean.ids in seen:
+            continue
+        keys = (pair.group, pair.clean.ids, pair.corrupt.ids)
+        before = {dealt[key] for key in keys if key in dealt}
+        if len(before) > 1:
+            dropped["prompts that two splits would share"] += 1
+            continue
+        split = before.pop() if before else int(np.argmax(np.array(wanted) / np.maximum(sizes, 1)))
+        if wanted[split] > 0:
+            seen.add(pair.clean.ids)
+            dealt |= dict.fromkeys(keys, split)
+            found[split].append(pair)
+    if any(len(pairs) < size for pairs, size in zip(found, sizes, strict=True)):
+        got = f"{' / '.join(str(len(pairs)) for pairs in found)} pairs of {name!r}"
+        why = "; ".join(f"{n} left out ({reason})" for reason, n in dropped.items())
+        raise InputError(
+            f"{got}{f' ({why})' if why else ''}", " / ".join(map(str, sizes)), "Ask for fewer, or for another task"
+        )
+    train, validation, test = map(tuple, found)
+    return Task(name, train, validation, test, dict(dropped))
+
+
+def _pair(model: Model, text: PairText, dropped: Counter[str]) -> Pair | None:
+    clean, corrupt = tokenise(model, text.clean), tokenise(model, text.corrupt)
+    if len(clean) != len(corrupt):
+        dropped["prompts of unequal length"] += 1
+        return None
+    if clean.ids == corrupt.ids:
+        dropped["prompts that do not differ"] += 1
+        return None
+    both = [[member for text in texts for member in target_of(model.vocabulary, text).members]
+            for texts in (text.answers, text.wrong)]  # fmt: skip
+    more = _start([member for members in both for member in members])
+    answers, wrong = ({member[len(more) :] for member in members} for members in both)
+    if any(len(member) != 1 for member in answers | wrong) or answers & wrong:
+        dropped["answers that are not single tokens of their own"] += 1
+        return None
+    clean, corrupt = (followed_by(model, tokens, more) for tokens in (clean, corrupt))
+    group = text.group or min(text.clean, text.corrupt)
+    return Pair(clean, corrupt, Target(tuple(sorted(answers))), Target(tuple(sorted(wrong))), group)
+
+
+def _start(members: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """What all answers begin with, such as a space that is a token of its own: it joins the prompt."""
+    shortest = min(len(member) for member in members) - 1
+    shared = 0
+    while shared < shortest and len({member[shared] for member in members}) == 1:
+        shared += 1
+    return members[0][:shared]
+
+
+def batches(pairs: Sequence[Pair], rows: int) -> Iterator[PairSet]:
+    """Pairs of equal length together, at most `rows` at once. places: where they stand among `pairs`."""
+    lengths: dict[int, list[int]] = {}
+    for place, pair in enumerate(pairs):
+        lengths.setdefault(len(pair.clean), []).append(place)
+    for places in lengths.values():
+        for start in range(0, len(places), rows):
+            some = tuple(places[start : start + rows])
+            chosen = tuple(pairs[place] for place in some)
+            both: list[Any] = [
+                torch.tensor([list(getattr(p, side).ids) for p in chosen]) for side in ("clean", "corrupt")
+            ]
+            yield PairSet(chosen, some, *both)

@@ -1,0 +1,48 @@
+"""The table of circuits: pieces are kept at once, none is measured twice, and the page follows from them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from apps.circuits import pieces
+from apps.circuits.pieces import Row, measure, read
+from apps.circuits.table import numbers, write
+from probes.circuits.graph.selection import BUDGETS
+from tests.probes.circuits.graph.test_tasks import model  # noqa: F401 - a fixture
+
+ROWS = (Row("RelP", "mixed", ranked=2), Row("EAP", refill=False, ranked=2))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    for name, value in {"RANKED": 2, "CALIBRATED": 1, "TESTED": 4, "PIECE": 2}.items():
+        monkeypatch.setattr(pieces, name, value)
+
+
+def test_it_goes_on_where_it_stopped(model, small, tmp_path):  # noqa: F811
+    path = tmp_path / "pieces.jsonl"
+    first = next(measure(model, "indirect object", ROWS, path))
+    assert "RelP, mixed" in first and len(read(path)) == 1
+    before = path.read_text()
+    path.write_text(before + '{"task": "indirect obj')  # torn: the power went off
+    assert len(read(path)) == 1
+    assert len(list(measure(model, "indirect object", ROWS, path))) == 3 and len(read(path)) == 4
+    assert list(measure(model, "indirect object", ROWS, path)) == []
+    again = Row("RelP", "mixed", ranked=1)  # asked otherwise, it is another row
+    assert len(list(measure(model, "indirect object", (again,), path))) == 2
+    write(path, tmp_path / "page.md")
+    assert "Not measured yet" in (tmp_path / "page.md").read_text()
+
+
+def test_numbers_are_of_all_pairs_of_a_rows_pieces():
+    random = np.random.default_rng(0)
+    made = []
+    for start in (0, 20):
+        whole = 2 + random.standard_normal(20)
+        values = np.stack([whole * f for f in np.linspace(0.5, 1, len(BUDGETS))])
+        made.append({"metrics": values.tolist(), "empty": np.zeros(20).tolist(), "start": start})
+    found = numbers(json.loads(json.dumps(made)))
+    assert found["n"] == 40 and found["f"] == pytest.approx(np.linspace(0.5, 1, len(BUDGETS)))
+    low, high = found["ends"]["cmd_log"]
+    assert low == pytest.approx(found["areas"]["cmd_log"]) == pytest.approx(high)  # every pair says the same

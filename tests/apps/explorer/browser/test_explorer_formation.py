@@ -1,0 +1,46 @@
+"""A timeline on the page: it is started by hand, grows while the toy is trained, and is scrubbed without the server."""
+
+import threading
+from urllib.parse import urlencode
+
+import pytest
+
+from apps.explorer.engine.settings import Settings
+from apps.explorer.web.server import start
+
+pytestmark = pytest.mark.browser
+TOY = "toy:induction,length=32,d_model=16,steps=40,every=10"
+
+
+@pytest.fixture
+def address(tmp_path, monkeypatch):
+    """A server of a small toy, with a cache of its own."""
+    from probes import CATALOG
+
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    views = [CATALOG.view(name) for name in ("training-timeline", "task-attention")]
+    server = start(Settings(models=(TOY,), port=0, directory=tmp_path / "results"), views)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield server.address
+    server.close()
+
+
+def test_a_timeline_grows_and_is_scrubbed_in_the_browser(browser, address, screenshots):
+    page = browser.new_context().new_page()
+    page.set_default_timeout(120_000)
+    view = '{"name":"training-timeline","figure":3}'
+    page.goto(f"{address}#{urlencode({'model': TOY, 'prompt': '3 7 9 5 3 7', 'view': view})}")
+    page.wait_for_selector("#tokens [data-pos]")
+    page.locator("#main-message button").first.click()
+    page.wait_for_function("() => document.querySelector('#said')?.textContent.includes('checkpoints from step 0 to')")
+    page.wait_for_selector("#main-figure .slider-container")
+    page.screenshot(path=screenshots / "timeline.png")
+    shown = "() => JSON.stringify(document.querySelector('#main-figure .js-plotly-plot').calcdata[0][0].z)"
+    last, asked = page.evaluate(shown), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate(
+        "() => Plotly.animate(document.querySelector('#main-figure .js-plotly-plot'), ['0'],"
+        " {mode: 'immediate', frame: {duration: 0, redraw: true}})"
+    )
+    page.wait_for_function(f"last => ({shown})() !== last", arg=last)
+    assert asked == []

@@ -1,0 +1,104 @@
+"""Tasks: pairs of equal length whose answers are single tokens, and splits that share nothing."""
+
+import json
+
+import numpy as np
+import pytest
+
+from probes.circuits.graph.task_texts import TASKS
+from probes.circuits.graph.tasks import batches, read_task, task
+from tests.test_catalog_contract import reader
+from tests.tiny_models import spelling, tiny_hf
+from workbench.errors import InputError
+from workbench.loading.pretrained import wrap
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Reads the names of indirect objects as one token each, all else by characters."""
+    return reader(tiny_hf("llama"), "tiny-reader")
+
+
+@pytest.fixture(scope="module")
+def speller():
+    return wrap(tiny_hf("llama"), spelling(), name="speller")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_texts_differ_in_what_is_asked(name):
+    drawn = [pair for _, pair in zip(range(200), TASKS[name](np.random.default_rng(0)), strict=False)]
+    for pair in drawn:
+        assert pair.clean != pair.corrupt and pair.answers and pair.wrong and not set(pair.answers) & set(pair.wrong)
+    assert len({pair.clean for pair in drawn}) > 30
+    assert drawn == [pair for _, pair in zip(range(200), TASKS[name](np.random.default_rng(0)), strict=False)]
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "greater than"])
+def test_no_prompt_is_on_two_sides(speller, name):
+    """Also where a counterfactual is another pair's prompt, or that of many pairs."""
+    found = task(speller, name, train=10, validation=5, test=10, seed=1)
+    sides = [{ids for pair in split for ids in (pair.clean.ids, pair.corrupt.ids)}
+             for split in (found.train, found.validation, found.test)]  # fmt: skip
+    assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+
+
+def test_splits_are_apart(model):
+    found = task(model, "indirect object", train=8, validation=4, test=12, seed=3)
+    assert [len(s) for s in (found.train, found.validation, found.test)] == [8, 4, 12]
+    prompts = [{p.clean.ids for p in split} | {p.corrupt.ids for p in split}
+               for split in (found.train, found.validation, found.test)]  # fmt: skip
+    assert not prompts[0] & prompts[2] and not prompts[1] & prompts[2] and not prompts[0] & prompts[1]
+    for pair in (*found.train, *found.test):
+        assert len(pair.clean) == len(pair.corrupt) and pair.clean.ids != pair.corrupt.ids
+        assert model.vocabulary.text([pair.answers.token]).strip() in pair.clean.text
+    assert "8 / 4 / 12 pairs" in found.describe()
+
+
+def test_a_shared_start_of_all_answers_joins_the_prompt(speller):
+    """Where a space is a token of its own, " 7" is asked as "7" behind a prompt that ends with the space."""
+    found = task(speller, "arithmetic", train=4, test=4)
+    for pair in found.train:
+        assert pair.clean.strings[-1].strip() == "" and pair.clean.strings[-2] == "="
+        assert pair.answers.token is not None
+        a, b = (int(pair.clean.strings[i]) for i in (-8, -4)) if pair.clean.strings[-8].isdigit() else (None, None)
+        if a is not None:
+            assert speller.vocabulary.text([pair.answers.token]) == str(a + b)
+
+
+def test_greater_than_is_a_set_of_digits_with_one_undecided(speller):
+    for pair in task(speller, "greater than", train=4, test=2).train:
+        written = pair.clean.text
+        tens = int(written.split(" to the year")[0][-2])
+        digits = lambda target: {int(speller.vocabulary.text(member)) for member in target.members}
+        assert digits(pair.answers) == set(range(tens + 1, 10)) and digits(pair.wrong) == set(range(tens))
+
+
+def test_too_few_are_refused_with_what_was_left_out(speller):
+    with pytest.raises(InputError, match="answers that are not single tokens"):
+        task(speller, "capital")
+    with pytest.raises(InputError, match="the task 'ioi'"):
+        task(speller, "ioi")
+
+
+def test_pairs_of_a_file(speller, tmp_path):
+    rows = [{"clean": f"{a}b", "corrupt": f"{a}c", "answer": "x", "wrong": '["y", "z"]'} for a in "defghijk"]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_task(speller, path, train=3, test=4)
+    assert found.name == "mine" and len(found.test) == 4 and len(found.test[0].wrong.members) == 2
+    path.write_text('{"clean": "ab", "corrupt": "ac"}\n')
+    with pytest.raises(InputError, match="without answer"):
+        read_task(speller, path, train=1, test=0)
+    (tmp_path / "odd.csv").write_text("clean,corrupt,answer,wrong\nabc,ab,x,y\nab,ab,x,y\n")
+    with pytest.raises(InputError, match="unequal length"):
+        read_task(speller, tmp_path / "odd.csv", train=1, test=0)
+
+
+def test_batches_hold_pairs_of_one_length(model):
+    pairs = task(model, "indirect object", train=20, test=1).train
+    seen = []
+    for some in batches(pairs, 4):
+        assert len(some.pairs) <= 4 and some.clean.shape == some.corrupt.shape
+        assert [tuple(row) for row in some.clean.tolist()] == [pairs[place].clean.ids for place in some.places]
+        seen += some.places
+    assert sorted(seen) == list(range(20))
