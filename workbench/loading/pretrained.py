@@ -168,15 +168,28 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
 
     The model stays as it is, and yours to call, save, train and generate with in any thread: what is instrumented is a
     twin that shares its weights (see `workbench.loading.twin`), with attention made eager and in evaluation mode. What
-    you change in the weights is taken up before the next pass, by the hash and the self-check too.
+    you change in the weights, the configuration, buffers and settings of modules is taken up before the next pass, by
+    the hash and the self-check too. Hooks that it has now act in our passes, those that you set later do not.
 
-    Raises InputError for what is no causal language model, and ModelError for one that cannot be instrumented.
+    Raises InputError for what is no causal language model, and ModelError for one that cannot be instrumented. Warns
+    (UserWarning) of a model in training mode that drops out.
     """
     check_tokenizer(tokenizer)
     if not isinstance(model, ToyTransformer):
         check_model(model)
+    if model.training and _drops_out(model):
+        said = (
+            "The model is in training mode; passes here are in evaluation mode, without its dropout. It stays as it is."
+        )
+        warnings.warn(said, UserWarning, stacklevel=2)
     with torch.inference_mode(False):
         return _followed(instrument(model, tokenizer, name=name, badge=badge, revision=revision), model, thorough=True)
+
+
+def _drops_out(model: torch.nn.Module) -> bool:
+    """Whether a pass in training mode draws anything: dropout modules, and rates of attention that is one function."""
+    rates = [getattr(part, name, 0) for part in model.modules() for name in ("p", "attention_dropout", "dropout")]
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
 def _followed(model: Model, held: Any, *, thorough: bool) -> Model:

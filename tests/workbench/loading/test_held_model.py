@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -204,3 +205,19 @@ def test_wrapping_draws_none_of_everybodys_random_numbers(kind):
     state = torch.random.get_rng_state()
     wrap(hf, None)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("gpt2", None), ("llama", 0.3), ("llama", 0.0)])
+def test_training_mode_is_said_where_it_draws(kind, rate):
+    hf = tiny_hf(kind).train()
+    for layer in hf.model.layers if rate is not None else ():
+        layer.self_attn.attention_dropout = rate
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model = wrap(hf, None)
+    said = [str(one.message) for one in told if "training mode" in str(one.message)]
+    assert len(said) == (rate != 0.0) and hf.training
+    again = [observe(model, Prompt.ids([3, 5, 7])).logits[0] for _ in range(2)]
+    assert torch.equal(*again) and torch.equal(
+        again[0], observe(wrap(hf.eval(), None), Prompt.ids([3, 5, 7])).logits[0]
+    )
