@@ -15,6 +15,7 @@ from torch import nn
 
 from workbench.draws import Draws
 from workbench.errors import RefusedError
+from workbench.loading.components import bias_of, eps_of, gain_of, logit_scale_of, mlp_of, scaled, sinks_of
 from workbench.loading.experts import instrument_router, router_of
 from workbench.loading.native import discarding, instrument
 from workbench.loading.rotations import by_length, forget, own
@@ -303,16 +304,16 @@ class BridgeAdapter:
         block = self.bridge.blocks[layer]
         attn = block.attn
         scale = float(getattr(block, "residual_contribution_scale", None) or 1.0)
-        W_O, mlp = attn.W_O.detach(), _mlp(block, scale)
+        W_O, mlp = attn.W_O.detach(), mlp_of(block, scale)
         return LayerWeights(
             W_Q=attn.W_Q.detach(),
             W_K=attn.W_K.detach(),
             W_V=attn.W_V.detach(),
-            W_O=_scaled(W_O, scale),
-            b_O=_scaled(_bias(attn, "b_O", W_O.new_zeros(self.sizes.d_model)), scale),
-            post_attn_gain=_gain(getattr(block, "ln1_post", None)),
-            post_mlp_gain=_gain(getattr(block, "ln2_post", None)),
-            sinks=_sinks(attn),
+            W_O=scaled(W_O, scale),
+            b_O=scaled(bias_of(attn, "b_O", W_O.new_zeros(self.sizes.d_model)), scale),
+            post_attn_gain=gain_of(getattr(block, "ln1_post", None)),
+            post_mlp_gain=gain_of(getattr(block, "ln2_post", None)),
+            sinks=sinks_of(attn),
             W_in=mlp["W_in"],
             W_gate=mlp["W_gate"],
             W_out=mlp["W_out"],
@@ -330,12 +331,12 @@ class BridgeAdapter:
         if own is None and sublayer == "mlp" and self.sizes.parallel:
             own = getattr(block, "ln1", None)
         component = getattr(own, "original_component", None)
-        gain = _gain(own)
+        gain = gain_of(own)
         return Norm(
             module=nn.Identity() if component is None else component,
             kind="none" if component is None else ("rms" if own.uses_rms_norm else "layer"),
             gain=torch.ones(self.sizes.d_model, device=self.device) if gain is None else gain.float(),
-            eps=_eps(component, self.bridge.cfg),
+            eps=eps_of(component, self.bridge.cfg),
         )
 
     def attention(self, layer: int) -> nn.Module:
@@ -346,7 +347,7 @@ class BridgeAdapter:
         """Final norm and unembedding under the bridge's hooks, with soft cap and logit scale from the config."""
         norm = getattr(self.bridge, "ln_final", None)
         component = norm.original_component if norm is not None else nn.Identity()
-        gain = _gain(norm)
+        gain = gain_of(norm)
         rms = norm is not None and bool(norm.uses_rms_norm)
         bias = getattr(component, "bias", None)
         zeros = torch.zeros(self.sizes.d_model, dtype=torch.float32, device=self.device)
@@ -354,11 +355,11 @@ class BridgeAdapter:
             norm=component,
             unembed=self.bridge.unembed.original_component,
             kind="none" if norm is None else ("rms" if rms else "layer"),
-            eps=_eps(component, self.bridge.cfg),
+            eps=eps_of(component, self.bridge.cfg),
             gain=torch.ones_like(zeros) if gain is None else gain.float(),
             norm_bias=zeros if bias is None else bias.detach().float(),
             soft_cap=getattr(self.hf_config, "final_logit_softcapping", None),
-            logit_scale=_logit_scale(self.hf_config),
+            logit_scale=logit_scale_of(self.hf_config),
         )
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
@@ -366,61 +367,8 @@ class BridgeAdapter:
         return [(name, parameter.detach()) for name, parameter in self.bridge.original_model.named_parameters()]
 
 
-def _eps(norm: Any, cfg: Any) -> float:
-    """What a norm adds to the mean square."""
-    return float(getattr(norm, "variance_epsilon", None) or getattr(norm, "eps", None) or cfg.eps)
-
-
-def _logit_scale(config: Any) -> float:
-    """Cohere multiplies logits, Granite divides them."""
-    if getattr(config, "logits_scaling", None):
-        return 1.0 / float(config.logits_scaling)
-    return float(getattr(config, "logit_scale", None) or 1.0)
-
-
-def _bias(module: Any, name: str, absent: torch.Tensor) -> torch.Tensor:
-    """A bias, or zeros: bridges raise different errors where a layer has none."""
-    try:
-        value = getattr(module, name)
-    except AttributeError:
-        value = None
-    return absent if value is None else value.detach()
-
-
-def _gain(norm: Any) -> torch.Tensor | None:
-    """What a norm multiplies by after dividing by its scale (Gemma stores it as an offset from 1)."""
-    weight = getattr(getattr(norm, "original_component", None), "weight", None)
-    if weight is None:
-        return None
-    return (1.0 + weight if norm.uses_weight_offset else weight).detach()
-
-
 def _point() -> Any:
     """A hook point of our own, that works as the bridge's do."""
     from transformer_lens.hook_points import HookPoint
 
     return HookPoint()
-
-
-def _sinks(attn: Any) -> torch.Tensor | None:
-    """Scores of GPT-OSS's learned sink."""
-    sinks = getattr(attn.original_component, "sinks", None)
-    return sinks.detach() if isinstance(sinks, torch.Tensor) else None
-
-
-def _scaled(weight: torch.Tensor, scale: float) -> torch.Tensor:
-    """What arrives in the residual stream: Granite multiplies what each sublayer adds."""
-    return weight if scale == 1.0 else weight * scale
-
-
-def _mlp(block: Any, scale: float) -> dict[str, torch.Tensor | None]:
-    """MLP weights under standard names, or nothing where the MLP is of another kind (experts)."""
-    mlp = getattr(block, "mlp", None)
-    found: dict[str, torch.Tensor | None] = {}
-    for name in ("W_in", "W_gate", "W_out"):
-        value = getattr(mlp, name, None) if mlp is not None and hasattr(mlp, "out") else None
-        found[name] = None if value is None else value.detach()
-    if found["W_out"] is not None:
-        found["b_out"] = _scaled(_bias(mlp, "b_out", found["W_out"].new_zeros(found["W_out"].shape[-1])), scale)
-        found["W_out"] = _scaled(found["W_out"], scale)
-    return found

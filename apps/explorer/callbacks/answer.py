@@ -17,7 +17,7 @@ from dash import Dash, Input, Output, State, ctx, no_update
 from pydantic import BaseModel
 
 from apps.explorer.engine.engine import Engine
-from apps.explorer.page.state import parser
+from apps.explorer.page.parsing import parser
 
 __all__ = ["Answer", "Answers"]
 

@@ -1,15 +1,15 @@
 """What arrives from a browser, as typed values: the one seam between a page and this server.
 
-Anybody who can open the page can send anything. `parse` turns each store, id and typed value into a frozen value of
-bounded size, once, before any of our code looks at it; what no page of ours can have sent raises `Malformed`, which is
-answered with one sentence and HTTP 400. What a user can type wrongly on an honest page passes, and is said on the page.
+Anybody who can open the page can send anything. `parsing.parse` turns each store, id and typed value into a frozen
+value of bounded size, once, before any of our code looks at it; what no page of ours can have sent raises
+`parsing.Malformed`, which is answered with one sentence and HTTP 400. What a user can type wrongly on an honest page
+passes, and is said on the page.
 
 Names of models and views are held against the engine. Fields that a page of another version has beside ours are left
 out.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -29,27 +29,18 @@ from pydantic import (
 from apps.explorer.engine.engine import Engine
 from apps.explorer.page.exports import KINDS
 from apps.explorer.page.selection import clean
-from workbench.errors import InputError
 
 __all__ = [
     "Asked", "Checked", "Checking", "Choice", "Clicks", "Continuing", "Dismissed", "Display", "Done",
-    "Edited", "Edits", "Farewell", "Go", "Link", "Loaded", "Malformed", "ModelName", "Moved", "Named", "Notice",
+    "Edited", "Edits", "Farewell", "Go", "Link", "Loaded", "ModelName", "Moved", "Named", "Notice",
     "Notices", "Params", "Pressed", "Seen", "Selection", "Session", "Shown", "Sizes", "Step", "Stopped", "Take", "Text",
-    "Typed", "TypedParam", "Visit", "Wanted", "Word", "parse", "parser",
+    "Typed", "TypedParam", "Visit", "Wanted", "Word",
 ]  # fmt: skip
 
 _LONGEST = 2_000_000  # letters of a text; a whole request is bounded to about as many bytes
 _MOST = 200_000  # tokens of a prompt, rows of a table
 _KEPT = 200  # notices
 _DIGITS = 22  # of a whole number: as many as a browser writes
-
-_short = Repr()
-_short.maxlevel, _short.maxdict, _short.maxlist, _short.maxstring, _short.maxother = 2, 2, 2, 60, 60
-
-
-class Malformed(InputError):
-    """Something that no page of ours sends."""
-
 
 # --- names and numbers ------------------------------------------------------------------------------------------------
 
@@ -369,35 +360,3 @@ class Moved(Store):
 
 Wanted = Annotated[dict[StandingName, Text], Field(max_length=1000)]  # what small multiples are to stand for
 Named = Annotated[tuple[dict[Name, Typed], ...], Field(max_length=1000)]  # ids of controls
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def parser(kind: Any, name: str, engine: Engine | None = None) -> Callable[[Any], Any]:
-    """What reads values of a kind; see `parse`."""
-    adapter = TypeAdapter(kind)
-
-    def read(value: Any) -> Any:
-        try:
-            return adapter.validate_python(value, context=engine)
-        except ValidationError as error:
-            raise _malformed(name, error) from None
-
-    return read
-
-
-def parse(kind: Any, value: Any, name: str = "a value", engine: Engine | None = None) -> Any:
-    """The value as one of a kind; Malformed where it is none. engine: whose models and views its names must be.
-
-    name: what the sentence calls it.
-    """
-    return parser(kind, name, engine)(value)
-
-
-def _malformed(name: str, error: ValidationError) -> Malformed:
-    first = error.errors(include_url=False, include_context=False)[0]
-    path = ".".join([name, *(str(part)[:40] for part in first["loc"])])[:200]
-    wanted = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removesuffix(".")
-    wanted = wanted[:1].lower() + wanted[1:]
-    return Malformed(f"{path} = {_short.repr(first['input'])}", wanted, "Load the page again")

@@ -15,7 +15,7 @@ from dash.exceptions import DependencyException
 from flask import Response, request
 from werkzeug.exceptions import BadRequest, HTTPException, UnsupportedMediaType
 
-from apps.explorer.page.state import Malformed
+from apps.explorer.page.parsing import Malformed
 from workbench.errors import WorkbenchError
 
 __all__ = ["answer_malformed", "body", "check_call"]

@@ -16,7 +16,8 @@ from apps.explorer.engine.hosted import Load
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page.constants import constants
 from apps.explorer.page.layout import page
-from apps.explorer.page.state import Farewell, parse
+from apps.explorer.page.parsing import parse
+from apps.explorer.page.state import Farewell
 from apps.explorer.web.compression import lighten
 from apps.explorer.web.connections import OPTIONS, guard
 from apps.explorer.web.requests import answer_malformed, body

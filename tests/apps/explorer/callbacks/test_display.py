@@ -14,7 +14,8 @@ from apps.explorer.engine.jobs import Fate, State
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page import news, views
 from apps.explorer.page.forms import display_form
-from apps.explorer.page.state import Link, Moved, Seen, Shown, Sizes, parse
+from apps.explorer.page.parsing import parse
+from apps.explorer.page.state import Link, Moved, Seen, Shown, Sizes
 from probes import CATALOG
 from probes.erasure.readout import GET
 from tests.tiny_models import tiny_model

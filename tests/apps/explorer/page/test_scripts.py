@@ -19,6 +19,7 @@ from apps.explorer.page.constants import constants
 from apps.explorer.page.exports import KINDS
 from apps.explorer.page.graphs import SELECTED
 from apps.explorer.page.layout import page
+from apps.explorer.page.parsing import parse
 from apps.explorer.page.selection import KEYS, merge
 from apps.explorer.page.state import (
     Checked,
@@ -29,7 +30,6 @@ from apps.explorer.page.state import (
     Shown,
     Sizes,
     Stopped,
-    parse,
 )
 from apps.explorer.page.stores import PRESSED
 from tests.apps.explorer.tiny_browser import TinyBrowser

@@ -8,7 +8,8 @@ import pytest
 from apps.explorer.callbacks.run import ask
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
-from apps.explorer.page.state import Malformed, Visit, parse
+from apps.explorer.page.parsing import Malformed, parse
+from apps.explorer.page.state import Visit
 from apps.explorer.page.visit import visit_page
 from probes import CATALOG
 
