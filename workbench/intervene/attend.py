@@ -38,18 +38,18 @@ class Attend(Printed):
         if isinstance(self.to, str) and self.to not in ATTENDED:
             raise InputError(f"to={self.to!r}", f"one of {', '.join(ATTENDED)}, or keys", "Choose one of these")
         where = Where(PATTERN, self.unit.layer, self.unit.units, None, self.rows)
-        return [Edit(where, self._write)]
+        return [Edit(where, self._write, of_call=True)]
 
-    def _write(self, pattern: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
+    def _write(self, pattern: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int, first: int) -> None:
         rows, queries = mesh[0].flatten().tolist(), mesh[-1].flatten()
-        keys = self._keys(rows, queries, pattern.shape[-1]).to(pattern.device)
+        keys = self._keys([first + row for row in rows], queries, pattern.shape[-1]).to(pattern.device)
         told = torch.nn.functional.one_hot(keys.clamp(min=0), pattern.shape[-1]).to(pattern)
         own = pattern[rows, self.unit.head][:, queries]
         written = torch.where((keys >= 0)[..., None], told, own)
         pattern[rows, self.unit.head, : written.shape[1]] = written
 
     def _keys(self, rows: list[int], queries: torch.Tensor, n_keys: int) -> torch.Tensor:
-        """`[row, query]`."""
+        """`[row, query]`. rows: of the call."""
         if isinstance(self.to, str):
             places = {"previous-token": (queries - 1).clamp(min=0), "first-token": queries * 0, "own-token": queries}
             return places[self.to].expand(len(rows), -1)

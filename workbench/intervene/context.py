@@ -99,7 +99,7 @@ def _apply(
         for edit in sorted(edits, key=lambda edit: not edit.early):
             if edit.write is not None:
                 for mesh, length in batch.meshes(edit, changed):
-                    edit.write(changed, mesh, length)
+                    edit.write(changed, mesh, length, *((batch.first,) if edit.of_call else ()))
         for edit in edits:
             if edit.read is not None:
                 edit.read(changed)

@@ -48,15 +48,17 @@ class Edit(NamedTuple):
     write: `(copy, mesh, length)` writes into a copy of the activation at `mesh`, index tensors over its leading axes
     that follow `where`; length: tokens of each prompt of the mesh, padding left out. None for an edit that only reads
     (`read(activation)`). An edit with skip_first leaves position 0 alone; length: tokens a prompt must have; early:
-    before others of its activation.
+    before others of its activation; of_call: `write` takes as a fourth argument which row of the call is the batch's
+    first, for what differs by row.
     """
 
     where: Where
-    write: Callable[[torch.Tensor, tuple[torch.Tensor, ...], int], None] | None = None
+    write: Callable[..., None] | None = None
     read: Callable[[torch.Tensor], None] | None = None
     skip_first: bool = False
     length: int | None = None
     early: bool = False
+    of_call: bool = False
 
 
 class Intervention(Protocol):

@@ -74,11 +74,13 @@ def kept(here: dict[str, str]) -> Passed | None:
 
 
 def keep(here: dict[str, str], check: SelfCheck, measured: Measured) -> None:
-    """Keep a check that was passed, and what was measured for it."""
+    """Keep a check that was passed, and what was measured for it; one that was not removes an earlier one."""
     if check.passed:
         items = [asdict(item) for item in check.items]
         told = {"items": items, "about": check.about, "when": check.when, "measured": asdict(measured)}
         memo.write(_place(here), {"circumstances": here, **told})
+    else:
+        _place(here).unlink(missing_ok=True)
 
 
 def _item(record: Any) -> Item:

@@ -148,16 +148,31 @@ def _read(model: _Reads, prompt: Prompt) -> tuple[str | None, tuple[int, ...]]:
 
 
 def _ids(model: _Reads, prompt: Prompt, text: str) -> tuple[int, ...]:
-    tokenizer = model.tokenizer
     if prompt.messages is not None:
-        return tuple(tokenizer.encode(text, add_special_tokens=False))
+        return _encoded(model, text)
     if text == "":
         raise InputError(
             "an empty prompt", "at least one character", "Type a text, for example: The capital of France is"
         )
-    ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+    ids = _encoded(model, text)
     front = _front(model, prompt.bos)
     return ids if ids[: len(front)] == front else (*front, *ids)
+
+
+def _encoded(model: _Reads, text: str) -> tuple[int, ...]:
+    """The ids of a text. InputError for a word that the tokenizer would take for another one without a word."""
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    kinds = tuple(type(getattr(backend, part, None)).__name__ for part in ("model", "pre_tokenizer"))
+    if kinds == ("WordLevel", "WhitespaceSplit") and model.tokenizer.unk_token is None:
+        known = backend.get_vocab()
+        unknown = next((word for word in text.split() if word not in known), None)
+        if unknown is not None:
+            raise InputError(
+                f"the word {unknown!r}, which {model.name} does not know",
+                f"its words, such as {', '.join(map(repr, list(known)[:3]))}",
+                "Type one of these, or give token ids",
+            )
+    return tuple(model.tokenizer.encode(text, add_special_tokens=False))
 
 
 def _front(model: _Reads, bos: bool | None) -> tuple[int, ...]:

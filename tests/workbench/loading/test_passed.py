@@ -173,6 +173,16 @@ def test_a_check_that_did_not_pass_is_not_kept(directory, cache, monkeypatch):
     assert not cache.exists() and load(str(directory)).selfcheck.passed
 
 
+def test_a_check_that_does_not_pass_takes_the_place_of_one_that_did(directory, cache, monkeypatch):
+    assert load(str(directory)).selfcheck.passed and list(cache.iterdir())
+    failing = SelfCheck((Item("rows", 0.3, 1e-5, False),), "two texts", "2026-01-02T03:04:05+00:00")
+    with monkeypatch.context() as broken:
+        broken.setattr(pretrained, "selfcheck", lambda *_: failing)
+        assert not load(str(directory), check=True).selfcheck.passed
+        assert not list(cache.iterdir())  # the next load makes it again, and does not say that it was passed
+        assert not load(str(directory)).selfcheck.passed
+
+
 def test_where_nothing_can_be_written_it_is_made_every_time(directory, cache, measured):
     cache.parent.mkdir(parents=True)
     cache.write_text("a file where the folder belongs")

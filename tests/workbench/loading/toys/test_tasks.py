@@ -1,5 +1,7 @@
 """Tasks: what their generators promise, and oracles held against independent computation."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from workbench.loading.toys.tasks.exemplars import Exemplars
 from workbench.loading.toys.tasks.gaussian_classes import GaussianClasses
 from workbench.loading.toys.tasks.induction import Induction
 from workbench.loading.toys.tasks.scan_snap import ScanSnap
+from workbench.models import prompt
 
 TASKS = {name: recipe.task for name, recipe in RECIPES.items()}
 
@@ -193,3 +196,12 @@ def test_tokenizers_write_and_read_every_sequence(name):
     joint = "" if name in ("bigram-backcopy", "automata") else " "
     text = joint.join(tokenizer.convert_ids_to_tokens(row))
     assert tokenizer.encode(text.removeprefix("<s>"), add_special_tokens=False) == row[name == "bigram-backcopy" :]
+
+
+def test_a_word_that_a_toy_does_not_know_is_refused_and_not_taken_for_another():
+    tokenizer = TASKS["exemplars"].tokenizer()
+    reads = SimpleNamespace(tokenizer=tokenizer, name="toy:exemplars", vocabulary=SimpleNamespace(front=()))
+    known = tokenizer.get_vocab()
+    assert prompt._encoded(reads, "x0 x1  x0") == (known["x0"], known["x1"], known["x0"])
+    with pytest.raises(InputError, match="the word 'x0x', which toy:exemplars does not know"):
+        prompt._encoded(reads, "x0 x0x x1")

@@ -267,6 +267,12 @@ def test_attend_tells_a_head_of_any_model_where_to_look():
     free = observe(model, [5, 6, 7, 8], [need]).array(need).values
     changed = (found != free).any(-1)
     assert changed[1][..., 2, 2].all() and changed.sum() == 1
+    told = torch.tensor([[0, 1, 1, 1], [0, 0, 2, 0], [0, 1, 0, 3]])  # keys of each prompt, also where passes are split
+    prompts = [[5, 6, 7, 8], [9, 5, 6, 7], [8, 8, 5, 6]]
+    for batch_tokens in (64, 8, 4):
+        by_row = observe(model, prompts, [need], interventions=[Attend(Head(1, 2), told)], batch_tokens=batch_tokens)
+        patterns = by_row.array(need).values[:, 1, 2] if by_row.array(need).values.ndim == 5 else None
+        assert patterns is not None and patterns.argmax(-1).tolist() == told.tolist()
     for bad in (
         Attend(Head(9, 0), "own-token"),
         Attend(Head(1, 2), "next-token"),
