@@ -25,7 +25,7 @@ from workbench.models.model import Identity
 from workbench.models.selfcheck import Item, SelfCheck
 from workbench.processor import this_processor
 
-__all__ = ["Passed", "circumstances", "keep", "kept"]
+__all__ = ["Passed", "circumstances", "forget", "keep", "kept"]
 
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "numpy", "einops")
 _TYPES = {"name": str, "measured": float, "tolerance": float, "passed": bool, "note": str}
@@ -74,13 +74,16 @@ def kept(here: dict[str, str]) -> Passed | None:
 
 
 def keep(here: dict[str, str], check: SelfCheck, measured: Measured) -> None:
-    """Keep a check that was passed, and what was measured for it; one that was not removes an earlier one."""
+    """Keep a check that was passed, and what was measured for it."""
     if check.passed:
         items = [asdict(item) for item in check.items]
         told = {"items": items, "about": check.about, "when": check.when, "measured": asdict(measured)}
         memo.write(_place(here), {"circumstances": here, **told})
-    else:
-        _place(here).unlink(missing_ok=True)
+
+
+def forget(here: dict[str, str]) -> None:
+    """What was passed in these circumstances is no longer said: it was made again, and was not."""
+    _place(here).unlink(missing_ok=True)
 
 
 def _item(record: Any) -> Item:

@@ -256,7 +256,10 @@ def _checked(wrapped: Model, held: Any, check: bool) -> SelfCheck:
     held: the plain model, whose logits the bridge's are held against; None for a toy, which has no bridge.
     """
     if check:
-        return selfcheck(wrapped, _reference(wrapped, held))
+        found = selfcheck(wrapped, _reference(wrapped, held))
+        if held is not None and not found.passed:
+            passed.forget(passed.circumstances(wrapped.identity, held, wrapped.tokenizer))
+        return found
     here = passed.circumstances(wrapped.identity, held, wrapped.tokenizer)
     if earlier := passed.kept(here):
         return earlier.check

@@ -60,7 +60,7 @@ def refuse_files(analyses: Iterable[Analysis]) -> None:
     for analysis in analyses:
         for parameter in analysis.parameters():
             value = getattr(analysis, parameter.name)
-            if parameter.files and names_file(value):
+            if parameter.files and value not in parameter.choices and names_file(value):
                 raise InputError(
                     f"{parameter.name}={value!r} for {analysis.title.lower()}",
                     f"one of {', '.join(parameter.choices)}",

@@ -275,7 +275,7 @@ def in_front(template: str):
 def test_sequences_begin_as_the_tokenizer_begins_a_text(template, first):
     """Qwen2's has a BOS token and adds none; BERT's adds another special token."""
     model = wrap(tiny_hf("qwen2"), in_front(template), name="tiny")
-    stimulus = InductionHeads(n_sequences=4).stimulus(model)
+    stimulus = InductionHeads(n_sequences=16).stimulus(model)
     (begun,) = {tokens.ids[0] for tokens in stimulus.tokens}
     assert begun == first if template else begun not in (0, 94)
     assert begun not in {i for tokens in stimulus.tokens for i in tokens.ids[1:]}

@@ -632,6 +632,19 @@ def test_bad_input_comes_back_as_one_sentence(engine):
     assert "range 0 to 2" in changed_params(engine, typed(9), {})[1]
 
 
+def test_no_view_names_a_file_before_anybody_typed_one():
+    from probes import CATALOG
+
+    engine = Engine(Settings(models=("toy-induction",)), CATALOG)
+    try:
+        assert engine.hosted("toy-induction").loading.finished.wait(60)
+        assert set(engine.request("toy-induction", "3 7 9", {}).analyses) == set(engine.standing)
+        with pytest.raises(InputError, match="--allow-files"):
+            engine.request("toy-induction", "3 7 9", {"circuit": {"task": "/etc/passwd"}})
+    finally:
+        engine.close()
+
+
 def named_texts(self, model, tokens, *, progress=None, allow_network=False):
     """Says what it was asked for, and whether it may fetch."""
     yield dataset(allowed=("", float(allow_network), "flag", (0, 1))).assign_attrs(texts=self.texts)

@@ -271,8 +271,8 @@ def test_attend_tells_a_head_of_any_model_where_to_look():
     prompts = [[5, 6, 7, 8], [9, 5, 6, 7], [8, 8, 5, 6]]
     for batch_tokens in (64, 8, 4):
         by_row = observe(model, prompts, [need], interventions=[Attend(Head(1, 2), told)], batch_tokens=batch_tokens)
-        patterns = by_row.array(need).values[:, 1, 2] if by_row.array(need).values.ndim == 5 else None
-        assert patterns is not None and patterns.argmax(-1).tolist() == told.tolist()
+        patterns = by_row.array(need).isel(layer=1, head=2).transpose("prompt", "query", "key").values
+        assert patterns.argmax(-1).tolist() == told.tolist() and (patterns.max(-1) == 1).all()
     for bad in (
         Attend(Head(9, 0), "own-token"),
         Attend(Head(1, 2), "next-token"),
