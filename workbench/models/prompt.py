@@ -163,7 +163,7 @@ def _encoded(model: _Reads, text: str) -> tuple[int, ...]:
     """The ids of a text. InputError for a word that the tokenizer would take for another one without a word."""
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     kinds = tuple(type(getattr(backend, part, None)).__name__ for part in ("model", "pre_tokenizer"))
-    if kinds == ("WordLevel", "WhitespaceSplit") and model.tokenizer.unk_token is None:
+    if backend is not None and kinds == ("WordLevel", "WhitespaceSplit") and model.tokenizer.unk_token is None:
         known = backend.get_vocab()
         unknown = next((word for word in text.split() if word not in known), None)
         if unknown is not None:
