@@ -17,7 +17,7 @@ from apps.explorer.page import components as parts
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.graphs import figure_id
 from apps.explorer.page.news import fate_of, request_of
-from apps.explorer.page.results import result_of, slice_result
+from apps.explorer.page.results import at_selection, reads_anew, result_of, slice_result
 from apps.explorer.page.state import Choice, Clicks, Display, Done, Seen, Selection, Session, Shown, Text, Wanted
 from workbench.analysis.run import Failure
 from workbench.analysis.view import View
@@ -88,7 +88,7 @@ def _register_large(answer: Answers, engine: Engine) -> None:
         done: Done | None,
         before: Text | None,
     ) -> Any:
-        if answer.cause in ("follow", "late") and view.name not in engine.slices:
+        if answer.cause in ("follow", "late") and not reads_anew(engine, view.name):
             return no_update  # only these views change with the selection
         compared = comparing.is_comparable(engine, view, shown, other)
         around = {"modes": "compare-mode" if compared else "hidden", **table_beside(engine, view, shown, done, before)}
@@ -158,7 +158,9 @@ def large_view(
             return no_update, html.Div(why), ""
         return shown_result(engine.slices[name], part, view.figure, dark, {})
     fate = fate_of(engine, request, name, told)  # before the result: what has just ended has one
-    found = engine.found(request, name)
+    found = at_selection(engine, request, name, selection, session)
+    if isinstance(found, str):
+        return no_update, html.Div(found), ""
     if not isinstance(found, xr.Dataset):
         lacks = engine.standing[name].analysis.inapplicable(engine.hosted(request.model).ready)
         return no_update, html.Div(NOT_HERE.format(lacks)) if lacks else message(engine, name, found, fate), ""
