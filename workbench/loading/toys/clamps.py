@@ -97,7 +97,7 @@ class PreviousInput(Printed):
         """One that reads embeddings, three that write."""
         if not isinstance(model.adapter, ToyAdapter):
             raise InputError(
-                f"{self}: got {model.name}, expected a toy of the workbench: the clamp runs part of its module."
+                f"{self} on {model.name}", "a toy of the workbench", "The clamp runs part of a toy's module"
             )
         block: Any = model.adapter.module.blocks[self.layer]
         seen: dict[str, torch.Tensor] = {}
