@@ -52,6 +52,7 @@ def register(app: Dash, engine: Engine) -> None:
             "scheme": State("scheme", "data"),
             "session": State("session", "data"),
             "display": State("display", "data"),
+            "followed": State("follow", "data"),
         },
         prevent_initial_call=True,
     )
@@ -65,6 +66,7 @@ def register(app: Dash, engine: Engine) -> None:
         scheme: Choice,
         session: Session,
         display: Display | None,
+        followed: Selection,
     ) -> Answer:
         if not shown:
             return {"headline": [], "details": [], "items": items(selection, None)}
@@ -75,7 +77,7 @@ def register(app: Dash, engine: Engine) -> None:
         if other and comparing.is_comparable(engine, view, shown, other):
             find = lambda run: result_of(engine, run, view.name, selection, session)
             panel = [*comparing.both_values(find, shown, other, selection), *panel]
-        follows = view.name in engine.slices and answer.cause == "selection"
+        follows = view.name in engine.slices and selection != followed
         return {
             "headline": chips or nothing,
             "details": panel,

@@ -53,6 +53,7 @@ def _register_large(answer: Answers, engine: Engine) -> None:
             "table": Output("table-holder", "children"),
             "of": Output("table-holder", "data-of"),
             "modes": Output("compare-mode", "className"),
+            "stands": Output("main-figure", "data-stands"),
         },
         inputs={
             "drawn": Input("drawn", "data"),
@@ -70,6 +71,7 @@ def _register_large(answer: Answers, engine: Engine) -> None:
             "display": State("display", "data"),
             "done": State("done", "data"),
             "before": State("table-holder", "data-of"),
+            "stood": State("main-figure", "data-stands"),
         },
         prevent_initial_call=True,
     )
@@ -87,11 +89,14 @@ def _register_large(answer: Answers, engine: Engine) -> None:
         display: Display | None,
         done: Done | None,
         before: Text | None,
+        stood: Text | None,
     ) -> Any:
-        if answer.cause in ("follow", "late") and not reads_anew(engine, view.name):
-            return no_update  # only these views change with the selection
+        stands = f"{drawn} {mode} {other.id if other else ''}"
+        if answer.cause in ("follow", "late") and not reads_anew(engine, view.name) and stood == stands:
+            return no_update  # only those views change with the selection
         compared = comparing.is_comparable(engine, view, shown, other)
-        around = {"modes": "compare-mode" if compared else "hidden", **table_beside(engine, view, shown, done, before)}
+        around = {"modes": "compare-mode" if compared else "hidden", "stands": stands}
+        around |= table_beside(engine, view, shown, done, before)
         dark, told = scheme == "dark", (done or {}).get(view.name, "")
         shown, other = (run.displayed(display) if run else None for run in (shown, other))
         if shown and other and mode == "difference" and compared:

@@ -242,7 +242,7 @@
     },
     // Whether there is nothing left to look for: a look from before the last beginning does not end the looking.
     rest: function (idle, woken) {
-      return Boolean(idle) && idle[1] === woken;
+      return Boolean(idle) && (idle[1] || null) === (woken || null);
     },
     // A row of a table that is about a head, a layer or a token selects it.
     row: function (rows) {
