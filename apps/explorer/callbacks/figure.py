@@ -17,7 +17,7 @@ from apps.explorer.page import components as parts
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.graphs import figure_id
 from apps.explorer.page.news import fate_of, request_of
-from apps.explorer.page.results import at_selection, reads_anew, result_of, slice_result
+from apps.explorer.page.results import at_selection, result_of, slice_result, window_of
 from apps.explorer.page.state import Choice, Clicks, Display, Done, Seen, Selection, Session, Shown, Text, Wanted
 from workbench.analysis.run import Failure
 from workbench.analysis.view import View
@@ -91,8 +91,9 @@ def _register_large(answer: Answers, engine: Engine) -> None:
         before: Text | None,
         stood: Text | None,
     ) -> Any:
-        stands = f"{drawn} {mode} {other.id if other else ''}"
-        if answer.cause in ("follow", "late") and not reads_anew(engine, view.name) and stood == stands:
+        window = window_of(engine, shown, view.name, selection)
+        stands = f"{drawn} {mode} {other.id if other else ''} {window}"
+        if answer.cause in ("follow", "late") and view.name not in engine.slices and stood == stands:
             return no_update  # only those views change with the selection
         compared = comparing.is_comparable(engine, view, shown, other)
         around = {"modes": "compare-mode" if compared else "hidden", "stands": stands}
@@ -117,6 +118,8 @@ def _register_large(answer: Answers, engine: Engine) -> None:
         large, word = draw(shown), comparing.word_for(shown, other) if shown and other else ""
         beside, holder = comparing.second_view(engine, view, large, shown, other, draw, word)
         figure, message, said = large
+        if window and figure is no_update:
+            around["stands"] = ""  # what comes late is drawn
         return {"figure": figure, "message": message, "said": said, "other": beside, "holder": holder, **around}
 
 

@@ -13,7 +13,7 @@ from apps.explorer.page.state import Asked
 from workbench.analysis.run import Failure
 from workbench.errors import WorkbenchError
 
-__all__ = ["BUSY", "at_selection", "reads_anew", "result_of", "slice_result"]
+__all__ = ["BUSY", "at_selection", "result_of", "slice_result", "window_of"]
 
 BUSY = "The model is busy with something longer; this follows in a moment."
 
@@ -50,9 +50,17 @@ def at_selection(
     return found if not is_outside else BUSY if there is None else there
 
 
-def reads_anew(engine: Engine, name: str) -> bool:
-    """Whether the large view may be another one when the selection has moved."""
-    return name in engine.slices or engine.standing[name].around is not None
+def window_of(engine: Engine, shown: Asked | None, name: str, selection: Mapping[str, Any]) -> str:
+    """Which tokens a view reads for this selection, "" where it is not another result for each."""
+    view = engine.standing.get(name)
+    if view is None or view.around is None or not shown or "pos" not in selection:
+        return ""
+    try:
+        request = request_of(engine, shown)
+    except WorkbenchError:
+        return ""
+    analysis = view.around(request.analyses[name], int(selection["pos"]), len(request.tokens))
+    return "" if analysis is None else str(analysis.values())
 
 
 def slice_result(
