@@ -190,7 +190,7 @@ def _most(recovered: np.ndarray, restored: str, strings: Sequence[str]) -> str:
     layer, pos = np.unravel_index(int(np.nanargmax(before)), before.shape)
     if before[layer, pos] <= 0:
         return f"Before the last token, restoring one {restored} brings back none of it."
-    token = show_token(strings[pos], html=False)
+    token = show_token(strings[int(pos)], html=False)
     return (
         f"Before the last token most comes back with {restored} of layer {layer} at token {pos} {token}: "
         f"{before[layer, pos]:.0%}."
