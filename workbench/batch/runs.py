@@ -169,6 +169,22 @@ class Batch:
             )
         return found
 
+    def prompt(self, number: int) -> tuple[dict[str, Any], tuple[int, ...], dict[str, str]]:
+        """The line of a prompt by its number in `table()`, its token ids, and the columns of it that analyses read."""
+        line = next(
+            (one for i, one in enumerate(line for line in self.store.prompts() if line["n"]) if i == number), None
+        )
+        if line is None:
+            raise InputError(f"prompt {number}", "a number of the table", "Take one")
+        wanted = set(line["cells"].values())
+        for key in self.record["shards"]:
+            shard = self.store.shard(key)
+            for cells in shard.cells:
+                found = next((row for row, cell in enumerate(cells) if cell in wanted), None)
+                if found is not None and shard.ids is not None:
+                    return line, shard.ids[found], shard.columns[found]
+        raise UnavailableError(f"the tokens of prompt {number}", "a shard that holds them", "Run again from the spec")
+
     def save_aggregates(self) -> list[Path]:
         """Write the final dataset of each analysis to `aggregates/`; one writer."""
         from workbench.analysis.results import save

@@ -214,7 +214,7 @@ def _cancel(arguments: argparse.Namespace) -> int:
 
 
 def _report_page(arguments: argparse.Namespace) -> int:
-    from apps.cli.report.batch import write_report
+    from apps.batches.report import write_report
 
     found = _open(arguments)
     print(write_report(found, Path(arguments.out) if arguments.out else found.folder / "report.html"))

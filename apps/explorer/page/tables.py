@@ -48,13 +48,13 @@ def frame_of(view: View, result: xr.Dataset, index: int) -> pd.DataFrame:
     return frame.reset_index() if frame.index.name else frame.reset_index(drop=True)
 
 
-def grid(frame: pd.DataFrame, result: xr.Dataset) -> dag.AgGrid:
-    """The table as the page shows it. Every row keeps its place in the frame as `row`."""
+def grid(frame: pd.DataFrame, result: xr.Dataset, table: str = "table") -> dag.AgGrid:
+    """The table as the page shows it. Every row keeps its place in the frame as `row`. table: its id."""
     ours = set(result["group"].values.tolist()) if "group" in result.coords else set()
     columns = {name: _shown(frame[name], ours) for name in frame.columns}
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     return dag.AgGrid(
-        id="table",
+        id=table,
         rowData=[{**cells, "row": i} for i, cells in enumerate(rows)],
         columnDefs=[_column(frame[name], result) for name in frame.columns],
         defaultColDef=_ANY_COLUMN,
