@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 
 from workbench.batch import survey
+from workbench.batch.cluster import Cluster
 from workbench.batch.computing import opened
 from workbench.batch.engine import Progress, Status, work
 from workbench.batch.estimate import Estimate, estimated, need_room
@@ -263,11 +264,13 @@ def run(
     retry_failed: bool = False,
     allow_network: bool = False,
     base: Path | None = None,
+    cluster: Cluster | None = None,
 ) -> Batch:
     """Run a spec, or go on where it was: what is there is not computed again, what is new is.
 
-    Arguments as of `plan`. progress: is shown a `Status` as work goes on; said: is shown the plan. Raises as `plan`,
-    Cancelled where somebody asked to stop, RefusedError after too many failures; finished shards are kept.
+    Arguments as of `plan`. cluster: of Ray, whose actors compute it; else this process does. progress: is shown a
+    `Status` as work goes on; said: is shown the plan. Raises as `plan`, Cancelled where somebody asked to stop,
+    RefusedError after too many failures; finished shards are kept.
     """
     read = _read(spec, base)
     load = _loader(models, allow_network, read.folder)
@@ -277,7 +280,11 @@ def run(
     if said is not None:
         said(made)
     given = default_catalog() if catalog is None else catalog
-    work(made.store, given, load, progress=progress, max_failures=max_failures, allow_network=allow_network)
+    how: dict[str, Any] = {"progress": progress, "max_failures": max_failures, "allow_network": allow_network}
+    if cluster is None:
+        work(made.store, given, load, **how)
+    elif made.shards:
+        cluster.work(worker, made.store, catalog=given, models=models, **how)
     done = Batch(made.store.folder)
     done.save_aggregates()
     return done

@@ -13,7 +13,7 @@ __all__ = ["State", "sign", "state_of"]
 class State:
     """Of a run. workers: who hold a shard now. failed: cells that failed and came out nowhere yet, and refused rows.
 
-    seconds: of a shard so far, on average; 0 before the first. wants_stop: somebody asked it to stop.
+    seconds: of a shard so far, on average; 0 before the first. tokens: of finished shards. wants_stop: somebody asked it to stop.
     """
 
     shards: int
@@ -21,6 +21,7 @@ class State:
     failed: int
     workers: int
     seconds: float
+    tokens: float
     wants_stop: bool
 
     @property
@@ -46,7 +47,8 @@ def state_of(store: Store) -> State:
     seconds = sum(e.seconds for e in entries.values()) / len(entries) if entries else 0.0
     workers = held(store.path("leases"))
     n_failed = len(failed) + len(record["refused"])
-    return State(len(keys), len(entries), n_failed, workers, seconds, store.cancelled)
+    tokens = float(sum(max(1, e.n_tokens) for e in entries.values()))
+    return State(len(keys), len(entries), n_failed, workers, seconds, tokens, store.cancelled)
 
 
 def sign(store: Store) -> str:
