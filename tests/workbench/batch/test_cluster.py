@@ -25,7 +25,7 @@ SPEC = {
 
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UnavailableError, match="cluster without Ray.*Install"):
+    with pytest.raises(UnavailableError, match=r"cluster without Ray.*Install"):
         batch.run(SPEC, tmp_path, catalog=CATALOG, cluster=batch.Cluster())
     with pytest.raises(InputError, match="0 workers"):
         batch.Cluster(workers=0)
