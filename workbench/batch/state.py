@@ -13,8 +13,8 @@ __all__ = ["State", "sign", "state_of"]
 class State:
     """Of a run. workers: who hold a shard now. failed: cells that failed and came out nowhere yet, and refused rows.
 
-    seconds: of a shard so far, on average; 0 before the first. tokens: of finished shards. wants_stop: somebody asked it
-    to stop.
+    seconds: of a shard so far, on average; 0 before the first. tokens: of finished shards. wants_stop: whether somebody
+    asked it to stop.
     """
 
     shards: int
