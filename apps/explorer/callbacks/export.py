@@ -93,13 +93,13 @@ def take(
     seen = engine.views[name]
     display = shown.display.get(name, {})
     analysis = _analysis(engine, request, name, selection)
+    if kind == "toml" and analysis is not None:
+        return spec_text(request, analysis, engine.settings).encode(), f"{name}.toml"
     result, _ = result_of(engine, shown, name, selection, session)
     if analysis is None or result is None:
         raise InputError(
             f"an export of {seen.title}, which has no result yet", "a drawn view", "Wait until it is drawn"
         )
-    if kind == "toml":
-        return spec_text(request, analysis, engine.settings).encode(), f"{name}.toml"
     stem = re.sub(r"[^a-z0-9-]+", "-", f"{name}-{request.model}".lower()).strip("-")
     if tables.is_table(seen, view.figure) and kind in ("html", "csv"):
         frame = tables.frame_of(seen, result, view.figure)
