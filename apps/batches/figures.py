@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["averaged", "figures", "one_figure", "scatter"]
 
 _SHOWN = 60  # characters of a prompt beside its point
+_POINTS = 10_000  # that a browser draws at once
 
 
 def averaged(result: xr.Dataset) -> list[str]:
@@ -52,19 +53,23 @@ def one_figure(one: xr.Dataset, name: str) -> "go.Figure | None":
 
 
 def scatter(table: pd.DataFrame, x: str, y: str, dark: bool = False) -> "go.Figure":
-    """One column of the table of prompts against another, a colour a group; `customdata` is the number of the row."""
+    """One column of the table of prompts against another, a colour a group; `customdata` is the number of the row.
+
+    Of more prompts than can be drawn every second, third, ... is, and the title says so.
+    """
     import plotly.graph_objects as go
 
     known = table[np.isfinite(table[x].astype(float)) & np.isfinite(table[y].astype(float))]
-    figure = go.Figure()
-    for group, rows in known.groupby("group", sort=False):
+    figure, drawn = go.Figure(), known.iloc[:: -(-max(1, len(known)) // _POINTS)]
+    for group, rows in drawn.groupby("group", sort=False):
         texts = [show_text(str(text)[:_SHOWN]) for text in rows["text"]]
-        figure.add_scattergl(
+        figure.add_scatter(
             x=rows[x], y=rows[y], mode="markers", name=show_text(str(group)), customdata=rows.index.to_list(),
             text=texts, hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra>%{fullData.name}</extra>",
             marker={"size": 5, "opacity": 0.7},
         )  # fmt: skip
-    figure.update_layout(title_text=f"{y} against {x}, n = {len(known):,} prompts")
+    thinned = f", {len(drawn):,} of them drawn" if len(drawn) < len(known) else ""
+    figure.update_layout(title_text=f"{y} against {x}, n = {len(known):,} prompts{thinned}")
     figure.update_xaxes(title_text=x)
     figure.update_yaxes(title_text=y)
     return apply(figure, dark)

@@ -170,7 +170,7 @@ def prompt_table(table: pd.DataFrame, by: str, x: str | None, y: str | None, dar
     if len(shown) > _ROWS:
         said += f" The first {_ROWS:,} of {len(shown):,} rows; `workbench batch export` writes all."
     name = "batch-table" if by == "prompt" else "batch-means"
-    made = grid(shown.head(_ROWS).reset_index(drop=True), xr.Dataset(), name)
+    made = grid(shown.head(_ROWS).reset_index(drop=True), xr.Dataset(), name, are_words=True)
     return [html.P(said, className="quiet"), *parts, html.Div(made, className="batch-grid")]
 
 
