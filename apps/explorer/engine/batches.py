@@ -66,7 +66,7 @@ class Cell:
 class Batches:
     """The runs below a folder. begin: starts a process that goes on with one."""
 
-    def __init__(self, folder: Path | None, begin: Begin, allow_network: bool = False):
+    def __init__(self, folder: Path | None, begin: Begin, allow_network: bool = False) -> None:
         self.folder, self._begin, self._network = folder, begin, allow_network
         self._lock = threading.Lock()
         self._processes: dict[str, Process] = {}

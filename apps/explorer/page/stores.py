@@ -64,16 +64,22 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("thumbs"),  # the answer to that
         dcc.Store("typed"),  # a parameter's control was changed, and how
         dcc.Store("moved"),  # the same of a display parameter's
-        dcc.Store("batch"),  # the run of a batch that is looked at
-        dcc.Store("batch-asked"),  # one is to be resumed or cancelled
-        dcc.Store("batch-news", data=""),  # changes with what is done of it
+        *_of_batches(),
         dcc.Store("link"),  # what the address asked for
         dcc.Location("place", refresh=False),
         dcc.Download("download"),
         dcc.Store("scheme", data="light", storage_type="local"),
         dcc.Interval("poll", interval=POLL, disabled=False),
-        dcc.Interval("batch-poll", interval=BATCH_POLL, disabled=True),  # while the runs of batches are shown
     ]  # fmt: skip
+
+
+def _of_batches() -> list[Any]:
+    return [
+        dcc.Store("batch"),  # the run of a batch that is looked at
+        dcc.Store("batch-asked"),  # one is to be resumed or cancelled
+        dcc.Store("batch-news", data=""),  # changes with what is done of it
+        dcc.Interval("batch-poll", interval=BATCH_POLL, disabled=True),  # while the runs of batches are shown
+    ]
 
 
 def first_view(entries: Mapping[str, View]) -> str:
