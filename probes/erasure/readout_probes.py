@@ -31,8 +31,8 @@ class TokenErasureProbes(Study, name="token-erasure-probes", title="Token erasur
 
     Definition: Six linear probes that name the token at t, t - 1 and t - 2 from the state at t, at two depths: cross
     entropy through the model's whitened unembedding, a bias for each token, closed-form start (or, as kind linear, a
-    plain softmax over the tokens of the corpus without bias, from zero). Kept in the user's cache, named by the hash of
-    the weights; about eight minutes of one core on the default model.
+    plain softmax over the tokens of the corpus without bias, from zero). Kept in the user's cache, named by the
+    model's weights and settings; about eight minutes of one core on the default model.
 
     Limits: Accuracy is that of a short training on one kind of text: a lower bound of what could be read.
 
@@ -69,7 +69,7 @@ class TokenErasureProbes(Study, name="token-erasure-probes", title="Token erasur
 
     def _kept(self, model: Model) -> ReadoutProbes | None:
         """What the cache has; RefusedError where that was made by another recipe than this one's."""
-        probes = find(model.identity.weights_hash, kind=self.kind)
+        probes = find(model.identity.key, kind=self.kind)
         if probes is None:
             return None
         made, asked = probes.card["recipe"], {"epochs": self.epochs, "seed": self.seed}

@@ -71,7 +71,7 @@ class TokenErasure(OnPrompt, name="token-erasure", title="Token erasure"):
     def needs(self, model: Model, tokens: Tokens) -> tuple[Need, ...]:
         """States at the two depths; nothing where there are no probes, so that other analyses of the page go on."""
         try:
-            probes, *depths = plan(model.identity.weights_hash, model.name, self.early, self.late, self.kind)
+            probes, *depths = plan(model.identity.key, model.name, self.early, self.late, self.kind)
         except WorkbenchError:
             return ()  # the analysis raises it, in its own place
         return tuple(needs_of(depths, probes.reads_raw).values())
@@ -82,7 +82,7 @@ class TokenErasure(OnPrompt, name="token-erasure", title="Token erasure"):
         Raises UnavailableError without probes, InputError for fewer than three text tokens.
         """
         identity = observation.identity
-        return _result(observation, *plan(identity.weights_hash, identity.name, self.early, self.late, self.kind))
+        return _result(observation, *plan(identity.key, identity.name, self.early, self.late, self.kind))
 
     def with_probes(self, model: Model, prompt: Any, probes: ReadoutProbes) -> xr.Dataset:
         """The same with probes in hand, such as `train(..., path=...)` or `load_probes(path, ...)` gave."""

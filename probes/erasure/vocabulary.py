@@ -87,7 +87,7 @@ class TokenErasureVocabulary(Study, name="token-erasure-vocabulary", title="Toke
         text without a word of several tokens.
         """
         if probes is None:
-            probes, early, late = plan(model.identity.weights_hash, model.name, self.early, self.late, self.kind)
+            probes, early, late = plan(model.identity.key, model.name, self.early, self.late, self.kind)
         else:
             early, late = chosen_depths(probes, self.early, self.late)
         record, parts = parts_of(model, corpus, self.seed)

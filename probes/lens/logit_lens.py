@@ -103,6 +103,18 @@ class LogitLens(OnPrompt, name="logit-lens", title="Logit lens", requires=(READO
         return [note for text in asked if (note := likelier(observation.vocabulary, text, log_probs))]
 
 
+def around(analysis: LogitLens, pos: int, n_tokens: int) -> LogitLens | None:
+    """The lens whose window of 16 tokens holds `pos`; None where this one reads it, or says itself what it reads.
+
+    The windows stand side by side from the first token on, so that those of two prompts are of the same positions; the
+    last one reaches back to its 16.
+    """
+    if analysis.positions != "auto" or not 0 <= pos < n_tokens or pos in chosen_positions("auto", n_tokens):
+        return None
+    first = min(pos // _LAST * _LAST, n_tokens - _LAST)
+    return analysis.replaced(positions=",".join(map(str, range(first, first + _LAST))))
+
+
 def chosen_positions(positions: str, n_tokens: int) -> tuple[int, ...]:
     """Indices for "auto" (all up to 32 tokens, else the last 16), "all", "last", or "0, 3, -1".
 
@@ -332,4 +344,5 @@ VIEW = View(
     figures=(lens_figure, target_figure, entropy_figure),
     details=(top_tokens_figure,),
     claims=(claims.state,),
+    around=around,
 )

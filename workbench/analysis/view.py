@@ -50,6 +50,9 @@ class View:
     holds what a display asks for. follow: `(analysis, selection) -> [(View, analysis), ...]`, what is recomputed of one
     layer and drawn beside the figures when a click has selected something. follows: parameters of the analysis that are
     the selection's own (layer, head, pos): the view is recomputed from the kept state when the selection moves.
+    around: `(analysis, pos, n_tokens) -> analysis` that reads the token at `pos`, where this one reads only some of the
+    prompt's; None where it reads that one, or its positions were chosen by hand. It sees `resid_pre`, `resid_post` and
+    what follows from them alone.
     heading: a title in place of that of the analysis.
     """
 
@@ -64,6 +67,7 @@ class View:
     finer: Callable[[Any, Any], Analysis] | None = None
     follow: "Callable[[Any, Mapping[str, Any]], Sequence[tuple[View, Analysis]]] | None" = None
     follows: tuple[str, ...] = ()
+    around: "Callable[[Any, int, int], Analysis | None] | None" = None
     heading: str = ""
 
     @property

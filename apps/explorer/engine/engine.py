@@ -7,7 +7,7 @@ asks. Results are found by their keys, so that an answer can never land on anoth
 import logging
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from typing import Any, cast
@@ -22,7 +22,7 @@ from apps.explorer.engine.jobs import MODEL, PROMPT, SELECTION, STUDY, Fate, Job
 from apps.explorer.engine.presence import Presence
 from apps.explorer.engine.request import Request, ids_of, is_ids, phrases_of, refuse_files
 from apps.explorer.engine.settings import Settings
-from apps.explorer.engine.states import RESID, States, layer_of, slice_of, states_of
+from apps.explorer.engine.states import RESID, States, layer_of, reading_of, slice_of, states_of
 from apps.explorer.engine.tally import Tally
 from probes.attention import pattern
 from probes.lens import surprisal
@@ -262,23 +262,36 @@ class Engine:
         Raises InputError where the selection does not fit the model or the prompt. The job goes on after a None. The
         result is in the cache alone: jobs are remembered, and what they held would be outside the cache's bound.
         """
+        sliced = cast(OnPrompt, analysis)  # what follows a selection shares the pass of the prompt
+        layer_of(sliced.needs(self.hosted(request.model).ready, request.tokens))  # a bad selection is refused here
+        return self._from_states(request, sliced, session, slice_of)
+
+    def around(self, request: Request, name: str, pos: int, session: str) -> tuple[bool, xr.Dataset | None]:
+        """Whether a view's result leaves the token at `pos` out, and then one that reads it; None as in `of_layer`."""
+        view = self.standing[name]
+        analysis = view.around(request.analyses[name], pos, len(request.tokens)) if view.around else None
+        if analysis is None:
+            return False, None
+        return True, self._from_states(request, cast(OnPrompt, analysis), session, reading_of)
+
+    def _from_states(
+        self, request: Request, analysis: OnPrompt, session: str, made: Callable[[OnPrompt, Model, States], xr.Dataset]
+    ) -> xr.Dataset | None:
         model = self.hosted(request.model).ready
         key = analysis.spec_key(model, request.tokens, tuple(map(self._printed, request.edits)))
         found = self.cache.get(key)
         if found is not None:
             return found
-        sliced = cast(OnPrompt, analysis)  # what follows a selection shares the pass of the prompt
-        layer_of(sliced.needs(model, request.tokens))  # a bad selection is refused here, in the thread that asks
 
         def work(job: Job) -> None:
             edited = model.edited(self.interventions(request))
-            self.cache.put(key, slice_of(sliced, edited, self._states(request)), write=False)
+            self.cache.put(key, made(analysis, edited, self._states(request)), write=False)
 
         title = analysis.title.lower()
         job = self.hosted(request.model).worker.submit(Job(title, key, SELECTION, work, {session}))
         job.late |= not job.finished.wait(_PATIENCE)
         if job.state == State.FAILED:
-            raise InputError(f"no answer ({job.error})", "one layer's result", "Select something else")
+            raise InputError(f"no answer ({job.error})", "what is at the selection", "Select something else")
         return self.cache.get(key)
 
     def submit_continuation(self, request: Request, n: int, temperature: float, seed: int, session: str) -> Job:

@@ -31,6 +31,7 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("window", data=secrets.token_hex(8)),  # another one after a reload
         dcc.Store("loaded"),  # the model that is ready, with its badge and sizes
         dcc.Store("go"),  # Run was pressed: the text as it stood then
+        dcc.Store("went"),  # the press of Run that was answered last
         dcc.Store("asked"),  # the latest request
         dcc.Store("shown"),  # the latest request whose results are there
         dcc.Store("done", data={}),  # which results are there
@@ -40,6 +41,7 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("view", data={"name": first_view(entries), "figure": 0}),
         dcc.Store("notices", data=[]),
         dcc.Store("started"),  # buttons were pressed: what they name, see PRESSED
+        dcc.Store("began"),  # the press of a start that was answered last
         dcc.Store("stopped"),
         dcc.Store("checked"),
         dcc.Store("edited"),

@@ -174,13 +174,19 @@ def serve(
         runs=runs,
     )
     running = start(settings, catalog)
-    print(f"The explorer is at {running.address}\nCtrl-C stops it.", flush=True)
+    print(f"The explorer is at {running.address}\n{_room(settings)} Ctrl-C stops it.", flush=True)
     try:
         running.run()
     except KeyboardInterrupt:
         print("Stopped.")
     finally:
         running.close()
+
+
+def _room(settings: Settings) -> str:
+    """How much its results may take, for whoever starts it."""
+    memory, disk = (f"{size / _GIB:.3g} GiB" for size in (settings.memory, settings.disk))
+    return f"It keeps up to {memory} of results in memory (--memory) and {disk} in {settings.directory} (--disk)."
 
 
 def _check_port(settings: Settings) -> None:

@@ -242,7 +242,7 @@
     },
     // Whether there is nothing left to look for: a look from before the last beginning does not end the looking.
     rest: function (idle, woken) {
-      return Boolean(idle) && idle[1] === woken;
+      return Boolean(idle) && (idle[1] || null) === (woken || null);
     },
     // A row of a table that is about a head, a layer or a token selects it.
     row: function (rows) {
@@ -254,11 +254,25 @@
     },
     // The selection changed: show it everywhere.
     show: function (selection) {
-      state.selection = selection || {};
+      const before = JSON.stringify(state.told || {});
+      state.selection = state.told = selection || {};
+      if (JSON.stringify(state.told) !== before) {
+        clearTimeout(state.telling);
+        state.telling = setTimeout(() => document.querySelector(".right").classList.add("before"), 150);
+      }
       state.changed = performance.now();
-      plots().forEach(mark);
+      plots().forEach((gd) => { mark(gd); window.workbenchFit(gd); });
       markTokens();
+      const large = metaOf(document.querySelector("#main-figure .js-plotly-plot"));
+      const lacks = large.axes && large.axes.x === "pos" && "pos" in state.selection && !large.x_values.includes(state.selection.pos);
+      if (lacks) dash.set_props("follow", { data: state.selection }); // what reads a part of the prompt reads this one
       window.workbenchSelectionMilliseconds = performance.now() - state.changed;
+      return dash.no_update;
+    },
+    // What is said of the selection has arrived; until then the panel says that it is of the one before.
+    told: function () {
+      clearTimeout(state.telling);
+      document.querySelector(".right").classList.remove("before");
       return dash.no_update;
     },
     // What is typed now, whatever has been sent: Run must not take an older text.
