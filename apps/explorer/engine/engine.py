@@ -14,12 +14,13 @@ from typing import Any, cast
 
 import xarray as xr
 
+from apps.explorer.engine.batches import Batches, begin
 from apps.explorer.engine.cache import Cache
 from apps.explorer.engine.continuation import continued, continued_text
 from apps.explorer.engine.hosted import Hosted, Load, loader
 from apps.explorer.engine.jobs import MODEL, PROMPT, SELECTION, STUDY, Fate, Job, State
 from apps.explorer.engine.presence import Presence
-from apps.explorer.engine.request import Request, ids_of, phrases_of, refuse_files
+from apps.explorer.engine.request import Request, ids_of, is_ids, phrases_of, refuse_files
 from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.states import RESID, States, layer_of, reading_of, slice_of, states_of
 from apps.explorer.engine.tally import Tally
@@ -60,6 +61,7 @@ class Engine:
         self._hosted: dict[str, Hosted] = {}
         self.boot = secrets.token_hex(4)  # names this server: a job of another one was lost in a restart
         self.presence = Presence()
+        self.batches = Batches(settings.runs, begin, settings.allow_network)
 
     def close(self) -> None:
         """End all workers."""
@@ -121,7 +123,8 @@ class Engine:
         return self.fates(request).get(name)
 
     def tokens(self, name: str, text: str, chat: bool = False) -> Tokens:
-        """Tokens of a text, or of a user's message; of ids separated by spaces where the model has no tokenizer."""
+        """Tokens of a text, or of a user's message; of ids separated by spaces where the model has no tokenizer, and of
+        ids written as `#0 #504 #28` on any model."""
         if len(text) > self.settings.longest_text:
             raise InputError(
                 f"a text of {len(text)} characters", f"at most {self.settings.longest_text}", "Shorten the prompt"
@@ -129,9 +132,18 @@ class Engine:
         hosted = self.hosted(name)
         model = hosted.ready
         with hosted.tokenising:
-            if model.tokenizer is None:
+            if model.tokenizer is None or (not chat and is_ids(text)):
                 return tokenise(model, ids_of(text))
             return tokenise(model, Prompt.chat([{"role": "user", "content": text}]) if chat and text else text)
+
+    def written(self, name: str, ids: Sequence[int]) -> str:
+        """What to type for these tokens: the text that becomes them, or the ids where none does."""
+        model = self.hosted(name).ready
+        as_ids = " ".join(f"#{token}" for token in ids)
+        if model.tokenizer is None:
+            return as_ids.replace("#", "")
+        text = model.tokenizer.decode(list(ids)[len(model.vocabulary.prefix) :], clean_up_tokenization_spaces=False)
+        return text if text and not is_ids(text) and self.tokens(name, text).ids == tuple(ids) else as_ids
 
     def request(
         self,
@@ -295,7 +307,7 @@ class Engine:
             edits = self.interventions(request)
             added = continued(model, request.tokens, n, temperature, seed, job.progress, edits)
             job.note = added.ending
-            return continued_text(model, request.text, added.ids)
+            return continued_text(model, request.text, added.ids, is_ids(request.text) and not request.chat)
 
         key = f"continue {request.states} {n} {temperature} {seed}"
         return self.hosted(request.model).worker.submit(Job(f"{n} more tokens", key, PROMPT, work, {session}))
