@@ -29,6 +29,7 @@ def _register_spine(local: Local) -> None:
     rows = Input("table", "selectedRows")
     local("spine", "row", Output("selection", "data", allow_duplicate=True), rows, initial=False)
     local("spine", "show", Output("headline", "className"), Input("selection", "data"))
+    local("spine", "told", Output("details", "className"), Input("details", "children"))
     local("spine", "run", Output("go", "data"), Input("run", "n_clicks"))
     local(
         "spine", "example",

@@ -17,7 +17,7 @@ from apps.explorer.page import components as parts
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.graphs import graph
 from apps.explorer.page.news import request_of, woken
-from apps.explorer.page.results import BUSY, result_of, slice_result
+from apps.explorer.page.results import BUSY, at_selection, result_of, slice_result
 from apps.explorer.page.selection import headline
 from apps.explorer.page.state import Choice, Clicks, Display, Seen, Selection, Session, Shown, Text
 from workbench.analysis.view import Claim, View
@@ -99,8 +99,9 @@ def detail_panel(
     if name in engine.slices:
         result, _ = slice_result(engine, request, name, selection, session)
     else:
-        found = engine.found(request, name)
+        found = at_selection(engine, request, name, selection, session)
         result = found if isinstance(found, xr.Dataset) else None
+        panel += [html.Div(found, className="quiet")] if isinstance(found, str) else []
     if result is not None:
         display = shown.display.get(name)
         figures, said = views.detail_figures(engine.views[name], result, selection, dark, display)

@@ -26,6 +26,7 @@ def centre(entries: Mapping[str, View], shown: Mapping[str, View], first: View) 
             html.Div(
                 [
                     html.Div(figure_choice(first, 0), id="figure-choice", className="figure-choice"),
+                    html.Div(id="part-shown", className="part-shown", role="status"),
                     html.Div(_tools(), className="row"),
                 ],
                 className="toolbar",

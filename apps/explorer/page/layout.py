@@ -6,6 +6,7 @@ import dash_mantine_components as dmc
 from dash import html
 
 from apps.explorer.page.attributes import attributes
+from apps.explorer.page.batches import batches_panel
 from apps.explorer.page.centre import centre
 from apps.explorer.page.left import left
 from apps.explorer.page.stores import first_view, stores
@@ -27,6 +28,7 @@ def page(
                 className="frame",
             ),
             _keys_help(),
+            batches_panel(),
             dmc.Modal(id="code", title="Python that makes this figure", size="xl", children=[]),
         ],
         id="provider",
@@ -50,6 +52,7 @@ def _header() -> html.Header:
                 [
                     html.Button("Find", id="find", className="plain", title="a view, a head or a token (Ctrl K)"),
                     html.Button("Visit", id="visit-open", className="plain", title="what was seen, noted and to send"),
+                    html.Button("Runs", id="batches-open", className="plain", title="experiments over many prompts"),
                     html.Button("Copy link", id="link-copy", className="plain"),
                     html.Button("Keys", id="keys-open", className="plain"),
                     html.Button("Light / dark", id="scheme-toggle", className="plain"),

@@ -11,10 +11,12 @@ from workbench.analysis.view import View
 __all__ = ["POLL", "PRESSED", "first_view", "stores"]
 
 POLL = 250  # milliseconds between two looks at the jobs, while there are any
+BATCH_POLL = 1000  # at the runs of batches, while they are shown
 # By the `data-` attribute of a button, the store that a press of it is written to, with what the attribute says.
 PRESSED = {
     "start": "started", "cancel": "stopped", "check": "checked", "edit": "edited", "restore": "edited",
-    "dismiss": "dismissed", "turn": "view", "export": "take",
+    "dismiss": "dismissed", "turn": "view", "export": "take", "batch": "batch", "resume": "batch-asked",
+    "halt": "batch-asked",
 }  # fmt: skip
 
 
@@ -64,12 +66,22 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("thumbs"),  # the answer to that
         dcc.Store("typed"),  # a parameter's control was changed, and how
         dcc.Store("moved"),  # the same of a display parameter's
+        *_of_batches(),
         dcc.Store("link"),  # what the address asked for
         dcc.Location("place", refresh=False),
         dcc.Download("download"),
         dcc.Store("scheme", data="light", storage_type="local"),
         dcc.Interval("poll", interval=POLL, disabled=False),
     ]  # fmt: skip
+
+
+def _of_batches() -> list[Any]:
+    return [
+        dcc.Store("batch"),  # the run of a batch that is looked at
+        dcc.Store("batch-asked"),  # one is to be resumed or cancelled
+        dcc.Store("batch-news", data=""),  # changes with what is done of it
+        dcc.Interval("batch-poll", interval=BATCH_POLL, disabled=True),  # while the runs of batches are shown
+    ]
 
 
 def first_view(entries: Mapping[str, View]) -> str:

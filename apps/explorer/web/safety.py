@@ -45,7 +45,7 @@ def protect(server: Flask, settings: Settings, script_hashes: tuple[str, ...] = 
         response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
         response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
         if response.mimetype == "text/html":
-            response.headers["Content-Security-Policy"] = policy(script_hashes)
+            response.headers.setdefault("Content-Security-Policy", policy(script_hashes))
             response.headers["Cache-Control"] = "no-store"
         return response
 

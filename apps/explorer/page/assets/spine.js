@@ -100,6 +100,7 @@
     window.Plotly.relayout(gd, change);
   };
 
+  let seen = null; // the chip that the strip has scrolled to
   function markTokens() {
     document.querySelectorAll(".tokens [data-pos]").forEach((chip) => {
       const pos = Number(chip.dataset.pos);
@@ -107,6 +108,8 @@
       chip.classList.toggle("selected", chosen);
       chip.classList.toggle("attended", pos === state.selection.key);
       chip.setAttribute("aria-pressed", chosen ? "true" : "false");
+      if (chosen && seen !== chip) chip.scrollIntoView({ block: "nearest", inline: "nearest" });
+      if (chosen && chip.closest("#tokens")) seen = chip;
     });
   }
 
@@ -222,7 +225,7 @@
   function refresh() {
     if (scheduled) return;
     scheduled = true;
-    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); dash.rooms.follow(); });
+    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); dash.rooms.follow(); dash.forms.offer(); });
   }
   new MutationObserver(refresh).observe(document.documentElement, { childList: true, subtree: true });
 
@@ -254,11 +257,26 @@
     },
     // The selection changed: show it everywhere.
     show: function (selection) {
-      state.selection = selection || {};
+      const before = JSON.stringify(state.told || {});
+      state.selection = state.told = selection || {};
+      if (JSON.stringify(state.told) !== before) {
+        clearTimeout(state.telling);
+        state.telling = setTimeout(() => document.querySelector(".right").classList.add("before"), 150);
+      }
       state.changed = performance.now();
-      plots().forEach(mark);
+      plots().forEach((gd) => { mark(gd); window.workbenchFit(gd); });
       markTokens();
+      dash.forms.offer();
+      const large = metaOf(document.querySelector("#main-figure .js-plotly-plot"));
+      const lacks = large.axes && large.axes.x === "pos" && "pos" in state.selection && !large.x_values.includes(state.selection.pos);
+      if (lacks) dash.set_props("follow", { data: state.selection }); // what reads a part of the prompt reads this one
       window.workbenchSelectionMilliseconds = performance.now() - state.changed;
+      return dash.no_update;
+    },
+    // What is said of the selection has arrived; until then the panel says that it is of the one before.
+    told: function () {
+      clearTimeout(state.telling);
+      document.querySelector(".right").classList.remove("before");
       return dash.no_update;
     },
     // What is typed now, whatever has been sent: Run must not take an older text.
