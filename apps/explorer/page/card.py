@@ -146,7 +146,7 @@ def neighbours(table: xr.Dataset, unit: Unit) -> list[str]:
     away = np.sqrt(np.nanmean((scaled - scaled[unit.place["layer"], unit.place["head"]]) ** 2, axis=-1))
     away[unit.place["layer"], unit.place["head"]] = np.inf
     nearest = np.argsort(np.where(np.isnan(away), np.inf, away), axis=None)[:_NEAR]
-    return [head_name(*np.unravel_index(int(flat), away.shape)) for flat in nearest]
+    return [head_name(*divmod(int(flat), away.shape[1])) for flat in nearest]
 
 
 def card(
