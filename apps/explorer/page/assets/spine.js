@@ -201,8 +201,10 @@
   // lost with it, and Dash would call the server for each one that comes.
   function press(button) {
     presses += 1;
-    if (button.dataset.turn) dash.set_props("card", { opened: false });
-    if (button.dataset.turn) return dash.set_props("view", { data: { name: button.dataset.turn, figure: 0 } });
+    if (button.dataset.turn) {
+      dash.set_props("card", { opened: false });
+      return dash.links.isOpen(button.dataset.turn) || dash.set_props("view", { data: { name: button.dataset.turn, figure: 0 } });
+    }
     if (button.dataset.export) {
       const taken = dash.links.picture(button.dataset.export, presses);
       return taken && dash.set_props("take", { data: taken });
