@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from workbench.analysis.catalog import Catalog
@@ -17,7 +16,7 @@ from workbench.intervene.text import phrase
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.observation import observe
-from workbench.storage.json_text import strict
+from workbench.storage.json_text import known_values, strict
 
 __all__ = ["MOST_NUMBERS", "SECONDS", "Desk"]
 
@@ -139,15 +138,11 @@ def numbers(variable: xr.DataArray, where: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"{chosen.size} values of {variable.name} ({sizes})", f"at most {MOST_NUMBERS}", "Choose some with where"
         )
-    values = chosen.values
-    absent = variable.attrs.get("absent")
-    if values.dtype.kind == "i" and absent is not None:
-        values = np.where(values == absent, None, values.astype(object))
     kept = {name: strict(variable.attrs[name]) for name in ("units", "long_name") if name in variable.attrs}
     return {
         "dims": list(map(str, chosen.dims)),
         "coords": {str(dim): strict(chosen[dim].values) for dim in chosen.dims},
-        "values": strict(values.tolist()),
+        "values": strict(known_values(chosen)),
         "missing": "null: not applicable, or not known",
         **kept,
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from apps.agents.descriptions import described_analysis
 from apps.agents.desk import MOST_NUMBERS, SECONDS, Desk, numbers
 from probes.checks.causal_check import CausalCheck
 from probes.explain.explain import Explain
@@ -95,18 +96,7 @@ def _list(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -> d
 
 
 def _describe(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
-    view = desk.catalog.view(given["name"])
-    kind = view.analysis
-    parameters = [
-        {"name": p.name, "type": p.type.__name__, "default": p.default, "help": p.help, "low": p.low, "high": p.high,
-         "choices": list(p.choices), "or_a_file": p.files, "may_be_null": p.optional}
-        for p in kind.parameters()
-    ]  # fmt: skip
-    return {
-        "name": view.name, "title": view.title, "question": view.question, "kind": kind_of(kind),
-        "definition": kind.definition, "limits": kind.limits, "source": kind.source, "returns": kind.returns,
-        "needs_a_prompt": kind.prompted, "takes_interventions": kind.editable, "parameters": parameters,
-    }  # fmt: skip
+    return described_analysis(desk.catalog.view(given["name"]))
 
 
 def _predict(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
@@ -145,6 +135,7 @@ def _values(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) ->
 
 def _observe(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
     model, tokens = desk.model(), desk.prompt(given["prompt"])
+    assert tokens is not None, "the prompt is required"
     known = {hook.name: hook for hook in ALL_HOOKS if hook.layered}
     if given["hook"] not in known:
         raise InputError(f"the hook {given['hook']!r}", f"one of {', '.join(known)}", "Correct the name")
@@ -168,7 +159,6 @@ def _observe(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -
         raise InputError(
             f"{chosen.numel()} numbers of {hook.name} ({sizes})", f"at most {MOST_NUMBERS}", "Narrow where"
         )
-    assert tokens is not None, "the prompt is required"
     return {"tokens": list(tokens.strings), "dims": [n for n, one in zip(names, at, strict=True) if one == slice(None)],
             "values": chosen.tolist()}  # fmt: skip
 

@@ -203,7 +203,7 @@ class _Way:
         *_, patched = patching(model, pair, "resid_pre", metric=shown.metric, progress=self._tell("where"))
         yield self.found.add(
             "where",
-            guessed.merge(patched[["recovered"]]),
+            guessed.merge(patched[["recovered"]], compat="override"),
             {"differing": pair.describe(), "metric": patched.attrs["metric"]},
         )
 
@@ -240,11 +240,11 @@ class _Way:
         by_pair = tested_found(whole, none, kept, rest)
         measured = circuit_result(circuit, tested, {})
         self._tell("test")
-        yield found.add("test", by_pair.merge(measured), self._of_circuit(circuit))
+        yield found.add("test", by_pair.merge(measured, compat="override"), self._of_circuit(circuit))
         compared = against_random(tested, circuit, asked.draws, asked.seed)
         self._tell("random")
         found.done.append("random")
-        yield found.add("test", by_pair.merge(circuit_result(circuit, tested, compared)))
+        yield found.add("test", by_pair.merge(circuit_result(circuit, tested, compared), compat="override"))
         yield self._parts(circuit, searched)
 
     def _of_circuit(self, circuit: Circuit) -> dict[str, object]:

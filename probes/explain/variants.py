@@ -2,8 +2,8 @@
 
 Swapped are the tokens in which the two prompts differ, and answers that stand in the prompts. Answers that are no words
 of the prompts stay as they are where the model keeps preferring them after a swap (tried on six swaps, which are then
-used no more); else, if both shown answers are the model's own likeliest tokens, each pair has its own likeliest tokens as
-answers, of the shown ones' kind.
+used no more); else, if both shown answers are the model's own likeliest tokens, each pair has its own likeliest tokens
+as answers, of the shown ones' kind.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

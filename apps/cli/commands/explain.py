@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.cli.options import add_model
+from apps.cli.options import add_json, add_model, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import loading, progress, say, warnings_as_notes
 from apps.cli.signals import STOPS, stop_code, terminable
@@ -48,7 +48,7 @@ def arguments(parser: Parser) -> None:
         help=f"save the report, the notebook that recomputes it, or the result, as the name ends ({endings}); "
         "may be repeated",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print what was found as one line of strict JSON")
+    add_json(parser)
     add_model(parser)
     parser.set_defaults(bos=None)
     add_parameters(parser, [VIEW])
@@ -95,12 +95,12 @@ def _costs(model: "Model", prompt: "Prompt | None", analysis: Any) -> str:
     from workbench.models.prompt import Prompt, tokenise
     from workbench.observation import observe
 
-    tokens = Prompt.ids([1] * TASK_TOKENS) if prompt is None else tokenise(model, prompt)
+    tokens = tokenise(model, Prompt.ids([1] * TASK_TOKENS) if prompt is None else prompt)
     observe(model, tokens)
     start = time.perf_counter()
     observe(model, tokens)
     each = time.perf_counter() - start
-    steps = analysis.steps(model.sizes, len(tokens) if prompt is not None else TASK_TOKENS)
+    steps = analysis.steps(model.sizes, len(tokens))
     said = ", ".join(f"{name} {each * passes:.0f} s" for name, passes in steps.items())
     return f"At most about {each * sum(steps.values()):.0f} s: {said}. Ctrl+C keeps what is done."
 
@@ -164,12 +164,12 @@ def _print(asked: Any, result: "xr.Dataset", saved: list[str], *, as_json: bool)
     from apps.cli.report.summary import summary
     from probes.explain.sentences import unexplained
     from workbench.errors import visible
-    from workbench.storage.json_text import brief, strict
+    from workbench.storage.json_text import brief
 
     left_out = unexplained(result)
     if as_json:
         said = brief(result) | {"unexplained": left_out, "steps": json.loads(result.attrs["steps"]), "saved": saved}
-        print(json.dumps(strict(said), allow_nan=False), flush=True)
+        print_json(said)
         return
     lines = [summary(asked.view, result, asked.display), "Not explained: " + " ".join(left_out)]
     lines += [f"Saved in {', '.join(saved)}"] if saved else []

@@ -3,7 +3,7 @@
 import argparse
 from importlib.util import find_spec
 
-from apps.cli.options import add_model
+from apps.cli.options import add_model, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import loading, say
 from workbench.errors import UnavailableError
@@ -20,12 +20,10 @@ def arguments(parser: Parser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     """Serve until the client is gone."""
     if arguments.json:
-        import json
-
         from apps.agents.tools import TOOLS
 
         listed = [{"name": one.name, "description": one.about, "input_schema": one.schema} for one in TOOLS]
-        print(json.dumps({"tools": listed}, allow_nan=False))
+        print_json({"tools": listed})
         return 0
     if find_spec("mcp") is None:
         raise UnavailableError(
