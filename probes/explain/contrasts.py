@@ -2,8 +2,8 @@
 
 What is not given is made, and shown. Without a counterfactual one word is swapped for one of the same kind: for another
 word of the prompt if that changes the likeliest token, else for another word of its list, else for a word that is near;
-of these, the swap that moves the prediction most. Without answers, they
-are what the model itself finds likeliest on the two prompts.
+of these, the swap that moves the prediction most. Swaps whose two answers have one shape (both words, both numbers) go
+first. Without answers, they are what the model itself finds likeliest on the two prompts.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ import torch
 from probes.circuits.graph.task_texts import PairText
 from probes.circuits.graph.tasks import Pair, pair_of
 from probes.circuits.prompt_pairs import prompt_pair
-from probes.explain.same_kind import is_listed, is_word, same_kind
+from probes.explain.same_kind import is_listed, is_word, same_kind, shape
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
@@ -108,11 +108,12 @@ def _counterfactual(model: Model, clean: Tokens, wanted: Target | None, other: T
     first, *others = ends(model, [clean, *(swap.tokens for swap in swaps)])
     token = lambda target, row: int(row.argmax()) if target is None or target.token is None else target.token
 
-    def moved(swap: _Swap, row: torch.Tensor) -> tuple[bool, int, float]:
+    def moved(swap: _Swap, row: torch.Tensor) -> tuple[bool, bool, int, float]:
         a, b = token(wanted, first), token(other, row)
         if a == b:
-            return False, 0, float(first[a] - row[a])
-        return True, -swap.tier, float((first[a] - first[b]) - (row[a] - row[b]))
+            return False, False, 0, float(first[a] - row[a])
+        alike = shape(model.vocabulary.string(a)) == shape(model.vocabulary.string(b))
+        return True, alike, -swap.tier, float((first[a] - first[b]) - (row[a] - row[b]))
 
     return max(zip(swaps, others, strict=True), key=lambda one: moved(*one))[0].tokens
 

@@ -18,8 +18,7 @@ from probes.circuits.graph.circuit import Circuit, against_random, search
 from probes.circuits.graph.faithfulness import ABLATIONS, Measured
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.parts import minimality, node_scores
-from probes.circuits.graph.rankings import RANKINGS, rank
-from probes.circuits.graph.selection import SELECTIONS
+from probes.circuits.graph.rankings import rank
 from probes.circuits.graph.task_texts import TASKS
 from probes.circuits.graph.tasks import Pair, Task
 from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair
@@ -49,6 +48,7 @@ __all__ = ["PROMPT", "TASK_TOKENS", "VIEW", "Explain"]
 
 PROMPT = "prompt"
 TASK_TOKENS = 16  # of a prompt of a task, about: for what it will cost
+_RANKINGS = ("RelP", "RelP-IG", "EAP-IG", "EAP")  # those of a few passes for a pair
 _DESCRIBED = 10  # parts of a circuit that are read off
 
 
@@ -92,8 +92,7 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
     target: Annotated[str, f"the answer: {TARGET}; empty: the model's own"] = ""
     against: Against = ""
     wanted: Annotated[float, Range(0.05, 1.0), "the faithfulness to reach"] = 0.8
-    ranking: Annotated[str, Choice(RANKINGS), "how edges are ranked"] = "RelP"
-    selection: Annotated[str, Choice(SELECTIONS), "how edges are kept by their scores"] = "mixed"
+    ranking: Annotated[str, Choice(_RANKINGS), "how edges are ranked"] = "RelP"
     ablation: Annotated[str, Choice(ABLATIONS), "what the other edges bring"] = "patched"
     pairs: Annotated[int, Range(3, 500), "pairs to rank on, and as many to search on; the survey takes both"] = 6
     tested: Annotated[int, Range(2, 1000), "other pairs to test on"] = 16
@@ -225,7 +224,7 @@ class _Way:
         self._tell("edges")
         found.done.append("edges")
         searched = Measured(model, task.validation, asked.ablation)
-        circuit = search(searched, scores, asked.wanted, asked.selection)
+        circuit = search(searched, scores, asked.wanted, "mixed")
         self._tell("circuit")
         found.done.append("circuit")
         graph, about = Graph.of(model.sizes), {"task": task.name}

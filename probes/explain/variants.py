@@ -3,7 +3,7 @@
 Swapped are the tokens in which the two prompts differ, and answers that stand in the prompts. Answers that are no words
 of the prompts stay as they are where the model keeps preferring them after a swap (tried on six swaps, which are then
 used no more); else, if both shown answers are the model's own likeliest tokens, each pair has its own likeliest tokens
-as answers, of the shown ones' kind.
+as answers, of the shown ones' kind, as long as there are enough such pairs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,9 +51,18 @@ def made_pairs(model: Model, contrast: Contrast, sizes: Sequence[int], seed: int
     n = sum(sizes)
     swaps = _swaps(model, contrast.pair, _SPARE * n + _TRIED, seed)
     how = _answers(model, contrast, swaps[:_TRIED])
-    texts = _texts(model, contrast.pair, swaps if how == COPIED else swaps[_TRIED:], how)
+    rest = swaps if how == COPIED else swaps[_TRIED:]
+    if how == OWN:
+        try:
+            return _made(model, contrast.pair, rest, OWN, sizes)
+        except InputError:  # too few of them have answers of their own: whether the shown ones hold is then measured
+            how = FIXED
+    return _made(model, contrast.pair, rest, how, sizes)
+
+
+def _made(model: Model, pair: Pair, swaps: Sequence[Mapping[int, int]], how: str, sizes: Sequence[int]) -> Made:
     try:
-        return Made(split_pairs(model, "the prompt", texts, sizes), how)
+        return Made(split_pairs(model, "the prompt", _texts(model, pair, swaps, how), sizes), how)
     except InputError as error:
         raise InputError(
             f"{error.got}, made by swapping words of the same kind",
@@ -69,15 +78,29 @@ def _swaps(model: Model, pair: Pair, n: int, seed: int) -> list[dict[int, int]]:
     random = np.random.default_rng(seed)
     words = {token: same_kind(model, token, max(_ENOUGH, n // 2), used) for token in moving}
     words = {token: [found[i] for i in random.permutation(len(found))] for token, found in words.items() if found}
-    shifted = list(_together(words, n))
+    shifted = list(_together(words, 4 * n))
     others = [one for one in dict.fromkeys(pair.clean.ids[:-1])
               if one not in moving and is_word(model.vocabulary.string(one))]  # fmt: skip
     beside = [{one: other} for one in others for other in same_kind(model, one, _BESIDE, used)]
-    found = list(shifted)
+    found: list[dict[int, int]] = []
+    seen: tuple[set[Any], set[Any]] = set(), set()
+
+    def take(swap: dict[int, int]) -> None:
+        """Where both prompts are new."""
+        both = [tuple(swap.get(i, i) for i in tokens.ids) for tokens in (pair.clean, pair.corrupt)]
+        if all(one not in known for one, known in zip(both, seen, strict=True)):
+            found.append(swap)
+            for one, known in zip(both, seen, strict=True):
+                known.add(one)
+
+    for swap in shifted:
+        take(swap)
     for swap in [beside[i] for i in random.permutation(len(beside))]:
         if len(found) >= n:
             break
-        found += [swap | one for one in shifted if len(set((swap | one).values())) == len(swap | one)] or [swap]
+        for one in shifted or [{}]:
+            if len(set((swap | one).values())) == len(swap | one):
+                take(swap | one)
     return found[:n]
 
 
