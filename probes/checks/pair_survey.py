@@ -25,7 +25,7 @@ from workbench.statistics import max_statistic
 
 __all__ = ["DIRECTIONS", "PromptsOfPair", "pair_survey"]
 
-DIRECTIONS = 5  # random directions that stand in for a unit without like ones
+DIRECTIONS = 3  # random directions that stand in for a unit without like ones
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from probes.circuits.graph.tasks import Pair, Task
 from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair
 from probes.explain.contrasts import contrast_of, shown_text
 from probes.explain.figures import circuit_figure, heads_figure, pairs_table, parts_table, steps_table, where_figure
-from probes.explain.found import Found, behaviour_found, pairs_found, parts_found, tested_found
+from probes.explain.found import Found, behaviour_found, faithful_found, pairs_found, parts_found
 from probes.explain.parts import described_parts, induction_labels, node_of
 from probes.explain.sentences import behaves, matters
 from probes.explain.steps import costs
@@ -160,12 +160,12 @@ class _Way:
             "shown_corrupt": shown_text(model, shown.corrupt),
             **shown.metric.tokens(model.vocabulary),
         }
-        self._tell("pairs")
+        self._passed("pairs")
         yield self.found.add("pairs", pairs_found(model, task.test), attrs | said)
         yield from self._where()
-        tested = Measured(model, task.test, asked.ablation)
+        tested = Measured(model, task.test, asked.ablation, progress=self._tick)
         of_model = behaviour_found(*self._ends(tested))
-        self._tell("behaviour")
+        self._passed("behaviour")
         whole = self.found.add("behaviour", of_model)
         yield whole
         if not behaves(whole):
@@ -175,13 +175,23 @@ class _Way:
         if matters(whole):
             yield from self._circuit(tested)
 
-    def _tell(self, step: str) -> Progress | None:
-        """The progress of a step; called without work, it is done."""
+    def _span(self, step: str) -> Progress | None:
+        """The progress of a step that tells its own."""
         first = self.told
         self.told = min(1.0, first + self.costs[step] / max(sum(self.costs.values()), 1e-9))
-        if self.progress is not None and step in ("pairs", "behaviour", "edges", "circuit", "test", "parts"):
-            self.progress(self.told)
         return part(self.progress, first, self.told)
+
+    def _tick(self, share: float) -> None:
+        """After every pass of a step whose length is not known: whoever wants to cancel is asked."""
+        if self.progress is not None:
+            self.progress(self.told)
+
+    def _passed(self, step: str) -> None:
+        """Tell that a step is done."""
+        self._span(step)
+        self.found.finish(step)
+        if self.progress is not None:
+            self.progress(self.told)
 
     def _where(self) -> Iterator[xr.Dataset]:
         """States of the shown pair: estimated from gradients, then patched."""
@@ -199,7 +209,7 @@ class _Way:
         yield self.found.add("where", guessed, complete=False)
         differing = tuple(i for i, (a, b) in enumerate(zip(shown.clean.ids, shown.corrupt.ids, strict=True)) if a != b)
         pair = PromptPair(shown.clean, shown.corrupt, differing)
-        *_, patched = patching(model, pair, "resid_pre", metric=shown.metric, progress=self._tell("where"))
+        *_, patched = patching(model, pair, "resid_pre", metric=shown.metric, progress=self._span("where"))
         yield self.found.add(
             "where",
             guessed.merge(patched[["recovered"]], compat="override"),
@@ -213,36 +223,34 @@ class _Way:
 
     def _survey(self) -> Iterator[xr.Dataset]:
         pairs = [PromptsOfPair(one.clean, one.corrupt, one.metric) for one in (*self.task.train, *self.task.validation)]
-        options = {"caliper": self.asked.caliper, "seed": self.asked.seed, "progress": self._tell("survey")}
+        options = {"caliper": self.asked.caliper, "seed": self.asked.seed, "progress": self._span("survey")}
         for some in pair_survey(self.model, pairs, **options):  # type: ignore[arg-type]  # one of each type
             n = some.attrs["n_surveyed"]
             yield self.found.add("survey", some, some.attrs, complete=n == len(pairs))
 
     def _circuit(self, tested: Measured) -> Iterator[xr.Dataset]:
         asked, model, found, task = self.asked, self.model, self.found, self.task
-        scores = rank(model, task.train, asked.ranking, seed=asked.seed)
-        self._tell("edges")
-        found.done.append("edges")
-        searched = Measured(model, task.validation, asked.ablation)
+        scores = rank(model, task.train, asked.ranking, seed=asked.seed, progress=self._span("edges"))
+        found.finish("edges")
+        searched = Measured(model, task.validation, asked.ablation, progress=self._tick)
         circuit = search(searched, scores, asked.wanted, "mixed")
-        self._tell("circuit")
-        found.done.append("circuit")
+        self._passed("circuit")
         graph, about = Graph.of(model.sizes), {"task": task.name}
         if circuit is None:
             nothing = Circuit(graph, np.zeros(graph.shape, bool), scores.mean(0), about)
+            self._passed("test")
             yield found.add("test", circuit_result(nothing, tested, {}), self._of_circuit(nothing))
             return
         circuit = Circuit(graph, circuit.mask, circuit.scores, circuit.about | about)
         kept, rest, whole, none = tested.of(
             [circuit.mask, circuit.complement, graph.exists, np.zeros(graph.shape, bool)]
         )
-        by_pair = tested_found(whole, none, kept, rest)
+        by_pair = faithful_found(whole, none, kept, rest)
         measured = circuit_result(circuit, tested, {})
-        self._tell("test")
+        self._passed("test")
         yield found.add("test", by_pair.merge(measured, compat="override"), self._of_circuit(circuit))
         compared = against_random(tested, circuit, asked.draws, asked.seed)
-        self._tell("random")
-        found.done.append("random")
+        self._passed("random")
         yield found.add("test", by_pair.merge(circuit_result(circuit, tested, compared), compat="override"))
         yield self._parts(circuit, searched)
 
@@ -266,7 +274,7 @@ class _Way:
         nodes = sorted(worth, key=lambda node: -worth[node])
         pairs = (*self.task.validation, *self.task.test)
         parts = described_parts(self.model, nodes, self.shown, self.estimated, pairs, labels)
-        self._tell("parts")
+        self._passed("parts")
         copying = f"copies, suppresses: the token it looks at against the prompt's others, {len(pairs)} prompts, q 0.05"
         return self.found.add("parts", parts_found(parts, worth), {"null": null, "copying_null": copying})
 

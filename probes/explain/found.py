@@ -17,7 +17,7 @@ from workbench.analysis.results import dataset
 from workbench.models.model import Model
 from workbench.statistics import bootstrap_interval, ratio_interval, sign_flip_test, wilson_interval
 
-__all__ = ["HOLDS", "Found", "behaviour_found", "pairs_found", "parts_found", "tested_found"]
+__all__ = ["HOLDS", "Found", "behaviour_found", "faithful_found", "pairs_found", "parts_found"]
 
 HOLDS = 0.5  # of a pair's own difference, that a circuit must keep to hold on it
 
@@ -40,9 +40,14 @@ class Found:
         some = some.drop_attrs(deep=False).assign_attrs(step=step)
         self.parts = [one for one in self.parts if one.attrs["step"] != step] + [some]
         self.attrs |= dict(attrs or {})
-        if complete and step not in self.done:
-            self.done.append(step)
+        if complete:
+            self.finish(step)
         return self.result()
+
+    def finish(self, step: str) -> None:
+        """A step is done, whatever it found."""
+        if step not in self.done:
+            self.done.append(step)
 
     def result(self) -> xr.Dataset:
         """All of it, with its sentence and its steps."""
@@ -87,7 +92,7 @@ def behaviour_found(whole: np.ndarray, empty: np.ndarray) -> xr.Dataset:
     )
 
 
-def tested_found(whole: np.ndarray, empty: np.ndarray, kept: np.ndarray, rest: np.ndarray) -> xr.Dataset:
+def faithful_found(whole: np.ndarray, empty: np.ndarray, kept: np.ndarray, rest: np.ndarray) -> xr.Dataset:
     """How the circuit does pair by pair, and the two shares with intervals. kept, rest: the metric with the circuit's
     edges alone, and with all others, `[pair]`."""
     gap = whole - empty

@@ -86,7 +86,7 @@ def _survey(result: xr.Dataset) -> str:
             f"matters more than controls that change as much {beside}."
         )
     some = ", ".join(f"{name} {effect:+.2f}" for name, effect, _ in found[:_NAMED])
-    more = ", ..." if len(found) > _NAMED else ""
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     verb = "matters" if len(found) == 1 else "matter"
     return (
         f"{len(found)} of {units} heads and MLPs, replaced by what they are on the counterfactual prompt, {verb} more "
@@ -129,7 +129,8 @@ def unexplained(result: xr.Dataset) -> list[str]:
     f, rest = float(result["faithfulness"]), float(result["completeness"])
     found = []
     if f < 1:
-        found.append(f"{1 - f:.0%} of the difference is not carried by these edges.")
+        less = f", less than the {result.attrs['wanted']:g} that was searched" if f < result.attrs["wanted"] else ""
+        found.append(f"{1 - f:.0%} of the difference is not carried by these edges: they keep {f:.2f}{less}.")
     else:
         found.append(f"The edges alone do more than the model ({f:.2f}): others hold them back.")
     if rest > 0.1:
@@ -145,7 +146,8 @@ def unexplained(result: xr.Dataset) -> list[str]:
     used = {str(name) for name in result.attrs.get("circuit_parts", "").split()}
     outside = [name for name, _, _ in matters(result) if name.replace(" ", "") not in used]
     if outside:
-        names = f"{', '.join(outside[:_NAMED])}{', ...' if len(outside) > _NAMED else ''}"
+        more = f" and {len(outside) - _NAMED} more" if len(outside) > _NAMED else ""
+        names = f"{', '.join(outside[:_NAMED])}{more}"
         one = len(outside) == 1
         found.append(f"{names} {'matters' if one else 'matter'} in the survey and {'is' if one else 'are'} not in it.")
     return found

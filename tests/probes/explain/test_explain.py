@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from probes.circuits.graph.known import KNOWN
 from probes.explain.contrasts import contrast_of
 from probes.explain.explain import VIEW, Explain
-from probes.explain.found import behaviour_found, tested_found
+from probes.explain.found import behaviour_found, faithful_found
 from probes.explain.parts import node_of
 from probes.explain.sentences import NOTHING, behaves, matters, said, unexplained
 from probes.explain.steps import STEPS
@@ -147,7 +147,7 @@ def test_the_sentence_follows_from_the_numbers(seed, n, mean):
     assert f"on {int((whole > 0).sum())} of {n} test pairs" in text
     assert f"a difference of {(whole - empty).mean():.2f}" in text
     assert text.startswith(NOTHING) == (not behaves(result))
-    result = result.merge(tested_found(whole, empty, kept, rest))
+    result = result.merge(faithful_found(whole, empty, kept, rest))
     share = (kept - empty) / (whole - empty)
     failing = int(((share < 0.5) & (whole > empty)).sum())
     known_pairs = int((whole > empty).sum())
