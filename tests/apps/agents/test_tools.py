@@ -8,7 +8,7 @@ import pytest
 from apps.agents.desk import MOST_NUMBERS, Desk
 from apps.agents.tools import TOOLS, answer
 from probes import CATALOG
-from probes.circuits.graph.known import KNOWN
+from tests.tiny_models import INDUCTION, induction_toy
 from workbench import load
 from workbench.errors import Cancelled, InputError, RefusedError
 
@@ -18,8 +18,8 @@ def desk():
     return Desk(lambda: load("toy-induction"), CATALOG)
 
 
-def ask(desk, name, **given):
-    said = answer(desk, name, given, threading.Event())
+def ask(desk, tool, /, **given):
+    said = answer(desk, tool, given, threading.Event())
     json.dumps(said, allow_nan=False)
     return said
 
@@ -87,8 +87,6 @@ def test_a_call_that_is_given_up_stops(desk):
 
 
 def test_explain_is_a_tool():
-    known = KNOWN["induction"]()
-    desk = Desk(lambda: known.model, CATALOG)
-    ids = list(known.pairs[0].clean.ids)
-    said = ask(desk, "explain", prompt=ids, params={"pairs": 3, "tested": 2}, seconds=1e6)
+    desk = Desk(induction_toy, CATALOG)
+    said = ask(desk, "explain", prompt=list(INDUCTION), params={"pairs": 3, "tested": 2}, seconds=1e6)
     assert said["analysis"] == "explain" and said["unexplained"]

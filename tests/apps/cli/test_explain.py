@@ -7,9 +7,9 @@ import pytest
 from apps.cli import main
 from apps.cli.report.explanation import explanation, numbers
 from apps.cli.report.notebook import notebook
-from probes.circuits.graph.known import KNOWN
 from probes.explain.explain import Explain
 from probes.explain.sentences import unexplained
+from tests.tiny_models import INDUCTION, induction_toy
 from workbench.models.prompt import Prompt
 
 IDS = ["5", "9", "13", "21", "30", "5"]
@@ -39,8 +39,7 @@ def test_it_says_its_cost_and_saves_report_notebook_and_result(tmp_path, capsys)
 
 
 def test_what_a_report_holds_is_shown_as_text(tmp_path):
-    known = KNOWN["induction"]()
-    result = Explain(pairs=3, tested=4).run(known.model, Prompt.ids(list(known.pairs[0].clean.ids)))
+    result = Explain(pairs=3, tested=4).run(induction_toy(), Prompt.ids(INDUCTION))
     hostile = result.assign_attrs(shown_clean="<script>alert(1)</script> *a* `b`")
     page = explanation(hostile)
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page

@@ -17,7 +17,7 @@ from probes.explain.parts import node_of
 from probes.explain.sentences import NOTHING, behaves, matters, said, unexplained
 from probes.explain.steps import STEPS
 from probes.explain.variants import COPIED, made_pairs
-from tests.tiny_models import tiny_model
+from tests.tiny_models import INDUCTION, induction_toy, tiny_model
 from workbench.errors import Cancelled, InputError
 from workbench.models.prompt import Prompt
 
@@ -25,27 +25,29 @@ QUICK = {"pairs": 4, "tested": 8, "wanted": 0.9}
 
 
 @cache
-def known():
-    return KNOWN["induction"]()
+def model():
+    return induction_toy()
+
+
+SHOWN = Prompt.ids(INDUCTION)
 
 
 @cache
 def explained():
     """Of one clean prompt alone: counterfactual, answers and pairs are made."""
     told = []
-    pair = known().pairs[0]
-    result = Explain(**QUICK).run(known().model, Prompt.ids(list(pair.clean.ids)), partial=told.append)
+    result = Explain(**QUICK).run(model(), SHOWN, partial=told.append)
     return result, told
 
 
 def test_from_a_bare_prompt_to_the_known_circuit():
     """... A B ... A: the answer is B; the swap of B, or of an A, is one that the circuit carries."""
     result, told = explained()
-    answer = known().pairs[0].answers.label(known().model.vocabulary)
+    answer = "#11"
     assert result.attrs["target"] == answer and NOTHING not in result.attrs["summary"]
     assert ("L1H0", 1) in [(name, int(effect < 0)) for name, effect, _ in matters(result)]
     edges = {f"{a}->{b}" for a, b in zip(result["edge_source"].values, result["edge_target"].values, strict=True)}
-    assert "a1.h0->logits" in edges and edges <= {*known().edges, "input->logits"}
+    assert "a1.h0->logits" in edges and edges <= {*KNOWN["induction"]().edges, "input->logits"}
     assert float(result["faithfulness"]) >= 0.9 and float(result["p"]) == pytest.approx(1 / 20)
     assert abs(float(result["completeness"])) < 0.1  # hand-set: nothing else does it
     assert "L1H0" in result["part_name"].values.tolist()
@@ -59,9 +61,8 @@ def test_from_a_bare_prompt_to_the_known_circuit():
 
 
 def test_pairs_are_apart_and_none_is_the_shown_one():
-    model, pair = known().model, known().pairs[2]
-    contrast = contrast_of(model, Prompt.ids(list(pair.clean.ids)))
-    made = made_pairs(model, contrast, (4, 4, 8))
+    contrast = contrast_of(model(), SHOWN)
+    made = made_pairs(model(), contrast, (4, 4, 8))
     splits = [made.task.train, made.task.validation, made.task.test]
     assert [len(some) for some in splits] == [4, 4, 8] and made.answers == COPIED
     prompts = [{p.clean.ids for p in some} | {p.corrupt.ids for p in some} for some in splits]
@@ -75,20 +76,18 @@ def test_pairs_are_apart_and_none_is_the_shown_one():
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_random_weights_give_nothing(kind):
     """Prompts whose answers are given, as of a user who hopes for something: by chance they may even be right."""
-    model = tiny_model(kind, n_layers=2, seed=3)
+    random = tiny_model(kind, n_layers=2, seed=3)
     asked = {"target": "#17", "against": "#23", **QUICK}
-    result = Explain(**asked).run(model, Prompt.ids([0, 5, 9, 31, 64, 12, 9, 31]))
+    result = Explain(**asked).run(random, Prompt.ids([0, 5, 9, 31, 64, 12, 9, 31]))
     assert result.attrs["summary"].startswith(NOTHING) or f" {NOTHING}" in result.attrs["summary"]
     assert "n_kept" not in result or not int(result["n_kept"])
 
 
 def test_answers_of_the_wrong_way_round_give_nothing():
     """The model prefers B; asked to explain why it prefers another."""
-    pair = known().pairs[1]
-    contrast = contrast_of(known().model, Prompt.ids(list(pair.clean.ids)))
-    vocabulary = known().model.vocabulary
+    contrast, vocabulary = contrast_of(model(), SHOWN), model().vocabulary
     asked = {"target": contrast.pair.wrong.label(vocabulary), "against": contrast.pair.answers.label(vocabulary)}
-    result = Explain(**asked, **QUICK).run(known().model, Prompt.ids(list(pair.clean.ids)))
+    result = Explain(**asked, **QUICK).run(model(), SHOWN)
     assert result.attrs["summary"].startswith(NOTHING) and not behaves(result)
     assert unexplained(result) == ["No circuit was found, so nothing is explained."]
 
@@ -99,8 +98,9 @@ def test_shuffled_answers_and_random_weights_find_nothing_at_the_stated_rate():
     limit, found = 0.05 + 3 * np.sqrt(0.05 * 0.95 / 40), []
     for seed in range(40):
         random = np.random.default_rng(seed)
-        model = tiny_model("llama", n_layers=2, seed=seed)
-        result = Explain(seed=seed, **QUICK).run(model, Prompt.ids([0, *random.integers(1, 95, 7).tolist()]))
+        result = Explain(seed=seed, **QUICK).run(
+            tiny_model("llama", seed=seed), Prompt.ids([0, *random.integers(1, 95, 7).tolist()])
+        )
         found.append(NOTHING not in result.attrs["summary"])
     assert np.mean(found) <= limit
     called = []
@@ -120,20 +120,19 @@ def test_cancelled_between_two_passes_it_ends_and_leaves_the_model_as_it_was():
         if share > 0.2:
             raise Cancelled
 
-    pair = known().pairs[0]
     with pytest.raises(Cancelled):
-        Explain(**QUICK).run(known().model, Prompt.ids(list(pair.clean.ids)), progress=stop)
+        Explain(**QUICK).run(model(), SHOWN, progress=stop)
     assert calls == sorted(calls) and calls[-1] < 0.9
 
 
 def test_what_cannot_be_made_is_said():
-    model = tiny_model("llama")
+    random = tiny_model("llama")
     with pytest.raises(InputError, match="made by swapping words of the same kind"):
-        Explain(pairs=400, tested=1000).run(model, Prompt.ids([0, 5, 9]))
+        Explain(pairs=400, tested=1000).run(random, Prompt.ids([0, 5, 9]))
     with pytest.raises(InputError, match="explain without a prompt"):
-        Explain().run(model)
-    costs = Explain().steps(known().model.sizes, 9)
-    assert sum(costs.values()) == Explain().cost(known().model.sizes, 9) and set(costs) == set(STEPS)
+        Explain().run(random)
+    costs = Explain().steps(model().sizes, 9)
+    assert sum(costs.values()) == Explain().cost(model().sizes, 9) and set(costs) == set(STEPS)
 
 
 @given(st.integers(0, 50), st.integers(16, 24), st.floats(-2, 2))
