@@ -43,9 +43,9 @@ def heads_figure(result: xr.Dataset) -> "go.Figure":
 
 
 def parts_table(result: xr.Dataset) -> "pd.DataFrame":
-    """What the parts of the circuit do; before they are read off, the steps."""
+    """What the parts of the circuit do; before they are read off, the test pairs."""
     if "part_name" not in result:
-        return steps_table(result)
+        return pairs_table(result)
     names = [name for name in result.data_vars if str(name).startswith("part_")]
     frame: Any = result[names].to_dataframe()
     frame = frame.rename(columns={"part_layer": "layer", "part_head": "head"})

@@ -2,7 +2,7 @@
 
 A token that is in one of the lists has the others of its list, nearest first. Any other one has the words of its own
 shape (a space in front or not, a word or a number, a capital or not) nearest by the cosine of their centred
-unembeddings: words that the model writes in the same places.
+unembeddings: words that the model writes in the same places. Where there are fewer than six, any near token will do.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,10 +22,16 @@ _MORE_MEN = (
     "Richard", "William", "Henry", "Charles", "Joseph", "Daniel", "Andrew", "Kevin", "Brian", "Steven", "Edward",
     "Frank", "Jack", "Tom", "Bob", "Chris", "Matthew", "Adam", "Eric", "Luke", "Ryan", "Sam", "Stephen", "Jim",
 )  # fmt: skip
+_MORE_COUNTRIES = (
+    "Australia", "India", "Brazil", "Mexico", "Israel", "Nigeria", "Ghana", "Ethiopia", "Pakistan", "Afghanistan",
+    "Nepal", "Indonesia", "Malaysia", "Argentina", "Chile", "Colombia", "Venezuela", "Bolivia", "Switzerland",
+    "Netherlands", "Iceland", "Bulgaria", "Croatia", "Morocco", "Algeria", "Libya", "Sudan", "Somalia", "Uganda",
+    "Tanzania", "Zimbabwe", "Jordan", "Bangladesh", "Philippines", "Jamaica", "Haiti", "Ecuador", "Cambodia",
+)  # fmt: skip
 KINDS: dict[str, tuple[str, ...]] = {
     "women": tuple(dict.fromkeys((*WOMEN, *_MORE_WOMEN))),
     "men": tuple(dict.fromkeys((*MEN, *_MORE_MEN))),
-    "countries": tuple(CAPITALS),
+    "countries": (*CAPITALS, *_MORE_COUNTRIES),
     "capitals": tuple(CAPITALS.values()),
     "one thing": tuple(one for one, _ in NOUNS),
     "several things": tuple(several for _, several in NOUNS),
@@ -87,12 +93,10 @@ def same_kind(model: Model, token_id: int, n: int, without: Sequence[int] = (), 
     if len(found) < min(n, _ENOUGH):
         wanted, word = shape(text), is_word(text)
         left_out.update(found)
-        for one in near.topk(min(_NEAREST, len(near))).indices.tolist():
-            other = model.vocabulary.string(one)
-            if one not in left_out and shape(other) == wanted and is_word(other) >= word:
-                found.append(one)
-            if len(found) >= n:
-                break
+        nearest = [one for one in near.topk(min(_NEAREST, len(near))).indices.tolist() if one not in left_out]
+        texts = {one: model.vocabulary.string(one) for one in nearest}
+        alike = [one for one in nearest if shape(texts[one]) == wanted and is_word(texts[one]) >= word]
+        found += alike if len(alike) >= _ENOUGH else nearest
     return found[:n]
 
 

@@ -3,7 +3,7 @@
 Swapped are the tokens in which the two prompts differ, and answers that stand in the prompts. Answers that are no words
 of the prompts stay as they are where the model keeps preferring them after a swap (tried on six swaps, which are then
 used no more); else, if both shown answers are the model's own likeliest tokens, each pair has its own likeliest tokens
-as answers, of the shown ones' kind, as long as there are enough such pairs.
+as answers, of the shown ones' kind, as long as there are as many such pairs as asked, or half as many.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +32,7 @@ _TRIED = 6  # swaps on which it is seen whether answers may stay
 _KEPT = 5  # of these, on which the model must still prefer them
 _SPARE = 3  # candidates for each pair
 _ENOUGH = 12  # words for each token, at least
+_FEWEST = 3  # pairs of a split: the survey takes two splits
 _BESIDE = 8  # for each other word of the prompt
 
 
@@ -51,13 +52,14 @@ def made_pairs(model: Model, contrast: Contrast, sizes: Sequence[int], seed: int
     n = sum(sizes)
     swaps = _swaps(model, contrast.pair, _SPARE * n + _TRIED, seed)
     how = _answers(model, contrast, swaps[:_TRIED])
-    rest = swaps if how == COPIED else swaps[_TRIED:]
-    if how == OWN:
+    for some in (sizes, [max(_FEWEST, size // 2) for size in sizes]) if how == OWN else ():
         try:
-            return _made(model, contrast.pair, rest, OWN, sizes)
-        except InputError:  # too few of them have answers of their own: whether the shown ones hold is then measured
-            how = FIXED
-    return _made(model, contrast.pair, rest, how, sizes)
+            return _made(model, contrast.pair, swaps, OWN, some)
+        except InputError:  # too few have answers of their own: half as many, or the shown answers, which are measured
+            continue
+    if how == COPIED:
+        return _made(model, contrast.pair, swaps, COPIED, sizes)
+    return _made(model, contrast.pair, swaps[_TRIED:], FIXED, sizes)
 
 
 def _made(model: Model, pair: Pair, swaps: Sequence[Mapping[int, int]], how: str, sizes: Sequence[int]) -> Made:
