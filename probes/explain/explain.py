@@ -95,7 +95,7 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
     ranking: Annotated[str, Choice(_RANKINGS), "how edges are ranked"] = "RelP"
     ablation: Annotated[str, Choice(ABLATIONS), "what the other edges bring"] = "patched"
     pairs: Annotated[int, Range(3, 500), "pairs to rank on, and as many to search on; the survey takes both"] = 6
-    tested: Annotated[int, Range(2, 1000), "other pairs to test on"] = 16
+    tested: Annotated[int, Range(5, 1000), "other pairs to test on; fewer than 16 give no intervals"] = 16
     draws: Annotated[int, Range(19, 200), "random circuits of its size"] = 19
     caliper: Annotated[float, Range(1.05, 100.0), "factor of norm within which a control head lies"] = CALIPER
     smallest: Annotated[float, Range(0.0, 1e6), "logits that the swap must change to be explained"] = 0.3

@@ -32,7 +32,7 @@ _TRIED = 6  # swaps on which it is seen whether answers may stay
 _KEPT = 5  # of these, on which the model must still prefer them
 _SPARE = 3  # candidates for each pair
 _ENOUGH = 12  # words for each token, at least
-_FEWEST = 3  # pairs of a split: the survey takes two splits
+_FEWEST = (3, 3, 5)  # pairs of each split that can tell anything: the survey takes two splits
 _BESIDE = 8  # for each other word of the prompt
 
 
@@ -52,7 +52,7 @@ def made_pairs(model: Model, contrast: Contrast, sizes: Sequence[int], seed: int
     n = sum(sizes)
     swaps = _swaps(model, contrast.pair, _SPARE * n + _TRIED, seed)
     how = _answers(model, contrast, swaps[:_TRIED])
-    for some in (sizes, [max(_FEWEST, size // 2) for size in sizes]) if how == OWN else ():
+    for some in (sizes, [max(few, size // 2) for few, size in zip(_FEWEST, sizes, strict=True)]) if how == OWN else ():
         try:
             return _made(model, contrast.pair, swaps, OWN, some)
         except InputError:  # too few have answers of their own: half as many, or the shown answers, which are measured

@@ -13,7 +13,7 @@ from tests.tiny_models import INDUCTION, induction_toy
 from workbench.models.prompt import Prompt
 
 IDS = ["5", "9", "13", "21", "30", "5"]
-QUICK = ["--pairs", "3", "--tested", "4", "--model", "toy-induction"]
+QUICK = ["--pairs", "3", "--tested", "5", "--model", "toy-induction"]
 
 
 def test_it_says_its_cost_and_saves_report_notebook_and_result(tmp_path, capsys):
@@ -39,7 +39,7 @@ def test_it_says_its_cost_and_saves_report_notebook_and_result(tmp_path, capsys)
 
 
 def test_what_a_report_holds_is_shown_as_text(tmp_path):
-    result = Explain(pairs=3, tested=4).run(induction_toy(), Prompt.ids(INDUCTION))
+    result = Explain(pairs=3, tested=5).run(induction_toy(), Prompt.ids(INDUCTION))
     hostile = result.assign_attrs(shown_clean="<script>alert(1)</script> *a* `b`")
     page = explanation(hostile)
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
