@@ -44,9 +44,9 @@ def test_from_the_list_to_a_value(desk):
     assert said["summary"] and said["params"]["top_k"] == 3
     values = ask(desk, "read_values", result=said["result"], variable="entropy", where={"depth": 2})
     assert (values["dims"] == ["pos"] and len(values["values"]) == 1) or len(values["values"]) == 4
-    pattern = ask(desk, "observe", prompt=[5, 9, 13, 5], hook="pattern", layer=1, where={"head": 0, "query": 3})
+    pattern = ask(desk, "observe", prompt=[7, 5, 9, 13, 5], hook="pattern", layer=1, where={"head": 0, "query": 4})
     assert pattern["dims"] == ["key"] and sum(pattern["values"]) == pytest.approx(1, abs=1e-5)
-    assert pattern["values"][1] > 0.9  # the token behind the last 5
+    assert pattern["values"][2] > 0.9  # the token behind the last 5
     other = ask(desk, "run_analysis", name="logit-lens", prompt=[5, 9, 13, 9], params={"top_k": 3})
     assert ask(desk, "compare", before=said["result"], after=other["result"])["summary"]
 
@@ -88,5 +88,5 @@ def test_a_call_that_is_given_up_stops(desk):
 
 def test_explain_is_a_tool():
     desk = Desk(induction_toy, CATALOG)
-    said = ask(desk, "explain", prompt=list(INDUCTION), params={"pairs": 3, "tested": 2}, seconds=1e6)
+    said = ask(desk, "explain", prompt=list(INDUCTION), params={"pairs": 3, "tested": 5}, seconds=1e6)
     assert said["analysis"] == "explain" and said["unexplained"]
