@@ -15,7 +15,7 @@ from probes.circuits.attribution_patching import estimates
 from probes.circuits.circuit_search import circuit_result
 from probes.circuits.edge_rankings import pairs_of, task_digest
 from probes.circuits.graph.circuit import Circuit, against_random, search
-from probes.circuits.graph.faithfulness import ABLATIONS, Measured
+from probes.circuits.graph.faithfulness import Measured
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.parts import minimality, node_scores
 from probes.circuits.graph.rankings import rank
@@ -48,7 +48,7 @@ __all__ = ["PROMPT", "TASK_TOKENS", "VIEW", "Explain"]
 
 PROMPT = "prompt"
 TASK_TOKENS = 16  # of a prompt of a task, about: for what it will cost
-_RANKINGS = ("RelP", "RelP-IG", "EAP-IG", "EAP")  # those of a few passes for a pair
+_RANKINGS = ("RelP", "EAP-IG", "EAP")  # those of a few passes for a pair
 _DESCRIBED = 10  # parts of a circuit that are read off
 
 
@@ -93,7 +93,6 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
     against: Against = ""
     wanted: Annotated[float, Range(0.05, 1.0), "the faithfulness to reach"] = 0.8
     ranking: Annotated[str, Choice(_RANKINGS), "how edges are ranked"] = "RelP"
-    ablation: Annotated[str, Choice(ABLATIONS), "what the other edges bring"] = "patched"
     pairs: Annotated[int, Range(3, 500), "pairs to rank on, and as many to search on; the survey takes both"] = 6
     tested: Annotated[int, Range(5, 1000), "other pairs to test on; fewer than 16 give no intervals"] = 16
     draws: Annotated[int, Range(19, 200), "random circuits of its size"] = 19
@@ -163,8 +162,8 @@ class _Way:
         self._passed("pairs")
         yield self.found.add("pairs", pairs_found(model, task.test), attrs | said)
         yield from self._where()
-        tested = Measured(model, task.test, asked.ablation, progress=self._tick)
-        of_model = behaviour_found(*self._ends(tested))
+        tested = Measured(model, task.test, progress=self._tick)
+        of_model = behaviour_found(tested.whole, tested.empty)  # with no edge kept: the counterfactual
         self._passed("behaviour")
         whole = self.found.add("behaviour", of_model)
         yield whole
@@ -216,11 +215,6 @@ class _Way:
             {"differing": pair.describe(), "metric": patched.attrs["metric"]},
         )
 
-    def _ends(self, tested: Measured) -> tuple[np.ndarray, np.ndarray]:
-        """The metric on the clean prompts, and on the counterfactual ones."""
-        patched = tested if tested.ablation == "patched" else Measured(self.model, self.task.test)
-        return tested.whole, patched.empty
-
     def _survey(self) -> Iterator[xr.Dataset]:
         pairs = [PromptsOfPair(one.clean, one.corrupt, one.metric) for one in (*self.task.train, *self.task.validation)]
         options = {"caliper": self.asked.caliper, "seed": self.asked.seed, "progress": self._span("survey")}
@@ -232,7 +226,7 @@ class _Way:
         asked, model, found, task = self.asked, self.model, self.found, self.task
         scores = rank(model, task.train, asked.ranking, seed=asked.seed, progress=self._span("edges"))
         found.finish("edges")
-        searched = Measured(model, task.validation, asked.ablation, progress=self._tick)
+        searched = Measured(model, task.validation, progress=self._tick)
         circuit = search(searched, scores, asked.wanted, "mixed")
         self._passed("circuit")
         graph, about = Graph.of(model.sizes), {"task": task.name}

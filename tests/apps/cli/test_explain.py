@@ -26,7 +26,7 @@ def test_it_says_its_cost_and_saves_report_notebook_and_result(tmp_path, capsys)
     assert said.startswith("At most about ") and "survey" in said and "Ctrl+C" in said
     page = names[0].read_text(encoding="utf-8")
     assert found["summary"].split(".")[0][:40] in page and 'src="http' not in page
-    assert page.index("What is not explained") < page.index("Details") < page.index("Provenance")
+    assert page.index("<h2>What is not explained") < page.index("<h2>Details") < page.index("<summary>Provenance")
     assert json.loads(names[2].read_text())["variables"]["pair_clean"]["values"]
     nbformat = pytest.importorskip("nbformat")
     book = nbformat.read(names[1], 4)
