@@ -48,7 +48,7 @@ types: $(STAMP)  ## check types with mypy (strict for workbench/)
 	@$(BIN)/mypy $(ARGS)
 
 docs: model  ## build the documentation into site/, strictly: a broken link or an undocumented name is an error
-	@$(BIN)/python docs/make.py $(ARGS)
+	@$(BIN)/python docs/make.py $(ARGS) $(ARGS_DOCS)
 
 gallery: model  ## photograph every view of the page into gallery/ (ARGS="--studies", "--pictures" for the README's)
 	@$(BIN)/python docs/gallery.py $(ARGS)

@@ -31,7 +31,7 @@ def tiny_probes(model, path: Path, depths=(1, 2), **more):
 
 def probes_of_every_kind(model, folder: Path) -> None:
     """Factored, linear and imported probes of a tiny model, where analyses look."""
-    weights = model.identity.weights_hash
+    weights = model.identity.key
     tiny_probes(model, default_path(weights))
     tiny_probes(model, default_path(weights, "linear"), recipe=Recipe.of("linear", epochs=1, dtype="float32"))
     for depth in (1, 2):

@@ -8,6 +8,11 @@ from apps.bench.rows import (
     ABLATIONS,
     ANSWER,
     BARE,
+    BATCH,
+    BATCH_NEEDS,
+    BATCH_RESUMES,
+    BATCH_ROUTES,
+    BATCH_WRITES,
     BRIDGE,
     CHECK,
     DESCRIBE,
@@ -73,6 +78,11 @@ GOALS = (
     Goal(ABLATIONS, FULL_ABLATIONS, 1.4, faster=True, passes=30 / FULL_PASSES),
     Goal(PATCHES, FULL_PATCHES, 6, sizes=STUDY_SIZES, faster=True, passes=270 / FULL_PASSES),
     Goal(CHECK, BARE, 6, sizes=STUDY_SIZES, passes=50 / 10),
+    Goal(BATCH, BARE, 1 / 0.6),  # throughput at least 0.6 of a bare pass's
+    Goal(BATCH_ROUTES, BARE, 1 / 0.4),
+    Goal(BATCH, BATCH_NEEDS, 1 / 0.9),  # what is done for each prompt takes at most a tenth
+    Goal(BATCH_WRITES, BATCH, 0.05),
+    Goal(BATCH_RESUMES, BATCH, 0.02),
     Goal(TOY, PLAIN_TOY, 1.3, sizes=STUDY_SIZES),
     Goal(LOOK, TOY, 3, sizes=STUDY_SIZES, passes=1 / STEPS),
     Goal(ANSWER, PLAIN_ANSWER, 1.25, sizes=(START_SIZE,)),

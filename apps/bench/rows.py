@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from apps.bench.batches import HEADS, ROUTES, gone_on, needs_alone, surveyed, written_down
 from apps.bench.passes import after, bare, bridge, capture, everything, half, products
 from apps.bench.processes import PROMPT, command, plain
 from apps.bench.studies import (
@@ -30,6 +31,8 @@ PATCHES, FULL_PATCHES = "patching: 270 heads, from their layers", f"patching: {F
 CHECK = "causal check: a head, 50 controls"
 TOY, PLAIN_TOY = f"toy: {STEPS} training steps", f"toy: {STEPS} steps of a plain PyTorch loop"
 LOOK = "toy: a checkpoint looked at"
+BATCH, BATCH_ROUTES = "batch: induction, sinks and erasure", "batch: the same with routes"
+BATCH_NEEDS, BATCH_WRITES, BATCH_RESUMES = "batch: its pass alone", "batch: writing it", "batch: going on"
 ANSWER, PLAIN_ANSWER = "process: workbench run logit-lens", "process: plain Hugging Face, the same prompt"
 HELP, LIST, DESCRIBE = (f"process: workbench {words}" for words in ("--help", "list", "describe logit-lens"))
 
@@ -76,6 +79,11 @@ ROWS = (
     Row(PATCHES, patches_from_layers, at=(1, 16)),
     Row(FULL_PATCHES, patches_in_full, at=(1, 16)),
     Row(CHECK, check_of_a_head, at=(1, 32)),
+    Row(BATCH, surveyed(*HEADS), at=(16, 128)),
+    Row(BATCH_ROUTES, surveyed(*ROUTES), at=(16, 128)),
+    Row(BATCH_NEEDS, needs_alone(*HEADS), at=(16, 128)),
+    Row(BATCH_WRITES, written_down(*HEADS), at=(16, 128)),
+    Row(BATCH_RESUMES, gone_on(*HEADS), at=(16, 128)),
     Row(PLAIN_TOY, plain_steps, at=(1, 16)),
     Row(TOY, toy_steps, at=(1, 16)),
     Row(LOOK, looked_at, at=(1, 16)),

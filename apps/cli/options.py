@@ -67,12 +67,13 @@ def add_prompt(parser: argparse.ArgumentParser) -> None:
     prompt.add_argument(
         "--prompt-file",
         metavar="FILE",
-        help="a prompt a line (.txt), or records (.jsonl, .json, .csv, .tsv); - reads stdin",
+        help="a prompt a line (.txt), or records (.jsonl, .json, .csv, .tsv, .parquet); - reads stdin",
     )
     prompt.add_argument(
-        "--pair-file", metavar="FILE", help="records with clean, corrupt, answer and wrong (.jsonl, .json, .csv, .tsv)"
+        "--pair-file", metavar="FILE", help="records with clean, corrupt, answer and wrong, in a table or JSON"
     )
     parser.add_argument("--column", metavar="NAME", help="column of --prompt-file that holds them")
+    parser.add_argument("--encoding", metavar="NAME", help="of the text of that file (default: utf-8)")
     parser.add_argument("--format", choices=FORMATS, help="format of the file, where no ending says it")
     bos = parser.add_mutually_exclusive_group()
     bos.add_argument("--bos", action="store_true", default=None, help="a BOS token in front of --prompt")

@@ -25,7 +25,7 @@ class Given:
 def prompts_of(arguments: argparse.Namespace) -> list[Given]:
     """What was given through `options.add_prompt`, one or many."""
     file, form = arguments.prompt_file or arguments.pair_file, arguments.format or ""
-    for name in ("column", "format"):
+    for name in ("column", "format", "encoding"):
         if getattr(arguments, name) and (file is None or (name == "column" and arguments.prompt_file is None)):
             raise InputError(f"--{name} without --prompt-file", "a file to read", "Name it, or leave the option out")
     if file is None:
@@ -34,9 +34,12 @@ def prompts_of(arguments: argparse.Namespace) -> list[Given]:
         option = "--bos" if arguments.bos else "--no-bos"
         raise InputError(f"{option} with --pair-file", "raw text of --prompt or --prompt-file", f"Leave out {option}")
     source = sys.stdin.buffer if file == "-" else file
+    encoding = arguments.encoding or "utf-8"
     if arguments.pair_file:
-        return [Given(Prompt(pair.clean), pair.parameters) for pair in read_pairs(source, format=form)]
-    found = read_prompts(source, column=arguments.column or "", format=form)
+        return [
+            Given(Prompt(pair.clean), pair.parameters) for pair in read_pairs(source, format=form, encoding=encoding)
+        ]
+    found = read_prompts(source, column=arguments.column or "", format=form, encoding=encoding)
     return [Given(one if one.text is None else Prompt(one.text, bos=arguments.bos)) for one in found]
 
 

@@ -183,6 +183,6 @@ def _relation(result: xr.Dataset, known: Facts) -> str:
         return f"{begun}: that model does not hold here (p = {known.test_p:.2g}), so its ranks are no test."
     verb = "lies" if known.beyond == 1 else "lie"
     return (
-        f"{begun} (not rejected, p = {known.test_p:.2g}): {known.beyond or 'none'} {verb} "
+        f"{begun} (not rejected at {HOLDS:g}: p = {known.test_p:.2g}): {known.beyond or 'none'} {verb} "
         f"as far out as it does (p = {known.relation_p:.3g})."
     )

@@ -1,6 +1,6 @@
 """Causal tracing: which states of a clean run restore a fact whose subject was hidden in noise."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Claim, View
+from workbench.analysis.view import Ask, Claim, View
 from workbench.errors import InputError
-from workbench.figures import stretches
+from workbench.figures import show_token, stretches
 from workbench.intervene import Patch, Steer
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, RESID_POST, RESID_PRE, Hook
 from workbench.models.model import Model, Sizes
@@ -141,6 +141,7 @@ def _result(
     low, high = bootstrap_interval(effects)
     gap = own - corrupt.mean()
     share = effects.mean(0) / gap if abs(gap) > 1e-6 else np.full_like(effects[0], np.nan)
+    strings = clean.observation.tokens[0].strings
     result = dataset(
         clean.observation,
         effect=("layer pos", effects.mean(0), metric.units, None, f"effect of restoring {restore}"),
@@ -152,7 +153,7 @@ def _result(
         corrupt_draws=("draw", corrupt, metric.units, None, "metric with the subject in noise, by draw"),
     )
     return result.assign_attrs(
-        summary=metric.noted(_summary(share, own, float(corrupt.mean()), metric.units, subject)),
+        summary=metric.noted(_summary(share, own, float(corrupt.mean()), metric.units, subject, restore, strings)),
         metric=metric.describe(model.vocabulary),
         **metric.tokens(model.vocabulary),
         subject=" ".join(map(str, subject)),
@@ -161,15 +162,39 @@ def _result(
     )
 
 
-def _summary(recovered: np.ndarray, clean: float, corrupt: float, units: str, subject: tuple[int, ...]) -> str:
-    """The two ends, and the layers at which the subject's last token and the last one bring back half of the loss."""
-    said = f"{clean:.2f} {units} clean, {corrupt:.2f} with the subject in noise."
+def _summary(
+    recovered: np.ndarray,
+    clean: float,
+    corrupt: float,
+    units: str,
+    subject: tuple[int, ...],
+    restored: str,
+    strings: Sequence[str],
+) -> str:
+    """The two ends, where most comes back before the last token (whose late states bring back everything), and the
+    layers at which the subject's last token and the last one bring back half of the loss."""
+    said = [f"{clean:.2f} {units} clean, {corrupt:.2f} with the subject in noise.", _most(recovered, restored, strings)]
     at_subject, at_last = (np.flatnonzero(recovered[:, pos] >= 0.5) for pos in (subject[-1], -1))
-    if subject[-1] == recovered.shape[1] - 1 or not (len(at_subject) and len(at_last)):
-        return said
-    layers = [f"{'layers' if len(at) > 1 else 'layer'} {stretches(at.tolist())}" for at in (at_subject, at_last)]
-    half = f"Half or more comes back at the subject's last token at {layers[0]}, and at the last one at {layers[1]}."
-    return f"{said} {half}"
+    if subject[-1] < recovered.shape[1] - 1 and len(at_subject) and len(at_last):
+        layers = [f"{'layers' if len(at) > 1 else 'layer'} {stretches(at.tolist())}" for at in (at_subject, at_last)]
+        said.append(
+            f"Half or more comes back at the subject's last token at {layers[0]}, and at the last one at {layers[1]}."
+        )
+    return " ".join(filter(None, said))
+
+
+def _most(recovered: np.ndarray, restored: str, strings: Sequence[str]) -> str:
+    before = recovered[:, :-1]
+    if not before.size or np.isnan(before).all():
+        return ""
+    layer, pos = np.unravel_index(int(np.nanargmax(before)), before.shape)
+    if before[layer, pos] <= 0:
+        return f"Before the last token, restoring one {restored} brings back none of it."
+    token = show_token(strings[int(pos)], html=False)
+    return (
+        f"Before the last token most comes back with {restored} of layer {layer} at token {pos} {token}: "
+        f"{before[layer, pos]:.0%}."
+    )
 
 
 def trace_figure(result: xr.Dataset) -> "go.Figure":
@@ -202,6 +227,11 @@ def restored_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | Non
 VIEW = View(
     CausalTracing,
     question="Which states keep a fact whose subject was hidden?",
+    asks=(
+        Ask("subject", "Put noise on", pick="segment", empty="all tokens but the first and the last"),
+        Ask("restore", "and then put back the clean"),
+        Ask("draws", "with", unit="draws of the noise"),
+    ),
     figures=(trace_figure, profile_figure),
     claims=(restored_claim,),
 )

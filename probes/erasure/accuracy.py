@@ -40,7 +40,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.corpora import Corpus
 from workbench.errors import InputError, UnavailableError
 from workbench.models.model import Model, Sizes
@@ -116,11 +116,11 @@ class TokenErasureAccuracy(Study, name="token-erasure-accuracy", title="Token er
             return
         wanted, pair = parsed_depths(self.depths, model.sizes.n_layers), recommended_depths(model.sizes.n_layers)
         offsets, recipe = SHOWN if self.far else OFFSETS, Recipe.of(self.kind, epochs=self.epochs, seed=self.seed)
-        place = folder or default_path(model.identity.weights_hash).with_name("accuracy")
+        place = folder or default_path(model.identity.key).with_name("accuracy")
         place = place / work_name(model, record, recipe)
         share = len(wanted) / (len(wanted) + 2 * self.control)
         training = Training(model, prepare(model, parts), recipe, place, report, (0.0, share))
-        training.known = known_of(find(model.identity.weights_hash, kind=self.kind), record, recipe)
+        training.known = known_of(find(model.identity.key, kind=self.kind), record, recipe)
         found = Findings(model, record, recipe.epochs, _groups_of(training.material, offsets), pair)
         for batch in _batches(wanted, offsets, training):
             found.hits |= _trained(training, batch, offsets)
@@ -177,13 +177,13 @@ def measure_imported(
     result = Findings(model, record, 0, _groups_of(material, offsets), pair, hits).result()
     card = {key: value for key, value in probes.card.items() if key != "quality"}
     card |= {"probes": [rows[key] for key in sorted(rows)], "measured_on": record, "accuracy": card_rows(result)}
-    save_probes(replace(probes, card=card), default_path(model.identity.weights_hash, "imported"))
+    save_probes(replace(probes, card=card), default_path(model.identity.key, "imported"))
     return result
 
 
 def imported_of(model: Model) -> ReadoutProbes:
     """The imported probes of a model; UnavailableError where there are none."""
-    probes = find(model.identity.weights_hash, kind="imported")
+    probes = find(model.identity.key, kind="imported")
     if probes is None:
         raise UnavailableError(f"no imported probes of {model.name}", "probes of these weights", GET["imported"])
     return probes
@@ -210,7 +210,7 @@ def card_rows(result: xr.Dataset) -> dict[str, list[dict[str, Any]]]:
 
 def _join_card(model: Model, kind: str, record: dict[str, Any], recipe: Recipe, result: xr.Dataset) -> None:
     """Keep a complete study in the card of the cached probes, where they come from the same text and recipe."""
-    probes = find(model.identity.weights_hash, kind=kind)
+    probes = find(model.identity.key, kind=kind)
     if probes is None or not known_of(probes, record, recipe):
         return
     joined = dict(probes.card.get("accuracy", {}))
@@ -218,7 +218,7 @@ def _join_card(model: Model, kind: str, record: dict[str, Any], recipe: Recipe, 
         before = {_place(row): row for row in joined.get(name, ())}  # depths of earlier studies stay
         joined[name] = list((before | {_place(row): row for row in rows}).values())
     card = {**probes.card, "accuracy": joined}
-    save_probes(replace(probes, card=card), default_path(model.identity.weights_hash, kind))
+    save_probes(replace(probes, card=card), default_path(model.identity.key, kind))
 
 
 def _place(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -314,6 +314,11 @@ def said(result: xr.Dataset, name: str, offset: int) -> str:
 VIEW = View(
     TokenErasureAccuracy,
     question="At which depth do the pieces of a word stop being readable, and more so than elsewhere?",
+    asks=(
+        Ask("depths", "Measure probes at depths"),
+        Ask("kind", "of the kind"),
+        Ask("epochs", "trained for", unit="passes"),
+    ),
     figures=(accuracy_figure, drop_figure),
     display=Display,
 )

@@ -58,20 +58,18 @@ class Reading:
         return self.prob[self.depths.index(early)] - self.prob[self.depths.index(late)]
 
 
-def plan(
-    weights_hash: str, name: str, early: int | None, late: int | None, kind: str
-) -> tuple[ReadoutProbes, int, int]:
+def plan(key: str, name: str, early: int | None, late: int | None, kind: str) -> tuple[ReadoutProbes, int, int]:
     """The probes of a model from the user's cache, and the two depths to compare. Raises where there are none."""
-    probes = find(weights_hash, kind=kind)
+    probes = find(key, kind=kind)
     if probes is None:
-        raise UnavailableError(f"no {kind} readout probes of {name}", "probes of these weights", GET[kind])
+        raise UnavailableError(f"no {kind} readout probes of {name}", "probes of these weights and settings", GET[kind])
     return probes, *chosen_depths(probes, early, late)
 
 
 def probes_digest(model: Model, early: int | None, late: int | None, kind: str) -> str | None:
     """A hash of the probes that a result is made with, and of what is known of them; None where there are none."""
     try:
-        probes = plan(model.identity.weights_hash, model.name, early, late, kind)[0]
+        probes = plan(model.identity.key, model.name, early, late, kind)[0]
     except WorkbenchError:
         return None  # the analysis raises it
     known = json.dumps([probes.card["probes"], probes.card.get("accuracy")], sort_keys=True)

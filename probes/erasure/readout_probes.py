@@ -15,7 +15,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import RefusedError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
@@ -31,8 +31,8 @@ class TokenErasureProbes(Study, name="token-erasure-probes", title="Token erasur
 
     Definition: Six linear probes that name the token at t, t - 1 and t - 2 from the state at t, at two depths: cross
     entropy through the model's whitened unembedding, a bias for each token, closed-form start (or, as kind linear, a
-    plain softmax over the tokens of the corpus without bias, from zero). Kept in the user's cache, named by the hash of
-    the weights; about eight minutes of one core on the default model.
+    plain softmax over the tokens of the corpus without bias, from zero). Kept in the user's cache, named by the
+    model's weights and settings; about eight minutes of one core on the default model.
 
     Limits: Accuracy is that of a short training on one kind of text: a lower bound of what could be read.
 
@@ -69,7 +69,7 @@ class TokenErasureProbes(Study, name="token-erasure-probes", title="Token erasur
 
     def _kept(self, model: Model) -> ReadoutProbes | None:
         """What the cache has; RefusedError where that was made by another recipe than this one's."""
-        probes = find(model.identity.weights_hash, kind=self.kind)
+        probes = find(model.identity.key, kind=self.kind)
         if probes is None:
             return None
         made, asked = probes.card["recipe"], {"epochs": self.epochs, "seed": self.seed}
@@ -138,5 +138,9 @@ def card_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     TokenErasureProbes,
     question="How well do probes read the tokens around the one they stand on?",
+    asks=(
+        Ask("kind", "Train probes of the kind"),
+        Ask("epochs", "for", unit="passes over the text"),
+    ),
     figures=(card_figure,),
 )

@@ -32,7 +32,7 @@ from probes.erasure.trained.words import multi_token_words
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import Claim, View
+from workbench.analysis.view import Ask, Claim, View
 from workbench.errors import InputError, WorkbenchError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
@@ -71,7 +71,7 @@ class TokenErasure(OnPrompt, name="token-erasure", title="Token erasure"):
     def needs(self, model: Model, tokens: Tokens) -> tuple[Need, ...]:
         """States at the two depths; nothing where there are no probes, so that other analyses of the page go on."""
         try:
-            probes, *depths = plan(model.identity.weights_hash, model.name, self.early, self.late, self.kind)
+            probes, *depths = plan(model.identity.key, model.name, self.early, self.late, self.kind)
         except WorkbenchError:
             return ()  # the analysis raises it, in its own place
         return tuple(needs_of(depths, probes.reads_raw).values())
@@ -82,7 +82,7 @@ class TokenErasure(OnPrompt, name="token-erasure", title="Token erasure"):
         Raises UnavailableError without probes, InputError for fewer than three text tokens.
         """
         identity = observation.identity
-        return _result(observation, *plan(identity.weights_hash, identity.name, self.early, self.late, self.kind))
+        return _result(observation, *plan(identity.key, identity.name, self.early, self.late, self.kind))
 
     def with_probes(self, model: Model, prompt: Any, probes: ReadoutProbes) -> xr.Dataset:
         """The same with probes in hand, such as `train(..., path=...)` or `load_probes(path, ...)` gave."""
@@ -194,6 +194,11 @@ def early_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
 VIEW = View(
     TokenErasure,
     question="At which tokens does the model let go of the pieces of a word?",
+    asks=(
+        Ask("early", "Compare depth", empty="that of the rule"),
+        Ask("late", "with depth", empty="that of the rule"),
+        Ask("kind", "by probes of the kind"),
+    ),
     figures=(tokens_figure, lines_figure, triangle_figure),
     details=(readout_detail, class_detail),
     claims=(early_claim,),

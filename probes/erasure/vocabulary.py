@@ -22,7 +22,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.corpora import Corpus
 from workbench.errors import InputError
 from workbench.models.model import Model, Sizes
@@ -87,7 +87,7 @@ class TokenErasureVocabulary(Study, name="token-erasure-vocabulary", title="Toke
         text without a word of several tokens.
         """
         if probes is None:
-            probes, early, late = plan(model.identity.weights_hash, model.name, self.early, self.late, self.kind)
+            probes, early, late = plan(model.identity.key, model.name, self.early, self.late, self.kind)
         else:
             early, late = chosen_depths(probes, self.early, self.late)
         record, parts = parts_of(model, corpus, self.seed)
@@ -290,6 +290,10 @@ def table(result: xr.Dataset) -> "pd.DataFrame":
 VIEW = View(
     TokenErasureVocabulary,
     question="Which strings does the model treat as one, and are they words?",
+    asks=(
+        Ask("rows", "List the", unit="strings that most look like one"),
+        Ask("kind", "by probes of the kind"),
+    ),
     figures=(strings_figure, scores_figure),
     tables=(table,),
 )

@@ -34,7 +34,7 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.figures import head_name
 from workbench.models.hooks import MLP_OUT, RESID_PRE, Z
 from workbench.models.model import Model, Sizes
@@ -276,6 +276,12 @@ class _Way:
 VIEW = View(
     Explain,
     question="What computes this answer, how sure is that, and what is left unexplained?",
+    asks=(
+        Ask("task", "Explain the"),
+        Ask("corrupt", "beside", empty="the swap of one word that moves the prediction most"),
+        Ask("target", "why the answer is", empty="the model's own"),
+        Ask("against", "and not", empty="what it is on the other prompt"),
+    ),
     figures=(circuit_figure, where_figure, heads_figure),
     tables=(parts_table, pairs_table, steps_table),
     claims=(claims.head,),

@@ -63,7 +63,7 @@ def _logistic(x: NDArray[np.float64], before: float, after: float, middle: float
 
 def _fitted(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float, float, float] | None:
     """The curve of least squares, started from each third of the axis."""
-    whole, best = np.ptp(x), None
+    whole, best = np.ptp(x), (np.inf, (np.nan,) * 4)
     ends = float(np.median(y[: max(2, len(y) // 5)])), float(np.median(y[-max(2, len(y) // 5) :]))
     low, high = y.min() - np.ptp(y), y.max() + np.ptp(y)
     bounds = ([low, low, x.min(), whole / 1000], [high, high, x.max(), whole])
@@ -76,6 +76,7 @@ def _fitted(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, floa
         except RuntimeError:  # not converged from here: the other starts are tried
             continue
         error = ((y - _logistic(x, *found)) ** 2).sum()
-        if best is None or error < best[0]:
-            best = (error, tuple(float(value) for value in found))
-    return None if best is None else best[1]  # type: ignore[return-value]
+        if error < best[0]:
+            before, after, middle, width = map(float, found)
+            best = (error, (before, after, middle, width))
+    return best[1] if np.isfinite(best[0]) else None

@@ -1,5 +1,7 @@
 """How a training timeline is drawn: scores and losses against steps, a panel a head, one sequence to scrub."""
 
+import functools
+import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -127,11 +129,12 @@ def heads_figure(result: xr.Dataset, log_steps: bool = True) -> "go.Figure":
 
 def _moving(result: xr.Dataset, names: list[str]) -> list[tuple[int, int]]:
     """Heads in their order, or those that move most."""
-    moves = sum(result[name].max("step").mean("seed") - result[name].min("step").mean("seed") for name in names)
+    span = lambda scores: scores.max("step").mean("seed") - scores.min("step").mean("seed")
+    moves: xr.DataArray = functools.reduce(operator.add, [span(result[name]) for name in names])
     places = [(int(layer), int(head)) for layer in result["layer"].values for head in result["head"].values]
     if len(places) <= _PANELS:
         return places
-    far = sorted(places, key=lambda at: -float(moves.sel(layer=at[0], head=at[1])))  # type: ignore[union-attr]
+    far = sorted(places, key=lambda at: -float(moves.sel(layer=at[0], head=at[1])))
     return sorted(far[:_PANELS])
 
 

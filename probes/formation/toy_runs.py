@@ -55,6 +55,16 @@ def measured(found: Evaluated) -> dict[str, float]:
     return {"loss": found.loss, **found.measures}
 
 
+def _results(model: Model, analyses: Sequence[Any]) -> dict[str, xr.Dataset]:
+    """What the analyses find in a model; raises the first error."""
+    found: dict[str, xr.Dataset] = {}
+    for name, result in (run(model, None, analyses) if analyses else {}).items():
+        if isinstance(result, Failure):
+            raise result.error
+        found[name] = result
+    return found
+
+
 def trained(
     recipe: Recipe,
     seeds: Iterable[int],
@@ -78,11 +88,7 @@ def trained(
             first = first or model
             seen = evaluated(model, one) if interventions else kept.found
             found.losses.setdefault(seed, {})[kept.step] = measured(seen)
-            results = run(model, None, analyses) if analyses else {}
-            for result in results.values():
-                if isinstance(result, Failure):
-                    raise result.error
-            found.scores.setdefault(seed, {})[kept.step] = results  # type: ignore[assignment]
+            found.scores.setdefault(seed, {})[kept.step] = _results(model, analyses)
             if progress is not None:
                 progress((index + (grid.index(kept.step) + 1) / len(grid)) / len(numbers))
             if kept.step in show:

@@ -11,7 +11,7 @@ from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.models.hooks import RESID_MID, RESID_POST, RESID_PRE
 from workbench.models.model import Model
@@ -101,6 +101,18 @@ class LogitLens(OnPrompt, name="logit-lens", title="Logit lens", requires=(READO
         log_probs = observation.readout.logits(last).float().log_softmax(-1)
         asked = [text for text in (self.target, self.against) if text]
         return [note for text in asked if (note := likelier(observation.vocabulary, text, log_probs))]
+
+
+def around(analysis: LogitLens, pos: int, n_tokens: int) -> LogitLens | None:
+    """The lens whose window of 16 tokens holds `pos`; None where this one reads it, or says itself what it reads.
+
+    The windows stand side by side from the first token on, so that those of two prompts are of the same positions; the
+    last one reaches back to its 16.
+    """
+    if analysis.positions != "auto" or not 0 <= pos < n_tokens or pos in chosen_positions("auto", n_tokens):
+        return None
+    first = min(pos // _LAST * _LAST, n_tokens - _LAST)
+    return analysis.replaced(positions=",".join(map(str, range(first, first + _LAST))))
 
 
 def chosen_positions(positions: str, n_tokens: int) -> tuple[int, ...]:
@@ -329,7 +341,13 @@ def top_tokens_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figu
 VIEW = View(
     LogitLens,
     question="What would the model say if it stopped at each depth?",
+    asks=(
+        Ask("target", "Follow", empty="the next token"),
+        Ask("against", "rather than", empty="none"),
+        Ask("positions", "at tokens"),
+    ),
     figures=(lens_figure, target_figure, entropy_figure),
     details=(top_tokens_figure,),
     claims=(claims.state,),
+    around=around,
 )

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from probes.routes.strongest_route import said, strongest_route
 from workbench.analysis.results import dataset
 from workbench.errors import InputError
 
@@ -170,7 +171,7 @@ def extract(
     graph = _table(result, passed, kept, mid, weight, single, reached)
     settings = {"start": start, "rule": str(rule), "renormalised": int(renormalise), "hide_first": int(hide_first)}
     settings |= {"parallel": int(result.attrs["parallel"])}
-    return graph.assign_attrs(settings, summary=_sentence(result, passed, reached, start, rule))
+    return graph.assign_attrs(settings, summary=_sentence(result, passed, reached, kept, start, rule))
 
 
 def summarise(
@@ -185,14 +186,23 @@ def summarise(
     rule = rule_of(result, coverage, threshold)
     start, keep, kept = _kept(result, rule, start, hide_first)
     reached, _, passed = _walk(result, keep, kept, start, result.attrs["parallel"])
-    return _sentence(result, passed, reached, start, rule)
+    return _sentence(result, passed, reached, kept, start, rule)
 
 
-def _sentence(result: xr.Dataset, passed: np.ndarray, reached: np.ndarray, start: int, rule: Rule) -> str:
+def _sentence(
+    result: xr.Dataset,
+    passed: np.ndarray,
+    reached: np.ndarray,
+    kept: Mapping[str, np.ndarray],
+    start: int,
+    rule: Rule,
+) -> str:
     n_edges, n_tokens = int(passed.sum()), int(reached[0].sum())
     edges = "1 attention edge of a single head" if n_edges == 1 else f"{n_edges} attention edges of single heads"
     tokens, reach = ("1 token" if n_tokens == 1 else f"{n_tokens} tokens"), "reaches" if n_edges == 1 else "reach"
-    return f"{edges}, from {tokens}, {reach} token {start} ({rule}), of {result.sizes['edge']} kept."
+    route = strongest_route(result, passed, kept, start)
+    best = f"The strongest route to token {start} comes {said(result, route)}. " if route else ""
+    return f"{best}{edges}, from {tokens}, {reach} token {start} ({rule}), of {result.sizes['edge']} kept."
 
 
 def _kept(

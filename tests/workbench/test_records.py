@@ -115,7 +115,7 @@ BAD = [
     ("a.jsonl", b'["a", "b"]', "2 prompts in line 1"),
     ("a.jsonl", b"[" * 100_000, "not JSON"),
     ("a.json", b'{"text": "a"}', "holds no list"),
-    ("a.parquet", b"PAR1", "unknown format"),
+    ("a.docx", b"PK", "unknown format"),
     ("missing.txt", None, "No such file"),
 ]
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["CHANGED", "align", "difference", "difference_figure", "need_same_tokenizer", "of_differences"]
 
 _TOKEN_DIMS = ("pos", "query", "key")
+_NAMED = 3  # unlike tokens that a sentence names
 _LISTS = ("edge", "row", "segment", "draw")  # the n-th of one run is not the n-th of another
 _OF_ANOTHER = ("_low", "_high", "_null", "_q", "_p")  # intervals, nulls and tests are about one run, not the change
 CHANGED = "⇒"
@@ -68,7 +69,8 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     names = [record.get("analysis") for record in records]
     if names[0] != names[1]:
         raise InputError(f"results of {names[0]} and {names[1]}", "two of the same analysis", "Compare like with like")
-    counterparts = align(*(_tokens(result, record) for result, record in zip((a, b), records, strict=True)))
+    tokens = [_tokens(result, record) for result, record in zip((a, b), records, strict=True)]
+    counterparts = align(*tokens)
     index = {str(dim): _counterparts(a, b, str(dim), counterparts) for dim in b.dims if dim in a.dims}
     found = {dim: at for dim, at in index.items() if at is not None}  # every dim of what is shared is among them
     changes = {str(name): _change(a[name], b[name], found) for name in _shared(a, b, index)}
@@ -79,7 +81,8 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     coords = {dim: b.indexes[dim] if dim in b.indexes else range(b.sizes[dim]) for dim in index}
     texts = {name: coord for name, coord in b.coords.items() if name not in b.dims and set(coord.dims) <= set(index)}
     result = xr.Dataset(changes, coords={**coords, **texts}, attrs=b.attrs)
-    return check(result.assign_attrs(**_about(result, records, counterparts)))
+    about = _about(result, records, counterparts, _unlike(a, b, tokens, counterparts))
+    return check(result.assign_attrs(**about))
 
 
 def difference_figure(
@@ -197,8 +200,34 @@ def _texts(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return np.array(texts, dtype=object).reshape(new.shape)
 
 
-def _about(result: xr.Dataset, records: list[dict[str, Any]], counterparts: Sequence[int]) -> dict[str, str]:
-    """Summary, provenance and key of a difference."""
+def _unlike(a: xr.Dataset, b: xr.Dataset, tokens: Sequence[Sequence[Any]], counterparts: Sequence[int]) -> str:
+    """`At 2 tokens others are subtracted: 5 ·Rome minus ·Paris, 9.`; nothing where all that are aligned are equal."""
+    before, after = tokens
+    pairs = [(pos, at) for pos, at in enumerate(counterparts) if at >= 0 and after[pos] != before[at]]
+    if not pairs:
+        return ""
+    named = []
+    for pos, at in pairs[:_NAMED]:
+        words = [_text_of(result, place) for result, place in ((b, pos), (a, at))]
+        named.append(f"{pos} {' minus '.join(words)}" if all(words) else str(pos))
+    more = f" and {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else ""
+    where = "At 1 token another one is" if len(pairs) == 1 else f"At {len(pairs)} tokens others are"
+    return f"{where} subtracted: {', '.join(named)}{more}."
+
+
+def _text_of(result: xr.Dataset, pos: int) -> str:
+    """The token at a position as it is shown, "" where the result does not know it."""
+    for dim in _TOKEN_DIMS:
+        texts = next((c for name, c in result.coords.items() if str(name).endswith("_text") and c.dims == (dim,)), None)
+        if texts is not None and dim in result.indexes and pos in result.indexes[dim]:
+            return show_token(str(texts.sel({dim: pos}).item()), html=False)
+    return ""
+
+
+def _about(
+    result: xr.Dataset, records: list[dict[str, Any]], counterparts: Sequence[int], unlike: str
+) -> dict[str, str]:
+    """Summary, provenance and key of a difference. unlike: a sentence about aligned tokens that differ, or none."""
     keys = [record.get("spec_key", "") for record in records]
     key = hashlib.sha256(json.dumps(["difference", *keys]).encode()).hexdigest()
     record = {"analysis": records[1].get("analysis"), "difference": {"from": records[0], "to": records[1]}}
@@ -208,6 +237,8 @@ def _about(result: xr.Dataset, records: list[dict[str, Any]], counterparts: Sequ
     said = [_largest(result)]
     if (blank := sum(c < 0 for c in counterparts)) and set(_TOKEN_DIMS) & set(result.dims):
         said.append(f"{blank} of {len(counterparts)} tokens have no counterpart and are blank.")
+    if unlike and set(_TOKEN_DIMS) & set(result.dims):
+        said.append(unlike)
     others = sorted(
         name
         for name, value in (records[1].get("params") or {}).items()

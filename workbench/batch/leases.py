@@ -16,7 +16,7 @@ from typing import Any
 
 from workbench.errors import UnavailableError
 
-__all__ = ["PATIENCE", "Lease", "Leases"]
+__all__ = ["PATIENCE", "Lease", "Leases", "held"]
 
 PATIENCE = 60.0
 _BEAT = 5.0
@@ -104,6 +104,17 @@ class Leases:
             return True
         aside.unlink()
         return True
+
+
+def held(folder: Path) -> int:
+    """How many leases are held, as far as this machine can tell: those of its own dead processes are not."""
+    found = 0
+    for path in folder.glob("*.lease"):
+        try:
+            found += not _is_dead(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue  # given back meanwhile
+    return found
 
 
 def _who() -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 
 from workbench.batch import survey
+from workbench.batch.cluster import Cluster
 from workbench.batch.computing import opened
 from workbench.batch.engine import Progress, Status, work
 from workbench.batch.estimate import Estimate, estimated, need_room
@@ -169,6 +170,22 @@ class Batch:
             )
         return found
 
+    def prompt(self, number: int) -> tuple[dict[str, Any], tuple[int, ...], dict[str, str]]:
+        """The line of a prompt by its number in `table()`, its token ids, and the columns of it that analyses read."""
+        line = next(
+            (one for i, one in enumerate(line for line in self.store.prompts() if line["n"]) if i == number), None
+        )
+        if line is None:
+            raise InputError(f"prompt {number}", "a number of the table", "Take one")
+        wanted = set(line["cells"].values())
+        for key in self.record["shards"]:
+            shard = self.store.shard(key)
+            for cells in shard.cells:
+                found = next((row for row, cell in enumerate(cells) if cell in wanted), None)
+                if found is not None and shard.ids is not None:
+                    return line, shard.ids[found], shard.columns[found]
+        raise UnavailableError(f"the tokens of prompt {number}", "a shard that holds them", "Run again from the spec")
+
     def save_aggregates(self) -> list[Path]:
         """Write the final dataset of each analysis to `aggregates/`; one writer."""
         from workbench.analysis.results import save
@@ -247,11 +264,13 @@ def run(
     retry_failed: bool = False,
     allow_network: bool = False,
     base: Path | None = None,
+    cluster: Cluster | None = None,
 ) -> Batch:
     """Run a spec, or go on where it was: what is there is not computed again, what is new is.
 
-    Arguments as of `plan`. progress: is shown a `Status` as work goes on; said: is shown the plan. Raises as `plan`,
-    Cancelled where somebody asked to stop, RefusedError after too many failures; finished shards are kept.
+    Arguments as of `plan`. cluster: of Ray, whose actors compute it; else this process does. progress: is shown a
+    `Status` as work goes on; said: is shown the plan. Raises as `plan`, Cancelled where somebody asked to stop,
+    RefusedError after too many failures; finished shards are kept.
     """
     read = _read(spec, base)
     load = _loader(models, allow_network, read.folder)
@@ -261,7 +280,11 @@ def run(
     if said is not None:
         said(made)
     given = default_catalog() if catalog is None else catalog
-    work(made.store, given, load, progress=progress, max_failures=max_failures, allow_network=allow_network)
+    how: dict[str, Any] = {"progress": progress, "max_failures": max_failures, "allow_network": allow_network}
+    if cluster is None:
+        work(made.store, given, load, **how)
+    elif made.shards:
+        cluster.work(worker, made.store, catalog=given, models=models, **how)
     done = Batch(made.store.folder)
     done.save_aggregates()
     return done

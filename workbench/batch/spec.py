@@ -76,13 +76,15 @@ class ModelSpec(_Part):
 
 
 class PromptSource(_Part):
-    """Prompts of one group, from one of: texts, ids, file (.txt, .jsonl, .csv, .tsv, .parquet), corpus ("prose",
+    """Prompts of one group, from one of: texts, ids, file (.txt, .jsonl, .json, .csv, .tsv, .parquet), corpus ("prose",
     "code", a file or folder, hub:NAME), generator ("repeated-tokens", "random-tokens"), template with slots.
 
-    column: which one of a file holds the text; document: which one says what it was taken from, so that intervals take
-    what belongs together as one. tokens: the most that are taken of a text, the tokens put in front (BOS) among them;
-    long: what becomes of a longer one: its beginning ("cut"), pieces of one document ("split"), or it is recorded as
-    refused. columns: further texts of a row that analyses read, written with the slots of a template.
+    column: which one of a file holds the prompt, by default the first of "prompt", "text", "messages" and "ids";
+    document: which one says what it was taken from, so that intervals take what belongs together as one. encoding,
+    format: of the file, where it is not UTF-8 or its ending does not say it. tokens: the most that are taken of a text,
+    the tokens put in front (BOS) among them; long: what becomes of a longer one: its beginning ("cut"), pieces of one
+    document ("split"), or it is recorded as refused. columns: further texts of a row that analyses read, written with
+    the slots of a template.
     """
 
     group: Name = "prompts"
@@ -92,9 +94,10 @@ class PromptSource(_Part):
     corpus: str | None = None
     generator: Literal["repeated-tokens", "random-tokens"] | None = None
     template: str | None = None
-    column: str = "text"
+    column: str | None = None
     document: str | None = None
     encoding: str = "utf-8"
+    format: Literal["text", "jsonl", "json", "csv", "tsv", "parquet"] | None = None
     slots: dict[str, Annotated[tuple[str, ...], Field(strict=False, min_length=1)]] = {}
     columns: dict[str, str] = {}
     n: Count = 100

@@ -17,6 +17,7 @@ __all__ = ["depth_pos_grid"]
 
 _TEXT_CELLS = 2048  # a browser draws cell text one by one
 _TEXT_WIDTH = 5  # characters; a token cut shorter tells nothing
+_TEXT_WHOLE = 12  # characters of a cell that a page has room for at most
 
 
 def depth_pos_grid(
@@ -36,9 +37,10 @@ def depth_pos_grid(
     """Depth x position grid of a variable over (depth, pos) or (layer, pos): depth upwards, tokens from the left.
 
     text: a variable of strings over the same dims, or with `rank` last; its first rank stands in the cells (up to 2,048
-    of them, while they are wide enough), and the hover lists `listed` of them with `text_value` (same dims, for example
-    `top_prob`). scale: see `theme.SCALES`; norms want "log", ranks "rank". color_range: (low, high), "data", or None
-    for the declared range. exclude_first: position 0 does not enter the range of the data; it is drawn at its end.
+    of them, while they are wide enough at 600 x 330 pixels; `layout.meta["cells"]` has them for a page, which knows how
+    wide they are), and the hover lists `listed` of them with `text_value` (same dims, for example `top_prob`). scale:
+    see `theme.SCALES`; norms want "log", ranks "rank". color_range: (low, high), "data", or None for the declared
+    range. exclude_first: position 0 does not enter the range of the data; it is drawn at its end.
     mark: a boolean variable whose true cells get a dot, which `mark_name` explains in the legend.
     """
     array = pick(result, variable)
@@ -51,7 +53,8 @@ def depth_pos_grid(
     strings = None if text is None else _ranked(result, text, vertical)
     size, width = _text_fit(*z.shape)
     marks: Any = [] if mark is None else np.argwhere(flags(need_dims(pick(result, mark), vertical, "pos")))
-    return heatmap(
+    worded = strings is not None and z.size <= _TEXT_CELLS
+    figure = heatmap(
         z,
         x,
         y,
@@ -59,13 +62,14 @@ def depth_pos_grid(
         scale=scale,
         coloraxis=coloraxis(ranged, array, scale, color_range),
         hover=_hover(array, strings, None if text_value is None else _ranked(result, text_value, vertical), listed),
-        text=None
-        if strings is None or z.size > _TEXT_CELLS or width < _TEXT_WIDTH
-        else _cell_text(strings[..., 0], width),
+        text=_cell_text(strings[..., 0], width) if strings is not None and worded and width >= _TEXT_WIDTH else None,
         text_size=size,
         marks=[(int(row), int(column)) for row, column in marks],
         mark_name=mark_name,
     )
+    if strings is not None and worded:
+        figure.update_layout(meta={**figure.layout.meta, "cells": _cell_text(strings[..., 0], _TEXT_WHOLE).tolist()})
+    return figure
 
 
 def _ranked(result: "xr.Dataset", variable: str, vertical: str) -> np.ndarray:

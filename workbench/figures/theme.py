@@ -71,7 +71,9 @@ def compact(figure: "go.Figure") -> "go.Figure":
 
     Changes the figure and returns it. Hover and clicks answer as before.
     """
-    figure.update_traces(texttemplate=None, selector={"type": "heatmap"})
+    figure.update_traces(texttemplate=None, text=None, selector={"type": "heatmap"})
+    if "cells" in (figure.layout.meta or {}):
+        figure.layout.meta = {name: value for name, value in figure.layout.meta.items() if name != "cells"}
     for axis, most in [(x, 16) for x in figure.select_xaxes()] + [(y, 10) for y in figure.select_yaxes()]:
         axis.update(tickfont_size=9, title_font_size=10, title_standoff=2)
         step = -(-len(axis.tickvals or ()) // most)

@@ -68,6 +68,7 @@ def check_ids(tokenizer: Any, n_vocab: int, length: int = LENGTH) -> tuple[torch
     if not hasattr(tokenizer, "encode"):
         return spread[0], f"{spread[1]} (no tokenizer)"
     bos = getattr(tokenizer, "bos_token_id", None)
+    bos = bos if bos is not None and bos < n_vocab else None  # a tokenizer may know more tokens than its model
     rows, first = [], [] if bos is None else [bos]
     for text, before in zip(_TEXTS, (first, []), strict=True):
         ids = list(tokenizer.encode(text, add_special_tokens=False))

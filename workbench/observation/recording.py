@@ -27,7 +27,7 @@ class Recording:
     """Activations of one run over one prompt, `[pos, ...]` float32 by (hook, layer). Prints its prompt and hash."""
 
     tokens: Tokens
-    weights_hash: str
+    model_key: str
     values: Values = field(repr=False)
     interventions: tuple[str, ...] = ()
 
@@ -38,8 +38,8 @@ class Recording:
 
     @property
     def digest(self) -> str:
-        """12 hex digits of weights, token ids and interventions."""
-        return sha256(repr((self.weights_hash, self.tokens.ids, self.interventions)).encode()).hexdigest()[:12]
+        """12 hex digits of model, token ids and interventions."""
+        return sha256(repr((self.model_key, self.tokens.ids, self.interventions)).encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
         text = self.tokens.text
@@ -47,7 +47,7 @@ class Recording:
 
     def take(self, hook: Hook, layer: int | None, model: Model) -> torch.Tensor:
         """The activation at a site; InputError where it was not recorded or belongs to another model."""
-        _need_same_weights(self, self.weights_hash, model)
+        _need_same_model(self, self.model_key, model)
         return _found(self, self.values, hook, layer)
 
 
@@ -59,7 +59,7 @@ class Means:
     """
 
     name: str
-    weights_hash: str
+    model_key: str
     n_tokens: int
     values: Values = field(repr=False)
 
@@ -68,12 +68,12 @@ class Means:
 
     def mean(self, hook: Hook, layer: int, model: Model) -> torch.Tensor:
         """The mean at a site; InputError where it was not measured or belongs to another model."""
-        _need_same_weights(self, self.weights_hash, model)
+        _need_same_model(self, self.model_key, model)
         return _found(self, self.values, hook, layer)
 
 
-def _need_same_weights(what: Any, weights_hash: str, model: Model) -> None:
-    if weights_hash != model.identity.weights_hash:
+def _need_same_model(what: Any, model_key: str, model: Model) -> None:
+    if model_key != model.identity.key:
         raise InputError(f"{what} of another model", f"one of {model.name}", "Record it on this model")
 
 
@@ -115,7 +115,7 @@ def record_all(
             stacked = seen[need] if hook.layered else seen[need][None]
             for layer, kept in zip(_layers(hook, chosen, model), stacked, strict=True):
                 values[hook, layer] = _unpadded(kept[row], hook, len(tokens))
-        recordings.append(Recording(tokens, model.identity.weights_hash, values, printed))
+        recordings.append(Recording(tokens, model.identity.key, values, printed))
     return recordings
 
 
@@ -189,7 +189,7 @@ def measure_means(
         for hook, need in needs.items()
         for layer, total in zip(layers[hook], seen[need], strict=True)
     }
-    return Means(name, model.identity.weights_hash, n, values)
+    return Means(name, model.identity.key, n, values)
 
 
 def _layers_with(model: Model, hook: Hook) -> list[int]:

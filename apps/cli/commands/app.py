@@ -1,6 +1,7 @@
 """`workbench app`: the explorer, in this process."""
 
 import argparse
+from pathlib import Path
 
 from apps.cli.options import CHECK_HELP, MODEL_HELP, NETWORK_HELP, add_format
 from apps.cli.parser import Parser
@@ -27,6 +28,9 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--disk", metavar="GIB", type=float, default=4.0, help="results kept between restarts, in GiB (default: 4)"
+    )
+    parser.add_argument(
+        "--runs", metavar="FOLDER", default="runs", help="experiment batches that the page shows (default: runs)"
     )
     parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
     parser.add_argument("--check", action="store_true", help=CHECK_HELP)
@@ -58,5 +62,6 @@ def command(arguments: argparse.Namespace) -> int:
         check=arguments.check,
         memory=arguments.memory,
         disk=arguments.disk,
+        runs=Path(arguments.runs),
     )
     return 0

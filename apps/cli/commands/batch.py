@@ -53,6 +53,10 @@ def _add(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("--write", action="store_true", help="make it the run's plan, so that workers can start")
     if verb in ("run", "resume", "worker"):
         parser.add_argument("--max-failures", metavar="N", type=int, help="stop after more than N failures")
+    if verb in ("run", "resume"):
+        parser.add_argument("--ray", action="store_true", help="compute on a Ray cluster, started on this machine")
+        parser.add_argument("--ray-address", metavar="A", help="compute on the Ray cluster at A, such as auto")
+        parser.add_argument("--workers", metavar="N", type=int, help="actors of the cluster; default one a device")
     if verb == "report":
         parser.add_argument("--out", metavar="FILE.html", help="default report.html in the folder of the run")
     if verb == "export":
@@ -128,6 +132,7 @@ def _resume(arguments: argparse.Namespace) -> int:
 def _compute(arguments: argparse.Namespace, spec: Any, folder: Any, base: Path | None) -> int:
     from workbench import batch
 
+    cluster = _cluster(arguments)
     try:
         with _loading() as report, terminable():
             report("load", 0.0, "loading models and reading prompts")
@@ -141,12 +146,22 @@ def _compute(arguments: argparse.Namespace, spec: Any, folder: Any, base: Path |
 
             found = batch.run(
                 spec, folder, base=base, progress=_Bar(report), said=said, max_failures=arguments.max_failures,
-                retry_failed=arguments.retry_failed, **_options(arguments),
+                retry_failed=arguments.retry_failed, cluster=cluster, **_options(arguments),
             )  # fmt: skip
     except STOPS as stop:
         say("workbench: stopped; finished shards are kept, and the same command goes on")
         return stop_code(stop)
     return _tell(found, as_json=arguments.json)
+
+
+def _cluster(arguments: argparse.Namespace) -> "batch.Cluster | None":
+    from workbench.batch.cluster import Cluster
+
+    if arguments.ray or arguments.ray_address:
+        return Cluster(arguments.ray_address, arguments.workers)
+    if arguments.workers is not None:
+        raise InputError("--workers without --ray", "a cluster", "Add --ray, or start `workbench batch worker` N times")
+    return None
 
 
 def _worker(arguments: argparse.Namespace) -> int:
@@ -246,7 +261,7 @@ def _cancel(arguments: argparse.Namespace) -> int:
 
 
 def _report_page(arguments: argparse.Namespace) -> int:
-    from apps.cli.report.batch import write_report
+    from apps.batches.report import write_report
 
     found = _open(arguments)
     place = write_report(found, Path(arguments.out) if arguments.out else found.folder / "report.html")

@@ -8,7 +8,9 @@ Read `answer`, by which all of them name what they take and give; then one file 
 from dash import Dash
 
 from apps.explorer.callbacks import (
+    batches,
     browser,
+    card,
     continuation,
     details,
     display,
@@ -29,6 +31,7 @@ __all__ = ["register"]
 
 _CONCERNS = (
     run, poll, notices, continuation, view, params, figure, selection, details, display, intervene, export, visit,
+    batches, card,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from apps.explorer.page import components as parts
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.graphs import graph
 from apps.explorer.page.news import request_of, woken
-from apps.explorer.page.results import BUSY, result_of, slice_result
+from apps.explorer.page.results import BUSY, at_selection, result_of, slice_result
 from apps.explorer.page.selection import headline
 from apps.explorer.page.state import Choice, Clicks, Display, Seen, Selection, Session, Shown, Text
 from workbench.analysis.view import Claim, View
@@ -52,6 +52,7 @@ def register(app: Dash, engine: Engine) -> None:
             "scheme": State("scheme", "data"),
             "session": State("session", "data"),
             "display": State("display", "data"),
+            "followed": State("follow", "data"),
         },
         prevent_initial_call=True,
     )
@@ -65,6 +66,7 @@ def register(app: Dash, engine: Engine) -> None:
         scheme: Choice,
         session: Session,
         display: Display | None,
+        followed: Selection,
     ) -> Answer:
         if not shown:
             return {"headline": [], "details": [], "items": items(selection, None)}
@@ -75,7 +77,7 @@ def register(app: Dash, engine: Engine) -> None:
         if other and comparing.is_comparable(engine, view, shown, other):
             find = lambda run: result_of(engine, run, view.name, selection, session)
             panel = [*comparing.both_values(find, shown, other, selection), *panel]
-        follows = view.name in engine.slices and answer.cause == "selection"
+        follows = view.name in engine.slices and selection != followed
         return {
             "headline": chips or nothing,
             "details": panel,
@@ -97,8 +99,9 @@ def detail_panel(
     if name in engine.slices:
         result, _ = slice_result(engine, request, name, selection, session)
     else:
-        found = engine.found(request, name)
+        found = at_selection(engine, request, name, selection, session)
         result = found if isinstance(found, xr.Dataset) else None
+        panel += [html.Div(found, className="quiet")] if isinstance(found, str) else []
     if result is not None:
         display = shown.display.get(name)
         figures, said = views.detail_figures(engine.views[name], result, selection, dark, display)

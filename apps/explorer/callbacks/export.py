@@ -15,6 +15,7 @@ from apps.explorer.page import comparison as comparing
 from apps.explorer.page import exports, tables, views
 from apps.explorer.page.news import request_of
 from apps.explorer.page.results import result_of
+from apps.explorer.page.specs import spec_text
 from apps.explorer.page.state import Choice, Display, Notices, Seen, Selection, Session, Shown, Take
 from workbench.analysis.kinds import Analysis
 from workbench.errors import InputError
@@ -92,6 +93,8 @@ def take(
     seen = engine.views[name]
     display = shown.display.get(name, {})
     analysis = _analysis(engine, request, name, selection)
+    if kind == "toml" and analysis is not None:
+        return spec_text(request, analysis, engine.settings).encode(), f"{name}.toml"
     result, _ = result_of(engine, shown, name, selection, session)
     if analysis is None or result is None:
         raise InputError(
@@ -114,7 +117,7 @@ def take(
         return packed, f"{stem}.{ending}"
     if kind == "py":
         return exports.code(seen, request, analysis, view.figure, display).encode(), f"{stem}.py"
-    raise InputError(f"an export as {kind!r}", "html, nc, csv or py", "Choose one of these")
+    raise InputError(f"an export as {kind!r}", "html, nc, csv, py or toml", "Choose one of these")
 
 
 def take_difference(
@@ -128,6 +131,8 @@ def take_difference(
 ) -> tuple[bytes, str]:
     """As `take`, of the second run minus the first."""
     seen, (before, after) = engine.views[view.name], runs
+    if kind == "toml":
+        raise InputError("a batch of a difference", "a batch of one run", "Turn to both, and take it there")
     display = after.display.get(seen.name, {})
     if kind == "py":
         requests = [request_of(engine, run) for run in runs]

@@ -11,13 +11,14 @@ from apps.explorer.callbacks.display import lacking
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate
 from apps.explorer.engine.jobs import State as JobState
+from apps.explorer.engine.request import Request
 from apps.explorer.page import checks, tables, views
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import components as parts
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.graphs import figure_id
 from apps.explorer.page.news import fate_of, request_of
-from apps.explorer.page.results import result_of, slice_result
+from apps.explorer.page.results import at_selection, result_of, slice_result, window_of
 from apps.explorer.page.state import Choice, Clicks, Display, Done, Seen, Selection, Session, Shown, Text, Wanted
 from workbench.analysis.run import Failure
 from workbench.analysis.view import View
@@ -53,6 +54,7 @@ def _register_large(answer: Answers, engine: Engine) -> None:
             "table": Output("table-holder", "children"),
             "of": Output("table-holder", "data-of"),
             "modes": Output("compare-mode", "className"),
+            "stands": Output("main-figure", "data-stands"),
         },
         inputs={
             "drawn": Input("drawn", "data"),
@@ -70,6 +72,7 @@ def _register_large(answer: Answers, engine: Engine) -> None:
             "display": State("display", "data"),
             "done": State("done", "data"),
             "before": State("table-holder", "data-of"),
+            "stood": State("main-figure", "data-stands"),
         },
         prevent_initial_call=True,
     )
@@ -87,11 +90,15 @@ def _register_large(answer: Answers, engine: Engine) -> None:
         display: Display | None,
         done: Done | None,
         before: Text | None,
+        stood: Text | None,
     ) -> Any:
-        if answer.cause in ("follow", "late") and view.name not in engine.slices:
-            return no_update  # only these views change with the selection
+        window = window_of(engine, shown, view.name, selection)
+        stands = f"{drawn} {mode} {other.id if other else ''} {window}"
+        if answer.cause in ("follow", "late") and view.name not in engine.slices and stood == stands:
+            return no_update  # only those views change with the selection
         compared = comparing.is_comparable(engine, view, shown, other)
-        around = {"modes": "compare-mode" if compared else "hidden", **table_beside(engine, view, shown, done, before)}
+        around = {"modes": "compare-mode" if compared else "hidden", "stands": stands}
+        around |= table_beside(engine, view, shown, done, before)
         dark, told = scheme == "dark", (done or {}).get(view.name, "")
         shown, other = (run.displayed(display) if run else None for run in (shown, other))
         if shown and other and mode == "difference" and compared:
@@ -112,6 +119,8 @@ def _register_large(answer: Answers, engine: Engine) -> None:
         large, word = draw(shown), comparing.word_for(shown, other) if shown and other else ""
         beside, holder = comparing.second_view(engine, view, large, shown, other, draw, word)
         figure, message, said = large
+        if window and figure is no_update:
+            around["stands"] = ""  # what comes late is drawn
         return {"figure": figure, "message": message, "said": said, "other": beside, "holder": holder, **around}
 
 
@@ -158,10 +167,12 @@ def large_view(
             return no_update, html.Div(why), ""
         return shown_result(engine.slices[name], part, view.figure, dark, {})
     fate = fate_of(engine, request, name, told)  # before the result: what has just ended has one
-    found = engine.found(request, name)
+    found = at_selection(engine, request, name, selection, session)
+    if isinstance(found, str):
+        return no_update, html.Div(found), ""
     if not isinstance(found, xr.Dataset):
         lacks = engine.standing[name].analysis.inapplicable(engine.hosted(request.model).ready)
-        return no_update, html.Div(NOT_HERE.format(lacks)) if lacks else message(engine, name, found, fate), ""
+        return no_update, html.Div(NOT_HERE.format(lacks)) if lacks else message(engine, name, found, fate, request), ""
     display = shown.display.get(name, {})
     missing = lacking(engine.standing[name], request.analyses[name], display)
     if missing:
@@ -231,12 +242,20 @@ def table_view(engine: Engine, view: Seen, shown: Shown) -> Any:
         return html.Div(str(error), className="quiet")
 
 
-def message(engine: Engine, name: str, found: Failure | None, fate: Fate | None) -> html.Div:
-    """What stands in place of a figure, with a button where it can be started and one to what is to be run first."""
-    inside: list[Any] = [html.Div(views.waiting(engine.standing[name], found, fate))]
+def message(
+    engine: Engine, name: str, found: Failure | None, fate: Fate | None, request: Request | None = None
+) -> html.Div:
+    """What stands in place of a figure, with a button where it can be started and one to what is to be run first.
+
+    request: of which it is; then what Start will do, on what and for how long, is said too.
+    """
+    view = engine.standing[name]
+    inside: list[Any] = [html.Div(views.waiting(view, found, fate))]
     if found is not None and found.first in engine.standing:
         inside.append(turn_button(engine.standing[found.first]))
     if fate is None or not fate.state.alive:
+        if request is not None and fate is None and found is None:
+            inside.append(html.Div(views.planned(view, request, engine.seconds(request, name)), className="plan"))
         inside.append(start_button(name, "Start" if fate is None else "Start again"))
     return html.Div(inside)
 

@@ -32,7 +32,7 @@ __all__ = ["loaded_store", "register"]
 
 # Dash holds back whatever depends on what an answer on its way may change: with slow answers and looks that overlap,
 # that would be for as long as anything is looked for.
-_NOT_YET = 10_000  # milliseconds
+_NOT_YET = 60_000  # milliseconds
 
 
 def register(app: Dash, engine: Engine) -> None:

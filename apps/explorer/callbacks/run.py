@@ -26,6 +26,7 @@ from apps.explorer.page.state import (
     Session,
     Shown,
     Text,
+    Typed,
 )
 from workbench.analysis.compare import need_same_tokenizer
 from workbench.errors import WorkbenchError
@@ -77,6 +78,7 @@ def _register_run(answer: Answers, engine: Engine) -> None:
             "woken": Output("woken", "data", allow_duplicate=True),
             "shown": Output("shown", "data", allow_duplicate=True),
             "done": Output("done", "data", allow_duplicate=True),
+            "went": Output("went", "data"),
         },
         inputs={
             "go": Input("go", "data"),
@@ -97,6 +99,7 @@ def _register_run(answer: Answers, engine: Engine) -> None:
             "other_model": State("other-model", "value"),
             "shown": State("shown", "data"),
             "done": State("done", "data"),
+            "went": State("went", "data"),
         },
         prevent_initial_call=True,
     )
@@ -117,11 +120,12 @@ def _register_run(answer: Answers, engine: Engine) -> None:
         other_model: ModelName | None,
         shown: Shown | None,
         done: Done | None,
+        went: Typed,
     ) -> Any:
         if not loaded or loaded.model != model:
             return {"woken": woken()}  # it runs when the model is ready
-        pressed, said = "go" in answer.causes, []
-        if loaded.failed and not pressed:
+        pressed, said = "go" in answer.causes or (go is not None and go.clicks != went), []
+        if loaded.failed and "go" not in answer.causes:
             return no_update  # why is said already; Run tries it once more
         if pressed and go:
             text = go.text
@@ -131,7 +135,7 @@ def _register_run(answer: Answers, engine: Engine) -> None:
             told = follow_link(engine, link, loaded, params or {}, view.name)
             said = [words for words, _ in told]
             if any(is_dear for _, is_dear in told):
-                return {"notices": with_notices(notices, said), "woken": woken()}
+                return {"notices": with_notices(notices, said), "woken": woken(), "went": go and go.clicks}
         common = {"params": params or {}, "view": view.name, "chat": chat == "chat", "again": pressed}
         found, second, more = _both(
             engine, session, (model, text or ""), (other_model or model, other or ""), common, edits or ()
@@ -141,6 +145,7 @@ def _register_run(answer: Answers, engine: Engine) -> None:
             "beside": second,
             "notices": with_notices(notices, [*said, *more]),
             "woken": woken(),
+            "went": go and go.clicks,
             **known(engine, session, found, shown, done),
         }
 

@@ -51,7 +51,7 @@ def register(app: Dash, engine: Engine) -> None:
             kept = forget_places(engine, kept, view.name)
         head = None if "head" in selection else first_head(engine, shown, done or {})
         settled = settle(selection, len(shown.tokens), head=head, **shown.sizes.model_dump())
-        changed = settled != selection and (selection or answer.cause == "shown")
+        changed = settled != selection and (selection or "shown" in answer.causes or before != shown.text)
         return {
             "selection": settled if changed else no_update,
             "settled": shown.text,

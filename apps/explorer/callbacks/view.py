@@ -8,29 +8,33 @@ from dash import Dash, Input, Output, State, no_update
 
 from apps.explorer.callbacks import display as displaying
 from apps.explorer.callbacks.answer import Answer, Answers
-from apps.explorer.callbacks.intervene import linked
+from apps.explorer.callbacks.intervene import linked, nameable
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import State as JobState
 from apps.explorer.engine.request import Request
 from apps.explorer.page import components as parts
 from apps.explorer.page.comparison import is_comparable
-from apps.explorer.page.forms import figure_choice, form
+from apps.explorer.page.forms import figure_choice, filled, form
 from apps.explorer.page.news import request_of, woken
 from apps.explorer.page.state import (
     Asked,
     Checking,
+    Choice,
     Clicks,
     Display,
+    Edits,
     Go,
     Link,
     Notices,
     Params,
     Pressed,
     Seen,
+    Selection,
     Session,
     Shown,
     Text,
+    Typed,
 )
 from workbench.analysis.kinds import kind_of
 from workbench.errors import WorkbenchError
@@ -51,28 +55,33 @@ def register(app: Dash, engine: Engine) -> None:
 def _register_view(answer: Answers, engine: Engine) -> None:
     @answer(
         {
-            "tab": Output("tabs", "value"),
-            "listed": Output("view-list", "value"),
             "choice": Output("figure-choice", "children"),
             "title": Output("params-title", "children"),
             "form": Output("params-form", "children"),
+            "params": Output("params", "data", allow_duplicate=True),
         },
         inputs={"view": Input("view", "data")},
         state={
             "params": State("params", "data"),
             "display": State("display", "data"),
             "shown": State("shown", "data"),
+            "selection": State("selection", "data"),
         },
         prevent_initial_call=True,  # the page comes with the form of the first view
     )
-    def turned(view: Seen, params: Params | None, display: Display | None, shown: Shown | None) -> Answer:
+    def turned(
+        view: Seen, params: Params | None, display: Display | None, shown: Shown | None, selection: Selection
+    ) -> Answer:
         seen = engine.views[view.name]
+        units = nameable(selection, shown.sizes if shown else None)
+        fills = filled(seen, (params or {}).get(view.name, {}), selection, units) if shown else {}
+        if fills:
+            params = {**(params or {}), view.name: {**(params or {}).get(view.name, {}), **fills}}
         return {
-            "tab": view.name,
-            "listed": view.name,
             "choice": figure_choice(seen, view.figure),
             "title": seen.title,
-            "form": form(seen, params or {}, display or {}, shown.tokens if shown else ()),
+            "form": form(seen, params or {}, display or {}, shown.tokens if shown else (), units),
+            "params": params if fills else no_update,
         }
 
 
@@ -94,13 +103,23 @@ def _register_link(answer: Answers, engine: Engine) -> None:
             "settled": Output("settled", "data", allow_duplicate=True),
         },
         inputs={"link": Input("link", "data")},
-        state={"view": State("view", "data"), "asked": State("asked", "data")},
+        state={
+            "view": State("view", "data"),
+            "asked": State("asked", "data"),
+            "chat": State("chat", "value"),
+            "mode": State("compare-mode", "value"),
+            "edits": State("edits", "data"),
+        },
         prevent_initial_call=True,
     )
-    def follow(link: Link | None, view: Seen, asked: Asked | None) -> Answer:
+    def follow(
+        link: Link | None, view: Seen, asked: Asked | None, chat: Choice, mode: Choice, edits: Edits | None
+    ) -> Answer:
         if not link:
             return {}
         offered = engine.settings.models
+        # What is written anew calls all that listen to it, also where it is the same.
+        changed = lambda value, before: no_update if value == before else value
         return {
             "prompt": link.text,
             "model": link.model if link.model in offered else no_update,
@@ -108,10 +127,10 @@ def _register_link(answer: Answers, engine: Engine) -> None:
             "view": link.view or view,
             "selection": link.select,
             "other": link.other,
-            "chat": "chat" if link.chat else "raw",
-            "edits": linked(link)[0],
+            "chat": changed("chat" if link.chat else "raw", chat),
+            "edits": changed(list(linked(link)[0]), list(edits or ())),
             "other_model": link.other_model if link.other_model in offered else no_update,
-            "mode": "difference" if link.compare == "difference" else "both",
+            "mode": changed("difference" if link.compare == "difference" else "both", mode),
             "display": link.display,
             "settled": link.text,  # the link's selection is about it
             # The link that a page opens with runs when its model is there, where it does not cost too much.
@@ -165,6 +184,7 @@ def _register_start(answer: Answers, engine: Engine) -> None:
             "woken": Output("woken", "data", allow_duplicate=True),
             "notices": Output("notices", "data", allow_duplicate=True),
             "checking": Output("checking", "data", allow_duplicate=True),
+            "began": Output("began", "data"),
         },
         inputs={
             "started": Input("started", "data"),
@@ -177,6 +197,7 @@ def _register_start(answer: Answers, engine: Engine) -> None:
             "notices": State("notices", "data"),
             "session": State("session", "data"),
             "params": State("params", "data"),
+            "began": State("began", "data"),
         },
         prevent_initial_call=True,
     )
@@ -189,10 +210,13 @@ def _register_start(answer: Answers, engine: Engine) -> None:
         notices: Notices,
         session: Session,
         params: Params | None,
+        began: Typed,
     ) -> Answer:
-        pressed = answer.cause == "started" and started is not None and started.start == view.name
+        is_new = started is not None and started.clicks != began
+        began = started.clicks if started else None
+        pressed = is_new and started is not None and started.start == view.name
         if pressed and shown and shown.params != (params or {}):  # what was typed is on its way into what is shown
-            return {"checking": Checking(name=view.name, params=params or {})}
+            return {"checking": Checking(name=view.name, params=params or {}), "began": began}
         if checking and shown and shown.params == checking.params and view.name == checking.name:
             pressed, checking = True, None  # the click on Check has arrived in what is shown
         error = start_view(engine, shown, view.name, pressed, session)
@@ -200,11 +224,12 @@ def _register_start(answer: Answers, engine: Engine) -> None:
             beside = start_view(engine, other, view.name, pressed, session)
             error = beside if error is None else error or beside or ""
         if error is None:
-            return {"checking": checking}
+            return {"checking": checking, "began": began}
         return {
             "woken": woken(),
             "notices": with_notices(notices, [error] if error else []),
             "checking": checking,
+            "began": began,
         }
 
 

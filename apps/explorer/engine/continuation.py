@@ -77,9 +77,14 @@ def _continued(ids: list[int], tokens: Tokens, ending: str) -> Continued:
     return Continued(ids[len(tokens) :], ending)
 
 
-def continued_text(model: Model, text: str, added: list[int]) -> str:
-    """The prompt with the added tokens, as it stands in the prompt field, without a character that is not yet whole."""
+def continued_text(model: Model, text: str, added: list[int], as_ids: bool = False) -> str:
+    """The prompt with the added tokens, as it stands in the prompt field, without a character that is not yet whole.
+
+    as_ids: the prompt is written as ids of tokens, though the model has a tokenizer.
+    """
     if model.tokenizer is None:
         return " ".join([text.strip(), *map(str, added)])
+    if as_ids:
+        return " ".join([text.strip(), *(f"#{token}" for token in added)])
     raw = b"".join(map(model.vocabulary.bytes_of, added))
     return text + codecs.getincrementaldecoder("utf-8")("replace").decode(raw)  # without half a character at its end

@@ -7,21 +7,22 @@ asks. Results are found by their keys, so that an answer can never land on anoth
 import logging
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from typing import Any, cast
 
 import xarray as xr
 
+from apps.explorer.engine.batches import Batches, begin
 from apps.explorer.engine.cache import Cache
 from apps.explorer.engine.continuation import continued, continued_text
 from apps.explorer.engine.hosted import Hosted, Load, loader
 from apps.explorer.engine.jobs import MODEL, PROMPT, SELECTION, STUDY, Fate, Job, State
 from apps.explorer.engine.presence import Presence
-from apps.explorer.engine.request import Request, ids_of, phrases_of, refuse_files
+from apps.explorer.engine.request import Request, ids_of, is_ids, phrases_of, refuse_files
 from apps.explorer.engine.settings import Settings
-from apps.explorer.engine.states import RESID, States, layer_of, slice_of, states_of
+from apps.explorer.engine.states import RESID, States, layer_of, reading_of, slice_of, states_of
 from apps.explorer.engine.tally import Tally
 from probes.attention import pattern
 from probes.lens import surprisal
@@ -60,6 +61,7 @@ class Engine:
         self._hosted: dict[str, Hosted] = {}
         self.boot = secrets.token_hex(4)  # names this server: a job of another one was lost in a restart
         self.presence = Presence()
+        self.batches = Batches(settings.runs, begin, settings.allow_network)
 
     def close(self) -> None:
         """End all workers."""
@@ -121,7 +123,8 @@ class Engine:
         return self.fates(request).get(name)
 
     def tokens(self, name: str, text: str, chat: bool = False) -> Tokens:
-        """Tokens of a text, or of a user's message; of ids separated by spaces where the model has no tokenizer."""
+        """Tokens of a text, or of a user's message; of ids separated by spaces where the model has no tokenizer, and of
+        ids written as `#0 #504 #28` on any model."""
         if len(text) > self.settings.longest_text:
             raise InputError(
                 f"a text of {len(text)} characters", f"at most {self.settings.longest_text}", "Shorten the prompt"
@@ -129,9 +132,18 @@ class Engine:
         hosted = self.hosted(name)
         model = hosted.ready
         with hosted.tokenising:
-            if model.tokenizer is None:
+            if model.tokenizer is None or (not chat and is_ids(text)):
                 return tokenise(model, ids_of(text))
             return tokenise(model, Prompt.chat([{"role": "user", "content": text}]) if chat and text else text)
+
+    def written(self, name: str, ids: Sequence[int]) -> str:
+        """What to type for these tokens: the text that becomes them, or the ids where none does."""
+        model = self.hosted(name).ready
+        as_ids = " ".join(f"#{token}" for token in ids)
+        if model.tokenizer is None:
+            return as_ids.replace("#", "")
+        text = model.tokenizer.decode(list(ids)[len(model.vocabulary.prefix) :], clean_up_tokenization_spaces=False)
+        return text if text and not is_ids(text) and self.tokens(name, text).ids == tuple(ids) else as_ids
 
     def request(
         self,
@@ -194,6 +206,11 @@ class Engine:
         )
         return seconds, predict_bytes(model.sizes, list(dict.fromkeys(needs)), 1, n)
 
+    def seconds(self, request: Request, name: str) -> float:
+        """Predicted seconds of an analysis alone."""
+        hosted, n = self.hosted(request.model), len(request.tokens)
+        return hosted.seconds * max(1.0, n / 16) * request.analyses[name].cost(hosted.ready.sizes, n)
+
     def submit(self, request: Request, session: str, names: Sequence[str] | None = None) -> Job | None:
         """Compute what is missing of the named prompt-scope analyses (default: all); None where everything is there."""
         names = self.of_prompt if names is None else names
@@ -250,23 +267,36 @@ class Engine:
         Raises InputError where the selection does not fit the model or the prompt. The job goes on after a None. The
         result is in the cache alone: jobs are remembered, and what they held would be outside the cache's bound.
         """
+        sliced = cast(OnPrompt, analysis)  # what follows a selection shares the pass of the prompt
+        layer_of(sliced.needs(self.hosted(request.model).ready, request.tokens))  # a bad selection is refused here
+        return self._from_states(request, sliced, session, slice_of)
+
+    def around(self, request: Request, name: str, pos: int, session: str) -> tuple[bool, xr.Dataset | None]:
+        """Whether a view's result leaves the token at `pos` out, and then one that reads it; None as in `of_layer`."""
+        view = self.standing[name]
+        analysis = view.around(request.analyses[name], pos, len(request.tokens)) if view.around else None
+        if analysis is None:
+            return False, None
+        return True, self._from_states(request, cast(OnPrompt, analysis), session, reading_of)
+
+    def _from_states(
+        self, request: Request, analysis: OnPrompt, session: str, made: Callable[[OnPrompt, Model, States], xr.Dataset]
+    ) -> xr.Dataset | None:
         model = self.hosted(request.model).ready
         key = analysis.spec_key(model, request.tokens, tuple(map(self._printed, request.edits)))
         found = self.cache.get(key)
         if found is not None:
             return found
-        sliced = cast(OnPrompt, analysis)  # what follows a selection shares the pass of the prompt
-        layer_of(sliced.needs(model, request.tokens))  # a bad selection is refused here, in the thread that asks
 
         def work(job: Job) -> None:
             edited = model.edited(self.interventions(request))
-            self.cache.put(key, slice_of(sliced, edited, self._states(request)), write=False)
+            self.cache.put(key, made(analysis, edited, self._states(request)), write=False)
 
         title = analysis.title.lower()
         job = self.hosted(request.model).worker.submit(Job(title, key, SELECTION, work, {session}))
         job.late |= not job.finished.wait(_PATIENCE)
         if job.state == State.FAILED:
-            raise InputError(f"no answer ({job.error})", "one layer's result", "Select something else")
+            raise InputError(f"no answer ({job.error})", "what is at the selection", "Select something else")
         return self.cache.get(key)
 
     def submit_continuation(self, request: Request, n: int, temperature: float, seed: int, session: str) -> Job:
@@ -277,7 +307,7 @@ class Engine:
             edits = self.interventions(request)
             added = continued(model, request.tokens, n, temperature, seed, job.progress, edits)
             job.note = added.ending
-            return continued_text(model, request.text, added.ids)
+            return continued_text(model, request.text, added.ids, is_ids(request.text) and not request.chat)
 
         key = f"continue {request.states} {n} {temperature} {seed}"
         return self.hosted(request.model).worker.submit(Job(f"{n} more tokens", key, PROMPT, work, {session}))

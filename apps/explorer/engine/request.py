@@ -1,5 +1,6 @@
 """What a run asks for: a prompt on a model, its interventions, every analysis with its parameters, and their keys."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from workbench.intervene.text import Phrase, phrase
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens
 
-__all__ = ["Request", "ids_of", "phrases_of", "refuse_files"]
+__all__ = ["Request", "ids_of", "is_ids", "phrases_of", "refuse_files"]
 
 _DIGITS = 9  # of a token id that is typed; no vocabulary has more
 
@@ -53,6 +54,12 @@ def ids_of(text: str) -> Prompt:
             "a text, for a model without a tokenizer", "token ids separated by spaces", "For example: 0 5 9 5"
         )
     return Prompt.ids([int(part) for part in parts])
+
+
+def is_ids(text: str) -> bool:
+    """Whether a text is nothing but token ids, as every view names tokens: `#0 #504 #28`."""
+    parts = text.split()
+    return bool(parts) and all(re.fullmatch(r"#[0-9]{1,9}", part) for part in parts)
 
 
 def refuse_files(analyses: Iterable[Analysis]) -> None:

@@ -16,7 +16,7 @@ class Settings:
     (None: nothing is written). budget: bytes that one run may keep before it is refused. dtype, device: of the models,
     as `load()` takes them, the dtype by its name. any_model: whether the browser may name a model that is not in
     `models`; any_file: whether it may name files and folders of texts. check: whether models that passed their
-    self-check before are checked again.
+    self-check before are checked again. runs: the folder of experiment batches that the page shows.
     """
 
     models: tuple[str, ...]
@@ -35,6 +35,7 @@ class Settings:
     any_file: bool = False
     allow_network: bool = False
     check: bool = False
+    runs: Path | None = None
     threads: int = 16
     longest_text: int = 200_000
     largest_request: int = 2 << 20

@@ -5,19 +5,20 @@ share of a pass, and no pattern of any other head is kept or sent.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import xarray as xr
 
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.run import finished
-from workbench.models.hooks import RESID_PRE
+from workbench.models.hooks import RESID_POST, RESID_PRE
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
 from workbench.observation import Need, Observation, keep, observe
+from workbench.observation.need import Kept
 
-__all__ = ["RESID", "States", "layer_of", "slice_of", "states_of"]
+__all__ = ["RESID", "States", "layer_of", "reading_of", "slice_of", "states_of"]
 
 RESID = Need((RESID_PRE,), keep, dims="pos d_model")
 
@@ -56,3 +57,32 @@ def slice_of(analysis: OnPrompt, model: Model, states: States) -> xr.Dataset:
     start = (layer, states.resid[layer][None])
     observation = observe(model, [states.tokens], needs, positions="none", start=start, stop=layer + 1)
     return finished(analysis, analysis.analyse(observation), model, states.tokens)
+
+
+def reading_of(analysis: OnPrompt, model: Model, states: States) -> xr.Dataset:
+    """The result of an analysis that reads the residual stream between the blocks, from the kept states.
+
+    Only the last block runs: behind every other one stands the state that the next one begins with. What sees more than
+    those states, or a model that is edited and may differ there, runs anew.
+    """
+    needs = analysis.needs(model, states.tokens)
+    between = all(need.reduce is keep and need.hooks in ((RESID_PRE,), (RESID_POST,)) for need in needs)
+    if model.interventions or not between:
+        return finished(analysis, analysis.analyse(observe(model, [states.tokens], needs)), model, states.tokens)
+    n = model.sizes.n_layers
+    behind = Need((RESID_POST,), keep, dims="pos d_model", layers=(n - 1,))
+    start = (n - 1, states.resid[-1][None])
+    observation = observe(model, [states.tokens], [behind], positions="none", start=start)
+    after = torch.cat([states.resid[1:], observation[behind][:, 0].to(states.resid)])
+    kept: dict[Need, Kept] = {
+        need: _kept(need, states.resid if need.hooks == (RESID_PRE,) else after) for need in needs
+    }
+    read = replace(observation, results=kept, ran=range(n))
+    return finished(analysis, analysis.analyse(read), model, states.tokens)
+
+
+def _kept(need: Need, states: torch.Tensor) -> torch.Tensor:
+    """What `keep` leaves of states `[layer, pos, d_model]` of one prompt: `[layer, prompt, pos, d_model]`."""
+    layers = range(len(states)) if need.layers is None else need.layers
+    chosen = states[list(layers)]
+    return (chosen if need.positions is None else chosen[:, list(need.positions)])[:, None]

@@ -25,6 +25,7 @@ KINDS = {
     "nc": "Data (netCDF)",
     "csv": "Data (CSV)",
     "py": "Python code",
+    "toml": "Batch of it (TOML)",
 }
 
 

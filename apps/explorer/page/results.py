@@ -10,9 +10,10 @@ from apps.explorer.engine.request import Request
 from apps.explorer.page import views
 from apps.explorer.page.news import request_of
 from apps.explorer.page.state import Asked
+from workbench.analysis.run import Failure
 from workbench.errors import WorkbenchError
 
-__all__ = ["BUSY", "result_of", "slice_result"]
+__all__ = ["BUSY", "at_selection", "result_of", "slice_result", "window_of"]
 
 BUSY = "The model is busy with something longer; this follows in a moment."
 
@@ -28,8 +29,38 @@ def result_of(
     if name in engine.slices:
         return slice_result(engine, request, name, selection, session)
     fate = engine.fate(request, name)  # before the result: what has just ended has one
-    found = engine.found(request, name)
+    found = at_selection(engine, request, name, selection, session)
+    if isinstance(found, str):
+        return None, found
     return (found, "") if isinstance(found, xr.Dataset) else (None, views.waiting(engine.standing[name], found, fate))
+
+
+def at_selection(
+    engine: Engine, request: Request, name: str, selection: Mapping[str, Any], session: str
+) -> xr.Dataset | Failure | str | None:
+    """As `Engine.found`, or the words that stand in its place: of a view that reads some tokens the result that reads
+    the selected one."""
+    found = engine.found(request, name)
+    if not isinstance(found, xr.Dataset) or "pos" not in selection:
+        return found
+    try:
+        is_outside, there = engine.around(request, name, int(selection["pos"]), session)
+    except WorkbenchError as error:
+        return str(error)
+    return found if not is_outside else BUSY if there is None else there
+
+
+def window_of(engine: Engine, shown: Asked | None, name: str, selection: Mapping[str, Any]) -> str:
+    """Which tokens a view reads for this selection, "" where it is not another result for each."""
+    view = engine.standing.get(name)
+    if view is None or view.around is None or not shown or "pos" not in selection:
+        return ""
+    try:
+        request = request_of(engine, shown)
+    except WorkbenchError:
+        return ""
+    analysis = view.around(request.analyses[name], int(selection["pos"]), len(request.tokens))
+    return "" if analysis is None else str(analysis.values())
 
 
 def slice_result(

@@ -197,6 +197,7 @@ class Pressed(Store):
     """A button that starts an analysis was pressed."""
 
     start: Name
+    clicks: Typed = None
 
 
 class Stopped(Store):

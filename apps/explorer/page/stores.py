@@ -11,10 +11,12 @@ from workbench.analysis.view import View
 __all__ = ["POLL", "PRESSED", "first_view", "stores"]
 
 POLL = 250  # milliseconds between two looks at the jobs, while there are any
+BATCH_POLL = 1000  # at the runs of batches, while they are shown
 # By the `data-` attribute of a button, the store that a press of it is written to, with what the attribute says.
 PRESSED = {
     "start": "started", "cancel": "stopped", "check": "checked", "edit": "edited", "restore": "edited",
-    "dismiss": "dismissed", "turn": "view", "export": "take",
+    "dismiss": "dismissed", "turn": "view", "export": "take", "batch": "batch", "resume": "batch-asked",
+    "halt": "batch-asked",
 }  # fmt: skip
 
 
@@ -29,6 +31,7 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("window", data=secrets.token_hex(8)),  # another one after a reload
         dcc.Store("loaded"),  # the model that is ready, with its badge and sizes
         dcc.Store("go"),  # Run was pressed: the text as it stood then
+        dcc.Store("went"),  # the press of Run that was answered last
         dcc.Store("asked"),  # the latest request
         dcc.Store("shown"),  # the latest request whose results are there
         dcc.Store("done", data={}),  # which results are there
@@ -38,6 +41,7 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("view", data={"name": first_view(entries), "figure": 0}),
         dcc.Store("notices", data=[]),
         dcc.Store("started"),  # buttons were pressed: what they name, see PRESSED
+        dcc.Store("began"),  # the press of a start that was answered last
         dcc.Store("stopped"),
         dcc.Store("checked"),
         dcc.Store("edited"),
@@ -62,12 +66,22 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("thumbs"),  # the answer to that
         dcc.Store("typed"),  # a parameter's control was changed, and how
         dcc.Store("moved"),  # the same of a display parameter's
+        *_of_batches(),
         dcc.Store("link"),  # what the address asked for
         dcc.Location("place", refresh=False),
         dcc.Download("download"),
         dcc.Store("scheme", data="light", storage_type="local"),
         dcc.Interval("poll", interval=POLL, disabled=False),
     ]  # fmt: skip
+
+
+def _of_batches() -> list[Any]:
+    return [
+        dcc.Store("batch"),  # the run of a batch that is looked at
+        dcc.Store("batch-asked"),  # one is to be resumed or cancelled
+        dcc.Store("batch-news", data=""),  # changes with what is done of it
+        dcc.Interval("batch-poll", interval=BATCH_POLL, disabled=True),  # while the runs of batches are shown
+    ]
 
 
 def first_view(entries: Mapping[str, View]) -> str:

@@ -48,13 +48,16 @@ def frame_of(view: View, result: xr.Dataset, index: int) -> pd.DataFrame:
     return frame.reset_index() if frame.index.name else frame.reset_index(drop=True)
 
 
-def grid(frame: pd.DataFrame, result: xr.Dataset) -> dag.AgGrid:
-    """The table as the page shows it. Every row keeps its place in the frame as `row`."""
+def grid(frame: pd.DataFrame, result: xr.Dataset, table: str = "table", are_words: bool = False) -> dag.AgGrid:
+    """The table as the page shows it. Every row keeps its place in the frame as `row`.
+
+    table: its id. are_words: its texts are sentences and names, where a space is a space, and no tokens.
+    """
     ours = set(result["group"].values.tolist()) if "group" in result.coords else set()
-    columns = {name: _shown(frame[name], ours) for name in frame.columns}
+    columns = {name: _shown(frame[name], ours, are_words) for name in frame.columns}
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     return dag.AgGrid(
-        id="table",
+        id=table,
         rowData=[{**cells, "row": i} for i, cells in enumerate(rows)],
         columnDefs=[_column(frame[name], result) for name in frame.columns],
         defaultColDef=_ANY_COLUMN,
@@ -98,13 +101,15 @@ def _is_number(cells: pd.Series) -> bool:
     return cells.dtype.kind in "fiu"
 
 
-def _shown(cells: pd.Series, ours: set[Any]) -> list[Any]:
+def _shown(cells: pd.Series, ours: set[Any], are_words: bool = False) -> list[Any]:
     """Cells as they are drawn: text made visible, numbers cut to some digits, nothing where there is none.
 
     ours: an analysis's own words, where a space is a space.
     """
     if cells.dtype.kind == "b":
         return ["yes" if value else "no" for value in cells]
+    if not _is_number(cells) and are_words:
+        return [" ".join(show_token(word, html=False) if word else "" for word in str(one).split(" ")) for one in cells]
     if not _is_number(cells):
         return [str(value) if value in ours else show_token(str(value), html=False) for value in cells]
     known = np.isfinite(cells.to_numpy(dtype=float))

@@ -54,10 +54,21 @@ def make_app(engine: Engine) -> Dash:
     register(app, engine)
     app.server.add_url_rule(f"{settings.base_path}alive", "alive", lambda: ("", 204))
     app.server.add_url_rule(f"{settings.base_path}leave", "leave", lambda: _leave(engine), methods=["POST"])
+    report = f"{settings.base_path}batches/<name>/report.html"
+    app.server.add_url_rule(report, "batch-report", lambda name: _report(engine, name))
     lighten(app.server)
     protect(app.server, settings, tuple(app.csp_hashes()))
     answer_malformed(app, f"{settings.base_path}_dash-update-component")
     return app
+
+
+def _report(engine: Engine, name: str) -> Response:
+    """The report of a batch, whose figures bring their own scripts: a page without this one's cookie and rights."""
+    made = Response(engine.batches.report(name), mimetype="text/html")
+    inline = "script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+    rights = ("sandbox allow-scripts allow-downloads", "default-src 'none'", inline, "frame-ancestors 'none'")
+    made.headers["Content-Security-Policy"] = "; ".join(rights)
+    return made
 
 
 def _leave(engine: Engine) -> Response:
@@ -121,6 +132,7 @@ def serve(
     directory: Path | None = None,
     memory: float = 1.0,
     disk: float = 4.0,
+    runs: Path | None = Path("runs"),
 ) -> None:
     """Start the explorer, print its address, and stay until it is interrupted.
 
@@ -129,7 +141,8 @@ def serve(
     other host names it is reached by. dtype, device: of the models, as `load()` takes them, the dtype by its name.
     any_model, any_file: let the browser name any model, or files of texts. check: make the self-check of a model again
     that has passed it. directory: where results are kept between restarts. memory, disk: GiB of results that are kept
-    in memory and in that directory; the least recently used go first.
+    in memory and in that directory; the least recently used go first. runs: the folder of experiment batches that the
+    page shows.
 
     Raises UnavailableError where the port is taken.
     """
@@ -158,15 +171,22 @@ def serve(
         any_file=any_file,
         allow_network=allow_network,
         check=check,
+        runs=runs,
     )
     running = start(settings, catalog)
-    print(f"The explorer is at {running.address}\nCtrl-C stops it.", flush=True)
+    print(f"The explorer is at {running.address}\n{_room(settings)} Ctrl-C stops it.", flush=True)
     try:
         running.run()
     except KeyboardInterrupt:
         print("Stopped.")
     finally:
         running.close()
+
+
+def _room(settings: Settings) -> str:
+    """How much its results may take, for whoever starts it."""
+    memory, disk = (f"{size / _GIB:.3g} GiB" for size in (settings.memory, settings.disk))
+    return f"It keeps up to {memory} of results in memory (--memory) and {disk} in {settings.directory} (--disk)."
 
 
 def _check_port(settings: Settings) -> None:

@@ -27,8 +27,10 @@ def on_stimulus(result: xr.Dataset, q: float, floor: float) -> str:
         return "No head is scored: none sees, in every sequence, what followed the last time."
     here = result.sel(layer=top[0], head=top[1])
     score, low, high = (float(here[f"induction_score{end}"]) for end in ("", "_low", "_high"))
-    share = f"{score:.0%} of its attention to what followed the current token the last time (95 % interval {low:.0%} "
-    share += f"to {high:.0%}, n = {result.attrs.get('n_sequences', 0)} sequences)"
+    ends = f"{low:.0%}", f"{high:.0%}"
+    interval = "narrower than one percent" if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+    share = f"{score:.0%} of its attention to what followed the current token the last time (95 % interval {interval}, "
+    share += f"n = {result.attrs.get('n_sequences', 0)} sequences)"
     passed = f"an effect above {floor:g} at q of at most {q:g}"
     unscored = f" {scores.size - known} more are not scored: they do not see that key." if known < scores.size else ""
     if n == 0:

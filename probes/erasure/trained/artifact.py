@@ -21,11 +21,13 @@ from probes.erasure.trained.fit import log_probs
 from workbench.errors import InputError, RefusedError, UnavailableError, in_words
 from workbench.files import write_whole
 from workbench.loading.bundled import cache_dir
+from workbench.models.model import Identity
 
 __all__ = [
     "FILES",
     "FORMAT",
     "ReadoutProbes",
+    "about",
     "default_path",
     "find",
     "load_probes",
@@ -135,9 +137,15 @@ def _digest(tensors: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def default_path(weights_hash: str, kind: str = "factored") -> Path:
-    """Where the probes of a model are looked for: in the user's cache, under the hash of its weights. kind: `FILES`."""
-    return cache_dir() / "probes" / weights_hash[:16] / f"{FILES[kind]}.safetensors"
+def about(identity: Identity) -> dict[str, str]:
+    """A model as a card names it."""
+    return {name: getattr(identity, name) for name in ("name", "key", "weights_hash", "badge")}
+
+
+def default_path(key: str, kind: str = "factored") -> Path:
+    """Where the probes of a model are looked for: in the user's cache, by `Identity.key`: the same weights with other
+    settings (a base of rotations, say) have other states. kind: one of `FILES`."""
+    return cache_dir() / "probes" / key[:16] / f"{FILES[kind]}.safetensors"
 
 
 def save_probes(probes: ReadoutProbes, path: str | Path) -> ReadoutProbes:
@@ -178,10 +186,10 @@ def _seal(text: str, tensors: dict[str, torch.Tensor]) -> str:
     return sha256(f"{text}\n{_digest(tensors)}".encode()).hexdigest()
 
 
-def load_probes(path: str | Path, weights_hash: str) -> ReadoutProbes:
-    """Read probes for the model with these weights.
+def load_probes(path: str | Path, key: str) -> ReadoutProbes:
+    """Read probes for the model of this `Identity.key`.
 
-    Raises UnavailableError for a missing, cut or damaged file, RefusedError for probes of other weights.
+    Raises UnavailableError for a missing, cut or damaged file, RefusedError for probes of other weights or settings.
     """
     path = Path(path)
     try:
@@ -190,10 +198,12 @@ def load_probes(path: str | Path, weights_hash: str) -> ReadoutProbes:
         raise UnavailableError(f"no file at {path}", "readout probes", _TRAIN) from error
     if card.get("format") != FORMAT or card.get("digest") != _digest(tensors):
         raise UnavailableError(f"a probe file at {path} that is not as it was written", "readout probes", _TRAIN)
-    if card["model"]["weights_hash"] != weights_hash:
+    made_of = card["model"]
+    if made_of.get("key") != key:  # an older file names its weights alone
+        settings = made_of["key"][:12] if "key" in made_of else "that are not named"
         raise RefusedError(
-            f"probes of {card['model']['name']} with weights {card['model']['weights_hash'][:12]}",
-            f"probes of the weights {weights_hash[:12]}",
+            f"probes of {made_of['name']} with weights {made_of['weights_hash'][:12]} and settings {settings}",
+            f"probes of these weights and settings ({key[:12]})",
             f"{_TRAIN} on this model",
         )
     return _from_tensors(card, tensors)
@@ -212,20 +222,20 @@ def _from_tensors(card: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Rea
     return ReadoutProbes(card, tensors["classes"].long(), tensors["counts"].long(), scales, maps, hits)
 
 
-def find(weights_hash: str, path: str | Path | None = None, kind: str = "factored") -> ReadoutProbes | None:
+def find(key: str, path: str | Path | None = None, kind: str = "factored") -> ReadoutProbes | None:
     """The probes of a model from a file, or from the user's cache (None where it has none). Errors as `load_probes`."""
-    wanted = default_path(weights_hash, kind) if path is None else Path(path)
+    wanted = default_path(key, kind) if path is None else Path(path)
     try:
         state = wanted.stat()
     except OSError:
         if path is None:
             return None
-        return load_probes(wanted, weights_hash)
+        return load_probes(wanted, key)
     found = state.st_ino, state.st_ctime_ns, state.st_mtime_ns, state.st_size  # a copy keeps size and time
-    return _read_once(str(wanted), weights_hash, found)
+    return _read_once(str(wanted), key, found)
 
 
 @lru_cache(maxsize=4)
-def _read_once(path: str, weights_hash: str, state: tuple[int, ...]) -> ReadoutProbes:
+def _read_once(path: str, key: str, state: tuple[int, ...]) -> ReadoutProbes:
     """Read and hashed once while the file stays as it is: a prompt should not pay for it."""
-    return load_probes(path, weights_hash)
+    return load_probes(path, key)

@@ -61,7 +61,7 @@ def import_cli(arguments: argparse.Namespace, model: Any) -> int:
     print(summary(probes))
     if "quality" in probes.card:
         print(visible(f"Imported; trained on: {probes.card['trained_on']}. Quality {probes.card['quality']}."))
-    print(visible(str(default_path(model.identity.weights_hash, probes.kind))))
+    print(visible(str(default_path(model.identity.key, probes.kind))))
     return 0
 
 
@@ -119,7 +119,7 @@ def cli(wanted: Asked, model: Any) -> int:
         progress=_reporter(),
     )
     print(summary(probes))
-    where = Path(wanted.out) if wanted.out else default_path(model.identity.weights_hash, wanted.recipe.kind)
+    where = Path(wanted.out) if wanted.out else default_path(model.identity.key, wanted.recipe.kind)
     print(visible(str(where)) + f", {where.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.0f} s")
     return 0
 

@@ -4,7 +4,7 @@ Such a file holds a weight `[d_vocab, d_model]` (rows are tokens) and perhaps a 
 as they are: the form of the probes of Feucht et al. 2024. It is a safetensors file, or one of PyTorch's own, of which
 tensors alone are read. Nothing in it says which model it was trained on, so its shapes are all that can be held against
 the model, and how well it reads is unknown until `token-erasure-accuracy` measures it; the card says both. A file that
-was made here carries the hash of its model's weights and its own card, and is taken as it is.
+was made here carries the key of its model and its own card, and is taken as it is.
 """
 
 import os
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from probes.erasure.trained.artifact import ReadoutProbes, default_path, find, load_probes, save_probes
+from probes.erasure.trained.artifact import ReadoutProbes, about, default_path, find, load_probes, save_probes
 from workbench.errors import InputError, RefusedError, UnavailableError
 from workbench.models.model import Model
 
@@ -44,7 +44,7 @@ def import_probes(
     if not os.path.isfile(file):
         raise UnavailableError(f"no file at {file}", "a probe file", "Check the path")
     if _made_here(file):
-        return _take(load_probes(file, model.identity.weights_hash), replacing, model)
+        return _take(load_probes(file, model.identity.key), replacing, model)
     if depth is None or offset is None:
         raise InputError(f"{file.name} without a layer and an offset", "both", "Say what it reads and what it names")
     if not 0 <= depth <= model.sizes.n_layers:
@@ -54,14 +54,14 @@ def import_probes(
     if not -8 <= offset <= 0:
         raise InputError(f"offset {offset}", "an offset from 0 down to -8", "Probes of later tokens are not used here")
     weight, bias = _fitting(_tensors(file), model, file.name)
-    before = find(model.identity.weights_hash, kind="imported")
+    before = find(model.identity.key, kind="imported")
     if before is not None and (depth, offset) in before.maps and not replacing:
         raise InputError(
             f"a probe for layer {depth - 1}, offset {offset}, which is imported already", "another place",
             "Say --replace to put this one there",
         )  # fmt: skip
     probes = _joined(before, model, (depth, offset), (weight.T.contiguous(), bias), file)
-    return save_probes(probes, default_path(model.identity.weights_hash, "imported"))
+    return save_probes(probes, default_path(model.identity.key, "imported"))
 
 
 def _made_here(file: Path) -> bool:
@@ -76,8 +76,8 @@ def _made_here(file: Path) -> bool:
 
 def _take(probes: ReadoutProbes, replacing: bool, model: Model) -> ReadoutProbes:
     """Keep a file that was made here where analyses look."""
-    path = default_path(model.identity.weights_hash, probes.kind)
-    before = find(model.identity.weights_hash, kind=probes.kind)
+    path = default_path(model.identity.key, probes.kind)
+    before = find(model.identity.key, kind=probes.kind)
     if before is not None and before.digest != probes.digest and not replacing:
         raise InputError(
             f"{probes.kind} probes, of which {path} has others", "a free place", "Say --replace to lose those"
@@ -144,7 +144,7 @@ def _joined(
     if before is None:
         card: dict[str, Any] = {
             "kind": "imported linear probes of states as they are",
-            "model": {"name": identity.name, "weights_hash": identity.weights_hash, "badge": identity.badge},
+            "model": about(identity),
             "trained_on": "unknown: the file does not say; only its shapes were held against the model",
             "corpus": {"name": "unknown", "digest": ""},
             "recipe": {"kind": "imported"},

@@ -16,7 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from probes.erasure.trained.artifact import FORMAT, ReadoutProbes, default_path, find, packed, save_probes, unpacked
+from probes.erasure.trained.artifact import (
+    FORMAT,
+    ReadoutProbes,
+    about,
+    default_path,
+    find,
+    packed,
+    save_probes,
+    unpacked,
+)
 from probes.erasure.trained.control import random_twin
 from probes.erasure.trained.fit import closed_form, fit, fit_linear, log_probs, whitening
 from probes.erasure.trained.recipe import OFFSETS, Recipe
@@ -89,12 +98,12 @@ class Material:
 def prepare(model: Model, parts: dict[str, Pieces]) -> Material:
     """Classes and whitened rows for pieces of a "train", a "val" and a "test" part.
 
-    Raises InputError for too little text, RefusedError for a model with interventions: probes are kept by its weights.
+    Raises InputError for too little text, RefusedError for a model with interventions: probes are kept without them.
     """
     if model.interventions:
         raise RefusedError(
             f"probes of {model.name} with {', '.join(map(str, model.interventions))}",
-            "the model as it is: probes are kept by its weights",
+            "the model as it is: probes are kept by its weights and settings",
             "Leave the interventions out",
         )
     if len(parts["train"]) < MIN_TOKENS:
@@ -134,7 +143,7 @@ def train(
     """
     depths = _checked(depths or recommended_depths(model.sizes.n_layers), offsets, model)
     record, parts = parts_of(model, corpus, recipe.seed)
-    path = default_path(model.identity.weights_hash, recipe.kind) if path is None else Path(path)
+    path = default_path(model.identity.key, recipe.kind) if path is None else Path(path)
     material = prepare(model, parts)
     work = Training(model, material, recipe, path.with_suffix(".parts") / work_name(model, record, recipe), progress)
     work.shares = (0.0, 0.5) if control else (0.0, 1.0)
@@ -165,7 +174,7 @@ def train(
 def _there(path: Path, model: Model) -> ReadoutProbes | None:
     """What a file holds for this model; None where it is missing, damaged, or of other weights: it is replaced then."""
     try:
-        return find(model.identity.weights_hash, path)
+        return find(model.identity.key, path)
     except (UnavailableError, RefusedError):
         return None
 
@@ -225,7 +234,7 @@ def _pieces_digest(parts: dict[str, Pieces]) -> str:
 def work_name(model: Model, record: dict[str, Any], recipe: Recipe) -> str:
     """Names the work: parts of another model, text or recipe are never taken up again."""
     how = {key: value for key, value in asdict(recipe).items() if (key, value) != ("kind", "factored")}
-    text = json.dumps([model.identity.weights_hash, record["digest"], how, FORMAT])
+    text = json.dumps([model.identity.key, record["digest"], how, FORMAT])
     return sha256(text.encode()).hexdigest()[:16]
 
 
@@ -233,7 +242,7 @@ def _card(model: Model, record: dict[str, Any], material: Material, recipe: Reci
     identity = model.identity
     return {
         "kind": _SAID[recipe.kind],
-        "model": {"name": identity.name, "weights_hash": identity.weights_hash, "badge": identity.badge},
+        "model": about(identity),
         "corpus": record,
         "split": {
             name: {"tokens": len(part), "documents": len(np.unique(part.document))}

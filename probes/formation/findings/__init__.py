@@ -1,5 +1,6 @@
 """Findings on toys, over several seeds, each an entry of the catalog with its limits.
 
-`conditions` is what all share: runs under several conditions, and the table of what was measured. `backcopy_formation`
-measures by `backcopy_heads`, `in_context_automata` beside `in_context_learners`. Read `induction_formation` first.
+`finding` is what all share; `conditions` runs models under several of them and makes the table of what was measured.
+`backcopy_formation` measures by `backcopy_heads`, `in_context_automata` beside `in_context_learners`. Read
+`induction_formation` first.
 """

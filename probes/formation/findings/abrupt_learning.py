@@ -1,23 +1,19 @@
 """Finding 4: by heart or from the context? It depends on the data."""
 
-from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import xarray as xr
 
 from probes.formation.change_points import change_point
-from probes.formation.findings.conditions import conditions_figure, curves_figure, mean_and_range, runs, table
+from probes.formation.findings.conditions import conditions_figure, curves_figure, mean_and_range
+from probes.formation.findings.finding import Finding
 from probes.formation.task_attention import TaskAttention
-from probes.formation.toy_models import lacks_task, recipe_of
-from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Range
-from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model, Sizes
-from workbench.models.prompt import Tokens
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -38,7 +34,7 @@ ABOUT = {
 }
 
 
-class AbruptLearning(Study, name="abrupt-learning", title="Finding 4: in context or by heart"):
+class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in context or by heart"):
     """Items with labels: does a model learn the labels by heart, or to read them from the context, and at once?
 
     Definition: [item, label] pairs and a query. Models are trained under each number of classes and each burstiness
@@ -58,72 +54,53 @@ class AbruptLearning(Study, name="abrupt-learning", title="Finding 4: in context
     Returns: each number (condition, seed); `loss` (condition, seed, step).
     """
 
-    prompted: ClassVar[bool] = False
+    tasks = ("gaussian-classes",)
+    about = ABOUT
 
-    seeds: Annotated[int, Range(1, 64), "seeds: 0, 1, ..."] = 3
     classes: Annotated[str, "numbers of classes, with spaces between"] = "128 1024"
     burstiness: Annotated[str, "copies of the query's class in the context, with spaces between"] = "1 4"
-    steps: Annotated[int, Range(0, 100_000), "of each run; 0: the recipe's"] = 0
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """About fifteen hundred steps of 64 sequences each, three passes a step."""
         return 5000.0 * self.seeds * len(self.classes.split()) * len(self.burstiness.split())
 
-    @classmethod
-    def inapplicable(cls, model: Model) -> str | None:
-        """It is of its toy."""
-        return lacks_task(model, "gaussian-classes")
-
-    def partials(
-        self,
-        model: Model,
-        tokens: Tokens | None = None,
-        *,
-        progress: Progress | None = None,
-        allow_network: bool = False,
-    ) -> Generator[xr.Dataset, None, None]:
-        """What there is after each run. InputError where a number is none."""
-        base, seeds = recipe_of(model), list(range(self.seeds))
-        base = base.with_settings({"steps": self.steps}) if self.steps else base
-        recipes = {
-            f"{classes} classes, {copies} copies": base.with_settings({"classes": classes, "burstiness": copies})
+    def recipes(self, base: Recipe) -> dict[str, Recipe]:
+        """One for each pair of numbers."""
+        found = {
+            f"{classes} classes, {copies} copies": base.with_settings(self.settings(classes=classes, burstiness=copies))
             for classes in self.classes.split() for copies in self.burstiness.split()
         }  # fmt: skip
-        if not recipes:
+        if not found:
             raise InputError("no classes or no burstiness", "at least one number of each", "Name them")
-        for found in runs(recipes, seeds, _measured, model.interventions, progress):
-            result = table(found, list(recipes), seeds, ABOUT)
-            yield result.assign_attrs(summary=_summary(result))
+        return found
 
+    def measured(self, recipe: Recipe, model: Model, along: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+        """Numbers of one model."""
+        steps = sorted(along)
+        curve = np.array([along[step]["accuracy_in_context"] for step in steps])
+        change = change_point(np.array(steps, float), curve)
+        looks, last = TaskAttention().run(model), along[steps[-1]]
+        right = looks["to_query_to_label"] - looks["to_query_to_other"]
+        return {
+            **{name: last[name] for name in ABOUT if name in last},
+            "best_in_context": float(curve.max()),
+            "change_step": np.nan if change is None else change.step,
+            "label_to_item": float(looks["to_label_to_item"].sel(layer=0).max()),
+            "to_right_label": float(right.max()),
+        }
 
-def _measured(recipe: Recipe, model: Model, along: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Numbers of one model."""
-    steps = sorted(along)
-    curve = np.array([along[step]["accuracy_in_context"] for step in steps])
-    change = change_point(np.array(steps, float), curve)
-    looks, last = TaskAttention().run(model), along[steps[-1]]
-    right = looks["to_query_to_label"] - looks["to_query_to_other"]
-    return {
-        **{name: last[name] for name in ABOUT if name in last},
-        "best_in_context": float(curve.max()),
-        "change_step": np.nan if change is None else change.step,
-        "label_to_item": float(looks["to_label_to_item"].sel(layer=0).max()),
-        "to_right_label": float(right.max()),
-    }
-
-
-def _summary(result: xr.Dataset) -> str:
-    """The accuracies of each condition."""
-    said = []
-    for name in result["condition"].values:
-        one = result.sel(condition=name)
-        n, k = (int(np.isfinite(one[variable]).sum()) for variable in ("accuracy", "change_step"))
-        if n:
-            said.append(
-                f"{name} (n = {n} seeds): {mean_and_range(one['accuracy_in_context'])} on new classes, at once in {k}, "
-                f"and {mean_and_range(one['accuracy_in_weights'])} where only memory helps"
-            )
-    return f"Accuracy with {'; with '.join(said)}."
+    def said(self, result: xr.Dataset) -> str:
+        """The accuracies of each condition."""
+        said = []
+        for name in result["condition"].values:
+            one = result.sel(condition=name)
+            n, k = (int(np.isfinite(one[variable]).sum()) for variable in ("accuracy", "change_step"))
+            if n:
+                said.append(
+                    f"{name} (n = {n} seeds): {mean_and_range(one['accuracy_in_context'])} on new classes, at once "
+                    f"in {k}, and {mean_and_range(one['accuracy_in_weights'])} where only memory helps"
+                )
+        return f"Accuracy with {'; with '.join(said)}."
 
 
 def accuracy_in_context_figure(result: xr.Dataset) -> "go.Figure":
@@ -139,5 +116,10 @@ def accuracy_in_weights_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     AbruptLearning,
     question="Does a model learn labels by heart or from the context, and what of the data decides it?",
+    asks=(
+        Ask("classes", "Train on", unit="classes"),
+        Ask("burstiness", "with", unit="copies in the context"),
+        Ask("seeds", "and", unit="seeds each"),
+    ),
     figures=(accuracy_in_context_figure, accuracy_in_weights_figure, curves_figure),
 )

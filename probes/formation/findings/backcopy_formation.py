@@ -1,21 +1,17 @@
 """Finding 1: in Bigram-Backcopy one head learns to work behind triggers and to rest on BOS elsewhere."""
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import xarray as xr
 
 from probes.formation.findings.backcopy_heads import backcopy_measures
-from probes.formation.findings.conditions import conditions_figure, curves_figure, mean_and_range, runs, table
-from probes.formation.toy_models import lacks_task, recipe_of
-from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Range
-from workbench.analysis.run import Progress
-from workbench.analysis.view import View
-from workbench.errors import InputError
+from probes.formation.findings.conditions import conditions_figure, curves_figure, listed, mean_and_range
+from probes.formation.findings.finding import Finding, named
+from workbench.analysis.view import Ask, View
+from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model, Sizes
-from workbench.models.prompt import Tokens
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -51,7 +47,7 @@ ABOUT = {
 }
 
 
-class BackcopyFormation(Study, name="backcopy-formation", title="Finding 1: sink, drain and dormant heads form"):
+class BackcopyFormation(Finding, name="backcopy-formation", title="Finding 1: sink, drain and dormant heads form"):
     """A head that copies behind triggers and rests elsewhere: does it make a sink, drain BOS's value, and still matter?
 
     Definition: Bigram-Backcopy models are trained under conditions with several seeds and measured at their last step,
@@ -72,64 +68,45 @@ class BackcopyFormation(Study, name="backcopy-formation", title="Finding 1: sink
     Returns: each number (condition, seed); `loss` (condition, seed, step); those of block 0 only of three layers.
     """
 
-    prompted: ClassVar[bool] = False
+    tasks = ("bigram-backcopy",)
+    about = ABOUT
 
-    seeds: Annotated[int, Range(1, 64), "seeds: 0, 1, ..."] = 3
     conditions: Annotated[str, f"of {', '.join(CONDITIONS)}, with spaces between"] = "softmax relu"
-    steps: Annotated[int, Range(0, 100_000), "of each run; 0: as measured (1000, of three layers 800)"] = 0
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """About a thousand steps of 32 sequences each, three passes a step."""
         return 3000.0 * self.seeds * len(self.conditions.split())
 
-    @classmethod
-    def inapplicable(cls, model: Model) -> str | None:
-        """It is of its toy."""
-        return lacks_task(model, "bigram-backcopy")
+    def recipes(self, base: Recipe) -> dict[str, Recipe]:
+        """One for each condition."""
+        names = named(self.conditions, CONDITIONS, "condition")
+        return {name: base.with_settings(self.settings(**CONDITIONS[name])) for name in names}
 
-    def partials(
-        self,
-        model: Model,
-        tokens: Tokens | None = None,
-        *,
-        progress: Progress | None = None,
-        allow_network: bool = False,
-    ) -> Generator[xr.Dataset, None, None]:
-        """What there is after each run. InputError for an unknown condition."""
-        names, seeds = self.conditions.replace(",", " ").split(), range(self.seeds)
-        for name in names:
-            if name not in CONDITIONS:
-                raise InputError(f"the condition {name!r}", f"one of {', '.join(CONDITIONS)}", "Correct it")
-        base = recipe_of(model)
-        more = {"steps": self.steps} if self.steps else {}
-        recipes = {name: base.with_settings({**CONDITIONS[name], **more}) for name in names}
-        look = lambda recipe, last, along: backcopy_measures(recipe, last)
-        for found in runs(recipes, seeds, look, model.interventions, progress):
-            result = table(found, names, list(seeds), ABOUT)
-            yield result.assign_attrs(summary=_summary(result))
+    def measured(self, recipe: Recipe, model: Model, along: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+        """Numbers of one model."""
+        return backcopy_measures(recipe, model)
 
-
-def _summary(result: xr.Dataset) -> str:
-    """The numbers of each condition."""
-    said = []
-    for name in result["condition"].values:
-        one = result.sel(condition=name)
-        n = int(np.isfinite(one["sink"]).sum())
-        if not n:
-            continue
-        text = (
-            f"{name} (n = {n} seeds): BOS gets {mean_and_range(one['sink'])} where nothing is to be copied and "
-            f"{mean_and_range(one['sink_at_triggers'])} at triggers, drain {mean_and_range(one['value_drain'])}, "
-            f"loss behind triggers {mean_and_range(one['backcopy_loss'])}, and "
-            f"{mean_and_range(one['backcopy_silent_at_triggers'])} with attention silent there"
-        )
-        if np.isfinite(one["sink_without_block_0"]).any():
-            text += (
-                f"; above block 0 a sink of {mean_and_range(one['sink_with_block_0'])}, and of "
-                f"{mean_and_range(one['sink_without_block_0'])} without block 0"
+    def said(self, result: xr.Dataset) -> str:
+        """The numbers of each condition."""
+        said = []
+        for name in result["condition"].values:
+            one = result.sel(condition=name)
+            n = int(np.isfinite(one["sink"]).sum())
+            if not n:
+                continue
+            text = (
+                f"{name} (n = {n} seeds): BOS gets {mean_and_range(one['sink'])} where nothing is to be copied and "
+                f"{mean_and_range(one['sink_at_triggers'])} at triggers, drain {mean_and_range(one['value_drain'])}, "
+                f"loss behind triggers {mean_and_range(one['backcopy_loss'])}, and "
+                f"{mean_and_range(one['backcopy_silent_at_triggers'])} with attention silent there"
             )
-        said.append(text)
-    return "; ".join(said)[:1].upper() + "; ".join(said)[1:] + "."
+            if np.isfinite(one["sink_without_block_0"]).any():
+                text += (
+                    f"; above block 0 a sink of {mean_and_range(one['sink_with_block_0'])}, and of "
+                    f"{mean_and_range(one['sink_without_block_0'])} without block 0"
+                )
+            said.append(text)
+        return f"{listed(said)}."
 
 
 def sink_figure(result: xr.Dataset) -> "go.Figure":
@@ -150,6 +127,11 @@ def backcopy_silent_at_triggers_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     BackcopyFormation,
     question="Does a head that has nothing to do make an attention sink, and does it matter only where it works?",
+    asks=(
+        Ask("conditions", "Train"),
+        Ask("seeds", "with", unit="seeds each"),
+        Ask("steps", "for", unit="steps (0: the recipe's)"),
+    ),
     figures=(
         sink_figure, value_drain_figure, backcopy_silent_at_triggers_figure,
         curves_figure,

@@ -1,7 +1,7 @@
 """Finding 3: holding a part of the circuit at its ideal moves the phase change."""
 
-from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import xarray as xr
@@ -11,19 +11,13 @@ from probes.formation.findings.conditions import (
     curves_figure,
     first_below,
     mean_and_range,
-    runs,
-    table,
 )
-from probes.formation.toy_models import lacks_task, recipe_of
-from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Range
-from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from probes.formation.findings.finding import Finding, named
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.loading.toys.recipe import Recipe
 from workbench.loading.toys.training import evaluated
 from workbench.models.model import Model, Sizes
-from workbench.models.prompt import Tokens
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -47,7 +41,7 @@ ABOUT = {
 MARKS = {"exemplars": 0.4 * float(np.log(2)), "induction": 0.5}  # of the loss; of induction that of repeats
 
 
-class ClampedFormation(Study, name="clamped-formation", title="Finding 3: clamps move the phase change"):
+class ClampedFormation(Finding, name="clamped-formation", title="Finding 3: clamps move the phase change"):
     """If a part of the induction circuit is there from the start, how much earlier is the rest learnt?
 
     Definition: models are trained with parts of the circuit held at their ideal at every update (gradients go through
@@ -67,78 +61,53 @@ class ClampedFormation(Study, name="clamped-formation", title="Finding 3: clamps
     Returns: each number (condition, seed); `loss` (condition, seed, step), under the clamp.
     """
 
-    prompted: ClassVar[bool] = False
+    tasks = ("exemplars", "induction")
+    about = ABOUT
 
-    seeds: Annotated[int, Range(1, 64), "seeds: 0, 1, ..."] = 3
     clamps: Annotated[str, "with spaces between; empty: all that the task knows"] = ""
     classes: Annotated[str, "other numbers of classes, with spaces between (exemplars)"] = ""
-    steps: Annotated[int, Range(0, 100_000), "of each run; 0: the recipe's"] = 0
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """About six hundred steps of 32 sequences each, three passes a step."""
         return 1000.0 * self.seeds * (len(self.clamps.split()) or len(OF_EXEMPLARS))
 
-    @classmethod
-    def inapplicable(cls, model: Model) -> str | None:
-        """It is of two toys."""
-        return lacks_task(model, "exemplars", "induction")
-
-    def partials(
-        self,
-        model: Model,
-        tokens: Tokens | None = None,
-        *,
-        progress: Progress | None = None,
-        allow_network: bool = False,
-    ) -> Generator[xr.Dataset, None, None]:
-        """What there is after each run. InputError for an unknown clamp."""
-        recipes, seeds = self._recipes(recipe_of(model)), list(range(self.seeds))
-        for found in runs(recipes, seeds, _measured, model.interventions, progress):
-            result = table(found, list(recipes), seeds, ABOUT)
-            yield result.assign_attrs(summary=_summary(result))
-
-    def _recipes(self, base: Recipe) -> dict[str, Recipe]:
+    def recipes(self, base: Recipe) -> dict[str, Recipe]:
+        """One for each clamp, and for each with each other number of classes."""
         known = OF_EXEMPLARS if base.task.name == "exemplars" else OF_INDUCTION
-        names = self.clamps.replace(",", " ").split() or list(known)
+        names = named(self.clamps, known, "clamp") or list(known)
         counts = self.classes.replace(",", " ").split()
-        for name in names:
-            if name not in known:
-                raise InputError(f"the clamp {name!r}", f"one of {', '.join(known)}", "Correct it")
         if counts and base.task.name != "exemplars":
             raise InputError(f"classes={self.classes!r} of toy:{base.task.name}", "toy:exemplars", "Leave them out")
-        base = base.with_settings({"steps": self.steps}) if self.steps else base
-        found = {name: base.with_settings({"clamp": known[name]}) for name in names}
+        found = {name: base.with_settings(self.settings(clamp=known[name])) for name in names}
         for count in counts:
             found |= {
-                f"{name}, {count} classes": base.with_settings({"clamp": known[name], "classes": count})
+                f"{name}, {count} classes": base.with_settings(self.settings(clamp=known[name], classes=count))
                 for name in names
             }
         return found
 
+    def measured(self, recipe: Recipe, model: Model, along: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+        """Numbers of one run."""
+        task = recipe.task.name
+        name: Any = "repeat_loss" if task == "induction" else "loss"
+        unclamped = evaluated(model, recipe, clamped=False)
+        free = {"loss": unclamped.loss, **unclamped.measures}
+        return {
+            "learned_step": first_below(along, name, MARKS[task]),
+            "final_loss": along[max(along)][name],
+            "unclamped_loss": free[name],
+        }
 
-def _measured(recipe: Recipe, model: Model, along: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Numbers of one run."""
-    task = recipe.task.name
-    name: Any = "repeat_loss" if task == "induction" else "loss"
-    unclamped = evaluated(model, recipe, clamped=False)
-    free = {"loss": unclamped.loss, **unclamped.measures}
-    return {
-        "learned_step": first_below(along, name, MARKS[task]),
-        "final_loss": along[max(along)][name],
-        "unclamped_loss": free[name],
-    }
-
-
-def _summary(result: xr.Dataset) -> str:
-    """When each condition has learnt."""
-    said = []
-    for name in result["condition"].values:
-        one = result.sel(condition=name)
-        n, k = (int(np.isfinite(one[variable]).sum()) for variable in ("final_loss", "learned_step"))
-        if n:
-            when = f"at step {mean_and_range(one['learned_step'])}" if k else "never"
-            said.append(f"{name} {when}" + (f" ({k} of {n} seeds)" if k < n else ""))
-    return f"The loss falls below the mark: {'; '.join(said)}. Steps are means over seeds, with their range."
+    def said(self, result: xr.Dataset) -> str:
+        """When each condition has learnt."""
+        said = []
+        for name in result["condition"].values:
+            one = result.sel(condition=name)
+            n, k = (int(np.isfinite(one[variable]).sum()) for variable in ("final_loss", "learned_step"))
+            if n:
+                when = f"at step {mean_and_range(one['learned_step'])}" if k else "never"
+                said.append(f"{name} {when}" + (f" ({k} of {n} seeds)" if k < n else ""))
+        return f"The loss falls below the mark: {'; '.join(said)}. Steps are means over seeds, with their range."
 
 
 def learned_step_figure(result: xr.Dataset) -> "go.Figure":
@@ -149,5 +118,10 @@ def learned_step_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     ClampedFormation,
     question="Which part of the circuit is the slow one: what if another part were there from the start?",
+    asks=(
+        Ask("clamps", "Train with", empty="each clamp of the task"),
+        Ask("seeds", "and", unit="seeds each"),
+        Ask("steps", "for", unit="steps (0: the recipe's)"),
+    ),
     figures=(curves_figure, learned_step_figure),
 )

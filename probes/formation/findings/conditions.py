@@ -17,7 +17,7 @@ from workbench.models.model import Model
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["Runs", "conditions_figure", "curves_figure", "first_below", "mean_and_range", "runs", "table"]
+__all__ = ["Runs", "conditions_figure", "curves_figure", "first_below", "listed", "mean_and_range", "runs", "table"]
 
 Look = Callable[[Recipe, Model, Mapping[int, Mapping[str, float]]], Mapping[str, Any]]
 Runs = dict[tuple[str, int], Mapping[str, Any]]
@@ -73,6 +73,12 @@ def table(
                 curves[i, j, steps.index(step)] = loss
     variables["loss"] = ("condition seed step", curves, "nats", (0, None), "loss on the evaluation batch")
     return dataset(None, {"condition": list(conditions), "seed": list(seeds), "step": steps}, **variables)
+
+
+def listed(said: Sequence[str]) -> str:
+    """What was said of each condition, in one sentence without its stop."""
+    whole = "; ".join(said)
+    return whole[:1].upper() + whole[1:]
 
 
 def mean_and_range(values: xr.DataArray) -> str:

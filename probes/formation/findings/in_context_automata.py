@@ -1,26 +1,22 @@
 """Finding 5: a language is learnt from one text as it is read, at first like n-grams."""
 
-from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from probes.formation.findings.conditions import conditions_figure, curves_figure, mean_and_range, runs, table
+from probes.formation.findings.conditions import conditions_figure, curves_figure, listed, mean_and_range
+from probes.formation.findings.finding import Finding, named
 from probes.formation.findings.in_context_learners import baum_welch, n_gram
-from probes.formation.toy_models import lacks_task, recipe_of
-from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Range
-from workbench.analysis.run import Progress
-from workbench.analysis.view import View
-from workbench.errors import InputError
+from workbench.analysis.view import Ask, View
 from workbench.loading.toys.clamps import held
 from workbench.loading.toys.recipe import Recipe
 from workbench.loading.toys.tasks.task import followers
 from workbench.models.hooks import PATTERN
 from workbench.models.model import Model, Sizes
-from workbench.models.prompt import Prompt, Tokens, tokenise
+from workbench.models.prompt import Prompt, tokenise
 from workbench.observation import Need, keep, observe
 
 if TYPE_CHECKING:
@@ -49,7 +45,7 @@ ABOUT = {
 _PATTERN = Need((PATTERN,), keep, dims="head query key")
 
 
-class InContextAutomata(Study, name="in-context-automata", title="Finding 5: languages learnt in context"):
+class InContextAutomata(Finding, name="in-context-automata", title="Finding 5: languages learnt in context"):
     """Each sequence is of a language of its own: how near does a model come to it, beside learners of n-grams?
 
     Definition: models are trained on strings of random automata, another one in each sequence, and measured on
@@ -71,62 +67,56 @@ class InContextAutomata(Study, name="in-context-automata", title="Finding 5: lan
     Returns: each number (condition, seed); `loss` (condition, seed, step).
     """
 
-    prompted: ClassVar[bool] = False
+    tasks = ("automata",)
+    about = ABOUT
 
-    seeds: Annotated[int, Range(1, 64), "seeds: 0, 1, ..."] = 3
     conditions: Annotated[str, f"of {', '.join(CONDITIONS)}, with spaces between"] = "free n-gram-heads"
-    steps: Annotated[int, Range(0, 100_000), "of each run; 0: the recipe's"] = 0
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """About eight hundred steps of 32 sequences each, three passes a step."""
         return 2400.0 * self.seeds * len(self.conditions.split())
 
-    @classmethod
-    def inapplicable(cls, model: Model) -> str | None:
-        """It is of its toy."""
-        return lacks_task(model, "automata")
+    def recipes(self, base: Recipe) -> dict[str, Recipe]:
+        """One for each condition."""
+        names = named(self.conditions, CONDITIONS, "condition")
+        return {name: base.with_settings(self.settings(**CONDITIONS[name])) for name in names}
 
-    def partials(
-        self,
-        model: Model,
-        tokens: Tokens | None = None,
-        *,
-        progress: Progress | None = None,
-        allow_network: bool = False,
-    ) -> Generator[xr.Dataset, None, None]:
-        """What there is after each run. InputError for an unknown condition."""
-        names, seeds = self.conditions.replace(",", " ").split(), list(range(self.seeds))
-        for name in names:
-            if name not in CONDITIONS:
-                raise InputError(f"the condition {name!r}", f"one of {', '.join(CONDITIONS)}", "Correct it")
-        more = {"steps": self.steps} if self.steps else {}
-        recipes = {name: recipe_of(model).with_settings({**CONDITIONS[name], **more}) for name in names}
-        for found in runs(recipes, seeds, _measured, model.interventions, progress):
-            result = table(found, names, seeds, ABOUT)
-            yield result.assign_attrs(summary=_summary(result))
+    def measured(self, recipe: Recipe, model: Model, along: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+        """Numbers of one model."""
+        task: Any = recipe.task
+        batch = task.evaluation(64)
+        edits = held(recipe.clamps(), task, batch)
+        prompts = [tokenise(model, Prompt.ids(row)) for row in batch.tokens.tolist()]
+        seen = observe(model, prompts, [_PATTERN], positions="all", interventions=edits)
+        predicted = torch.stack(list(seen.logits)).softmax(-1)
+        truth, late = batch.fields["truth"], slice(task.length // 2, None)
+        grams = {n: n_gram(batch.tokens, task.d_vocab, n) for n in (1, 2, 3)}
+        distance = lambda one, other: float((one - other)[:, late].abs().sum(-1).mean() / 2)
+        few = baum_welch(batch.tokens[:32].numpy(), task.d_vocab, task.states)
+        at_end = lambda one: float(np.abs(one - truth[:32, -1].numpy()).sum(-1).mean() / 2)
+        valid = truth.gather(-1, predicted.argmax(-1, keepdim=True))[:, late] > 0
+        return {
+            "distance": distance(predicted, truth),
+            **{f"distance_{n}_gram": distance(found, truth) for n, found in grams.items()},
+            "distance_baum_welch": at_end(few), "distance_at_end": at_end(predicted[:32, -1].numpy()),
+            "to_2_gram": distance(predicted, grams[2]), "validity": float(valid.float().mean()),
+            **{f"pattern_{n}_gram": _correlation(seen[_PATTERN], followers(batch.tokens, n)) for n in (1, 2)},
+        }  # fmt: skip
 
-
-def _measured(recipe: Recipe, model: Model, along: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Numbers of one model."""
-    task: Any = recipe.task
-    batch = task.evaluation(64)
-    edits = held(recipe.clamps(), task, batch)
-    prompts = [tokenise(model, Prompt.ids(row)) for row in batch.tokens.tolist()]
-    seen = observe(model, prompts, [_PATTERN], positions="all", interventions=edits)
-    predicted = torch.stack(list(seen.logits)).softmax(-1)
-    truth, late = batch.fields["truth"], slice(task.length // 2, None)
-    grams = {n: n_gram(batch.tokens, task.d_vocab, n) for n in (1, 2, 3)}
-    distance = lambda one, other: float((one - other)[:, late].abs().sum(-1).mean() / 2)
-    few = baum_welch(batch.tokens[:32].numpy(), task.d_vocab, task.states)
-    at_end = lambda one: float(np.abs(one - truth[:32, -1].numpy()).sum(-1).mean() / 2)
-    valid = truth.gather(-1, predicted.argmax(-1, keepdim=True))[:, late] > 0
-    return {
-        "distance": distance(predicted, truth),
-        **{f"distance_{n}_gram": distance(found, truth) for n, found in grams.items()},
-        "distance_baum_welch": at_end(few), "distance_at_end": at_end(predicted[:32, -1].numpy()),
-        "to_2_gram": distance(predicted, grams[2]), "validity": float(valid.float().mean()),
-        **{f"pattern_{n}_gram": _correlation(seen[_PATTERN], followers(batch.tokens, n)) for n in (1, 2)},
-    }  # fmt: skip
+    def said(self, result: xr.Dataset) -> str:
+        """How near each condition comes, beside the learners."""
+        said = []
+        for name in result["condition"].values:
+            one = result.sel(condition=name)
+            n = int(np.isfinite(one["distance"]).sum())
+            if n:
+                said.append(
+                    f"{name} (n = {n} seeds) is {mean_and_range(one['distance'])} from the truth, with a pattern that "
+                    f"correlates {mean_and_range(one['pattern_1_gram'])} with 1-gram attention"
+                )
+        best = result.isel(condition=0)
+        learners = ", ".join(f"{n}-grams {mean_and_range(best[f'distance_{n}_gram'])}" for n in (1, 2, 3))
+        return f"{listed(said)}. Learners on the same places: {learners}."
 
 
 def _correlation(patterns: torch.Tensor, after: torch.Tensor) -> float:
@@ -138,22 +128,6 @@ def _correlation(patterns: torch.Tensor, after: torch.Tensor) -> float:
     ideal = uniform[visible].numpy()
     found = [np.corrcoef(head[visible].numpy(), ideal)[0, 1] for layer in patterns for head in layer.transpose(0, 1)]
     return float(np.nanmax(found))
-
-
-def _summary(result: xr.Dataset) -> str:
-    """How near each condition comes, beside the learners."""
-    said = []
-    for name in result["condition"].values:
-        one = result.sel(condition=name)
-        n = int(np.isfinite(one["distance"]).sum())
-        if n:
-            said.append(
-                f"{name} (n = {n} seeds) is {mean_and_range(one['distance'])} from the truth, with a pattern that "
-                f"correlates {mean_and_range(one['pattern_1_gram'])} with 1-gram attention"
-            )
-    best = result.isel(condition=0)
-    learners = ", ".join(f"{n}-grams {mean_and_range(best[f'distance_{n}_gram'])}" for n in (1, 2, 3))
-    return f"{'; '.join(said)[:1].upper() + '; '.join(said)[1:]}. Learners on the same places: {learners}."
 
 
 def distance_figure(result: xr.Dataset) -> "go.Figure":
@@ -169,5 +143,10 @@ def pattern_1_gram_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     InContextAutomata,
     question="How does a model learn the language of a text while it reads it, and is it by n-grams?",
+    asks=(
+        Ask("conditions", "Train"),
+        Ask("seeds", "with", unit="seeds each"),
+        Ask("steps", "for", unit="steps (0: the recipe's)"),
+    ),
     figures=(curves_figure, distance_figure, pattern_1_gram_figure),
 )

@@ -1,25 +1,20 @@
 """Finding 2: two heads make an induction circuit at once, and which architectures do not."""
 
-from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 import xarray as xr
 
 from probes.formation.change_points import change_point
-from probes.formation.findings.conditions import conditions_figure, curves_figure, mean_and_range, runs, table
+from probes.formation.findings.conditions import conditions_figure, curves_figure, listed, mean_and_range
+from probes.formation.findings.finding import Finding, named
 from probes.formation.task_attention import TaskAttention
-from probes.formation.toy_models import lacks_task, recipe_of
-from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Range
-from workbench.analysis.run import Progress
-from workbench.analysis.view import View
-from workbench.errors import InputError
+from workbench.analysis.view import Ask, View
 from workbench.intervene import Ablate, Attention, Head, hooks
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model, Sizes
-from workbench.models.prompt import Tokens
 from workbench.statistics import spearman
 
 if TYPE_CHECKING:
@@ -50,7 +45,7 @@ ABOUT = {
 }
 
 
-class InductionFormation(Study, name="induction-formation", title="Finding 2: induction forms at once"):
+class InductionFormation(Finding, name="induction-formation", title="Finding 2: induction forms at once"):
     """Repeated sequences: when does induction form, which heads make it, and which models solve the task otherwise?
 
     Definition: models are trained on repeated segments under conditions with several seeds, and measured at the last
@@ -71,69 +66,62 @@ class InductionFormation(Study, name="induction-formation", title="Finding 2: in
     Returns: each number (condition, seed); `loss` (condition, seed, step).
     """
 
-    prompted: ClassVar[bool] = False
+    tasks = ("induction",)
+    about = ABOUT
 
-    seeds: Annotated[int, Range(1, 64), "seeds: 0, 1, ..."] = 3
     conditions: Annotated[str, f"of {', '.join(CONDITIONS)}, with spaces between"] = "heads1 heads4 layers1"
-    steps: Annotated[
-        int, Range(0, 100_000), "of each run; 0: as measured (500; eight heads and learned positions 1000)"
-    ] = 0
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """About five hundred steps of 32 sequences each, three passes a step."""
         return 1500.0 * self.seeds * len(self.conditions.split())
 
-    @classmethod
-    def inapplicable(cls, model: Model) -> str | None:
-        """It is of its toy."""
-        return lacks_task(model, "induction")
+    def recipes(self, base: Recipe) -> dict[str, Recipe]:
+        """One for each condition."""
+        names = named(self.conditions, CONDITIONS, "condition")
+        return {name: base.with_settings(self.settings(**CONDITIONS[name])) for name in names}
 
-    def partials(
-        self,
-        model: Model,
-        tokens: Tokens | None = None,
-        *,
-        progress: Progress | None = None,
-        allow_network: bool = False,
-    ) -> Generator[xr.Dataset, None, None]:
-        """What there is after each run. InputError for an unknown condition."""
-        names, seeds = self.conditions.replace(",", " ").split(), range(self.seeds)
-        for name in names:
-            if name not in CONDITIONS:
-                raise InputError(f"the condition {name!r}", f"one of {', '.join(CONDITIONS)}", "Correct it")
-        base = recipe_of(model)
-        more = {"steps": self.steps} if self.steps else {}
-        recipes = {name: base.with_settings({**CONDITIONS[name], **more}) for name in names}
-        for found in runs(recipes, seeds, _measured, model.interventions, progress):
-            result = table(found, names, list(seeds), ABOUT)
-            yield result.assign_attrs(summary=_summary(result))
+    def measured(self, recipe: Recipe, model: Model, along: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+        """Numbers of one model."""
+        steps = sorted(along)
+        change = change_point(np.array(steps, float), np.array([along[step]["repeat_loss"] for step in steps]))
+        looks = TaskAttention().run(model)
+        last = model.sizes.n_layers - 1
+        batch = recipe.task.evaluation(64, "probe")
 
+        def accuracy(edits: list[Any]) -> float:
+            with hooks(model, edits), torch.no_grad():
+                return recipe.task.measures(model.adapter.forward(batch.tokens), batch)["repeat_accuracy"]
 
-def _measured(recipe: Recipe, model: Model, along: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Numbers of one model."""
-    steps = sorted(along)
-    change = change_point(np.array(steps, float), np.array([along[step]["repeat_loss"] for step in steps]))
-    looks = TaskAttention().run(model)
-    last = model.sizes.n_layers - 1
-    batch = recipe.task.evaluation(64, "probe")
+        heads = [Head(layer, head) for layer in range(last + 1) for head in range(model.sizes.n_heads)]
+        final = along[steps[-1]]
+        return {
+            "change_step": np.nan if change is None else change.step,
+            "repeat_accuracy": final["repeat_accuracy_probe"], "repeat_loss": final["repeat_loss_probe"],
+            "first_loss": final["first_loss_probe"],
+            "previous_token": float(looks["to_previous_token"].sel(layer=0).max()),
+            "induction": float(looks["to_induction"].sel(layer=last).max()),
+            "worst_single": min(accuracy([Ablate(head)]) for head in heads),
+            "without_layer_0": accuracy([Ablate(Attention(0))]),
+            "without_last_layer": accuracy([Ablate(Attention(last))]),
+            "strength_rank_correlation": _correlation(looks, heads, last, accuracy),
+        }  # fmt: skip
 
-    def accuracy(edits: list[Any]) -> float:
-        with hooks(model, edits), torch.no_grad():
-            return recipe.task.measures(model.adapter.forward(batch.tokens), batch)["repeat_accuracy"]
-
-    heads = [Head(layer, head) for layer in range(last + 1) for head in range(model.sizes.n_heads)]
-    final = along[steps[-1]]
-    return {
-        "change_step": np.nan if change is None else change.step,
-        "repeat_accuracy": final["repeat_accuracy_probe"], "repeat_loss": final["repeat_loss_probe"],
-        "first_loss": final["first_loss_probe"],
-        "previous_token": float(looks["to_previous_token"].sel(layer=0).max()),
-        "induction": float(looks["to_induction"].sel(layer=last).max()),
-        "worst_single": min(accuracy([Ablate(head)]) for head in heads),
-        "without_layer_0": accuracy([Ablate(Attention(0))]),
-        "without_last_layer": accuracy([Ablate(Attention(last))]),
-        "strength_rank_correlation": _correlation(looks, heads, last, accuracy),
-    }  # fmt: skip
+    def said(self, result: xr.Dataset) -> str:
+        """The numbers of each condition."""
+        said = []
+        for name in result["condition"].values:
+            one = result.sel(condition=name)
+            n = int(np.isfinite(one["repeat_accuracy"]).sum())
+            if not n:
+                continue
+            k = int(np.isfinite(one["change_step"]).sum())
+            when = f"at step {mean_and_range(one['change_step'])} in {k} of {n} seeds" if k else f"in none of {n} seeds"
+            said.append(
+                f"{name}: a change at once {when}, accuracy {mean_and_range(one['repeat_accuracy'])}, attention to the "
+                f"previous token {mean_and_range(one['previous_token'])} and to what followed the last time "
+                f"{mean_and_range(one['induction'])}"
+            )
+        return f"{listed(said)}."
 
 
 def _correlation(looks: xr.Dataset, heads: list[Head], last: int, accuracy: Any) -> float:
@@ -144,24 +132,6 @@ def _correlation(looks: xr.Dataset, heads: list[Head], last: int, accuracy: Any)
     strength = [float(looks["to_induction"].sel(layer=last, head=head.head)) for head in of_last]
     alone = [accuracy([Ablate(other) for other in of_last if other != head]) for head in of_last]
     return float(spearman(strength, alone)[0])
-
-
-def _summary(result: xr.Dataset) -> str:
-    """The numbers of each condition."""
-    said = []
-    for name in result["condition"].values:
-        one = result.sel(condition=name)
-        n = int(np.isfinite(one["repeat_accuracy"]).sum())
-        if not n:
-            continue
-        k = int(np.isfinite(one["change_step"]).sum())
-        when = f"at step {mean_and_range(one['change_step'])} in {k} of {n} seeds" if k else f"in none of {n} seeds"
-        said.append(
-            f"{name}: a change at once {when}, accuracy {mean_and_range(one['repeat_accuracy'])}, attention to the "
-            f"previous token {mean_and_range(one['previous_token'])} and to what followed the last time "
-            f"{mean_and_range(one['induction'])}"
-        )
-    return "; ".join(said)[:1].upper() + "; ".join(said)[1:] + "."
 
 
 def change_step_figure(result: xr.Dataset) -> "go.Figure":
@@ -177,5 +147,10 @@ def induction_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     InductionFormation,
     question="When does an induction circuit form, and which models solve the task without one?",
+    asks=(
+        Ask("conditions", "Train"),
+        Ask("seeds", "with", unit="seeds each"),
+        Ask("steps", "for", unit="steps (0: the recipe's)"),
+    ),
     figures=(curves_figure, change_step_figure, induction_figure),
 )

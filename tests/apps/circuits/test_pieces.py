@@ -9,7 +9,6 @@ from apps.circuits import pieces
 from apps.circuits.pieces import Row, measure, read
 from apps.circuits.table import numbers, write
 from probes.circuits.graph.selection import BUDGETS
-from tests.probes.circuits.graph.test_tasks import model  # noqa: F401 - a fixture
 
 ROWS = (Row("RelP", "mixed", ranked=2), Row("EAP", refill=False, ranked=2))
 
@@ -20,7 +19,7 @@ def small(monkeypatch):
         monkeypatch.setattr(pieces, name, value)
 
 
-def test_it_goes_on_where_it_stopped(model, small, tmp_path):  # noqa: F811
+def test_it_goes_on_where_it_stopped(model, small, tmp_path):
     path = tmp_path / "pieces.jsonl"
     first = next(measure(model, "indirect object", ROWS, path))
     assert "RelP, mixed" in first and len(read(path)) == 1

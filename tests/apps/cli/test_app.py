@@ -47,3 +47,17 @@ def test_the_explorer_gets_what_was_typed(monkeypatch):
         "dtype": "bfloat16", "device": "cpu", "check": True,
     }  # fmt: skip
     inspect.signature(server.serve).bind(**given)
+
+
+def test_what_it_may_keep_is_said_at_its_start(monkeypatch, capsys, tmp_path):
+    from types import SimpleNamespace
+
+    from apps.explorer.web import server
+
+    given = []
+    running = SimpleNamespace(address="http://here", run=lambda: None, close=lambda: None)
+    monkeypatch.setattr(server, "start", lambda settings, catalog: given.append(settings) or running)
+    server.serve("toy-induction", catalog=(), memory=0.25, disk=3, directory=tmp_path)
+    assert (given[0].memory, given[0].disk) == (1 << 28, 3 << 30)
+    out = capsys.readouterr().out
+    assert "0.25 GiB of results in memory" in out and f"3 GiB in {tmp_path}" in out

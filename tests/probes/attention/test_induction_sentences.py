@@ -50,6 +50,14 @@ def test_the_heads_that_pass_are_counted_and_the_strongest_is_named(scores, labe
     assert f"(95 % interval {value / 2:.0%} to {(value + 1) / 2:.0%}, n = 16 sequences)" in said
 
 
+@pytest.mark.parametrize("low, said", [(0.996, "narrower than one percent"), (0.994, "99% to 100%")])
+def test_an_interval_has_two_ends_or_is_said_to_be_narrow(low, said):
+    one = lambda value: np.full(SHAPE, value)
+    result = table(induction_score=one(0.999), induction_score_low=one(low), induction_score_high=one(1.0))
+    result["is_induction_head"] = (("layer", "head"), one(True))
+    assert f"(95 % interval {said}, n = 16 sequences)" in on_stimulus(result.assign_attrs(n_sequences=16), 0.05, 0.1)
+
+
 @settings(max_examples=200, deadline=None)
 @given(TABLES, TABLES, st.integers(0, 3))
 def test_a_prompt_is_one_text_without_a_test(scores, null, count):

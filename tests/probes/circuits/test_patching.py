@@ -247,7 +247,13 @@ def test_tracing_restores_exactly_the_window(window, at, layers):
 @given(arrays(np.float64, (6, 4), elements=st.sampled_from([0.0, 0.4, 0.5, 1.0, -1.0])), st.integers(0, 3))
 def test_tracing_names_all_layers_that_bring_half_back_and_no_other(recovered, at):
     """Profiles need not be monotone: 'up to layer 4' was said where layers 2 and 4 did, and 3 did not."""
-    said = causal_tracing._summary(recovered, 2.0, 1.0, "nats", (at,))
+    said = causal_tracing._summary(recovered, 2.0, 1.0, "nats", (at,), "mlp_out", ["", " a", "b", "c"])
+    most = re.search(r"most comes back with mlp_out of layer (\d) at token (\d) (\S+): (\d+)%", said)
+    assert bool(most) == bool((recovered[:, :3] > 0).any())
+    if most:
+        layer, pos = int(most[1]), int(most[2])
+        assert recovered[layer, pos] == recovered[:, :3].max() == int(most[4]) / 100
+        assert most[3] == ["∅", "·a", "b"][pos]
     places = [set(np.flatnonzero(recovered[:, pos] >= 0.5)) for pos in (at, 3)]
     if at == 3 or not all(places):
         assert "Half" not in said

@@ -249,7 +249,7 @@ def own_cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def probed(own_cache):
     model = tiny_model("llama")
-    return model, tiny_probes(model, default_path(model.identity.weights_hash))
+    return model, tiny_probes(model, default_path(model.identity.key))
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +285,7 @@ def test_a_result_is_what_the_probes_say_of_kept_states(probed, tmp_path):
 
 
 def test_every_architecture_and_every_figure(tiny, own_cache):
-    probes = tiny_probes(tiny, default_path(tiny.identity.weights_hash))
+    probes = tiny_probes(tiny, default_path(tiny.identity.key))
     alone = TokenErasure().run(tiny, IDS)
     together = run(tiny, IDS, [LogitLens(), TokenErasure()])["token-erasure"]
     xr.testing.assert_identical(alone, together)
@@ -308,7 +308,7 @@ def test_the_key_names_the_probes(probed, tmp_path):
     model = probed[0]
     tokens = observe(model, IDS).tokens[0]
     before = TokenErasure().spec_key(model, tokens)
-    path = default_path(model.identity.weights_hash)
+    path = default_path(model.identity.key)
     kept = path.read_bytes()
     try:
         tiny_probes(model, path, depths=(0, 2))
@@ -333,9 +333,9 @@ def test_bad_input(probed):
     with pytest.raises(InputError, match="depth 9"):
         TokenErasure(late=9).run(model, IDS)
     other = tiny_model("llama", seed=6)
-    path = default_path(other.identity.weights_hash)
+    path = default_path(other.identity.key)
     path.parent.mkdir(parents=True)
-    path.write_bytes(default_path(model.identity.weights_hash).read_bytes())
+    path.write_bytes(default_path(model.identity.key).read_bytes())
     with pytest.raises(RefusedError, match="probes of tiny-llama"):
         TokenErasure().run(other, IDS)
     path.write_bytes(b"not a probe file")
@@ -381,7 +381,7 @@ def test_probes_are_trained_once_where_there_are_none(monkeypatch, tmp_path):
     (first,) = making.partials(model, None, progress=shares.append)
     (again,) = making.partials(model, None, progress=lambda share: pytest.fail("trained again"))
     xr.testing.assert_identical(first, again)
-    assert shares[-1] == pytest.approx(1) and first.attrs["probes"] == find(model.identity.weights_hash).digest
+    assert shares[-1] == pytest.approx(1) and first.attrs["probes"] == find(model.identity.key).digest
     assert len(readout_probes.VIEW.figures[0](first).to_json()) < 1_000_000
     assert TokenErasure().run(model, "abc def")["psi"].size > 0  # what had been missing is there
 
@@ -392,11 +392,11 @@ def test_the_card_is_of_the_parameters_that_were_asked_for(monkeypatch, tmp_path
     monkeypatch.setattr(readout_probes, "train", lambda model, **options: train(model, sentences(), **options))
     model = speller()
     one = TokenErasureProbes(epochs=1).run(model)
-    kept = find(model.identity.weights_hash).digest
+    kept = find(model.identity.key).digest
     for other, has in (({"epochs": 2}, "epochs=1"), ({"epochs": 1, "seed": 3}, "seed=0")):
         with pytest.raises(RefusedError, match=f"where the cache has probes with {has}.*again=True"):
             TokenErasureProbes(**other).run(model)
-        assert find(model.identity.weights_hash).digest == kept
+        assert find(model.identity.key).digest == kept
     two = TokenErasureProbes(epochs=2, again=True).run(model)
     assert two.attrs["spec_key"] != one.attrs["spec_key"] and two.attrs["probes"] != one.attrs["probes"]
     for result, epochs in ((one, 1), (two, 2)):
@@ -440,7 +440,7 @@ def test_every_kind_of_probe_can_be_chosen_and_says_what_is_known_of_it(own_cach
     assert (
         "unmeasured" in results["imported"].attrs["summary"] and np.isnan(results["imported"]["probe_accuracy"]).all()
     )
-    W = find(model.identity.weights_hash, kind="imported").maps[1, -1][0]
+    W = find(model.identity.key, kind="imported").maps[1, -1][0]
     state = observe(model, IDS, [need := Need((RESID_POST,), keep, dims="pos d_model", layers=(0,))])[need][0, 0]
     expected = float((state[5] @ W).softmax(-1)[IDS.token_ids[4]])
     assert float(results["imported"]["probe_prob"][0, 5, 1]) == pytest.approx(expected, abs=1e-5)
@@ -456,7 +456,7 @@ def test_imported_probes_are_measured_by_the_study_and_their_card_says_it(own_ca
     before = TokenErasure(kind="imported").run(model, "abc def ghi")
     (result,) = TokenErasureAccuracy(kind="imported").over(model, sentences())
     check(result)
-    probes = find(model.identity.weights_hash, kind="imported")
+    probes = find(model.identity.key, kind="imported")
     assert "quality" not in probes.card and probes.card["measured_on"]["name"] == "sentences"
     measured = float(result["probe_accuracy"].sel(depth=1, offset=-1, group="others"))
     assert 0 <= measured < 0.2  # an untrained map names next to nothing
@@ -466,7 +466,7 @@ def test_imported_probes_are_measured_by_the_study_and_their_card_says_it(own_ca
 
 def test_a_complete_study_joins_the_card_and_the_selected_class_is_drawn(own_cache):
     model = speller("qwen2")
-    weights = model.identity.weights_hash
+    weights = model.identity.key
     probes = train(model, sentences(), depths=(1, 2), recipe=Recipe(epochs=1))
     before = TokenErasure().run(model, "abc def")
     *_, study = TokenErasureAccuracy(depths="0,1,2", epochs=1).over(model, sentences())
@@ -588,7 +588,7 @@ def test_swapped_words_differ_in_one_piece():
 
 @pytest.fixture(scope="module")
 def trained_default(default_model):
-    return find(default_model.identity.weights_hash) or train(default_model)
+    return find(default_model.identity.key) or train(default_model)
 
 
 @pytest.mark.slow

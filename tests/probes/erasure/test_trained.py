@@ -28,11 +28,12 @@ from probes.erasure.trained.fit import (
 from probes.erasure.trained.published import import_probes
 from probes.erasure.trained.recipe import Recipe
 from probes.erasure.trained.states import collect, cut, needs_of
-from probes.erasure.trained.trainer import recommended_depths, train
+from probes.erasure.trained.trainer import recommended_depths, train, work_name
 from probes.erasure.trained.words import Word, letter_runs, multi_token_words, place_masks
-from tests.tiny_models import tiny_model
+from tests.tiny_models import tiny_hf, tiny_model
 from tests.tiny_probes import QUICK, published, random_pieces, sentences, speller, tiny_probes
 from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
+from workbench.loading.pretrained import wrap
 from workbench.models.hooks import RESID_POST
 from workbench.models.prompt import Prompt
 from workbench.models.spans import Spans
@@ -211,7 +212,7 @@ def test_collected_states_are_those_of_a_plain_pass(model):
 
 def test_a_probe_that_was_read_back_gives_identical_probabilities(model, made):
     probes, path = made
-    again = load_probes(path, model.identity.weights_hash)
+    again = load_probes(path, model.identity.key)
     assert again.digest == probes.digest and again.card == probes.card
     states, rows = torch.randn(20, 32), model.readout.W_U[probes.classes].float()
     for key in probes.maps:
@@ -223,7 +224,7 @@ def test_a_probe_that_was_read_back_gives_identical_probabilities(model, made):
 def test_the_card_says_what_it_was_made_of(model, made):
     probes, path = made
     card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    assert card == probes.card and card["model"]["weights_hash"] == model.identity.weights_hash
+    assert card == probes.card and card["model"]["key"] == model.identity.key
     assert card["split"]["train"]["tokens"] == 50 * 48 and card["split"]["test"]["documents"] == 4
     assert [(row["depth"], row["offset"]) for row in card["probes"]] == [(d, o) for d in (1, 3) for o in (0, -1, -2)]
     for row in card["probes"]:
@@ -234,11 +235,36 @@ def test_the_card_says_what_it_was_made_of(model, made):
 
 def test_probes_of_other_weights_are_refused(made):
     with pytest.raises(RefusedError, match="weights"):
-        load_probes(made[1], tiny_model("llama", n_layers=3, seed=1).identity.weights_hash)
+        load_probes(made[1], tiny_model("llama", n_layers=3, seed=1).identity.key)
+
+
+def test_probes_of_the_same_weights_with_other_settings_are_not_found_and_refused(model, made, monkeypatch, tmp_path):
+    """Their states differ: with half the base of rotations every probe would read another model's."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    hf = tiny_hf("llama", n_layers=3)
+    hf.model.rotary_emb.inv_freq.mul_(0.5)
+    other = wrap(hf, None, name="tiny-slow")
+    assert other.identity.weights_hash == model.identity.weights_hash
+    save_probes(made[0], default_path(model.identity.key))
+    assert find(model.identity.key) is not None and find(other.identity.key) is None
+    assert train_key(model) != train_key(other)
+    with pytest.raises(RefusedError, match="settings"):
+        import_probes(other, made[1])
+
+
+def train_key(model):
+    return work_name(model, {"digest": "a"}, QUICK)
+
+
+def test_an_older_file_that_names_its_weights_alone_is_refused(model, made, tmp_path):
+    card = made[0].card | {"model": {k: v for k, v in made[0].card["model"].items() if k != "key"}}
+    (tmp_path / "old.safetensors").write_bytes(packed(made[0].tensors(), card))
+    with pytest.raises(RefusedError, match="settings that are not named"):
+        load_probes(tmp_path / "old.safetensors", model.identity.key)
 
 
 def test_damaged_files_are_named(model, made, tmp_path):
-    data, weights = made[1].read_bytes(), model.identity.weights_hash
+    data, weights = made[1].read_bytes(), model.identity.key
     for name, bad in {
         "cut": data[:-1000],
         "head": data[:20],
@@ -267,10 +293,10 @@ def test_one_changed_character_of_what_is_kept_is_noticed(model, made, tmp_path,
 
 def test_the_cache_is_looked_up_by_weights(model, made, monkeypatch, tmp_path):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    assert find(model.identity.weights_hash) is None
-    save_probes(made[0], default_path(model.identity.weights_hash))
-    found = find(model.identity.weights_hash)
-    assert found.digest == made[0].digest and found is find(model.identity.weights_hash)
+    assert find(model.identity.key) is None
+    save_probes(made[0], default_path(model.identity.key))
+    found = find(model.identity.key)
+    assert found.digest == made[0].digest and found is find(model.identity.key)
 
 
 def test_a_token_that_the_corpus_never_held_is_a_class_of_its_own(model, tmp_path):
@@ -288,7 +314,7 @@ def test_a_token_that_the_corpus_never_held_is_a_class_of_its_own(model, tmp_pat
 
 def test_plain_probes_are_a_file_of_their_own_and_cannot_name_what_they_never_saw(model, made, monkeypatch, tmp_path):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    weights = model.identity.weights_hash
+    weights = model.identity.key
     pieces = random_pieces(model)
     known = {
         name: cut(model, [(i, [t for t in p.ids if t != 95]) for i, p in enumerate(part.tokens)])
@@ -336,7 +362,7 @@ def test_imported_probes_join_each_other_and_lose_none_unasked(model, monkeypatc
     with pytest.raises(InputError, match="imported already"):
         import_probes(model, other, 1, 0)
     assert import_probes(model, other, 1, 0, replacing=True).digest != both.digest
-    assert len(find(model.identity.weights_hash, kind="imported").card["imported"]) == 2
+    assert len(find(model.identity.key, kind="imported").card["imported"]) == 2
 
 
 def test_what_does_not_fit_is_refused_with_the_reason(model, made, monkeypatch, tmp_path):
@@ -367,7 +393,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(model, made, monkeypatch, 
 def test_a_file_that_was_made_here_is_taken_with_its_card(model, made, monkeypatch, tmp_path):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     import_probes(model, made[1])
-    assert find(model.identity.weights_hash).card == made[0].card
+    assert find(model.identity.key).card == made[0].card
     other = tiny_probes(model, tmp_path / "other.safetensors", depths=(2, 3))
     with pytest.raises(InputError, match="--replace"):
         import_probes(model, tmp_path / "other.safetensors")
@@ -382,7 +408,7 @@ def test_the_import_command_says_that_the_quality_is_unmeasured(model, monkeypat
     assert import_cli(parser.parse_args([file, "--layer", "0", "--offset", "-1"]), model) == 0
     printed = capsys.readouterr().out
     assert "not measured" in printed and "unmeasured" in printed and "erasure-imported.safetensors" in printed
-    assert set(find(model.identity.weights_hash, kind="imported").maps) == {(1, -1)}
+    assert set(find(model.identity.key, kind="imported").maps) == {(1, -1)}
 
 
 # going on, and bad input
@@ -452,7 +478,7 @@ def test_the_command_trains_on_files_and_prints_its_card(tmp_path, monkeypatch, 
     assert cli(asked(arguments), model) == 0
     printed = capsys.readouterr().out
     assert "erasure.safetensors" in printed and printed.count("not run") == 4
-    assert find(model.identity.weights_hash).depths == (1, 3)
+    assert find(model.identity.key).depths == (1, 3)
     with pytest.raises(InputError, match="one of them"):
         asked(parser.parse_args(["--layers", "1", "--depths", "1"]))
     (tmp_path / "empty").mkdir()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.lens.logit_lens import VIEW, LogitLens, _top, chosen_positions, lens, top_tokens_figure
+from probes.lens.logit_lens import VIEW, LogitLens, _top, around, chosen_positions, lens, top_tokens_figure
 from tests.tiny_models import tiny_hf, tiny_model
 from workbench import Prompt, load, observe
 from workbench.errors import InputError
@@ -192,3 +192,17 @@ def test_of_a_cell_that_was_not_read_out_no_other_one_is_shown():
         assert top_tokens_figure(result, selection) is None
     assert "position 9" in top_tokens_figure(result, {"pos": 9, "depth": 1}).layout.title.text
     assert "Read out" not in LogitLens().run(model, [5, 9, 13]).attrs["summary"]
+
+
+@pytest.mark.parametrize("n_tokens", [8, 32, 33, 47, 48, 100])
+def test_a_window_of_the_lens_holds_the_token_that_is_asked_for(n_tokens):
+    """Side by side from the first token on: the windows of two prompts are of the same positions, but for the last."""
+    for pos in range(n_tokens):
+        other = around(LogitLens(), pos, n_tokens)
+        positions = chosen_positions((other or LogitLens()).positions, n_tokens)
+        assert pos in positions and len(positions) == min(n_tokens, 32 if n_tokens <= 32 else 16)
+        if other is not None:
+            assert positions[0] in (pos // 16 * 16, n_tokens - 16)
+    for bad in (-1, n_tokens):
+        assert around(LogitLens(), bad, n_tokens) is None
+    assert around(LogitLens(positions="last"), 0, n_tokens) is None  # chosen by hand

@@ -2,15 +2,17 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
-from probes.routes import contributions
+from probes.routes import contributions, extraction
 from probes.routes.extraction import Rule, extract, kept_parts, strongest
 from probes.routes.flow_routes import FlowRoutes
+from probes.routes.strongest_route import strongest_route
 from tests.tiny_models import KINDS, tiny_model
 from workbench import Need, Prompt, keep, load, observe
 from workbench.analysis.results import save
@@ -316,6 +318,51 @@ def test_the_induction_circuit_is_recovered_exactly():
     assert found == {(1, 0, 5, 2), (0, 0, 5, 4), (0, 0, 2, 1)}
     assert set(np.flatnonzero(graph["reached"].values[0])) == {1, 2, 4, 5}
     assert int(observe(model, tokens).logits[0][0].argmax()) == 9
+
+
+def walked(result, passed, kept, start):
+    """Every way from another token to the start, one edge at a time: the largest product of shares."""
+    parallel = result.attrs["parallel"]
+    names = ("resid_attn", "mlp", "resid_mlp")
+    part = {name: np.where(kept[name], result[name].values.astype(np.float64), 0.0) for name in names}
+    edges = {}
+    for edge in np.flatnonzero(passed):
+        layer, query, key = (int(result[f"edge_{name}"][edge]) for name in ("layer", "query", "key"))
+        if query != key:
+            edges.setdefault((layer, query), []).append((key, float(result["weight"][edge])))
+
+    @cache
+    def best(depth, pos):
+        if depth == 0:
+            return float(pos != start)
+        at = depth - 1
+        after = 1.0 if parallel else part["mlp"][at, pos] + part["resid_mlp"][at, pos]
+        stays = part["resid_attn"][at, pos] + (part["mlp"][at, pos] if parallel else 0.0)
+        ways = [stays * best(at, pos), *(w * best(at, key) for key, w in edges.get((at, pos), []))]
+        return after * max(ways)
+
+    return best(len(part["mlp"]), start)
+
+
+def test_the_strongest_route_is_that_of_all_ways_and_its_edges_make_it(result):
+    """Against a recursive walk; and the edges that it names lead from token to token, upwards, to the start."""
+    for start in (31, 12, 5):
+        _, keep, kept = extraction._kept(result, Rule(coverage=0.9), start, False)
+        _, _, passed = extraction._walk(result, keep, kept, start, result.attrs["parallel"])
+        route = strongest_route(result, passed, kept, start)
+        assert route.share == pytest.approx(walked(result, passed, kept, start), rel=1e-9)
+        layers, queries, keys = (result[f"edge_{name}"].values[list(route.edges)] for name in ("layer", "query", "key"))
+        assert passed[list(route.edges)].all() and (np.diff(layers) > 0).all()
+        assert queries[-1] == start and (queries[:-1] == keys[1:]).all() and keys[0] != start
+
+
+def test_the_strongest_route_of_the_planted_circuit_is_said():
+    """All of the last token's attention in layer 0 goes to the one before; layer 1 keeps what that brought."""
+    said = FlowRoutes().run(load("toy-induction"), [14, 3, 9, 27, 50, 3]).attrs["summary"]
+    assert said.startswith(
+        "The strongest route to token 5 comes from token 4 #50 by L0H0 to 5 #3 (product of its shares"
+    )
+    assert "strongest route" not in FlowRoutes().run(tiny_model("llama"), Prompt.ids([5])).attrs["summary"]
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -76,6 +76,19 @@ def test_an_alignment_keeps_the_order_and_names_each_token_once(before, after):
     assert found == sorted(set(found)) and all(i < len(before) for i in found)
 
 
+def test_a_difference_says_where_it_subtracts_unlike_tokens():
+    change = difference(result([5, 6, 7, 1], [1, 2, 3, 4]), result([5, 9, 7, 2], [1, 2, 3, 4]))
+    assert change.attrs["summary"].endswith("At 2 tokens others are subtracted: 1 t9 minus t6, 3 t2 minus t1.")
+    change = difference(result([5, 6, 7], [1, 2, 3]), result([8, 5, 6, 4], [1, 2, 3, 4]))  # 7 became 4, one more begins
+    assert change.attrs["summary"].endswith("1 of 4 tokens have no counterpart and are blank. At 1 token another one "
+                                            "is subtracted: 3 t4 minus t7.")  # fmt: skip
+    many = difference(result(range(6), [0] * 6), result(range(10, 16), [1] * 6)).attrs["summary"]
+    assert many.endswith(
+        "At 6 tokens others are subtracted: 0 t10 minus t0, 1 t11 minus t1, 2 t12 minus t2 and 3 more."
+    )
+    assert "subtracted" not in difference(result([5, 6], [1, 2]), result([5, 6], [3, 4])).attrs["summary"]
+
+
 def test_squares_are_aligned_along_both_sides_and_text_says_both():
     def patterned(ids, weights, word):
         n = len(ids)

@@ -75,6 +75,10 @@ def test_the_input_is_natural_text_behind_bos():
     assert long.shape == (2, 500) and torch.equal(long[:, :24], ids)
     fewer, about = check_ids(spelling(), 40)  # a vocabulary that the tokenizer's ids do not fit into
     assert fewer.max() < 40 and "do not fit" in about
+    larger = spelling()
+    larger.add_special_tokens({"bos_token": "<a token that the model has no row for>"})
+    ids, about = check_ids(larger, 96)
+    assert ids.max() < 96 and about == "2 texts of 24 tokens, without a BOS token"
 
 
 def test_an_edit_that_is_thrown_away_fails_by_name(monkeypatch):

@@ -9,9 +9,11 @@ from torch import nn
 
 from probes import AttentionKnockout, AttentionSinks, FlowRoutes, InductionHeads, LogitLens
 from tests.tiny_models import spelling, tiny_hf
-from workbench import Prompt, load, observe, run, wrap
+from workbench import Patch, Prompt, load, observe, record, run, wrap
+from workbench.errors import InputError
 from workbench.loading.settings import held_settings, settings_hash
 from workbench.loading.toys.families import FAMILIES, random_model
+from workbench.models.hooks import RESID_PRE
 from workbench.models.prompt import tokenise
 
 IDS = [0, 40, 7, 9, 55, 3, 3, 81, 20, 5]
@@ -139,3 +141,14 @@ def test_another_tokenizer_is_another_key():
     third.tokenizer(["a", "longer"], padding=True, truncation=True, max_length=3)  # which it remembers
     assert induction.spec_key(first, None) == induction.spec_key(wrap(hf, spelling(True)), None)
     assert third.vocabulary.digest == third.vocabulary.__class__(third.tokenizer, 96).digest
+
+
+def test_a_recording_from_before_a_setting_changed_is_of_another_model():
+    hf = tiny_hf("gpt2")
+    model = wrap(hf, None)
+    recorded = record(model, PROMPT, (RESID_PRE,))
+    patch = Patch(RESID_PRE, 1, recorded)
+    observe(model, PROMPT, interventions=[patch])
+    hf.transformer.h[0].mlp.act = nn.Tanh()
+    with pytest.raises(InputError, match="of another model"):
+        observe(model, PROMPT, interventions=[patch])

@@ -119,10 +119,19 @@ def _take(items: Items, row: Row, source: PromptSource, own: str, model: Model, 
         return
     columns = {column: row.columns[column] for column in sorted(read)}
     document = row.document or own
-    text = (row.prompt.text or "")[:_SHOWN]
+    text = _told(row.prompt)[:_SHOWN]
     for part, ids in enumerate(_pieces(row.prompt, source, model)):
         where = row.where if part == 0 else f"{row.where}, piece {part + 1}"
         items.add(ids, columns, Member(0, source.group, document, where, text if part == 0 else f"... ({where})"))
+
+
+def _told(prompt: Prompt) -> str:
+    """A prompt for people: its text, the messages of a chat, or its ids."""
+    if prompt.text is not None:
+        return prompt.text
+    if prompt.messages is not None:
+        return " ".join(f"{role}: {content}" for role, content in prompt.messages)
+    return " ".join(f"#{token}" for token in (prompt.token_ids or ())[:_SHOWN])
 
 
 def _need_columns(row: Row, read: set[str], source: PromptSource) -> None:

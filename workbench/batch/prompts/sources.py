@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from workbench.batch.prompts.records import records
 from workbench.batch.spec import PromptSource
 from workbench.corpora import find_corpus
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt
+from workbench.records import COLUMNS, prompt_of
+from workbench.rows import rows as rows_of
 
 __all__ = ["Row", "rows"]
 
@@ -38,7 +39,7 @@ def rows(source: PromptSource, folder: Path, model: Model, seed: int, *, allow_n
     """The rows of a source, at most `limit`, one at a time.
 
     folder: what paths are relative to. Raises InputError where there is none, for columns that a file does not have,
-    and as `records` does.
+    and as `workbench.rows` does.
     """
     found = islice(_found(source, folder, model, seed, allow_network), source.limit)
     first = next(found, None)
@@ -79,22 +80,33 @@ def _is_text(value: str) -> bool:
 
 
 def _from_file(source: PromptSource, path: Path) -> Iterator[Row]:
-    wanted = [name for name in (source.column, source.document) if name is not None]
-    for number, record in records(path, source.encoding):
-        where = f"{path.name} line {number}"
-        missing = next((name for name in wanted if name not in record), None)
-        if missing is not None and number <= 2:  # the first row; of a CSV the second line
-            raise InputError(
-                f"the column {missing!r} in {path}", f"one of {', '.join(map(str, record)) or 'none'}", "Name another"
-            )
-        text = record.get(source.column)
-        if missing is not None or not isinstance(text, str):
-            said = f"no column {missing!r}" if missing else f"{text!r:.40}, which is no text, in {source.column!r}"
-            yield Row(where, None, wrong=said)
+    for number, record in enumerate(rows_of(path, format=source.format or "", encoding=source.encoding)):
+        value, where = record.value, f"{path.name} {record.place}"
+        cells = value if isinstance(value, Mapping) else {}
+        if number == 0:
+            _need_columns(source, cells, path)
+        document = cells.get(source.document, "") if source.document else ""
+        own = source.column or next((name for name in COLUMNS if name in cells), "")
+        columns = {name: cell for name, cell in cells.items() if isinstance(cell, str) and name != own}
+        try:
+            if source.document and source.document not in cells:
+                raise InputError(f"{where} without {source.document!r}", "that column", "Correct it")
+            prompt = prompt_of(record, source.column or "")
+        except InputError as error:
+            yield Row(where, None, wrong=str(error))
             continue
-        document = "" if source.document is None else str(record[source.document])
-        columns = {name: value for name, value in record.items() if isinstance(value, str) and name != source.column}
-        yield _row(where, text, source, document, columns)
+        if prompt.text is not None:
+            yield _row(where, prompt.text, source, str(document), columns)
+        else:
+            yield Row(where, prompt, str(document), columns)
+
+
+def _need_columns(source: PromptSource, cells: Mapping[str, Any], path: Path) -> None:
+    """Columns that the first row does not have are misspelt. Raises InputError for them."""
+    for name in (source.column, source.document):
+        if name is not None and cells and name not in cells:
+            known = ", ".join(map(str, cells)) or "none"
+            raise InputError(f"the column {name!r} in {path}", f"one of {known}", "Name another")
 
 
 def _from_corpus(source: PromptSource, folder: Path, network: bool) -> Iterator[Row]:

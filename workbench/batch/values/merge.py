@@ -242,9 +242,12 @@ def _mean_of(pieces: list[dict[str, NDArray[np.floating]]]) -> dict[str, NDArray
     return {name: Partial.of(np.stack([p[name] for p in pieces if name in p])).known_mean for name in names}
 
 
-def table(store: Store) -> Iterator[dict[str, Any]]:
+def table(store: Store, head: tuple[int, int] | None = None) -> Iterator[dict[str, Any]]:
     """One row a prompt: model, group, document, where it came from, tokens, text, status; of every analysis its
-    variables, those with axes by their mean over them (as `ANALYSIS.VARIABLE mean`)."""
+    variables, those with axes by their mean over them (as `ANALYSIS.VARIABLE mean`).
+
+    head: (layer, head) whose own value stands beside the mean (as `ANALYSIS.VARIABLE L18H6`), where a variable has it.
+    """
     cells = Cells(store)
     failed = cells.failed()
     names = [one["name"] for one in cells.record["spec"]["analyses"]]
@@ -255,7 +258,7 @@ def table(store: Store) -> Iterator[dict[str, Any]]:
         for name in names:
             rows = opened(store, key, f"rows/{name}")
             if rows is not None:
-                columns[key][name] = {label: values for label, values in _scalars(name, rows)}
+                columns[key][name] = {label: values for label, values in _scalars(name, rows, head)}
     for line in store.prompts():
         if not line["n"]:
             continue
@@ -270,11 +273,17 @@ def table(store: Store) -> Iterator[dict[str, Any]]:
         yield {**row, "status": status or "done"}
 
 
-def _scalars(analysis: str, rows: xr.Dataset) -> Iterator[tuple[str, NDArray[np.floating]]]:
+def _scalars(
+    analysis: str, rows: xr.Dataset, head: tuple[int, int] | None
+) -> Iterator[tuple[str, NDArray[np.floating]]]:
     for name, variable in rows.data_vars.items():
         others = [dim for dim in variable.dims if dim != "prompt"]
         label = f"{analysis}.{name}" + (" mean" if others else "")
         yield label, (variable.mean(others) if others else variable).values
+        if head is not None and set(others) == {"layer", "head"}:
+            at = dict(zip(("layer", "head"), head, strict=True))
+            if all(place in variable[dim].values for dim, place in at.items()):
+                yield f"{analysis}.{name} L{head[0]}H{head[1]}", variable.sel(at).values
 
 
 def failures(store: Store) -> list[dict[str, str]]:

@@ -17,6 +17,7 @@ from workbench.errors import InputError
 from workbench.intervene import Attend, Head
 from workbench.intervene.attend import ATTENDED
 from workbench.intervene.edit import Edit, Printed, Where
+from workbench.loading.toys.adapter import ToyAdapter
 from workbench.loading.toys.tasks.exemplars import Exemplars
 from workbench.loading.toys.tasks.task import Batch, Task
 from workbench.models.hooks import LOGITS, RESID_PRE, SCORES, K, Q, V
@@ -94,7 +95,11 @@ class PreviousInput(Printed):
 
     def edits(self, model: Model) -> list[Edit]:
         """One that reads embeddings, three that write."""
-        block: Any = model.adapter.module.blocks[self.layer]  # type: ignore[attr-defined]
+        if not isinstance(model.adapter, ToyAdapter):
+            raise InputError(
+                f"{self} on {model.name}", "a toy of the workbench", "The clamp runs part of a toy's module"
+            )
+        block: Any = model.adapter.module.blocks[self.layer]
         seen: dict[str, torch.Tensor] = {}
 
         def read(embedded: torch.Tensor) -> None:

@@ -1,9 +1,13 @@
-// Figures are drawn by the server for no particular width: here labels that would overlap are thinned, and text that does
-// not fit its cells is cut or left out (the hover still says it).
+// Figures are drawn by the server for no particular width: here labels that would overlap are thinned, and words are
+// fitted to their cells. Where there is no room for words in all columns, a window of columns is shown that has some: it
+// holds the selected token, and the line above the figure says which tokens these are.
 (function () {
   "use strict";
   const originals = new WeakMap();
   const apart = 11; // pixels between the labels of two ticks
+  const letter = 0.62; // width of a letter, in its height
+  const fewest = 5; // letters of a word that still says something
+  const sizes = { least: 7, most: 11 }; // of a font that can be read
 
   const rows = (texts) => Array.from(texts || [], (row) => (Array.isArray(row) ? Array.from(row) : [row]));
 
@@ -19,7 +23,8 @@
       originals.set(meta, {
         ticks: ticks,
         templates: gd.data.map((trace) => trace.texttemplate || ""),
-        texts: gd.data.map((trace) => (trace.type === "heatmap" ? rows(trace.text) : [])),
+        texts: gd.data.map((trace) => (trace.type !== "heatmap" ? [] : meta.cells || rows(trace.text))),
+        range: meta.cells ? Array.from(gd._fullLayout.xaxis.range) : null,
       });
     }
     return originals.get(meta);
@@ -36,11 +41,10 @@
     return { vals: keep(ticks.vals), text: keep(ticks.text) };
   }
 
-  // Cell text cut to what a cell can hold, with an ellipsis; nothing where not even two letters fit, or no line of them.
-  function cut(gd, trace, texts) {
+  // Words cut to what a cell can hold, with an ellipsis; null where not even two letters fit, or no line of them.
+  function cut(gd, size, texts) {
     const step = (axis) => Math.abs(axis.d2p(1) - axis.d2p(0));
-    const size = (trace.textfont || {}).size || 9;
-    const room = Math.floor((step(gd._fullLayout.xaxis) - 2) / (size * 0.62));
+    const room = Math.floor((step(gd._fullLayout.xaxis) - 2) / (size * letter));
     if (room < 3 || step(gd._fullLayout.yaxis) < size) return null;
     return texts.map((row) => row.map((text) => {
       const letters = String(text === null || text === undefined ? "" : text).match(/&[^;\s]+;|[^]/gu) || [];
@@ -48,11 +52,71 @@
     }));
   }
 
+  // The size of the words in a grid: as high as its rows allow; 0 where no line of them fits.
+  function lettersOf(gd, trace) {
+    if (!metaOf(gd).cells) return (trace.textfont || {}).size || 9;
+    const high = Math.floor(Math.abs(gd._fullLayout.yaxis.d2p(1) - gd._fullLayout.yaxis.d2p(0)));
+    return high < sizes.least ? 0 : Math.min(high, sizes.most);
+  }
+
+  const metaOf = (gd) => gd.layout.meta || {};
+  const large = () => Array.from(document.querySelectorAll("#main-figure .js-plotly-plot")).filter((gd) => gd._fullLayout && gd.getClientRects().length);
+
+  // The columns that are shown: all where there is room for words, else as many as have some, side by side from the first
+  // on, so that two prompts beside each other show the same; those of the selected token.
+  function windowOf(gd, size) {
+    const meta = metaOf(gd);
+    const both = large().map(metaOf).filter((other) => other.cells && other.x_values);
+    const positions = meta.x_values.filter((pos) => both.every((other) => other.x_values.includes(pos)));
+    const fits = Math.max(1, Math.floor(gd._fullLayout.xaxis._length / (fewest * letter * size + 2)));
+    if (!size || meta.x_values.length <= fits) return null;
+    const wanted = window.dash_clientside.spine.state.selection.pos;
+    const among = positions.includes(wanted) ? positions : meta.x_values;
+    const at = Math.max(0, among.includes(wanted) ? among.indexOf(wanted) : among.length - 1);
+    const first = Math.max(0, Math.min(Math.floor(at / fits) * fits, among.length - fits));
+    const shown = among.slice(first, first + fits);
+    return [meta.x_values.indexOf(shown[0]), meta.x_values.indexOf(shown[shown.length - 1])];
+  }
+
+  // Which tokens the large figure shows, where that is not all of them, and what moves on.
+  function say(gd, span) {
+    const line = document.getElementById("part-shown");
+    const chips = document.querySelectorAll("#tokens [data-pos]").length;
+    if (!line || gd !== large()[0]) return;
+    const meta = metaOf(gd), values = (meta.axes || {}).x === "pos" ? meta.x_values : [];
+    const [first, last] = span ? [values[span[0]], values[span[1]]] : [values[0], values[values.length - 1]];
+    const whole = !values.length || (!span && values.length >= chips);
+    const said = whole ? "" : "tokens " + first + " to " + last + " of " + chips;
+    if (line.dataset.said === said) return;
+    line.dataset.said = said;
+    const step = (sign, word, to) => {
+      const button = document.createElement("button");
+      Object.assign(button, { className: "plain", textContent: sign, title: word, disabled: to < 0 || to >= chips });
+      button.setAttribute("aria-label", word);
+      button.addEventListener("click", () => window.dash_clientside.spine.select({ pos: to }));
+      return button;
+    };
+    line.replaceChildren(...(said ? [step("\u2039", "tokens before these", first - 1), said, step("\u203a", "tokens after these", last + 1)] : []));
+  }
+
   window.workbenchFit = function (gd) {
     if (!gd._fullLayout || !gd._fullLayout.xaxis || !gd.layout) return;
     const before = first(gd);
     if (!before) return;
     const change = {};
+    let span = null;
+    if (before.range) {
+      const trace = gd.data.find((one) => one.type === "heatmap");
+      span = windowOf(gd, lettersOf(gd, trace));
+      const range = span ? [span[0] - 0.5, span[1] + 0.5] : before.range;
+      // What somebody has zoomed into stays, until it does not hold the selection any more.
+      if (String(range) !== String(before.set || before.range)) {
+        before.set = range;
+        change["xaxis.range"] = range;
+      }
+    }
+    say(gd, span);
+    if ("xaxis.range" in change) return window.workbenchRelayout(gd, change); // and what follows, when that is drawn
     for (const [name, ticks] of Object.entries(before.ticks)) {
       const next = thinned(gd, name, ticks);
       if (JSON.stringify(next.vals) !== JSON.stringify(Array.from(gd.layout[name].tickvals))) {
@@ -62,12 +126,13 @@
     }
     gd.data.forEach((trace, index) => {
       const texts = before.texts[index];
-      if (trace.type !== "heatmap" || !before.templates[index] || !texts.length) return;
-      const next = cut(gd, trace, texts);
-      const template = next ? before.templates[index] : "";
+      if (trace.type !== "heatmap" || !(before.range || before.templates[index]) || !texts.length) return;
+      const size = lettersOf(gd, trace);
+      const next = size ? cut(gd, size, texts) : null;
+      const template = next ? "%{text}" : "";
       const shown = next || texts;
-      if (template === trace.texttemplate && JSON.stringify(shown) === JSON.stringify(rows(trace.text))) return;
-      window.Plotly.restyle(gd, { texttemplate: template, text: [shown] }, [index]);
+      if (template === (trace.texttemplate || "") && JSON.stringify(shown) === JSON.stringify(rows(trace.text))) return;
+      window.Plotly.restyle(gd, { texttemplate: template, text: [shown], "textfont.size": size || 9 }, [index]);
     });
     if (Object.keys(change).length) window.workbenchRelayout(gd, change);
   };

@@ -100,6 +100,7 @@
     window.Plotly.relayout(gd, change);
   };
 
+  let seen = null; // the chip that the strip has scrolled to
   function markTokens() {
     document.querySelectorAll(".tokens [data-pos]").forEach((chip) => {
       const pos = Number(chip.dataset.pos);
@@ -107,6 +108,8 @@
       chip.classList.toggle("selected", chosen);
       chip.classList.toggle("attended", pos === state.selection.key);
       chip.setAttribute("aria-pressed", chosen ? "true" : "false");
+      if (chosen && seen !== chip) chip.scrollIntoView({ block: "nearest", inline: "nearest" });
+      if (chosen && chip.closest("#tokens")) seen = chip;
     });
   }
 
@@ -198,7 +201,10 @@
   // lost with it, and Dash would call the server for each one that comes.
   function press(button) {
     presses += 1;
-    if (button.dataset.turn) return dash.set_props("view", { data: { name: button.dataset.turn, figure: 0 } });
+    if (button.dataset.turn) {
+      dash.set_props("card", { opened: false });
+      return dash.links.isOpen(button.dataset.turn) || dash.set_props("view", { data: { name: button.dataset.turn, figure: 0 } });
+    }
     if (button.dataset.export) {
       const taken = dash.links.picture(button.dataset.export, presses);
       return taken && dash.set_props("take", { data: taken });
@@ -222,7 +228,7 @@
   function refresh() {
     if (scheduled) return;
     scheduled = true;
-    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); dash.rooms.follow(); });
+    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); dash.rooms.follow(); dash.forms.offer(); });
   }
   new MutationObserver(refresh).observe(document.documentElement, { childList: true, subtree: true });
 
@@ -242,7 +248,7 @@
     },
     // Whether there is nothing left to look for: a look from before the last beginning does not end the looking.
     rest: function (idle, woken) {
-      return Boolean(idle) && idle[1] === woken;
+      return Boolean(idle) && (idle[1] || null) === (woken || null);
     },
     // A row of a table that is about a head, a layer or a token selects it.
     row: function (rows) {
@@ -254,11 +260,26 @@
     },
     // The selection changed: show it everywhere.
     show: function (selection) {
-      state.selection = selection || {};
+      const before = JSON.stringify(state.told || {});
+      state.selection = state.told = selection || {};
+      if (JSON.stringify(state.told) !== before) {
+        clearTimeout(state.telling);
+        state.telling = setTimeout(() => document.querySelector(".right").classList.add("before"), 150);
+      }
       state.changed = performance.now();
-      plots().forEach(mark);
+      plots().forEach((gd) => { mark(gd); window.workbenchFit(gd); });
       markTokens();
+      dash.forms.offer();
+      const large = metaOf(document.querySelector("#main-figure .js-plotly-plot"));
+      const lacks = large.axes && large.axes.x === "pos" && "pos" in state.selection && !large.x_values.includes(state.selection.pos);
+      if (lacks) dash.set_props("follow", { data: state.selection }); // what reads a part of the prompt reads this one
       window.workbenchSelectionMilliseconds = performance.now() - state.changed;
+      return dash.no_update;
+    },
+    // What is said of the selection has arrived; until then the panel says that it is of the one before.
+    told: function () {
+      clearTimeout(state.telling);
+      document.querySelector(".right").classList.remove("before");
       return dash.no_update;
     },
     // What is typed now, whatever has been sent: Run must not take an older text.
@@ -268,6 +289,8 @@
     },
     // An example was chosen: it is run as if it had been typed. The list is made anew with each prompt, and says nothing then.
     example: function (text) {
+      const chat = known.chats.includes(text) ? "chat" : "raw";
+      if (text && chat !== (document.querySelector("#chat input:checked") || {}).value) dash.set_props("chat", { value: chat });
       return text ? [text, { text: text, clicks: "example " + ++presses }] : [dash.no_update, dash.no_update];
     },
     scheme: function (clicks, scheme) {

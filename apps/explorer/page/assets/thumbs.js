@@ -3,10 +3,10 @@
 (function () {
   "use strict";
   const dash = (window.dash_clientside = window.dash_clientside || {});
-  const patience = 15000; // milliseconds after which an answer is no longer waited for
+  const PATIENCE = 15000; // milliseconds after which an answer is no longer waited for; longer where it was in vain
   const stands = new Map(); // by view: what its place stands for
   const figures = new Map(); // by view: the figure that waits to be seen
-  let asked = -patience, drawing = false, latest = null;
+  let patience = 0, asked = 0, drawing = false, latest = null;
 
   const places = () => Array.from(document.querySelectorAll("[data-thumb]"));
   const place = (name) => places().find((one) => one.dataset.thumb === name);
@@ -42,6 +42,7 @@
     const wanted = lacking();
     if (!Object.keys(wanted).length) return;
     asked = performance.now();
+    patience = Math.max(PATIENCE, 2 * patience);
     dash.set_props("wanted", { data: wanted });
   }
 
@@ -93,11 +94,15 @@
       ask();
     },
     draw: function (answer) {
-      asked = -patience;
+      patience = 0;
       for (const [name, part] of Object.entries(answer || {})) {
         stands.set(name, part.sign);
-        if (part.figure) figures.set(name, part.figure);
-        else say(name, part.words);
+        if (!part.figure) say(name, part.words);
+        else {
+          const holder = place(name);
+          if (holder && !holder.querySelector(".thumb-plot")) holder.textContent = ""; // "not computed yet" is no longer true
+          figures.set(name, part.figure);
+        }
       }
       next();
       ask();

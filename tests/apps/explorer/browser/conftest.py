@@ -32,6 +32,7 @@ def explorer(default_model, tmp_path_factory):
         port=0,
         token=TOKEN,
         directory=tmp_path_factory.mktemp("results"),
+        runs=tmp_path_factory.mktemp("runs"),
     )
     running = start(settings, CATALOG, load=_loader(default_model))
     thread = threading.Thread(target=running.run, daemon=True)

@@ -27,6 +27,8 @@ from apps.explorer.page.news import look, request_of
 from apps.explorer.page.state import Asked, Continuing, Seen, Shown, Sizes, TypedParam
 from apps.explorer.page.views import drawn
 from probes.attention.pattern import Attention
+from probes.lens.logit_lens import VIEW as LENS
+from probes.lens.logit_lens import LogitLens
 from tests.tiny_analyses import tiny_study, tiny_view
 from tests.tiny_models import tiny_model
 from workbench.analysis.kinds import OnModel, OnPrompt, Stimulus, Study
@@ -259,6 +261,31 @@ def test_interventions_reach_studies_and_what_is_of_the_model(tmp_path):
         shown = shown_of(engine, Asked(id="x", model="tiny", text=TEXT, edits=("L0H1",)))
         _, words, _ = large_view(engine, Seen(name="fixed"), shown, {}, False, "me")
         assert refused in text_of(words)
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("edits", [(), ("L1H0",)])
+def test_a_lens_around_another_token_is_that_of_a_run_of_its_own(tmp_path, edits):
+    """From the kept states, with only the last block run; under an intervention by a whole pass."""
+    ids = [(5 * i) % 90 for i in range(40)]
+    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [LENS], load=lambda n, p: tiny_model("llama"))
+    try:
+        assert engine.hosted("tiny").loading.finished.wait(60)
+        request = engine.request("tiny", " ".join(map(str, ids)), {}, edits=edits)
+        finished(engine, request)
+        assert engine.around(request, "logit-lens", 39, "me") == (False, None)  # the run's own window holds it
+        model = engine.hosted("tiny").model
+        for pos, first in ((3, 0), (17, 16), (23, 16)):
+            is_outside, found = engine.around(request, "logit-lens", pos, "me")
+            assert is_outside and found["pos"].values.tolist() == list(range(first, first + 16))
+            own = LogitLens(positions=",".join(map(str, range(first, first + 16)))).run(
+                model, Prompt.ids(ids), interventions=[phrase(text).intervention(model, None) for text in edits]
+            )
+            # The last block sees the same states; its sums are those of the same batch.
+            np.testing.assert_allclose(found["entropy"], own["entropy"], atol=1e-5)
+            assert (found["top_token"].values == own["top_token"].values).all()
+            assert found.attrs["spec_key"] == own.attrs["spec_key"]
     finally:
         engine.close()
 

@@ -89,6 +89,41 @@ def found(engine, shown, name):
     return engine.found(request, name)
 
 
+@pytest.mark.parametrize("name", ["logit-lens", "induction-heads", "attention"])
+def test_a_view_becomes_a_batch_of_the_same(engine, shown, name, tmp_path):
+    from probes import CATALOG
+    from workbench import batch
+
+    run = shown.model_copy(update={"edits": ("L0H0",)})
+    taken, file = take(engine, "toml", run, Seen(name=name, figure=0), SELECTION, False, "me")
+    (tmp_path / file).write_bytes(taken)
+    made = batch.plan(tmp_path / file, tmp_path / "run", catalog=CATALOG, base=tmp_path)
+    (asked,) = made.planned.spec.analyses
+    request = request_of(engine, run)
+    wanted = engine.slice_of(request, name, SELECTION) if name in engine.slices else request.analyses[name]
+    assert CATALOG.get(asked.name).of(dict(asked.params)) == wanted
+    assert made.planned.spec.interventions == ("L0H0",)
+    ids = [shard.ids for shard in made.planned.left]
+    assert ids == [(request.tokens.ids,)] if wanted.prompted else ids == [None]
+
+
+@pytest.mark.parametrize("text", ['a "quoted" \\ text\nof 2 lines\x7f\x00', "\U0001f600 {} [[x]] # no comment", " "])
+def test_texts_and_parameters_survive_a_spec(text, tmp_path):
+    from types import SimpleNamespace
+
+    from apps.explorer.page.specs import spec_text
+    from probes import ActivationPatching
+    from workbench.batch.spec import read_spec
+
+    tokens = SimpleNamespace(source=SimpleNamespace(text=text), ids=(1, 2))
+    request = SimpleNamespace(model="some/model", text=text, tokens=tokens, edits=())
+    analysis = ActivationPatching(corrupt=text + ".", target="x")
+    (tmp_path / "a.toml").write_text(spec_text(request, analysis, Settings(models=(), dtype="bfloat16")), "utf-8")
+    spec = read_spec(tmp_path / "a.toml").spec
+    assert spec.prompts[0].texts == (text,) and spec.models[0].dtype == "bfloat16"
+    assert ActivationPatching.of(dict(spec.analyses[0].params)) == analysis
+
+
 def test_prompts_are_quoted_in_code():
     from apps.explorer.engine.request import Request
     from apps.explorer.page.exports import code

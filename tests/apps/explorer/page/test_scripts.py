@@ -15,6 +15,7 @@ from apps.explorer.callbacks import register
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page import components
+from apps.explorer.page.batch_state import BatchAsked, Chosen
 from apps.explorer.page.constants import constants
 from apps.explorer.page.exports import KINDS
 from apps.explorer.page.graphs import SELECTED
@@ -181,7 +182,8 @@ def test_the_scripts_know_only_ids_that_there_are(known):
 
 def test_the_scripts_know_the_words_of_the_server():
     spine, links = SCRIPTS["spine.js"], SCRIPTS["links.js"]
-    stores = {"started": Pressed, "stopped": Stopped, "checked": Checked, "edited": Edited, "dismissed": Dismissed}
+    stores = {"started": Pressed, "stopped": Stopped, "checked": Checked, "edited": Edited, "dismissed": Dismissed,
+              "batch": Chosen, "batch-asked": BatchAsked}  # fmt: skip
     for kind, store in PRESSED.items():
         if store in stores:
             assert kind in stores[store].model_fields

@@ -17,14 +17,21 @@ from tests.long_run import examples
 
 MODEL = "toy-induction"
 VIEWS = ("logit-lens", "induction-on-prompt", "induction-heads", "flow-routes", "head-table", "causal-check")
+RUN = {
+    "name": "one", "models": [{"name": MODEL}], "prompts": [{"ids": [[3, 7, 9, 5, 3, 7], [4, 4, 4]]}],
+    "analyses": [{"name": "induction-on-prompt"}],
+}  # fmt: skip
 SLOW = 60.0  # seconds: a limit for loaded machines
 
 
 @pytest.fixture(scope="module")
-def app():
+def app(tmp_path_factory):
     from probes import CATALOG
+    from workbench import batch
 
-    engine = Engine(Settings(models=(MODEL, "toy-copy")), [CATALOG.view(name) for name in VIEWS])
+    runs = tmp_path_factory.mktemp("runs")
+    batch.run(RUN, runs / "one", catalog=CATALOG)
+    engine = Engine(Settings(models=(MODEL, "toy-copy"), runs=runs), [CATALOG.view(name) for name in VIEWS])
     assert engine.hosted(MODEL).loading.finished.wait(120)
     made = make_app(engine)
     made.server.config["PROPAGATE_EXCEPTIONS"] = False  # as it is served
@@ -119,6 +126,28 @@ def press(page):
     page.fire("started")
     page.put("stopped", {"clicks": 2, "cancel": "none"})
     page.fire("stopped")
+    look_at_runs(page)
+
+
+def look_at_runs(page):
+    """The panel of batches: its list, every part of it, and a prompt that is opened."""
+    page.put("batches-open", 1, "n_clicks")
+    page.fire("batches-open", "n_clicks")
+    page.put("batch", {"clicks": 1, "batch": "one"})
+    page.fire("batch")
+    page.put("batch-asked", {"clicks": 2, "halt": "one"})
+    page.fire("batch-asked")
+    page.fire("batch-news")
+    for part in ("results", "failures", "prompts"):
+        page.put("batch-part", part, "value")
+        page.fire("batch-part", "value")
+    for control, value in (("batch-x", "n"), ("batch-y", "induction-on-prompt.mass mean")):
+        page.put(control, value, "value")
+        page.fire(control, "value")
+    page.put("batch-table", [{"row": 1, "text": "3 7"}], "selectedRows")
+    page.fire("batch-table", "selectedRows")
+    page.put("batch-scatter", {"points": [{"customdata": 0, "x": 1.5}]}, "clickData")
+    page.fire("batch-scatter", "clickData")
 
 
 def test_a_whole_visit_calls_every_callback(visit):

@@ -12,7 +12,6 @@ from probes.circuits.graph.faithfulness import Measured
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.known import KNOWN
 from probes.circuits.graph.rankings import rank
-from tests.probes.circuits.graph.test_tasks import model, speller  # noqa: F401 - fixtures
 from workbench.errors import InputError
 from workbench.observation import observe
 
@@ -88,7 +87,7 @@ def test_another_tools_file_is_read_in_either_form(tmp_path):
         Circuit.open(path)
 
 
-def test_the_view_draws_what_it_found(model):  # noqa: F811
+def test_the_view_draws_what_it_found(model):
     result = CircuitSearch(pairs=3, tested=3, draws=2, wanted=0.3).run(model)
     circuit = circuit_of(result)
     if len(circuit):
@@ -100,7 +99,7 @@ def test_the_view_draws_what_it_found(model):  # noqa: F811
     assert figure.layout.meta["axes"] == {"x": "head", "y": "layer"}
 
 
-def test_rankings_stand_beside_each_other(model):  # noqa: F811
+def test_rankings_stand_beside_each_other(model):
     result = EdgeRankings(rankings="RelP, exact", pairs=2, tested=3).run(model)
     assert list(table(result).index) == ["RelP", "exact"]
     assert result["cost"].values.tolist() == [4.0, float(Graph.of(model.sizes).n_edges + 2)]

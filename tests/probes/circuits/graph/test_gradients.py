@@ -75,15 +75,21 @@ def test_eap_is_the_slope_of_every_edge(kind):
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
 def test_integrated_gradients_of_the_inputs_edges_sum_to_the_difference(kind):
-    """The law holds for edges that leave the input, and not for one step. A Riemann sum of 80 steps: its gap falls as
-    one over their number, and was 2 % of the difference on Gemma."""
+    """The law holds for edges that leave the input, in the limit of many steps and not for one.
+
+    The sum is a Riemann sum of right ends: its gap falls as one over the steps (on Gemma .0688, .0401, .0203, .0102 of
+    the difference at 20, 40, 80, 160), so that twice the sum of 2n less that of n lacks only the next order: .0113 on
+    Gemma and .0009 on Llama at 20 and 40, .0005 and .0002 at 40 and 80.
+    """
     model = tiny_model(kind)
     pairs = pairs_of(model)
     clean, corrupt = ids_of(pairs)
     value = lambda ids: metric(readout_logits(model, sources(model, ids).last[:, -1])).detach().numpy()
     difference = value(clean) - value(corrupt)
-    gap = lambda steps: np.abs(rank(model, pairs, "EAP-IG", steps=steps)[:, 0].sum(-1) - difference).max()
-    assert gap(80) < 0.05 * np.abs(difference).max() < gap(1)
+    total = lambda steps: rank(model, pairs, "EAP-IG", steps=steps)[:, 0].sum(-1)
+    gap = lambda found: np.abs(found - difference).max() / np.abs(difference).max()
+    assert gap(2 * total(40) - total(20)) < 0.02
+    assert gap(total(1)) > 0.05
 
 
 def test_patterns_that_are_constant_give_queries_and_keys_nothing():

@@ -7,21 +7,7 @@ import pytest
 
 from probes.circuits.graph.task_texts import TASKS
 from probes.circuits.graph.tasks import batches, read_task, task
-from tests.test_catalog_contract import reader
-from tests.tiny_models import spelling, tiny_hf
 from workbench.errors import InputError
-from workbench.loading.pretrained import wrap
-
-
-@pytest.fixture(scope="module")
-def model():
-    """Reads the names of indirect objects as one token each, all else by characters."""
-    return reader(tiny_hf("llama"), "tiny-reader")
-
-
-@pytest.fixture(scope="module")
-def speller():
-    return wrap(tiny_hf("llama"), spelling(), name="speller")
 
 
 @pytest.mark.parametrize("name", TASKS)

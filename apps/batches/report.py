@@ -4,21 +4,19 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from apps.batches.figures import averaged, figures
 from apps.template import render
 from workbench.batch.runs import Batch
 from workbench.batch.values import merge
-from workbench.figures import bars, head_name, heads_grid, series
+from workbench.figures import head_name
 from workbench.files import whole_file
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-__all__ = ["figures", "report", "write_report"]
+__all__ = ["report", "write_report"]
 
 _PROMPTS = 200  # shown in the report; an export has all
 _FIGURES = 6  # of one analysis; a page with all of them would not open
@@ -41,7 +39,7 @@ def report(found: Batch) -> str:
     badges = " ".join(sorted({one["badge"] for one in found.record["models"] if one["badge"]}))
     provenance = [json.loads(result.attrs["provenance"]) for result in results.values()]
     return render(
-        "cli/report/batch.html",
+        "batches/report.html",
         title=found.spec.name,
         done=found.n_done,
         shards=found.n_shards,
@@ -69,13 +67,9 @@ def _section(name: str, result: xr.Dataset, first: list[bool]) -> dict[str, Any]
     }
 
 
-def _averaged(result: xr.Dataset) -> list[str]:
-    return [str(name) for name in result.data_vars if f"{name}_n" in result]
-
-
 def _rows(result: xr.Dataset) -> Iterator[dict[str, Any]]:
     """One row a variable, model and group: its mean over all axes and where it is largest."""
-    for name in _averaged(result):
+    for name in averaged(result):
         for model in result["model"].values:
             for group in result["group"].values:
                 one = result[name].sel(model=model, group=group)
@@ -103,23 +97,3 @@ def _largest(one: xr.DataArray, result: xr.Dataset, name: str) -> str:
     if set(where) == {"layer", "head"}:
         return f"{head_name(where['layer'], where['head'])}: {value}"
     return f"{', '.join(f'{dim} {at}' for dim, at in where.items())}: {value}" if where else value
-
-
-def figures(result: xr.Dataset) -> "Iterator[go.Figure]":
-    """Figures of an aggregate: a grid of heads, a line over layers or depths, bars of what has another single axis."""
-    for name in _averaged(result):
-        if name.endswith("_null"):
-            continue  # drawn beside what it is the null of
-        inner = result[name].dims[2:]
-        for model in result["model"].values:
-            for group in result["group"].values:
-                one = result.sel(model=model, group=group)
-                if not np.isfinite(one[name].values).any():
-                    continue
-                title = ", ".join(str(part) for part in (name.replace("_", " "), group, model) if str(part))
-                if inner == ("layer", "head"):
-                    yield heads_grid(one, name, title=title)
-                elif inner in (("layer",), ("depth",)):
-                    yield series(one, name, x=str(inner[0]), title=title)
-                elif len(inner) == 1:
-                    yield bars(one, name, str(inner[0]), title=title, limit=40)

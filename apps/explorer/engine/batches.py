@@ -1,0 +1,192 @@
+"""The runs of experiment batches in a folder of this machine: how far each is, what came out, resumed and cancelled.
+
+The page never computes a batch itself: whoever resumes one starts `workbench batch resume` in a process of its own,
+which goes on when the page's server ends. What is shown is read from the store, and kept until the store has changed.
+"""
+
+import contextlib
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import xarray as xr
+
+from apps.batches.report import report
+from workbench.batch.runs import Batch, open_batch
+from workbench.batch.state import State, sign, state_of
+from workbench.batch.values import merge
+from workbench.errors import InputError, WorkbenchError
+
+__all__ = ["Batches", "Cell", "Known", "Process", "begin"]
+
+_KEPT = 24  # aggregates and tables, of all runs
+
+
+class Process(Protocol):
+    """A resumed run, as `subprocess.Popen` is one."""
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it works."""
+
+
+Begin = Callable[[Path, bool], Process]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a run. sentence: why it cannot be read, or how the process ended that resumed it; "" otherwise.
+
+    works: whether somebody is at it.
+    """
+
+    name: str
+    state: State | None
+    works: bool = False
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A prompt of a run, to be opened: the model's name or folder, ids, parameters by analysis, interventions."""
+
+    model: str
+    weights: str
+    ids: tuple[int, ...]
+    params: dict[str, dict[str, Any]] = field(default_factory=dict)
+    edits: tuple[str, ...] = ()
+    seed: int = 0
+
+
+class Batches:
+    """The runs below a folder. begin: starts a process that goes on with one."""
+
+    def __init__(self, folder: Path | None, begin: Begin, allow_network: bool = False) -> None:
+        self.folder, self._begin, self._network = folder, begin, allow_network
+        self._lock = threading.Lock()
+        self._processes: dict[str, Process] = {}
+        self._refused: dict[str, str] = {}  # why a run could not be resumed or cancelled
+        self._kept: OrderedDict[tuple[str, ...], tuple[str, Any]] = OrderedDict()
+
+    def names(self) -> list[str]:
+        """Of all runs, the one that changed last first."""
+        if self.folder is None or not self.folder.is_dir():
+            return []
+        plans = [path for path in self.folder.glob("*/plan.json") if path.is_file()]
+        return [path.parent.name for path in sorted(plans, key=_changed, reverse=True)]
+
+    def open(self, name: str) -> Batch:
+        """A run by its name. Raises InputError where there is none, and as `batch.open` does."""
+        if self.folder is None or name not in self.names():
+            raise InputError(f"the run {name!r}", "one of the list", "Choose it there")
+        return open_batch(self.folder / name)
+
+    def known(self, name: str) -> Known:
+        """How far a run is; one that cannot be read says why."""
+        try:
+            state = state_of(self.open(name).store)
+        except WorkbenchError as error:
+            return Known(name, None, False, str(error))
+        process = self._processes.get(name)
+        code = None if process is None else process.poll()
+        goes = process is not None and code is None
+        ended = self._refused.get(name, "")
+        if code and not state.wants_stop:
+            ended = f"It stopped: {self._last_words(name)}"
+        return Known(name, state, bool(state.workers) or goes, ended)
+
+    def _last_words(self, name: str) -> str:
+        assert self.folder is not None
+        log = self.folder / name / "resume.log"
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+        return lines[-1].removeprefix("workbench: ") if lines else "without a word"
+
+    def resume(self, name: str) -> None:
+        """Go on with a run, in a process of its own; nothing where somebody is at it. `known` says what went wrong."""
+        if self.known(name).works:
+            return
+        with self._told(name):
+            self._processes[name] = self._begin(self.open(name).folder, self._network)
+
+    def cancel(self, name: str) -> None:
+        """Ask whoever is at a run to stop. `known` says what went wrong."""
+        with self._told(name):
+            self.open(name).cancel()
+
+    @contextlib.contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        self._refused.pop(name, None)
+        try:
+            yield
+        except (WorkbenchError, OSError) as error:
+            self._refused[name] = str(error)
+
+    def aggregate(self, name: str, analysis: str) -> xr.Dataset:
+        """Means of an analysis over what is done so far. Raises InputError for one that the run has not."""
+        return self._once((name, "aggregate", analysis), lambda found: found.aggregate(analysis))
+
+    def table(self, name: str, head: tuple[int, int] | None = None) -> pd.DataFrame:
+        """One row a prompt, see `merge.table`."""
+        return self._once((name, "table", str(head)), lambda found: pd.DataFrame(list(merge.table(found.store, head))))
+
+    def failures(self, name: str) -> list[dict[str, str]]:
+        """What failed and what was refused, each with its reason."""
+        return self._once((name, "failures"), lambda found: found.failures)
+
+    def report(self, name: str) -> str:
+        """The report of what is done so far, one HTML page."""
+        return self._once((name, "report"), report)
+
+    def _once(self, key: tuple[str, ...], make: Callable[[Batch], Any]) -> Any:
+        """What was made when the store was as it is now, or made now; by one thread at a time."""
+        found = self.open(key[0])
+        with self._lock:
+            now = sign(found.store)
+            if key not in self._kept or self._kept[key][0] != now:
+                self._kept[key] = now, make(found)
+            self._kept.move_to_end(key)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+            return self._kept[key][1]
+
+    def sign(self, name: str) -> str:
+        """Changes with whatever is planned or finished."""
+        return sign(self.open(name).store)
+
+    def cell(self, name: str, row: int) -> Cell:
+        """The prompt of a row of the table. Raises InputError where there is no such row."""
+        found = self.open(name)
+        line, ids, columns = found.prompt(row)
+        model = next(one for one in found.spec.models if one.title == line["model"])
+        record = next(one for one in found.record["models"] if one["label"] == line["model"])
+        params = {
+            one.name: {**one.params, **{parameter: columns[column] for parameter, column in one.columns.items()}}
+            for one in found.spec.analyses
+        }
+        return Cell(
+            str(model.name or model.folder), record["weights"], ids, params, found.spec.interventions, found.spec.seed
+        )
+
+
+def _changed(plan: Path) -> float:
+    """When something was planned or finished, seconds since 1970; 0 for a run that was removed meanwhile."""
+    times = []
+    for path in (plan, plan.with_name("ledger.jsonl")):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return max(times, default=0.0)
+
+
+def begin(folder: Path, allow_network: bool = False) -> Process:
+    """`workbench batch resume FOLDER` in a process of its own, which writes to resume.log there."""
+    words = [sys.executable, "-m", "apps.cli", "batch", "resume", str(folder.resolve())]
+    with open(folder / "resume.log", "wb") as log:
+        return subprocess.Popen(
+            [*words, *(["--allow-network"] if allow_network else [])],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip

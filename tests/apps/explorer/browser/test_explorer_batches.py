@@ -1,0 +1,79 @@
+"""The panel of batches in a browser: runs, results, the table of prompts, and a prompt that is opened from it."""
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+SPEC = {
+    "name": "toys",
+    "models": [{"name": "toy-induction"}],
+    "prompts": [
+        {"group": "typed", "ids": [[3, 1, 4, 1, 5, 9, 3, 1], [2, 7, 1, 8, 2, 7]]},
+        {"group": "drawn", "generator": "repeated-tokens", "n": 17, "length": 5},
+    ],
+    "analyses": [{"name": "induction-on-prompt"}, {"name": "attention-sinks"}],
+}
+
+
+@pytest.fixture(scope="module")
+def runs_page(shared, explorer):
+    """A page with the panel open, for all tests of this module; the run is resumed and looked at in the first."""
+    from probes import CATALOG
+    from workbench import batch
+
+    batch.plan(SPEC, explorer.engine.batches.folder / "toys", catalog=CATALOG).write()
+    page = shared("#model=toy-induction&prompt=4+4+4+4", wait=False)
+    page.wait_for_selector("#tokens [data-pos]")
+    page.click("#batches-open")
+    page.wait_for_selector("[data-batch=toys]")
+    return page
+
+
+def test_a_run_is_followed_and_its_results_are_drawn_with_their_n(runs_page, explorer, screenshots):
+    from probes import CATALOG
+    from workbench import batch
+
+    page = runs_page
+    assert page.locator("[data-resume=toys]").count() == 1
+    holds = "word => document.querySelector('#batch-body').textContent.includes(word)"
+    page.wait_for_function(holds, arg="Nothing of it is there yet")
+    batch.worker(explorer.engine.batches.folder / "toys", catalog=CATALOG)
+    page.wait_for_selector("[data-resume=toys]", state="detached")
+    page.wait_for_selector("#batch-body .js-plotly-plot .nsewdrag")
+    page.wait_for_function(holds, arg="n = 17")
+    page.screenshot(path=screenshots / "runs.png")
+
+
+def test_a_row_of_the_table_opens_its_prompt(runs_page, screenshots):
+    page = runs_page
+    page.locator("#batch-part label").filter(has_text="Prompts").click()
+    page.wait_for_selector("#batch-table .ag-row")
+    page.click("#batch-x")
+    page.get_by_role("option", name="n", exact=True).click()
+    page.click("#batch-y")
+    page.get_by_role("option", name="attention-sinks.sink_rate mean").click()
+    page.wait_for_selector("#batch-scatter .js-plotly-plot .nsewdrag, #batch-scatter .nsewdrag")
+    page.wait_for_selector("#batch-table .ag-row")
+    page.screenshot(path=screenshots / "runs-prompts.png")
+    page.locator("#batch-table .ag-row[row-index='1'] .ag-cell[col-id=text]").click()
+    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 6")
+    assert page.input_value("#prompt") == "2 7 1 8 2 7"
+    page.wait_for_selector("#batches .mantine-Modal-content", state="detached")
+    view = "() => (new URLSearchParams(location.hash.slice(1)).get('view') || '').includes('induction-on-prompt')"
+    page.wait_for_function(view)
+
+
+@pytest.mark.slow
+def test_the_panel_can_be_read_by_everybody(runs_page):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = runs_page
+    page.click("#batches-open")
+    for part in ("Results", "Prompts", "Failures"):
+        page.locator("#batch-part label").filter(has_text=part).click()
+        page.wait_for_timeout(1500)
+        found = Axe().run(page).response["violations"]
+        serious = [v for v in found if v["impact"] in ("serious", "critical")]
+        assert not serious, json.dumps([(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in serious], indent=1)

@@ -1,0 +1,217 @@
+"""Rows of prompt files, one at a time: text, JSON Lines, JSON, CSV, TSV, Parquet.
+
+The one reader of the shell, of Python and of batches.
+
+A row is its exact characters in every format: the words NA and null, 007, quoted line breaks and line separators inside
+a text stay what they are; a byte order mark belongs to the file. What a row has wrong is said with its line.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from workbench.errors import InputError, UnavailableError, WorkbenchError
+
+__all__ = ["ENDINGS", "FORMATS", "Row", "Source", "name_of", "opened", "parsed", "rows"]
+
+Source = str | Path | BinaryIO
+FORMATS = ("text", "jsonl", "json", "csv", "tsv", "parquet")
+ENDINGS = {
+    ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv",
+    ".parquet": "parquet",
+}  # fmt: skip
+_BOM = b"\xef\xbb\xbf"
+_WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16 and UTF-32
+_FIELD = 2**31 - 1  # characters of a field; csv's own limit is 131,072
+
+
+class Row(NamedTuple):
+    """One record. place: "line 3", "record 3", "row 3"; name: of the file. is_table: its value is a row of a table."""
+
+    value: Any
+    place: str
+    name: str
+    is_table: bool = False
+
+    @property
+    def where(self) -> str:
+        """For people."""
+        return f"{self.place} of {self.name}"
+
+
+def rows(source: Source, *, format: str = "", encoding: str = "utf-8") -> Iterator[Row]:
+    """The records of a file, streamed (JSON, which is one value, is read whole). Empty lines are left out.
+
+    source: a path, or a file opened in binary (`sys.stdin.buffer`). format: one of `FORMATS`, by default from the
+    ending of its name, and text for a file without a name. Rows of tables are mappings by the names of their columns.
+
+    Raises InputError, with the line, for what cannot be read; UnavailableError for Parquet without pyarrow.
+    """
+    kind = format or _format(source)
+    if kind not in FORMATS:
+        raise InputError(f"the format {kind!r}", f"one of {', '.join(FORMATS)}", "Choose one of these")
+    name = name_of(source)
+    with opened(source) as file:
+        if kind == "parquet":
+            yield from _parquet(file, name)
+        elif kind in ("csv", "tsv"):
+            yield from _table(_lines(file, name, encoding), name, "\t" if kind == "tsv" else ",")
+        elif kind == "json":
+            yield from _listed("".join(line for _, line in _lines(file, name, encoding)), name)
+        else:
+            for number, line in _lines(file, name, encoding):
+                yield from _line(line, f"line {number}", name, kind)
+
+
+def name_of(source: Source) -> str:
+    """What a sentence calls a file."""
+    return str(source) if isinstance(source, str | Path) else "the input"
+
+
+def _format(source: Source) -> str:
+    if not isinstance(source, str | Path):
+        return "text"
+    ending = Path(source).suffix.lower()
+    if ending not in ENDINGS:
+        known = ", ".join(ENDINGS)
+        raise InputError(f"{source}, of an unknown format", f"a file that ends in {known}", "Name its format")
+    return ENDINGS[ending]
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[BinaryIO]:
+    """A file for reading bytes; one that was open stays so. Raises InputError where it cannot be read."""
+    try:
+        if isinstance(source, str | Path):
+            with open(source, "rb") as file:
+                yield file
+        else:
+            yield source
+    except (OSError, ValueError) as error:
+        if isinstance(error, WorkbenchError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{name_of(source)} ({reason})", "a file that can be read", "Check the path") from error
+
+
+def _lines(file: BinaryIO, name: str, encoding: str) -> Iterator[tuple[int, str]]:
+    """Lines with their ends, split at newlines only: a text may hold any other separator."""
+    try:
+        is_wide = "a\n".encode(encoding) != b"a\n"
+    except (LookupError, UnicodeError) as error:
+        raise InputError(
+            f"the encoding {encoding!r}", 'one that Python knows, such as "utf-8"', "Correct it"
+        ) from error
+    if is_wide:  # such as UTF-16, where a newline is two bytes
+        yield from _wide_lines(file, name, encoding)
+        return
+    shown = encoding.upper() if encoding.lower().startswith("utf") else encoding
+    for number, raw in enumerate(file, start=1):
+        if number == 1 and raw.startswith(_WIDE):
+            raise InputError(f"{name}, which is UTF-16 and not {shown}", shown, "Save it as UTF-8, or say its encoding")
+        raw = raw.removeprefix(_BOM) if number == 1 else raw
+        try:
+            yield number, raw.decode(encoding)
+        except UnicodeDecodeError as error:
+            got = f"{name}, which is not {shown} in line {number} (byte {raw[error.start]:#04x})"
+            raise InputError(got, f"text in {shown}", "Save it as UTF-8, or say its encoding") from error
+
+
+def _wide_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[tuple[int, str]]:
+    wrapped, number = TextIOWrapper(file, encoding, newline="\n"), 0
+    try:
+        for number, line in enumerate(wrapped, start=1):
+            yield number, line.removeprefix("\ufeff") if number == 1 else line
+    except UnicodeError as error:
+        got = f"{name}, which is not {encoding} behind line {number}"
+        raise InputError(got, f"text in {encoding}", "Save it as UTF-8, or say its encoding") from error
+    finally:
+        wrapped.detach()  # closing is its opener's business
+
+
+def _line(line: str, place: str, name: str, kind: str) -> Iterator[Row]:
+    text = line.removesuffix("\n").removesuffix("\r")
+    if kind == "text" and text.strip("\r"):
+        yield Row(text, place, name)
+    elif kind == "jsonl" and text.strip():
+        yield Row(parsed(text, f"{place} of {name}"), place, name)
+
+
+def parsed(text: str, where: str) -> Any:
+    """What JSON says. Raises InputError for what is none, and for a key that stands twice in one record."""
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}, which is not JSON ({error})", "JSON", "Correct it") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A record whose keys stand once: JSON's readers keep the last of several and drop the others."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} twice in one record")
+    return found
+
+
+def _listed(text: str, name: str) -> Iterator[Row]:
+    listed = parsed(text, name)
+    if not isinstance(listed, list):
+        raise InputError(f"{name}, which holds no list", "a JSON list of prompts or records", "Put it in a list")
+    for number, value in enumerate(listed, start=1):
+        yield Row(value, f"record {number}", name)
+
+
+def _table(lines: Iterator[tuple[int, str]], name: str, delimiter: str) -> Iterator[Row]:
+    """Rows of a table with a header. A quoted cell may hold line breaks."""
+    reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
+    header = _cells(reader, name) or []
+    if not any(header) or len(set(header)) != len(header):
+        raise InputError(f"the header {header} of {name}", "a different name for each column", "Correct it")
+    while True:
+        place = f"line {reader.line_num + 1}"
+        cells = _cells(reader, name)
+        if cells is None:
+            return
+        if cells and len(cells) != len(header):
+            got = f"{place} of {name} with {len(cells)} cells"
+            raise InputError(got, f"{len(header)}, as in its header", "Quote it")
+        if cells:
+            yield Row(dict(zip(header, cells, strict=True)), place, name, is_table=True)
+
+
+def _cells(reader: Any, name: str) -> list[str] | None:
+    """The next row of a table; None behind its last. The limit of a field is the whole process's: it is put back."""
+    before = csv.field_size_limit(_FIELD)
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        raise InputError(f"line {reader.line_num} of {name} ({error})", "a well-formed table", "Correct it") from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def _parquet(file: BinaryIO, name: str) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowInvalid, parquet
+    except ImportError as error:
+        raise UnavailableError(
+            f"{name} without pyarrow", "the library that reads Parquet", "Install pyarrow, or convert the file to JSONL"
+        ) from error
+    number = 0
+    try:
+        for batch in parquet.ParquetFile(file).iter_batches(batch_size=1024):
+            for value in batch.to_pylist():
+                number += 1
+                yield Row(_known(value), f"row {number}", name, is_table=True)
+    except ArrowInvalid as error:
+        raise InputError(f"{name}, which is not Parquet ({error})", "a Parquet file", "Check the file") from error
+
+
+def _known(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of Parquet as those of other tables are: by the names of its columns."""
+    return {str(name): cell for name, cell in value.items()}
