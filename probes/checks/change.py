@@ -55,7 +55,7 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
     Source: interventions as in Wang et al. 2022, arXiv 2211.00593 and Turner et al. 2023, arXiv 2308.10248; laid side
     by side with a control, ours
 
-    Returns: `new_token`, `text`, `probability` (condition, step) of what each run wrote, step 0 the first new token, token
+    Returns: `new_token`, `text`, `probability` (condition, step) of what each run wrote, step 0 the first new token,
     -1 behind an end; `differs` (condition, step); `kl` (condition), nats.
     """
 
@@ -201,7 +201,9 @@ def _written(
     """Continue all runs in one batch, a token at a time; one that the model has ended stands."""
     edits = dict(zip(RUNS, ([], changed, control), strict=True))
     ids = {run: list(tokens.ids) for run in RUNS if run != "control" or control}
-    alive, chosen, likely = list(ids), {run: [] for run in RUNS}, {run: [] for run in RUNS}
+    chosen: dict[str, list[int]] = {run: [] for run in RUNS}
+    likely: dict[str, list[float]] = {run: [] for run in RUNS}
+    alive = list(ids)
     first: dict[str, torch.Tensor] = {}
     for step in range(n):
         if progress is not None:
