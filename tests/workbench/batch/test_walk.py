@@ -73,10 +73,8 @@ STUDIES = {
 @pytest.mark.parametrize("name", [name for name in STUDIES if name != "active-dormant"])
 def test_studies_of_a_corpus_in_a_batch_give_their_own_numbers(name, tmp_path):
     """Of active-dormant in the slow test: it needs texts."""
-    model = tiny_model("llama", n_layers=2, n_ctx=128)
-    spec = {
-        "name": "studies", "models": [{"name": "tiny"}], "seed": 3, "analyses": [{"name": name, "params": STUDIES[name]}],
-    }  # fmt: skip
+    model, analysis = tiny_model("llama"), {"name": name, "params": STUDIES[name]}
+    spec = {"name": "studies", "models": [{"name": "tiny"}], "seed": 3, "analyses": [analysis]}
     found = batch.run(spec, tmp_path / "run", catalog=CATALOG, models={"tiny": model})
     rows, alone = found.rows(name), CATALOG.get(name)(**STUDIES[name], seed=3).run(model)
     assert found.failures == [] and len(rows.data_vars) > 1
