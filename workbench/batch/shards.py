@@ -126,7 +126,7 @@ def _shard(label: str, analyses: Sequence[Asked], ids: Any, columns: Any, cells:
 def _slices(items: Items, members: Sequence[int], analyses: Sequence[Asked], most: int) -> Iterable[list[int]]:
     """Runs of items whose work is about that of `most` tokens through one bare pass and a few analyses of it.
 
-    Studies bring passes of their own, hundreds a prompt: a shard holds fewer prompts of them, so that a worker that dies
+    Studies bring passes of their own, hundreds a prompt: a shard holds few prompts of them, so that a worker that dies
     loses as little, and several have something to share.
     """
     shared = [one for one in analyses if one.analysis.shares_pass]
