@@ -19,7 +19,7 @@ import xarray as xr
 
 from apps.batches.report import report
 from workbench.batch.runs import Batch, open_batch
-from workbench.batch.state import State, sign, state_of
+from workbench.batch.state import State, sign, state_of, with_workers
 from workbench.batch.values import merge
 from workbench.errors import InputError, WorkbenchError
 
@@ -90,7 +90,8 @@ class Batches:
     def known(self, name: str) -> Known:
         """How far a run is; one that cannot be read says why."""
         try:
-            state = state_of(self.open(name).store)
+            counted: State = self._once((name, "state"), lambda found: state_of(found.store))
+            state = with_workers(counted, self.open(name).store)
         except WorkbenchError as error:
             return Known(name, None, False, str(error))
         process = self._processes.get(name)
