@@ -60,6 +60,15 @@ def chromium_path() -> str:
     return found
 
 
+@pytest.fixture(autouse=True)
+def read_here(request, monkeypatch):
+    """Files of results are looked through by this process, which is quicker; what is marked `apart` starts another."""
+    if "apart" not in request.keywords:
+        from workbench.storage import inspection, netcdf
+
+        monkeypatch.setattr(netcdf, "looked_through", inspection.inspect)
+
+
 @pytest.fixture(scope="session")
 def default_model_dir() -> Path:
     """Directory of the default model; fetched and converted by the first test that asks, where the cache has none."""

@@ -61,15 +61,19 @@ def in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {_phrase(lines[0].rstrip(' .'), 160)}" if lines else type(error).__name__
 
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "unable to allocate")
+# Of the allocators, of the loader of libraries, and of the system.
+_NO_MEMORY = (
+    "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "unable to allocate",
+    "failed to map segment", "can't start new thread",
+)  # fmt: skip
 
 
 def of_the_machine(error: BaseException) -> "WorkbenchError | None":
-    """An error that is the machine's, in a sentence: memory or storage that ran out. None for any other: a bug."""
+    """An error that is the machine's, in a sentence: memory, storage or files that ran out. None for any other: a
+    bug."""
     said = str(error).lower()
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in said for words in _NO_MEMORY)
-    ):
+    no_memory = any(words in said for words in _NO_MEMORY) or getattr(error, "errno", None) == errno.ENOMEM
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | ImportError | OSError) and no_memory):
         return RefusedError(
             "work that ran out of memory", "enough for it on this device", "Shorten the prompt or ask for less at once"
         )
@@ -78,6 +82,8 @@ def of_the_machine(error: BaseException) -> "WorkbenchError | None":
         return UnavailableError(
             f"{in_words(error)}{where}", "a place to write", "Free some space or choose another place"
         )
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return UnavailableError("too many open files", "room for more", "Close others, or raise the limit (ulimit -n)")
     return None
 
 

@@ -13,14 +13,34 @@ from typing import Any
 from workbench.errors import InputError, UnavailableError
 from workbench.files import read_whole, sealed, unsealed, write_whole
 
-__all__ = ["digest", "read", "write"]
+__all__ = ["digest", "marked", "read", "unmarked", "write"]
 
 _MOST = 1 << 20  # bytes; what is kept here has a few thousand
+_MARK = "checksum"
 
 
 def digest(what: Any) -> str:
     """sha256 over what JSON can hold, 64 hex digits; the order of keys does not matter."""
     return sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def marked(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with the digest of itself, for JSON that other programs read too, which has no place for a seal."""
+    bare = {name: value for name, value in record.items() if name != _MARK}
+    return {**bare, _MARK: digest(bare)}
+
+
+def unmarked(record: Any) -> dict[str, Any]:
+    """A record without its mark. Raises ValueError for one that is not as it was marked, or is no record.
+
+    One without a mark is of an earlier build. A fault in the name of the mark leaves the rest as it was.
+    """
+    if not isinstance(record, dict):
+        raise ValueError("no record")
+    bare = {name: value for name, value in record.items() if name != _MARK}
+    if _MARK in record and record[_MARK] != digest(bare):
+        raise ValueError("not as it was written")
+    return bare
 
 
 def read(place: Path) -> Any:

@@ -17,7 +17,7 @@ from workbench.analysis.kinds import OnModel, Stimulus
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.figures import head_name
 from workbench.models.hooks import PATTERN, V, Z
 from workbench.models.model import Model
@@ -229,6 +229,10 @@ def sink_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     HeadTable,
     question="What does each head do: where does it look, does it sink, how much does it add?",
+    asks=(
+        Ask("n_sequences", "Score all heads on", unit="repeated sequences"),
+        Ask("texts", "and on", unit="texts"),
+    ),
     figures=(sink_figure, entropy_figure, output_figure),
     claims=(claims.head,),
     tables=(table,),

@@ -13,7 +13,7 @@ from probes.checks.removal import checking
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT
@@ -131,5 +131,10 @@ def repeated_tokens(model: Model, seed: int) -> list[Tokens]:
 VIEW = View(
     CausalCheck,
     question="Does it matter: what happens without it, and without its like?",
+    asks=(
+        Ask("units", "Remove", pick="units"),
+        Ask("method", "by"),
+        Ask("metric", "and measure"),
+    ),
     figures=(controls_figure, norms_figure),
 )

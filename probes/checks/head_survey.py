@@ -16,7 +16,7 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError, RefusedError
 from workbench.figures import head_name
 from workbench.intervene import Ablate, Head
@@ -304,6 +304,11 @@ def table(result: xr.Dataset) -> "pd.DataFrame":
 VIEW = View(
     HeadSurvey,
     question="Which heads matter here, of all of them, more than heads that are as loud?",
+    asks=(
+        Ask("method", "Remove each head in turn by"),
+        Ask("on", "on"),
+        Ask("n_prompts", "with", unit="prompts"),
+    ),
     figures=(contrast_figure, effect_figure),
     claims=(claims.head,),
     tables=(table,),

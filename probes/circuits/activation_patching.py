@@ -13,7 +13,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Claim, View
+from workbench.analysis.view import Ask, Claim, View
 from workbench.errors import InputError
 from workbench.intervene import Patch
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, PATTERN, RESID_MID, RESID_POST, RESID_PRE, Hook, V, Z
@@ -181,6 +181,11 @@ def site_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
 VIEW = View(
     ActivationPatching,
     question="Where does the difference between two prompts live?",
+    asks=(
+        Ask("corrupt", "Run", empty="the same tokens, moved"),
+        Ask("site", "and put back, place by place, this prompt's"),
+        Ask("metric", "and measure"),
+    ),
     figures=(effect_figure,),
     claims=(site_claim,),
 )

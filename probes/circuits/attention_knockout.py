@@ -12,7 +12,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.intervene import Knockout
 from workbench.models.model import Model, Sizes
@@ -146,5 +146,10 @@ def profile_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     AttentionKnockout,
     question="In which layers does a token read from which part of the prompt?",
+    asks=(
+        Ask("query", "Take from", pick="pos", empty="the last token"),
+        Ask("subject", "the sight of", pick="segment", empty="the first token and of the rest"),
+        Ask("window", "in windows of", unit="layers"),
+    ),
     figures=(profile_figure,),
 )

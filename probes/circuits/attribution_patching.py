@@ -14,7 +14,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.intervene import Patch, hooks
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, RESID_PRE, Hook, Z
 from workbench.models.model import Model, Sizes
@@ -266,6 +266,11 @@ def agreement_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     AttributionPatching,
     question="Which heads carry the difference between two prompts, at a glance?",
+    asks=(
+        Ask("corrupt", "Estimate what each head carries from", empty="the same tokens, moved"),
+        Ask("checked", "and truly patch", unit="heads"),
+        Ask("metric", "measuring"),
+    ),
     figures=(heads_figure, states_figure, agreement_figure),
     claims=(claims.head,),
 )

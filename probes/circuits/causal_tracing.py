@@ -14,7 +14,7 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Claim, View
+from workbench.analysis.view import Ask, Claim, View
 from workbench.errors import InputError
 from workbench.figures import show_token, stretches
 from workbench.intervene import Patch, Steer
@@ -227,6 +227,11 @@ def restored_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | Non
 VIEW = View(
     CausalTracing,
     question="Which states keep a fact whose subject was hidden?",
+    asks=(
+        Ask("subject", "Put noise on", pick="segment", empty="all tokens but the first and the last"),
+        Ask("restore", "and then put back the clean"),
+        Ask("draws", "with", unit="draws of the noise"),
+    ),
     figures=(trace_figure, profile_figure),
     claims=(restored_claim,),
 )

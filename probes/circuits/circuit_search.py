@@ -18,7 +18,7 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, PARTS, READOUT, RESIDUAL
@@ -187,6 +187,11 @@ def table(result: xr.Dataset) -> "pd.DataFrame":
 VIEW = View(
     CircuitSearch,
     question="Which few connections do this task, how sure is that, and what do they leave out?",
+    asks=(
+        Ask("task", "Find the edges that do"),
+        Ask("wanted", "until they keep a share of"),
+        Ask("ranking", "ranked by"),
+    ),
     figures=(drawn, heads_figure),
     tables=(table,),
     claims=(claims.head,),

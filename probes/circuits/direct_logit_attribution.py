@@ -12,7 +12,7 @@ from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import Claim, View, chosen
+from workbench.analysis.view import Ask, Claim, View, chosen
 from workbench.errors import InputError
 from workbench.models.hooks import (
     MLP_OUT,
@@ -346,6 +346,11 @@ def _explained(result: xr.Dataset, share: float) -> dict[str, Any]:
 VIEW = View(
     DirectLogitAttribution,
     question="Which parts write the predicted token, or one token rather than another?",
+    asks=(
+        Ask("target", "Explain", empty="the model's top token"),
+        Ask("against", "rather than", empty="none"),
+        Ask("pos", "after", pick="pos", empty="the last token"),
+    ),
     figures=(bars_figure, heads_figure),
     details=(origin_figure,),
     claims=(component_claim, head_claim),

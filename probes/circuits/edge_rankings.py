@@ -18,7 +18,7 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
@@ -176,6 +176,11 @@ def table(result: xr.Dataset) -> "pd.DataFrame":
 VIEW = View(
     EdgeRankings,
     question="How few edges between heads and MLPs carry the task, and which ranking finds them?",
+    asks=(
+        Ask("task", "Rank all edges on"),
+        Ask("rankings", "by"),
+        Ask("pairs", "with", unit="pairs of prompts"),
+    ),
     figures=(curve_figure, area_figure),
     tables=(table,),
 )

@@ -37,7 +37,7 @@ from probes.routes.task_heads import ioi_prompts
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import V, Z
 from workbench.models.model import Model, Sizes
@@ -322,6 +322,11 @@ def _result(
 VIEW = View(
     CircuitEdges,
     question="How few edges between tokens carry the prediction, and which ranking finds them?",
+    asks=(
+        Ask("task", "Rank the edges on"),
+        Ask("metric", "measuring"),
+        Ask("first_layer", "with every edge kept below layer"),
+    ),
     figures=(curve_figure, cpr_figure, cmd_figure),
     tables=(table,),
 )

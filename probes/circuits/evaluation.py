@@ -34,7 +34,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.progress import part
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.intervene import MLP, Ablate, Head
 from workbench.models.model import Model, Sizes
@@ -232,6 +232,11 @@ def _result(
 VIEW = View(
     CircuitEvaluation,
     question="How few heads and MLPs carry the task, and which ranking finds them?",
+    asks=(
+        Ask("task", "Rank heads and MLPs on"),
+        Ask("ablation", "and take out the rest by"),
+        Ask("metric", "measuring"),
+    ),
     figures=(curve_figure, cpr_figure, cmd_figure),
     tables=(table,),
 )

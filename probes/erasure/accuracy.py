@@ -40,7 +40,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.corpora import Corpus
 from workbench.errors import InputError, UnavailableError
 from workbench.models.model import Model, Sizes
@@ -314,6 +314,11 @@ def said(result: xr.Dataset, name: str, offset: int) -> str:
 VIEW = View(
     TokenErasureAccuracy,
     question="At which depth do the pieces of a word stop being readable, and more so than elsewhere?",
+    asks=(
+        Ask("depths", "Measure probes at depths"),
+        Ask("kind", "of the kind"),
+        Ask("epochs", "trained for", unit="passes"),
+    ),
     figures=(accuracy_figure, drop_figure),
     display=Display,
 )

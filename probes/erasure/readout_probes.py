@@ -15,7 +15,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import RefusedError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
@@ -138,5 +138,9 @@ def card_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     TokenErasureProbes,
     question="How well do probes read the tokens around the one they stand on?",
+    asks=(
+        Ask("kind", "Train probes of the kind"),
+        Ask("epochs", "for", unit="passes over the text"),
+    ),
     figures=(card_figure,),
 )

@@ -24,7 +24,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.corpora import Corpus
 from workbench.errors import InputError
 from workbench.figures import stretches
@@ -180,5 +180,6 @@ def moved_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     TokenErasureSwap,
     question="At which depth does a word's last token carry what its first piece does?",
+    asks=(Ask("words", "Swap the first pieces of", unit="words"),),
     figures=(moved_figure,),
 )

@@ -32,7 +32,7 @@ from probes.erasure.trained.words import multi_token_words
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import Claim, View
+from workbench.analysis.view import Ask, Claim, View
 from workbench.errors import InputError, WorkbenchError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
@@ -194,6 +194,11 @@ def early_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
 VIEW = View(
     TokenErasure,
     question="At which tokens does the model let go of the pieces of a word?",
+    asks=(
+        Ask("early", "Compare depth", empty="that of the rule"),
+        Ask("late", "with depth", empty="that of the rule"),
+        Ask("kind", "by probes of the kind"),
+    ),
     figures=(tokens_figure, lines_figure, triangle_figure),
     details=(readout_detail, class_detail),
     claims=(early_claim,),

@@ -22,7 +22,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.corpora import Corpus
 from workbench.errors import InputError
 from workbench.models.model import Model, Sizes
@@ -290,6 +290,10 @@ def table(result: xr.Dataset) -> "pd.DataFrame":
 VIEW = View(
     TokenErasureVocabulary,
     question="Which strings does the model treat as one, and are they words?",
+    asks=(
+        Ask("rows", "List the", unit="strings that most look like one"),
+        Ask("kind", "by probes of the kind"),
+    ),
     figures=(strings_figure, scores_figure),
     tables=(table,),
 )

@@ -17,7 +17,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range, Values
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.loading.toys.recipe import Recipe
 from workbench.loading.toys.recipes import asked
@@ -223,6 +223,11 @@ class Display(Values):
 VIEW = View(
     TrainingTimeline,
     question="When does what form: which scores change at once along the training, and when does the loss?",
+    asks=(
+        Ask("entries", "Follow", empty="the toy's task, or induction heads"),
+        Ask("seeds", "over", unit="seeds"),
+        Ask("clamp", "with", empty="nothing held"),
+    ),
     figures=(scores_figure, heads_figure, losses_figure, scrubbed_lens),
     details=(head_detail, scrubbed),
     display=Display,

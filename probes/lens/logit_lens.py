@@ -11,7 +11,7 @@ from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.models.hooks import RESID_MID, RESID_POST, RESID_PRE
 from workbench.models.model import Model, Sizes
@@ -352,6 +352,11 @@ def top_tokens_figure(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figu
 VIEW = View(
     LogitLens,
     question="What would the model say if it stopped at each depth?",
+    asks=(
+        Ask("target", "Follow", empty="the next token"),
+        Ask("against", "rather than", empty="none"),
+        Ask("positions", "at tokens"),
+    ),
     figures=(lens_figure, target_figure, entropy_figure),
     details=(top_tokens_figure,),
     claims=(claims.state,),

@@ -15,7 +15,7 @@ from probes.neurons.experts import need_experts, no_experts, use_need
 from workbench.analysis.kinds import Progress, Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset, provenance
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.corpora import BUNDLED, Document, corpus_digest, find_corpus
 from workbench.errors import InputError, RefusedError
 from workbench.intervene import Ablate, Expert, Force
@@ -270,5 +270,10 @@ def effect_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     ExpertContrast,
     question="Which experts does one kind of text use more than another, and does it need them?",
+    asks=(
+        Ask("first", "Find the experts of"),
+        Ask("second", "against"),
+        Ask("top", "and change the", unit="strongest"),
+    ),
     figures=(contrast_figure, effect_figure),
 )

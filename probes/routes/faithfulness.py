@@ -16,7 +16,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import RESID_POST, V
 from workbench.models.model import Model
@@ -290,5 +290,10 @@ def thresholds_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     FlowRouteFaithfulness,
     question="How much of the prediction do its routes carry?",
+    asks=(
+        Ask("start", "Keep only the routes to", pick="pos", empty="the last token"),
+        Ask("first_layer", "and every edge below layer"),
+        Ask("draws", "beside", unit="random graphs"),
+    ),
     figures=(faithfulness_figure, thresholds_figure),
 )

@@ -17,7 +17,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Failure, Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.batch.walk import walked
 from workbench.corpora import python_domains
 from workbench.errors import InputError
@@ -234,6 +234,10 @@ def groups_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     FlowRouteHeads,
     question="Which heads stand on the routes of many tokens?",
+    asks=(
+        Ask("n_texts", "Follow the routes in", unit="texts of each domain"),
+        Ask("length", "of", unit="tokens"),
+    ),
     figures=(frequency_figure, strength_figure, groups_figure),
     claims=(claims.head,),
 )

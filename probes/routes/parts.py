@@ -13,7 +13,7 @@ from workbench.analysis.kinds import OnPrompt, Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.models.hooks import (
     ATTN_OUT,
@@ -179,5 +179,10 @@ def part_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     FlowRoutePart,
     question="Which tokens does this part promote, and what does it add to the prediction?",
+    asks=(
+        Ask("layer", "Read out what flows through layer", pick="layer"),
+        Ask("head", "head", pick="head", empty="none"),
+        Ask("pos", "to", pick="pos", empty="the last token"),
+    ),
     figures=(part_figure,),
 )

@@ -15,7 +15,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.intervene import Ablate, Head
 from workbench.models.hooks import Z
@@ -185,6 +185,11 @@ def ablation_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     FlowRouteTaskHeads,
     question="Which heads does a task put on the routes, and does it need them?",
+    asks=(
+        Ask("n_prompts", "Compare routes on", unit="pairs of prompts"),
+        Ask("top", "and take out the", unit="strongest heads"),
+        Ask("draws", "beside", unit="sets of random heads"),
+    ),
     figures=(difference_figure, ablation_figure),
     claims=(claims.head,),
 )

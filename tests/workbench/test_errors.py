@@ -31,5 +31,23 @@ def test_memory_and_storage_are_nobodys_bug():
     assert isinstance(of_the_machine(raised.value), RefusedError)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("/lib/x.so: failed to map segment from shared object"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_memory_that_the_system_or_a_loader_lacks_is_said(error):
+    """Under a limit of addresses (`ulimit -v`, a job of a cluster) a library is what does not fit."""
+    assert isinstance(of_the_machine(error), RefusedError)
+    assert of_the_machine(ImportError("no module named x")) is None
+
+
+def test_files_that_ran_out_are_said():
+    assert "ulimit" in str(of_the_machine(OSError(errno.EMFILE, "Too many open files", "/a")))
+
+
 def test_a_librarys_error_is_its_first_line():
     assert in_words(RuntimeError("one.\ntwo")) == "RuntimeError: one" and in_words(KeyError()) == "KeyError"

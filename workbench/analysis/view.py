@@ -15,7 +15,7 @@ import xarray as xr
 from workbench.analysis.kinds import Analysis
 from workbench.analysis.parameters import Parameter, Values
 
-__all__ = ["Claim", "View", "chosen", "named"]
+__all__ = ["Ask", "Claim", "View", "chosen", "named"]
 
 
 class NoDisplay(Values):
@@ -31,6 +31,32 @@ class Claim:
     title: str
     params: Mapping[str, Any]
     study: str = "causal-check"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A parameter that a form asks for in plain words, before all others.
+
+    words: what stands before its value, so that all of a view read as one sentence ("Remove" L18H6 "by" zero "and
+    measure" log-probability). unit: what stands behind it. pick: what it names, to be picked rather than typed: "units"
+    (heads, MLPs, edges, as interventions write them), "pos" (a token), "segment" (tokens, as "3,4"), "layer", "head".
+    empty: what no value stands for.
+    """
+
+    name: str
+    words: str
+    unit: str = ""
+    pick: str = ""
+    empty: str = ""
+
+    def said(self, value: Any) -> str:
+        """The words with a value."""
+        blank = value is None or value == "" or (self.pick == "pos" and value == -1)
+        shown = self.empty if blank and self.empty else f"token {value}" if self.pick == "pos" else f"{value}"
+        if self.pick == "segment" and not blank:
+            is_one = "," not in str(value)
+            shown = f"{'token' if is_one else 'tokens'} {value}" if str(value)[:1].isdigit() else f"{value}"
+        return " ".join(filter(None, (self.words, shown, self.unit)))
 
 
 @dataclass(frozen=True)
@@ -53,7 +79,7 @@ class View:
     around: `(analysis, pos, n_tokens) -> analysis` that reads the token at `pos`, where this one reads only some of the
     prompt's; None where it reads that one, or its positions were chosen by hand. It sees `resid_pre`, `resid_post` and
     what follows from them alone.
-    heading: a title in place of that of the analysis.
+    heading: a title in place of that of the analysis. asks: what a form asks for first, in words that make a sentence.
     """
 
     analysis: type[Analysis]
@@ -69,6 +95,12 @@ class View:
     follows: tuple[str, ...] = ()
     around: "Callable[[Any, int, int], Analysis | None] | None" = None
     heading: str = ""
+    asks: tuple[Ask, ...] = ()
+
+    def plan(self, analysis: Analysis) -> str:
+        """What an analysis will do, in a sentence of what was asked; "" where nothing is asked in words."""
+        said = [ask.said(getattr(analysis, ask.name)) for ask in self.asks]
+        return f"{' '.join(said)}." if said else ""
 
     @property
     def name(self) -> str:

@@ -5,11 +5,9 @@ prompt each, they merge into any grouping. Whole results, where they are kept, s
 """
 
 import json
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -22,7 +20,7 @@ from workbench.batch.store import Entry, Store
 from workbench.batch.values.rows import RowOf, stacked
 from workbench.batch.walk import Halved, walked
 from workbench.errors import WorkbenchError
-from workbench.files import whole_file
+from workbench.files import write_whole
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 
@@ -112,21 +110,18 @@ def _keep(
 
 def written(store: Store, shard: Shard, asked: Sequence[Asked], found: Found) -> Entry:
     """Write what came out of a shard and its line in the ledger."""
-    path = store.path("shards", f"{shard.key}.nc")
     model = asked[0].model
     made_by = stamp(model.identity.device, model.identity.dtype)
     attrs = {"shard": shard.key, "model": json.dumps(_identity(model)), "stamp": json.dumps(made_by)}
-    with whole_file(path) as partial:
-        xr.Dataset(attrs=attrs).to_netcdf(partial, engine="h5netcdf")
-        for one in asked:
-            rows = stacked(found.rows[one.name])
-            if rows is not None:
-                _append(rows, partial, f"rows/{one.name}")
-            for i, result in enumerate(found.results[one.name]):
-                if result is not None:
-                    _append(result, partial, f"results/{one.name}/{i}")
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
+    groups = {"/": xr.Dataset(attrs=attrs)}
+    for one in asked:
+        rows = stacked(found.rows[one.name])
+        if rows is not None:
+            groups[f"/rows/{one.name}"] = rows
+        for i, result in enumerate(found.results[one.name]):
+            if result is not None:
+                groups[f"/results/{one.name}/{i}"] = result
+    write_whole(store.path("shards", f"{shard.key}.nc"), _encoded(groups))
     cells = dict(zip(shard.analyses, map(list, shard.cells), strict=True))
     entry = Entry(
         shard.key, store.sha256(shard.key), cells, found.failed, found.seconds, shard.n_tokens, found.halved, made_by
@@ -135,9 +130,13 @@ def written(store: Store, shard: Shard, asked: Sequence[Asked], found: Found) ->
     return entry
 
 
-def _append(dataset: xr.Dataset, path: Path, group: str) -> None:
-    floats = {name: {"_FillValue": None} for name, v in dataset.variables.items() if v.dtype.kind == "f"}
-    dataset.to_netcdf(path, engine="h5netcdf", group=group, mode="a", encoding=floats)
+def _encoded(groups: Mapping[str, xr.Dataset]) -> bytes:
+    """Groups of one netCDF file, made in memory: HDF5 on a disk that fills crashes the process."""
+    floats = {
+        place: {name: {"_FillValue": None} for name, v in group.variables.items() if v.dtype.kind == "f"}
+        for place, group in groups.items()
+    }
+    return bytes(xr.DataTree.from_dict(groups).to_netcdf(None, engine="h5netcdf", encoding=floats))
 
 
 def _identity(model: Model) -> dict[str, Any]:

@@ -9,7 +9,8 @@
     leases/, cancel    who is at which shard; the wish to stop
 
 Every file but the ledger is written under a temporary name, fsynced and renamed. The ledger is only appended to; a torn
-line costs itself alone. A shard counts if its bytes have a sha256 that the ledger has for it.
+line costs itself alone. A shard counts if its bytes have a sha256 that the ledger has for it. Every record carries a
+checksum: one that is not as it was written is not believed, and running again makes it anew.
 """
 
 import contextlib
@@ -23,11 +24,12 @@ from typing import Any
 
 from filelock import FileLock
 
+from workbench import memo
 from workbench.batch.shards import Shard
 from workbench.errors import RefusedError, UnavailableError
 from workbench.files import whole_file
 
-__all__ = ["FORMAT", "Entry", "Store"]
+__all__ = ["FORMAT", "Entry", "Store", "line_of"]
 
 FORMAT = 1  # a reader refuses what a newer version has written
 
@@ -51,6 +53,11 @@ class Entry:
     def record(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def line_of(record: dict[str, Any]) -> str:
+    """A record as a line of JSON, with its checksum."""
+    return json.dumps(memo.marked(record), separators=(",", ":")) + "\n"
 
 
 class Store:
@@ -77,6 +84,10 @@ class Store:
         """A text file, whole and on the disk or not at all."""
         self.write_lines(name, [text])
 
+    def write_record(self, name: str, record: dict[str, Any]) -> None:
+        """A JSON file with its checksum; see `write`."""
+        self.write(name, line_of(record))
+
     def write_lines(self, name: str, lines: Iterable[str]) -> None:
         """As `write`, of parts that follow each other."""
         with whole_file(self.path(name)) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
@@ -96,29 +107,42 @@ class Store:
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads(self.path(name).read_text(encoding="utf-8"))
+            return memo.unmarked(json.loads(self.path(name).read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise UnavailableError(
                 f"no batch in {self.folder}", "a folder that `workbench batch run` made", "Check the path"
             ) from error
         except (OSError, ValueError) as error:
-            raise UnavailableError(
-                f"a damaged {name} in {self.folder} ({error})", "what a run wrote", "Run again from the spec"
-            ) from error
+            raise self._damaged(name, error) from error
+
+    def _damaged(self, name: str, why: object) -> UnavailableError:
+        return UnavailableError(
+            f"a damaged {name} in {self.folder} ({why})", "what a run wrote", "Run again from the spec"
+        )
 
     def shard(self, key: str) -> Shard:
         """What a shard computes."""
-        return Shard.of(self._json(f"shards/{key}.json"))
+        record = self._json(f"shards/{key}.json")
+        try:
+            found = Shard.of(record)
+        except (LookupError, TypeError) as error:
+            raise self._damaged(f"shards/{key}.json", error) from error
+        if found.key != key:
+            raise self._damaged(f"shards/{key}.json", "another shard's")
+        return found
 
     def prompts(self) -> Iterator[dict[str, Any]]:
-        """The prompts of the plan, one at a time, in its order."""
-        with open(self.path("prompts.jsonl"), encoding="utf-8", newline="\n") as file:
-            for line in file:
-                yield json.loads(line)
+        """The prompts of the plan, one at a time, in its order. Raises UnavailableError where they are damaged."""
+        try:
+            with open(self.path("prompts.jsonl"), encoding="utf-8", newline="\n") as file:
+                for line in file:
+                    yield memo.unmarked(json.loads(line))
+        except (OSError, ValueError) as error:
+            raise self._damaged("prompts.jsonl", error) from error
 
     def append(self, entry: Entry) -> None:
         """A line to the ledger, on the disk when this returns. A torn line before it stays a line of its own."""
-        line = json.dumps(entry.record(), separators=(",", ":")).encode() + b"\n"
+        line = line_of(entry.record()).encode()
         try:
             with FileLock(self.path("ledger.lock")), open(self.path("ledger.jsonl"), "a+b") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -134,7 +158,8 @@ class Store:
             ) from error
 
     def ledger(self) -> list[Entry]:
-        """Its lines in their order; what is no line is left out: the shard it was of is computed again."""
+        """Its lines in their order; what is no line as it was written is left out: the shard it was of is computed
+        again."""
         found = []
         path = self.path("ledger.jsonl")
         if not path.exists():
@@ -142,7 +167,7 @@ class Store:
         with open(path, "rb") as file:
             for line in file:
                 with contextlib.suppress(ValueError, TypeError, UnicodeDecodeError):  # torn by a kill or a full disk
-                    found.append(Entry(**json.loads(line)))
+                    found.append(Entry(**memo.unmarked(json.loads(line))))
         return found
 
     def finished(self) -> dict[str, Entry]:

@@ -1,7 +1,7 @@
 """From a spec to what is left to do: models are loaded, rows become items, cells get keys, shards are dealt."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,8 @@ from workbench.batch.cells import Asked, asked
 from workbench.batch.prompts.items import Items, Refused, collect
 from workbench.batch.shards import Shard, dealt, missing
 from workbench.batch.spec import ModelSpec, Read, Spec
-from workbench.batch.store import FORMAT, Entry, Store
+from workbench.batch.store import FORMAT, Entry, Store, line_of
+from workbench.errors import UnavailableError
 from workbench.intervene.text import MEAN_HOOKS, phrase
 from workbench.models.model import Model
 from workbench.observation.recording import Means, measure_means
@@ -139,10 +140,16 @@ def _cells(entry: Entry) -> set[str]:
 
 
 def _earlier(store: Store, finished: Mapping[str, Entry]) -> list[Shard]:
-    """What an earlier plan of this store has left to do."""
+    """What an earlier plan of this store has left to do. What of it is damaged is planned anew."""
     if not store.exists:
         return []
-    return [store.shard(key) for key in store.plan()["shards"] if key not in finished]
+    found = []
+    with suppress(UnavailableError):
+        for key in store.plan()["shards"]:
+            if key not in finished:
+                with suppress(UnavailableError):
+                    found.append(store.shard(key))
+    return found
 
 
 def _model_record(one: ModelSpec, asks: Survey) -> dict[str, Any]:
@@ -163,14 +170,16 @@ def _lines(asks: Survey) -> list[str]:
             n = asks.items.length(member.item)
             named = {"group": member.group, "document": member.document, "where": member.where, "text": member.text}
             lines.append({"model": asks.label, **named, "n": n, "cells": cells})
-    return [json.dumps(line) + "\n" for line in lines]
+    return list(map(line_of, lines))
 
 
 def write_plan(plan: Planned, store: Store, spec_text: str | None) -> None:
     """Make a plan the store's: what is left to compute first, what points to it last."""
     for shard in plan.left:
-        if not store.path("shards", f"{shard.key}.json").exists():
-            store.write(f"shards/{shard.key}.json", json.dumps(shard.record(), separators=(",", ":")))
+        with suppress(UnavailableError):
+            if store.shard(shard.key) == shard:
+                continue
+        store.write_record(f"shards/{shard.key}.json", shard.record())
     store.write_lines("prompts.jsonl", plan.lines)
     if spec_text is not None:
         store.write("spec.toml", spec_text)
@@ -183,4 +192,4 @@ def write_plan(plan: Planned, store: Store, spec_text: str | None) -> None:
         "refused": [one._asdict() for one in plan.refused],
         "repeated": plan.repeated,
     }
-    store.write("plan.json", json.dumps(record))
+    store.write_record("plan.json", record)

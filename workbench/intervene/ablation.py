@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from workbench.errors import InputError
+from workbench.intervene.checks import need_numbers
 from workbench.intervene.edit import Edit, Positions, Printed, Where, copied, filled
 from workbench.intervene.knockout import hide
 from workbench.intervene.units import AttentionEdge, AttentionKey, Expert, Neurons, Unit
@@ -131,6 +132,7 @@ class Clamp(Printed):
     def edits(self, model: Model) -> list[Edit]:
         """One edit of mlp_post."""
         self.unit.check(model)
+        need_numbers(float(self.value), self)
         return [filled(Where(MLP_POST, self.unit.layer, self.unit.units, self.positions, self.rows), float(self.value))]
 
 
@@ -149,5 +151,6 @@ class Add(Printed):
     def edits(self, model: Model) -> list[Edit]:
         """One additive edit of mlp_post."""
         self.unit.check(model)
+        need_numbers(float(self.value), self)
         where = Where(MLP_POST, self.unit.layer, self.unit.units, self.positions, self.rows, additive=True)
         return [filled(where, float(self.value), add=True)]

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
+import torch
+
 from workbench.errors import InputError
 from workbench.models.hooks import Hook
 from workbench.models.model import Model
 
-__all__ = ["names", "need_interventions", "need_layer", "need_serial", "unit_axis"]
+__all__ = ["names", "need_interventions", "need_layer", "need_numbers", "need_serial", "unit_axis"]
 
 
 def need_interventions(given: Any) -> tuple[Any, ...]:
@@ -19,6 +21,15 @@ def need_interventions(given: Any) -> tuple[Any, ...]:
         if isinstance(one, type) or not callable(getattr(one, "edits", None)):
             raise _no_intervention(one)
     return found
+
+
+def need_numbers(value: Any, what: Any) -> None:
+    """InputError where what is written or added is not made of finite real numbers."""
+    found = torch.as_tensor(value)
+    if found.is_complex() or not bool(found.isfinite().all()):
+        raise InputError(
+            f"{what} with numbers that are not finite and real", "finite numbers", "Look at what it writes"
+        )
 
 
 def _no_intervention(given: Any) -> InputError:

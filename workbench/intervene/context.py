@@ -10,11 +10,15 @@ from workbench.errors import InputError, RefusedError
 from workbench.intervene.contradictions import check_contradictions
 from workbench.intervene.edit import Edit
 from workbench.intervene.rows import Rows
-from workbench.models.hooks import Hook
+from workbench.models.hooks import PATTERN, ROUTER, SCORES, Hook
 from workbench.models.model import Model
+from workbench.models.norm import SQUARED
 from workbench.models.passes import Attached
 
 __all__ = ["hooks"]
+
+_MASKED = (SCORES, ROUTER, PATTERN)  # minus infinity hides; a pattern sums to 1
+_LARGEST = SQUARED / 100  # a norm may stand behind the weights that a written activation goes through
 
 
 @contextmanager
@@ -37,7 +41,7 @@ def hooks(
     become one hook, in the order given.
 
     Raises InputError for units the model does not have and for contradictory interventions, and RefusedError if, at a
-    normal end, an edit never fired: an ablation that did nothing is worse than none.
+    normal end, an edit never fired (an ablation that did nothing is worse than none) or wrote what overflows.
     """
     batch = Rows(None if tokens is None else [len(t) for t in tokens], rows.start if rows is not None else 0)
     own = [(i, edit) for i in model.interventions for edit in i.edits(model) if reached(edit)]
@@ -53,12 +57,14 @@ def _carried_out(model: Model, found: list[tuple[Any, Edit]], batch: Rows) -> It
     for intervention, edit in found:
         points.setdefault(edit.where[:2], []).append((intervention, edit))
     fired: set[tuple[Hook, int | None]] = set()
+    largest: list[tuple[Any, Edit, torch.Tensor]] = []
     with Attached(model) as attached:
         for (hook, layer), edits in points.items():
             _need_proof(model, hook, edits)
             point = _point(model, hook, layer, edits[0][0])
-            attached.add(point, _apply(batch, hook, layer, [edit for _, edit in edits], fired))
+            attached.add(point, _apply(batch, hook, layer, edits, fired, largest))
         yield
+        _need_moderate(largest)
         silent = [key for key in points if key not in fired]
         if silent:
             raise RefusedError(
@@ -66,6 +72,17 @@ def _carried_out(model: Model, found: list[tuple[Any, Edit]], batch: Rows) -> It
                 "every intervention to take effect",
                 "Check that the pass runs through that layer",
             )
+
+
+def _need_moderate(largest: list[tuple[Any, Edit, torch.Tensor]]) -> None:
+    """RefusedError where something written is no number any more, or so large that a norm makes zeros of it."""
+    if not largest or bool(torch.stack([size.cpu() for _, _, size in largest]).max() <= _LARGEST):
+        return
+    intervention, edit, size = next(found for found in largest if not bool(found[2] <= _LARGEST))
+    raise RefusedError(
+        f"{intervention}, which leaves {float(size):.3g} in {edit.where.hook.name} of layer {edit.where.layer}",
+        f"states of at most {_LARGEST:g}: norms square them", "Write something smaller",
+    )  # fmt: skip
 
 
 def _need_proof(model: Model, hook: Hook, edits: list[tuple[Any, Edit]]) -> None:
@@ -89,17 +106,29 @@ def _point(model: Model, hook: Hook, layer: int | None, intervention: Any) -> An
 
 
 def _apply(
-    batch: Rows, hook: Hook, layer: int | None, edits: list[Edit], fired: set[tuple[Hook, int | None]]
+    batch: Rows,
+    hook: Hook,
+    layer: int | None,
+    given: list[tuple[Any, Edit]],
+    fired: set[tuple[Hook, int | None]],
+    largest: list[tuple[Any, Edit, torch.Tensor]],
 ) -> Callable[..., torch.Tensor]:
-    """One hook for all edits of an activation: a fresh copy, written in the order given, then read."""
+    """One hook for all edits of an activation: a fresh copy, written in the order given, then read.
+
+    largest: takes the largest magnitude that each left behind, which is looked at when the pass is over.
+    """
+    edits = [edit for _, edit in given]
 
     def apply(activation: torch.Tensor, hook: Any = None, _hook: Hook = hook) -> torch.Tensor:
         fired.add((_hook, layer))
         changed = activation.clone() if any(edit.write for edit in edits) else activation
-        for edit in sorted(edits, key=lambda edit: not edit.early):
-            if edit.write is not None:
-                for mesh, length in batch.meshes(edit, changed):
-                    edit.write(changed, mesh, length, *((batch.first,) if edit.of_call else ()))
+        for intervention, edit in sorted(given, key=lambda pair: not pair[1].early):
+            if edit.write is None:
+                continue
+            for mesh, length in batch.meshes(edit, changed):
+                edit.write(changed, mesh, length, *((batch.first,) if edit.of_call else ()))
+                if _hook not in _MASKED and (written := changed[mesh].detach()).numel():
+                    largest.append((intervention, edit, written.abs().amax().float()))
         for edit in edits:
             if edit.read is not None:
                 edit.read(changed)

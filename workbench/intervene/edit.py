@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from workbench.errors import InputError
+from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import PATTERN, Hook
 from workbench.models.model import Model
 
@@ -103,7 +103,11 @@ def spans(numbers: Sequence[int]) -> str:
 
 
 def filled(where: Where, value: Any, *, skip_first: bool = False, add: bool = False) -> Edit:
-    """An edit that writes one value (a number, or a tensor over the axes after positions), or adds it."""
+    """An edit that writes one value (a number, or a tensor over the axes after positions), or adds it.
+
+    What is added must change a number: in half precision a small value is lost in a large state.
+    """
+    vanishes = not bool(torch.as_tensor(value).any())  # adding nothing is no mistake: the 0 of a series of strengths
 
     def write(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
         filling = value.to(x) if isinstance(value, torch.Tensor) else value
@@ -111,7 +115,17 @@ def filled(where: Where, value: Any, *, skip_first: bool = False, add: bool = Fa
             raise InputError(
                 f"values for {len(filling)} positions of a prompt of {length}", "a row for each token", "Name positions"
             )
-        x[mesh] = x[mesh] + filling if add else torch.as_tensor(filling, dtype=x.dtype, device=x.device)
+        if not add:
+            x[mesh] = torch.as_tensor(filling, dtype=x.dtype, device=x.device)
+            return
+        before = x[mesh]
+        x[mesh] = before + filling
+        if not vanishes and torch.equal(x[mesh], before) and before.numel():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise RefusedError(
+                f"a value that is lost when it is added to {where.hook.name} of layer {where.layer} in {kind}",
+                "an addition that changes a number", "Add a larger one, or load the model in a wider dtype",
+            )  # fmt: skip
 
     return Edit(where, write, skip_first=skip_first)
 

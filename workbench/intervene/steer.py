@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from workbench.errors import InputError
-from workbench.intervene.checks import names, need_layer, need_serial
+from workbench.intervene.checks import names, need_layer, need_numbers, need_serial
 from workbench.intervene.edit import Edit, Positions, Printed, Where, filled, tensor_digest
 from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, MLP_OUT, RESID_MID, RESID_POST, RESID_PRE, Hook
 from workbench.models.model import Model
@@ -56,4 +56,6 @@ class Steer(Printed):
             need_serial(model, self)
         hook = ATTN_OUT if self.hook is RESID_MID else self.hook
         where = Where(hook, self.layer, None, self.positions, self.rows, additive=True)
-        return [filled(where, self.strength * self.direction, add=True)]
+        added = self.strength * self.direction
+        need_numbers(added, self)
+        return [filled(where, added, add=True)]

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
 from torch import nn
 
 from workbench.errors import InputError, ModelError, RefusedError, WorkbenchError
@@ -58,6 +59,12 @@ def check_weights(model: nn.Module) -> None:
             "weights that can be differentiated and followed", "Make it outside of that mode",
         )  # fmt: skip
     packed = [name for name, parameter in model.named_parameters() if not parameter.is_floating_point()]
+    sparse = [name for name, parameter in model.named_parameters() if parameter.layout is not torch.strided]
+    if sparse:
+        raise ModelError(
+            f"a {kind} with sparse weights ({named(sparse)})",
+            "weights as plain arrays", "Put tensor.to_dense() in their place",
+        )  # fmt: skip
     if packed:
         raise ModelError(
             f"a {kind} with quantised weights ({named(packed)})",
@@ -90,6 +97,8 @@ def buildable(model: Any) -> Iterator[None]:
     except WorkbenchError:
         raise
     except Exception as error:
+        if (other := _disagreement(model)) is not None:
+            raise other from error
         architecture = (getattr(model.config, "architectures", None) or [type(model).__name__])[0]
         with_ = ", ".join(f"{name} {_version(name)}" for name in ("transformer-lens", "transformers", "torch"))
         raise ModelError(
@@ -98,6 +107,23 @@ def buildable(model: Any) -> Iterator[None]:
             "a decoder with attention in every layer that TransformerLens's TransformerBridge supports",
             "Use another model, or other versions of these libraries",
         ) from error
+
+
+def _disagreement(model: Any) -> ModelError | None:
+    """Where the blocks of a model are other ones than its configuration says, which is what libraries go by."""
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    said = getattr(config, "num_hidden_layers", None)
+    lists = [name for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
+    outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    counts = {name: len(model.get_submodule(name)) for name in outer}
+    if not isinstance(said, int) or not counts or max(counts.values()) == said:
+        return None
+    name = max(counts, key=lambda name: counts[name])
+    return ModelError(
+        f"a {type(model).__name__} with {counts[name]} blocks in {name} whose configuration says {said}",
+        "as many blocks as it says",
+        f"Set model.config.{config.attribute_map.get('num_hidden_layers', 'num_hidden_layers')} = {counts[name]}",
+    )
 
 
 def _version(name: str) -> str:

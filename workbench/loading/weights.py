@@ -78,8 +78,11 @@ def traces(parameters: Callable[[], Iterable[tuple[str, torch.Tensor]]], *, thor
     found: list[object] = []
     for name, tensor in parameters():
         counted = -1 if tensor.is_inference() else tensor._version
-        found.append((name, id(tensor), tensor.data_ptr(), tuple(tensor.shape), tensor.dtype, counted))
-        if thorough and not tensor.is_meta:
+        is_plain = tensor.layout is torch.strided  # a sparse one has no one place, and is refused
+        found.append(
+            (name, id(tensor), tensor.data_ptr() if is_plain else -1, tuple(tensor.shape), tensor.dtype, counted)
+        )
+        if thorough and is_plain and not tensor.is_meta:
             found.append(_checksum(tensor.detach()))
     return tuple(found)
 

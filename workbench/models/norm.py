@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-__all__ = ["Norm"]
+__all__ = ["SQUARED", "Norm"]
+
+SQUARED = 1e18  # what a norm can still square and sum in float32: of larger states it makes zeros, without a word
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Numbers that are no longer finite: noticed in every pass, and traced to the layer and the activation.
+"""Numbers that are no longer finite, or too large for a norm: noticed in every pass, and traced to their place.
 
 What overflows inside a block stays in the residual stream: no later layer makes a number of it. So one look at the last
 state of a pass is enough, and costs nothing beside it. Only where that fails is the pass made once more, to find where.
@@ -28,10 +28,12 @@ from workbench.models.hooks import (
     Z,
 )
 from workbench.models.model import Model
+from workbench.models.norm import SQUARED
 from workbench.models.passes import Attached
 
 __all__ = ["all_finite", "not_finite"]
 
+_READ_BY_NORMS = (RESID_PRE, RESID_MID, RESID_POST)
 _IN_ORDER = (RESID_PRE, Q, K, V, SCORES, PATTERN, Z, ATTN_RESULT, ATTN_OUT, RESID_MID, MLP_POST, MLP_OUT, RESID_POST)
 
 
@@ -40,11 +42,14 @@ class _Found(Exception):
 
 
 def all_finite(activation: torch.Tensor, mask: torch.Tensor | None, hook: Hook = RESID_POST) -> bool:
-    """Whether all numbers of an activation are finite where `mask` `[batch, pos]` is true (None: everywhere).
+    """Whether all numbers of an activation are finite where `mask` `[batch, pos]` is true (None: everywhere), and those
+    of a state such that a norm can square them.
 
     Masked scores may be minus infinity.
     """
     lost = ~activation.isfinite()
+    if hook in _READ_BY_NORMS and torch.finfo(activation.dtype).max > SQUARED:
+        lost |= activation.abs() > SQUARED
     if hook is SCORES:
         lost &= activation != -torch.inf
     lost = lost.flatten(2).any(-1) if hook not in (SCORES, PATTERN) else lost.any(-1).any(1)
@@ -55,23 +60,28 @@ def not_finite(model: Model, run: Callable[[], Any], mask: torch.Tensor | None) 
     """The error of a pass that lost its numbers, naming where. run: makes that pass again, with its edits."""
     place = _first(model, run, mask)
     dtype = model.identity.dtype
-    where = "behind the last block" if place is None else f"in {place[0].name} of layer {place[1]}"
+    what, where = "numbers that are not finite", "behind the last block"
+    if place is not None:
+        hook, layer, are_numbers = place
+        what = f"states beyond {SQUARED:g}, whose square no norm can hold," if are_numbers else what
+        where = f"in {hook.name} of layer {layer}"
     if dtype == "float16":
         remedy = (
             "Load the model in bfloat16, which holds such states (dtype=torch.bfloat16, in the shell --dtype bfloat16)"
         )
     else:
         remedy = "Take interventions back, or check the weights"
-    return RefusedError(f"numbers that are not finite {where} of {model.name}", f"states that {dtype} can hold", remedy)
+    return RefusedError(f"{what} {where} of {model.name}", f"states that {dtype} can hold", remedy)
 
 
-def _first(model: Model, run: Callable[[], Any], mask: torch.Tensor | None) -> tuple[Hook, int] | None:
-    found: list[tuple[Hook, int]] = []
+def _first(model: Model, run: Callable[[], Any], mask: torch.Tensor | None) -> tuple[Hook, int, bool] | None:
+    """Where, and whether all of it is finite."""
+    found: list[tuple[Hook, int, bool]] = []
 
     def look(hook: Hook, layer: int) -> Callable[..., None]:
         def see(activation: torch.Tensor, hook: Any = None, _hook: Hook = hook) -> None:
             if not all_finite(activation, mask, _hook):
-                found.append((_hook, layer))
+                found.append((_hook, layer, bool(activation.isfinite().all())))
                 raise _Found
 
         return see

@@ -15,7 +15,7 @@ import numpy as np
 from workbench.errors import InputError
 from workbench.storage.heaps import need_sound_heaps
 
-__all__ = ["MOST_BYTES", "inspect"]
+__all__ = ["MOST_BYTES", "inspect", "read_all", "room_for"]
 
 MOST_BYTES = 2 << 30  # of a file, and of all values in it
 _SPARSE = 256  # values may be this many times as large as the file: what is compressed holds repeats, not nothing
@@ -41,9 +41,24 @@ def inspect(content: bytes) -> None:
             raise _refused(f"{len(file)} variables", f"at most {_VARIABLES}")
         _look_at_attributes(file, "the file", len(content))
         total = sum(_bytes_of(variable, name, len(content)) for name, variable in _variables(file))
-        bound = min(MOST_BYTES, max(_ROOM, _SPARSE * len(content)))
+        bound = room_for(len(content))
         if total > bound:
             raise _refused(f"{total:,} bytes of values in {len(content):,} of file", f"at most {bound:,}")
+
+
+def room_for(file_bytes: int) -> int:
+    """The bytes of values that a file of this size may have."""
+    return min(MOST_BYTES, max(_ROOM, _SPARSE * file_bytes))
+
+
+def read_all(content: bytes) -> None:
+    """Read every value and attribute of a file that was inspected, a part at a time. Errors of HDF5 pass."""
+    with h5py.File(io.BytesIO(content), "r") as file:
+        dict(file.attrs)
+        for _, variable in _variables(file):
+            dict(variable.attrs)
+            for part in _parts(variable.shape, _TEXTS) if variable.ndim else ((),):
+                variable[part]
 
 
 def _variables(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from workbench.errors import InputError, in_words
 from workbench.files import sealed, unsealed
+from workbench.storage.apart import looked_through
 from workbench.storage.inspection import inspect
 
 __all__ = ["decoded", "encoded"]
@@ -33,14 +34,14 @@ def encoded(result: xr.Dataset) -> bytes:
 def decoded(content: bytes, *, need_seal: bool = False) -> xr.Dataset:
     """A result from the bytes of a file, whoever made it.
 
-    need_seal: refuse a file without one, which somebody else made. Raises InputError for what is damaged, is no
-    netCDF-4 file or holds what no result has; the file is not named.
+    need_seal: refuse a file without one, which somebody else made; any other is read by another process first. Raises
+    InputError for what is damaged, is no netCDF-4 file or holds what no result has; the file is not named.
     """
     bare, intact = unsealed(content)
     if intact is False or (intact is None and need_seal):
         raise InputError("a file that is not as it was written", "a saved result", "Compute it again")
     try:
-        inspect(bare)
+        inspect(bare) if need_seal else looked_through(bare)
         opened = xr.open_dataset(io.BytesIO(bare), engine="h5netcdf", mask_and_scale=False, decode_times=False)
         with opened:
             return _plain(opened.load())

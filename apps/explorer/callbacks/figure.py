@@ -11,6 +11,7 @@ from apps.explorer.callbacks.display import lacking
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate
 from apps.explorer.engine.jobs import State as JobState
+from apps.explorer.engine.request import Request
 from apps.explorer.page import checks, tables, views
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import components as parts
@@ -171,7 +172,7 @@ def large_view(
         return no_update, html.Div(found), ""
     if not isinstance(found, xr.Dataset):
         lacks = engine.standing[name].analysis.inapplicable(engine.hosted(request.model).ready)
-        return no_update, html.Div(NOT_HERE.format(lacks)) if lacks else message(engine, name, found, fate), ""
+        return no_update, html.Div(NOT_HERE.format(lacks)) if lacks else message(engine, name, found, fate, request), ""
     display = shown.display.get(name, {})
     missing = lacking(engine.standing[name], request.analyses[name], display)
     if missing:
@@ -241,12 +242,20 @@ def table_view(engine: Engine, view: Seen, shown: Shown) -> Any:
         return html.Div(str(error), className="quiet")
 
 
-def message(engine: Engine, name: str, found: Failure | None, fate: Fate | None) -> html.Div:
-    """What stands in place of a figure, with a button where it can be started and one to what is to be run first."""
-    inside: list[Any] = [html.Div(views.waiting(engine.standing[name], found, fate))]
+def message(
+    engine: Engine, name: str, found: Failure | None, fate: Fate | None, request: Request | None = None
+) -> html.Div:
+    """What stands in place of a figure, with a button where it can be started and one to what is to be run first.
+
+    request: of which it is; then what Start will do, on what and for how long, is said too.
+    """
+    view = engine.standing[name]
+    inside: list[Any] = [html.Div(views.waiting(view, found, fate))]
     if found is not None and found.first in engine.standing:
         inside.append(turn_button(engine.standing[found.first]))
     if fate is None or not fate.state.alive:
+        if request is not None and fate is None and found is None:
+            inside.append(html.Div(views.planned(view, request, engine.seconds(request, name)), className="plan"))
         inside.append(start_button(name, "Start" if fate is None else "Start again"))
     return html.Div(inside)
 

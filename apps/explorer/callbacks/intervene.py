@@ -15,7 +15,7 @@ from workbench.errors import InputError
 from workbench.intervene import MLP, Attention, Head, Neurons
 from workbench.intervene.text import Phrase, phrase
 
-__all__ = ["changed", "chips", "items", "linked", "offers", "register", "said"]
+__all__ = ["changed", "chips", "items", "linked", "nameable", "offers", "register", "said"]
 
 
 def register(app: Dash, engine: Engine) -> None:
@@ -57,6 +57,18 @@ def offers(selection: Mapping[str, Any], sizes: Sizes | None) -> list[Phrase]:
     if query and key is not None:  # token 0 sees nothing but itself
         found += [Phrase(unit, "blind", query, key) for unit in ([head] if head is not None else []) + [None]]
     return found
+
+
+def nameable(selection: Mapping[str, Any], sizes: Sizes | None) -> list[str]:
+    """What a check can be about at a selection, as its `units` are written, the narrowest whole unit first."""
+    found = [str(offer.unit) for offer in offers(selection, sizes) if offer.how == "zero"]
+    layer, head, query, key = (selection.get(name) for name in ("layer", "head", "query", "key"))
+    if layer is not None and head is not None:
+        found += [f"L{layer}H{head}:{query}<-{key}"] if query and key is not None else []
+        found += [f"L{layer}H{head} key {key}"] if key is not None else []
+    if isinstance(depth := selection.get("depth"), int) and depth and query is not None:
+        found.append(f"L{depth - 1} pos {query}")
+    return list(dict.fromkeys(found))
 
 
 def said(given: Phrase) -> str:

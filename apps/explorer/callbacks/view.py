@@ -8,14 +8,14 @@ from dash import Dash, Input, Output, State, no_update
 
 from apps.explorer.callbacks import display as displaying
 from apps.explorer.callbacks.answer import Answer, Answers
-from apps.explorer.callbacks.intervene import linked
+from apps.explorer.callbacks.intervene import linked, nameable
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import State as JobState
 from apps.explorer.engine.request import Request
 from apps.explorer.page import components as parts
 from apps.explorer.page.comparison import is_comparable
-from apps.explorer.page.forms import figure_choice, form
+from apps.explorer.page.forms import figure_choice, filled, form
 from apps.explorer.page.news import request_of, woken
 from apps.explorer.page.state import (
     Asked,
@@ -30,6 +30,7 @@ from apps.explorer.page.state import (
     Params,
     Pressed,
     Seen,
+    Selection,
     Session,
     Shown,
     Text,
@@ -54,28 +55,33 @@ def register(app: Dash, engine: Engine) -> None:
 def _register_view(answer: Answers, engine: Engine) -> None:
     @answer(
         {
-            "tab": Output("tabs", "value"),
-            "listed": Output("view-list", "value"),
             "choice": Output("figure-choice", "children"),
             "title": Output("params-title", "children"),
             "form": Output("params-form", "children"),
+            "params": Output("params", "data", allow_duplicate=True),
         },
         inputs={"view": Input("view", "data")},
         state={
             "params": State("params", "data"),
             "display": State("display", "data"),
             "shown": State("shown", "data"),
+            "selection": State("selection", "data"),
         },
         prevent_initial_call=True,  # the page comes with the form of the first view
     )
-    def turned(view: Seen, params: Params | None, display: Display | None, shown: Shown | None) -> Answer:
+    def turned(
+        view: Seen, params: Params | None, display: Display | None, shown: Shown | None, selection: Selection
+    ) -> Answer:
         seen = engine.views[view.name]
+        units = nameable(selection, shown.sizes if shown else None)
+        fills = filled(seen, (params or {}).get(view.name, {}), selection, units) if shown else {}
+        if fills:
+            params = {**(params or {}), view.name: {**(params or {}).get(view.name, {}), **fills}}
         return {
-            "tab": view.name,
-            "listed": view.name,
             "choice": figure_choice(seen, view.figure),
             "title": seen.title,
-            "form": form(seen, params or {}, display or {}, shown.tokens if shown else ()),
+            "form": form(seen, params or {}, display or {}, shown.tokens if shown else (), units),
+            "params": params if fills else no_update,
         }
 
 

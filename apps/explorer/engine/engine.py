@@ -206,6 +206,11 @@ class Engine:
         )
         return seconds, predict_bytes(model.sizes, list(dict.fromkeys(needs)), 1, n)
 
+    def seconds(self, request: Request, name: str) -> float:
+        """Predicted seconds of an analysis alone."""
+        hosted, n = self.hosted(request.model), len(request.tokens)
+        return hosted.seconds * max(1.0, n / 16) * request.analyses[name].cost(hosted.ready.sizes, n)
+
     def submit(self, request: Request, session: str, names: Sequence[str] | None = None) -> Job | None:
         """Compute what is missing of the named prompt-scope analyses (default: all); None where everything is there."""
         names = self.of_prompt if names is None else names

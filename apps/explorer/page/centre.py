@@ -92,7 +92,9 @@ def _tabs(shown: Mapping[str, View], first: str) -> dmc.Tabs:
         dmc.TabsTab(
             view.title,
             value=name,
-            **attributes({"aria-controls": "main-figure", "data-room": room.name, "data-view": name}),
+            **attributes(
+                {"aria-controls": "main-figure", "data-room": room.name, "data-view": name, "data-turn": name}
+            ),
         )
         for room, views in rooms(shown).items()
         for name, view in views.items()

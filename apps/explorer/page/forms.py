@@ -9,13 +9,14 @@ from dash import html
 from apps.explorer.page import views
 from apps.explorer.page.attributes import attributes
 from workbench.analysis.parameters import Parameter
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.figures import show_token
 
 __all__ = [
     "ROUND",
     "display_form",
     "figure_choice",
+    "filled",
     "form",
     "has_slider",
     "param_form",
@@ -28,10 +29,30 @@ _SIDE_BY_SIDE = 14  # characters of choices that fit beside their name
 ROUND = 6  # digits of a slider's value: its steps add up in binary
 
 
-def form(view: View, params: Mapping[str, Any], display: Mapping[str, Any], tokens: Sequence[str] = ()) -> list[Any]:
-    """All controls of a view. params, display: what was chosen, by view; tokens: of the prompt, to choose among."""
+def form(
+    view: View,
+    params: Mapping[str, Any],
+    display: Mapping[str, Any],
+    tokens: Sequence[str] = (),
+    units: Sequence[str] = (),
+) -> list[Any]:
+    """All controls of a view. params, display: what was chosen, by view; to choose among: tokens, of the prompt, and
+    units, which the selection names."""
     drawn = display_form(view, display.get(view.name, {}), tokens) if view.display_parameters else []
-    return [*drawn, *param_form(view, params.get(view.name, {}))]
+    return [*drawn, *param_form(view, params.get(view.name, {}), tokens, units)]
+
+
+def filled(view: View, params: Mapping[str, Any], selection: Mapping[str, Any], units: Sequence[str]) -> dict[str, Any]:
+    """The parameters of a view that nobody has set and the selection names. params: those that were set."""
+    found: dict[str, Any] = {}
+    for ask in view.asks:
+        if ask.name in params:
+            continue
+        if ask.pick == "units" and units:
+            found[ask.name] = units[0]
+        elif ask.pick in ("layer", "head") and {"layer", "head"} <= set(selection):
+            found[ask.name] = int(selection[ask.pick])
+    return found
 
 
 def figure_choice(view: View, index: int) -> Any:
@@ -40,18 +61,70 @@ def figure_choice(view: View, index: int) -> Any:
     if len(draws) < 2:
         return ""
     data = [{"label": views.figure_label(draw), "value": str(i)} for i, draw in enumerate(draws)]
-    return dmc.SegmentedControl(id={"type": "figure-tab", "name": view.name}, data=data, value=str(index), size="xs")
+    return dmc.SegmentedControl(data=data, value=str(index), size="xs", **attributes({"data-view": view.name}))
 
 
-def param_form(view: View, values: Mapping[str, Any]) -> list[Any]:
-    """One control per parameter of an analysis; those that follow the selection have none."""
-    shown = [param for param in view.analysis.parameters() if param.name not in view.follows]
+def param_form(
+    view: View, values: Mapping[str, Any], tokens: Sequence[str] = (), units: Sequence[str] = ()
+) -> list[Any]:
+    """One control per parameter of an analysis, those that are asked for in words first and the others folded; none for
+    those that follow the selection."""
+    shown = {param.name: param for param in view.analysis.parameters() if param.name not in view.follows}
     if not shown:
         return [html.Div("It follows the selection." if view.follows else "No parameters.", className="quiet")]
-    return [_param_control(view.name, param, values.get(param.name, param.default)) for param in shown]
+    value = lambda name: values.get(name, shown[name].default)
+    asked = [ask for ask in view.asks if ask.name in shown]
+    first: list[Any] = [_asked(view.name, ask, shown[ask.name], value(ask.name), tokens, units) for ask in asked]
+    rest = [param for name, param in shown.items() if name not in {ask.name for ask in asked}]
+    others = [_param_control(view.name, param, value(param.name)) for param in rest]
+    if not asked or not others:
+        return [*first, *others]
+    changed = any(value(param.name) != param.default for param in rest)
+    more = html.Details([html.Summary("more"), *others], className="more", open=changed)
+    return [*first, more]
 
 
-def _param_control(entry: str, param: Parameter, value: Any) -> Any:
+def _asked(entry: str, ask: Ask, param: Parameter, value: Any, tokens: Sequence[str], units: Sequence[str]) -> html.Div:
+    """A gap of the sentence that a form is: its words above the control, its unit behind it."""
+    control = _picker(entry, ask, param, value, tokens, units)
+    if control is None:  # not `or`: a component without children counts as false
+        control = _param_control(entry, param, value, ask.empty)
+    control.label, control.className = None, "grow"
+    for name, said in attributes({"aria-label": ask.words or param.name}).items():
+        setattr(control, name, said)
+    take = html.Button("selection", className="plain take", **attributes({"data-take": ask.pick, "data-entry": entry,
+                       "data-name": param.name})) if ask.pick else None  # fmt: skip
+    behind = [html.Span(ask.unit, className="unit")] if ask.unit else []
+    words = html.Div([html.Span(ask.words, title=param.help), *([take] if take else [])], className="row between words")
+    return html.Div([words, html.Div([control, *behind], className="row")], className="asked")
+
+
+def _picker(entry: str, ask: Ask, param: Parameter, value: Any, tokens: Sequence[str], units: Sequence[str]) -> Any:
+    """A control that picks what is asked for from the prompt or the selection; None where it is typed."""
+    common = {"id": {"type": "param", "entry": entry, "name": param.name}, "size": "xs"}
+    if ask.pick == "units":
+        return dmc.Autocomplete(**common, data=list(dict.fromkeys(units)), value=str(value), debounce=700)
+    known = {one["value"] for one in token_options(tokens)}
+    if ask.pick == "pos":
+        shown = "" if value is None or value == -1 else str(value)
+        if shown and shown not in known:
+            return None  # it counts from the end, or is of another prompt: said where it is run
+        return dmc.Select(
+            **common, data=token_options(tokens), value=shown or None, placeholder=ask.empty, searchable=True,
+            clearable=True, comboboxProps={"width": 200},
+        )  # fmt: skip
+    if ask.pick == "segment":
+        chosen = [part.strip() for part in str(value or "").split(",") if part.strip()]
+        if not set(chosen) <= known:
+            return None  # a text
+        return dmc.MultiSelect(
+            **common, data=token_options(tokens), value=chosen, placeholder="" if chosen else ask.empty,
+            searchable=True, clearable=True, comboboxProps={"width": 200}, debounce=700,
+        )  # fmt: skip
+    return None
+
+
+def _param_control(entry: str, param: Parameter, value: Any, empty: str = "") -> Any:
     identity = {"type": "param", "entry": entry, "name": param.name}
     label = html.Span(param.name.replace("_", " "), title=param.help)
     common = {"id": identity, "label": label, "size": "xs", "className": "param"}
@@ -65,11 +138,10 @@ def _param_control(entry: str, param: Parameter, value: Any) -> Any:
         step = 1 if param.type is int else _step(param)
         shown = "" if value is None else value
         return dmc.NumberInput(
-            **common, **bounds, value=shown, step=step, debounce=500, clampBehavior="none", placeholder="none"
+            **common, **bounds, value=shown, step=step, debounce=500, clampBehavior="none", placeholder=empty or "none"
         )
-    return dmc.TextInput(
-        **common, value="" if value is None else str(value), debounce=700, placeholder="none" if param.optional else ""
-    )
+    placeholder = empty or ("none" if param.optional else "")
+    return dmc.TextInput(**common, value="" if value is None else str(value), debounce=700, placeholder=placeholder)
 
 
 def _text(value: Any) -> str:

@@ -152,6 +152,22 @@ def waiting(view: View, found: Failure | None, fate: Fate | None) -> str:
     return "Not computed yet. Press Start to compute it."
 
 
+def planned(view: View, request: Request, seconds: float) -> str:
+    """What Start will do, on what, and for how long."""
+    analysis = request.analyses[view.name]
+    on = f"On this prompt, {len(request.tokens)} tokens" if analysis.reads_prompt() else "On texts of its own"
+    return f"{view.plan(analysis)} {on}: {_duration(seconds)}.".strip()
+
+
+def _duration(seconds: float) -> str:
+    """A predicted time for people: it is good to a factor of two or so."""
+    if seconds < 1.5:
+        return "about a second"
+    if seconds < 90:
+        return f"about {seconds:.0f}\u00a0s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.0f} h"
+
+
 def detail_figures(
     view: View,
     result: xr.Dataset,

@@ -23,7 +23,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import provenance
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.corpora import BUNDLED, Document, corpus_digest, find_corpus
 from workbench.errors import InputError
 from workbench.intervene import Head
@@ -204,6 +204,11 @@ class _Clock:
 VIEW = View(
     ActiveDormant,
     question="Which heads sleep on one kind of text and work on another?",
+    asks=(
+        Ask("first", "Compare heads on"),
+        Ask("second", "and on"),
+        Ask("texts", "with", unit="texts of each"),
+    ),
     figures=(figures.contrast_figure, figures.dormant_figure, figures.attention_figure, figures.texts_figure),
     details=(figures.texts_detail, figures.output_detail, figures.ablation_detail),
     claims=(claims.head,),

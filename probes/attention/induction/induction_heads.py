@@ -24,7 +24,7 @@ from workbench.analysis.kinds import OnModel, Stimulus
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.models.hooks import LOGITS
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
@@ -185,6 +185,10 @@ def _notes(observation: Observation, n: int) -> dict[str, str]:
 VIEW = View(
     InductionHeads,
     question="Which heads look at what followed the current token the last time it occurred?",
+    asks=(
+        Ask("n_sequences", "Repeat", unit="sequences of random tokens"),
+        Ask("length", "each of", unit="tokens"),
+    ),
     figures=(induction_figure, previous_token_figure, duplicate_token_figure, loss_figure),
     details=(head_detail,),
     claims=(claims.repetition,),

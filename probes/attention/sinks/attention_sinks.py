@@ -36,7 +36,7 @@ from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import Claim, View, chosen
+from workbench.analysis.view import Ask, Claim, View, chosen
 from workbench.models.hooks import PATTERN, RESID_POST, RESID_PRE, SCORES, V
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
@@ -258,6 +258,10 @@ def sink_claim(result: xr.Dataset, selection: Mapping[str, Any]) -> Claim | None
 VIEW = View(
     AttentionSinks,
     question="Where is attention dumped, what becomes of the values there, and which states are huge?",
+    asks=(
+        Ask("epsilon", "Call a key a sink above an attention share of"),
+        Ask("mask_first", "leaving position 0 out:"),
+    ),
     figures=(heads_figure, sink_rate_figure, resid_figure, value_figure, drain_figure, logit_figure),
     details=(head_detail, head_values_detail, massive_detail),
     claims=(sink_claim, claims.head),

@@ -12,7 +12,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.intervene import Knockout
 from workbench.models.model import Model
@@ -136,5 +136,6 @@ def drain_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     SinkConditions,
     question="Does a sink belong to the BOS token, or to the first place, whatever stands there?",
+    asks=(Ask("epsilon", "Count a head as sinking above an attention share of"),),
     figures=(sink_figure, peak_figure, drain_figure),
 )

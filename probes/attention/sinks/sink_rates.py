@@ -22,7 +22,7 @@ from workbench.analysis.kinds import OnModel, Stimulus
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Claim, View, chosen
+from workbench.analysis.view import Ask, Claim, View, chosen
 from workbench.errors import InputError
 from workbench.models.hooks import PATTERN
 from workbench.models.model import Model
@@ -199,6 +199,11 @@ def sink_claim(result: xr.Dataset, selection: Mapping[str, Any]) -> Claim | None
 VIEW = View(
     SinkRates,
     question="How many of the model's heads dump their attention on the first token, and on which kind of text?",
+    asks=(
+        Ask("samples", "Take", unit="samples of each kind"),
+        Ask("length", "of", unit="tokens"),
+        Ask("text", "of"),
+    ),
     figures=(rates_figure, layers_figure, heads_figure),
     claims=(sink_claim, claims.head),
 )

@@ -10,7 +10,7 @@ from probes.formation.change_points import change_point
 from probes.formation.findings.conditions import conditions_figure, curves_figure, mean_and_range
 from probes.formation.findings.finding import Finding
 from probes.formation.task_attention import TaskAttention
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model, Sizes
@@ -116,5 +116,10 @@ def accuracy_in_weights_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     AbruptLearning,
     question="Does a model learn labels by heart or from the context, and what of the data decides it?",
+    asks=(
+        Ask("classes", "Train on", unit="classes"),
+        Ask("burstiness", "with", unit="copies in the context"),
+        Ask("seeds", "and", unit="seeds each"),
+    ),
     figures=(accuracy_in_context_figure, accuracy_in_weights_figure, curves_figure),
 )

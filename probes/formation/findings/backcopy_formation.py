@@ -9,7 +9,7 @@ import xarray as xr
 from probes.formation.findings.backcopy_heads import backcopy_measures
 from probes.formation.findings.conditions import conditions_figure, curves_figure, listed, mean_and_range
 from probes.formation.findings.finding import Finding, named
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model, Sizes
 
@@ -127,6 +127,11 @@ def backcopy_silent_at_triggers_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     BackcopyFormation,
     question="Does a head that has nothing to do make an attention sink, and does it matter only where it works?",
+    asks=(
+        Ask("conditions", "Train"),
+        Ask("seeds", "with", unit="seeds each"),
+        Ask("steps", "for", unit="steps (0: the recipe's)"),
+    ),
     figures=(
         sink_figure, value_drain_figure, backcopy_silent_at_triggers_figure,
         curves_figure,

@@ -13,7 +13,7 @@ from probes.formation.findings.conditions import (
     mean_and_range,
 )
 from probes.formation.findings.finding import Finding, named
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.loading.toys.recipe import Recipe
 from workbench.loading.toys.training import evaluated
@@ -118,5 +118,10 @@ def learned_step_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     ClampedFormation,
     question="Which part of the circuit is the slow one: what if another part were there from the start?",
+    asks=(
+        Ask("clamps", "Train with", empty="each clamp of the task"),
+        Ask("seeds", "and", unit="seeds each"),
+        Ask("steps", "for", unit="steps (0: the recipe's)"),
+    ),
     figures=(curves_figure, learned_step_figure),
 )

@@ -10,7 +10,7 @@ import xarray as xr
 from probes.formation.findings.conditions import conditions_figure, curves_figure, listed, mean_and_range
 from probes.formation.findings.finding import Finding, named
 from probes.formation.findings.in_context_learners import baum_welch, n_gram
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.loading.toys.clamps import held
 from workbench.loading.toys.recipe import Recipe
 from workbench.loading.toys.tasks.task import followers
@@ -143,5 +143,10 @@ def pattern_1_gram_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     InContextAutomata,
     question="How does a model learn the language of a text while it reads it, and is it by n-grams?",
+    asks=(
+        Ask("conditions", "Train"),
+        Ask("seeds", "with", unit="seeds each"),
+        Ask("steps", "for", unit="steps (0: the recipe's)"),
+    ),
     figures=(curves_figure, distance_figure, pattern_1_gram_figure),
 )

@@ -11,7 +11,7 @@ from probes.formation.change_points import change_point
 from probes.formation.findings.conditions import conditions_figure, curves_figure, listed, mean_and_range
 from probes.formation.findings.finding import Finding, named
 from probes.formation.task_attention import TaskAttention
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.intervene import Ablate, Attention, Head, hooks
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model, Sizes
@@ -147,5 +147,10 @@ def induction_figure(result: xr.Dataset) -> "go.Figure":
 VIEW = View(
     InductionFormation,
     question="When does an induction circuit form, and which models solve the task without one?",
+    asks=(
+        Ask("conditions", "Train"),
+        Ask("seeds", "with", unit="seeds each"),
+        Ask("steps", "for", unit="steps (0: the recipe's)"),
+    ),
     figures=(curves_figure, change_step_figure, induction_figure),
 )

@@ -155,7 +155,7 @@ def test_a_corrupt_shard_a_torn_ledger_and_a_lost_file_are_computed_again(run, m
 def test_a_newer_store_a_missing_one_and_a_remote_one(run, tmp_path):
     first = run(spec())
     record = json.loads(first.store.path("plan.json").read_text())
-    first.store.write("plan.json", json.dumps(record | {"format": 99}))
+    first.store.write_record("plan.json", record | {"format": 99})
     with pytest.raises(RefusedError, match="newer version"):
         batch.open(first.folder)
     with pytest.raises(UnavailableError, match="no batch in"):

@@ -102,3 +102,35 @@ def test_an_error_while_it_is_built_names_architecture_and_versions(monkeypatch)
         InputError, match=r"Qwen2ForCausalLM.*uses_weight_offset; transformer-lens 4\..*, transformers 5"
     ):
         wrap(tiny_hf("qwen2"), None)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "neox"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_blocks_that_are_other_than_the_configuration_says_are_one_sentence(kind, when):
+    """Cut by their holder: libraries go by the configuration, and run out of blocks."""
+    hf = tiny_hf(kind, n_layers=4)
+    model = wrap(hf, None) if when == "after" else None
+    if kind == "gpt2":
+        hf.transformer.h = hf.transformer.h[:3]
+        said = r"3 blocks in transformer\.h whose configuration says 4.*model\.config\.n_layer = 3"
+    else:
+        del hf.gpt_neox.layers[1:3]
+        said = r"2 blocks in gpt_neox\.layers whose configuration says 4.*num_hidden_layers = 2"
+    with pytest.raises(InputError, match=said):
+        wrap(hf, None) if model is None else model.identity
+    hf.config.num_hidden_layers = 3 if kind == "gpt2" else 2
+    cut = wrap(hf, None) if model is None else model
+    assert cut.identity.key and cut.sizes.n_layers == hf.config.num_hidden_layers and cut.selfcheck.passed
+
+
+@pytest.mark.parametrize("form", ["to_sparse", "to_sparse_csr"])
+def test_sparse_weights_are_named_also_where_they_became_so(form):
+    hf, held = tiny_hf("qwen2"), tiny_hf("qwen2")
+    model = wrap(held, None)
+    for one in (hf, held):
+        mlp = one.model.layers[1].mlp
+        mlp.down_proj.weight = nn.Parameter(getattr(mlp.down_proj.weight.detach(), form)())
+    with pytest.raises(InputError, match=r"sparse weights \(model\.layers\.1\.mlp\.down_proj\.weight\).*to_dense"):
+        wrap(hf, None)
+    with pytest.raises(InputError, match="sparse weights"):
+        model.identity  # noqa: B018

@@ -5,11 +5,11 @@ import torch
 
 from probes import AttentionSinks
 from tests.tiny_models import spelling, tiny_hf, tiny_model
-from workbench.errors import RefusedError
-from workbench.intervene import Steer
+from workbench.errors import InputError, RefusedError
+from workbench.intervene import Add, Clamp, Neurons, Steer
 from workbench.loading.pretrained import wrap
 from workbench.models import selfcheck as sc
-from workbench.models.hooks import PATTERN, RESID_POST, SCORES
+from workbench.models.hooks import ATTN_OUT, MLP_OUT, PATTERN, RESID_POST, SCORES
 from workbench.models.prompt import Prompt
 from workbench.observation import Need, keep, observe
 from workbench.observation.finite import all_finite
@@ -69,10 +69,50 @@ def test_the_self_check_sees_it_behind_bos(half):
 
 def test_an_edit_that_overflows_is_named():
     model = tiny_model("llama", n_layers=3)
-    beyond = Steer(1, torch.full((32,), 3e38), 10.0)
-    with pytest.raises(RefusedError, match=r"resid_post of layer 1.*Take interventions back"):
-        observe(model, WITHOUT, interventions=[beyond])
+    above = [Steer(0, torch.full((32,), 3e38), hook=hook) for hook in (RESID_POST, MLP_OUT)]
+    with pytest.raises(RefusedError, match=r"not finite in resid_post of layer 0.*Take interventions back"):
+        observe(model, WITHOUT, interventions=above)
+    with pytest.raises(InputError, match="numbers that are not finite"):
+        observe(model, WITHOUT, interventions=[Steer(1, torch.full((32,), 3e38), 10.0)])
     observe(model, WITHOUT)
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "gpt2"])
+@pytest.mark.parametrize("size", [4e17, 7e21])
+def test_a_finite_state_of_which_a_norm_makes_zeros_is_refused(kind, size):
+    """Its square is none any more in float32: logits of nothing came out, in which every token is as likely."""
+    model = tiny_model(kind)
+    direction = torch.linspace(-1, 1, 32)
+    for edit in (Steer(0, direction, size, hook=ATTN_OUT), Clamp(Neurons(1, (5,)), size)):
+        with pytest.raises(RefusedError, match=r"norm"):
+            observe(model, WITHOUT, interventions=[edit])
+    far = observe(model, WITHOUT, interventions=[Steer(1, direction, 1e9)]).logits[0]
+    plain = model.readout.logits(1e9 * direction[None].repeat(len(far), 1))
+    assert (far - plain).abs().max() <= 1e-4 * plain.abs().max()  # of so large a state the rest is 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_an_addition_that_is_lost_in_what_it_is_added_to_is_refused(dtype):
+    model = wrap(tiny_hf("llama").to(dtype), None)
+    with pytest.raises(RefusedError, match=rf"lost when it is added to mlp_post of layer 1 in {str(dtype)[6:]}"):
+        observe(model, WITHOUT, interventions=[Add(Neurons(1, (0, 7)), 1e-30)])
+    with pytest.raises(RefusedError, match="lost"):
+        observe(model, WITHOUT, interventions=[Steer(0, torch.ones(32), 1e-13)])
+    with pytest.raises(InputError, match="not finite"):
+        observe(model, WITHOUT, interventions=[Add(Neurons(1, (0,)), float("nan"))])
+    same = observe(model, WITHOUT, interventions=[Steer(0, torch.ones(32), 0.0)])  # the zero of a series
+    assert torch.equal(same.logits[0], observe(model, WITHOUT).logits[0])
+
+
+def test_a_state_that_overflows_without_an_edit_is_refused():
+    """Weights alone: an embedding of 1e20, which is finite and whose norm gives zeros."""
+    hf = tiny_hf("qwen2")
+    with torch.no_grad():
+        hf.model.embed_tokens.weight[80] = 1e20
+    model = wrap(hf, None)
+    with pytest.raises(RefusedError, match=r"states beyond 1e\+18.*resid_pre of layer 0"):
+        observe(model, WITHOUT)
+    observe(model, Prompt.ids([33, 12, 7]))
 
 
 def test_looking_changes_nothing():

@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from workbench import memo
 from workbench.errors import UnavailableError
 from workbench.files import cache_dir
 from workbench.loading.files import digests
@@ -32,7 +33,7 @@ Progress = Callable[[str, float, str], None]
 def manifest(place: Path) -> dict[str, Any] | None:
     """The manifest of a folder, or None where it is missing, unreadable or not of the form that we write."""
     try:
-        record = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        record = memo.unmarked(json.loads((place / MANIFEST).read_text(encoding="utf-8")))
         sound = all(isinstance(e["bytes"], int) and isinstance(e["sha256"], str) for e in record["files"].values())
         return record if sound and record["files"] and record["source"]["sha256"] and record["format"] else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -70,7 +71,7 @@ def seal(made: Path, about: Mapping[str, Any]) -> None:
             **{name: importlib.metadata.version(name) for name in _LIBRARIES},
         },
     }
-    (made / MANIFEST).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (made / MANIFEST).write_text(json.dumps(memo.marked(record), indent=2) + "\n", encoding="utf-8")
     for file in (*files, made / MANIFEST):
         with file.open("rb+") as stream:
             os.fsync(stream.fileno())

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from workbench import memo
 from workbench.draws import Draws
 from workbench.errors import RefusedError
 from workbench.files import cache_dir, write_whole
@@ -55,7 +56,7 @@ class Kept:
         """Task, settings, versions, and for each kept step its loss, measures and checksum; empty before there is
         any."""
         try:
-            record = json.loads((self.folder / "card.json").read_text(encoding="utf-8"))
+            record = memo.unmarked(json.loads((self.folder / "card.json").read_text(encoding="utf-8")))
             return record if record["key"] == self.recipe.key else {}
         except (OSError, ValueError, LookupError):
             return {}
@@ -177,7 +178,7 @@ class Kept:
 
     def _write(self, run: Training, card: dict[str, Any]) -> None:
         card["state"] = {"step": run.step, "sha256": self._put("state", run.tensors())}
-        write_whole(self.folder / "card.json", json.dumps(card, indent=1).encode())
+        write_whole(self.folder / "card.json", json.dumps(memo.marked(card), indent=1).encode())
 
     def _put(self, name: str, tensors: dict[str, torch.Tensor]) -> str:
         content = save({n: value.detach().contiguous() for n, value in tensors.items()})

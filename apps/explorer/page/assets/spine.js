@@ -100,6 +100,7 @@
     window.Plotly.relayout(gd, change);
   };
 
+  let seen = null; // the chip that the strip has scrolled to
   function markTokens() {
     document.querySelectorAll(".tokens [data-pos]").forEach((chip) => {
       const pos = Number(chip.dataset.pos);
@@ -107,6 +108,8 @@
       chip.classList.toggle("selected", chosen);
       chip.classList.toggle("attended", pos === state.selection.key);
       chip.setAttribute("aria-pressed", chosen ? "true" : "false");
+      if (chosen && seen !== chip) chip.scrollIntoView({ block: "nearest", inline: "nearest" });
+      if (chosen && chip.closest("#tokens")) seen = chip;
     });
   }
 
@@ -198,7 +201,7 @@
   // lost with it, and Dash would call the server for each one that comes.
   function press(button) {
     presses += 1;
-    if (button.dataset.turn) return dash.set_props("view", { data: { name: button.dataset.turn, figure: 0 } });
+    if (button.dataset.turn) return dash.links.isOpen(button.dataset.turn) || dash.set_props("view", { data: { name: button.dataset.turn, figure: 0 } });
     if (button.dataset.export) {
       const taken = dash.links.picture(button.dataset.export, presses);
       return taken && dash.set_props("take", { data: taken });
@@ -222,7 +225,7 @@
   function refresh() {
     if (scheduled) return;
     scheduled = true;
-    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); dash.rooms.follow(); });
+    requestAnimationFrame(() => { scheduled = false; attach(); plots().forEach(mark); markTokens(); dash.rooms.follow(); dash.forms.offer(); });
   }
   new MutationObserver(refresh).observe(document.documentElement, { childList: true, subtree: true });
 
@@ -263,6 +266,7 @@
       state.changed = performance.now();
       plots().forEach((gd) => { mark(gd); window.workbenchFit(gd); });
       markTokens();
+      dash.forms.offer();
       const large = metaOf(document.querySelector("#main-figure .js-plotly-plot"));
       const lacks = large.axes && large.axes.x === "pos" && "pos" in state.selection && !large.x_values.includes(state.selection.pos);
       if (lacks) dash.set_props("follow", { data: state.selection }); // what reads a part of the prompt reads this one

@@ -1,5 +1,7 @@
 """GGUF files: the same numbers as the model they were written from, converted once, and nothing of them dropped."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,19 @@ def test_a_file_is_converted_once_and_is_the_model_it_was_written_from(file, mon
     again = load(str(other))
     assert again.identity.weights_hash == first.identity.weights_hash and torch.equal(logits(again), logits(first))
     assert again.identity.badge == "dequantised from other.GGUF"
+
+
+def test_a_changed_manifest_is_not_believed(file, monkeypatch):
+    """It says what was not read of the file, which stands beside every number."""
+    load(str(file))
+    place = next((file.parent / "cache" / "models").glob("gguf-*")) / "manifest.json"
+    manifest = json.loads(place.read_text())
+    place.write_text(json.dumps(manifest | {"not_read": "nothing of note"}))
+    made, notes = [], []
+    convert = gguf._convert
+    monkeypatch.setattr(gguf, "_convert", lambda *given: made.append(1) or convert(*given))
+    again = load(str(file), progress=lambda stage, share, text: notes.append(text))
+    assert made and again.identity.badge == "dequantised from tiny.gguf" and any("damaged" in note for note in notes)
 
 
 def test_other_bytes_under_the_same_name_are_another_model(file):

@@ -106,6 +106,25 @@ def test_a_run_that_was_killed_between_states_is_not_believed_beyond_them(monkey
     assert equal(last, Kept(recipe).module(12).state_dict())
 
 
+@pytest.mark.parametrize("change", ["loss", "measures", "step"])
+def test_a_changed_card_is_not_believed_and_its_toy_is_trained_anew(change):
+    """Timelines and findings draw the losses of the card: they are kept as the weights are."""
+    first = weights(SMALL)
+    recipe, _ = asked(SMALL)
+    found, file = Kept(recipe).loss(12), Kept(recipe).folder / "card.json"
+    card = json.loads(file.read_text())
+    record = card["steps"]["12"]
+    if change == "loss":
+        record["loss"] /= 2
+    elif change == "measures":
+        record["measures"] = {name: value + 0.5 for name, value in record["measures"].items()}
+    else:
+        card["steps"]["12"], card["steps"]["6"] = card["steps"]["6"], card["steps"]["12"]
+    file.write_text(json.dumps(card))
+    assert Kept(recipe).card == {}
+    assert equal(first, weights(SMALL)) and Kept(recipe).loss(12) == found
+
+
 def test_what_is_damaged_is_trained_anew():
     first = weights(SMALL)
     recipe, _ = asked(SMALL)
