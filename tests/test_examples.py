@@ -31,6 +31,7 @@ def test_every_spec_names_analyses_and_parameters_that_there_are(path):
     assert all((path.parent / one.file).is_file() for one in read.spec.prompts if one.file)
 
 
+@pytest.mark.slow
 def test_a_series_of_checkpoints_runs_on_the_folders_that_its_script_writes(examples, tmp_path):
     runpy.run_path(str(examples / "make_checkpoints.py"))["main"](steps=1)
     found = batch.run(examples / "checkpoints.toml", tmp_path / "run", catalog=CATALOG)
