@@ -92,7 +92,7 @@ def _lay_out(pages: Path, *, figures: bool) -> list[Any]:
                            {"The code in an hour": "reading.md"}, {"Glossary": "glossary.md"},
                            {"Calibration": "calibration.md"}, {"Circuits": "circuits.md"},
                            {"What replicates": "replication.md"}, {"Files and limits": "files.md"},
-                           {"Models": "models.md"}]},
+                           {"Models": "models.md"}, {"Programs and agents": "agents.md"}]},
         {"API": _api(pages)},
         {"Work on it": [{"Contributing": "contributing.md"}, {"Changelog": "changelog.md"}]},
     ]  # fmt: skip

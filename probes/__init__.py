@@ -17,6 +17,7 @@ CATALOG = Catalog(
         "induction-on-prompt": "probes.attention.induction.induction_on_prompt:InductionOnPrompt",
         "attention-sinks": "probes.attention.sinks.attention_sinks:AttentionSinks",
         "flow-routes": "probes.routes.flow_routes:FlowRoutes",
+        "explain": "probes.explain.explain:Explain",
         "direct-logit-attribution": "probes.circuits.direct_logit_attribution:DirectLogitAttribution",
         "causal-check": "probes.checks.causal_check:CausalCheck",
         "head-survey": "probes.checks.head_survey:HeadSurvey",
