@@ -20,6 +20,7 @@ CATALOG = Catalog(
         "explain": "probes.explain.explain:Explain",
         "direct-logit-attribution": "probes.circuits.direct_logit_attribution:DirectLogitAttribution",
         "causal-check": "probes.checks.causal_check:CausalCheck",
+        "change-and-see": "probes.checks.change:ChangeAndSee",
         "head-survey": "probes.checks.head_survey:HeadSurvey",
         "activation-patching": "probes.circuits.activation_patching:ActivationPatching",
         "attribution-patching": "probes.circuits.attribution_patching:AttributionPatching",

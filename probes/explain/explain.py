@@ -277,8 +277,7 @@ VIEW = View(
     Explain,
     question="What computes this answer, how sure is that, and what is left unexplained?",
     asks=(
-        Ask("task", "Explain the"),
-        Ask("corrupt", "beside", empty="the swap of one word that moves the prediction most"),
+        Ask("corrupt", "Explain the prompt beside", empty="the swap of one word that moves the prediction most"),
         Ask("target", "why the answer is", empty="the model's own"),
         Ask("against", "and not", empty="what it is on the other prompt"),
     ),
