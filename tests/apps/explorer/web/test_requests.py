@@ -102,8 +102,9 @@ def press(page):
     }
     page.put("visit-take", {"clicks": 1, "steps": [step]})
     page.fire("visit-take")
-    page.put("about", 1, "n_clicks")
-    page.fire("about", "n_clicks")
+    for button in ("about", "card-open"):
+        page.put(button, 1, "n_clicks")
+        page.fire(button, "n_clicks")
     for kind in ("html", "nc", "csv", "py"):
         page.put("take", {"kind": kind, "clicks": 1})
         page.fire("take")
