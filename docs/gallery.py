@@ -133,9 +133,9 @@ class Visit:
 
     def pictures(self, folder: Path) -> int:
         """A head, its check on repeated tokens, and the route of a prediction."""
-        from apps.explorer.page.examples import EXAMPLES
+        from apps.explorer.page.examples import INDUCTION
 
-        self.open(EXAMPLES["a made-up name again"], "induction-heads")
+        self.open(INDUCTION, "induction-heads")
         select = "chosen => dash_clientside.spine.select(chosen)"
         self.page.evaluate(select, {"layer": 18, "head": 6})
         self.rest()

@@ -6,7 +6,8 @@ python examples/make_checkpoints.py      # a few seconds; writes checkpoints/ be
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 STEPS, LENGTH, VOCABULARY = 150, 12, 64
 
@@ -17,7 +18,15 @@ def repeated(n: int, generator: torch.Generator) -> torch.Tensor:
     return torch.cat([torch.zeros(n, 1, dtype=torch.long), block, block], dim=1)
 
 
-def main() -> None:
+def numbers() -> PreTrainedTokenizerFast:
+    """A tokenizer of numbers, "17 4 17", with 0 in front: a folder is loaded with its own."""
+    words = Tokenizer(models.WordLevel({str(i): i for i in range(VOCABULARY)}, unk_token="0"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.post_processor = processors.TemplateProcessing(single="0 $A", special_tokens=[("0", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=words, bos_token="0")
+
+
+def main(steps: int = STEPS) -> None:
     """Train a little and save step 0 and the last step."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -26,16 +35,18 @@ def main() -> None:
     )  # fmt: skip
     model, generator = LlamaForCausalLM(config), torch.Generator().manual_seed(0)
     folder = Path(__file__).parent / "checkpoints"
+    for name in ("step-0", f"step-{STEPS}"):
+        numbers().save_pretrained(folder / name)
     model.save_pretrained(folder / "step-0")
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(STEPS):
+    for _ in range(steps):
         ids = repeated(64, generator)
         loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
     model.save_pretrained(folder / f"step-{STEPS}")
-    print(f"loss {loss.item():.2f} after {STEPS} steps; in {folder}")
+    print(f"loss {loss.item():.2f} after {steps} steps; in {folder}")
 
 
 if __name__ == "__main__":

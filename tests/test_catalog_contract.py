@@ -46,6 +46,7 @@ QUICK: dict[str, tuple[dict, str]] = {
     "expert-contrast": ({"texts": 10, "length": 24, "draws": 2}, "32 texts, and 20 random sets"),
     "attribution-patching": ({"checked": 6}, "60 heads are patched"),
     "circuit": ({"pairs": 2, "tested": 3, "draws": 2}, "19 random circuits on 16 pairs"),
+    "explain": ({"pairs": 3, "tested": 5}, "six pairs twice, sixteen to test, and 19 random circuits"),
     "edge-rankings": ({"pairs": 1, "tested": 1, "rankings": "EAP"}, "four rankings on 16 pairs, ten budgets each"),
     "flow-route-faithfulness": ({"draws": 2}, "20 random graphs for each setting"),
     "flow-route-heads": ({"n_texts": 2, "length": 24}, "16 texts of each of five domains"),

@@ -11,6 +11,7 @@ from transformers import (
 )
 
 from workbench.loading.pretrained import wrap
+from workbench.loading.toys.circuits import induction_circuit
 from workbench.loading.toys.families import random_model
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 
@@ -92,6 +93,14 @@ def tiny_hf_without_head(kind: str, layer: int, head: int, n_layers: int = 2, se
 def tiny_model_without_head(kind: str, layer: int, head: int, n_layers: int = 2, seed: int = 0):
     """The same, wrapped."""
     return wrap(tiny_hf_without_head(kind, layer, head, n_layers, seed), None, name=f"tiny-{kind}-without")
+
+
+INDUCTION = (3, 7, 11, 20, 5, 7)  # a prompt of the toy below, which says 11
+
+
+def induction_toy():
+    """A hand-made induction circuit: what followed the current token the last time, by L0H0 and L1H0."""
+    return wrap(induction_circuit(d_vocab=32, n_ctx=16, sharpness=40.0), None, name="induction-by-hand")
 
 
 def sinking_toy() -> ToyTransformer:

@@ -23,7 +23,7 @@ _HOMES = {
     "workbench.storage.tables": ("tables",),
     "workbench.analysis.compare": ("difference",),
     "workbench.intervene": (
-        "Ablate", "Add", "Attend", "Clamp", "Force", "Knockout", "Patch", "Steer",
+        "Ablate", "Add", "Attend", "Clamp", "Force", "Knockout", "Patch", "Scale", "Steer",
         "Attention", "AttentionEdge", "AttentionKey", "Expert", "Head", "MLP", "Neurons", "Residual",
     ),
     # what can be watched and patched, by the field's names

@@ -66,6 +66,9 @@ from workbench.intervene import (
     Residual as Residual,
 )
 from workbench.intervene import (
+    Scale as Scale,
+)
+from workbench.intervene import (
     Steer as Steer,
 )
 from workbench.loading.pretrained import (

@@ -1,4 +1,5 @@
-"""The command line: `workbench load | list | describe | run | batch | compare | models | train | import | bench | app`.
+"""The command line: `workbench load | list | describe | run | explain | batch | compare | models | train | import |
+bench | mcp | app`.
 
 `shell` finds the command and turns what goes wrong into a sentence and an exit code; `commands/` holds one file a
 command, `report/` what is printed and saved, and the rest is what commands share: options, parameters, interventions,

@@ -1,6 +1,8 @@
 """Options that several commands share: the model, the prompt, and where results go."""
 
 import argparse
+import json
+from typing import Any
 
 from workbench.loading import bundled
 from workbench.records import FORMATS
@@ -8,13 +10,16 @@ from workbench.storage.endings import ENDINGS, PICTURES
 
 __all__ = [
     "CHECK_HELP",
+    "JSON_HELP",
     "MODEL_HELP",
     "NETWORK_HELP",
     "add_files",
     "add_format",
+    "add_json",
     "add_loading",
     "add_model",
     "add_prompt",
+    "print_json",
 ]
 
 NETWORK_HELP = "let models and texts be fetched by their names from the Hugging Face hub"
@@ -22,6 +27,7 @@ MODEL_HELP = (
     f"{bundled.NAME} (default), a toy (toy:induction,step=200), a directory in Hugging Face format, a .gguf file, "
     "or a hub name"
 )
+JSON_HELP = "print what was found as one line of strict JSON; docs/pages/agents.md says what is in it"
 CHECK_HELP = "make the self-check again of a model that has passed it"
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -89,3 +95,15 @@ def add_files(parser: argparse.ArgumentParser, what: str, several: str = "") -> 
     parser.add_argument(
         "--json", action="store_true", help="print what was found as strict JSON, a line for each result"
     )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json, for a program that reads the answer."""
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
+def print_json(said: Any) -> None:
+    """One line of strict JSON on standard output."""
+    from workbench.storage.json_text import strict  # which needs xarray, and help does not
+
+    print(json.dumps(strict(said), allow_nan=False, ensure_ascii=False), flush=True)

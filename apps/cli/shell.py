@@ -28,11 +28,13 @@ COMMANDS = {
     "list": "list the analyses, by room",
     "describe": "say what an analysis computes, its limits and its parameters",
     "run": "run analyses, print what came out, and save it where asked",
+    "explain": "go from a prompt to a tested circuit and a report: what computes this, and how sure that is",
     "batch": "run analyses over many prompts and models, without losing a result",
     "compare": "subtract one saved result from another of the same analysis",
     "train": "train what an analysis must learn from data, or a toy",
     "import": "take up what somebody else trained",
     "bench": "measure our passes against a bare forward; print a table, save JSON",
+    "mcp": "answer an agent over standard input and output (Model Context Protocol)",
     "app": "start the explorer in this process and print its address",
 }
 _FILES = {"import": "import_"}  # a word of Python's own

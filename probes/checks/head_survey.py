@@ -9,7 +9,7 @@ import xarray as xr
 from probes import stimuli
 from probes.checks import claims
 from probes.checks.hypothesis import gone_on, metric_of
-from probes.checks.matched_controls import CALIPER, FEWEST, N_CONTROLS, draw_controls
+from probes.checks.matched_controls import CALIPER, FEWEST, HeadControls
 from probes.checks.norms import output_norms
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
@@ -144,7 +144,7 @@ def survey(
     heads = [Head(layer, head) for layer in range(model.sizes.n_layers) for head in range(model.sizes.n_heads)]
     cells = [[Ablate(head, method, means)] for head in heads]
     norms = output_norms(model, tokens, Head)
-    controls = _Controls.of(norms, caliper)
+    controls = HeadControls.of(norms, caliper)
     effects, units = np.full((len(tokens), *norms.shape), np.nan), ""
     for index, (one, options) in enumerate(zip(tokens, asked, strict=True)):
         base = base_run(model, gone_on(model, one, options))
@@ -158,40 +158,10 @@ def survey(
             yield _result(effects[: index + 1], norms, controls, units, asked[0]["kind"], caliper, smallest, seed)
 
 
-class _Controls:
-    """The controls of every head: `weights` [head, head] averages them; their number, and how loud they are."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        n = int(np.prod(shape))
-        self.weights, self.number = np.zeros((n, n)), np.zeros(shape, int)
-        self.low, self.high = np.full(shape, np.nan), np.full(shape, np.nan)
-
-    @classmethod
-    def of(cls, norms: np.ndarray, caliper: float) -> "_Controls":
-        """norms: log norms (layer, head)."""
-        made = cls(norms.shape)
-        for row, place in enumerate(np.ndindex(norms.shape)):
-            found = draw_controls(norms, [place], N_CONTROLS, caliper=caliper)
-            made.number[place] = found.fewest if found.kind != "matched units" else len(found.sets)
-            if found.kind == "matched units":
-                made.low[place], made.high[place] = found.low, found.high
-                columns = [int(np.ravel_multi_index(one[0], norms.shape)) for one in found.sets]
-                made.weights[row, columns] = 1 / len(columns)
-        return made
-
-    def contrast(self, effects: np.ndarray) -> np.ndarray:
-        """Effects (prompt, layer, head) minus the mean of their controls'; NaN where there are too few."""
-        flat = effects.reshape(len(effects), -1)
-        apart = flat - np.where(np.isfinite(flat), flat, 0.0) @ self.weights.T
-        broken = (~np.isfinite(flat)).astype(float) @ self.weights.T > 0
-        apart[:, self.weights.sum(1) == 0] = np.nan
-        return np.where(broken | ~np.isfinite(apart), np.nan, apart).reshape(effects.shape)
-
-
 def _result(
     effects: np.ndarray,
     norms: np.ndarray,
-    controls: _Controls,
+    controls: HeadControls,
     units: str,
     metric: str,
     caliper: float,

@@ -31,6 +31,7 @@ __all__ = [
     "N_CONTROLS",
     "N_PEERS",
     "Controls",
+    "HeadControls",
     "atoms",
     "draw_controls",
     "matched_controls",
@@ -250,3 +251,36 @@ def _peers(
         places = kept + [rest[int(random.choice(stratum))] for stratum in strata]
     apart = tuple(float(norms[place] - norms[unit]) for place in places)
     return {"peers": tuple(places), "peer_norms": apart}
+
+
+class HeadControls:
+    """The controls of every head: `weights` [head, head] averages them; their number, and how loud they are.
+
+    Of a head with fewer than 19, all weights are 0.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        n = int(np.prod(shape))
+        self.weights, self.number = np.zeros((n, n)), np.zeros(shape, int)
+        self.low, self.high = np.full(shape, np.nan), np.full(shape, np.nan)
+
+    @classmethod
+    def of(cls, norms: np.ndarray, caliper: float) -> "HeadControls":
+        """norms: log norms (layer, head)."""
+        made = cls(norms.shape)
+        for row, place in enumerate(np.ndindex(norms.shape)):
+            found = draw_controls(norms, [place], N_CONTROLS, caliper=caliper)
+            made.number[place] = found.fewest if found.kind != "matched units" else len(found.sets)
+            if found.kind == "matched units":
+                made.low[place], made.high[place] = found.low, found.high
+                columns = [int(np.ravel_multi_index(one[0], norms.shape)) for one in found.sets]
+                made.weights[row, columns] = 1 / len(columns)
+        return made
+
+    def contrast(self, effects: np.ndarray) -> np.ndarray:
+        """Effects (prompt, layer, head) minus the mean of their controls'; NaN where there are too few."""
+        flat = effects.reshape(len(effects), -1)
+        apart = flat - np.where(np.isfinite(flat), flat, 0.0) @ self.weights.T
+        broken = (~np.isfinite(flat)).astype(float) @ self.weights.T > 0
+        apart[:, self.weights.sum(1) == 0] = np.nan
+        return np.where(broken | ~np.isfinite(apart), np.nan, apart).reshape(effects.shape)

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from probes.checks import claims
-from probes.circuits.edge_rankings import TaskName, pairs_of
+from probes.circuits.edge_rankings import TaskName, pairs_of, task_digest
 from probes.circuits.graph.circuit import Circuit, against_random, search
 from probes.circuits.graph.faithfulness import ABLATIONS, Measured
 from probes.circuits.graph.graph import Graph
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-__all__ = ["VIEW", "CircuitSearch", "circuit_of"]
+__all__ = ["VIEW", "CircuitSearch", "circuit_of", "circuit_result"]
 
 
 class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(READOUT, PADDING, RESIDUAL, PARTS)):
@@ -60,6 +60,10 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
     draws: Annotated[int, Range(0, 200), "random circuits of its size"] = 19
     seed: Annotated[int, Range(0), "draws the pairs and the random circuits"] = 0
 
+    def artifact(self, model: Model) -> str | None:
+        """What the pairs of a user's file are: an edited file asks something else."""
+        return task_digest(self.task)
+
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
@@ -76,15 +80,15 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
         if circuit is None:
             nothing = Circuit(Graph.of(model.sizes), np.zeros(scores.shape[1:], bool), scores.mean(0), about)
             said = f"No circuit of half of the edges reaches f = {self.wanted:g} on {found.name!r}: nothing found."
-            yield _result(nothing, measured, {}).assign_attrs(summary=said, pairs=found.describe())
+            yield circuit_result(nothing, measured, {}).assign_attrs(summary=said, pairs=found.describe())
             return
         circuit = Circuit(circuit.graph, circuit.mask, circuit.scores, circuit.about | about)
-        yield self._told(_result(circuit, measured, {}), found.describe())
+        yield self._told(circuit_result(circuit, measured, {}), found.describe())
         if self.draws:
             compared = against_random(measured, circuit, self.draws, self.seed)
             if progress is not None:
                 progress(1.0)
-            yield self._told(_result(circuit, measured, compared), found.describe())
+            yield self._told(circuit_result(circuit, measured, compared), found.describe())
 
     def _told(self, result: xr.Dataset, pairs: str) -> xr.Dataset:
         f, low, high = (float(result[f"faithfulness{end}"]) for end in ("", "_low", "_high"))
@@ -104,7 +108,8 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
         return float(10 * self.pairs + 3 * 12 * self.pairs + 3 * (3 + self.draws) * self.tested)
 
 
-def _result(circuit: Circuit, measured: Measured, compared: dict[str, Any]) -> xr.Dataset:
+def circuit_result(circuit: Circuit, measured: Measured, compared: dict[str, Any]) -> xr.Dataset:
+    """What `CircuitSearch` returns of a circuit measured on pairs; compared: of `against_random`, or nothing."""
     graph = circuit.graph
     edges = [graph.place(name) for name in circuit.edges]
     has = len(edges) > 0

@@ -1,6 +1,8 @@
 """Rankings of edges beside each other: how few edges of the graph of heads and MLPs carry a task."""
 
 from collections.abc import Generator
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -28,9 +30,15 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-__all__ = ["VIEW", "EdgeRankings", "TaskName", "pairs_of"]
+__all__ = ["VIEW", "EdgeRankings", "TaskName", "pairs_of", "task_digest"]
 
 TaskName = Annotated[str, Choice(tuple(TASKS), files=True), "a task, or a file of clean, corrupt, answer, wrong"]
+
+
+def task_digest(name: str) -> str:
+    """What the pairs of a user's file are; empty for a task by its name, and for a file that is not there."""
+    path = Path(name)
+    return "" if name in TASKS or not path.is_file() else sha256(path.read_bytes()).hexdigest()
 
 
 def pairs_of(model: Model, name: str, **sizes: int) -> Task:
@@ -71,6 +79,10 @@ class EdgeRankings(
     pairs: Annotated[int, Range(1, 500), "pairs to rank on"] = 8
     tested: Annotated[int, Range(1, 1000), "other pairs to measure on"] = 16
     seed: Annotated[int, Range(0), "draws the pairs and the random ranking"] = 0
+
+    def artifact(self, model: Model) -> str | None:
+        """What the pairs of a user's file are: an edited file asks something else."""
+        return task_digest(self.task)
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False

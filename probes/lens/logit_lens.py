@@ -14,7 +14,7 @@ from workbench.analysis.results import dataset
 from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.models.hooks import RESID_MID, RESID_POST, RESID_PRE
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.readout import Readout
 from workbench.models.selfcheck import READOUT
@@ -95,6 +95,17 @@ class LogitLens(OnPrompt, name="logit-lens", title="Logit lens", requires=(READO
             against="" if other is None else vocabulary.string(other),
             summary=" ".join([said, *self._notes(observation, states[-1, -1])]),
         )
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Its products with the unembedding beside the matrices of a pass, and a third more for their softmax."""
+        try:
+            read = len(chosen_positions(self.positions, n_tokens))
+        except InputError:  # it will say why when it runs
+            return 0.0
+        heads = 2 * sizes.d_head * (sizes.n_heads + sizes.n_key_value_heads)
+        block, unembedding = sizes.d_model * (heads + 3 * sizes.d_mlp), sizes.d_model * sizes.d_vocab
+        states = (sizes.n_layers * (1 + self.include_mid) + 1) * read
+        return 4 / 3 * states * unembedding / (n_tokens * (sizes.n_layers * block + unembedding))
 
     def _notes(self, observation: Observation, last: torch.Tensor) -> list[str]:
         """What is to be said of the target, at the last chosen position."""

@@ -16,14 +16,14 @@ from probes.routes.strength import head_strength
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.run import Progress
+from workbench.analysis.run import Failure, Progress
 from workbench.analysis.view import Ask, View
+from workbench.batch.walk import walked
 from workbench.corpora import python_domains
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.selfcheck import PARTS, RESIDUAL
-from workbench.observation import observe
 from workbench.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ __all__ = [
     "groups_figure",
     "head_importance",
     "head_strength",
-    "prompt_strength",
     "strength_figure",
+    "strengths",
     "token_kind",
 ]
 
@@ -106,11 +106,17 @@ def token_kind(text: str, domain: str) -> str:
     return "word start" if text[0].isspace() else "word part"
 
 
-def prompt_strength(model: Model, tokens: Tokens, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
-    """Of one prompt: strength and on-route (start, layer, head)."""
+def strengths(
+    model: Model, prompts: Sequence[Tokens], rule: Rule, progress: Progress | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each prompt in turn: strength and on-route (start, layer, head). A prompt that fails raises its reason."""
     routes = FlowRoutes(min_share=min(rule.threshold or 0.001, 0.001), min_coverage=rule.coverage or 0.0)
-    seen = observe(model, tokens, routes.needs(model, tokens), positions="none")
-    return head_strength(routes.analyse(seen), rule)
+    # One prompt a pass: the edges of a text are many, and its numbers do not hang on its neighbours
+    found = walked(model, prompts, [[routes]] * len(prompts), batch_tokens=1, progress=progress)
+    for _, outcome in found:
+        if isinstance(outcome.result, Failure):
+            raise outcome.result.error
+        yield head_strength(outcome.result, rule)
 
 
 def corpus_texts(model: Model, n_texts: int, length: int, seed: int) -> list[Texts]:
@@ -145,12 +151,10 @@ def head_importance(
     if not todo:
         raise InputError("no texts of two tokens or more", "at least one", "Give longer texts")
     seen: list[tuple[str, list[str], np.ndarray, np.ndarray]] = []
-    for index, (domain, each) in enumerate(todo):
-        strength, is_on = prompt_strength(model, each, rule)
+    found = strengths(model, [each for _, each in todo], rule, progress)
+    for index, ((domain, each), (strength, is_on)) in enumerate(zip(todo, found, strict=True)):
         kinds = [token_kind(each.spans.piece(pos), domain) for pos in range(1, len(each))]
         seen.append((domain, kinds, strength[1:], is_on[1:]))
-        if progress is not None:
-            progress((index + 1) / len(todo))
         if (index + 1) % 8 == 0 or index + 1 == len(todo):
             yield _corpus_dataset(seen, [one.domain for one in texts], rule)
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from probes.checks import claims
 from probes.routes.extraction import Rule
-from probes.routes.heads import prompt_strength
+from probes.routes.heads import strengths
 from probes.stimuli import ioi_prompts
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
@@ -99,7 +99,8 @@ def contrast(model: Model, task: Sequence[Any], baseline: Sequence[Any], *, thre
     `_high`, and `q` (two-sided permutation test, Benjamini-Hochberg over all heads).
     """
     rule = Rule(threshold=threshold)
-    last = lambda prompts: np.stack([prompt_strength(model, tokenise(model, one), rule)[0][-1] for one in prompts])
+    read = lambda prompts: [tokenise(model, one) for one in prompts]
+    last = lambda prompts: np.stack([strength[-1] for strength, _ in strengths(model, read(prompts), rule)])
     a, b = last(task), last(baseline)
     low, high = difference_interval(a, b, seed=seed)
     q = benjamini_hochberg(permutation_test(a, b, draws=2000, seed=seed))

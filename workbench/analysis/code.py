@@ -66,8 +66,13 @@ def _place(module: str, name: str) -> Path | None:
     top = module.partition(".")[0]
     if top not in _INSTALLED_BUT_OURS:
         return None
-    ours = digest_of([sys.modules[package] for package in dict.fromkeys((_WHOLE, top))])
-    return cache_dir() / "code" / f"{digest([module, name, ours, sys.version])}.json"
+    return cache_dir() / "code" / f"{digest([module, name, _sources(top), sys.version])}.json"
+
+
+@cache
+def _sources(top: str) -> str:
+    """What the sources are that this process runs, of the workbench and of another package of ours."""
+    return digest_of([sys.modules[package] for package in dict.fromkeys((_WHOLE, top))])
 
 
 def _origin(top: str) -> str:
@@ -84,6 +89,7 @@ class Code:
         self.files: set[tuple[str, str]] = set()
         self.outside: set[str] = set()
         self._done: set[tuple[str, str]] = set()
+        self._taken: set[str] = set()
 
     def follow(self, module: str, name: str) -> None:
         """Take in what a name of a module runs on; ALL for the whole of it."""
@@ -102,9 +108,10 @@ class Code:
         home = getattr(sys.modules.get(module), "WHERE", {}).get(name)  # a name that a package hands on
         if home is not None:
             yield home, name
-        if not module.startswith(_DRAWS):
+        if not module.startswith(_DRAWS) and module not in self._taken:
+            self._taken.add(module)  # whatever name of it is asked for, it runs on the same
             self.files.add((module, _syntax(path)))
-            yield from (found for found in _file(path, module).imported() if _in_workbench(found[0]))
+            yield from (found for found in _imported(path, module) if _in_workbench(found[0]))
 
     def _statements(self, path: Path, module: str, name: str) -> Iterator[tuple[str, str]]:
         file = _file(path, module)
@@ -166,6 +173,12 @@ class File:
 @cache
 def _file(path: Path, module: str) -> File:
     return File(path, module)
+
+
+@cache
+def _imported(path: Path, module: str) -> tuple[tuple[str, str], ...]:
+    """Everything that a file imports, anywhere."""
+    return tuple(dict.fromkeys(_file(path, module).imported()))
 
 
 @cache

@@ -13,12 +13,13 @@ from typing import Any
 import xarray as xr
 
 from workbench.analysis.results import stamp
-from workbench.analysis.run import Failure, outcomes, together, too_large
+from workbench.analysis.run import Failure, outcomes
 from workbench.batch.cells import Asked, bound
-from workbench.batch.shards import Shard, batches
+from workbench.batch.shards import Shard
 from workbench.batch.store import Entry, Store
 from workbench.batch.values.rows import RowOf, stacked
-from workbench.errors import Cancelled, WorkbenchError
+from workbench.batch.walk import Halved, walked
+from workbench.errors import WorkbenchError
 from workbench.files import write_whole
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
@@ -64,11 +65,7 @@ def computed(
             if outcome.complete:
                 _keep(found, shard, asked, 0, 0, outcome.result)
     else:
-        parts = list(batches([len(ids) for ids in shard.ids], shard.batch_tokens))
-        done = 0
-        for part in parts:
-            _batch(shard, asked, part, found, _within(told, done, len(part), shard.n_prompts), allow_network)
-            done += len(part)
+        _prompts(shard, asked, found, told, allow_network)
     for name, cells in zip(shard.analyses, shard.cells, strict=True):
         for cell, row in zip(cells, found.rows[name], strict=True):
             if row is None:
@@ -77,42 +74,25 @@ def computed(
     return found
 
 
-def _within(told: Told | None, done: int, n: int, total: int) -> Told | None:
-    return None if told is None else lambda share: told((done + share * n) / total)
-
-
-def _batch(
-    shard: Shard, asked: Sequence[Asked], part: range, found: Found, told: Told | None, allow_network: bool
-) -> None:
-    """One pass of some prompts; in two halves where memory does not suffice."""
-    model = asked[0].model
+def _prompts(shard: Shard, asked: Sequence[Asked], found: Found, told: Told | None, allow_network: bool) -> None:
+    """Every prompt of a shard that can be read, pass by pass."""
+    assert shard.ids is not None, "a shard of prompts"
     rows: list[tuple[int, Tokens, list[Any]]] = []
-    for i in part:
+    for i, ids in enumerate(shard.ids):
         try:
-            tokens = tokenise(model, Prompt.ids(shard.ids[i])) if shard.ids is not None else None
-            assert tokens is not None, "a batch is of prompts"
-            rows.append((i, tokens, [bound(one.analysis, one.columns, shard.columns[i]) for one in asked]))
+            own = [bound(one.analysis, one.columns, shard.columns[i]) for one in asked]
+            rows.append((i, tokenise(asked[0].model, Prompt.ids(ids)), own))
         except WorkbenchError as error:
             found.failed |= {cells[i]: str(error) for cells in shard.cells}
-    if not rows:
-        return
     index = {one.name: n for n, one in enumerate(asked)}
-    try:
-        each = together(model, [r[1] for r in rows], [r[2] for r in rows], progress=told, allow_network=allow_network)
-        for row, outcome in each:
-            _keep(found, shard, asked, rows[row][0], index[outcome.analysis.name], outcome.result)
-    except Cancelled:
-        raise
-    except Exception as error:
-        if not too_large(error):
-            raise
-        found.halved += 1
-        if len(part) == 1:
-            found.failed |= {cells[part[0]]: f"out of memory: {error}" for cells in shard.cells}
-            return
-        middle = len(part) // 2
-        for half in (part[:middle], part[middle:]):
-            _batch(shard, asked, half, found, told, allow_network)
+    halved: Halved = []
+    results = walked(
+        asked[0].model, [row[1] for row in rows], [row[2] for row in rows], batch_tokens=shard.batch_tokens,
+        progress=told, allow_network=allow_network, halved=halved,
+    )  # fmt: skip
+    for at, outcome in results:
+        _keep(found, shard, asked, rows[at][0], index[outcome.analysis.name], outcome.result)
+    found.halved = len(halved)
 
 
 def _keep(

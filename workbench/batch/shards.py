@@ -124,12 +124,19 @@ def _shard(label: str, analyses: Sequence[Asked], ids: Any, columns: Any, cells:
 
 
 def _slices(items: Items, members: Sequence[int], analyses: Sequence[Asked], most: int) -> Iterable[list[int]]:
-    """Runs of items whose work is about that of `most` tokens through one bare pass and a few analyses of it."""
+    """Runs of items whose work is about that of `most` tokens through one bare pass and a few analyses of it.
+
+    Studies bring passes of their own, hundreds a prompt: a shard holds few prompts of them, so that a worker that dies
+    loses as little, and several have something to share.
+    """
+    shared = [one for one in analyses if one.analysis.shares_pass]
+    studies = [one for one in analyses if not one.analysis.shares_pass]
     part: list[int] = []
     taken = 0.0
     for item in members:
         n = items.length(item)
-        work = n * (1 + sum(one.analysis.cost(one.model.sizes, n) for one in analyses)) / 4
+        passes = (1 + _cost(shared, n)) / 4 + _cost(studies, n)
+        work = n * passes
         if part and taken + max(work, n) > most:
             yield part
             part, taken = [], 0.0
@@ -137,6 +144,11 @@ def _slices(items: Items, members: Sequence[int], analyses: Sequence[Asked], mos
         taken += max(work, n)
     if part:
         yield part
+
+
+def _cost(analyses: Sequence[Asked], n: int) -> float:
+    """In bare passes of a prompt of n tokens."""
+    return sum(one.analysis.cost(one.model.sizes, n) for one in analyses)
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterable[range]:

@@ -1,12 +1,12 @@
 """How far a run is, cheaply: from the ledger and the leases, without a look into any shard."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workbench.batch.leases import held
 from workbench.batch.store import Store
 
-__all__ = ["State", "sign", "state_of"]
+__all__ = ["State", "sign", "state_of", "with_workers"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,14 @@ def state_of(store: Store) -> State:
     came_out = {c for e in entries.values() for cells in e.cells.values() for c in cells if c not in e.failed}
     failed = {cell for e in entries.values() for cell in e.failed} - came_out
     seconds = sum(e.seconds for e in entries.values()) / len(entries) if entries else 0.0
-    workers = held(store.path("leases"))
     n_failed = len(failed) + len(record["refused"])
     tokens = float(sum(max(1, e.n_tokens) for e in entries.values()))
-    return State(len(keys), len(entries), n_failed, workers, seconds, tokens, store.cancelled)
+    return with_workers(State(len(keys), len(entries), n_failed, 0, seconds, tokens, False), store)
+
+
+def with_workers(state: State, store: Store) -> State:
+    """The same with who is at it now, which changes without a line in the ledger."""
+    return replace(state, workers=held(store.path("leases")), wants_stop=store.cancelled)
 
 
 def sign(store: Store) -> str:

@@ -10,7 +10,7 @@ rows: prompts of the call that a value applies to (None: all), so that a sweep i
 another edit in each row. positions: token positions, negative ones counted from each prompt's end (None: all).
 """
 
-from workbench.intervene.ablation import Ablate, Add, Clamp, Force
+from workbench.intervene.ablation import Ablate, Add, Clamp, Force, Scale
 from workbench.intervene.attend import Attend
 from workbench.intervene.context import hooks
 from workbench.intervene.edit import Edit, Intervention, Where, first_layer, tensor_digest, with_rows
@@ -49,6 +49,7 @@ __all__ = [
     "Neurons",
     "Patch",
     "Residual",
+    "Scale",
     "Steer",
     "Where",
     "first_layer",

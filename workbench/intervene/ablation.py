@@ -1,4 +1,4 @@
-"""Units taken away or set: `Ablate`, `Clamp`, `Add`; experts chosen: `Force`."""
+"""Units taken away, set or made louder: `Ablate`, `Clamp`, `Add`, `Scale`; experts chosen: `Force`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +9,11 @@ from workbench.errors import InputError
 from workbench.intervene.checks import need_numbers
 from workbench.intervene.edit import Edit, Positions, Printed, Where, copied, filled
 from workbench.intervene.knockout import hide
-from workbench.intervene.units import AttentionEdge, AttentionKey, Expert, Neurons, Unit
+from workbench.intervene.units import AttentionEdge, AttentionKey, Expert, Neurons, Residual, Unit
 from workbench.models.hooks import MLP_POST, PATTERN, ROUTER, SCORES
 from workbench.models.model import Model
 
-__all__ = ["Ablate", "Add", "Clamp", "Force"]
+__all__ = ["Ablate", "Add", "Clamp", "Force", "Scale"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,3 +154,37 @@ class Add(Printed):
         need_numbers(float(self.value), self)
         where = Where(MLP_POST, self.unit.layer, self.unit.units, self.positions, self.rows, additive=True)
         return [filled(where, float(self.value), add=True)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scale(Printed):
+    """Multiply a unit's output: 0 takes it away, 1 leaves it to the bit.
+
+    unit: heads, MLPs, attention layers, neurons or states; not edges and keys, whose rows would no longer sum to one.
+    """
+
+    unit: Unit
+    factor: float
+    positions: Positions = None
+    rows: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return f"Scale({self.unit} by {self.factor:g}{self._scope()})"
+
+    def edits(self, model: Model) -> list[Edit]:
+        """One edit of the unit's activation."""
+        self.unit.check(model)
+        if isinstance(self.unit, AttentionEdge | AttentionKey | Expert):
+            raise InputError(f"{self}", "a head, an MLP, an attention layer, neurons or a state", "Ablate it instead")
+        need_numbers(float(self.factor), self)
+        positions = self.positions
+        if isinstance(self.unit, Residual) and self.unit.pos is not None:
+            if positions is not None:
+                raise InputError(f"{self}", "positions of a unit that names none", "Leave positions out")
+            positions = (self.unit.pos,)
+        where = Where(self.unit.hook, self.unit.layer, self.unit.units, positions, self.rows)
+
+        def write(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
+            x[mesh] = x[mesh] * self.factor
+
+        return [Edit(where, write)]

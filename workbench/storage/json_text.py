@@ -9,7 +9,7 @@ import xarray as xr
 
 from workbench.storage.record import record_of
 
-__all__ = ["brief", "json_of", "strict"]
+__all__ = ["brief", "json_of", "known_values", "strict"]
 
 
 def brief(result: xr.Dataset) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def json_of(result: xr.Dataset) -> str:
     whole = brief(result)
     for name, variable in result.data_vars.items():
         if variable.dims:
-            whole["variables"][str(name)]["values"] = strict(_known(variable))
+            whole["variables"][str(name)]["values"] = strict(known_values(variable))
     whole["coords"] = {
         str(name): {"dims": list(map(str, coord.dims)), "values": strict(coord.values.tolist())}
         for name, coord in result.coords.items()
@@ -53,7 +53,7 @@ def _about(variable: xr.DataArray) -> dict[str, Any]:
     return {name: strict(variable.attrs[name]) for name in kept if name in variable.attrs}
 
 
-def _known(variable: xr.DataArray) -> Any:
+def known_values(variable: xr.DataArray) -> Any:
     """Nested lists of values, None where one is missing."""
     absent = variable.attrs.get("absent")
     if absent is None or variable.dtype.kind not in "iu":

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.cli.options import NETWORK_HELP
+from apps.cli.options import NETWORK_HELP, add_json, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import Progress, progress, say, warnings_as_notes
 from apps.cli.signals import STOPS, stop_code, terminable
@@ -43,6 +43,7 @@ def arguments(parser: Parser) -> None:
 def _add(parser: argparse.ArgumentParser, verb: str) -> None:
     spec = "a TOML file" if verb in _OF_SPECS else "the spec of a run, or its folder"
     parser.add_argument("spec", metavar="SPEC", help=spec)
+    add_json(parser)
     parser.add_argument("--folder", metavar="F", help="where the run is kept; default runs/NAME")
     if verb in _COMPUTE:
         parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
@@ -96,12 +97,27 @@ def _plan(arguments: argparse.Namespace) -> int:
 
         report("load", 0.0, "loading models and reading prompts")
         made = batch.plan(arguments.spec, arguments.folder, retry_failed=arguments.retry_failed, **_options(arguments))
-    print(made)
+    if arguments.json:
+        print_json(_planned(made))
+    else:
+        print(made)
     if arguments.write:
         made.store.go_on()
         made.write()
-        print(f"in {made.store.folder}")
+        if not arguments.json:
+            print(f"in {made.store.folder}")
     return 0
+
+
+def _planned(made: "batch.Plan") -> dict[str, Any]:
+    """A plan as data."""
+    planned, estimate = made.planned, made.estimate
+    return {
+        "name": planned.spec.name, "folder": str(made.store.folder), "prompts": planned.n_prompts,
+        "results": planned.n_cells, "results_done": planned.n_done, "shards_left": made.shards,
+        "refused": [{"where": one.where, "why": one.reason} for one in planned.refused],
+        "seconds": estimate.seconds, "memory_bytes": estimate.memory, "disk_bytes": estimate.disk,
+    }  # fmt: skip
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -123,7 +139,10 @@ def _compute(arguments: argparse.Namespace, spec: Any, folder: Any, base: Path |
 
             def said(plan: "batch.Plan") -> None:
                 report.clear()
-                print(f"{plan}\nin {plan.store.folder}", flush=True)
+                if arguments.json:
+                    say(f"{plan}\nin {plan.store.folder}")
+                else:
+                    print(f"{plan}\nin {plan.store.folder}", flush=True)
 
             found = batch.run(
                 spec, folder, base=base, progress=_Bar(report), said=said, max_failures=arguments.max_failures,
@@ -132,7 +151,7 @@ def _compute(arguments: argparse.Namespace, spec: Any, folder: Any, base: Path |
     except STOPS as stop:
         say("workbench: stopped; finished shards are kept, and the same command goes on")
         return stop_code(stop)
-    return _tell(found)
+    return _tell(found, as_json=arguments.json)
 
 
 def _cluster(arguments: argparse.Namespace) -> "batch.Cluster | None":
@@ -157,7 +176,10 @@ def _worker(arguments: argparse.Namespace) -> int:
     except STOPS as stop:
         say("workbench: stopped; the shard that was under way is left to the other workers")
         return stop_code(stop)
-    print(f"{status.done} of {status.shards} shards are done.")
+    if arguments.json:
+        print_json({"shards": status.shards, "shards_done": status.done, "failures": dict(status.failed)})
+    else:
+        print(f"{status.done} of {status.shards} shards are done.")
     return 0
 
 
@@ -206,12 +228,19 @@ def _loading() -> Iterator[Progress]:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    return _tell(_open(arguments))
+    return _tell(_open(arguments), as_json=arguments.json)
 
 
-def _tell(found: "batch.Batch") -> int:
+def _tell(found: "batch.Batch", *, as_json: bool) -> int:
     """How far a run is; the exit code is 1 where something failed."""
     failed = found.failures
+    if as_json:
+        print_json({
+            "name": found.spec.name, "folder": str(found.folder), "shards": found.n_shards,
+            "shards_done": found.n_done, "failures": failed,
+            "summaries": {name: found.aggregate(name).attrs["summary"] for name in found.analyses},
+        })  # fmt: skip
+        return 1 if failed else 0
     print(f"{found.spec.name}: {found.n_done} of {found.n_shards} shards are done, {len(failed)} failures.")
     for name in found.analyses:
         print(f"  {name}: {found.aggregate(name).attrs['summary']}")
@@ -224,7 +253,10 @@ def _tell(found: "batch.Batch") -> int:
 
 def _cancel(arguments: argparse.Namespace) -> int:
     _open(arguments).cancel()
-    print("Whoever runs it stops after the pass that is under way.")
+    if arguments.json:
+        print_json({"cancelled": str(_folder(arguments))})
+    else:
+        print("Whoever runs it stops after the pass that is under way.")
     return 0
 
 
@@ -232,7 +264,11 @@ def _report_page(arguments: argparse.Namespace) -> int:
     from apps.batches.report import write_report
 
     found = _open(arguments)
-    print(write_report(found, Path(arguments.out) if arguments.out else found.folder / "report.html"))
+    place = write_report(found, Path(arguments.out) if arguments.out else found.folder / "report.html")
+    if arguments.json:
+        print_json({"saved": [str(place)]})
+    else:
+        print(place)
     return 0
 
 
@@ -243,7 +279,10 @@ def _export(arguments: argparse.Namespace) -> int:
     place = Path(arguments.out) if arguments.out else found.folder / "export"
     if place.is_file():
         raise InputError(f"--out {place}, which is a file", "a folder", "Choose another")
-    for path in export(found, place, arguments.format):
+    paths = export(found, place, arguments.format)
+    if arguments.json:
+        print_json({"saved": [str(path) for path in paths]})
+    for path in () if arguments.json else paths:
         print(path)
     return 0
 

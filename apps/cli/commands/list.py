@@ -5,6 +5,7 @@ import ast
 from importlib.util import find_spec
 from pathlib import Path
 
+from apps.cli.options import add_json, print_json
 from apps.cli.parser import Parser
 from probes import CATALOG
 from workbench.syntax import parse
@@ -17,12 +18,19 @@ _OURS = "probes"
 def arguments(parser: Parser) -> None:
     """How much is said of each."""
     parser.add_argument("--long", action="store_true", help="with the question that each answers")
+    add_json(parser)
 
 
 def command(arguments: argparse.Namespace) -> int:
     """Print them."""
     catalog = CATALOG.with_plugins()
     rooms = by_room({name: catalog.module(name) for name in catalog.names})
+    if arguments.json:
+        said = [{"name": name, "room": room.rpartition(".")[2]} for room, names in rooms.items() for name in names]
+        for one in said if arguments.long else ():
+            one["question"] = catalog.view(one["name"]).question
+        print_json({"analyses": said})
+        return 0
     width = max(map(len, catalog.names))
     blocks = []
     for room, names in rooms.items():

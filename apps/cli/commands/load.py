@@ -2,7 +2,7 @@
 
 import argparse
 
-from apps.cli.options import MODEL_HELP, add_loading
+from apps.cli.options import MODEL_HELP, add_json, add_loading, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import loading
 from workbench.errors import visible
@@ -15,6 +15,7 @@ def arguments(parser: Parser) -> None:
     """The model, and how it is loaded."""
     parser.add_argument("model", metavar="MODEL", nargs="?", default=bundled.NAME, help=MODEL_HELP)
     add_loading(parser)
+    add_json(parser)
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -24,5 +25,10 @@ def command(arguments: argparse.Namespace) -> int:
         from apps.cli.report.card import model_card
 
         model = load(arguments, report)
-    print(visible(model_card(model)))
+    if arguments.json:
+        from apps.agents.descriptions import described_model
+
+        print_json(described_model(model))
+    else:
+        print(visible(model_card(model)))
     return 0 if model.selfcheck is None or model.selfcheck.passed else 1

@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from apps.cli.options import add_json, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import progress
 from apps.cli.signals import terminable
@@ -20,6 +21,7 @@ __all__ = ["arguments", "command"]
 
 def arguments(parser: Parser) -> None:
     """Nothing, or what to do with the default model."""
+    add_json(parser)
     actions = parser.add_subparsers(metavar="ACTION")
     about = f"fetch and convert {bundled.NAME} if the cache does not have it"
     fetch = actions.add_parser("fetch", help=about, description=f"{about.capitalize()}.")
@@ -57,6 +59,9 @@ def command(arguments: argparse.Namespace) -> int:
     for name, folder in trained():
         size = sum(file.stat().st_size for file in folder.glob("*"))
         rows.append((name, "kept", f"{size / 1e6:.1f} MB", str(folder)))
+    if arguments.json:
+        print_json({"models": [dict(zip(("name", "state", "size", "where"), row, strict=True)) for row in rows[1:]]})
+        return 0
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         print(visible("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])))

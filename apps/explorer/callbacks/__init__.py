@@ -10,6 +10,7 @@ from dash import Dash
 from apps.explorer.callbacks import (
     batches,
     browser,
+    card,
     continuation,
     details,
     display,
@@ -30,7 +31,7 @@ __all__ = ["register"]
 
 _CONCERNS = (
     run, poll, notices, continuation, view, params, figure, selection, details, display, intervene, export, visit,
-    batches,
+    batches, card,
 )  # fmt: skip
 
 

@@ -83,9 +83,10 @@ def _register_links(local: Local) -> None:
         Input({"type": "figure", "name": "main"}, "figure"),
         Input("main-message", "children"),
         Input("table-holder", "children"),
+        State("main-figure", "data-stands"),
     )
-    turns = [Input("tabs", "value"), Input("view-list", "value"), Input({"type": "figure-tab", "name": ALL}, "value")]
-    local("links", "turn", Output("view", "data"), *turns, State("view", "data"), initial=False)
+    local("links", "turned", Output("tabs", "value"), Output("view-list", "value"), Input("view", "data"))
+    local("links", "turn", Output("view", "data"), Input("view-list", "value"), State("view", "data"), initial=False)
 
 
 def _register_forms(local: Local) -> None:

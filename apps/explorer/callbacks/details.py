@@ -7,7 +7,7 @@ import xarray as xr
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from apps.explorer.callbacks.answer import Answer, Answers
-from apps.explorer.callbacks.intervene import items
+from apps.explorer.callbacks.intervene import items, nameable
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import sentence
 from apps.explorer.engine.request import Request
@@ -140,7 +140,8 @@ def open_claims(engine: Engine, shown: Shown, name: str, selection: Mapping[str,
     """What the open view claims of the selection, and what the attention of the selected head does."""
     seen = {view: result_of(engine, shown, view, selection, session)[0] for view in dict.fromkeys((name, "attention"))}
     there = {view: result for view, result in seen.items() if result is not None}
-    return checks.claims_of(engine, there, selection, shown.display)
+    change = checks.change_of(engine, nameable(selection, shown.sizes))
+    return [*checks.claims_of(engine, there, selection, shown.display), *change]
 
 
 def check_buttons(claims: list[Claim]) -> list[Any]:

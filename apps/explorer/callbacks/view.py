@@ -55,8 +55,6 @@ def register(app: Dash, engine: Engine) -> None:
 def _register_view(answer: Answers, engine: Engine) -> None:
     @answer(
         {
-            "tab": Output("tabs", "value"),
-            "listed": Output("view-list", "value"),
             "choice": Output("figure-choice", "children"),
             "title": Output("params-title", "children"),
             "form": Output("params-form", "children"),
@@ -80,8 +78,6 @@ def _register_view(answer: Answers, engine: Engine) -> None:
         if fills:
             params = {**(params or {}), view.name: {**(params or {}).get(view.name, {}), **fills}}
         return {
-            "tab": view.name,
-            "listed": view.name,
             "choice": figure_choice(seen, view.figure),
             "title": seen.title,
             "form": form(seen, params or {}, display or {}, shown.tokens if shown else (), units),

@@ -19,7 +19,7 @@ import xarray as xr
 
 from apps.batches.report import report
 from workbench.batch.runs import Batch, open_batch
-from workbench.batch.state import State, sign, state_of
+from workbench.batch.state import State, sign, state_of, with_workers
 from workbench.batch.values import merge
 from workbench.errors import InputError, WorkbenchError
 
@@ -68,7 +68,8 @@ class Batches:
 
     def __init__(self, folder: Path | None, begin: Begin, allow_network: bool = False) -> None:
         self.folder, self._begin, self._network = folder, begin, allow_network
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of what is kept
+        self._making: dict[tuple[str, ...], threading.Lock] = {}
         self._processes: dict[str, Process] = {}
         self._refused: dict[str, str] = {}  # why a run could not be resumed or cancelled
         self._kept: OrderedDict[tuple[str, ...], tuple[str, Any]] = OrderedDict()
@@ -89,7 +90,8 @@ class Batches:
     def known(self, name: str) -> Known:
         """How far a run is; one that cannot be read says why."""
         try:
-            state = state_of(self.open(name).store)
+            counted: State = self._once((name, "state"), lambda found: state_of(found.store))
+            state = with_workers(counted, self.open(name).store)
         except WorkbenchError as error:
             return Known(name, None, False, str(error))
         process = self._processes.get(name)
@@ -143,16 +145,22 @@ class Batches:
         return self._once((name, "report"), report)
 
     def _once(self, key: tuple[str, ...], make: Callable[[Batch], Any]) -> Any:
-        """What was made when the store was as it is now, or made now; by one thread at a time."""
+        """What was made when the store was as it is now, or made now; of each kind by one thread at a time."""
         found = self.open(key[0])
         with self._lock:
+            mine = self._making.setdefault(key, threading.Lock())
+        with mine:
             now = sign(found.store)
-            if key not in self._kept or self._kept[key][0] != now:
-                self._kept[key] = now, make(found)
-            self._kept.move_to_end(key)
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-            return self._kept[key][1]
+            with self._lock:
+                kept = self._kept.get(key)
+            if kept is None or kept[0] != now:
+                kept = now, make(found)
+            with self._lock:
+                self._kept[key] = kept
+                self._kept.move_to_end(key)
+                while len(self._kept) > _KEPT:
+                    self._making.pop(self._kept.popitem(last=False)[0], None)
+            return kept[1]
 
     def sign(self, name: str) -> str:
         """Changes with whatever is planned or finished."""

@@ -158,7 +158,8 @@ class Engine:
             raise InputError(
                 "a prompt or params of another kind", "a text, and params by analysis", "Load the page again"
             )
-        model, tokens = self.hosted(name).ready, self.tokens(name, text, chat)
+        # its weights are looked at once, and not for every key
+        model, tokens = self.hosted(name).ready.fixed(), self.tokens(name, text, chat)
         phrases = phrases_of(model, tokens, edits)
         interventions = tuple(self._printed(said) for said in phrases)
         analyses = {name: view.analysis.of(params.get(name, {})) for name, view in self.standing.items()}

@@ -16,10 +16,10 @@ from workbench.analysis.view import View
 __all__ = ["centre"]
 
 
-def centre(entries: Mapping[str, View], shown: Mapping[str, View], first: View) -> html.Div:
+def centre(entries: Mapping[str, View], shown: Mapping[str, View], first: View) -> html.Main:
     """The panel. entries: views with a small multiple; shown: all of them; first: the one that is open."""
     thumbs = [html.Div(_thumb(name, entry), className="thumb-holder") for name, entry in entries.items()]
-    return html.Div(
+    return html.Main(
         [
             html.Div([_rooms(shown), _view_list(shown, first.name)], className="tabs-row"),
             html.Div([html.Span(id="question", className="question"), _tabs(shown, first.name)], className="tabs-row"),
@@ -36,7 +36,6 @@ def centre(entries: Mapping[str, View], shown: Mapping[str, View], first: View) 
             html.Div(thumbs, className="thumbs", role="group", **attributes({"aria-label": "Other views"})),
         ],
         className="centre",
-        role="region",
         **attributes({"aria-label": "View"}),
     )
 
@@ -92,7 +91,9 @@ def _tabs(shown: Mapping[str, View], first: str) -> dmc.Tabs:
         dmc.TabsTab(
             view.title,
             value=name,
-            **attributes({"aria-controls": "main-figure", "data-room": room.name, "data-view": name}),
+            **attributes(
+                {"aria-controls": "main-figure", "data-room": room.name, "data-view": name, "data-turn": name}
+            ),
         )
         for room, views in rooms(shown).items()
         for name, view in views.items()

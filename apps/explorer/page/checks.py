@@ -1,7 +1,7 @@
 """What the open view claims of the selection, and the buttons that test it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
@@ -12,7 +12,9 @@ from apps.explorer.page.attributes import attributes
 from workbench.analysis.view import Claim
 from workbench.errors import WorkbenchError
 
-__all__ = ["buttons", "claims_of", "made_so_far", "params_for"]
+__all__ = ["buttons", "change_of", "claims_of", "made_so_far", "params_for"]
+
+_CHANGE = "change-and-see"
 
 
 def claims_of(
@@ -38,6 +40,16 @@ def claims_of(
             if claim.study in engine.standing:
                 found.setdefault(claim.title, claim)
     return list(found.values())
+
+
+def change_of(engine: Engine, units: Sequence[str]) -> list[Claim]:
+    """What turns to the study that changes the selected unit and shows how the text goes on; none where none is there.
+
+    units: what the selection names, the narrowest first.
+    """
+    if not units or _CHANGE not in engine.standing:
+        return []
+    return [Claim(f"Change {units[0]} and see", {"units": units[0]}, study=_CHANGE)]
 
 
 def buttons(claims: list[Claim]) -> list[html.Button]:

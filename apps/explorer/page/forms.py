@@ -61,7 +61,7 @@ def figure_choice(view: View, index: int) -> Any:
     if len(draws) < 2:
         return ""
     data = [{"label": views.figure_label(draw), "value": str(i)} for i, draw in enumerate(draws)]
-    return dmc.SegmentedControl(id={"type": "figure-tab", "name": view.name}, data=data, value=str(index), size="xs")
+    return dmc.SegmentedControl(data=data, value=str(index), size="xs", **attributes({"data-view": view.name}))
 
 
 def param_form(

@@ -29,6 +29,7 @@ def page(
             ),
             _keys_help(),
             batches_panel(),
+            dmc.Modal(id="card", title="Card", size="xl", children=[]),
             dmc.Modal(id="code", title="Python that makes this figure", size="xl", children=[]),
         ],
         id="provider",
@@ -46,10 +47,13 @@ def page(
 def _header() -> html.Header:
     return html.Header(
         [
-            html.Span("Workbench", className="brand"),
+            html.H1(
+                "Workbench", className="brand", title="What a language model computes, in figures that answer clicks"
+            ),
             html.Div(id="model-line", className="model-line"),
             html.Div(
                 [
+                    html.Button("Tour", id="tour", className="plain", title="five steps on an example"),
                     html.Button("Find", id="find", className="plain", title="a view, a head or a token (Ctrl K)"),
                     html.Button("Visit", id="visit-open", className="plain", title="what was seen, noted and to send"),
                     html.Button("Runs", id="batches-open", className="plain", title="experiments over many prompts"),
@@ -70,6 +74,9 @@ def _right() -> html.Div:
             html.Div(
                 [
                     html.H2("Selection", className="section grow"),
+                    html.Button(
+                        "Card", id="card-open", className="plain", title="all that is known of the selected unit"
+                    ),
                     _intervene(),
                     html.Button("Maximise", className="plain", **attributes({"data-maximise": "right"})),
                 ],

@@ -20,6 +20,17 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _COOKIE_DAYS = 30
 
 
+# A form without an action is sent to the address of its page, of which the browser keeps the part behind #: the link.
+_ASKS = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Workbench: token</title></head>
+<body style="font: 15px/1.5 system-ui, sans-serif; max-width: 40rem; margin: 15vh auto; padding: 0 1rem">
+<main><h1 style="font-size: 1.3rem">This explorer asks for its token</h1>
+<p>{sentence}</p>
+<p>Or paste the token, the part behind <code>?token=</code>, here; the link that you opened is kept.</p>
+<form method="get"><label>Token <input name="token" autocomplete="off" autofocus required></label>
+<button>Open</button></form></main></body></html>"""
+
+
 def protect(server: Flask, settings: Settings, script_hashes: tuple[str, ...] = ()) -> None:
     """Install the checks and the headers on a Flask server."""
     cookie = cookie_name(settings)
@@ -65,6 +76,8 @@ def _check_token(settings: Settings, cookie: str) -> Response | None:
         return None
     got = "the token of an explorer that is no more" if request.cookies.get(cookie) else "no token"
     sentence = f"Got {got}; expected the one in the address that was printed at start. Open that address."
+    if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
+        return Response(_ASKS.format(sentence=sentence), 403, mimetype="text/html")
     return Response(sentence, 403, mimetype="text/plain")
 
 

@@ -36,9 +36,19 @@ ABLATIONS = ("patched", "mean", "zero")
 
 
 class Measured:
-    """Metrics of circuits on some pairs, `[pair]` each, measured once; of the model and of no edge as well."""
+    """Metrics of circuits on some pairs, `[pair]` each, measured once; of the model and of no edge as well.
 
-    def __init__(self, model: Model, pairs: Sequence[Pair], ablation: str = "patched", reference: Any = None) -> None:
+    progress: told the share of what is being measured, after every pass; it raises to cancel.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        pairs: Sequence[Pair],
+        ablation: str = "patched",
+        reference: Any = None,
+        progress: Progress | None = None,
+    ) -> None:
         if ablation not in ABLATIONS:
             raise InputError(f"the ablation {ablation!r}", f"one of {', '.join(ABLATIONS)}", "Choose one of these")
         if not pairs:
@@ -46,7 +56,7 @@ class Measured:
         self.model, self.pairs, self.ablation = model, tuple(pairs), ablation
         self.graph, self._reference = Graph.of(model.sizes), reference
         self._known: dict[bytes, np.ndarray] = {}
-        self.passes = 0
+        self.passes, self._progress = 0, progress
 
     @property
     def whole(self) -> np.ndarray:
@@ -64,7 +74,12 @@ class Measured:
         fresh = {key: mask for key, mask in zip(keys, circuits, strict=True) if key not in self._known}
         if fresh:
             found = metrics(
-                self.model, self.pairs, list(fresh.values()), self.ablation, self._reference, progress=progress
+                self.model,
+                self.pairs,
+                list(fresh.values()),
+                self.ablation,
+                self._reference,
+                progress=progress or self._progress,
             )
             self._known |= dict(zip(fresh, found, strict=True))
             self.passes += len(fresh)

@@ -28,10 +28,11 @@ def of_top_nodes(graph: Graph, scores: np.ndarray, share: float, *, signed: bool
     return graph.of_nodes(kept)
 
 
-def minimality(measured: Measured, circuit: Circuit) -> dict[str, float]:
+def minimality(measured: Measured, circuit: Circuit, nodes: Sequence[str] | None = None) -> dict[str, float]:
     """What each node of a circuit is worth there: f of the circuit minus f without the edges from and into the node,
-    largest first. Near 0: the circuit does not need it."""
-    graph, names = circuit.graph, [name for name in circuit.nodes if name != "input"]
+    largest first. Near 0: the circuit does not need it. nodes: of these only."""
+    asked = circuit.nodes if nodes is None else nodes
+    graph, names = circuit.graph, [name for name in asked if name != "input"]
     without = []
     for name in names:
         source = graph.sources.index(name)

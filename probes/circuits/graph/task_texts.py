@@ -14,25 +14,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from probes.stimuli import ioi_prompts
+from workbench.models.prompt import Prompt
 
-__all__ = ["TASKS", "PairText"]
+__all__ = ["CAPITALS", "MEN", "NOUNS", "TASKS", "WOMEN", "PairText"]
 
 
 @dataclass(frozen=True)
 class PairText:
-    """One pair as texts; answers and wrong: sets of answers."""
+    """One pair as prompts; answers and wrong: sets of answers."""
 
-    clean: str
-    corrupt: str
+    clean: str | Prompt
+    corrupt: str | Prompt
     answers: tuple[str, ...]
     wrong: tuple[str, ...]
     group: str
 
 
 Texts = Iterator[PairText]
-_WOMEN = ("Mary", "Anna", "Laura", "Julia", "Emma", "Sarah", "Alice", "Jane", "Lisa", "Susan", "Linda", "Helen")
-_MEN = ("John", "Peter", "Simon", "Martin", "David", "Robert", "Thomas", "James", "Michael", "Paul", "Mark", "George")
-_CAPITALS = {
+WOMEN = ("Mary", "Anna", "Laura", "Julia", "Emma", "Sarah", "Alice", "Jane", "Lisa", "Susan", "Linda", "Helen")
+MEN = ("John", "Peter", "Simon", "Martin", "David", "Robert", "Thomas", "James", "Michael", "Paul", "Mark", "George")
+CAPITALS = {
     "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Russia": "Moscow", "Japan": "Tokyo",
     "China": "Beijing", "Egypt": "Cairo", "Greece": "Athens", "Austria": "Vienna", "Poland": "Warsaw",
     "Ireland": "Dublin", "Portugal": "Lisbon", "Sweden": "Stockholm", "Norway": "Oslo", "Finland": "Helsinki",
@@ -48,7 +49,7 @@ _FACTS = (
 _EVENTS = (
     "war", "siege", "strike", "trial", "journey", "voyage", "project", "festival", "dispute", "study", "treaty",
 )  # fmt: skip
-_NOUNS = (
+NOUNS = (
     ("key", "keys"), ("book", "books"), ("car", "cars"), ("dog", "dogs"), ("letter", "letters"), ("farmer", "farmers"),
     ("doctor", "doctors"), ("picture", "pictures"), ("table", "tables"), ("house", "houses"), ("song", "songs"),
     ("author", "authors"), ("student", "students"), ("teacher", "teachers"), ("window", "windows"), ("river", "rivers"),
@@ -89,7 +90,7 @@ def _greater_than(rng: np.random.Generator) -> Texts:
 
 def _pronouns(rng: np.random.Generator) -> Texts:
     while True:
-        woman, man, text = str(rng.choice(_WOMEN)), str(rng.choice(_MEN)), str(rng.choice(_FRIENDS))
+        woman, man, text = str(rng.choice(WOMEN)), str(rng.choice(MEN)), str(rng.choice(_FRIENDS))
         clean, corrupt, answers = (woman, man, (" she", " he")) if rng.random() < 0.5 else (man, woman, (" he", " she"))
         yield PairText(text.format(clean), text.format(corrupt), answers[:1], answers[1:], f"{woman} {man} {text}")
 
@@ -97,19 +98,19 @@ def _pronouns(rng: np.random.Generator) -> Texts:
 def _agreement(rng: np.random.Generator) -> Texts:
     numbers = (" is", " was", " has"), (" are", " were", " have")
     while True:
-        subject, other = rng.choice(len(_NOUNS), 2, replace=False)
-        between = str(rng.choice(_WITH)).format(_NOUNS[other][int(rng.integers(2))])
+        subject, other = rng.choice(len(NOUNS), 2, replace=False)
+        between = str(rng.choice(_WITH)).format(NOUNS[other][int(rng.integers(2))])
         number = int(rng.integers(2))
-        clean, corrupt = (f"The {_NOUNS[subject][n]} {between}" for n in (number, 1 - number))
+        clean, corrupt = (f"The {NOUNS[subject][n]} {between}" for n in (number, 1 - number))
         yield PairText(clean, corrupt, numbers[number], numbers[1 - number], f"{subject} {between}")
 
 
 def _capitals(rng: np.random.Generator) -> Texts:
     while True:
-        first, second = rng.choice(sorted(_CAPITALS), 2, replace=False)
+        first, second = rng.choice(sorted(CAPITALS), 2, replace=False)
         text = str(rng.choice(_FACTS))
         group = " ".join(sorted((first, second)))
-        answers = f" {_CAPITALS[first]}", f" {_CAPITALS[second]}"
+        answers = f" {CAPITALS[first]}", f" {CAPITALS[second]}"
         yield PairText(text.format(first), text.format(second), answers[:1], answers[1:], group)
 
 

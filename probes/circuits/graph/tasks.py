@@ -23,7 +23,7 @@ from workbench.models.target import Target, target_of
 from workbench.observation.metrics import Metric, followed_by
 from workbench.records import read_pairs
 
-__all__ = ["SPLITS", "Pair", "PairSet", "Task", "batches", "read_task", "task"]
+__all__ = ["SPLITS", "Pair", "PairSet", "Task", "batches", "pair_of", "read_task", "split_pairs", "task"]
 
 SPLITS = ("train", "validation", "test")
 _DRAWN = 60  # candidates for every pair that is asked
@@ -87,7 +87,7 @@ def task(model: Model, name: str, *, train: int = 20, validation: int = 0, test:
         raise InputError(f"the task {name!r}", f"one of {', '.join(TASKS)}", "Choose one of these")
     n = train + validation + test
     texts = islice(TASKS[name](np.random.default_rng(seed)), _DRAWN * n)
-    return _split(model, name, texts, (train, validation, test), seed)
+    return split_pairs(model, name, texts, (train, validation, test))
 
 
 def read_task(
@@ -103,11 +103,12 @@ def read_task(
         if not answers or not wrong:
             raise InputError(f"a pair of {path} without answer or wrong answer", "both", "Add the columns")
         texts.append(PairText(pair.clean, pair.corrupt, (answers,), (wrong,), ""))
-    return _split(model, Path(path).stem, texts, (train, validation, test), seed)
+    return split_pairs(model, Path(path).stem, texts, (train, validation, test))
 
 
-def _split(model: Model, name: str, texts: Iterable[PairText], sizes: Sequence[int], seed: int) -> Task:
-    """Pairs as they come, each group into the split that it was dealt to."""
+def split_pairs(model: Model, name: str, texts: Iterable[PairText], sizes: Sequence[int]) -> Task:
+    """As many pairs of each split (train, validation, test) as `sizes` says, as they come, each group into the split
+    that it was dealt to; InputError where there are too few."""
     dropped: Counter[str] = Counter()
     found: list[list[Pair]] = [[] for _ in sizes]
     dealt: dict[str | tuple[int, ...], int] = {}  # groups and prompts
@@ -116,7 +117,7 @@ def _split(model: Model, name: str, texts: Iterable[PairText], sizes: Sequence[i
         wanted = [size - len(pairs) for size, pairs in zip(sizes, found, strict=True)]
         if not any(w > 0 for w in wanted):
             break
-        pair = _pair(model, text, dropped)
+        pair = pair_of(model, text, dropped)
         if pair is None or pair.clean.ids in seen:
             continue
         keys = (pair.group, pair.clean.ids, pair.corrupt.ids)
@@ -139,7 +140,8 @@ def _split(model: Model, name: str, texts: Iterable[PairText], sizes: Sequence[i
     return Task(name, train, validation, test, dict(dropped))
 
 
-def _pair(model: Model, text: PairText, dropped: Counter[str]) -> Pair | None:
+def pair_of(model: Model, text: PairText, dropped: Counter[str]) -> Pair | None:
+    """A pair for a model; None where it cannot be one, with the reason counted in `dropped`."""
     clean, corrupt = tokenise(model, text.clean), tokenise(model, text.corrupt)
     if len(clean) != len(corrupt):
         dropped["prompts of unequal length"] += 1
@@ -155,7 +157,7 @@ def _pair(model: Model, text: PairText, dropped: Counter[str]) -> Pair | None:
         dropped["answers that are not single tokens of their own"] += 1
         return None
     clean, corrupt = (followed_by(model, tokens, more) for tokens in (clean, corrupt))
-    group = text.group or min(text.clean, text.corrupt)
+    group = text.group or min(clean.text, corrupt.text)
     return Pair(clean, corrupt, Target(tuple(sorted(answers))), Target(tuple(sorted(wrong))), group)
 
 

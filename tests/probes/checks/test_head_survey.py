@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probes.checks.head_survey import VIEW, HeadSurvey, _Controls, _result, _summary, survey
-from probes.checks.matched_controls import draw_controls
+from probes.checks.head_survey import VIEW, HeadSurvey, _result, _summary, survey
+from probes.checks.matched_controls import HeadControls, draw_controls
 from tests.tiny_models import tiny_model
 from workbench.errors import InputError, RefusedError
 from workbench.intervene import Ablate, Head
@@ -54,7 +54,7 @@ def test_effects_and_contrasts_equal_plain_passes():
 
 def made(effects: np.ndarray, norms: np.ndarray | None = None, smallest: float = 0.1):
     norms = np.zeros(effects.shape[1:]) if norms is None else norms
-    return _result(effects, norms, _Controls.of(norms, 1.5), "nats", "loss", 1.5, smallest, 0)
+    return _result(effects, norms, HeadControls.of(norms, 1.5), "nats", "loss", 1.5, smallest, 0)
 
 
 def noise(n: int, seed: int = 0, layers: int = 4, heads: int = 10):

@@ -43,7 +43,7 @@ def counted(monkeypatch):
         seen.extend(rows)
         yield from together(model, rows, *more, **options)
 
-    monkeypatch.setattr("workbench.batch.computing.together", counting)
+    monkeypatch.setattr("workbench.batch.walk.together", counting)
     return seen
 
 
@@ -129,7 +129,7 @@ def test_what_is_too_large_is_halved_and_said(run, monkeypatch):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory")
         yield from together(model, rows, *more, **options)
 
-    monkeypatch.setattr("workbench.batch.computing.together", small)
+    monkeypatch.setattr("workbench.batch.walk.together", small)
     found = run(spec())
     assert found.failures == [] and int(found.aggregate("norms")["n_prompts"].sum()) == 24
     assert sum(entry.halved for entry in found.store.ledger()) > 0

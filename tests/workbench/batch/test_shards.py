@@ -21,7 +21,7 @@ class Made:
     name: str
     prompted: bool = True
     model: object = field(default_factory=lambda: SimpleNamespace(identity=SimpleNamespace(key="w"), sizes=None))
-    analysis: object = field(default_factory=lambda: SimpleNamespace(cost=lambda sizes, n: 0.5))
+    analysis: object = field(default_factory=lambda: SimpleNamespace(cost=lambda sizes, n: 0.5, shares_pass=True))
 
     def cells(self, items):
         n = len(items) if self.prompted else 1
@@ -80,6 +80,19 @@ def test_a_batch_is_of_one_length_and_fits(lengths, most):
     for part in parts:
         assert len({lengths[i] for i in part}) == 1
         assert len(part) == 1 or len(part) * lengths[part[0]] <= most
+
+
+def test_a_study_of_many_passes_has_shards_of_few_prompts():
+    items = items_of([[i, i + 1, i + 2] for i in range(12)])
+    study = Made("study")
+    study.analysis.cost, study.analysis.shares_pass = lambda sizes, n: 6.0, False
+    sizes = {}
+    for chosen in ([Made("cheap")], [Made("cheap"), study]):
+        cells = [one.cells(items) for one in chosen]
+        made = dealt("m", items, chosen, cells, {c for own in cells for c in own}, LIMITS)
+        sizes[len(chosen)] = [shard.n_prompts for shard in made]
+    # three tokens of 6 and 0.4 passes are 19: two of them fit into 40; of 0.4 passes and at least one token each, 13 do
+    assert sizes == {1: [12], 2: [2] * 6}
 
 
 def test_a_shard_comes_back_from_json_and_keeps_its_key():

@@ -3,7 +3,9 @@
   "use strict";
   const dash = (window.dash_clientside = window.dash_clientside || {});
   const no = () => dash.no_update;
-  let resting = null, seen = "", building = 0;
+  let resting = null, seen = "", building = 0, listed = null;
+  // The view that is open, the one that was asked for, what its figure stands for, and whether that is on its way.
+  let open = "", asked = "", wanted = "", awaited = false;
   let written = "", since = 0, returning = null;
 
   function parse(fragment) {
@@ -38,7 +40,8 @@
   }
 
   // What is being drawn says so to everybody: by standing back, and to a screen reader, which waits for the whole.
-  function stale(is) {
+  function stand() {
+    const is = awaited || open !== asked;
     const main = document.getElementById("main-figure");
     main.classList.toggle("stale", is);
     main.setAttribute("aria-busy", String(is));
@@ -120,23 +123,29 @@
       }
       // What is only refined, by the next part of a study, may be read meanwhile.
       const of = [view.name, view.figure, shown && (shown.keys[view.name] || shown.id), look(view.name)].join(" ");
-      if (of !== seen) stale(true);
+      awaited = awaited || of !== seen;
       seen = of;
+      asked = open = [view.name, view.figure].join();
+      wanted = main;
+      stand();
       return [main === beforeMain ? no() : main, !shown || moving || main === beforeRested ? no() : main];
     },
-    // A tab, an entry of the list or the name of a figure was chosen.
-    turn: function (tab, listed, figures, view) {
-      const fired = (dash.callback_context.triggered || [])[0];
-      if (!fired || fired.value === null || fired.value === undefined) return no();
-      let chosen = { name: fired.value, figure: fired.value === view.name ? view.figure : 0 };
-      if (fired.prop_id.startsWith("{")) {
-        chosen = { name: view.name, figure: Number(fired.value) || 0 };
-      }
-      return chosen.name === view.name && chosen.figure === view.figure ? no() : chosen;
+    isOpen: (name) => name === listed,
+    // The open view is the chosen one in the tabs and in the list.
+    turned: function (view) {
+      listed = view.name;
+      open = [view.name, view.figure].join();
+      if (asked) stand(); // it is asked for when the look that is under way was answered
+      return [view.name, view.name];
     },
-    // The large view has arrived: until then the old one stands back.
-    fresh: function (figure, message, table) {
-      stale(false);
+    // Another entry of the list was chosen by somebody; what `turned` wrote may be read when there is another view again.
+    turn: function (name, view) {
+      return !name || name === listed || name === view.name ? no() : { name: name, figure: 0 };
+    },
+    // A large view has arrived. Until it is the one that was asked for last, what is there stands back.
+    fresh: function (figure, message, table, stands) {
+      awaited = awaited && !String(stands).startsWith(wanted + " ");
+      stand();
       whenBuilt(Boolean(table) && Boolean(table.props) && table.props.id === "table", ++building);
       return no();
     },
@@ -176,6 +185,12 @@
       return null;
     },
   };
+
+  // The name of a figure was chosen. The control comes anew with each view, so its value is no input of a callback.
+  document.addEventListener("change", (event) => {
+    const choice = event.target.closest && event.target.closest("#figure-choice");
+    if (choice) dash.set_props("view", { data: { name: choice.firstElementChild.dataset.view, figure: Number(event.target.value) } });
+  });
 
   const RUN = ["text", "model", "other", "otherModel", "compare", "params", "edits", "chat", "display"];
   window.addEventListener("popstate", () => {

@@ -201,7 +201,10 @@
   // lost with it, and Dash would call the server for each one that comes.
   function press(button) {
     presses += 1;
-    if (button.dataset.turn) return dash.set_props("view", { data: { name: button.dataset.turn, figure: 0 } });
+    if (button.dataset.turn) {
+      dash.set_props("card", { opened: false });
+      return dash.links.isOpen(button.dataset.turn) || dash.set_props("view", { data: { name: button.dataset.turn, figure: 0 } });
+    }
     if (button.dataset.export) {
       const taken = dash.links.picture(button.dataset.export, presses);
       return taken && dash.set_props("take", { data: taken });
@@ -286,6 +289,8 @@
     },
     // An example was chosen: it is run as if it had been typed. The list is made anew with each prompt, and says nothing then.
     example: function (text) {
+      const chat = known.chats.includes(text) ? "chat" : "raw";
+      if (text && chat !== (document.querySelector("#chat input:checked") || {}).value) dash.set_props("chat", { value: chat });
       return text ? [text, { text: text, clicks: "example " + ++presses }] : [dash.no_update, dash.no_update];
     },
     scheme: function (clicks, scheme) {

@@ -162,7 +162,7 @@ def test_the_lens_has_words_in_its_cells_and_shows_the_selected_token(same_page,
     assert n >= 48
     for pos in (5, 20, n - 1):
         page.click(f"#tokens [data-pos='{pos}']")
-        page.wait_for_function(f"() => ({WORDS})().values.includes({pos})")
+        page.wait_for_function(f"() => {{ const v = ({WORDS})().values; return v.length === 16 && v.includes({pos}) }}")
         page.wait_for_function(OF_POSITION, arg=pos)
         found = page.evaluate(WORDS)
         assert found["words"] > 5 and pos in found["shown"] and len(found["values"]) == 16
@@ -171,6 +171,51 @@ def test_the_lens_has_words_in_its_cells_and_shows_the_selected_token(same_page,
     page.wait_for_function(f"() => ({WORDS})().values.includes({n - 17})")
     page.wait_for_function(OF_POSITION, arg=n - 17)
     assert selection(page)["pos"] == n - 17
+
+
+def test_a_form_reads_as_a_sentence_and_takes_what_is_selected(same_page):
+    page = same_page
+    page.click("#tokens [data-pos='9']")
+    turn(page, "Attention knockout")
+    page.wait_for_selector("#main-message .plan")
+    assert "Take from the last token the sight of the first token and of the rest" in page.inner_text("#main-message")
+    page.get_by_role("button", name="take token 9").first.click()
+    page.wait_for_function("() => document.querySelector('#main-message').textContent.includes('Take from token 9 ')")
+    assert page.locator("#params-form .more[open]").count() == 0 and page.locator("#params-form .asked").count() == 3
+    turn(page, "Causal check")  # filled in from the selection
+    chosen = selection(page)
+    page.wait_for_function(
+        "said => document.querySelector('#main-message').textContent.includes(said)",
+        arg=f"Remove L{chosen['layer']}H{chosen['head']} by zero and measure log-probability.",
+    )
+    page.click("#card-open")
+    page.wait_for_selector(".card-table")
+    card = page.inner_text(".card")
+    assert "From token 9 ·capital it looks at" in card and "Its share of this prediction" in card
+    page.locator(".card-table [data-turn='induction-on-prompt']").first.click()
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Induction on this prompt'")
+    page.wait_for_selector(".card", state="detached")
+    view(page, "Logit lens")
+
+
+def test_the_tour_goes_through_five_steps_on_what_is_found(same_page, screenshots):
+    page = same_page
+    page.click("#tour")
+    page.wait_for_selector(".tour[open] >> text=Tour, 1 of 5")
+    page.wait_for_function(f"() => {SHOWN}.includes('Tavern')")
+    page.get_by_role("button", name="Next").click()
+    page.wait_for_function("() => /L\\d+H\\d+ looks most/.test(document.querySelector('#said').textContent)")
+    page.get_by_role("button", name="Next").click()
+    page.wait_for_selector(".tour >> text=which the sentence names, is selected now")
+    chosen = selection(page)
+    assert f"L{chosen['layer']}H{chosen['head']} looks most" in page.inner_text("#said")
+    page.screenshot(path=screenshots / "tour.png")
+    page.get_by_role("button", name="Next").click()
+    page.wait_for_selector("#params-form.toured")
+    page.get_by_role("button", name="Next").click()
+    page.get_by_role("button", name="End").click()
+    assert page.locator(".tour[open]").count() == 0 and page.locator(".toured").count() == 0
+    assert page.locator("main").count() == 1 and page.locator("h1").count() == 1
 
 
 def test_bad_input_is_said_and_loses_nothing(open_page, screenshots):

@@ -114,3 +114,14 @@ def test_a_base_path_moves_everything():
     assert page.get("/lab/?token=secret-token").headers["Location"] == "/lab/"
     assert page.get("/lab/").status_code == 200
     assert b"/lab/_dash-component-suites" in page.get("/lab/").data
+
+
+def test_a_browser_without_its_token_is_asked_for_it_and_others_are_told():
+    """The form has no action: the browser sends it to the address it stands at, and keeps the link behind #."""
+    page = client(token="secret-token")
+    asked = page.get("/", headers={"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"})
+    assert asked.status_code == 403 and asked.mimetype == "text/html" and "no-store" in asked.headers["Cache-Control"]
+    assert 'name="token"' in asked.text and "action" not in asked.text and asked.text.count("<h1") == 1
+    assert page.get("/?token=secret-token").status_code == 302
+    plain = client(token="secret-token").get("/", headers={"Accept": "application/json"})
+    assert plain.status_code == 403 and plain.mimetype == "text/plain" and plain.text.startswith("Got no token;")

@@ -1,0 +1,326 @@
+"""Change it and see: how the text goes on when a part of the model is changed, beside the intact one and a control."""
+
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from probes.checks.matched_controls import CALIPER, atoms
+from probes.checks.norms import output_norms
+from workbench.analysis.kinds import Study
+from workbench.analysis.parameters import Choice, Range
+from workbench.analysis.results import dataset
+from workbench.analysis.run import Progress
+from workbench.analysis.view import Ask, View
+from workbench.errors import InputError
+from workbench.figures import show_token
+from workbench.intervene import MLP, Ablate, Attention, Head, Neurons, Scale, Steer, units_of, with_rows
+from workbench.models.hooks import RESID_POST
+from workbench.models.model import Model, Sizes
+from workbench.models.prompt import Prompt, Tokens, tokenise
+from workbench.models.selfcheck import PADDING, READOUT
+from workbench.models.target import need_one_token
+from workbench.observation import observe
+from workbench.observation.recording import Recording, record
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+__all__ = ["VIEW", "ChangeAndSee"]
+
+RUNS = ("intact", "changed", "control")
+WAYS = ("remove", "scale", "swap", "steer")
+
+
+class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requires=(READOUT, PADDING)):
+    """How does the text go on when a part of the model is changed?
+
+    Definition: The prompt is continued three times by the most probable token: as the model is, with the unit changed
+    in every pass from the first new token on, and with a control changed in the same way. remove: the unit writes
+    nothing. scale: what it writes is multiplied (0 removes it, 1 leaves it). swap: at the last tokens of the prompt it
+    writes what it wrote at the last tokens of another prompt, the giver, as many as both have without their first; the
+    shown prompt takes, also while the text grows. steer: `by` times a direction is added to the stream behind the
+    unit's layer at every token: the unembedding of a token, as long as the stream there is on average (0 leaves the
+    text as it is). The control is the unit of the same kind whose output is nearest in norm on the prompt, within a
+    factor of 1.5 (`seed` passes over the nearest ones); for steer a random direction of the same length. kl: from the
+    intact to the other next-token distribution at the first new token, in nats.
+
+    Limits: One prompt, one control, greedy text: two texts part at the first token whose rank turns, however small the
+    change was, and never meet again. What differs is seen here; whether it matters more than its like is what
+    `causal-check` tests.
+
+    Source: interventions as in Wang et al. 2022, arXiv 2211.00593 and Turner et al. 2023, arXiv 2308.10248; laid side
+    by side with a control, ours
+
+    Returns: `new_token`, `text`, `probability` (condition, step) of what each run wrote, step 0 the first new token,
+    -1 behind an end; `differs` (condition, step); `kl` (condition), nats.
+    """
+
+    units: Annotated[str, "heads, MLPs, attention layers or neurons, one kind: L18H6, L20 mlp, L20N507"] = "L0H0"
+    how: Annotated[str, Choice(WAYS), "what is done to it"] = "remove"
+    by: Annotated[float, Range(-1000, 1000), "factor of scale, strength of steer"] = 2.0
+    toward: Annotated[str, "token to steer toward; empty: none, needed for steer"] = ""
+    giver: Annotated[str, "prompt that gives what is swapped in; needed for swap"] = ""
+    n: Annotated[int, Range(1, 40), "new tokens"] = 12
+    seed: Annotated[int, Range(0), "passes over so many of the nearest controls; draws the random direction"] = 0
+
+    def partials(
+        self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
+    ) -> Generator[xr.Dataset, None, None]:
+        """The three texts, one token longer each time."""
+        units = units_of(self.units)
+        kinds = {type(unit) for unit in units}
+        if not units or len(kinds) > 1 or not kinds <= {Head, MLP, Attention, Neurons}:
+            raise InputError(
+                f"units={self.units!r}", "heads, MLPs, attention layers or neurons, of one kind", "Name some"
+            )
+        for unit in units:
+            unit.check(model)
+        changed, control, beside = self._edits(model, tokens, units)
+        yield from _written(model, tokens, changed, control, self.n, progress, self._about(units, changed, beside))
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Three passes a new token."""
+        return 3.0 * self.n
+
+    def _about(self, units: Sequence[Any], changed: Sequence[Any], beside: str) -> dict[str, str]:
+        named = " ".join(map(str, units))
+        how = {
+            "remove": f"Without {named}",
+            "scale": f"With {named} times {self.by:g}",
+            "swap": f"With {named} as on {self.giver!r} (the giver; the shown prompt takes)",
+            "steer": f"Steered behind {named} by {self.by:g} toward {self.toward!r}",
+        }[self.how]
+        return {"how": how, "beside": beside, "edit": "; ".join(map(str, changed))}
+
+    def _edits(self, model: Model, tokens: Tokens, units: Sequence[Any]) -> tuple[list[Any], list[Any], str]:
+        """Edits of the changed run, those of the control (none where there is none), and what the control is."""
+        if self.how == "steer":
+            return self._steered(model, tokens, units)
+        giver = self._giver(model, units, len(tokens)) if self.how == "swap" else None
+        others = _as_loud(model, tokens, units, self.seed)
+        make = lambda unit: self._edit(unit, giver)
+        return list(map(make, units)), list(map(make, others)), " ".join(map(str, others))
+
+    def _giver(self, model: Model, units: Sequence[Any], n_tokens: int) -> "_Given":
+        if not self.giver:
+            raise InputError("how='swap' without a giver", "a prompt that gives what is swapped in", "Name one")
+        hooks = list(dict.fromkeys(unit.hook for unit in units))
+        return _Given(record(model, tokenise(model, self.giver), hooks), n_tokens)
+
+    def _edit(self, unit: Any, giver: "_Given | None") -> Any:
+        if self.how == "remove":
+            return Ablate(unit)
+        return Scale(unit, self.by) if giver is None else Ablate(unit, "resample", giver, positions=giver.positions)
+
+    def _steered(self, model: Model, tokens: Tokens, units: Sequence[Any]) -> tuple[list[Any], list[Any], str]:
+        if not self.toward:
+            raise InputError("how='steer' without a token", "a token to steer toward", "Name one, such as ' Paris'")
+        if len({unit.layer for unit in units}) > 1:
+            raise InputError(f"units={self.units!r} for steer", "units of one layer", "Name one")
+        layer = units[0].layer
+        states = record(model, tokens, [RESID_POST], [layer]).take(RESID_POST, layer, model).float()
+        length = float(states[1:].norm(dim=-1).mean()) if len(tokens) > 1 else float(states.norm(dim=-1).mean())
+        token = need_one_token(model.vocabulary, self.toward, "steering, which follows one token")
+        direction = model.readout.W_U[token].detach().float().cpu()
+        generator = torch.Generator().manual_seed(self.seed)
+        random = torch.randn(len(direction), generator=generator)
+        make = lambda one: [Steer(layer, one / one.norm() * length, self.by)]
+        return make(direction), make(random), "a random direction as long"
+
+
+class _Given:
+    """What a run of another prompt gives: its last tokens' values for the last tokens of the one that takes, without
+    the first token of either. It asks for no prompt of its length: the text that takes grows."""
+
+    length = None
+
+    def __init__(self, recording: Recording, n_tokens: int) -> None:
+        self._recording, self._n_tokens = recording, n_tokens
+        self._shared = max(1, min(recording.length, n_tokens) - 1)
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Where it is taken."""
+        return tuple(range(self._n_tokens - self._shared, self._n_tokens))
+
+    def take(self, *where: Any) -> torch.Tensor:
+        """As of a recording of the prompt that takes; zero where nothing is taken."""
+        given = self._recording.take(*where)
+        moved = given.new_zeros(self._n_tokens, *given.shape[1:])
+        moved[-self._shared :] = given[-self._shared :]
+        return moved
+
+    def __str__(self) -> str:
+        return f"the last {self._shared} tokens of {self._recording}"
+
+
+def _as_loud(model: Model, tokens: Tokens, units: Sequence[Any], seed: int) -> list[Any]:
+    """For each unit another one of its kind, the nearest in norm on the prompt, none twice; none at all where one of
+    them has no like within the caliper. seed: how many of the nearest are passed over."""
+    kind = type(units[0])
+    claimed = atoms(units)
+    norms = output_norms(model, [tokens], kind)
+    shape = norms.shape[1:]
+    flat = norms.reshape(len(norms), -1)
+    place = lambda unit: (unit.layer, _index(unit) if shape else 0)
+    taken, found = {place(unit) for unit in claimed}, []
+    for unit in claimed:
+        away = np.abs(flat - flat[place(unit)])
+        near = [(int(a), int(b)) for a, b in np.argwhere(away <= np.log(CALIPER)) if (int(a), int(b)) not in taken]
+        near.sort(key=lambda at: (away[at], at))
+        if len(near) <= seed:
+            return []
+        taken.add(near[seed])
+        found.append(_made(kind, *near[seed]))
+    return found
+
+
+def _index(unit: Any) -> int:
+    return int(unit.neurons[0] if isinstance(unit, Neurons) else unit.head)
+
+
+def _made(kind: type, layer: int, index: int) -> Any:
+    if kind is Neurons:
+        return Neurons(layer, (index,))
+    return Head(layer, index) if kind is Head else kind(layer)
+
+
+def _written(
+    model: Model,
+    tokens: Tokens,
+    changed: Sequence[Any],
+    control: Sequence[Any],
+    n: int,
+    progress: Progress | None,
+    about: dict[str, str],
+) -> Generator[xr.Dataset, None, None]:
+    """Continue all runs in one batch, a token at a time; one that the model has ended stands."""
+    edits = dict(zip(RUNS, ([], changed, control), strict=True))
+    ids = {run: list(tokens.ids) for run in RUNS if run != "control" or control}
+    chosen: dict[str, list[int]] = {run: [] for run in RUNS}
+    likely: dict[str, list[float]] = {run: [] for run in RUNS}
+    alive = list(ids)
+    first: dict[str, torch.Tensor] = {}
+    for step in range(n):
+        if progress is not None:
+            progress(step / n)
+        alive = [run for run in alive if len(ids[run]) < model.sizes.n_ctx]
+        if not alive:
+            break
+        placed = [with_rows(edit, row) for row, run in enumerate(alive) for edit in edits[run]]
+        observed = observe(model, [Prompt.ids(ids[run]) for run in alive], interventions=placed)
+        for run, log_probs in zip(tuple(alive), observed.log_probs, strict=True):
+            row = log_probs[-1].float().cpu()
+            first.setdefault(run, row)
+            best = int(row.argmax())
+            chosen[run].append(best)
+            likely[run].append(float(row[best].exp()))
+            ids[run].append(best)
+            if best in model.ends:
+                alive.remove(run)
+        result = _result(model, chosen, likely, first)
+        yield result.assign_attrs(about, summary=_summary(result, about))
+
+
+def _result(
+    model: Model,
+    chosen: dict[str, list[int]],
+    likely: dict[str, list[float]],
+    first: dict[str, torch.Tensor],
+) -> xr.Dataset:
+    longest = max(map(len, chosen.values()))
+    padded = np.array([chosen[run] + [-1] * (longest - len(chosen[run])) for run in RUNS])
+    probability = np.array([likely[run] + [np.nan] * (longest - len(likely[run])) for run in RUNS])
+    text = np.array([[model.vocabulary.string(t) if t >= 0 else "" for t in row] for row in padded.tolist()], object)
+    base = first["intact"]
+    kl = [float((base.exp() * (base - first[run])).sum().clamp(min=0)) if run in first else np.nan for run in RUNS]
+    differs = (padded != padded[0]) & (padded >= 0)
+    return dataset(
+        None,
+        {"condition": list(RUNS)},
+        new_token=("condition step", padded, "token id", (-1, None), "token that was written"),
+        text=("condition step", text, "text", None),
+        probability=("condition step", probability, "probability", (0, 1), "probability of what was written"),
+        differs=("condition step", differs.astype(np.int8), "0 or 1", (0, 1), "differs from the intact text"),
+        kl=("condition", np.array(kl), "nats", (0, None), "KL from the intact prediction at the first new token"),
+    )
+
+
+def _summary(result: xr.Dataset, about: dict[str, str]) -> str:
+    """What becomes of the text, and of the control's, with the first token at which they part from the intact one."""
+    said = [f"{about['how']} {_fate(result, 'changed')}."]
+    if about["beside"]:
+        said.append(f"Its control, {about['beside']}, {_fate(result, 'control').replace('the text ', '', 1)}.")
+    else:
+        said.append("No other unit of its kind is as loud on this prompt: there is no control.")
+    return " ".join(said)
+
+
+def _fate(result: xr.Dataset, run: str) -> str:
+    here, kl = result.sel(condition=run), float(result["kl"].sel(condition=run))
+    parts = np.flatnonzero(here["differs"].values)
+    n = int((here["new_token"].values >= 0).sum())
+    measured = f"KL {kl:.2g} nats at the first new token"
+    if not parts.size:
+        return f"the text goes on as it was for {n} {'token' if n == 1 else 'tokens'} ({measured})"
+    at = int(parts[0])
+    old, new = (str(result["text"].sel(condition=one).values[at]) for one in ("intact", run))
+    was = f"{old!r}" if old else "its end"
+    return f"the text parts from the intact one at new token {at + 1}: {new!r} rather than {was} ({measured})"
+
+
+def texts_figure(result: xr.Dataset) -> "go.Figure":
+    """The runs below one another, token by token, by probability; what differs from the intact one is dotted."""
+    from workbench.figures import show_text
+    from workbench.figures.axes import Axis
+    from workbench.figures.heatmap import heatmap
+    from workbench.figures.quantity import coloraxis, pick_scale
+
+    runs, steps = [str(run) for run in result["condition"].values], result["step"].values.tolist()
+    x = Axis("step", tuple(steps), "new token", tuple(range(len(steps))), tuple(str(step + 1) for step in steps))
+    y = Axis(
+        "condition", tuple(runs), "", tuple(range(len(runs))), tuple(map(show_text, runs)), is_vertical=True,
+        is_reversed=True,
+    )  # fmt: skip
+    text = np.array([[show_token(str(t)) if t else "" for t in row] for row in result["text"].values], object)
+    z, array = result["probability"].values, result["probability"]
+    scale = pick_scale(array, None)
+    hover = np.array(
+        [
+            [f"<b>{runs[r]}, new token {c + 1}</b><br>{text[r, c]} {z[r, c]:.2g}" for c in range(len(steps))]
+            for r in range(3)
+        ],
+        object,
+    )
+    figure = heatmap(
+        z, x, y, title=f"{result.attrs['how']}: how the text goes on", scale=scale,
+        coloraxis=coloraxis(z, array, scale, None), hover=hover, text=text, text_size=11,
+        marks=[(int(r), int(c)) for r, c in np.argwhere(result["differs"].values)], mark_name="differs from intact",
+    )  # fmt: skip
+    return figure
+
+
+def table(result: xr.Dataset) -> "pd.DataFrame":
+    """The runs side by side, a row for each new token, and whether the changed one differs."""
+    import pandas as pd
+
+    texts = {str(run): result["text"].sel(condition=run).values for run in result["condition"].values}
+    frame = pd.DataFrame(texts).assign(differs=result["differs"].sel(condition="changed").values.astype(bool))
+    return frame.set_axis([step + 1 for step in result["step"].values.tolist()], axis=0).rename_axis("new token")
+
+
+VIEW = View(
+    ChangeAndSee,
+    question="How does the text go on when a part of the model is changed?",
+    asks=(
+        Ask("units", "Change", pick="units"),
+        Ask("how", "by this:"),
+        Ask("n", "and go on for", unit="tokens"),
+    ),
+    figures=(texts_figure,),
+    tables=(table,),
+)

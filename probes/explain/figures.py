@@ -1,0 +1,66 @@
+"""How an explanation is drawn: where the information sits, which heads matter, the circuit, its parts, its pairs."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from probes.circuits.circuit_search import circuit_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+__all__ = ["circuit_figure", "heads_figure", "pairs_table", "parts_table", "steps_table", "where_figure"]
+
+
+def circuit_figure(result: xr.Dataset) -> "go.Figure":
+    """The circuit on the lattice of heads and MLPs; before there is one, where the information sits."""
+    if "n_kept" not in result:
+        return where_figure(result)
+    return circuit_of(result).figure()
+
+
+def where_figure(result: xr.Dataset) -> "go.Figure":
+    """Share of the answer that each state of the shown pair brings back; before it is patched, its estimate."""
+    from workbench.figures import depth_pos_grid
+
+    name = "recovered" if "recovered" in result else "resid_estimate"
+    title = "Where the information sits: " + ("states patched one by one" if name == "recovered" else "estimated")
+    return depth_pos_grid(result, name, title=title, color_range="data")
+
+
+def heads_figure(result: xr.Dataset) -> "go.Figure":
+    """What replacing each head does beyond its controls; heads that matter are ringed. Before the survey, estimates."""
+    from workbench.figures import heads_grid
+
+    if "contrast" not in result:
+        return heads_grid(result, "head_estimate", title="Heads, estimated on the shown pair", color_range="data")
+    marked = [(int(layer), int(head)) for layer, head in np.argwhere(result["matters"].values == 1)]
+    title = f"Replacing a head, beyond controls that change as much ({result.attrs['n_surveyed']} pairs)"
+    return heads_grid(result, "contrast", title=title, color_range="data", mark=marked, mark_name="matters")
+
+
+def parts_table(result: xr.Dataset) -> "pd.DataFrame":
+    """What the parts of the circuit do; before they are read off, the test pairs."""
+    if "part_name" not in result:
+        return pairs_table(result)
+    names = [name for name in result.data_vars if str(name).startswith("part_")]
+    frame: Any = result[names].to_dataframe()
+    frame = frame.rename(columns={"part_layer": "layer", "part_head": "head"})
+    return frame.set_index("part_name").rename_axis("part")
+
+
+def pairs_table(result: xr.Dataset) -> "pd.DataFrame":
+    """The test pairs, those on which the circuit fails first."""
+    names = [name for name in result.data_vars if str(name).startswith("pair_") and result[name].dims == ("prompt",)]
+    frame: Any = result[names].to_dataframe()
+    return frame.sort_values("pair_share") if "pair_share" in frame else frame
+
+
+def steps_table(result: xr.Dataset) -> "pd.DataFrame":
+    """The steps, what each costs in forward passes of the prompt, and whether it is done."""
+    import pandas as pd
+
+    return pd.DataFrame(json.loads(result.attrs["steps"])).set_index("step")

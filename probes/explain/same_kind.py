@@ -1,0 +1,113 @@
+"""Words of the same kind: what may stand in the place of a token, so that the sentence stays one.
+
+A token that is in one of the lists has the others of its list, nearest first. Any other one has the words of its own
+shape (a space in front or not, a word or a number, a capital or not) nearest by the cosine of their centred
+unembeddings: words that the model writes in the same places. Where there are fewer than six, any near token will do.
+"""
+
+from collections.abc import Collection, Sequence
+
+import torch
+
+from probes.circuits.graph.task_texts import CAPITALS, MEN, NOUNS, WOMEN
+from workbench.models.model import Model
+
+__all__ = ["KINDS", "is_listed", "is_word", "same_kind", "shape"]
+
+_MORE_WOMEN = (
+    "Elizabeth", "Margaret", "Kate", "Rachel", "Rebecca", "Jennifer", "Jessica", "Amanda", "Barbara", "Nancy", "Karen",
+    "Ruth", "Maria", "Martha", "Emily", "Sophie", "Grace", "Lucy", "Anne", "Amy", "Rose", "Diana", "Carol", "Julie",
+)  # fmt: skip
+_MORE_MEN = (
+    "Richard", "William", "Henry", "Charles", "Joseph", "Daniel", "Andrew", "Kevin", "Brian", "Steven", "Edward",
+    "Frank", "Jack", "Tom", "Bob", "Chris", "Matthew", "Adam", "Eric", "Luke", "Ryan", "Sam", "Stephen", "Jim",
+)  # fmt: skip
+_MORE_COUNTRIES = (
+    "Australia", "India", "Brazil", "Mexico", "Israel", "Nigeria", "Ghana", "Ethiopia", "Pakistan", "Afghanistan",
+    "Nepal", "Indonesia", "Malaysia", "Argentina", "Chile", "Colombia", "Venezuela", "Bolivia", "Switzerland",
+    "Netherlands", "Iceland", "Bulgaria", "Croatia", "Morocco", "Algeria", "Libya", "Sudan", "Somalia", "Uganda",
+    "Tanzania", "Zimbabwe", "Jordan", "Bangladesh", "Philippines", "Jamaica", "Haiti", "Ecuador", "Cambodia",
+)  # fmt: skip
+KINDS: dict[str, tuple[str, ...]] = {
+    "women": tuple(dict.fromkeys((*WOMEN, *_MORE_WOMEN))),
+    "men": tuple(dict.fromkeys((*MEN, *_MORE_MEN))),
+    "countries": (*CAPITALS, *_MORE_COUNTRIES),
+    "capitals": tuple(CAPITALS.values()),
+    "one thing": tuple(one for one, _ in NOUNS),
+    "several things": tuple(several for _, several in NOUNS),
+    "days": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+    "months": ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
+               "November", "December"),
+    "numbers": ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    "digits": tuple("0123456789"),
+    "colours": ("red", "green", "blue", "yellow", "black", "white", "brown", "orange", "pink", "purple", "grey"),
+}  # fmt: skip
+_NEAREST = 600  # tokens whose text is looked at
+_SHORT = 2  # letters of a word that says little by itself: of, is, to
+_LITTLE_WORDS = (
+    "the", "and", "for", "was", "that", "with", "his", "her", "not", "are", "but", "had", "has", "have", "this", "from",
+    "they", "you", "she", "him", "them", "its", "who", "were", "been", "will", "would", "could", "their", "there",
+    "then", "than", "when", "what", "which", "into", "also", "only", "very", "just", "more", "most", "some", "such",
+    "one", "all", "can",
+)  # fmt: skip
+_SIBLINGS = (frozenset({"women", "men"}), frozenset({"one thing", "several things"}))  # that stand in for each other
+_ENOUGH = 6  # words of a list that need no others beside them
+_OF_SIBLINGS = 3
+
+
+def shape(text: str) -> tuple[bool, bool, bool, bool, bool]:
+    """What tokens of one kind share: a space in front, letters, digits, a capital, a single character."""
+    bare = text.strip()
+    return text[:1].isspace(), bare.isalpha(), bare.isdigit(), bare[:1].isupper(), len(bare) == 1
+
+
+def is_word(text: str) -> bool:
+    """Whether a token says something by itself: a number, or a word that is no function word."""
+    bare = text.strip()
+    return bare.isdigit() or (bare.isalpha() and len(bare) > _SHORT and bare.lower() not in _LITTLE_WORDS)
+
+
+def is_listed(text: str) -> bool:
+    """Whether a token is a word of one of the lists."""
+    return any(text.strip() in words for words in KINDS.values())
+
+
+@torch.no_grad()
+def same_kind(model: Model, token_id: int, n: int, without: Sequence[int] = (), *, siblings: bool = False) -> list[int]:
+    """Up to n tokens that may stand in a token's place, the likest first; none of `without`.
+
+    siblings: also words of the list beside a token's own (men beside women), the first three, in front.
+    """
+    weights = model.readout.W_U.detach().float()
+    mean = weights.mean(0)
+    own = weights[token_id] - mean
+    near = ((weights @ own) - mean @ own) / (weights - mean).norm(dim=-1).clamp(min=1e-9)
+    left_out = {token_id, *without}
+    ordered = lambda words: sorted((one for one in words if one not in left_out), key=lambda one: -float(near[one]))
+    text = model.vocabulary.string(token_id)
+    names = {name for name, words in KINDS.items() if text.strip() in words}
+    found = ordered(_listed(model, text, names))
+    if siblings:
+        beside = {name for pair in _SIBLINGS if pair & names for name in pair} - names
+        found = [*ordered(_listed(model, text, beside))[:_OF_SIBLINGS], *found]
+    if len(found) < min(n, _ENOUGH):
+        wanted, word = shape(text), is_word(text)
+        left_out.update(found)
+        nearest = [one for one in near.topk(min(_NEAREST, len(near))).indices.tolist() if one not in left_out]
+        texts = {one: model.vocabulary.string(one) for one in nearest}
+        alike = [one for one in nearest if shape(texts[one]) == wanted and is_word(texts[one]) >= word]
+        found += alike if len(alike) >= _ENOUGH else nearest
+    return found[:n]
+
+
+def _listed(model: Model, text: str, names: Collection[str]) -> list[int]:
+    """The words of lists that are single tokens, written as a token's text is."""
+    if model.tokenizer is None:
+        return []
+    space = text[: len(text) - len(text.lstrip())]
+    found = []
+    for word in dict.fromkeys(word for name in KINDS if name in names for word in KINDS[name]):
+        ids = model.vocabulary.tokens(f"{space}{word}")
+        if len(ids) == 1 and model.vocabulary.string(ids[0]) == f"{space}{word}":
+            found.append(ids[0])
+    return found

@@ -1,0 +1,153 @@
+"""An explanation in words, each of which follows from its numbers."""
+
+import numpy as np
+import xarray as xr
+
+from workbench.figures import head_name
+
+__all__ = ["NOTHING", "behaves", "matters", "named", "said", "unexplained"]
+
+NOTHING = "Nothing found"
+SMALL = 0.05
+_NAMED = 6  # heads and MLPs that the sentence names
+
+
+def said(result: xr.Dataset) -> str:
+    """The finding so far."""
+    parts = [_behaviour(result)]
+    if "gap" in result and behaves(result):
+        parts += [_survey(result)]
+        if "n_kept" in result:
+            parts += [_circuit(result), _left(result)]
+    return " ".join(filter(None, parts))
+
+
+def behaves(result: xr.Dataset) -> bool:
+    """Whether the model prefers the answers and the swap changes that, both by sign flips at 0.05, and by enough."""
+    p = max(float(result["answer_p"]), float(result["gap_p"]))
+    return p <= SMALL and float(result["gap"]) >= float(result.attrs["smallest"])
+
+
+def matters(result: xr.Dataset) -> list[tuple[str, float, float]]:
+    """Name, effect and corrected p of the heads and MLPs that matter, the largest effect first."""
+    found = []
+    for start in ("", "mlp_"):
+        if f"{start}matters" not in result:
+            continue
+        for place in np.argwhere(result[f"{start}matters"].values == 1).tolist():
+            name = head_name(*place) if not start else f"L{place[0]} MLP"
+            effect, p = (float(result[f"{start}{what}"].values[tuple(place)]) for what in ("effect", "contrast_p"))
+            found.append((name, effect, p))
+    return sorted(found, key=lambda one: -abs(one[1]))
+
+
+def named(low: float, high: float) -> str:
+    """` [0.70, 0.93]`, or nothing without an interval."""
+    return f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) and np.isfinite(high) else ""
+
+
+def _ends(result: xr.Dataset, name: str) -> str:
+    low, high = (float(result[f"{name}_{end}"]) for end in ("low", "high"))
+    return named(low, high)
+
+
+def _behaviour(result: xr.Dataset) -> str:
+    if "gap" not in result:
+        return f"The model has not been measured yet: {result.sizes.get('prompt', 0)} test pairs are made."
+    n, right = result.sizes["prompt"], _right(result)
+    first = (
+        f"The model prefers the answer on {right} of {n} test pairs: {float(result['answer']):+.2f} logits on average, "
+        f"{float(result['counterfactual']):+.2f} on the counterfactual prompts, a difference of "
+        f"{float(result['gap']):.2f}{_ends(result, 'gap')}."
+    )
+    if behaves(result):
+        return first
+    p = max(float(result["answer_p"]), float(result["gap_p"]))
+    if p > SMALL:
+        why = f"that it prefers the answers, and less so on the counterfactual prompts, is not clear (p = {p:.2g})"
+    else:
+        why = f"the difference is below {float(result.attrs['smallest']):g} logits"
+    return f"{NOTHING}: {why}. {first}"
+
+
+def _right(result: xr.Dataset) -> int:
+    """Test pairs on which the model prefers the answer."""
+    return int((result["pair_model"].values > 0).sum())
+
+
+def _survey(result: xr.Dataset) -> str:
+    if "contrast_p" not in result:
+        return ""
+    found, n, units = matters(result), int(result.attrs["n_surveyed"]), int(result.attrs["n_units"])
+    beside = f"(p at most {SMALL:g}, corrected for all, {n} other pairs)"
+    if not found:
+        return (
+            f"{NOTHING}: none of {units} heads and MLPs, replaced by what they are on the counterfactual prompt, "
+            f"matters more than controls that change as much {beside}."
+        )
+    some = ", ".join(f"{name} {effect:+.2f}" for name, effect, _ in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    verb = "matters" if len(found) == 1 else "matter"
+    return (
+        f"{len(found)} of {units} heads and MLPs, replaced by what they are on the counterfactual prompt, {verb} more "
+        f"than controls that change as much {beside}: {some}{more}."
+    )
+
+
+def _circuit(result: xr.Dataset) -> str:
+    n, every = int(result["n_kept"]), int(result.attrs["n_edges"])
+    if not n:
+        return f"{NOTHING} beyond that: no circuit of half of the {every} edges reaches f = {result.attrs['wanted']:g}."
+    text = (
+        f"{n} of {every} edges ({n / every:.2%}), through {int(result.attrs['n_circuit_heads'])} heads and "
+        f"{int(result.attrs['n_circuit_mlps'])} MLPs, keep {float(result['faithfulness']):.2f}"
+        f"{_ends(result, 'faithfulness')} of the difference on {result.sizes['prompt']} pairs that nothing had seen"
+    )
+    p = float(result["p"]) if "p" in result else np.nan
+    if not np.isfinite(p):
+        return f"{text}."
+    best = float(result["random_faithfulness"].max())
+    text += f"; random circuits of this size keep at most {best:.2f} (p = {p:.2f})."
+    return text if p <= SMALL else f"{NOTHING} beyond that: {text}"
+
+
+def _left(result: xr.Dataset) -> str:
+    if not int(result["n_kept"]) or "holds" not in result:
+        return ""
+    failing = int((result["pair_holds"].values == 0).sum())
+    n = int(np.isfinite(result["pair_holds"].values).sum())
+    fails = (
+        f"it keeps less than half on {failing} of {n} pairs" if failing else f"it keeps half or more on all {n} pairs"
+    )
+    return f"Without these edges {float(result['completeness']):.2f}{_ends(result, 'completeness')} is left; {fails}."
+
+
+def unexplained(result: xr.Dataset) -> list[str]:
+    """What the explanation leaves out, in sentences."""
+    if "holds" not in result or not int(result["n_kept"]):
+        return ["No circuit was found, so nothing is explained."]
+    f, rest = float(result["faithfulness"]), float(result["completeness"])
+    found = []
+    if f < 1:
+        less = f", less than the {result.attrs['wanted']:g} that was searched" if f < result.attrs["wanted"] else ""
+        found.append(f"{1 - f:.0%} of the difference is not carried by these edges: they keep {f:.2f}{less}.")
+    else:
+        found.append(f"The edges alone do more than the model ({f:.2f}): others hold them back.")
+    if rest > 0.1:
+        found.append(f"Other edges do {rest:.0%} of it when these are taken out: they are not the only way.")
+    elif rest < -0.1:
+        found.append(f"Without them the model turns to the wrong answer ({rest:.0%}).")
+    failing = int((result["pair_holds"].values == 0).sum())
+    if failing:
+        found.append(f"On {failing} of {result.sizes['prompt']} pairs the circuit keeps less than half.")
+    wrong = result.sizes["prompt"] - _right(result)
+    if wrong:
+        found.append(f"On {wrong} of {result.sizes['prompt']} pairs the model itself prefers the wrong answer.")
+    used = {str(name) for name in result.attrs.get("circuit_parts", "").split()}
+    outside = [name for name, _, _ in matters(result) if name.replace(" ", "") not in used]
+    if outside:
+        more = f" and {len(outside) - _NAMED} more" if len(outside) > _NAMED else ""
+        names = f"{', '.join(outside[:_NAMED])}{more}"
+        one = len(outside) == 1
+        found.append(f"{names} {'matters' if one else 'matter'} in the survey and {'is' if one else 'are'} not in it.")
+    return found

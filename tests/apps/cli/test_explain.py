@@ -1,0 +1,74 @@
+"""`workbench explain`: what it says beforehand, saves and prints; and `--json` of the commands."""
+
+import json
+
+import pytest
+
+from apps.cli import main
+from apps.cli.report.explanation import explanation, numbers
+from apps.cli.report.notebook import notebook
+from probes.explain.explain import Explain
+from probes.explain.sentences import unexplained
+from tests.tiny_models import INDUCTION, induction_toy
+from workbench.models.prompt import Prompt
+
+IDS = ["5", "9", "13", "21", "30", "5"]
+QUICK = ["--pairs", "3", "--tested", "5", "--model", "toy-induction"]
+
+
+def test_it_says_its_cost_and_saves_report_notebook_and_result(tmp_path, capsys):
+    names = [tmp_path / f"r.{ending}" for ending in ("html", "ipynb", "json")]
+    out = [word for name in names for word in ("--out", str(name))]
+    assert main(["explain", "--ids", *IDS, *QUICK, *out, "--json"]) == 0
+    printed, said = capsys.readouterr()
+    found = json.loads(printed)
+    assert found["analysis"] == "explain" and found["saved"] == list(map(str, names)) and found["unexplained"]
+    assert said.startswith("At most about ") and "survey" in said and "Ctrl+C" in said
+    page = names[0].read_text(encoding="utf-8")
+    assert found["summary"].split(".")[0][:40] in page and 'src="http' not in page
+    assert page.index("<h2>What is not explained") < page.index("<h2>Details") < page.index("<summary>Provenance")
+    assert json.loads(names[2].read_text())["variables"]["pair_clean"]["values"]
+    nbformat = pytest.importorskip("nbformat")
+    book = nbformat.read(names[1], 4)
+    nbformat.validate(book)
+    code = [cell.source for cell in book.cells if cell.cell_type == "code"]
+    scope: dict = {}
+    for source in code[:2]:  # computed again, and held against the report
+        exec(source, scope)
+    assert scope["result"].attrs["summary"] == found["summary"]
+
+
+def test_what_a_report_holds_is_shown_as_text(tmp_path):
+    result = Explain(pairs=3, tested=5).run(induction_toy(), Prompt.ids(INDUCTION))
+    hostile = result.assign_attrs(shown_clean="<script>alert(1)</script> *a* `b`")
+    page = explanation(hostile)
+    assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
+    assert [one[0] for one in numbers(result)] == [f"{float(result[n]):.2f}" for n in ("faithfulness", "completeness",
+                                                                                      "holds")]  # fmt: skip
+    assert all(line in page or line.replace("'", "&#39;") in page for line in unexplained(result))
+    cells = json.loads(notebook(hostile, {"name": "x"}))["cells"]
+    assert "\\<script\\>" in "".join(cells[0]["source"])
+
+
+def test_bad_words_are_refused_before_a_model_is_loaded(refused):
+    assert "explain without a prompt or a task" in refused("explain")
+    assert "one of them" in refused("explain", "--prompt", "a", "--task", "capital")
+    assert "whose ending" in refused("explain", "--prompt", "a", "--out", "r.docx")
+    assert "--anwser" in refused("explain", "--prompt", "a", "--anwser", "b")
+    assert "twice" in refused("explain", "--prompt", "a", "--answer", "b", "--target", "c")
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        (["load", "toy-induction"], {"identity", "sizes", "selfcheck"}),
+        (["list", "--long"], {"analyses"}),
+        (["describe", "explain", "logit-lens"], {"analyses"}),
+        (["models"], {"models"}),
+        (["mcp"], {"tools"}),
+    ],
+)
+def test_json_is_one_line_with_the_documented_keys(capsys, words, keys):
+    assert main([*words, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1 and set(json.loads(out, parse_constant=pytest.fail)) == keys

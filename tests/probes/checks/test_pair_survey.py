@@ -1,0 +1,86 @@
+"""The survey of heads and MLPs on pairs: what is replaced, beside what, and how often nothing is called something."""
+
+import numpy as np
+import pytest
+import torch
+
+from probes.checks.pair_survey import DIRECTIONS, PromptsOfPair, pair_survey
+from probes.circuits.graph.known import KNOWN
+from tests.tiny_models import tiny_model
+from workbench.errors import RefusedError
+from workbench.intervene import MLP, Ablate, Head
+from workbench.loading.pretrained import wrap
+from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+from workbench.models.prompt import Prompt, tokenise
+from workbench.models.target import Target
+from workbench.observation import observe
+from workbench.observation.metrics import Metric
+from workbench.observation.recording import record
+
+
+def pairs(model, n, seed=0, answers=None):
+    """Random prompts that differ in one token; the answers random, or always the same."""
+    random, found = np.random.default_rng(seed), []
+    for _ in range(n):
+        row = random.integers(1, 90, 7)
+        other = row.copy()
+        other[3] = 1 + (row[3] + 5) % 89
+        clean, corrupt = (tokenise(model, Prompt.ids(one.tolist())) for one in (row, other))
+        answer, wrong = answers or random.choice(90, 2, replace=False).tolist()
+        found.append(PromptsOfPair(clean, corrupt, Metric("logit difference", Target.one(answer), Target.one(wrong))))
+    return found
+
+
+def test_effects_equal_plain_passes_with_the_unit_of_the_other_prompt():
+    model = tiny_model("llama")
+    some = pairs(model, 6)
+    *_, result = pair_survey(model, some)
+    effects = {Head(1, 2): [], MLP(0): []}
+    for pair in some:
+        value = lambda edits, pair=pair: float(
+            pair.metric.of_logits(observe(model, pair.clean, interventions=edits).logits[0][-1:][None])[0]
+        )
+        for unit, found in effects.items():
+            found.append(value([Ablate(unit, "resample", record(model, pair.corrupt, [unit.hook]))]) - value([]))
+    # float32 of two ways through the same sums: 1e-6 seen
+    assert float(result["effect"][1, 2]) == pytest.approx(np.mean(effects[Head(1, 2)]), abs=1e-5)
+    assert float(result["mlp_effect"][0]) == pytest.approx(np.mean(effects[MLP(0)]), abs=1e-5)
+    assert (result["n_controls"] == 0).all() and DIRECTIONS > 1  # 8 heads: none has 19 others
+
+
+def test_heads_that_have_enough_others_are_held_against_them():
+    torch.manual_seed(0)
+    model = wrap(ToyTransformer(ToyConfig(2, 24, 48, 4, 96, 48)), None, name="many-heads")
+    *_, result = pair_survey(model, pairs(model, 6), caliper=50.0)
+    assert int(result["n_controls"].min()) >= 19 and "mlp_effect" not in result
+    others = (result["effect"].sum() - result["effect"]) / 47
+    np.testing.assert_allclose(result["contrast"], result["effect"] - others, atol=1e-6)
+
+
+def test_the_heads_of_a_known_circuit_matter():
+    known = KNOWN["induction"]()
+    some = [PromptsOfPair(pair.clean, pair.corrupt, pair.metric) for pair in known.pairs]
+    *_, result = pair_survey(known.model, some)
+    assert np.argwhere(result["matters"].values == 1).tolist() in ([[0, 0], [1, 0]], [[1, 0]])
+    change = np.mean([
+        float(p.metric.of_logits(observe(known.model, p.corrupt).logits[0][-1:][None])[0])
+        - float(p.metric.of_logits(observe(known.model, p.clean).logits[0][-1:][None])[0]) for p in some
+    ])  # fmt: skip
+    # L1H0 alone writes into the prediction, so that replacing it is the counterfactual's whole answer
+    assert float(result["effect"][1, 0]) == pytest.approx(change, abs=1e-4)
+
+
+def test_too_few_pairs_are_refused_and_a_pair_twice_counts_once():
+    model = tiny_model("gpt2")
+    with pytest.raises(RefusedError, match="5 different pairs, whose smallest p is"):
+        next(pair_survey(model, [*pairs(model, 5), *pairs(model, 5)]))
+
+
+@pytest.mark.slow
+def test_random_weights_name_a_unit_once_in_twenty():
+    named = []
+    for seed in range(60):
+        model = tiny_model("llama", seed=seed)
+        *_, result = pair_survey(model, pairs(model, 8, seed), seed=seed)
+        named.append(bool((result["contrast_p"] <= 0.05).any() or (result["mlp_contrast_p"] <= 0.05).any()))
+    assert np.mean(named) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)

@@ -1,0 +1,167 @@
+"""Explain: a known circuit is found from a bare prompt; random weights and shuffled answers give nothing."""
+
+import json
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from probes.circuits.graph.known import KNOWN
+from probes.explain.contrasts import contrast_of
+from probes.explain.explain import VIEW, Explain
+from probes.explain.found import behaviour_found, faithful_found
+from probes.explain.parts import node_of
+from probes.explain.sentences import NOTHING, behaves, matters, said, unexplained
+from probes.explain.steps import STEPS
+from probes.explain.variants import COPIED, made_pairs
+from tests.tiny_models import INDUCTION, induction_toy, tiny_model
+from workbench.errors import Cancelled, InputError
+from workbench.models.prompt import Prompt
+
+QUICK = {"pairs": 4, "tested": 8, "wanted": 0.9}
+
+
+@cache
+def model():
+    return induction_toy()
+
+
+SHOWN = Prompt.ids(INDUCTION)
+
+
+@cache
+def explained():
+    """Of one clean prompt alone: counterfactual, answers and pairs are made."""
+    told = []
+    result = Explain(**QUICK).run(model(), SHOWN, partial=told.append)
+    return result, told
+
+
+def test_from_a_bare_prompt_to_the_known_circuit():
+    """... A B ... A: the answer is B; the swap of B, or of an A, is one that the circuit carries."""
+    result, told = explained()
+    answer = "#11"
+    assert result.attrs["target"] == answer and NOTHING not in result.attrs["summary"]
+    assert ("L1H0", 1) in [(name, int(effect < 0)) for name, effect, _ in matters(result)]
+    edges = {f"{a}->{b}" for a, b in zip(result["edge_source"].values, result["edge_target"].values, strict=True)}
+    assert "a1.h0->logits" in edges and edges <= {*KNOWN["induction"]().edges, "input->logits"}
+    assert float(result["faithfulness"]) >= 0.9 and float(result["p"]) == pytest.approx(1 / 20)
+    assert abs(float(result["completeness"])) < 0.1  # hand-set: nothing else does it
+    assert "L1H0" in result["part_name"].values.tolist()
+    here = result.isel(component=result["part_name"].values.tolist().index("L1H0"))
+    assert answer in str(here["part_raises"].item()) and "copies" in str(here["part_label"].item())
+    done = [[one["step"] for one in json.loads(some.attrs["steps"]) if one["done"]] for some in told]
+    assert done[0] == ["pairs"] and all(set(a) <= set(b) for a, b in pairwise(done))
+    assert all(one["done"] for one in json.loads(result.attrs["steps"])) and set(STEPS) == set(
+        one["step"] for one in json.loads(result.attrs["steps"])
+    )
+
+
+def test_pairs_are_apart_and_none_is_the_shown_one():
+    contrast = contrast_of(model(), SHOWN)
+    made = made_pairs(model(), contrast, (4, 4, 8))
+    splits = [made.task.train, made.task.validation, made.task.test]
+    assert [len(some) for some in splits] == [4, 4, 8] and made.answers == COPIED
+    prompts = [{p.clean.ids for p in some} | {p.corrupt.ids for p in some} for some in splits]
+    assert not (prompts[0] & prompts[1] or prompts[0] & prompts[2] or prompts[1] & prompts[2])
+    assert all(contrast.pair.clean.ids not in some for some in prompts)
+    for one in made.task.test:  # renamed consistently: where shown tokens were equal, so are these
+        alike = lambda a, b: [[x == y for x in a] for y in b]
+        assert alike(one.clean.ids, one.clean.ids) == alike(contrast.pair.clean.ids, contrast.pair.clean.ids)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_random_weights_give_nothing(kind):
+    """Prompts whose answers are given, as of a user who hopes for something: by chance they may even be right."""
+    random = tiny_model(kind, n_layers=2, seed=3)
+    asked = {"target": "#17", "against": "#23", **QUICK}
+    result = Explain(**asked).run(random, Prompt.ids([0, 5, 9, 31, 64, 12, 9, 31]))
+    assert result.attrs["summary"].startswith(NOTHING) or f" {NOTHING}" in result.attrs["summary"]
+    assert "n_kept" not in result or not int(result["n_kept"])
+
+
+def test_answers_of_the_wrong_way_round_give_nothing():
+    """The model prefers B; asked to explain why it prefers another."""
+    contrast, vocabulary = contrast_of(model(), SHOWN), model().vocabulary
+    asked = {"target": contrast.pair.wrong.label(vocabulary), "against": contrast.pair.answers.label(vocabulary)}
+    result = Explain(**asked, **QUICK).run(model(), SHOWN)
+    assert result.attrs["summary"].startswith(NOTHING) and not behaves(result)
+    assert unexplained(result) == ["No circuit was found, so nothing is explained."]
+
+
+@pytest.mark.slow
+def test_shuffled_answers_and_random_weights_find_nothing_at_the_stated_rate():
+    """Of 40 runs each at most one in twenty, and three standard errors."""
+    limit, found = 0.05 + 3 * np.sqrt(0.05 * 0.95 / 40), []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        result = Explain(seed=seed, **QUICK).run(
+            tiny_model("llama", seed=seed), Prompt.ids([0, *random.integers(1, 95, 7).tolist()])
+        )
+        found.append(NOTHING not in result.attrs["summary"])
+    assert np.mean(found) <= limit
+    called = []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        signs = random.choice([-1, 1], 16)
+        whole, empty = signs * random.normal(4, 1, 16), -signs * random.normal(4, 1, 16)
+        called.append(behaves(behaviour_found(whole, empty).assign_attrs(smallest=0.3)))
+    assert np.mean(called) <= limit
+
+
+def test_cancelled_between_two_passes_it_ends_and_leaves_the_model_as_it_was():
+    calls = []
+
+    def stop(share):
+        calls.append(share)
+        if share > 0.2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        Explain(**QUICK).run(model(), SHOWN, progress=stop)
+    assert calls == sorted(calls) and calls[-1] < 0.9
+
+
+def test_what_cannot_be_made_is_said():
+    random = tiny_model("llama")
+    with pytest.raises(InputError, match="made by swapping words of the same kind"):
+        Explain(pairs=400, tested=1000).run(random, Prompt.ids([0, 5, 9]))
+    with pytest.raises(InputError, match="explain without a prompt"):
+        Explain().run(random)
+    costs = Explain().steps(model().sizes, 9)
+    assert sum(costs.values()) == Explain().cost(model().sizes, 9) and set(costs) == set(STEPS)
+
+
+@given(st.integers(0, 50), st.integers(16, 24), st.floats(-2, 2))
+@settings(max_examples=25, deadline=None)
+def test_the_sentence_follows_from_the_numbers(seed, n, mean):
+    random = np.random.default_rng(seed)
+    whole, empty = random.normal(mean, 1, n), random.normal(-mean, 1, n)
+    kept, rest = whole * random.uniform(0, 1.2, n), empty + random.normal(0, 0.5, n)
+    result = behaviour_found(whole, empty).assign_attrs(smallest=0.3, n_edges=1000, wanted=0.8)
+    text = said(result)
+    assert f"on {int((whole > 0).sum())} of {n} test pairs" in text
+    assert f"a difference of {(whole - empty).mean():.2f}" in text
+    assert text.startswith(NOTHING) == (not behaves(result))
+    result = result.merge(faithful_found(whole, empty, kept, rest))
+    share = (kept - empty) / (whole - empty)
+    failing = int(((share < 0.5) & (whole > empty)).sum())
+    known_pairs = int((whole > empty).sum())
+    assert int((result["pair_holds"] == 0).sum()) == failing
+    expected = 1 - failing / known_pairs if known_pairs else np.nan
+    assert float(result["holds"]) == pytest.approx(expected, nan_ok=True)
+
+
+def test_it_is_drawn_and_listed_at_every_step():
+    result, told = explained()
+    for some in (*told, result):
+        assert VIEW.analysis().sentence(some).strip().endswith(".")
+        if "resid_estimate" in some:
+            for figure in VIEW.figures:
+                assert figure(some).data
+        for table in VIEW.tables:
+            assert len(table(some)) > 0
+    assert node_of("a12.h3") == (12, 3) and node_of("m7") == (7, -1)
