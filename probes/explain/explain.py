@@ -277,9 +277,9 @@ VIEW = View(
     Explain,
     question="What computes this answer, how sure is that, and what is left unexplained?",
     asks=(
-        Ask("corrupt", "Explain the prompt beside", empty="the swap of one word that moves the prediction most"),
-        Ask("target", "why the answer is", empty="the model's own"),
-        Ask("against", "and not", empty="what it is on the other prompt"),
+        Ask("corrupt", "Compare with", empty="this prompt with one word swapped"),
+        Ask("target", "and explain why the answer is", empty="the model's own"),
+        Ask("against", "rather than", empty="that of the other prompt"),
     ),
     figures=(circuit_figure, where_figure, heads_figure),
     tables=(parts_table, pairs_table, steps_table),
