@@ -65,6 +65,7 @@ def test_bad_words_are_refused_before_a_model_is_loaded(refused):
         (["list", "--long"], {"analyses"}),
         (["describe", "explain", "logit-lens"], {"analyses"}),
         (["models"], {"models"}),
+        (["models", "check", "gpt2"], {"models"}),
         (["mcp"], {"tools"}),
     ],
 )
