@@ -8,7 +8,7 @@ from apps.cli import main
 from apps.cli.report.explanation import explanation, numbers
 from apps.cli.report.notebook import notebook
 from probes.explain.explain import Explain
-from probes.explain.sentences import unexplained
+from probes.explain.sentences import hundredths, unexplained
 from tests.tiny_models import INDUCTION, induction_toy
 from workbench.models.prompt import Prompt
 
@@ -43,7 +43,7 @@ def test_what_a_report_holds_is_shown_as_text(tmp_path):
     hostile = result.assign_attrs(shown_clean="<script>alert(1)</script> *a* `b`")
     page = explanation(hostile)
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
-    assert [one[0] for one in numbers(result)] == [f"{float(result[n]):.2f}" for n in ("faithfulness", "completeness",
+    assert [one[0] for one in numbers(result)] == [hundredths(float(result[n])) for n in ("faithfulness", "completeness",
                                                                                       "holds")]  # fmt: skip
     assert all(line in page or line.replace("'", "&#39;") in page for line in unexplained(result))
     cells = json.loads(notebook(hostile, {"name": "x"}))["cells"]
