@@ -103,9 +103,10 @@ def _circuit(result: xr.Dataset) -> str:
     n, every = int(result["n_kept"]), int(result.attrs["n_edges"])
     if not n:
         return f"{NOTHING} beyond that: no circuit of half of the {every} edges reaches f = {result.attrs['wanted']:g}."
+    f = float(result["faithfulness"])
     text = (
         f"{n} of {every} edges ({n / every:.2%}), through {int(result.attrs['n_circuit_heads'])} heads and "
-        f"{int(result.attrs['n_circuit_mlps'])} MLPs, keep {hundredths(float(result['faithfulness']))}"
+        f"{int(result.attrs['n_circuit_mlps'])} MLPs, keep {hundredths(f)}"
         f"{_ends(result, 'faithfulness')} of the difference on {result.sizes['prompt']} pairs that nothing had seen"
     )
     p = float(result["p"]) if "p" in result else np.nan
@@ -124,7 +125,8 @@ def _left(result: xr.Dataset) -> str:
     fails = (
         f"it keeps less than half on {failing} of {n} pairs" if failing else f"it keeps half or more on all {n} pairs"
     )
-    return f"Without these edges {hundredths(float(result['completeness']))}{_ends(result, 'completeness')} is left; {fails}."
+    rest = hundredths(float(result["completeness"]))
+    return f"Without these edges {rest}{_ends(result, 'completeness')} is left; {fails}."
 
 
 def unexplained(result: xr.Dataset) -> list[str]:

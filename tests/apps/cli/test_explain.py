@@ -43,8 +43,8 @@ def test_what_a_report_holds_is_shown_as_text(tmp_path):
     hostile = result.assign_attrs(shown_clean="<script>alert(1)</script> *a* `b`")
     page = explanation(hostile)
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
-    assert [one[0] for one in numbers(result)] == [hundredths(float(result[n])) for n in ("faithfulness", "completeness",
-                                                                                      "holds")]  # fmt: skip
+    shares = [hundredths(float(result[name])) for name in ("faithfulness", "completeness", "holds")]
+    assert [one[0] for one in numbers(result)] == shares
     assert all(line in page or line.replace("'", "&#39;") in page for line in unexplained(result))
     cells = json.loads(notebook(hostile, {"name": "x"}))["cells"]
     assert "\\<script\\>" in "".join(cells[0]["source"])
