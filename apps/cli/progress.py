@@ -19,7 +19,17 @@ _LONG = ("wait", "download", "convert")  # stages that a log gets a line of
 
 def say(text: str) -> None:
     """A sentence on stderr, in which the terminal finds no order."""
-    print(visible(text), file=sys.stderr, flush=True)
+    _show(visible(text) + "\n")
+
+
+def _show(text: str) -> None:
+    """Written to stderr. A terminal that went away, or a log on a full disk, stops no work and loses no result."""
+    try:
+        print(text, end="", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:  # there is nobody to say it to
+        return
 
 
 class Progress:
@@ -39,7 +49,7 @@ class Progress:
             say(f"Note: {text}")
         elif self._terminal:
             bar = "#" * round(20 * share)
-            print(f"{_ERASE}[{bar:<20}] {visible(text[:90], '')}", end="", file=sys.stderr, flush=True)
+            _show(f"{_ERASE}[{bar:<20}] {visible(text[:90], '')}")
             self._drawn = True
         elif stage in _LONG and stage not in self._told:
             self._told.add(stage)
@@ -53,7 +63,7 @@ class Progress:
     def clear(self) -> None:
         """Take the line away, before something else is printed."""
         if self._drawn:
-            print(_ERASE, end="", file=sys.stderr, flush=True)
+            _show(_ERASE)
             self._drawn = False
 
 

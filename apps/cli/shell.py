@@ -1,7 +1,7 @@
 """main(): finds the command, carries it out, and turns what goes wrong into one sentence and an exit code.
 
 Every error that a user can act on is one line on stderr; the exit code is 2 for bad input, 130 after Ctrl+C (143 after
-SIGTERM), 1 for the rest.
+SIGTERM, 129 where the terminal went away), 1 for the rest.
 """
 
 import os

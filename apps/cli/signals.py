@@ -1,4 +1,4 @@
-"""What stops a command: Ctrl+C, and SIGTERM while something runs that may have a partial result."""
+"""What stops a command: Ctrl+C, and SIGTERM or the end of its terminal while something runs that may have a result."""
 
 import contextlib
 import signal
@@ -7,9 +7,15 @@ from collections.abc import Iterator
 
 __all__ = ["STOPS", "Terminated", "stop_code", "terminable"]
 
+_NAMES = ("SIGTERM", "SIGHUP")  # the second is not known everywhere
+
 
 class Terminated(BaseException):
-    """SIGTERM while something runs that may have a partial result."""
+    """SIGTERM or SIGHUP while something runs that may have a partial result. number: the signal's."""
+
+    def __init__(self, number: int = signal.SIGTERM):
+        super().__init__(number)
+        self.number = number
 
 
 STOPS = (KeyboardInterrupt, Terminated)
@@ -17,21 +23,28 @@ STOPS = (KeyboardInterrupt, Terminated)
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Raise on SIGTERM inside, as Ctrl+C does, where this is the main thread: elsewhere no signal arrives."""
+    """Raise on SIGTERM and SIGHUP inside, as Ctrl+C does, where this is the main thread: elsewhere no signal arrives.
 
-    def stop(*_: object) -> None:
-        raise Terminated
+    A signal that is ignored stays so: `nohup` is asked for to outlive a terminal.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    known = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    before = {one: signal.getsignal(one) for one in known if signal.getsignal(one) is not signal.SIG_IGN}
+    for one in before:
+        signal.signal(one, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def stop_code(stop: BaseException) -> int:
     """128 and the signal's number, as shells count."""
-    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+    return 128 + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)

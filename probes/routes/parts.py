@@ -110,8 +110,10 @@ def _check(part: FlowRoutePart, model: Model, n_pos: int) -> None:
     """InputError where the model or the prompt has no such part."""
     sizes = model.sizes
     ranges = [("layer", part.layer, sizes.n_layers), ("pos", part.pos, n_pos), ("head", part.head, sizes.n_heads)]
-    ranges += [("key", part.key, part.pos + 1), ("neuron", part.neuron, sizes.d_mlp)]
+    ranges += [("key", part.key, part.pos + 1)]
     check_inside(*((name, value, size) for name, value, size in ranges if value is not None))
+    if part.neuron is not None:
+        check_inside(("neuron", part.neuron, model.n_neurons(part.layer)))
     if part.key is not None and part.head is None:
         raise InputError(f"key={part.key} without a head", "the head of the edge", "Name the head too")
 

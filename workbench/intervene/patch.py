@@ -72,7 +72,8 @@ class Patch(Printed):
             )
         sizes = model.sizes
         kind = self.hook.dims[axis]
-        n = {"head": sizes.n_heads, "key_value_head": sizes.n_key_value_heads, "neuron": sizes.d_mlp}[kind]
+        heads = {"head": sizes.n_heads, "key_value_head": sizes.n_key_value_heads}
+        n = heads[kind] if kind in heads else model.n_neurons(self.layer)
         if any(not 0 <= unit < n for unit in units):
             raise InputError(f"{kind} {spans(units)}", f"0 to {n - 1} on {model.name}", "Choose some it has")
 

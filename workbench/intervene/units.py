@@ -115,11 +115,11 @@ class Neurons:
                 f"a layer with one MLP: this is a mixture of {model.sizes.n_experts} experts with neurons of their own",
                 f"Name an expert, such as L{self.layer}E0",
             )
-        bad = [n for n in self.neurons if not 0 <= n < model.sizes.d_mlp]
+        n_neurons = model.n_neurons(self.layer)
+        bad = [n for n in self.neurons if not 0 <= n < n_neurons]
         if bad or not self.neurons:
-            raise InputError(
-                f"neurons {self.neurons}", f"neurons 0 to {model.sizes.d_mlp - 1} on {model.name}", "Choose some it has"
-            )
+            said = f"neurons 0 to {n_neurons - 1} in layer {self.layer} of {model.name}"
+            raise InputError(f"neurons {self.neurons}", said, "Choose some it has")
 
 
 @dataclass(frozen=True, order=True)

@@ -259,6 +259,11 @@ class Model:
         """Weights of one layer under standard names."""
         return self.adapter.weights(layer)
 
+    def n_neurons(self, layer: int) -> int:
+        """Neurons of the MLP of a layer: blocks that were cut narrower have fewer than `sizes.d_mlp`."""
+        W_out = self.weights(layer).W_out
+        return self.sizes.d_mlp if W_out is None else W_out.shape[0]
+
     def edited(self, interventions: Sequence[Any]) -> "Model":
         """The same model with interventions that every pass on it carries out: observed ones, sweeps, gradients.
 

@@ -25,8 +25,9 @@ __all__ = ["looked_through"]
 
 _SECONDS = 20.0  # of the processor, and beside them what the values take
 _RATE = 20e6  # bytes of values a second that slow machines read
-_MEMORY = 2 << 30  # bytes of addresses beside the file and its values
-_REFUSED = 3
+_MEMORY = 1 << 30  # bytes of addresses beside the file, its values and what the libraries take themselves
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_REFUSED, _DAMAGED = 3, 4
 _CODE = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -48,20 +49,24 @@ def looked_through(content: bytes) -> None:
     root = str(Path(workbench.__file__).parents[1])
     command = [sys.executable, "-P", "-c", _CODE, root, str(seconds), str(_MEMORY + 2 * len(content) + room)]
     try:
-        done = subprocess.run(command, input=content, capture_output=True, timeout=3 * seconds, check=False)
+        done = subprocess.run(
+            command, input=content, capture_output=True, timeout=3 * seconds, check=False,
+            env={**os.environ, **_ONE_THREAD},
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise _too_much(seconds) from None
     except OSError:  # no more processes, or no interpreter of our own to start
-        inspect(content)
-        return
-    if done.returncode == 0:
-        memo.write(place, "whole")
-        return
-    if done.returncode == _REFUSED:
+        return inspect(content)
+    code = done.returncode
+    if code == _REFUSED:
         raise InputError(*json.loads(done.stdout))
-    if done.returncode < 0:  # killed by a limit, or crashed
+    if code == _DAMAGED:
+        raise InputError("a damaged file, or none in netCDF-4", "a saved result", "Compute it again")
+    if code in (1, 2):  # the interpreter's own: it did not come as far as the file
+        return inspect(content)
+    if code:  # killed by a limit, or crashed
         raise _too_much(seconds)
-    raise InputError("a damaged file, or none in netCDF-4", "a saved result", "Compute it again")
+    memo.write(place, "whole")
 
 
 def child(seconds: float, memory: int) -> int:
@@ -74,9 +79,11 @@ def child(seconds: float, memory: int) -> int:
     except InputError as error:
         print(json.dumps([error.got, error.expected, error.remedy]))
         return _REFUSED
+    except MemoryError:
+        os.abort()  # as one that a limit killed
     except Exception as error:  # whatever HDF5 makes of bytes that anybody may have written
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 4
+        return _DAMAGED
     return 0
 
 
@@ -85,6 +92,8 @@ def _limit(seconds: float, memory: int) -> None:
         return
     import resource
 
+    with suppress(OSError):  # threads of a library reserve more addresses on a larger machine
+        memory += int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     for what, most in (
         (resource.RLIMIT_CPU, int(seconds) + 1),
         (resource.RLIMIT_AS, memory),

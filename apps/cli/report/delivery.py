@@ -56,9 +56,9 @@ def _print(view: View, result: xr.Dataset, display: Values, saved: dict[str, lis
 def _elsewhere(name: str, result: xr.Dataset, error: UnavailableError) -> UnavailableError:
     """Keep a result that could not be saved; the error says where it is, or that it is only printed."""
     key = str(result.attrs.get("spec_key", ""))[:12] or "result"
-    place = Path(tempfile.gettempdir()) / f"workbench-{name}-{key}.nc"
     try:
+        place = Path(tempfile.gettempdir()) / f"workbench-{name}-{key}.nc"
         write_whole(place, encoded(result))
-    except UnavailableError:
+    except (UnavailableError, OSError):  # also where there is no such folder
         return error
     return UnavailableError(error.got, error.expected, f"The result is kept in {place}: move it to where you want it")

@@ -1,5 +1,6 @@
 """What is said on stderr while a command works."""
 
+import errno
 import sys
 import warnings
 
@@ -47,3 +48,24 @@ def test_progress_is_drawn_on_a_terminal_only(capsys, monkeypatch):
         report("load", 0.5, "loading")
     drawn = capsys.readouterr().err
     assert "[##########          ] loading" in drawn and drawn.endswith("\r\x1b[2K")
+
+
+class Gone:
+    """A terminal that went away."""
+
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        raise OSError(errno.EIO, "Input/output error")
+
+    flush = close = lambda self: None
+
+
+def test_a_terminal_that_went_away_stops_no_work(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "stderr", Gone())
+    words = ["run", "logit-lens", "attention-sinks", "--model", "toy-induction", "--ids", "5", "9", "13", "5"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    assert len(list(tmp_path.glob("*.nc"))) == 2 and "logit-lens.nc" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Ctrl+C and SIGTERM while a study runs."""
+"""Ctrl+C, SIGTERM and the end of the terminal while a study runs."""
 
 import json
 import signal
@@ -31,6 +31,7 @@ codes = {}
 for name, sent, on_interrupt in json.loads(sys.argv[1]):
     signal.signal(signal.SIGINT, signal.SIG_IGN if on_interrupt == 'ignored' else signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if on_interrupt == 'ignored' else signal.SIG_DFL)
     codes[name] = cli.main([*sys.argv[3:], '--out', f'{sys.argv[2]}/{name}.nc'])
     print('---', flush=True)
     print('---', file=sys.stderr, flush=True)
@@ -47,6 +48,8 @@ def stopped(tmp_path_factory):
         ("terminated", int(signal.SIGTERM), "raises"),
         ("terminated in the background", int(signal.SIGTERM), "ignored"),
         ("ctrl-c for another job", int(signal.SIGINT), "ignored"),
+        ("hung up", int(signal.SIGHUP), "raises"),
+        ("hung up under nohup", int(signal.SIGHUP), "ignored"),
     ]
     ids = [str(i % 60) for i in range(64)]  # 64 cells for each of two layers: more than one batch
     words = ["run", "activation-patching", "--model", "toy-induction", "--ids", *ids]
@@ -60,7 +63,7 @@ def stopped(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("case", "code"), [("ctrl-c", 130), ("terminated", 143), ("terminated in the background", 143)]
+    ("case", "code"), [("ctrl-c", 130), ("terminated", 143), ("terminated in the background", 143), ("hung up", 129)]
 )
 def test_a_stopped_study_keeps_what_is_done(stopped, case, code):
     """A job in the background cannot be interrupted from the keyboard, but it can be terminated."""
@@ -71,7 +74,8 @@ def test_a_stopped_study_keeps_what_is_done(stopped, case, code):
     assert result["effect"].notnull().any() and result["effect"].isnull().any()
 
 
-def test_ctrl_c_does_not_reach_a_job_in_the_background(stopped):
-    code, _, err, result = stopped["ctrl-c for another job"]
+@pytest.mark.parametrize("case", ["ctrl-c for another job", "hung up under nohup"])
+def test_what_a_job_in_the_background_ignores_does_not_reach_it(stopped, case):
+    code, _, err, result = stopped[case]
     assert code == 0 and "stopped" not in err
     assert "partial" not in result.attrs and result["effect"].notnull().all()

@@ -511,3 +511,17 @@ def test_toys_take_the_same_edits():
         logits(toy, prompt, Ablate(MLP(0)))
     with pytest.raises(InputError, match="final norm"):
         logits(toy, prompt, FreezeNormScale(source))
+
+
+def test_a_block_that_was_cut_narrower_has_fewer_neurons():
+    """Pruned by its holder: the configuration says 64 neurons, and one block has 50 of them."""
+    hf = tiny_hf("neox")
+    mlp = hf.gpt_neox.layers[1].mlp
+    mlp.dense_h_to_4h, mlp.dense_4h_to_h = torch.nn.Linear(32, 50), torch.nn.Linear(50, 32)
+    model = wrap(hf, None)
+    assert (model.n_neurons(0), model.n_neurons(1)) == (64, 50) == (model.sizes.d_mlp, 50)
+    assert not torch.equal(logits(model, CLEAN, Clamp(Neurons(1, (49,)), 9.0)), logits(model, CLEAN))
+    source = record(model, CLEAN, [MLP_POST], layers=(1,))
+    for edit in (Ablate(Neurons(1, (50,))), Patch(MLP_POST, 1, source, units=(63,))):
+        with pytest.raises(InputError, match="0 to 49"):
+            logits(model, CLEAN, edit)

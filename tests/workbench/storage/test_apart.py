@@ -20,8 +20,8 @@ _EATS = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from workbench.storage import apart
-apart._limit(float(sys.argv[2]), int(sys.argv[3]))
-bytearray(int(sys.argv[3]))
+apart.inspect = lambda content: bytearray(int(sys.argv[3]))
+sys.exit(apart.child(float(sys.argv[2]), int(sys.argv[3])))
 """
 
 
@@ -76,12 +76,14 @@ def test_one_that_hangs_crashes_or_eats_memory_is_refused(tmp_path, monkeypatch,
     monkeypatch.setattr(apart, "_CODE", code)
     monkeypatch.setattr(apart, "_SECONDS", 0.1)
     monkeypatch.setattr(apart, "_RATE", 1e12)
-    with pytest.raises(InputError, match="damaged file"):
+    with pytest.raises(InputError, match="damaged file, which cannot be read to its end"):
         open_result(path)
 
 
 def test_where_no_process_can_be_started_this_one_reads(tmp_path, monkeypatch):
     path = save(example(), tmp_path / "a.nc")
+    monkeypatch.setattr(apart, "_CODE", "import no_such_library")
+    xr.testing.assert_identical(open_result(path), example())
     monkeypatch.setattr(apart.sys, "executable", str(tmp_path / "none"))
     xr.testing.assert_identical(open_result(path), example())
 

@@ -65,12 +65,14 @@ def converted(path: Path, progress: Progress | None = None) -> tuple[Path, str]:
     report = progress or (lambda stage, done, text: None)
     digest = digests.sha256(path, cache_dir() / "digests")
     place = cache_dir() / "models" / f"gguf-{digest[:24]}-{_FORMAT}"
+    if place.exists() and kept.alteration(place) is None:  # also in a cache that we may only read
+        return place, _said(path, place)
     needed = 8 * path.stat().st_size  # four bits a weight become thirty-two
     with kept.storage_errors(needed, f"the conversion of {path.name}"), kept.alone(report, place):
         if place.exists():
             altered = kept.alteration(place)
             if altered is None:
-                return place, _badge(path, str((kept.manifest(place) or {}).get("not_read", "")))
+                return place, _said(path, place)
             report("note", 0.0, f"The conversion of {path.name} was damaged ({altered}); it is made anew.")
         return place, _convert(path, place, digest, report)
 
@@ -100,6 +102,10 @@ def _convert(path: Path, place: Path, digest: str, report: Progress) -> str:
         shutil.rmtree(work, ignore_errors=True)
     report("convert", 1.0, f"{path.name} is converted")
     return _badge(path, noted)
+
+
+def _said(path: Path, place: Path) -> str:
+    return _badge(path, str((kept.manifest(place) or {}).get("not_read", "")))
 
 
 def _badge(path: Path, noted: str) -> str:

@@ -84,6 +84,9 @@ class Kept:
         last = self.recipe.steps if step is None else step
         report = progress or (lambda stage, share, text: None)
         grid = [kept for kept in self.recipe.grid if kept <= last]
+        if (there := self._there(grid)) is not None:  # in a cache of somebody else's, which we may only read
+            yield from there
+            return
         with kept.storage_errors(_BYTES, "a toy's checkpoints"), kept.alone(report, self.folder):
             records = self.steps() if self._sound() else {}
             known = [step for step in grid if step in records]
@@ -91,6 +94,13 @@ class Kept:
                 yield Checkpoint(done, Evaluated(records[done]["loss"], records[done]["measures"]))
             if len(known) < len(grid):
                 yield from self._train(last, report, set(known))
+
+    def _there(self, grid: list[int]) -> list["Checkpoint"] | None:
+        """The steps of a grid, where all of them are kept and sound; nothing is written or locked for that."""
+        records = self.steps()
+        if not all(step in records for step in grid) or not self._sound():
+            return None
+        return [Checkpoint(step, Evaluated(records[step]["loss"], records[step]["measures"])) for step in grid]
 
     def module(self, step: int) -> ToyTransformer:
         """The weights of a kept step, in a module of its own."""

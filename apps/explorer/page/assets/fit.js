@@ -62,20 +62,23 @@
   const metaOf = (gd) => gd.layout.meta || {};
   const large = () => Array.from(document.querySelectorAll("#main-figure .js-plotly-plot")).filter((gd) => gd._fullLayout && gd.getClientRects().length);
 
-  // The columns that are shown: all where there is room for words, else as many as have some, side by side from the first
-  // on, so that two prompts beside each other show the same; those of the selected token.
+  const isRow = (values) => values.every((pos, at) => pos === values[0] + at); // neighbours, without a gap
+
+  // The columns that are shown, as the first and the last position; null for all of the figure's own. Two prompts beside
+  // each other show the same positions. Where there is room for words in some columns only, a window of them is shown:
+  // side by side from the first on, and the one that holds the selected token.
   function windowOf(gd, size) {
-    const meta = metaOf(gd);
-    const both = large().map(metaOf).filter((other) => other.cells && other.x_values);
-    const positions = meta.x_values.filter((pos) => both.every((other) => other.x_values.includes(pos)));
-    const fits = Math.max(1, Math.floor(gd._fullLayout.xaxis._length / (fewest * letter * size + 2)));
-    if (!size || meta.x_values.length <= fits) return null;
+    const own = metaOf(gd).x_values;
+    const all = large().map(metaOf).filter((other) => other.cells && other.x_values && isRow(other.x_values)).map((other) => other.x_values);
+    if (!isRow(own) || !all.includes(own)) return null; // positions that were chosen by hand
+    const low = Math.min(...all.map((values) => values[0])), high = Math.max(...all.map((values) => values[values.length - 1]));
+    const fits = size ? Math.max(1, Math.floor(gd._fullLayout.xaxis._length / (fewest * letter * size + 2))) : Infinity;
+    const n = high - low + 1;
+    if (n <= fits) return n === own.length ? null : [low, high];
     const wanted = window.dash_clientside.spine.state.selection.pos;
-    const among = positions.includes(wanted) ? positions : meta.x_values;
-    const at = Math.max(0, among.includes(wanted) ? among.indexOf(wanted) : among.length - 1);
-    const first = Math.max(0, Math.min(Math.floor(at / fits) * fits, among.length - fits));
-    const shown = among.slice(first, first + fits);
-    return [meta.x_values.indexOf(shown[0]), meta.x_values.indexOf(shown[shown.length - 1])];
+    const at = wanted >= low && wanted <= high ? wanted - low : n - 1;
+    const first = Math.max(0, Math.min(Math.floor(at / fits) * fits, n - fits));
+    return [low + first, low + first + fits - 1];
   }
 
   // Which tokens the large figure shows, where that is not all of them, and what moves on.
@@ -84,9 +87,12 @@
     const chips = document.querySelectorAll("#tokens [data-pos]").length;
     if (!line || gd !== large()[0]) return;
     const meta = metaOf(gd), values = (meta.axes || {}).x === "pos" ? meta.x_values : [];
-    const [first, last] = span ? [values[span[0]], values[span[1]]] : [values[0], values[values.length - 1]];
-    const whole = !values.length || (!span && values.length >= chips);
-    const said = whole ? "" : "tokens " + first + " to " + last + " of " + chips;
+    const ends = [values[0], values[values.length - 1]];
+    const [first, last] = span ? [Math.max(span[0], ends[0]), Math.min(span[1], ends[1])] : ends;
+    const whole = !values.length || (first === 0 && last === chips - 1);
+    const wordless = meta.cells && !lettersOf(gd, gd.data.find((one) => one.type === "heatmap"));
+    const part = whole ? "" : "tokens " + first + " to " + last + " of " + chips;
+    const said = [part, wordless ? "too low for words" : ""].filter(Boolean).join("; ");
     if (line.dataset.said === said) return;
     line.dataset.said = said;
     const step = (sign, word, to) => {
@@ -96,6 +102,8 @@
       button.addEventListener("click", () => window.dash_clientside.spine.select({ pos: to }));
       return button;
     };
+    line.title = wordless ? "the rows are too low for words: maximise the view" : "";
+    if (!part) return line.replaceChildren(said);
     line.replaceChildren(...(said ? [step("\u2039", "tokens before these", first - 1), said, step("\u203a", "tokens after these", last + 1)] : []));
   }
 
@@ -108,7 +116,8 @@
     if (before.range) {
       const trace = gd.data.find((one) => one.type === "heatmap");
       span = windowOf(gd, lettersOf(gd, trace));
-      const range = span ? [span[0] - 0.5, span[1] + 0.5] : before.range;
+      const origin = metaOf(gd).x_values[0]; // drawn at 0
+      const range = span ? [span[0] - origin - 0.5, span[1] - origin + 0.5] : before.range;
       // What somebody has zoomed into stays, until it does not hold the selection any more.
       if (String(range) !== String(before.set || before.range)) {
         before.set = range;

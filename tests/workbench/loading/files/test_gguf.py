@@ -44,6 +44,12 @@ def test_a_file_is_converted_once_and_is_the_model_it_was_written_from(file, mon
     assert again.identity.badge == "dequantised from other.GGUF"
 
 
+def test_a_conversion_in_a_cache_that_can_only_be_read_is_used(file, monkeypatch):
+    first = load(str(file))
+    monkeypatch.setattr(gguf.kept, "alone", lambda *_: pytest.fail("a lock was asked for"))
+    assert load(str(file)).identity.key == first.identity.key
+
+
 def test_a_changed_manifest_is_not_believed(file, monkeypatch):
     """It says what was not read of the file, which stands beside every number."""
     load(str(file))

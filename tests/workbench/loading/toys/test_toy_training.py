@@ -106,6 +106,12 @@ def test_a_run_that_was_killed_between_states_is_not_believed_beyond_them(monkey
     assert equal(last, Kept(recipe).module(12).state_dict())
 
 
+def test_a_toy_in_a_cache_that_can_only_be_read_is_used(monkeypatch):
+    first = weights(SMALL)
+    monkeypatch.setattr(checkpoints.kept, "alone", lambda *_: pytest.fail("a lock was asked for"))
+    assert equal(first, weights(SMALL))
+
+
 @pytest.mark.parametrize("change", ["loss", "measures", "step"])
 def test_a_changed_card_is_not_believed_and_its_toy_is_trained_anew(change):
     """Timelines and findings draw the losses of the card: they are kept as the weights are."""
