@@ -64,6 +64,11 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
     pos: Annotated[int, Range(0), "follows the selection"] = 0
     top_k: Annotated[int, Range(1, 200), "neurons drawn"] = 24
 
+    @classmethod
+    def inapplicable(cls, model: Model) -> str | None:
+        """It is of MLPs."""
+        return None if model.sizes.d_mlp else "has no MLP"
+
     def needs(self, model: Model, tokens: Tokens) -> tuple[Need, ...]:
         """The activations of one layer's neurons at one position, and the state behind the layer.
 

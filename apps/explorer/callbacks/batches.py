@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 from dash import Dash, Input, Output, State, html, no_update
@@ -96,7 +97,7 @@ def name_of(engine: Engine, chosen: Chosen | None) -> str:
 
 def report_line(engine: Engine, name: str) -> list[Any]:
     """The name of the run, and its report."""
-    address = f"{engine.settings.base_path}batches/{name}/report.html"
+    address = f"{engine.settings.base_path}batches/{quote(name, safe='')}/report.html"
     return [html.B(name), " ", html.A("Report", href=address, target="_blank", id="batch-report")]
 
 

@@ -164,7 +164,8 @@ def large_view(
     if name in engine.slices:
         part, why = slice_result(engine, request, name, selection, session)
         if part is None:
-            return no_update, html.Div(why), ""
+            lacks = engine.slices[name].analysis.inapplicable(engine.hosted(request.model).ready)
+            return no_update, html.Div(NOT_HERE.format(lacks) if lacks else why), ""
         return shown_result(engine.slices[name], part, view.figure, dark, {})
     fate = fate_of(engine, request, name, told)  # before the result: what has just ended has one
     found = at_selection(engine, request, name, selection, session)

@@ -161,7 +161,7 @@ def test_a_layer_or_a_position_that_is_not_there_is_refused():
     for wrong, said in (({"layer": 2}, "0 to 1"), ({"pos": 8}, "0 to 7")):
         with pytest.raises(InputError, match=said):
             Neurons(**wrong).run(model, IDS)
-    with pytest.raises(InputError, match="an MLP of neurons"):
+    with pytest.raises(InputError, match="which has no MLP"):
         Neurons().run(load("toy-induction"), Prompt.ids([0, 5, 6]))
     with pytest.raises(InputError, match="top_k"):
         Neurons(top_k=0)

@@ -438,9 +438,12 @@ def test_a_link_to_something_else_says_so(open_page):
     page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 3")
 
 
-def test_every_view_draws_and_is_looked_at(open_page, screenshots):
+@pytest.mark.parametrize("model", ["toy-induction", pytest.param("smollm2-135m", marks=pytest.mark.slow)])
+def test_every_view_draws_and_is_looked_at(model, open_page, screenshots):
     """Studies, which are started by hand, show their Start button; what is of other models says so."""
-    page = open_page()
+    page = open_page(
+        f"#model={model}&prompt={'3 7 9 5 3 7 9 2' if model == 'toy-induction' else 'The capital of Spain is'}"
+    )
     titles = page.locator("#tabs [role=tab]").evaluate_all("tabs => tabs.map(tab => tab.textContent)")
     assert len(titles) > 30
     for title in titles:

@@ -198,4 +198,6 @@ def test_the_report_is_a_page_without_this_ones_rights(engine):
     assert answer.status_code == 200 and "induction_score" in answer.text
     assert policy.startswith("sandbox allow-scripts") and "allow-same-origin" not in policy
     assert client.get("/batches/none/report.html").status_code == 400
+    (link,) = [part for part in calls.report_line(engine, "a #1? 50%") if getattr(part, "id", "") == "batch-report"]
+    assert link.href == "/batches/a%20%231%3F%2050%25/report.html"
     assert "'unsafe-inline'" not in client.get("/").headers["Content-Security-Policy"].split("style-src")[0]

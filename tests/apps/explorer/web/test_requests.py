@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import time
+import zlib
 
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
@@ -122,6 +123,8 @@ def press(page):
         page.fire(store, "value" if store == "compare-mode" else "data")
     page.put("continue", 1, "n_clicks")
     page.fire("continue", "n_clicks")
+    page.put("card-open", 1, "n_clicks")
+    page.fire("card-open", "n_clicks")
     page.put("started", {"clicks": 1, "start": "causal-check"})
     page.fire("started")
     page.put("stopped", {"clicks": 2, "cancel": "none"})
@@ -246,12 +249,19 @@ def test_no_changed_request_breaks_the_server(visit, data):
     check(visit, body)
 
 
-@pytest.mark.parametrize("junk", [None, -1, "x", [], {}, {"x": [1]}], ids=repr)
+OTHER_KINDS = (None, -1, "x", [], {}, {"x": [1]})
+_ALL = examples(1) > 1  # a long run was asked for
+
+
+@pytest.mark.parametrize("junk", OTHER_KINDS, ids=repr)
 def test_no_value_of_another_kind_breaks_the_server(visit, junk):
+    """Every place of every request meets two of the kinds here, and all of them in a long run (`make fuzz`)."""
+    n = OTHER_KINDS.index(junk)
     for body in distinct(visit.calls):
         for start in values_of(body):
             for path in places(inside(body, start), start):
-                if len(path) <= len(start) + 2 and all(name < 3 for name in path[len(start) :] if name in range(50)):
+                near = len(path) <= len(start) + 2 and all(k < 3 for k in path[len(start) :] if k in range(50))
+                if near and (_ALL or zlib.crc32(f"{body['output']} {path}".encode()) % 3 == n % 3):
                     check(visit, changed(body, path, junk, False))
 
 
