@@ -29,9 +29,13 @@ def default_out() -> str:
 
 
 def bench(
-    out: str | Path, *, quick: bool = False, progress: Callable[[str, float, str], None] = lambda *_: None
+    out: str | Path,
+    *,
+    quick: bool = False,
+    progress: Callable[[str, float, str], None] = lambda *_: None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
-    """Measure everything on the default model, print the table and save it; returns what was saved."""
+    """Measure everything on the default model, print the table (unless quiet) and save it; returns what was saved."""
     progress("bench", 0.0, "loading the model twice")
     model, other = models()
     rows: list[dict[str, Any]] = []
@@ -50,9 +54,11 @@ def bench(
         row["wall_ratio_to_bridge"] = ratio(rows, row, BRIDGE)
     record["goals"] = goals(rows)
     record["load_average_at_the_end"] = os.getloadavg() if hasattr(os, "getloadavg") else None
-    print(table(record), flush=True)  # first: minutes of work
+    if not quiet:
+        print(table(record), flush=True)  # first: minutes of work
     write_whole(Path(out), (json.dumps(record, indent=1) + "\n").encode())
-    print(visible(f"Saved in {out}"))
+    if not quiet:
+        print(visible(f"Saved in {out}"))
     return record
 
 

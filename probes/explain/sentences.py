@@ -5,7 +5,7 @@ import xarray as xr
 
 from workbench.figures import head_name
 
-__all__ = ["NOTHING", "behaves", "matters", "named", "said", "unexplained"]
+__all__ = ["NOTHING", "behaves", "hundredths", "matters", "named", "said", "unexplained"]
 
 NOTHING = "Nothing found"
 SMALL = 0.05
@@ -41,9 +41,14 @@ def matters(result: xr.Dataset) -> list[tuple[str, float, float]]:
     return sorted(found, key=lambda one: -abs(one[1]))
 
 
+def hundredths(value: float) -> str:
+    """A share as text; what rounds to nothing has no sign."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def named(low: float, high: float) -> str:
     """` [0.70, 0.93]`, or nothing without an interval."""
-    return f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) and np.isfinite(high) else ""
+    return f" [{hundredths(low)}, {hundredths(high)}]" if np.isfinite(low) and np.isfinite(high) else ""
 
 
 def _ends(result: xr.Dataset, name: str) -> str:
@@ -98,16 +103,17 @@ def _circuit(result: xr.Dataset) -> str:
     n, every = int(result["n_kept"]), int(result.attrs["n_edges"])
     if not n:
         return f"{NOTHING} beyond that: no circuit of half of the {every} edges reaches f = {result.attrs['wanted']:g}."
+    f = float(result["faithfulness"])
     text = (
         f"{n} of {every} edges ({n / every:.2%}), through {int(result.attrs['n_circuit_heads'])} heads and "
-        f"{int(result.attrs['n_circuit_mlps'])} MLPs, keep {float(result['faithfulness']):.2f}"
+        f"{int(result.attrs['n_circuit_mlps'])} MLPs, keep {hundredths(f)}"
         f"{_ends(result, 'faithfulness')} of the difference on {result.sizes['prompt']} pairs that nothing had seen"
     )
     p = float(result["p"]) if "p" in result else np.nan
     if not np.isfinite(p):
         return f"{text}."
     best = float(result["random_faithfulness"].max())
-    text += f"; random circuits of this size keep at most {best:.2f} (p = {p:.2f})."
+    text += f"; random circuits of this size keep at most {hundredths(best)} (p = {p:.2f})."
     return text if p <= SMALL else f"{NOTHING} beyond that: {text}"
 
 
@@ -119,7 +125,8 @@ def _left(result: xr.Dataset) -> str:
     fails = (
         f"it keeps less than half on {failing} of {n} pairs" if failing else f"it keeps half or more on all {n} pairs"
     )
-    return f"Without these edges {float(result['completeness']):.2f}{_ends(result, 'completeness')} is left; {fails}."
+    rest = hundredths(float(result["completeness"]))
+    return f"Without these edges {rest}{_ends(result, 'completeness')} is left; {fails}."
 
 
 def unexplained(result: xr.Dataset) -> list[str]:

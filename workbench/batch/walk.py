@@ -34,7 +34,7 @@ def walked(
     share one. progress: the share of the prompts that are done, in between too; what it raises as `Cancelled` passes
     through. halved: is told of passes that did not fit.
     """
-    done = 0
+    model, done = model.fixed(), 0  # one look at the weights for all prompts, not one for each
     for part in batches([len(tokens) for tokens in prompts], batch_tokens):
         told = _within(progress, done, len(part), len(prompts))
         yield from _pass(model, prompts, analyses, part, told, allow_network, halved)

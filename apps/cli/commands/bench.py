@@ -2,6 +2,7 @@
 
 import argparse
 
+from apps.cli.options import add_json, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import progress
 from workbench.files import need_writable
@@ -14,6 +15,7 @@ def arguments(parser: Parser) -> None:
     """How much, and where it is saved."""
     parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds")
     parser.add_argument("--out", metavar="FILE.json", help="where to save (default: bench-DATE.json here)")
+    add_json(parser)
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -26,5 +28,7 @@ def command(arguments: argparse.Namespace) -> int:
     out = arguments.out or default_out()
     need_writable(out)
     with progress() as report:
-        bench(out, quick=arguments.quick, progress=report)
+        record = bench(out, quick=arguments.quick, progress=report, quiet=arguments.json)
+    if arguments.json:
+        print_json(record | {"saved": [str(out)]})
     return 0

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from apps.cli.options import add_model
+from apps.cli.options import add_json, add_model, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import loading
 from workbench.errors import UnavailableError
@@ -23,6 +23,7 @@ def _erasure_probes(parser: Parser) -> None:
 
     add_import_arguments(parser)
     add_model(parser)
+    add_json(parser)
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -35,4 +36,4 @@ def command(arguments: argparse.Namespace) -> int:
         from apps.cli.model import load
 
         model = load(arguments, report)
-    return import_cli(arguments, model)
+    return import_cli(arguments, model, print_json if arguments.json else None)

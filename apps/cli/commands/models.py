@@ -34,6 +34,8 @@ def arguments(parser: Parser) -> None:
     about = "measure models, or a small one of every family, and print a table"
     check = actions.add_parser("check", help=about, description=f"{about.capitalize()}.")
     check.set_defaults(command=_check)
+    for action in (fetch, verify, check):
+        add_json(action)
     check.add_argument("names", metavar="NAME", nargs="*", help="a family such as mixtral, or what `load` takes")
     check.add_argument("--out", metavar="FILE", help="write the table there, as Markdown, rather than to the screen")
 
@@ -72,13 +74,16 @@ def command(arguments: argparse.Namespace) -> int:
 def _fetch(arguments: argparse.Namespace) -> int:
     with progress() as report, terminable():
         where = bundled.ensure(report, arguments.source, force=arguments.rebuild)
-    print(visible(f"{bundled.NAME} is ready in {where}"))
+    if arguments.json:
+        print_json({"name": bundled.NAME, "where": str(where)})
+    else:
+        print(visible(f"{bundled.NAME} is ready in {where}"))
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:
     """Exit code 1 where something that loads does not hold; a refusal is an answer."""
-    from apps.cli.report.compatibility import introduction, row, table
+    from apps.cli.report.compatibility import HEADER, introduction, row, table
     from workbench.loading.pretrained import load, wrap
     from workbench.loading.toys.families import FAMILIES, random_model
 
@@ -93,18 +98,23 @@ def _check(arguments: argparse.Namespace) -> int:
         for done, name in enumerate(names):
             report("check", done / len(names), name)
             rows.append(row(name, loaded))
+    failed = int(any(cells[2] != "refused" and cells[-1] for cells in rows))
+    if arguments.json:
+        print_json({"models": [dict(zip(HEADER, cells, strict=True)) for cells in rows]})
     text = f"{introduction()}\n\n{table(rows)}\n"
-    if arguments.out is None:
+    if arguments.out is None and not arguments.json:
         print(text, end="")
-    else:
+    if arguments.out is not None:
         write_whole(Path(arguments.out), f"# Models\n\n{text}".encode())
-    return int(any(cells[2] != "refused" and cells[-1] for cells in rows))
+    return failed
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     with progress() as report:
         checks = bundled.verify(report)
-    for check in checks:
+    if arguments.json:
+        print_json({"files": [check._asdict() for check in checks]})
+    for check in () if arguments.json else checks:
         print(f"{check.name}: " + ("as recorded" if check.ok else f"{check.got}, expected {check.expected}"))
     bad = [check.name for check in checks if not check.ok]
     if bad:

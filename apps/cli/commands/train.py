@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from apps.cli.options import add_model
+from apps.cli.options import add_json, add_model, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import loading, say
 from apps.cli.signals import STOPS, stop_code, terminable
@@ -36,6 +36,7 @@ def _erasure_probes(parser: Parser) -> None:
 
     add_arguments(parser)
     add_model(parser)
+    add_json(parser)
 
 
 def _toy(parser: Parser) -> None:
@@ -94,7 +95,7 @@ def command(arguments: argparse.Namespace) -> int:
         model = load(arguments, report)
     try:
         with terminable():
-            return cli(wanted, model)
+            return cli(wanted, model, print_json if arguments.json else None)
     except STOPS as stop:
         say("workbench: stopped; the probes that are done are kept, and the same command goes on with the others")
         return stop_code(stop)

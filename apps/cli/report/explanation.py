@@ -8,7 +8,7 @@ import xarray as xr
 from apps.template import render
 from probes.explain.explain import VIEW
 from probes.explain.figures import circuit_figure, heads_figure, pairs_table, parts_table, steps_table, where_figure
-from probes.explain.sentences import NOTHING, named, unexplained
+from probes.explain.sentences import NOTHING, hundredths, named, unexplained
 from workbench.figures.caption import caption
 from workbench.storage.record import record_of
 
@@ -73,7 +73,7 @@ def numbers(result: xr.Dataset) -> list[tuple[str, str, str]]:
         ("holds", "of the pairs keep half of their own difference"),
     ):
         value, low, high = (float(result[f"{name}{end}"]) for end in ("", "_low", "_high"))
-        found.append((f"{value:.2f}", named(low, high).strip() or "no interval below 16 pairs", what))
+        found.append((hundredths(value), named(low, high).strip() or "no interval below 16 pairs", what))
     return found
 
 

@@ -98,7 +98,7 @@ class Batches:
         code = None if process is None else process.poll()
         goes = process is not None and code is None
         ended = self._refused.get(name, "")
-        if code and not state.wants_stop:
+        if code and state.done < state.shards and not state.wants_stop:  # at its end it is 1 where prompts failed
             ended = f"It stopped: {self._last_words(name)}"
         return Known(name, state, bool(state.workers) or goes, ended)
 

@@ -51,13 +51,16 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="also where another one has that place")
 
 
-def import_cli(arguments: argparse.Namespace, model: Any) -> int:
-    """Import one file, print what is there now; returns the exit code."""
+def import_cli(arguments: argparse.Namespace, model: Any, tell: Callable[[dict[str, Any]], None] | None = None) -> int:
+    """Import one file, print what is there now, or give its card to `tell`; returns the exit code."""
     from probes.erasure.trained.artifact import default_path
     from probes.erasure.trained.published import import_probes
 
     depth = None if arguments.layer is None else arguments.layer + 1
     probes = import_probes(model, arguments.file, depth, arguments.offset, replacing=arguments.replace)
+    if tell is not None:
+        tell({"card": probes.card, "saved": [str(default_path(model.identity.key, probes.kind))]})
+        return 0
     print(summary(probes))
     if "quality" in probes.card:
         print(visible(f"Imported; trained on: {probes.card['trained_on']}. Quality {probes.card['quality']}."))
@@ -101,8 +104,8 @@ def asked(arguments: argparse.Namespace) -> Asked:
     )
 
 
-def cli(wanted: Asked, model: Any) -> int:
-    """Train as asked, print the card's numbers; returns the exit code."""
+def cli(wanted: Asked, model: Any, tell: Callable[[dict[str, Any]], None] | None = None) -> int:
+    """Train as asked, print the card's numbers, or give the card to `tell`; returns the exit code."""
     from probes.erasure.trained.artifact import default_path
     from probes.erasure.trained.trainer import train
 
@@ -118,8 +121,12 @@ def cli(wanted: Asked, model: Any) -> int:
         again=wanted.again,
         progress=_reporter(),
     )
-    print(summary(probes))
+    if tell is None:
+        print(summary(probes))
     where = Path(wanted.out) if wanted.out else default_path(model.identity.key, wanted.recipe.kind)
+    if tell is not None:
+        tell({"card": probes.card, "saved": [str(where)]})
+        return 0
     print(visible(str(where)) + f", {where.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.0f} s")
     return 0
 

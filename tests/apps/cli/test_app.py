@@ -2,6 +2,7 @@
 
 import inspect
 import socket
+from pathlib import Path
 
 from apps.cli import main
 
@@ -44,7 +45,7 @@ def test_the_explorer_gets_what_was_typed(monkeypatch):
     assert given == {
         "model": "toy-induction", "host": "0.0.0.0", "port": 8051, "token": False, "allow_network": True,
         "models": ["other.gguf"], "any_file": True, "any_model": False, "memory": 0.5, "disk": 4.0,
-        "dtype": "bfloat16", "device": "cpu", "check": True,
+        "dtype": "bfloat16", "device": "cpu", "check": True, "runs": Path("runs"),
     }  # fmt: skip
     inspect.signature(server.serve).bind(**given)
 

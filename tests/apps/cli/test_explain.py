@@ -8,7 +8,7 @@ from apps.cli import main
 from apps.cli.report.explanation import explanation, numbers
 from apps.cli.report.notebook import notebook
 from probes.explain.explain import Explain
-from probes.explain.sentences import unexplained
+from probes.explain.sentences import hundredths, unexplained
 from tests.tiny_models import INDUCTION, induction_toy
 from workbench.models.prompt import Prompt
 
@@ -43,8 +43,8 @@ def test_what_a_report_holds_is_shown_as_text(tmp_path):
     hostile = result.assign_attrs(shown_clean="<script>alert(1)</script> *a* `b`")
     page = explanation(hostile)
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
-    assert [one[0] for one in numbers(result)] == [f"{float(result[n]):.2f}" for n in ("faithfulness", "completeness",
-                                                                                      "holds")]  # fmt: skip
+    shares = [hundredths(float(result[name])) for name in ("faithfulness", "completeness", "holds")]
+    assert [one[0] for one in numbers(result)] == shares
     assert all(line in page or line.replace("'", "&#39;") in page for line in unexplained(result))
     cells = json.loads(notebook(hostile, {"name": "x"}))["cells"]
     assert "\\<script\\>" in "".join(cells[0]["source"])
@@ -65,6 +65,7 @@ def test_bad_words_are_refused_before_a_model_is_loaded(refused):
         (["list", "--long"], {"analyses"}),
         (["describe", "explain", "logit-lens"], {"analyses"}),
         (["models"], {"models"}),
+        (["models", "check", "gpt2"], {"models"}),
         (["mcp"], {"tools"}),
     ],
 )

@@ -66,7 +66,7 @@ STUDIES = {
     "flow-route-heads": {"n_texts": 3, "length": 6},
     "sink-rates": {"samples": 3, "length": 12},
     "head-table": {"n_sequences": 2, "texts": 3},
-    "active-dormant": {"texts": 4, "length": 16, "ablate": "none"},
+    "active-dormant": {"texts": 10, "length": 24, "ablate": "none"},
 }
 
 
