@@ -130,7 +130,11 @@
       stand();
       return [main === beforeMain ? no() : main, !shown || moving || main === beforeRested ? no() : main];
     },
-    isOpen: (name) => name === listed,
+    // Another view, or the open one again, as it is. What is open may be older than what was pressed last.
+    turnTo: function (name) {
+      const [before, figure] = open.split(",");
+      dash.set_props("view", { data: { name: name, figure: name === before ? Number(figure) : 0 } });
+    },
     // The open view is the chosen one in the tabs and in the list.
     turned: function (view) {
       listed = view.name;

@@ -203,7 +203,7 @@
     presses += 1;
     if (button.dataset.turn) {
       dash.set_props("card", { opened: false });
-      return dash.links.isOpen(button.dataset.turn) || dash.set_props("view", { data: { name: button.dataset.turn, figure: 0 } });
+      return dash.links.turnTo(button.dataset.turn);
     }
     if (button.dataset.export) {
       const taken = dash.links.picture(button.dataset.export, presses);

@@ -195,6 +195,7 @@ def test_a_form_reads_as_a_sentence_and_takes_what_is_selected(same_page):
     page.locator(".card-table [data-turn='induction-on-prompt']").first.click()
     page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Induction on this prompt'")
     page.wait_for_selector(".card", state="detached")
+    view(page, "Logit lens")
 
 
 def test_the_tour_goes_through_five_steps_on_what_is_found(same_page, screenshots):
