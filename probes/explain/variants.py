@@ -3,7 +3,8 @@
 Swapped are the tokens in which the two prompts differ, and answers that stand in the prompts. Answers that are no words
 of the prompts stay as they are where the model keeps preferring them after a swap (tried on six swaps, which are then
 used no more); else, if both shown answers are the model's own likeliest tokens, each pair has its own likeliest tokens
-as answers, of the shown ones' kind, as long as there are as many such pairs as asked, or half as many.
+as answers, of the shown ones' kind and of a probability that random weights do not reach, as long as there are as many
+such pairs as asked, or half as many.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,8 @@ __all__ = ["COPIED", "FIXED", "OWN", "Made", "made_pairs"]
 
 COPIED = "answers are swapped with the words of the prompts"
 FIXED = "answers stay those of the shown pair"
-OWN = "answers are the model's own likeliest tokens on the two prompts"
+OWN = "answers are the model's own likeliest tokens on the two prompts, each of probability 0.1 or more"
+_SAID = 0.1  # probability of what a model says: that it prefers its likeliest token is so by construction
 _TRIED = 6  # swaps on which it is seen whether answers may stay
 _KEPT = 5  # of these, on which the model must still prefer them
 _SPARE = 3  # candidates for each pair
@@ -162,7 +164,8 @@ def _texts(model: Model, pair: Pair, swaps: Sequence[Mapping[int, int]], how: st
             answers, wrong = written(pair.answers, swap), written(pair.wrong, swap)
             if how == OWN:
                 ids = [int(row.argmax()) for row in tops[2 * place : 2 * place + 2]]
-                if [shape(model.vocabulary.string(i)) for i in ids] != shapes:
+                said = min(float(row.float().softmax(-1).max()) for row in tops[2 * place : 2 * place + 2])
+                if said < _SAID or [shape(model.vocabulary.string(i)) for i in ids] != shapes:
                     continue
                 answers, wrong = (Target.one(i).written for i in ids)
             group = " ".join(map(str, sorted(swap.values())))
