@@ -23,7 +23,7 @@ if sys.__stdin__ is None:
 _FIRST = ("browser", "tests/test_catalog_contract.py", "tests/apps/explorer/web/test_requests.py")  # that take longest
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares something dear is run by one process (`--dist loadgroup`): a file its fixtures, tests with a browser
     the explorer and the default model. Those that take longest come first, so that no process waits at the end."""
