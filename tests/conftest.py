@@ -20,17 +20,13 @@ if sys.__stdin__ is None:
     sys.__stdin__ = open(os.devnull, encoding="utf-8")  # noqa: SIM115 (for the whole process)
 
 
-_FIRST = ("browser", "tests/test_catalog_contract.py", "tests/apps/explorer/web/test_requests.py")  # that take longest
+# Files that take longest: they are begun first, so that no process waits for another at the end.
+_FIRST = ("test_explorer_page.py", "test_catalog_contract.py", "test_requests.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares something dear is run by one process (`--dist loadgroup`): a file its fixtures, tests with a browser
-    the explorer and the default model. Those that take longest come first, so that no process waits at the end."""
-    group = {item: "browser" if item.get_closest_marker("browser") else item.location[0] for item in items}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group[item]))
-    items.sort(key=lambda item: _FIRST.index(group[item]) if group[item] in _FIRST else len(_FIRST))
+    """Every file is run by one process, which makes what it shares once (`--dist loadfile`)."""
+    items.sort(key=lambda item: _FIRST.index(item.path.name) if item.path.name in _FIRST else len(_FIRST))
 
 
 @pytest.hookimpl(tryfirst=True)
