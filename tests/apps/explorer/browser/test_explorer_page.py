@@ -346,10 +346,13 @@ def test_anything_is_found_by_its_name(same_page):
     page.keyboard.type("does it matter")
     page.wait_for_selector(".find li >> text=Which heads matter here")
     page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector(".find li[aria-selected=true] >> text=Which heads matter here")
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Which heads matter here'")
     assert page.inner_text(".room[aria-pressed=true]") == "Checks"
-    assert page.locator("#tabs [role=tab]:visible").all_inner_texts() == ["Causal check", "Which heads matter here"]
+    titles = page.locator("#tabs [role=tab]:visible").all_inner_texts()
+    assert titles == ["Causal check", "Change it and see", "Which heads matter here"]
     page.locator(".room", has_text="Lens").click()
     page.wait_for_function("() => document.querySelector('#question').textContent.includes('at each depth')")
     view(page, "Logit lens")
