@@ -27,7 +27,7 @@ def address(tmp_path, monkeypatch):
 
 def test_a_timeline_grows_and_is_scrubbed_in_the_browser(browser, address, screenshots):
     page = browser.new_context().new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(300_000)  # a limit for loaded machines: it trains, and follows code into an empty cache
     view = '{"name":"training-timeline","figure":3}'
     page.goto(f"{address}#{urlencode({'model': TOY, 'prompt': '3 7 9 5 3 7', 'view': view})}")
     page.wait_for_selector("#tokens [data-pos]")

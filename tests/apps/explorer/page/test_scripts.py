@@ -188,7 +188,7 @@ def test_the_scripts_know_the_words_of_the_server():
         if store in stores:
             assert kind in stores[store].model_fields
         else:
-            assert f"button.dataset.{kind}" in spine and f'set_props("{store}"' in spine
+            assert f"button.dataset.{kind}" in spine and f'set_props("{store}"' in spine + links
     assert "all" in Stopped.model_fields
     pictures = set(re.findall(r'kind !== "(\w+)"', links))
     assert pictures == {"png", "svg"} <= set(KINDS)
