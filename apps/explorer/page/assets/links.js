@@ -150,6 +150,7 @@
     fresh: function (figure, message, table, stands) {
       awaited = awaited && !String(stands).startsWith(wanted + " ");
       stand();
+      dash.spine.arrived(figure, stands);
       whenBuilt(Boolean(table) && Boolean(table.props) && table.props.id === "table", ++building);
       return no();
     },

@@ -216,6 +216,17 @@
   }
   let presses = 0;
 
+  // A view that reads a part of the prompt is asked for the part with the selected token: once the selection has left
+  // what is drawn, or what is drawn has arrived without it, since it was asked for when another token was selected.
+  let large = {}, stands = "", reached = "";
+  function reach() {
+    const pos = state.selection.pos, of = stands + " " + pos;
+    const lacks = large.axes && large.axes.x === "pos" && pos !== undefined && !large.x_values.includes(pos);
+    if (!lacks || of === reached) return;
+    reached = of;
+    dash.set_props("follow", { data: state.selection });
+  }
+
   function maximise(name) {
     const same = document.body.dataset.maximised === name || name === null;
     document.body.classList.toggle("maximised", !same);
@@ -270,11 +281,15 @@
       plots().forEach((gd) => { mark(gd); window.workbenchFit(gd); });
       markTokens();
       dash.forms.offer();
-      const large = metaOf(document.querySelector("#main-figure .js-plotly-plot"));
-      const lacks = large.axes && large.axes.x === "pos" && "pos" in state.selection && !large.x_values.includes(state.selection.pos);
-      if (lacks) dash.set_props("follow", { data: state.selection }); // what reads a part of the prompt reads this one
+      reach();
       window.workbenchSelectionMilliseconds = performance.now() - state.changed;
       return dash.no_update;
+    },
+    // A large view has arrived.
+    arrived: function (figure, of) {
+      large = ((figure || {}).layout || {}).meta || {};
+      stands = of || "";
+      reach();
     },
     // What is said of the selection has arrived; until then the panel says that it is of the one before.
     told: function () {
