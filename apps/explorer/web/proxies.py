@@ -22,4 +22,4 @@ def behind_a_proxy(server: Flask, settings: Settings) -> None:
             environ = {**environ, "PATH_INFO": path[len(prefix) :] or "/"}
         return plain(environ, begin)
 
-    server.wsgi_app = answer  # type: ignore[method-assign]  # as Flask says it is done
+    server.wsgi_app = answer  # type: ignore[method-assign, assignment]  # as Flask says

@@ -148,8 +148,8 @@ def _fragment(model: Model, prompt: Any, edits: Sequence[str]) -> str:
 def _written(model: Model, tokens: Tokens) -> tuple[str, bool]:
     """What stands in the prompt field for these tokens, and whether it is a message of a user."""
     source = tokens.source
-    if source.messages is not None and len(source.messages) == 1 and source.messages[0]["role"] == "user":
-        return source.messages[0]["content"], True
+    if source.messages is not None and [role for role, _ in source.messages] == ["user"]:
+        return source.messages[0][1], True
     if source.text is not None:
         return source.text, False
     as_ids = " ".join(f"#{token}" for token in tokens.ids)

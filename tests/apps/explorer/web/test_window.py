@@ -118,6 +118,11 @@ def test_a_prompt_begins_the_page_as_it_was_written():
     reads = wrap(tiny_hf("llama"), spelling(), name="tiny reader")
     assert windows._written(reads, tokenise(reads, "a b")) == ("a b", False)
     assert windows._written(reads, tokenise(reads, Prompt.ids([1, 2]))) == ("#1 #2", False)
+    reads.tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    said = {"role": "user", "content": "b a"}
+    assert windows._written(reads, tokenise(reads, Prompt.chat([said]))) == ("b a", True)
+    several = tokenise(reads, Prompt.chat([said, {"role": "assistant", "content": "a"}]))
+    assert windows._written(reads, several) == (" ".join(f"#{token}" for token in several.ids), False)
 
 
 @pytest.mark.parametrize(
