@@ -1,6 +1,7 @@
 """One place decides what a prompt is."""
 
 from collections import deque
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,13 @@ def test_what_a_tokenizer_returns_is_run_as_its_ids(model):
     several = tokenizer(["ab", "abcd"], padding=True, return_tensors="pt", add_special_tokens=False)
     assert [len(one) for one in observe(model, several).tokens] == [2, 4]
     assert tokenise(model, tokenizer._tokenizer.encode("abc", add_special_tokens=False)).ids == (66, 67, 68)
+
+
+def test_a_member_of_an_enumeration_is_its_text_and_not_its_name(model):
+    Asked = Enum("Asked", {"FRANCE": "ab"}, type=str)
+    assert str(Asked.FRANCE) != "ab"
+    chat = [{"role": "user", "content": Asked.FRANCE}]
+    assert tokenise(model, Asked.FRANCE).source.text == "ab" and prompts_of(chat)[0].messages == (("user", "ab"),)
 
 
 def test_several_prompts_in_any_form(model):
