@@ -26,6 +26,7 @@ ENDINGS = {
 }  # fmt: skip
 _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16 and UTF-32
+_LINE = 1 << 28  # bytes of a line: a device may never end
 _FIELD = 2**31 - 1  # characters of a field; csv's own limit is 131,072
 
 
@@ -110,7 +111,9 @@ def _lines(file: BinaryIO, name: str, encoding: str) -> Generator[tuple[int, str
         yield from _wide_lines(file, name, encoding)
         return
     shown = encoding.upper() if encoding.lower().startswith("utf") else encoding
-    for number, raw in enumerate(file, start=1):
+    for number, raw in enumerate(iter(lambda: file.readline(_LINE + 1), b""), start=1):
+        if len(raw) > _LINE:
+            raise InputError(f"line {number} of {name} with over {_LINE:,} bytes", "a file of lines", "Check the file")
         if number == 1 and raw.startswith(_WIDE):
             raise InputError(f"{name}, which is UTF-16 and not {shown}", shown, "Save it as UTF-8, or say its encoding")
         raw = raw.removeprefix(_BOM) if number == 1 else raw

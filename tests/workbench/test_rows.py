@@ -61,6 +61,14 @@ def test_what_arrow_has_not_made_is_a_sentence(tmp_path, monkeypatch):
         read_prompts(tmp_path / "a.parquet")
 
 
+def test_a_line_that_never_ends_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("workbench.rows._LINE", 1_000)
+    (tmp_path / "a.txt").write_text(f"short\n{1_000 * 'x'}\n")
+    for source, format in (("/dev/zero", "text"), ("/dev/zero", "json"), (tmp_path / "a.txt", "")):
+        with pytest.raises(InputError, match="over 1,000 bytes"):
+            read_prompts(source, format=format)
+
+
 def test_a_wide_table_that_is_refused_halfway_leaves_no_traceback(tmp_path, recwarn):
     path, said = tmp_path / "a.csv", []
     path.write_bytes("text\na\nb,c\n".encode("utf-16"))
