@@ -128,7 +128,8 @@ def need_writable(path: str | Path) -> None:
 def clear_partials(folder: Path) -> tuple[str, ...]:
     """Take away what processes that were killed left half-written in a folder; returns the names.
 
-    Only what has our form of name and was written from this machine by a process that is no more, or a day ago.
+    Only what has our form of name, is this user's, and was written from this machine by a process that is no more, or a
+    day ago.
     """
     gone = []
     with suppress(OSError), os.scandir(folder) as entries:
@@ -137,8 +138,11 @@ def clear_partials(folder: Path) -> tuple[str, ...]:
             if found is None:
                 continue
             with suppress(OSError):  # somebody else was quicker
+                state = entry.stat(follow_symlinks=False)
+                if hasattr(os, "getuid") and state.st_uid != os.getuid():
+                    continue
                 dead = found[1] == _machine() and not _lives(int(found[2]))
-                if dead or time.time() - entry.stat(follow_symlinks=False).st_mtime > _OLD:
+                if dead or time.time() - state.st_mtime > _OLD:
                     shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
                     gone.append(entry.name)
     return tuple(sorted(gone))

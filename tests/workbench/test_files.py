@@ -100,7 +100,7 @@ def test_the_mode_is_what_the_umask_says(tmp_path, mask):
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask and path.parent.stat().st_mode & 0o777 == 0o777 & ~mask
 
 
-def test_left_overs_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path):
+def test_left_overs_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path, monkeypatch):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     here, elsewhere = files._machine(), "0" * 8
@@ -110,7 +110,10 @@ def test_left_overs_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path)
         (tmp_path / name).write_bytes(b"half")
     assert clear_partials(tmp_path) == (goes,)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(stay)
-    os.utime(tmp_path / stay[1], (0, 0))  # of another machine, whose processes cannot be asked, but long ago
+    monkeypatch.setattr(os, "getuid", lambda: 12345)  # of another user, who may look after them
+    os.utime(tmp_path / stay[1], (0, 0))
+    assert clear_partials(tmp_path) == ()
+    monkeypatch.undo()  # of another machine, whose processes cannot be asked, but long ago: it goes
     assert clear_partials(tmp_path) == (stay[1],) and clear_partials(tmp_path / "not there") == ()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.tiny_models import KINDS, tiny_hf, tiny_model
-from tests.tiny_runs import StudyNorms
+from tests.tiny_runs import Norms, StudyNorms
 from workbench.analysis.run import run
 from workbench.errors import InputError, RefusedError
 from workbench.intervene import (
@@ -344,11 +344,11 @@ def test_a_direction_is_what_it_was_when_it_was_given(llama):
 
 def test_the_callers_autocast_changes_no_number(llama):
     source = record(llama, CORRUPT, [Z])
-    edit, plain = Patch(Z, 0, source), run(llama, CLEAN, [StudyNorms()])["study-norms"]
+    edit, plain = Patch(Z, 0, source), run(llama, CLEAN, [Norms()])["norms"]
     before = logits(llama, CLEAN, edit)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(logits(llama, CLEAN, edit), before)
-        assert run(llama, CLEAN, [StudyNorms()])["study-norms"].equals(plain)
+        assert run(llama, CLEAN, [Norms()])["norms"].equals(plain)
         assert torch.is_autocast_enabled("cpu")  # the caller's own work goes on in it
 
 
