@@ -146,6 +146,8 @@ def _copying(
 ) -> dict[tuple[int, int], tuple[str, ...]]:
     """Heads that raise the token that they look at from the last position more than the prompt's other tokens
     ("copies"), or lower it more ("suppresses"): two-sided sign flip over prompts, Benjamini-Hochberg over these heads.
+
+    A prompt on which a head looks at the last position itself tells nothing of copying: it counts as 0.
     """
     if not nodes or len(pairs) < 2:
         return {}
@@ -159,6 +161,8 @@ def _copying(
             attention = run.values[PATTERN, layer][head, -1].float().clone()
             attention[0] = -1.0  # a sink, which says nothing of its token
             at = int(attention.argmax())
+            if at == len(ids) - 1:
+                continue
             logits = logit_contributions(model.readout, _output(model, run, node, -1), state).float()
             others = ids[(ids != ids[at])]
             apart[row, column] = float(logits[ids[at]] - logits[others].mean()) if len(others) else np.nan

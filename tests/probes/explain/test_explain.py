@@ -1,6 +1,7 @@
 """Explain: a known circuit is found from a bare prompt; random weights and shuffled answers give nothing."""
 
 import json
+from collections import Counter
 from functools import cache
 from itertools import pairwise
 
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probes.circuits.graph.known import KNOWN
-from probes.explain.contrasts import contrast_of
+from probes.circuits.graph.task_texts import PairText
+from probes.circuits.graph.tasks import pair_of
+from probes.explain.contrasts import Contrast, contrast_of
 from probes.explain.explain import VIEW, Explain
 from probes.explain.found import behaviour_found, faithful_found
 from probes.explain.parts import node_of
@@ -127,8 +130,12 @@ def test_cancelled_between_two_passes_it_ends_and_leaves_the_model_as_it_was():
 
 def test_what_cannot_be_made_is_said():
     random = tiny_model("llama")
-    with pytest.raises(InputError, match="made by swapping words of the same kind"):
-        Explain(pairs=400, tested=1000).run(random, Prompt.ids([0, 5, 9]))
+    few = Explain(pairs=400, tested=1000, target="#17", against="#23").run(random, Prompt.ids([0, 5, 9]))
+    assert "of the 400 / 400 / 1000 asked" in few.attrs["made"] and 5 <= few.sizes["prompt"] < 96
+    every, other = list(range(94)), [1, 0, *range(2, 94)]  # no token is left that could stand in for another
+    pair = pair_of(random, PairText(Prompt.ids(every), Prompt.ids(other), ("#94",), ("#95",), ""), Counter())
+    with pytest.raises(InputError, match=r"made by swapping words of the same kind.*more words to swap"):
+        made_pairs(random, Contrast(pair, True, False), (3, 3, 5))
     with pytest.raises(InputError, match="explain without a prompt"):
         Explain().run(random)
     costs = Explain().steps(model().sizes, 9)
