@@ -4,14 +4,14 @@ What may be swapped is said in `swaps`. Answers that are words of the prompts ar
 are. Where both shown answers are the model's own likeliest tokens, six swaps, which are then used no more, tell whether
 it keeps preferring answers that are made so; where it does not (an answer that is worked out: the next day, a sum, an
 opposite), each pair has its own likeliest tokens as answers, of the shown ones' kind and of a probability that random
-weights do not reach. Where there are not as many such pairs as asked, half as many are taken, and then fewer; where
-there are not even those, the shown answers stand.
+weights do not reach. Where there are not as many such pairs as asked, fewer are taken; where there are too few, the
+shown answers stand.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, tee
 
 import torch
 
@@ -62,12 +62,11 @@ def made_pairs(model: Model, contrast: Contrast, sizes: Sequence[int], seed: int
         if tried and _preferred(model, pair, tried) >= min(_KEPT, len(tried)):
             renamed = rest
         else:
-            worked_out = swaps(model, pair, n, seed, in_place=True)
-            made = next(_of_each_size(model, pair, worked_out, OWN, sizes), None)
-            if made is not None:
-                return made
-    made = next(_of_each_size(model, pair, renamed, how, sizes), None)
-    return made or _made(model, pair, renamed, how, _FEWEST)
+            try:
+                return _largest(model, pair, swaps(model, pair, n, seed, in_place=True), OWN, sizes)
+            except InputError:  # the model says nothing clearly: the shown answers are measured
+                pass
+    return _largest(model, pair, renamed, how, sizes)
 
 
 def _as_shown(model: Model, pair: Pair) -> str:
@@ -76,20 +75,20 @@ def _as_shown(model: Model, pair: Pair) -> str:
     return COPIED if both else FIXED
 
 
-def _of_each_size(model: Model, pair: Pair, found: Sequence[Swap], how: str, sizes: Sequence[int]) -> Iterator[Made]:
-    """Pairs, of the largest size first."""
+def _largest(model: Model, pair: Pair, found: Sequence[Swap], how: str, sizes: Sequence[int]) -> Made:
+    """As many pairs as can be made: those asked, fewer to rank and search on, half as many, or the fewest."""
+    some_less = (*_FEWEST[:2], sizes[2])
     half = [max(few, size // 2) for few, size in zip(_FEWEST, sizes, strict=True)]
-    for some in dict.fromkeys(map(tuple, (sizes, half, _FEWEST))):
-        if all(few <= size for few, size in zip(some, sizes, strict=True)):
-            try:
-                yield _made(model, pair, found, how, some)
-            except InputError:  # too few: the next size, and in the end the caller says so
-                continue
-
-
-def _made(model: Model, pair: Pair, found: Sequence[Swap], how: str, sizes: Sequence[int]) -> Made:
+    *larger, last = dict.fromkeys(map(tuple, (sizes, some_less, half, _FEWEST)))
+    texts = _texts(model, pair, found, how)
+    for some in larger:
+        texts, now = tee(texts)  # what was made once is made no second time
+        try:
+            return Made(split_pairs(model, "the prompt", now, some), how)
+        except InputError:  # too few: the next size
+            continue
     try:
-        return Made(split_pairs(model, "the prompt", _texts(model, pair, found, how), sizes), how)
+        return Made(split_pairs(model, "the prompt", texts, last), how)
     except InputError as error:
         raise InputError(
             f"{error.got}, made by swapping words of the same kind",
