@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from functools import cache
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from probes.circuits.graph.known import KNOWN
 from probes.circuits.graph.task_texts import PairText
 from probes.circuits.graph.tasks import pair_of
-from probes.explain.contrasts import Contrast, contrast_of
+from probes.explain.contrasts import Contrast, contrast_of, with_ids
 from probes.explain.explain import VIEW, Explain
+from probes.explain.figures import parts_table
 from probes.explain.found import behaviour_found, faithful_found
-from probes.explain.parts import node_of
+from probes.explain.parts import copying_labels, node_of
 from probes.explain.sentences import NOTHING, behaves, matters, said, unexplained
 from probes.explain.steps import STEPS
 from probes.explain.variants import COPIED, made_pairs
@@ -171,4 +173,14 @@ def test_it_is_drawn_and_listed_at_every_step():
                 assert figure(some).data
         for table in VIEW.tables:
             assert len(table(some)) > 0
+    for one in parts_table(result)["part_looks_at"]:  # with the token that stands there
+        assert one == "" or one.split(" ", 1)[1] == repr(str(result["token_text"].values[int(one.split()[0])]))
     assert node_of("a12.h3") == (12, 3) and node_of("m7") == (7, -1)
+
+
+def test_a_head_that_looks_at_its_own_token_copies_nothing():
+    """Of two tokens only the last one is left to look at, beside the first, which is no token to be copied."""
+    random, nodes = tiny_model("gpt2", seed=1), list(np.ndindex(2, 4))
+    tokens = lambda *rows: [SimpleNamespace(clean=with_ids(random, row)) for row in rows]
+    assert copying_labels(random, nodes, tokens(*([first, 7] for first in range(20, 30)))) == {}
+    assert copying_labels(random, nodes, tokens(*([first, 7, 50] for first in range(20, 30))))
