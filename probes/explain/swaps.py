@@ -159,9 +159,8 @@ def _in_place(model: Model, pair: Pair, words: Mapping[int, int]) -> Swap | None
     clean, corrupt = list(swap.clean), list(swap.corrupt)
     apart = [place for place, (a, b) in enumerate(zip(pair.clean.ids, pair.corrupt.ids, strict=True)) if a != b]
     for place in apart:
-        clean[place], corrupt[place] = (
-            digits.get(ids[place], ids[place]) for ids in (pair.clean.ids, pair.corrupt.ids)
-        )
+        clean[place] = digits.get(pair.clean.ids[place], clean[place])
+        corrupt[place] = digits.get(pair.corrupt.ids[place], corrupt[place])
     answers = {i for target in (pair.answers, pair.wrong) for (i,) in target.members}
     differing = {ids[place] for place in apart for ids in (pair.clean.ids, pair.corrupt.ids)}
     for one in digits.keys() - differing - answers:

@@ -62,6 +62,8 @@ def test_digits_stay_digits_and_examples_stay_true_where_an_answer_is_worked_out
     assert all(one[0].startswith("5+2=7, 8") for one in found[:5])
     assert all(clean[-3:] == corrupt[-3:] or clean[-1] == "=" for clean, corrupt, _, _ in found)
     assert len({one[0][-4:] for one in found}) > 8
+    _, found = made("A tall tree", "A short tree", " falls", " stands", n=6, in_place=True)  # words move all the same
+    assert len({one[0].split()[1] for one in found} | {"tall"}) == 7 == len({one[1].split()[1] for one in found}) + 1
 
 
 def test_an_answer_that_says_nothing_by_itself_does_not_move(made, default_model):
