@@ -9,6 +9,7 @@ import torch
 from workbench.errors import InputError, RefusedError
 from workbench.intervene.contradictions import check_contradictions
 from workbench.intervene.edit import Edit
+from workbench.intervene.rounding import Rounding
 from workbench.intervene.rows import Rows
 from workbench.models.hooks import PATTERN, ROUTER, SCORES, Hook
 from workbench.models.model import Model
@@ -63,8 +64,11 @@ def _carried_out(model: Model, found: list[tuple[Any, Edit]], batch: Rows) -> It
             _need_proof(model, hook, edits)
             point = _point(model, hook, layer, edits[0][0])
             attached.add(point, _apply(batch, hook, layer, edits, fired, largest))
+        rounding = Rounding()
+        rounding.watch(model, found, attached)
         yield
         _need_moderate(largest)
+        rounding.need_little()
         silent = [key for key in points if key not in fired]
         if silent:
             raise RefusedError(

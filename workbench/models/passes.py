@@ -6,10 +6,12 @@ of the thread and of the pass that set them, and do nothing in any other.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-__all__ = ["Attached", "Passes", "repeated", "skipped"]
+import torch
+
+__all__ = ["Attached", "Passes", "in_own_dtype", "repeated", "skipped"]
 
 
 class Passes:
@@ -25,7 +27,7 @@ class Passes:
     @contextmanager
     def run(self) -> Iterator[None]:
         """A pass of this thread. Another thread's waits; what an outer one of this thread has set rests meanwhile."""
-        with self.lock:
+        with self.lock, in_own_dtype():
             self._under_way.append(object())
             try:
                 yield
@@ -47,6 +49,16 @@ class Passes:
 
     def _innermost(self) -> object | None:
         return self._under_way[-1] if self._under_way else None
+
+
+@contextmanager
+def in_own_dtype() -> Iterator[None]:
+    """Without the caller's `torch.autocast`, which would compute in fewer digits than a model's dtype says."""
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 class Attached:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from apps.cli.options import CHECK_HELP, MODEL_HELP, NETWORK_HELP, add_format
 from apps.cli.parser import Parser
+from apps.cli.startup import need_surroundings
 from workbench.errors import InputError
 from workbench.loading import bundled
 
@@ -43,6 +44,7 @@ def command(arguments: argparse.Namespace) -> int:
     for name in ("memory", "disk"):
         if not 0 <= getattr(arguments, name) <= 1e6:
             raise InputError(f"--{name} {getattr(arguments, name)}", "GiB, such as 0.5", "Choose a number")
+    need_surroundings()
     from apps.explorer import serve
     from workbench.loading.pretrained import usable_device
 

@@ -36,7 +36,7 @@ def manifest(place: Path) -> dict[str, Any] | None:
         record = memo.unmarked(json.loads((place / MANIFEST).read_text(encoding="utf-8")))
         sound = all(isinstance(e["bytes"], int) and isinstance(e["sha256"], str) for e in record["files"].values())
         return record if sound and record["files"] and record["source"]["sha256"] and record["format"] else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
