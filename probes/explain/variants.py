@@ -28,7 +28,7 @@ from workbench.models.target import Target
 __all__ = ["COPIED", "FIXED", "OWN", "Made", "made_pairs"]
 
 COPIED = "answers are swapped with the words of the prompts"
-FIXED = "answers stay those of the shown pair"
+FIXED = "answers that stand in the prompts are swapped with them, others stay those of the shown pair"
 OWN = "answers are the model's own likeliest tokens on the two prompts, each of probability 0.1 or more"
 _TRIED = 6  # swaps on which it is seen whether such answers are preferred
 _KEPT = 5  # of these, on which the model must still prefer them
