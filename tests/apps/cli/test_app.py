@@ -40,12 +40,13 @@ def test_the_explorer_gets_what_was_typed(monkeypatch):
     monkeypatch.setattr(apps.explorer, "serve", lambda **options: given.update(options))
     words = ["app", "--host", "0.0.0.0", "--port", "8051", "--model", "toy-induction", "--no-token", "--allow-network"]
     words += ["--also", "other.gguf", "--allow-files", "--memory", "0.5", "--dtype", "bfloat16", "--device", "cpu"]
-    words += ["--check"]
+    words += ["--check", "--base-path", "/lab/", "--host-name", "hub.example"]
     assert main(words) == 0
     assert given == {
         "model": "toy-induction", "host": "0.0.0.0", "port": 8051, "token": False, "allow_network": True,
         "models": ["other.gguf"], "any_file": True, "any_model": False, "memory": 0.5, "disk": 4.0,
         "dtype": "bfloat16", "device": "cpu", "check": True, "runs": Path("runs"),
+        "base_path": "/lab/", "hosts": ["hub.example"],
     }  # fmt: skip
     inspect.signature(server.serve).bind(**given)
 
