@@ -48,6 +48,9 @@ from workbench.intervene import (
     Expert as Expert,
 )
 from workbench.intervene import (
+    ExpertNeurons as ExpertNeurons,
+)
+from workbench.intervene import (
     Force as Force,
 )
 from workbench.intervene import (

@@ -9,8 +9,8 @@ from workbench.errors import InputError
 from workbench.intervene.checks import need_numbers
 from workbench.intervene.edit import Edit, Positions, Printed, Where, copied, filled
 from workbench.intervene.knockout import hide
-from workbench.intervene.units import AttentionEdge, AttentionKey, Expert, Neurons, Residual, Unit
-from workbench.models.hooks import MLP_POST, PATTERN, ROUTER, SCORES
+from workbench.intervene.units import AttentionEdge, AttentionKey, Expert, ExpertNeurons, Neurons, Residual, Unit
+from workbench.models.hooks import PATTERN, ROUTER, SCORES
 from workbench.models.model import Model
 
 __all__ = ["Ablate", "Add", "Clamp", "Force", "Scale"]
@@ -49,6 +49,10 @@ class Ablate(Printed):
             return [self._attention(self.unit)]
         if isinstance(self.unit, Expert):
             return [self._switched_off(self.unit)]
+        if isinstance(self.unit, ExpertNeurons) and self.how != "zero":
+            raise InputError(
+                f"{self}", "neurons of an expert ablated by zero: at most tokens they have no value", "Leave how out"
+            )
         where = Where(self.unit.hook, self.unit.layer, self.unit.units, self._positions(), self.rows)
         if self.how == "resample":
             return [copied(where, self.reference, model)]
@@ -121,7 +125,7 @@ class Force(Printed):
 class Clamp(Printed):
     """Set neurons to a value."""
 
-    unit: Neurons
+    unit: Neurons | ExpertNeurons
     value: float
     positions: Positions = None
     rows: tuple[int, ...] | None = None
@@ -130,17 +134,21 @@ class Clamp(Printed):
         return f"Clamp({self.unit} to {self.value:g}{self._scope()})"
 
     def edits(self, model: Model) -> list[Edit]:
-        """One edit of mlp_post."""
+        """One edit of the neurons."""
         self.unit.check(model)
         need_numbers(float(self.value), self)
-        return [filled(Where(MLP_POST, self.unit.layer, self.unit.units, self.positions, self.rows), float(self.value))]
+        return [
+            filled(
+                Where(self.unit.hook, self.unit.layer, self.unit.units, self.positions, self.rows), float(self.value)
+            )
+        ]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Add(Printed):
     """Add a value to neurons."""
 
-    unit: Neurons
+    unit: Neurons | ExpertNeurons
     value: float
     positions: Positions = None
     rows: tuple[int, ...] | None = None
@@ -149,10 +157,10 @@ class Add(Printed):
         return f"Add({self.value:g} to {self.unit}{self._scope()})"
 
     def edits(self, model: Model) -> list[Edit]:
-        """One additive edit of mlp_post."""
+        """One additive edit of the neurons."""
         self.unit.check(model)
         need_numbers(float(self.value), self)
-        where = Where(MLP_POST, self.unit.layer, self.unit.units, self.positions, self.rows, additive=True)
+        where = Where(self.unit.hook, self.unit.layer, self.unit.units, self.positions, self.rows, additive=True)
         return [filled(where, float(self.value), add=True)]
 
 

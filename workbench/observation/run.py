@@ -89,6 +89,7 @@ def observe(
         model.weights,
         model.readout,
         range(first, last + 1),
+        model.expert_weights,
     )
 
 
