@@ -21,7 +21,16 @@ if sys.__stdin__ is None:
 
 
 # Files that take longest: they are begun first, so that no process waits for another at the end.
-_FIRST = ("test_explorer_page.py", "test_catalog_contract.py", "test_requests.py")
+_FIRST = (
+    "test_explorer_page.py",
+    "test_catalog_contract.py",
+    "test_requests.py",
+    "test_explorer_views.py",
+    "test_explorer_prompts.py",
+    "test_explorer_comparison.py",
+    "test_explorer_cancelling.py",
+    "test_explorer_links.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from apps.explorer.callbacks import poll
 from apps.explorer.page.news import look
+from tests.apps.explorer.browser.actions import turn
 from tests.apps.explorer.browser.stepped import Steps, Windows, wait_for_said
-from tests.apps.explorer.browser.test_explorer_page import turn
 
 pytestmark = pytest.mark.browser
 

@@ -1,4 +1,4 @@
-"""The page as a researcher uses it, in a real browser on the default model."""
+"""The page as a researcher uses it, on the default model: mostly one page, which every test leaves as it was."""
 
 import json
 import re
@@ -6,66 +6,9 @@ import time
 
 import pytest
 
+from tests.apps.explorer.browser.actions import SHOWN, run, selection, turn, view
+
 pytestmark = pytest.mark.browser
-
-
-def run(page, text: str) -> None:
-    """Type a prompt, press Ctrl+Enter, and wait until its tokens are shown."""
-    page.fill("#prompt", text)
-    page.press("#prompt", "Control+Enter")
-    page.wait_for_function(
-        "text => Array.from(document.querySelectorAll('#tokens [data-pos]')).slice(1)"
-        ".map(chip => chip.firstChild.textContent).join('') === text",
-        arg=text.replace(" ", "·").replace("\n", "↵"),
-    )
-
-
-def turn(page, title: str) -> None:
-    """Press the tab of a view, in its room."""
-    tab = page.locator("#tabs [role=tab]").filter(has_text=re.compile(f"^{re.escape(title)}$"))
-    if not tab.is_visible():
-        page.locator(f".room[data-room='{tab.get_attribute('data-room')}']").click()
-    tab.click()
-
-
-def view(page, title: str) -> None:
-    """Turn to a view and wait until it is drawn."""
-    turn(page, title)
-    page.wait_for_function("t => document.querySelector('#params-title').textContent === t", arg=title)
-    page.wait_for_function(
-        "() => !document.querySelector('#main-figure.stale') && !document.querySelector('#main-message > div')",
-        timeout=240_000,
-    )
-    page.wait_for_timeout(400)
-
-
-def wait_for_title(page, holder: str, word: str) -> None:
-    """Wait until the figure inside an element has a title with this word."""
-    page.wait_for_function(
-        "([holder, word]) => { const gd = document.querySelector(holder + ' .js-plotly-plot');"
-        " return gd && gd.layout && gd.layout.title && gd.layout.title.text.includes(word) }",
-        arg=[holder, word],
-    )
-
-
-def click_cell(page, holder: str, x: int, y: int) -> None:
-    """Click the cell of a heatmap by its drawn coordinates."""
-    box = page.evaluate(
-        "([holder, x, y]) => { const gd = document.querySelector(holder).querySelector('.js-plotly-plot');"
-        " const f = gd._fullLayout; const r = gd.getBoundingClientRect();"
-        " return [r.x + f.xaxis._offset + f.xaxis.d2p(x), r.y + f.yaxis._offset + f.yaxis.d2p(y)] }",
-        [holder, x, y],
-    )
-    page.mouse.move(5, 5)
-    page.wait_for_selector(f"{holder} .hoverlayer .hovertext", state="detached")
-    page.mouse.move(*box)
-    page.wait_for_selector(f"{holder} .hoverlayer .hovertext", state="attached")  # a figure takes no click before that
-    page.mouse.click(*box)
-
-
-def selection(page) -> dict:
-    """The selection that the page holds."""
-    return page.evaluate("() => window.dash_clientside.spine.state.selection")
 
 
 @pytest.fixture(scope="module")
@@ -107,22 +50,6 @@ def test_first_paint_has_a_computed_prompt_with_something_selected(open_page, sc
     page.screenshot(path=screenshots / "first-paint.png")
 
 
-def test_a_prompt_is_read_in_the_lens_and_a_head_shows_its_pattern(open_page, screenshots):
-    page = open_page()
-    run(page, "The capital of France is")
-    view(page, "Logit lens")
-    page.wait_for_function("() => document.querySelector('#said').textContent.includes(\"' Paris'\")")
-    click_cell(page, "#main-figure", 5, 30)
-    page.wait_for_function("() => document.querySelector('#details').textContent.includes('·Paris')")
-    assert selection(page)["depth"] == 30 and selection(page)["pos"] == 5
-    page.screenshot(path=screenshots / "lens.png")
-    view(page, "Induction heads")
-    click_cell(page, "#main-figure", 4, 3)
-    page.wait_for_function("() => document.querySelector('#details').textContent.includes('Attention of L3H4')")
-    assert selection(page)["layer"] == 3 and selection(page)["head"] == 4
-    page.screenshot(path=screenshots / "heads.png")
-
-
 def test_the_token_strip_carries_the_selection(same_page):
     page = same_page
     page.click("#tokens [data-pos='2']")
@@ -139,6 +66,7 @@ WORDS = """() => { const gd = document.querySelector('#main-figure .js-plotly-pl
   const texts = Array.from(gd.querySelectorAll('.heatmap-label text, .heatmap-label')).map((one) => one.textContent);
   return { shown: values.filter((_, at) => at > low && at < high), values, words: new Set(texts.filter(Boolean)).size,
            said: document.querySelector('#part-shown').textContent } }"""
+
 
 OF_POSITION = "pos => new RegExp(`position ?${pos}(?!\\d)`).test(document.querySelector('#details').textContent)"
 
@@ -171,6 +99,32 @@ def test_the_lens_has_words_in_its_cells_and_shows_the_selected_token(same_page,
     page.wait_for_function(f"() => ({WORDS})().values.includes({n - 17})")
     page.wait_for_function(OF_POSITION, arg=n - 17)
     assert selection(page)["pos"] == n - 17
+
+
+def test_a_token_clicked_while_a_part_without_it_is_on_its_way_is_followed(same_page):
+    """What is drawn still has the clicked token, what comes has not: it was asked for before the click."""
+    page, held, is_held = same_page, [], True
+
+    def hold(route):
+        if not is_held or "main-figure.data-stands" not in json.loads(route.request.post_data)["output"]:
+            return route.continue_()
+        held.append((route, route.fetch()))
+
+    view(page, "Logit lens")
+    page.route(lambda url: "_dash-update-component" in url, hold)
+    run(page, "One, two, three, four, five, six, seven, eight, nine, ten" * 2 + " eleven twelve")
+    last = page.locator("#tokens [data-pos]").count() - 1
+    assert last >= 32  # more than are read out at once
+    page.wait_for_selector(f"#tokens [data-pos='{last}'].selected")
+    while not held:
+        page.wait_for_timeout(50)
+    page.click("#tokens [data-pos='5']")
+    page.wait_for_selector("#tokens [data-pos='5'].selected")
+    is_held = False
+    for route, answer in held:
+        route.fulfill(response=answer)
+    page.wait_for_function(f"() => {{ const v = ({WORDS})().values; return v.length === 16 && v.includes(5) }}")
+    page.unroute_all(behavior="ignoreErrors")
 
 
 def test_a_form_reads_as_a_sentence_and_takes_what_is_selected(same_page):
@@ -218,27 +172,6 @@ def test_the_tour_goes_through_five_steps_on_what_is_found(same_page, screenshot
     assert page.locator("main").count() == 1 and page.locator("h1").count() == 1
 
 
-def test_bad_input_is_said_and_loses_nothing(open_page, screenshots):
-    page = open_page()
-    run(page, "Monday, Tuesday, Wednesday,")
-    before = page.locator("#tokens [data-pos]").count()
-    page.fill("#prompt", "")
-    page.click("#run")
-    page.wait_for_selector(".notice")
-    assert "empty prompt" in page.inner_text(".notice")
-    assert page.locator("#tokens [data-pos]").count() == before
-    page.fill("#prompt", "word " * 8200)
-    page.press("#prompt", "Control+Enter")
-    page.wait_for_selector(".notice >> nth=1")
-    assert "8192" in page.locator(".notice").nth(1).inner_text()
-    assert page.input_value("#prompt").startswith("word ")
-    assert page.locator("#tokens [data-pos]").count() == before
-    page.screenshot(path=screenshots / "bad-input.png")
-    page.get_by_role("button", name="Dismiss").first.click()
-    page.wait_for_function("() => document.querySelectorAll('.notice').length === 1")
-
-
-SHOWN = "new URLSearchParams(location.hash.slice(1)).get('prompt')"  # the prompt whose results are shown
 HOSTILE = ["<img src=x onerror=window.hacked=1>", "<b>bold</b> & $x^2$ %{z}", "a\u202eb\u200bc", "`${1}` </script>"]
 
 
@@ -253,18 +186,6 @@ def test_prompt_text_is_data(same_page, text):
     assert page.evaluate("() => window.hacked") is None
     assert page.locator("#tokens img, #tokens b, .js-plotly-plot img, .js-plotly-plot svg b").count() == 0
     assert "\u202e" not in page.inner_text("#tokens")
-
-
-def test_two_windows_get_their_own_answers(open_page):
-    one, two = open_page(), open_page()
-    one.fill("#prompt", "The capital of France is")
-    two.fill("#prompt", "import numpy as")
-    one.press("#prompt", "Control+Enter")
-    two.press("#prompt", "Control+Enter")
-    for page, n, answer in ((one, 6, "' Paris'"), (two, 4, "' np'")):
-        view(page, "Logit lens")
-        page.wait_for_function("n => document.querySelectorAll('#tokens [data-pos]').length === n", arg=n)
-        page.wait_for_function("a => document.querySelector('#said').textContent.includes(a)", arg=answer)
 
 
 def test_dark_and_narrow(open_page, screenshots):
@@ -287,45 +208,6 @@ def test_the_page_does_not_scroll(same_page):
     page = same_page
     size = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert size == [1280, 800]
-
-
-def test_a_toy_runs_from_token_ids(open_page, screenshots):
-    page = open_page()
-    page.fill("#prompt", "3 7 9 3")
-    page.click("#model")
-    page.get_by_role("option", name="toy-induction").click()
-    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 4")
-    page.screenshot(path=screenshots / "toy.png")
-
-
-def test_a_late_look_does_not_end_the_looking_for_a_newer_run(open_page):
-    page = open_page()
-    held = []
-
-    def hold(route):
-        """Keep back one answer that found nothing to do."""
-        answer = route.fetch()
-        if not held and "idle.data" in route.request.post_data and answer.json()["response"]["idle"]["data"]:
-            held.append((route, answer))
-        else:
-            route.fulfill(response=answer)
-
-    page.wait_for_function("() => (document.querySelector('#main-figure .js-plotly-plot').layout.meta || {}).axes")
-    page.wait_for_selector(".job", state="detached")
-    page.wait_for_timeout(1000)  # it has come to rest
-    page.route(lambda url: "_dash-update-component" in url, hold)
-    page.click("#tokens [data-pos='2']")  # wakes it for one look
-    for _ in range(200):
-        page.wait_for_timeout(50)
-        if held:
-            break
-    route, answer = held[0]
-    page.fill("#prompt", "Five words of another text")
-    with page.expect_response(lambda r: '"output":"..asked.data' in r.request.post_data.replace(" ", "")):
-        page.click("#run")
-    route.fulfill(response=answer)
-    page.wait_for_function("() => document.querySelector('#tokens').textContent.includes('another')")
-    page.unroute_all(behavior="ignoreErrors")
 
 
 def test_anything_is_found_by_its_name(same_page):
@@ -414,186 +296,6 @@ def test_nothing_is_loaded_from_elsewhere(same_page, explorer):
     assert set(hosts) == {re.match(r"http://([^/]+)/", explorer.address)[1]}
 
 
-def test_a_link_shows_the_same_in_a_fresh_context(open_page, screenshots):
-    page = open_page()
-    run(page, "import numpy as")
-    view(page, "Logit lens")
-    page.get_by_text("entropy", exact=True).click()
-    wait_for_title(page, "#main-figure", "Entropy")
-    click_cell(page, "#main-figure", 2, 7)
-    page.wait_for_function("() => decodeURIComponent(location.hash).includes('\"depth\":7')")
-    fragment = page.evaluate("() => location.hash")
-    assert "token" not in page.url
-    other = open_page(fragment)
-    other.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 4")
-    wait_for_title(other, "#main-figure", "Entropy")
-    other.wait_for_selector("#tokens [data-pos='2'].selected")
-    assert other.input_value("#prompt") == "import numpy as"
-    assert {k: v for k, v in selection(other).items() if k in ("pos", "depth")} == {"pos": 2, "depth": 7}
-    other.screenshot(path=screenshots / "link.png")
-
-
-def test_a_link_to_something_else_says_so(open_page):
-    page = open_page("#model=unheard-of&prompt=Hello+there&select=%7B%22pos%22%3A99%7D&view=broken", wait=False)
-    page.wait_for_selector(".notice >> nth=1")
-    said = page.inner_text("#notice-list")
-    assert "unheard-of" in said and "'view'" in said
-    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 3")
-
-
-@pytest.mark.parametrize("model", ["toy-induction", pytest.param("smollm2-135m", marks=pytest.mark.slow)])
-def test_every_view_draws_and_is_looked_at(model, open_page, screenshots):
-    """Studies, which are started by hand, show their Start button; what is of other models says so."""
-    page = open_page(
-        f"#model={model}&prompt={'3 7 9 5 3 7 9 2' if model == 'toy-induction' else 'The capital of Spain is'}"
-    )
-    titles = page.locator("#tabs [role=tab]").evaluate_all("tabs => tabs.map(tab => tab.textContent)")
-    assert len(titles) > 30
-    for title in titles:
-        print(title, flush=True)  # the last one is the one that did not come
-        turn(page, title)
-        page.wait_for_function("t => document.querySelector('#params-title').textContent === t", arg=title)
-        page.wait_for_function(
-            "() => !document.querySelector('#main-figure.stale') && (!document.querySelector('#main-message > div')"
-            " || (document.querySelector('#main-message button') || document.querySelector('#main-message').textContent"
-            ".includes('for other models')) && !document.querySelector('.job'))",
-            timeout=240_000,
-        )
-        page.wait_for_timeout(250)  # the line under the tab has arrived
-        name = re.sub(r"[^a-z]+", "-", title.lower()).strip("-")
-        page.screenshot(path=screenshots / f"view-{name}.png")
-
-
-def test_exports_and_code(open_page):
-    page = open_page()
-    view(page, "Logit lens")
-    for title, ending in (("Data (CSV)", ".csv.zip"), ("Data (netCDF)", ".nc"), ("Picture (SVG)", ".svg")):
-        page.get_by_role("button", name="Export").click()
-        with page.expect_download() as download:
-            page.get_by_role("menuitem", name=title).click()
-        assert download.value.suggested_filename.endswith(ending)
-    picture = download.value.path().read_text(encoding="utf-8")
-    assert "Prompt: " in picture and "Model: smollm2-135m" in picture  # what the page says beside it
-    page.get_by_role("button", name="Export").click()
-    page.get_by_role("menuitem", name="Python code").click()
-    page.wait_for_selector("pre.code")
-    code = page.inner_text("pre.code")
-    assert "= LogitLens(" in code and ").run(" in code
-    page.keyboard.press("Escape")
-
-
-def test_two_prompts_side_by_side(open_page, screenshots):
-    page = open_page()
-    view(page, "Logit lens")
-    page.get_by_text("Compare with").click()
-    page.fill("#other", "The capital of Spain is Madrid. The capital of Italy is Rome. The capital of Spain is")
-    page.click("#run")
-    page.wait_for_selector("#tokens-b [data-pos='19']")
-    page.wait_for_function("() => document.querySelectorAll('#main-figure .js-plotly-plot .nsewdrag').length === 2")
-    page.click("#tokens-b [data-pos='12']")
-    page.wait_for_selector("#tokens [data-pos='12'].selected")
-    page.wait_for_timeout(500)
-    page.screenshot(path=screenshots / "compare.png")
-
-
-def test_an_intervention_is_held_against_the_intact_run(open_page, screenshots):
-    page = open_page()
-    view(page, "Induction heads")
-    click_cell(page, "#main-figure", 6, 18)
-    page.wait_for_function("() => document.querySelector('#headline').textContent.includes('L18H6')")
-    page.click("#intervene")
-    page.get_by_role("menuitem", name="without L18H6", exact=True).click()
-    page.wait_for_selector("#edit-list .chip")
-    page.wait_for_selector("#tokens-b [data-pos]")
-    view(page, "Logit lens")
-    wait_for_title(page, "#other-holder", "(intact)")
-    page.screenshot(path=screenshots / "intervention.png")
-    page.locator("#compare-mode").get_by_text("difference", exact=True).click()
-    wait_for_title(page, "#main-figure", "this run minus the intact one")
-    page.wait_for_function("() => document.querySelector('#said').textContent.includes('Largest change')")
-    axis = page.evaluate("() => document.querySelector('#main-figure .js-plotly-plot').layout.coloraxis")
-    assert axis["cmin"] == -axis["cmax"] < 0
-    page.screenshot(path=screenshots / "difference.png")
-    page.wait_for_function("() => decodeURIComponent(location.hash).includes('edits=[\"L18H6\"]&compare=difference')")
-    other = open_page(page.evaluate("() => location.hash"))
-    wait_for_title(other, "#main-figure", "this run minus the intact one")
-    page.get_by_role("button", name="Take back: without L18H6").click()
-    page.wait_for_selector("#tokens-b [data-pos]", state="detached")
-
-
-def test_back_undoes_a_step_and_a_visit_is_kept_and_sent(open_page, tmp_path):
-    page = open_page("#model=toy-induction&prompt=3+7+9+5+3+7")
-    chosen = "pos => dash_clientside.spine.state.selection.pos === pos"
-    tokens = "n => document.querySelectorAll('#tokens [data-pos]').length === n"
-    steps = "n => document.querySelector('#visit-open').textContent === `Visit (${n})`"
-    page.wait_for_function(steps, arg=1)
-    for pos in (1, 3):
-        page.wait_for_timeout(1100)  # what follows within a second belongs to one step
-        page.click(f"#tokens [data-pos='{pos}']")
-        page.wait_for_function(chosen, arg=pos)
-    page.wait_for_timeout(1100)
-    view(page, "Induction on this prompt")
-    page.wait_for_function(steps, arg=2)
-    page.fill("#prompt", "5 5 7 5")
-    page.press("#prompt", "Control+Enter")
-    page.wait_for_function(tokens, arg=4)
-    page.wait_for_function(steps, arg=3)
-    page.go_back()
-    page.wait_for_function(tokens, arg=6)
-    assert page.input_value("#prompt") == "3 7 9 5 3 7"
-    page.go_back()
-    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Logit lens'")
-    assert selection(page)["pos"] == 3
-    page.go_back()
-    page.wait_for_function(chosen, arg=1)
-    page.go_forward()
-    page.wait_for_function(chosen, arg=3)
-    page.click("#visit-open")
-    row = page.locator(".visit li", has_text="5 5 7 5")
-    row.get_by_label("note on").fill("the other prompt")
-    row.get_by_label("note on").press("Tab")
-    row.get_by_label("star:").click()
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Save as one page (HTML)").click()
-    sent = download.value.path().read_text(encoding="utf-8")
-    assert "the other prompt" in sent and sent.count("<section") == 3 and "<script src" not in sent
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Save as a file").click()
-    saved = tmp_path / "visit.json"
-    download.value.save_as(saved)
-    row.get_by_role("button", name="Show again").click()
-    page.wait_for_function(tokens, arg=4)
-    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Induction on this prompt'")
-    other = open_page("#model=toy-induction&prompt=3+7+9")
-    other.click("#visit-open")
-    other.set_input_files(".visit input[type=file]", saved)
-    other.wait_for_selector(".visit [role=status] >> text=3 steps were read.")
-    assert other.locator(".visit li", has_text="★").count() == 1
-    saved.write_text('{"kind": "something else"}')
-    other.set_input_files(".visit input[type=file]", saved)
-    other.wait_for_selector(".visit [role=status] >> text=which holds no visit")
-
-
-def test_models_with_other_tokens_are_not_compared(open_page):
-    page = open_page()
-    page.get_by_text("Compare with").click()
-    page.click("#other-model")
-    page.get_by_role("option", name="toy-induction").click()
-    page.click("#run")
-    page.wait_for_selector(".notice")
-    assert "whose tokenizers differ" in page.inner_text(".notice")
-
-
-def test_two_models_with_one_tokenizer(open_page, screenshots):
-    page = open_page("#model=toy-induction&prompt=3+7+9+5+3+7&other-model=toy-without-its-head&compare=difference")
-    wait_for_title(page, "#main-figure", "this run minus toy-without-its-head")
-    view(page, "Induction heads")
-    wait_for_title(page, "#main-figure", "this run minus toy-without-its-head")
-    # What a head writes is not where it looks: without it, scores of attention stay as they are.
-    page.wait_for_function("() => document.querySelector('#said').textContent.includes('the two are equal')")
-    page.screenshot(path=screenshots / "two-models.png")
-
-
 def test_hovering_shows_what_a_click_would_select(same_page):
     page = same_page
     page.wait_for_selector("#details .js-plotly-plot .main-svg")
@@ -613,55 +315,6 @@ def test_the_page_is_light(open_page):
     sent, unpacked = map(sum, zip(*page.evaluate(script), strict=True))
     print(f"the page before caching: {sent / 1e6:.2f} MB sent, {unpacked / 1e6:.2f} MB unpacked")
     assert sent < 5e6
-
-
-def test_the_journey_of_a_newcomer(open_page, screenshots):
-    """Find an induction head, check it causally, see the route of a prediction, copy the link."""
-    page = open_page(height=720)
-    page.click("#example")
-    page.get_by_role("option", name="a made-up name again").click()
-    page.wait_for_selector("#tokens [data-pos='17']")
-    page.wait_for_selector("#tokens [data-pos='18']", state="detached")
-    view(page, "Induction heads")
-    click_cell(page, "#main-figure", 6, 18)
-    page.wait_for_function("() => document.querySelector('#details').textContent.includes('Attention of L18H6')")
-    page.mouse.move(5, 5)
-    page.wait_for_timeout(800)
-    page.screenshot(path=screenshots / "journey-head.png")
-    page.get_by_role("button", name="Check L18H6 on random tokens that repeat", exact=True).wait_for()
-    view(page, "Induction on this prompt")  # its check is of this prompt: a sixteenth of the other's passes
-    page.get_by_role("button", name=re.compile("^Check L18H6")).first.click()
-    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Causal check'")
-    page.wait_for_selector("#main-figure:not(.stale) .js-plotly-plot .nsewdrag")
-    page.wait_for_function("() => document.querySelector('#said').textContent.includes('L18H6')", timeout=480_000)
-    page.wait_for_selector(".job", state="detached", timeout=240_000)
-    assert "what came next the last time" in page.inner_text("#said")
-    page.wait_for_timeout(800)
-    page.screenshot(path=screenshots / "journey-check.png")
-    view(page, "Information-flow routes")
-    page.fill("input[aria-label=threshold]", "0.04")
-    page.keyboard.press("Tab")
-    wait_for_title(page, "#main-figure", "0.04")
-    page.click("#link-copy")
-    page.wait_for_function("() => document.querySelector('#link-copy').textContent !== 'Copy link'")
-    page.wait_for_timeout(800)
-    page.screenshot(path=screenshots / "journey-route.png")
-
-
-def test_a_chat_goes_through_the_template(open_page):
-    page = open_page()
-    page.fill("#prompt", "Say yes")
-    page.get_by_text("chat", exact=True).click()
-    page.wait_for_function("() => document.querySelector('#tokens').textContent.includes('<|im_end|>')")
-
-
-def test_the_model_continues_the_prompt(open_page):
-    page = open_page()
-    run(page, "The capital of France is")
-    page.get_by_text("Continue the prompt").click()
-    page.get_by_role("button", name="Let the model write").click()
-    page.wait_for_function("() => document.querySelector('#prompt').value.startsWith('The capital of France is Paris')")
-    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length > 6")
 
 
 def test_by_keyboard_alone(open_page, screenshots):
@@ -690,19 +343,3 @@ def test_by_keyboard_alone(open_page, screenshots):
     page.screenshot(path=screenshots / "maximised.png")
     page.keyboard.press("Escape")
     page.wait_for_selector("body:not(.maximised)")
-
-
-def test_a_lost_server_is_said_and_nothing_is_lost(browser, explorer):
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(explorer.address)
-    page.wait_for_selector("#tokens [data-pos]")
-    page.fill("#prompt", "Nothing is lost here")
-    context.set_offline(True)
-    page.click("#tokens [data-pos='1']")
-    page.wait_for_selector("#connection:not([hidden])")
-    context.set_offline(False)
-    page.wait_for_selector("#connection[hidden]", state="attached")
-    page.press("#prompt", "Control+Enter")
-    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 5")
-    context.close()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.apps.explorer.browser.test_explorer_page import run, selection, wait_for_title
+from tests.apps.explorer.browser.actions import run, selection, wait_for_title
 
 pytestmark = pytest.mark.browser
 

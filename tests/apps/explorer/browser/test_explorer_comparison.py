@@ -1,0 +1,78 @@
+"""Two runs beside each other: windows, prompts, models, an edit and the intact run."""
+
+import pytest
+
+from tests.apps.explorer.browser.actions import click_cell, view, wait_for_title
+
+pytestmark = pytest.mark.browser
+
+
+def test_two_windows_get_their_own_answers(open_page):
+    one, two = open_page(), open_page()
+    one.fill("#prompt", "The capital of France is")
+    two.fill("#prompt", "import numpy as")
+    one.press("#prompt", "Control+Enter")
+    two.press("#prompt", "Control+Enter")
+    for page, n, answer in ((one, 6, "' Paris'"), (two, 4, "' np'")):
+        view(page, "Logit lens")
+        page.wait_for_function("n => document.querySelectorAll('#tokens [data-pos]').length === n", arg=n)
+        page.wait_for_function("a => document.querySelector('#said').textContent.includes(a)", arg=answer)
+
+
+def test_two_prompts_side_by_side(open_page, screenshots):
+    page = open_page()
+    view(page, "Logit lens")
+    page.get_by_text("Compare with").click()
+    page.fill("#other", "The capital of Spain is Madrid. The capital of Italy is Rome. The capital of Spain is")
+    page.click("#run")
+    page.wait_for_selector("#tokens-b [data-pos='19']")
+    page.wait_for_function("() => document.querySelectorAll('#main-figure .js-plotly-plot .nsewdrag').length === 2")
+    page.click("#tokens-b [data-pos='12']")
+    page.wait_for_selector("#tokens [data-pos='12'].selected")
+    page.wait_for_timeout(500)
+    page.screenshot(path=screenshots / "compare.png")
+
+
+def test_an_intervention_is_held_against_the_intact_run(open_page, screenshots):
+    page = open_page()
+    view(page, "Induction heads")
+    click_cell(page, "#main-figure", 6, 18)
+    page.wait_for_function("() => document.querySelector('#headline').textContent.includes('L18H6')")
+    page.click("#intervene")
+    page.get_by_role("menuitem", name="without L18H6", exact=True).click()
+    page.wait_for_selector("#edit-list .chip")
+    page.wait_for_selector("#tokens-b [data-pos]")
+    view(page, "Logit lens")
+    wait_for_title(page, "#other-holder", "(intact)")
+    page.screenshot(path=screenshots / "intervention.png")
+    page.locator("#compare-mode").get_by_text("difference", exact=True).click()
+    wait_for_title(page, "#main-figure", "this run minus the intact one")
+    page.wait_for_function("() => document.querySelector('#said').textContent.includes('Largest change')")
+    axis = page.evaluate("() => document.querySelector('#main-figure .js-plotly-plot').layout.coloraxis")
+    assert axis["cmin"] == -axis["cmax"] < 0
+    page.screenshot(path=screenshots / "difference.png")
+    page.wait_for_function("() => decodeURIComponent(location.hash).includes('edits=[\"L18H6\"]&compare=difference')")
+    other = open_page(page.evaluate("() => location.hash"))
+    wait_for_title(other, "#main-figure", "this run minus the intact one")
+    page.get_by_role("button", name="Take back: without L18H6").click()
+    page.wait_for_selector("#tokens-b [data-pos]", state="detached")
+
+
+def test_models_with_other_tokens_are_not_compared(open_page):
+    page = open_page()
+    page.get_by_text("Compare with").click()
+    page.click("#other-model")
+    page.get_by_role("option", name="toy-induction").click()
+    page.click("#run")
+    page.wait_for_selector(".notice")
+    assert "whose tokenizers differ" in page.inner_text(".notice")
+
+
+def test_two_models_with_one_tokenizer(open_page, screenshots):
+    page = open_page("#model=toy-induction&prompt=3+7+9+5+3+7&other-model=toy-without-its-head&compare=difference")
+    wait_for_title(page, "#main-figure", "this run minus toy-without-its-head")
+    view(page, "Induction heads")
+    wait_for_title(page, "#main-figure", "this run minus toy-without-its-head")
+    # What a head writes is not where it looks: without it, scores of attention stay as they are.
+    page.wait_for_function("() => document.querySelector('#said').textContent.includes('the two are equal')")
+    page.screenshot(path=screenshots / "two-models.png")

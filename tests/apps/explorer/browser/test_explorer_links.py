@@ -1,0 +1,105 @@
+"""What the page gives away, and shows again: links, steps, visits, files."""
+
+import pytest
+
+from tests.apps.explorer.browser.actions import click_cell, run, selection, view, wait_for_title
+
+pytestmark = pytest.mark.browser
+
+
+def test_a_link_shows_the_same_in_a_fresh_context(open_page, screenshots):
+    page = open_page()
+    run(page, "import numpy as")
+    view(page, "Logit lens")
+    page.get_by_text("entropy", exact=True).click()
+    wait_for_title(page, "#main-figure", "Entropy")
+    click_cell(page, "#main-figure", 2, 7)
+    page.wait_for_function("() => decodeURIComponent(location.hash).includes('\"depth\":7')")
+    fragment = page.evaluate("() => location.hash")
+    assert "token" not in page.url
+    other = open_page(fragment)
+    other.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 4")
+    wait_for_title(other, "#main-figure", "Entropy")
+    other.wait_for_selector("#tokens [data-pos='2'].selected")
+    assert other.input_value("#prompt") == "import numpy as"
+    assert {k: v for k, v in selection(other).items() if k in ("pos", "depth")} == {"pos": 2, "depth": 7}
+    other.screenshot(path=screenshots / "link.png")
+
+
+def test_a_link_to_something_else_says_so(open_page):
+    page = open_page("#model=unheard-of&prompt=Hello+there&select=%7B%22pos%22%3A99%7D&view=broken", wait=False)
+    page.wait_for_selector(".notice >> nth=1")
+    said = page.inner_text("#notice-list")
+    assert "unheard-of" in said and "'view'" in said
+    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 3")
+
+
+def test_exports_and_code(open_page):
+    page = open_page()
+    view(page, "Logit lens")
+    for title, ending in (("Data (CSV)", ".csv.zip"), ("Data (netCDF)", ".nc"), ("Picture (SVG)", ".svg")):
+        page.get_by_role("button", name="Export").click()
+        with page.expect_download() as download:
+            page.get_by_role("menuitem", name=title).click()
+        assert download.value.suggested_filename.endswith(ending)
+    picture = download.value.path().read_text(encoding="utf-8")
+    assert "Prompt: " in picture and "Model: smollm2-135m" in picture  # what the page says beside it
+    page.get_by_role("button", name="Export").click()
+    page.get_by_role("menuitem", name="Python code").click()
+    page.wait_for_selector("pre.code")
+    code = page.inner_text("pre.code")
+    assert "= LogitLens(" in code and ").run(" in code
+    page.keyboard.press("Escape")
+
+
+def test_back_undoes_a_step_and_a_visit_is_kept_and_sent(open_page, tmp_path):
+    page = open_page("#model=toy-induction&prompt=3+7+9+5+3+7")
+    chosen = "pos => dash_clientside.spine.state.selection.pos === pos"
+    tokens = "n => document.querySelectorAll('#tokens [data-pos]').length === n"
+    steps = "n => document.querySelector('#visit-open').textContent === `Visit (${n})`"
+    page.wait_for_function(steps, arg=1)
+    for pos in (1, 3):
+        page.wait_for_timeout(1100)  # what follows within a second belongs to one step
+        page.click(f"#tokens [data-pos='{pos}']")
+        page.wait_for_function(chosen, arg=pos)
+    page.wait_for_timeout(1100)
+    view(page, "Induction on this prompt")
+    page.wait_for_function(steps, arg=2)
+    page.fill("#prompt", "5 5 7 5")
+    page.press("#prompt", "Control+Enter")
+    page.wait_for_function(tokens, arg=4)
+    page.wait_for_function(steps, arg=3)
+    page.go_back()
+    page.wait_for_function(tokens, arg=6)
+    assert page.input_value("#prompt") == "3 7 9 5 3 7"
+    page.go_back()
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Logit lens'")
+    assert selection(page)["pos"] == 3
+    page.go_back()
+    page.wait_for_function(chosen, arg=1)
+    page.go_forward()
+    page.wait_for_function(chosen, arg=3)
+    page.click("#visit-open")
+    row = page.locator(".visit li", has_text="5 5 7 5")
+    row.get_by_label("note on").fill("the other prompt")
+    row.get_by_label("note on").press("Tab")
+    row.get_by_label("star:").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as one page (HTML)").click()
+    sent = download.value.path().read_text(encoding="utf-8")
+    assert "the other prompt" in sent and sent.count("<section") == 3 and "<script src" not in sent
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as a file").click()
+    saved = tmp_path / "visit.json"
+    download.value.save_as(saved)
+    row.get_by_role("button", name="Show again").click()
+    page.wait_for_function(tokens, arg=4)
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Induction on this prompt'")
+    other = open_page("#model=toy-induction&prompt=3+7+9")
+    other.click("#visit-open")
+    other.set_input_files(".visit input[type=file]", saved)
+    other.wait_for_selector(".visit [role=status] >> text=3 steps were read.")
+    assert other.locator(".visit li", has_text="★").count() == 1
+    saved.write_text('{"kind": "something else"}')
+    other.set_input_files(".visit input[type=file]", saved)
+    other.wait_for_selector(".visit [role=status] >> text=which holds no visit")
