@@ -147,7 +147,13 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
         rows = _gained(torch.stack([own[n // width][n % width].float() for n in numbers]), layer)
         writes = (values * factors)[top.indices, None].to(rows) * rows
         result = self._result(observation, top, values, sizes, writes)
-        result["of_expert"] = ("neuron", [n // width for n in numbers], {"units": "expert", "long_name": "its expert"})
+        about = {
+            "units": "expert",
+            "long_name": "its expert",
+            "valid_min": 0,
+            "valid_max": observation.sizes.n_experts - 1,
+        }
+        result["of_expert"] = ("neuron", [n // width for n in numbers], about)
         neurons = f"the {width * len(taken)} neurons of {', '.join(f'L{self.layer}E{e}' for e in taken)} in layer"
         return result.assign_attrs(d_expert=width, summary=self._summary(observation, result, neurons))
 
