@@ -93,5 +93,6 @@ def _dense(outputs: Sequence[torch.Tensor], n_experts: int) -> torch.Tensor:
     chosen = next((out for out in outputs if not out.is_floating_point()), None)
     if chosen is None:  # Llama 4: weights of all experts, 0 where not chosen
         return outputs[0]
-    given = next(out for out in outputs if out.is_floating_point() and out.shape == chosen.shape and out is not chosen)
+    # the last one: where all experts are chosen, the scores before the choice have that shape too, and come first
+    given = [out for out in outputs if out.is_floating_point() and out.shape == chosen.shape][-1]
     return given.new_zeros(*given.shape[:-1], n_experts).scatter(-1, chosen.long(), given)

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from transformers import GptOssForCausalLM
 
 from probes import CausalCheck
 from probes.neurons.expert_contrast import (
@@ -106,6 +107,18 @@ def test_a_forced_expert_has_the_largest_weight(family):
     forced = observe(model(family), PROMPT, [WEIGHTS], interventions=[Force(Expert(0, idle), positions=(3, -1))])
     weights = forced[WEIGHTS][0, 0]
     assert weights[[3, -1]].argmax(-1).tolist() == [idle, idle]
+
+
+def test_where_all_experts_are_chosen_weights_are_not_taken_for_scores():
+    """Both have the same shape then; the weights of GPT-OSS's chosen experts sum to 1."""
+    config = random_model("gpt_oss").config
+    config.num_experts_per_tok = config.num_local_experts
+    hf = GptOssForCausalLM(config).eval()
+    wrapped = wrap(hf, None, name="all")
+    assert wrapped.selfcheck.passed, wrapped.selfcheck.summary
+    weights = observe(wrapped, PROMPT, [WEIGHTS])[WEIGHTS]
+    assert (weights > 0).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 1, len(IDS)))
 
 
 def test_padding_is_no_use_of_an_expert():
