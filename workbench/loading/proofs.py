@@ -77,8 +77,16 @@ def _turn(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
     x.copy_(x.roll(1, -1))
 
 
+def _choose(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
+    """As interventions on experts do: each token's last expert is forced, its first one switched off."""
+    first, last = x.argmax(-1, keepdim=True), x.argmin(-1, keepdim=True)
+    x.scatter_(-1, last, x.amax(-1, keepdim=True) + 1.0)
+    if x.shape[-1] > 1:
+        x.scatter_(-1, first, -torch.inf)
+
+
 # States are turned by one dimension: shaken in every layer they would grow beyond float16.
-_WAYS = {Q: _zero, K: _zero, RESID_PRE: _turn, RESID_POST: _turn}
+_WAYS = {ROUTER: _choose, Q: _zero, K: _zero, RESID_PRE: _turn, RESID_POST: _turn}
 
 
 def shaken(x: torch.Tensor) -> torch.Tensor:
@@ -165,10 +173,10 @@ def text_gap(scores: torch.Tensor, site: Site) -> torch.Tensor:
 
 
 def choice_gap(scores: torch.Tensor, weight: torch.Tensor, site: Site) -> torch.Tensor:
-    """Share of tokens where an expert that is not chosen has a higher score than one that is, `[batch]`."""
-    chosen = weight > 0
-    lowest = scores.masked_fill(~chosen, torch.inf).amin(-1)
-    return (scores.masked_fill(chosen, -torch.inf).amax(-1) > lowest).float().mean(1)
+    """Share of tokens that do not take the expert with the highest score, or take one that is off, `[batch]`."""
+    forced = weight.gather(-1, scores.argmax(-1, keepdim=True))[..., 0] > 0
+    off = ((scores == -torch.inf) & (weight > 0)).any(-1)
+    return (~forced | off).float().mean(1)
 
 
 def experts_gap(weight: torch.Tensor, out: torch.Tensor, *posts_and_site: Any) -> torch.Tensor:
