@@ -118,8 +118,8 @@ def expert_norm(weight: torch.Tensor, *posts_and_site: Any) -> torch.Tensor:
 
 
 def _dense(sizes: Sizes) -> tuple[int, ...] | None:
-    """Layers with one MLP, where a model has others; None for all."""
-    return tuple(layer for layer in range(sizes.n_layers) if layer not in sizes.experts) if sizes.experts else None
+    """Layers with one MLP; None where there are none, and no such neurons to ask about."""
+    return tuple(layer for layer in range(sizes.n_layers) if layer not in sizes.experts) or None
 
 
 def edge_norm(pattern: torch.Tensor, v: torch.Tensor, site: Site, queries: tuple[int, ...]) -> torch.Tensor:
