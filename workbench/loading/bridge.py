@@ -231,6 +231,10 @@ class BridgeAdapter:
         """Where the embedding lives."""
         return next(self.hf_model.get_input_embeddings().parameters()).device
 
+    def place(self, layer: int) -> torch.device:
+        """Where the block's parameters are."""
+        return next(self.bridge.blocks[layer].parameters()).device
+
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """`[batch, pos]` ids to logits `[batch, pos, d_vocab]`."""
         forget(self._rotating)
@@ -352,7 +356,7 @@ class BridgeAdapter:
         return Norm(
             module=nn.Identity() if component is None else component,
             kind="none" if component is None else ("rms" if own.uses_rms_norm else "layer"),
-            gain=torch.ones(self.sizes.d_model, device=self.device) if gain is None else gain.float(),
+            gain=torch.ones(self.sizes.d_model, device=self.place(layer)) if gain is None else gain.float(),
             eps=eps_of(component, self.bridge.cfg),
         )
 
@@ -367,7 +371,7 @@ class BridgeAdapter:
         gain = gain_of(norm)
         rms = norm is not None and bool(norm.uses_rms_norm)
         bias = getattr(component, "bias", None)
-        zeros = torch.zeros(self.sizes.d_model, dtype=torch.float32, device=self.device)
+        zeros = torch.zeros_like(self.bridge.unembed.original_component.weight[0], dtype=torch.float32)
         return Readout(
             norm=component,
             unembed=self.bridge.unembed.original_component,

@@ -7,7 +7,7 @@ library behind it. Probes see Model only.
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Protocol
@@ -120,6 +120,14 @@ class LayerWeights:
     sinks: torch.Tensor | None = None
     attention: str = "softmax"
 
+    def on(self, device: torch.device) -> "LayerWeights":
+        """The same on a device: these where they lie there."""
+        if self.W_O.device == device:
+            return self
+        named = {one.name: getattr(self, one.name) for one in fields(self)}
+        moved: dict[str, Any] = {n: x.to(device) for n, x in named.items() if isinstance(x, torch.Tensor)}
+        return replace(self, **moved)
+
     @cached_property
     def W_O_gram(self) -> torch.Tensor:
         """W_O W_O^T, float32 `[head, d_head, d_head]`: |z W_O|^2 = z gram z^T, without writing z W_O out."""
@@ -148,6 +156,10 @@ class ExpertWeights:
     W_out: torch.Tensor
     b_out: torch.Tensor
     scaled_inside: bool = False
+
+    def on(self, device: torch.device) -> "ExpertWeights":
+        """The same on a device."""
+        return replace(self, W_out=self.W_out.to(device), b_out=self.b_out.to(device))
 
 
 class Adapter(Protocol):
@@ -195,6 +207,9 @@ class Adapter(Protocol):
     @property
     def device(self) -> torch.device:
         """Where token ids must go."""
+
+    def place(self, layer: int) -> torch.device:
+        """Where a layer's weights lie: a model may be split over devices."""
 
     @property
     def ends(self) -> tuple[int, ...]:

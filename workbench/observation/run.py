@@ -86,10 +86,10 @@ def observe(
         asked,
         fields,
         (*model.interventions, *run.interventions),
-        model.weights,
+        lambda layer: model.weights(layer).on(model.readout.W_U.device),
         model.readout,
         range(first, last + 1),
-        model.expert_weights,
+        lambda layer, expert: model.expert_weights(layer, expert).on(model.readout.W_U.device),
     )
 
 

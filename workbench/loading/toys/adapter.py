@@ -34,6 +34,10 @@ class ToyAdapter:
         """Where the module lives."""
         return self.module.embed.weight.device
 
+    def place(self, layer: int) -> torch.device:
+        """The same for all layers."""
+        return self.device
+
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """`[batch, pos]` ids to logits."""
         return self.module(tokens)
