@@ -12,7 +12,9 @@ from typing import Any
 __all__ = [
     "Cancelled",
     "InputError",
+    "LeftOverWarning",
     "ModelError",
+    "Note",
     "RefusedError",
     "SlowWarning",
     "UnavailableError",
@@ -73,7 +75,8 @@ def of_the_machine(error: BaseException) -> "WorkbenchError | None":
     bug."""
     said = str(error).lower()
     no_memory = any(words in said for words in _NO_MEMORY) or getattr(error, "errno", None) == errno.ENOMEM
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | ImportError | OSError) and no_memory):
+    ours = isinstance(error, WorkbenchError | ValueError | LookupError)  # which quote what was given
+    if isinstance(error, MemoryError) or (no_memory and not ours):
         return RefusedError(
             "work that ran out of memory", "enough for it on this device", "Shorten the prompt or ask for less at once"
         )
@@ -133,7 +136,15 @@ class Cancelled(WorkbenchError):
         return type(self), ()
 
 
-class SlowWarning(UserWarning):
+class Note(UserWarning):
+    """What a user should know of work that is done as asked: one sentence, which the command line prints as a note."""
+
+
+class LeftOverWarning(Note):
+    """Something half-written of a process that was killed was taken away."""
+
+
+class SlowWarning(Note):
     """What was asked will be done, with the numbers that were asked for, but takes far longer than it had to.
 
     One sentence; the command line prints it as a note.

@@ -2,19 +2,22 @@
 
 import hashlib
 import os
+import platform
 import re
 import secrets
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import platformdirs
 
-from workbench.errors import InputError, UnavailableError, in_words
+from workbench.errors import InputError, LeftOverWarning, UnavailableError, in_words, visible
 
 __all__ = [
     "cache_dir",
@@ -27,7 +30,7 @@ __all__ = [
     "write_whole",
 ]
 
-_PARTIAL = re.compile(r"^\.(?:.*\.)?(\d+)\.[0-9a-f]{8}\.part$", re.DOTALL)
+_PARTIAL = re.compile(r"^\.(?:.*\.)?([0-9a-f]{8})-(\d+)\.[0-9a-f]{8}\.part$", re.DOTALL)
 _NAMED = 64  # bytes of a file's name that its half-written form has too: a name may be as long as the system allows
 _OLD = 86_400.0  # seconds after which nobody writes a file any more, whatever process has its number
 _SEAL = re.compile(rb"\nworkbench sha256 ([0-9a-f]{64})\n\Z")
@@ -45,7 +48,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A place to write to, which becomes the file at `path` at the end of the block.
 
     What is interrupted leaves no file that a later run would trust. Folders are made; a link is written through. Raises
-    InputError where something is there that is no file, UnavailableError where nothing can be written.
+    InputError where something is there that is no file, UnavailableError where nothing can be written. What a killed
+    process of ours left half-written in the folder goes; a LeftOverWarning says so.
     """
     try:
         target = _target(path)
@@ -59,6 +63,8 @@ def whole_file(path: Path) -> Iterator[Path]:
                 shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
     except OSError as error:
         raise UnavailableError(f"{in_words(error)} at {path}", "a place to write", "Choose another path") from error
+    if gone := clear_partials(target.parent):  # behind the work: where warnings are errors, nothing is lost
+        warnings.warn(_left_over(gone, target.parent), LeftOverWarning, stacklevel=3)
 
 
 def write_whole(path: Path, content: bytes) -> Path:
@@ -119,16 +125,44 @@ def need_writable(path: str | Path) -> None:
         ) from error
 
 
-def clear_partials(folder: Path) -> None:
-    """Take away what processes that were killed left half-written in a folder."""
-    with suppress(OSError):
-        for entry in os.scandir(folder):
+def clear_partials(folder: Path) -> tuple[str, ...]:
+    """Take away what processes that were killed left half-written in a folder; returns the names.
+
+    Only what has our form of name, is this user's, and was written from this machine by a process that is no more, or a
+    day ago.
+    """
+    gone = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
             found = _PARTIAL.match(entry.name)
             if found is None:
                 continue
             with suppress(OSError):  # somebody else was quicker
-                if not _lives(int(found[1])) or time.time() - entry.stat().st_mtime > _OLD:
-                    os.unlink(entry.path)
+                state = entry.stat(follow_symlinks=False)
+                if hasattr(os, "getuid") and state.st_uid != os.getuid():
+                    continue
+                dead = found[1] == _machine() and not _lives(int(found[2]))
+                if dead or time.time() - state.st_mtime > _OLD:
+                    shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+                    gone.append(entry.name)
+    return tuple(sorted(gone))
+
+
+def _left_over(names: Sequence[str], folder: Path) -> str:
+    what = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} others"
+    return (
+        f"{visible(what)} was taken away from {visible(str(folder))}: a process that was killed left it half-written."
+    )
+
+
+@cache
+def _machine() -> str:
+    """8 hex digits of where numbers of processes mean something: this machine, or this container on it."""
+    try:
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # only Linux has it
+        space = 0
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
 
 
 def _lives(process: int) -> bool:
@@ -172,4 +206,4 @@ def _kind(mode: int) -> str:
 
 def _partial_name(target: Path) -> str:
     name = os.fsdecode(os.fsencode(target.name)[:_NAMED])
-    return f".{name}.{os.getpid()}.{secrets.token_hex(4)}.part"
+    return f".{name}.{_machine()}-{os.getpid()}.{secrets.token_hex(4)}.part"

@@ -8,8 +8,8 @@ a text stay what they are; a byte order mark belongs to the file. What a row has
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -26,6 +26,7 @@ ENDINGS = {
 }  # fmt: skip
 _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16 and UTF-32
+_LINE = 1 << 28  # bytes of a line: a device may never end
 _FIELD = 2**31 - 1  # characters of a field; csv's own limit is 131,072
 
 
@@ -55,15 +56,15 @@ def rows(source: Source, *, format: str = "", encoding: str = "utf-8") -> Iterat
     if kind not in FORMATS:
         raise InputError(f"the format {kind!r}", f"one of {', '.join(FORMATS)}", "Choose one of these")
     name = name_of(source)
-    with opened(source) as file:
+    with opened(source) as file, closing(_lines(file, name, encoding)) as lines:  # ended before the file is closed
         if kind == "parquet":
             yield from _parquet(file, name)
         elif kind in ("csv", "tsv"):
-            yield from _table(_lines(file, name, encoding), name, "\t" if kind == "tsv" else ",")
+            yield from _table(lines, name, "\t" if kind == "tsv" else ",")
         elif kind == "json":
-            yield from _listed("".join(line for _, line in _lines(file, name, encoding)), name)
+            yield from _listed("".join(line for _, line in lines), name)
         else:
-            for number, line in _lines(file, name, encoding):
+            for number, line in lines:
                 yield from _line(line, f"line {number}", name, kind)
 
 
@@ -98,7 +99,7 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         raise InputError(f"{name_of(source)} ({reason})", "a file that can be read", "Check the path") from error
 
 
-def _lines(file: BinaryIO, name: str, encoding: str) -> Iterator[tuple[int, str]]:
+def _lines(file: BinaryIO, name: str, encoding: str) -> Generator[tuple[int, str], None, None]:
     """Lines with their ends, split at newlines only: a text may hold any other separator."""
     try:
         is_wide = "a\n".encode(encoding) != b"a\n"
@@ -110,7 +111,9 @@ def _lines(file: BinaryIO, name: str, encoding: str) -> Iterator[tuple[int, str]
         yield from _wide_lines(file, name, encoding)
         return
     shown = encoding.upper() if encoding.lower().startswith("utf") else encoding
-    for number, raw in enumerate(file, start=1):
+    for number, raw in enumerate(iter(lambda: file.readline(_LINE + 1), b""), start=1):
+        if len(raw) > _LINE:
+            raise InputError(f"line {number} of {name} with over {_LINE:,} bytes", "a file of lines", "Check the file")
         if number == 1 and raw.startswith(_WIDE):
             raise InputError(f"{name}, which is UTF-16 and not {shown}", shown, "Save it as UTF-8, or say its encoding")
         raw = raw.removeprefix(_BOM) if number == 1 else raw
@@ -170,8 +173,7 @@ def _table(lines: Iterator[tuple[int, str]], name: str, delimiter: str) -> Itera
     """Rows of a table with a header. A quoted cell may hold line breaks."""
     reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
     header = _cells(reader, name) or []
-    if not any(header) or len(set(header)) != len(header):
-        raise InputError(f"the header {header} of {name}", "a different name for each column", "Correct it")
+    _need_names(header, name)
     while True:
         place = f"line {reader.line_num + 1}"
         cells = _cells(reader, name)
@@ -182,6 +184,11 @@ def _table(lines: Iterator[tuple[int, str]], name: str, delimiter: str) -> Itera
             raise InputError(got, f"{len(header)}, as in its header", "Quote it")
         if cells:
             yield Row(dict(zip(header, cells, strict=True)), place, name, is_table=True)
+
+
+def _need_names(header: Sequence[str], name: str) -> None:
+    if not any(header) or len(set(header)) != len(header):
+        raise InputError(f"the header {[*header]} of {name}", "a different name for each column", "Correct it")
 
 
 def _cells(reader: Any, name: str) -> list[str] | None:
@@ -197,18 +204,20 @@ def _cells(reader: Any, name: str) -> list[str] | None:
 
 def _parquet(file: BinaryIO, name: str) -> Iterator[Row]:
     try:
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise UnavailableError(
             f"{name} without pyarrow", "the library that reads Parquet", "Install pyarrow, or convert the file to JSONL"
         ) from error
     number = 0
     try:
-        for batch in parquet.ParquetFile(file).iter_batches(batch_size=1024):
+        table = parquet.ParquetFile(file)
+        _need_names(table.schema_arrow.names, name)  # a row is by names: the last of two would be taken
+        for batch in table.iter_batches(batch_size=1024):
             for value in batch.to_pylist():
                 number += 1
                 yield Row(_known(value), f"row {number}", name, is_table=True)
-    except ArrowInvalid as error:
+    except ArrowException as error:
         raise InputError(f"{name}, which is not Parquet ({error})", "a Parquet file", "Check the file") from error
 
 

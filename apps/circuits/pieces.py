@@ -13,6 +13,7 @@ from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.rankings import forwards, rank
 from probes.circuits.graph.selection import BUDGETS, calibrated, n_edges, ordered, select
 from probes.circuits.graph.tasks import Task, task
+from workbench.errors import InputError
 from workbench.models.model import Model
 
 __all__ = ["PIECE", "ROWS", "SEED", "TASKS", "Row", "measure", "read"]
@@ -83,6 +84,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def measure(model: Model, name: str, rows: Any, path: Path) -> Iterator[str]:
     """Measure what is missing of a task, and append it; yields what was done."""
+    _need_same_model(model, path)
     asked = {row.name: row.asked for row in rows}
     done = {(p["task"], p["row"], p["start"]) for p in read(path) if p["asked"] == asked.get(p["row"])}
     starts = range(0, TESTED, PIECE)
@@ -102,11 +104,20 @@ def measure(model: Model, name: str, rows: Any, path: Path) -> Iterator[str]:
             yield f"{name}: {row.name}, pairs {start} to {start + PIECE - 1}"
 
 
+def _need_same_model(model: Model, path: Path) -> None:
+    """A table is of one model, by its weights and settings: pieces of two must not be averaged."""
+    if others := sorted({str(piece["model"]) for piece in read(path)} - {model.identity.key}):
+        raise InputError(
+            f"pieces in {path} of another model ({others[0][:12]}) than {model.name} ({model.identity.key[:12]})",
+            "pieces of the same weights and settings", "Keep these elsewhere (--pieces), or remove that file",
+        )  # fmt: skip
+
+
 def _piece(model: Model, graph: Graph, pairs: Task, row: Row, circuits: list[np.ndarray], start: int) -> dict[str, Any]:
     some = pairs.test[start : start + PIECE]
     found = metrics(model, some, [np.zeros(graph.shape, bool), *circuits, graph.exists])
     return {
-        "task": pairs.name, "row": row.name, "start": start, "asked": row.asked, "model": model.identity.weights_hash,
+        "task": pairs.name, "row": row.name, "start": start, "asked": row.asked, "model": model.identity.key,
         "kept": [int(mask.sum()) for mask in circuits] + [graph.n_edges], "empty": found[0].round(5).tolist(),
         "metrics": found[1:].round(5).tolist(),
     }  # fmt: skip

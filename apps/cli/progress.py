@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from apps.cli.startup import uncollected
-from workbench.errors import SlowWarning, visible
+from apps.cli.startup import need_surroundings, uncollected
+from workbench.errors import Note, visible
 
 __all__ = ["Progress", "loading", "progress", "say", "warnings_as_notes"]
 
@@ -69,7 +69,8 @@ class Progress:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Progress]:
-    """Progress while something is done; its line is taken away afterwards."""
+    """Progress while something is done; its line is taken away afterwards. RefusedError where nothing can be."""
+    need_surroundings()
     report = Progress()
     try:
         yield report
@@ -92,11 +93,11 @@ def warnings_as_notes(report: Report) -> Iterator[None]:
         shown = warnings.showwarning
 
         def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-            if issubclass(category, SlowWarning):
+            if issubclass(category, Note):
                 report("note", 0.0, str(message))
             else:
                 shown(message, category, *where, **more)
 
         warnings.showwarning = show
-        warnings.simplefilter("always", SlowWarning)  # whatever PYTHONWARNINGS says: a note never stops a command
+        warnings.simplefilter("always", Note)  # whatever PYTHONWARNINGS says: a note never stops a command
         yield

@@ -2,10 +2,15 @@
 
 import atexit
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["let_go_at_exit", "thawed", "uncollected"]
+from workbench.errors import RefusedError, UnavailableError
+
+__all__ = ["let_go_at_exit", "need_surroundings", "thawed", "uncollected"]
+
+_ROOM = 2_000  # MB of addresses that the libraries take (1,000 to 1,500 were seen), with some for a small model
 
 
 @contextmanager
@@ -39,3 +44,25 @@ def let_go_at_exit() -> None:
     was imported and loaded, which takes a second or two, to free what the system takes back anyway."""
     atexit.unregister(gc.freeze)  # once, however often this is called
     atexit.register(gc.freeze)
+
+
+def need_surroundings() -> None:
+    """What the libraries need to be imported at all: where they find less, C code ends the process as it likes.
+
+    RefusedError where the shell allows fewer addresses than they take (`ulimit -v`), UnavailableError where the working
+    directory is no more.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UnavailableError("a working directory that is no more", "one that is there", "Go to another") from None
+    try:
+        import resource
+    except ImportError:  # not on Windows, which has no such limit
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _ROOM * 10**6:
+        raise RefusedError(
+            f"a limit of {limit / 1e6:,.0f} MB on the address space (ulimit -v)", f"at least {_ROOM:,} MB, for PyTorch",
+            "Raise it, or start from a shell without it",
+        )  # fmt: skip

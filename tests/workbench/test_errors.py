@@ -37,12 +37,14 @@ def test_memory_and_storage_are_nobodys_bug():
         ImportError("/lib/x.so: failed to map segment from shared object"),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         RuntimeError("can't start new thread"),
+        Exception("Cannot allocate memory (os error 12)"),  # of a library in Rust, whose errors are of its own kind
     ],
 )
 def test_memory_that_the_system_or_a_loader_lacks_is_said(error):
     """Under a limit of addresses (`ulimit -v`, a job of a cluster) a library is what does not fit."""
     assert isinstance(of_the_machine(error), RefusedError)
     assert of_the_machine(ImportError("no module named x")) is None
+    assert of_the_machine(KeyError("a word that says out of memory")) is None
 
 
 def test_files_that_ran_out_are_said():

@@ -4,12 +4,16 @@ import os
 import resource
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
-from workbench.errors import InputError, UnavailableError
+from workbench import files
+from workbench.errors import InputError, LeftOverWarning, UnavailableError
 from workbench.files import clear_partials, need_writable, read_whole, sealed, unsealed, write_whole
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -96,15 +100,36 @@ def test_the_mode_is_what_the_umask_says(tmp_path, mask):
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask and path.parent.stat().st_mode & 0o777 == 0o777 & ~mask
 
 
-def test_left_overs_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path):
+def test_left_overs_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path, monkeypatch):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    for process in (dead.pid, os.getpid()):
-        (tmp_path / f".a.nc.{process}.0123abcd.part").write_bytes(b"half")
-    (tmp_path / "mine.part").write_bytes(b"a user's")
-    clear_partials(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f".a.nc.{os.getpid()}.0123abcd.part", "mine.part"]
-    clear_partials(tmp_path / "not there")
+    here, elsewhere = files._machine(), "0" * 8
+    stay = [f".a.nc.{here}-{os.getpid()}.0123abcd.part", f".a.nc.{elsewhere}-{dead.pid}.0123abcd.part", "mine.part"]
+    goes = f".a.nc.{here}-{dead.pid}.0123abcd.part"
+    for name in (*stay, goes):
+        (tmp_path / name).write_bytes(b"half")
+    assert clear_partials(tmp_path) == (goes,)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(stay)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)  # of another user, who may look after them
+    os.utime(tmp_path / stay[1], (0, 0))
+    assert clear_partials(tmp_path) == ()
+    monkeypatch.undo()  # of another machine, whose processes cannot be asked, but long ago: it goes
+    assert clear_partials(tmp_path) == (stay[1],) and clear_partials(tmp_path / "not there") == ()
+
+
+def test_what_a_kill_left_in_a_users_folder_goes_with_the_next_save_and_a_word(tmp_path):
+    half = (
+        "import os, sys\nfrom pathlib import Path\nfrom workbench.files import whole_file\n"
+        "with whole_file(Path(sys.argv[1])) as part:\n    part.write_bytes(b'half')\n    os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", half, str(tmp_path / "lens.csv")], cwd=ROOT)
+    (left,) = tmp_path.iterdir()
+    assert done.returncode == -9 and left.name.startswith(".lens.csv.")
+    with pytest.warns(LeftOverWarning, match=r"\.lens\.csv\..* was taken away"):
+        write_whole(tmp_path / "other.json", b"{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.json"]
+    with warnings.catch_warnings(action="error"):
+        write_whole(tmp_path / "other.json", b"[]")  # nothing is left to be said
 
 
 def test_a_seal_says_whether_a_file_is_as_it_was_written():

@@ -1,8 +1,10 @@
 """Rows of prompt files: exact characters in every format, and a line for whatever is wrong."""
 
 import csv
+import gc
 import itertools
 import json
+import sys
 
 import pytest
 
@@ -35,6 +37,49 @@ def test_text_files_are_a_prompt_a_line_without_the_last_newline(tmp_path):
     path.write_bytes(b"\xef\xbb\xbfone\r\n\n two\x0c \xe2\x80\xa8x\nlast")
     found = [(row.place, row.value) for row in rows(path)]
     assert found == [("line 1", "one"), ("line 3", " two\x0c \u2028x"), ("line 4", "last")]
+
+
+def test_a_column_that_stands_twice_and_numbers_that_no_reader_has_are_refused(tmp_path):
+    """A row is by the names of its columns: of two of one name, one would be dropped without a word."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), tmp_path / "twice.parquet")
+    (tmp_path / "twice.tsv").write_text("text\ttext\na\tb\n")
+    for name in ("twice.parquet", "twice.tsv"):
+        with pytest.raises(InputError, match="a different name for each column"):
+            read_prompts(tmp_path / name)
+
+
+def test_what_arrow_has_not_made_is_a_sentence(tmp_path, monkeypatch):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+
+    def unmade(*args, **options):
+        raise pa.ArrowNotImplementedError("Integers with more than 64 bits not implemented")  # of one flipped bit
+
+    monkeypatch.setattr(parquet, "ParquetFile", unmade)
+    with pytest.raises(InputError, match="64 bits not implemented"):
+        read_prompts(tmp_path / "a.parquet")
+
+
+def test_a_line_that_never_ends_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("workbench.rows._LINE", 1_000)
+    (tmp_path / "a.txt").write_text(f"short\n{1_000 * 'x'}\n")
+    for source, format in (("/dev/zero", "text"), ("/dev/zero", "json"), (tmp_path / "a.txt", "")):
+        with pytest.raises(InputError, match="over 1,000 bytes"):
+            read_prompts(source, format=format)
+
+
+def test_a_wide_table_that_is_refused_halfway_leaves_no_traceback(tmp_path, recwarn):
+    path, said = tmp_path / "a.csv", []
+    path.write_bytes("text\na\nb,c\n".encode("utf-16"))
+    before, sys.unraisablehook = sys.unraisablehook, said.append
+    try:
+        with pytest.raises(InputError, match="2 cells"):
+            read_prompts(path, encoding="utf-16")
+        gc.collect()
+    finally:
+        sys.unraisablehook = before
+    assert said == []
 
 
 def test_a_long_field_is_read_and_the_limit_of_csv_left_as_it_was(tmp_path):

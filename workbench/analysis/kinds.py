@@ -17,6 +17,7 @@ drawn is another object (`workbench.analysis.view`).
 """
 
 import inspect
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -27,7 +28,7 @@ from workbench.analysis.code import code_digest
 from workbench.analysis.keys import digest, spec_key
 from workbench.analysis.parameters import Values
 from workbench.analysis.run import Partial, Progress, alone
-from workbench.errors import InputError
+from workbench.errors import InputError, UnavailableError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import LOGITS_EQUAL
@@ -67,6 +68,11 @@ class Analysis(Values):
         cls.name, cls.title, cls.owner = name, title or name, name
         if requires is not None:
             cls.requires = requires
+        if cls.__doc__ is None and sys.flags.optimize > 1:
+            raise UnavailableError(
+                "Python started without docstrings (-OO, PYTHONOPTIMIZE=2)",
+                "docstrings, of which descriptions are made", "Start it without that, or with -O",
+            )  # fmt: skip
         sections = _sections(cls.__doc__ or "")
         cls.definition, cls.limits, cls.source, cls.returns = (sections.get(section, "") for section in _SECTIONS)
         for section in ("Definition", "Limits", "Source"):

@@ -17,6 +17,7 @@ from workbench.analysis.results import check, stamped
 from workbench.errors import Cancelled, InputError, RefusedError, WorkbenchError, of_the_machine
 from workbench.intervene.checks import need_interventions
 from workbench.models.model import Model
+from workbench.models.passes import in_own_dtype
 from workbench.models.prompt import Tokens, tokenise
 from workbench.observation import Need, Observation, observe
 from workbench.observation.watch import NotFired, NotShown
@@ -144,6 +145,9 @@ def run(
     analyses of one name.
     """
     asked = [analysis() if isinstance(analysis, type) else analysis for analysis in analyses]
+    odd = next((one for one in asked if not isinstance(getattr(one, "name", None), str)), None)
+    if odd is not None:
+        raise InputError(f"{odd!r} as an analysis", "a value such as LogitLens()", "Take CATALOG.view(name).analysis")
     if not asked:
         raise InputError("no analyses", "at least one, such as LogitLens()", "Give a list of them")
     twice = next((a.name for i, a in enumerate(asked) if a.name in {b.name for b in asked[:i]}), None)
@@ -152,7 +156,7 @@ def run(
     found: dict[str, xr.Dataset | Failure] = {}
     told = outcomes(model, prompt, asked, interventions=interventions, progress=progress, allow_network=allow_network)
     # A partial() that raises ends the study at once. Gradients cannot be taken in the inference mode of a caller.
-    with torch.inference_mode(False), closing(told):
+    with torch.inference_mode(False), in_own_dtype(), closing(told):
         for outcome in told:
             result = outcome.result
             if isinstance(result, Failure) and len(asked) == 1:

@@ -143,8 +143,12 @@ def _is_dead(text: str) -> bool:
     """Whether the holder of a lease ran here and does no more. An empty lease is one that is being written."""
     try:
         holder = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
-    if not _space() or (holder.get("host"), holder.get("space")) != (socket.gethostname(), _space()):
+    if (
+        not isinstance(holder, dict)
+        or not _space()
+        or (holder.get("host"), holder.get("space")) != (socket.gethostname(), _space())
+    ):
         return False
     return _started(int(holder["pid"])) != holder["started"]

@@ -32,6 +32,7 @@ __all__ = [
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w .+-]{0,99}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+_MOST_BYTES = 1 << 26  # of a spec; prompts are in files of their own
 SOURCES = ("texts", "ids", "file", "corpus", "generator", "template")
 
 
@@ -212,12 +213,22 @@ def read_spec(source: "str | Path | Mapping[str, Any] | Spec") -> Read:
         return Read(_checked(dict(source), "the spec", ""), Path.cwd(), Where())
     path = Path(source)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with open(path, "rb") as file:
+            content = file.read(_MOST_BYTES + 1)  # a device may never end
+        if len(content) > _MOST_BYTES:
+            raise InputError(
+                f"{path} with over {_MOST_BYTES:,} bytes", "a TOML file", "Name prompts in files of theirs"
+            )
+        text = content.decode("utf-8-sig")
         given = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}, which is not UTF-8 ({error.reason})", "a TOML file", "Convert it") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}, which is not TOML ({error})", "a TOML file", "Correct that line") from error
+    except RecursionError as error:
+        raise InputError(f"{path}, which is nested too deeply", "a TOML file", "Correct it") from error
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
         raise InputError(f"no spec at {path} ({said})", "a TOML file", "Check the path") from error

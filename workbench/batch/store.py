@@ -112,7 +112,7 @@ class Store:
             raise UnavailableError(
                 f"no batch in {self.folder}", "a folder that `workbench batch run` made", "Check the path"
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise self._damaged(name, error) from error
 
     def _damaged(self, name: str, why: object) -> UnavailableError:
@@ -137,7 +137,7 @@ class Store:
             with open(self.path("prompts.jsonl"), encoding="utf-8", newline="\n") as file:
                 for line in file:
                     yield memo.unmarked(json.loads(line))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise self._damaged("prompts.jsonl", error) from error
 
     def append(self, entry: Entry) -> None:
@@ -166,7 +166,7 @@ class Store:
             return []
         with open(path, "rb") as file:
             for line in file:
-                with contextlib.suppress(ValueError, TypeError, UnicodeDecodeError):  # torn by a kill or a full disk
+                with contextlib.suppress(ValueError, TypeError, RecursionError):  # torn by a kill or a full disk
                     found.append(Entry(**memo.unmarked(json.loads(line))))
         return found
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from workbench.errors import InputError
-from workbench.intervene.checks import need_numbers
+from workbench.intervene.checks import finite, printed
 from workbench.intervene.edit import Edit, Positions, Printed, Where, copied, filled
 from workbench.intervene.knockout import hide
 from workbench.intervene.units import AttentionEdge, AttentionKey, Expert, ExpertNeurons, Neurons, Residual, Unit
@@ -130,18 +130,17 @@ class Clamp(Printed):
     positions: Positions = None
     rows: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", finite(self.value, "value of a clamp"))
+
     def __str__(self) -> str:
-        return f"Clamp({self.unit} to {self.value:g}{self._scope()})"
+        return f"Clamp({self.unit} to {printed(self.value)}{self._scope()})"
 
     def edits(self, model: Model) -> list[Edit]:
         """One edit of the neurons."""
         self.unit.check(model)
-        need_numbers(float(self.value), self)
-        return [
-            filled(
-                Where(self.unit.hook, self.unit.layer, self.unit.units, self.positions, self.rows), float(self.value)
-            )
-        ]
+        where = Where(self.unit.hook, self.unit.layer, self.unit.units, self.positions, self.rows)
+        return [filled(where, self.value)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -153,15 +152,17 @@ class Add(Printed):
     positions: Positions = None
     rows: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", finite(self.value, "value to add"))
+
     def __str__(self) -> str:
-        return f"Add({self.value:g} to {self.unit}{self._scope()})"
+        return f"Add({printed(self.value)} to {self.unit}{self._scope()})"
 
     def edits(self, model: Model) -> list[Edit]:
         """One additive edit of the neurons."""
         self.unit.check(model)
-        need_numbers(float(self.value), self)
         where = Where(self.unit.hook, self.unit.layer, self.unit.units, self.positions, self.rows, additive=True)
-        return [filled(where, float(self.value), add=True)]
+        return [filled(where, self.value, add=True)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -176,15 +177,17 @@ class Scale(Printed):
     positions: Positions = None
     rows: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", finite(self.factor, "factor"))
+
     def __str__(self) -> str:
-        return f"Scale({self.unit} by {self.factor:g}{self._scope()})"
+        return f"Scale({self.unit} by {printed(self.factor)}{self._scope()})"
 
     def edits(self, model: Model) -> list[Edit]:
         """One edit of the unit's activation."""
         self.unit.check(model)
         if isinstance(self.unit, AttentionEdge | AttentionKey | Expert):
             raise InputError(f"{self}", "a head, an MLP, an attention layer, neurons or a state", "Ablate it instead")
-        need_numbers(float(self.factor), self)
         positions = self.positions
         if isinstance(self.unit, Residual) and self.unit.pos is not None:
             if positions is not None:

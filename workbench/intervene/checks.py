@@ -1,5 +1,6 @@
 """What several interventions check of a model before they say where they write."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
@@ -9,7 +10,16 @@ from workbench.errors import InputError
 from workbench.models.hooks import Hook
 from workbench.models.model import Model
 
-__all__ = ["names", "need_interventions", "need_layer", "need_numbers", "need_serial", "unit_axis"]
+__all__ = [
+    "finite",
+    "names",
+    "need_interventions",
+    "need_layer",
+    "need_numbers",
+    "need_serial",
+    "printed",
+    "unit_axis",
+]
 
 
 def need_interventions(given: Any) -> tuple[Any, ...]:
@@ -30,6 +40,23 @@ def need_numbers(value: Any, what: Any) -> None:
         raise InputError(
             f"{what} with numbers that are not finite and real", "finite numbers", "Look at what it writes"
         )
+
+
+def finite(value: Any, what: str) -> float:
+    """One finite real number; InputError for anything else. what: the value is, in words."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        found = math.nan
+    if isinstance(value, str | bytes) or not math.isfinite(found):
+        raise InputError(f"the {what} {value!r}", "one finite number", "Give a number")
+    return found
+
+
+def printed(number: float) -> str:
+    """A number as an intervention prints it: short, and exact, since what prints alike is taken for the same."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def _no_intervention(given: Any) -> InputError:

@@ -9,11 +9,13 @@ import torch
 from workbench.errors import InputError, RefusedError
 from workbench.intervene.contradictions import check_contradictions
 from workbench.intervene.edit import Edit
+from workbench.intervene.rounding import Rounding
 from workbench.intervene.rows import Rows
 from workbench.models.hooks import PATTERN, ROUTER, SCORES, Hook
 from workbench.models.model import Model
 from workbench.models.norm import SQUARED
 from workbench.models.passes import Attached
+from workbench.pauses import pause
 
 __all__ = ["hooks"]
 
@@ -46,6 +48,8 @@ def hooks(
     batch = Rows(None if tokens is None else [len(t) for t in tokens], rows.start if rows is not None else 0)
     own = [(i, edit) for i in model.interventions for edit in i.edits(model) if reached(edit)]
     given = [(i, edit) for i in interventions if batch.holds(i.rows) for edit in i.edits(model)]
+    if not model.is_held:  # a pass has paused before it began
+        pause()
     with model.lock, _carried_out(model, own, batch), _carried_out(model, given, batch):
         yield
 
@@ -63,8 +67,11 @@ def _carried_out(model: Model, found: list[tuple[Any, Edit]], batch: Rows) -> It
             _need_proof(model, hook, edits)
             point = _point(model, hook, layer, edits[0][0])
             attached.add(point, _apply(batch, hook, layer, edits, fired, largest))
+        rounding = Rounding()
+        rounding.watch(model, found, attached)
         yield
         _need_moderate(largest)
+        rounding.need_little()
         silent = [key for key in points if key not in fired]
         if silent:
             raise RefusedError(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from workbench.errors import InputError
-from workbench.intervene.checks import names, need_layer, need_numbers, need_serial
+from workbench.intervene.checks import finite, names, need_layer, need_numbers, need_serial, printed
 from workbench.intervene.edit import Edit, Positions, Printed, Where, filled, tensor_digest
 from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, MLP_OUT, RESID_MID, RESID_POST, RESID_PRE, Hook
 from workbench.models.model import Model
@@ -32,15 +32,17 @@ class Steer(Printed):
 
     def __post_init__(self) -> None:
         try:
-            object.__setattr__(self, "direction", torch.as_tensor(self.direction))
+            # a copy: who changes theirs later would change what is added, under the same name
+            object.__setattr__(self, "direction", torch.as_tensor(self.direction).clone())
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"a direction of the type {type(self.direction).__name__}", "a tensor", "Give numbers"
             ) from error
+        object.__setattr__(self, "strength", finite(self.strength, "strength"))
         object.__setattr__(self, "digest", self.digest or tensor_digest(self.direction))
 
     def __str__(self) -> str:
-        return f"Steer(L{self.layer} {self.hook.name} by {self.strength:g} x {self.digest}{self._scope()})"
+        return f"Steer(L{self.layer} {self.hook.name} by {printed(self.strength)} x {self.digest}{self._scope()})"
 
     def edits(self, model: Model) -> list[Edit]:
         """One additive edit; resid_mid is reached through attn_out."""

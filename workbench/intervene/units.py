@@ -264,12 +264,12 @@ class AttentionKey:
 Unit = Head | Attention | MLP | Neurons | Expert | ExpertNeurons | Residual | AttentionEdge | AttentionKey
 
 _WRITTEN = re.compile(
-    r"L(?P<layer>\d+)(?:"
-    r"H(?P<head>\d+)(?::(?P<query>\d+)<-(?P<origin>\d+)|\s+key\s+(?P<key>\d+))?"
-    r"|N(?P<neurons>\d+(?:,\d+)*)"
-    r"|E(?P<expert>\d+)(?:N(?P<inside>\d+(?:,\d+)*))?"
+    r"L(?P<layer>\d{1,9})(?:"
+    r"H(?P<head>\d{1,9})(?::(?P<query>\d{1,9})<-(?P<origin>\d{1,9})|\s+key\s+(?P<key>\d{1,9}))?"
+    r"|N(?P<neurons>\d{1,9}(?:,\d{1,9})*)"
+    r"|E(?P<expert>\d{1,9})(?:N(?P<inside>\d{1,9}(?:,\d{1,9})*))?"
     r"|\s+(?P<block>attention|attn|mlp)"
-    r"|\s+pos\s+(?P<pos>\d+))(?=[\s,]|$)",
+    r"|\s+pos\s+(?P<pos>\d{1,9}))(?=[\s,]|$)",
     re.IGNORECASE,
 )
 

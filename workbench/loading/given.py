@@ -97,7 +97,7 @@ def buildable(model: Any) -> Iterator[None]:
     except WorkbenchError:
         raise
     except Exception as error:
-        if (other := _disagreement(model)) is not None:
+        if (other := _disagreement(model) or _mixture(model, error)) is not None:
             raise other from error
         architecture = (getattr(model.config, "architectures", None) or [type(model).__name__])[0]
         with_ = ", ".join(f"{name} {_version(name)}" for name in ("transformer-lens", "transformers", "torch"))
@@ -127,6 +127,24 @@ def _disagreement(model: Any) -> ModelError | None:
         "as many blocks as it says",
         f"Set model.config.{config.attribute_map.get('num_hidden_layers', 'num_hidden_layers')} = {counts[name]}",
     )
+
+
+def _mixture(model: Any, error: Exception) -> ModelError | None:
+    """Which weights are of another dtype than the rest, where it is types that did not go together."""
+    if not any(word in str(error).lower() for word in ("dtype", "scalar type")):
+        return None
+    names: dict[torch.dtype, list[str]] = {}
+    for name, parameter in model.named_parameters():
+        names.setdefault(parameter.dtype, []).append(name)
+    most, *others = sorted(names, key=lambda dtype: -len(names[dtype]))
+    if not others:
+        return None
+    kinds = [f"{named(_layers(names[dtype]), 4)} in {str(dtype).removeprefix('torch.')}" for dtype in others]
+    rest = str(most).removeprefix("torch.")
+    return ModelError(
+        f"a {type(model).__name__} with {' and '.join(kinds)} and the rest in {rest}, which do not go together",
+        "weights of dtypes that the model computes with", f"Make them one, with model.to(torch.{rest})",
+    )  # fmt: skip
 
 
 def _version(name: str) -> str:

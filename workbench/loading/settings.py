@@ -4,8 +4,10 @@ The same weights with another base of rotations, number of heads or activation a
 Whoever holds a model may change these in place, too.
 """
 
+import functools
 import hashlib
 import json
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -23,6 +25,7 @@ _ASIDE = {
     "architectures", "dtype", "torch_dtype", "transformers_version", "name_or_path", "use_cache", "training",
     "is_quantized", "gradient_checkpointing", "output_attentions", "output_hidden_states", "return_dict", "return_type",
 }  # fmt: skip
+_LIBRARIES = ("torch", "transformers", "transformer_lens", "builtins")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 Setting = tuple[Any, ...]
@@ -30,7 +33,7 @@ Setting = tuple[Any, ...]
 
 def settings_hash(module: nn.Module) -> str:
     """sha256 over what `held_settings` tells, by content: the same however the model was loaded. Functions that the
-    model's user has hooked on are told by their names."""
+    model's user has hooked on are told by their names and code."""
     found = hashlib.sha256()
     for setting in _settings(module, _bytes):
         found.update(repr(setting).encode())
@@ -93,7 +96,35 @@ def _said(value: Any) -> Any:
 
 def _named(value: Any) -> str:
     kind = value if hasattr(value, "__qualname__") else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{kind.__module__}.{kind.__qualname__}{_content(value)}"
+
+
+def _content(value: Any) -> str:
+    """What a function of the user's does, as far as it can be read: two of one name may be different ones.
+
+    Its code, and plain values and tensors that it holds. Of a library's the name says enough.
+    """
+    if isinstance(value, functools.partial):
+        return f" of {_named(value.func)} {[_held(one) for one in (*value.args, *sorted(value.keywords.items()))]}"
+    function = getattr(value, "__func__", value)
+    if str(getattr(function, "__module__", "")).partition(".")[0] in _LIBRARIES or not hasattr(function, "__code__"):
+        return ""
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
+    held = [_held(one) for one in (*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items())]
+    return " " + hashlib.sha256(repr((_read(function.__code__), held)).encode()).hexdigest()
+
+
+def _read(code: types.CodeType) -> tuple[Any, ...]:
+    consts = [_read(one) if isinstance(one, types.CodeType) else repr(one) for one in code.co_consts]
+    return code.co_code, code.co_names, consts
+
+
+def _held(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return _bytes(value)
+    if isinstance(value, tuple | list):
+        return [_held(one) for one in value]
+    return value if isinstance(value, _PLAIN) else type(value).__qualname__
 
 
 def _version(buffer: torch.Tensor) -> int:

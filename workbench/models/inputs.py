@@ -51,7 +51,7 @@ def as_text(given: Any) -> str:
     """Text that can be tokenised: no lone surrogates, which stand for bytes that are no text."""
     if not isinstance(given, str):
         raise _refused(given)
-    text = str(given)
+    text = str.__str__(given)  # its characters, also of a member of an enumeration, which prints its name
     try:
         text.encode()
     except UnicodeEncodeError as error:

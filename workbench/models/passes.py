@@ -6,10 +6,14 @@ of the thread and of the pass that set them, and do nothing in any other.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-__all__ = ["Attached", "Passes", "repeated", "skipped"]
+import torch
+
+from workbench.pauses import pause
+
+__all__ = ["Attached", "Passes", "in_own_dtype", "repeated", "skipped"]
 
 
 class Passes:
@@ -21,11 +25,16 @@ class Passes:
     def __init__(self) -> None:
         self.lock: Any = threading.RLock()
         self._under_way: list[object] = []
+        self._is_around = False  # whether the lock was held already when the outermost began
 
     @contextmanager
     def run(self) -> Iterator[None]:
         """A pass of this thread. Another thread's waits; what an outer one of this thread has set rests meanwhile."""
-        with self.lock:
+        pause()
+        is_around = self.is_mine
+        with self.lock, in_own_dtype():
+            if not self._under_way:
+                self._is_around = is_around
             self._under_way.append(object())
             try:
                 yield
@@ -37,6 +46,12 @@ class Passes:
         """Whether this thread has a pass under way."""
         return self.lock._is_owned()  # what threading.Condition asks of an RLock; there is no public name for it
 
+    @property
+    def admits_another(self) -> bool:
+        """Whether another pass of this thread meets nothing that is set: within a pass, which rests meanwhile, it meets
+        nothing; with hooks that were set outside of any pass it does."""
+        return not self.is_mine or (bool(self._under_way) and not self._is_around)
+
     def here(self) -> Callable[[], bool]:
         """A question for later: is this the thread and the pass of now? Outside any pass: is this the thread of now?
 
@@ -47,6 +62,16 @@ class Passes:
 
     def _innermost(self) -> object | None:
         return self._under_way[-1] if self._under_way else None
+
+
+@contextmanager
+def in_own_dtype() -> Iterator[None]:
+    """Without the caller's `torch.autocast`, which would compute in fewer digits than a model's dtype says."""
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 class Attached:

@@ -126,7 +126,9 @@ def tokenise(model: _Reads, prompt: Any) -> Tokens:
     _check(model, prompt, ids)
     strings = tuple(model.vocabulary.string(i) for i in ids)
     bos = ids[0] == getattr(model.tokenizer, "bos_token_id", None) or ids[:1] == model.vocabulary.prefix[:1]
-    return Tokens(ids, strings, bos, prompt, _notes(prompt), spans_of(model.vocabulary, ids, text))
+    spans = spans_of(model.vocabulary, ids, text)
+    notes = (*_notes(prompt), *(() if text is None else _unread(model, ids, strings, spans)))
+    return Tokens(ids, strings, bos, prompt, notes, spans)
 
 
 def _one(given: Any) -> "Prompt | Tokens":
@@ -213,6 +215,23 @@ def _check(model: _Reads, prompt: Prompt, ids: tuple[int, ...]) -> None:
 
 def _notes(prompt: Prompt) -> tuple[str, ...]:
     return tuple(_soft_warnings(prompt.text)) if prompt.text is not None else ()
+
+
+def _unread(model: _Reads, ids: tuple[int, ...], strings: tuple[str, ...], spans: Spans) -> Iterator[str]:
+    """What of a text the model does not get to see: its tokenizer has no token for it."""
+    unknown = getattr(model.tokenizer, "unk_token_id", None)
+    pieces = [spans.piece(pos) for pos in range(len(ids))]
+    taken = [pos for pos, i in enumerate(ids) if i == unknown and pieces[pos].strip() not in ("", strings[pos].strip())]
+    if taken:
+        named = ", ".join(repr(pieces[pos]) for pos in taken[:3]) + (", ..." if len(taken) > 3 else "")
+        yield (
+            f"The tokenizer has no token for {named}: {len(taken)} of {len(ids)} tokens stand for anything unknown "
+            f"({strings[taken[0]]!r}), whatever was typed."
+        )
+    seen = {at for start, end in spans.ends for at in range(start, end)}
+    lost = "".join(c for at, c in enumerate(spans.text) if at not in seen and not c.isspace() and c.isprintable())
+    if lost:
+        yield f"The tokenizer leaves out {len(lost)} characters, such as {lost[:3]!r}: the model does not see them."
 
 
 def _soft_warnings(text: str) -> Iterator[str]:

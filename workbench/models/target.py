@@ -83,7 +83,7 @@ def _members(text: str) -> list[str]:
     if text.startswith("["):
         try:
             listed: Any = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return [text]
         if isinstance(listed, list) and listed and all(isinstance(one, str) for one in listed):
             return listed

@@ -1,9 +1,11 @@
 """Connections: whoever has not shown a token yet gets little time and few places, so that nobody else is kept out.
+Who has shown it may keep many, as an open page does, but few at once whose request is still on its way.
 
 A connection costs nothing but its place; a thread is busy only with whole requests. So what could keep a user out is
 many that never say what they want, or say it a byte at a time.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
@@ -19,6 +21,7 @@ __all__ = ["OPTIONS", "guard"]
 
 _PLACES = 64  # connections at once of those who have shown no token
 _SECONDS = 10.0  # that such a connection lasts, whatever it says meanwhile
+_UNFINISHED = 256  # connections at once of those who have shown it and have not said all of a request
 _BODY_SLACK = 64 << 10  # what is just too large is refused in our own words
 
 OPTIONS: dict[str, Any] = {
@@ -26,6 +29,7 @@ OPTIONS: dict[str, Any] = {
     "backlog": 512,
     "asyncore_use_poll": True,  # select() knows no more than 1,024 files
     "cleanup_interval": 2,
+    "outbuf_high_watermark": 1 << 40,  # a thread never waits for a slow reader: what is not read yet lies in a file
     "max_request_header_size": 64 << 10,
 }
 
@@ -45,6 +49,7 @@ def _channels(settings: Settings) -> type[HTTPChannel]:
         """A connection, and whether any of its requests came with the token."""
 
         known = False
+        begun: float | None = None  # when the request that is on its way began
 
         def __init__(self, server: Any, *more: Any, **options: Any) -> None:
             super().__init__(server, *more, **options)
@@ -54,6 +59,9 @@ def _channels(settings: Settings) -> type[HTTPChannel]:
             done = super().received(data)
             begun = self.request  # one whose body is still on its way
             self.known = self.known or (begun is not None and begun.headers_finished and _is_known(begun, settings))
+            self.begun = None if begun is None else self.begun or time.monotonic()
+            if self.known and begun is not None:
+                _make_place(self.server)
             return done
 
         def service(self) -> None:
@@ -73,10 +81,14 @@ def _is_known(request: Any, settings: Settings) -> bool:
 
 
 def _make_place(server: Any) -> None:
-    """Where there are too many strangers the one that came first goes: it had its time."""
-    strangers = [one for one in server.active_channels.values() if not one.known and not one.will_close]
-    for one in sorted(strangers, key=lambda channel: channel.creation_time)[: max(0, len(strangers) - _PLACES)]:
-        one.will_close = True
+    """Where there are too many strangers, or too many unfinished requests, the one that came first goes: it had its
+    time."""
+    there = [one for one in server.active_channels.values() if not one.will_close]
+    strangers = sorted((one for one in there if not one.known), key=lambda one: one.creation_time)
+    unfinished = sorted((one for one in there if one.known and one.begun is not None), key=lambda one: one.begun)
+    for waiting, places in ((strangers, _PLACES), (unfinished, _UNFINISHED)):
+        for one in waiting[: max(0, len(waiting) - places)]:
+            one.will_close = True
 
 
 def _maintenance(server: Any) -> Callable[[float], None]:

@@ -5,6 +5,7 @@ another, held against random circuits of its size, saved, and read and written a
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 __all__ = ["Circuit", "against_random", "described", "random_circuits", "search"]
+
+_MOST_UNITS = 1_000  # layers, or heads of one, that a file may speak of
+_MOST_PLACES = 1 << 27  # of sources and targets: 80 layers of 64 heads have 82 million
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,21 +120,24 @@ class Circuit:
         """Read the benchmark's JSON, of ours or another's. InputError for what is none."""
         given = read_json(path)
         try:
-            cfg, nodes, edges = given["cfg"], given["nodes"], given["edges"]
-            mlps = not cfg.get("attn_only", not any(str(name).startswith("m") for name in nodes))
-            graph = Graph(int(cfg["n_layers"]), int(cfg["n_heads"]), mlps, bool(cfg.get("parallel_attn_mlp", False)))
+            cfg, nodes, edges, about = given["cfg"], given["nodes"], given["edges"], dict(given.get("about") or {})
+            mlps = not _truth(cfg.get("attn_only", not any(str(name).startswith("m") for name in nodes)))
+            parallel = _truth(cfg.get("parallel_attn_mlp", False))
+            graph = Graph(_count(cfg["n_layers"]), _count(cfg["n_heads"]), mlps, parallel)
+            if math.prod(graph.shape) > _MOST_PLACES:
+                raise ValueError(f"{graph.shape[0]:,} sources and {graph.shape[1]:,} targets")
             mask, scores = np.zeros(graph.shape, bool), np.full(graph.shape, np.nan)
             for name, edge in edges.items():
                 place = graph.place(name)
-                mask[place] = bool(edge["in_graph"])
+                mask[place] = _truth(edge["in_graph"])
                 scores[place] = np.nan if edge.get("score") is None else float(edge["score"])
         except InputError as error:
             raise InputError(f"{error.got} in {path}", error.expected, error.remedy) from error
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise InputError(
                 f"{path}, which is no circuit ({error!r})", "JSON with cfg, nodes and edges", "Check the file"
             ) from error
-        return cls(graph, mask, scores, dict(given.get("about") or {}))
+        return cls(graph, mask, scores, about)
 
     # --- drawing -----------------------------------------------------------------------------------------------------
 
@@ -139,6 +146,20 @@ class Circuit:
         from probes.circuits.graph.drawing import circuit_figure
 
         return circuit_figure(self, edges=edges)
+
+
+def _truth(value: Any) -> bool:
+    """Whether it says yes; ValueError for what says neither, such as the text "false", which Python takes for true."""
+    if isinstance(value, str) or value not in (0, 1):
+        raise ValueError(f"{value!r} for true or false")
+    return bool(value)
+
+
+def _count(value: Any) -> int:
+    """A number of layers or heads; ValueError for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_UNITS:
+        raise ValueError(f"{value!r} layers or heads")
+    return value
 
 
 def random_circuits(circuit: Circuit, draws: int, seed: int = 0) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """The table of circuits: pieces are kept at once, none is measured twice, and the page follows from them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from apps.circuits import pieces
 from apps.circuits.pieces import Row, measure, read
 from apps.circuits.table import numbers, write
 from probes.circuits.graph.selection import BUDGETS
+from workbench.errors import InputError
 
 ROWS = (Row("RelP", "mixed", ranked=2), Row("EAP", refill=False, ranked=2))
 
@@ -32,6 +34,15 @@ def test_it_goes_on_where_it_stopped(model, small, tmp_path):
     assert len(list(measure(model, "indirect object", (again,), path))) == 2
     write(path, tmp_path / "page.md")
     assert "Not measured yet" in (tmp_path / "page.md").read_text()
+
+
+def test_pieces_of_the_same_weights_with_other_settings_are_not_taken_up(model, small, tmp_path):
+    path = tmp_path / "pieces.jsonl"
+    next(measure(model, "indirect object", ROWS, path))
+    other = replace(model, made=replace(model.made, settings_hash="0" * 64), follow=None)
+    assert other.identity.weights_hash == model.identity.weights_hash
+    with pytest.raises(InputError, match="of another model"):
+        next(measure(other, "indirect object", ROWS, path))
 
 
 def test_numbers_are_of_all_pairs_of_a_rows_pieces():

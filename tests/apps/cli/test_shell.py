@@ -100,6 +100,28 @@ def test_missing_things_are_code_1(refused, tmp_path):
     assert "no file at" in refused("load", str(tmp_path / "x.gguf"), code=1)
 
 
+@pytest.mark.parametrize("words", [("load",), ("app", "--port", "9"), ("run", "logit-lens", "--prompt", "a")])
+def test_too_few_addresses_are_said_before_libraries_run_out_of_them(words):
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (9 * 10**8,) * 2)\n"
+    code += f"import sys; from apps.cli import main; code = main({list(words)}); "
+    done = subprocess.run([sys.executable, "-c", f"{code}sys.exit(code)"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "a limit of 900 MB on the address space" in done.stderr
+
+
+def test_a_working_directory_that_is_no_more_is_said(tmp_path):
+    code = "import os, sys; from apps.cli import main; os.rmdir(os.getcwd()); sys.exit(main(['load']))"
+    command, environment = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "working directory that is no more" in done.stderr and "\n" not in done.stderr[:-1]
+
+
+def test_without_docstrings_it_says_so_and_blames_no_analysis():
+    command = [sys.executable, "-OO", "-m", "apps.cli", "describe", "surprisal"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "started without docstrings (-OO" in done.stderr and "\n" not in done.stderr[:-1]
+
+
 def test_ctrl_c_is_130(capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt

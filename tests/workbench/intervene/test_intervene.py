@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.tiny_models import KINDS, tiny_hf, tiny_model
-from tests.tiny_runs import StudyNorms
+from tests.tiny_runs import Norms, StudyNorms
 from workbench.analysis.run import run
 from workbench.errors import InputError, RefusedError
 from workbench.intervene import (
@@ -26,6 +26,7 @@ from workbench.intervene import (
     Neurons,
     Patch,
     Residual,
+    Scale,
     Steer,
     hooks,
     units_of,
@@ -301,6 +302,54 @@ def test_steering_the_same_place_twice_adds_up(llama):
     direction = torch.ones(llama.sizes.d_model)
     twice = logits(llama, CLEAN, Steer(0, direction, 1.0), Steer(0, 2 * direction, 1.0))
     torch.testing.assert_close(twice, logits(llama, CLEAN, Steer(0, direction, 3.0)), **CLOSE)
+
+
+@pytest.mark.parametrize("hook", [RESID_PRE, RESID_POST, MLP_OUT])
+def test_a_state_that_the_norm_reads_only_as_rounding_is_refused(hook):
+    """A norm with a mean takes the direction of ones away, exactly in exact arithmetic; a gain of it is no effect."""
+    gpt2, llama = tiny_model("gpt2"), tiny_model("llama")
+    ones = torch.ones(32)
+    torch.testing.assert_close(logits(gpt2, CLEAN, Steer(0, ones, 30.0, hook)), logits(gpt2), atol=1e-3, rtol=1e-3)
+    far = Steer(0, -ones, 3e6, hook, positions=(2,))
+    with pytest.raises(RefusedError, match=r"Steer\(L0 .*rounding"):
+        logits(gpt2, CLEAN, far)
+    assert logits(llama, CLEAN, far).isfinite().all()  # its norm takes no mean away: the state is that direction
+    zig = torch.tensor([1.0, -1.0]).repeat(16)
+    assert logits(gpt2, CLEAN, Steer(0, zig, 3e6, hook, positions=(2,))).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("make", "near"),
+    [
+        (lambda x: Scale(Head(0, 1), x), 1.0 + 1e-12),
+        (lambda x: Clamp(Neurons(1, (3,)), x), 1.0 - 1e-9),
+        (lambda x: Add(Neurons(1, (3,)), x), 1.0000001),
+        (lambda x: Steer(0, torch.ones(32), x), 1.00000001),
+    ],
+)
+def test_numbers_that_differ_at_all_are_other_edits_and_what_is_no_number_is_said(make, near):
+    """What prints alike has one key, so what is kept of one would be shown for the other."""
+    assert make(1) == make(1.0) != make(near) and str(make(2.5)) == str(make(2.50))
+    for wrong in ("2", None, 1j, float("nan"), torch.ones(2)):
+        with pytest.raises(InputError, match="one finite number"):
+            make(wrong)
+
+
+def test_a_direction_is_what_it_was_when_it_was_given(llama):
+    direction = torch.linspace(-1, 1, 32)
+    steer, before = Steer(0, direction), logits(llama, CLEAN, Steer(0, direction.clone()))
+    direction *= 3
+    assert torch.equal(logits(llama, CLEAN, steer), before) and steer != Steer(0, direction)
+
+
+def test_the_callers_autocast_changes_no_number(llama):
+    source = record(llama, CORRUPT, [Z])
+    edit, plain = Patch(Z, 0, source), run(llama, CLEAN, [Norms()])["norms"]
+    before = logits(llama, CLEAN, edit)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(logits(llama, CLEAN, edit), before)
+        assert run(llama, CLEAN, [Norms()])["norms"].equals(plain)
+        assert torch.is_autocast_enabled("cpu")  # the caller's own work goes on in it
 
 
 def test_a_frozen_norm_scale_makes_the_logits_linear_in_the_last_state(model):

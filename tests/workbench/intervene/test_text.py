@@ -52,7 +52,20 @@ def test_a_text_its_value_and_its_code_are_one(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "L1", "L1H", "H3", "L1H3 median", "L1 MLP 3 cannot see 1", "L1H3,L1H2", " mean", "L1 MLP own-token"]
+    "text",
+    [
+        "",
+        "L1",
+        "L1H",
+        "H3",
+        "L1H3 median",
+        "L1 MLP 3 cannot see 1",
+        "L1H3,L1H2",
+        " mean",
+        "L1 MLP own-token",
+        f"L1N{5_000 * '3'}",
+        f"{5_000 * '3'} cannot see 1",
+    ],
 )
 def test_other_texts_are_refused(text):
     with pytest.raises(InputError, match=r"the (intervention|units)"):

@@ -32,6 +32,13 @@ def test_what_is_no_language_model(model):
         wrap(model, None)
 
 
+def test_a_layer_of_another_type_is_named():
+    hf = tiny_hf("gpt2")
+    hf.transformer.h[1].double()
+    with pytest.raises(InputError, match=r"transformer\.h\.1 in float64 and the rest in float32.*to\(torch\.float32\)"):
+        wrap(hf, None)
+
+
 def test_an_unmerged_adapter():
     hf = tiny_hf("llama")
     hf.peft_config = {"default": object()}  # what peft leaves on a model, and on its own class of one

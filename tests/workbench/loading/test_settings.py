@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -121,6 +122,30 @@ def test_calls_and_modes_are_no_change(family):
             hf(torch.arange(n)[None])
     hf.train().eval()
     assert held_settings(hf) == before and settings_hash(hf) == digest
+
+
+def test_two_hooks_of_one_name_that_do_other_things_are_told_apart():
+    """In a notebook each is `<lambda>`; what one gave would be shown for the other."""
+
+    def louder(by):
+        return lambda module, args, output: by * output
+
+    made = (
+        louder(2.0),
+        louder(3.0),
+        lambda m, a, out: out + 1,
+        lambda m, a, out: out + 2,
+        partial(max, 1),
+        partial(max, 2),
+    )
+    found, hf = [], tiny_hf("qwen2")
+    for hook in made:
+        handle = hf.model.layers[0].mlp.register_forward_hook(hook)
+        found.append(settings_hash(hf))
+        handle.remove()
+    assert len(set(found)) == len(made)
+    hf.model.layers[0].mlp.register_forward_hook(louder(2.0))
+    assert settings_hash(hf) == found[0]  # the same one, made again
 
 
 def test_a_users_hooks_are_told_by_their_names():

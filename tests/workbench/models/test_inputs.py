@@ -1,6 +1,7 @@
 """One place decides what a prompt is."""
 
 from collections import deque
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from tests.long_run import examples
 from tests.tiny_models import spelling, tiny_hf
@@ -63,6 +66,26 @@ def test_what_a_tokenizer_returns_is_run_as_its_ids(model):
     several = tokenizer(["ab", "abcd"], padding=True, return_tensors="pt", add_special_tokens=False)
     assert [len(one) for one in observe(model, several).tokens] == [2, 4]
     assert tokenise(model, tokenizer._tokenizer.encode("abc", add_special_tokens=False)).ids == (66, 67, 68)
+
+
+def test_what_a_tokenizer_cannot_read_is_said(model):
+    """One token stands for all that is unknown, or nothing does: other texts give the same numbers."""
+    plain, odd, other = (tokenise(model, text) for text in ("I like a cafe.", "I like ñ and ß.", "I like ø and ж."))
+    assert odd.ids == other.ids and plain.notes == ()
+    assert "no token for 'ñ', 'ß': 2 of" in odd.notes[0] and "'ø', 'ж'" in other.notes[0]
+    letters = Tokenizer(models.BPE({chr(97 + i): i for i in range(26)}, []))  # none for what is unknown: left out
+    leaving = wrap(tiny_hf("llama"), PreTrainedTokenizerFast(tokenizer_object=letters), name="leaving")
+    assert tokenise(leaving, "abc").notes == ()
+    assert tokenise(leaving, "aß5b").notes == (
+        "The tokenizer leaves out 2 characters, such as 'ß5': the model does not see them.",
+    )
+
+
+def test_a_member_of_an_enumeration_is_its_text_and_not_its_name(model):
+    Asked = Enum("Asked", {"FRANCE": "ab"}, type=str)
+    assert str(Asked.FRANCE) != "ab"
+    chat = [{"role": "user", "content": Asked.FRANCE}]
+    assert tokenise(model, Asked.FRANCE).source.text == "ab" and prompts_of(chat)[0].messages == (("user", "ab"),)
 
 
 def test_several_prompts_in_any_form(model):

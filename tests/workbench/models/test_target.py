@@ -62,6 +62,10 @@ def test_targets_in_words():
     assert target_of(VOCABULARY, '["a", "b"]').describe(VOCABULARY) == "any of 2 ('a', 'b')"
 
 
+def test_a_set_that_is_none_is_a_text():
+    assert target_of(VOCABULARY, 30_000 * "[").length == 30_000  # more than a reader of JSON goes into
+
+
 def test_targets_that_make_no_sense_are_refused():
     for bad, said in (('["a", "ab"]', "begins another"), ("#96", "0 to 95"), ("", "empty target")):
         with pytest.raises(InputError, match=said):

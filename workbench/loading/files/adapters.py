@@ -40,7 +40,7 @@ def base_of(directory: Path) -> str:
     """What an adapter without base weights beside it was trained on: a directory that is there, or a hub name."""
     try:
         said = json.loads((directory / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ModelError(
             f"an adapter in {directory} that does not name its base ({first_line(error)})",
             "base_model_name_or_path", "Write it into adapter_config.json",

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from workbench.errors import ModelError, UnavailableError, WorkbenchError
+from workbench.errors import ModelError, UnavailableError, WorkbenchError, of_the_machine
 
 __all__ = ["Read", "check_directory", "first_line", "named", "read", "readable", "whole"]
 
@@ -121,6 +121,8 @@ def readable(name: str) -> Iterator[None]:
     except WorkbenchError:
         raise
     except Exception as error:
+        if (machine := of_the_machine(error)) is not None:  # memory that ran out says nothing of the files
+            raise machine from error
         expected = (
             "config.json, *.safetensors and a tokenizer, or a hub name that is public or that you are logged in for"
         )

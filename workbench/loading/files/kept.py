@@ -21,6 +21,7 @@ from workbench import memo
 from workbench.errors import UnavailableError
 from workbench.files import cache_dir
 from workbench.loading.files import digests
+from workbench.pauses import whole
 
 __all__ = ["MANIFEST", "alone", "alteration", "manifest", "no_space", "seal", "storage_errors"]
 
@@ -36,7 +37,7 @@ def manifest(place: Path) -> dict[str, Any] | None:
         record = memo.unmarked(json.loads((place / MANIFEST).read_text(encoding="utf-8")))
         sound = all(isinstance(e["bytes"], int) and isinstance(e["sha256"], str) for e in record["files"].values())
         return record if sound and record["files"] and record["source"]["sha256"] and record["format"] else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -89,7 +90,8 @@ def alone(report: Progress, place: Path) -> Iterator[None]:
         except Timeout:
             report("wait", 0.0, f"another process is preparing {place.name}; waiting for it")
     try:
-        yield
+        with whole():
+            yield
     finally:
         lock.release()
 

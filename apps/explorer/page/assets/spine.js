@@ -235,6 +235,13 @@
     setTimeout(() => window.dispatchEvent(new Event("resize")), 50);
   }
 
+  // What is said is of the selection before: it stands back, and says so to a screen reader.
+  function old(is) {
+    const right = document.querySelector(".right");
+    right.classList.toggle("before", is);
+    right.setAttribute("aria-busy", String(is));
+  }
+
   let scheduled = false;
   function refresh() {
     if (scheduled) return;
@@ -275,7 +282,7 @@
       state.selection = state.told = selection || {};
       if (JSON.stringify(state.told) !== before) {
         clearTimeout(state.telling);
-        state.telling = setTimeout(() => document.querySelector(".right").classList.add("before"), 150);
+        state.telling = setTimeout(() => old(true), 150);
       }
       state.changed = performance.now();
       plots().forEach((gd) => { mark(gd); window.workbenchFit(gd); });
@@ -294,7 +301,7 @@
     // What is said of the selection has arrived; until then the panel says that it is of the one before.
     told: function () {
       clearTimeout(state.telling);
-      document.querySelector(".right").classList.remove("before");
+      old(false);
       return dash.no_update;
     },
     // What is typed now, whatever has been sent: Run must not take an older text.

@@ -273,14 +273,20 @@ def test_answers_are_small_and_fast(same_page):
 
 
 def test_no_serious_violation_of_accessibility(same_page):
+    """Also while the panel still tells of the selection before."""
     from axe_playwright_python.sync_playwright import Axe
 
-    axe = Axe()
     page = same_page
     page.wait_for_selector("#details .js-plotly-plot .main-svg")
-    found = axe.run(page).response["violations"]
+    page.wait_for_selector(".right:not(.before)")
+    whole = Axe().run(page).response["violations"]
+    page.evaluate("() => document.querySelector('.right').classList.add('before')")
+    panel = Axe().run(page, context=".right").response["violations"]
+    page.evaluate("() => document.querySelector('.right').classList.remove('before')")
     serious = [
-        (v["id"], [n["html"][:160] for n in v["nodes"]]) for v in found if v["impact"] in ("serious", "critical")
+        (v["id"], [n["html"][:160] for n in v["nodes"]])
+        for v in (*whole, *panel)
+        if v["impact"] in ("serious", "critical")
     ]
     assert not serious, json.dumps(serious, indent=1)
 

@@ -94,6 +94,22 @@ def test_a_stranger_has_little_time_even_one_that_keeps_talking(running, monkeyp
         assert ask_again(user, **cookie) == 200
 
 
+def test_many_slow_ones_with_the_token_keep_nobody_out(running, monkeypatch):
+    monkeypatch.setattr(connections, "_UNFINISHED", 20)
+    cookie = f"workbench-{running.port}={TOKEN}"
+    kept, answer = ask(running, Cookie=cookie)
+    answer.read()
+    head = f"POST {PAGE} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\nContent-Length: 9\r\n\r\n"
+    with ExitStack() as stack:
+        slow = [opened(stack, running, head.encode() + b"x") for _ in range(60)]
+        assert all(is_closed(one) for one in slow[:40])  # whoever began first goes first
+        _, answer = ask(running, Cookie=cookie)
+        assert answer.status == 200
+        assert ask_again(kept, Cookie=cookie) == 200  # one that says nothing at the moment stays
+        slow[-1].sendall(b"x" * 8)  # and so does one that is among the last
+        assert slow[-1].recv(1000).startswith(b"HTTP/1.1 405")
+
+
 def test_a_body_that_is_too_large_is_refused_before_it_is_taken(running):
     with ExitStack() as stack:
         head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000000\r\n\r\n"

@@ -87,6 +87,26 @@ def test_another_tools_file_is_read_in_either_form(tmp_path):
         Circuit.open(path)
 
 
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("n_layers", 10**7), ("n_heads", float("inf")), ("n_layers", 1.5), ("n_heads", True), ("n_layers", 900),
+        ("parallel_attn_mlp", "False"), ("attn_only", "no"), ("in_graph", "false"), ("in_graph", 2), ("about", "me"),
+    ],
+)  # fmt: skip
+def test_a_strangers_file_says_each_thing_in_its_type_and_size(tmp_path, where, value):
+    """The text "false" is true to Python, and a few bytes may ask for terabytes."""
+    cfg, edge, about = {"n_layers": 1, "n_heads": 2}, {"in_graph": True}, {}
+    given = {"cfg": cfg, "nodes": {"m0": True}, "edges": {"input->logits": edge}, "about": about}
+    (edge if where == "in_graph" else given if where == "about" else cfg)[where] = value
+    if value == 900:
+        cfg["n_heads"] = 900
+    path = tmp_path / "theirs.json"
+    path.write_text(json.dumps(given))
+    with pytest.raises(InputError, match="no circuit"):
+        Circuit.open(path)
+
+
 def test_the_view_draws_what_it_found(model):
     result = CircuitSearch(pairs=3, tested=3, draws=2, wanted=0.3).run(model)
     circuit = circuit_of(result)
