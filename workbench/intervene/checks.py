@@ -15,6 +15,7 @@ __all__ = [
     "names",
     "need_interventions",
     "need_layer",
+    "need_model",
     "need_numbers",
     "need_serial",
     "printed",
@@ -31,6 +32,14 @@ def need_interventions(given: Any) -> tuple[Any, ...]:
         if isinstance(one, type) or not callable(getattr(one, "edits", None)):
             raise _no_intervention(one)
     return found
+
+
+def need_model(given: Any) -> None:
+    """InputError for what is no instrumented model, such as a Hugging Face one as it is."""
+    if not isinstance(given, Model):
+        raise InputError(
+            f"a {type(given).__name__} as the model", "one of load() or wrap()", "Give wrap(model, tokenizer)"
+        )
 
 
 def need_numbers(value: Any, what: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Attached", "Passes", "in_own_dtype", "repeated", "skipped"]
+__all__ = ["Attached", "Passes", "repeated", "skipped", "undisturbed"]
 
 
 class Passes:
@@ -27,7 +27,7 @@ class Passes:
     @contextmanager
     def run(self) -> Iterator[None]:
         """A pass of this thread. Another thread's waits; what an outer one of this thread has set rests meanwhile."""
-        with self.lock, in_own_dtype():
+        with self.lock, undisturbed():
             self._under_way.append(object())
             try:
                 yield
@@ -52,12 +52,15 @@ class Passes:
 
 
 @contextmanager
-def in_own_dtype() -> Iterator[None]:
-    """Without the caller's `torch.autocast`, which would compute in fewer digits than a model's dtype says."""
+def undisturbed() -> Iterator[None]:
+    """Without what the caller has set for other work: `torch.autocast`, which would compute in fewer digits than a
+    model's dtype says, and a default device, on which half of a pass would be made."""
     with ExitStack() as stack:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         yield
 
 
