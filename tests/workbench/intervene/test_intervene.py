@@ -149,7 +149,7 @@ def test_keys_from_the_end_are_counted_in_each_prompt_of_a_batch(llama):
     "given",
     [
         ["L1H2"], "L1H2", [Head(1, 2)], [Ablate], [[Ablate(Head(1, 2))]], [None], None, Ablate(Head(1, 2)),
-        [Ablate(Head("1", 2))], [Ablate(Head(1.0, 2))], [Ablate(MLP("0"))], [Knockout((3,), (1,), ("1",))],
+        [Ablate(Head("1", 2))], [Ablate(Head(1.0, 2))], [Ablate(MLP("0"))],
         [Steer(0, torch.ones(2, 32))], [Steer(0, torch.ones(3, 32), positions=(1, 2))], [Steer(0, torch.ones(()))],
     ],
     ids=str,
@@ -350,6 +350,7 @@ def test_numbers_that_differ_at_all_are_other_edits_and_what_is_no_number_is_sai
         lambda: Ablate(Head(0, 1), positions=(1.5,)),
         lambda: Scale(Head(0, 1), 2.0, positions="last"),
         lambda: Knockout(3, (1,), (0,)),
+        lambda: Knockout((3,), (1,), ("1",)),
         lambda: Knockout((3,), (1,), (0,), heads="1"),
         lambda: Ablate(Head(0, 1), "mean", torch.ones(8)),
         lambda: Attend(Head(0, 1), torch.tensor([-7, 0, 1, 2, 3])),
