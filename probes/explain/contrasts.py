@@ -2,8 +2,9 @@
 
 What is not given is made, and shown. Without a counterfactual one word is swapped for one of the same kind: for another
 word of the prompt if that changes the likeliest token, else for another word of its list, else for a word that is near;
-of these, the swap that moves the prediction most. Swaps whose two answers have one shape (both words, both numbers) go
-first. Without answers, they are what the model itself finds likeliest on the two prompts.
+of these, the swap that moves the prediction most. Swaps go first where both answers are likely, and of those whose two
+answers have one shape (both words, both numbers). Without answers, they are what the model itself finds likeliest on
+the two prompts.
 """
 
 from collections import Counter
@@ -23,8 +24,9 @@ from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.target import Target, target_of
 from workbench.observation import observe
 
-__all__ = ["Contrast", "contrast_of", "ends", "shown_text", "with_ids"]
+__all__ = ["SAID", "Contrast", "contrast_of", "ends", "shown_text", "with_ids"]
 
+SAID = 0.1  # probability of what a model says: that it prefers its likeliest token is so by construction
 _SWAPS = 5  # words that are tried in the place of one
 _ALIKE = 12  # the likest of a vocabulary among which other words of the prompt count as the same kind
 _EVERYONE = 200  # of a list: all
@@ -108,12 +110,13 @@ def _counterfactual(model: Model, clean: Tokens, wanted: Target | None, other: T
     first, *others = ends(model, [clean, *(swap.tokens for swap in swaps)])
     token = lambda target, row: int(row.argmax()) if target is None or target.token is None else target.token
 
-    def moved(swap: _Swap, row: torch.Tensor) -> tuple[bool, bool, int, float]:
+    def moved(swap: _Swap, row: torch.Tensor) -> tuple[bool, bool, bool, int, float]:
         a, b = token(wanted, first), token(other, row)
         if a == b:
-            return False, False, 0, float(first[a] - row[a])
+            return False, False, False, 0, float(first[a] - row[a])
         alike = shape(model.vocabulary.string(a)) == shape(model.vocabulary.string(b))
-        return True, alike, -swap.tier, float((first[a] - first[b]) - (row[a] - row[b]))
+        said = min(float(one.softmax(-1)[i]) for one, i in ((first, a), (row, b))) >= SAID
+        return True, said, alike, -swap.tier, float((first[a] - first[b]) - (row[a] - row[b]))
 
     return max(zip(swaps, others, strict=True), key=lambda one: moved(*one))[0].tokens
 

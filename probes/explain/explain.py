@@ -122,7 +122,10 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
             made = made_pairs(model, contrast, sizes, self.seed)
             task, shown = made.task, contrast.pair
             by = "made by the swap that moves the prediction most" if contrast.made_counterfactual else "given"
-            said = {"made": f"the counterfactual is {by}; pairs by swapping words of the same kind; {made.answers}"}
+            told = [f"the counterfactual is {by}", "pairs by swapping words of the same kind", made.answers]
+            if made.is_short_of(sizes):
+                told.append(f"no more pairs could be made than these, of the {' / '.join(map(str, sizes))} asked")
+            said = {"made": "; ".join(told)}
         yield from _Way(self, model, task, shown, progress).go(said)
 
     def steps(self, sizes: Sizes, n_tokens: int) -> dict[str, float]:

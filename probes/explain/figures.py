@@ -48,6 +48,10 @@ def parts_table(result: xr.Dataset) -> "pd.DataFrame":
         return pairs_table(result)
     names = [name for name in result.data_vars if str(name).startswith("part_")]
     frame: Any = result[names].to_dataframe()
+    tokens = result["token_text"].values if "token_text" in result.coords else None
+    if tokens is not None:
+        said = lambda pos: "" if pos < 0 else f"{pos} {tokens[pos]!r}"
+        frame = frame.assign(part_pos=frame["part_pos"].map(said), part_looks_at=frame["part_looks_at"].map(said))
     frame = frame.rename(columns={"part_layer": "layer", "part_head": "head"})
     return frame.set_index("part_name").rename_axis("part")
 

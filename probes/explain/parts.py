@@ -20,7 +20,7 @@ from workbench.models.model import Model
 from workbench.observation.recording import Recording, record_all
 from workbench.statistics import benjamini_hochberg, sign_flip_test
 
-__all__ = ["Part", "described_parts", "induction_labels", "node_of"]
+__all__ = ["Part", "copying_labels", "described_parts", "induction_labels", "node_of"]
 
 _WRITTEN = 3  # tokens that are named
 _SHORTEST = 48  # tokens of a sequence that repeats: half of what induction-heads takes by itself
@@ -72,8 +72,8 @@ def described_parts(
     whose clean prompts copying is tested. labels: of `induction_labels`."""
     hooks = [Z, PATTERN, RESID_POST, *([MLP_OUT] if model.sizes.d_mlp else [])]
     clean, corrupt = record_all(model, [shown.clean, shown.corrupt], hooks)
-    copying = _copying(model, [node for node in nodes if node[1] >= 0 and _at(node, estimates) == len(shown.clean) - 1],
-                       pairs)  # fmt: skip
+    at_the_end = [node for node in nodes if node[1] >= 0 and _at(node, estimates) == len(shown.clean) - 1]
+    copying = copying_labels(model, at_the_end, pairs)
     return [_part(model, node, shown, estimates, (clean, corrupt), (*labels.get(node, ()), *copying.get(node, ())))
             for node in nodes]  # fmt: skip
 
@@ -141,11 +141,13 @@ def induction_labels(model: Model, seed: int = 0) -> tuple[dict[tuple[int, int],
     return found, null
 
 
-def _copying(
+def copying_labels(
     model: Model, nodes: Sequence[tuple[int, int]], pairs: Sequence[Pair]
 ) -> dict[tuple[int, int], tuple[str, ...]]:
     """Heads that raise the token that they look at from the last position more than the prompt's other tokens
     ("copies"), or lower it more ("suppresses"): two-sided sign flip over prompts, Benjamini-Hochberg over these heads.
+
+    A prompt on which a head looks at the last position itself tells nothing of copying: it counts as 0.
     """
     if not nodes or len(pairs) < 2:
         return {}
@@ -159,6 +161,8 @@ def _copying(
             attention = run.values[PATTERN, layer][head, -1].float().clone()
             attention[0] = -1.0  # a sink, which says nothing of its token
             at = int(attention.argmax())
+            if at == len(ids) - 1:
+                continue
             logits = logit_contributions(model.readout, _output(model, run, node, -1), state).float()
             others = ids[(ids != ids[at])]
             apart[row, column] = float(logits[ids[at]] - logits[others].mean()) if len(others) else np.nan

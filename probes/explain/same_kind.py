@@ -2,17 +2,20 @@
 
 A token that is in one of the lists has the others of its list, nearest first. Any other one has the words of its own
 shape (a space in front or not, a word or a number, a capital or not) nearest by the cosine of their centred
-unembeddings: words that the model writes in the same places. Where there are fewer than six, any near token will do.
+unembeddings: words that the model writes in the same places. Where there are fewer than six, any near token will do;
+but what follows a day, a month, a number or a digit is another one, however few there are.
 """
 
-from collections.abc import Collection, Sequence
+import string
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import torch
 
 from probes.circuits.graph.task_texts import CAPITALS, MEN, NOUNS, WOMEN
 from workbench.models.model import Model
 
-__all__ = ["KINDS", "is_listed", "is_word", "same_kind", "shape"]
+__all__ = ["KINDS", "ORDERED", "Ordered", "is_listed", "is_word", "same_kind", "says_something", "shape"]
 
 _MORE_WOMEN = (
     "Elizabeth", "Margaret", "Kate", "Rachel", "Rebecca", "Jennifer", "Jessica", "Amanda", "Barbara", "Nancy", "Karen",
@@ -42,6 +45,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "digits": tuple("0123456789"),
     "colours": ("red", "green", "blue", "yellow", "black", "white", "brown", "orange", "pink", "purple", "grey"),
 }  # fmt: skip
+_CLOSED = frozenset({"days", "months", "numbers", "digits"})  # lists without others of their kind
 _NEAREST = 600  # tokens whose text is looked at
 _SHORT = 2  # letters of a word that says little by itself: of, is, to
 _LITTLE_WORDS = (
@@ -53,6 +57,33 @@ _LITTLE_WORDS = (
 _SIBLINGS = (frozenset({"women", "men"}), frozenset({"one thing", "several things"}))  # that stand in for each other
 _ENOUGH = 6  # words of a list that need no others beside them
 _OF_SIBLINGS = 3
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """A list in its order. is_cycle: whether its first word follows its last."""
+
+    words: tuple[str, ...]
+    is_cycle: bool = False
+
+    def between(self, one: int, other: int) -> int:
+        """How far it is from a place to another."""
+        return (other - one) % len(self.words) if self.is_cycle else other - one
+
+    def word(self, place: int) -> str | None:
+        """The word at a place, beyond the end only of a cycle."""
+        if self.is_cycle:
+            return self.words[place % len(self.words)]
+        return self.words[place] if 0 <= place < len(self.words) else None
+
+
+ORDERED: tuple[Mapping[str, Ordered], ...] = (  # lists that may stand for each other, together
+    {"days": Ordered(KINDS["days"], True), "months": Ordered(KINDS["months"], True),
+     "numbers": Ordered(("one", *KINDS["numbers"]))},
+    {"digits": Ordered(KINDS["digits"])},
+    {"letters": Ordered(tuple(string.ascii_uppercase))},
+    {"small letters": Ordered(tuple(string.ascii_lowercase))},
+)  # fmt: skip
 
 
 def shape(text: str) -> tuple[bool, bool, bool, bool, bool]:
@@ -67,30 +98,43 @@ def is_word(text: str) -> bool:
     return bare.isdigit() or (bare.isalpha() and len(bare) > _SHORT and bare.lower() not in _LITTLE_WORDS)
 
 
+def says_something(text: str) -> bool:
+    """Whether a token that comes again is the same thing again: no space, punctuation or function word."""
+    bare = text.strip()
+    little = bare in ("a", "I") or bare.lower() in _LITTLE_WORDS or (len(bare) == _SHORT and bare.islower())
+    return any(one.isalnum() for one in bare) and not little
+
+
 def is_listed(text: str) -> bool:
     """Whether a token is a word of one of the lists."""
     return any(text.strip() in words for words in KINDS.values())
 
 
 @torch.no_grad()
-def same_kind(model: Model, token_id: int, n: int, without: Sequence[int] = (), *, siblings: bool = False) -> list[int]:
+def same_kind(
+    model: Model, token_id: int, n: int, without: Collection[int] = (), *, siblings: bool = False
+) -> list[int]:
     """Up to n tokens that may stand in a token's place, the likest first; none of `without`.
 
-    siblings: also words of the list beside a token's own (men beside women), the first three, in front.
+    siblings: also words of the list beside a token's own (men beside women), the first three, in front; and one thing
+    beside several.
     """
     weights = model.readout.W_U.detach().float()
     mean = weights.mean(0)
     own = weights[token_id] - mean
-    near = ((weights @ own) - mean @ own) / (weights - mean).norm(dim=-1).clamp(min=1e-9)
+    along, across = (weights @ torch.stack([own, mean], 1)).T
+    apart = torch.linalg.vector_norm(weights, dim=-1) ** 2 - 2 * across + mean @ mean  # no copy of the vocabulary
+    near = (along - mean @ own) / apart.clamp(min=1e-9).sqrt()
     left_out = {token_id, *without}
     ordered = lambda words: sorted((one for one in words if one not in left_out), key=lambda one: -float(near[one]))
     text = model.vocabulary.string(token_id)
     names = {name for name, words in KINDS.items() if text.strip() in words}
     found = ordered(_listed(model, text, names))
     if siblings:
+        found = [*ordered(_other_number(model, text)), *found]
         beside = {name for pair in _SIBLINGS if pair & names for name in pair} - names
         found = [*ordered(_listed(model, text, beside))[:_OF_SIBLINGS], *found]
-    if len(found) < min(n, _ENOUGH):
+    if len(found) < min(n, _ENOUGH) and not (found and names & _CLOSED):
         wanted, word = shape(text), is_word(text)
         left_out.update(found)
         nearest = [one for one in near.topk(min(_NEAREST, len(near))).indices.tolist() if one not in left_out]
@@ -98,6 +142,16 @@ def same_kind(model: Model, token_id: int, n: int, without: Sequence[int] = (), 
         alike = [one for one in nearest if shape(texts[one]) == wanted and is_word(texts[one]) >= word]
         found += alike if len(alike) >= _ENOUGH else nearest
     return found[:n]
+
+
+def _other_number(model: Model, text: str) -> list[int]:
+    """The word with an s more, or less."""
+    bare = text.strip()
+    if model.tokenizer is None or not (bare.isalpha() and is_word(text)):
+        return []
+    other = text[:-1] if bare.endswith("s") and not bare.endswith("ss") else f"{text}s"
+    ids = model.vocabulary.tokens(other)
+    return [ids[0]] if len(ids) == 1 and model.vocabulary.string(ids[0]) == other else []
 
 
 def _listed(model: Model, text: str, names: Collection[str]) -> list[int]:

@@ -1,8 +1,10 @@
 """Explain: a known circuit is found from a bare prompt; random weights and shuffled answers give nothing."""
 
 import json
+from collections import Counter
 from functools import cache
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probes.circuits.graph.known import KNOWN
-from probes.explain.contrasts import contrast_of
+from probes.circuits.graph.task_texts import PairText
+from probes.circuits.graph.tasks import pair_of
+from probes.explain.contrasts import Contrast, contrast_of, with_ids
 from probes.explain.explain import VIEW, Explain
+from probes.explain.figures import parts_table
 from probes.explain.found import behaviour_found, faithful_found
-from probes.explain.parts import node_of
+from probes.explain.parts import copying_labels, node_of
 from probes.explain.sentences import NOTHING, behaves, matters, said, unexplained
 from probes.explain.steps import STEPS
 from probes.explain.variants import COPIED, made_pairs
@@ -127,8 +132,12 @@ def test_cancelled_between_two_passes_it_ends_and_leaves_the_model_as_it_was():
 
 def test_what_cannot_be_made_is_said():
     random = tiny_model("llama")
-    with pytest.raises(InputError, match="made by swapping words of the same kind"):
-        Explain(pairs=400, tested=1000).run(random, Prompt.ids([0, 5, 9]))
+    few = Explain(pairs=400, tested=1000, target="#17", against="#23").run(random, Prompt.ids([0, 5, 9]))
+    assert "of the 400 / 400 / 1000 asked" in few.attrs["made"] and 5 <= few.sizes["prompt"] < 96
+    every, other = list(range(94)), [1, 0, *range(2, 94)]  # no token is left that could stand in for another
+    pair = pair_of(random, PairText(Prompt.ids(every), Prompt.ids(other), ("#94",), ("#95",), ""), Counter())
+    with pytest.raises(InputError, match=r"made by swapping words of the same kind.*more words to swap"):
+        made_pairs(random, Contrast(pair, True, False), (3, 3, 5))
     with pytest.raises(InputError, match="explain without a prompt"):
         Explain().run(random)
     costs = Explain().steps(model().sizes, 9)
@@ -164,4 +173,14 @@ def test_it_is_drawn_and_listed_at_every_step():
                 assert figure(some).data
         for table in VIEW.tables:
             assert len(table(some)) > 0
+    for one in parts_table(result)["part_looks_at"]:  # with the token that stands there
+        assert one == "" or one.split(" ", 1)[1] == repr(str(result["token_text"].values[int(one.split()[0])]))
     assert node_of("a12.h3") == (12, 3) and node_of("m7") == (7, -1)
+
+
+def test_a_head_that_looks_at_its_own_token_copies_nothing():
+    """Of two tokens only the last one is left to look at, beside the first, which is no token to be copied."""
+    random, nodes = tiny_model("gpt2", seed=1), list(np.ndindex(2, 4))
+    tokens = lambda *rows: [SimpleNamespace(clean=with_ids(random, row)) for row in rows]
+    assert copying_labels(random, nodes, tokens(*([first, 7] for first in range(20, 30)))) == {}
+    assert copying_labels(random, nodes, tokens(*([first, 7, 50] for first in range(20, 30))))

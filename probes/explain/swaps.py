@@ -1,0 +1,220 @@
+"""Ways to put other words into a pair of prompts, so that each gives another pair like it.
+
+A sequence (Monday, Tuesday, Wednesday; 2, 4, 6) is moved along its list, and into other lists, with its steps. Else a
+word is renamed wherever it stands, with a space in front or not, with a capital or not: what was the same word stays
+the same. Digits may instead be replaced where they stand (`in_place`), where an answer is worked out from them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from probes.circuits.graph.tasks import Pair
+from probes.explain.same_kind import ORDERED, Ordered, is_listed, is_word, same_kind, says_something
+from workbench.models.model import Model
+
+__all__ = ["Swap", "moving", "swaps"]
+
+_ENOUGH = 12  # words for each token, at least
+_FEW = 6  # words of a list that are few
+_BESIDE = 8  # for each other word of the prompt
+_RUN = 3  # words of a list that are a sequence
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Two prompts with other words. words: what each token became, for answers; of a digit in place, nothing."""
+
+    clean: tuple[int, ...]
+    corrupt: tuple[int, ...]
+    words: Mapping[int, int] = field(hash=False, compare=False)
+
+    @classmethod
+    def of(cls, pair: Pair, words: Mapping[int, int]) -> "Swap":
+        """Of tokens, wherever they stand."""
+        renamed = lambda ids: tuple(words.get(i, i) for i in ids)
+        return cls(renamed(pair.clean.ids), renamed(pair.corrupt.ids), words)
+
+    def then(self, other: "Swap", pair: Pair) -> "Swap":
+        """Both: what the other one changes in the shown pair is changed here as well."""
+        both = lambda *three: tuple(b if b != shown else a for a, b, shown in zip(*three, strict=True))
+        return Swap(
+            both(self.clean, other.clean, pair.clean.ids),
+            both(self.corrupt, other.corrupt, pair.corrupt.ids),
+            {**self.words, **other.words},
+        )
+
+
+def moving(model: Model, pair: Pair) -> list[int]:
+    """Tokens in which the prompts differ, and answers that stand in a prompt and say something by themselves."""
+    apart = [(a, b) for a, b in zip(pair.clean.ids, pair.corrupt.ids, strict=True) if a != b]
+    prompts = set(pair.clean.ids) | set(pair.corrupt.ids)
+    answers = [one for target in (pair.answers, pair.wrong) for (one,) in target.members
+               if one in prompts and says_something(model.vocabulary.string(one))]  # fmt: skip
+    return list(dict.fromkeys([*(a for a, _ in apart), *(b for _, b in apart), *answers]))
+
+
+def swaps(model: Model, pair: Pair, n: int, seed: int, *, in_place: bool = False) -> list[Swap]:
+    """Up to n different ones, each with two prompts that are new: first sequences, then what moves, then other words of
+    the prompt beside it, one at a time and the last ones first."""
+    random = np.random.default_rng(seed)
+    movers = moving(model, pair)
+    shuffled = lambda found: [found[i] for i in random.permutation(len(found))]
+    other = lambda one, n: shuffled(_others(model, pair, one, movers, n, in_place=in_place))
+    make = partial(_in_place if in_place else _renamed, model, pair)
+    shifted = list(_sequences(model, pair))
+    held = {*movers, *(token for swap in shifted for token in swap.words)}
+    if not shifted:
+        words = {one: found for one in movers if (found := other(one, max(_ENOUGH, n // 2)))}
+        shifted = list(filter(None, map(make, _together(words, 4 * n))))
+    new = _New(pair, n)
+    for swap in shifted:
+        new.take(swap)
+    others = [one for one in dict.fromkeys(reversed(pair.clean.ids[:-1]))
+              if one not in held and is_word(model.vocabulary.string(one))]  # fmt: skip
+    for one in others:
+        for beside in filter(None, (make({one: word}) for word in other(one, _BESIDE))):
+            if len(new.found) >= n:
+                return new.found
+            for swap in shifted:
+                both = swap.then(beside, pair)
+                if len(set(both.words.values())) == len(both.words):  # what was apart stays apart
+                    new.take(both)
+    return new.found
+
+
+class _New:
+    """Swaps of which both prompts are new."""
+
+    def __init__(self, pair: Pair, n: int) -> None:
+        self.found: list[Swap] = []
+        shown = {pair.clean.ids, pair.corrupt.ids}
+        self._n, self._seen = n, (set(shown), set(shown))
+
+    def take(self, swap: Swap) -> None:
+        """Where it is one."""
+        both = swap.clean, swap.corrupt
+        apart = both[0] != both[1]
+        if apart and len(self.found) < self._n and all(a not in b for a, b in zip(both, self._seen, strict=True)):
+            self.found.append(swap)
+            for one, known in zip(both, self._seen, strict=True):
+                known.add(one)
+
+
+def _others(model: Model, pair: Pair, token: int, movers: Iterable[int], n: int, *, in_place: bool) -> list[int]:
+    """What a token may become: no token of the prompts; of few one that moves away, too. In place any digit."""
+    text = model.vocabulary.string(token)
+    if in_place and text.strip().isdigit():
+        return same_kind(model, token, n)
+    used = set(pair.clean.ids) | set(pair.corrupt.ids)
+    found = same_kind(model, token, n, used)
+    if len(found) >= _FEW or not is_listed(text):
+        return found
+    return same_kind(model, token, n, used - set(movers))
+
+
+def _together(words: Mapping[int, Sequence[int]], n: int) -> Iterator[dict[int, int]]:
+    """Ways to swap all tokens at once: first each word once, then the same words in other company."""
+    longest, made = max(map(len, words.values()), default=0), set()
+    for shift in range(longest if len(words) > 1 else 1):
+        for turn in range(longest):
+            swap = {token: some[(turn + place * shift) % len(some)]
+                    for place, (token, some) in enumerate(words.items())}  # fmt: skip
+            key = tuple(swap.values())
+            if len(set(key)) == len(key) and key not in made:
+                made.add(key)
+                yield swap
+            if len(made) == n:
+                return
+
+
+def _renamed(model: Model, pair: Pair, words: Mapping[int, int]) -> Swap | None:
+    """A word in all its forms; None where a form of the new word is no single token."""
+    everywhere = {*pair.clean.ids, *pair.corrupt.ids, *(i for t in (pair.answers, pair.wrong) for (i,) in t.members)}
+    swapped = dict(words)
+    for token, new in words.items():
+        text, word = (model.vocabulary.string(one) for one in (token, new))
+        if model.tokenizer is None or not text.strip().isalpha():
+            continue
+        for form in everywhere - set(words):
+            written = model.vocabulary.string(form)
+            if written.strip().lower() != text.strip().lower():
+                continue
+            found = _token(model, _like(written, text, word))
+            if found is None:
+                return None
+            swapped[form] = found
+    return Swap.of(pair, swapped)
+
+
+def _in_place(model: Model, pair: Pair, words: Mapping[int, int]) -> Swap | None:
+    """Digits where the prompts differ, another one where it stands last; other words as `_renamed`."""
+    digits = {one: new for one, new in words.items() if model.vocabulary.string(one).strip().isdigit()}
+    swap = _renamed(model, pair, {one: new for one, new in words.items() if one not in digits})
+    if swap is None:
+        return None
+    clean, corrupt = list(swap.clean), list(swap.corrupt)
+    apart = [place for place, (a, b) in enumerate(zip(pair.clean.ids, pair.corrupt.ids, strict=True)) if a != b]
+    for place in apart:
+        clean[place] = digits.get(pair.clean.ids[place], clean[place])
+        corrupt[place] = digits.get(pair.corrupt.ids[place], corrupt[place])
+    answers = {i for target in (pair.answers, pair.wrong) for (i,) in target.members}
+    differing = {ids[place] for place in apart for ids in (pair.clean.ids, pair.corrupt.ids)}
+    for one in digits.keys() - differing - answers:
+        place = max(place for place, i in enumerate(pair.clean.ids) if i == one)
+        clean[place] = corrupt[place] = digits[one]
+    return Swap(tuple(clean), tuple(corrupt), swap.words)
+
+
+def _like(form: str, text: str, word: str) -> str:
+    """A word as a form of another one is written: `form` is to `text` what is returned is to `word`."""
+    bare, old, new = form.strip(), text.strip(), word.strip()
+    if bare != old:
+        new = new.capitalize() if bare[:1].isupper() else new.lower()
+    return form[: len(form) - len(form.lstrip())] + new
+
+
+def _token(model: Model, text: str) -> int | None:
+    """The single token of a text."""
+    ids = model.vocabulary.tokens(text)
+    return ids[0] if len(ids) == 1 and model.vocabulary.string(ids[0]) == text else None
+
+
+# --- sequences -------------------------------------------------------------------------------------------------------
+
+
+def _sequences(model: Model, pair: Pair) -> Iterator[Swap]:
+    """The pair with its sequence begun elsewhere in its list, then in the other lists of its group."""
+    texts = [model.vocabulary.string(i).strip() for i in pair.clean.ids]
+    for group in ORDERED if model.tokenizer is not None else ():
+        for name, listed in group.items():
+            places = [listed.words.index(text) for text in texts if text in listed.words]
+            steps = {listed.between(a, b) for a, b in pairwise(places)}
+            if len(places) < _RUN or len(steps) != 1 or steps == {0}:
+                continue
+            for other in (listed, *(one for key, one in group.items() if key != name)):
+                for start in range(len(other.words)):
+                    if (swap := _moved(model, pair, listed, places[0], other, start)) is not None:
+                        yield swap
+            return
+
+
+def _moved(model: Model, pair: Pair, listed: Ordered, first: int, other: Ordered, start: int) -> Swap | None:
+    """The words of a list as those of another, as far from its start as they are from the first of the sequence."""
+    answers = [i for target in (pair.answers, pair.wrong) for (i,) in target.members]
+    swapped: dict[int, int] = {}
+    prompts = {*pair.clean.ids, *pair.corrupt.ids}
+    for one in dict.fromkeys((*pair.clean.ids, *pair.corrupt.ids, *answers)):
+        text = model.vocabulary.string(one)
+        if text.strip() not in listed.words:
+            continue
+        word = other.word(start + listed.between(first, listed.words.index(text.strip())))
+        found = None if word is None else _token(model, text[: len(text) - len(text.lstrip())] + word)
+        if found is None and one in prompts:
+            return None
+        if found is not None:
+            swapped[one] = found
+    return Swap.of(pair, swapped)

@@ -1,0 +1,74 @@
+"""Swaps: a word is renamed in all its forms, a sequence goes on as it did, a digit stays a digit where it stands."""
+
+from collections import Counter
+
+import pytest
+
+from probes.circuits.graph.task_texts import PairText
+from probes.circuits.graph.tasks import pair_of
+from probes.explain.contrasts import shown_text, with_ids
+from probes.explain.same_kind import KINDS, ORDERED, Ordered, says_something
+from probes.explain.swaps import moving, swaps
+
+
+@pytest.fixture(scope="module")
+def made(default_model):
+    """Texts of swaps of a pair, clean and corrupt."""
+
+    def of(clean, corrupt, answer, wrong, n=40, **options):
+        pair = pair_of(default_model, PairText(clean, corrupt, (answer,), (wrong,), "shown"), Counter())
+        found = swaps(default_model, pair, n, 3, **options)
+        texts = lambda ids: shown_text(default_model, with_ids(default_model, ids))
+        written = lambda swap, target: default_model.vocabulary.string(swap.words.get(target, target))
+        ends = [[written(one, target.members[0][0]) for target in (pair.answers, pair.wrong)] for one in found]
+        return pair, [(texts(one.clean), texts(one.corrupt), *two) for one, two in zip(found, ends, strict=True)]
+
+    return of
+
+
+def test_a_sequence_goes_on_as_it_did_elsewhere_and_in_other_lists(made):
+    _, found = made("April, May, June,", "April, June, June,", " and", " June")
+    listed = [word for name in ("days", "months", "numbers") for word in KINDS[name]]
+    assert len({one[0] for one in found}) == len(found) == len({one[1] for one in found}) and len(found) > 15
+    for clean, corrupt, answer, wrong in found:
+        words = clean.rstrip(",").split(", ")
+        assert answer == " and" and wrong.strip() == words[2] and corrupt.split(", ")[1] == words[2]
+        for group in ORDERED:
+            for ordered in group.values():
+                if all(word in ordered.words for word in words):
+                    a, b, c = map(ordered.words.index, words)
+                    assert ordered.between(a, b) == 1 == ordered.between(b, c)
+                    break
+        assert set(words) <= {*listed, "one"}
+    cycle, line = Ordered(("a", "b", "c"), True), Ordered(("a", "b", "c"))
+    assert (cycle.word(4), line.word(4), line.word(-1), cycle.between(2, 0), line.between(2, 0)) == (
+        "b", None, None, 1, -2,
+    )  # fmt: skip
+
+
+def test_a_word_is_the_same_word_with_a_space_and_with_a_capital(made):
+    _, found = made("Paper burns. The paper, paper", "Paper burns. The paper, stone", " burns", " falls", n=8)
+    assert len(found) == 8
+    for clean, _, _, _ in found:
+        first, again, last = clean.split()[0], clean.split()[3].rstrip(","), clean.split()[4]
+        assert first.lower() == again == last != "paper" and first[0].isupper()
+
+
+def test_digits_stay_digits_and_examples_stay_true_where_an_answer_is_worked_out(made):
+    shown, wrong_one = "5+2=7, 8+1=9, 4+2=", "5+2=7, 8+1=9, 3+2="
+    for in_place in (False, True):
+        _, found = made(shown, wrong_one, "6", "5", n=16, in_place=in_place)
+        assert found and all(set(text) <= set("0123456789+=, ") for one in found for text in one[:2])
+    assert all(one[0].startswith("5+2=7, 8") for one in found[:5])
+    assert all(clean[-3:] == corrupt[-3:] or clean[-1] == "=" for clean, corrupt, _, _ in found)
+    assert len({one[0][-4:] for one in found}) > 8
+    _, found = made("A tall tree", "A short tree", " falls", " stands", n=6, in_place=True)  # words move all the same
+    assert len({one[0].split()[1] for one in found} | {"tall"}) == 7 == len({one[1].split()[1] for one in found}) + 1
+
+
+def test_an_answer_that_says_nothing_by_itself_does_not_move(made, default_model):
+    pair, found = made("She said that the dog of", "She said that the cat of", " the", " of", n=6)
+    assert {default_model.vocabulary.string(i) for i in moving(default_model, pair)} == {" dog", " cat"}
+    assert found and all(one[2:] == (" the", " of") for one in found)
+    told = [says_something(one) for one in (" Mary", "#11", "7", "x", " de", " the", ", ", " ", "a")]
+    assert told == [True] * 4 + [False] * 5
