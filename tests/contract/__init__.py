@@ -24,6 +24,7 @@ from tests.contract.introduction import (
 from tests.contract.numbers import (
     has_a_key_of_its_own,
     keeps_the_conventions,
+    pauses_after_two_passes_at_most,
     progress_is_told,
     runs_with_every_choice_or_says_why_not,
     says_its_finding,
@@ -54,7 +55,8 @@ __all__ = ["LONG", "OF_ALL", "OF_PASSES", "OF_PROMPTS", "Case", "checks_of", "ho
 OF_ALL = (
     introduces_itself, parameters_check_themselves, display_parameters_are_for_what_is_drawn, predicts_its_cost,
     asks_for_a_prompt, keeps_the_conventions, says_where_it_comes_from, says_its_finding, has_a_key_of_its_own,
-    runs_with_every_choice_or_says_why_not, progress_is_told, honours_interventions_or_refuses,
+    runs_with_every_choice_or_says_why_not, progress_is_told, pauses_after_two_passes_at_most,
+    honours_interventions_or_refuses,
     reducers_return_fresh_tensors, saved_and_opened_it_is_the_same, tables_are_no_larger_than_the_result,
     figures_serialise_and_stay_small,
     tables_are_frames, claims_are_of_what_is_shown, any_selection_is_answered,

@@ -1,6 +1,7 @@
 """A view on a small model, with what its run left behind: what every check is given."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -8,14 +9,18 @@ from typing import Any
 import pytest
 import torch
 import xarray as xr
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from workbench.analysis.kinds import OnModel
 from workbench.analysis.view import View
 from workbench.intervene import Ablate, Head
+from workbench.loading.bridge import BridgeAdapter
+from workbench.loading.toys.adapter import ToyAdapter
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.observation import Need
 from workbench.observation.watch import Watch
+from workbench.pauses import pausing
 
 # Tokens repeat, so that analyses of repeats have something to say; 24 positions, more than the sliding window of 8.
 LONG = Prompt.ids([0, *[7, 31, 64, 12, 90, 45, 7, 31, 64, 12, 90, 45, 3, 18, 77, 3, 18, 52, 7, 31, 9, 9, 60]])
@@ -49,6 +54,9 @@ class Case:
     quick: dict[str, Any] = field(default_factory=dict)
     views_kept: list[Need] = field(default_factory=list)  # needs whose reducers returned views of activations
     told: list[float] = field(default_factory=list)
+    pauses: int = 0
+    longest: int = 0  # passes, or steps of training, between two pauses
+    since: int = 0
 
     @cached_property
     def analysis(self) -> Any:
@@ -71,12 +79,39 @@ class Case:
             kept = watch.reduced[need, layer].untyped_storage().data_ptr()
             self.views_kept.extend(need for given in held.values() if given.untyped_storage().data_ptr() == kept)
 
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, self._counting(patch):
             patch.setattr(Watch, "_reduce", watched)
             found = self.analysis.run(self.model, self.prompt, progress=self.told.append)
         assert hooks_left(self.model) == before
         assert torch.equal(plain_logits(self.model, [tokenise(self.model, SHORT)]), bare)
         return found
+
+    @contextmanager
+    def _counting(self, patch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Count what is done between two pauses, on whatever model."""
+
+        def counted(forward: Any) -> Any:
+            def call(adapter: Any, ids: Any) -> Any:
+                self._did()
+                return forward(adapter, ids)
+
+            return call
+
+        def between() -> None:
+            self.pauses, self.since = self.pauses + 1, 0
+
+        for adapter in (BridgeAdapter, ToyAdapter):
+            patch.setattr(adapter, "forward", counted(adapter.forward))
+        handle = register_optimizer_step_pre_hook(lambda *given: self._did())
+        try:
+            with pausing(between):
+                yield
+        finally:
+            handle.remove()
+
+    def _did(self) -> None:
+        self.since += 1
+        self.longest = max(self.longest, self.since)
 
     def asked(self) -> tuple[tuple[Tokens, ...], tuple[Need, ...], dict[str, Any]]:
         """What one that shares the pass, or brings one, observes: tokens, needs and fields."""

@@ -95,6 +95,12 @@ def a_cache_apart() -> Iterator[None]:
         yield
 
 
+def pauses_after_two_passes_at_most(case: Case) -> None:
+    """Or steps of training: so long others wait, and whoever cancels, whatever it computes. Counts, not seconds."""
+    assert case.result is not None and case.longest <= 2
+    assert case.longest > 0 or not case.pauses  # a hook of the count that is never called would prove nothing
+
+
 def progress_is_told(case: Case) -> None:
     """From 0 to 1 and never back; a cancel passes through and leaves no trace. What is kept is not made again."""
     assert case.result is not None and case.told == sorted(case.told) and all(0 <= share <= 1 for share in case.told)

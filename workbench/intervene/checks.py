@@ -54,11 +54,12 @@ def need_numbers(value: Any, what: Any) -> None:
 def finite(value: Any, what: str) -> float:
     """One finite real number; InputError for anything else. what: the value is, in words."""
     try:
-        found = float(value)
+        found, is_number = float(value), not isinstance(value, str | bytes)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        found = math.nan
-    if isinstance(value, str | bytes) or not math.isfinite(found):
-        raise InputError(f"the {what} {value!r}", "one finite number", "Give a number")
+        found, is_number = math.nan, False
+    if not (is_number and math.isfinite(found)):
+        odd = "not finite" if is_number else f"of the type {type(value).__name__}"
+        raise InputError(f"the {what} {value!r}, which is {odd}", "one finite number", "Give a number")
     return found
 
 

@@ -15,6 +15,7 @@ from workbench.models.hooks import PATTERN, ROUTER, SCORES, Hook
 from workbench.models.model import Model
 from workbench.models.norm import SQUARED
 from workbench.models.passes import Attached
+from workbench.pauses import pause
 
 __all__ = ["hooks"]
 
@@ -47,6 +48,8 @@ def hooks(
     batch = Rows(None if tokens is None else [len(t) for t in tokens], rows.start if rows is not None else 0)
     own = [(i, edit) for i in model.interventions for edit in i.edits(model) if reached(edit)]
     given = [(i, edit) for i in interventions if batch.holds(i.rows) for edit in i.edits(model)]
+    if not model.is_held:  # a pass has paused before it began
+        pause()
     with model.lock, _carried_out(model, own, batch), _carried_out(model, given, batch):
         yield
 

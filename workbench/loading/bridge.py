@@ -36,6 +36,7 @@ from workbench.models.model import LayerWeights, Sizes
 from workbench.models.norm import Norm
 from workbench.models.passes import skipped
 from workbench.models.readout import Readout
+from workbench.pauses import pause
 
 __all__ = ["BridgeAdapter", "Measured", "boot"]
 
@@ -161,6 +162,7 @@ class BridgeAdapter:
 
     def _run(self, n_pos: int) -> None:
         """A pass over some tokens, for what is measured of it."""
+        pause()
         with torch.no_grad():
             self.forward(torch.arange(n_pos, device=self.device)[None] % self.sizes.d_vocab)
 
@@ -189,6 +191,7 @@ class BridgeAdapter:
         ids = torch.arange(6, device=self.device)[None] % self.sizes.d_vocab
         other = ids.clone()
         other[0, -1] = (other[0, -1] + 1) % self.sizes.d_vocab
+        pause()
         with torch.no_grad():
             plain, changed = (self.forward(given)[0, :-1].float() for given in (ids, other))
         exact = next(self.hf_model.parameters()).dtype == torch.float32

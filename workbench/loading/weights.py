@@ -17,6 +17,7 @@ import torch
 
 from workbench.files import cache_dir
 from workbench.loading.files import digests
+from workbench.pauses import pausing
 
 __all__ = ["Followed", "hash_of_files", "keep_hash", "traces", "weights_hash"]
 
@@ -39,7 +40,8 @@ class Followed(Generic[Instrument]):
         with self._lock:
             seen = self._look()
             if seen != self._seen:
-                self._made, self._seen = self._again(), seen
+                with pausing(lambda: None):  # who ran at a pause would ask for the instrument, and wait for this lock
+                    self._made, self._seen = self._again(), seen
             return self._made
 
 

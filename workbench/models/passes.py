@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from workbench.pauses import pause
+
 __all__ = ["Attached", "Passes", "repeated", "skipped", "undisturbed"]
 
 
@@ -23,11 +25,16 @@ class Passes:
     def __init__(self) -> None:
         self.lock: Any = threading.RLock()
         self._under_way: list[object] = []
+        self._is_around = False  # whether the lock was held already when the outermost began
 
     @contextmanager
     def run(self) -> Iterator[None]:
         """A pass of this thread. Another thread's waits; what an outer one of this thread has set rests meanwhile."""
+        pause()
+        is_around = self.is_mine
         with self.lock, undisturbed():
+            if not self._under_way:
+                self._is_around = is_around
             self._under_way.append(object())
             try:
                 yield
@@ -38,6 +45,12 @@ class Passes:
     def is_mine(self) -> bool:
         """Whether this thread has a pass under way."""
         return self.lock._is_owned()  # what threading.Condition asks of an RLock; there is no public name for it
+
+    @property
+    def admits_another(self) -> bool:
+        """Whether another pass of this thread meets nothing that is set: within a pass, which rests meanwhile, it meets
+        nothing; with hooks that were set outside of any pass it does."""
+        return not self.is_mine or (bool(self._under_way) and not self._is_around)
 
     def here(self) -> Callable[[], bool]:
         """A question for later: is this the thread and the pass of now? Outside any pass: is this the thread of now?

@@ -14,6 +14,7 @@ from workbench.models.model import Model
 from workbench.models.passes import Attached
 from workbench.observation.finite import all_finite
 from workbench.observation.need import POSITIONAL, Kept, Need, Site, placed
+from workbench.pauses import is_pausing, pause
 
 __all__ = ["Call", "NotFired", "NotShown", "Steps", "Stop", "Watch"]
 
@@ -159,7 +160,7 @@ class Watch:
             raise NotShown(who, hook.name, self.run.model.name, ", ".join(had)) from None
 
     def _tick(self, attached: Attached) -> None:
-        """Progress after each layer, and the early way out."""
+        """Progress and a pause after each layer, and the early way out."""
         run, n = self.run, self.run.model.sizes.n_layers
         share = len(self.lengths) / run.steps.prompts / n
 
@@ -168,12 +169,14 @@ class Watch:
                 run.steps.done += share
                 if run.progress is not None:
                     run.progress(min(1.0, run.steps.done))
+                pause()
                 if run.stop is not None and layer == self.last:
                     raise Stop
 
             return fire
 
-        wanted = range(n) if run.progress is not None else ([self.last] if run.stop is not None else [])
+        asked = run.progress is not None or is_pausing()
+        wanted = range(n) if asked else ([self.last] if run.stop is not None else [])
         for layer in wanted:
             attached.add(run.model.adapter.point(RESID_POST, layer), tick(layer))
 

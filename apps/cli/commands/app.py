@@ -16,6 +16,13 @@ def arguments(parser: Parser) -> None:
     """Where it listens, what it offers, and what a visitor may do."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8050)
+    parser.add_argument(
+        "--base-path", metavar="PATH", default="/", help="where a proxy puts the page, such as /workbench/ (default: /)"
+    )
+    parser.add_argument(
+        "--host-name", metavar="NAME", action="append", default=[],
+        help="a name that the page is reached by through a proxy; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--model", metavar="M", default=bundled.NAME, help=MODEL_HELP)
     parser.add_argument(
         "--also", metavar="M", action="append", default=[], help="a further model that the page offers; may be repeated"
@@ -55,6 +62,8 @@ def command(arguments: argparse.Namespace) -> int:
         host=arguments.host,
         port=arguments.port,
         token=not arguments.no_token,
+        base_path=arguments.base_path,
+        hosts=arguments.host_name,
         models=arguments.also,
         dtype=arguments.dtype,
         device=arguments.device,

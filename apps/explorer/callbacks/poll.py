@@ -143,7 +143,7 @@ def _register_poll(answer: Answers, engine: Engine) -> None:
 def _job_line(engine: Engine, session: str, current: Shown | None) -> list[Any]:
     """Work in hand, or how long the shown run took."""
     last = f"{len(current.tokens)} tokens in {current.seconds:.2f} s" if current and current.seconds else ""
-    return parts.job_line(engine.jobs(session), last, session, engine.presence.gone())
+    return parts.job_line(engine.jobs(session), last, session, engine.presence.gone(), engine.before)
 
 
 def _failure(hosted: Hosted, loaded: Loaded | None) -> str | None:

@@ -18,7 +18,7 @@ from apps.explorer.engine.batches import Batches, begin
 from apps.explorer.engine.cache import Cache
 from apps.explorer.engine.continuation import continued, continued_text
 from apps.explorer.engine.hosted import Hosted, Load, loader
-from apps.explorer.engine.jobs import MODEL, PROMPT, SELECTION, STUDY, Fate, Job, State
+from apps.explorer.engine.jobs import CONTINUATION, MODEL, PROMPT, SELECTION, STUDY, Fate, Job, State
 from apps.explorer.engine.presence import Presence
 from apps.explorer.engine.request import Request, ids_of, is_ids, phrases_of, refuse_files
 from apps.explorer.engine.settings import Settings
@@ -102,6 +102,10 @@ class Engine:
             for job in hosted.worker.jobs()
             if session in job.sessions | job.left or job is hosted.loading
         ]
+
+    def before(self, name: str, job: Job) -> int:
+        """How many jobs of a model come before one that waits."""
+        return self.hosted(name).worker.before(job)
 
     def cancel(self, job_id: str, session: str, for_all: bool = False) -> None:
         """Stop a job of this session; unless it is for all, one that another open window waits for goes on."""
@@ -240,11 +244,8 @@ class Engine:
             return None
         priority = STUDY if kind == "study" else MODEL
         job = Job(view.title.lower(), key, priority, lambda job: self._run_own_passes(request, view, job), {session})
-        hosted = self.hosted(request.model)
         job.restarts = kind == "model"
-        if kind == "study":  # between two of its passes, but not within one, whose hooks another would meet
-            job.gives_way = lambda: not hosted.ready.is_held
-        return hosted.worker.submit(job)
+        return self.hosted(request.model).worker.submit(job)
 
     def complete(self, request: Request, names: Sequence[str]) -> bool:
         """Whether each of the named analyses has a result or a reason why not."""
@@ -311,7 +312,7 @@ class Engine:
             return continued_text(model, request.text, added.ids, is_ids(request.text) and not request.chat)
 
         key = f"continue {request.states} {n} {temperature} {seed}"
-        return self.hosted(request.model).worker.submit(Job(f"{n} more tokens", key, PROMPT, work, {session}))
+        return self.hosted(request.model).worker.submit(Job(f"{n} more tokens", key, CONTINUATION, work, {session}))
 
     def _states(self, request: Request) -> States:
         """The kept states; recomputed by a bare pass where they were dropped or the server was restarted."""

@@ -4,8 +4,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from apps.explorer.engine.jobs import LOAD, Job, Worker
+from apps.explorer.engine.jobs import LOAD, Job
 from apps.explorer.engine.settings import Settings
+from apps.explorer.engine.worker import Worker
 from workbench.errors import UnavailableError
 from workbench.intervene.text import MEAN_HOOKS
 from workbench.models.model import Model
@@ -26,7 +27,7 @@ class Hosted:
         self.name, self.seconds = name, 0.0
         self.model: Model | None = None
         self._means: Means | None = None
-        self.worker = Worker(name, boot).start()
+        self.worker = Worker(name, boot, self._admits_another).start()
         self.tokenising = threading.Lock()  # fast tokenizers must not be borrowed twice
         self.loading = self.worker.submit(Job(f"load {name}", f"load {name}", LOAD, lambda job: self._load(job, load)))
 
@@ -39,6 +40,14 @@ class Hosted:
         self.seconds = _forward_seconds(model)
         self.model = model  # last: from here on it counts as ready
         return self.name
+
+    def _admits_another(self) -> bool:
+        """Whether a pass in the middle of what the worker's thread does now meets nothing of it.
+
+        Rotations that depend on the length are the module's own, and another length would change them.
+        """
+        model = self.model
+        return model is None or (model.passes.admits_another and not (model.is_held and model.adapter.by_length))
 
     def means(self) -> Means:
         """Means over the reference text, measured when an intervention first asks; for the worker's thread alone."""

@@ -7,6 +7,7 @@ windows is left.
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["Presence"]
@@ -18,12 +19,13 @@ _REMEMBERED = 4096  # sessions, and windows that were closed
 
 
 class Presence:
-    """The windows that have looked, and those that were closed."""
+    """The windows that have looked, and those that were closed. chosen: the prompt and the selection that was last."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._looked: OrderedDict[str, dict[str, float]] = OrderedDict()  # when each window of a session last looked
         self._closed: OrderedDict[str, None] = OrderedDict()
+        self.chosen: tuple[str, dict[str, Any]] = "", {}
 
     def looked(self, session: str, window: str = "") -> None:
         """A window has looked. One that was closed stays so: its last look may arrive after its farewell."""
@@ -33,6 +35,10 @@ class Presence:
             self._looked.setdefault(session, {})[window] = time.monotonic()
             self._looked.move_to_end(session)
             _bound(self._looked)
+
+    def chose(self, text: str, selection: Mapping[str, Any]) -> None:
+        """What was selected last in any window, and on which prompt; `chosen` says it again."""
+        self.chosen = text, dict(selection)
 
     def left(self, session: str, window: str) -> None:
         """A window was closed."""

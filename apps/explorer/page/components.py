@@ -1,6 +1,6 @@
 """Pieces of the page that are made anew when something changes: chips, jobs, notices, forms, explanations."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from html import unescape
 from typing import Any
 
@@ -81,19 +81,28 @@ def _verdict(passed: bool) -> str:
     return "holds" if passed else "fails"
 
 
-def job_line(jobs: Sequence[tuple[str, Job]], last: str, session: str = "", gone: Collection[str] = ()) -> list[Any]:
-    """Work in hand with its progress, or what was done last. gone: sessions whose windows were closed."""
-    alive = [job for _, job in jobs if job.alive]
-    return [_job(job, session, gone) for job in alive] or [html.Span(last or "Ready")]
+def job_line(
+    jobs: Sequence[tuple[str, Job]],
+    last: str,
+    session: str = "",
+    gone: Collection[str] = (),
+    before: Callable[[str, Job], int] = lambda model, job: 0,
+) -> list[Any]:
+    """Work in hand with its progress, or what was done last.
+
+    gone: sessions whose windows were closed. before: how many jobs of a model come before one that waits.
+    """
+    alive = [(job, before(model, job)) for model, job in jobs if job.alive]
+    return [_job(job, session, gone, place) for job, place in alive] or [html.Span(last or "Ready")]
 
 
-def _job(job: Job, session: str, gone: Collection[str]) -> html.Div:
+def _job(job: Job, session: str, gone: Collection[str], before: int) -> html.Div:
     parts: list[Any] = [
         html.Span(job.title),
         html.Progress(
             value=str(round(job.share, 3)), max="1", **attributes({"aria-label": f"progress of {job.title}"})
         ),
-        html.Span(_far(job), className="share"),
+        html.Span(_far(job, before), className="share"),
     ]
     if job.note:
         parts.append(html.Span(job.note))
@@ -102,10 +111,12 @@ def _job(job: Job, session: str, gone: Collection[str]) -> html.Div:
     return html.Div(parts, className="job")
 
 
-def _far(job: Job) -> str:
+def _far(job: Job, before: int) -> str:
     if job.state == State.CANCELLING:
         return "Stopping ..."
-    return f"{100 * job.share:.0f} %" if job.state == State.RUNNING else "waiting"
+    if job.state == State.RUNNING:
+        return f"{100 * job.share:.0f} %"
+    return f"waiting, {before} before it" if before else "waiting"
 
 
 def _cancel(job: Job, session: str, gone: Collection[str]) -> list[Any]:

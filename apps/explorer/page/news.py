@@ -150,9 +150,10 @@ def late_slices(engine: Engine, session: str) -> int:
 def results(engine: Engine, request: Request, before: Mapping[str, str] | None = None) -> dict[str, str]:
     """How every analysis stands of which anything is known.
 
-    "ok", or a state and the id of its job; of one that is alive and has partial results also how many and the share.
-    The words are others whenever what is to be seen may be another: the page draws when they change. before: the
-    answer to the look before, from which a job of a server that is no more is known.
+    "ok", or a state and the id of its job; of one that is alive and has partial results also how many and the share,
+    of one that waits how many are before it, where it is not one. The words are others whenever what is to be seen may
+    be another: the page draws when they change. before: the answer to the look before, from which a job of a server
+    that is no more is known.
     """
     fates = engine.fates(request)
     found: dict[str, str] = {}
@@ -177,7 +178,8 @@ def _words(value: object, fate: Fate | None) -> str:
     if isinstance(value, Failure) and not fate.state.alive:
         return f"{State.FAILED} {fate.job}"
     far = f" {fate.parts} {fate.share:.3f}" if fate.parts and fate.state.alive else ""
-    return f"{fate.state} {fate.job}{far}"
+    place = f" {fate.before}" if fate.state == State.QUEUED and fate.before > 1 else ""
+    return f"{fate.state} {fate.job}{far}{place}"
 
 
 def _lost(engine: Engine, request: Request, before: str) -> Fate | None:

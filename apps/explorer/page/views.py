@@ -145,6 +145,8 @@ def waiting(view: View, found: Failure | None, fate: Fate | None) -> str:
     if isinstance(found, Failure):
         return found.sentence
     if fate is not None:
+        if fate.state == State.QUEUED and fate.before > 1:
+            return f"Waits for its turn: {fate.before} are before it."
         return fate.error if fate.state == State.FAILED else _SAID[fate.state]
     if kind_of(view.analysis) == "study":
         about = "for this prompt" if view.analysis.prompted else "on its own texts: the same for every prompt"

@@ -40,7 +40,8 @@ def protect(server: Flask, settings: Settings, script_hashes: tuple[str, ...] = 
     def check() -> Response | None:
         if not allowed_host(request.host, settings):
             return Response(
-                f"Got the host {request.host!r}; expected the address that was printed at start.",
+                f"Got the host {request.host!r}; expected the address that was printed at start, "
+                "or a name given with --host-name.",
                 403,
                 mimetype="text/plain",
             )
@@ -51,12 +52,13 @@ def protect(server: Flask, settings: Settings, script_hashes: tuple[str, ...] = 
     @server.after_request
     def headers(response: Response) -> Response:
         response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["X-Frame-Options"] = "DENY"
+        if settings.mounted == "/":
+            response.headers["X-Frame-Options"] = "DENY"
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
         response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
         if response.mimetype == "text/html":
-            response.headers.setdefault("Content-Security-Policy", policy(script_hashes))
+            response.headers.setdefault("Content-Security-Policy", policy(script_hashes, settings))
             response.headers["Cache-Control"] = "no-store"
         return response
 
@@ -97,17 +99,26 @@ def _same(given: str, token: str) -> bool:
 
 
 def allowed_host(host: str, settings: Settings) -> bool:
-    """Whether a Host header names this server: loopback, the address it was bound to, or a host it was told."""
+    """Whether a Host header names this server: loopback, the address it was bound to, or a host it was told.
+
+    Any does where the path is a secret: who knows it was told.
+    """
+    if settings.mounted != "/":
+        return True
     name = _host_of(f"//{host}")
     return name in {*_LOOPBACK, settings.host.lower(), *(h.lower() for h in settings.hosts)}
 
 
 def allowed_origin(origin: str | None, host: str, settings: Settings) -> bool:
-    """Whether a request was made by this page (or by no page at all: no Origin is sent)."""
-    if origin is None:
+    """Whether a request was made by this page (or by no page at all: no Origin is sent).
+
+    A proxy may have written another Host than the page has: then by a page of a host that the server was told.
+    """
+    if origin is None or settings.mounted != "/":
         return True
     scheme, _, netloc = origin.partition("://")
-    return scheme in ("http", "https") and netloc.lower() == host.lower()
+    told = _host_of(f"//{netloc}") in {name.lower() for name in settings.hosts}
+    return scheme in ("http", "https") and (netloc.lower() == host.lower() or told)
 
 
 def _host_of(address: str) -> str:
@@ -118,8 +129,12 @@ def _host_of(address: str) -> str:
         return ""
 
 
-def policy(script_hashes: tuple[str, ...]) -> str:
-    """The content security policy. Dash's own inline scripts are allowed by hash; Plotly and Mantine write styles."""
+def policy(script_hashes: tuple[str, ...], settings: Settings) -> str:
+    """The content security policy. Dash's own inline scripts are allowed by hash; Plotly and Mantine write styles.
+
+    In a frame stands only a page whose path is a secret: nobody else can put it there.
+    """
+    frames = ["frame-ancestors 'none'"] if settings.mounted == "/" else []
     scripts = " ".join(["'self'", *(f"'{h}'" if not h.startswith("'") else h for h in script_hashes)])
     return "; ".join(
         [
@@ -133,7 +148,7 @@ def policy(script_hashes: tuple[str, ...]) -> str:
             "object-src 'none'",
             "base-uri 'self'",
             "form-action 'self'",
-            "frame-ancestors 'none'",
+            *frames,
         ]
     )
 

@@ -20,6 +20,7 @@ from apps.explorer.page.parsing import parse
 from apps.explorer.page.state import Farewell
 from apps.explorer.web.compression import lighten
 from apps.explorer.web.connections import OPTIONS, guard
+from apps.explorer.web.proxies import behind_a_proxy
 from apps.explorer.web.requests import answer_malformed, body
 from apps.explorer.web.safety import new_token, protect
 from apps.explorer.web.scripts import SCRIPTS, serve_scripts
@@ -43,22 +44,23 @@ def make_app(engine: Engine) -> Dash:
         assets_folder=str(assets),
         assets_ignore=SCRIPTS,
         requests_pathname_prefix=settings.base_path,
-        routes_pathname_prefix=settings.base_path,
+        routes_pathname_prefix=settings.mounted,
         serve_locally=True,
         compress=False,  # see `lighten`
         suppress_callback_exceptions=True,  # parts of the page, and with them their ids, come and go
     )
     app.index_string = app.index_string.replace("<html>", f'<html lang="en" data-workbench="{escape(constants())}">')
-    serve_scripts(app, assets, settings.base_path)
+    serve_scripts(app, assets, settings)
     app.layout = lambda: page(engine.standing, engine.views, settings.models, settings.any_model)
     register(app, engine)
-    app.server.add_url_rule(f"{settings.base_path}alive", "alive", lambda: ("", 204))
-    app.server.add_url_rule(f"{settings.base_path}leave", "leave", lambda: _leave(engine), methods=["POST"])
-    report = f"{settings.base_path}batches/<name>/report.html"
+    app.server.add_url_rule(f"{settings.mounted}alive", "alive", lambda: ("", 204))
+    app.server.add_url_rule(f"{settings.mounted}leave", "leave", lambda: _leave(engine), methods=["POST"])
+    report = f"{settings.mounted}batches/<name>/report.html"
     app.server.add_url_rule(report, "batch-report", lambda name: _report(engine, name))
     lighten(app.server)
     protect(app.server, settings, tuple(app.csp_hashes()))
-    answer_malformed(app, f"{settings.base_path}_dash-update-component")
+    answer_malformed(app, f"{settings.mounted}_dash-update-component")
+    behind_a_proxy(app.server, settings)
     return app
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from probes.erasure.trained.recipe import Recipe
+from workbench.pauses import pause
 from workbench.processor import Processor, this_processor
 
 __all__ = [
@@ -169,6 +170,7 @@ def _descend(
     adam = torch.optim.Adam(values, lr=recipe.lr, betas=_BETAS)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=total)
     for step in range(total):
+        pause()
         if step % per_epoch == 0:
             order = torch.randperm(n, generator=generator)
         at = order[(step % per_epoch) * batch :][:batch]

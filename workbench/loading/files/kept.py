@@ -21,6 +21,7 @@ from workbench import memo
 from workbench.errors import UnavailableError
 from workbench.files import cache_dir
 from workbench.loading.files import digests
+from workbench.pauses import whole
 
 __all__ = ["MANIFEST", "alone", "alteration", "manifest", "no_space", "seal", "storage_errors"]
 
@@ -89,7 +90,8 @@ def alone(report: Progress, place: Path) -> Iterator[None]:
         except Timeout:
             report("wait", 0.0, f"another process is preparing {place.name}; waiting for it")
     try:
-        yield
+        with whole():
+            yield
     finally:
         lock.release()
 

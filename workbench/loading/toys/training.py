@@ -21,6 +21,7 @@ from workbench.loading.toys.recipe import Recipe
 from workbench.loading.toys.tasks.task import Batch
 from workbench.loading.toys.transformer import ToyTransformer
 from workbench.models.model import Identity, Model
+from workbench.pauses import pause
 
 __all__ = ["DivergedError", "Evaluated", "Training", "alone_on_a_core", "evaluated"]
 
@@ -69,6 +70,7 @@ class Training:
 
     def advance(self) -> float:
         """One update; the loss before it. RefusedError where that is no number: then nothing was changed."""
+        pause()
         batch = self._next()
         with self._held(batch):
             loss = self._loss(batch)

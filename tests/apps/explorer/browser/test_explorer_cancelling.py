@@ -19,6 +19,7 @@ BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 # Whatever may stand in the study's place at any time, and under it.
 SENTENCES = re.compile(
     r"Steps takes several passes\. Press Start to compute it for this prompt\..* about [^.]*\.Start"
+    r"|Waits for its turn: \d+ are before it\."
     r"|Waits until the model is free\.|Being computed\.|Stopping \.\.\."
     r"|Stopped before its first result\.Start again"
     r"|Stopped before its end; so far: [123] steps are done\. Start again"

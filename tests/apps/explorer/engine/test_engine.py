@@ -36,11 +36,11 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Failure
 from workbench.errors import InputError, RefusedError, UnavailableError
-from workbench.intervene import Ablate, Head
+from workbench.intervene import Ablate, Head, hooks
 from workbench.intervene.text import MEAN_HOOKS, phrase
-from workbench.models.hooks import PATTERN, Z
+from workbench.models.hooks import PATTERN, RESID_PRE, Z
 from workbench.models.prompt import Prompt
-from workbench.observation import Need, observe
+from workbench.observation import Need, keep, observe
 from workbench.observation.recording import measure_means
 
 TEXT = "5 9 5 7 9"
@@ -311,41 +311,86 @@ def test_a_slice_under_any_intervention_is_that_of_the_whole_run(engine, edits):
     assert changed.result == " ".join(map(str, ids))
 
 
-def test_a_click_is_answered_between_two_passes_of_a_study_and_not_within_one(tmp_path):
-    steps, held = {}, []
+def _passes(click):
+    """Of a study: an edited pass with needs, and one that restarts; where a click comes in the middle of both."""
+    needs = [Need((PATTERN,), whole, dims="head query key"), Need((RESID_PRE,), keep, dims="pos d_model")]
 
     def study(model, tokens, *, progress=None):
-        def report(share):
-            held.append(model.is_held)
-            steps["within"].set()
-            steps["asked"].wait(30)
-            before = len(answers)
-            progress(share)
-            if model.is_held:
-                assert len(answers) == before  # another pass here would meet this one's hooks
+        told = lambda share: click(model, progress, share)
+        edited = observe(model, [tokens], needs, interventions=[Ablate(Head(0, 1))], positions="last", progress=told)
+        again = observe(model, [tokens], needs[:1], start=(1, edited[needs[1]][1]), progress=told)
+        values = torch.cat([edited[needs[0]].flatten(), again[needs[0]].flatten(), again.logits[0][-1]])
+        yield dataset(loss=("step", values.numpy(), "nats", (None, None)))
 
-        observe(model, [tokens], positions="last", progress=report)
-        progress(0.5)
-        steps["between"] = len(answers)
-        yield dataset(loss=("step", np.arange(1.0), "nats", (0, None)))
+    return study
 
-    steps |= {"within": threading.Event(), "asked": threading.Event()}
-    answers, slow = [], tiny_study("slow", study)
-    engine = Engine(Settings(models=("tiny",), directory=tmp_path), [MEAN, slow], load=lambda n, p: tiny_model("llama"))
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_click_is_answered_within_a_pass_of_a_study_and_no_bit_of_either_is_another(tmp_path, kind):
+    answers, before, held, worker = [], [], [], {}
+
+    def click(model, progress, share):
+        before.append(len(answers))
+        job = Job(
+            "click", f"click {share}", SELECTION, lambda job: answers.append(pattern_of_now(*worker["on"])), {"me"}
+        )
+        worker["is"].submit(job)
+        progress(share)
+        held.append(model.is_held)
+
+    asked = tiny_study("slow", _passes(click))
+    calm = tiny_study("calm", _passes(lambda model, progress, share: progress(share)))
+    engine = Engine(
+        Settings(models=("tiny",), directory=tmp_path), [MEAN, asked, calm], load=lambda n, p: tiny_model(kind)
+    )
     try:
         assert engine.hosted("tiny").loading.finished.wait(60)
         request = engine.request("tiny", TEXT, {})
         finished(engine, request)
-        job = engine.submit_entry(request, "slow", "me")
-        assert steps["within"].wait(60)
-        click = Job("click", "click", SELECTION, lambda job: answers.append(pattern_of_now(engine, request)), {"me"})
-        engine.hosted("tiny").worker.submit(click)
-        steps["asked"].set()
-        assert job.finished.wait(60) and job.state == "done", job.error
-        assert held and all(held) and steps["between"] == 1
-        assert np.array_equal(answers[0], pattern_of_now(engine, request))
+        worker |= {"is": engine.hosted("tiny").worker, "on": (engine, request)}
+        for name in ("slow", "calm"):
+            job = engine.submit_entry(request, name, "me")
+            assert job.finished.wait(60) and job.state == "done", job.error
+        found = [engine.found(request, name)["loss"].values for name in ("slow", "calm")]
+        assert all(held) and before == list(range(3)) and len(answers) == 3  # each at once
+        assert np.array_equal(*found)
+        assert all(np.array_equal(answer, pattern_of_now(engine, request)) for answer in answers)
     finally:
         engine.close()
+
+
+def test_nothing_runs_within_a_pass_whose_rotations_depend_on_the_length(engine):
+    hosted = engine.hosted("tiny")
+    assert hosted._admits_another()
+    with hosted.model.passes.run():
+        assert hosted._admits_another()
+        hosted.model.adapter.by_length = True
+        assert not hosted._admits_another()
+    assert hosted._admits_another()  # between two passes
+    with hooks(hosted.model, [Ablate(Head(0, 1))]):
+        assert not hosted._admits_another()  # these act on whatever this thread runs
+        with hosted.model.passes.run():
+            assert not hosted._admits_another()
+        observe(hosted.model, Prompt.ids([1, 2]))
+
+
+def test_more_tokens_give_way_to_a_prompt(engine):
+    request, other = engine.request("tiny", TEXT, {}), engine.request("tiny", "5 9 5", {})
+    finished(engine, request)
+    gate, begun = threading.Event(), threading.Event()
+
+    def wait(job):
+        begun.set()
+        assert gate.wait(60)
+
+    engine.hosted("tiny").worker.submit(Job("wait", "wait", SELECTION, wait, {"me"}))
+    assert begun.wait(60)
+    more = engine.submit_continuation(request, 3, 0, 0, "me")
+    prompt = engine.submit(other, "you")
+    assert engine.hosted("tiny").worker.before(more) == 2 and engine.hosted("tiny").worker.before(prompt) == 1
+    gate.set()
+    assert more.finished.wait(60) and prompt.state == "done"
+    assert engine.hosted("tiny").worker.before(more) == 0
 
 
 def pattern_of_now(engine, request):

@@ -1,19 +1,23 @@
 """One worker, most urgent first, equal keys once, and every job can be stopped."""
 
+import contextlib
 import gc
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
-from apps.explorer.engine import jobs
-from apps.explorer.engine.jobs import MODEL, PROMPT, SELECTION, STUDY, Job, State, Worker
+from apps.explorer.engine import worker as workers
+from apps.explorer.engine.jobs import MODEL, PROMPT, SELECTION, STUDY, Job, State
+from apps.explorer.engine.surroundings import Surroundings
+from apps.explorer.engine.worker import Worker
 from workbench.errors import InputError
+from workbench.loading.toys.training import alone_on_a_core
+from workbench.pauses import pause, whole
 
 ROOT = Path(__file__).resolve().parents[4]
 HANGS = 120  # seconds after which something is taken to hang; nothing is measured by it
@@ -134,18 +138,31 @@ def test_who_has_left_a_job_and_asks_for_it_again_waits_for_it_again(worker):
     assert job.wanted() == {"one", "two"} and not job.left
 
 
-def test_a_job_that_is_cancelled_while_it_is_set_aside_does_not_start_again(worker, monkeypatch):
-    aside = Worker._set_aside
+def test_what_runs_within_a_job_that_is_to_stop_starts_again_so_that_the_stop_is_quick(worker):
+    """Else the study would stop only when the other, which may be long, has come to its end."""
+    begun, within, stopped, starts = threading.Event(), threading.Event(), threading.Event(), []
 
-    def cancelled_meanwhile(self, job):
-        worker.cancel(job.id, "me")
-        aside(self, job)
+    def study(job):
+        begun.set()
+        while True:
+            job.progress(0.5)
 
-    monkeypatch.setattr(Worker, "_set_aside", cancelled_meanwhile)
-    work, job = started(worker, "me", restarts=True)
-    click = worker.submit(Job("click", "click", SELECTION, lambda job: None, {"me"}))
-    work.go_on()
-    assert click.finished.wait(HANGS) and job.finished.wait(10) and job.state == State.CANCELLED
+    def model(job):
+        starts.append(outer.state)
+        within.set()
+        if len(starts) == 1:
+            assert stopped.wait(HANGS)
+        job.progress(0.9)
+
+    outer = worker.submit(Job("study", "study", STUDY, study, {"one"}))
+    assert begun.wait(HANGS)
+    inner = worker.submit(Job("model", "model", MODEL, model, {"two"}, restarts=True))
+    assert within.wait(HANGS)
+    worker.cancel(outer.id, "one")
+    stopped.set()
+    assert outer.finished.wait(HANGS) and inner.finished.wait(HANGS)
+    assert outer.state == State.CANCELLED and inner.state == State.DONE
+    assert starts == [State.RUNNING, State.CANCELLED]
 
 
 def test_a_new_job_of_a_key_comes_before_the_one_that_is_being_stopped(worker):
@@ -163,7 +180,7 @@ def test_a_new_job_of_a_key_comes_before_the_one_that_is_being_stopped(worker):
 def test_a_forgotten_job_is_not_one_of_a_server_that_is_no_more(worker):
     first = worker.submit(Job("first", "first", PROMPT, lambda job: None, {"me"}))
     assert first.finished.wait(HANGS)
-    for i in range(jobs._REMEMBERED + 2):
+    for i in range(workers._REMEMBERED + 2):
         assert worker.submit(Job("more", str(i), PROMPT, lambda job: None, {"me"})).finished.wait(HANGS)
     assert worker.get(first.id) is None and worker.state(first.id) == State.FORGOTTEN
     assert worker.fates(["first"])["first"].state == State.DONE
@@ -172,7 +189,7 @@ def test_a_forgotten_job_is_not_one_of_a_server_that_is_no_more(worker):
 
 
 def test_how_keys_ended_is_remembered_up_to_a_bound(worker, monkeypatch):
-    monkeypatch.setattr(jobs, "_FATES", 3)
+    monkeypatch.setattr(workers, "_FATES", 3)
     for i in range(5):
         assert worker.submit(Job("more", str(i), PROMPT, lambda job: None, {"me"})).finished.wait(HANGS)
     assert worker.fates(list("01234")).keys() == {"2", "3", "4"}
@@ -202,24 +219,125 @@ def test_a_failed_job_says_why_and_the_worker_goes_on(worker):
     assert "ZeroDivisionError" in broken.error
 
 
-def test_a_restartable_job_makes_way_and_still_ends(worker):
-    began, order, starts = threading.Event(), [], []
+def ordered(worker, *asked):
+    """Jobs that are submitted while something else runs: (name, priority, session); and the order in which they ran."""
+    gate, order = held(worker), []
+    jobs = [
+        worker.submit(Job(name, name, priority, lambda job: order.append(job.title), {session}))
+        for name, priority, session in asked
+    ]
+    places = {job.title: worker.before(job) for job in jobs}
+    gate.set()
+    assert all(job.finished.wait(HANGS) for job in jobs)
+    return order, places
+
+
+def test_sessions_take_turns_and_the_place_in_the_queue_is_the_one_they_get(worker):
+    many = [(f"one {i}", PROMPT, "one") for i in range(3)]
+    order, places = ordered(worker, ("long", STUDY, "two"), *many, ("mine", PROMPT, "two"), ("his", PROMPT, "three"))
+    assert order == ["one 0", "mine", "his", "one 1", "one 2", "long"]
+    assert places == {name: 1 + i for i, name in enumerate(order)}  # the one that runs, and those before it
+    order, _ = ordered(worker, ("two again", PROMPT, "three"), ("one again", PROMPT, "two"))
+    assert order == ["one again", "two again"]  # who had the last turn waits
+
+
+def parts_of(name, order, n=3, within=None):
+    """A study of n parts, which works under gradients."""
+
+    def study(job):
+        with torch.enable_grad(), within() if within else contextlib.nullcontext():
+            for part in range(n):
+                order.append(f"{name}{part}")
+                yield torch.is_grad_enabled()
+                assert torch.is_grad_enabled()
+
+    return study
+
+
+def test_studies_of_two_sessions_take_turns_between_their_parts(worker):
+    gate, order = held(worker), []
+    first = worker.submit(Job("a", "a", STUDY, parts_of("a", order), {"one"}))
+    also = worker.submit(Job("c", "c", STUDY, parts_of("c", order, 1), {"one"}))
+    other = worker.submit(Job("b", "b", STUDY, parts_of("b", order), {"two"}))
+    gate.set()
+    assert all(job.finished.wait(HANGS) and job.state == State.DONE for job in (first, also, other))
+    assert order == ["a0", "b0", "a1", "b1", "a2", "b2", "c0"]
+    assert [job.parts for job in (first, other)] == [3, 3]
+    bare = worker.submit(Job("bare", "bare", STUDY, lambda job: torch.is_grad_enabled(), {"one"}))
+    assert bare.finished.wait(HANGS) and bare.result is False
+
+
+def test_a_study_that_holds_what_others_may_want_is_not_left_between_its_parts(worker):
+    gate, order = held(worker), []
+    first = worker.submit(Job("a", "a", STUDY, parts_of("a", order, within=whole), {"one"}))
+    other = worker.submit(Job("b", "b", STUDY, parts_of("b", order), {"two"}))
+    gate.set()
+    assert first.finished.wait(HANGS) and other.finished.wait(HANGS)
+    assert order == ["a0", "a1", "a2", "b0", "b1", "b2"]
+
+
+def test_a_study_that_was_left_is_stopped_at_the_next_pause_of_another(worker):
+    begun, ended, paused = threading.Event(), threading.Event(), threading.Event()
+
+    def study(job):
+        try:
+            yield 0
+            yield 1
+        finally:
+            ended.set()
 
     def long(job):
-        starts.append(1)
+        begun.set()
+        assert paused.wait(HANGS)
+        pause()
+        return left.state, ended.is_set()
+
+    gate = held(worker)
+    left = worker.submit(Job("left", "left", STUDY, study, {"one"}))
+    other = worker.submit(Job("long", "long", STUDY, long, {"two"}))
+    gate.set()
+    assert begun.wait(HANGS) and left.state == State.RUNNING and left.parts == 1
+    worker.cancel(left.id, "one")
+    paused.set()
+    assert other.finished.wait(HANGS) and other.result == (State.CANCELLED, True)
+
+
+def test_a_job_gives_way_at_every_pause_and_is_not_started_again(worker):
+    began, asked, order, starts = threading.Event(), threading.Event(), [], []
+
+    def long(job):
+        starts.append(torch.get_num_threads())
         began.set()
-        given_up = time.monotonic() + HANGS
-        while "click" not in order and time.monotonic() < given_up:  # however long the click takes to come
-            time.sleep(0.005)
-            job.progress(0.5)
+        assert asked.wait(HANGS)
+        pause()
         order.append("long")
 
-    job = Job("long", "long", MODEL, long, {"me"}, restarts=True)
-    worker.submit(job)
-    began.wait(HANGS)
+    job = worker.submit(Job("long", "long", MODEL, long, {"me"}, restarts=True))
+    assert began.wait(HANGS)
     click = worker.submit(Job("click", "click", SELECTION, lambda job: order.append("click"), {"me"}))
+    asked.set()
     assert click.finished.wait(HANGS) and job.finished.wait(HANGS)
-    assert order == ["click", "long"] and len(starts) == 2
+    assert order == ["click", "long"] and len(starts) == 1
+
+
+def test_what_runs_within_a_job_has_the_threads_and_numbers_of_the_worker(worker):
+    """Training a toy takes one thread, and numbers too small to be normal as zero; both change last bits."""
+    began, asked = threading.Event(), threading.Event()
+
+    def long(job):
+        with alone_on_a_core():
+            began.set()
+            assert asked.wait(HANGS)
+            pause()
+            return Surroundings.now()
+
+    usual = worker.submit(Job("usual", "usual", STUDY, lambda job: Surroundings.now(), {"me"}))
+    job = worker.submit(Job("long", "long", STUDY, long, {"me"}))
+    assert began.wait(HANGS)
+    click = worker.submit(Job("click", "click", SELECTION, lambda job: Surroundings.now(), {"me"}))
+    asked.set()
+    assert job.finished.wait(HANGS) and click.result == usual.result
+    assert job.result == Surroundings(threads=1, gradients=True, flushing=True)
 
 
 def test_clicks_are_answered_between_the_parts_of_a_study(worker):
@@ -242,9 +360,9 @@ def test_clicks_are_answered_between_the_parts_of_a_study(worker):
 
 LEFT = """
 import sys, threading, torch
-from apps.explorer.engine import jobs
+from apps.explorer.engine import jobs, worker
 
-jobs._AT_EXIT = {patience}
+worker._AT_EXIT = {patience}
 begun = threading.Event()
 
 def work(job):
@@ -255,7 +373,7 @@ def work(job):
             begun.set()
         job.progress(0.5)
 
-jobs.Worker("left behind").start().submit(jobs.Job("products", "products", jobs.STUDY, work))
+worker.Worker("left behind").start().submit(jobs.Job("products", "products", jobs.STUDY, work))
 begun.wait()
 print("main is done")
 """
@@ -288,7 +406,8 @@ def test_gradients_are_off_in_the_worker(worker):
 
 
 @pytest.mark.parametrize("gives_way", [True, False])
-def test_what_is_urgent_runs_at_a_report_of_a_job_that_gives_way(worker, gives_way):
+def test_what_is_urgent_runs_at_a_report_where_another_pass_meets_nothing(gives_way):
+    worker = Worker("test", gives_way=lambda: gives_way).start()
     began, asked, order = threading.Event(), threading.Event(), []
 
     def work(job):
@@ -298,12 +417,11 @@ def test_what_is_urgent_runs_at_a_report_of_a_job_that_gives_way(worker, gives_w
             job.progress(0.5)
         order.append("study")
 
-    study = Job("study", "study", STUDY, work, {"me"})
-    study.gives_way = lambda: gives_way
-    worker.submit(study)
+    study = worker.submit(Job("study", "study", STUDY, work, {"me"}))
     assert began.wait(HANGS)
     click = Job("click", "click", SELECTION, lambda job: order.append(f"click, {torch.is_grad_enabled()}"), {"me"})
     worker.submit(click)
     asked.set()
     assert study.finished.wait(HANGS) and click.finished.wait(HANGS) and study.state == "done"
+    worker.close()
     assert order == (["click, False", "study"] if gives_way else ["study", "click, False"])
