@@ -45,6 +45,7 @@ class Ablate(Printed):
                 "a reference for 'mean' (measure_means) and 'resample' (record), none for 'zero'",
                 "Give what the method needs",
             )
+        self._need_reference()
         if isinstance(self.unit, AttentionEdge | AttentionKey):
             return [self._attention(self.unit)]
         if isinstance(self.unit, Expert):
@@ -65,6 +66,13 @@ class Ablate(Printed):
             value = self.reference.mean(where.hook, where.layer, model)
             value = value if where.units is None else value[list(where.units)]
         return [filled(where, value, skip_first=self.how == "mean")]
+
+    def _need_reference(self) -> None:
+        """InputError for a reference that was not made for it."""
+        given, wanted = self.reference, "mean" if self.how == "mean" else "take"
+        if given is not None and (isinstance(given, torch.Tensor) or not hasattr(given, wanted)):
+            made = "measure_means()" if self.how == "mean" else "record()"
+            raise InputError(f"a {type(given).__name__} as the reference", f"what {made} gives", "Make it so")
 
     def _positions(self) -> Positions:
         pos = getattr(self.unit, "pos", None)
@@ -112,6 +120,8 @@ class Force(Printed):
 
     def edits(self, model: Model) -> list[Edit]:
         """One edit of the router's scores."""
+        if not isinstance(self.unit, Expert):
+            raise InputError(f"{self}", "an expert, such as Expert(0, 1)", "Name one")
         self.unit.check(model)
 
         def write(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
@@ -131,6 +141,9 @@ class Clamp(Printed):
     rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.unit, Neurons):  # units of something else would be taken for neurons
+            raise InputError(f"{self.unit} as neurons", "Neurons(layer, (1, 2))", "Name neurons, or scale the unit")
         object.__setattr__(self, "value", finite(self.value, "value of a clamp"))
 
     def __str__(self) -> str:
@@ -153,6 +166,9 @@ class Add(Printed):
     rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.unit, Neurons):  # units of something else would be taken for neurons
+            raise InputError(f"{self.unit} as neurons", "Neurons(layer, (1, 2))", "Name neurons, or scale the unit")
         object.__setattr__(self, "value", finite(self.value, "value to add"))
 
     def __str__(self) -> str:
@@ -178,6 +194,7 @@ class Scale(Printed):
     rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "factor", finite(self.factor, "factor"))
 
     def __str__(self) -> str:

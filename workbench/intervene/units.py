@@ -6,7 +6,7 @@ from typing import SupportsIndex
 
 from workbench.errors import InputError
 from workbench.intervene.checks import need_layer
-from workbench.intervene.edit import spans
+from workbench.intervene.edit import spans, whole_numbers
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, ROUTER, SCORES, Hook, Z, expert_post
 from workbench.models.model import Model
 
@@ -109,6 +109,7 @@ class Neurons:
 
     def check(self, model: Model) -> None:
         """InputError where the model has no such neuron."""
+        whole_numbers(self.neurons, "neurons")
         need_layer(model, self.layer, str(self))
         if self.layer in model.sizes.experts:
             raise InputError(
@@ -184,6 +185,7 @@ class ExpertNeurons:
 
     def check(self, model: Model) -> None:
         """InputError where the model has no such expert, shows none of its neurons, or not these."""
+        whole_numbers((self.expert, *self.neurons), "expert and neurons")
         Expert(self.layer, self.expert).check(model)
         model.expert_weights(self.layer, self.expert)
         _need_neurons(self, model.sizes.d_expert, f"an expert of layer {self.layer} of {model.name}")
@@ -204,6 +206,7 @@ class Residual:
 
     def check(self, model: Model) -> None:
         """InputError where the model has no such layer."""
+        whole_numbers(() if self.pos is None else (self.pos,), "pos")
         need_layer(model, self.layer, str(self))
 
 
@@ -229,6 +232,7 @@ class AttentionEdge:
     def check(self, model: Model) -> None:
         """InputError where the model has no such head, or where the key comes after the query."""
         Head(self.layer, self.head).check(model)
+        whole_numbers((self.query, self.key), "query and key")
         if not 0 <= self.key <= self.query:
             raise InputError(f"the edge {self}", "0 <= key <= query", "Choose a key the query can see")
 
@@ -257,6 +261,7 @@ class AttentionKey:
     def check(self, model: Model) -> None:
         """InputError where the model has no such head; a position is checked by whoever knows the prompt."""
         Head(self.layer, self.head).check(model)
+        whole_numbers((self.key,), "key")
         if self.key < 0:
             raise InputError(str(self), "a position from 0 on", "Count from the first token")
 
