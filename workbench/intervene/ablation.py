@@ -142,7 +142,7 @@ class Clamp(Printed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.unit, Neurons):  # units of something else would be taken for neurons
+        if not isinstance(self.unit, Neurons | ExpertNeurons):  # units of something else would be taken for neurons
             raise InputError(f"{self.unit} as neurons", "Neurons(layer, (1, 2))", "Name neurons, or scale the unit")
         object.__setattr__(self, "value", finite(self.value, "value of a clamp"))
 
@@ -167,7 +167,7 @@ class Add(Printed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.unit, Neurons):  # units of something else would be taken for neurons
+        if not isinstance(self.unit, Neurons | ExpertNeurons):  # units of something else would be taken for neurons
             raise InputError(f"{self.unit} as neurons", "Neurons(layer, (1, 2))", "Name neurons, or scale the unit")
         object.__setattr__(self, "value", finite(self.value, "value to add"))
 
