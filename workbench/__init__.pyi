@@ -125,6 +125,9 @@ from workbench.models.hooks import (
 from workbench.models.hooks import (
     Z as Z,
 )
+from workbench.models.hooks import (
+    expert_post as expert_post,
+)
 from workbench.models.model import (
     Model as Model,
 )
