@@ -24,12 +24,12 @@ _HOMES = {
     "workbench.analysis.compare": ("difference",),
     "workbench.intervene": (
         "Ablate", "Add", "Attend", "Clamp", "Force", "Knockout", "Patch", "Scale", "Steer",
-        "Attention", "AttentionEdge", "AttentionKey", "Expert", "Head", "MLP", "Neurons", "Residual",
+        "Attention", "AttentionEdge", "AttentionKey", "Expert", "ExpertNeurons", "Head", "MLP", "Neurons", "Residual",
     ),
     # what can be watched and patched, by the field's names
     "workbench.models.hooks": (
         "ATTN_OUT", "EXPERT_WEIGHT", "K", "LOGITS", "MLP_OUT", "MLP_POST", "PATTERN", "Q", "RESID_MID", "RESID_POST",
-        "RESID_PRE", "ROUTER", "SCORES", "V", "Z",
+        "RESID_PRE", "ROUTER", "SCORES", "V", "Z", "expert_post",
     ),
     "workbench.records": ("read_pairs", "read_prompts"),
     "workbench.errors": ("WorkbenchError",),

@@ -48,6 +48,9 @@ from workbench.intervene import (
     Expert as Expert,
 )
 from workbench.intervene import (
+    ExpertNeurons as ExpertNeurons,
+)
+from workbench.intervene import (
     Force as Force,
 )
 from workbench.intervene import (
@@ -121,6 +124,9 @@ from workbench.models.hooks import (
 )
 from workbench.models.hooks import (
     Z as Z,
+)
+from workbench.models.hooks import (
+    expert_post as expert_post,
 )
 from workbench.models.model import (
     Model as Model,

@@ -197,7 +197,7 @@ TOOLS = (
           "where": {"type": "object", "description": "indices by dim, such as {\"head\": 6, \"query\": 4}"}},
          ("prompt", "hook", "layer"), _observe),
     Tool("check", "Causal check: does removing a unit matter more than removing its like?",
-         {"units": {"type": "string", "description": "such as L18H6, L18H6:9<-3, L20N507, L20 mlp"},
+         {"units": {"type": "string", "description": "such as L18H6, L18H6:9<-3, L20N507, L3E5N12, L20 mlp"},
           "prompt": _PROMPT, "params": _PARAMS, "interventions": _EDITS, "seconds": _LIMIT},
          ("units", "prompt"), _check),
     Tool("compare", "Subtract one kept result from another of the same analysis.",

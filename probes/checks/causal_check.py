@@ -66,7 +66,7 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
     units: Annotated[
         str,
         "what is removed, one kind, separated by spaces: L18H6 (head), L18H6:9<-3 (edge from 3 to 9), L18H6 key 0 "
-        "(hidden from all queries), L20N507 (neuron), L20 mlp, L20 attention, L12 pos 5 (state)",
+        "(hidden from all queries), L20N507 (neuron), L3E5N12 (an expert's), L20 mlp, L20 attention, L12 pos 5 (state)",
     ] = "L0H0"
     method: Annotated[str, Choice(METHODS), "how it is removed"] = METHODS[0]
     corrupt: Annotated[str, "prompt of equal length to resample from"] = ""

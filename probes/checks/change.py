@@ -16,7 +16,7 @@ from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.figures import show_token
-from workbench.intervene import MLP, Ablate, Attention, Head, Neurons, Scale, Steer, units_of, with_rows
+from workbench.intervene import MLP, Ablate, Attention, ExpertNeurons, Head, Neurons, Scale, Steer, units_of, with_rows
 from workbench.models.hooks import RESID_POST
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Prompt, Tokens, tokenise
@@ -73,7 +73,7 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
         """The three texts, one token longer each time."""
         units = units_of(self.units)
         kinds = {type(unit) for unit in units}
-        if not units or len(kinds) > 1 or not kinds <= {Head, MLP, Attention, Neurons}:
+        if not units or len(kinds) > 1 or not kinds <= {Head, MLP, Attention, Neurons, ExpertNeurons}:
             raise InputError(
                 f"units={self.units!r}", "heads, MLPs, attention layers or neurons, of one kind", "Name some"
             )
@@ -166,7 +166,7 @@ def _as_loud(model: Model, tokens: Tokens, units: Sequence[Any], seed: int) -> l
     norms = output_norms(model, [tokens], kind)
     shape = norms.shape[1:]
     flat = norms.reshape(len(norms), -1)
-    place = lambda unit: (unit.layer, _index(unit) if shape else 0)
+    place = lambda unit: (unit.layer, _index(unit, shape) if shape else 0)
     taken, found = {place(unit) for unit in claimed}, []
     for unit in claimed:
         away = np.abs(flat - flat[place(unit)])
@@ -175,15 +175,19 @@ def _as_loud(model: Model, tokens: Tokens, units: Sequence[Any], seed: int) -> l
         if len(near) <= seed:
             return []
         taken.add(near[seed])
-        found.append(_made(kind, *near[seed]))
+        found.append(_made(kind, *near[seed], shape))
     return found
 
 
-def _index(unit: Any) -> int:
+def _index(unit: Any, shape: tuple[int, ...]) -> int:
+    if isinstance(unit, ExpertNeurons):
+        return unit.expert * shape[1] + unit.neurons[0]
     return int(unit.neurons[0] if isinstance(unit, Neurons) else unit.head)
 
 
-def _made(kind: type, layer: int, index: int) -> Any:
+def _made(kind: type, layer: int, index: int, shape: tuple[int, ...]) -> Any:
+    if kind is ExpertNeurons:
+        return ExpertNeurons(layer, index // shape[1], (index % shape[1],))
     if kind is Neurons:
         return Neurons(layer, (index,))
     return Head(layer, index) if kind is Head else kind(layer)

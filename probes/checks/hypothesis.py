@@ -5,7 +5,7 @@ from typing import Any
 
 from probes.checks.matched_controls import FEWEST, atoms
 from workbench.errors import InputError
-from workbench.intervene import AttentionEdge, AttentionKey, Expert, Residual, units_of
+from workbench.intervene import AttentionEdge, AttentionKey, Expert, ExpertNeurons, Residual, units_of
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
 from workbench.observation.metrics import Metric, followed_by, going_on, make_metric
@@ -46,6 +46,8 @@ def checked_units(model: Model, units: Any, side: str, n_controls: int, method: 
         )
     if method != "zero" and isinstance(units[0], AttentionEdge | AttentionKey):
         raise InputError(f"{units[0]} by {method}", "zero: attention is taken away, not replaced", "Choose zero")
+    if method != "zero" and isinstance(units[0], ExpertNeurons):
+        raise InputError(f"{units[0]} by {method}", "zero: at most tokens it has no value", "Choose zero")
     if isinstance(units[0], Residual) and any(unit.pos is None for unit in units):
         raise InputError(f"{units[0]} without a position", "a state such as L12 pos 5", "Name its position")
     return units

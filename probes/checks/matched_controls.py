@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from probes.checks.norms import SILENT, output_norms
-from workbench.intervene import AttentionEdge, AttentionKey, Neurons, Residual
+from workbench.intervene import AttentionEdge, AttentionKey, ExpertNeurons, Neurons, Residual
 from workbench.models.model import Model
 
 __all__ = [
@@ -84,7 +84,9 @@ def atoms(units: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(
         one
         for unit in units
-        for one in ([Neurons(unit.layer, (n,)) for n in unit.neurons] if isinstance(unit, Neurons) else [unit])
+        for one in (
+            [replace(unit, neurons=(n,)) for n in unit.neurons] if isinstance(unit, Neurons | ExpertNeurons) else [unit]
+        )
     )
 
 
@@ -122,6 +124,8 @@ def _place(unit: Any, queries: tuple[int, ...]) -> tuple[int, ...]:
     """Where a unit stands in the norms of its layer."""
     if isinstance(unit, AttentionEdge):
         return unit.head, queries.index(unit.query), unit.key
+    if isinstance(unit, ExpertNeurons):
+        return unit.expert, *unit.neurons
     return unit.neurons if isinstance(unit, Neurons) else astuple(unit)[1:]
 
 
@@ -129,6 +133,8 @@ def _unit(kind: type, layer: int, place: Sequence[Any], queries: tuple[int, ...]
     numbers = tuple(int(i) for i in place)
     if kind is AttentionEdge:
         return AttentionEdge(layer, numbers[0], queries[numbers[1]], numbers[2])
+    if kind is ExpertNeurons:
+        return ExpertNeurons(layer, numbers[0], numbers[1:])
     return Neurons(layer, numbers) if kind is Neurons else kind(layer, *numbers)
 
 

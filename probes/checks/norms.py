@@ -3,7 +3,7 @@
 Root mean square over positions >= 1 (of position 0 alone in a one-token prompt):
 
     head, MLP, attention block    its output
-    neuron                        activation * W_out[neuron]
+    neuron                        activation * W_out[neuron]; of an expert: times the expert's weight, 0 where not taken
     edge                          pattern[query, key] v[key] W_O, at its query
     key of a head                 pattern / (1 - pattern) (v[key] - z[query]) W_O, over queries: what hiding it changes
     state                         the residual stream at its position
@@ -16,10 +16,20 @@ import numpy as np
 import torch
 from einops import einsum
 
-from workbench.intervene import MLP, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual, Where
+from workbench.intervene import (
+    MLP,
+    Attention,
+    AttentionEdge,
+    AttentionKey,
+    ExpertNeurons,
+    Head,
+    Neurons,
+    Residual,
+    Where,
+)
 from workbench.intervene.contradictions import is_void
-from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, V, Z
-from workbench.models.model import Model
+from workbench.models.hooks import ATTN_OUT, EXPERT_WEIGHT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, V, Z, expert_post
+from workbench.models.model import Model, Sizes
 from workbench.observation import Need, Site, observe
 
 __all__ = ["SILENT", "output_norms"]
@@ -30,20 +40,31 @@ SILENT = -30.0  # log norm below which a removal takes nothing away: an interven
 def output_norms(model: Model, prompts: Sequence[Any], kind: type, queries: tuple[int, ...] = ()) -> np.ndarray:
     """Log of how loud each unit of a kind is, root mean square over prompts; NaN where a prompt has no such position.
 
-    `[layer]` for blocks, `[layer, head]`, `[layer, neuron]`, `[layer, head, key]` for keys of heads, `[layer, pos]` for
-    states (NaN at 0), `[layer, head, query, key]` for edges into `queries`.
+    `[layer]` for blocks, `[layer, head]`, `[layer, neuron]`, `[layer, expert, neuron]` (NaN in layers without),
+    `[layer, head, key]` for keys of heads, `[layer, pos]` for states (NaN at 0), `[layer, head, query, key]` for edges
+    into `queries`.
     """
+    sizes = model.sizes
     needs = {
         Head: Need((Z,), head_norm, dims="head"),
-        Neurons: Need((MLP_POST,), neuron_norm, dims="neuron"),
+        Neurons: Need((MLP_POST,), neuron_norm, dims="neuron", layers=_dense(sizes)),
+        ExpertNeurons: Need(
+            (EXPERT_WEIGHT, *map(expert_post, range(sizes.n_experts))),
+            expert_norm,
+            dims="expert neuron",
+            layers=sizes.experts or None,
+        ),
         Attention: Need((ATTN_OUT,), block_norm),
         MLP: Need((MLP_OUT,), block_norm),
         AttentionEdge: Need((PATTERN, V), edge_norm, dims="head row key", params={"queries": queries}),
         AttentionKey: Need((PATTERN, V, Z), key_norm, dims="head key"),
         Residual: Need((RESID_PRE,), state_norm, dims="pos"),
     }
-    seen = observe(model, prompts, [needs[kind]], positions="none", stop=model.sizes.n_layers)
-    squares = seen[needs[kind]].double().square().mean(1).cpu().numpy()
+    need = needs[kind]
+    seen = observe(model, prompts, [need], positions="none", stop=sizes.n_layers)
+    known = seen[need].double().square().mean(1).cpu().numpy()
+    squares = np.full((sizes.n_layers, *known.shape[1:]), np.nan)
+    squares[slice(None) if need.layers is None else list(need.layers)] = known
     if model.interventions:
         _silence(squares, model, kind, queries)
     return 0.5 * np.log(squares + 1e-30)
@@ -51,6 +72,11 @@ def output_norms(model: Model, prompts: Sequence[Any], kind: type, queries: tupl
 
 def _silence(squares: np.ndarray, model: Model, kind: Any, queries: tuple[int, ...]) -> None:
     """Units whose removal changes nothing, since an intervention overwrites what they lead to, take nothing out."""
+    if kind is ExpertNeurons:
+        for layer, expert in np.ndindex(squares.shape[:2]):
+            if is_void(model, Where(expert_post(expert), layer)):
+                squares[layer, expert] *= 0
+        return
     by_head = kind in (Head, AttentionEdge, AttentionKey)
     for layer, head in np.ndindex(len(squares), model.sizes.n_heads if by_head else 1):
         where = Where(kind.hook, layer, (head,) if by_head else None)
@@ -77,6 +103,23 @@ def neuron_norm(post: torch.Tensor, site: Site) -> torch.Tensor:
     W_out = site.weights.W_out
     assert W_out is not None, "a layer with neurons has it"
     return _mean_square(post.float().square() * W_out.float().square().sum(-1), site)
+
+
+def expert_norm(weight: torch.Tensor, *posts_and_site: Any) -> torch.Tensor:
+    """How loud each neuron of each expert is, `[batch, expert, neuron]`."""
+    *posts, site = posts_and_site
+    found = []
+    for number, post in enumerate(posts):
+        expert, taken = site.model.expert_weights(site.layer, number), weight[..., number, None].float()
+        factor = (taken > 0).float() if expert.scaled_inside else taken
+        sizes = (post.float().nan_to_num(0.0) * factor).square() * expert.W_out.float().square().sum(-1)
+        found.append(_mean_square(sizes, site))
+    return torch.stack(found, 1)
+
+
+def _dense(sizes: Sizes) -> tuple[int, ...] | None:
+    """Layers with one MLP; None where there are none, and no such neurons to ask about."""
+    return tuple(layer for layer in range(sizes.n_layers) if layer not in sizes.experts) or None
 
 
 def edge_norm(pattern: torch.Tensor, v: torch.Tensor, site: Site, queries: tuple[int, ...]) -> torch.Tensor:

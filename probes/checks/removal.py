@@ -17,6 +17,7 @@ from workbench.intervene import (
     Attention,
     AttentionEdge,
     AttentionKey,
+    ExpertNeurons,
     Head,
     Neurons,
     Residual,
@@ -37,6 +38,7 @@ _CHANGED = {
     Attention: ATTN_OUT,
     MLP: MLP_OUT,
     Neurons: MLP_OUT,
+    ExpertNeurons: MLP_OUT,
     Residual: RESID_PRE,
 }
 
@@ -69,10 +71,10 @@ def checking(
 ) -> Iterator[xr.Dataset]:
     """Check a claim prompt by prompt, yielding what is known so far; the last result is complete.
 
-    prompts: one or several. units: values of one kind (Head, Attention, MLP, Neurons, AttentionEdge, AttentionKey,
-    Residual with a position), or a text as `units_of` reads it. metric: options of `make_metric` (kind, target,
-    against, position), the same for all prompts or a list with one for each; by default the log-probability of the top
-    token at the last position. method: "zero", "mean" (over a reference text: `reference`, or `measure_means`),
+    prompts: one or several. units: values of one kind (Head, Attention, MLP, Neurons, ExpertNeurons, AttentionEdge,
+    AttentionKey, Residual with a position), or a text as `units_of` reads it. metric: options of `make_metric` (kind,
+    target, against, position), the same for all prompts or a list with one for each; by default the log-probability of
+    the top token at the last position. method: "zero", "mean" (over a reference text: `reference`, or `measure_means`),
     "resample" (from `corrupt`, a prompt of equal length for each). side: what the claim says the removal does to the
     metric: "lowers", "raises", or "changes". caliper, peers: as in `matched_controls`. suggested_by: prompts that
     suggested the claim; they are left out where others remain.

@@ -9,7 +9,7 @@ import xarray as xr
 
 from probes.checks.matched_controls import FEWEST
 from probes.checks.relation import HOLDS
-from workbench.intervene import MLP, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual
+from workbench.intervene import MLP, Attention, AttentionEdge, AttentionKey, ExpertNeurons, Head, Neurons, Residual
 
 __all__ = ["Facts", "facts", "nouns", "sentence"]
 
@@ -80,6 +80,7 @@ def nouns(units: Sequence[Any]) -> str:
         Attention: "attention blocks",
         MLP: "MLPs",
         Neurons: "neurons",
+        ExpertNeurons: "neurons of experts",
         AttentionEdge: "edges into the same queries",
         AttentionKey: "keys of heads",
         Residual: "states of the residual stream",

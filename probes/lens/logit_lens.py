@@ -174,6 +174,7 @@ def lens(
     at any time.
     """
     n_depth, n_pos, _ = states.shape
+    targets = targets.to(states.device)
     step = max(1, _ROWS // n_depth)
     found: dict[str, torch.Tensor] = {}
     # One buffer for all blocks, and results written into place: fresh pages of this size for every block would cost as

@@ -15,9 +15,9 @@ import xarray as xr
 
 from workbench.analysis.results import check, stamped
 from workbench.errors import Cancelled, InputError, RefusedError, WorkbenchError, of_the_machine
-from workbench.intervene.checks import need_interventions
+from workbench.intervene.checks import need_interventions, need_model
 from workbench.models.model import Model
-from workbench.models.passes import in_own_dtype
+from workbench.models.passes import undisturbed
 from workbench.models.prompt import Tokens, tokenise
 from workbench.observation import Need, Observation, observe
 from workbench.observation.watch import NotFired, NotShown
@@ -144,7 +144,8 @@ def run(
     its error is raised. Raises InputError for a bad prompt, for interventions that the model cannot carry and for two
     analyses of one name.
     """
-    asked = [analysis() if isinstance(analysis, type) else analysis for analysis in analyses]
+    need_model(model)
+    asked = [analysis() if isinstance(analysis, type) else analysis for analysis in analyses or ()]
     odd = next((one for one in asked if not isinstance(getattr(one, "name", None), str)), None)
     if odd is not None:
         raise InputError(f"{odd!r} as an analysis", "a value such as LogitLens()", "Take CATALOG.view(name).analysis")
@@ -156,7 +157,7 @@ def run(
     found: dict[str, xr.Dataset | Failure] = {}
     told = outcomes(model, prompt, asked, interventions=interventions, progress=progress, allow_network=allow_network)
     # A partial() that raises ends the study at once. Gradients cannot be taken in the inference mode of a caller.
-    with torch.inference_mode(False), in_own_dtype(), closing(told):
+    with torch.inference_mode(False), undisturbed(), closing(told):
         for outcome in told:
             result = outcome.result
             if isinstance(result, Failure) and len(asked) == 1:

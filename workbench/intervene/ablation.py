@@ -9,8 +9,8 @@ from workbench.errors import InputError
 from workbench.intervene.checks import finite, printed
 from workbench.intervene.edit import Edit, Positions, Printed, Where, copied, filled
 from workbench.intervene.knockout import hide
-from workbench.intervene.units import AttentionEdge, AttentionKey, Expert, Neurons, Residual, Unit
-from workbench.models.hooks import MLP_POST, PATTERN, ROUTER, SCORES
+from workbench.intervene.units import AttentionEdge, AttentionKey, Expert, ExpertNeurons, Neurons, Residual, Unit
+from workbench.models.hooks import PATTERN, ROUTER, SCORES
 from workbench.models.model import Model
 
 __all__ = ["Ablate", "Add", "Clamp", "Force", "Scale"]
@@ -45,10 +45,15 @@ class Ablate(Printed):
                 "a reference for 'mean' (measure_means) and 'resample' (record), none for 'zero'",
                 "Give what the method needs",
             )
+        self._need_reference()
         if isinstance(self.unit, AttentionEdge | AttentionKey):
             return [self._attention(self.unit)]
         if isinstance(self.unit, Expert):
             return [self._switched_off(self.unit)]
+        if isinstance(self.unit, ExpertNeurons) and self.how != "zero":
+            raise InputError(
+                f"{self}", "neurons of an expert ablated by zero: at most tokens they have no value", "Leave how out"
+            )
         where = Where(self.unit.hook, self.unit.layer, self.unit.units, self._positions(), self.rows)
         if self.how == "resample":
             return [copied(where, self.reference, model)]
@@ -61,6 +66,13 @@ class Ablate(Printed):
             value = self.reference.mean(where.hook, where.layer, model)
             value = value if where.units is None else value[list(where.units)]
         return [filled(where, value, skip_first=self.how == "mean")]
+
+    def _need_reference(self) -> None:
+        """InputError for a reference that was not made for it."""
+        given, wanted = self.reference, "mean" if self.how == "mean" else "take"
+        if given is not None and (isinstance(given, torch.Tensor) or not hasattr(given, wanted)):
+            made = "measure_means()" if self.how == "mean" else "record()"
+            raise InputError(f"a {type(given).__name__} as the reference", f"what {made} gives", "Make it so")
 
     def _positions(self) -> Positions:
         pos = getattr(self.unit, "pos", None)
@@ -108,6 +120,8 @@ class Force(Printed):
 
     def edits(self, model: Model) -> list[Edit]:
         """One edit of the router's scores."""
+        if not isinstance(self.unit, Expert):
+            raise InputError(f"{self}", "an expert, such as Expert(0, 1)", "Name one")
         self.unit.check(model)
 
         def write(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
@@ -121,42 +135,49 @@ class Force(Printed):
 class Clamp(Printed):
     """Set neurons to a value."""
 
-    unit: Neurons
+    unit: Neurons | ExpertNeurons
     value: float
     positions: Positions = None
     rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.unit, Neurons | ExpertNeurons):  # units of something else would be taken for neurons
+            raise InputError(f"{self.unit} as neurons", "Neurons(layer, (1, 2))", "Name neurons, or scale the unit")
         object.__setattr__(self, "value", finite(self.value, "value of a clamp"))
 
     def __str__(self) -> str:
         return f"Clamp({self.unit} to {printed(self.value)}{self._scope()})"
 
     def edits(self, model: Model) -> list[Edit]:
-        """One edit of mlp_post."""
+        """One edit of the neurons."""
         self.unit.check(model)
-        return [filled(Where(MLP_POST, self.unit.layer, self.unit.units, self.positions, self.rows), self.value)]
+        where = Where(self.unit.hook, self.unit.layer, self.unit.units, self.positions, self.rows)
+        return [filled(where, self.value)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Add(Printed):
     """Add a value to neurons."""
 
-    unit: Neurons
+    unit: Neurons | ExpertNeurons
     value: float
     positions: Positions = None
     rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.unit, Neurons | ExpertNeurons):  # units of something else would be taken for neurons
+            raise InputError(f"{self.unit} as neurons", "Neurons(layer, (1, 2))", "Name neurons, or scale the unit")
         object.__setattr__(self, "value", finite(self.value, "value to add"))
 
     def __str__(self) -> str:
         return f"Add({printed(self.value)} to {self.unit}{self._scope()})"
 
     def edits(self, model: Model) -> list[Edit]:
-        """One additive edit of mlp_post."""
+        """One additive edit of the neurons."""
         self.unit.check(model)
-        where = Where(MLP_POST, self.unit.layer, self.unit.units, self.positions, self.rows, additive=True)
+        where = Where(self.unit.hook, self.unit.layer, self.unit.units, self.positions, self.rows, additive=True)
         return [filled(where, self.value, add=True)]
 
 
@@ -173,6 +194,7 @@ class Scale(Printed):
     rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "factor", finite(self.factor, "factor"))
 
     def __str__(self) -> str:

@@ -28,12 +28,29 @@ class Attend(Printed):
     to: str | torch.Tensor
     rows: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.to, str):
+            return
+        try:
+            keys = torch.as_tensor(self.to).clone()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"to={self.to!r}", f"one of {', '.join(ATTENDED)}, or keys", "Give integers") from error
+        if keys.is_floating_point() or keys.is_complex() or keys.ndim not in (1, 2) or bool((keys < -1).any()):
+            raise InputError(
+                f"keys of shape {tuple(keys.shape)} in {keys.dtype}", "integers from -1 on, [query] or [row, query]",
+                "Give -1 for a query that stays as it is",
+            )  # fmt: skip
+        object.__setattr__(self, "to", keys.long())
+
     def __str__(self) -> str:
         to = self.to if isinstance(self.to, str) else f"keys {tensor_digest(self.to)}"
         return f"Attend({self.unit} to {to}{self._scope()})"
 
     def edits(self, model: Model) -> list[Edit]:
-        """One edit of the pattern. InputError for a head that the model has not, and for another word."""
+        """One edit of the pattern. InputError for a head that the model has not, and for another word or key."""
+        if not isinstance(self.unit, Head):
+            raise InputError(f"{self.unit} that attends", "a head, such as Head(0, 1)", "Name one")
         self.unit.check(model)
         if isinstance(self.to, str) and self.to not in ATTENDED:
             raise InputError(f"to={self.to!r}", f"one of {', '.join(ATTENDED)}, or keys", "Choose one of these")

@@ -15,6 +15,7 @@ __all__ = [
     "names",
     "need_interventions",
     "need_layer",
+    "need_model",
     "need_numbers",
     "need_serial",
     "printed",
@@ -33,6 +34,14 @@ def need_interventions(given: Any) -> tuple[Any, ...]:
     return found
 
 
+def need_model(given: Any) -> None:
+    """InputError for what is no instrumented model, such as a Hugging Face one as it is."""
+    if not isinstance(given, Model):
+        raise InputError(
+            f"a {type(given).__name__} as the model", "one of load() or wrap()", "Give wrap(model, tokenizer)"
+        )
+
+
 def need_numbers(value: Any, what: Any) -> None:
     """InputError where what is written or added is not made of finite real numbers."""
     found = torch.as_tensor(value)
@@ -45,11 +54,12 @@ def need_numbers(value: Any, what: Any) -> None:
 def finite(value: Any, what: str) -> float:
     """One finite real number; InputError for anything else. what: the value is, in words."""
     try:
-        found = float(value)
+        found, is_number = float(value), not isinstance(value, str | bytes)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        found = math.nan
-    if isinstance(value, str | bytes) or not math.isfinite(found):
-        raise InputError(f"the {what} {value!r}", "one finite number", "Give a number")
+        found, is_number = math.nan, False
+    if not (is_number and math.isfinite(found)):
+        odd = "not finite" if is_number else f"of the type {type(value).__name__}"
+        raise InputError(f"the {what} {value!r}, which is {odd}", "one finite number", "Give a number")
     return found
 
 

@@ -135,7 +135,8 @@ def _apply(
             for mesh, length in batch.meshes(edit, changed):
                 edit.write(changed, mesh, length, *((batch.first,) if edit.of_call else ()))
                 if _hook not in _MASKED and (written := changed[mesh].detach()).numel():
-                    largest.append((intervention, edit, written.abs().amax().float()))
+                    size = written.abs() if _hook.expert is None else written.abs().nan_to_num(0.0, torch.inf)
+                    largest.append((intervention, edit, size.amax().float()))
         for edit in edits:
             if edit.read is not None:
                 edit.read(changed)

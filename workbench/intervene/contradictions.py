@@ -54,14 +54,15 @@ def is_void(model: Model, where: Where) -> bool:
 
 
 def _clash(a: Where, b: Where) -> bool:
-    if a.hook is not b.hook or (a.additive and b.additive):
+    if a.hook != b.hook or (a.additive and b.additive):
         return False
     return _overlap(a.units, b.units) and _overlap(a.positions, b.positions)
 
 
 def _void(outer: Where, inner: Where) -> bool:
     """Whether writing `outer` makes what `inner` wrote before it void."""
-    if outer.additive or inner.hook not in _COVERS.get(outer.hook, ()):
+    read = inner.hook if inner.hook.expert is None else MLP_POST  # an expert's neurons lie before the same
+    if outer.additive or read not in _COVERS.get(outer.hook, ()):
         return False
     return _within(inner.units, outer.units) and _within(inner.positions, outer.positions)
 

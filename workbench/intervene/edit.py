@@ -1,5 +1,6 @@
 """Edits: what is written where. Every intervention is a list of them."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -22,10 +23,12 @@ __all__ = [
     "first_layer",
     "spans",
     "tensor_digest",
+    "whole_numbers",
     "with_rows",
 ]
 
 Positions = tuple[int, ...] | None
+_NUMBERS = {"positions", "rows", "queries", "keys", "layers", "heads", "units"}
 
 
 class Where(NamedTuple):
@@ -79,8 +82,27 @@ def tensor_digest(*tensors: torch.Tensor) -> str:
     return digest.hexdigest()[:12]
 
 
+def whole_numbers(given: Any, what: str) -> tuple[int, ...]:
+    """Several whole numbers; InputError for what is none. what: they are, in words."""
+    try:
+        if isinstance(given, str | bytes):
+            raise TypeError
+        return tuple(operator.index(number) for number in given)
+    except (TypeError, RuntimeError) as error:
+        raise InputError(f"{what}={given!r}", "whole numbers, such as (1, 2)", "Give them in a tuple") from error
+
+
 class Printed:
-    """Equality and hash by what a value prints: its references print their hashes."""
+    """Equality and hash by what a value prints: its references print their hashes. Its numbers are whole ones: what is
+    between two positions would be cut to one of them without a word."""
+
+    def __post_init__(self) -> None:
+        for name in _NUMBERS & {*self.__dict__}:
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole_numbers(given, name))
+        unit = getattr(self, "unit", None)
+        if "unit" in self.__dict__ and (isinstance(unit, type) or not callable(getattr(unit, "check", None))):
+            raise InputError(f"{unit!r} as a unit", "one unit, such as Head(1, 2) or MLP(0)", "Name it so")
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and str(other) == str(self)

@@ -31,6 +31,7 @@ class Steer(Printed):
     digest: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         try:
             # a copy: who changes theirs later would change what is added, under the same name
             object.__setattr__(self, "direction", torch.as_tensor(self.direction).clone())

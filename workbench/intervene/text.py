@@ -2,6 +2,7 @@
 
 L18H6                   the unit's output is replaced by zero; any unit that `units_of` reads
 L18H6 mean              by its mean over a reference text
+L3E5N12                 a neuron of an expert is replaced by zero where a token takes that expert
 L3E5 forced             the router chooses this expert (L3E5 alone switches it off)
 L1H0 previous-token     the head looks at the previous token alone (or first-token, own-token)
 9 cannot see 3          no head of any layer attends from token 9 to token 3
@@ -16,7 +17,7 @@ from typing import Any
 from workbench.errors import InputError
 from workbench.intervene import Ablate, Attend, Force, Knockout
 from workbench.intervene.attend import ATTENDED
-from workbench.intervene.units import Expert, Head, Unit, units_of
+from workbench.intervene.units import Expert, ExpertNeurons, Head, Unit, units_of
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, Z
 from workbench.models.model import Model
 
@@ -112,10 +113,11 @@ def phrase(text: str) -> Phrase:
     units = units_of(text.removesuffix(f" {how}"))
     if len(units) != 1:
         raise InputError(f"the intervention {text!r}", "one unit, such as L18H6 or L20 MLP mean", "Name one")
-    if (isinstance(units[0], Expert) and how == "mean") or (not isinstance(units[0], Expert) and how == "forced"):
+    without_mean = isinstance(units[0], Expert | ExpertNeurons)
+    if (without_mean and how == "mean") or (not isinstance(units[0], Expert) and how == "forced"):
         raise InputError(
             f"the intervention {text!r}",
-            "an expert alone or forced, another unit alone or by its mean",
+            "an expert alone or forced, its neurons alone, another unit alone or by its mean",
             "Drop the last word",
         )
     if how in ATTENDED and not isinstance(units[0], Head):

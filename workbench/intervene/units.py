@@ -6,8 +6,8 @@ from typing import SupportsIndex
 
 from workbench.errors import InputError
 from workbench.intervene.checks import need_layer
-from workbench.intervene.edit import spans
-from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, ROUTER, SCORES, Z
+from workbench.intervene.edit import spans, whole_numbers
+from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, ROUTER, SCORES, Hook, Z, expert_post
 from workbench.models.model import Model
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "AttentionEdge",
     "AttentionKey",
     "Expert",
+    "ExpertNeurons",
     "Head",
     "Neurons",
     "Residual",
@@ -108,18 +109,20 @@ class Neurons:
 
     def check(self, model: Model) -> None:
         """InputError where the model has no such neuron."""
+        whole_numbers(self.neurons, "neurons")
         need_layer(model, self.layer, str(self))
         if self.layer in model.sizes.experts:
             raise InputError(
                 f"neurons of layer {self.layer} of {model.name}",
                 f"a layer with one MLP: this is a mixture of {model.sizes.n_experts} experts with neurons of their own",
-                f"Name an expert, such as L{self.layer}E0",
+                f"Name those of one expert, such as L{self.layer}E0N1",
             )
-        n_neurons = model.n_neurons(self.layer)
-        bad = [n for n in self.neurons if not 0 <= n < n_neurons]
-        if bad or not self.neurons:
-            said = f"neurons 0 to {n_neurons - 1} in layer {self.layer} of {model.name}"
-            raise InputError(f"neurons {self.neurons}", said, "Choose some it has")
+        _need_neurons(self, model.n_neurons(self.layer), f"layer {self.layer} of {model.name}")
+
+
+def _need_neurons(unit: "Neurons | ExpertNeurons", n_neurons: int, where: str) -> None:
+    if not unit.neurons or not all(0 <= n < n_neurons for n in unit.neurons):
+        raise InputError(f"neurons {unit.neurons}", f"neurons 0 to {n_neurons - 1} in {where}", "Choose some it has")
 
 
 @dataclass(frozen=True, order=True)
@@ -156,6 +159,39 @@ class Expert:
 
 
 @dataclass(frozen=True, order=True)
+class ExpertNeurons:
+    """A set of neurons of one expert of a mixture, as activations that its W_out reads; one prints as L3E5N12.
+
+    Edited at tokens that take the expert: at others it computes nothing. Ablated by zero only: what it would do at a
+    token that does not take it is not known, so that there is no mean and no other prompt's value.
+    """
+
+    layer: int
+    expert: int
+    neurons: tuple[int, ...]
+
+    @property
+    def hook(self) -> Hook:
+        """The expert's own."""
+        return expert_post(self.expert)
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """The neurons."""
+        return self.neurons
+
+    def __str__(self) -> str:
+        return f"L{self.layer}E{self.expert}N{spans(self.neurons)}"
+
+    def check(self, model: Model) -> None:
+        """InputError where the model has no such expert, shows none of its neurons, or not these."""
+        whole_numbers((self.expert, *self.neurons), "expert and neurons")
+        Expert(self.layer, self.expert).check(model)
+        model.expert_weights(self.layer, self.expert)
+        _need_neurons(self, model.sizes.d_expert, f"an expert of layer {self.layer} of {model.name}")
+
+
+@dataclass(frozen=True, order=True)
 class Residual:
     """The residual stream in front of a block; prints as L12 pos 5. Without pos, name positions in the intervention."""
 
@@ -170,6 +206,7 @@ class Residual:
 
     def check(self, model: Model) -> None:
         """InputError where the model has no such layer."""
+        whole_numbers(() if self.pos is None else (self.pos,), "pos")
         need_layer(model, self.layer, str(self))
 
 
@@ -195,6 +232,7 @@ class AttentionEdge:
     def check(self, model: Model) -> None:
         """InputError where the model has no such head, or where the key comes after the query."""
         Head(self.layer, self.head).check(model)
+        whole_numbers((self.query, self.key), "query and key")
         if not 0 <= self.key <= self.query:
             raise InputError(f"the edge {self}", "0 <= key <= query", "Choose a key the query can see")
 
@@ -223,17 +261,18 @@ class AttentionKey:
     def check(self, model: Model) -> None:
         """InputError where the model has no such head; a position is checked by whoever knows the prompt."""
         Head(self.layer, self.head).check(model)
+        whole_numbers((self.key,), "key")
         if self.key < 0:
             raise InputError(str(self), "a position from 0 on", "Count from the first token")
 
 
-Unit = Head | Attention | MLP | Neurons | Expert | Residual | AttentionEdge | AttentionKey
+Unit = Head | Attention | MLP | Neurons | Expert | ExpertNeurons | Residual | AttentionEdge | AttentionKey
 
 _WRITTEN = re.compile(
     r"L(?P<layer>\d{1,9})(?:"
     r"H(?P<head>\d{1,9})(?::(?P<query>\d{1,9})<-(?P<origin>\d{1,9})|\s+key\s+(?P<key>\d{1,9}))?"
     r"|N(?P<neurons>\d{1,9}(?:,\d{1,9})*)"
-    r"|E(?P<expert>\d{1,9})"
+    r"|E(?P<expert>\d{1,9})(?:N(?P<inside>\d{1,9}(?:,\d{1,9})*))?"
     r"|\s+(?P<block>attention|attn|mlp)"
     r"|\s+pos\s+(?P<pos>\d{1,9}))(?=[\s,]|$)",
     re.IGNORECASE,
@@ -244,8 +283,8 @@ def units_of(text: str) -> tuple[Unit, ...]:
     """Units from their names, with spaces or commas between them: `L18H6 L17H3`.
 
     L18H6 a head, L18H6:9<-3 its edge from position 3 to 9, L18H6 key 0 a key in its sight, L20N507 or L20N507,9
-    neurons, L3E5 an expert, L20 mlp, L20 attention (or attn), L12 pos 5 a state in front of block 12. InputError where
-    the text says none.
+    neurons, L3E5 an expert, L3E5N12 or L3E5N12,14 neurons of that expert, L20 mlp, L20 attention (or attn), L12 pos 5
+    a state in front of block 12. InputError where the text says none.
     """
     found, rest = [], text.strip()
     while rest:
@@ -265,6 +304,8 @@ def _unit(written: re.Match[str]) -> Unit:
     said = {name: value for name, value in written.groupdict().items() if value is not None}
     if "neurons" in said:
         return Neurons(int(said["layer"]), tuple(map(int, said["neurons"].split(","))))
+    if "inside" in said:
+        return ExpertNeurons(int(said["layer"]), int(said["expert"]), tuple(map(int, said["inside"].split(","))))
     if "expert" in said:
         return Expert(int(said["layer"]), int(said["expert"]))
     if "block" in said:

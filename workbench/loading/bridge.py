@@ -15,8 +15,9 @@ from torch import nn
 
 from workbench.draws import Draws
 from workbench.errors import RefusedError
-from workbench.loading.components import bias_of, eps_of, gain_of, logit_scale_of, mlp_of, scaled, sinks_of
-from workbench.loading.experts import instrument_router, router_of
+from workbench.loading.components import bias_of, eps_of, gain_of, logit_scale_of, mlp_of, scale_of, scaled, sinks_of
+from workbench.loading.expert_neurons import ExpertNeurons, expert_neurons
+from workbench.loading.experts import experts_of, instrument_mixture, router_of
 from workbench.loading.native import discarding, instrument
 from workbench.loading.rotations import by_length, forget, own
 from workbench.loading.windows import masks, measured, visible
@@ -24,6 +25,7 @@ from workbench.models.hooks import (
     ATTN_OUT,
     ATTN_RESULT,
     EXPERT_WEIGHT,
+    EXPERTS_OUT,
     MLP_POST,
     MLP_PRE,
     MLP_PRE_LINEAR,
@@ -32,7 +34,7 @@ from workbench.models.hooks import (
     SCORES,
     Hook,
 )
-from workbench.models.model import LayerWeights, Sizes
+from workbench.models.model import ExpertWeights, LayerWeights, Sizes
 from workbench.models.norm import Norm
 from workbench.models.passes import skipped
 from workbench.models.readout import Readout
@@ -110,6 +112,7 @@ class BridgeAdapter:
         self.sizes = self._sizes()
         self._points: dict[tuple[str, int | None], Any] = {}
         self._weights: dict[int, LayerWeights] = {}
+        self._neurons: dict[int, ExpertNeurons] = {}
         self.by_length = by_length(self.hf_config)
         self._rotating = own(bridge) if self.by_length else []
         self._see_inside(self._discarding() if known is None else known.native)
@@ -146,19 +149,23 @@ class BridgeAdapter:
                     component.__dict__["weight"] = 1.0  # on the bridge's own: the model has none
 
     def _see_routers(self) -> None:
-        """Hook points at the router of every mixture of experts."""
+        """Hook points at the router of every mixture of experts, and at the neurons of each."""
         found: list[int] = []
-        n_experts = 0
+        n_experts = d_expert = 0
         for layer, block in enumerate(self.bridge.blocks):
             mlp = getattr(block, "mlp", None)
             router = router_of(mlp)
             if router is None:
                 continue
             scores, weights = _point(), _point()
-            n_experts = instrument_router(mlp, router, scores, weights)
+            neurons = expert_neurons(experts_of(mlp), scale_of(block), _point)
+            n_experts = instrument_mixture(mlp, router, scores, weights, neurons)
             self._points[ROUTER.name, layer], self._points[EXPERT_WEIGHT.name, layer] = scores, weights
             found.append(layer)
-        self.sizes = replace(self.sizes, experts=tuple(found), n_experts=n_experts)
+            if neurons is not None:
+                self._neurons[layer], d_expert = neurons, neurons.d_expert
+                self._points[EXPERTS_OUT.name, layer] = neurons.out
+        self.sizes = replace(self.sizes, experts=tuple(found), n_experts=n_experts, d_expert=d_expert)
 
     def _run(self, n_pos: int) -> None:
         """A pass over some tokens, for what is measured of it."""
@@ -227,6 +234,10 @@ class BridgeAdapter:
         """Where the embedding lives."""
         return next(self.hf_model.get_input_embeddings().parameters()).device
 
+    def place(self, layer: int) -> torch.device:
+        """Where the block's parameters are."""
+        return next(self.bridge.blocks[layer].parameters()).device
+
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """`[batch, pos]` ids to logits `[batch, pos, d_vocab]`."""
         forget(self._rotating)
@@ -244,15 +255,25 @@ class BridgeAdapter:
         """The bridge's hook point behind one of our hooks; KeyError where this model has none."""
         if hook is ATTN_RESULT and layer is not None and self.weights(layer).post_attn_gain is None:
             hook = ATTN_OUT  # the same; BLOOM's attention adds the residual stream to what its module returns
+        if hook.expert is not None:
+            return self._posts(layer)[hook.expert]
         key = (hook.name, layer)
         inside = hook in (MLP_PRE, MLP_PRE_LINEAR, MLP_POST)
         if inside and layer is not None and self.weights(layer).W_out is None:
             raise KeyError(hook.name)  # experts have neurons of their own, and what a bridge calls so is their output
         if key not in self._points:
-            if hook in (ROUTER, EXPERT_WEIGHT):
+            if hook in (ROUTER, EXPERT_WEIGHT, EXPERTS_OUT):
                 raise KeyError(hook.name)
             self._points[key] = self._hook_dict[self._canonical(hook.point.format(layer=layer))]
         return self._points[key]
+
+    def _posts(self, layer: int | None) -> dict[int, Any]:
+        """Points of the neurons of a layer's experts, none where there are none."""
+        return {} if layer not in self._neurons else dict(enumerate(self._neurons[layer].posts))
+
+    def expert(self, layer: int, expert: int) -> ExpertWeights:
+        """Weights of one expert."""
+        return self._neurons[layer].weights(expert)
 
     @cached_property
     def _hook_dict(self) -> dict[str, Any]:
@@ -306,7 +327,7 @@ class BridgeAdapter:
     def _layer_weights(self, layer: int) -> LayerWeights:
         block = self.bridge.blocks[layer]
         attn = block.attn
-        scale = float(getattr(block, "residual_contribution_scale", None) or 1.0)
+        scale = scale_of(block)
         W_O, mlp = attn.W_O.detach(), mlp_of(block, scale)
         return LayerWeights(
             W_Q=attn.W_Q.detach(),
@@ -338,7 +359,7 @@ class BridgeAdapter:
         return Norm(
             module=nn.Identity() if component is None else component,
             kind="none" if component is None else ("rms" if own.uses_rms_norm else "layer"),
-            gain=torch.ones(self.sizes.d_model, device=self.device) if gain is None else gain.float(),
+            gain=torch.ones(self.sizes.d_model, device=self.place(layer)) if gain is None else gain.float(),
             eps=eps_of(component, self.bridge.cfg),
         )
 
@@ -353,7 +374,7 @@ class BridgeAdapter:
         gain = gain_of(norm)
         rms = norm is not None and bool(norm.uses_rms_norm)
         bias = getattr(component, "bias", None)
-        zeros = torch.zeros(self.sizes.d_model, dtype=torch.float32, device=self.device)
+        zeros = torch.zeros_like(self.bridge.unembed.original_component.weight[0], dtype=torch.float32)
         return Readout(
             norm=component,
             unembed=self.bridge.unembed.original_component,

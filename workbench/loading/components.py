@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["bias_of", "eps_of", "gain_of", "logit_scale_of", "mlp_of", "scaled", "sinks_of"]
+__all__ = ["bias_of", "eps_of", "gain_of", "logit_scale_of", "mlp_of", "scale_of", "scaled", "sinks_of"]
 
 
 def eps_of(norm: Any, cfg: Any) -> float:
@@ -40,6 +40,11 @@ def sinks_of(attn: Any) -> torch.Tensor | None:
     """Scores of GPT-OSS's learned sink."""
     sinks = getattr(attn.original_component, "sinks", None)
     return sinks.detach() if isinstance(sinks, torch.Tensor) else None
+
+
+def scale_of(block: Any) -> float:
+    """By which a block multiplies what its sublayers add."""
+    return float(getattr(block, "residual_contribution_scale", None) or 1.0)
 
 
 def scaled(weight: torch.Tensor, scale: float) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Hooks at the router of a mixture of experts: its scores before they choose, and the weights that they come to.
+"""Hooks at a mixture of experts: the router's scores before they choose, the weights that they come to, and neurons.
 
 Today's libraries hold all experts of a layer in one tensor, so that no hook on a single one fires; and each family has
 its own rule from scores to weights (softmax before or after the choice, renormalised or not). So the router's one
@@ -13,7 +13,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Routed", "instrument_router", "router_of"]
+from workbench.loading.expert_neurons import ExpertNeurons
+
+__all__ = ["Routed", "experts_of", "instrument_mixture", "router_of"]
 
 
 def router_of(mlp: Any) -> nn.Module | None:
@@ -26,7 +28,12 @@ def router_of(mlp: Any) -> nn.Module | None:
     return _inner(module.gate) if hasattr(module, "gate") and hasattr(module, "experts") else None
 
 
-def _inner(module: Any) -> nn.Module:
+def experts_of(mlp: Any) -> Any:
+    """The module that holds all experts of an MLP component; None without."""
+    return _inner(getattr(mlp.original_component, "experts", None))
+
+
+def _inner(module: Any) -> Any:
     """Behind the bridge's own wrapping."""
     return getattr(module, "original_component", None) or module
 
@@ -53,8 +60,10 @@ class Routed(TorchFunctionMode):
         return self.scores(out.view(self.batch, self.n_pos, -1)).reshape(out.shape)
 
 
-def instrument_router(mlp: Any, router: nn.Module, scores: Any, weights: Any) -> int:
-    """Put two hook points at the router of an MLP component; returns the number of experts.
+def instrument_mixture(
+    mlp: Any, router: nn.Module, scores: Any, weights: Any, neurons: ExpertNeurons | None = None
+) -> int:
+    """Put two hook points at the router of an MLP component, and those of its neurons; returns the number of experts.
 
     Scores may be written. Weights `[batch, pos, expert]`, 0 for experts that are not chosen, are for reading.
     """
@@ -71,6 +80,8 @@ def instrument_router(mlp: Any, router: nn.Module, scores: Any, weights: Any) ->
                 stack.enter_context(Routed(scores, matrix, batch, n_pos))
             if weights.fwd_hooks:
                 stack.callback(router.register_forward_hook(show).remove)
+            if neurons is not None:
+                stack.enter_context(neurons.shown(batch, n_pos))
             return forward(mlp, hidden_states, *args, **kwargs)
 
     mlp.__dict__["forward"] = under_hooks  # plain assignment would reach the wrapped module and stay
@@ -82,5 +93,6 @@ def _dense(outputs: Sequence[torch.Tensor], n_experts: int) -> torch.Tensor:
     chosen = next((out for out in outputs if not out.is_floating_point()), None)
     if chosen is None:  # Llama 4: weights of all experts, 0 where not chosen
         return outputs[0]
-    given = next(out for out in outputs if out.is_floating_point() and out.shape == chosen.shape and out is not chosen)
+    # the last one: where all experts are chosen, the scores before the choice have that shape too, and come first
+    given = [out for out in outputs if out.is_floating_point() and out.shape == chosen.shape][-1]
     return given.new_zeros(*given.shape[:-1], n_experts).scatter(-1, chosen.long(), given)

@@ -42,7 +42,7 @@ Progress = Callable[[str, float, str], None]
 
 
 def load(
-    name: str = bundled.NAME,
+    name: str | os.PathLike[str] = bundled.NAME,
     *,
     dtype: torch.dtype = torch.float32,
     device: str = "auto",
@@ -66,6 +66,11 @@ def load(
     files are not whole, hold what would not be used, or are of an architecture that cannot be instrumented. Warns
     (SlowWarning) of a dtype that the processor has no instructions for.
     """
+    name = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(name, str):
+        raise InputError(
+            f"{name!r} as a model", "a name or the path of a directory", "Give a text; wrap() takes a model"
+        )
     device = usable_device(device)
     if recipes.is_toy(name):
         return _trained(name, step, seed, progress)

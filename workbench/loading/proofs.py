@@ -21,6 +21,7 @@ from workbench.models.hooks import (
     ATTN_OUT,
     ATTN_RESULT,
     EXPERT_WEIGHT,
+    EXPERTS_OUT,
     LN_FINAL_SCALE,
     MLP_OUT,
     MLP_POST,
@@ -34,9 +35,10 @@ from workbench.models.hooks import (
     Q,
     V,
     Z,
+    expert_post,
     masked_below,
 )
-from workbench.models.model import Model
+from workbench.models.model import ExpertWeights, Model
 from workbench.models.prompt import Prompt
 from workbench.models.selfcheck import SAME_AS_PLAIN, Item, edits_of
 from workbench.observation import Need, Observation, Site, observe
@@ -52,7 +54,7 @@ class Shaken(Printed):
     rows: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
-        return f"Shaken({', '.join(hook.name for hook in self.hooks)})"
+        return f"Shaken({', '.join(dict.fromkeys(hook.name for hook in self.hooks))})"
 
     def edits(self, model: Model) -> list[Edit]:
         """One edit of each hook in every layer that has it."""
@@ -75,8 +77,16 @@ def _turn(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
     x.copy_(x.roll(1, -1))
 
 
+def _choose(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
+    """As interventions on experts do: each token's last expert is forced, its first one switched off."""
+    first, last = x.argmax(-1, keepdim=True), x.argmin(-1, keepdim=True)
+    x.scatter_(-1, last, x.amax(-1, keepdim=True) + 1.0)
+    if x.shape[-1] > 1:
+        x.scatter_(-1, first, -torch.inf)
+
+
 # States are turned by one dimension: shaken in every layer they would grow beyond float16.
-_WAYS = {Q: _zero, K: _zero, RESID_PRE: _turn, RESID_POST: _turn}
+_WAYS = {ROUTER: _choose, Q: _zero, K: _zero, RESID_PRE: _turn, RESID_POST: _turn}
 
 
 def shaken(x: torch.Tensor) -> torch.Tensor:
@@ -163,10 +173,26 @@ def text_gap(scores: torch.Tensor, site: Site) -> torch.Tensor:
 
 
 def choice_gap(scores: torch.Tensor, weight: torch.Tensor, site: Site) -> torch.Tensor:
-    """Share of tokens where an expert that is not chosen has a higher score than one that is, `[batch]`."""
-    chosen = weight > 0
-    lowest = scores.masked_fill(~chosen, torch.inf).amin(-1)
-    return (scores.masked_fill(chosen, -torch.inf).amax(-1) > lowest).float().mean(1)
+    """Share of tokens that do not take the expert with the highest score, or take one that is off, `[batch]`."""
+    forced = weight.gather(-1, scores.argmax(-1, keepdim=True))[..., 0] > 0
+    off = ((scores == -torch.inf) & (weight > 0)).any(-1)
+    return (~forced | off).float().mean(1)
+
+
+def experts_gap(weight: torch.Tensor, out: torch.Tensor, *posts_and_site: Any) -> torch.Tensor:
+    """Largest relative |sum over a token's experts of weight (post W_out + b_out) - what they add up to|, `[batch]`."""
+    *posts, site = posts_and_site
+    total = torch.zeros_like(out, dtype=torch.float32)
+    for number, post in enumerate(posts):
+        total = total + expert_write(post, weight[..., number], site.model.expert_weights(site.layer, number))
+    return _relative(total - out.float(), out)
+
+
+def expert_write(post: torch.Tensor, weight: torch.Tensor, expert: ExpertWeights) -> torch.Tensor:
+    """What one expert adds to the residual stream, `[batch, pos, d_model]`: 0 where it is not taken."""
+    factor = (weight > 0).float() if expert.scaled_inside else weight.float()
+    rows = post.float().nan_to_num(0.0, torch.inf, -torch.inf) @ expert.W_out.float() + expert.b_out.float()
+    return rows * factor[..., None]
 
 
 # --- the proofs ------------------------------------------------------------------------------------------------------
@@ -192,17 +218,19 @@ def edit_items(model: Model, prompts: Sequence[Prompt], tolerance: float) -> lis
 class _Proof:
     """Edits that can be made in one pass, each with the need whose gap proves it.
 
-    None: the logits must move; RESID_POST's is that the next block starts with it.
+    None: the logits must move; RESID_POST's is that the next block starts with it. likewise: hooks that are edited
+    besides, of the same name.
     """
 
     needs: dict[Hook, Need | None]
+    likewise: tuple[Hook, ...] = ()
 
     def items(self, model: Model, prompts: Sequence[Prompt], intact: torch.Tensor, tolerance: float) -> list[Item]:
         """The items of these edits."""
         hooks = tuple(self.needs)
         needs = [need for need in self.needs.values() if need is not None]
         try:
-            seen = observe(model, prompts, needs, positions="all", interventions=[Shaken(hooks)])
+            seen = observe(model, prompts, needs, positions="all", interventions=[Shaken((*hooks, *self.likewise))])
         except WorkbenchError as error:
             return [Item(edits_of(hook), float("nan"), tolerance, False, str(error)) for hook in hooks]
         logits = torch.stack(seen.logits).float()
@@ -276,8 +304,17 @@ def _proofs(model: Model) -> Iterator[_Proof]:
         yield _Proof({MLP_POST: None})
     if model.sizes.experts:
         yield _Proof({ROUTER: Need((ROUTER, EXPERT_WEIGHT), choice_gap, layers=model.sizes.experts)})
+        yield from _expert_proof(model)
     if has(model, LN_FINAL_SCALE, None):
         yield _Proof({LN_FINAL_SCALE: None})
+
+
+def _expert_proof(model: Model) -> Iterator[_Proof]:
+    """Neurons of every expert: what was written is what the sum of the experts is made of."""
+    posts = tuple(expert_post(number) for number in range(model.sizes.n_experts))
+    if layers := layers_with(model, posts[0]):
+        law = Need((EXPERT_WEIGHT, EXPERTS_OUT, *posts), experts_gap, layers=layers)
+        yield _Proof({posts[0]: law}, posts[1:])
 
 
 def _same_as_plain(model: Model, prompts: Sequence[Prompt], logits: torch.Tensor, tolerance: float) -> Item:

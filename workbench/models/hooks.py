@@ -6,6 +6,7 @@ since a bridge fires aliases under their canonical name.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -14,6 +15,7 @@ __all__ = [
     "ATTN_IN",
     "ATTN_OUT",
     "ATTN_RESULT",
+    "EXPERTS_OUT",
     "EXPERT_WEIGHT",
     "LN1_SCALE",
     "LN2_SCALE",
@@ -40,6 +42,7 @@ __all__ = [
     "Q",
     "V",
     "Z",
+    "expert_post",
     "masked_below",
 ]
 
@@ -49,16 +52,18 @@ class Hook:
     """One kind of activation.
 
     name: the field's term, such as `resid_pre`. dims: axis names in order, `batch` first. point: where a bridge shows
-    it, with `{layer}` to fill in; empty for what is the forward pass's own output.
+    it, with `{layer}` to fill in; empty for what is the forward pass's own output. expert: whose it is, where
+    every expert of a mixture has its own.
     """
 
     name: str
     dims: tuple[str, ...]
     point: str
     layered: bool = True
+    expert: int | None = None
 
     def __repr__(self) -> str:
-        return self.name.upper()
+        return self.name.upper() if self.expert is None else f"{self.name}({self.expert})"
 
 
 def _block(name: str, dims: str, point: str) -> Hook:
@@ -100,6 +105,18 @@ MLP_PRE_LINEAR = _block("mlp_pre_linear", "batch pos neuron", "mlp.hook_pre_line
 # 0 for those that are not chosen (they need not sum to 1). Weights are for reading: what is written to scores chooses.
 ROUTER = _block("router", "batch pos expert", "mlp.hook_router")
 EXPERT_WEIGHT = _block("expert_weight", "batch pos expert", "mlp.hook_expert_weight")
+# What a token's experts add to the residual stream together, without an expert that all tokens share. For reading.
+EXPERTS_OUT = _block("experts_out", "batch pos d_model", "mlp.hook_experts_out")
+
+
+@cache
+def expert_post(expert: int) -> Hook:
+    """Neuron activations of one expert, that its W_out reads: NaN for tokens that do not take it. What is written for
+    such a token is dropped."""
+    return Hook(
+        "expert_post", ("batch", "pos", "neuron"), f"blocks.{{layer}}.mlp.hook_expert_post.{expert}", True, expert
+    )
+
 
 # Scales that norms divide by.
 LN1_SCALE = _block("ln1_scale", "batch pos one", "ln1.hook_scale")
@@ -116,8 +133,8 @@ LOGITS = Hook("logits", ("batch", "pos", "d_vocab"), "", layered=False)
 
 ALL_HOOKS = (
     RESID_PRE, RESID_MID, RESID_POST, ATTN_IN, ATTN_OUT, MLP_IN, MLP_OUT, Q, K, V, ROT_Q, ROT_K, SCORES, PATTERN, Z,
-    ATTN_RESULT, MLP_PRE, MLP_PRE_LINEAR, MLP_POST, ROUTER, EXPERT_WEIGHT, LN1_SCALE, LN2_SCALE, POST_ATTN_SCALE,
-    POST_MLP_SCALE, LN_FINAL_SCALE, LOGITS,
+    ATTN_RESULT, MLP_PRE, MLP_PRE_LINEAR, MLP_POST, ROUTER, EXPERT_WEIGHT, EXPERTS_OUT, LN1_SCALE, LN2_SCALE,
+    POST_ATTN_SCALE, POST_MLP_SCALE, LN_FINAL_SCALE, LOGITS,
 )  # fmt: skip
 
 

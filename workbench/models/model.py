@@ -7,7 +7,7 @@ library behind it. Probes see Model only.
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from workbench.models.readout import Readout
 from workbench.models.selfcheck import SelfCheck
 from workbench.models.vocabulary import Vocabulary
 
-__all__ = ["Adapter", "Identity", "LayerWeights", "Model", "Sizes"]
+__all__ = ["Adapter", "ExpertWeights", "Identity", "LayerWeights", "Model", "Sizes"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Sizes:
     sliding: layers where a query sees a number of keys only, itself included; `windows` are these numbers, in the same
     order. chunked: those among them where the keys are not the last ones but the query's own chunk of the text (Llama
     4): token `window` starts anew. `first_key` says it for any layer and query. experts: layers whose MLP is a mixture
-    of `n_experts`.
+    of `n_experts`, each with `d_expert` neurons (0 where these are not shown).
     """
 
     n_layers: int
@@ -75,6 +75,7 @@ class Sizes:
     chunked: tuple[int, ...] = ()
     experts: tuple[int, ...] = ()
     n_experts: int = 0
+    d_expert: int = 0
 
     @property
     def window(self) -> int | None:
@@ -119,6 +120,14 @@ class LayerWeights:
     sinks: torch.Tensor | None = None
     attention: str = "softmax"
 
+    def on(self, device: torch.device) -> "LayerWeights":
+        """The same on a device: these where they lie there."""
+        if self.W_O.device == device:
+            return self
+        named = {one.name: getattr(self, one.name) for one in fields(self)}
+        moved: dict[str, Any] = {n: x.to(device) for n, x in named.items() if isinstance(x, torch.Tensor)}
+        return replace(self, **moved)
+
     @cached_property
     def W_O_gram(self) -> torch.Tensor:
         """W_O W_O^T, float32 `[head, d_head, d_head]`: |z W_O|^2 = z gram z^T, without writing z W_O out."""
@@ -134,6 +143,23 @@ class LayerWeights:
         """Repeat key/value heads along `dim` so that every query head has its own (query head h reads h // group)."""
         group = self.W_O.shape[0] // self.W_V.shape[0]
         return per_key_value_head.repeat_interleave(group, dim=dim) if group > 1 else per_key_value_head
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertWeights:
+    """Read-only weights that one expert of a mixture writes with: W_out `[neuron, d_model]`, b_out `[d_model]`.
+
+    They hold the factor by which a block multiplies what a sublayer adds. A token's expert adds its weight times
+    (activations W_out + b_out); scaled_inside: the weight is in the activations already (Llama 4).
+    """
+
+    W_out: torch.Tensor
+    b_out: torch.Tensor
+    scaled_inside: bool = False
+
+    def on(self, device: torch.device) -> "ExpertWeights":
+        """The same on a device."""
+        return replace(self, W_out=self.W_out.to(device), b_out=self.b_out.to(device))
 
 
 class Adapter(Protocol):
@@ -157,6 +183,9 @@ class Adapter(Protocol):
     def weights(self, layer: int) -> LayerWeights:
         """Weights of one layer."""
 
+    def expert(self, layer: int, expert: int) -> ExpertWeights:
+        """Weights of one expert of a mixture; KeyError where the model shows none."""
+
     def readout(self) -> Readout:
         """Final norm, unembedding and soft cap."""
 
@@ -178,6 +207,9 @@ class Adapter(Protocol):
     @property
     def device(self) -> torch.device:
         """Where token ids must go."""
+
+    def place(self, layer: int) -> torch.device:
+        """Where a layer's weights lie: a model may be split over devices."""
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -258,6 +290,17 @@ class Model:
     def weights(self, layer: int) -> LayerWeights:
         """Weights of one layer under standard names."""
         return self.adapter.weights(layer)
+
+    def expert_weights(self, layer: int, expert: int) -> ExpertWeights:
+        """Weights of one expert of a layer with a mixture; InputError where its neurons are not shown."""
+        try:
+            return self.adapter.expert(layer, expert)
+        except KeyError:
+            raise InputError(
+                f"neurons of an expert in layer {layer} of {self.name}",
+                f"a mixture of experts whose neurons are shown ({self.made.architecture}'s are not)",
+                "Take the whole expert, such as L0E1",
+            ) from None
 
     def n_neurons(self, layer: int) -> int:
         """Neurons of the MLP of a layer: blocks that were cut narrower have fewer than `sizes.d_mlp`."""

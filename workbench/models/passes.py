@@ -13,7 +13,7 @@ import torch
 
 from workbench.pauses import pause
 
-__all__ = ["Attached", "Passes", "in_own_dtype", "repeated", "skipped"]
+__all__ = ["Attached", "Passes", "repeated", "skipped", "undisturbed"]
 
 
 class Passes:
@@ -32,7 +32,7 @@ class Passes:
         """A pass of this thread. Another thread's waits; what an outer one of this thread has set rests meanwhile."""
         pause()
         is_around = self.is_mine
-        with self.lock, in_own_dtype():
+        with self.lock, undisturbed():
             if not self._under_way:
                 self._is_around = is_around
             self._under_way.append(object())
@@ -65,12 +65,15 @@ class Passes:
 
 
 @contextmanager
-def in_own_dtype() -> Iterator[None]:
-    """Without the caller's `torch.autocast`, which would compute in fewer digits than a model's dtype says."""
+def undisturbed() -> Iterator[None]:
+    """Without what the caller has set for other work: `torch.autocast`, which would compute in fewer digits than a
+    model's dtype says, and a default device, on which half of a pass would be made."""
     with ExitStack() as stack:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         yield
 
 

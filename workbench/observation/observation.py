@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 from workbench.errors import InputError
-from workbench.models.model import Identity, LayerWeights, Sizes
+from workbench.models.model import ExpertWeights, Identity, LayerWeights, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.readout import Readout
 from workbench.models.vocabulary import Vocabulary
@@ -26,7 +26,8 @@ class Observation:
     where a prompt is shorter than the longest; for a ragged need, a tuple of one `[prompt, *need.dims]` per layer.
     `logits[i]` is `[position, d_vocab]` for prompt i at the positions asked for (`positions[i]`). `ran`: the layers
     that the pass ran through, all unless it started or stopped inside the model. `interventions` and `identity` go into
-    provenance; `vocabulary` names tokens; `weights(layer)` and `readout` are the model's, read-only.
+    provenance; `vocabulary` names tokens; `weights(layer)`, `readout` and
+    `expert_weights(layer, expert)` are the model's, read-only.
     """
 
     identity: Identity
@@ -41,6 +42,7 @@ class Observation:
     weights: Callable[[int], LayerWeights] = field(repr=False)
     readout: Readout = field(repr=False)
     ran: range
+    expert_weights: Callable[[int, int], ExpertWeights] = field(repr=False)
 
     def __getitem__(self, need: Need) -> torch.Tensor:
         try:

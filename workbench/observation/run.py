@@ -15,10 +15,10 @@ import torch
 
 from workbench.errors import InputError
 from workbench.intervene import Edit, hooks
-from workbench.intervene.checks import need_interventions
+from workbench.intervene.checks import need_interventions, need_model
 from workbench.models.hooks import LOGITS, RESID_PRE, UNEMBEDDED
 from workbench.models.model import Model
-from workbench.models.passes import Attached
+from workbench.models.passes import Attached, undisturbed
 from workbench.models.prompt import Prompt, Tokens, prompts_of, tokenise
 from workbench.observation.finite import not_finite
 from workbench.observation.need import POSITIONAL, RAGGED, Kept, Need
@@ -32,6 +32,7 @@ _NUMBER = 4  # bytes
 _WHOLE_LOGITS = 1 << 28  # bytes; up to here a batch's logits are those of a plain pass, to the bit
 
 
+@undisturbed()
 def observe(
     model: Model,
     prompts: "str | Prompt | Tokens | Sequence[Any]",
@@ -58,6 +59,7 @@ def observe(
     Raises InputError for bad prompts, positions that no prompt has and hooks the model does not have, RefusedError
     where a hook never fired.
     """
+    need_model(model)
     model, interventions = model.fixed(), need_interventions(interventions)
     first, last = _span(model, start, stop)
     tokens = tuple(tokenise(model, prompt) for prompt in prompts_of(prompts))
@@ -86,9 +88,10 @@ def observe(
         asked,
         fields,
         (*model.interventions, *run.interventions),
-        model.weights,
+        lambda layer: model.weights(layer).on(model.readout.W_U.device),
         model.readout,
         range(first, last + 1),
+        lambda layer, expert: model.expert_weights(layer, expert).on(model.readout.W_U.device),
     )
 
 

@@ -194,8 +194,9 @@ class Watch:
         return collect
 
     def _reduce(self, need: Need, layer: int | None, held: dict[Hook, torch.Tensor]) -> None:
-        site = self._site(layer, next(iter(held.values())).device)
-        value = need.reduce(*(held[hook].detach() for hook in need.hooks), site, **dict(need.params))
+        device = next(iter(held.values())).device if layer is None else self.run.model.adapter.place(layer)
+        site = self._site(layer, device)  # what a block is given may still lie where the one before it does
+        value = need.reduce(*(held[hook].detach().to(device) for hook in need.hooks), site, **dict(need.params))
         if value.ndim != 1 + len(need.dims) or value.shape[0] != len(self.lengths):
             raise InputError(
                 f"{need.reduce.__qualname__} returning shape {tuple(value.shape)}",
@@ -253,7 +254,8 @@ class Watch:
             self._fired(need, None, set(need.hooks) <= set(held))
             self._reduce(need, None, held)
         values = [self.reduced.pop((need, layer)) for layer in self.layers(need)]
-        values = [value.to(values[0].device) for value in values]  # layers may lie on several devices
+        end = self.run.model.readout.W_U.device  # layers may lie on several devices; what is kept lies at the end
+        values = [value.to(end) for value in values]
         if need.ragged and need.layered:
             return tuple(values)
         return torch.stack(values) if need.layered else values[0]

@@ -11,6 +11,7 @@ from workbench.errors import WorkbenchError
 from workbench.intervene.edit import spans
 from workbench.models.hooks import PATTERN, SCORES
 from workbench.models.model import Model
+from workbench.models.selfcheck import SelfCheck
 
 __all__ = ["HEADER", "introduction", "row", "table"]
 
@@ -39,8 +40,16 @@ def row(name: str, load: Callable[[str], Model]) -> tuple[str, ...]:
     unproved = [hook.name for hook in (SCORES, PATTERN) if check.unproved(hook)]
     inside = getattr(model.adapter, "native", [])
     edits = f"refused ({', '.join(unproved)})" if unproved else ("inside the module" if inside else "by the bridge")
-    failed = "; ".join(item.name + (f" ({item.note})" if item.note else "") for item in check.items if not item.passed)
-    return (name, model.identity.architecture, check.summary, edits, _sight(model), _experts(model), failed)
+    return (name, model.identity.architecture, check.summary, edits, _sight(model), _experts(model), _failed(check))
+
+
+def _failed(check: SelfCheck) -> str:
+    """Items that do not hold, those of one reason together and the reason once."""
+    reasons: dict[str, list[str]] = {}
+    for item in check.items:
+        if not item.passed:
+            reasons.setdefault(item.note.split("; expected")[0], []).append(item.name)
+    return "; ".join(", ".join(names) + (f" ({reason})" if reason else "") for reason, names in reasons.items())
 
 
 def _sight(model: Model) -> str:
@@ -53,7 +62,10 @@ def _sight(model: Model) -> str:
 
 def _experts(model: Model) -> str:
     sizes = model.sizes
-    return f"{sizes.n_experts} in layers {spans(sizes.experts)}" if sizes.experts else ""
+    if not sizes.experts:
+        return ""
+    neurons = f"{sizes.d_expert} neurons each" if sizes.d_expert else "neurons not shown"
+    return f"{sizes.n_experts} in layers {spans(sizes.experts)}, {neurons}"
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -44,7 +44,7 @@ def register(app: Dash, engine: Engine) -> None:
 
 def sheet(engine: Engine, shown: Shown | None, selection: Selection, session: Session) -> tuple[str, Any]:
     """Title and content of the card of what is selected."""
-    unit = unit_of(selection)
+    unit = unit_of(selection, *([shown.sizes.neuron] if shown else []))
     if unit is None or shown is None:
         return "Card", html.P(NOTHING)
     try:

@@ -72,7 +72,7 @@ def register(app: Dash, engine: Engine) -> None:
             return {"headline": [], "details": [], "items": items(selection, None)}
         shown = shown.displayed(display)
         engine.presence.chose(shown.text, selection)
-        chips = [html.Span(text, className="chip") for text in headline(selection, shown.tokens)]
+        chips = [html.Span(text, className="chip") for text in headline(selection, shown.tokens, shown.sizes.neuron)]
         nothing = [html.Span("Nothing: click a token or a cell.", className="quiet")]
         panel = detail_panel(engine, shown, view.name, selection, scheme == "dark", session)
         if other and comparing.is_comparable(engine, view, shown, other):

@@ -10,9 +10,10 @@ from apps.explorer.callbacks.answer import Answers
 from apps.explorer.engine.engine import Engine
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.layout import NOTHING_SELECTED
+from apps.explorer.page.selection import neuron_at
 from apps.explorer.page.state import Edited, Edits, Link, Sizes
 from workbench.errors import InputError
-from workbench.intervene import MLP, Attention, Head, Neurons
+from workbench.intervene import MLP, Attention, ExpertNeurons, Head
 from workbench.intervene.text import Phrase, phrase
 
 __all__ = ["changed", "chips", "items", "linked", "nameable", "offers", "register", "said"]
@@ -50,10 +51,13 @@ def offers(selection: Mapping[str, Any], sizes: Sizes | None) -> list[Phrase]:
     head = Head(layer, selection["head"]) if layer is not None and "head" in selection else None
     units: list[Any] = [head] if head is not None else []
     if layer is not None:
-        units += [Neurons(layer, (selection["neuron"],))] if "neuron" in selection else []
+        units += [(sizes.neuron if sizes else neuron_at)(layer, selection["neuron"])] if "neuron" in selection else []
         units += [MLP(layer)] if sizes and sizes.d_mlp else []
         units += [Attention(layer)]
-    found = [Phrase(unit, how) for unit in units for how in ("zero", "mean")]
+    found = [
+        Phrase(unit, how) for unit in units for how in ("zero", "mean")
+        if how == "zero" or not isinstance(unit, ExpertNeurons)
+    ]  # fmt: skip
     if query and key is not None:  # token 0 sees nothing but itself
         found += [Phrase(unit, "blind", query, key) for unit in ([head] if head is not None else []) + [None]]
     return found

@@ -50,7 +50,8 @@ def register(app: Dash, engine: Engine) -> None:
             selection = {k: v for k, v in selection.items() if k not in ("pos", "query", "key")}
             kept = forget_places(engine, kept, view.name)
         head = None if "head" in selection else first_head(engine, shown, done or {})
-        settled = settle(selection, len(shown.tokens), head=head, **shown.sizes.model_dump())
+        sizes = shown.sizes
+        settled = settle(selection, len(shown.tokens), sizes.n_layers, sizes.n_heads, sizes.neurons, head=head)
         changed = settled != selection and (selection or "shown" in answer.causes or before != shown.text)
         return {
             "selection": settled if changed else no_update,

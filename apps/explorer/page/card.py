@@ -4,7 +4,7 @@ What is known is what the views have found: every number that a result holds for
 and its place among the others of its kind; where the head looks; what it adds to the prediction; the checks of it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from html import unescape
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from dash import html
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.request import Request
 from apps.explorer.page.attributes import attributes
+from apps.explorer.page.selection import neuron_at
 from workbench.figures import head_name, show_token
 from workbench.figures.quantity import label
 from workbench.figures.text import number
@@ -48,13 +49,16 @@ class Fact(NamedTuple):
     of: int
 
 
-def unit_of(selection: Mapping[str, Any]) -> Unit | None:
-    """The unit that is selected: a neuron before a head, a head before its layer's MLP; None without a layer."""
+def unit_of(selection: Mapping[str, Any], neuron_of: Callable[[int, int], object] = neuron_at) -> Unit | None:
+    """The unit that is selected: a neuron before a head, a head before its layer's MLP; None without a layer.
+
+    neuron_of: the neuron by its layer and number.
+    """
     layer, head, neuron = (selection.get(name) for name in ("layer", "head", "neuron"))
     if layer is None:
         return None
     if neuron is not None:
-        return Unit(f"L{layer}N{neuron}", "neuron", {"layer": int(layer), "neuron": int(neuron)})
+        return Unit(str(neuron_of(layer, neuron)), "neuron", {"layer": int(layer), "neuron": int(neuron)})
     if head is not None:
         return Unit(head_name(layer, head), "head", {"layer": int(layer), "head": int(head)})
     return Unit(f"L{layer} MLP", "MLP", {"layer": int(layer)})

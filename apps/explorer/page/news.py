@@ -94,7 +94,14 @@ def _show(engine: Engine, session: str, request: Request, asked: Asked, found: L
     found.shown = Shown(
         **asked.model_dump(),
         tokens=request.tokens.strings,
-        sizes=Sizes(n_layers=s.n_layers, n_heads=s.n_heads, d_mlp=s.d_mlp),
+        sizes=Sizes(
+            n_layers=s.n_layers,
+            n_heads=s.n_heads,
+            d_mlp=s.d_mlp,
+            experts=s.experts,
+            n_experts=s.n_experts,
+            d_expert=s.d_expert,
+        ),
         keys=dict(request.keys),
         weights=model.identity.key,
         seconds=job.seconds if job else 0.0,

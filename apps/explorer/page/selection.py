@@ -5,15 +5,16 @@ kind of edge that was clicked last. The browser keeps it; a click merges into it
 and a chosen layer marks the state behind it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from workbench.figures import head_name, show_token
+from workbench.intervene import Neurons
 
-__all__ = ["COLUMNS", "KEYS", "clean", "headline", "merge", "settle", "strongest_head"]
+__all__ = ["COLUMNS", "KEYS", "clean", "headline", "merge", "neuron_at", "settle", "strongest_head"]
 
 KEYS = ("pos", "query", "key", "layer", "head", "depth", "unit", "neuron", "component", "rank")
 COLUMNS = ("pos", "query", "key", "layer", "head", "depth", "neuron")  # of a table: a click on a row selects them
@@ -58,20 +59,27 @@ def merge(selection: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
+def neuron_at(layer: int, number: int) -> Neurons:
+    """A neuron of a layer with one MLP."""
+    return Neurons(layer, (number,))
+
+
 def settle(
     selection: Mapping[str, Any],
     n_tokens: int,
     n_layers: int,
     n_heads: int,
-    d_mlp: int = 0,
+    neurons: Callable[[int], int] | None = None,
     head: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """The selection on a prompt and model: what lies outside is dropped, and something is always selected.
 
-    head: (layer, head) to select where none is.
+    neurons: how many a layer has. head: (layer, head) to select where none is.
     """
-    bounds = {"pos": n_tokens, "query": n_tokens, "key": n_tokens, "layer": n_layers, "head": n_heads, "neuron": d_mlp}
+    bounds = {"pos": n_tokens, "query": n_tokens, "key": n_tokens, "layer": n_layers, "head": n_heads}
     kept = {k: v for k, v in clean(selection).items() if k not in bounds or v < bounds[k]}
+    if "neuron" in kept and kept["neuron"] >= (neurons(kept.get("layer", -1)) if neurons else 0):
+        del kept["neuron"]
     if kept.get("depth", 0) > n_layers:
         del kept["depth"]
     if "pos" not in kept:
@@ -94,8 +102,13 @@ def strongest_head(results: Sequence[xr.Dataset]) -> tuple[int, int] | None:
     return None
 
 
-def headline(selection: Mapping[str, Any], tokens: Sequence[str]) -> list[str]:
-    """What is selected, in words: ["token 12 ·Peter", "looks at 3 ·Laura", "L23H2", "depth 24"]."""
+def headline(
+    selection: Mapping[str, Any], tokens: Sequence[str], neuron: Callable[[int, int], object] = neuron_at
+) -> list[str]:
+    """What is selected, in words: ["token 12 ·Peter", "looks at 3 ·Laura", "L23H2", "depth 24"].
+
+    neuron: the unit by its layer and number.
+    """
     said = []
     if "pos" in selection and selection["pos"] < len(tokens):
         said.append(f"token {selection['pos']} {show_token(tokens[selection['pos']], html=False)}")
@@ -106,7 +119,7 @@ def headline(selection: Mapping[str, Any], tokens: Sequence[str]) -> list[str]:
     elif "layer" in selection:
         said.append(f"layer {selection['layer']}")
     if "layer" in selection and "neuron" in selection:
-        said.append(f"L{selection['layer']}N{selection['neuron']}")
+        said.append(str(neuron(selection["layer"], selection["neuron"])))
     if "depth" in selection:
         said.append(f"depth {selection['depth']:g}")
     return said

@@ -28,7 +28,8 @@ from pydantic import (
 
 from apps.explorer.engine.engine import Engine
 from apps.explorer.page.exports import KINDS
-from apps.explorer.page.selection import clean
+from apps.explorer.page.selection import clean, neuron_at
+from workbench.intervene import ExpertNeurons, Neurons
 
 __all__ = [
     "Asked", "Checked", "Checking", "Choice", "Clicks", "Continuing", "Dismissed", "Display", "Done",
@@ -132,6 +133,19 @@ class Sizes(Store):
     n_layers: Count
     n_heads: Count
     d_mlp: Count = 0
+    experts: Annotated[tuple[Count, ...], Field(max_length=1000)] = ()
+    n_experts: Count = 0
+    d_expert: Count = 0
+
+    def neurons(self, layer: int) -> int:
+        """How many neurons a layer has; in a mixture they are counted through its experts."""
+        return self.n_experts * self.d_expert if layer in self.experts else self.d_mlp
+
+    def neuron(self, layer: int, number: int) -> Neurons | ExpertNeurons:
+        """The unit that a number stands for."""
+        if layer in self.experts and self.d_expert:
+            return ExpertNeurons(layer, number // self.d_expert, (number % self.d_expert,))
+        return neuron_at(layer, number)
 
 
 class Shown(Asked):

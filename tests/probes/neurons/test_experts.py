@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from transformers import GptOssForCausalLM
 
 from probes import CausalCheck
 from probes.neurons.expert_contrast import (
@@ -15,15 +16,17 @@ from probes.neurons.expert_contrast import (
     ranked,
 )
 from probes.neurons.experts import Experts, share_figure, use_need, weight_figure
-from probes.neurons.neurons import Neurons
+from probes.neurons.neurons import VIEW as NEURONS
+from probes.neurons.neurons import Neurons, contribution_figure
 from tests.tiny_models import spelling, tiny_model
 from workbench.errors import InputError, RefusedError
-from workbench.intervene import Ablate, Expert, Force, units_of
+from workbench.intervene import Ablate, Add, Clamp, Expert, ExpertNeurons, Force, Head, Scale, units_of
 from workbench.intervene.text import MEAN_HOOKS, phrase
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.families import random_model
-from workbench.models.hooks import EXPERT_WEIGHT, ROUTER
+from workbench.models.hooks import EXPERT_WEIGHT, EXPERTS_OUT, MLP_OUT, ROUTER, expert_post
 from workbench.models.prompt import Prompt
+from workbench.models.selfcheck import edits_of
 from workbench.observation import Need, keep, observe
 from workbench.observation.recording import measure_means
 
@@ -31,6 +34,7 @@ MIXTURES = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "granitemoe", "gpt_oss
 IDS = [4, 33, 80, 33, 12, 7, 50, 51, 52, 3, 9, 10, 11, 33]
 PROMPT = Prompt.ids(IDS)
 WEIGHTS = Need((EXPERT_WEIGHT,), keep, dims="pos expert")
+OUT = Need((EXPERTS_OUT,), keep, dims="pos d_model")
 SCORES = Need((ROUTER,), keep, dims="pos expert")
 
 
@@ -105,6 +109,18 @@ def test_a_forced_expert_has_the_largest_weight(family):
     assert weights[[3, -1]].argmax(-1).tolist() == [idle, idle]
 
 
+def test_where_all_experts_are_chosen_weights_are_not_taken_for_scores():
+    """Both have the same shape then; the weights of GPT-OSS's chosen experts sum to 1."""
+    config = random_model("gpt_oss").config
+    config.num_experts_per_tok = config.num_local_experts
+    hf = GptOssForCausalLM(config).eval()
+    wrapped = wrap(hf, None, name="all")
+    assert wrapped.selfcheck.passed, wrapped.selfcheck.summary
+    weights = observe(wrapped, PROMPT, [WEIGHTS])[WEIGHTS]
+    assert (weights > 0).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 1, len(IDS)))
+
+
 def test_padding_is_no_use_of_an_expert():
     need = use_need(model("mixtral").sizes)
     alone = observe(model("mixtral"), Prompt.ids(IDS[:5]), [need])[need][:, 0]
@@ -113,12 +129,133 @@ def test_padding_is_no_use_of_an_expert():
     torch.testing.assert_close(alone.sum(-1), torch.full((2,), 2.0))  # two experts a token
 
 
+# --- neurons of single experts ----------------------------------------------------------------------------------------
+
+
+def posts(family):
+    """Activations of all experts' neurons, NaN where a token takes another: layer expert pos neuron."""
+    needs = [Need((expert_post(expert),), keep, dims="pos neuron") for expert in range(4)]
+    seen = observe(model(family), PROMPT, [*needs, WEIGHTS, OUT], positions="all")
+    return torch.stack([seen[need][:, 0] for need in needs], 1), seen[WEIGHTS][:, 0], seen[OUT][:, 0], seen.logits[0]
+
+
+def partly_taken():
+    """An expert of mixtral's last layer that some tokens take, and others do not."""
+    taken = (posts("mixtral")[1][1] > 0).sum(0)
+    return int(((taken > 2) & (taken < len(IDS))).nonzero()[0])
+
+
+def down_of(hf, layer):
+    """The batched W_out of one layer, as the library lays it out."""
+    name = next(n for n, _ in hf.named_parameters() if n.endswith("experts.down_proj") and f".{layer}." in n)
+    return hf.get_parameter(name)
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_neurons_of_a_tokens_experts_add_up_to_what_they_give(family):
+    """1e-5 is rounding of sums of 64 products. In families without a shared expert that is the whole MLP."""
+    found, weights, out, logits = posts(family)
+    torch.testing.assert_close(logits, observe(model(family), PROMPT, positions="all").logits[0], atol=0, rtol=0)
+    assert torch.equal(found.isnan().any(-1), (weights <= 0).movedim(-1, 1))
+    for layer in range(2):
+        total = torch.zeros_like(out[layer])
+        for expert in range(4):
+            own, factor = model(family).expert_weights(layer, expert), weights[layer, :, expert, None]
+            factor = (factor > 0).float() if own.scaled_inside else factor
+            total += factor * (found[layer, expert].nan_to_num(0.0) @ own.W_out + own.b_out)
+        torch.testing.assert_close(total, out[layer], atol=1e-5, rtol=1e-5)
+        if family not in ("qwen2_moe", "llama4"):
+            whole = Need((MLP_OUT,), keep, dims="pos d_model", layers=(layer,))
+            torch.testing.assert_close(
+                total, observe(model(family), PROMPT, [whole])[whole][0, 0], atol=1e-5, rtol=1e-5
+            )
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_a_neuron_of_an_expert_is_taken_away_as_from_the_weights(family):
+    """Against a second model whose W_out reads nothing of it; another expert's neuron of that number stays."""
+    _, weights, _, before = posts(family)
+    expert = int((weights[1] > 0).sum(0).argmax())
+    hf = random_model(family)
+    with torch.no_grad():
+        down = down_of(hf, 1)
+        width = model(family).sizes.d_expert
+        (down[expert, 5] if down.shape[1] == width and family in ("gpt_oss", "llama4") else down[expert, :, 5]).zero_()
+        own = hf(torch.tensor([IDS]), use_cache=False).logits[0]
+    ours = observe(model(family), PROMPT, positions="all", interventions=[Ablate(ExpertNeurons(1, expert, (5,)))])
+    torch.testing.assert_close(ours.logits[0], own, atol=1e-5, rtol=1e-5)
+    assert (own - before).abs().max() > 1e-3
+    law = next(item for item in model(family).selfcheck.items if item.name == edits_of(expert_post(0)))
+    assert law.passed and law.measured < 1e-5
+
+
+def test_clamped_scaled_and_at_some_tokens_alone():
+    """Tokens that take another expert stay to the bit; adding and scaling meet no NaN of theirs."""
+    _, weights, _, before = posts("mixtral")
+    expert = partly_taken()
+    taken = weights[1, :, expert] > 0
+    unit = ExpertNeurons(1, expert, (3, 7))
+    for edit in (Clamp(unit, 4.0), Add(unit, -2.0), Scale(unit, 3.0)):
+        changed = observe(model("mixtral"), PROMPT, positions="all", interventions=[edit]).logits[0] != before
+        assert torch.equal(changed.any(-1), taken), str(edit)
+    first = int(taken.nonzero()[0])
+    at = observe(model("mixtral"), PROMPT, positions="all", interventions=[Clamp(unit, 4.0, positions=(first,))])
+    assert (at.logits[0] != before).any(-1).nonzero()[:, 0].tolist() == [first]
+    both = observe(model("mixtral"), PROMPT, positions="all", interventions=[Ablate(unit), Scale(Head(0, 1), 1.0)])
+    assert (both.logits[0] != before).any(-1)[taken].any()
+
+
+@pytest.mark.parametrize("family", ["mixtral", "llama4"])
+def test_the_view_of_neurons_shows_those_of_the_tokens_experts(family):
+    found, weights, out, _ = posts(family)
+    result = Neurons(layer=1, pos=6, top_k=200).run(model(family), PROMPT)
+    taken = (weights[1, 6] > 0).nonzero()[:, 0].tolist()
+    width = model(family).sizes.d_expert
+    assert sorted(set(result["of_expert"].values.tolist())) == taken and result.sizes["neuron"] == width * len(taken)
+    total = torch.zeros(32)
+    for number, expert, act in zip(
+        result["neuron"].values, result["of_expert"].values, result["activation"].values, strict=True
+    ):
+        own, factor = model(family).expert_weights(1, int(expert)), float(weights[1, 6, expert])
+        assert number // width == expert and float(act) == float(found[1, expert, 6, number % width])
+        total += float(act) * (1.0 if own.scaled_inside else factor) * own.W_out[number % width]
+    torch.testing.assert_close(total, out[1, 6], atol=1e-5, rtol=1e-5)
+    assert (np.diff(result["contribution"].values) <= 0).all() and float(result["share"]) == pytest.approx(1)
+    first, width = int(result["neuron"].values[0]), int(width)
+    name = f"L1E{first // width}N{first % width}"
+    assert NEURONS.claimed(result, {})[0].params["units"] == name
+    assert name in contribution_figure(result).to_json()
+
+
+def test_a_claim_about_a_neuron_of_an_expert_is_checked_against_its_like():
+    expert = int((posts("mixtral")[1][1, -1] > 0).nonzero()[0])
+    result = CausalCheck(units=f"L1E{expert}N7").run(model("mixtral"), PROMPT)
+    edits = [Ablate(ExpertNeurons(1, expert, (7,)))]
+    before, after = (observe(model("mixtral"), PROMPT, interventions=i).log_probs[0][-1] for i in ([], edits))
+    top = int(before.argmax())
+    assert float(result["effect"]) == pytest.approx(float(after[top] - before[top]), abs=1e-5)
+    assert "neurons of experts" in result.attrs["summary"]
+
+
+def test_what_has_no_value_is_no_mean(monkeypatch):
+    unit = ExpertNeurons(0, 1, (3,))
+    assert units_of("L0E1N3 L0E1N3,4") == (unit, ExpertNeurons(0, 1, (3, 4))) and str(unit) == "L0E1N3"
+    assert phrase("L0E1N3").intervention(model("mixtral"), None) == Ablate(unit)
+    with pytest.raises(InputError):
+        phrase("L0E1N3 mean")
+    with pytest.raises(InputError, match="neurons 0 to 63"):
+        Ablate(ExpertNeurons(0, 1, (64,))).edits(model("mixtral"))
+    monkeypatch.setattr("workbench.loading.expert_neurons._BY_PAIRS", ())
+    other = wrap(random_model("olmoe"), None, name="otherwise")
+    for what in (lambda: Neurons().run(other, PROMPT), lambda: Ablate(unit).edits(other)):
+        with pytest.raises(InputError, match="whose neurons are shown"):
+            what()
+
+
 # --- what is refused, and words ---------------------------------------------------------------------------------------
 
 
 def test_neurons_belong_to_experts():
-    with pytest.raises(InputError, match="mixture of 4 experts"):
-        Neurons().run(model("mixtral"), PROMPT)
     with pytest.raises(InputError, match="mixture of 4 experts"):
         observe(model("olmoe"), PROMPT, interventions=[Ablate(units_of("L0N3")[0])])
     for analysis in (Experts(), ExpertContrast()):

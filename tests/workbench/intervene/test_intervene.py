@@ -15,6 +15,7 @@ from workbench.intervene import (
     MLP,
     Ablate,
     Add,
+    Attend,
     Attention,
     AttentionEdge,
     AttentionKey,
@@ -148,7 +149,7 @@ def test_keys_from_the_end_are_counted_in_each_prompt_of_a_batch(llama):
     "given",
     [
         ["L1H2"], "L1H2", [Head(1, 2)], [Ablate], [[Ablate(Head(1, 2))]], [None], None, Ablate(Head(1, 2)),
-        [Ablate(Head("1", 2))], [Ablate(Head(1.0, 2))], [Ablate(MLP("0"))], [Knockout((3,), (1,), ("1",))],
+        [Ablate(Head("1", 2))], [Ablate(Head(1.0, 2))], [Ablate(MLP("0"))],
         [Steer(0, torch.ones(2, 32))], [Steer(0, torch.ones(3, 32), positions=(1, 2))], [Steer(0, torch.ones(()))],
     ],
     ids=str,
@@ -335,6 +336,48 @@ def test_numbers_that_differ_at_all_are_other_edits_and_what_is_no_number_is_sai
             make(wrong)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Clamp(Head(0, 1), 2.0),  # neuron 1 of layer 0 would be set
+        lambda: Add(MLP(0), 1.0),
+        lambda: Ablate("L0H1"),
+        lambda: Ablate(Head),
+        lambda: Ablate(Residual(0, 1.5)),  # cut to position 1
+        lambda: Ablate(AttentionEdge(0, 1, 2.5, 1)),
+        lambda: Ablate(AttentionKey(0, 1, 0.5)),
+        lambda: Ablate(Neurons(0, (1.5,))),
+        lambda: Ablate(Head(0, 1), positions=(1.5,)),
+        lambda: Scale(Head(0, 1), 2.0, positions="last"),
+        lambda: Knockout(3, (1,), (0,)),
+        lambda: Knockout((3,), (1,), ("1",)),
+        lambda: Knockout((3,), (1,), (0,), heads="1"),
+        lambda: Ablate(Head(0, 1), "mean", torch.ones(8)),
+        lambda: Attend(Head(0, 1), torch.tensor([-7, 0, 1, 2, 3])),
+        lambda: Attend(Head(0, 1), torch.tensor([0.0, 0, 1, 2, 3])),
+        lambda: Attend(MLP(0), "own-token"),
+    ],
+)  # fmt: skip
+def test_units_and_places_of_another_kind_are_refused_and_not_read_as_others(llama, make):
+    with pytest.raises(InputError):
+        observe(llama, CLEAN, interventions=[make()])
+
+
+def test_a_model_that_is_not_instrumented_is_said():
+    hf = tiny_hf("llama")
+    for call in (lambda: observe(hf, CLEAN), lambda: run(hf, CLEAN, [Norms()]), lambda: load(hf), lambda: load(None)):
+        with pytest.raises(InputError, match=r"wrap\("):
+            call()
+
+
+def test_numbers_of_any_library_are_whole_ones(llama):
+    """NumPy's and PyTorch's, and lists, are the same places."""
+    places = [(1, 2), [1, 2], np.array([1, 2]), torch.tensor([1, 2]), range(1, 3)]
+    assert len({Ablate(Head(0, 1), positions=one) for one in places}) == 1
+    keys = [0, 0, 1, -1, 3]
+    assert Attend(Head(0, 1), keys) == Attend(Head(0, 1), torch.tensor(keys, dtype=torch.int32))
+
+
 def test_a_direction_is_what_it_was_when_it_was_given(llama):
     direction = torch.linspace(-1, 1, 32)
     steer, before = Steer(0, direction), logits(llama, CLEAN, Steer(0, direction.clone()))
@@ -342,7 +385,7 @@ def test_a_direction_is_what_it_was_when_it_was_given(llama):
     assert torch.equal(logits(llama, CLEAN, steer), before) and steer != Steer(0, direction)
 
 
-def test_the_callers_autocast_changes_no_number(llama):
+def test_the_callers_autocast_and_default_device_change_no_number(llama):
     source = record(llama, CORRUPT, [Z])
     edit, plain = Patch(Z, 0, source), run(llama, CLEAN, [Norms()])["norms"]
     before = logits(llama, CLEAN, edit)
@@ -350,6 +393,12 @@ def test_the_callers_autocast_changes_no_number(llama):
         assert torch.equal(logits(llama, CLEAN, edit), before)
         assert run(llama, CLEAN, [Norms()])["norms"].equals(plain)
         assert torch.is_autocast_enabled("cpu")  # the caller's own work goes on in it
+    torch.set_default_device("meta")  # which holds no number
+    try:
+        assert torch.equal(logits(llama, CLEAN, edit), before) and torch.get_default_device().type == "meta"
+        assert run(llama, CLEAN, [Norms()])["norms"].equals(plain)
+    finally:
+        torch.set_default_device(None)
 
 
 def test_a_frozen_norm_scale_makes_the_logits_linear_in_the_last_state(model):

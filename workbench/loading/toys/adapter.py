@@ -8,7 +8,7 @@ import torch
 
 from workbench.loading.toys.transformer import ToyTransformer
 from workbench.models.hooks import LOGITS, Hook
-from workbench.models.model import LayerWeights, Sizes
+from workbench.models.model import ExpertWeights, LayerWeights, Sizes
 from workbench.models.norm import Norm
 from workbench.models.passes import skipped
 from workbench.models.readout import Readout
@@ -33,6 +33,10 @@ class ToyAdapter:
     def device(self) -> torch.device:
         """Where the module lives."""
         return self.module.embed.weight.device
+
+    def place(self, layer: int) -> torch.device:
+        """The same for all layers."""
+        return self.device
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """`[batch, pos]` ids to logits."""
@@ -83,6 +87,10 @@ class ToyAdapter:
             block.b_O.detach() if biases else zeros,
             attention=self.module.config.attention, **mlp,
         )  # fmt: skip
+
+    def expert(self, layer: int, expert: int) -> ExpertWeights:
+        """There are none."""
+        raise KeyError("expert")
 
     def readout(self) -> Readout:
         """Final norm and unembedding."""

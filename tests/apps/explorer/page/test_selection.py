@@ -2,7 +2,10 @@
 
 import numpy as np
 
+from apps.explorer.callbacks.intervene import offers
+from apps.explorer.page.card import unit_of
 from apps.explorer.page.selection import clean, headline, merge, settle, strongest_head
+from apps.explorer.page.state import Sizes
 from workbench.analysis.results import dataset
 
 
@@ -35,6 +38,19 @@ def test_something_is_always_selected_and_always_inside():
     settled = settle({"pos": 9, "layer": 3, "head": 1, "depth": 7, "key": 2}, 5, 2, 4, head=(1, 3))
     assert settled == {"pos": 4, "query": 4, "layer": 1, "head": 3, "key": 2, "depth": 2}
     assert settle({"layer": 0, "head": 2}, 5, 2, 4, head=(1, 3))["head"] == 2
+
+
+def test_a_neuron_is_one_of_its_layers():
+    """Of a mixture, neurons are counted through the experts, beyond what a layer with one MLP has."""
+    sizes = Sizes(n_layers=2, n_heads=4, d_mlp=64, experts=(1,), n_experts=8, d_expert=16)
+    for layer, number, name in ((0, 63, "L0N63"), (1, 127, "L1E7N15"), (0, 64, ""), (1, 128, "")):
+        chosen = settle({"layer": layer, "neuron": number}, 5, 2, 4, sizes.neurons)
+        said = headline(chosen, ["a"] * 5, sizes.neuron)
+        assert ("neuron" in chosen) == bool(name) and (not name or name in said)
+        offered = [str(phrase) for phrase in offers(chosen, sizes)]
+        assert not name or name in offered
+        assert ("L1E7N15 mean" in offered, "L0N63 mean" in offered) == (False, name == "L0N63")
+        assert not name or unit_of(chosen, sizes.neuron).name == name
 
 
 def test_the_strongest_head_of_the_first_table():
