@@ -48,6 +48,7 @@ def _register_list(answer: Answers, engine: Engine) -> None:
             "list": Output("batch-list", "children"),
             "line": Output("batch-line", "children"),
             "news": Output("batch-news", "data"),
+            "body": Output("batch-body", "children", allow_duplicate=True),
         },
         inputs={
             "n": Input("batch-poll", "n_intervals"),
@@ -72,10 +73,14 @@ def _register_list(answer: Answers, engine: Engine) -> None:
             sign = ""
         line = report_line(engine, name) if name else ""
         folder = str(engine.batches.folder or "")
+        is_new = sign != news  # also that there is none
         return {
             "list": panel.batch_list(known, name, folder),
             "line": line,
-            "news": sign if sign != (news or "") else no_update,
+            "news": sign if is_new else no_update,
+            "body": panel.reading()
+            if is_new and answer.cause == "batch"
+            else no_update,  # what stands there is another's
         }
 
 

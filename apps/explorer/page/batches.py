@@ -16,8 +16,8 @@ from apps.explorer.page.graphs import GRAPH_CONFIG, graph
 from apps.explorer.page.tables import grid
 
 __all__ = [
-    "PARTS", "batch_list", "batches_panel", "columns_of", "failure_list", "grouped", "prompt_table", "results_of",
-    "variables_of",
+    "PARTS", "batch_list", "batches_panel", "columns_of", "failure_list", "grouped", "prompt_table", "reading",
+    "results_of", "variables_of",
 ]  # fmt: skip
 
 PARTS = {"results": "Results", "prompts": "Prompts", "failures": "Failures"}
@@ -27,13 +27,20 @@ _FIGURES = 12
 _FAILURES = 200
 
 
+def reading() -> list[Any]:
+    """What stands in place of the results of a run until they are there: of many prompts that takes a while."""
+    return [html.P("Reading what has come out so far ...", className="quiet")]
+
+
 def batches_panel() -> dmc.Modal:
     """The panel; callbacks fill it."""
     return dmc.Modal(
         html.Div(
             [
                 html.Div(id="batch-list", className="batch-list", role="group", **attributes({"aria-label": "Runs"})),
-                html.Div([_controls(), html.Div(id="batch-body", className="batch-body")], className="batch-shown"),
+                html.Div(
+                    [_controls(), html.Div(reading(), id="batch-body", className="batch-body")], className="batch-shown"
+                ),
             ],
             className="batches",
         ),

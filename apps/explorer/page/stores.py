@@ -79,7 +79,7 @@ def _of_batches() -> list[Any]:
     return [
         dcc.Store("batch"),  # the run of a batch that is looked at
         dcc.Store("batch-asked"),  # one is to be resumed or cancelled
-        dcc.Store("batch-news", data=""),  # changes with what is done of it
+        dcc.Store("batch-news"),  # changes with what is done of it
         dcc.Interval("batch-poll", interval=BATCH_POLL, disabled=True),  # while the runs of batches are shown
     ]
 
