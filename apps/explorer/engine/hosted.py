@@ -50,8 +50,9 @@ class Hosted:
         return model is None or (model.passes.admits_another and not (model.is_held and model.adapter.by_length))
 
     def means(self) -> Means:
-        """Means over the reference text, measured when an intervention first asks; for the worker's thread alone."""
-        if self._means is None:
+        """Means over the reference text, measured when an intervention first asks, and again for a model whose weights
+        were changed since; for the worker's thread alone."""
+        if self._means is None or self._means.model_key != self.ready.identity.key:
             self._means = measure_means(self.ready, hooks=MEAN_HOOKS)
         return self._means
 
