@@ -217,21 +217,49 @@ def _notes(prompt: Prompt) -> tuple[str, ...]:
     return tuple(_soft_warnings(prompt.text)) if prompt.text is not None else ()
 
 
+def _unknown(tokenizer: Any) -> set[int]:
+    """Ids that stand for anything unknown: the one that a tokenizer names, and the one that its model takes."""
+    named = {getattr(tokenizer, "unk_token_id", None)}
+    token = getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "unk_token", None)
+    if token is not None:
+        named.add(tokenizer.convert_tokens_to_ids(token))
+    return {i for i in named if i is not None}
+
+
 def _unread(model: _Reads, ids: tuple[int, ...], strings: tuple[str, ...], spans: Spans) -> Iterator[str]:
     """What of a text the model does not get to see: its tokenizer has no token for it."""
-    unknown = getattr(model.tokenizer, "unk_token_id", None)
+    unknown = _unknown(model.tokenizer)
     pieces = [spans.piece(pos) for pos in range(len(ids))]
-    taken = [pos for pos, i in enumerate(ids) if i == unknown and pieces[pos].strip() not in ("", strings[pos].strip())]
+    taken = [pos for pos, i in enumerate(ids) if i in unknown and pieces[pos].strip() not in ("", strings[pos].strip())]
     if taken:
         named = ", ".join(repr(pieces[pos]) for pos in taken[:3]) + (", ..." if len(taken) > 3 else "")
         yield (
             f"The tokenizer has no token for {named}: {len(taken)} of {len(ids)} tokens stand for anything unknown "
             f"({strings[taken[0]]!r}), whatever was typed."
         )
-    seen = {at for start, end in spans.ends for at in range(start, end)}
-    lost = "".join(c for at, c in enumerate(spans.text) if at not in seen and not c.isspace() and c.isprintable())
+    written = b"".join(
+        model.vocabulary.bytes_of(i) or string.encode()
+        for i, string, (start, end) in zip(ids, strings, spans.ends, strict=True)
+        if start < end  # not what was put around the text
+    )
+    lost = _lost(spans.text, written.decode(errors="replace"))
     if lost:
         yield f"The tokenizer leaves out {len(lost)} characters, such as {lost[:3]!r}: the model does not see them."
+
+
+def _lost(text: str, written: str) -> str:
+    """Visible characters of a text that its tokens leave out, where these are otherwise the text as it was typed.
+
+    A tokenizer's own offsets do not say it: they close up over what was left out.
+    """
+    wanted, lost = iter("".join(written.split())), []
+    following = next(wanted, None)
+    for character in text:
+        if character == following:
+            following = next(wanted, None)
+        elif not character.isspace() and character.isprintable():
+            lost.append(character)
+    return "" if following is not None else "".join(lost)  # rewritten: lower case, without accents
 
 
 def _soft_warnings(text: str) -> Iterator[str]:

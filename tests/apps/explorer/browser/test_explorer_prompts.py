@@ -74,6 +74,8 @@ def test_a_late_look_does_not_end_the_looking_for_a_newer_run(open_page):
         if held:
             break
     route, answer = held[0]
+    # Run waits for the answer to a look, until the next one: that comes after a minute, or when it is told to.
+    page.evaluate("() => dash_clientside.set_props('poll', { interval: 200 })")
     page.fill("#prompt", "Five words of another text")
     with page.expect_response(lambda r: '"output":"..asked.data' in r.request.post_data.replace(" ", "")):
         page.click("#run")

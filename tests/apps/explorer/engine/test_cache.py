@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import os
 import weakref
 
 import numpy as np
@@ -12,6 +13,7 @@ from apps.explorer.engine.held import held_bytes, on_its_own
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Failure
 from workbench.errors import InputError, RefusedError
+from workbench.files import _partial_name
 
 
 def result(value: float, n: int = 10):
@@ -122,7 +124,8 @@ def test_what_was_never_sealed_is_not_trusted(tmp_path):
 
 
 def test_left_overs_of_a_killed_explorer_go(tmp_path):
-    (tmp_path / ".x.nc.999999999.0123abcd.part").write_bytes(b"half")
+    name = _partial_name(tmp_path / "x.nc").replace(f"-{os.getpid()}.", "-999999999.")
+    (tmp_path / name).write_bytes(b"half")
     Cache(1 << 20, tmp_path, 1 << 20)
     assert not list(tmp_path.iterdir())
 
