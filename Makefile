@@ -28,9 +28,9 @@ help:  ## show this list
 run: model  ## start the explorer on http://127.0.0.1:8050 (sets everything up the first time)
 	@$(BIN)/workbench app $(ARGS)
 
-# All tests are run by a process a core and one more (tests/conftest.py). What ARGS names is run by one.
+# All tests are run by a process a core: tests of tiny models use one each. What ARGS names is run by one.
 test: model  ## run the tests; browser tests where there is a Chromium (CHROMIUM=path, REQUIRE_BROWSER=1)
-	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n auto --dist loadfile --no-loadscope-reorder --durations 20)
+	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 20)
 
 test-slow: model  ## run only the slow tests
 	@$(BIN)/python -m pytest -m slow $(ARGS)

@@ -13,6 +13,8 @@ def test_the_table_is_printed_and_saved(models, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tables, "models", lambda: models)
     monkeypatch.setattr(tables, "QUICK_SIZES", ((1, 64), (2, 12)))
     monkeypatch.setattr(tables, "STARTS", [row for row in STARTS if row.name in (BARE, BRIDGE, HELP)])  # others load
+    monkeypatch.setattr(tables, "FEW_ROUNDS", (2, 1))
+    monkeypatch.setattr(tables, "START_ROUNDS", (2, 1))
     monkeypatch.setattr("apps.bench.machine.this_processor", lambda: Processor("AVX2", bfloat16=False, float16=False))
     out = tmp_path / "bench.json"
     tables.bench(out, quick=True)

@@ -100,12 +100,12 @@ def folder(path, seed=0, **sizes):
 
 
 def test_a_series_of_folders_is_laid_on_the_timeline_by_number(cache):
-    for step in (1000, 200, 30):
+    for step in (1000, 30):  # by name 1000 would come first
         folder(cache / f"run-{step}", seed=step)
-    text = "; ".join(str(cache / f"run-{step}") for step in (1000, 30, 200))
+    text = "; ".join(str(cache / f"run-{step}") for step in (1000, 30))
     timeline = TrainingTimeline(checkpoints=text, entries="induction-heads attention-sinks")
     result = timeline.run(load("toy-induction"))
-    assert result["step"].values.tolist() == [30, 200, 1000]
+    assert result["step"].values.tolist() == [30, 1000]
     for step in (30, 1000):
         alone = InductionHeads().run(load(str(cache / f"run-{step}")))
         np.testing.assert_allclose(result["induction_score"].sel(step=step)[0], alone["induction_score"], atol=1e-6)

@@ -112,10 +112,12 @@ FILES = {"probe": PROBE, "reducers": REDUCERS, "tables": TABLES, "wide": WIDE}
 
 
 def forget() -> None:
-    """What a process remembers of files; a new process would read them again."""
+    """What a process remembers by the names of modules; a new process would look for them again. What it remembers by
+    the paths of files stays: each text has a path of its own here."""
     importlib.invalidate_caches()
+    by_path = (hashed._tree, hashed._syntax, hashed._file)
     for remembered in vars(hashed).values():
-        if hasattr(remembered, "cache_clear"):
+        if hasattr(remembered, "cache_clear") and remembered not in by_path:
             remembered.cache_clear()
 
 

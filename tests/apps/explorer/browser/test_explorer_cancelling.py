@@ -13,7 +13,7 @@ from tests.apps.explorer.browser.stepped import LIMIT, STEPS, Steps, Windows, wa
 
 pytestmark = pytest.mark.browser
 
-TIMES = 50
+TIMES = (20, pytest.param(50, marks=pytest.mark.slow))
 # Other work, which ends with the test also where that is killed.
 BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 # Whatever may stand in the study's place at any time, and under it.
@@ -109,6 +109,16 @@ def jobs_of(windows) -> list:
     return [job for job in windows.server.engine.hosted("toy-induction").worker.jobs() if job.alive]
 
 
+def wait_for_fate(page, windows) -> None:
+    """Until what stands there is of the study's latest job, as it ended; before, it may be that of an earlier one."""
+    jobs = windows.server.engine.hosted("toy-induction").worker.jobs()
+    latest = [job for job in jobs if job.title == "steps"][-1]
+    page.wait_for_function(
+        "fate => (document.querySelector('#main-figure').dataset.stands || '').includes(fate)",
+        arg=f" {latest.state} {latest.id} ",
+    )
+
+
 def new_prompt(page, number: int) -> None:
     """Run another prompt, of which nothing is known: the study of the one before has come to its end."""
     page.fill("#prompt", f"3 {number // 8 + 1} {number % 8 + 1} 3")
@@ -116,18 +126,21 @@ def new_prompt(page, number: int) -> None:
     page.wait_for_function(f"() => {SAID}.startsWith('Steps takes several passes.')")
 
 
-def test_what_became_of_a_study_is_said_whenever_it_is_stopped(steps, busy):
+@pytest.mark.parametrize("times", TIMES)
+def test_what_became_of_a_study_is_said_whenever_it_is_stopped(steps, busy, times):
     study, window = steps
     page = window()
     page.wait_for_function(f"() => {SAID}.startsWith('Steps takes several passes.')")
     page.evaluate(LISTEN)
     draw, told, ended = random.Random(7), {}, 0
     moments = ("at once", "before its first result", "between results", "near its end", "some time")
-    for time in range(TIMES):
+    for time in range(times):
         moment = moments[time % len(moments)]
         cancel_at_some_moment(page, study, moment, draw)
         window.until(lambda: not jobs_of(window))
         expected = truth(study)
+        if not study.is_over:
+            wait_for_fate(page, window)
         wait_for_text(page, expected)
         page.wait_for_selector(".job", state="detached")
         assert page.evaluate(SAID) == expected  # and it stays
