@@ -133,7 +133,11 @@ def likelier(vocabulary: Vocabulary, text: str, log_probs: torch.Tensor) -> str:
     if any(one.strip() == "" or one.lstrip()[0] in "#⟨" for one in taken):  # ids and bytes are meant as they are
         return ""
     other = _spaced(taken)
-    own, its = (target_of(vocabulary, _text(texts)) for texts in (taken, other))
+    own = target_of(vocabulary, _text(taken))
+    try:
+        its = target_of(vocabulary, _text(other))
+    except InputError:  # with the spaces moved it would be no target: one member begins another
+        return ""
     first = lambda target: float(log_probs[sorted({member[0] for member in target.members})].logsumexp(0))
     if not first(its) > first(own):
         return ""
