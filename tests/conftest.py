@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from workbench.loading import bundled
 
@@ -14,6 +15,11 @@ from workbench.loading import bundled
 # An OMP_NUM_THREADS of the user's own holds for all tests. Set before torch is imported, which reads it.
 CHOSEN_THREADS = os.environ.get("OMP_NUM_THREADS")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What lands is decided on the same examples each time; `make fuzz` draws others (and many more).
+settings.register_profile("same examples", derandomize=True)
+if "FUZZ" not in os.environ:
+    settings.load_profile("same examples")
 
 # A script may start the suite with stdin closed, and pytest's stand-in for it asks the real one for its encoding.
 if sys.__stdin__ is None:
