@@ -215,11 +215,8 @@ def read_spec(source: "str | Path | Mapping[str, Any] | Spec") -> Read:
     try:
         with open(path, "rb") as file:
             content = file.read(_MOST_BYTES + 1)  # a device may never end
-        if len(content) > _MOST_BYTES:
-            raise InputError(
-                f"{path} with over {_MOST_BYTES:,} bytes", "a TOML file", "Name prompts in files of theirs"
-            )
-        text = content.decode("utf-8-sig")
+        is_whole = len(content) <= _MOST_BYTES
+        text = content.decode("utf-8-sig") if is_whole else ""
         given = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}, which is not UTF-8 ({error.reason})", "a TOML file", "Convert it") from error
@@ -227,11 +224,11 @@ def read_spec(source: "str | Path | Mapping[str, Any] | Spec") -> Read:
         raise InputError(f"{path}, which is not TOML ({error})", "a TOML file", "Correct that line") from error
     except RecursionError as error:
         raise InputError(f"{path}, which is nested too deeply", "a TOML file", "Correct it") from error
-    except InputError:
-        raise
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
         raise InputError(f"no spec at {path} ({said})", "a TOML file", "Check the path") from error
+    if not is_whole:
+        raise InputError(f"{path} with over {_MOST_BYTES:,} bytes", "a TOML file", "Name prompts in files of theirs")
     return Read(_checked(given, str(path), text), path.resolve().parent, Where(str(path), text))
 
 

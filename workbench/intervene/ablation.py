@@ -131,6 +131,12 @@ class Force(Printed):
         return [Edit(Where(ROUTER, self.unit.layer, self.unit.units, self.positions, self.rows, additive=True), write)]
 
 
+def _need_neurons(unit: Any) -> None:
+    """InputError for a unit of something else, whose numbers would be taken for neurons."""
+    if not isinstance(unit, Neurons | ExpertNeurons):
+        raise InputError(f"{unit} as neurons", "Neurons(layer, (1, 2))", "Name neurons, or scale the unit")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Clamp(Printed):
     """Set neurons to a value."""
@@ -142,8 +148,7 @@ class Clamp(Printed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.unit, Neurons | ExpertNeurons):  # units of something else would be taken for neurons
-            raise InputError(f"{self.unit} as neurons", "Neurons(layer, (1, 2))", "Name neurons, or scale the unit")
+        _need_neurons(self.unit)
         object.__setattr__(self, "value", finite(self.value, "value of a clamp"))
 
     def __str__(self) -> str:
@@ -167,8 +172,7 @@ class Add(Printed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.unit, Neurons | ExpertNeurons):  # units of something else would be taken for neurons
-            raise InputError(f"{self.unit} as neurons", "Neurons(layer, (1, 2))", "Name neurons, or scale the unit")
+        _need_neurons(self.unit)
         object.__setattr__(self, "value", finite(self.value, "value to add"))
 
     def __str__(self) -> str:

@@ -74,13 +74,12 @@ def _register_list(answer: Answers, engine: Engine) -> None:
         line = report_line(engine, name) if name else ""
         folder = str(engine.batches.folder or "")
         is_new = sign != news  # also that there is none
+        is_another = is_new and answer.cause == "batch"  # what stands there is of the run before
         return {
             "list": panel.batch_list(known, name, folder),
             "line": line,
             "news": sign if is_new else no_update,
-            "body": panel.reading()
-            if is_new and answer.cause == "batch"
-            else no_update,  # what stands there is another's
+            "body": panel.reading() if is_another else no_update,
         }
 
 

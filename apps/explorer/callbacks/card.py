@@ -9,6 +9,7 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.page.card import card, unit_of
 from apps.explorer.page.news import request_of
 from apps.explorer.page.results import slice_result
+from apps.explorer.page.selection import neuron_at
 from apps.explorer.page.state import Clicks, Selection, Session, Shown
 from workbench.errors import WorkbenchError
 
@@ -44,7 +45,7 @@ def register(app: Dash, engine: Engine) -> None:
 
 def sheet(engine: Engine, shown: Shown | None, selection: Selection, session: Session) -> tuple[str, Any]:
     """Title and content of the card of what is selected."""
-    unit = unit_of(selection, *([shown.sizes.neuron] if shown else []))
+    unit = unit_of(selection, shown.sizes.neuron if shown else neuron_at)
     if unit is None or shown is None:
         return "Card", html.P(NOTHING)
     try:

@@ -97,9 +97,14 @@ class Worker:
             return job
 
     def before(self, job: Job) -> int:
-        """How many jobs come before one that waits, if nobody else asks for anything; 0 for one that does not wait."""
+        """How many jobs come before one that waits, if nobody else asks for anything; 0 for one that does not wait.
+
+        What runs and is less urgent does not: it gives way at its next pause.
+        """
         with self._condition:
-            return len(self._running) + self._queue.before(job) if job.state == State.QUEUED else 0
+            if job.state != State.QUEUED:
+                return 0
+            return sum(one.priority <= job.priority for one in self._running) + self._queue.before(job)
 
     def join(self, key: str, session: str) -> bool:
         """Let a session wait for what is on its way for somebody else; False where nothing is.

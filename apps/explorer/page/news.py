@@ -90,18 +90,10 @@ def _promote(engine: Engine, session: str, asked: Asked, found: Look) -> Look:
 
 def _show(engine: Engine, session: str, request: Request, asked: Asked, found: Look, job: Job | None) -> Look:
     model = engine.hosted(asked.model).ready
-    s = model.sizes
     found.shown = Shown(
         **asked.model_dump(),
         tokens=request.tokens.strings,
-        sizes=Sizes(
-            n_layers=s.n_layers,
-            n_heads=s.n_heads,
-            d_mlp=s.d_mlp,
-            experts=s.experts,
-            n_experts=s.n_experts,
-            d_expert=s.d_expert,
-        ),
+        sizes=Sizes.model_validate(model.sizes, from_attributes=True),
         keys=dict(request.keys),
         weights=model.identity.key,
         seconds=job.seconds if job else 0.0,

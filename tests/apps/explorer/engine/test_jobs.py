@@ -33,7 +33,7 @@ def worker():
     made.close()
 
 
-def held(worker) -> threading.Event:
+def held(worker, priority: int = SELECTION) -> threading.Event:
     """Keep the worker busy until the returned event is set."""
     gate, began = threading.Event(), threading.Event()
 
@@ -41,7 +41,7 @@ def held(worker) -> threading.Event:
         began.set()
         gate.wait(HANGS)
 
-    worker.submit(Job("hold", "hold", SELECTION, work, {"me"}))
+    worker.submit(Job("hold", "hold", priority, work, {"me"}))
     began.wait(HANGS)
     return gate
 
@@ -239,6 +239,17 @@ def test_sessions_take_turns_and_the_place_in_the_queue_is_the_one_they_get(work
     assert places == {name: 1 + i for i, name in enumerate(order)}  # the one that runs, and those before it
     order, _ = ordered(worker, ("two again", PROMPT, "three"), ("one again", PROMPT, "two"))
     assert order == ["one again", "two again"]  # who had the last turn waits
+
+
+def test_what_runs_and_gives_way_is_not_before_a_job(worker):
+    """A study that runs is before another study, not before a prompt, which runs within it."""
+    gate = held(worker, STUDY)
+    jobs = [
+        worker.submit(Job(name, name, urgency, lambda job: None, {name}))
+        for name, urgency in (("p", PROMPT), ("q", PROMPT), ("s", STUDY))
+    ]
+    assert [worker.before(job) for job in jobs] == [0, 1, 3]
+    gate.set()
 
 
 def parts_of(name, order, n=3, within=None):
