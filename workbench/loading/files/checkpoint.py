@@ -15,11 +15,15 @@ import torch
 
 from workbench.errors import ModelError, UnavailableError, WorkbenchError, of_the_machine
 
-__all__ = ["Read", "check_directory", "first_line", "named", "read", "readable", "whole"]
+__all__ = ["INFORMED", "Read", "check_directory", "first_line", "named", "read", "readable", "whole"]
 
 _TOKENIZERS = (
     "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json", "vocab.tiktoken",
 )  # fmt: skip
+
+
+# What does not fit is listed, for `whole` to refuse by name: without the second the library only points to its log.
+INFORMED: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 
 @dataclass
@@ -54,7 +58,7 @@ def read(source: dict[str, Any], dtype: torch.dtype) -> Read:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     _check_config(source)
-    safe: dict[str, Any] = {"use_safetensors": True, "attn_implementation": "eager", "output_loading_info": True}
+    safe: dict[str, Any] = {"use_safetensors": True, "attn_implementation": "eager", **INFORMED}
     loaded: Any = AutoModelForCausalLM.from_pretrained(**source, **safe, dtype=dtype)
     model, info = loaded
     whole(source["pretrained_model_name_or_path"], info)

@@ -18,7 +18,7 @@ from workbench.errors import ModelError
 from workbench.files import cache_dir
 from workbench.loading.files import digests, kept
 from workbench.loading.files.bars import bars
-from workbench.loading.files.checkpoint import Read, named, whole
+from workbench.loading.files.checkpoint import INFORMED, Read, named, whole
 
 __all__ = ["conversions", "converted", "unread"]
 
@@ -118,7 +118,7 @@ def _read(path: Path, keys: Mapping[str, Any], tensors: list[str]) -> tuple[Read
 
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     source |= {"local_files_only": True, "trust_remote_code": False}
-    loaded: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, **INFORMED)
     model, info = loaded
     # Dequantised now: transformers refuses to save a model that it still takes for a quantised one.
     model.hf_quantizer, model.is_quantized = None, False

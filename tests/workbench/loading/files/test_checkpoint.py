@@ -55,9 +55,12 @@ def test_more_layers_in_the_config_than_in_the_file(directory):
         load(str(directory))
 
 
-def test_a_tensor_of_another_shape_is_refused(directory):
-    change_weights(directory, lambda t: t.update({"model.norm.weight": torch.ones(31)}))
-    with pytest.raises(InputError, match=r"model\.norm\.weight|no usable model"):
+@pytest.mark.parametrize(
+    ("name", "shape"), [("model.norm.weight", (31,)), ("model.layers.1.self_attn.v_proj.weight", (16, 33))]
+)
+def test_a_tensor_of_another_shape_is_named(directory, name, shape):
+    change_weights(directory, lambda tensors: tensors.update({name: torch.ones(shape)}))
+    with pytest.raises(InputError, match=rf"the shape is another than the config says of {name};"):
         load(str(directory))
 
 
