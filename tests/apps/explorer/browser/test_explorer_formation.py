@@ -36,11 +36,10 @@ def test_a_timeline_grows_and_is_scrubbed_in_the_browser(browser, address, scree
     page.wait_for_selector("#main-figure .slider-container")
     page.screenshot(path=screenshots / "timeline.png")
     shown = "() => JSON.stringify(document.querySelector('#main-figure .js-plotly-plot').calcdata[0][0].z)"
-    last, asked = page.evaluate(shown), []
-    page.on("request", lambda request: asked.append(request.url))
+    last = page.evaluate(shown)
+    page.route("**/*", lambda route: route.abort())  # from here on nobody answers: what moves, moves by itself
     page.evaluate(
         "() => Plotly.animate(document.querySelector('#main-figure .js-plotly-plot'), ['0'],"
         " {mode: 'immediate', frame: {duration: 0, redraw: true}})"
     )
     page.wait_for_function(f"last => ({shown})() !== last", arg=last)
-    assert asked == []
