@@ -20,6 +20,7 @@ import platformdirs
 from workbench.errors import InputError, LeftOverWarning, UnavailableError, in_words, visible
 
 __all__ = [
+    "at_home",
     "cache_dir",
     "clear_partials",
     "need_writable",
@@ -38,9 +39,24 @@ _SEAL_BYTES = len(b"\nworkbench sha256 \n") + 64
 
 
 def cache_dir() -> Path:
-    """Where we keep what we made: WORKBENCH_CACHE, else the platform's cache directory of the user."""
+    """Where we keep what we made: WORKBENCH_CACHE, else the platform's cache directory of the user.
+
+    Raises UnavailableError where there is neither.
+    """
     chosen = os.environ.get("WORKBENCH_CACHE")
-    return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("interp-workbench"))
+    if chosen:
+        return at_home(chosen).absolute()
+    usual = Path(platformdirs.user_cache_dir("interp-workbench"))
+    if not usual.is_absolute():  # a folder called "~" would be made wherever the user stands
+        raise UnavailableError(
+            "a user without a home directory", "a place for the cache", "Set WORKBENCH_CACHE or HOME"
+        )
+    return usual
+
+
+def at_home(path: str | Path) -> Path:
+    """A path whose `~` is the home directory; as it is where there is no such one."""
+    return Path(os.path.expanduser(path))
 
 
 @contextmanager

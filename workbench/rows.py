@@ -10,7 +10,7 @@ import csv
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from io import TextIOWrapper
+from io import TextIOBase, TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -75,7 +75,7 @@ def name_of(source: Source) -> str:
 
 def _format(source: Source) -> str:
     if not isinstance(source, str | Path):
-        return "text"
+        return "text"  # a file without a name
     ending = Path(source).suffix.lower()
     if ending not in ENDINGS:
         known = ", ".join(ENDINGS)
@@ -90,8 +90,13 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         if isinstance(source, str | Path):
             with open(source, "rb") as file:
                 yield file
-        else:
+        elif callable(getattr(source, "readline", None)) and not isinstance(source, TextIOBase):
             yield source
+        else:
+            raise InputError(
+                f"a {type(source).__name__} as a file", "a path, or a file that is open for reading bytes",
+                'Give its path, or open it with open(path, "rb")',
+            )  # fmt: skip
     except (OSError, ValueError) as error:
         if isinstance(error, WorkbenchError):
             raise

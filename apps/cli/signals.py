@@ -1,4 +1,4 @@
-"""What stops a command: Ctrl+C, and SIGTERM or the end of its terminal while something runs that may have a result."""
+"""What stops a command: Ctrl+C, and SIGTERM, the end of its terminal or of its time (`ulimit -S -t`) while something runs that may have a result."""
 
 import contextlib
 import signal
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 __all__ = ["STOPS", "Terminated", "stop_code", "terminable"]
 
-_NAMES = ("SIGTERM", "SIGHUP")  # the second is not known everywhere
+_NAMES = ("SIGTERM", "SIGHUP", "SIGXCPU")  # the last two are not known everywhere
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP while something runs that may have a partial result. number: the signal's."""
+    """SIGTERM or its like while something runs that may have a partial result. number: the signal's."""
 
     def __init__(self, number: int = signal.SIGTERM):
         super().__init__(number)
@@ -23,7 +23,7 @@ STOPS = (KeyboardInterrupt, Terminated)
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Raise on SIGTERM and SIGHUP inside, as Ctrl+C does, where this is the main thread: elsewhere no signal arrives.
+    """Raise on SIGTERM and its like inside, as Ctrl+C does, where this is the main thread: elsewhere no signal arrives.
 
     A signal that is ignored stays so: `nohup` is asked for to outlive a terminal.
     """

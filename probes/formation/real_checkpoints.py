@@ -12,7 +12,7 @@ from workbench.analysis.keys import digest
 from workbench.analysis.run import Progress
 from workbench.batch import runs
 from workbench.errors import InputError
-from workbench.files import cache_dir
+from workbench.files import at_home, cache_dir
 from workbench.loading.pretrained import load
 from workbench.models.model import Model
 
@@ -53,7 +53,7 @@ def places(text: str) -> list[Place]:
 def _place(text: str) -> Place:
     said = re.fullmatch(r"(\d{1,12})=(.+)", text)
     place = said[2].strip() if said else text
-    name, at, revision = place.rpartition("@") if not Path(place).expanduser().exists() else (place, "", "")
+    name, at, revision = place.rpartition("@") if not at_home(place).exists() else (place, "", "")
     name, revision = (name, revision) if at else (place, "")
     number = said[1] if said else None
     if number is None:

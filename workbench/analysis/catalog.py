@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
+from workbench.arguments import argument
 from workbench.errors import InputError, UnavailableError
 
 __all__ = ["Catalog"]
@@ -64,7 +65,7 @@ class Catalog(Sequence[Any]):
         return self._paths_of(name)[0].partition(":")[0]
 
     def _paths_of(self, name: str) -> tuple[str, str]:
-        if name not in self._paths:
+        if argument("name", name, str, "the catalog") not in self._paths:
             near = get_close_matches(name, self._paths, n=3, cutoff=0.4) or list(self._paths)
             raise InputError(f"the analysis {name!r}", f"one of {', '.join(near)}", "See `workbench list`")
         analysis, _, view = self._paths[name].partition(" ")

@@ -32,6 +32,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import PydanticCustomError, core_schema
 
+from workbench.arguments import argument, shown
 from workbench.errors import InputError
 
 __all__ = ["Choice", "Parameter", "Position", "Range", "Slider", "Values"]
@@ -168,7 +169,9 @@ class Values:
 
         def checked(self: Any, *arguments: Any, **given: Any) -> None:
             if arguments:
-                raise TypeError(f"{type(self).__name__} takes its parameters by name")
+                known = ", ".join(f"{name}=" for name in type(self).__dataclass_fields__) or "none"
+                got = f"{shown(arguments[0])} of {type(self).__name__} without a name"
+                raise InputError(got, f"parameters by name: {known}", "Name it")
             unknown = [name for name in given if name not in type(self).__dataclass_fields__]
             if unknown:
                 raise type(self)._unknown(unknown[0])
@@ -201,7 +204,7 @@ class Values:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
         """The value of a mapping, defaults filled in; InputError for unknown names and bad values."""
-        return cls(**given)
+        return cls(**argument("given", given, Mapping[str, Any], f"{cls.__name__}.of()"))
 
     @classmethod
     def parameters(cls) -> tuple[Parameter, ...]:

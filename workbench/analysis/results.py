@@ -12,15 +12,17 @@ import platform
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import xarray as xr
 
 from workbench.analysis.keys import digest
-from workbench.errors import InputError
+from workbench.arguments import argument, checked
+from workbench.errors import InputError, in_words
 from workbench.files import read_whole
 from workbench.models.model import Identity, Model
 from workbench.models.prompt import Tokens
@@ -43,6 +45,7 @@ GLOSSARY = (
 _NEVER_EMPTY = ("layer", "depth", "head", "pos", "query", "key", "rank", "token", "offset", "model", "condition")
 
 
+@checked()
 def dataset(
     observation: Observation | None = None, /, coords: Mapping[str, Any] | None = None, **variables: Any
 ) -> xr.Dataset:
@@ -52,8 +55,17 @@ def dataset(
     None where open. Integer coords are made for every dim that has none; with one observed prompt, `pos`, `query` and
     `key` get the token strings beside them, as `token_text`, `query_text` and `key_text`.
     """
-    data = {name: _variable(name, spec) for name, spec in variables.items()}
-    result = xr.Dataset(data, coords={k: _coord(v) for k, v in dict(coords or {}).items()})
+    try:
+        data = {name: _variable(name, spec) for name, spec in variables.items()}
+        result = xr.Dataset(data, coords={k: _coord(v) for k, v in dict(coords or {}).items()})
+    except (TypeError, ValueError, KeyError) as error:  # of xarray: sizes and dims that do not go together
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{', '.join(variables)} as a result ({in_words(error)})",
+            "values over the dims that are named",
+            "Correct them",
+        ) from error
     for dim, size in result.sizes.items():
         if dim not in result.coords:
             result = result.assign_coords({dim: np.arange(size)})
@@ -63,12 +75,21 @@ def dataset(
     return check(result)
 
 
-def _variable(name: str, spec: tuple[Any, ...]) -> xr.DataArray:
-    dims, values, units, bounds, *rest = spec
+def _variable(name: str, spec: Any) -> xr.DataArray:
+    parts = argument(
+        name, spec, Annotated[Sequence[Any], "(dims, values, units, (low, high)[, long_name])"], "dataset()"
+    )
+    if len(parts) not in (4, 5):
+        raise InputError(
+            f"{name} of {len(parts)} parts", "(dims, values, units, (low, high)[, long_name])", "Give what is missing"
+        )
+    dims, values, units, bounds, *rest = parts
+    for what, text in (("dims", dims), ("units", units), *(("long_name", text) for text in rest)):
+        argument(what, text, str, name)
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     attrs = {"units": units, "long_name": rest[0] if rest else name.replace("_", " ")}
-    low, high = bounds if bounds is not None else (None, None)
+    low, high = (None, None) if bounds is None else argument("(low, high)", bounds, Sequence[Any], name)
     attrs["valid_min"] = -np.inf if low is None else float(low)
     attrs["valid_max"] = np.inf if high is None else float(high)
     if np.asarray(values).dtype.kind == "i" and attrs["valid_min"] >= 0:
@@ -185,7 +206,8 @@ def stamped(
     return result.assign_attrs(title=title, provenance=json.dumps(record, sort_keys=True, default=str), spec_key=key)
 
 
-def save(result: xr.Dataset, path: str | Path) -> Path:
+@checked()
+def save(result: xr.Dataset, path: str | PathLike[str]) -> Path:
     """Save a result as its name ends (.nc, .zarr, .csv, .parquet, .json), whole or not at all.
 
     An interrupted save leaves no file that a later run would trust. A netCDF file carries the sha256 of its bytes,
@@ -196,7 +218,8 @@ def save(result: xr.Dataset, path: str | Path) -> Path:
     return Path(path)
 
 
-def open_result(path: str | Path) -> xr.Dataset:
+@checked()
+def open_result(path: str | PathLike[str]) -> xr.Dataset:
     """Read a saved netCDF result into memory, whoever made the file.
 
     Raises InputError where it is missing, damaged, not as it was written, or no result: values in other files, links

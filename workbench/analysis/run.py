@@ -14,9 +14,9 @@ import torch
 import xarray as xr
 
 from workbench.analysis.results import check, stamped
+from workbench.arguments import checked, shown
 from workbench.errors import Cancelled, InputError, RefusedError, WorkbenchError, of_the_machine
-from workbench.intervene.checks import need_interventions, need_model
-from workbench.models.model import Model
+from workbench.models.model import Interventions, Model
 from workbench.models.passes import undisturbed
 from workbench.models.prompt import Tokens, tokenise
 from workbench.observation import Need, Observation, observe
@@ -124,12 +124,13 @@ class Outcome:
     complete: bool = True
 
 
+@checked()
 def run(
     model: Model,
     prompt: Any = None,
     analyses: Sequence[Any] = (),
     *,
-    interventions: Sequence[Any] = (),
+    interventions: Interventions = (),
     progress: Progress | None = None,
     partial: Partial | None = None,
     allow_network: bool = False,
@@ -144,11 +145,12 @@ def run(
     its error is raised. Raises InputError for a bad prompt, for interventions that the model cannot carry and for two
     analyses of one name.
     """
-    need_model(model)
-    asked = [analysis() if isinstance(analysis, type) else analysis for analysis in analyses or ()]
-    odd = next((one for one in asked if not isinstance(getattr(one, "name", None), str)), None)
-    if odd is not None:
-        raise InputError(f"{odd!r} as an analysis", "a value such as LogitLens()", "Take CATALOG.view(name).analysis")
+    odd = [one for one in analyses if not _is_analysis(one)]
+    if odd:
+        raise InputError(
+            f"{shown(odd[0])} as an analysis", "a value such as LogitLens()", "Take CATALOG.view(name).analysis"
+        )
+    asked = [analysis() if isinstance(analysis, type) else analysis for analysis in analyses]
     if not asked:
         raise InputError("no analyses", "at least one, such as LogitLens()", "Give a list of them")
     twice = next((a.name for i, a in enumerate(asked) if a.name in {b.name for b in asked[:i]}), None)
@@ -166,6 +168,11 @@ def run(
             if partial is not None and not outcome.complete and not isinstance(result, Failure):
                 partial(result)
     return {analysis.name: found[analysis.name] for analysis in asked}
+
+
+def _is_analysis(given: Any) -> bool:
+    """A value or a class with a name; a view, a hook and a path have one, too."""
+    return bool(getattr(given, "name", None)) and callable(getattr(given, "spec_key", None))
 
 
 def alone(analysis: Runnable, model: Model, prompt: Any = None, **options: Any) -> xr.Dataset:
@@ -191,7 +198,7 @@ def outcomes(
     what it raises passes through if it is a `Cancelled`. Closing the iterator closes a study that is under way.
     """
     model = model.fixed()
-    edited = model.edited(need_interventions(interventions))
+    edited = model.edited(interventions)
     tokens = None if prompt is None else tokenise(model, prompt)
     able = []
     for analysis in analyses:

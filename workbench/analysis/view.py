@@ -8,12 +8,16 @@ Who only computes (a batch, another library) needs no view. Plotly is imported b
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ClassVar
 
 import xarray as xr
 
 from workbench.analysis.kinds import Analysis
 from workbench.analysis.parameters import Parameter, Values
+from workbench.arguments import argument
+from workbench.errors import InputError
+from workbench.storage.record import record_of
 
 __all__ = ["Ask", "Claim", "View", "chosen", "named"]
 
@@ -82,6 +86,8 @@ class View:
     heading: a title in place of that of the analysis. asks: what a form asks for first, in words that make a sentence.
     """
 
+    in_words: ClassVar[str] = "a view, such as View(MyProbe, question=...)"
+
     analysis: type[Analysis]
     question: str
     figures: tuple[Callable[..., Any], ...] = ()
@@ -96,6 +102,10 @@ class View:
     around: "Callable[[Any, int, int], Analysis | None] | None" = None
     heading: str = ""
     asks: tuple[Ask, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("figures", "tables"):
+            object.__setattr__(self, name, tuple(_of_results(draw, self) for draw in getattr(self, name)))
 
     def plan(self, analysis: Analysis) -> str:
         """What an analysis will do, in a sentence of what was asked; "" where nothing is asked in words."""
@@ -149,6 +159,28 @@ class View:
     def display_parameters(self) -> tuple[Parameter, ...]:
         """The parameters of the drawing."""
         return self.display.parameters()
+
+
+def _of_results(draw: Callable[..., Any], view: View) -> Callable[..., Any]:
+    """A figure or a table that says what it was given where that is no result, or one of another analysis."""
+
+    @wraps(draw)
+    def drawn(result: Any, *more: Any, **display: Any) -> Any:
+        error = getattr(result, "error", None)
+        if isinstance(error, Exception):  # a Failure stands in a result's place
+            raise error
+        argument("result", result, xr.Dataset, f"the figures of {view.name}")
+        try:
+            return draw(result, *more, **display)
+        except KeyError as error:
+            of = record_of(result).get("analysis")
+            if of == view.name:
+                raise
+            raise InputError(
+                f"a result of {of or 'no analysis'} in a figure of {view.name}", f"one of {view.name}", "Draw that one"
+            ) from error
+
+    return drawn
 
 
 def chosen(result: xr.Dataset, selection: Mapping[str, Any], *names: str) -> tuple[int, ...] | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.arguments import hold_fields
 from workbench.batch.engine import Progress, Status
 from workbench.batch.leases import PATIENCE
 from workbench.batch.state import state_of
@@ -35,6 +36,7 @@ class Cluster:
     workers: int | None = None
 
     def __post_init__(self) -> None:
+        hold_fields(self)
         if self.workers is not None and not 1 <= self.workers <= 100_000:
             raise InputError(f"{self.workers} workers", "1 or more", "Correct it")
 

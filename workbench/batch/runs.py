@@ -16,6 +16,8 @@ import numpy as np
 import torch
 import xarray as xr
 
+from workbench.analysis.catalog import Catalog
+from workbench.arguments import argument, checked
 from workbench.batch import survey
 from workbench.batch.cluster import Cluster
 from workbench.batch.computing import opened
@@ -27,6 +29,7 @@ from workbench.batch.spec import ModelSpec, Read, Spec, read_spec
 from workbench.batch.store import Store
 from workbench.batch.values import merge
 from workbench.errors import InputError, UnavailableError
+from workbench.files import at_home
 from workbench.models.model import Model
 
 if TYPE_CHECKING:
@@ -82,7 +85,7 @@ class Batch:
     """A batch in a folder, whatever of it is done: counts, aggregates, rows, whole results, failures."""
 
     def __init__(self, folder: str | Path):
-        self.store = Store(folder)
+        self.store = Store(argument("folder", folder, str | Path, "Batch"))
         self.record = self.store.plan()
         self.spec = Spec.model_validate(self.record["spec"])
 
@@ -112,6 +115,7 @@ class Batch:
         """What failed and what was refused, each with its reason."""
         return merge.failures(self.store)
 
+    @checked()
     def aggregate(self, analysis: str) -> xr.Dataset:
         """Means over documents with intervals, (model, group, ...); see `merge.aggregate`."""
         return merge.aggregate(self.store, analysis)
@@ -122,6 +126,7 @@ class Batch:
 
         return pd.DataFrame(list(merge.table(self.store)))
 
+    @checked()
     def rows(self, analysis: str, model: str | None = None) -> xr.Dataset:
         """The values of every prompt that is done, (prompt, ...), with `prompt_group`, `prompt_model` and more beside.
 
@@ -156,6 +161,7 @@ class Batch:
         beside = {f"prompt_{name}": ("prompt", [lines[number][1][name] for number in order]) for name in names}
         return found.assign_coords(beside).isel(prompt=np.argsort(order))
 
+    @checked()
     def result(self, analysis: str, prompt: int) -> xr.Dataset:
         """The whole result of a prompt, by its number in `table()`; InputError where whole results were not kept."""
         cells = merge.Cells(self.store)
@@ -170,6 +176,7 @@ class Batch:
             )
         return found
 
+    @checked()
     def prompt(self, number: int) -> tuple[dict[str, Any], tuple[int, ...], dict[str, str]]:
         """The line of a prompt by its number in `table()`, its token ids, and the columns of it that analyses read."""
         line = next(
@@ -210,11 +217,12 @@ def default_catalog() -> Any:
     return found.load().with_plugins()
 
 
+@checked()
 def plan(
     spec: "str | Path | Mapping[str, Any] | Spec",
     folder: str | Path | None = None,
     *,
-    catalog: Any = None,
+    catalog: Catalog | None = None,
     models: Mapping[str, Model] | None = None,
     retry_failed: bool = False,
     allow_network: bool = False,
@@ -252,11 +260,12 @@ def _plan(read: Read, folder: Any, catalog: Any, load: survey.Loader, retry: boo
     return Plan(planned, total, store, read.where.text or None)
 
 
+@checked()
 def run(
     spec: "str | Path | Mapping[str, Any] | Spec",
     folder: str | Path | None = None,
     *,
-    catalog: Any = None,
+    catalog: Catalog | None = None,
     models: Mapping[str, Model] | None = None,
     progress: Progress | None = None,
     said: Callable[[Plan], None] | None = None,
@@ -290,10 +299,11 @@ def run(
     return done
 
 
+@checked()
 def worker(
     folder: str | Path,
     *,
-    catalog: Any = None,
+    catalog: Catalog | None = None,
     models: Mapping[str, Model] | None = None,
     progress: Progress | None = None,
     max_failures: int | None = None,
@@ -326,7 +336,7 @@ def _loader(models: Mapping[str, Model] | None, allow_network: bool, home: Path)
             from workbench.loading.pretrained import load as load_model
 
             held.clear()
-            near = home / Path(one.folder or one.name or "").expanduser()
+            near = home / at_home(one.folder or one.name or "")
             is_path = one.folder is not None or (near.exists() and ("/" in str(one.name) or near.suffix == ".gguf"))
             name = str(near) if is_path else str(one.name)
             dtype = getattr(torch, one.dtype)

@@ -26,7 +26,7 @@ from filelock import FileLock
 
 from workbench import memo
 from workbench.batch.shards import Shard
-from workbench.errors import RefusedError, UnavailableError
+from workbench.errors import InputError, RefusedError, UnavailableError
 from workbench.files import whole_file
 
 __all__ = ["FORMAT", "Entry", "Store", "line_of"]
@@ -64,6 +64,8 @@ class Store:
     """The files of a batch in a folder. Raises UnavailableError where they cannot be read or written."""
 
     def __init__(self, folder: str | Path):
+        if "\0" in str(folder):
+            raise InputError("a folder with a NUL in it", "the path of a folder", "Correct it")
         if "://" in str(folder):
             raise RefusedError(
                 f"the store {folder}", "a folder of this machine or a shared one: shards are taken by creating files "

@@ -20,6 +20,8 @@ _SAME = 1e-3  # a difference below is rounding, and no colour may make a pattern
 
 def pick(result: "xr.Dataset", variable: str) -> "xr.DataArray":
     """A variable of a result; an unknown name is refused with the names there are."""
+    if not hasattr(result, "data_vars"):
+        raise InputError(f"a {type(result).__name__} to draw", "a result, a Dataset", "Give what run() returns")
     if variable not in result:
         names = ", ".join(map(str, result.data_vars))
         raise InputError(f"variable {variable!r}", f"one of {names}", "Draw one of these")

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
+from workbench.arguments import argument
 from workbench.errors import InputError
 from workbench.intervene.checks import finite, printed
-from workbench.intervene.edit import Edit, Positions, Printed, Where, copied, filled
+from workbench.intervene.edit import Edit, Positions, Printed, Reference, Source, Where, copied, filled
 from workbench.intervene.knockout import hide
 from workbench.intervene.units import AttentionEdge, AttentionKey, Expert, ExpertNeurons, Neurons, Residual, Unit
 from workbench.models.hooks import PATTERN, ROUTER, SCORES
@@ -69,10 +70,8 @@ class Ablate(Printed):
 
     def _need_reference(self) -> None:
         """InputError for a reference that was not made for it."""
-        given, wanted = self.reference, "mean" if self.how == "mean" else "take"
-        if given is not None and (isinstance(given, torch.Tensor) or not hasattr(given, wanted)):
-            made = "measure_means()" if self.how == "mean" else "record()"
-            raise InputError(f"a {type(given).__name__} as the reference", f"what {made} gives", "Make it so")
+        if self.reference is not None:
+            argument("reference", self.reference, Reference if self.how == "mean" else Source, "Ablate")
 
     def _positions(self) -> Positions:
         pos = getattr(self.unit, "pos", None)

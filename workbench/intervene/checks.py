@@ -1,11 +1,12 @@
 """What several interventions check of a model before they say where they write."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
 import torch
 
+from workbench.arguments import shown
 from workbench.errors import InputError
 from workbench.models.hooks import Hook
 from workbench.models.model import Model
@@ -13,33 +14,12 @@ from workbench.models.model import Model
 __all__ = [
     "finite",
     "names",
-    "need_interventions",
     "need_layer",
-    "need_model",
     "need_numbers",
     "need_serial",
     "printed",
     "unit_axis",
 ]
-
-
-def need_interventions(given: Any) -> tuple[Any, ...]:
-    """Interventions as a tuple; InputError for what is none: a unit alone, a phrase, a class, a list in the list."""
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise _no_intervention(given)
-    found = tuple(given)
-    for one in found:
-        if isinstance(one, type) or not callable(getattr(one, "edits", None)):
-            raise _no_intervention(one)
-    return found
-
-
-def need_model(given: Any) -> None:
-    """InputError for what is no instrumented model, such as a Hugging Face one as it is."""
-    if not isinstance(given, Model):
-        raise InputError(
-            f"a {type(given).__name__} as the model", "one of load() or wrap()", "Give wrap(model, tokenizer)"
-        )
 
 
 def need_numbers(value: Any, what: Any) -> None:
@@ -59,7 +39,7 @@ def finite(value: Any, what: str) -> float:
         found, is_number = math.nan, False
     if not (is_number and math.isfinite(found)):
         odd = "not finite" if is_number else f"of the type {type(value).__name__}"
-        raise InputError(f"the {what} {value!r}, which is {odd}", "one finite number", "Give a number")
+        raise InputError(f"the {what} {shown(value)}, which is {odd}", "one finite number", "Give a number")
     return found
 
 
@@ -67,14 +47,6 @@ def printed(number: float) -> str:
     """A number as an intervention prints it: short, and exact, since what prints alike is taken for the same."""
     short = f"{number:g}"
     return short if float(short) == number else repr(number)
-
-
-def _no_intervention(given: Any) -> InputError:
-    return InputError(
-        f"{given!r} as an intervention",
-        "a list of interventions, such as [Ablate(Head(1, 2))]",
-        "Say what becomes of the unit",
-    )
 
 
 def need_layer(model: Model, layer: int, what: str) -> None:

@@ -1,13 +1,13 @@
 """Edits: what is written where. Every intervention is a list of them."""
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
+from workbench.arguments import hold_fields, shown
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import PATTERN, Hook
 from workbench.models.model import Model
@@ -17,18 +17,19 @@ __all__ = [
     "Intervention",
     "Positions",
     "Printed",
+    "Reference",
+    "Source",
     "Where",
     "copied",
     "filled",
     "first_layer",
     "spans",
     "tensor_digest",
-    "whole_numbers",
     "with_rows",
 ]
 
 Positions = tuple[int, ...] | None
-_NUMBERS = {"positions", "rows", "queries", "keys", "layers", "heads", "units"}
+_READ = {"unit", "value", "factor", "strength", "direction", "to", "reference"}  # each looked at by its own
 
 
 class Where(NamedTuple):
@@ -73,6 +74,32 @@ class Intervention(Protocol):
         """The edits on this model; InputError where it does not have the unit."""
 
 
+@runtime_checkable
+class Recorded(Protocol):
+    """Another run, to write activations from."""
+
+    @property
+    def length(self) -> int | None:
+        """Tokens that the prompt must have; None where any will do."""
+
+    def take(self, hook: Hook, layer: int | None, model: Model, /) -> torch.Tensor:
+        """The activation at a site."""
+
+
+@runtime_checkable
+class Averaged(Protocol):
+    """Means over a text, to write."""
+
+    n_tokens: int
+
+    def mean(self, hook: Hook, layer: int, model: Model, /) -> torch.Tensor:
+        """The mean at a site."""
+
+
+Source = Annotated[Recorded, "what record() gives"]
+Reference = Annotated[Averaged, "what measure_means() gives"]
+
+
 def tensor_digest(*tensors: torch.Tensor) -> str:
     """12 hex digits of the shapes and bytes of tensors, for printing."""
     digest = sha256()
@@ -82,27 +109,15 @@ def tensor_digest(*tensors: torch.Tensor) -> str:
     return digest.hexdigest()[:12]
 
 
-def whole_numbers(given: Any, what: str) -> tuple[int, ...]:
-    """Several whole numbers; InputError for what is none. what: they are, in words."""
-    try:
-        if isinstance(given, str | bytes):
-            raise TypeError
-        return tuple(operator.index(number) for number in given)
-    except (TypeError, RuntimeError) as error:
-        raise InputError(f"{what}={given!r}", "whole numbers, such as (1, 2)", "Give them in a tuple") from error
-
-
 class Printed:
     """Equality and hash by what a value prints: its references print their hashes. Its numbers are whole ones: what is
     between two positions would be cut to one of them without a word."""
 
     def __post_init__(self) -> None:
-        for name in _NUMBERS & {*self.__dict__}:
-            if (given := getattr(self, name)) is not None:
-                object.__setattr__(self, name, whole_numbers(given, name))
+        hold_fields(self, _READ)
         unit = getattr(self, "unit", None)
         if "unit" in self.__dict__ and (isinstance(unit, type) or not callable(getattr(unit, "check", None))):
-            raise InputError(f"{unit!r} as a unit", "one unit, such as Head(1, 2) or MLP(0)", "Name it so")
+            raise InputError(f"{shown(unit)} as a unit", "one unit, such as Head(1, 2) or MLP(0)", "Name it so")
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and str(other) == str(self)

@@ -1,13 +1,12 @@
 """Patching: what another run had, written into this one; also its attention patterns and its final norm's scale."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from workbench.errors import InputError
 from workbench.intervene.checks import names, need_layer, need_serial, unit_axis
-from workbench.intervene.edit import Edit, Positions, Printed, Where, copied, spans
+from workbench.intervene.edit import Edit, Positions, Printed, Source, Where, copied, spans
 from workbench.models.hooks import (
     ATTN_OUT,
     ATTN_RESULT,
@@ -42,7 +41,7 @@ class Patch(Printed):
 
     hook: Hook
     layer: int
-    source: Any
+    source: Source
     positions: Positions = None
     units: tuple[int, ...] | None = None
     rows: tuple[int, ...] | None = None
@@ -113,7 +112,7 @@ class Patch(Printed):
 class FreezePatterns(Printed):
     """Attention looks where it looked in another run, in all or some layers: only values still change."""
 
-    source: Any
+    source: Source
     layers: tuple[int, ...] | None = None
     rows: tuple[int, ...] | None = None
 
@@ -131,7 +130,7 @@ class FreezePatterns(Printed):
 class FreezeNormScale(Printed):
     """The final norm divides by what it divided by in another run: the logits become linear in the last state."""
 
-    source: Any
+    source: Source
     rows: tuple[int, ...] | None = None
 
     def __str__(self) -> str:

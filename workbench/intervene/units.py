@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from typing import SupportsIndex
 
+from workbench.arguments import checked, hold_fields
 from workbench.errors import InputError
 from workbench.intervene.checks import need_layer
-from workbench.intervene.edit import spans, whole_numbers
+from workbench.intervene.edit import spans
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, ROUTER, SCORES, Hook, Z, expert_post
 from workbench.models.model import Model
 
@@ -25,8 +25,15 @@ __all__ = [
 ]
 
 
+class _Held:
+    """Its numbers are whole ones."""
+
+    def __post_init__(self) -> None:
+        hold_fields(self)
+
+
 @dataclass(frozen=True, order=True)
-class Head:
+class Head(_Held):
     """An attention head; prints as L18H6. Its output is its z, before W_O."""
 
     layer: int
@@ -44,9 +51,8 @@ class Head:
 
     def check(self, model: Model) -> None:
         """InputError where the model has no such head."""
-        sizes, numbers = model.sizes, (self.layer, self.head)
-        whole = all(isinstance(number, SupportsIndex) for number in numbers)
-        if not (whole and 0 <= self.layer < sizes.n_layers and 0 <= self.head < sizes.n_heads):
+        sizes = model.sizes
+        if not (0 <= self.layer < sizes.n_layers and 0 <= self.head < sizes.n_heads):
             raise InputError(
                 f"head {self}",
                 f"L0H0 to L{sizes.n_layers - 1}H{sizes.n_heads - 1} on {model.name}",
@@ -55,7 +61,7 @@ class Head:
 
 
 @dataclass(frozen=True, order=True)
-class Attention:
+class Attention(_Held):
     """An attention block: what it adds to the residual stream, with its bias."""
 
     layer: int
@@ -72,7 +78,7 @@ class Attention:
 
 
 @dataclass(frozen=True, order=True)
-class MLP:
+class MLP(_Held):
     """An MLP block: what it adds to the residual stream, with its bias."""
 
     layer: int
@@ -91,7 +97,7 @@ class MLP:
 
 
 @dataclass(frozen=True, order=True)
-class Neurons:
+class Neurons(_Held):
     """A set of MLP neurons of one layer, as activations that W_out reads; one prints as L11N2378."""
 
     layer: int
@@ -109,7 +115,6 @@ class Neurons:
 
     def check(self, model: Model) -> None:
         """InputError where the model has no such neuron."""
-        whole_numbers(self.neurons, "neurons")
         need_layer(model, self.layer, str(self))
         if self.layer in model.sizes.experts:
             raise InputError(
@@ -126,7 +131,7 @@ def _need_neurons(unit: "Neurons | ExpertNeurons", n_neurons: int, where: str) -
 
 
 @dataclass(frozen=True, order=True)
-class Expert:
+class Expert(_Held):
     """An expert of a mixture, as the router's score of it; prints as L3E5.
 
     Ablated by zero only: it is switched off, its score is minus infinity, and the router chooses among the others.
@@ -159,7 +164,7 @@ class Expert:
 
 
 @dataclass(frozen=True, order=True)
-class ExpertNeurons:
+class ExpertNeurons(_Held):
     """A set of neurons of one expert of a mixture, as activations that its W_out reads; one prints as L3E5N12.
 
     Edited at tokens that take the expert: at others it computes nothing. Ablated by zero only: what it would do at a
@@ -185,14 +190,13 @@ class ExpertNeurons:
 
     def check(self, model: Model) -> None:
         """InputError where the model has no such expert, shows none of its neurons, or not these."""
-        whole_numbers((self.expert, *self.neurons), "expert and neurons")
         Expert(self.layer, self.expert).check(model)
         model.expert_weights(self.layer, self.expert)
         _need_neurons(self, model.sizes.d_expert, f"an expert of layer {self.layer} of {model.name}")
 
 
 @dataclass(frozen=True, order=True)
-class Residual:
+class Residual(_Held):
     """The residual stream in front of a block; prints as L12 pos 5. Without pos, name positions in the intervention."""
 
     layer: int
@@ -206,12 +210,11 @@ class Residual:
 
     def check(self, model: Model) -> None:
         """InputError where the model has no such layer."""
-        whole_numbers(() if self.pos is None else (self.pos,), "pos")
         need_layer(model, self.layer, str(self))
 
 
 @dataclass(frozen=True, order=True)
-class AttentionEdge:
+class AttentionEdge(_Held):
     """What one head moves from one key to one query; prints as L18H6:9<-3. Ablated by zero only: its weight is 0."""
 
     layer: int
@@ -232,13 +235,12 @@ class AttentionEdge:
     def check(self, model: Model) -> None:
         """InputError where the model has no such head, or where the key comes after the query."""
         Head(self.layer, self.head).check(model)
-        whole_numbers((self.query, self.key), "query and key")
         if not 0 <= self.key <= self.query:
             raise InputError(f"the edge {self}", "0 <= key <= query", "Choose a key the query can see")
 
 
 @dataclass(frozen=True, order=True)
-class AttentionKey:
+class AttentionKey(_Held):
     """A key in the sight of one head, such as an attention sink; prints as L18H6 key 0.
 
     Ablated by zero only: it is hidden before the softmax from every query that sees another key.
@@ -261,7 +263,6 @@ class AttentionKey:
     def check(self, model: Model) -> None:
         """InputError where the model has no such head; a position is checked by whoever knows the prompt."""
         Head(self.layer, self.head).check(model)
-        whole_numbers((self.key,), "key")
         if self.key < 0:
             raise InputError(str(self), "a position from 0 on", "Count from the first token")
 
@@ -279,6 +280,7 @@ _WRITTEN = re.compile(
 )
 
 
+@checked()
 def units_of(text: str) -> tuple[Unit, ...]:
     """Units from their names, with spaces or commas between them: `L18H6 L17H3`.
 

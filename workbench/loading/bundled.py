@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from workbench.errors import InputError, UnavailableError
-from workbench.files import cache_dir
+from workbench.files import at_home, cache_dir
 from workbench.loading.files import kept
 from workbench.loading.files.bars import bars
 from workbench.loading.files.digests import of_bytes
@@ -212,7 +212,7 @@ def _build(report: Progress, source: str | Path | None) -> None:
         raise kept.no_space(f"{free / 1e6:.0f} MB free under {cache_dir()}", SPACE_BYTES, _WHAT)
     work = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=parent))
     try:
-        gguf = _supplied(Path(source).expanduser(), work, report) if source else _downloaded(work, report)
+        gguf = _supplied(at_home(source), work, report) if source else _downloaded(work, report)
         made = work / "made"
         made.mkdir()
         _convert(gguf, made, report)

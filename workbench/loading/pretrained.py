@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-from workbench.errors import InputError, ModelError, SlowWarning, UnavailableError
+from workbench.arguments import checked
+from workbench.errors import InputError, ModelError, Note, SlowWarning, UnavailableError
+from workbench.files import at_home
 from workbench.loading import bundled, passed, settings, weights
 from workbench.loading.bridge import BridgeAdapter, boot
 from workbench.loading.files import adapters, gguf
@@ -38,14 +40,17 @@ __all__ = ["TOYS", "load", "usable_device", "wrap"]
 _BY_HAND = {"toy-induction": induction_circuit}
 TOYS = (*_BY_HAND, *(f"{recipes.PREFIX}{task}" for task in recipes.RECIPES))
 
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
 Progress = Callable[[str, float, str], None]
 
 
+@checked("name")
 def load(
     name: str | os.PathLike[str] = bundled.NAME,
     *,
     dtype: torch.dtype = torch.float32,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     revision: str | None = None,
     allow_network: bool = False,
     check: bool = False,
@@ -58,7 +63,8 @@ def load(
     name: `smollm2-135m` (the default, fetched and converted on first use), a toy such as `toy-induction`, a local
     directory in Hugging Face format (safetensors), a `.gguf` file, or a hub name with `allow_network=True`;
     `toy:induction` and its like are trained on first use and kept (`workbench.loading.toys.recipes` says what such a
-    name may hold). device: "auto" takes CUDA where there is one. check: check it also where it passed before (see
+    name may hold). dtype: torch.float32, bfloat16, float16 or float64; toys are float32 on the CPU, and say so where
+    another is asked for. device: "auto" takes CUDA where there is one. check: check it also where it passed before (see
     `workbench.loading.passed`). step, seed: of a toy's training, its last step and seed 0 unless given. progress:
     `(stage, share, text)`.
 
@@ -71,15 +77,33 @@ def load(
         raise InputError(
             f"{name!r} as a model", "a name or the path of a directory", "Give a text; wrap() takes a model"
         )
-    device = usable_device(device)
+    _need_use(name, dtype, revision)
+    asked, device = str(device), usable_device(str(device))
+    if (recipes.is_toy(name) or name in _BY_HAND) and (dtype != torch.float32 or asked not in ("auto", "cpu")):
+        said = f"{name} is float32 on the CPU, as toys are made, and not {_name(dtype)} on {asked}."
+        warnings.warn(said, Note, stacklevel=3)  # at the caller of load(), behind what checks arguments
     if recipes.is_toy(name):
         return _trained(name, step, seed, progress)
     if step is not None or seed is not None:
         raise InputError(f"a step or a seed of {name!r}", "those of a toy that is trained", "Leave them out")
     if name not in TOYS and (said := slow_format(dtype, device)) is not None:  # before anything slow is done
-        warnings.warn(said, SlowWarning, stacklevel=2)
+        warnings.warn(said, SlowWarning, stacklevel=3)
     with torch.inference_mode(False):  # weights made inside it could never be differentiated
         return _load(name, dtype, device, check, revision, allow_network, progress)
+
+
+def _need_use(name: str, dtype: torch.dtype, revision: str | None) -> None:
+    """InputError for a dtype that no model computes in, and for a revision that would be passed over in silence."""
+    if dtype not in _DTYPES:
+        known = ", ".join(map(_name, _DTYPES))
+        raise InputError(f"dtype={dtype}", f"one of {known}", "Choose one of these: weights are floating-point numbers")
+    is_here = recipes.is_toy(name) or name in (*_BY_HAND, bundled.NAME) or os.path.exists(at_home(name))
+    if revision is not None and is_here:
+        raise InputError(f"revision={revision!r} of {name!r}", "that of a model on the hub", "Leave it out")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _load(
@@ -98,7 +122,7 @@ def _load(
         # Its file does not say. Its own chats begin with the token, and its attention sink stands on it.
         model.tokenizer.add_bos_token = True
         return model
-    path = Path(name).expanduser()
+    path = at_home(name)
     if os.path.isdir(path):  # false, and no error, for what is too long for a path
         return _directory(name, path, dtype, device, check, allow_network)
     if path.suffix.lower() == ".gguf":
@@ -132,7 +156,7 @@ def _default(progress: Progress | None) -> Path:
     except bundled.DamagedError as damage:
         note = f"The default model was damaged ({damage.got.partition(', ')[2]}); it is made anew."
         if progress is None:
-            warnings.warn(note, UserWarning, stacklevel=4)  # at the caller of load()
+            warnings.warn(note, UserWarning, stacklevel=5)  # at the caller of load()
         else:
             progress("note", 0.0, note)
         try:
@@ -168,6 +192,7 @@ def _directory(name: str, path: Path, dtype: torch.dtype, device: str, check: bo
     return _followed(instrument(held, found.tokenizer, name=name, badge=found.badge), held, thorough=False)
 
 
+@checked("model", "tokenizer")
 def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = "", revision: str | None = None) -> Model:
     """Instrument a model that is in memory: a Hugging Face causal language model, or one of our small modules.
 
@@ -186,7 +211,7 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
         said = (
             "The model is in training mode; passes here are in evaluation mode, without its dropout. It stays as it is."
         )
-        warnings.warn(said, UserWarning, stacklevel=2)
+        warnings.warn(said, UserWarning, stacklevel=3)  # at the caller of wrap(), behind what checks arguments
     with torch.inference_mode(False):
         return _followed(instrument(model, tokenizer, name=name, badge=badge, revision=revision), model, thorough=True)
 

@@ -7,8 +7,12 @@ since a bridge fires aliases under their canonical name.
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
+
+from workbench.arguments import checked
 
 __all__ = [
     "ALL_HOOKS",
@@ -62,6 +66,8 @@ class Hook:
     layered: bool = True
     expert: int | None = None
 
+    in_words: ClassVar[str] = "a hook such as PATTERN or RESID_POST"
+
     def __repr__(self) -> str:
         return self.name.upper() if self.expert is None else f"{self.name}({self.expert})"
 
@@ -109,10 +115,15 @@ EXPERT_WEIGHT = _block("expert_weight", "batch pos expert", "mlp.hook_expert_wei
 EXPERTS_OUT = _block("experts_out", "batch pos d_model", "mlp.hook_experts_out")
 
 
-@cache
-def expert_post(expert: int) -> Hook:
+@checked()
+def expert_post(expert: Annotated[int, Ge(0)]) -> Hook:
     """Neuron activations of one expert, that its W_out reads: NaN for tokens that do not take it. What is written for
     such a token is dropped."""
+    return _expert_post(expert)
+
+
+@cache
+def _expert_post(expert: int) -> Hook:
     return Hook(
         "expert_post", ("batch", "pos", "neuron"), f"blocks.{{layer}}.mlp.hook_expert_post.{expert}", True, expert
     )

@@ -80,7 +80,7 @@ def as_ids(given: Any) -> tuple[int, ...]:
 def as_messages(given: Any) -> Messages:
     """A chat as (role, content) pairs. Content given as parts of text is joined; others are refused, and so are keys
     that would be dropped."""
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
         raise InputError(
             f"messages {_short(given)}", "a list of {'role': ..., 'content': ...}", "Give one dictionary a message"
         )

@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
+from workbench.arguments import argument, checked
 from workbench.errors import InputError
 from workbench.models.hooks import Hook
 from workbench.models.norm import Norm
@@ -22,7 +23,7 @@ from workbench.models.readout import Readout
 from workbench.models.selfcheck import SelfCheck
 from workbench.models.vocabulary import Vocabulary
 
-__all__ = ["Adapter", "ExpertWeights", "Identity", "LayerWeights", "Model", "Sizes"]
+__all__ = ["Adapter", "Edits", "ExpertWeights", "Identity", "Interventions", "LayerWeights", "Model", "Sizes"]
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,17 @@ class Adapter(Protocol):
         """Token ids that end a text, by what the model's own files say."""
 
 
+@runtime_checkable
+class Edits(Protocol):
+    """What can say where it writes: an intervention (see `workbench.intervene`)."""
+
+    def edits(self, model: Any) -> Any:
+        """The edits on a model."""
+
+
+Interventions = Sequence[Annotated[Edits, "an intervention, such as Ablate(Head(1, 2))"]]
+
+
 @dataclass(eq=False)
 class Model:
     """A loaded model. Made by `load()` or `wrap()`; do what runs the adapter itself inside `passes.run()`.
@@ -232,6 +244,8 @@ class Model:
     selfcheck: SelfCheck | None = field(default=None, repr=False)
     interventions: tuple[Any, ...] = ()
     follow: "Callable[[], Model] | None" = field(default=None, repr=False)
+
+    in_words: ClassVar[str] = "a model of load() or wrap(model, tokenizer)"
 
     def __post_init__(self) -> None:
         self.readout = self.adapter.readout()
@@ -288,7 +302,10 @@ class Model:
         return tuple(dict.fromkeys([*self.adapter.ends, *([] if own is None else [int(own)])]))
 
     def weights(self, layer: int) -> LayerWeights:
-        """Weights of one layer under standard names."""
+        """Weights of one layer under standard names; InputError where there is none."""
+        n = self.sizes.n_layers
+        if not -n <= argument("layer", layer, int, "Model.weights()") < n:
+            raise InputError(f"layer {layer}", f"layers 0 to {n - 1} on {self.name}", "Choose a layer it has")
         return self.adapter.weights(layer)
 
     def expert_weights(self, layer: int, expert: int) -> ExpertWeights:
@@ -307,7 +324,8 @@ class Model:
         W_out = self.weights(layer).W_out
         return self.sizes.d_mlp if W_out is None else W_out.shape[0]
 
-    def edited(self, interventions: Sequence[Any]) -> "Model":
+    @checked()
+    def edited(self, interventions: Interventions) -> "Model":
         """The same model with interventions that every pass on it carries out: observed ones, sweeps, gradients.
 
         It shares weights, lock and self-check with this one, which stays as it is. InputError for units it does not

@@ -8,8 +8,9 @@ added. Token ids are taken as they are. What counts as a prompt is said in `inpu
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
+from workbench.arguments import argument
 from workbench.errors import InputError
 from workbench.models.inputs import MARK, Messages, as_ids, as_messages, as_text, kinds_of
 from workbench.models.spans import Spans, spans_of
@@ -87,6 +88,7 @@ class Tokens:
         return f"behind BOS {self.strings[0]!r}" if self.bos else "without BOS"
 
 
+@runtime_checkable
 class _Reads(Protocol):
     """What tokenising asks of a `Model`, which is made of this file's parts."""
 
@@ -116,6 +118,7 @@ def tokenise(model: _Reads, prompt: Any) -> Tokens:
     Raises InputError for what is no prompt, for several, for an empty prompt, one longer than the model's n_ctx (a
     bridge would truncate text and run over-long ids without a word), and ids outside the vocabulary.
     """
+    argument("model", model, Annotated[_Reads, "a model of load() or wrap(model, tokenizer)"], "tokenise()")
     if isinstance(prompt, Tokens):
         return prompt
     if not isinstance(prompt, Prompt):

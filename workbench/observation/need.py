@@ -1,11 +1,12 @@
 """Need: what an analysis must see of a layer, and how to shrink it; Site: what its reducer may know besides."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
+from workbench.arguments import argument, checked
 from workbench.errors import InputError
 from workbench.models.hooks import ALL_HOOKS, Hook
 from workbench.models.model import LayerWeights, Model
@@ -60,6 +61,8 @@ class Need:
     params: tuple[tuple[str, Any], ...] = ()
     layers: tuple[int, ...] | None = None
 
+    in_words: ClassVar[str] = "a need, such as Need((PATTERN,), keep, dims=PATTERN.dims[1:])"
+
     def __init__(
         self,
         hooks: tuple[Hook, ...],
@@ -70,20 +73,23 @@ class Need:
     ) -> None:
         """dims: also one string, "pos d_model". params: also by name."""
         put = object.__setattr__
-        put(self, "hooks", hooks)
-        put(self, "reduce", reduce)
-        put(self, "dims", tuple(dims.split()) if isinstance(dims, str) else dims)
-        put(self, "params", tuple(sorted(params.items())) if isinstance(params, Mapping) else params)
-        put(self, "layers", None if layers is None else tuple(layers))
+        put(self, "hooks", argument("hooks", hooks, Sequence[Hook], "Need"))
+        put(self, "reduce", argument("reduce", reduce, Callable[..., torch.Tensor], "Need"))
+        dims = dims.split() if isinstance(dims, str) else dims
+        put(self, "dims", argument("dims", dims, Sequence[str], "Need"))
+        put(self, "params", _compared(params))
+        put(self, "layers", argument("layers", layers, Iterable[int] | None, "Need"))
+        argument("positions", self.positions, Sequence[int] | None, "Need")
         if self.layers == ():
             raise InputError("a need of no layers", "at least one, or None for all", "Name a layer")
-        if "<lambda>" in self.reduce.__qualname__ or "<locals>" in self.reduce.__qualname__:
+        name = getattr(self.reduce, "__qualname__", "<lambda>")  # a partial one has none
+        if "<lambda>" in name or "<locals>" in name:
             raise InputError(
-                f"the reducer {self.reduce.__qualname__}",
+                f"the reducer {name}",
                 "a function at the top of a module",
                 "Move it there: needs are compared",
             )
-        if not self.hooks or not all(isinstance(hook, Hook) for hook in self.hooks):
+        if not self.hooks:
             raise InputError(f"hooks {self.hooks!r}", "hooks such as PATTERN or RESID_POST", f"Choose from {ALL_HOOKS}")
         if len({hook.layered for hook in self.hooks}) > 1:
             raise InputError(f"hooks {self.hooks!r} in one need", "all inside blocks or all outside", "Split the need")
@@ -104,6 +110,28 @@ class Need:
         return RAGGED in self.dims
 
 
+def _compared(given: Any) -> tuple[tuple[str, Any], ...]:
+    """Parameters of a reducer in the order of their names; InputError for what cannot be told equal to another."""
+    try:
+        found = dict(given)
+        pairs = tuple(sorted((argument("params", name, str, "Need"), _scalars(found[name])) for name in found))
+        hash(pairs)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"params={given!r} of Need", "names with scalars, or tuples of scalars", "Needs are compared by them"
+        ) from error
+    return pairs
+
+
+def _scalars(value: Any) -> Any:
+    if isinstance(value, torch.Tensor | Iterator):
+        raise TypeError("equal to itself alone")
+    return tuple(map(_scalars, value)) if isinstance(value, list | tuple | range) else value
+
+
+@checked()
 def keep(activation: torch.Tensor, site: Site, positions: tuple[int, ...] | None = None) -> torch.Tensor:
     """A reducer that keeps an activation `[batch, pos, ...]` as float32, at all or some positions.
 

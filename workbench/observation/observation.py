@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 import xarray as xr
 
+from workbench.arguments import argument
 from workbench.errors import InputError
 from workbench.models.model import ExpertWeights, Identity, LayerWeights, Sizes
 from workbench.models.prompt import Tokens
@@ -45,6 +46,7 @@ class Observation:
     expert_weights: Callable[[int, int], ExpertWeights] = field(repr=False)
 
     def __getitem__(self, need: Need) -> torch.Tensor:
+        argument("need", need, Need, "Observation")
         try:
             return cast(torch.Tensor, self.results[need])  # who has a ragged need knows that it is a tuple
         except KeyError:
@@ -72,6 +74,7 @@ class Observation:
 
     def layers(self, need: Need) -> list[int]:
         """The layers of a need that the pass ran through, in the order in which they are stacked."""
+        argument("need", need, Need, "Observation")
         asked = range(self.sizes.n_layers) if need.layers is None else need.layers
         return [layer for layer in asked if layer in self.ran]
 
@@ -81,6 +84,9 @@ class Observation:
         Only ragged needs stay as long as the longest of the prompts, with NaN at the end, and needs at positions hold
         all that were asked for, with NaN where this prompt has none.
         """
+        row = argument("row", row, int, "Observation")
+        if not 0 <= row < len(self.tokens):
+            raise InputError(f"prompt {row}", f"0 to {len(self.tokens) - 1}", "Choose one that was observed")
         n_pos = len(self.tokens[row])
 
         def of_row(need: Need, kept: Kept) -> Kept:

@@ -6,14 +6,16 @@ Both are values with a printed hash: a result says which run or text its patches
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge
 
+from workbench.arguments import checked
 from workbench.corpora import Document, reference_text
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, Hook, Z
-from workbench.models.model import Model
+from workbench.models.model import Interventions, Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.observation import Need, Site, keep, observe
 
@@ -30,6 +32,8 @@ class Recording:
     model_key: str
     values: Values = field(repr=False)
     interventions: tuple[str, ...] = ()
+
+    in_words: ClassVar[str] = "what record() gives"
 
     @property
     def length(self) -> int:
@@ -63,6 +67,8 @@ class Means:
     n_tokens: int
     values: Values = field(repr=False)
 
+    in_words: ClassVar[str] = "what measure_means() gives"
+
     def __str__(self) -> str:
         return f"{self.name}, {self.n_tokens} tokens"
 
@@ -86,13 +92,14 @@ def _found(what: Any, values: Values, hook: Hook, layer: int | None) -> torch.Te
     return values[hook, layer]
 
 
+@checked("prompts")
 def record_all(
     model: Model,
     prompts: Sequence[Any],
     hooks: Sequence[Hook],
     layers: Sequence[int] | None = None,
     *,
-    interventions: Sequence[Any] = (),
+    interventions: Interventions = (),
     **options: Any,
 ) -> list[Recording]:
     """Run prompts once and keep activations of all their tokens, for patching. One Recording per prompt.
@@ -105,7 +112,7 @@ def record_all(
         for hook in dict.fromkeys(hooks)
     }
     seen = observe(
-        model, list(prompts), list(needs.values()), interventions=interventions, **{"positions": "none", **options}
+        model, prompts, list(needs.values()), interventions=interventions, **{"positions": "none", **options}
     )
     printed = tuple(map(str, seen.interventions))
     recordings = []
@@ -119,6 +126,7 @@ def record_all(
     return recordings
 
 
+@checked()
 def record(
     model: Model, prompt: Any, hooks: Sequence[Hook], layers: Sequence[int] | None = None, **options: Any
 ) -> Recording:
@@ -151,13 +159,14 @@ def sum_from_one(activation: torch.Tensor, site: Site) -> torch.Tensor:
     return (activation.detach().float() * mask.view(shape)).sum(1)
 
 
+@checked()
 def measure_means(
     model: Model,
     reference: Document | Sequence[Any] | None = None,
     *,
     hooks: Sequence[Hook] = (Z, ATTN_OUT, MLP_OUT),
-    n_tokens: int = 512,
-    piece: int = 64,
+    n_tokens: Annotated[int, Ge(2)] = 512,
+    piece: Annotated[int, Ge(2)] = 64,
 ) -> Means:
     """Means over positions >= 1 of a reference, for `Ablate(unit, "mean", means)`.
 
@@ -215,4 +224,8 @@ def _pieces(model: Model, text: str, n_tokens: int, piece: int) -> list[Prompt]:
     ids = model.tokenizer.encode(text, add_special_tokens=False)[:n_tokens]
     front = list(model.vocabulary.prefix)
     step = piece - len(front)
+    if step < 2:
+        raise InputError(
+            f"piece={piece}", f"at least {len(front) + 2}: {len(front)} of it begin each", "Take longer ones"
+        )
     return [Prompt.ids(front + ids[i : i + step]) for i in range(0, len(ids), step) if len(ids[i : i + step]) > 1]

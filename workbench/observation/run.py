@@ -9,15 +9,16 @@ same batch.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from operator import index
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 
+from workbench.arguments import argument, checked
 from workbench.errors import InputError
 from workbench.intervene import Edit, hooks
-from workbench.intervene.checks import need_interventions, need_model
 from workbench.models.hooks import LOGITS, RESID_PRE, UNEMBEDDED
-from workbench.models.model import Model
+from workbench.models.model import Interventions, Model
 from workbench.models.passes import Attached, undisturbed
 from workbench.models.prompt import Prompt, Tokens, prompts_of, tokenise
 from workbench.observation.finite import not_finite
@@ -32,18 +33,19 @@ _NUMBER = 4  # bytes
 _WHOLE_LOGITS = 1 << 28  # bytes; up to here a batch's logits are those of a plain pass, to the bit
 
 
+@checked("prompts", "start")
 @undisturbed()
 def observe(
     model: Model,
     prompts: "str | Prompt | Tokens | Sequence[Any]",
     needs: Sequence[Need] = (),
     *,
-    positions: "str | Sequence[int]" = "last",
-    interventions: Sequence[Any] = (),
+    positions: Annotated["str | Sequence[int]", "'last', 'all', 'none' or whole numbers"] = "last",
+    interventions: Interventions = (),
     fields: Mapping[str, torch.Tensor] | None = None,
     start: tuple[int, torch.Tensor] | None = None,
     stop: int | None = None,
-    batch_tokens: int = _TOKENS_PER_BATCH,
+    batch_tokens: Annotated[int, Ge(1)] = _TOKENS_PER_BATCH,
     progress: Callable[[float], None] | None = None,
 ) -> Observation:
     """Run a model once over prompts and keep what the needs ask for.
@@ -59,8 +61,7 @@ def observe(
     Raises InputError for bad prompts, positions that no prompt has and hooks the model does not have, RefusedError
     where a hook never fired.
     """
-    need_model(model)
-    model, interventions = model.fixed(), need_interventions(interventions)
+    model = model.fixed()
     first, last = _span(model, start, stop)
     tokens = tuple(tokenise(model, prompt) for prompt in prompts_of(prompts))
     if not tokens:
@@ -68,6 +69,7 @@ def observe(
     asked = tuple(_positions(positions, len(t)) for t in tokens)
     needs = tuple(dict.fromkeys(needs))
     fields = dict(fields or {})
+    _check_fields(fields, len(tokens))
     _check_rows(interventions, len(tokens))
     longest = max(len(t) for t in tokens)
     for need in needs:
@@ -100,18 +102,18 @@ def _span(model: Model, start: tuple[int, torch.Tensor] | None, stop: int | None
     n, first = model.sizes.n_layers, 0 if start is None else _given_start(start)[0]
     if not 0 <= first < n:
         raise InputError(f"start={first}", f"layers 0 to {n - 1}", "Choose a layer the model has")
-    if stop is not None and not (isinstance(stop, int) and first < stop <= n):
+    if stop is not None and not first < stop <= n:
         raise InputError(f"stop={stop}", f"{first + 1} to {n}, one more than the last layer to run", "Stop behind one")
     return first, n - 1 if stop is None else stop - 1
 
 
 def _given_start(start: Any) -> tuple[int, torch.Tensor]:
     pair = start if isinstance(start, tuple | list) and len(start) == 2 else (None, None)
-    if not isinstance(pair[0], int) or not isinstance(pair[1], torch.Tensor):
+    if not isinstance(pair[1], torch.Tensor) or pair[1].ndim != 3:
         raise InputError(
             f"start={type(start).__name__}", "(layer, tensor [prompt, pos, d_model])", "Give a layer and its state"
         )
-    return pair[0], pair[1]
+    return argument("start[0]", pair[0], int, "observe()"), pair[1]
 
 
 def _positions(asked: "str | Sequence[int]", length: int) -> tuple[int, ...]:
@@ -134,6 +136,17 @@ def _whole(position: Any) -> int:
     if isinstance(position, bool):
         raise TypeError("a truth value is no position")
     return index(position)
+
+
+def _check_fields(fields: Mapping[str, torch.Tensor], n_prompts: int) -> None:
+    """A field without a row for each prompt would be cut off in silence, or fall short in a reducer."""
+    for name, values in fields.items():
+        if values.ndim == 0 or len(values) != n_prompts:
+            raise InputError(
+                f"the field {name!r} of shape {tuple(values.shape)}",
+                f"a row for each of {n_prompts} prompts",
+                "Give them",
+            )
 
 
 def _check_rows(interventions: Sequence[Any], n_prompts: int) -> None:

@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from workbench.arguments import checked
+
 __all__ = ["SCALARS", "guarded", "tables", "text_of"]
 
 SCALARS = "scalars"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+@checked()
 def tables(result: xr.Dataset) -> dict[str, pd.DataFrame]:
     """The variables of a result by the dims that they share, such as `{"layer_head": ..., "pos": ...}`.
 

@@ -9,13 +9,16 @@ import webbrowser
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode, urlsplit
+
+from annotated_types import Ge
 
 from apps.explorer.engine.request import phrases_of
 from apps.explorer.engine.settings import Settings
 from apps.explorer.web.server import Running, start
 from workbench.analysis.view import View
+from workbench.arguments import checked, shown
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
@@ -60,6 +63,7 @@ class Window:
         return f"<The explorer at {self.address}; .open() shows it in a tab, .selection says what is selected>"
 
 
+@checked()
 def show(
     model: Model,
     prompt: Any = None,
@@ -67,10 +71,10 @@ def show(
     interventions: Sequence[Any] = (),
     probes: Sequence[View] = (),
     base_path: str | None = None,
-    port: int = 0,
-    height: int = 800,
-    memory: float = 1.0,
-    runs: Path | None = None,
+    port: Annotated[int, Ge(0)] = 0,
+    height: Annotated[int, Ge(1)] = 800,
+    memory: Annotated[float, Ge(0)] = 1.0,
+    runs: str | Path | None = None,
     catalog: Any = None,
 ) -> Window:
     """The explorer on a model that you hold, without a second copy of it. In a notebook the cell shows the page.
@@ -86,21 +90,14 @@ def show(
     model, no view, an intervention or a prompt that does not fit, and a base path that does not begin and end with a
     slash.
     """
-    if not isinstance(model, Model):
-        raise InputError(
-            f"a {type(model).__name__}", "a model of load() or wrap()", "Write show(wrap(model, tokenizer), prompt)"
-        )
-    if not all(isinstance(probe, View) for probe in probes):
-        raise InputError(
-            "probes that are not all views", "views, such as View(MyProbe, question=...)", "Wrap each in one"
-        )
     held = model.edited([given for given in interventions if not isinstance(given, str)])
     fragment = _fragment(held, prompt, [given for given in interventions if isinstance(given, str)])
     port, before = port or _free_port(), _before(base_path)
     mounted = f"/{secrets.token_urlsafe(32)}/"
     path = before.replace("{port}", str(port))[:-1] + mounted
     settings = Settings(
-        models=(model.name,), port=port, base_path=path, mounted=mounted, memory=int(memory * (1 << 30)), runs=runs
+        models=(model.name,), port=port, base_path=path, mounted=mounted, memory=int(memory * (1 << 30)),
+        runs=None if runs is None else Path(runs),
     )  # fmt: skip
     running = start(settings, [*_views(catalog), *probes], load=lambda name, report: held)
     place = path if before != "/" else f"http://localhost:{port}{path}"  # a path: the notebook's page knows the host
@@ -112,6 +109,8 @@ def _views(catalog: Any) -> Sequence[View]:
         from probes import CATALOG
 
         catalog = CATALOG.with_plugins()
+    if not hasattr(catalog, "views"):
+        raise InputError(f"catalog={shown(catalog)}", "a catalog, such as probes.CATALOG", "Leave it out")
     return list(catalog.views)
 
 

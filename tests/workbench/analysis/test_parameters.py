@@ -154,7 +154,7 @@ def test_unknown_names_are_answered_with_the_known_ones():
 
     with pytest.raises(InputError, match="'x' for Bare; expected one of none"):
         Bare(x=1)
-    with pytest.raises(TypeError, match="by name"):
+    with pytest.raises(InputError, match="by name"):
         Knobs(3)
 
 

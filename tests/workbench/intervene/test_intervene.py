@@ -149,7 +149,6 @@ def test_keys_from_the_end_are_counted_in_each_prompt_of_a_batch(llama):
     "given",
     [
         ["L1H2"], "L1H2", [Head(1, 2)], [Ablate], [[Ablate(Head(1, 2))]], [None], None, Ablate(Head(1, 2)),
-        [Ablate(Head("1", 2))], [Ablate(Head(1.0, 2))], [Ablate(MLP("0"))],
         [Steer(0, torch.ones(2, 32))], [Steer(0, torch.ones(3, 32), positions=(1, 2))], [Steer(0, torch.ones(()))],
     ],
     ids=str,
@@ -159,6 +158,20 @@ def test_what_is_no_intervention_is_refused_in_a_sentence(llama, given):
         observe(llama, CLEAN, interventions=given)
     with pytest.raises(InputError):
         run(llama, CLEAN, [StudyNorms()], interventions=given)
+
+
+@pytest.mark.parametrize("number", ["1", 1.0, None, True, torch.nan, (1,)], ids=str)
+def test_a_unit_is_of_whole_numbers(number):
+    for made in (lambda: Head(number, 2), lambda: Head(1, number), lambda: MLP(number), lambda: Residual(0, [number])):
+        with pytest.raises(InputError, match="expected a whole number"):
+            made()
+    with pytest.raises(InputError, match="neurons"):
+        Neurons(0, (number,))
+
+
+def test_a_unit_takes_numbers_of_any_kind_and_lists():
+    assert Head(np.int64(1), torch.tensor(2)) == Head(1, 2)
+    assert hash(Neurons(0, [3, 4])) == hash(Neurons(0, (3, 4))) and str(Neurons(0, np.arange(2))) == "L0N0,1"
 
 
 def test_a_direction_may_be_numbers_of_any_kind(llama):

@@ -12,6 +12,7 @@ import numpy as np
 from workbench.batch.spec import PromptSource
 from workbench.corpora import find_corpus
 from workbench.errors import InputError
+from workbench.files import at_home
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt
 from workbench.records import COLUMNS, prompt_of
@@ -57,7 +58,7 @@ def _found(source: PromptSource, folder: Path, model: Model, seed: int, network:
     elif source.ids is not None:
         yield from (Row(f"ids[{i}]", Prompt.ids(ids)) for i, ids in enumerate(source.ids))
     elif source.file is not None:
-        yield from _from_file(source, folder / Path(source.file).expanduser())
+        yield from _from_file(source, folder / at_home(source.file))
     elif source.corpus is not None:
         yield from _from_corpus(source, folder, network)
     elif source.generator is not None:

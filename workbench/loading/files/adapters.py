@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from workbench.errors import ModelError
+from workbench.files import at_home
 from workbench.loading.files.checkpoint import Read, first_line, named
 
 __all__ = ["CONFIG", "base_of", "merged", "need_peft", "without"]
@@ -45,7 +46,7 @@ def base_of(directory: Path) -> str:
             f"an adapter in {directory} that does not name its base ({first_line(error)})",
             "base_model_name_or_path", "Write it into adapter_config.json",
         ) from error  # fmt: skip
-    for place in (Path(str(said)).expanduser(), directory / str(said)):
+    for place in (at_home(str(said)), directory / str(said)):
         if (place / "config.json").is_file():
             return str(place)
     return str(said)

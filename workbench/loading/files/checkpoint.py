@@ -21,6 +21,7 @@ _TOKENIZERS = (
     "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json", "vocab.tiktoken",
 )  # fmt: skip
 
+_READ = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken")
 
 # What does not fit is listed, for `whole` to refuse by name: without the second the library only points to its log.
 INFORMED: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -39,6 +40,9 @@ def check_directory(path: Path) -> None:
     """UnavailableError for a directory that is none of ours, ModelError for one without what tokenises."""
     if not (path / "config.json").is_file():
         raise UnavailableError(f"no config.json in {path}", "a directory in Hugging Face format", "Check the path")
+    odd = [one.name for one in path.iterdir() if not one.is_file() and one.name.endswith(_READ)]
+    if odd:  # a pipe would be waited for without end
+        raise UnavailableError(f"{odd[0]!r} in {path}, which is no file", "the files of a model", "Check the path")
     if not list(path.glob("*.safetensors")):
         raise UnavailableError(
             f"no *.safetensors in {path}",
@@ -140,7 +144,7 @@ def _remedy(name: str, error: Exception) -> str:
     try:
         config = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
         method = config["quantization_config"]["quant_method"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "Check the name and the files"
     if not isinstance(error, ImportError):
         return f"Check the files, or take weights that are not quantised with {method}"

@@ -250,6 +250,55 @@ def test_no_changed_request_breaks_the_server(visit, data):
     check(visit, body)
 
 
+def others(calls):
+    """What a visit sent in each store, at any time: an old tab sends what was right once."""
+    found = {}
+    for body in calls:
+        for path in values_of(body):
+            slot, value = inside(body, path[:-1]), inside(body, path)
+            found.setdefault(str(slot["id"]), {})[json.dumps(value)] = value
+    return {store: list(values.values()) for store, values in found.items()}
+
+
+def alike(value, words):
+    """Strategies for another value of the same kind: each would be right on another page, model or prompt."""
+    if isinstance(value, bool):
+        return st.just(not value)
+    if isinstance(value, int | float):
+        return st.sampled_from([0, 1, 2, 3, 7, 95, 1000, -1, 10**9, value + 1, value + 0.5])
+    if isinstance(value, str):
+        return st.sampled_from(words)
+    if isinstance(value, list) and value:
+        return st.sampled_from([value[::-1], value[:-1], value[1:], value * 2, value + value[-1:]])
+    return st.just(value)
+
+
+@seed(0)
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(data=st.data())
+def test_what_would_be_right_elsewhere_breaks_nothing(visit, data):
+    """Stores of other moments beside each other, and names and numbers of another view, model and prompt."""
+    known, body = others(visit.calls), copy.deepcopy(data.draw(st.sampled_from(distinct(visit.calls)), label="call"))
+    words = sorted({part for values in known.values() for value in values for part in texts_in(value)})
+    for _ in range(data.draw(st.integers(1, 4))):
+        path = data.draw(st.sampled_from(list(values_of(body))), label="value")
+        slot = inside(body, path[:-1])
+        if data.draw(st.booleans()):
+            slot["value"] = copy.deepcopy(data.draw(st.sampled_from(known[str(slot["id"])]), label="of another moment"))
+            continue
+        place = data.draw(st.sampled_from(list(places(slot["value"]))), label="place")
+        slot["value"] = changed(slot["value"], place, data.draw(alike(inside(slot["value"], place), words)), False)
+    check(visit, body)
+
+
+def texts_in(value):
+    """Short texts inside a value, names of fields among them."""
+    if isinstance(value, str):
+        return [value] if len(value) < 100 else []
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [text for part in parts for text in texts_in(part)]
+
+
 OTHER_KINDS = (None, -1, "x", [], {}, {"x": [1]})
 _ALL = examples(1) > 1  # a long run was asked for
 
