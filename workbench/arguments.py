@@ -1,6 +1,6 @@
 """Arguments of what people call, held to what stands behind their names before anything is done with them.
 
-    @checked()
+    @fitted()
     def observe(model: Model, prompts: Any, needs: Sequence[Need] = (), *, stop: int | None = None): ...
 
 What does not fit is an InputError that names the argument, in place of a TypeError from somewhere within, or of a value
@@ -23,7 +23,7 @@ from annotated_types import Ge
 
 from workbench.errors import InputError
 
-__all__ = ["argument", "checked", "hold_fields", "shown"]
+__all__ = ["argument", "fitted", "hold_fields", "shown"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -32,7 +32,7 @@ _LISTS = (tuple, list, Sequence, Iterable)
 _PLAIN = (str, bytes, int, float, complex, NoneType, list, tuple, set, dict)
 
 
-def checked(*own: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def fitted(*own: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Hold the arguments of a function to its annotations. own: those that it looks at itself."""
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -56,9 +56,10 @@ def checked(*own: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 
 def hold_fields(value: Any, own: Collection[str] = ()) -> None:
     """Hold the fields of a frozen dataclass to their annotations. own: those that it looks at itself."""
-    for name, kind in _fields(type(value)).items():
+    made: Any = type(value)
+    for name, kind in _fields(made).items():
         if name not in own:
-            object.__setattr__(value, name, argument(name, getattr(value, name), kind, type(value).__name__))
+            object.__setattr__(value, name, argument(name, getattr(value, name), kind, made.__name__))
 
 
 def argument(name: str, value: Any, kind: Any, of: str) -> Any:

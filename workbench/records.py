@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.arguments import checked
+from workbench.arguments import fitted
 from workbench.errors import InputError
 from workbench.models.inputs import as_text, kinds_of
 from workbench.models.prompt import Prompt
@@ -43,7 +43,7 @@ class Pair:
         return {"corrupt": self.corrupt, "target": self.answer, "against": self.wrong}
 
 
-@checked("source")
+@fitted("source")
 def read_prompts(source: Source, *, column: str = "", format: str = "", encoding: str = "utf-8") -> list[Prompt]:
     """The prompts of a file.
 
@@ -59,7 +59,7 @@ def read_prompts(source: Source, *, column: str = "", format: str = "", encoding
     return found
 
 
-@checked("source")
+@fitted("source")
 def read_pairs(
     source: Source, *, columns: Mapping[str, str] | None = None, format: str = "", encoding: str = "utf-8"
 ) -> list[Pair]:

@@ -1,4 +1,4 @@
-"""What stops a command: Ctrl+C, and SIGTERM, the end of its terminal or of its time (`ulimit -S -t`) while something runs that may have a result."""
+"""What stops a command: Ctrl+C; SIGTERM and its like (its terminal or its time ends) while there may be a result."""
 
 import contextlib
 import signal

@@ -8,7 +8,7 @@ import pytest
 import torch
 from annotated_types import Ge
 
-from workbench.arguments import argument, checked
+from workbench.arguments import argument, fitted
 from workbench.errors import InputError
 from workbench.models.hooks import PATTERN, Hook, Z
 
@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_named_with_what_would(value, kind, said):
 
 
 def test_a_function_is_called_with_what_fits_and_keeps_its_name_and_its_own_errors():
-    @checked("own")
+    @fitted("own")
     def some(first: Sequence[int], *rest: int, own: int = 0, last: Annotated[int, Ge(0)] = 1, **more: int) -> Any:
         """What it says."""
         return first, rest, own, last, more

@@ -19,7 +19,7 @@ import xarray as xr
 
 from workbench.analysis.results import check
 from workbench.analysis.view import View
-from workbench.arguments import checked
+from workbench.arguments import fitted
 from workbench.errors import InputError
 from workbench.figures.quantity import numbers, units
 from workbench.figures.text import head_name, number, show_token
@@ -55,7 +55,7 @@ def align(before: Sequence[int], after: Sequence[int]) -> list[int]:
     return counterpart
 
 
-@checked()
+@fitted()
 def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     """b minus a, for every number that both results have.
 

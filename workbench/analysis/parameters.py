@@ -169,9 +169,9 @@ class Values:
 
         def checked(self: Any, *arguments: Any, **given: Any) -> None:
             if arguments:
-                known = ", ".join(f"{name}=" for name in type(self).__dataclass_fields__) or "none"
+                names = ", ".join(f"{name}=" for name in type(self).__dataclass_fields__) or "none"
                 got = f"{shown(arguments[0])} of {type(self).__name__} without a name"
-                raise InputError(got, f"parameters by name: {known}", "Name it")
+                raise InputError(got, f"parameters by name: {names}", "Name it")
             unknown = [name for name in given if name not in type(self).__dataclass_fields__]
             if unknown:
                 raise type(self)._unknown(unknown[0])

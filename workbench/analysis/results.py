@@ -21,7 +21,7 @@ import torch
 import xarray as xr
 
 from workbench.analysis.keys import digest
-from workbench.arguments import argument, checked
+from workbench.arguments import argument, fitted
 from workbench.errors import InputError, in_words
 from workbench.files import read_whole
 from workbench.models.model import Identity, Model
@@ -45,7 +45,7 @@ GLOSSARY = (
 _NEVER_EMPTY = ("layer", "depth", "head", "pos", "query", "key", "rank", "token", "offset", "model", "condition")
 
 
-@checked()
+@fitted()
 def dataset(
     observation: Observation | None = None, /, coords: Mapping[str, Any] | None = None, **variables: Any
 ) -> xr.Dataset:
@@ -206,7 +206,7 @@ def stamped(
     return result.assign_attrs(title=title, provenance=json.dumps(record, sort_keys=True, default=str), spec_key=key)
 
 
-@checked()
+@fitted()
 def save(result: xr.Dataset, path: str | PathLike[str]) -> Path:
     """Save a result as its name ends (.nc, .zarr, .csv, .parquet, .json), whole or not at all.
 
@@ -218,7 +218,7 @@ def save(result: xr.Dataset, path: str | PathLike[str]) -> Path:
     return Path(path)
 
 
-@checked()
+@fitted()
 def open_result(path: str | PathLike[str]) -> xr.Dataset:
     """Read a saved netCDF result into memory, whoever made the file.
 

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from workbench.analysis.results import check, stamped
-from workbench.arguments import checked, shown
+from workbench.arguments import fitted, shown
 from workbench.errors import Cancelled, InputError, RefusedError, WorkbenchError, of_the_machine
 from workbench.models.model import Interventions, Model
 from workbench.models.passes import undisturbed
@@ -124,7 +124,7 @@ class Outcome:
     complete: bool = True
 
 
-@checked()
+@fitted()
 def run(
     model: Model,
     prompt: Any = None,

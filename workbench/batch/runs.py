@@ -16,8 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from workbench.analysis.catalog import Catalog
-from workbench.arguments import argument, checked
+from workbench.arguments import argument, fitted, shown
 from workbench.batch import survey
 from workbench.batch.cluster import Cluster
 from workbench.batch.computing import opened
@@ -115,7 +114,7 @@ class Batch:
         """What failed and what was refused, each with its reason."""
         return merge.failures(self.store)
 
-    @checked()
+    @fitted()
     def aggregate(self, analysis: str) -> xr.Dataset:
         """Means over documents with intervals, (model, group, ...); see `merge.aggregate`."""
         return merge.aggregate(self.store, analysis)
@@ -126,7 +125,7 @@ class Batch:
 
         return pd.DataFrame(list(merge.table(self.store)))
 
-    @checked()
+    @fitted()
     def rows(self, analysis: str, model: str | None = None) -> xr.Dataset:
         """The values of every prompt that is done, (prompt, ...), with `prompt_group`, `prompt_model` and more beside.
 
@@ -161,7 +160,7 @@ class Batch:
         beside = {f"prompt_{name}": ("prompt", [lines[number][1][name] for number in order]) for name in names}
         return found.assign_coords(beside).isel(prompt=np.argsort(order))
 
-    @checked()
+    @fitted()
     def result(self, analysis: str, prompt: int) -> xr.Dataset:
         """The whole result of a prompt, by its number in `table()`; InputError where whole results were not kept."""
         cells = merge.Cells(self.store)
@@ -176,7 +175,7 @@ class Batch:
             )
         return found
 
-    @checked()
+    @fitted()
     def prompt(self, number: int) -> tuple[dict[str, Any], tuple[int, ...], dict[str, str]]:
         """The line of a prompt by its number in `table()`, its token ids, and the columns of it that analyses read."""
         line = next(
@@ -217,12 +216,21 @@ def default_catalog() -> Any:
     return found.load().with_plugins()
 
 
-@checked()
+def _catalog(given: Any) -> Any:
+    """What has the analyses of a spec; InputError for what has none."""
+    if given is None:
+        return default_catalog()
+    if isinstance(given, Mapping | type) or not callable(getattr(given, "get", None)):
+        raise InputError(f"catalog={shown(given)}", "a catalog, such as probes.CATALOG", "Leave it out")
+    return given
+
+
+@fitted()
 def plan(
     spec: "str | Path | Mapping[str, Any] | Spec",
     folder: str | Path | None = None,
     *,
-    catalog: Catalog | None = None,
+    catalog: Any = None,
     models: Mapping[str, Model] | None = None,
     retry_failed: bool = False,
     allow_network: bool = False,
@@ -252,7 +260,7 @@ def _plan(read: Read, folder: Any, catalog: Any, load: survey.Loader, retry: boo
         estimates.append(estimated(asks, shards, results=read.spec.keep.results))
 
     planned = survey.planned(
-        read, default_catalog() if catalog is None else catalog, store, load, retry_failed=retry,
+        read, _catalog(catalog), store, load, retry_failed=retry,
         allow_network=network, seen=seen,
     )  # fmt: skip
     total = sum(estimates[1:], estimates[0])
@@ -260,12 +268,12 @@ def _plan(read: Read, folder: Any, catalog: Any, load: survey.Loader, retry: boo
     return Plan(planned, total, store, read.where.text or None)
 
 
-@checked()
+@fitted()
 def run(
     spec: "str | Path | Mapping[str, Any] | Spec",
     folder: str | Path | None = None,
     *,
-    catalog: Catalog | None = None,
+    catalog: Any = None,
     models: Mapping[str, Model] | None = None,
     progress: Progress | None = None,
     said: Callable[[Plan], None] | None = None,
@@ -288,7 +296,7 @@ def run(
     made.write()
     if said is not None:
         said(made)
-    given = default_catalog() if catalog is None else catalog
+    given = _catalog(catalog)
     how: dict[str, Any] = {"progress": progress, "max_failures": max_failures, "allow_network": allow_network}
     if cluster is None:
         work(made.store, given, load, **how)
@@ -299,11 +307,11 @@ def run(
     return done
 
 
-@checked()
+@fitted()
 def worker(
     folder: str | Path,
     *,
-    catalog: Catalog | None = None,
+    catalog: Any = None,
     models: Mapping[str, Model] | None = None,
     progress: Progress | None = None,
     max_failures: int | None = None,
@@ -314,7 +322,7 @@ def worker(
     store = Store(folder)
     home = Path(store.plan()["folder"])
     return work(
-        store, default_catalog() if catalog is None else catalog, _loader(models, allow_network, home),
+        store, _catalog(catalog), _loader(models, allow_network, home),
         progress=progress, max_failures=max_failures, allow_network=allow_network, patience=patience,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.arguments import checked
+from workbench.arguments import fitted
 from workbench.errors import InputError
 from workbench.intervene import Ablate, Attend, Force, Knockout
 from workbench.intervene.attend import ATTENDED
@@ -104,7 +104,7 @@ class Phrase:
         return f"Ablate({self.unit!r}{reference})"
 
 
-@checked()
+@fitted()
 def phrase(text: str) -> Phrase:
     """The intervention that a text stands for; InputError where it stands for none."""
     blind = _BLIND.fullmatch(text)

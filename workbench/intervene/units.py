@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from workbench.arguments import checked, hold_fields
+from workbench.arguments import fitted, hold_fields
 from workbench.errors import InputError
 from workbench.intervene.checks import need_layer
 from workbench.intervene.edit import spans
@@ -280,7 +280,7 @@ _WRITTEN = re.compile(
 )
 
 
-@checked()
+@fitted()
 def units_of(text: str) -> tuple[Unit, ...]:
     """Units from their names, with spaces or commas between them: `L18H6 L17H3`.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from workbench.arguments import checked
+from workbench.arguments import fitted
 from workbench.errors import InputError, ModelError, Note, SlowWarning, UnavailableError
 from workbench.files import at_home
 from workbench.loading import bundled, passed, settings, weights
@@ -45,7 +45,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 Progress = Callable[[str, float, str], None]
 
 
-@checked("name")
+@fitted("name")
 def load(
     name: str | os.PathLike[str] = bundled.NAME,
     *,
@@ -80,8 +80,8 @@ def load(
     _need_use(name, dtype, revision)
     asked, device = str(device), usable_device(str(device))
     if (recipes.is_toy(name) or name in _BY_HAND) and (dtype != torch.float32 or asked not in ("auto", "cpu")):
-        said = f"{name} is float32 on the CPU, as toys are made, and not {_name(dtype)} on {asked}."
-        warnings.warn(said, Note, stacklevel=3)  # at the caller of load(), behind what checks arguments
+        stays = f"{name} is float32 on the CPU, as toys are made, and not {_name(dtype)} on {asked}."
+        warnings.warn(stays, Note, stacklevel=3)  # at the caller of load(), behind what checks arguments
     if recipes.is_toy(name):
         return _trained(name, step, seed, progress)
     if step is not None or seed is not None:
@@ -192,7 +192,7 @@ def _directory(name: str, path: Path, dtype: torch.dtype, device: str, check: bo
     return _followed(instrument(held, found.tokenizer, name=name, badge=found.badge), held, thorough=False)
 
 
-@checked("model", "tokenizer")
+@fitted("model", "tokenizer")
 def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = "", revision: str | None = None) -> Model:
     """Instrument a model that is in memory: a Hugging Face causal language model, or one of our small modules.
 

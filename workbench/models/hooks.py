@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge
 
-from workbench.arguments import checked
+from workbench.arguments import fitted
 
 __all__ = [
     "ALL_HOOKS",
@@ -115,7 +115,7 @@ EXPERT_WEIGHT = _block("expert_weight", "batch pos expert", "mlp.hook_expert_wei
 EXPERTS_OUT = _block("experts_out", "batch pos d_model", "mlp.hook_experts_out")
 
 
-@checked()
+@fitted()
 def expert_post(expert: Annotated[int, Ge(0)]) -> Hook:
     """Neuron activations of one expert, that its W_out reads: NaN for tokens that do not take it. What is written for
     such a token is dropped."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
-from workbench.arguments import argument, checked
+from workbench.arguments import argument, fitted
 from workbench.errors import InputError
 from workbench.models.hooks import Hook
 from workbench.models.norm import Norm
@@ -324,7 +324,7 @@ class Model:
         W_out = self.weights(layer).W_out
         return self.sizes.d_mlp if W_out is None else W_out.shape[0]
 
-    @checked()
+    @fitted()
     def edited(self, interventions: Interventions) -> "Model":
         """The same model with interventions that every pass on it carries out: observed ones, sweeps, gradients.
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from workbench.arguments import argument, checked
+from workbench.arguments import argument, fitted
 from workbench.errors import InputError
 from workbench.models.hooks import ALL_HOOKS, Hook
 from workbench.models.model import LayerWeights, Model
@@ -75,8 +75,8 @@ class Need:
         put = object.__setattr__
         put(self, "hooks", argument("hooks", hooks, Sequence[Hook], "Need"))
         put(self, "reduce", argument("reduce", reduce, Callable[..., torch.Tensor], "Need"))
-        dims = dims.split() if isinstance(dims, str) else dims
-        put(self, "dims", argument("dims", dims, Sequence[str], "Need"))
+        named = dims.split() if isinstance(dims, str) else dims
+        put(self, "dims", argument("dims", named, Sequence[str], "Need"))
         put(self, "params", _compared(params))
         put(self, "layers", argument("layers", layers, Iterable[int] | None, "Need"))
         argument("positions", self.positions, Sequence[int] | None, "Need")
@@ -131,7 +131,7 @@ def _scalars(value: Any) -> Any:
     return tuple(map(_scalars, value)) if isinstance(value, list | tuple | range) else value
 
 
-@checked()
+@fitted()
 def keep(activation: torch.Tensor, site: Site, positions: tuple[int, ...] | None = None) -> torch.Tensor:
     """A reducer that keeps an activation `[batch, pos, ...]` as float32, at all or some positions.
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from annotated_types import Ge
 
-from workbench.arguments import checked
+from workbench.arguments import fitted
 from workbench.corpora import Document, reference_text
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, Hook, Z
@@ -92,7 +92,7 @@ def _found(what: Any, values: Values, hook: Hook, layer: int | None) -> torch.Te
     return values[hook, layer]
 
 
-@checked("prompts")
+@fitted("prompts")
 def record_all(
     model: Model,
     prompts: Sequence[Any],
@@ -126,7 +126,7 @@ def record_all(
     return recordings
 
 
-@checked()
+@fitted()
 def record(
     model: Model, prompt: Any, hooks: Sequence[Hook], layers: Sequence[int] | None = None, **options: Any
 ) -> Recording:
@@ -159,7 +159,7 @@ def sum_from_one(activation: torch.Tensor, site: Site) -> torch.Tensor:
     return (activation.detach().float() * mask.view(shape)).sum(1)
 
 
-@checked()
+@fitted()
 def measure_means(
     model: Model,
     reference: Document | Sequence[Any] | None = None,

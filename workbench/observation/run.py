@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge
 
-from workbench.arguments import argument, checked
+from workbench.arguments import argument, fitted
 from workbench.errors import InputError
 from workbench.intervene import Edit, hooks
 from workbench.models.hooks import LOGITS, RESID_PRE, UNEMBEDDED
@@ -33,7 +33,7 @@ _NUMBER = 4  # bytes
 _WHOLE_LOGITS = 1 << 28  # bytes; up to here a batch's logits are those of a plain pass, to the bit
 
 
-@checked("prompts", "start")
+@fitted("prompts", "start")
 @undisturbed()
 def observe(
     model: Model,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from workbench.arguments import checked
+from workbench.arguments import fitted
 
 __all__ = ["SCALARS", "guarded", "tables", "text_of"]
 
@@ -17,7 +17,7 @@ SCALARS = "scalars"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-@checked()
+@fitted()
 def tables(result: xr.Dataset) -> dict[str, pd.DataFrame]:
     """The variables of a result by the dims that they share, such as `{"layer_head": ..., "pos": ...}`.
 

@@ -18,7 +18,7 @@ from apps.explorer.engine.request import phrases_of
 from apps.explorer.engine.settings import Settings
 from apps.explorer.web.server import Running, start
 from workbench.analysis.view import View
-from workbench.arguments import checked, shown
+from workbench.arguments import fitted, shown
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
@@ -63,7 +63,7 @@ class Window:
         return f"<The explorer at {self.address}; .open() shows it in a tab, .selection says what is selected>"
 
 
-@checked()
+@fitted()
 def show(
     model: Model,
     prompt: Any = None,
