@@ -10,6 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
+from probes.erasure.trained import artifact, trainer
 from probes.erasure.trained import fit as fitting
 from probes.erasure.trained.artifact import default_path, find, load_probes, packed, save_probes, unpacked
 from probes.erasure.trained.command import add_arguments, add_import_arguments, asked, cli, import_cli
@@ -451,6 +452,37 @@ def test_a_stopped_training_goes_on_and_ends_the_same(model, made, tmp_path):
     assert [share for share, _ in texts] == sorted(share for share, _ in texts) and texts[-1][0] == pytest.approx(1)
     assert again.digest == made[0].digest
     assert {file.name for file in tmp_path.iterdir()} == {"erasure.safetensors", "erasure.json"}
+
+
+class Killed(BaseException):
+    """Behind it nothing is written any more, as behind kill -9."""
+
+
+def test_killed_before_any_file_the_same_again_ends_the_same(model, tmp_path, monkeypatch):
+    """Two probes, what analyses read, and its card: four files."""
+    write, left = trainer.write_whole, [10**9]
+
+    def until(path, content):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return write(path, content)
+
+    def run(name):
+        return train(model, random_pieces(model), depths=(1,), offsets=(0, -1), recipe=QUICK, path=tmp_path / name)
+
+    for module in (trainer, artifact):
+        monkeypatch.setattr(module, "write_whole", until)
+    whole, writes = run("whole.safetensors"), 10**9 - left[0]
+    assert writes == 4
+    for kept in range(writes):
+        left[0] = kept
+        with pytest.raises(Killed):
+            run(f"{kept}.safetensors")
+        left[0] = 10**9
+        assert run(f"{kept}.safetensors").digest == whole.digest
+    names = {f"{name}{ending}" for name in ("whole", *range(writes)) for ending in (".safetensors", ".json")}
+    assert {file.name for file in tmp_path.iterdir()} == names
 
 
 def test_bad_input(model, tmp_path):

@@ -106,6 +106,38 @@ def test_a_run_that_was_killed_between_states_is_not_believed_beyond_them(monkey
     assert equal(last, Kept(recipe).module(12).state_dict())
 
 
+class Killed(BaseException):
+    """Behind it nothing is written any more, as behind kill -9."""
+
+
+def test_killed_before_any_file_the_same_again_ends_in_the_same_bytes(cache, monkeypatch):
+    recipe, _ = asked(SMALL)
+    monkeypatch.setattr(checkpoints, "_OFTEN", 0.0)  # a state and a card behind every kept step
+    write, left = checkpoints.write_whole, [10**9]
+
+    def until(path, content):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return write(path, content)
+
+    def files(folder):
+        return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix in (".json", ".safetensors")}
+
+    monkeypatch.setattr(checkpoints, "write_whole", until)
+    Kept(recipe).ensure()
+    whole, writes = files(Kept(recipe).folder), 10**9 - left[0]
+    assert writes > 10
+    for kept in range(writes):
+        monkeypatch.setenv("WORKBENCH_CACHE", str(cache / str(kept)))
+        left[0] = kept
+        with pytest.raises(Killed):
+            Kept(recipe).ensure()
+        left[0] = 10**9
+        Kept(recipe).ensure()
+        assert files(Kept(recipe).folder) == whole, kept
+
+
 def test_a_toy_in_a_cache_that_can_only_be_read_is_used(monkeypatch):
     first = weights(SMALL)
     monkeypatch.setattr(checkpoints.kept, "alone", lambda *_: pytest.fail("a lock was asked for"))
