@@ -42,6 +42,12 @@ def matters(result: xr.Dataset) -> list[tuple[str, float, float]]:
     return sorted(found, key=lambda one: -abs(one[1]))
 
 
+def _sizeable(result: xr.Dataset) -> list[tuple[str, float, float]]:
+    """Those of them that move the answer by a hundredth of the difference or more: with enough pairs most are told
+    from their controls, however little they do."""
+    return [one for one in matters(result) if abs(one[1]) >= abs(float(result["gap"])) / 100]
+
+
 def hundredths(value: float) -> str:
     """A share as text; what rounds to nothing has no sign."""
     return f"{round(value, 2) + 0.0:.2f}"
@@ -105,6 +111,9 @@ def _survey(result: xr.Dataset) -> str:
         )
     some = ", ".join(f"{name} {effect:+.2f}" for name, effect, _ in found[:_NAMED])
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    small = len(found) - len(_sizeable(result))
+    if small:
+        more += f" ({small if small < len(found) else 'all'} of them by less than a hundredth of the difference)"
     verb = "matters" if len(found) == 1 else "matter"
     return (
         f"{len(found)} of {units} heads and MLPs, replaced by what they are on the counterfactual prompt, {verb} more "
@@ -157,7 +166,7 @@ def unexplained(result: xr.Dataset) -> list[str]:
     if wrong:
         found.append(f"On {wrong} of {n} pairs the model itself prefers the wrong answer.")
     used = {str(name) for name in result.attrs.get("circuit_parts", "").split()}
-    outside = [name for name, _, _ in matters(result) if name.replace(" ", "") not in used]
+    outside = [name for name, _, _ in _sizeable(result) if name.replace(" ", "") not in used]
     if outside:
         more = f" and {len(outside) - _NAMED} more" if len(outside) > _NAMED else ""
         names = f"{', '.join(outside[:_NAMED])}{more}"

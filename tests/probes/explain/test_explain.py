@@ -194,6 +194,20 @@ def test_what_is_left_out_is_what_the_numbers_say():
     assert left_out(0.9, 0.0, p=0.15)[0].startswith("Random circuits of this size keep as much (p = 0.15)")
 
 
+def test_what_matters_a_little_is_said_to():
+    """Of a difference of 4 logits: heads that are told from their controls by 0.5, 0.05 and 0.03."""
+    matter, effect = np.zeros((2, 4)), np.zeros((2, 4))
+    matter[0, :3], effect[0, :3] = 1, (-0.5, -0.05, 0.03)
+    found = behaviour_found(np.linspace(2, 3, 16), np.linspace(-1, -2, 16)).assign_attrs(smallest=0.3)
+    grid = {name: (("layer", "head"), values) for name, values in (("matters", matter), ("effect", effect))}
+    found = found.assign(**grid, contrast_p=(("layer", "head"), np.full((2, 4), 0.01)))
+    told = found.assign_attrs(n_surveyed=12, n_units=8)
+    assert "L0H0 -0.50, L0H1 -0.05, L0H2 +0.03 (1 of them by less than a hundredth of the difference)." in said(told)
+    least = told.assign(effect=told["effect"] / 100)
+    assert "(all of them by less than a hundredth of the difference)" in said(least)
+    assert "of them" not in said(told.assign(effect=told["effect"] * 10))
+
+
 @pytest.mark.parametrize(
     ("whole", "empty", "why"),
     [
