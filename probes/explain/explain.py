@@ -273,8 +273,8 @@ class _Way:
         parts = described_parts(self.model, nodes, self.shown, self.estimated, pairs, labels)
         self._passed("parts")
         copying = (
-            f"copies, suppresses: the token it looks at most, position 0 aside, against the prompt's others, {len(pairs)} "
-            "prompts, q 0.05"
+            "copies, suppresses: the token it looks at most, position 0 aside, against the prompt's others, "
+            f"{len(pairs)} prompts, q 0.05"
         )
         return self.found.add("parts", parts_found(parts, worth), {"null": null, "copying_null": copying})
 
