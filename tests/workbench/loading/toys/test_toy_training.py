@@ -110,6 +110,7 @@ class Killed(BaseException):
     """Behind it nothing is written any more, as behind kill -9."""
 
 
+@pytest.mark.slow  # seventeen trainings, twice; the one above holds the instant that matters most
 def test_killed_before_any_file_the_same_again_ends_in_the_same_bytes(cache, monkeypatch):
     recipe, _ = asked(SMALL)
     monkeypatch.setattr(checkpoints, "_OFTEN", 0.0)  # a state and a card behind every kept step
