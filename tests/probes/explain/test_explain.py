@@ -153,7 +153,7 @@ def test_what_cannot_be_made_is_said():
     dropped: Counter[str] = Counter()
     same = PairText(Prompt.ids([0, 5]), Prompt.ids([0, 6]), ("#7",), ("#7",), "")
     assert pair_of(random, same, dropped) is None and dropped == {"an answer that is the wrong one, too": 1}
-    with pytest.raises(InputError, match="the wrong one, too.*Name others"):
+    with pytest.raises(InputError, match=r"the wrong one, too.*Name others"):
         contrast_of(random, Prompt.ids([0, 5, 9, 31]), target="#7", against="#7")
     with pytest.raises(InputError, match="explain without a prompt"):
         Explain().run(random)
