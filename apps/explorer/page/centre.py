@@ -11,6 +11,7 @@ from apps.explorer.page.exports import KINDS
 from apps.explorer.page.forms import figure_choice
 from apps.explorer.page.graphs import graph
 from apps.explorer.page.rooms import rooms
+from apps.explorer.page.sheet import OPENS, QUESTION, TITLE
 from workbench.analysis.view import View
 
 __all__ = ["centre"]
@@ -83,7 +84,15 @@ def _rooms(shown: Mapping[str, View]) -> html.Div:
         )
         for room in rooms(shown)
     ]  # fmt: skip
-    return html.Div(buttons, className="rooms", role="group", **attributes({"aria-label": "Views by question"}))
+    whole = html.Button(
+        "Model",
+        className="room",
+        title=TITLE,
+        **{**OPENS, **attributes({"data-find": TITLE, "data-question": QUESTION})},
+    )
+    return html.Div(
+        [*buttons, whole], className="rooms", role="group", **attributes({"aria-label": "Views by question"})
+    )
 
 
 def _tabs(shown: Mapping[str, View], first: str) -> dmc.Tabs:

@@ -30,6 +30,17 @@ class ToyAdapter:
         )  # fmt: skip
 
     @property
+    def positions(self) -> str:
+        """How a token's position enters, in words."""
+        kind = self.module.config.positions
+        return "learned, a vector for each" if kind == "learned" else kind
+
+    @property
+    def tied(self) -> bool:
+        """The toy's are two."""
+        return False
+
+    @property
     def device(self) -> torch.device:
         """Where the module lives."""
         return self.module.embed.weight.device
