@@ -12,7 +12,7 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate
 from apps.explorer.engine.jobs import State as JobState
 from apps.explorer.engine.request import Request
-from apps.explorer.page import checks, tables, views
+from apps.explorer.page import checks, tables, thumbnails, views
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import components as parts
 from apps.explorer.page.attributes import attributes
@@ -258,6 +258,7 @@ def message(
         if request is not None and fate is None and found is None:
             inside.append(html.Div(views.planned(view, request, engine.seconds(request, name)), className="plan"))
         inside.append(start_button(name, "Start" if fate is None else "Start again"))
+        inside += thumbnails.example(view) if found is None else []
     return html.Div(inside)
 
 

@@ -23,6 +23,7 @@ from workbench.statistics import ENOUGH, bootstrap_interval
 __all__ = ["BOOTSTRAPPED", "Cells", "aggregate", "failures", "table"]
 
 BOOTSTRAPPED = 10_000
+_PIECE = 256  # documents that are folded together
 Places = dict[str, tuple[str, int]]
 
 
@@ -63,26 +64,34 @@ class Cells:
 
 @dataclass
 class _Group:
-    """What is known of one variable in one group of one model."""
+    """What is known of one variable in one group of one model.
 
-    partial: Partial
-    values: list[NDArray[np.floating]] | None = field(default_factory=list)
+    folded: of documents that are no longer among the values, once there are too many to draw from; in pieces: to fold
+    them one by one would take most of an aggregate's time.
+    """
+
+    folded: Partial
+    values: list[NDArray[np.floating]] = field(default_factory=list)
+    is_large: bool = False
 
     def add(self, value: NDArray[np.floating]) -> None:
         """One document."""
-        self.partial = self.partial.merged(Partial.of(value[None]))
-        if self.values is not None:
-            self.values.append(value)
-            if len(self.values) > BOOTSTRAPPED:
-                self.values = None
+        self.values.append(value)
+        if len(self.values) > (_PIECE if self.is_large else BOOTSTRAPPED):
+            self.folded, self.values, self.is_large = self.partial, [], True
+
+    @property
+    def partial(self) -> Partial:
+        """Of all documents."""
+        return self.folded.merged(Partial.of(np.stack(self.values))) if self.values else self.folded
 
     def interval(self, bounds: tuple[float, float]) -> tuple[Any, Any]:
         """Low and high, 95 %; NaN below `ENOUGH` documents. bounds: between which a mean can lie."""
-        if self.values is not None:
+        if not self.is_large:
             return bootstrap_interval(np.stack(self.values), bounds=bounds)
-        n = np.where(self.partial.n >= ENOUGH, self.partial.n, np.nan)
-        half = 1.96 * self.partial.sd / np.sqrt(n)
-        return np.maximum(self.partial.mean - half, bounds[0]), np.minimum(self.partial.mean + half, bounds[1])
+        partial = self.partial
+        half = 1.96 * partial.sd / np.sqrt(np.where(partial.n >= ENOUGH, partial.n, np.nan))
+        return np.maximum(partial.mean - half, bounds[0]), np.minimum(partial.mean + half, bounds[1])
 
 
 def aggregate(store: Store, analysis: str) -> xr.Dataset:
@@ -193,7 +202,8 @@ class _Merged:
             if name in variables:
                 at = models.index(model), groups.index(group)
                 one = variables[name]
-                mean[at], n[at] = one.partial.known_mean, one.partial.n
+                partial = one.partial
+                mean[at], n[at] = partial.known_mean, partial.n
                 low[at], high[at] = one.interval((attrs["valid_min"], attrs["valid_max"]))
         made = {}
         for suffix, values in (("", mean), ("_low", low), ("_high", high)):

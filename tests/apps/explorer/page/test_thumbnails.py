@@ -1,0 +1,26 @@
+"""What stands below the Start of a study: an example of its figure, of what is said to be one, and small."""
+
+from apps.explorer.page.thumbnails import FOLDER, example, examples
+from probes import CATALOG
+from tests.apps.explorer.page.test_card import text_of
+from workbench.analysis.kinds import kind_of
+
+STUDIES = [name for name in CATALOG.names if kind_of(CATALOG.get(name)) == "study"]
+# What cannot be drawn beforehand of models that everybody has, and why.
+WITHOUT = {}
+
+
+def test_every_study_has_a_small_example_that_says_what_it_is_of():
+    assert set(examples()) == set(STUDIES) - set(WITHOUT)
+    for name, on in examples().items():
+        picture = (FOLDER / f"{name}.webp").read_bytes()
+        assert picture[:4] == b"RIFF" and picture[8:12] == b"WEBP" and len(picture) < 40_000
+        assert on.startswith(("toy", "smollm2-135m"))
+        (figure,) = example(CATALOG.view(name))
+        assert f"Example, on {on}" in text_of(figure) and name in figure.children[0].src
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 600_000
+    assert {file.stem for file in FOLDER.glob("*.webp")} == set(examples())
+
+
+def test_an_analysis_without_one_gets_none():
+    assert example(CATALOG.view("logit-lens")) == []
