@@ -29,6 +29,7 @@ KINDS: Mapping[str, str] = MappingProxyType({
     "code": "hashes of our own code",
     "descriptions": "texts of the command line",
 })  # fmt: skip
+_OF_MODELS = ("results", "probes", "toys", "timelines", "models", "selfchecks")
 _STAY = (".checks",)  # how many checks were made of a prompt: forgotten, they would make each p look better than it is
 _RECORDS = (".nc", ".json", ".jsonl", ".toml")  # files that name the weights that they are about
 
@@ -47,11 +48,14 @@ class Kept:
 def kept(weights: str | None = None, own: Collection[Path] = (), results: Path | None = None) -> tuple[Kept, ...]:
     """What is kept, by kind; kinds of which there is nothing are left out.
 
-    weights: only what names these (`Identity.weights_hash`), and the folders that are its `own`. It reads the records:
-    about a second for each GB of results. results: where these lie, if not in the cache directory.
+    weights: only what names these (`Identity.weights_hash`), and the folders that are its `own`, without hashes of
+    files. It reads the records: about a second for each GB of results. results: where these lie, if not in the cache
+    directory.
     """
     found = []
     for kind, folder in _folders(results):
+        if weights is not None and kind not in _OF_MODELS:
+            continue
         names = lambda entry: weights is None or entry in own or _names(entry, weights.encode())
         sizes = [size for entry in _entries(folder) if names(entry) for size in _sizes(entry)]
         if sizes:

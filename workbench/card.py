@@ -82,12 +82,11 @@ def model_card(model: Model, analyses: Iterable[type[Analysis]] = (), *, results
     results, where that is not in the cache directory.
     """
     model = model.fixed()
-    tensors = [tensor for _, tensor in model.adapter.parameters()]
+    n_parameters, nbytes = model.adapter.numbers
     tokenizer = "" if model.tokenizer is None else type(model.tokenizer).__name__
     return ModelCard(
         model.made, model.sizes, model.selfcheck,
-        n_parameters=sum(tensor.numel() for tensor in tensors),
-        nbytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        n_parameters=n_parameters, nbytes=nbytes,
         tied=model.adapter.tied, tokenizer=tokenizer, ends=model.ends, facts=_facts(model),
         analyses=tuple(_use(kind, model) for kind in analyses),
         kept=kept(model.made.weights_hash, _folders_of(model), results),

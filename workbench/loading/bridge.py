@@ -15,7 +15,7 @@ from torch import nn
 
 from workbench.draws import Draws
 from workbench.errors import RefusedError
-from workbench.loading.build import is_tied, need_heads, positions_of
+from workbench.loading.build import is_tied, need_heads, numbers_of, positions_of
 from workbench.loading.components import bias_of, eps_of, gain_of, logit_scale_of, mlp_of, scale_of, scaled, sinks_of
 from workbench.loading.expert_neurons import ExpertNeurons, expert_neurons
 from workbench.loading.experts import experts_of, instrument_mixture, router_of
@@ -215,6 +215,11 @@ class BridgeAdapter:
     def tied(self) -> bool:
         """Whether embedding and unembedding are one matrix."""
         return is_tied(self.hf_model)
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """How many numbers its weights are, and their bytes; without what a bridge lays beside them."""
+        return numbers_of(self.hf_model)
 
     @property
     def device(self) -> torch.device:

@@ -7,7 +7,7 @@ from torch import nn
 
 from workbench.errors import RefusedError
 
-__all__ = ["is_tied", "need_heads", "positions_of"]
+__all__ = ["is_tied", "need_heads", "numbers_of", "positions_of"]
 
 _LEARNED = ("wpe", "embed_positions", "position_embeddings", "positions_embed")  # as families call their table
 
@@ -60,6 +60,12 @@ def _rotation(given: Mapping[str, Any]) -> str:
     if (kind := given.get("rope_type", "default")) != "default":
         said.append(f"{kind} scaling" + (f" by {given['factor']:g}" if given.get("factor") else ""))
     return " ".join(said)
+
+
+def numbers_of(module: nn.Module) -> tuple[int, int]:
+    """How many numbers a model's weights are, tied ones once, and their bytes."""
+    weights = list(module.parameters())
+    return sum(one.numel() for one in weights), sum(one.numel() * one.element_size() for one in weights)
 
 
 def is_tied(hf_model: Any) -> bool:

@@ -213,6 +213,10 @@ class Adapter(Protocol):
         """Whether embedding and unembedding are one matrix."""
 
     @property
+    def numbers(self) -> tuple[int, int]:
+        """How many numbers its weights are, tied ones once, and their bytes."""
+
+    @property
     def device(self) -> torch.device:
         """Where token ids must go."""
 

@@ -22,8 +22,15 @@ def centre(entries: Mapping[str, View], shown: Mapping[str, View], first: View) 
     thumbs = [html.Div(_thumb(name, entry), className="thumb-holder") for name, entry in entries.items()]
     return html.Main(
         [
-            html.Div([_rooms(shown), _view_list(shown, first.name)], className="tabs-row"),
-            html.Div([html.Span(id="question", className="question"), _tabs(shown, first.name)], className="tabs-row"),
+            html.Div(_rooms(shown), className="tabs-row"),
+            html.Div(
+                [
+                    html.Span(id="question", className="question"),
+                    _tabs(shown, first.name),
+                    _view_list(shown, first.name),
+                ],
+                className="tabs-row",
+            ),
             html.Div(
                 [
                     html.Div(figure_choice(first, 0), id="figure-choice", className="figure-choice"),

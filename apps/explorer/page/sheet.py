@@ -87,8 +87,12 @@ def _kept(card: ModelCard) -> list[Any]:
                  html.Td(one.about), html.Td(one.where)])
         for one in card.kept
     ]  # fmt: skip
-    said = "In a shell, `workbench cache` shows what is kept of all models; `workbench cache empty KIND` deletes it."
-    return [_table(("kind", "size", "what", "where"), rows) if rows else html.P("Nothing."), html.P(said)]
+    shell = [html.Code("workbench cache"), " shows what is kept of all models, and ",
+             html.Code("workbench cache empty KIND"), " deletes it."]  # fmt: skip
+    return [
+        _table(("kind", "size", "what", "where"), rows) if rows else html.P("Nothing."),
+        html.P(["In a shell ", *shell]),
+    ]
 
 
 def _memory(engine: Engine, card: ModelCard) -> str:

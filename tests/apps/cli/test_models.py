@@ -32,14 +32,14 @@ def test_show_prints_the_whole_card_for_people_and_for_programs(capsys, tmp_path
     out = capsys.readouterr().out
     assert "tolerance 1e-05" in out and "positions" in out and "learned, a vector for each" in out
     assert "d_head" in out and "Kept on disk of it: nothing." in out and "`workbench cache`" in out
-    assert "experts" in out and "toy-induction, which has no experts" in " ".join(out.split())
+    assert "experts" in out and "toy-induction, which has neither MLPs nor experts" in " ".join(out.split())
     assert main(["models", "show", "toy-induction", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     model = load("toy-induction")
     assert said["sizes"]["d_head"] == model.sizes.d_head and said["facts"]["norm"] == "none" and said["kept"] == []
     assert [item["name"] for item in said["selfcheck"]["items"]] == [item.name for item in model.selfcheck.items]
     words = {one["name"]: one["refusal"] for one in said["analyses"]}
-    assert "has no experts" in words["experts"] and words["logit-lens"] == ""
+    assert "has neither MLPs" in words["experts"] and words["logit-lens"] == ""
 
 
 def test_show_of_what_is_no_model_is_one_sentence(refused):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from workbench.loading.build import numbers_of
 from workbench.loading.toys.transformer import ToyTransformer
 from workbench.models.hooks import LOGITS, Hook
 from workbench.models.model import ExpertWeights, LayerWeights, Sizes
@@ -39,6 +40,11 @@ class ToyAdapter:
     def tied(self) -> bool:
         """The toy's are two."""
         return False
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """How many numbers its weights are, and their bytes."""
+        return numbers_of(self.module)
 
     @property
     def device(self) -> torch.device:

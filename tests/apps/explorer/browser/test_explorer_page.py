@@ -226,7 +226,7 @@ def test_anything_is_found_by_its_name(same_page):
     page.wait_for_function("() => !document.querySelector('.mantine-Modal-content[data-transition]')")
     sheet = page.inner_text(".card")
     assert "grouped queries: 9 heads read 3 key/value heads" in sheet and "rotary, base 100,000" in sheet
-    assert "attention rows sum to 1" in sheet and "which has no experts" in sheet
+    assert "attention rows sum to 1" in sheet and "and no experts; expected" in sheet
     assert not serious_of(page, ".card")
     page.keyboard.press("Escape")
     page.wait_for_selector(".card", state="detached")

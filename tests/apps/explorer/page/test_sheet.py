@@ -29,7 +29,7 @@ def test_the_sheet_says_what_the_card_says_and_costs_no_pass(engine, monkeypatch
         assert words in said
     for item in model.selfcheck.items:
         assert item.name in said and f"{item.measured:.2g}" in said and f"{item.tolerance:.2g}" in said
-    assert "these do not:" in said and "toy-induction, which has no experts" in said
+    assert "these do not:" in said and "toy-induction, which has neither MLPs nor experts" in said
     opens = {part.__dict__.get("data-turn") for part in sheet._traverse() if not isinstance(part, str)}
     assert {"neurons", "experts"} <= opens and "logit-lens" not in opens
 

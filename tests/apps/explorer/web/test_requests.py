@@ -165,9 +165,8 @@ def test_the_sheet_of_the_model_comes_with_one_request(visit):
     visit.put("sheet", {"clicks": 9, "sheet": "model"})
     wrote = visit.fire("sheet")
     assert wrote["card.opened"] is True and wrote["card.title"].endswith(MODEL)
-    assert "hooks" in json.dumps(wrote["card.children"]) and visit.buttons("sheet") == ["model"] * len(
-        visit.buttons("sheet")
-    )
+    assert "every state is finite" in json.dumps(wrote["card.children"])
+    assert {*visit.buttons("sheet")} == {"model"} and len(visit.buttons("sheet")) >= 2  # among the rooms, and the name
 
 
 # What is put in the place of any value.
