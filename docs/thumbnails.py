@@ -28,6 +28,7 @@ MADE: dict[str, tuple[str, dict[str, Any]]] = {
     "explain": (WORDS, {"pairs": 4, "tested": 6, "draws": 5}),
     "circuit": (WORDS, {"pairs": 4, "tested": 6, "draws": 5}),
     "edge-rankings": (WORDS, {"pairs": 2, "tested": 2, "rankings": "EAP,RelP"}),
+    "flow-route-part": (WORDS, {}),
     "sink-rates": (WORDS, {"samples": 4, "length": 32}),
     "active-dormant": (WORDS, {"texts": 16, "length": 32, "ablate": "none"}),
     "flow-route-heads": (WORDS, {"n_texts": 2, "length": 24}),

@@ -172,8 +172,9 @@ def large_view(
     if isinstance(found, str):
         return no_update, html.Div(found), ""
     if not isinstance(found, xr.Dataset):
-        lacks = engine.standing[name].analysis.inapplicable(engine.hosted(request.model).ready)
-        return no_update, html.Div(NOT_HERE.format(lacks)) if lacks else message(engine, name, found, fate, request), ""
+        own = engine.standing[name]
+        lacks = own.analysis.inapplicable(engine.hosted(request.model).ready)
+        return no_update, not_here(own, lacks) if lacks else message(engine, name, found, fate, request), ""
     display = shown.display.get(name, {})
     missing = lacking(engine.standing[name], request.analyses[name], display)
     if missing:
@@ -183,6 +184,12 @@ def large_view(
         return figure, words, so_far(name, said, fate)
     made = checks.made_so_far(found, len(engine.tally.of(request.states)))
     return figure, words, f"{said} {made}".strip()
+
+
+def not_here(view: View, lacks: str) -> html.Div:
+    """What a view says of a model that it is not for, and what it looks like on one of the others."""
+    said = NOT_HERE.format(lacks)
+    return html.Div([html.Div(said), *pictures]) if (pictures := thumbnails.example(view)) else html.Div(said)
 
 
 def so_far(name: str, said: str, fate: Fate | None) -> Any:
