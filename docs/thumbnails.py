@@ -13,6 +13,7 @@ import shutil
 import sys
 from functools import cache
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,14 +24,18 @@ TEXT = "When Mary and John went to the store, John gave a drink to"
 TOY, WORDS = "toy-induction", "smollm2-135m"
 # What a study is drawn of where the toy or its defaults do not do: a model, and parameters that make it small.
 MADE: dict[str, tuple[str, dict[str, Any]]] = {
-    "causal-check": (TOY, {"units": "L1H0"}),
+    "causal-check": (WORDS, {"units": "L18H6"}),
+    "attribution-patching": (WORDS, {}),
+    "circuit-evaluation": (WORDS, {}),
+    "sink-conditions": (WORDS, {}),
+    "head-survey": (WORDS, {"n_prompts": 16}),
     "change-and-see": (WORDS, {"units": "L18H6"}),
     "explain": (WORDS, {"pairs": 4, "tested": 6, "draws": 5}),
     "circuit": (WORDS, {"pairs": 4, "tested": 6, "draws": 5}),
     "edge-rankings": (WORDS, {"pairs": 2, "tested": 2, "rankings": "EAP,RelP"}),
     "flow-route-part": (WORDS, {}),
     "sink-rates": (WORDS, {"samples": 4, "length": 32}),
-    "active-dormant": (WORDS, {"texts": 16, "length": 32, "ablate": "none"}),
+    "active-dormant": (WORDS, {"texts": 32, "length": 64, "ablate": "none"}),
     "flow-route-heads": (WORDS, {"n_texts": 2, "length": 24}),
     "flow-route-task-heads": (WORDS, {"n_prompts": 4, "draws": 4, "top": 5}),
     "training-timeline": ("toy:induction,d_model=32,n_heads=2,steps=240,every=40", {"seeds": 1}),
@@ -41,6 +46,7 @@ MADE: dict[str, tuple[str, dict[str, Any]]] = {
     "in-context-automata": ("toy:automata,d_model=16,steps=60,every=20", {"seeds": 1, "steps": 60}),
 }
 WIDTH, HEIGHT = 460, 250  # pixels of a screen
+_LETTERS = 34  # of a line of an axis's title
 
 
 def main() -> int:
@@ -58,10 +64,10 @@ def main() -> int:
                 result, on = found(name)
                 painter.paint(CATALOG.view(name), result, FOLDER / f"{name}.webp")
                 said[name] = on
+                index.write_text(json.dumps(said, indent=1, sort_keys=True) + "\n", encoding="utf-8")
                 print(f"{name:28} on {on}, {(FOLDER / f'{name}.webp').stat().st_size / 1e3:.0f} kB", flush=True)
             except Exception as error:  # the others are drawn all the same
                 print(f"{name:28} none: {error}", flush=True)
-    index.write_text(json.dumps(said, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return 0
 
 
@@ -117,6 +123,8 @@ class Painter:
         from workbench.figures import apply, compact
 
         figure = compact(apply(view.drawn(view.figures[0], result), False))
+        for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
+            axis.title.text = "<br>".join(wrap(axis.title.text or "", _LETTERS))
         figure.update_layout(width=WIDTH, height=HEIGHT, title_font_size=11, paper_bgcolor="#ffffff")
         script = "figure => Plotly.toImage(figure, { format: 'webp', width: %d, height: %d, scale: 1.5 })"
         url = self._page.evaluate(script % (WIDTH, HEIGHT), json.loads(figure.to_json()))
