@@ -74,8 +74,13 @@ def _selfcheck(check: SelfCheck) -> dmc.Popover:
     table = dmc.Table([head, dmc.TableTbody(rows)], fz="xs", className="numbers")
     said = ", ".join(filter(None, (check.about and f"on {check.about}", check.measured)))
     about = dmc.Text(f"{said[0].upper()}{said[1:]}.", size="xs", c="dimmed") if said else None
+    text = html.Div([table, about], tabIndex=0)  # what has the focus is closed with Escape
     return dmc.Popover(
-        [dmc.PopoverTarget(button), dmc.PopoverDropdown([table, about])], width=460, withArrow=True, withRoles=False
+        [dmc.PopoverTarget(button), dmc.PopoverDropdown(text)],
+        width=460,
+        withArrow=True,
+        trapFocus=True,
+        withRoles=False,
     )
 
 

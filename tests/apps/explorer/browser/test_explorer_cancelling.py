@@ -13,7 +13,7 @@ from tests.apps.explorer.browser.stepped import LIMIT, STEPS, Steps, Windows, wa
 
 pytestmark = pytest.mark.browser
 
-TIMES = (20, pytest.param(50, marks=pytest.mark.slow))
+TIMES = (10, pytest.param(50, marks=pytest.mark.slow))
 # Other work, which ends with the test also where that is killed.
 BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 # Whatever may stand in the study's place at any time, and under it.

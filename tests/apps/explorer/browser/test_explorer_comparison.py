@@ -7,39 +7,40 @@ from tests.apps.explorer.browser.actions import click_cell, view, wait_for_title
 pytestmark = pytest.mark.browser
 
 
+TOY = "#model=toy-induction&prompt=3+7+9+5+3+7"
+
+
 def test_two_windows_get_their_own_answers(open_page):
-    one, two = open_page(), open_page()
-    one.fill("#prompt", "The capital of France is")
-    two.fill("#prompt", "import numpy as")
+    one, two = open_page(TOY), open_page(TOY)
+    one.fill("#prompt", "3 7 9 5 3 7 9")
+    two.fill("#prompt", "2 4 6 8 2 4")
     one.press("#prompt", "Control+Enter")
     two.press("#prompt", "Control+Enter")
-    for page, n, answer in ((one, 6, "' Paris'"), (two, 4, "' np'")):
-        view(page, "Logit lens")
+    for page, n, answer in ((one, 7, "'#5'"), (two, 6, "'#6'")):
         page.wait_for_function("n => document.querySelectorAll('#tokens [data-pos]').length === n", arg=n)
         page.wait_for_function("a => document.querySelector('#said').textContent.includes(a)", arg=answer)
 
 
 def test_two_prompts_side_by_side(open_page, screenshots):
-    page = open_page()
-    view(page, "Logit lens")
+    page = open_page(TOY)
     page.get_by_text("Compare with").click()
-    page.fill("#other", "The capital of Spain is Madrid. The capital of Italy is Rome. The capital of Spain is")
+    page.fill("#other", "2 4 6 8 2 4 6 8 2")
     page.click("#run")
-    page.wait_for_selector("#tokens-b [data-pos='19']")
+    page.wait_for_selector("#tokens-b [data-pos='8']")
     page.wait_for_function("() => document.querySelectorAll('#main-figure .js-plotly-plot .nsewdrag').length === 2")
-    page.click("#tokens-b [data-pos='12']")
-    page.wait_for_selector("#tokens [data-pos='12'].selected")
+    page.click("#tokens-b [data-pos='4']")
+    page.wait_for_selector("#tokens [data-pos='4'].selected")
     page.wait_for_timeout(500)
     page.screenshot(path=screenshots / "compare.png")
 
 
 def test_an_intervention_is_held_against_the_intact_run(open_page, screenshots):
-    page = open_page()
+    page = open_page(TOY)
     view(page, "Induction heads")
-    click_cell(page, "#main-figure", 6, 18)
-    page.wait_for_function("() => document.querySelector('#headline').textContent.includes('L18H6')")
+    click_cell(page, "#main-figure", 0, 1)
+    page.wait_for_function("() => document.querySelector('#headline').textContent.includes('L1H0')")
     page.click("#intervene")
-    page.get_by_role("menuitem", name="without L18H6", exact=True).click()
+    page.get_by_role("menuitem", name="without L1H0", exact=True).click()
     page.wait_for_selector("#edit-list .chip")
     page.wait_for_selector("#tokens-b [data-pos]")
     view(page, "Logit lens")
@@ -51,18 +52,18 @@ def test_an_intervention_is_held_against_the_intact_run(open_page, screenshots):
     axis = page.evaluate("() => document.querySelector('#main-figure .js-plotly-plot').layout.coloraxis")
     assert axis["cmin"] == -axis["cmax"] < 0
     page.screenshot(path=screenshots / "difference.png")
-    page.wait_for_function("() => decodeURIComponent(location.hash).includes('edits=[\"L18H6\"]&compare=difference')")
+    page.wait_for_function("() => decodeURIComponent(location.hash).includes('edits=[\"L1H0\"]&compare=difference')")
     other = open_page(page.evaluate("() => location.hash"))
     wait_for_title(other, "#main-figure", "this run minus the intact one")
-    page.get_by_role("button", name="Take back: without L18H6").click()
+    page.get_by_role("button", name="Take back: without L1H0").click()
     page.wait_for_selector("#tokens-b [data-pos]", state="detached")
 
 
 def test_models_with_other_tokens_are_not_compared(open_page):
-    page = open_page()
+    page = open_page(TOY)
     page.get_by_text("Compare with").click()
     page.click("#other-model")
-    page.get_by_role("option", name="toy-induction").click()
+    page.get_by_role("option", name="smollm2-135m").click()
     page.click("#run")
     page.wait_for_selector(".notice")
     assert "whose tokenizers differ" in page.inner_text(".notice")

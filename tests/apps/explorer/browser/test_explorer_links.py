@@ -7,8 +7,30 @@ from tests.apps.explorer.browser.actions import click_cell, run, selection, view
 pytestmark = pytest.mark.browser
 
 
-def test_a_link_shows_the_same_in_a_fresh_context(open_page, screenshots):
-    page = open_page()
+@pytest.fixture(scope="module")
+def page(shared):
+    """One page for both tests that begin on the first prompt."""
+    return shared()
+
+
+def test_exports_and_code(page):
+    view(page, "Logit lens")
+    for title, ending in (("Data (CSV)", ".csv.zip"), ("Data (netCDF)", ".nc"), ("Picture (SVG)", ".svg")):
+        page.get_by_role("button", name="Export").click()
+        with page.expect_download() as download:
+            page.get_by_role("menuitem", name=title).click()
+        assert download.value.suggested_filename.endswith(ending)
+    picture = download.value.path().read_text(encoding="utf-8")
+    assert "Prompt: " in picture and "Model: smollm2-135m" in picture  # what the page says beside it
+    page.get_by_role("button", name="Export").click()
+    page.get_by_role("menuitem", name="Python code").click()
+    page.wait_for_selector("pre.code")
+    code = page.inner_text("pre.code")
+    assert "= LogitLens(" in code and ").run(" in code
+    page.keyboard.press("Escape")
+
+
+def test_a_link_shows_the_same_in_a_fresh_context(page, open_page, screenshots):
     run(page, "import numpy as")
     view(page, "Logit lens")
     page.get_by_text("entropy", exact=True).click()
@@ -32,24 +54,6 @@ def test_a_link_to_something_else_says_so(open_page):
     said = page.inner_text("#notice-list")
     assert "unheard-of" in said and "'view'" in said
     page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 3")
-
-
-def test_exports_and_code(open_page):
-    page = open_page()
-    view(page, "Logit lens")
-    for title, ending in (("Data (CSV)", ".csv.zip"), ("Data (netCDF)", ".nc"), ("Picture (SVG)", ".svg")):
-        page.get_by_role("button", name="Export").click()
-        with page.expect_download() as download:
-            page.get_by_role("menuitem", name=title).click()
-        assert download.value.suggested_filename.endswith(ending)
-    picture = download.value.path().read_text(encoding="utf-8")
-    assert "Prompt: " in picture and "Model: smollm2-135m" in picture  # what the page says beside it
-    page.get_by_role("button", name="Export").click()
-    page.get_by_role("menuitem", name="Python code").click()
-    page.wait_for_selector("pre.code")
-    code = page.inner_text("pre.code")
-    assert "= LogitLens(" in code and ").run(" in code
-    page.keyboard.press("Escape")
 
 
 def test_back_undoes_a_step_and_a_visit_is_kept_and_sent(open_page, tmp_path):

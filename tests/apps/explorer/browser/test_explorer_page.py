@@ -38,8 +38,8 @@ def same_page(first_page, shared):
     shared.check()
 
 
-def test_first_paint_has_a_computed_prompt_with_something_selected(open_page, screenshots):
-    page = open_page()
+def test_first_paint_has_a_computed_prompt_with_something_selected(same_page, screenshots):
+    page = same_page
     page.wait_for_selector("#details .js-plotly-plot .main-svg")
     assert page.locator("#tokens [data-pos]").count() == 20
     assert page.locator("#tokens .selected").count() == 1
@@ -48,6 +48,8 @@ def test_first_paint_has_a_computed_prompt_with_something_selected(open_page, sc
     page.wait_for_selector(".mantine-Popover-dropdown table")
     assert "attention rows sum to 1" in page.inner_text(".mantine-Popover-dropdown table")
     page.screenshot(path=screenshots / "first-paint.png")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".mantine-Popover-dropdown table", state="hidden")
 
 
 def test_the_token_strip_carries_the_selection(same_page):
@@ -188,14 +190,18 @@ def test_prompt_text_is_data(same_page, text):
     assert "\u202e" not in page.inner_text("#tokens")
 
 
-def test_dark_and_narrow(open_page, screenshots):
-    page = open_page(width=1024, height=768)
+def test_dark_and_narrow(same_page, open_page, screenshots):
+    page = same_page
+    page.set_viewport_size({"width": 1024, "height": 768})
     page.click("#scheme-toggle")
     page.wait_for_selector("[data-mantine-color-scheme=dark]")
     page.wait_for_timeout(800)
     page.screenshot(path=screenshots / "dark-1024.png")
     size = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
     assert size[0] <= 1024 and size[1] <= 768
+    page.click("#scheme-toggle")
+    page.wait_for_selector("[data-mantine-color-scheme=light]")
+    page.set_viewport_size({"width": 1280, "height": 800})
     other = open_page('#prompt=Hello&view={"name":"attention-sinks","figure":0}', width=1024, height=768)
     other.wait_for_function(
         "() => { const tab = document.querySelector('#tabs [aria-selected=true]');"
@@ -326,8 +332,8 @@ def test_hovering_shows_what_a_click_would_select(same_page):
     page.wait_for_selector("#main-figure .preview:not([hidden])", state="detached")
 
 
-def test_the_page_is_light(open_page):
-    page = open_page()
+def test_the_page_is_light(same_page):
+    page = same_page
     script = (
         "() => performance.getEntriesByType('resource').filter(e => !e.name.includes('_dash-update-component'))"
         ".map(e => [e.transferSize, e.decodedBodySize])"
@@ -337,8 +343,8 @@ def test_the_page_is_light(open_page):
     assert sent < 5e6
 
 
-def test_by_keyboard_alone(open_page, screenshots):
-    page = open_page()
+def test_by_keyboard_alone(same_page, screenshots):
+    page = same_page
     page.locator("body").press("?")
     page.wait_for_selector("[role=dialog] table")
     page.keyboard.press("Escape")

@@ -1,4 +1,4 @@
-"""What is typed into the page, rightly or wrongly, and what becomes of it."""
+"""What is typed into the page, rightly or wrongly, and what becomes of it: mostly on one page, one after another."""
 
 import pytest
 
@@ -7,8 +7,22 @@ from tests.apps.explorer.browser.actions import click_cell, run, selection, view
 pytestmark = pytest.mark.browser
 
 
-def test_a_prompt_is_read_in_the_lens_and_a_head_shows_its_pattern(open_page, screenshots):
-    page = open_page()
+@pytest.fixture(scope="module")
+def one_page(shared):
+    """One page for all tests that run a prompt of their own on it first."""
+    return shared()
+
+
+@pytest.fixture
+def page(one_page, shared):
+    """That page, without notices."""
+    for button in one_page.get_by_role("button", name="Dismiss").all():
+        button.click()
+    yield one_page
+    shared.check()
+
+
+def test_a_prompt_is_read_in_the_lens_and_a_head_shows_its_pattern(page, screenshots):
     run(page, "The capital of France is")
     view(page, "Logit lens")
     page.wait_for_function("() => document.querySelector('#said').textContent.includes(\"' Paris'\")")
@@ -23,8 +37,7 @@ def test_a_prompt_is_read_in_the_lens_and_a_head_shows_its_pattern(open_page, sc
     page.screenshot(path=screenshots / "heads.png")
 
 
-def test_bad_input_is_said_and_loses_nothing(open_page, screenshots):
-    page = open_page()
+def test_bad_input_is_said_and_loses_nothing(page, screenshots):
     run(page, "Monday, Tuesday, Wednesday,")
     before = page.locator("#tokens [data-pos]").count()
     page.fill("#prompt", "")
@@ -41,15 +54,7 @@ def test_bad_input_is_said_and_loses_nothing(open_page, screenshots):
     page.screenshot(path=screenshots / "bad-input.png")
     page.get_by_role("button", name="Dismiss").first.click()
     page.wait_for_function("() => document.querySelectorAll('.notice').length === 1")
-
-
-def test_a_toy_runs_from_token_ids(open_page, screenshots):
-    page = open_page()
-    page.fill("#prompt", "3 7 9 3")
-    page.click("#model")
-    page.get_by_role("option", name="toy-induction").click()
-    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 4")
-    page.screenshot(path=screenshots / "toy.png")
+    run(page, "Monday, Tuesday,")
 
 
 def test_a_late_look_does_not_end_the_looking_for_a_newer_run(open_page):
@@ -84,20 +89,28 @@ def test_a_late_look_does_not_end_the_looking_for_a_newer_run(open_page):
     page.unroute_all(behavior="ignoreErrors")
 
 
-def test_a_chat_goes_through_the_template(open_page):
-    page = open_page()
+def test_a_chat_goes_through_the_template(page):
     page.fill("#prompt", "Say yes")
     page.get_by_text("chat", exact=True).click()
     page.wait_for_function("() => document.querySelector('#tokens').textContent.includes('<|im_end|>')")
+    page.get_by_text("raw", exact=True).click()
+    page.wait_for_function("() => !document.querySelector('#tokens').textContent.includes('<|im_end|>')")
 
 
-def test_the_model_continues_the_prompt(open_page):
-    page = open_page()
+def test_the_model_continues_the_prompt(page):
     run(page, "The capital of France is")
     page.get_by_text("Continue the prompt").click()
     page.get_by_role("button", name="Let the model write").click()
     page.wait_for_function("() => document.querySelector('#prompt').value.startsWith('The capital of France is Paris')")
     page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length > 6")
+
+
+def test_a_toy_runs_from_token_ids(page, screenshots):
+    page.fill("#prompt", "3 7 9 3")
+    page.click("#model")
+    page.get_by_role("option", name="toy-induction").click()
+    page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 4")
+    page.screenshot(path=screenshots / "toy.png")
 
 
 def test_a_lost_server_is_said_and_nothing_is_lost(browser, explorer):
