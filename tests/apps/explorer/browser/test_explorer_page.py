@@ -229,7 +229,9 @@ def test_anything_is_found_by_its_name(same_page):
     page.wait_for_selector(".find li[aria-selected=true] >> text=The model as a whole")
     page.keyboard.press("Enter")
     page.wait_for_selector(".card .pairs >> text=LlamaForCausalLM")
-    page.wait_for_function("() => !document.querySelector('.mantine-Modal-content[data-transition]')")
+    page.wait_for_function(
+        "() => getComputedStyle(document.querySelector('.card').closest('.mantine-Modal-content')).opacity === '1'"
+    )
     sheet = page.inner_text(".card")
     assert "grouped queries: 9 heads read 3 key/value heads" in sheet and "rotary, base 100,000" in sheet
     assert "attention rows sum to 1" in sheet and "and no experts; expected" in sheet
