@@ -1,5 +1,7 @@
 """What stands below the Start of a study: an example of its figure, of what is said to be one, and small."""
 
+from types import SimpleNamespace
+
 from apps.explorer.callbacks.figure import message, not_here
 from apps.explorer.engine.jobs import Fate, State
 from apps.explorer.page.thumbnails import FOLDER, example, examples
@@ -38,16 +40,12 @@ def test_an_analysis_without_one_gets_none():
     assert example(CATALOG.view("logit-lens")) == []
 
 
-class Offered:
-    """An engine that has every view."""
-
-    standing = {name: CATALOG.view(name) for name in ("attention-knockout", "backcopy-formation")}
-
-
 def test_it_stands_below_start_until_there_is_something_else_to_see():
-    said = text_of(message(Offered, "attention-knockout", None, None))
+    views = {name: CATALOG.view(name) for name in ("attention-knockout", "backcopy-formation")}
+    engine = SimpleNamespace(standing=views)  # all that is asked of it
+    said = text_of(message(engine, "attention-knockout", None, None))
     assert said.index("Start") < said.index("Example, on")
     running = Fate(State.RUNNING, "job")
-    assert "Example" not in text_of(message(Offered, "attention-knockout", None, running))
-    words = text_of(not_here(Offered.standing["backcopy-formation"], "is no toy"))
+    assert "Example" not in text_of(message(engine, "attention-knockout", None, running))
+    words = text_of(not_here(views["backcopy-formation"], "is no toy"))
     assert words.startswith("This view is for other models: this one is no toy.") and "Example, on toy:" in words
