@@ -16,6 +16,7 @@ from apps.bench.rows import (
     BRIDGE,
     CHECK,
     DESCRIBE,
+    EDGES,
     FULL_ABLATIONS,
     FULL_PATCHES,
     HELP,
@@ -78,6 +79,7 @@ GOALS = (
     Goal(ABLATIONS, FULL_ABLATIONS, 1.4, faster=True, passes=30 / FULL_PASSES),
     Goal(PATCHES, FULL_PATCHES, 6, sizes=STUDY_SIZES, faster=True, passes=270 / FULL_PASSES),
     Goal(CHECK, BARE, 6, sizes=STUDY_SIZES, passes=50 / 10),
+    Goal(EDGES, BARE, 4, sizes=STUDY_SIZES),
     Goal(BATCH, BARE, 1 / 0.6),  # throughput at least 0.6 of a bare pass's
     Goal(BATCH_ROUTES, BARE, 1 / 0.4),
     Goal(BATCH, BATCH_NEEDS, 1 / 0.9),  # what is done for each prompt takes at most a tenth

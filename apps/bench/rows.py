@@ -10,6 +10,7 @@ from apps.bench.studies import (
     ablations_from_layers,
     ablations_in_full,
     check_of_a_head,
+    edges_ranked,
     patches_from_layers,
     patches_in_full,
 )
@@ -29,6 +30,7 @@ LENS_ALL, PRODUCTS_ALL = f"{LENS}, all positions", f"{PRODUCTS}, all positions"
 ABLATIONS, FULL_ABLATIONS = "ablation: 30 heads, from their layers", f"ablation: {FULL_PASSES} heads, full passes"
 PATCHES, FULL_PATCHES = "patching: 270 heads, from their layers", f"patching: {FULL_PASSES} heads, full passes"
 CHECK = "causal check: a head, 50 controls"
+EDGES = "EAP: every edge, one pair"
 TOY, PLAIN_TOY = f"toy: {STEPS} training steps", f"toy: {STEPS} steps of a plain PyTorch loop"
 LOOK = "toy: a checkpoint looked at"
 BATCH, BATCH_ROUTES = "batch: induction, sinks and erasure", "batch: the same with routes"
@@ -79,6 +81,7 @@ ROWS = (
     Row(PATCHES, patches_from_layers, at=(1, 16)),
     Row(FULL_PATCHES, patches_in_full, at=(1, 16)),
     Row(CHECK, check_of_a_head, at=(1, 32)),
+    Row(EDGES, edges_ranked, at=(1, 16)),
     Row(BATCH, surveyed(*HEADS), at=(16, 128)),
     Row(BATCH_ROUTES, surveyed(*ROUTES), at=(16, 128)),
     Row(BATCH_NEEDS, needs_alone(*HEADS), at=(16, 128)),

@@ -9,9 +9,11 @@ from typing import Any
 from apps.bench.subject import Subject, Timed
 from probes.attention.active_dormant.ablation import ablated_loss, base_pass
 from probes.checks.removal import check
+from probes.circuits.graph.rankings import rank
+from probes.circuits.graph.tasks import Pair
 from workbench.intervene import Head, Patch
 from workbench.models.hooks import Z
-from workbench.models.prompt import Prompt
+from workbench.models.prompt import Prompt, tokenise
 from workbench.models.target import Target
 from workbench.observation import observe
 from workbench.observation.metrics import Metric
@@ -23,6 +25,7 @@ __all__ = [
     "ablations_from_layers",
     "ablations_in_full",
     "check_of_a_head",
+    "edges_ranked",
     "patches_from_layers",
     "patches_in_full",
 ]
@@ -80,3 +83,11 @@ def check_of_a_head(subject: Subject) -> Timed:
     """A causal check of one head in the middle of the model with 50 controls, from its own passes."""
     head = Head(subject.model.sizes.n_layers // 2, 0)
     return lambda: check(subject.model, subject.tokens[0], [head])
+
+
+def edges_ranked(subject: Subject) -> Timed:
+    """Every edge of the graph scored by EAP on one pair: the tokens, and the same ones in another order."""
+    model, ids = subject.model, subject.tokens[0].ids
+    clean, corrupt = (tokenise(model, Prompt.ids(some)) for some in (ids, (ids[0], *reversed(ids[1:-1]), ids[-1])))
+    pair = Pair(clean, corrupt, Target.one(0), Target.one(1))
+    return lambda: rank(model, [pair], "EAP")

@@ -36,6 +36,12 @@ class PromptsOfPair:
     corrupt: Tokens
     metric: Metric = field(repr=False)
 
+    @property
+    def apart(self) -> tuple[int, ...]:
+        """Positions from the first differing token on: in front of it, both runs are the same."""
+        both = zip(self.clean.ids, self.corrupt.ids, strict=True)
+        return tuple(range(next((pos for pos, (a, b) in enumerate(both) if a != b), 0), len(self.clean)))
+
 
 def pair_survey(
     model: Model,
@@ -77,7 +83,7 @@ def pair_survey(
     effects, stood_in = np.zeros((len(pairs), len(units))), np.full((len(pairs), len(units)), np.nan)
     for index, (pair, moved) in enumerate(zip(pairs, moves, strict=True)):
         base = base_run(model, pair.clean)
-        cells: list[list[Any]] = [[Ablate(unit, "resample", moved.corrupt)] for unit in units]
+        cells: list[list[Any]] = [[Ablate(unit, "resample", moved.corrupt, pair.apart)] for unit in units]
         cells += [[one] for place in lonely for one in moved.directions(model, units[place], seed + place)]
         values, own = np.full(len(cells), np.nan), base.value(model, pair.metric)
         share = part(progress, index / len(pairs), (index + 1) / len(pairs))
@@ -115,8 +121,11 @@ class _Moves:
             if model.sizes.d_mlp:
                 mlps.append((corrupt.values[MLP_OUT, layer] - clean.values[MLP_OUT, layer]).float().norm(dim=-1))
         by_head = torch.stack(heads).cpu()
+        by_head[..., : pair.apart[0]] = 0.0  # there only rounding tells the runs apart
         loud = by_head[..., min(1, by_head.shape[-1] - 1) :].square().mean(-1).sqrt().double().numpy()
-        return cls(loud, by_head, torch.stack(mlps).cpu() if mlps else torch.zeros(0), corrupt)
+        by_mlp = torch.stack(mlps).cpu() if mlps else torch.zeros(0, 1)
+        by_mlp[:, : pair.apart[0]] = 0.0
+        return cls(loud, by_head, by_mlp, corrupt)
 
     def directions(self, model: Model, unit: Any, seed: int) -> list[Steer]:
         """Random directions, as far at every position as the unit's replacement; not at position 0, whose state is

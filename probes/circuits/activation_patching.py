@@ -106,7 +106,8 @@ def patching(
     pos: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[xr.Dataset]:
-    """Patch every cell of a site; yields what is known after each batch, the last one complete.
+    """Patch every cell of a site; yields what is known after each batch, the last one complete. States in front of the
+    first differing token are the same in both runs, so that nothing is patched there: their effect is 0.
 
     pos: for heads, the position at which they are patched; None for all. metric: by default the logit difference of the
     clean and the corrupt run's top tokens (the clean one's logit where they agree). Returns what `ActivationPatching`
@@ -118,10 +119,13 @@ def patching(
     metric = metric or top_tokens_metric(model, clean, corrupt)
     positions = None if pos is None else (pos % len(pair.clean),)
     cells, shape = patch_cells(model, record(model, pair.clean, [SITES[site]]), site, positions)
-    values = torch.full((len(cells),), torch.nan, dtype=torch.float64)
     ends = clean.value(model, metric), corrupt.value(model, metric)
-    for indices, found in sweep(model, corrupt, cells, metric, progress=progress):
-        values[indices] = found.double().cpu()
+    same = 0 if SITES[site] in _HEADS else min(pair.differing, default=0)  # positions at which both runs are the same
+    places = np.array([i for i in range(len(cells)) if i % shape[1] >= same])
+    values = torch.full((len(cells),), ends[1], dtype=torch.float64)
+    values[places] = torch.nan
+    for indices, found in sweep(model, corrupt, [cells[i] for i in places], metric, progress=progress):
+        values[places[indices]] = found.double().cpu()
         yield _result(clean, pair, metric, site, values.view(shape).numpy(), ends, positions)
 
 

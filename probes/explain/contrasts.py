@@ -2,9 +2,11 @@
 
 What is not given is made, and shown. Without a counterfactual one word is swapped for one of the same kind: for another
 word of the prompt if that changes the likeliest token, else for another word of its list, else for a word that is near;
-of these, the swap that moves the prediction most. Swaps go first where both answers are likely, and of those whose two
-answers have one shape (both words, both numbers). Without answers, they are what the model itself finds likeliest on
-the two prompts.
+of these, the swap that moves the prediction most. A piece of a longer word is swapped for nothing. Swaps go first where
+both answers are likely and have one shape (both words, both numbers); then those that leave the likeliest token but
+make another one of its shape likely (letters of a choice that the model does not make); then the others. Without
+answers, they are what the model itself finds likeliest on the two prompts, and where that is the same token, the one
+that rises most.
 """
 
 from collections import Counter
@@ -17,7 +19,7 @@ import torch
 from probes.circuits.graph.task_texts import PairText
 from probes.circuits.graph.tasks import Pair, pair_of
 from probes.circuits.prompt_pairs import prompt_pair
-from probes.explain.same_kind import is_listed, is_word, same_kind, shape
+from probes.explain.same_kind import is_listed, is_word, pieces, same_kind, shape
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
@@ -103,20 +105,21 @@ def _counterfactual(model: Model, clean: Tokens, wanted: Target | None, other: T
     swaps = list(_swaps(model, clean))
     if not swaps:
         raise InputError(
-            "a prompt without a word that could be swapped for one of its kind",
+            "a prompt without a word of one token that could be swapped for one of its kind",
             "a counterfactual of equal length",
             "Give one (corrupt=...)",
         )
     first, *others = ends(model, [clean, *(swap.tokens for swap in swaps)])
     token = lambda target, row: int(row.argmax()) if target is None or target.token is None else target.token
 
-    def moved(swap: _Swap, row: torch.Tensor) -> tuple[bool, bool, bool, int, float]:
+    def moved(swap: _Swap, row: torch.Tensor) -> tuple[int, bool, int, float]:
         a, b = token(wanted, first), token(other, row)
-        if a == b:
-            return False, False, False, 0, float(first[a] - row[a])
+        changes = a != b
+        b = b if changes else _risen(first, row, Target.one(a))
         alike = shape(model.vocabulary.string(a)) == shape(model.vocabulary.string(b))
         said = min(float(one.softmax(-1)[i]) for one, i in ((first, a), (row, b))) >= SAID
-        return True, said, alike, -swap.tier, float((first[a] - first[b]) - (row[a] - row[b]))
+        level = (4 if alike else 2) if changes and said else (3 if said and alike else int(changes))
+        return level, alike, -swap.tier, float((first[a] - first[b]) - (row[a] - row[b]))
 
     return max(zip(swaps, others, strict=True), key=lambda one: moved(*one))[0].tokens
 
@@ -130,9 +133,12 @@ class _Swap(NamedTuple):
 
 def _swaps(model: Model, clean: Tokens) -> Iterator[_Swap]:
     """One word at a time. The last token stays: what follows it is what is asked; a prompt without words (ids without a
-    text) may swap any other one."""
-    inner = range(1 if len(clean) > 1 else 0, len(clean) - 1)
-    places = [pos for pos in inner if is_word(clean.strings[pos])] or list(inner)
+    text) may swap any other one, a text any that is no piece of a word."""
+    broken = pieces(model, clean)
+    inner = [pos for pos in range(1 if len(clean) > 1 else 0, len(clean) - 1) if pos not in broken]
+    places = [pos for pos in inner if is_word(clean.strings[pos])]
+    if not places:
+        places = [pos for pos in inner if not broken or any(map(str.isalnum, clean.strings[pos]))]
     known = {clean.ids[pos] for pos in places}
     for pos in places:
         token, listed = clean.ids[pos], is_listed(clean.strings[pos])

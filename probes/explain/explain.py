@@ -272,7 +272,10 @@ class _Way:
         pairs = (*self.task.validation, *self.task.test)
         parts = described_parts(self.model, nodes, self.shown, self.estimated, pairs, labels)
         self._passed("parts")
-        copying = f"copies, suppresses: the token it looks at against the prompt's others, {len(pairs)} prompts, q 0.05"
+        copying = (
+            "copies, suppresses: the token it looks at most, position 0 aside, against the prompt's others, "
+            f"{len(pairs)} prompts, q 0.05"
+        )
         return self.found.add("parts", parts_found(parts, worth), {"null": null, "copying_null": copying})
 
 

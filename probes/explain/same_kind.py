@@ -14,8 +14,9 @@ import torch
 
 from probes.circuits.graph.task_texts import CAPITALS, MEN, NOUNS, WOMEN
 from workbench.models.model import Model
+from workbench.models.prompt import Tokens
 
-__all__ = ["KINDS", "ORDERED", "Ordered", "is_listed", "is_word", "same_kind", "says_something", "shape"]
+__all__ = ["KINDS", "ORDERED", "Ordered", "is_listed", "is_word", "pieces", "same_kind", "says_something", "shape"]
 
 _MORE_WOMEN = (
     "Elizabeth", "Margaret", "Kate", "Rachel", "Rebecca", "Jennifer", "Jessica", "Amanda", "Barbara", "Nancy", "Karen",
@@ -103,6 +104,24 @@ def says_something(text: str) -> bool:
     bare = text.strip()
     little = bare in ("a", "I") or bare.lower() in _LITTLE_WORDS or (len(bare) == _SHORT and bare.islower())
     return any(one.isalnum() for one in bare) and not little
+
+
+def pieces(model: Model, tokens: Tokens) -> frozenset[int]:
+    """Positions of tokens that are pieces of longer words, such as `Mont` and `ag`, or `isn` in front of `'t`: another
+    word in their place makes none. Ids that no text is written as have none."""
+    own, strings = int(tokens.bos), tokens.strings
+    if model.tokenizer is None or len(tokens) == own:
+        return frozenset()
+    if tuple(model.vocabulary.tokens(model.vocabulary.text(tokens.ids[own:]))) != tokens.ids[own:]:
+        return frozenset()
+    joined = [pos for pos in range(own + 1, len(strings)) if _goes_on(strings[pos - 1], strings[pos])]
+    return frozenset((*joined, *(pos - 1 for pos in joined)))
+
+
+def _goes_on(text: str, behind: str) -> bool:
+    """Whether a word goes on in the token behind. Scripts without capitals may write words without a space."""
+    cased = lambda letter: letter.lower() != letter.upper()
+    return cased(text[-1:]) and (cased(behind[:1]) or behind[:2] in ("'t", "\u2019t"))
 
 
 def is_listed(text: str) -> bool:

@@ -9,6 +9,7 @@ __all__ = ["NOTHING", "behaves", "hundredths", "matters", "named", "said", "unex
 
 NOTHING = "Nothing found"
 SMALL = 0.05
+_LITTLE = 0.1  # a share that is left, of which nothing is said
 _NAMED = 6  # heads and MLPs that the sentence names
 
 
@@ -41,6 +42,12 @@ def matters(result: xr.Dataset) -> list[tuple[str, float, float]]:
     return sorted(found, key=lambda one: -abs(one[1]))
 
 
+def _sizeable(result: xr.Dataset) -> list[tuple[str, float, float]]:
+    """Those of them that move the answer by a hundredth of the difference or more: with enough pairs most are told
+    from their controls, however little they do."""
+    return [one for one in matters(result) if abs(one[1]) >= abs(float(result["gap"])) / 100]
+
+
 def hundredths(value: float) -> str:
     """A share as text; what rounds to nothing has no sign."""
     return f"{round(value, 2) + 0.0:.2f}"
@@ -52,8 +59,12 @@ def named(low: float, high: float) -> str:
 
 
 def _ends(result: xr.Dataset, name: str) -> str:
+    return named(*_bounds(result, name))
+
+
+def _bounds(result: xr.Dataset, name: str) -> tuple[float, float]:
     low, high = (float(result[f"{name}_{end}"]) for end in ("low", "high"))
-    return named(low, high)
+    return low, high
 
 
 def _behaviour(result: xr.Dataset) -> str:
@@ -67,12 +78,20 @@ def _behaviour(result: xr.Dataset) -> str:
     )
     if behaves(result):
         return first
-    p = max(float(result["answer_p"]), float(result["gap_p"]))
-    if p > SMALL:
-        why = f"that it prefers the answers, and less so on the counterfactual prompts, is not clear (p = {p:.2g})"
-    else:
-        why = f"the difference is below {float(result.attrs['smallest']):g} logits"
-    return f"{NOTHING}: {why}. {first}"
+    return f"{NOTHING}: {_why_not(result)}. {first}"
+
+
+def _why_not(result: xr.Dataset) -> str:
+    """Which of the three does not hold: the answers are preferred, the swap changes that, and by enough."""
+    prefers, changes = (f"(p = {float(result[name]):.2g})" for name in ("answer_p", "gap_p"))
+    unclear = [float(result[name]) > SMALL for name in ("answer_p", "gap_p")]
+    if all(unclear):
+        return f"neither that it prefers the answers is clear {prefers}, nor that the swap changes that {changes}"
+    if unclear[0]:
+        return f"that it prefers the answers is not clear {prefers}, though the swap changes that {changes}"
+    if unclear[1]:
+        return f"it prefers the answers {prefers}, but that the swap changes that is not clear {changes}"
+    return f"the difference is below {float(result.attrs['smallest']):g} logits"
 
 
 def _right(result: xr.Dataset) -> int:
@@ -92,6 +111,9 @@ def _survey(result: xr.Dataset) -> str:
         )
     some = ", ".join(f"{name} {effect:+.2f}" for name, effect, _ in found[:_NAMED])
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    small = len(found) - len(_sizeable(result))
+    if small:
+        more += f" ({small if small < len(found) else 'all'} of them by less than a hundredth of the difference)"
     verb = "matters" if len(found) == 1 else "matter"
     return (
         f"{len(found)} of {units} heads and MLPs, replaced by what they are on the counterfactual prompt, {verb} more "
@@ -133,28 +155,55 @@ def unexplained(result: xr.Dataset) -> list[str]:
     """What the explanation leaves out, in sentences."""
     if "holds" not in result or not int(result["n_kept"]):
         return ["No circuit was found, so nothing is explained."]
-    f, rest = float(result["faithfulness"]), float(result["completeness"])
-    found = []
-    if f < 1:
-        less = f", less than the {result.attrs['wanted']:g} that was searched" if f < result.attrs["wanted"] else ""
-        found.append(f"{1 - f:.0%} of the difference is not carried by these edges: they keep {f:.2f}{less}.")
-    else:
-        found.append(f"The edges alone do more than the model ({f:.2f}): others hold them back.")
-    if rest > 0.1:
-        found.append(f"Other edges do {rest:.0%} of it when these are taken out: they are not the only way.")
-    elif rest < -0.1:
-        found.append(f"Without them the model turns to the wrong answer ({rest:.0%}).")
-    failing = int((result["pair_holds"].values == 0).sum())
+    found = [*_chance(result), *_not_kept(result), *_rival(result)]
+    holds, n = result["pair_holds"].values, result.sizes["prompt"]
+    failing, known = int((holds == 0).sum()), int(np.isfinite(holds).sum())
     if failing:
-        found.append(f"On {failing} of {result.sizes['prompt']} pairs the circuit keeps less than half.")
-    wrong = result.sizes["prompt"] - _right(result)
+        found.append(f"On {failing} of {known} pairs the circuit keeps less than half.")
+    if known < n:
+        found.append(f"On {n - known} of {n} pairs the swap does not lower the answer: there is nothing to keep.")
+    wrong = n - _right(result)
     if wrong:
-        found.append(f"On {wrong} of {result.sizes['prompt']} pairs the model itself prefers the wrong answer.")
+        found.append(f"On {wrong} of {n} pairs the model itself prefers the wrong answer.")
     used = {str(name) for name in result.attrs.get("circuit_parts", "").split()}
-    outside = [name for name, _, _ in matters(result) if name.replace(" ", "") not in used]
+    outside = [name for name, _, _ in _sizeable(result) if name.replace(" ", "") not in used]
     if outside:
         more = f" and {len(outside) - _NAMED} more" if len(outside) > _NAMED else ""
         names = f"{', '.join(outside[:_NAMED])}{more}"
         one = len(outside) == 1
         found.append(f"{names} {'matters' if one else 'matter'} in the survey and {'is' if one else 'are'} not in it.")
-    return found
+    return found or ["Of what was measured here nothing is left out."]
+
+
+def _chance(result: xr.Dataset) -> list[str]:
+    """Whether random circuits do as well."""
+    if "p" not in result or not float(result["p"]) > SMALL:
+        return []
+    return [
+        f"Random circuits of this size keep as much (p = {float(result['p']):.2f}): nothing speaks for these edges."
+    ]
+
+
+def _not_kept(result: xr.Dataset) -> list[str]:
+    """What the edges alone keep too little of, or do too much of; nothing where that rounds to nothing."""
+    f, wanted = float(result["faithfulness"]), float(result.attrs["wanted"])
+    if round(f, 2) == 1:
+        return []
+    if f > 1:
+        return [f"The edges alone do more than the model ({hundredths(f)}): others hold them back."]
+    less = f", less than the {wanted:g} that was searched" if f < wanted else ""
+    return [f"{1 - f:.0%} of the difference is not carried by these edges: they keep {hundredths(f)}{less}."]
+
+
+def _rival(result: xr.Dataset) -> list[str]:
+    """What the others do without these edges, said for sure where the interval allows it."""
+    rest, (low, high) = float(result["completeness"]), _bounds(result, "completeness")
+    ends = f"{hundredths(rest)}{named(low, high)}"
+    if rest > _LITTLE:
+        verb = "are" if low > 0 else "may be"
+        return [f"Other edges keep {ends} of it when these are taken out: they {verb} another way."]
+    if rest < -_LITTLE:
+        verb = "is" if high < 0 else "may be"
+        return [f"Without them the answer {verb} worse off than on the counterfactual prompts ({ends}): others work "
+                "against it."]  # fmt: skip
+    return []

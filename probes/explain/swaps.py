@@ -2,7 +2,9 @@
 
 A sequence (Monday, Tuesday, Wednesday; 2, 4, 6) is moved along its list, and into other lists, with its steps. Else a
 word is renamed wherever it stands, with a space in front or not, with a capital or not: what was the same word stays
-the same. Digits may instead be replaced where they stand (`in_place`), where an answer is worked out from them.
+the same. A piece of a longer word stays as it is. Of words that are in no list only the likest are taken at first:
+farther ones make no sentence, and come where there are too few. Digits may instead be replaced where they stand
+(`in_place`), where an answer is worked out from them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from probes.circuits.graph.tasks import Pair
-from probes.explain.same_kind import ORDERED, Ordered, is_listed, is_word, same_kind, says_something
+from probes.explain.same_kind import ORDERED, Ordered, is_listed, is_word, pieces, same_kind, says_something
 from workbench.models.model import Model
 
 __all__ = ["Swap", "moving", "swaps"]
@@ -57,33 +59,55 @@ def moving(model: Model, pair: Pair) -> list[int]:
     return list(dict.fromkeys([*(a for a, _ in apart), *(b for _, b in apart), *answers]))
 
 
-def swaps(model: Model, pair: Pair, n: int, seed: int, *, in_place: bool = False) -> list[Swap]:
+def swaps(
+    model: Model, pair: Pair, n: int, seed: int, *, in_place: bool = False, beside_alone: bool = False
+) -> list[Swap]:
     """Up to n different ones, each with two prompts that are new: first sequences, then what moves, then other words of
-    the prompt beside it, one at a time and the last ones first."""
+    the prompt beside it, one at a time and the last ones first; then the same with farther words.
+
+    beside_alone: what moves stays; other words are swapped, one at a time, then two. So where nothing can move, too.
+    """
     random = np.random.default_rng(seed)
-    movers = moving(model, pair)
+    movers, broken = moving(model, pair), _pieces(model, pair)
     shuffled = lambda found: [found[i] for i in random.permutation(len(found))]
     other = lambda one, n: shuffled(_others(model, pair, one, movers, n, in_place=in_place))
     make = partial(_in_place if in_place else _renamed, model, pair)
-    shifted = list(_sequences(model, pair))
-    held = {*movers, *(token for swap in shifted for token in swap.words)}
-    if not shifted:
-        words = {one: found for one in movers if (found := other(one, max(_ENOUGH, n // 2)))}
-        shifted = list(filter(None, map(make, _together(words, 4 * n))))
-    new = _New(pair, n)
-    for swap in shifted:
-        new.take(swap)
+    sequences, new = [] if beside_alone else list(_sequences(model, pair)), _New(pair, n)
+    held = {*movers, *broken, *(token for swap in sequences for token in swap.words)}
     others = [one for one in dict.fromkeys(reversed(pair.clean.ids[:-1]))
               if one not in held and is_word(model.vocabulary.string(one))]  # fmt: skip
-    for one in others:
-        for beside in filter(None, (make({one: word}) for word in other(one, _BESIDE))):
-            if len(new.found) >= n:
+    for farther in (False, True):
+        many = lambda one, farther=farther: max(_ENOUGH, n // 2) if farther or _listed(model, one) else _ENOUGH
+        moved = [] if beside_alone else [one for one in movers if one not in broken]
+        words = {one: found for one in moved if (found := other(one, many(one)))}
+        shifted = sequences or list(filter(None, map(make, _together(words, 4 * n))))
+        shifted = shifted or list(new.found) or [Swap.of(pair, {})]
+        for swap in shifted:
+            new.take(swap)
+        for one in others:
+            if new.is_full:
                 return new.found
-            for swap in shifted:
-                both = swap.then(beside, pair)
-                if len(set(both.words.values())) == len(both.words):  # what was apart stays apart
-                    new.take(both)
+            beside = filter(None, (make({one: word}) for word in other(one, _BESIDE)))
+            _beside(new, pair, shifted, beside)
     return new.found
+
+
+def _pieces(model: Model, pair: Pair) -> set[int]:
+    """Tokens that stand somewhere as a piece of a longer word."""
+    return {tokens.ids[pos] for tokens in (pair.clean, pair.corrupt) for pos in pieces(model, tokens)}
+
+
+def _listed(model: Model, token: int) -> bool:
+    return is_listed(model.vocabulary.string(token))
+
+
+def _beside(new: "_New", pair: Pair, shifted: Sequence[Swap], words: Iterable[Swap]) -> None:
+    """What moves, with another word of the prompt swapped as well."""
+    for word in words:
+        for swap in shifted:
+            both = swap.then(word, pair)
+            if not new.is_full and len(set(both.words.values())) == len(both.words):  # what was apart stays apart
+                new.take(both)
 
 
 class _New:
@@ -94,11 +118,16 @@ class _New:
         shown = {pair.clean.ids, pair.corrupt.ids}
         self._n, self._seen = n, (set(shown), set(shown))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more are wanted."""
+        return len(self.found) >= self._n
+
     def take(self, swap: Swap) -> None:
         """Where it is one."""
         both = swap.clean, swap.corrupt
         apart = both[0] != both[1]
-        if apart and len(self.found) < self._n and all(a not in b for a, b in zip(both, self._seen, strict=True)):
+        if apart and not self.is_full and all(a not in b for a, b in zip(both, self._seen, strict=True)):
             self.found.append(swap)
             for one, known in zip(both, self._seen, strict=True):
                 known.add(one)

@@ -4,12 +4,14 @@ What may be swapped is said in `swaps`. Answers that are words of the prompts ar
 are. Where both shown answers are the model's own likeliest tokens, six swaps, which are then used no more, tell whether
 it keeps preferring answers that are made so; where it does not (an answer that is worked out: the next day, a sum, an
 opposite), each pair has its own likeliest tokens as answers, of the shown ones' kind and of a probability that random
-weights do not reach. Where there are not as many such pairs as asked, fewer are taken; where there are too few, the
-shown answers stand.
+weights do not reach. Where there are not as many such pairs as asked, fewer are taken, or more that keep the shown swap
+with its answers and have other words beside it, if the model keeps preferring these; where there are too few, the shown
+answers stand.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, tee
 
@@ -25,10 +27,11 @@ from workbench.models.model import Model
 from workbench.models.prompt import Prompt
 from workbench.models.target import Target
 
-__all__ = ["COPIED", "FIXED", "OWN", "Made", "made_pairs"]
+__all__ = ["BESIDE", "COPIED", "FIXED", "OWN", "Made", "made_pairs"]
 
 COPIED = "answers are swapped with the words of the prompts"
 FIXED = "answers that stand in the prompts are swapped with them, others stay those of the shown pair"
+BESIDE = "the swap and its answers stay those of the shown pair, other words are swapped"
 OWN = "answers are the model's own likeliest tokens on the two prompts, each of probability 0.1 or more"
 _TRIED = 6  # swaps on which it is seen whether such answers are preferred
 _KEPT = 5  # of these, on which the model must still prefer them
@@ -38,7 +41,7 @@ _FEWEST = (3, 3, 5)  # pairs of each split that can tell anything: the survey ta
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """Pairs made from a contrast. answers: one of `COPIED`, `FIXED`, `OWN`."""
+    """Pairs made from a contrast. answers: one of `COPIED`, `FIXED`, `OWN`, `BESIDE`."""
 
     task: Task
     answers: str
@@ -62,11 +65,21 @@ def made_pairs(model: Model, contrast: Contrast, sizes: Sequence[int], seed: int
         if tried and _preferred(model, pair, tried) >= min(_KEPT, len(tried)):
             renamed = rest
         else:
-            try:
-                return _largest(model, pair, swaps(model, pair, n, seed, in_place=True), OWN, sizes)
-            except InputError:  # the model says nothing clearly: the shown answers are measured
-                pass
+            with suppress(InputError):  # the model says nothing clearly: the shown answers are measured
+                own = _largest(model, pair, swaps(model, pair, n, seed, in_place=True), OWN, sizes)
+                return own if not own.is_short_of(sizes) else _more_beside(model, pair, own, n, sizes, seed)
     return _largest(model, pair, renamed, how, sizes)
+
+
+def _more_beside(model: Model, pair: Pair, own: Made, n: int, sizes: Sequence[int], seed: int) -> Made:
+    """Pairs that keep the shown swap and its answers, where the model keeps to them and more can be made so; else those
+    with its own answers."""
+    beside = swaps(model, pair, n, seed, beside_alone=True)
+    tried, rest = beside[:_TRIED], beside[_TRIED:]
+    if tried and _preferred(model, pair, tried) >= min(_KEPT, len(tried)):
+        with suppress(InputError):
+            return max(own, _largest(model, pair, rest, BESIDE, sizes), key=lambda made: len(made.task.test))
+    return own
 
 
 def _as_shown(model: Model, pair: Pair) -> str:

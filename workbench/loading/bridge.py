@@ -4,8 +4,6 @@ What the bridge does not do right and this file minds: `cfg.rotary_base` may be 
 thread-safe (callers hold Model.lock); `start_at_layer` still runs the blocks before it (we skip them instead).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -37,7 +35,6 @@ from workbench.models.hooks import (
 )
 from workbench.models.model import ExpertWeights, LayerWeights, Sizes
 from workbench.models.norm import Norm
-from workbench.models.passes import skipped
 from workbench.models.readout import Readout
 from workbench.pauses import pause
 
@@ -304,11 +301,10 @@ class BridgeAdapter:
         if handle in point.bwd_hooks:
             point.bwd_hooks.remove(handle)
 
-    @contextmanager
-    def skipping(self, before: int, here: Callable[[], bool]) -> Iterator[None]:
-        """While open, blocks 0 ... before-1 hand on their input where `here` says yes."""
-        with skipped(list(self.bridge.blocks)[:before], here):
-            yield
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The bridge's components."""
+        return list(self.bridge.blocks)
 
     def weights(self, layer: int) -> LayerWeights:
         """Weights of one layer; views of the model's own where the layout allows."""

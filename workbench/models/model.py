@@ -6,7 +6,6 @@ library behind it. Probes see Model only.
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
@@ -189,8 +188,9 @@ class Adapter(Protocol):
     def readout(self) -> Readout:
         """Final norm, unembedding and soft cap."""
 
-    def skipping(self, before: int, here: Callable[[], bool]) -> AbstractContextManager[None]:
-        """While open, blocks 0 ... before-1 hand their input on untouched (and fire no hook) where `here` says yes."""
+    @property
+    def blocks(self) -> Sequence[torch.nn.Module]:
+        """The module whose call is a layer, for each layer."""
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of all parameters, tied ones once."""

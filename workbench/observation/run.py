@@ -18,8 +18,9 @@ from workbench.intervene import Edit, hooks
 from workbench.intervene.checks import need_interventions, need_model
 from workbench.models.hooks import LOGITS, RESID_PRE, UNEMBEDDED
 from workbench.models.model import Model
-from workbench.models.passes import Attached, undisturbed
+from workbench.models.passes import Attached, skipped, undisturbed
 from workbench.models.prompt import Prompt, Tokens, prompts_of, tokenise
+from workbench.models.shared_prefix import linear_layers, sharing
 from workbench.observation.finite import not_finite
 from workbench.observation.need import POSITIONAL, RAGGED, Kept, Need
 from workbench.observation.observation import Observation
@@ -206,7 +207,10 @@ class _Run(Call):
         logits = None
         with self.model.passes.run(), torch.no_grad(), ExitStack() as stack:
             if self.start is not None:
-                stack.enter_context(self.model.adapter.skipping(self.start[0], self.model.passes.here()))
+                blocks, here = self.model.adapter.blocks, self.model.passes.here()
+                stack.enter_context(skipped(blocks[: self.start[0]], here))
+                if len(tokens) > 1:
+                    stack.enter_context(sharing(linear_layers(blocks[self.start[0] :]), here))
                 stack.enter_context(_restart(self.model, self.start[0], self.start[1][rows]))
             if self.interventions or self.model.interventions:
                 edits = hooks(self.model, self.interventions, tokens=tokens, rows=rows, reached=self.reached)

@@ -10,6 +10,7 @@ from probes.explain.explain import VIEW
 from probes.explain.figures import circuit_figure, heads_figure, pairs_table, parts_table, steps_table, where_figure
 from probes.explain.sentences import NOTHING, hundredths, named, unexplained
 from workbench.figures.caption import caption
+from workbench.statistics import ENOUGH
 from workbench.storage.record import record_of
 
 if TYPE_CHECKING:
@@ -62,10 +63,12 @@ _SHOWN = (
 def numbers(result: xr.Dataset) -> list[tuple[str, str, str]]:
     """The three numbers of the first page with their intervals, and what each is; of a result without a circuit none.
 
-    Of fewer than 16 pairs the first two have no interval.
+    Of fewer than 16 pairs, and where the difference itself may be none, the first two have no interval.
     """
     if "holds" not in result:
         return []
+    few = result.sizes["prompt"] < ENOUGH
+    why = f"no interval below {ENOUGH} pairs" if few else "no interval: the difference may be none"
     found = []
     for name, what in (
         ("faithfulness", "of the difference is kept by these edges alone"),
@@ -73,7 +76,7 @@ def numbers(result: xr.Dataset) -> list[tuple[str, str, str]]:
         ("holds", "of the pairs keep half of their own difference"),
     ):
         value, low, high = (float(result[f"{name}{end}"]) for end in ("", "_low", "_high"))
-        found.append((hundredths(value), named(low, high).strip() or "no interval below 16 pairs", what))
+        found.append((hundredths(value), named(low, high).strip() or why, what))
     return found
 
 

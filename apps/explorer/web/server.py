@@ -18,6 +18,7 @@ from apps.explorer.page.constants import constants
 from apps.explorer.page.layout import page
 from apps.explorer.page.parsing import parse
 from apps.explorer.page.state import Farewell
+from apps.explorer.web.bundle import serve_bundle
 from apps.explorer.web.compression import lighten
 from apps.explorer.web.connections import OPTIONS, guard
 from apps.explorer.web.proxies import behind_a_proxy
@@ -51,6 +52,7 @@ def make_app(engine: Engine) -> Dash:
     )
     app.index_string = app.index_string.replace("<html>", f'<html lang="en" data-workbench="{escape(constants())}">')
     serve_scripts(app, assets, settings)
+    serve_bundle(app, settings)
     app.layout = lambda: page(engine.standing, engine.views, settings.models, settings.any_model)
     register(app, engine)
     app.server.add_url_rule(f"{settings.mounted}alive", "alive", lambda: ("", 204))

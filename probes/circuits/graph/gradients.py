@@ -61,15 +61,22 @@ Values = Callable[[torch.Tensor], torch.Tensor]  # logits [row, d_vocab] at the 
 
 
 def input_gradients(
-    model: Model, ids: torch.Tensor, metric: Values, rules: Rules = EAP, start: torch.Tensor | None = None
+    model: Model,
+    ids: torch.Tensor,
+    metric: Values,
+    rules: Rules = EAP,
+    start: torch.Tensor | None = None,
+    *,
+    added: torch.Tensor | None = None,
 ) -> Iterator[tuple[Any, torch.Tensor]]:
     """Targets and the metric's gradient by their inputs, float32 `[target, row, pos, d_model]`, layer by layer.
 
     ids: `[row, pos]` without padding. metric: of the logits at the last position. start: what replaces the embedding,
-    `[row, pos, d_model]`. Leaves no gradient on any parameter.
+    `[row, pos, d_model]`. added: is filled with what every source of this pass adds, `[source, row, pos, d_model]`, as
+    `sources` gives it; complete when the first gradient is there. Leaves no gradient on any parameter.
     """
     graph, sizes = Graph.of(model.sizes), model.sizes
-    kept, streams = _Kept(), _Streams(model, graph)
+    kept, streams = _Kept(), _Streams(model, graph, added)
     with model.passes.run(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
         with warnings.catch_warnings(), Attached(model) as writing:
             warnings.simplefilter("ignore")  # of norms that are computed from their edited scale: that is meant
@@ -133,10 +140,11 @@ class _Kept:
 
 
 class _Streams(Seen):
-    """The states in front of every sublayer."""
+    """The states in front of every sublayer, and what every source adds where that is asked."""
 
-    def __init__(self, model: Model, graph: Graph) -> None:
-        super().__init__(model, graph, lambda place, value: None)
+    def __init__(self, model: Model, graph: Graph, added: torch.Tensor | None) -> None:
+        super().__init__(model, graph, self._keep)
+        self._added = added
         self.before: dict[tuple[int, str], torch.Tensor] = {}
 
     def _at_pre(self, layer: int, activation: torch.Tensor) -> None:
@@ -144,10 +152,18 @@ class _Streams(Seen):
         self.before[layer, "attention"] = self.before[layer, "mlp"] = activation.detach()
 
     def _at_mid(self, layer: int, activation: torch.Tensor) -> None:
+        super()._at_mid(layer, activation)
         self.before[layer, "mlp"] = activation.detach()
 
     def heads_done(self, layer: int) -> None:
-        """Nobody asks for what they add."""
+        """Without derivatives, or not at all."""
+        if self._added is not None:
+            with torch.no_grad():
+                super().heads_done(layer)
+
+    def _keep(self, place: Any, value: torch.Tensor) -> None:
+        if self._added is not None:
+            self._added[place].copy_(value.detach())
 
 
 def _starting(start: torch.Tensor | None) -> Callable[..., torch.Tensor]:

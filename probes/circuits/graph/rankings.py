@@ -138,13 +138,14 @@ def _users(graph: Graph, scores: Any, n: int) -> np.ndarray:
 
 
 def _by_gradient(model: Model, graph: Graph, some: PairSet, how: _Gradient) -> np.ndarray:
-    clean, corrupt = sources(model, some.clean).added, sources(model, some.corrupt).added
+    corrupt = sources(model, some.corrupt).added
+    clean = torch.empty_like(corrupt) if 1.0 in how.points else sources(model, some.clean).added
     first, last = corrupt[0], clean[0]
     total: dict[int, torch.Tensor] = {}
     slices: dict[int, Any] = {}
-    for point in how.points:
-        start = None if point == 1.0 else first + point * (last - first)
-        for targets, grad in input_gradients(model, some.clean, some.values, how.rules, start):
+    for point in sorted(how.points, key=lambda point: point != 1.0):  # the clean run's own pass brings its sources
+        start, added = (None, clean) if point == 1.0 else (first + point * (last - first), None)
+        for targets, grad in input_gradients(model, some.clean, some.values, how.rules, start, added=added):
             at = targets.start
             slices[at] = targets
             total[at] = grad if at not in total else total[at].add_(grad)

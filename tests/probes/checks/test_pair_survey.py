@@ -1,8 +1,11 @@
 """The survey of heads and MLPs on pairs: what is replaced, beside what, and how often nothing is called something."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from probes.checks.pair_survey import DIRECTIONS, PromptsOfPair, pair_survey
 from probes.circuits.graph.known import KNOWN
@@ -12,8 +15,9 @@ from workbench.intervene import MLP, Ablate, Head
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 from workbench.models.prompt import Prompt, tokenise
+from workbench.models.shared_prefix import linear_layers
 from workbench.models.target import Target
-from workbench.observation import observe
+from workbench.observation import observe, run
 from workbench.observation.metrics import Metric
 from workbench.observation.recording import record
 
@@ -46,6 +50,29 @@ def test_effects_equal_plain_passes_with_the_unit_of_the_other_prompt():
     assert float(result["effect"][1, 2]) == pytest.approx(np.mean(effects[Head(1, 2)]), abs=1e-5)
     assert float(result["mlp_effect"][0]) == pytest.approx(np.mean(effects[MLP(0)]), abs=1e-5)
     assert (result["n_controls"] == 0).all() and DIRECTIONS > 1  # 8 heads: none has 19 others
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "neox"])
+def test_what_lies_in_front_of_the_difference_is_computed_once(kind, monkeypatch):
+    """Of seven positions the prompts differ from the third on: linear layers need 4 of every run, and 3 once."""
+    model, taken = tiny_model(kind), [0, 0]
+    some = pairs(model, 6)
+    *_, shared = pair_survey(model, some)
+    for layer in linear_layers(model.adapter.blocks):
+
+        def counted(given, forward=layer.forward):
+            taken[0] += given[..., 0].numel()
+            return forward(given)
+
+        monkeypatch.setattr(layer, "forward", counted)
+    *_, result = pair_survey(model, some)
+    monkeypatch.setattr(run, "sharing", lambda layers, here: nullcontext())
+    half, taken[0] = taken[0], 0
+    *_, whole = pair_survey(model, some)
+    assert half < 0.7 * taken[0]  # 4 of 7, and 3 of 7 for one row of 40; recordings are of whole prompts
+    for name in ("effect", "mlp_effect", "control_effect", "mlp_control_effect"):
+        xr.testing.assert_allclose(result[name], whole[name], rtol=1e-4, atol=1e-5)  # float32 sums in another order
+        xr.testing.assert_equal(result[name], shared[name])
 
 
 def test_heads_that_have_enough_others_are_held_against_them():

@@ -48,6 +48,7 @@ def explained():
 def test_from_a_bare_prompt_to_the_known_circuit():
     """... A B ... A: the answer is B; the swap of B, or of an A, is one that the circuit carries."""
     result, told = explained()
+    assert unexplained(result) == ["Of what was measured here nothing is left out."]
     answer = "#11"
     assert result.attrs["target"] == answer and NOTHING not in result.attrs["summary"]
     assert ("L1H0", 1) in [(name, int(effect < 0)) for name, effect, _ in matters(result)]
@@ -162,6 +163,65 @@ def test_the_sentence_follows_from_the_numbers(seed, n, mean):
     assert int((result["pair_holds"] == 0).sum()) == failing
     expected = 1 - failing / known_pairs if known_pairs else np.nan
     assert float(result["holds"]) == pytest.approx(expected, nan_ok=True)
+
+
+def left_out(f, rest, p=0.05, n=20, spread=0.05):
+    """Of a circuit with these numbers; on the last pair the swap changes nothing."""
+    random = np.random.default_rng(2)
+    whole, empty = np.full(n, 3.0), np.full(n, 1.0)
+    whole[-1] = empty[-1]
+    kept, left = (empty + (whole - empty) * (share + spread * random.normal(size=n)) for share in (f, rest))
+    kept[0] = empty[0]
+    found = behaviour_found(whole, empty).merge(faithful_found(whole, empty, kept, left))
+    told = {"faithfulness": f, "completeness": rest, "n_kept": 9, "p": p}
+    return unexplained(found.assign(told).assign_attrs(wanted=0.8, smallest=0.3))
+
+
+def test_what_is_left_out_is_what_the_numbers_say():
+    always = ["On 1 of 19 pairs the circuit keeps less than half.",
+              "On 1 of 20 pairs the swap does not lower the answer: there is nothing to keep."]  # fmt: skip
+    assert left_out(0.998, 0.02) == always == left_out(1.004, -0.05)  # what rounds to nothing is not said
+    less, way, *rest = left_out(0.72, 0.31)
+    assert less.startswith("28% of the difference is not carried by these edges: they keep 0.72, less than the 0.8 ")
+    assert way.startswith("Other edges keep 0.31 [0.") and way.endswith("they are another way.") and rest == always
+    more, against, *rest = left_out(1.2, -0.4)
+    assert more.startswith("The edges alone do more than the model (1.20)") and rest == always
+    # the answer is still preferred (1.0 on the counterfactual prompts), so nothing turns to the wrong one
+    assert against.startswith("Without them the answer is worse off than on the counterfactual prompts (-0.40 [-0.")
+    assert "may be another way" in left_out(1.0, 0.15, spread=1.0)[0]
+    assert "may be worse off" in left_out(1.0, -0.15, spread=1.0)[0]
+    assert "may be another way" in left_out(1.0, 0.3, n=12)[0]  # too few for an interval
+    assert left_out(0.9, 0.0, p=0.15)[0].startswith("Random circuits of this size keep as much (p = 0.15)")
+
+
+def test_what_matters_a_little_is_said_to():
+    """Of a difference of 4 logits: heads that are told from their controls by 0.5, 0.05 and 0.03."""
+    matter, effect = np.zeros((2, 4)), np.zeros((2, 4))
+    matter[0, :3], effect[0, :3] = 1, (-0.5, -0.05, 0.03)
+    found = behaviour_found(np.linspace(2, 3, 16), np.linspace(-1, -2, 16)).assign_attrs(smallest=0.3)
+    grid = {name: (("layer", "head"), values) for name, values in (("matters", matter), ("effect", effect))}
+    found = found.assign(**grid, contrast_p=(("layer", "head"), np.full((2, 4), 0.01)))
+    told = found.assign_attrs(n_surveyed=12, n_units=8)
+    assert "L0H0 -0.50, L0H1 -0.05, L0H2 +0.03 (1 of them by less than a hundredth of the difference)." in said(told)
+    least = told.assign(effect=told["effect"] / 100)
+    assert "(all of them by less than a hundredth of the difference)" in said(least)
+    assert "of them" not in said(told.assign(effect=told["effect"] * 10))
+
+
+@pytest.mark.parametrize(
+    ("whole", "empty", "why"),
+    [
+        (-2.0, -5.0, "that it prefers the answers is not clear (p = 1), though the swap changes that (p = 3.1e-05)"),
+        (2.0, 2.0, "it prefers the answers (p = 3.1e-05), but that the swap changes that is not clear (p = "),
+        (0.0, 0.0, "neither that it prefers the answers is clear (p = "),
+        (4.0, 3.8, "the difference is below 0.3 logits"),
+    ],
+)
+def test_nothing_found_names_what_does_not_hold(whole, empty, why):
+    random = np.random.default_rng(4)
+    noise = random.normal(0, 0.02, 15)
+    found = behaviour_found(whole + noise - noise.mean(), empty - noise + noise.mean()).assign_attrs(smallest=0.3)
+    assert said(found).startswith(f"{NOTHING}: {why}") and not behaves(found)
 
 
 def test_it_is_drawn_and_listed_at_every_step():

@@ -6,9 +6,11 @@ import pytest
 
 from probes.circuits.graph.task_texts import PairText
 from probes.circuits.graph.tasks import pair_of
-from probes.explain.contrasts import shown_text, with_ids
-from probes.explain.same_kind import KINDS, ORDERED, Ordered, says_something
+from probes.explain.contrasts import contrast_of, shown_text, with_ids
+from probes.explain.same_kind import KINDS, ORDERED, Ordered, pieces, says_something
 from probes.explain.swaps import moving, swaps
+from workbench.errors import InputError
+from workbench.models.prompt import tokenise
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +74,37 @@ def test_an_answer_that_says_nothing_by_itself_does_not_move(made, default_model
     assert found and all(one[2:] == (" the", " of") for one in found)
     told = [says_something(one) for one in (" Mary", "#11", "7", "x", " de", " the", ", ", " ", "a")]
     assert told == [True] * 4 + [False] * 5
+
+
+def test_a_piece_of_a_word_is_swapped_for_nothing(made, default_model):
+    """Another one in its place makes no word. What is given as ids that no text is written as has no words."""
+    at = lambda tokens: [tokens.strings[pos] for pos in sorted(pieces(default_model, tokens))]
+    assert at(tokenise(default_model, "Der Freitag war kalt")) == [" Fre", "it", "ag", " k", "alt"]
+    assert at(tokenise(default_model, "He wasn't there")) == [" wasn", "'t"]
+    assert not at(tokenise(default_model, "The dog's paw in 1984, twice"))
+    ids = [default_model.vocabulary.tokens(text)[0] for text in ("t", "he", "t", "he")]
+    assert not at(with_ids(default_model, ids))
+    _, found = made("An old house near Szeged is", "An old house near Poznan is", " a", " the", n=12)
+    assert len(found) == 12 == len({one[0] for one in found})
+    assert all(one[0].endswith(" Szeged is") and one[1].endswith(" Poznan is") for one in found)
+    with pytest.raises(InputError, match="without a word of one token"):
+        contrast_of(default_model, "Montag, Dienstag, Mittwoch,")
+
+
+def test_the_likest_words_come_first_and_those_of_a_list_all(made):
+    _, found = made("She painted the cottage near the lake", "She painted the factory near the lake", " in", " and")
+    near = {one[0].split()[3] for one in found}
+    assert len(found) == 40 and len(near) <= 13  # twelve, and the shown one; the others beside other words
+    assert len({(one[0].split()[1], one[0].split()[4]) for one in found}) > 1
+    _, found = made("She met Robert near the lake", "She met Laura near the lake", " in", " and")
+    assert len({one[0].split()[2] for one in found}) > 15
+
+
+def test_what_moves_may_stay_and_others_move_beside_it(made):
+    """One other word at a time, then two: enough of them."""
+    shown = "She painted the cottage near the lake and slept"
+    _, found = made(shown, shown.replace("cottage", "factory"), " in", " and", n=60, beside_alone=True)
+    assert len(found) == 60 == len({one[0] for one in found})
+    assert all(" cottage " in one[0] and one[1] == one[0].replace("cottage", "factory") for one in found)
+    changed = [sum(a != b for a, b in zip(one[0].split(), shown.split(), strict=True)) for one in found]
+    assert changed == sorted(changed) and set(changed) == {1, 2}

@@ -1,7 +1,5 @@
 """Our small module behind the same interface as a bridge."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +9,6 @@ from workbench.loading.toys.transformer import ToyTransformer
 from workbench.models.hooks import LOGITS, Hook
 from workbench.models.model import ExpertWeights, LayerWeights, Sizes
 from workbench.models.norm import Norm
-from workbench.models.passes import skipped
 from workbench.models.readout import Readout
 
 __all__ = ["ToyAdapter"]
@@ -118,11 +115,10 @@ class ToyAdapter:
         bias = norm.bias.detach() if config.norm == "layer" else torch.zeros_like(ones)
         return Readout(norm, self.module.unembed, config.norm, config.eps, gain, bias)
 
-    @contextmanager
-    def skipping(self, before: int, here: Callable[[], bool]) -> Iterator[None]:
-        """While open, blocks 0 ... before-1 hand on their input where `here` says yes."""
-        with skipped(list(self.module.blocks)[:before], here):
-            yield
+    @property
+    def blocks(self) -> list[torch.nn.Module]:
+        """The toy's blocks."""
+        return list(self.module.blocks)
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of all parameters."""
