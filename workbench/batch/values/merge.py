@@ -92,7 +92,8 @@ def _intervals(own: Mapping[str, _Group]) -> dict[str, tuple[Any, Any]]:
 
     Those that as many documents have are drawn together: to draw is most of the work, and is the same for all.
     """
-    found, together = {}, {}
+    found: dict[str, tuple[Any, Any]] = {}
+    together: dict[int, list[str]] = {}
     for name, one in own.items():
         if one.is_large:
             partial = one.partial
