@@ -87,12 +87,11 @@ def _kept(card: ModelCard) -> list[Any]:
                  html.Td(one.about), html.Td(one.where)])
         for one in card.kept
     ]  # fmt: skip
-    shell = [html.Code("workbench cache"), " shows what is kept of all models, and ",
-             html.Code("workbench cache empty KIND"), " deletes it."]  # fmt: skip
-    return [
-        _table(("kind", "size", "what", "where"), rows) if rows else html.P("Nothing."),
-        html.P(["In a shell ", *shell]),
-    ]
+    shell: list[Any] = [
+        html.Code("workbench cache"), " in a shell shows what is kept of all models, and ",
+        html.Code("workbench cache empty KIND"), " deletes it.",
+    ]  # fmt: skip
+    return [_table(("kind", "size", "what", "where"), rows) if rows else html.P("Nothing."), html.P(shell)]
 
 
 def _memory(engine: Engine, card: ModelCard) -> str:
