@@ -20,7 +20,7 @@ PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint 
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow fuzz gallery coverage lint types docs wheel bench calibration circuits mutants notebooks notebooks-full install model
+.PHONY: help run test test-slow fuzz gallery thumbnails coverage lint types docs wheel bench calibration circuits mutants notebooks notebooks-full install model
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,9 @@ bench: model  ## measure our passes against a bare forward; prints a table and s
 
 calibration: model  ## count how often checks and labels say yes where nothing is, and what intervals cover: ARGS=...
 	@$(BIN)/python -m apps.calibration $(ARGS)
+
+thumbnails: model  ## draw the examples that stand below the Start of studies (ARGS="NAME ...")
+	@$(BIN)/python docs/thumbnails.py $(ARGS)
 
 circuits: model  ## rankings of edges beside each other, measured from where it was left: docs/pages/circuits.md
 	@$(BIN)/python -m apps.circuits $(ARGS)

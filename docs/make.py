@@ -36,7 +36,8 @@ SIZES = {
 API = {
     "Loading": ("workbench.loading.pretrained",),
     "Models, prompts, hooks": ("workbench.models.model", "workbench.models.prompt", "workbench.models.hooks",
-                               "workbench.models.readout", "workbench.models.selfcheck"),
+                               "workbench.models.readout", "workbench.models.selfcheck", "workbench.card",
+                               "workbench.cache"),
     "Observation": ("workbench.observation.need", "workbench.observation.run", "workbench.observation.observation",
                     "workbench.observation.reducers", "workbench.observation.recording",
                     "workbench.observation.metrics", "workbench.observation.sweeps"),

@@ -31,6 +31,7 @@ _HOMES = {
         "ATTN_OUT", "EXPERT_WEIGHT", "K", "LOGITS", "MLP_OUT", "MLP_POST", "PATTERN", "Q", "RESID_MID", "RESID_POST",
         "RESID_PRE", "ROUTER", "SCORES", "V", "Z", "expert_post",
     ),
+    "workbench.card": ("model_card",),
     "workbench.records": ("read_pairs", "read_prompts"),
     "workbench.errors": ("WorkbenchError",),
 }  # fmt: skip

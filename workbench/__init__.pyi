@@ -17,6 +17,9 @@ from workbench.analysis.results import (
 from workbench.analysis.run import (
     run as run,
 )
+from workbench.card import (
+    model_card as model_card,
+)
 from workbench.errors import (
     WorkbenchError as WorkbenchError,
 )

@@ -5,10 +5,11 @@ from typing import Any
 
 from workbench.analysis.kinds import kind_of
 from workbench.analysis.view import View
+from workbench.card import ModelCard
 from workbench.models.model import Model
 from workbench.storage.json_text import strict
 
-__all__ = ["described_analysis", "described_model"]
+__all__ = ["described_analysis", "described_card", "described_model"]
 
 
 def described_analysis(view: View) -> dict[str, Any]:
@@ -46,4 +47,11 @@ def described_model(model: Model) -> dict[str, Any]:
         "sizes": asdict(model.sizes),
         "selfcheck": {"passed": passed, "items": items},
     })  # fmt: skip
+    return said
+
+
+def described_card(model: Model, card: ModelCard) -> dict[str, Any]:
+    """What `described_model` says, how the model is built, which analyses apply, and what is kept of it on disk."""
+    whole = {name: value for name, value in asdict(card).items() if name not in ("identity", "sizes", "selfcheck")}
+    said: dict[str, Any] = strict(described_model(model) | whole)
     return said

@@ -24,7 +24,8 @@ __all__ = ["COMMANDS", "main"]
 # What `workbench --help` lists, in this order; each lies in the file of its name in `commands/`.
 COMMANDS = {
     "load": "load a model and show what it is and how its self-check came out",
-    "models": "list the models that load by name; fetch or verify the default one",
+    "models": "list the models that load by name, show all that is known of one; fetch or verify the default one",
+    "cache": "show what is kept between runs, by kind, and empty it",
     "list": "list the analyses, by room",
     "describe": "say what an analysis computes, its limits and its parameters",
     "run": "run analyses, print what came out, and save it where asked",

@@ -24,7 +24,9 @@ __all__ = ["VIEW", "Experts", "expert_use", "need_experts", "no_experts", "share
 
 def no_experts(model: Model) -> str | None:
     """What a model without a mixture of experts has instead."""
-    return None if model.sizes.experts else "has one MLP in every layer and no experts"
+    if model.sizes.experts:
+        return None
+    return "has one MLP in every layer and no experts" if model.sizes.d_mlp else "has neither MLPs nor experts"
 
 
 def need_experts(model: Model) -> None:

@@ -8,14 +8,15 @@ studies too, and stand in each key and provenance; what cannot honour them refus
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 import xarray as xr
 
+from workbench.analysis.refusals import Runnable, reason_of
 from workbench.analysis.results import check, stamped
 from workbench.arguments import fitted, shown
-from workbench.errors import Cancelled, InputError, RefusedError, WorkbenchError, of_the_machine
+from workbench.errors import Cancelled, InputError, WorkbenchError, of_the_machine
 from workbench.models.model import Interventions, Model
 from workbench.models.passes import undisturbed
 from workbench.models.prompt import Tokens, tokenise
@@ -27,7 +28,6 @@ __all__ = [
     "Outcome",
     "Partial",
     "Progress",
-    "Runnable",
     "alone",
     "finished",
     "outcomes",
@@ -40,33 +40,6 @@ _ALL = 2**62  # tokens of one batch: whoever runs prompts together has chosen th
 
 Progress = Callable[[float], None]
 Partial = Callable[[xr.Dataset], None]
-
-
-class Runnable(Protocol):
-    """What the runner knows of an analysis (see `kinds`).
-
-    One that `shares_pass` has needs() and analyse(); any other has partials().
-    """
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    source: ClassVar[str]
-    editable: ClassVar[bool]
-    shares_pass: ClassVar[bool]
-
-    def read_positions(self, n_tokens: int) -> Sequence[int]: ...
-
-    def reads_prompt(self) -> bool: ...
-
-    def inapplicable(self, model: Model) -> str | None: ...
-
-    def refusal(self, model: Model) -> str | None: ...
-
-    def sentence(self, result: xr.Dataset) -> str: ...
-
-    def spec_key(self, model: Model, tokens: Tokens | None) -> str: ...
-
-    def values(self) -> dict[str, Any]: ...
 
 
 class _SharesPass(Runnable, Protocol):
@@ -202,7 +175,7 @@ def outcomes(
     tokens = None if prompt is None else tokenise(model, prompt)
     able = []
     for analysis in analyses:
-        reason = _reason(analysis, edited, tokens)
+        reason = reason_of(analysis, edited, tokens)
         if reason is None:
             able.append(analysis)
         else:
@@ -234,7 +207,7 @@ def together(
     able: list[list[Runnable]] = [[] for _ in prompts]
     for row, (tokens, asked) in enumerate(zip(prompts, analyses, strict=True)):
         for analysis in asked:
-            reason = _reason(analysis, model, tokens)
+            reason = reason_of(analysis, model, tokens)
             if reason is None:
                 able[row].append(analysis)
             else:
@@ -299,33 +272,6 @@ def _parts(progress: Progress | None, n: int) -> Callable[[int], Progress | None
         progress(told)
 
     return lambda part: lambda share: tell(part, share)
-
-
-def _reason(analysis: Runnable, model: Model, tokens: Tokens | None) -> WorkbenchError | None:
-    """Why an analysis cannot run, known before anything is computed."""
-    lacks = analysis.inapplicable(model)
-    if lacks:
-        return InputError(
-            f"{analysis.name} on {model.name}, which {lacks}", "a model that it applies to", "Leave it out"
-        )
-    failed = analysis.refusal(model)
-    if failed:
-        return RefusedError(
-            f"{analysis.name} on {model.name}",
-            f"a passed self-check ({failed})",
-            "Leave it out for this model: what does not rely on that item still runs",
-        )
-    if tokens is None and analysis.reads_prompt():
-        return InputError(
-            f"{analysis.name} without a prompt", "a prompt", "Give one, for example 'The capital of France is'"
-        )
-    if model.interventions and not analysis.editable:
-        return RefusedError(
-            f"{analysis.name} with interventions ({', '.join(map(str, model.interventions))})",
-            "the model as it is: what this analysis stands on was made on it",
-            "Leave the interventions out",
-        )
-    return None
 
 
 def _shared(

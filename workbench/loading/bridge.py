@@ -13,6 +13,7 @@ from torch import nn
 
 from workbench.draws import Draws
 from workbench.errors import RefusedError
+from workbench.loading.build import is_tied, need_heads, numbers_of, positions_of
 from workbench.loading.components import bias_of, eps_of, gain_of, logit_scale_of, mlp_of, scale_of, scaled, sinks_of
 from workbench.loading.expert_neurons import ExpertNeurons, expert_neurons
 from workbench.loading.experts import experts_of, instrument_mixture, router_of
@@ -68,32 +69,8 @@ def boot(hf_model: nn.Module, held: Any = None, known: Measured | None = None) -
     with Draws(0):  # it makes layers, whose random weights it then replaces
         bridge = build_bridge_from_module(hf_model, architecture, hf_config=hf_model.config)
     bridge.eval()
-    _check_blocks(bridge, architecture)
+    need_heads(bridge, architecture)
     return BridgeAdapter(bridge, hf_model if held is None else held, known)
-
-
-def _check_blocks(bridge: Any, architecture: str) -> None:
-    """RefusedError, with the reason, for what has no attention of heads in every block: its views would not apply."""
-    blocks = list(getattr(bridge, "blocks", None) or ())
-    without = [i for i, block in enumerate(blocks) if not isinstance(getattr(block, "attn", None), nn.Module)]
-    reason = ""
-    if not blocks:
-        reason = "the bridge shows no decoder blocks of it"
-    elif without:
-        reason = f"layer {without[0]} has no attention" + (" and others have" if len(without) < len(blocks) else "")
-    else:
-        try:
-            for name in ("W_Q", "W_K", "W_V", "W_O"):
-                getattr(blocks[0].attn, name)
-        except (NotImplementedError, AttributeError, RuntimeError, ValueError) as error:
-            said = str(error).split(". ")[0].split("\n")[0]
-            reason = f"its heads have no query, key and value weights of their own: {said}"
-    if reason:
-        raise RefusedError(
-            f"a model of architecture {architecture}, where {reason}",
-            "attention of heads in every block",
-            "Pick another model",
-        )
 
 
 class BridgeAdapter:
@@ -225,6 +202,21 @@ class BridgeAdapter:
             parallel="hook_resid_mid" not in self.bridge.blocks[0].hook_aliases
             or "Parallel" in type(self.bridge.blocks[0]).__name__,
         )
+
+    @property
+    def positions(self) -> str:
+        """How a token's position enters, in words."""
+        return positions_of(self.hf_model)
+
+    @property
+    def tied(self) -> bool:
+        """Whether embedding and unembedding are one matrix."""
+        return is_tied(self.hf_model)
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """How many numbers its weights are, and their bytes; without what a bridge lays beside them."""
+        return numbers_of(self.hf_model)
 
     @property
     def device(self) -> torch.device:

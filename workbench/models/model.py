@@ -206,6 +206,18 @@ class Adapter(Protocol):
         """The library's own module whose input is z, `[batch, pos, head * d_head]`, for a plain hook; None without."""
 
     @property
+    def positions(self) -> str:
+        """How a token's position enters, in words: such as "rotary, base 10,000"."""
+
+    @property
+    def tied(self) -> bool:
+        """Whether embedding and unembedding are one matrix."""
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """How many numbers its weights are, tied ones once, and their bytes."""
+
+    @property
     def device(self) -> torch.device:
         """Where token ids must go."""
 

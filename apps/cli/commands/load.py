@@ -22,7 +22,7 @@ def command(arguments: argparse.Namespace) -> int:
     """Print its card; 1 where its self-check did not pass."""
     with loading(arguments.model) as report:
         from apps.cli.model import load
-        from apps.cli.report.card import model_card
+        from apps.cli.report.card import identity_text
 
         model = load(arguments, report)
     if arguments.json:
@@ -30,5 +30,5 @@ def command(arguments: argparse.Namespace) -> int:
 
         print_json(described_model(model))
     else:
-        print(visible(model_card(model)))
+        print(visible(identity_text(model)))
     return 0 if model.selfcheck is None or model.selfcheck.passed else 1

@@ -1,13 +1,13 @@
-"""`workbench models`: the models that load by name; `models fetch` and `models verify` for the default one, and `models
-check` for what was measured of any, as a table."""
+"""`workbench models`: the models that load by name; `models fetch` and `models verify` for the default one, `models
+show` for the card of any, and `models check` for what was measured of any, as a table."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apps.cli.options import add_json, print_json
+from apps.cli.options import MODEL_HELP, add_json, add_loading, print_json
 from apps.cli.parser import Parser
-from apps.cli.progress import progress
+from apps.cli.progress import loading, progress
 from apps.cli.signals import terminable
 from workbench.errors import UnavailableError, visible
 from workbench.files import need_writable, write_whole
@@ -34,7 +34,14 @@ def arguments(parser: Parser) -> None:
     about = "measure models, or a small one of every family, and print a table"
     check = actions.add_parser("check", help=about, description=f"{about.capitalize()}.")
     check.set_defaults(command=_check)
-    for action in (fetch, verify, check):
+    about = (
+        "show all that is known of a model: how it is built, its self-check, what does not apply, what is kept of it"
+    )
+    show = actions.add_parser("show", help=about, description=f"{about.capitalize()}.")
+    show.set_defaults(command=_show)
+    show.add_argument("model", metavar="NAME", nargs="?", default=bundled.NAME, help=MODEL_HELP)
+    add_loading(show)
+    for action in (fetch, verify, check, show):
         add_json(action)
     check.add_argument("names", metavar="NAME", nargs="*", help="a family such as mixtral, or what `load` takes")
     check.add_argument("--out", metavar="FILE", help="write the table there, as Markdown, rather than to the screen")
@@ -79,6 +86,26 @@ def _fetch(arguments: argparse.Namespace) -> int:
     else:
         print(visible(f"{bundled.NAME} is ready in {where}"))
     return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    """Exit code 1 where its self-check did not pass."""
+    with loading(arguments.model) as report:
+        from apps.cli.model import load
+        from probes import CATALOG
+        from workbench.card import model_card
+
+        model = load(arguments, report)
+        card = model_card(model, CATALOG.with_plugins())
+    if arguments.json:
+        from apps.agents.descriptions import described_card
+
+        print_json(described_card(model, card))
+    else:
+        from apps.cli.report.card import whole_card
+
+        print(visible(whole_card(model, card)))
+    return 0 if card.selfcheck is None or card.selfcheck.passed else 1
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -1,11 +1,19 @@
-"""A model in words: identity, sizes, and every item of its self-check."""
+"""A model in words: identity, sizes, and every item of its self-check; and its whole card."""
 
+import textwrap
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from apps.cli.report.summary import WIDTH
 from workbench.models.model import Model
 
-__all__ = ["model_card"]
+if TYPE_CHECKING:
+    from workbench.card import ModelCard
+
+__all__ = ["identity_text", "whole_card"]
 
 
-def model_card(model: Model) -> str:
+def identity_text(model: Model) -> str:
     """Identity, sizes, badge and every self-check item with what was measured, its tolerance and its verdict."""
     identity, sizes = model.identity, model.sizes
     heads = f"{sizes.n_heads} heads ({sizes.n_key_value_heads} key/value) of {sizes.d_head}"
@@ -30,3 +38,31 @@ def model_card(model: Model) -> str:
         note = f"  ({item.note})" if item.note else ""
         lines.append(f"  {verdict}  {item.name:<52} {item.measured:8.2g}  tolerance {item.tolerance:.2g}{note}")
     return "\n".join(lines)
+
+
+def whole_card(model: Model, card: "ModelCard") -> str:
+    """All of it: how the model is built, its self-check, which analyses do not apply and why, what is kept on disk."""
+    width = max(map(len, card.facts))
+    parts = [identity_text(model), "Built:"]
+    parts += [_line(f"{name:<{width}}", said) for name, said in card.facts.items() if name not in _SAID_ABOVE]
+    sizes = [f"{name} {value}" for name, value in asdict(card.sizes).items() if type(value) is int]
+    parts.append(_line(f"{'sizes':<{width}}", ", ".join(sizes)))
+    parts.append(_line(f"{'in memory':<{width}}", f"{card.n_parameters:,} parameters, {card.nbytes / 1e6:,.1f} MB"))
+    applying = len(card.analyses) - len(card.refused)
+    parts.append(f"Analyses: {applying} of {len(card.analyses)} apply" + (":" if card.refused else "."))
+    parts += [_line(use.name, use.refusal) for use in card.refused]
+    parts += [_line(f"{use.name} waits:", use.waits) for use in card.waiting]
+    parts.append("Kept on disk of it:" if card.kept else "Kept on disk of it: nothing.")
+    parts += [_line(f"{one.kind:<10} {one.nbytes / 1e6:>9,.1f} MB", f"{one.about}; {one.where}") for one in card.kept]
+    return "\n".join([*parts, "`workbench cache` shows what is kept of all models, and empties it."])
+
+
+_SAID_ABOVE = ("architecture", "weights", "revision", "badge")  # by `identity_text`
+
+
+def _line(name: str, said: str) -> str:
+    """A name and what is said of it, wrapped."""
+    start = f"  {name}  "
+    wide = max(40, WIDTH - len(start))
+    lines = textwrap.wrap(said, wide, break_long_words=False, break_on_hyphens=False)
+    return start + f"\n{' ' * len(start)}".join(lines)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from importlib import metadata
 
+from workbench.card import said_of_experts, said_of_sight
 from workbench.errors import WorkbenchError
-from workbench.intervene.edit import spans
 from workbench.models.hooks import PATTERN, SCORES
 from workbench.models.model import Model
 from workbench.models.selfcheck import SelfCheck
@@ -40,7 +40,15 @@ def row(name: str, load: Callable[[str], Model]) -> tuple[str, ...]:
     unproved = [hook.name for hook in (SCORES, PATTERN) if check.unproved(hook)]
     inside = getattr(model.adapter, "native", [])
     edits = f"refused ({', '.join(unproved)})" if unproved else ("inside the module" if inside else "by the bridge")
-    return (name, model.identity.architecture, check.summary, edits, _sight(model), _experts(model), _failed(check))
+    return (
+        name,
+        model.identity.architecture,
+        check.summary,
+        edits,
+        said_of_sight(model.sizes),
+        said_of_experts(model.sizes),
+        _failed(check),
+    )
 
 
 def _failed(check: SelfCheck) -> str:
@@ -50,22 +58,6 @@ def _failed(check: SelfCheck) -> str:
         if not item.passed:
             reasons.setdefault(item.note.split("; expected")[0], []).append(item.name)
     return "; ".join(", ".join(names) + (f" ({reason})" if reason else "") for reason, names in reasons.items())
-
-
-def _sight(model: Model) -> str:
-    sizes = model.sizes
-    if not sizes.sliding:
-        return "all"
-    word = "chunks" if sizes.chunked else "windows"
-    return f"{word} of {spans(sorted(set(sizes.windows)))} in layers {spans(sizes.sliding)}"
-
-
-def _experts(model: Model) -> str:
-    sizes = model.sizes
-    if not sizes.experts:
-        return ""
-    neurons = f"{sizes.d_expert} neurons each" if sizes.d_expert else "neurons not shown"
-    return f"{sizes.n_experts} in layers {spans(sizes.experts)}, {neurons}"
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

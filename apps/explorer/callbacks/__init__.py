@@ -22,6 +22,7 @@ from apps.explorer.callbacks import (
     poll,
     run,
     selection,
+    sheet,
     view,
     visit,
 )
@@ -31,7 +32,7 @@ __all__ = ["register"]
 
 _CONCERNS = (
     run, poll, notices, continuation, view, params, figure, selection, details, display, intervene, export, visit,
-    batches, card,
+    batches, card, sheet,
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate
 from apps.explorer.engine.jobs import State as JobState
 from apps.explorer.engine.request import Request
-from apps.explorer.page import checks, tables, views
+from apps.explorer.page import checks, tables, thumbnails, views
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import components as parts
 from apps.explorer.page.attributes import attributes
@@ -172,8 +172,9 @@ def large_view(
     if isinstance(found, str):
         return no_update, html.Div(found), ""
     if not isinstance(found, xr.Dataset):
-        lacks = engine.standing[name].analysis.inapplicable(engine.hosted(request.model).ready)
-        return no_update, html.Div(NOT_HERE.format(lacks)) if lacks else message(engine, name, found, fate, request), ""
+        own = engine.standing[name]
+        lacks = own.analysis.inapplicable(engine.hosted(request.model).ready)
+        return no_update, not_here(own, lacks) if lacks else message(engine, name, found, fate, request), ""
     display = shown.display.get(name, {})
     missing = lacking(engine.standing[name], request.analyses[name], display)
     if missing:
@@ -183,6 +184,12 @@ def large_view(
         return figure, words, so_far(name, said, fate)
     made = checks.made_so_far(found, len(engine.tally.of(request.states)))
     return figure, words, f"{said} {made}".strip()
+
+
+def not_here(view: View, lacks: str) -> html.Div:
+    """What a view says of a model that it is not for, and what it looks like on one of the others."""
+    said = NOT_HERE.format(lacks)
+    return html.Div([html.Div(said), *pictures]) if (pictures := thumbnails.example(view)) else html.Div(said)
 
 
 def so_far(name: str, said: str, fate: Fate | None) -> Any:
@@ -258,6 +265,7 @@ def message(
         if request is not None and fate is None and found is None:
             inside.append(html.Div(views.planned(view, request, engine.seconds(request, name)), className="plan"))
         inside.append(start_button(name, "Start" if fate is None else "Start again"))
+        inside += thumbnails.example(view) if found is None else []
     return html.Div(inside)
 
 

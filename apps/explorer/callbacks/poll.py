@@ -31,7 +31,7 @@ from workbench.errors import WorkbenchError
 __all__ = ["loaded_store", "register"]
 
 # Dash holds back whatever depends on what an answer on its way may change: with slow answers and looks that overlap,
-# that would be for as long as anything is looked for.
+# that would be for as long as anything is looked for. `assets/connection.js` gives up one that is not answered.
 _NOT_YET = 60_000  # milliseconds
 
 

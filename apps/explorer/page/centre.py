@@ -11,6 +11,7 @@ from apps.explorer.page.exports import KINDS
 from apps.explorer.page.forms import figure_choice
 from apps.explorer.page.graphs import graph
 from apps.explorer.page.rooms import rooms
+from apps.explorer.page.sheet import OPENS, QUESTION, TITLE
 from workbench.analysis.view import View
 
 __all__ = ["centre"]
@@ -21,8 +22,15 @@ def centre(entries: Mapping[str, View], shown: Mapping[str, View], first: View) 
     thumbs = [html.Div(_thumb(name, entry), className="thumb-holder") for name, entry in entries.items()]
     return html.Main(
         [
-            html.Div([_rooms(shown), _view_list(shown, first.name)], className="tabs-row"),
-            html.Div([html.Span(id="question", className="question"), _tabs(shown, first.name)], className="tabs-row"),
+            html.Div(_rooms(shown), className="tabs-row"),
+            html.Div(
+                [
+                    html.Span(id="question", className="question"),
+                    _tabs(shown, first.name),
+                    _view_list(shown, first.name),
+                ],
+                className="tabs-row",
+            ),
             html.Div(
                 [
                     html.Div(figure_choice(first, 0), id="figure-choice", className="figure-choice"),
@@ -83,7 +91,15 @@ def _rooms(shown: Mapping[str, View]) -> html.Div:
         )
         for room in rooms(shown)
     ]  # fmt: skip
-    return html.Div(buttons, className="rooms", role="group", **attributes({"aria-label": "Views by question"}))
+    whole = html.Button(
+        "Model",
+        className="room",
+        title=TITLE,
+        **{**OPENS, **attributes({"data-find": TITLE, "data-question": QUESTION})},
+    )
+    return html.Div(
+        [*buttons, whole], className="rooms", role="group", **attributes({"aria-label": "Views by question"})
+    )
 
 
 def _tabs(shown: Mapping[str, View], first: str) -> dmc.Tabs:

@@ -11,6 +11,7 @@ from dash import html
 
 from apps.explorer.engine.jobs import Job, State
 from apps.explorer.page.attributes import attributes
+from apps.explorer.page.sheet import OPENS
 from apps.explorer.page.state import Notice
 from workbench.analysis.kinds import kind_of
 from workbench.analysis.results import stamp
@@ -49,7 +50,8 @@ def model_line(model: Model) -> list[Any]:
     s, identity = model.sizes, model.identity
     heads = f"{s.n_layers} layers, {s.n_heads} heads"
     heads += f" ({s.n_key_value_heads} key/value)" if s.n_key_value_heads != s.n_heads else ""
-    line = [html.B(model.name), *([_selfcheck(model.selfcheck)] if model.selfcheck else [])]
+    name = html.Button(model.name, className="model-name", title="all that is known of the model", **OPENS)
+    line = [name, *([_selfcheck(model.selfcheck)] if model.selfcheck else [])]
     if identity.badge:
         line.append(html.Span(identity.badge, className="badge", title=identity.badge))
     return [*line, html.Span(heads), html.Span(f"{identity.processing} weights, {identity.dtype}")]

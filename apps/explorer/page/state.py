@@ -34,8 +34,8 @@ from workbench.intervene import ExpertNeurons, Neurons
 __all__ = [
     "Asked", "Checked", "Checking", "Choice", "Clicks", "Continuing", "Dismissed", "Display", "Done",
     "Edited", "Edits", "Farewell", "Go", "Link", "Loaded", "ModelName", "Moved", "Named", "Notice",
-    "Notices", "Params", "Pressed", "Seen", "Selection", "Session", "Shown", "Sizes", "Step", "Stopped", "Take", "Text",
-    "Typed", "TypedParam", "Visit", "Wanted", "Word",
+    "Notices", "Params", "Pressed", "Seen", "Selection", "Session", "SheetAsked", "Shown", "Sizes", "Step", "Stopped",
+    "Take", "Text", "Typed", "TypedParam", "Visit", "Wanted", "Word",
 ]  # fmt: skip
 
 _LONGEST = 2_000_000  # letters of a text; a whole request is bounded to about as many bytes
@@ -238,6 +238,12 @@ class Edited(Store):
         if (self.edit is None) == (self.restore is None):
             raise ValueError("an intervention that is chosen or taken back")
         return self
+
+
+class SheetAsked(Store):
+    """A button that opens the sheet of the model was pressed."""
+
+    sheet: Literal["model"]
 
 
 class Dismissed(Store):

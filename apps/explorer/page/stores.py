@@ -16,7 +16,7 @@ BATCH_POLL = 1000  # at the runs of batches, while they are shown
 PRESSED = {
     "start": "started", "cancel": "stopped", "check": "checked", "edit": "edited", "restore": "edited",
     "dismiss": "dismissed", "turn": "view", "export": "take", "batch": "batch", "resume": "batch-asked",
-    "halt": "batch-asked",
+    "halt": "batch-asked", "sheet": "sheet",
 }  # fmt: skip
 
 
@@ -46,6 +46,7 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("checked"),
         dcc.Store("edited"),
         dcc.Store("dismissed"),
+        dcc.Store("sheet"),  # the sheet of the model is to be opened
         dcc.Store("settled"),  # the text that the selection is about
         dcc.Store("edits", data=[]),  # interventions, as phrases
         dcc.Store("asked-b"),  # the same two for the prompt that is compared with

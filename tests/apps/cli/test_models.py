@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import json
 import re
 import shutil
 from importlib import metadata
@@ -23,6 +24,26 @@ def test_load_prints_every_item_of_the_self_check(capsys):
     n = len(load("toy-induction").selfcheck.items)
     assert out.count("  pass  ") == n > 6 and "tolerance 1e-05" in out
     assert f"Self-check {n}/{n}, on 2 x 24 ids spread over the vocabulary (no tokenizer), in float32" in out
+
+
+def test_show_prints_the_whole_card_for_people_and_for_programs(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    assert main(["models", "show", "toy-induction"]) == 0
+    out = capsys.readouterr().out
+    assert "tolerance 1e-05" in out and "positions" in out and "learned, a vector for each" in out
+    assert "d_head" in out and "Kept on disk of it: nothing." in out and "`workbench cache`" in out
+    assert "experts" in out and "toy-induction, which has neither MLPs nor experts" in " ".join(out.split())
+    assert main(["models", "show", "toy-induction", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    model = load("toy-induction")
+    assert said["sizes"]["d_head"] == model.sizes.d_head and said["facts"]["norm"] == "none" and said["kept"] == []
+    assert [item["name"] for item in said["selfcheck"]["items"]] == [item.name for item in model.selfcheck.items]
+    words = {one["name"]: one["refusal"] for one in said["analyses"]}
+    assert "has neither MLPs" in words["experts"] and words["logit-lens"] == ""
+
+
+def test_show_of_what_is_no_model_is_one_sentence(refused):
+    assert "no-such-model" in refused("models", "show", "no-such-model")
 
 
 def test_a_kept_self_check_says_when_and_is_made_again_when_asked(capsys, tiny_dir, tmp_path, monkeypatch):

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.analysis.results import dataset
+from workbench.batch.values import merge
 from workbench.batch.values.partials import Partial
 from workbench.batch.values.rows import Reduction, stacked
+from workbench.statistics import bootstrap_interval
 
 
 def result(neurons=(3, 1)):
@@ -61,3 +63,42 @@ def test_partials_merge_in_any_grouping(values, data):
         np.testing.assert_allclose(merged.sd, known.std(ddof=1), atol=1e-6)
     else:
         assert np.isnan(merged.sd) and np.isnan(merged.known_mean) == (len(known) == 0)
+
+
+def test_documents_that_are_too_many_to_draw_from_are_folded_in_pieces(monkeypatch):
+    """Mean, number and interval are those of all of them, wherever a piece ends and whatever is missing."""
+    monkeypatch.setattr(merge, "BOOTSTRAPPED", 20)
+    monkeypatch.setattr(merge, "_PIECE", 4)
+    random = np.random.default_rng(0)
+    for n in (20, 21, 24, 25, 26, 61):
+        values = random.normal(5, 1, (n, 3))
+        values[::7, 1] = np.nan
+        group = merge._Group(Partial.empty((3,)))
+        for value in values:
+            group.add(value)
+        known = (~np.isnan(values)).sum(0)
+        assert group.partial.n.tolist() == known.tolist() and group.is_large == (n > 20)
+        np.testing.assert_allclose(group.partial.known_mean, np.nanmean(values, 0), rtol=1e-12)
+        low, high = merge._intervals({"x": group})["x"]
+        half = 1.96 * np.nanstd(values, 0, ddof=1) / np.sqrt(known)
+        if n > 20:
+            np.testing.assert_allclose((high - low) / 2, half, rtol=1e-9)
+        else:  # bootstrap-t, never narrower than Student's
+            assert ((high - low) / 2 > half).all()
+
+
+def test_an_interval_is_the_same_whatever_is_drawn_beside_it(monkeypatch):
+    """Sums of more columns at once may be associated otherwise: 1e-12 of values near 5."""
+    monkeypatch.setattr(merge, "_COLUMNS", 7)
+    random, own = np.random.default_rng(1), {}
+    for name, shape, n in (("a", (2, 3), 30), ("b", (), 30), ("c", (4,), 17), ("d", (9,), 30), ("e", (2,), 8)):
+        own[name] = merge._Group(Partial.empty(shape))
+        for value in random.normal(5, 1, (n, *shape)):
+            own[name].add(value)
+    own["a"].values[3][1, 2] = np.nan
+    found = merge._intervals(own)
+    assert list(found["a"][0].shape) == [2, 3] and set(found) == set(own)
+    for name, one in own.items():
+        for got, alone in zip(found[name], bootstrap_interval(np.stack(one.values)), strict=True):
+            np.testing.assert_allclose(got, alone, rtol=1e-12)
+    assert np.isnan(found["e"][0]).all()  # too few

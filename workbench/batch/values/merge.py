@@ -5,7 +5,7 @@ Every document counts once in its group: pieces of one are averaged first. Inter
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from workbench.statistics import ENOUGH, bootstrap_interval
 __all__ = ["BOOTSTRAPPED", "Cells", "aggregate", "failures", "table"]
 
 BOOTSTRAPPED = 10_000
+_PIECE = 256  # documents that are folded together
+_COLUMNS = 512  # numbers a document that are drawn together: of 10,000 documents 40 MB
 Places = dict[str, tuple[str, int]]
 
 
@@ -63,26 +65,65 @@ class Cells:
 
 @dataclass
 class _Group:
-    """What is known of one variable in one group of one model."""
+    """What is known of one variable in one group of one model.
 
-    partial: Partial
-    values: list[NDArray[np.floating]] | None = field(default_factory=list)
+    folded: of documents that are no longer among the values, once there are too many to draw from; in pieces: to fold
+    them one by one would take most of an aggregate's time.
+    """
+
+    folded: Partial
+    values: list[NDArray[np.floating]] = field(default_factory=list)
+    is_large: bool = False
 
     def add(self, value: NDArray[np.floating]) -> None:
         """One document."""
-        self.partial = self.partial.merged(Partial.of(value[None]))
-        if self.values is not None:
-            self.values.append(value)
-            if len(self.values) > BOOTSTRAPPED:
-                self.values = None
+        self.values.append(value)
+        if len(self.values) > (_PIECE if self.is_large else BOOTSTRAPPED):
+            self.folded, self.values, self.is_large = self.partial, [], True
 
-    def interval(self, bounds: tuple[float, float]) -> tuple[Any, Any]:
-        """Low and high, 95 %; NaN below `ENOUGH` documents. bounds: between which a mean can lie."""
-        if self.values is not None:
-            return bootstrap_interval(np.stack(self.values), bounds=bounds)
-        n = np.where(self.partial.n >= ENOUGH, self.partial.n, np.nan)
-        half = 1.96 * self.partial.sd / np.sqrt(n)
-        return np.maximum(self.partial.mean - half, bounds[0]), np.minimum(self.partial.mean + half, bounds[1])
+    @property
+    def partial(self) -> Partial:
+        """Of all documents."""
+        return self.folded.merged(Partial.of(np.stack(self.values))) if self.values else self.folded
+
+
+def _intervals(own: Mapping[str, _Group]) -> dict[str, tuple[Any, Any]]:
+    """Low and high of each variable of a group, 95 %; NaN below `ENOUGH` documents.
+
+    Those that as many documents have are drawn together: to draw is most of the work, and is the same for all.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    together: dict[int, list[str]] = {}
+    for name, one in own.items():
+        if one.is_large:
+            partial = one.partial
+            half = 1.96 * partial.sd / np.sqrt(np.where(partial.n >= ENOUGH, partial.n, np.nan))
+            found[name] = partial.mean - half, partial.mean + half
+        else:
+            together.setdefault(len(one.values), []).append(name)
+    for names in together.values():
+        for some in _of_columns(names, own):
+            flat = {name: np.stack([value.ravel() for value in own[name].values]) for name in some}
+            low, high = bootstrap_interval(np.concatenate(list(flat.values()), axis=1))
+            at = np.cumsum([columns.shape[1] for columns in flat.values()])[:-1]
+            for name, *ends in zip(some, np.split(low, at), np.split(high, at), strict=True):
+                least, most = (end.reshape(own[name].values[0].shape) for end in ends)
+                found[name] = least, most
+    return found
+
+
+def _of_columns(names: Sequence[str], own: Mapping[str, _Group]) -> Iterator[list[str]]:
+    """Names of variables that together have about `_COLUMNS` numbers a document."""
+    some: list[str] = []
+    width = 0
+    for name in names:
+        size = own[name].values[0].size
+        if some and width + size > _COLUMNS:
+            yield some
+            some, width = [], 0
+        some.append(name)
+        width += size
+    yield some
 
 
 def aggregate(store: Store, analysis: str) -> xr.Dataset:
@@ -171,8 +212,9 @@ class _Merged:
         groups = list(dict.fromkeys(group for _, group in self.counts)) or [""]
         made: dict[str, xr.DataArray] = {}
         coords = {"model": models, "group": groups}
+        intervals = {at: _intervals(own) for at, own in self.groups.items()}
         for name in (name for name in self.like if name not in self.left_out):
-            made |= self._variable(name, models, groups)
+            made |= self._variable(name, models, groups, intervals)
         for i, (name, what) in enumerate(_COUNTS.items()):
             values = [[self.counts.get((m, g), [0, 0, 0])[i] for g in groups] for m in models]
             attrs = {"units": what[0], "long_name": what[1], "valid_min": 0.0, "valid_max": np.inf}
@@ -183,7 +225,9 @@ class _Merged:
             found = found.assign_coords(model_step=("model", [np.nan if step is None else step for step in steps]))
         return found.assign_attrs(self._attrs())
 
-    def _variable(self, name: str, models: list[str], groups: list[str]) -> dict[str, xr.DataArray]:
+    def _variable(
+        self, name: str, models: list[str], groups: list[str], intervals: Mapping[tuple[str, str], Mapping[str, Any]]
+    ) -> dict[str, xr.DataArray]:
         like = self.like[name]
         shape = (len(models), len(groups), *like.shape)
         dims, attrs = ("model", "group", *map(str, like.dims)), dict(like.attrs)
@@ -192,9 +236,10 @@ class _Merged:
         for (model, group), variables in self.groups.items():
             if name in variables:
                 at = models.index(model), groups.index(group)
-                one = variables[name]
-                mean[at], n[at] = one.partial.known_mean, one.partial.n
-                low[at], high[at] = one.interval((attrs["valid_min"], attrs["valid_max"]))
+                partial = variables[name].partial
+                mean[at], n[at] = partial.known_mean, partial.n
+                ends = intervals[model, group][name]
+                low[at], high[at] = np.maximum(ends[0], attrs["valid_min"]), np.minimum(ends[1], attrs["valid_max"])
         made = {}
         for suffix, values in (("", mean), ("_low", low), ("_high", high)):
             made[name + suffix] = xr.DataArray(values, dims=dims, coords=like.coords, attrs=attrs)

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from workbench.loading.build import numbers_of
 from workbench.loading.toys.transformer import ToyTransformer
 from workbench.models.hooks import LOGITS, Hook
 from workbench.models.model import ExpertWeights, LayerWeights, Sizes
@@ -25,6 +26,22 @@ class ToyAdapter:
         self.sizes = Sizes(
             c.n_layers, c.n_heads, c.n_heads, c.d_model, c.d_head, c.d_mlp, c.d_vocab, c.n_ctx
         )  # fmt: skip
+
+    @property
+    def positions(self) -> str:
+        """How a token's position enters, in words."""
+        kind = self.module.config.positions
+        return "learned, a vector for each" if kind == "learned" else kind
+
+    @property
+    def tied(self) -> bool:
+        """The toy's are two."""
+        return False
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """How many numbers its weights are, and their bytes."""
+        return numbers_of(self.module)
 
     @property
     def device(self) -> torch.device:

@@ -6,6 +6,10 @@
   const dash = (window.dash_clientside = window.dash_clientside || {});
   const place = (name) => new URL(name, document.baseURI.split(/[?#]/)[0]);
   const poll = JSON.parse(document.documentElement.dataset.workbench).poll;
+  // A look whose answer never comes would hold back whatever waits for it, Run too: it is given up, and the next one
+  // begins. The more in a row, the longer each is waited for: a server that is merely slow comes to its answer.
+  const FIRST = 5000, LONGEST = 60000; // milliseconds
+  let patience = FIRST;
   let waiting = null, names = null;
 
   function say(text) {
@@ -30,7 +34,31 @@
   // The server cannot read what this page sends, as when it was started again with other models: it says why.
   function refused(sentence, asked) {
     say(sentence);
-    if (String((asked && asked.body) || "").includes('"poll.n_intervals"')) dash.set_props("poll", { disabled: true });
+    if (is_look(asked)) dash.set_props("poll", { disabled: true });
+  }
+
+  function is_look(asked) {
+    return String((asked && asked.body) || "").includes('"poll.n_intervals"');
+  }
+
+  // The answer to a look; "nothing new" in place of one that does not come in time.
+  async function looked(where, asked) {
+    const stop = new AbortController();
+    let is_late = false;
+    const late = setTimeout(() => { is_late = true; stop.abort(); }, patience);
+    try {
+      const answer = await original(where, Object.assign({}, asked, { signal: stop.signal }));
+      await answer.clone().blob(); // all of it, and not its head alone
+      patience = FIRST;
+      return answer;
+    } catch (error) {
+      if (!is_late) throw error;
+      if (patience > FIRST) lost(0); // the second in a row
+      patience = Math.min(LONGEST, 2 * patience);
+      return new Response(null, { status: 204 });
+    } finally {
+      clearTimeout(late);
+    }
   }
 
   async function ping() {
@@ -62,7 +90,7 @@
     const url = String((given[0] && given[0].url) || given[0]);
     if (!url.includes("_dash-update-component")) return original.apply(this, given);
     try {
-      const answer = await original.apply(this, given);
+      const answer = is_look(given[1]) ? await looked(given[0], given[1]) : await original.apply(this, given);
       if (answer.status === 400) refused(await answer.clone().text(), given[1]);
       if (answer.status === 403 || answer.status === 502 || answer.status === 503) lost(answer.status);
       return answer;

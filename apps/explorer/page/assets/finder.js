@@ -12,6 +12,12 @@
       return { text: tab.textContent, beside: room ? room.dataset.question : "", open: open };
     });
 
+  // What stands among the rooms and is no view: it opens as if it were pressed.
+  const sheets = () =>
+    Array.from(document.querySelectorAll("[data-find]")).map((button) => {
+      return { text: button.dataset.find, beside: button.dataset.question, open: () => button.click() };
+    });
+
   const tokens = () =>
     Array.from(document.querySelectorAll("#tokens [data-pos]")).map((chip) => {
       const pos = Number(chip.dataset.pos);
@@ -37,7 +43,7 @@
     if (one && one.why) return one;
     const holds = (item) => (item.text + " " + item.beside).toLowerCase().includes(wanted);
     const spaced = (item) => holds({ text: item.text.replaceAll("·", ""), beside: item.beside });
-    const items = (one ? [one] : []).concat(views().filter(holds), wanted ? tokens().filter(spaced) : []);
+    const items = (one ? [one] : []).concat(views().filter(holds), sheets().filter(holds), wanted ? tokens().filter(spaced) : []);
     return { items: items, why: items.length ? "" : "No view, head or token of that name." };
   }
 

@@ -8,7 +8,7 @@
 
   function show(room) {
     tabs().forEach((tab) => { tab.hidden = tab.dataset.room !== room; });
-    document.querySelectorAll(".room").forEach((button) => {
+    document.querySelectorAll(".room[data-room]").forEach((button) => {
       const open = button.dataset.room === room;
       button.setAttribute("aria-pressed", String(open));
       if (open) document.getElementById("question").textContent = button.dataset.question;
@@ -16,7 +16,7 @@
   }
 
   document.addEventListener("click", (event) => {
-    const button = event.target.closest && event.target.closest(".room");
+    const button = event.target.closest && event.target.closest(".room[data-room]");
     if (button) show(button.dataset.room);
   });
 

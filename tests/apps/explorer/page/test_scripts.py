@@ -28,6 +28,7 @@ from apps.explorer.page.state import (
     Edited,
     Link,
     Pressed,
+    SheetAsked,
     Shown,
     Sizes,
     Stopped,
@@ -63,16 +64,18 @@ readline.createInterface({ input: process.stdin }).on("line", (line) => {
 """
 
 
+def node():
+    """Something that runs scripts."""
+    found = shutil.which("node")
+    return found or pytest.importorskip("playwright._impl._driver").compute_driver_executable()[0]
+
+
 @pytest.fixture(scope="module")
 def script(tmp_path_factory):
     """`script(space, name, *arguments)`: what a function of the scripts answers, and the address after it."""
-    node = shutil.which("node")
-    if node is None:
-        driver = pytest.importorskip("playwright._impl._driver")
-        node = driver.compute_driver_executable()[0]
     file = tmp_path_factory.mktemp("scripts") / "run.js"
     file.write_text(STUB % (json.dumps(constants()), json.dumps(list(SCRIPTS.values()))))
-    running = subprocess.Popen([node, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    running = subprocess.Popen([node(), str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def call(*asked):
         running.stdin.write(json.dumps([asked[0], asked[1], asked[2:]]) + "\n")
@@ -183,7 +186,7 @@ def test_the_scripts_know_only_ids_that_there_are(known):
 def test_the_scripts_know_the_words_of_the_server():
     spine, links = SCRIPTS["spine.js"], SCRIPTS["links.js"]
     stores = {"started": Pressed, "stopped": Stopped, "checked": Checked, "edited": Edited, "dismissed": Dismissed,
-              "batch": Chosen, "batch-asked": BatchAsked}  # fmt: skip
+              "batch": Chosen, "batch-asked": BatchAsked, "sheet": SheetAsked}  # fmt: skip
     for kind, store in PRESSED.items():
         if store in stores:
             assert kind in stores[store].model_fields
@@ -217,3 +220,61 @@ def test_a_picture_has_its_caption_as_python_draws_it():
     links = SCRIPTS["links.js"]
     assert links.count(f"{caption._LINE} * caption.length") == 4 and f"font-size:{caption._SIZE}px" in links
     assert f"undefined ? {caption._TOP}" in links
+
+
+# The page's fetch over one that never answers a look, on a clock that goes when it is told to.
+HANGS = """
+const vm = require("vm"), none = () => {};
+let clock = 0, timers = [], asked = [], answers = false;
+const page = { dataset: { workbench: %s } };
+const banner = { hidden: true, setAttribute: none };
+const document = { documentElement: page, baseURI: "http://x/", addEventListener: none, querySelectorAll: () => [],
+  querySelector: () => null, getElementById: () => banner, createElement: () => banner, body: { appendChild: none } };
+const fetch = (place, given) => {
+  asked.push(String(place));
+  if (answers) return Promise.resolve(new Response("{}"));
+  const stopped = (stop) => () => stop(new Error("stopped"));
+  return new Promise((_, stop) => given.signal && given.signal.addEventListener("abort", stopped(stop)));
+};
+const window = { addEventListener: none, fetch, dash_clientside: { set_props: none } };
+vm.runInContext(%s, vm.createContext({ window, document, URL, Response, AbortController, clearInterval: none,
+  setInterval: none, clearTimeout: (timer) => { timers = timers.filter((one) => one !== timer); },
+  setTimeout: (act, wait) => { const timer = { act, at: clock + wait }; timers.push(timer); return timer; } }));
+const look = { body: JSON.stringify({ changedPropIds: ["poll.n_intervals"] }) };
+const go = (body) => window.fetch("http://x/_dash-update-component", { ...look, ...body });
+async function waited() {
+  const answer = go();
+  for (let at = 0; at < 400; at++) {
+    clock += 500;
+    for (const timer of timers.filter((one) => one.at <= clock)) timer.act();
+    await new Promise((done) => setImmediate(done));
+    if (!timers.length) break;
+  }
+  return [(await answer).status, banner.textContent || ""];
+}
+(async () => {
+  const told = [];
+  for (let turn = 0; turn < 3; turn++) { const from = clock; told.push([...(await waited()), clock - from]); }
+  answers = true;
+  told.push([(await go()).status, timers.length]);
+  answers = false;
+  const from = clock;
+  told.push([(await waited())[0], clock - from]);
+  let is_over = false;
+  go({ body: "{}" }).then(() => { is_over = true; });
+  await new Promise((done) => setImmediate(done));
+  told.push([is_over, timers.length]);
+  console.log(JSON.stringify(told));
+})();
+"""
+
+
+def test_a_look_that_is_never_answered_is_given_up_within_seconds():
+    """It ends as one with nothing new, so that what waits for it goes on; a second one in a row is said. A server that
+    is slow is waited for longer each time, one that answers makes that forgotten, and no other call is given up."""
+    code = HANGS % (json.dumps(constants()), json.dumps(SCRIPTS["connection.js"]))
+    done = subprocess.run([node(), "-"], input=code, capture_output=True, text=True, timeout=60)
+    first, second, third, answered, again, other = json.loads(done.stdout or done.stderr)
+    assert first == [204, "", 5000]
+    assert second[0] == 204 and "does not answer" in second[1] and second[2] == 10_000 and third[2] == 20_000
+    assert answered == [200, 0] and again == [204, 5000] and other == [False, 0]

@@ -83,6 +83,7 @@ def press(page):
     claims = page.buttons("check")
     assert claims and page.buttons("edit")
     presses = {
+        "sheet": {"clicks": 1, "sheet": "model"},
         "checked": {"clicks": 1, "check": claims[0]}, "dismissed": {"clicks": 2, "dismiss": page.buttons("dismiss")[0]},
         "typed": {"type": "param", "entry": "logit-lens", "name": "top_k", "value": 4},
         "moved": {"type": "display", "entry": "flow-routes", "name": "threshold", "control": "slider", "value": 0.1},
@@ -158,6 +159,14 @@ def test_a_whole_visit_calls_every_callback(visit):
     called = {body["output"] for body in visit.calls}
     missed = {callback["output"] for callback in visit.callbacks} - called
     assert not missed, "\n".join(missed)
+
+
+def test_the_sheet_of_the_model_comes_with_one_request(visit):
+    visit.put("sheet", {"clicks": 9, "sheet": "model"})
+    wrote = visit.fire("sheet")
+    assert wrote["card.opened"] is True and wrote["card.title"].endswith(MODEL)
+    assert "every state is finite" in json.dumps(wrote["card.children"])
+    assert {*visit.buttons("sheet")} == {"model"} and len(visit.buttons("sheet")) >= 2  # among the rooms, and the name
 
 
 # What is put in the place of any value.
