@@ -107,6 +107,8 @@ def _fitting(value: Any, kind: Any, name: str) -> Any:
         return _of_union(value, kind, name)
     if origin is Literal and isinstance(value, str) and value in parts:
         return value
+    if origin is type and isinstance(value, type) and issubclass(value, parts[0]):
+        return value
     if origin in _LISTS:
         return _several(value, kind, name)
     if origin is Mapping and isinstance(value, Mapping):
@@ -179,6 +181,8 @@ def _in_words(kind: Any) -> str:
         return " or ".join(map(repr, parts))
     if origin in _LISTS:
         return "a list" if parts[0] is Any else f"a list, each item {_in_words(parts[0])}"
+    if origin is type:
+        return f"a class of {parts[0].__name__}"
     kind = NoneType if kind is None else origin or kind
     if kind is Callable:
         return "a function"

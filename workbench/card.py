@@ -15,6 +15,7 @@ import torch
 
 from workbench.analysis.kinds import Analysis
 from workbench.analysis.refusals import refused
+from workbench.arguments import fitted
 from workbench.cache import Kept, kept
 from workbench.errors import InputError, WorkbenchError
 from workbench.files import cache_dir
@@ -75,6 +76,7 @@ class ModelCard:
         return tuple(use for use in self.analyses if use.waits)
 
 
+@fitted()
 def model_card(model: Model, analyses: Iterable[type[Analysis]] = (), *, results: Path | None = None) -> ModelCard:
     """The card of a model that is loaded.
 
