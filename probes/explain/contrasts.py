@@ -69,7 +69,7 @@ def contrast_of(model: Model, prompt: Any, corrupt: str = "", target: str = "", 
             f"a contrast of {answer.describe(model.vocabulary)} and {wrong.describe(model.vocabulary)} with "
             f"{' and '.join(dropped)}",
             "answers that are single tokens of their own",
-            "Take their first tokens",
+            "Name others, or take their first tokens",
         )
     return Contrast(pair, not corrupt, own)
 

@@ -153,8 +153,11 @@ def pair_of(model: Model, text: PairText, dropped: Counter[str]) -> Pair | None:
             for texts in (text.answers, text.wrong)]  # fmt: skip
     more = _start([member for members in both for member in members])
     answers, wrong = ({member[len(more) :] for member in members} for members in both)
-    if any(len(member) != 1 for member in answers | wrong) or answers & wrong:
-        dropped["answers that are not single tokens of their own"] += 1
+    if any(len(member) != 1 for member in answers | wrong):
+        dropped["answers that are not single tokens"] += 1
+        return None
+    if answers & wrong:
+        dropped["an answer that is the wrong one, too"] += 1
         return None
     clean, corrupt = (followed_by(model, tokens, more) for tokens in (clean, corrupt))
     group = text.group or min(clean.text, corrupt.text)

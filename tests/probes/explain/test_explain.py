@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from probes.circuits.graph.known import KNOWN
 from probes.circuits.graph.task_texts import PairText
 from probes.circuits.graph.tasks import pair_of
-from probes.explain.contrasts import Contrast, contrast_of, with_ids
+from probes.explain.contrasts import Contrast, contrast_of, shown_text, with_ids
 from probes.explain.explain import VIEW, Explain
 from probes.explain.figures import parts_table
 from probes.explain.found import behaviour_found, faithful_found
 from probes.explain.parts import copying_labels, node_of
 from probes.explain.sentences import NOTHING, behaves, matters, said, unexplained
 from probes.explain.steps import STEPS
-from probes.explain.variants import COPIED, made_pairs
+from probes.explain.variants import BESIDE, COPIED, made_pairs
 from tests.tiny_models import INDUCTION, induction_toy, tiny_model
 from workbench.errors import Cancelled, InputError
 from workbench.models.prompt import Prompt
@@ -99,6 +99,17 @@ def test_answers_of_the_wrong_way_round_give_nothing():
 
 
 @pytest.mark.slow
+def test_where_few_answers_can_be_made_the_shown_swap_stays(default_model):
+    """What is true of a city is not of a town, a nation or a local: other words are swapped beside it."""
+    contrast = contrast_of(default_model, "The Eiffel Tower is located in the city of")
+    made = made_pairs(default_model, contrast, (6, 6, 16))
+    assert made.answers == BESIDE and not made.is_short_of((6, 6, 16))
+    texts = [(shown_text(default_model, one.clean), shown_text(default_model, one.corrupt)) for one in made.task.test]
+    assert all(" city of" in clean and corrupt == clean.replace("city", "country") for clean, corrupt in texts)
+    assert made_pairs(model(), contrast_of(model(), SHOWN), (4, 4, 8)).answers == COPIED
+
+
+@pytest.mark.slow
 def test_shuffled_answers_and_random_weights_find_nothing_at_the_stated_rate():
     """Of 40 runs each at most one in twenty, and three standard errors."""
     limit, found = 0.05 + 3 * np.sqrt(0.05 * 0.95 / 40), []
@@ -139,6 +150,11 @@ def test_what_cannot_be_made_is_said():
     pair = pair_of(random, PairText(Prompt.ids(every), Prompt.ids(other), ("#94",), ("#95",), ""), Counter())
     with pytest.raises(InputError, match=r"made by swapping words of the same kind.*more words to swap"):
         made_pairs(random, Contrast(pair, True, False), (3, 3, 5))
+    dropped: Counter[str] = Counter()
+    same = PairText(Prompt.ids([0, 5]), Prompt.ids([0, 6]), ("#7",), ("#7",), "")
+    assert pair_of(random, same, dropped) is None and dropped == {"an answer that is the wrong one, too": 1}
+    with pytest.raises(InputError, match=r"the wrong one, too.*Name others"):
+        contrast_of(random, Prompt.ids([0, 5, 9, 31]), target="#7", against="#7")
     with pytest.raises(InputError, match="explain without a prompt"):
         Explain().run(random)
     costs = Explain().steps(model().sizes, 9)
