@@ -69,9 +69,9 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
     Limits: It explains this contrast, on prompts like these: another counterfactual asks something else. Where pairs
     have the model's own answers, that it prefers them is so by construction, so they need a probability of 0.1; the
     survey and the random circuits are not. Swapped words are alike to the model, and may make odd sentences: look at
-    the pairs. The circuit is the smallest that the search met; where much is left without it, it has a rival. What a
-    part raises is read through the final norm alone. Labels say what a head does on other stimuli. Directions that
-    stand in for MLPs are a weak control.
+    the pairs. Where these keep the shown swap, what is found holds for that swap alone. The circuit is the smallest
+    that the search met; where much is left without it, it has a rival. What a part raises is read through the final
+    norm alone. Labels say what a head does on other stimuli. Directions that stand in for MLPs are a weak control.
 
     Source: measures arXiv 2504.13151 (MIB) and 2211.00593 (completeness, minimality); ranking arXiv 2508.21258 (RelP);
     survey by max T (Westfall and Young 1993). The way from one to the next is ours.

@@ -7,6 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
+from probes.checks import pair_survey as survey
 from probes.checks.pair_survey import DIRECTIONS, PromptsOfPair, pair_survey
 from probes.circuits.graph.known import KNOWN
 from tests.tiny_models import tiny_model
@@ -20,6 +21,7 @@ from workbench.models.target import Target
 from workbench.observation import observe, run
 from workbench.observation.metrics import Metric
 from workbench.observation.recording import record
+from workbench.observation.sweeps import sweep
 
 
 def pairs(model, n, seed=0, answers=None):
@@ -55,9 +57,13 @@ def test_effects_equal_plain_passes_with_the_unit_of_the_other_prompt():
 @pytest.mark.parametrize("kind", ["gpt2", "neox"])
 def test_what_lies_in_front_of_the_difference_is_computed_once(kind, monkeypatch):
     """Of seven positions the prompts differ from the third on: linear layers need 4 of every run, and 3 once."""
-    model, taken = tiny_model(kind), [0, 0]
+    model, taken, asked = tiny_model(kind), [0], []
     some = pairs(model, 6)
+    spy = lambda model, base, cells, *rest, **more: (asked.extend(cells), sweep(model, base, cells, *rest, **more))[1]
+    monkeypatch.setattr(survey, "sweep", spy)
     *_, shared = pair_survey(model, some)
+    assert {edit.positions for (edit,) in asked if isinstance(edit, Ablate)} == {(3, 4, 5, 6)}
+    assert not any(edit.direction[:3].any() for (edit,) in asked if not isinstance(edit, Ablate))
     for layer in linear_layers(model.adapter.blocks):
 
         def counted(given, forward=layer.forward):

@@ -16,6 +16,7 @@ WITHOUT = {
     "explain": "minutes of work, and a report rather than a figure",
     "circuit": "minutes of work",
     "head-survey": "minutes of work",
+    "active-dormant": "minutes of work: on few texts no head is either",
     "edge-rankings": "minutes of work",
     "token-erasure-probes": "probes are trained first",
     "token-erasure-accuracy": "probes are trained first",
