@@ -25,9 +25,24 @@
         templates: gd.data.map((trace) => trace.texttemplate || ""),
         texts: gd.data.map((trace) => (trace.type !== "heatmap" ? [] : meta.cells || rows(trace.text))),
         range: meta.cells ? Array.from(gd._fullLayout.xaxis.range) : null,
+        fewest: {},
       });
     }
     return originals.get(meta);
+  }
+
+  // What is shown takes room itself: labels widen a margin, and the line that says which tokens are shown lowers the
+  // figure; with less room fewer fit, and then there is more room again. So after a few turns, with nothing that somebody
+  // did or a new size of the window in between, there only become fewer: else a figure is drawn again and again for ever.
+  const turns = 3;
+  let done = 0;
+  ["resize", "pointerdown", "keydown"].forEach((kind) => window.addEventListener(kind, () => { done += 1; }, true));
+  function fewer(gd, name, part, n) {
+    const all = first(gd).fewest, place = [done, part].join(" "), known = all[name];
+    if (!known || known.place !== place) all[name] = { place: place, n: n, grown: 0 };
+    else if (n < known.n) known.n = n;
+    else if (n > known.n && known.grown < turns) Object.assign(known, { n: n, grown: known.grown + 1 });
+    return all[name].n;
   }
 
   function thinned(gd, name, ticks) {
@@ -36,7 +51,8 @@
     const pixels = Math.abs(axis.d2p(ticks.vals[1]) - axis.d2p(ticks.vals[0]));
     const flat = name === "xaxis" && Number(axis.tickangle) !== -90 && axis.tickangle !== 90;
     const longest = Math.max(...ticks.text.map((text) => String(text).replace(/&[^;]+;/g, "x").length));
-    const every = Math.max(1, Math.ceil((flat ? Math.max(apart, longest * 6.2 + 4) : apart) / Math.max(pixels, 0.1)));
+    const needed = Math.max(1, Math.ceil((flat ? Math.max(apart, longest * 6.2 + 4) : apart) / Math.max(pixels, 0.1)));
+    const every = -fewer(gd, name, axis.range, -needed);
     const keep = (all) => all.filter((_, i) => i % every === 0);
     return { vals: keep(ticks.vals), text: keep(ticks.text) };
   }
@@ -72,7 +88,8 @@
     const all = large().map(metaOf).filter((other) => other.cells && other.x_values && isRow(other.x_values)).map((other) => other.x_values);
     if (!isRow(own) || !all.includes(own)) return null; // positions that were chosen by hand
     const low = Math.min(...all.map((values) => values[0])), high = Math.max(...all.map((values) => values[values.length - 1]));
-    const fits = size ? Math.max(1, Math.floor(gd._fullLayout.xaxis._length / (fewest * letter * size + 2))) : Infinity;
+    const room = size ? Math.max(1, Math.floor(gd._fullLayout.xaxis._length / (fewest * letter * size + 2))) : Infinity;
+    const fits = fewer(gd, "columns", "", room);
     const n = high - low + 1;
     if (n <= fits) return n === own.length ? null : [low, high];
     const wanted = window.dash_clientside.spine.state.selection.pos;

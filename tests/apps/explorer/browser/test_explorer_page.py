@@ -210,6 +210,21 @@ def test_dark_and_narrow(same_page, open_page, screenshots):
     )
 
 
+def test_figures_come_to_rest_at_any_size(same_page):
+    """What is fitted takes room itself: at some sizes fewer and more took turns for ever, and the page stood still."""
+    page = same_page
+    page.evaluate("""() => { window.drawn = 0; document.querySelectorAll('.js-plotly-plot').forEach(
+      (gd) => gd.on('plotly_afterplot', () => { window.drawn += 1; })) }""")
+    at_rest = "() => { const rests = window.drawn === window.last; window.last = window.drawn; return rests }"
+    turn(page, "Causal tracing")
+    page.wait_for_selector("#main-message .plan")
+    for width, height in ((390, 844), (1280, 800)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(150)
+        page.wait_for_function(at_rest, polling=150, timeout=30_000)
+    view(page, "Logit lens")
+
+
 def test_the_page_does_not_scroll(same_page):
     page = same_page
     size = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
