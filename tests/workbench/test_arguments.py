@@ -24,7 +24,7 @@ FITTING = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("value", "kind", "wanted"), FITTING, ids=str)
+@pytest.mark.parametrize(("value", "kind", "wanted"), FITTING, ids=range(len(FITTING)))
 def test_what_fits_is_as_the_annotation_has_it(value, kind, wanted):
     found = argument("a", value, kind, "f()")
     assert found == wanted and type(found) is type(wanted)
@@ -47,7 +47,7 @@ ODD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("value", "kind", "said"), ODD, ids=str)
+@pytest.mark.parametrize(("value", "kind", "said"), ODD, ids=range(len(ODD)))
 def test_what_does_not_fit_is_named_with_what_would(value, kind, said):
     if said is None:
         assert argument("a", value, kind, "f()") == value
