@@ -63,8 +63,7 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("follow"),  # the selection, for views that are computed from it
         dcc.Store("drawn", data=""),  # what the large view stands for; changes only when it must be drawn anew
         dcc.Store("rested", data=""),  # the same, for what stands around it: follows when a display control rests
-        dcc.Store("wanted"),  # small multiples that must be drawn anew: by view, what each is to stand for
-        dcc.Store("thumbs"),  # the answer to that
+        *_of_small_multiples(),
         dcc.Store("typed"),  # a parameter's control was changed, and how
         dcc.Store("moved"),  # the same of a display parameter's
         *_of_batches(),
@@ -74,6 +73,13 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("scheme", data="light", storage_type="local"),
         dcc.Interval("poll", interval=POLL, disabled=False),
     ]  # fmt: skip
+
+
+def _of_small_multiples() -> list[Any]:
+    return [
+        dcc.Store("wanted"),  # those that must be drawn anew: by view, what each is to stand for
+        dcc.Store("thumbs"),  # the answer to that
+    ]
 
 
 def _of_batches() -> list[Any]:
