@@ -13,7 +13,7 @@ import torch
 
 from workbench.pauses import pause
 
-__all__ = ["Attached", "Passes", "repeated", "skipped", "undisturbed"]
+__all__ = ["Attached", "Passes", "repeated", "replaced", "skipped", "undisturbed"]
 
 
 class Passes:
@@ -105,25 +105,32 @@ class Attached:
 
 
 @contextmanager
-def skipped(blocks: Sequence[Any], here: Callable[[], bool]) -> Iterator[None]:
-    """While open, blocks hand on their input where `here` says yes, and run as before where it says no."""
-    before = [(block, block.__dict__.get("forward")) for block in blocks]  # what an outer pass may have put there
+def replaced(modules: Sequence[Any], by: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """While open, modules run what `by` makes of their `forward`."""
+    before = [(module, module.__dict__.get("forward")) for module in modules]  # what an outer pass may have put there
     try:
-        for block in blocks:
-            block.__dict__["forward"] = _handing_on(block.forward, here)  # assigned plainly a bridge's would stay
+        for module in modules:
+            module.__dict__["forward"] = by(module.forward)  # assigned plainly a bridge's would stay
         yield
     finally:
-        for block, forward in before:
-            block.__dict__.pop("forward", None)
+        for module, forward in before:
+            module.__dict__.pop("forward", None)
             if forward is not None:
-                block.__dict__["forward"] = forward
+                module.__dict__["forward"] = forward
 
 
-def _handing_on(forward: Callable[..., Any], here: Callable[[], bool]) -> Callable[..., Any]:
-    def hand_on(hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
-        return hidden_states if here() else forward(hidden_states, *args, **kwargs)
+@contextmanager
+def skipped(blocks: Sequence[Any], here: Callable[[], bool]) -> Iterator[None]:
+    """While open, blocks hand on their input where `here` says yes, and run as before where it says no."""
 
-    return hand_on
+    def handing_on(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def hand_on(hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+            return hidden_states if here() else forward(hidden_states, *args, **kwargs)
+
+        return hand_on
+
+    with replaced(blocks, handing_on):
+        yield
 
 
 @contextmanager
@@ -132,20 +139,17 @@ def repeated(module: Any, times: int, here: Callable[[], bool]) -> Iterator[Call
 
     Gives a function that tells which of them is under way, from 0 on.
     """
-    before, at = module.__dict__.get("forward"), [0]
-    forward = module.forward
+    at = [0]
 
-    def again(*args: Any, **kwargs: Any) -> Any:
-        if not here():
-            return forward(*args, **kwargs)
-        for at[0] in range(times):
-            found = forward(*args, **dict(kwargs))
-        return found
+    def again_and_again(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def again(*args: Any, **kwargs: Any) -> Any:
+            if not here():
+                return forward(*args, **kwargs)
+            for at[0] in range(times):
+                found = forward(*args, **dict(kwargs))
+            return found
 
-    module.__dict__["forward"] = again  # assigned plainly a bridge's would stay
-    try:
+        return again
+
+    with replaced([module], again_and_again):
         yield lambda: at[0]
-    finally:
-        module.__dict__.pop("forward", None)
-        if before is not None:
-            module.__dict__["forward"] = before

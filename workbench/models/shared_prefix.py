@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from workbench.models.passes import replaced
+
 __all__ = ["linear_layers", "sharing"]
 
 _LINEAR = ("torch.nn.modules.linear.Linear", "transformers.pytorch_utils.Conv1D")
@@ -28,17 +30,9 @@ def linear_layers(blocks: Iterable[nn.Module]) -> list[nn.Module]:
 def sharing(layers: Sequence[nn.Module], here: Callable[[], bool]) -> Iterator[None]:
     """While open, linear layers take the positions at which all rows of `[row, pos, ...]` are equal, from the first one
     on, once for all rows, where `here` says yes; and run as before where it says no, or little would be spared."""
-    before = [(layer, layer.__dict__.get("forward")) for layer in layers]  # what an outer pass may have put there
     alike: dict[str, int] = {}  # of the layer before: later ones share no more, but for what an edit makes equal again
-    try:
-        for layer in layers:
-            layer.__dict__["forward"] = _once(layer.forward, here, alike)
+    with replaced(layers, lambda forward: _once(forward, here, alike)):
         yield
-    finally:
-        for layer, forward in before:
-            layer.__dict__.pop("forward", None)
-            if forward is not None:
-                layer.__dict__["forward"] = forward
 
 
 def _once(forward: Callable[..., Any], here: Callable[[], bool], alike: dict[str, int]) -> Callable[..., Any]:

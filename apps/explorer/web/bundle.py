@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import cache
 from importlib.resources import files
 
 from dash import Dash
@@ -26,35 +27,29 @@ _ICON = (
 
 def serve_bundle(app: Dash, settings: Settings) -> None:
     """Put one script in the place of all of Dash's own, in their order; its address names its content."""
-    plain, made = app.interpolate_index, _Bundle()
-    app.server.add_url_rule(f"{settings.mounted}{_PLACE}", "bundle", made.answer)
+    plain, place = app.interpolate_index, f"{settings.base_path}{_PLACE}"
+
+    @cache
+    def bundle(addresses: tuple[str, ...]) -> str:
+        return "\n".join(map(_script, addresses))
 
     def interpolated(**parts: str) -> str:
-        tags = list(_TAG.finditer(parts["scripts"]))
-        version = made.of(tuple(tag[1] for tag in tags if not tag[1].startswith(_UNUSED)))
-        one = f'<script src="{settings.base_path}{_PLACE}?m={version}"></script>\n'
+        text = bundle(_own(parts["scripts"]))
+        one = f'<script src="{place}?m={hashlib.sha256(text.encode()).hexdigest()[:16]}"></script>\n'
         parts["scripts"], parts["favicon"] = one + _TAG.sub("", parts["scripts"]), _ICON
         return plain(**parts)
 
+    def answer() -> Response:
+        """Also for a page that an earlier server gave out: an empty script would be kept by its browser for a year."""
+        return Response(bundle(_own(app._generate_scripts_html())), mimetype="text/javascript")
+
     app.interpolate_index = interpolated  # type: ignore[assignment]  # Dash offers it to be replaced
+    app.server.add_url_rule(f"{settings.mounted}{_PLACE}", "bundle", answer)
 
 
-class _Bundle:
-    """The text of several scripts, read once."""
-
-    def __init__(self) -> None:
-        self._addresses: tuple[str, ...] = ()
-        self._text = ""
-
-    def of(self, addresses: tuple[str, ...]) -> str:
-        """Read these scripts; the version of their text."""
-        if addresses != self._addresses:
-            self._text = "\n".join(_script(address) for address in addresses)
-            self._addresses = addresses
-        return hashlib.sha256(self._text.encode()).hexdigest()[:16]
-
-    def answer(self) -> Response:
-        return Response(self._text, mimetype="text/javascript")
+def _own(scripts: str) -> tuple[str, ...]:
+    """Of the tags of all scripts, the addresses of Dash's own that are used."""
+    return tuple(tag[1] for tag in _TAG.finditer(scripts) if not tag[1].startswith(_UNUSED))
 
 
 def _script(address: str) -> str:

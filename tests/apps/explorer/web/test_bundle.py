@@ -52,3 +52,11 @@ def test_what_is_strict_stays_so_and_alone(page):
     text, shared = app.get(addresses[1]).text, _script("dash/dcc/dash_core_components-shared.js")
     assert re.match(r';\(function\(\)\{(/\*.*?\*/\s*)*"use strict"', shared, re.DOTALL) and shared in text
     assert not text.lstrip(";").startswith('"use strict"')
+
+
+def test_a_page_of_an_earlier_server_gets_all_of_it_too(page):
+    """Nobody has asked this server for its page yet; what it answers is kept by a browser for a year."""
+    _, addresses = page
+    path = re.sub("^/lab", "", addresses[1])
+    fresh = make_app(Engine(Settings(models=("toy-copy",), token=""), [])).server.test_client()
+    assert fresh.get(path).data == page[0].get(addresses[1]).data
