@@ -179,9 +179,8 @@ def _chance(result: xr.Dataset) -> list[str]:
     """Whether random circuits do as well."""
     if "p" not in result or not float(result["p"]) > SMALL:
         return []
-    return [
-        f"Random circuits of this size keep as much (p = {float(result['p']):.2f}): nothing speaks for these edges."
-    ]
+    p = float(result["p"])
+    return [f"Too many random circuits of this size keep as much (p = {p:.2f}) to tell these edges from any."]
 
 
 def _not_kept(result: xr.Dataset) -> list[str]:
