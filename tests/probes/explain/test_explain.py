@@ -207,7 +207,9 @@ def test_what_is_left_out_is_what_the_numbers_say():
     assert "may be another way" in left_out(1.0, 0.15, spread=1.0)[0]
     assert "may be worse off" in left_out(1.0, -0.15, spread=1.0)[0]
     assert "may be another way" in left_out(1.0, 0.3, n=12)[0]  # too few for an interval
-    assert left_out(0.9, 0.0, p=0.15)[0].startswith("Too many random circuits of this size keep as much (p = 0.15) to tell")
+    assert left_out(0.9, 0.0, p=0.15)[0].startswith(
+        "Too many random circuits of this size keep as much (p = 0.15) to tell"
+    )
 
 
 def test_what_matters_a_little_is_said_to():
