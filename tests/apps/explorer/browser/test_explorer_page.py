@@ -222,6 +222,8 @@ def test_figures_come_to_rest_at_any_size(same_page):
         page.set_viewport_size({"width": width, "height": height})
         page.wait_for_timeout(150)
         page.wait_for_function(at_rest, polling=150, timeout=30_000)
+        assert page.evaluate("() => document.documentElement.scrollWidth") == width
+        assert page.evaluate("() => document.querySelector('.centre').clientWidth") > 350  # on a phone, too
     view(page, "Logit lens")
 
 
