@@ -78,6 +78,18 @@ def spelling(adds_bos: bool = True):
     return PreTrainedTokenizerFast(tokenizer_object=letters, bos_token="<s>")
 
 
+def tiny_words(tokenizer, name: str):
+    """A model of many heads that reads whatever a tokenizer writes, up to 2,048 tokens of it."""
+    more = {"num_hidden_layers": 12, "vocab_size": len(tokenizer), "max_position_embeddings": 2048}
+    torch.manual_seed(0)
+    config = LlamaConfig(**{**_COMMON, **more}, num_key_value_heads=2)
+    model = AutoModelForCausalLM.from_config(config).eval().float()
+    with torch.no_grad():
+        for parameter in model.model.layers.parameters():
+            parameter.mul_(5.0 if parameter.ndim == 2 else 1.0)  # patterns that are not all alike
+    return wrap(model, tokenizer, name=name)
+
+
 def tiny_hf_without_head(kind: str, layer: int, head: int, n_layers: int = 2, seed: int = 0):
     """A Hugging Face model whose weights read nothing of one head: an ablation by other means than hooks."""
     model = tiny_hf(kind, n_layers, seed)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-__all__ = ["CHANGED", "align", "difference", "difference_figure", "need_same_tokenizer", "of_differences"]
+__all__ = ["CHANGED", "align", "difference", "difference_figure", "need_same_tokenizer", "of_differences", "place_of"]
 
 _TOKEN_DIMS = ("pos", "query", "key")
 _NAMED = 3  # unlike tokens that a sentence names
@@ -263,11 +263,11 @@ def _largest(result: xr.Dataset) -> str:
     indices = map(int, np.unravel_index(flat, values.shape))
     at = dict(zip(map(str, variable.dims), indices, strict=True))
     unit = units(variable)
-    place = f" at {', '.join(_place(variable, at))}" if at else ""
+    place = f" at {', '.join(place_of(variable, at))}" if at else ""
     return f"Largest {what}: {number(float(values.flat[flat]))}{f' {unit}' if unit else ''}{place}."
 
 
-def _place(variable: xr.DataArray, at: Mapping[str, int]) -> list[str]:
+def place_of(variable: xr.DataArray, at: Mapping[str, int]) -> list[str]:
     """`["L18H6"]`, `["L20 MLP"]` where parts have labels, or `["depth 30", "pos 5 ·Peter"]`."""
     values = {dim: variable[dim].values[i] for dim, i in at.items()}
     words = [head_name(values.pop("layer"), values.pop("head"))] if {"layer", "head"} <= set(values) else []

@@ -19,6 +19,7 @@ from apps.explorer.callbacks import (
     intervene,
     notices,
     params,
+    pins,
     poll,
     run,
     selection,
@@ -32,7 +33,7 @@ __all__ = ["register"]
 
 _CONCERNS = (
     run, poll, notices, continuation, view, params, figure, selection, details, display, intervene, export, visit,
-    batches, card, sheet,
+    batches, card, sheet, pins,
 )  # fmt: skip
 
 

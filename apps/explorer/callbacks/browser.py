@@ -53,14 +53,14 @@ def _register_links(local: Local) -> None:
     local(
         "links", "write", Output("headline", "title"),
         Input("shown", "data"), Input("shown-b", "data"), Input("view", "data"), Input("selection", "data"),
-        Input("compare-mode", "value"), Input("display", "data"),
+        Input("compare-mode", "value"), Input("display", "data"), Input("pinned", "data"),
     )  # fmt: skip
     drawn = Input({"type": "figure", "name": "main"}, "figure")
     kept = State("visit", "data")
     about = [State(name, "data") for name in ("shown", "shown-b", "view", "selection")]
-    more = [State("compare-mode", "value"), State("display", "data"), kept]
+    more = [State(name, prop) for name, prop in (("compare-mode", "value"), ("display", "data"), ("pinned", "data"))]
     noted = Output("visit-open", "title")
-    local("visit", "note", noted, Input("said", "children"), drawn, *about, *more, initial=False)
+    local("visit", "note", noted, Input("said", "children"), drawn, *about, *more, kept, initial=False)
     local("visit", "taken", Output("visit-open", "lang"), Input("download", "data"), initial=False)
     local(
         "links", "remember",
@@ -75,6 +75,8 @@ def _register_links(local: Local) -> None:
         Input("display", "data"),
         State("drawn", "data"), State("rested", "data"),
     )  # fmt: skip
+    local("pins", "kept", Output("pins-row", "lang"), Input("pinned", "data"), initial=False)
+    local("pins", "drawn", Output("pins-row", "title"), Input("pins", "data"), initial=False)
     local("thumbs", "draw", Output("wanted", "data"), Input("thumbs", "data"), initial=False)
     local(
         "links",

@@ -101,6 +101,7 @@ def _register_link(answer: Answers, engine: Engine) -> None:
             "display": Output("display", "data", allow_duplicate=True),
             "go": Output("go", "data", allow_duplicate=True),
             "settled": Output("settled", "data", allow_duplicate=True),
+            "pinned": Output("pinned", "data"),
         },
         inputs={"link": Input("link", "data")},
         state={
@@ -132,6 +133,7 @@ def _register_link(answer: Answers, engine: Engine) -> None:
             "other_model": link.other_model if link.other_model in offered else no_update,
             "mode": changed("difference" if link.compare == "difference" else "both", mode),
             "display": link.display,
+            "pinned": link.pins,
             "settled": link.text,  # the link's selection is about it
             # The link that a page opens with runs when its model is there, where it does not cost too much.
             "go": Go(text=link.text, clicks=secrets.token_hex(4)) if asked else no_update,

@@ -41,6 +41,7 @@ def centre(entries: Mapping[str, View], shown: Mapping[str, View], first: View) 
             ),
             html.Div(_large(), id="main-figure", className="main-figure"),
             html.Div(id="said", className="said"),
+            html.Div(id="pins-row", className="pins", role="group", **attributes({"aria-label": "Pinned prompts"})),
             html.Div(thumbs, className="thumbs", role="group", **attributes({"aria-label": "Other views"})),
         ],
         className="centre",

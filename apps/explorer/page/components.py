@@ -54,7 +54,8 @@ def model_line(model: Model) -> list[Any]:
     line = [name, *([_selfcheck(model.selfcheck)] if model.selfcheck else [])]
     if identity.badge:
         line.append(html.Span(identity.badge, className="badge", title=identity.badge))
-    return [*line, html.Span(heads), html.Span(f"{identity.processing} weights, {identity.dtype}")]
+    weights = f"{identity.processing} weights, {identity.dtype}"
+    return [*line, *(html.Span(words, title=words) for words in (heads, weights))]
 
 
 def _selfcheck(check: SelfCheck) -> dmc.Popover:

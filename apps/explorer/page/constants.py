@@ -2,6 +2,7 @@
 
 import json
 
+from apps.explorer.page.alignment import ALIGNED, MOST
 from apps.explorer.page.examples import CHATS, EXAMPLES, INDUCTION
 from apps.explorer.page.graphs import SELECTED
 from apps.explorer.page.selection import COLUMNS
@@ -15,7 +16,9 @@ def constants() -> str:
 
     poll: milliseconds between two looks. selected: the colour of the selection. columns: those of a table that a click
     on a row selects. pressed: kinds of buttons whose clicks the scripts read, with the store each is written to.
-    tour: the text that it runs. chats: examples that are a user's message.
+    tour: the text that it runs. chats: examples that are a user's message. pins: how many prompts are pinned
+    at most, and by what they are aligned.
     """
     known = {"poll": POLL, "selected": SELECTED, "columns": COLUMNS, "pressed": list(PRESSED.items())}
-    return json.dumps(known | {"tour": INDUCTION, "chats": [EXAMPLES[name] for name in CHATS]})
+    known |= {"tour": INDUCTION, "chats": [EXAMPLES[name] for name in CHATS]}
+    return json.dumps(known | {"pins": {"most": MOST, "aligned": list(ALIGNED.items())}})

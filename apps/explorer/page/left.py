@@ -15,6 +15,9 @@ from workbench.loading.pretrained import TOYS
 __all__ = ["left"]
 
 
+PIN = "keep the prompt that is shown beside others, up to eight, to see what they share"
+
+
 def left(models: tuple[str, ...], any_model: bool, first: View) -> html.Div:
     """The panel. any_model: with a field for the name of a model that is not offered; first: the view that is open."""
     return html.Div(
@@ -74,6 +77,7 @@ def _prompt(models: tuple[str, ...]) -> list[Any]:
         html.Div(
             [
                 _examples(),
+                html.Button("Pin", id="pin", className="plain", title=PIN, **attributes({"data-title": PIN})),
                 dmc.Button("Run", id="run", size="xs", rightSection=html.Span("Ctrl ↵", className="kbd")),
             ],
             className="row",

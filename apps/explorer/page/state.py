@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from apps.explorer.engine.engine import Engine
+from apps.explorer.page.alignment import ALIGNED, MOST
 from apps.explorer.page.exports import KINDS
 from apps.explorer.page.selection import clean, neuron_at
 from workbench.intervene import ExpertNeurons, Neurons
@@ -34,8 +35,8 @@ from workbench.intervene import ExpertNeurons, Neurons
 __all__ = [
     "Asked", "Checked", "Checking", "Choice", "Clicks", "Continuing", "Dismissed", "Display", "Done",
     "Edited", "Edits", "Farewell", "Go", "Link", "Loaded", "ModelName", "Moved", "Named", "Notice",
-    "Notices", "Params", "Pressed", "Seen", "Selection", "Session", "SheetAsked", "Shown", "Sizes", "Step", "Stopped",
-    "Take", "Text", "Typed", "TypedParam", "Visit", "Wanted", "Word",
+    "Notices", "Params", "Pins", "PinsAsked", "Pressed", "Seen", "Selection", "Session", "SheetAsked", "Shown", "Sizes",
+    "Step", "Stopped", "Take", "Text", "Typed", "TypedParam", "Visit", "Wanted", "Word",
 ]  # fmt: skip
 
 _LONGEST = 2_000_000  # letters of a text; a whole request is bounded to about as many bytes
@@ -85,6 +86,7 @@ Params = Annotated[
 ]  # by view and name
 Display = Params
 Done = Annotated[dict[Name, Word], Field(max_length=1000)]  # how each analysis stands, in words
+Pins = Annotated[tuple[Text, ...], Field(max_length=MOST)]  # prompts that are kept beside each other
 Edits = Annotated[tuple[Word, ...], Field(max_length=500)]  # phrases of interventions
 
 
@@ -297,6 +299,7 @@ class Link(Store):
     select: Selection = Field(default_factory=dict)
     view: Seen | None = None
     edits: Edits = ()
+    pins: Pins = ()
     chat: Flag = False
     broken: Word = ""
 
@@ -311,10 +314,19 @@ class Link(Store):
         if isinstance(display := given.get("display"), Mapping):
             kept["display"] = {name: part for name, part in display.items() if _fits(_PARAMS, {name: part})}
         kept["view"] = _linked_view(given.get("view"), info)
-        for name, kind in (("params", _PARAMS), ("edits", _EDITS)):
+        for name, kind in (("params", _PARAMS), ("edits", _EDITS), ("pins", _PINS)):
             if given.get(name) is not None:
                 kept |= {name: given[name]} if _fits(kind, given[name]) else {"broken": kept.get("broken") or name}
         return kept
+
+
+class PinsAsked(Store):
+    """Small multiples of the open view are asked for. sign: what they are to stand for, said back with the answer."""
+
+    texts: Pins
+    view: Seen
+    aligned: Literal[tuple(ALIGNED)] = "token"  # type: ignore[valid-type]  # as above
+    sign: Text = ""
 
 
 class Step(Store):
@@ -334,7 +346,7 @@ class Visit(Store):
     steps: Annotated[tuple[Step, ...], Field(max_length=1000)]
 
 
-_PARAMS, _EDITS = TypeAdapter(Params), TypeAdapter(Edits)
+_PARAMS, _EDITS, _PINS = TypeAdapter(Params), TypeAdapter(Edits), TypeAdapter(Pins)
 _LINK_TEXTS = {
     "text": TypeAdapter(Text), "model": TypeAdapter(Name), "weights": TypeAdapter(Word), "other": TypeAdapter(Text),
     "otherModel": TypeAdapter(Name), "compare": TypeAdapter(Word), "broken": TypeAdapter(Word),

@@ -28,6 +28,7 @@ __all__ = [
     "drawn",
     "figure_label",
     "marked",
+    "multiple",
     "narrow",
     "side_by_side",
     "small",
@@ -99,15 +100,22 @@ def small(
     engine: Engine, request: Request, name: str, dark: bool, display: Mapping[str, Any] | None = None
 ) -> "go.Figure | str":
     """The first figure of an analysis as a small multiple, or why there is none."""
-    from workbench.figures import compact
-
     view, found = engine.standing[name], engine.found(request, name)
     if not isinstance(found, xr.Dataset):
         return "refused" if isinstance(found, Failure) else "not computed yet"
     try:
-        figure = compact(drawn(view, found, 0, dark, display))
+        return multiple(view, found, 0, dark, display)
     except WorkbenchError:
         return "cannot be drawn"
+
+
+def multiple(
+    view: View, result: xr.Dataset, index: int, dark: bool, display: Mapping[str, Any] | None = None
+) -> "go.Figure":
+    """One of the figures of an analysis as a small multiple: without words around it. RefusedError as `drawn`."""
+    from workbench.figures import compact
+
+    figure = compact(drawn(view, result, index, dark, display))
     figure.update_traces(hoverinfo="skip", hovertemplate=None, hovertext=None)
     figure.update_layout(title=None, margin={"l": 2, "r": 2, "t": 2, "b": 2}, showlegend=False)
     figure.update_coloraxes(showscale=False)

@@ -13,6 +13,7 @@ from apps.explorer.page import comparison as comparing
 from apps.explorer.page import exports, tables, views
 from apps.explorer.page.graphs import GRAPH_CONFIG
 from apps.explorer.page.news import request_of
+from apps.explorer.page.pins import pinned
 from apps.explorer.page.results import result_of
 from apps.explorer.page.state import Asked, Link, Step, Visit
 from apps.template import render
@@ -21,7 +22,7 @@ from workbench.storage.record import record_of
 
 __all__ = ["visit_page"]
 
-_HEIGHT = 480  # pixels of a figure
+_HEIGHT, _LOW = 480, 180  # pixels of a figure, and of a small multiple
 
 
 def visit_page(engine: Engine, visit: Visit, session: str) -> str:
@@ -42,6 +43,7 @@ def _step(engine: Engine, step: Step, session: str) -> dict[str, Any]:
     filled = {
         "title": step.title, "said": step.said, "note": step.note, "star": "★ " if step.star else "",
         "prompt": link.text, "about": _about(link), "why": "", "drawn": "", "code": "", "record": "",
+        "shared": "", "pins": [],
         "link": link.model_dump_json(exclude_defaults=True, by_alias=True),
     }  # fmt: skip
     try:
@@ -56,6 +58,7 @@ def _about(link: Link) -> str:
     parts += [f"weights {link.weights}"] if link.weights else []
     parts += [f"changed: {', '.join(link.edits)}"] if link.edits else []
     parts += ["through the chat template"] if link.chat else []
+    parts += [f"beside {len(link.pins)} pinned prompts"] if link.pins else []
     parts += [f"beside {link.other!r}"] if link.other else []
     parts += [f"beside the model {link.other_model}"] if link.other_model else []
     return "; ".join(parts)
@@ -67,18 +70,29 @@ def _drawn(engine: Engine, link: Link, session: str) -> dict[str, Any]:
         raise InputError("a step without a view", "one of this page's", "Take it again")
     seen, index = engine.views[link.view.name], link.view.figure
     shown, display = _asked(engine, link), link.display.get(link.view.name, {})
+    beside = _pinned(engine, link, shown)
     find = lambda run: result_of(engine, run, seen.name, link.select, session)
     if link.compare == "difference":
         change = comparing.change(find, shown, _other(engine, link))
         figure = views.changed(seen, change, index, False, display)
-        return {"drawn": _html(figure), "record": _record(change)}
+        return {"drawn": _html(figure), "record": _record(change), **beside}
     result, why = find(shown)
     if result is None:
         raise InputError(f"no result of {seen.title} ({why})", "one that is kept", "Show the step again")
     request = request_of(engine, shown)
     analysis = engine.slice_of(request, seen.name, link.select) if seen.name in engine.slices else None
     code = exports.code(seen, request, analysis or request.analyses[seen.name], index, display)
-    return {"drawn": _shown(seen, result, index, display), "code": code, "record": _record(result)}
+    return {"drawn": _shown(seen, result, index, display), "code": code, "record": _record(result), **beside}
+
+
+def _pinned(engine: Engine, link: Link, shown: Asked) -> dict[str, Any]:
+    """The pinned prompts of a step and what they share, of those whose result is kept."""
+    if not link.pins or link.view is None:
+        return {}
+    row = pinned(engine, shown, link.pins, link.view, False, link.display, None)
+    html = lambda one: "" if one.figure is None else _html(one.figure, _LOW)
+    told = [{"text": one.text, "words": one.words, "drawn": html(one)} for one in row.prompts]
+    return {"shared": row.said, "pins": told}
 
 
 def _shown(seen: Any, result: xr.Dataset, index: int, display: Mapping[str, Any]) -> str:
@@ -88,8 +102,8 @@ def _shown(seen: Any, result: xr.Dataset, index: int, display: Mapping[str, Any]
     return _html(views.drawn(seen, result, index, False, display))
 
 
-def _html(figure: Any) -> str:
-    figure.update_layout(height=_HEIGHT)
+def _html(figure: Any, height: int = _HEIGHT) -> str:
+    figure.update_layout(height=height)
     return str(figure.to_html(include_plotlyjs=False, full_html=False, config=GRAPH_CONFIG))
 
 

@@ -128,7 +128,7 @@
     if (!gd._fullLayout || !gd._fullLayout.xaxis || !gd.layout) return;
     const before = first(gd);
     if (!before) return;
-    const change = {};
+    const change = window.workbenchTitles(gd);
     let span = null;
     if (before.range) {
       const trace = gd.data.find((one) => one.type === "heatmap");

@@ -1,10 +1,12 @@
-// The tabs of one room are shown: that of the open view, or the one that was chosen above them.
+// The tabs of one room are shown: that of the open view, or the one that was chosen above them. Where they need more room
+// than there is, the row scrolls by whole titles, and fades where there are more.
 (function () {
   "use strict";
   const dash = (window.dash_clientside = window.dash_clientside || {});
   let followed = null;
 
   const tabs = () => Array.from(document.querySelectorAll("#tabs [role=tab]"));
+  const listed = () => tabs().filter((tab) => !tab.hidden);
 
   function show(room) {
     tabs().forEach((tab) => { tab.hidden = tab.dataset.room !== room; });
@@ -13,21 +15,67 @@
       button.setAttribute("aria-pressed", String(open));
       if (open) document.getElementById("question").textContent = button.dataset.question;
     });
+    fit();
+  }
+
+  // The first of the titles that are seen where the row has scrolled as little as shows this one.
+  function first(shown, tab, wide) {
+    return shown.find((one) => tab.offsetLeft + tab.offsetWidth - one.offsetLeft <= wide) || tab;
+  }
+
+  // The question gives way to the titles. Behind the last there is as much as lets the row end at the start of a title.
+  function fit() {
+    const shown = listed(), row = document.querySelector("#tabs [role=tablist]");
+    if (!row || !shown.length) return;
+    const last = shown[shown.length - 1], line = row.closest(".tabs-row");
+    const length = () => last.offsetLeft + last.offsetWidth - shown[0].offsetLeft;
+    line.classList.remove("tight");
+    row.style.setProperty("--behind", "0px");
+    if (length() <= row.clientWidth) return ends();
+    line.classList.add("tight");
+    const from = first(shown, last, row.clientWidth);
+    const seen = last.offsetLeft + last.offsetWidth - from.offsetLeft;
+    row.style.setProperty("--behind", Math.max(0, row.clientWidth - seen) + "px");
+    reveal(shown.find((tab) => tab.getAttribute("aria-selected") === "true") || shown[0]);
+  }
+
+  const sizes = new ResizeObserver(() => fit());
+
+  function reveal(tab) {
+    const shown = listed(), row = tab.parentElement;
+    if (!shown.includes(tab)) return;
+    const start = (one) => one.offsetLeft - shown[0].offsetLeft;
+    let from = shown.find((one) => start(one) >= row.scrollLeft - 1) || shown[0];
+    if (start(tab) < start(from)) from = tab;
+    if (start(tab) + tab.offsetWidth > start(from) + row.clientWidth) from = first(shown, tab, row.clientWidth);
+    row.scrollLeft = start(from);
+    ends();
+  }
+
+  // Whether there are titles before and behind those that are seen.
+  function ends() {
+    const row = document.querySelector("#tabs [role=tablist]"), shown = listed(), last = shown[shown.length - 1];
+    if (!row || !last) return;
+    row.classList.toggle("before", row.scrollLeft > 1);
+    row.classList.toggle("behind", last.offsetLeft + last.offsetWidth - shown[0].offsetLeft > row.scrollLeft + row.clientWidth + 1);
   }
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest && event.target.closest(".room[data-room]");
     if (button) show(button.dataset.room);
   });
+  document.addEventListener("focusin", (event) => { if (event.target.closest && event.target.closest("#tabs [role=tab]")) reveal(event.target); });
+  document.addEventListener("scroll", (event) => { if (event.target.matches && event.target.matches("#tabs [role=tablist]")) ends(); }, true);
 
   dash.rooms = {
     // Another view was opened: its tab is among those that are seen.
     follow: function () {
       const tab = tabs().find((one) => one.getAttribute("aria-selected") === "true");
       if (!tab || tab === followed) return;
+      if (!followed) sizes.observe(tab.closest(".tabs-row"));
       followed = tab;
       show(tab.dataset.room);
-      tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+      reveal(tab);
     },
   };
 })();

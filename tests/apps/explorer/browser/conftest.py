@@ -20,6 +20,7 @@ _FLAGS = (
 )
 TOKEN = "token-of-the-browser-tests"
 HEADLESS = "toy-without-its-head"  # a second model with the toy's tokens
+WORDS = "tiny-words"  # random weights, and the default model's tokens
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,7 @@ def explorer(default_model, tmp_path_factory):
     from probes import CATALOG
 
     settings = Settings(
-        models=(default_model.name, "toy-induction", HEADLESS),
+        models=(default_model.name, "toy-induction", HEADLESS, WORDS),
         port=0,
         token=TOKEN,
         directory=tmp_path_factory.mktemp("results"),
@@ -42,9 +43,14 @@ def explorer(default_model, tmp_path_factory):
 
 
 def _loader(default_model):
+    from tests.tiny_models import tiny_words
     from workbench import load
 
-    made = {default_model.name: lambda: default_model, HEADLESS: _headless}
+    made = {
+        default_model.name: lambda: default_model,
+        HEADLESS: _headless,
+        WORDS: lambda: tiny_words(default_model.tokenizer, WORDS),
+    }
     return lambda name, progress: made.get(name, lambda: load(name))()
 
 

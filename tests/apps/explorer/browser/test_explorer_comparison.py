@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.apps.explorer.browser.actions import click_cell, view, wait_for_title
+from tests.apps.explorer.browser.actions import SHOWN, click_cell, view, wait_for_title
 
 pytestmark = pytest.mark.browser
 
@@ -77,3 +77,34 @@ def test_two_models_with_one_tokenizer(open_page, screenshots):
     # What a head writes is not where it looks: without it, scores of attention stay as they are.
     page.wait_for_function("() => document.querySelector('#said').textContent.includes('the two are equal')")
     page.screenshot(path=screenshots / "two-models.png")
+
+
+def test_several_prompts_are_pinned(open_page, screenshots):
+    """They stand beside each other with what they share, in the address and in the visit, until they are taken away."""
+    page, texts = open_page(TOY), ("3 7 9 5 3 7", "2 4 6 8 2 4", "9 8 1 3 8 1")
+    view(page, "Induction on this prompt")
+    for text in texts:
+        page.fill("#prompt", text)
+        page.press("#prompt", "Control+Enter")
+        page.wait_for_function(f"text => {SHOWN} === text", arg=text)
+        page.click("#pin")
+        page.wait_for_selector(f".pin.current[data-text='{text}']")
+    page.wait_for_function("() => document.querySelectorAll('.pin-figure .main-svg').length === 3")
+    said = "() => document.querySelector('.pins-said').textContent.startsWith('Induction score of 3 prompts: L1H0 is ')"
+    page.wait_for_function(said)
+    assert page.locator(".thumbs").is_hidden() and page.inner_text("#pin") == "Unpin"
+    page.screenshot(path=screenshots / "pins.png")
+    page.wait_for_function("() => new URLSearchParams(location.hash.slice(1)).get('pins')")
+    other = open_page(page.evaluate("() => location.hash"))
+    other.wait_for_function("() => document.querySelectorAll('.pin-figure .main-svg').length === 3")
+    other.wait_for_function(said)
+    page.locator(".pin-open").first.click()
+    page.wait_for_function(f"text => {SHOWN} === text", arg=texts[0])
+    page.wait_for_selector(f".pin.current[data-text='{texts[0]}']")
+    page.get_by_role("button", name="unpin prompt 3").click()
+    page.wait_for_function("() => document.querySelectorAll('.pin-figure .main-svg').length === 2")
+    page.get_by_role("button", name="Unpin all").click()
+    page.wait_for_selector(".pin", state="detached")
+    assert page.locator(".thumbs").is_visible()
+    page.click("#visit-open")
+    page.wait_for_selector(".visit li >> text=pinned prompts: 3")

@@ -155,13 +155,15 @@ def test_an_address_says_what_is_shown_and_is_read_back(script):
     other = run.model_copy(update={"model": "n", "text": "c"})
     view, display = {"name": "logit-lens", "figure": 1}, {"flow-routes": {"start": 2}}
     shown = [one.model_dump(mode="json") for one in (run, other)]
-    address = script("links", "write", *shown, view, {"pos": 1}, "difference", display)["hash"]
+    pins = ["a & b #", "c"]
+    address = script("links", "write", *shown, view, {"pos": 1}, "difference", display, pins)["hash"]
     read = script("links", "parse", address)["answer"]
     assert set(read) <= {field.alias or name for name, field in Link.model_fields.items()}
     link = parse(Link, read)
     assert (link.model, link.text, link.params, link.chat, link.edits) == ("m", "a & b #", params, True, edits)
     assert (link.other_model, link.other, link.compare, link.weights) == ("n", "c", "difference", "f" * 12)
     assert link.view.model_dump() == view and link.select == {"pos": 1} and link.display == display
+    assert list(link.pins) == pins
     assert parse(Link, script("links", "parse", "#prompt=a&params=%7B")["answer"]).broken == "params"
 
 

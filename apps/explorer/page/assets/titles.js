@@ -1,0 +1,60 @@
+// Titles of figures and of their axes are broken into lines by the server for a usual width: here a line that is wider
+// than the figure is broken once more. What is measured does not depend on it, so that it comes to an end.
+(function () {
+  "use strict";
+  const LINE = 17; // pixels of a line of a title, as in workbench/figures/caption.py
+  const originals = new WeakMap();
+  const pen = document.createElement("canvas").getContext("2d");
+
+  const widthOf = (text, font) => {
+    pen.font = font.size + "px " + font.family;
+    return pen.measureText(text.replace(/<[^>]*>/g, "").replace(/&[^;\s]+;/g, "x")).width;
+  };
+
+  // A line in lines that fit; a word that is wider than the room stays whole, and so does what holds marks of its own.
+  function broken(line, room, font) {
+    if (/<(?!\/?(b|i|sub|sup)>)/.test(line) || widthOf(line, font) <= room) return [line];
+    const lines = [];
+    for (const word of line.split(" ")) {
+      const longer = lines.length ? lines[lines.length - 1] + " " + word : word;
+      if (lines.length && widthOf(longer, font) <= room) lines[lines.length - 1] = longer;
+      else lines.push(word);
+    }
+    return lines;
+  }
+
+  const fitted = (text, room, font) => text.split(/<br\s*\/?>/).flatMap((line) => broken(line, room, font));
+  const textOf = (part) => String(((part || {}).title || {}).text || "");
+
+  function first(gd) {
+    const meta = gd.layout.meta, full = gd._fullLayout;
+    if (!meta || typeof meta !== "object") return null;
+    if (!originals.has(meta)) {
+      const axes = Object.keys(full).filter((name) => /^[xy]axis\d*$/.test(name) && textOf(gd.layout[name]));
+      const title = gd.layout.title || {};
+      originals.set(meta, {
+        title: textOf(gd.layout), top: full.margin.t, below: (title.pad || {}).b || 0,
+        axes: Object.fromEntries(axes.map((name) => [name, textOf(gd.layout[name])])),
+      });
+    }
+    return originals.get(meta);
+  }
+
+  // What must change in a figure's layout for its titles to fit.
+  window.workbenchTitles = function (gd) {
+    const before = first(gd), full = gd._fullLayout, change = {};
+    if (!before) return change;
+    if (before.title && gd.layout.title.x === undefined) {
+      const lines = fitted(before.title, full.width - 14, full.title.font);
+      const more = LINE * (lines.length - before.title.split(/<br\s*\/?>/).length), text = lines.join("<br>");
+      if (text !== textOf(gd.layout)) Object.assign(change, { "title.text": text, "title.pad.b": before.below + more, "margin.t": before.top + more });
+    }
+    for (const [name, said] of Object.entries(before.axes)) {
+      if (!full[name] || !full[name].title) continue;
+      const room = name[0] === "x" ? full.width - 14 : full.height - before.top - 14;
+      const text = fitted(said, Math.max(room, 60), full[name].title.font).join("<br>");
+      if (text !== textOf(gd.layout[name])) change[name + ".title.text"] = text;
+    }
+    return change;
+  };
+})();

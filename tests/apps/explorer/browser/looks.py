@@ -1,0 +1,44 @@
+"""What is wrong with a page as it stands, measured in the browser, and when it has come to rest. See `looks.js`."""
+
+from pathlib import Path
+
+_LOOKS = (Path(__file__).parent / "looks.js").read_text(encoding="utf-8")
+PHONE = 760  # pixels; a narrower page scrolls downwards
+# Nothing is drawn, told or typed any more between two looks, and nothing says that it is on its way.
+_AT_REST = """() => {
+  const plots = Array.from(document.querySelectorAll('.js-plotly-plot'));
+  plots.forEach((gd) => {
+    if (!gd.on || gd.dataset.counted) return;
+    gd.dataset.counted = 'yes';
+    gd.on('plotly_afterplot', () => { window.drawings = (window.drawings || 0) + 1; });
+  });
+  const now = [window.drawings, plots.length, document.body.textContent.length, innerWidth, innerHeight,
+    document.querySelector('#main-figure').dataset.stands].join();
+  const rests = now === window.rested && !document.querySelector('#main-figure.stale, .job, .right.before');
+  window.rested = now;
+  return rests;
+}"""
+LONG = ("When", "Mary", "and", "John", "went", "to", "the", "store,", "Übertragungsgeschwindigkeit", "12345",
+        "internationalization", "café", "\n", "def", "f(x):", "x**2", "日本語")  # fmt: skip
+
+
+def rest(page, limit: float = 120_000) -> None:
+    """Wait until the page stands still."""
+    page.evaluate("() => { window.rested = null }")
+    page.wait_for_function(_AT_REST, polling=150, timeout=limit)
+
+
+def faults(page) -> list[str]:
+    """What a person would see to be wrong, in sentences."""
+    page.mouse.move(3, 3)
+    return page.evaluate(_LOOKS, page.viewport_size["width"] < PHONE)
+
+
+def text_of(n: int, count) -> str:
+    """A text of n tokens, long and foreign words among them. count: how many tokens a text has."""
+    words = [LONG[at % len(LONG)] for at in range(n)]
+    while count(" ".join(words)) > n:
+        words.pop()
+    while count(" ".join(words)) < n:
+        words.append("to")
+    return " ".join(words)

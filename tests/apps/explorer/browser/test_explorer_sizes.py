@@ -1,0 +1,89 @@
+"""Every view with a prompt of any length, at any width, in light and in dark: no text is cut or lies on other text, no
+panel is empty, there is a sentence, the console is silent, and the page comes to rest."""
+
+import pytest
+
+from tests.apps.explorer.browser.actions import SHOWN
+from tests.apps.explorer.browser.conftest import WORDS
+from tests.apps.explorer.browser.looks import faults, rest, text_of
+
+pytestmark = pytest.mark.browser
+
+LENGTHS = (1, 6, 40, 300, 1024)  # tokens
+WINDOWS = ((1280, 800), (768, 1024), (390, 844))
+SCHEMES = ("light", "dark")
+# Of each kind of figure one: words in cells, heads, patterns, graphs, bars, lines, a table, a study's form.
+SHORT = ("logit-lens", "attention-sinks", "attention", "flow-routes", "direct-logit-attribution", "surprisal",
+         "head-table", "attention-knockout", "neurons")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def words_page(shared):
+    """A page of a tiny model that reads any words."""
+    page = shared(f"#model={WORDS}&prompt=Hello")
+    rest(page)
+    return page
+
+
+def ask(page, explorer, length: int) -> None:
+    """Run a prompt of so many tokens."""
+    text = text_of(length, lambda text: len(explorer.engine.tokens(WORDS, text)))
+    page.fill("#prompt", text)
+    page.press("#prompt", "Control+Enter")
+    page.wait_for_function(f"text => {SHOWN} === text", arg=text)
+    page.wait_for_function("n => document.querySelectorAll('#tokens [data-pos]').length === n", arg=length)
+
+
+def see(page, explorer, name: str, figure: int = 0) -> None:
+    """Open a view."""
+    page.evaluate("seen => dash_clientside.set_props('view', { data: seen })", {"name": name, "figure": figure})
+    title = explorer.engine.views[name].title
+    page.wait_for_function("t => document.querySelector('#params-title').textContent === t", arg=title)
+    rest(page)
+
+
+def paint(page, scheme: str) -> None:
+    """Light or dark."""
+    page.evaluate("scheme => dash_clientside.set_props('scheme', { data: scheme })", scheme)
+    page.wait_for_selector(f"[data-mantine-color-scheme={scheme}]")
+    rest(page)
+
+
+def resize(page, window: tuple[int, int]) -> None:
+    """Another size of the window."""
+    page.set_viewport_size({"width": window[0], "height": window[1]})
+    rest(page)
+
+
+def test_views_can_be_read_at_any_size(words_page, explorer, shared):
+    """Each view of the short list at one length, one width and in one scheme: all of them are met."""
+    page, found = words_page, []
+    for at, length in enumerate((1, 40, 300)):
+        paint(page, SCHEMES[at % 2])
+        ask(page, explorer, length)
+        resize(page, WINDOWS[at])
+        for name in SHORT[at::3]:
+            see(page, explorer, name)
+            found += [f"{name} with {length} tokens at {WINDOWS[at][0]}: {fault}" for fault in faults(page)]
+    assert not found, "\n".join(found)
+    shared.check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", LENGTHS)
+def test_every_view_can_be_read_at_every_size(words_page, explorer, shared, length):
+    page, found = words_page, []
+    resize(page, WINDOWS[0])
+    ask(page, explorer, length)
+    for name, view in explorer.engine.views.items():
+        for figure in range(max(1, len(view.figures) + len(view.tables))):
+            print(name, figure, flush=True)  # the last one is the one that did not come to rest
+            see(page, explorer, name, figure)
+            for scheme in SCHEMES:
+                paint(page, scheme)
+                for window in WINDOWS:
+                    resize(page, window)
+                    where = f"{name} {figure} with {length} tokens at {window[0]}, {scheme}"
+                    found += [f"{where}: {fault}" for fault in faults(page)]
+    assert not found, "\n".join(found)
+    shared.check()
