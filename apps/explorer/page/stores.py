@@ -64,7 +64,6 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("drawn", data=""),  # what the large view stands for; changes only when it must be drawn anew
         dcc.Store("rested", data=""),  # the same, for what stands around it: follows when a display control rests
         *_of_small_multiples(),
-        dcc.Store("pinned", data=[]),  # prompts that are kept beside each other
         dcc.Store("typed"),  # a parameter's control was changed, and how
         dcc.Store("moved"),  # the same of a display parameter's
         *_of_batches(),
@@ -80,6 +79,7 @@ def _of_small_multiples() -> list[Any]:
     return [
         dcc.Store("wanted"),  # those that must be drawn anew: by view, what each is to stand for
         dcc.Store("thumbs"),  # the answer to that
+        dcc.Store("pinned", data=[]),  # prompts that are kept beside each other
         dcc.Store("pins-asked"),  # pinned prompts that must be drawn
         dcc.Store("pins"),  # the answer to that
     ]

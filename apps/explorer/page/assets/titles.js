@@ -4,9 +4,10 @@
   "use strict";
   const LINE = 17; // pixels of a line of a title, as in workbench/figures/caption.py
   const originals = new WeakMap();
-  const pen = document.createElement("canvas").getContext("2d");
+  let pen = null;
 
   const widthOf = (text, font) => {
+    pen = pen || document.createElement("canvas").getContext("2d");
     pen.font = font.size + "px " + font.family;
     return pen.measureText(text.replace(/<[^>]*>/g, "").replace(/&[^;\s]+;/g, "x")).width;
   };
@@ -57,4 +58,5 @@
     }
     return change;
   };
+  (window.dash_clientside = window.dash_clientside || {}).titles = { fitted };
 })();

@@ -50,7 +50,8 @@ const page = { dataset: { workbench: %s } };
 const window = { addEventListener: none, fetch: none, location: { hash: "" }, history: {
   replaceState: (a, b, hash) => { window.location.hash = hash; } } };
 const document = {
-  documentElement: page, addEventListener: none, querySelectorAll: () => [], querySelector: () => null };
+  documentElement: page, addEventListener: none, querySelectorAll: () => [], querySelector: () => null,
+  createElement: () => ({ getContext: () => ({ measureText: (text) => ({ width: 6 * text.length }) }) }) };
 const scope = vm.createContext({ window, document, MutationObserver: Observer, ResizeObserver: Observer,
   IntersectionObserver: Observer, URLSearchParams, URL, console, setTimeout, clearTimeout, performance,
   requestAnimationFrame: none, cancelAnimationFrame: none, WeakMap });
@@ -222,6 +223,28 @@ def test_a_picture_has_its_caption_as_python_draws_it():
     links = SCRIPTS["links.js"]
     assert links.count(f"{caption._LINE} * caption.length") == 4 and f"font-size:{caption._SIZE}px" in links
     assert f"undefined ? {caption._TOP}" in links
+
+
+@pytest.mark.parametrize(
+    ("text", "letters", "lines"),
+    [
+        ("Attention that the sink receives", 40, ["Attention that the sink receives"]),
+        (
+            "Attention that the sink receives<br>(T = 6, no BOS)",
+            18,
+            ["Attention that the", "sink receives", "(T = 6, no BOS)"],
+        ),
+        ("in <b>bold</b> words", 13, ["in <b>bold</b> words"]),  # marks have no width
+        ("a&amp;b c", 5, ["a&amp;b c"]),  # nor have names of letters
+        ("Donaudampfschiff ahoy", 8, ["Donaudampfschiff", "ahoy"]),  # a word stays whole
+        ('<span style="x">a long line of its own</span>', 5, ['<span style="x">a long line of its own</span>']),
+    ],
+)
+def test_a_title_is_broken_where_it_is_wider_than_its_figure(script, text, letters, lines):
+    found = script("titles", "fitted", text, 6 * letters, {"size": 13, "family": "sans"})["answer"]
+    assert found == lines
+    again = script("titles", "fitted", "<br>".join(found), 6 * letters, {"size": 13, "family": "sans"})["answer"]
+    assert again == found
 
 
 # The page's fetch over one that never answers a look, on a clock that goes when it is told to.
