@@ -130,7 +130,7 @@ def _of_the_largest(sizes: np.ndarray) -> list[str]:
     same = len(set.intersection(*largest))
     chance = top * (top / n) ** (n_prompts - 1)
     return [
-        f"Of the {top} largest of {n} {same} {'is' if same == 1 else 'are'} the same in all (by chance {chance:.1f})"
+        f"Of the {top} largest of {n}, {same} {'is' if same == 1 else 'are'} the same in all (by chance {chance:.1f})"
     ]
 
 

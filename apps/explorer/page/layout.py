@@ -29,8 +29,10 @@ def page(
             ),
             _keys_help(),
             batches_panel(),
-            dmc.Modal(id="card", title="Card", size="xl", children=[]),
-            dmc.Modal(id="code", title="Python that makes this figure", size="xl", children=[]),
+            dmc.Modal(id="card", title="Card", size="xl", children=[], closeButtonProps=_CLOSE),
+            dmc.Modal(
+                id="code", title="Python that makes this figure", size="xl", children=[], closeButtonProps=_CLOSE
+            ),
         ],
         id="provider",
         forceColorScheme="light",
@@ -44,8 +46,9 @@ def page(
     )
 
 
-def _header() -> html.Header:
-    return html.Header(
+def _header() -> html.Div:
+    """The line at the top: no `header`, which a dialog over the page has of its own."""
+    return html.Div(
         [
             html.H1(
                 "Workbench", className="brand", title="What a language model computes, in figures that answer clicks"
@@ -65,6 +68,8 @@ def _header() -> html.Header:
             ),
         ],
         className="head",
+        role="region",
+        **attributes({"aria-label": "Workbench"}),
     )
 
 
@@ -91,6 +96,7 @@ def _right() -> html.Div:
     )
 
 
+_CLOSE = {"aria-label": "Close"}
 NOTHING_SELECTED = [dmc.MenuLabel("Select a head, a layer or two tokens first.")]
 
 
@@ -117,6 +123,8 @@ def _tokens() -> html.Div:
             ),
         ],
         className="strip",
+        role="region",
+        **attributes({"aria-label": "Tokens"}),
     )
 
 
@@ -140,4 +148,4 @@ def _keys_help() -> dmc.Modal:
         ("?", "this list"),
     ]
     rows = [dmc.TableTr([dmc.TableTd(dmc.Kbd(key)), dmc.TableTd(what)]) for key, what in keys]
-    return dmc.Modal(dmc.Table(dmc.TableTbody(rows)), id="keys-help", title="Keys", size="sm")
+    return dmc.Modal(dmc.Table(dmc.TableTbody(rows)), id="keys-help", title="Keys", size="sm", closeButtonProps=_CLOSE)

@@ -34,10 +34,10 @@ def test_the_head_that_is_the_largest_in_most_prompts_is_named_with_its_span():
     scores[2, 1, 7] = -0.9  # counts by its size
     said = agreement([of_heads(one) for one in scores])
     assert said.startswith(
-        "Score of 4 prompts: L4H2 is the largest in 3 of them (0.5 to 0.75). Of the 10 largest of 48 "
+        "Score of 4 prompts: L4H2 is the largest in 3 of them (0.5 to 0.75). Of the 10 largest of 48, "
     )
     largest = [set(np.argsort(-np.abs(one).ravel())[:10]) for one in scores]
-    assert f" {len(set.intersection(*largest))} " in said.partition("of 48")[2].partition("the same in all")[0]
+    assert f" {len(set.intersection(*largest))} " in said.partition("of 48,")[2].partition("the same in all")[0]
     assert "(by chance 0.1)" in said  # 10 (10 / 48) ** 3 = 0.09
     assert "Least alike are prompts " in said and said.endswith(").")
 
@@ -45,7 +45,7 @@ def test_the_head_that_is_the_largest_in_most_prompts_is_named_with_its_span():
 def test_equal_prompts_agree_in_everything_and_two_have_one_order():
     one = of_heads(np.arange(1, 25).reshape(4, 6))
     assert agreement([one, one]) == (
-        "Score of 2 prompts: L3H5 is the largest in all (24). Of the 6 largest of 24 6 are the same in all"
+        "Score of 2 prompts: L3H5 is the largest in all (24). Of the 6 largest of 24, 6 are the same in all"
         " (by chance 1.5). All order them alike (rank correlation 1.00 at least)."
     )
     upside = of_heads(np.arange(24, 0, -1).reshape(4, 6))

@@ -60,12 +60,23 @@
   // Words cut to what a cell can hold, with an ellipsis; null where not even two letters fit, or no line of them.
   function cut(gd, size, texts) {
     const step = (axis) => Math.abs(axis.d2p(1) - axis.d2p(0));
-    const room = Math.floor((step(gd._fullLayout.xaxis) - 2) / (size * letter));
-    if (room < 3 || step(gd._fullLayout.yaxis) < size) return null;
-    return texts.map((row) => row.map((text) => {
-      const letters = String(text === null || text === undefined ? "" : text).match(/&[^;\s]+;|[^]/gu) || [];
-      return letters.length <= room ? text : letters.slice(0, room - 1).join("") + "\u2026";
-    }));
+    const wide = step(gd._fullLayout.xaxis) - 3, font = { size: size, family: gd._fullLayout.font.family };
+    if (wide < 3 * size * letter || step(gd._fullLayout.yaxis) < size) return null;
+    const known = new Map(); // words come again and again
+    const fitted = (text) => {
+      if (!known.has(text)) known.set(text, shortened(text, wide, font));
+      return known.get(text);
+    };
+    return texts.map((row) => row.map((text) => (text === null || text === undefined ? text : fitted(String(text)))));
+  }
+
+  function shortened(text, wide, font) {
+    const width = window.workbenchWidth;
+    if (width(text, font) <= wide) return text;
+    const letters = text.match(/&[^;\s]+;|[^]/gu) || [];
+    let kept = Math.min(letters.length - 1, Math.floor(wide / (0.4 * font.size)));
+    while (kept > 1 && width(letters.slice(0, kept).join("") + "\u2026", font) > wide) kept -= 1;
+    return letters.slice(0, Math.max(kept, 1)).join("") + "\u2026";
   }
 
   // The size of the words in a grid: as high as its rows allow; 0 where no line of them fits.

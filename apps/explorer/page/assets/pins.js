@@ -62,15 +62,16 @@
   }
 
   function build(holder) {
-    const head = element(holder, "div", "", { class: "pins-head" });
-    element(head, "div", "", { class: "pins-said", role: "status" });
-    const label = element(head, "label", "below each other: ", { class: "quiet" });
+    element(holder, "div", "", { class: "pins-said", role: "status" });
+    const body = element(holder, "div", "", { class: "pins-body" });
+    element(body, "div", "", { class: "pins-list" });
+    const side = element(body, "div", "", { class: "pins-side" });
+    const label = element(side, "label", "below each other");
     const choice = element(label, "select", "", { class: "plain" });
     known.aligned.forEach(([value, words]) => element(choice, "option", words, { value: value }));
     choice.value = aligned;
     choice.addEventListener("change", () => { aligned = choice.value; ask(false); });
-    element(head, "button", "Unpin all", { class: "plain" }).addEventListener("click", () => keep([]));
-    element(holder, "div", "", { class: "pins-list" });
+    element(side, "button", "Unpin all", { class: "plain" }).addEventListener("click", () => keep([]));
   }
 
   function panel(list, text, at) {

@@ -18,9 +18,12 @@
     fit();
   }
 
+  // How wide a row may be up to the end of a title: where others are behind it, it fades.
+  const room = (row, shown, tab) => row.clientWidth - (tab === shown[shown.length - 1] ? 0 : 28);
+
   // The first of the titles that are seen where the row has scrolled as little as shows this one.
-  function first(shown, tab, wide) {
-    return shown.find((one) => tab.offsetLeft + tab.offsetWidth - one.offsetLeft <= wide) || tab;
+  function first(row, shown, tab) {
+    return shown.find((one) => tab.offsetLeft + tab.offsetWidth - one.offsetLeft <= room(row, shown, tab)) || tab;
   }
 
   // The question gives way to the titles. Behind the last there is as much as lets the row end at the start of a title.
@@ -33,7 +36,7 @@
     row.style.setProperty("--behind", "0px");
     if (length() <= row.clientWidth) return ends();
     line.classList.add("tight");
-    const from = first(shown, last, row.clientWidth);
+    const from = first(row, shown, last);
     const seen = last.offsetLeft + last.offsetWidth - from.offsetLeft;
     row.style.setProperty("--behind", Math.max(0, row.clientWidth - seen) + "px");
     reveal(shown.find((tab) => tab.getAttribute("aria-selected") === "true") || shown[0]);
@@ -47,7 +50,7 @@
     const start = (one) => one.offsetLeft - shown[0].offsetLeft;
     let from = shown.find((one) => start(one) >= row.scrollLeft - 1) || shown[0];
     if (start(tab) < start(from)) from = tab;
-    if (start(tab) + tab.offsetWidth > start(from) + row.clientWidth) from = first(shown, tab, row.clientWidth);
+    if (start(tab) + tab.offsetWidth > start(from) + room(row, shown, tab)) from = first(row, shown, tab);
     row.scrollLeft = start(from);
     ends();
   }

@@ -12,6 +12,8 @@
     return pen.measureText(text.replace(/<[^>]*>/g, "").replace(/&[^;\s]+;/g, "x")).width;
   };
 
+  window.workbenchWidth = widthOf;
+
   // A line in lines that fit; a word that is wider than the room stays whole, and so does what holds marks of its own.
   function broken(line, room, font) {
     if (/<(?!\/?(b|i|sub|sup)>)/.test(line) || widthOf(line, font) <= room) return [line];

@@ -21,6 +21,9 @@
     if (seen && !small.textContent.trim() && !small.querySelector(".main-svg")) say(`the small ${small.dataset.thumb} is empty`);
   });
 
+  const part = one("#part-shown");
+  if (!message && !table && part.textContent && !part.checkVisibility({ checkVisibilityCSS: true })) say("what part is shown is not to be seen");
+
   // A figure has room for what it shows.
   document.querySelectorAll("#main-figure .js-plotly-plot, #details .js-plotly-plot").forEach((gd) => {
     const full = gd._fullLayout, holder = gd.closest("#details") ? "beside" : "large";
