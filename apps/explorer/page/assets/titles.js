@@ -1,5 +1,5 @@
 // Titles of figures and of their axes are broken into lines by the server for a usual width: here a line that is wider
-// than the figure is broken once more. What is measured does not depend on it, so that it comes to an end.
+// than the figure is broken once more.
 (function () {
   "use strict";
   const LINE = 17; // pixels of a line of a title, as in workbench/figures/caption.py
@@ -36,7 +36,7 @@
       const axes = Object.keys(full).filter((name) => /^[xy]axis\d*$/.test(name) && textOf(gd.layout[name]));
       const title = gd.layout.title || {};
       originals.set(meta, {
-        title: textOf(gd.layout), top: full.margin.t, below: (title.pad || {}).b || 0,
+        known: {}, title: textOf(gd.layout), top: full.margin.t, below: (title.pad || {}).b || 0,
         axes: Object.fromEntries(axes.map((name) => [name, textOf(gd.layout[name])])),
       });
     }
@@ -53,12 +53,20 @@
       if (text !== textOf(gd.layout)) Object.assign(change, { "title.text": text, "title.pad.b": before.below + more, "margin.t": before.top + more });
     }
     for (const [name, said] of Object.entries(before.axes)) {
-      if (!full[name] || !full[name].title) continue;
-      const room = name[0] === "x" ? full.width - 14 : full.height - before.top - 14;
-      const text = fitted(said, Math.max(room, 60), full[name].title.font).join("<br>");
+      const text = full[name] && full[name]._length ? axisTitle(before, full, name, said) : textOf(gd.layout[name]);
       if (text !== textOf(gd.layout[name])) change[name + ".title.text"] = text;
     }
     return change;
   };
+
+  // An axis's title stands at its middle. What it takes moves the other axis, so that at one size it only takes more.
+  function axisTitle(before, full, name, said) {
+    const axis = full[name], middle = axis._offset + axis._length / 2, whole = name[0] === "x" ? full.width : full.height;
+    const lines = fitted(said, Math.max(60, 2 * Math.min(middle, whole - middle) - 8), axis.title.font);
+    const at = [full.width, full.height].join(), known = before.known[name];
+    if (known && known.at === at && known.lines.length >= lines.length) return known.lines.join("<br>");
+    before.known[name] = { at: at, lines: lines };
+    return lines.join("<br>");
+  }
   (window.dash_clientside = window.dash_clientside || {}).titles = { fitted };
 })();

@@ -4,7 +4,8 @@ from pathlib import Path
 
 _LOOKS = (Path(__file__).parent / "looks.js").read_text(encoding="utf-8")
 PHONE = 760  # pixels; a narrower page scrolls downwards
-# Nothing is drawn, told or typed any more between two looks, and nothing says that it is on its way.
+# Nothing is drawn, told or typed any more between two looks, nothing says that it is on its way, and every figure is as
+# large as its place.
 _AT_REST = """() => {
   const plots = Array.from(document.querySelectorAll('.js-plotly-plot'));
   plots.forEach((gd) => {
@@ -12,11 +13,14 @@ _AT_REST = """() => {
     gd.dataset.counted = 'yes';
     gd.on('plotly_afterplot', () => { window.drawings = (window.drawings || 0) + 1; });
   });
+  const fits = plots.every((gd) => !gd.closest('.dash-graph') || !gd.clientWidth || !gd._fullLayout
+    || (Math.abs(gd._fullLayout.width - gd.clientWidth) < 2 && Math.abs(gd._fullLayout.height - gd.clientHeight) < 2));
   const now = [window.drawings, plots.length, document.body.textContent.length, innerWidth, innerHeight,
     document.querySelector('#main-figure').dataset.stands].join();
-  const rests = now === window.rested && !document.querySelector('#main-figure.stale, .job, .right.before');
-  window.rested = now;
-  return rests;
+  const rests = now === window.stood && fits && !document.querySelector('#main-figure.stale, .job, .right.before');
+  window.stood = now;
+  window.rested = rests ? (window.rested || 0) + 1 : 0;
+  return window.rested > 1;
 }"""
 LONG = ("When", "Mary", "and", "John", "went", "to", "the", "store,", "Übertragungsgeschwindigkeit", "12345",
         "internationalization", "café", "\n", "def", "f(x):", "x**2", "日本語")  # fmt: skip
@@ -24,14 +28,21 @@ LONG = ("When", "Mary", "and", "John", "went", "to", "the", "store,", "Übertrag
 
 def rest(page, limit: float = 120_000) -> None:
     """Wait until the page stands still."""
-    page.evaluate("() => { window.rested = null }")
+    page.evaluate("() => { window.rested = 0; window.stood = null }")
     page.wait_for_function(_AT_REST, polling=150, timeout=limit)
 
 
 def faults(page) -> list[str]:
-    """What a person would see to be wrong, in sentences."""
+    """What a person would see to be wrong, in sentences: what is still so a while later."""
     page.mouse.move(3, 3)
-    return page.evaluate(_LOOKS, page.viewport_size["width"] < PHONE)
+    is_phone = page.viewport_size["width"] < PHONE
+    found = page.evaluate(_LOOKS, is_phone)
+    for _ in range(3):
+        if found:
+            page.wait_for_timeout(500)
+            rest(page)
+            found = [fault for fault in page.evaluate(_LOOKS, is_phone) if fault in found]
+    return found
 
 
 def text_of(n: int, count) -> str:
