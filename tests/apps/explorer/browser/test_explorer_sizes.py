@@ -87,3 +87,63 @@ def test_every_view_can_be_read_at_every_size(words_page, explorer, shared, leng
                     found += [f"{where}: {fault}" for fault in faults(page)]
     assert not found, "\n".join(found)
     shared.check()
+
+
+# What opens a part of the page, what is there then, and what closes it.
+PARTS = (
+    ("Control+k", ".find li", "Escape"),
+    ("#visit-open", ".visit[open] li", "Escape"),
+    (".model-name", ".card .pairs", "Escape"),
+    ("#card-open", ".card .card-table", "Escape"),
+    ("#batches-open", ".batches", "Escape"),
+    ("#keys-open", "[role=dialog] table", "Escape"),
+    ("#tour", ".tour[open]", "Escape"),
+)
+STILL = "() => document.getAnimations().every((one) => one.playState !== 'running')"
+
+
+def axe(page, what: str) -> list[str]:
+    """All that axe finds, of any weight."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.wait_for_function(STILL)
+    found = Axe().run(page).response["violations"]
+    return [f"{what}: {one['id']} {[node['html'][:120] for node in one['nodes'][:3]]}" for one in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_part_can_be_used_by_everybody(words_page, explorer, shared, scheme):
+    page, found = words_page, []
+    resize(page, WINDOWS[0])
+    ask(page, explorer, 6)
+    page.evaluate("texts => dash_clientside.set_props('pinned', { data: texts })", ["Hello", "Hello again"])
+    see(page, explorer, "logit-lens")
+    paint(page, scheme)
+    page.wait_for_function("() => document.querySelectorAll('.pin-figure .js-plotly-plot').length === 2")
+    found += axe(page, "pinned prompts")
+    page.get_by_role("button", name="Unpin all").click()
+    see(page, explorer, "attention-knockout")
+    found += axe(page, "a study's form")
+    page.evaluate("() => dash_clientside.spine.select({ layer: 3, head: 1 })")
+    for opener, there, closer in PARTS:
+        page.keyboard.press(opener) if opener.startswith("Control") else page.click(opener)
+        page.wait_for_selector(there)
+        found += axe(page, there)
+        page.keyboard.press(closer)
+        page.wait_for_selector(there, state="hidden")
+    page.evaluate("() => dash_clientside.set_props('other', { value: 'Hello you' })")
+    page.evaluate(
+        "text => dash_clientside.set_props('go', { data: { text: text, clicks: 'again' } })",
+        page.input_value("#prompt"),
+    )
+    page.wait_for_selector("#tokens-b [data-pos]")
+    see(page, explorer, "surprisal")
+    found += axe(page, "a comparison")
+    page.evaluate("() => dash_clientside.set_props('other', { value: '' })")
+    page.evaluate(
+        "text => dash_clientside.set_props('go', { data: { text: text, clicks: 'end' } })", page.input_value("#prompt")
+    )
+    page.wait_for_selector("#tokens-b [data-pos]", state="detached")
+    assert not found, "\n".join(found)
+    shared.check()
