@@ -80,6 +80,8 @@ def token_lattice(
     title: str,
     start: int | None = None,
     positions: Sequence[int] | None = None,
+    room: Sequence[str] = (),
+    n_heads: int | None = None,
 ) -> "go.Figure":
     """Token x depth lattice of the residual stream with weighted edges: depth upwards, tokens from the left.
 
@@ -88,7 +90,8 @@ def token_lattice(
     at the depth of its layer to the query), "mlp", and the residual stream past either, "resid_attn" and "resid_mlp";
     all but attention stay on the query. Edges of several heads between two tokens are drawn as one, its heads in the
     hover. start: the position whose top node the graph explains. positions: which tokens to draw, by default all up to
-    64, else those that edges reach.
+    64, else those that edges reach. room, n_heads: kinds that have their traces also where no edge is of them, and how
+    many heads there are, so that the figures of a series have the same traces and their clicks are read alike.
 
     A click on an attention or MLP edge selects its kind as `part`, its layer, query, key and strongest head (else layer
     and pos); on a node, whose hover has the shares of the residual stream that leads there, depth and pos.
@@ -100,8 +103,9 @@ def token_lattice(
     board = _Board({pos: float(index) for index, pos in enumerate(shown)}, n_layers)
     drawn = [edge for edge in merged if edge.query in board.column and edge.key in board.column]
     names = {pos: f"{pos} {show_token(tokens[pos])}" for pos in shown}
-    answers = list(_answers(drawn, names, board))
-    traces = [*(points for points, _ in answers), *_nodes(drawn, board), *_start(start, board), *_legend(drawn)]
+    kinds = {edge.kind for edge in drawn} | set(room)
+    answers = list(_answers(drawn, names, board, kinds, n_heads))
+    traces = [*(points for points, _ in answers), *_nodes(drawn, board, kinds), *_start(start, board), *_legend(kinds)]
     packed = {str(index): how for index, (_, how) in enumerate(answers)}
     # As dicts: Plotly validates and copies thousands of points once, not twice.
     figure = go.Figure().add_traces(traces)
@@ -164,9 +168,8 @@ def _paths(edges: list[Edge], style: Style, board: _Board) -> list[dict[str, Any
     return found
 
 
-def _legend(edges: list[Edge]) -> list[dict[str, Any]]:
+def _legend(kinds: set[str]) -> list[dict[str, Any]]:
     """A line of each style that is drawn, since a path's own sign in a legend does not look like it."""
-    kinds = {edge.kind for edge in edges}
     line = lambda style: {"color": style.colour, "width": max(1.5, style.width * _WIDTHS[2]), "dash": style.dash}
     return [
         {"type": "scatter", "x": [None], "y": [None], "mode": "lines", "name": style.name, "line": line(style)}
@@ -201,7 +204,7 @@ def _points(points: Sequence[tuple[float, float]], template: str, **more: Any) -
     return {"type": "scatter", "mode": "none", "x": x, "y": y} | said | more
 
 
-def _nodes(edges: list[Edge], board: _Board) -> list[dict[str, Any]]:
+def _nodes(edges: list[Edge], board: _Board, kinds: set[str]) -> list[dict[str, Any]]:
     """Every state; where a block's residual edges lead to it, with their shares."""
     into = {(edge.query, edge.layer + 1, edge.kind): edge.weight for edge in edges if edge.kind.startswith("resid")}
     nodes = [(pos, depth) for pos in board.column for depth in range(board.n_layers + 1)]
@@ -214,15 +217,17 @@ def _nodes(edges: list[Edge], board: _Board) -> list[dict[str, Any]]:
     )
     plain, told = at[~known], at[known]
     return [_points(plain, place)] + (
-        [_points(told, place + past, customdata=shares[known].round(4).tolist())] if len(told) else []
+        [_points(told, place + past, customdata=shares[known].round(4).tolist())]
+        if len(told) or "resid_attn" in kinds
+        else []
     )
 
 
 def _answers(
-    edges: list[Edge], names: Mapping[int, str], board: _Board
+    edges: list[Edge], names: Mapping[int, str], board: _Board, kinds: set[str], n_heads: int | None
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The middles of attention and of MLP edges: points, and how what they stand for is packed into a number."""
-    head = 1 + max((head for edge in edges for head, _ in edge.heads), default=0)
+    head = n_heads or 1 + max((head for edge in edges for head, _ in edge.heads), default=0)
     place = [("layer", board.n_layers), ("pos", 1 + max(board.column, default=0))]
     ends = [("layer", board.n_layers), ("query", place[1][1]), ("key", place[1][1]), ("head", head)]
     for kind, sizes in (("attention", ends), ("mlp", place)):
@@ -232,7 +237,7 @@ def _answers(
         columns["head"] = [edge.heads[0][0] if edge.heads else -1 for edge in own]
         more = {"hovertext": [_edge_text(edge, names) for edge in own], "customdata": pack(sizes, columns)}
         packed = {"also": {"part": kind}, "sizes": [[name, size + 1] for name, size in sizes]}
-        if own:
+        if kind in kinds:
             yield _points([edge.middle(board.column) for edge in own], "%{hovertext}", **more), packed
 
 
