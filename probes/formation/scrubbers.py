@@ -44,19 +44,19 @@ def scrubbed_routes(result: xr.Dataset) -> "go.Figure":
     if "route" not in result:
         return losses_figure(result)
     from workbench.figures import token_lattice
+    from workbench.figures.lattices import Room, lattice_frame
 
     known = result[["route", *_SINGLE.values()]].dropna("step", how="all")
     tokens, n_layers = [str(text) for text in result["token_text"].values], result.sizes["layer"]
-    room = ("attention", *(kind for kind, name in _SINGLE.items() if bool((known[name] > 0).any())))
-    drawn = [
-        token_lattice(
-            _edges(known.isel(step=i)), tokens, n_layers, title="What flows into the last token", start=len(tokens) - 1,
-            room=room, n_heads=result.sizes["head"],
-        )
-        for i in range(known.sizes["step"])
-    ]  # fmt: skip
-    frames = [{"data": one.data, "layout": {"shapes": one.layout.shapes}} for one in drawn]
-    return _played(drawn[-1], [int(step) for step in known["step"].values], frames)
+    kinds = ("attention", *(kind for kind, name in _SINGLE.items() if bool((known[name] > 0).any())))
+    room, start = Room(kinds, result.sizes["head"]), len(tokens) - 1
+    edges = [_edges(known.isel(step=i)) for i in range(known.sizes["step"])]
+    frames = [lattice_frame(one, tokens, n_layers, room, start) for one in edges]
+    title = "What flows into the last token"
+    figure = token_lattice(
+        edges[-1], tokens, n_layers, title=title, start=start, positions=range(len(tokens)), room=room
+    )
+    return _played(figure, [int(step) for step in known["step"].values], frames)
 
 
 def _edges(routes: xr.Dataset) -> dict[str, Any]:
@@ -100,9 +100,7 @@ def _animated(values: xr.DataArray, x: str, y: str, title: str) -> "go.Figure":
 
 def _played(figure: "go.Figure", steps: Sequence[int], frames: Sequence[dict[str, Any]]) -> "go.Figure":
     """The figure, which shows the last step, with a frame a step, a slider and buttons."""
-    import plotly.graph_objects as go
-
-    figure.frames = [go.Frame(name=str(step), **frame) for step, frame in zip(steps, frames, strict=True)]
+    figure.frames = [{"name": str(step), **frame} for step, frame in zip(steps, frames, strict=True)]
     go_to = lambda names, wait: {"args": [names, {"mode": "immediate", "frame": {"duration": wait, "redraw": True}}],
                                  "method": "animate"}  # fmt: skip
     figure.update_layout(

@@ -24,6 +24,7 @@ _PATTERN = Need((PATTERN,), keep, dims="head query key")
 _POST = Need((RESID_POST,), keep, dims="pos d_model")
 _PRE = Need((RESID_PRE,), keep, dims="pos d_model", layers=(0,))
 _ROUTES = FlowRoutes()
+_ALWAYS = ("previous_token", "first_token")  # looks of every task
 _PAST = ("route_mlp", "route_resid_attn", "route_resid_mlp")
 
 
@@ -68,12 +69,15 @@ def _about(recipe: Recipe) -> dict[str, tuple[Any, ...]]:
 
 
 def _sequence(recipe: Recipe) -> tuple[list[int], torch.Tensor]:
-    """Ids and targets of the sequence in which most queries have a key that the task knows of, the first of those."""
+    """Ids and targets of the sequence in which most different tokens have a key that the task knows of, the first of
+    those. (Not most tokens: that is a sequence of one token.)"""
     task = recipe.task
     batch = task.evaluation(_AMONG)
-    looks = sum(mask[:, :_LONGEST, :_LONGEST].any(-1).sum(-1) for mask in task.looks(batch).values())
-    row = int(torch.as_tensor(looks).argmax())
-    return batch.tokens[row, :_LONGEST].tolist(), batch.targets[row, :_LONGEST]
+    tokens, looks = batch.tokens[:, :_LONGEST], task.looks(batch)
+    own = [mask for name, mask in looks.items() if name not in _ALWAYS] or list(looks.values())
+    asked = torch.stack([mask[:, :_LONGEST, :_LONGEST].any(-1) for mask in own]).any(0)
+    row = max(range(_AMONG), key=lambda row: len(set(tokens[row][asked[row]].tolist())))
+    return tokens[row].tolist(), batch.targets[row, :_LONGEST]
 
 
 def _right(recipe: Recipe, seen: Any, targets: torch.Tensor) -> np.ndarray:

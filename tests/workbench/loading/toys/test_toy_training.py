@@ -205,7 +205,7 @@ def test_the_card_says_how_it_was_made_and_the_loss_is_that_of_the_weights():
 
 
 def test_a_diverged_run_stops_says_where_and_keeps_what_is_finite():
-    name = SMALL + ",optimiser=sgd,lr=1e9,every=1"
+    name = SMALL.removesuffix(",every=3") + ",optimiser=sgd,lr=1e9,every=1"
     recipe, _ = asked(name)
     with pytest.raises(DivergedError, match=r"diverged: the loss at step \d+ is no number") as first:
         Kept(recipe).ensure()
