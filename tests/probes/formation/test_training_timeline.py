@@ -201,11 +201,11 @@ def test_routes_at_every_step_are_those_of_the_checkpoint(toy):
     result = TrainingTimeline(seeds=1).run(load(toy, step=0))
     recipe = asked(toy).recipe
     step = recipe.steps
-    rows = recipe.task.evaluation(64).tokens.tolist()
-    strings = [load(toy).vocabulary.string(i) for i in range(recipe.task.d_vocab)]
+    rows, model = recipe.task.evaluation(64).tokens.tolist(), load(toy)
+    strings = [model.vocabulary.string(i) for i in range(recipe.task.d_vocab)]
     ids = [strings.index(text) for text in result["token_text"].values]
     assert any(row[: len(ids)] == ids for row in rows)
-    graph = extract(FlowRoutes().run(load(toy, step=step), Prompt.ids(ids)))
+    graph = extract(FlowRoutes().run(model, Prompt.ids(ids)))
     route = result["route"].sel(step=step).values
     on = graph["kind"].values == "attention"
     places = tuple(graph[f"edge_{name}"].values[on] for name in ("layer", "head", "query", "key"))
