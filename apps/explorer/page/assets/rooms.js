@@ -67,7 +67,10 @@
     const button = event.target.closest && event.target.closest(".room[data-room]");
     if (button) show(button.dataset.room);
   });
-  document.addEventListener("focusin", (event) => { if (event.target.closest && event.target.closest("#tabs [role=tab]")) reveal(event.target); });
+  // What the keys reach is shown whole; under a pointer nothing may move, or its click ends beside the title.
+  document.addEventListener("focusin", (event) => {
+    if (event.target.matches && event.target.matches("#tabs [role=tab]:focus-visible")) reveal(event.target);
+  });
   document.addEventListener("scroll", (event) => { if (event.target.matches && event.target.matches("#tabs [role=tablist]")) ends(); }, true);
 
   dash.rooms = {
