@@ -78,7 +78,7 @@
     const one = element(list, "div", "", { class: "pin" });
     one.dataset.text = text;
     const head = element(one, "div", "", { class: "pin-head" });
-    const open = element(head, "button", at + 1 + " " + text, { class: "pin-open", title: text });
+    const open = element(head, "button", at + 1 + ". " + text, { class: "pin-open", title: text });
     open.addEventListener("click", () => {
       dash.set_props("prompt", { value: text });
       dash.set_props("go", { data: { text: text, clicks: "pin " + performance.now() } });
@@ -88,8 +88,11 @@
   }
 
   async function draw(place, part) {
+    place.part = part;
+    while (part.figure && !window.Plotly) await new Promise((done) => setTimeout(done, 100)); // it is on its way
+    if (place.part !== part || !place.isConnected) return; // something newer has come meanwhile
     const plot = place.querySelector(".thumb-plot");
-    if (!part.figure || !window.Plotly) {
+    if (!part.figure) {
       if (plot && window.Plotly) window.Plotly.purge(plot);
       place.textContent = part.words || "";
       return;
