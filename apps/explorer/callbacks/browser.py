@@ -58,9 +58,10 @@ def _register_links(local: Local) -> None:
     drawn = Input({"type": "figure", "name": "main"}, "figure")
     kept = State("visit", "data")
     about = [State(name, "data") for name in ("shown", "shown-b", "view", "selection")]
-    more = [State(name, prop) for name, prop in (("compare-mode", "value"), ("display", "data"), ("pinned", "data"))]
+    more = [State("compare-mode", "value"), State("display", "data"), kept]
+    seen = [Input("said", "children"), drawn, Input("pinned", "data")]
     noted = Output("visit-open", "title")
-    local("visit", "note", noted, Input("said", "children"), drawn, *about, *more, kept, initial=False)
+    local("visit", "note", noted, *seen, *about, *more, initial=False)
     local("visit", "taken", Output("visit-open", "lang"), Input("download", "data"), initial=False)
     local(
         "links", "remember",

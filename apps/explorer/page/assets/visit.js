@@ -118,7 +118,7 @@
     if (!dialog.open) dialog.showModal();
   });
 
-  function record(said, figure, shown, other, view, selection, mode, display, pins) {
+  function record(said, figure, pins, shown, other, view, selection, mode, display) {
     const stale = document.getElementById("main-figure").classList.contains("stale");
     if (!shown || typeof said !== "string" || !said || stale || document.getElementById("main-message").textContent) return;
     const tab = Array.from(document.querySelectorAll("#tabs [role=tab]")).find((one) => one.dataset.view === view.name);

@@ -94,6 +94,9 @@ def test_several_prompts_are_pinned(open_page, screenshots):
     page.wait_for_function(said)
     assert page.locator(".thumbs").is_hidden() and page.inner_text("#pin") == "Unpin"
     page.screenshot(path=screenshots / "pins.png")
+    page.click("#visit-open")
+    page.wait_for_selector(".visit li >> text=pinned prompts: 3")  # when it has stood for a moment
+    page.keyboard.press("Escape")
     page.wait_for_function("() => new URLSearchParams(location.hash.slice(1)).get('pins')")
     other = open_page(page.evaluate("() => location.hash"))
     other.wait_for_function("() => document.querySelectorAll('.pin-figure .js-plotly-plot').length === 3")
@@ -106,5 +109,3 @@ def test_several_prompts_are_pinned(open_page, screenshots):
     page.get_by_role("button", name="Unpin all").click()
     page.wait_for_selector(".pin", state="detached")
     assert page.locator(".thumbs").is_visible()
-    page.click("#visit-open")
-    page.wait_for_selector(".visit li >> text=pinned prompts: 3")
