@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import platformdirs
 
@@ -25,6 +26,7 @@ __all__ = [
     "clear_partials",
     "need_writable",
     "read_whole",
+    "regular_file",
     "sealed",
     "unsealed",
     "whole_file",
@@ -92,26 +94,34 @@ def write_whole(path: Path, content: bytes) -> Path:
     return path
 
 
-def read_whole(path: Path, most: int) -> bytes:
-    """The bytes of a file.
+@contextmanager
+def regular_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to read from.
 
-    Raises InputError where there is none, where it is no regular file (a device or a pipe may never end), cannot be
-    read, or has more than `most` bytes.
+    Raises InputError where there is none, where it is no regular file (a device or a pipe may never end), or where it
+    cannot be read, then or in the block.
     """
     if "\0" in str(path):
         raise InputError("a path with a NUL in it", "the path of a file", "Check the path")
     try:
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise InputError(f"{path}, which is {_kind(state.st_mode)}", "a file", "Check the path")
-            if state.st_size > most:
-                raise InputError(f"{path} with {state.st_size:,} bytes", f"at most {most:,}", "Check the path")
-            return file.read(state.st_size)  # not `most`: so much would be taken at once
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise InputError(f"{path}, which is {_kind(mode)}", "a file", "Check the path")
+            yield file
     except FileNotFoundError:
         raise InputError(f"no file at {path}", "a file", "Check the path") from None
     except OSError as error:
         raise InputError(f"{in_words(error)} at {path}", "a file that can be read", "Check the path") from error
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """The bytes of a file. Raises InputError as `regular_file`, and where it has more than `most` bytes."""
+    with regular_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise InputError(f"{path} with {size:,} bytes", f"at most {most:,}", "Check the path")
+        return file.read(size)  # not `most`: so much would be taken at once
 
 
 def sealed(content: bytes) -> bytes:

@@ -239,6 +239,9 @@ def checked(opened: xr.Dataset) -> xr.Dataset:
             given = variable.attrs.get(attribute, 0)
             if not isinstance(given, int | float | np.number):
                 raise InputError(f"{name} with {attribute} {given!r}", "a number", "Compute it again")
+        low, high = (variable.attrs.get(end, 0) for end in ("valid_min", "valid_max"))
+        if not low <= high and {"valid_min", "valid_max"} <= set(variable.attrs):  # NaN is neither
+            raise InputError(f"{name} from {low} to {high}", "a range", "Compute it again")
         for attribute in ("units", "long_name"):
             if not isinstance(variable.attrs.get(attribute, ""), str):
                 raise InputError(f"{name} with another {attribute}", "a text", "Compute it again")

@@ -264,7 +264,7 @@ def _report_page(arguments: argparse.Namespace) -> int:
     from apps.batches.report import write_report
 
     found = _open(arguments)
-    place = write_report(found, Path(arguments.out) if arguments.out else found.folder / "report.html")
+    place = write_report(found, Path(arguments.out) if arguments.out else found.store.path("report.html"))
     if arguments.json:
         print_json({"saved": [str(place)]})
     else:
@@ -276,7 +276,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from workbench.batch.values.export import export
 
     found = _open(arguments)
-    place = Path(arguments.out) if arguments.out else found.folder / "export"
+    place = Path(arguments.out) if arguments.out else found.store.path("export")
     if place.is_file():
         raise InputError(f"--out {place}, which is a file", "a folder", "Choose another")
     paths = export(found, place, arguments.format)
