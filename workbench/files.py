@@ -22,6 +22,7 @@ from workbench.errors import InputError, LeftOverWarning, UnavailableError, in_w
 
 __all__ = [
     "at_home",
+    "at_once",
     "cache_dir",
     "clear_partials",
     "need_writable",
@@ -48,12 +49,11 @@ def cache_dir() -> Path:
     chosen = os.environ.get("WORKBENCH_CACHE")
     if chosen:
         return at_home(chosen).absolute()
-    usual = Path(platformdirs.user_cache_dir("interp-workbench"))
-    if not usual.is_absolute():  # a folder called "~" would be made wherever the user stands
-        raise UnavailableError(
-            "a user without a home directory", "a place for the cache", "Set WORKBENCH_CACHE or HOME"
-        )
-    return usual
+    with suppress(RuntimeError):  # some versions raise it where others answer "~"
+        usual = Path(platformdirs.user_cache_dir("interp-workbench"))
+        if usual.is_absolute():  # a folder called "~" would be made wherever the user stands
+            return usual
+    raise UnavailableError("a user without a home directory", "a place for the cache", "Set WORKBENCH_CACHE or HOME")
 
 
 def at_home(path: str | Path) -> Path:
@@ -104,7 +104,7 @@ def regular_file(path: Path) -> Iterator[BinaryIO]:
     if "\0" in str(path):
         raise InputError("a path with a NUL in it", "the path of a file", "Check the path")
     try:
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+        with open(path, "rb", opener=at_once) as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise InputError(f"{path}, which is {_kind(mode)}", "a file", "Check the path")
@@ -113,6 +113,14 @@ def regular_file(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"no file at {path}", "a file", "Check the path") from None
     except OSError as error:
         raise InputError(f"{in_words(error)} at {path}", "a file that can be read", "Check the path") from error
+
+
+def at_once(path: str, flags: int) -> int:
+    """An `opener` that does not wait for whoever writes to a pipe: one that nobody writes to is empty."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if hasattr(os, "set_blocking"):
+        os.set_blocking(descriptor, True)  # who reads it waits for what is being written
+    return descriptor
 
 
 def read_whole(path: Path, most: int) -> bytes:

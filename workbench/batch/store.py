@@ -28,18 +28,13 @@ from filelock import FileLock
 from workbench import memo
 from workbench.batch import schema
 from workbench.batch.shards import Shard
-from workbench.errors import InputError, RefusedError, UnavailableError, WorkbenchError
+from workbench.errors import FileError, InputError, RefusedError, UnavailableError, WorkbenchError
 from workbench.files import read_whole, regular_file, whole_file
 
 __all__ = ["FORMAT", "Entry", "Store", "line_of"]
 
 FORMAT = 1  # a reader refuses what a newer version has written
 _MOST = 1 << 30  # bytes of a record
-
-
-class DamagedError(InputError, UnavailableError):
-    """A file of a store is not what a run wrote: bad input to who named the store, like one that is not there to who
-    goes on with it."""
 
 
 @dataclass(frozen=True)
@@ -124,20 +119,16 @@ class Store:
 
     def _json(self, name: str) -> dict[str, Any]:
         if not self.path(name).exists():
-            raise UnavailableError(
-                f"no batch in {self.folder}", "a folder that `workbench batch run` made", "Check the path"
-            )
+            raise FileError(f"no batch in {self.folder}", "a folder that `workbench batch run` made", "Check the path")
         try:
             return memo.unmarked(json.loads(read_whole(self.path(name), _MOST)))
         except (ValueError, RecursionError) as error:
             raise self.damaged(name, error) from error
 
-    def damaged(self, name: str, why: object) -> DamagedError:
+    def damaged(self, name: str, why: object) -> FileError:
         """What is said of a file that is not what a run wrote."""
         reason = why.got if isinstance(why, WorkbenchError) else why
-        return DamagedError(
-            f"a damaged {name} in {self.folder} ({reason})", "what a run wrote", "Run again from the spec"
-        )
+        return FileError(f"a damaged {name} in {self.folder} ({reason})", "what a run wrote", "Run again from the spec")
 
     def shard(self, key: str) -> Shard:
         """What a shard computes."""
