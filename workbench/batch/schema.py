@@ -3,6 +3,7 @@
 A key becomes a file's name, a label an index, a number of rows a length: what does not fit is a damaged record.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -68,10 +69,10 @@ class _Entry(_Record):
 class _Shard(_Record):
     model: str
     weights: str
-    analyses: list[str]
-    ids: list[list[Count]] | None
-    columns: list[dict[str, str]]
-    cells: list[list[str]]
+    analyses: Sequence[str]
+    ids: Sequence[Sequence[Count]] | None
+    columns: Sequence[dict[str, str]]
+    cells: Sequence[Sequence[str]]
     batch_tokens: Annotated[int, Field(ge=1)]
 
 

@@ -6,6 +6,7 @@ so that a probe that was read back gives identical probabilities.
 """
 
 import json
+import os
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -19,6 +20,7 @@ from safetensors.torch import save as save_bytes
 
 from probes.erasure.trained.card import need_card, need_tensors
 from probes.erasure.trained.fit import log_probs
+from workbench.arguments import fitted
 from workbench.errors import FileError, InputError, RefusedError, in_words
 from workbench.files import write_whole
 from workbench.loading.bundled import cache_dir
@@ -167,7 +169,7 @@ def packed(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> bytes:
 
 def unpacked(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """What `packed` made. Raises FileError where it is not as it was written, FileNotFoundError for none."""
-    if not path.is_file():  # a pipe would be waited for without end
+    if not os.path.isfile(path):  # a pipe would be waited for without end
         raise FileNotFoundError(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -228,12 +230,15 @@ def _from_tensors(card: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Rea
     return ReadoutProbes(card, tensors["classes"].long(), tensors["counts"].long(), scales, maps, hits)
 
 
+@fitted()
 def find(key: str, path: str | Path | None = None, kind: str = "factored") -> ReadoutProbes | None:
     """The probes of a model from a file, or from the user's cache (None where it has none). Errors as `load_probes`."""
+    if kind not in FILES:
+        raise InputError(f"probes of the kind {kind!r}", f"one of {', '.join(FILES)}", "Choose one of these")
     wanted = default_path(key, kind) if path is None else Path(path)
     try:
         state = wanted.stat()
-    except OSError:
+    except (OSError, ValueError):  # a NUL is in no name
         if path is None:
             return None
         return load_probes(wanted, key)

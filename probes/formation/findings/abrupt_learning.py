@@ -10,7 +10,7 @@ from probes.formation.change_points import change_point
 from probes.formation.findings.conditions import conditions_figure, curves_figure, mean_and_range
 from probes.formation.findings.finding import Finding
 from probes.formation.task_attention import TaskAttention
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model, Sizes
@@ -103,6 +103,7 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
         return f"Accuracy with {'; with '.join(said)}."
 
 
+@reads("abrupt-learning")
 def accuracy_in_context_figure(result: xr.Dataset) -> "go.Figure":
     """Accuracy on new classes of every seed under each condition."""
     return conditions_figure(result, "accuracy_in_context")
