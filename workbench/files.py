@@ -25,6 +25,7 @@ __all__ = [
     "at_once",
     "cache_dir",
     "clear_partials",
+    "need_file_name",
     "need_writable",
     "read_whole",
     "regular_file",
@@ -146,8 +147,16 @@ def unsealed(content: bytes) -> tuple[bytes, bool | None]:
     return bare, hashlib.sha256(bare).hexdigest().encode() == found[1]
 
 
+def need_file_name(path: str | os.PathLike[str]) -> None:
+    """Raise InputError for a text that names a folder: `r.nc/`. As a path it has lost its end."""
+    text = str(path)
+    if text.endswith(("/", "/.", os.sep, f"{os.sep}.")):
+        raise InputError(f"{text}, a directory", "the path of a file", "Take the end off, or add a file name")
+
+
 def need_writable(path: str | Path) -> None:
     """Say before a long run that its result could not be saved. Raises InputError."""
+    need_file_name(path)
     try:
         target = _target(Path(path))
         parent = next(place for place in target.parents if place.exists())

@@ -23,7 +23,7 @@ import xarray as xr
 from workbench.analysis.keys import digest
 from workbench.arguments import argument, fitted
 from workbench.errors import InputError, in_words
-from workbench.files import read_whole
+from workbench.files import need_file_name, read_whole
 from workbench.models.model import Identity, Model
 from workbench.models.prompt import Tokens
 from workbench.observation import Observation
@@ -214,6 +214,8 @@ def save(result: xr.Dataset, path: str | PathLike[str]) -> Path:
     which `open_result` verifies. Of several tables a file each: `lens.csv` becomes `lens.depth_pos.csv`, ....
     Raises InputError for another ending or what is no file, UnavailableError where nothing can be written.
     """
+    if Path(path).suffix.lower() != ".zarr":  # a store is a folder
+        need_file_name(path)
     write(result, Path(path))
     return Path(path)
 

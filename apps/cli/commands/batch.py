@@ -262,8 +262,11 @@ def _cancel(arguments: argparse.Namespace) -> int:
 
 def _report_page(arguments: argparse.Namespace) -> int:
     from apps.batches.report import write_report
+    from workbench.files import need_writable
 
     found = _open(arguments)
+    if arguments.out:
+        need_writable(arguments.out)
     place = write_report(found, Path(arguments.out) if arguments.out else found.store.path("report.html"))
     if arguments.json:
         print_json({"saved": [str(place)]})
