@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import platformdirs
 
@@ -96,7 +96,7 @@ def write_whole(path: Path, content: bytes) -> Path:
 
 
 @contextmanager
-def regular_file(path: Path) -> Iterator[BinaryIO]:
+def regular_file(path: Path) -> Iterator[BufferedReader]:
     """A file to read from.
 
     Raises InputError where there is none, where it is no regular file (a device or a pipe may never end), or where it

@@ -47,7 +47,7 @@ _CHANGED = {
 
 @fitted()
 def check(
-    model: Model, prompts: Any, units: Sequence[Any], metric: Any = None, method: str = METHODS[0], **options: Any
+    model: Model, prompts: Any, units: Any, metric: Any = None, method: str = METHODS[0], **options: Any
 ) -> xr.Dataset:
     """Check a claim; see `checking` for the arguments. Returns the complete result."""
     *_, result = checking(model, prompts, units, metric, method, **options)

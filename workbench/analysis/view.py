@@ -174,11 +174,11 @@ def reads(*names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 
     def decorate(draw: Callable[_P, _R]) -> Callable[_P, _R]:
         signature = inspect.signature(draw)
+        first = next(iter(signature.parameters))
 
         @wraps(draw)
         def drawn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            given = signature.bind(*args, **kwargs)
-            result = given.arguments["result"]
+            result: Any = signature.bind(*args, **kwargs).arguments[first]
             error = getattr(result, "error", None)
             if isinstance(error, Exception):  # a Failure stands in a result's place
                 raise error

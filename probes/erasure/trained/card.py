@@ -14,7 +14,7 @@ from probes.erasure.trained.recipe import KINDS, Recipe
 
 __all__ = ["need_card", "need_tensors"]
 
-_TYPES = {"epochs": int, "lr": (int, float), "batch": int, "seed": int, "dtype": str, "kind": str}
+_TYPES: dict[str, Any] = {"epochs": int, "lr": (int, float), "batch": int, "seed": int, "dtype": str, "kind": str}
 
 
 class _Part(BaseModel):
