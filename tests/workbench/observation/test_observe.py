@@ -388,7 +388,7 @@ def test_a_need_names_a_layer_or_all():
     with pytest.raises(InputError, match="a need of no layers"):
         Need((RESID_POST,), keep, dims="pos d_model", layers=())
     with pytest.raises(InputError, match="each layer once"):
-        Need((Z,), keep, Z.dims[1:], layers=(2, 0, 2))
+        Need((RESID_POST,), keep, dims="pos d_model", layers=(2, 0, 2))
 
 
 def test_a_need_on_logits_and_on_the_final_norms_scale(tiny):
