@@ -127,7 +127,9 @@ MUTANTS = (
     ),
     Mutant("probes/checks/matched_controls.py", "if unit not in chosen]", "]", f"{CHECKS}/test_matched_controls.py"),
     Mutant("probes/checks/matched_controls.py", "FEWEST = 19", "FEWEST = 10", f"{CHECKS}/test_matched_controls.py"),
-    Mutant("probes/checks/relation.py", "noise = values / scale", "noise = values", f"{CHECKS}/test_relation.py"),
+    Mutant("probes/checks/relation.py", "size - level[moved], x", "size, x", f"{CHECKS}/test_relation.py"),
+    Mutant("probes/checks/relation.py", "np.exp(-power * norms)", "1.0", f"{CHECKS}/test_relation.py"),
+    Mutant("probes/checks/relation.py", "x, x**2, depth", "x, depth", f"{CHECKS}/test_relation.py"),
     Mutant(
         "probes/checks/sentences.py",
         'np.abs(controls) if side == "changes" else controls',

@@ -71,7 +71,7 @@ def count_checks(counts: Counts, weights: str, model: Model, prompt: Any, kind: 
             p = float(monte_carlo_p(abs(own), np.abs(others)))
             for column in _columns(controls.louder, norm, thirds):
                 counts.add("caliper", row, column, p <= 0.05, 1)
-        for column, small in _second(found, known, layer, index, norm, thirds):
+        for column, small in _second(kind, found, known, layer, index, norm, thirds):
             counts.add("relation", row, column, small, 1)
 
 
@@ -88,12 +88,13 @@ def _by_norm(norm: float, thirds: np.ndarray) -> Iterator[str]:
 
 
 def _second(
-    found: _Effects, known: np.ndarray, layer: int, index: int, norm: float, thirds: np.ndarray
+    kind: str, found: _Effects, known: np.ndarray, layer: int, index: int, norm: float, thirds: np.ndarray
 ) -> Iterator[tuple[str, bool]]:
     """The answer without a caliper, where its model is not rejected."""
     others = known[(known != [layer, index]).any(1)]
     places, own = tuple(others.T), float(found.effects[layer, index])
-    beside = relation(own, found.effects[places], found.norms[places] - norm, others[:, 0], layer, "changes")
+    pos = (others[:, 1], index) if kind == "states" else ()
+    beside = relation(own, found.effects[places], found.norms[places] - norm, others[:, 0], layer, "changes", *pos)
     if np.isfinite(beside.p) and beside.test_p >= HOLDS:
         for column in ("all", *_by_norm(norm, thirds)):
             yield column, beside.p <= 0.05

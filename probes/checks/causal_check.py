@@ -37,8 +37,9 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
     taken. Fewer controls have a larger smallest p; where a unit has fewer than 19, the test is refused.
 
     A second answer needs no caliper: the effects of other units of the kind, whatever their norm (a sample of them,
-    where there are more than asked for), against a model of the relation, log |effect| a line in log norm and a
-    parabola in depth; p is the rank of the residual, and the model is tested: where it does not hold, that is said.
+    where there are more than asked for), against a model of the relation, log |effect| a parabola in log norm
+    and in depth, with a spread that goes with the norm; p is the rank of the residual over its spread, and the model is
+    tested: where it does not hold, that is said.
 
     Where a model has fewer than 50 other units (toys; whole blocks of most models) and fewer than 19 as loud, each
     control leaves the units alone and adds a random direction of the same norm at every position but 0 instead: that is
@@ -54,8 +55,8 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
     were checked, needs more: `head-survey` tests all heads at once.
 
     Source: matched random controls as in Wang et al. 2022, arXiv 2211.00593, section 4; p: Phipson and Smyth 2010; the
-    caliper: Rosenbaum and Rubin 1985; the relation is ours. How often p is small where nothing is claimed:
-    docs/pages/calibration.md.
+    caliper: Rosenbaum and Rubin 1985; the relation is ours, its spread after Harvey 1976. How often p is small where
+    nothing is claimed: docs/pages/calibration.md.
 
     Returns: `effect` and its interval over prompts, `effect_by_prompt` (prompt), `control_effect`, `control_norm`
     (draw), `p`, `p_floor`, `louder`, `control_norm_low`, `control_norm_high`; `peer_effect`, `peer_norm`, `peer_scale`

@@ -179,7 +179,7 @@ def _relation(result: xr.Dataset, known: Facts) -> str:
     a = result.attrs
     of = "" if known.all_peers else f" of {a['n_others']}"
     whose = f"{known.n_peers}{of} other {a['nouns']}"
-    begun = f"Without a caliper, over {whose}, with log |effect| a line in log norm and a parabola in depth"
+    begun = f"Without a caliper, over {whose}, with log |effect| a parabola in log norm and in depth"
     if known.test_p < HOLDS:
         return f"{begun}: that model does not hold here (p = {known.test_p:.2g}), so its ranks are no test."
     verb = "lies" if known.beyond == 1 else "lie"

@@ -50,13 +50,16 @@ def verdict(
     p = float(monte_carlo_p(extreme(effect), extreme(by_control), SIDES[side]))
     floor = 1 / (1 + len(by_control)) if len(by_control) else np.nan
     own_layer = units[0].layer
-    peers, peer_norms, layers, labels = _known(
+    own_pos = getattr(units[0], "pos", None)  # of a state
+    peers, peer_norms, layers, labels, pos = _known(
         np.mean(peered, axis=0) if peered else np.zeros(0),
         controls.peer_norms,
         [unit.layer for unit in controls.peers],
         [str(unit) for unit in controls.peers],
+        [] if own_pos is None else [unit.pos for unit in controls.peers],
     )
-    beside = relation(effect, peers, peer_norms.astype(float), layers, own_layer, side)
+    where = () if own_pos is None else (pos, own_pos)
+    beside = relation(effect, peers, peer_norms.astype(float), layers, own_layer, side, *where)
     times = "times the claim's"
     result = dataset(
         replace(bases[0].observation, tokens=tuple(base.tokens for base in bases)),

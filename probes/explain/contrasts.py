@@ -48,6 +48,11 @@ class Contrast:
         both = zip(self.pair.clean.ids, self.pair.corrupt.ids, strict=True)
         return tuple(pos for pos, (a, b) in enumerate(both) if a != b)
 
+    def has_words(self, model: Model) -> bool:
+        """Whether an answer has a letter or a digit."""
+        answers = (*self.pair.answers.members, *self.pair.wrong.members)
+        return any(any(map(str.isalnum, model.vocabulary.string(token))) for (token,) in answers)
+
 
 def contrast_of(model: Model, prompt: Any, corrupt: str = "", target: str = "", against: str = "") -> Contrast:
     """The contrast of a prompt. InputError where its answers are no single tokens, or nothing can be swapped."""

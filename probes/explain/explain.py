@@ -123,6 +123,8 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
             task, shown = made.task, contrast.pair
             by = "made by the swap that moves the prediction most" if contrast.made_counterfactual else "given"
             told = [f"the counterfactual is {by}", "pairs by swapping words of the same kind", made.answers]
+            if contrast.own_answers and not contrast.has_words(model):
+                told.append("both answers are punctuation: name others (target, against) to ask about words")
             if made.is_short_of(sizes):
                 told.append(f"no more pairs could be made than these, of the {' / '.join(map(str, sizes))} asked")
             said = {"made": "; ".join(told)}

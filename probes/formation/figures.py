@@ -1,4 +1,4 @@
-"""How a training timeline is drawn: scores and losses against steps, a panel a head, one sequence to scrub."""
+"""How a training timeline is drawn: scores and losses against steps, a panel a head. One sequence: see `scrubbers`."""
 
 import functools
 import operator
@@ -13,7 +13,7 @@ from workbench.analysis.view import chosen, reads
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["head_detail", "heads_figure", "losses_figure", "over_seeds", "scores_figure", "scrubbed", "scrubbed_lens"]
+__all__ = ["head_detail", "heads_figure", "losses_figure", "over_seeds", "scores_figure"]
 
 _LINES = 5  # of a figure
 _PANELS = 36
@@ -152,64 +152,3 @@ def head_detail(result: xr.Dataset, selection: Mapping[str, Any], log_steps: boo
         return None
     most = max(names, key=lambda name: float((one[name].max("step") - one[name].min("step")).mean()))
     return series(one, most, "step", by="seed", title=f"{head_name(*at)}, each seed", log_x=log_steps)
-
-
-@reads("training-timeline")
-def scrubbed(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure | None":
-    """The pattern of the selected head on one sequence, at every step: a slider, and a button that plays it."""
-    at = chosen(result, selection, "layer", "head")
-    if at is None or "pattern" not in result:
-        return None
-    from workbench.figures import head_name
-
-    values = result["pattern"].sel(layer=at[0], head=at[1], drop=True)
-    return _animated(values, "key", "query", f"{head_name(*at)} on one sequence")
-
-
-def scrubbed_lens(result: xr.Dataset) -> "go.Figure":
-    """What each depth says of the right next token, on one sequence, at every step."""
-    if "lens" not in result:
-        return losses_figure(result)
-    return _animated(result["lens"], "pos", "depth", "Probability of the right next token, by depth")
-
-
-def _animated(values: xr.DataArray, x: str, y: str, title: str) -> "go.Figure":
-    """One heat map a step. Everything is in the browser: moving the slider asks the server for nothing."""
-    import plotly.graph_objects as go
-
-    from workbench.figures.axes import coord_axis, token_axis
-    from workbench.figures.heatmap import heatmap
-
-    values = values.dropna("step", how="all").transpose("step", y, x)
-    texts = {
-        dim: [str(t) for t in values[f"{'token' if dim == 'pos' else dim}_text"].values]
-        for dim in (x, y)
-        if dim != "depth"
-    }
-    axes = [
-        coord_axis(values[0], dim, is_vertical=dim == y) if dim == "depth"
-        else token_axis(texts[dim], dim, is_vertical=dim == y, is_reversed=dim == "query")
-        for dim in (x, y)
-    ]  # fmt: skip
-    steps = [int(step) for step in values["step"].values]
-    z = np.round(values.values.astype(float), 3)
-    most = 1.0 if values.attrs.get("valid_max") == 1.0 else float(np.nanmax(z))
-    figure = heatmap(
-        z[-1], *axes, title=title, scale="share", coloraxis={"cmin": 0.0, "cmax": most}, hover="%{z:.3f}", crossed=False
-    )  # fmt: skip
-    parts = [[[None if np.isnan(v) else v for v in row] for row in part.tolist()] for part in z]
-    figure.frames = [
-        go.Frame(data=[{"type": "heatmap", "z": part}], name=str(step), traces=[0])
-        for step, part in zip(steps, parts, strict=True)
-    ]  # fmt: skip
-    go_to = lambda names, wait: {"args": [names, {"mode": "immediate", "frame": {"duration": wait, "redraw": True}}],
-                                 "method": "animate"}  # fmt: skip
-    figure.update_layout(
-        sliders=[{"active": len(steps) - 1, "currentvalue": {"prefix": "step "}, "x": 0.22, "len": 0.78, "y": 0,
-                  "yanchor": "top", "pad": {"t": 70},
-                  "steps": [{"label": str(step), **go_to([str(step)], 0)} for step in steps]}],
-        updatemenus=[{"type": "buttons", "showactive": False, "direction": "left", "x": 0, "y": 0, "pad": {"t": 84},
-                      "xanchor": "left", "yanchor": "top",
-                      "buttons": [{"label": "play", **go_to(None, 150)}, {"label": "stop", **go_to([None], 0)}]}],
-    )  # fmt: skip
-    return figure

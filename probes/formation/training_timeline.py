@@ -8,7 +8,8 @@ import xarray as xr
 
 from probes.formation import real_checkpoints
 from probes.formation.change_points import FLOOR, change_point
-from probes.formation.figures import head_detail, heads_figure, losses_figure, scores_figure, scrubbed, scrubbed_lens
+from probes.formation.figures import head_detail, heads_figure, losses_figure, scores_figure
+from probes.formation.scrubbers import scrubbed, scrubbed_lens, scrubbed_routes
 from probes.formation.series import joined, scores_of
 from probes.formation.toy_models import lacks_task
 from probes.formation.toy_runs import Part, checkpoint, trained
@@ -49,7 +50,9 @@ class TrainingTimeline(Study, name="training-timeline", title="Training timeline
     Returns: `loss` and the task's measures (seed, step); scores of analyses (seed, step, layer, head) or fewer dims;
     `change_step` (component, seed), NaN where nothing changes at once, with `change_low`, `change_high` (component),
     the range over seeds, and `n_changed` (component). `pattern` (step, layer, head, query, key) and `lens` (step,
-    depth, pos), the probability of the right next token read out at each depth, on one sequence of the first seed.
+    depth, pos), the probability of the right next token read out at each depth, on one sequence of the first seed;
+    `route` (step, layer, head, query, key), `route_mlp`, `route_resid_attn`, `route_resid_mlp` (step, layer, pos): the
+    shares of `flow-routes` on the graph behind its last token's prediction (coverage 0.8), 0 off it.
     """
 
     prompted: ClassVar[bool] = False
@@ -228,7 +231,7 @@ VIEW = View(
         Ask("seeds", "over", unit="seeds"),
         Ask("clamp", "with", empty="nothing held"),
     ),
-    figures=(scores_figure, heads_figure, losses_figure, scrubbed_lens),
+    figures=(scores_figure, heads_figure, losses_figure, scrubbed_lens, scrubbed_routes),
     details=(head_detail, scrubbed),
     display=Display,
 )

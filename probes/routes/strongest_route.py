@@ -41,11 +41,12 @@ def strongest_route(result: xr.Dataset, passed: np.ndarray, kept: Mapping[str, n
             after, stays = part["mlp"][at] + part["resid_mlp"][at], part["resid_attn"][at]
         new = value * stays
         here = np.flatnonzero((layer == at) & (query != key))
-        brought = weight[here] * value[key[here]]
-        for edge, share in zip(here[np.argsort(brought)], np.sort(brought), strict=True):  # the largest is the last
-            if share > new[query[edge]]:
-                new[query[edge]], came[at, query[edge]] = share, edge
-        value = new * after
+        to, brought = query[here], weight[here] * value[key[here]]
+        most = np.zeros(n_pos)
+        np.maximum.at(most, to, brought)
+        best = here[(brought == most[to]) & (brought > new[to])][::-1]  # of equal ones the first stays: it comes last
+        came[at, query[best]] = best
+        value = np.maximum(new, most) * after
     return _traced(came, query, key, number, start, float(value[start])) if value[start] > 0 else None
 
 

@@ -66,11 +66,11 @@ def dataset(
             "values over the dims that are named",
             "Correct them",
         ) from error
-    for dim, size in result.sizes.items():
-        if dim not in result.coords:
-            result = result.assign_coords({dim: np.arange(size)})
+    made: dict[Any, Any] = {dim: np.arange(size) for dim, size in result.sizes.items() if dim not in result.coords}
+    if observation is not None and len(observation.tokens) == 1:
+        made |= _token_coords(result, made, observation.tokens[0])
+    result = result.assign_coords(made)  # all at once: each call costs more than what it assigns
     if observation is not None:
-        result = _with_tokens(result, observation)
         result.attrs["provenance"] = json.dumps(provenance(observation), sort_keys=True)
     return check(result)
 
@@ -101,15 +101,12 @@ def _coord(value: Any) -> Any:
     return (value[0].split(), list(value[1])) if isinstance(value, tuple) else value
 
 
-def _with_tokens(result: xr.Dataset, observation: Observation) -> xr.Dataset:
-    """Token strings ride along with positions when there is one prompt."""
-    if len(observation.tokens) != 1:
-        return result
-    strings = np.array(observation.tokens[0].strings, dtype=object)
-    for dim, name in (("pos", "token_text"), ("query", "query_text"), ("key", "key_text")):
-        if dim in result.dims:
-            result = result.assign_coords({name: (dim, strings[result[dim].values])})
-    return result
+def _token_coords(result: xr.Dataset, made: Mapping[Any, Any], tokens: Tokens) -> dict[str, Any]:
+    """Token strings that ride along with positions. made: coords that the result will have."""
+    strings = np.array(tokens.strings, dtype=object)
+    beside = (("pos", "token_text"), ("query", "query_text"), ("key", "key_text"))
+    at = {dim: made[dim] if dim in made else result[dim].values for dim, _ in beside if dim in result.dims}
+    return {name: (dim, strings[at[dim]]) for dim, name in beside if dim in at}
 
 
 def check(result: xr.Dataset) -> xr.Dataset:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     import xarray as xr
 
-__all__ = ["token_lattice"]
+__all__ = ["lattice_frame", "token_lattice"]
 
 _WHOLE = 64  # tokens drawn whole; a longer prompt shows the positions that edges reach
 _BINS = (0.1, 0.25, 0.5)  # upper ends of all but the last weight bin
@@ -47,6 +47,14 @@ _STYLES = (
     Style("attention", ("attention",), ACCENT, "solid", 1.0, ((-0.4, -0.5), (0.6, 0.0), (-0.4, 0.5))),
     Style("MLP", ("mlp",), CONTRAST, "dash", 0.4, ((-0.5, 0.0), (0.0, 0.5), (0.5, 0.0), (0.0, -0.5))),
 )
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a series of lattices has places for: kinds of edges, also where there are none of one, and heads."""
+
+    kinds: tuple[str, ...]
+    n_heads: int
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,7 @@ def token_lattice(
     title: str,
     start: int | None = None,
     positions: Sequence[int] | None = None,
+    room: "Room | None" = None,
 ) -> "go.Figure":
     """Token x depth lattice of the residual stream with weighted edges: depth upwards, tokens from the left.
 
@@ -88,7 +97,7 @@ def token_lattice(
     at the depth of its layer to the query), "mlp", and the residual stream past either, "resid_attn" and "resid_mlp";
     all but attention stay on the query. Edges of several heads between two tokens are drawn as one, its heads in the
     hover. start: the position whose top node the graph explains. positions: which tokens to draw, by default all up to
-    64, else those that edges reach.
+    64, else those that edges reach. room: for a figure that others follow as its frames (see `lattice_frame`).
 
     A click on an attention or MLP edge selects its kind as `part`, its layer, query, key and strongest head (else layer
     and pos); on a node, whose hover has the shares of the residual stream that leads there, depth and pos.
@@ -97,21 +106,48 @@ def token_lattice(
 
     merged = list(merged_edges(edges))
     shown = _shown(merged, len(tokens), start) if positions is None else sorted(int(pos) for pos in positions)
-    board = _Board({pos: float(index) for index, pos in enumerate(shown)}, n_layers)
-    drawn = [edge for edge in merged if edge.query in board.column and edge.key in board.column]
     names = {pos: f"{pos} {show_token(tokens[pos])}" for pos in shown}
-    answers = list(_answers(drawn, names, board))
-    traces = [*(points for points, _ in answers), *_nodes(drawn, board), *_start(start, board), *_legend(drawn)]
-    packed = {str(index): how for index, (_, how) in enumerate(answers)}
+    board, traces, shapes, packed = _drawn(merged, names, n_layers, start, room)
     # As dicts: Plotly validates and copies thousands of points once, not twice.
-    figure = go.Figure().add_traces(traces)
-    paths = (shape for style in _STYLES for shape in _paths(drawn, style, board))
-    figure.update_layout(shapes=[*_lattice(drawn, board), *paths])
+    figure = go.Figure().add_traces(traces).update_layout(shapes=shapes)
     axes = token_axis([tokens[pos] for pos in shown], "pos", shown), _depth_axis(n_layers)
     finish(figure, title, *axes, packed=packed)
     aliases = {f"{place:g}": names[pos] for pos, place in board.column.items()}
     figure.update_layout(legend={"itemclick": False, "itemdoubleclick": False})
     return figure.update_xaxes(labelalias=aliases, hoverformat="d")
+
+
+def lattice_frame(
+    edges: "Mapping[str, Sequence[Any]] | xr.Dataset",
+    tokens: Sequence[str],
+    n_layers: int,
+    room: Room,
+    start: int | None = None,
+) -> dict[str, Any]:
+    """What of a `token_lattice` of all tokens is another one with other edges: `data` and `layout` of a frame.
+
+    Frames are laid over what is there one by one, by place: with the same room, traces and shapes have theirs.
+    """
+    names = {pos: f"{pos} {show_token(text)}" for pos, text in enumerate(tokens)}
+    _, traces, shapes, _ = _drawn(list(merged_edges(edges)), names, n_layers, start, room)
+    plain = lambda values: [None if v is None else round(float(v), 2) for v in values]  # a frame's arrays stay unpacked
+    data = [trace | {"x": plain(trace["x"]), "y": plain(trace["y"])} for trace in traces]
+    return {"data": data, "layout": {"shapes": shapes}}
+
+
+def _drawn(
+    merged: list[Edge], names: Mapping[int, str], n_layers: int, start: int | None, room: Room | None
+) -> tuple[_Board, list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+    """Where things stand, traces, shapes, and how what traces answer is packed."""
+    board = _Board({pos: float(index) for index, pos in enumerate(names)}, n_layers)
+    drawn = [edge for edge in merged if edge.query in board.column and edge.key in board.column]
+    kinds = {edge.kind for edge in drawn} | set(room.kinds if room else ())
+    answers = list(_answers(drawn, names, board, kinds, room.n_heads if room else 0))
+    traces = [*(points for points, _ in answers), *_nodes(drawn, board, kinds), *_start(start, board), *_legend(kinds)]
+    packed = {str(index): how for index, (_, how) in enumerate(answers)}
+    styles = [style for style in _STYLES if kinds & set(style.kinds)]
+    paths = [*_lattice(drawn, board), *(shape for style in styles for shape in _paths(drawn, style, board))]
+    return board, traces, paths if room else [path for path in paths if path["visible"]], packed
 
 
 def _shown(edges: list[Edge], n_tokens: int, start: int | None) -> list[int]:
@@ -134,8 +170,9 @@ def _bin(edge: Edge) -> int:
 
 
 def _path(pieces: Iterable[str], colour: str, width: float, **more: Any) -> dict[str, Any]:
-    line = {"color": colour, "width": width, "dash": more.pop("dash", "solid")}
-    return {"type": "path", "layer": "below", "path": " ".join(pieces), "line": line, **more}
+    line, path = {"color": colour, "width": width, "dash": more.pop("dash", "solid")}, " ".join(pieces)
+    drawn = {"path": path or "M0,0", "visible": bool(path)}
+    return {"type": "path", "layer": "below", **drawn, "line": line, **more}
 
 
 def _lattice(edges: list[Edge], board: _Board) -> list[dict[str, Any]]:
@@ -144,29 +181,27 @@ def _lattice(edges: list[Edge], board: _Board) -> list[dict[str, Any]]:
     every = {(pos, float(depth)) for pos in board.column for depth in range(board.n_layers + 1)}
     found = ((every - ends, 2.5, 0.3), (ends & every, 4.5, 1.0), (ends - every, 2.5, 1.0))
     dots = lambda nodes: [board.dot(board.column[pos], y) for pos, y in sorted(nodes)]
-    return [_path(dots(nodes), NEUTRAL, width, opacity=opacity) for nodes, width, opacity in found if nodes]
+    return [_path(dots(nodes), NEUTRAL, width, opacity=opacity) for nodes, width, opacity in found]
 
 
 def _paths(edges: list[Edge], style: Style, board: _Board) -> list[dict[str, Any]]:
     """One path for each weight bin, and one of the marks on edges that are too short to show a width."""
-    bins: dict[int, list[Edge]] = {}
+    bins: list[list[Edge]] = [[] for _ in _WIDTHS]
     for edge in edges:
         if edge.kind in style.kinds:
-            bins.setdefault(_bin(edge), []).append(edge)
+            bins[_bin(edge)].append(edge)
     found = []
-    for index, own in sorted(bins.items()):
+    for index, own in enumerate(bins):
         group = {"name": style.name, "opacity": _FADES[index]}
         lines = _upright(own, board) if style.name == "residual" else [_line(edge.path(board.column)) for edge in own]
         found.append(_path(lines, style.colour, style.width * _WIDTHS[index], dash=style.dash, **group))
         marks = [board.mark(*edge.middle(board.column), style.mark, _SIZES[index]) for edge in own if edge.lean]
-        if marks:
-            found.append(_path(marks, style.colour, 0, fillcolor=style.colour, **group))
+        found.append(_path(marks, style.colour, 0, fillcolor=style.colour, **group))
     return found
 
 
-def _legend(edges: list[Edge]) -> list[dict[str, Any]]:
+def _legend(kinds: set[str]) -> list[dict[str, Any]]:
     """A line of each style that is drawn, since a path's own sign in a legend does not look like it."""
-    kinds = {edge.kind for edge in edges}
     line = lambda style: {"color": style.colour, "width": max(1.5, style.width * _WIDTHS[2]), "dash": style.dash}
     return [
         {"type": "scatter", "x": [None], "y": [None], "mode": "lines", "name": style.name, "line": line(style)}
@@ -201,7 +236,7 @@ def _points(points: Sequence[tuple[float, float]], template: str, **more: Any) -
     return {"type": "scatter", "mode": "none", "x": x, "y": y} | said | more
 
 
-def _nodes(edges: list[Edge], board: _Board) -> list[dict[str, Any]]:
+def _nodes(edges: list[Edge], board: _Board, kinds: set[str]) -> list[dict[str, Any]]:
     """Every state; where a block's residual edges lead to it, with their shares."""
     into = {(edge.query, edge.layer + 1, edge.kind): edge.weight for edge in edges if edge.kind.startswith("resid")}
     nodes = [(pos, depth) for pos in board.column for depth in range(board.n_layers + 1)]
@@ -214,15 +249,17 @@ def _nodes(edges: list[Edge], board: _Board) -> list[dict[str, Any]]:
     )
     plain, told = at[~known], at[known]
     return [_points(plain, place)] + (
-        [_points(told, place + past, customdata=shares[known].round(4).tolist())] if len(told) else []
+        [_points(told, place + past, customdata=shares[known].round(4).tolist())]
+        if len(told) or "resid_attn" in kinds
+        else []
     )
 
 
 def _answers(
-    edges: list[Edge], names: Mapping[int, str], board: _Board
+    edges: list[Edge], names: Mapping[int, str], board: _Board, kinds: set[str], n_heads: int
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The middles of attention and of MLP edges: points, and how what they stand for is packed into a number."""
-    head = 1 + max((head for edge in edges for head, _ in edge.heads), default=0)
+    head = n_heads or 1 + max((head for edge in edges for head, _ in edge.heads), default=0)
     place = [("layer", board.n_layers), ("pos", 1 + max(board.column, default=0))]
     ends = [("layer", board.n_layers), ("query", place[1][1]), ("key", place[1][1]), ("head", head)]
     for kind, sizes in (("attention", ends), ("mlp", place)):
@@ -232,7 +269,7 @@ def _answers(
         columns["head"] = [edge.heads[0][0] if edge.heads else -1 for edge in own]
         more = {"hovertext": [_edge_text(edge, names) for edge in own], "customdata": pack(sizes, columns)}
         packed = {"also": {"part": kind}, "sizes": [[name, size + 1] for name, size in sizes]}
-        if own:
+        if kind in kinds:
             yield _points([edge.middle(board.column) for edge in own], "%{hovertext}", **more), packed
 
 

@@ -1,15 +1,17 @@
 """Finding 4: by heart or from the context? It depends on the data."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import xarray as xr
 
 from probes.formation.change_points import change_point
-from probes.formation.findings.conditions import conditions_figure, curves_figure, mean_and_range
+from probes.formation.findings.conditions import LOSS, conditions_figure, curves_figure, mean_and_range
 from probes.formation.findings.finding import Finding
+from probes.formation.findings.two_parameters import TwoParameters
 from probes.formation.task_attention import TaskAttention
+from workbench.analysis.results import dataset
 from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
 from workbench.loading.toys.recipe import Recipe
@@ -32,6 +34,10 @@ ABOUT = {
     "to_right_label": ("share", (-1, 1), "attention of the query to right labels minus to others, largest over heads"),
     "context_mass": (*_SHARE, "probability of labels that stand in the context"),
 }
+CURVES = LOSS | {
+    "accuracy_in_context": (*_SHARE, "accuracy on new classes"),
+    "accuracy_in_weights": (*_SHARE, "accuracy where only memory helps"),
+}
 
 
 class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in context or by heart"):
@@ -43,19 +49,27 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
     (swapped: right is what the context says); the query's class not in the context (in weights). Progress measures:
     attention of labels to their item, of the query to right labels minus others, probability of labels of the context.
     change_step: the change point of the accuracy on new classes (see `training-timeline`). best_in_context beside the
-    last value says whether it is lost again.
+    last value says whether it is lost again. Beside the toys, for as many pairs, classes in the context and labels, an
+    induction head of two parameters and its readout, trained by gradient descent at rate 1: its probability of the
+    right label after as many updates, and the update at which its loss is half of that of a guess among the labels of
+    the context (see `two_parameters`).
 
     Limits: items are from a finite pool of 8 a class, 6 of them trained on. Adam, layer norms and an MLP in each block
-    in place of the paper's SGD and three-layer classifier. Accuracy by chance is one in the number of labels.
+    in place of the paper's SGD and three-layer classifier. Accuracy by chance is one in the number of labels. Steps of
+    the two-parameter model are of a rate of its own: compare which conditions it learns and in what order, not when.
+    It knows no classes of training: their number changes nothing there.
 
     Source: Reddy 2023, arXiv 2312.03002; Chan et al. 2022, arXiv 2205.05055; Singh et al. 2023, arXiv 2311.08360
     (transience).
 
-    Returns: each number (condition, seed); `loss` (condition, seed, step).
+    Returns: each number (condition, seed); `loss`, `accuracy_in_context_along` and `accuracy_in_weights_along`
+    (condition, seed, step); of the two-parameter model `model_probability` (condition, step) and `model_change`
+    (condition), NaN where there is none.
     """
 
     tasks = ("gaussian-classes",)
     about = ABOUT
+    curves = CURVES
 
     classes: Annotated[str, "numbers of classes, with spaces between"] = "128 1024"
     burstiness: Annotated[str, "copies of the query's class in the context, with spaces between"] = "1 4"
@@ -89,6 +103,20 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
             "to_right_label": float(right.max()),
         }
 
+    def beside(self, result: xr.Dataset, recipes: Mapping[str, Recipe]) -> xr.Dataset:
+        """With the two-parameter model of each condition."""
+        steps = [float(step) for step in result["step"].values]
+        models = [_two_parameters(recipe) for recipe in recipes.values()]
+        right = [np.full(len(steps), np.nan) if model is None else np.exp(-model.along(steps)) for model in models]
+        changes = [np.nan if model is None else model.change_step() for model in models]
+        title = "probability of the right label, two-parameter model"
+        more = dataset(
+            None, {"condition": list(recipes), "step": result["step"].values},
+            model_probability=("condition step", np.array(right), "probability", (0, 1), title),
+            model_change=("condition", np.array(changes), "update", (0, None), "when the two-parameter model changes"),
+        )  # fmt: skip
+        return result.assign(more.data_vars)
+
     def said(self, result: xr.Dataset) -> str:
         """The accuracies of each condition."""
         said = []
@@ -100,7 +128,44 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
                     f"{name} (n = {n} seeds): {mean_and_range(one['accuracy_in_context'])} on new classes, at once "
                     f"in {k}, and {mean_and_range(one['accuracy_in_weights'])} where only memory helps"
                 )
-        return f"Accuracy with {'; with '.join(said)}."
+        changes = zip(result["condition"].values, result["model_change"].values, strict=True)
+        beside = ", ".join(f"{when:.0f} with {name}" for name, when in changes if np.isfinite(when))
+        more = f" The two-parameter model changes at update {beside}." if beside else ""
+        return f"Accuracy with {'; with '.join(said)}.{more}"
+
+
+def _two_parameters(recipe: Recipe) -> TwoParameters | None:
+    """The model for contexts of a recipe; None where the query's class is not there, or alone, and nothing is matched.
+
+    Of classes in the context at most as many are told apart as there are labels.
+    """
+    task: Any = recipe.task
+    classes = min(task.pairs // task.burstiness, task.labels) if task.burstiness else 0
+    return TwoParameters(task.pairs, classes, task.labels) if classes > 1 else None
+
+
+def beside_figure(result: xr.Dataset) -> "go.Figure":
+    """Accuracy on new classes along training, mean over seeds, and beside it the two-parameter model's probability."""
+    from plotly.subplots import make_subplots
+
+    from workbench.figures.heatmap import finish
+    from workbench.figures.theme import LINES
+
+    n = result.sizes["seed"]
+    titles = (f"toys: accuracy on new classes (n = {n} seeds)", "two-parameter model, rate 1: probability")
+    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, subplot_titles=titles)
+    for index, name in enumerate(result["condition"].values):
+        one = result.sel(condition=name)
+        shown = (one["accuracy_in_context_along"].mean("seed"), one["model_probability"])
+        for column, values in enumerate(shown, start=1):
+            figure.add_scatter(
+                x=result["step"].values, y=values.values, mode="lines", name=str(name), legendgroup=str(name),
+                showlegend=column == 1, line={"color": LINES[index % len(LINES)], "width": 2}, row=1, col=column,
+                hovertemplate="step %{x}: %{y:.3f}<extra></extra>",
+            )  # fmt: skip
+    finish(figure, "How often, or how surely, the right label is said along training", None, None)
+    figure.update_xaxes(type="log", title_text="step").update_yaxes(range=(0, 1))
+    return figure.update_yaxes(title_text="share, probability", col=1).update_layout(showlegend=True)
 
 
 @reads("abrupt-learning")
@@ -122,5 +187,5 @@ VIEW = View(
         Ask("burstiness", "with", unit="copies in the context"),
         Ask("seeds", "and", unit="seeds each"),
     ),
-    figures=(accuracy_in_context_figure, accuracy_in_weights_figure, curves_figure),
+    figures=(accuracy_in_context_figure, accuracy_in_weights_figure, curves_figure, beside_figure),
 )

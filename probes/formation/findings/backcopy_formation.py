@@ -27,9 +27,11 @@ CONDITIONS: dict[str, dict[str, Any]] = {
 _SHARE, _NATS, _RATIO = ("share of attention", (0, None)), ("nats", (0, None)), ("ratio", (0, None))
 ABOUT = {
     "sink": (*_SHARE, "attention to BOS of queries that are no triggers, largest over heads"),
+    "rest": (*_SHARE, "attention of the same queries to BOS and to triggers, which are never copied"),
     "sink_at_triggers": (*_SHARE, "attention to BOS of triggers, in the same head"),
     "previous_at_triggers": (*_SHARE, "share of the attention of triggers that goes to the token before"),
     "value_drain": (*_RATIO, "norm of BOS's value behind W_O over that of other tokens"),
+    "trigger_drain": (*_RATIO, "norm of the values of triggers behind W_O over that of other tokens"),
     "output_ratio": (*_RATIO, "norm of what the head writes elsewhere over that at triggers"),
     "sink_logit": ("score", None, "score of BOS minus the mean of other keys"),
     "peak": (*_RATIO, "norm of BOS over the median of other tokens behind block 0"),
@@ -52,16 +54,19 @@ class BackcopyFormation(Finding, name="backcopy-formation", title="Finding 1: si
 
     Definition: Bigram-Backcopy models are trained under conditions with several seeds and measured at their last step,
     on queries from position 8 on of one fixed evaluation batch. In the head with the largest sink: attention to BOS
-    where no copy is asked for and where one is, attention to the token before, the norm of v W_O of BOS over that of
-    other tokens (drain), the norm of what it writes (dormant over active), the score of BOS over that of others. Losses
+    where no copy is asked for and where one is, and to BOS and triggers together (no token before a trigger is one, so
+    neither is ever copied, and both may be drained), attention to the token before, the norm of v W_O of BOS, and of
+    triggers, over that of other tokens (drain), the norm of what it writes (dormant over active), the score of BOS over
+    that of others. Losses
     with all attention silent at triggers, and elsewhere. Conditions: softmax; relu attention; layers3, three layers,
     where block 0 is also taken away; layers3-sgd, the same by SGD.
 
     Limits: Toys of width 64 and 1000 steps, not the paper's 256 and 10,000 or more. SGD and Adam differ in rate and in
     how far they come in equal steps: at equal sinks their peaks were equal in runs made before, so flatness under SGD
-    says little. Which layer holds the sink differs from seed to seed. A peak here is one to three times the median, not
-    a hundred. The sink's score still grows or levels off by seed and rate: no law is read off it. In ReLU attention the
-    score of BOS is no criterion, its weight is; there the numbers are weights, not shares.
+    says little. How a resting head shares its attention between BOS and triggers differs from seed to seed, and so does
+    which layer holds the sink. A peak here is one to three times the median, not a hundred. The sink's score still
+    grows or levels off by seed and rate: no law is read off it. In ReLU attention the score of BOS is no criterion, its
+    weight is; there the numbers are weights, not shares.
 
     Source: Guo et al. 2024, arXiv 2410.13835; the text of the bigrams and the sizes are ours.
 
@@ -95,8 +100,9 @@ class BackcopyFormation(Finding, name="backcopy-formation", title="Finding 1: si
             if not n:
                 continue
             text = (
-                f"{name} (n = {n} seeds): BOS gets {mean_and_range(one['sink'])} where nothing is to be copied and "
-                f"{mean_and_range(one['sink_at_triggers'])} at triggers, drain {mean_and_range(one['value_drain'])}, "
+                f"{name} (n = {n} seeds): BOS gets {mean_and_range(one['sink'])} where nothing is to be copied, with "
+                f"triggers {mean_and_range(one['rest'])}, and {mean_and_range(one['sink_at_triggers'])} at triggers, "
+                f"drain {mean_and_range(one['value_drain'])}, of triggers {mean_and_range(one['trigger_drain'])}, "
                 f"loss behind triggers {mean_and_range(one['backcopy_loss'])}, and "
                 f"{mean_and_range(one['backcopy_silent_at_triggers'])} with attention silent there"
             )

@@ -51,9 +51,8 @@ def backcopy_measures(recipe: Recipe, model: Model) -> dict[str, float]:
     batch = task.evaluation(128)
     tokens = [tokenise(model, Prompt.ids(row)) for row in batch.tokens.tolist()]
     seen = observe(model, tokens, [_PATTERN, _SCORES, _V, _Z, _POST], positions="none")
-    late = torch.arange(batch.tokens.shape[1]) >= FIRST
-    trigger = task.is_trigger(batch.tokens) & late
-    other = ~task.is_trigger(batch.tokens) & late
+    late, is_trigger = torch.arange(batch.tokens.shape[1]) >= FIRST, task.is_trigger(batch.tokens)
+    trigger, other = is_trigger & late, ~is_trigger & late
     pattern = seen[_PATTERN]  # layer row head query key
     sink = _mean(pattern[..., 0].transpose(-1, -2), other)  # layer head
     layer, head = divmod(int(sink.argmax()), sink.shape[1])
@@ -61,8 +60,12 @@ def backcopy_measures(recipe: Recipe, model: Model) -> dict[str, float]:
     before = rows.diagonal(-1, -2, -1) / rows.sum(-1)[:, 1:].clamp(min=1e-9)  # row, query 1 ...: of the row's weight
     written = (seen[_Z][layer, :, :, head] @ model.weights(layer).W_O[head]).norm(dim=-1)
     value = (seen[_V][layer, :, :, head] @ model.weights(layer).W_O[head]).norm(dim=-1)
+    never_copied = is_trigger.float()
+    never_copied[:, 0] = 1.0
     found = {
         "sink": float(sink.max()),
+        "rest": float(torch.einsum("rqk,rk->rq", rows, never_copied)[other].mean()),
+        "trigger_drain": float(value[trigger].mean() / value[other].mean()),
         "sink_at_triggers": float(pattern[layer, :, head, :, 0][trigger].mean()),
         "previous_at_triggers": float(before[trigger[:, 1:]].mean()),
         "value_drain": float(value[:, 0].mean() / value[other].mean()),

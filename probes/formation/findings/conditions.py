@@ -22,6 +22,7 @@ __all__ = ["Runs", "conditions_figure", "curves_figure", "first_below", "listed"
 
 Look = Callable[[Recipe, Model, Mapping[int, Mapping[str, float]]], Mapping[str, Any]]
 Runs = dict[tuple[str, int], Mapping[str, Any]]
+LOSS = {"loss": ("nats", (0, None), "loss on the evaluation batch")}
 
 
 def runs(
@@ -33,7 +34,7 @@ def runs(
 ) -> Generator[Runs, None, None]:
     """Train each recipe with each seed and measure it; what there is after each, by (condition, seed).
 
-    look: `(recipe, last model, measures by step)` to numbers by name. `curve` is there beside them: loss by step.
+    look: `(recipe, last model, measures by step)` to numbers by name. `curve` is there beside them: measures by step.
     """
     found: Runs = {}
     jobs = [(name, recipe, seed) for name, recipe in conditions.items() for seed in seeds]
@@ -44,7 +45,7 @@ def runs(
             if progress is not None:
                 progress((number + kept.step / one.steps * 0.95) / len(jobs))
         last = checkpoint(one, one.steps, interventions)
-        found[name, seed] = {**look(one, last, along), "curve": {step: m["loss"] for step, m in along.items()}}
+        found[name, seed] = {**look(one, last, along), "curve": along}
         if progress is not None:
             progress((number + 1) / len(jobs))
         yield found
@@ -56,23 +57,29 @@ def first_below(along: Mapping[int, Mapping[str, float]], name: str, value: floa
 
 
 def table(
-    found: Runs, conditions: Sequence[str], seeds: Sequence[int], about: Mapping[str, tuple[str, Any, str]]
+    found: Runs,
+    conditions: Sequence[str],
+    seeds: Sequence[int],
+    about: Mapping[str, tuple[str, Any, str]],
+    curves: Mapping[str, tuple[str, Any, str]] = LOSS,
 ) -> xr.Dataset:
-    """A result (condition, seed) of what was measured, NaN where there is none yet; `loss` (condition, seed, step).
+    """A result (condition, seed) of what was measured, NaN where there is none yet; curves (condition, seed, step).
 
-    about: units, range and long name of each number.
+    about: units, range and long name of each number. curves: of measures along the steps; one that is a number as well
+    is called `NAME_along`.
     """
     variables: dict[str, Any] = {}
     for name, (units, bounds, title) in about.items():
         values = [[float(found.get((c, s), {}).get(name, np.nan)) for s in seeds] for c in conditions]
         variables[name] = ("condition seed", np.array(values), units, bounds, title)
     steps = sorted({step for one in found.values() for step in one["curve"]})
-    curves = np.full((len(conditions), len(seeds), len(steps)), np.nan)
-    for i, condition in enumerate(conditions):
-        for j, seed in enumerate(seeds):
-            for step, loss in found.get((condition, seed), {}).get("curve", {}).items():
-                curves[i, j, steps.index(step)] = loss
-    variables["loss"] = ("condition seed step", curves, "nats", (0, None), "loss on the evaluation batch")
+    for name, (units, bounds, title) in curves.items():
+        along = np.full((len(conditions), len(seeds), len(steps)), np.nan)
+        for i, condition in enumerate(conditions):
+            for j, seed in enumerate(seeds):
+                for step, measures in found.get((condition, seed), {}).get("curve", {}).items():
+                    along[i, j, steps.index(step)] = measures[name]
+        variables[f"{name}_along" if name in about else name] = ("condition seed step", along, units, bounds, title)
     return dataset(None, {"condition": list(conditions), "seed": list(seeds), "step": steps}, **variables)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 import xarray as xr
 
-from probes.formation.findings.conditions import runs, table
+from probes.formation.findings.conditions import LOSS, runs, table
 from probes.formation.toy_models import lacks_task, recipe_of
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
@@ -21,12 +21,14 @@ __all__ = ["Finding", "named"]
 class Finding(Study):
     """A study whose runs share one table; subclasses say what is trained, what is measured and how it reads.
 
-    tasks: of the toys it is about. about: units, range and long name of each number.
+    tasks: of the toys it is about. about: units, range and long name of each number. curves: of measures that are told
+    along the steps.
     """
 
     prompted: ClassVar[bool] = False
     tasks: ClassVar[tuple[str, ...]] = ()
     about: ClassVar[Mapping[str, tuple[str, Any, str]]] = {}
+    curves: ClassVar[Mapping[str, tuple[str, Any, str]]] = LOSS
 
     seeds: Annotated[int, Range(1, 64), "seeds: 0, 1, ..."] = 3
     steps: Annotated[int, Range(0, 100_000), "of each run; 0: as the condition or its recipe says"] = 0
@@ -48,6 +50,10 @@ class Finding(Study):
         """The numbers of each condition that there is so far, as a sentence."""
         raise NotImplementedError
 
+    def beside(self, result: xr.Dataset, recipes: Mapping[str, Recipe]) -> xr.Dataset:
+        """The table with what stands beside what was measured."""
+        return result
+
     def settings(self, **condition: Any) -> dict[str, Any]:
         """The settings of a condition, with the steps that were asked for in place of its own."""
         return {**condition, **({"steps": self.steps} if self.steps else {})}
@@ -63,7 +69,7 @@ class Finding(Study):
         """What there is after each run. InputError for an unknown condition."""
         recipes, seeds = self.recipes(recipe_of(model)), list(range(self.seeds))
         for found in runs(recipes, seeds, self.measured, model.interventions, progress):
-            result = table(found, list(recipes), seeds, self.about)
+            result = self.beside(table(found, list(recipes), seeds, self.about, self.curves), recipes)
             yield result.assign_attrs(summary=self.said(result))
 
 

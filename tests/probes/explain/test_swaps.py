@@ -6,7 +6,7 @@ import pytest
 
 from probes.circuits.graph.task_texts import PairText
 from probes.circuits.graph.tasks import pair_of
-from probes.explain.contrasts import contrast_of, shown_text, with_ids
+from probes.explain.contrasts import Contrast, contrast_of, shown_text, with_ids
 from probes.explain.same_kind import KINDS, ORDERED, Ordered, pieces, says_something
 from probes.explain.swaps import moving, swaps
 from workbench.errors import InputError
@@ -108,3 +108,10 @@ def test_what_moves_may_stay_and_others_move_beside_it(made):
     assert all(" cottage " in one[0] and one[1] == one[0].replace("cottage", "factory") for one in found)
     changed = [sum(a != b for a, b in zip(one[0].split(), shown.split(), strict=True)) for one in found]
     assert changed == sorted(changed) and set(changed) == {1, 2}
+
+
+@pytest.mark.parametrize(("answers", "has_words"), [((".", ","), False), ((" (", "\n"), False), ((".", " was"), True)])
+def test_whether_answers_are_punctuation_alone_is_known(default_model, answers, has_words):
+    text = PairText("The dogs in the house", "The dog in the house", answers[:1], answers[1:], "shown")
+    pair = pair_of(default_model, text, Counter())
+    assert pair is not None and Contrast(pair, True, True).has_words(default_model) == has_words

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from probes import CATALOG, InductionHeads, TaskAttention, TrainingTimeline
+from probes import CATALOG, FlowRoutes, InductionHeads, TaskAttention, TrainingTimeline
+from probes.formation import watched
 from probes.formation.real_checkpoints import Place, places
 from probes.formation.series import observed
+from probes.routes.extraction import extract
 from tests.tiny_models import spelling, tiny_hf
 from workbench import load
 from workbench.errors import Cancelled, InputError
 from workbench.intervene import Ablate, Head
 from workbench.loading.toys.checkpoints import Kept
 from workbench.loading.toys.recipes import asked
+from workbench.models.prompt import Prompt
 
 TOY = "toy:induction,length=32,d_model=16,n_heads=2,steps=10,every=5"
 
@@ -184,6 +187,49 @@ def test_figures_have_bands_of_change_points_and_a_frame_a_step():
     z = np.array(scrub.frames[3].data[0].z, dtype=float)
     np.testing.assert_allclose(z, result["pattern"].isel(step=3).sel(layer=1, head=0), atol=1e-3)
     assert view.drawn(view.details[1], result, {"layer": 9, "head": 0}) is None
+
+
+SHORT = [
+    "toy:induction,length=32,d_model=16,n_heads=2,steps=3,every=0,lr=0.05",
+    "toy:bigram-backcopy,d_model=16,d_mlp=16,length=20,steps=3,every=0,lr=0.05",
+]
+
+
+@pytest.mark.parametrize("toy", SHORT)
+def test_routes_at_every_step_are_those_of_the_checkpoint(toy):
+    """The graph behind the last token of a sequence in which what the task is about occurs."""
+    result = TrainingTimeline(seeds=1).run(load(toy, step=0))
+    recipe = asked(toy).recipe
+    step = recipe.steps
+    rows, model = recipe.task.evaluation(64).tokens.tolist(), load(toy)
+    strings = [model.vocabulary.string(i) for i in range(recipe.task.d_vocab)]
+    ids = [strings.index(text) for text in result["token_text"].values]
+    assert any(row[: len(ids)] == ids for row in rows)
+    graph = extract(FlowRoutes().run(model, Prompt.ids(ids)))
+    route = result["route"].sel(step=step).values
+    on = graph["kind"].values == "attention"
+    places = tuple(graph[f"edge_{name}"].values[on] for name in ("layer", "head", "query", "key"))
+    np.testing.assert_allclose(route[places], graph["weight"].values[on], atol=1e-6)
+    assert on.any() and np.count_nonzero(route) == on.sum()
+    for kind in ("mlp", "resid_attn", "resid_mlp"):
+        own = graph["kind"].values == kind
+        total = float(result[f"route_{kind}"].sel(step=step).sum())
+        assert total == pytest.approx(float(graph["weight"].values[own].sum()), abs=1e-5)
+    view = CATALOG.view("training-timeline")
+    figure = view.drawn(view.figures[4], result)
+    assert [int(frame.name) for frame in figure.frames] == result["step"].values.tolist()
+    kinds = lambda shapes: [(shape.name, shape.line.color, shape.line.width, shape.opacity) for shape in shapes]
+    for frame in figure.frames:  # laid over the last one by place: what a step lacks must be there, and not be seen
+        assert len(frame.data) == len(figure.data) and kinds(frame.layout.shapes) == kinds(figure.layout.shapes)
+        assert all(trace.hovertemplate == own.hovertemplate for trace, own in zip(frame.data, figure.data, strict=True))
+    assert len({str(frame.layout.shapes) for frame in figure.frames}) > 1
+
+
+def test_the_sequence_that_is_watched_repeats_early_enough_to_be_seen():
+    """Of the default toy, whose probe sequences repeat only behind their first 24 tokens."""
+    ids, targets = watched._sequence(asked("toy:induction").recipe)
+    repeats = [i for i, token in enumerate(ids[:-1]) if token in ids[:i]]
+    assert len(repeats) > 10 and all(ids[ids.index(ids[i]) + 1] == ids[i + 1] == targets[i] for i in repeats)
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ __all__ = ["OPTIMISERS", "Recipe"]
 
 OPTIMISERS = ("adamw", "sgd")
 _OF_TASK = ("d_vocab", "n_ctx", "n_items")  # sizes that the task says
+_WHOLE = {"batch": (1, 100_000), "steps": (1, 1_000_000), "every": (0, 1_000_000), "seed": (0, 2**32 - 1)}
+_MOST_WEIGHTS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -47,20 +49,36 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
             raise InputError(f"optimiser={self.optimiser!r}", f"one of {', '.join(OPTIMISERS)}", "Choose one of these")
-        if not (self.batch >= 1 and self.steps >= 1 and self.every >= 0 and self.seed >= 0 and self.horizon >= 1):
-            raise InputError(f"{self.about()}", "batch, steps and horizon from 1, seed and every from 0", "Mend it")
-        if not (self.lr > 0 and math.isfinite(self.lr) and self.weight_decay >= 0 and self.init > 0):
-            raise InputError(f"lr={self.lr}, init={self.init}", "numbers above 0", "Correct them")
+        self._check_numbers()
         task = self.task
         config = replace(self.config, d_vocab=task.d_vocab, n_ctx=task.n_ctx, n_items=task.n_items)
         object.__setattr__(self, "config", config)
-        if self.horizon > 1 and (task.last_only or self.horizon >= task.n_ctx):
+        if self.horizon < 1 or (self.horizon > 1 and (task.last_only or self.horizon >= task.n_ctx)):
             raise InputError(
                 f"horizon={self.horizon} of toy:{task.name}",
-                "1, or a task with a target at each position and longer sequences",
+                "1, or more for a task with a target at each position and longer sequences",
                 "Leave it out",
             )
+        if (weights := _weights(config)) > _MOST_WEIGHTS:
+            raise InputError(
+                f"toy:{task.name} of about {weights:.2g} weights", f"a toy, of at most {_MOST_WEIGHTS:.2g}",
+                "Make it smaller",
+            )  # fmt: skip
         self.clamps()
+
+    def _check_numbers(self) -> None:
+        for name, (low, high) in _WHOLE.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                raise InputError(f"{name}={value}", f"from {low} to {high}", "Correct it")
+        sound = {
+            "lr": (self.lr > 0, "a number above 0"),
+            "init": (self.init > 0, "a number above 0"),
+            "weight_decay": (self.weight_decay >= 0, "a number from 0"),
+            "momentum": (0 <= self.momentum < 1, "a number from 0, below 1"),
+        }
+        for name, (is_sound, expected) in sound.items():
+            if not (is_sound and math.isfinite(getattr(self, name))):
+                raise InputError(f"{name}={getattr(self, name)}", expected, "Correct it")
 
     def clamps(self) -> tuple[Clamped, ...]:
         """The clamps that its text stands for; InputError where one names no unit."""
@@ -83,6 +101,12 @@ class Recipe:
         if ("n_heads" in read or "d_model" in read) and "d_head" not in read:
             heads, width = read.get("n_heads", config["n_heads"]), read.get("d_model", config["d_model"])
             read["d_head"] = max(1, width // max(1, heads))
+            if width > 0 and read["d_head"] % 2 and read.get("positions", config["positions"]) == "rotary":
+                raise InputError(
+                    f"n_heads={heads} of d_model={width}, whose d_head would be {read['d_head']}",
+                    "an even d_head: positions are rotations",
+                    "Say d_head, or another number of heads",
+                )
         of = lambda part: {name: value for name, value in read.items() if name in part}
         return replace(self, task=replace(self.task, **of(task)), config=replace(self.config, **of(config)), **of(mine))
 
@@ -109,6 +133,12 @@ class Recipe:
         """16 hex digits of all that decides its weights: the settings but those of when to look, and the code."""
         decides = {n: v for n, v in self.settings().items() if n not in ("steps", "every")}
         return hashlib.sha256(json.dumps([self.task.name, decides, _code()], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _weights(config: ToyConfig) -> int:
+    """About how many weights there are."""
+    block = 4 * config.n_heads * config.d_head + 2 * config.d_mlp
+    return config.d_model * (2 * config.d_vocab + config.n_layers * block)
 
 
 def _settings(part: Any) -> dict[str, Any]:

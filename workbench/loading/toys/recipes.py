@@ -76,6 +76,8 @@ def asked(name: str, step: int | None = None, seed: int | None = None) -> Asked:
         key, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"{setting!r} in {name!r}", "settings such as seed=1", "Correct it")
+        if key.strip() in given:
+            raise InputError(f"{name!r}, which says {key.strip()} twice", "each setting once", "Say it once")
         given[key.strip()] = value.strip()
     for key, number in (("step", step), ("seed", seed)):
         if number is not None:

@@ -43,3 +43,32 @@ def test_a_timeline_grows_and_is_scrubbed_in_the_browser(browser, address, scree
         " {mode: 'immediate', frame: {duration: 0, redraw: true}})"
     )
     page.wait_for_function(f"last => ({shown})() !== last", arg=last)
+
+
+def test_routes_of_a_step_are_drawn_without_those_of_the_last(browser, tmp_path, monkeypatch):
+    """Shapes of a frame are laid over those that are there one by one: what a step lacks must go. No server."""
+    from probes import CATALOG, TrainingTimeline
+    from workbench import load
+
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    view = CATALOG.view("training-timeline")
+    result = TrainingTimeline(seeds=1).run(load("toy:induction,length=24,d_model=16,steps=3,every=0,lr=0.05,step=0"))
+    view.drawn(view.figures[4], result).write_html(tmp_path / "routes.html", auto_play=False)
+    page = browser.new_context().new_page()
+    page.set_default_timeout(300_000)
+    page.goto((tmp_path / "routes.html").as_uri())
+    page.wait_for_selector(".slider-container")
+    drawn = page.evaluate(
+        """async () => {
+          const graph = document.querySelector('.js-plotly-plot'), found = [];
+          const paths = shapes => shapes.filter(shape => shape.visible).map(shape => shape.path);
+          for (const frame of graph._transitionData._frames) {
+            const wanted = paths(frame.layout.shapes);
+            await Plotly.animate(graph, [frame.name], {mode: 'immediate', frame: {duration: 0, redraw: true}});
+            found.push([paths(graph._fullLayout.shapes), wanted]);
+          }
+          return found;
+        }"""
+    )
+    assert len(drawn) == 4 and all(shown == wanted for shown, wanted in drawn)
+    assert len({str(shown) for shown, _ in drawn}) > 1
