@@ -144,6 +144,7 @@ def _two_parameters(recipe: Recipe) -> TwoParameters | None:
     return TwoParameters(task.pairs, classes, task.labels) if classes > 1 else None
 
 
+@reads("abrupt-learning")
 def beside_figure(result: xr.Dataset) -> "go.Figure":
     """Accuracy on new classes along training, mean over seeds, and beside it the two-parameter model's probability."""
     from plotly.subplots import make_subplots
