@@ -16,7 +16,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import RESID_POST, V
 from workbench.models.model import Model
@@ -41,7 +41,7 @@ __all__ = [
 
 COVERAGES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 THRESHOLDS = (0.001, 0.003, 0.01, 0.02, 0.04)
-_SMALLEST_GAP = 0.1  # nats between all edges and none, below which a share of the gap says nothing
+_SMALLEST_GAP = 0.1  # nats that all edges bring over none, below which there is nothing to carry a share of
 
 _NORMS = Need((RESID_POST,), residual_norm, dims="pos")
 _MASK_BYTES = 1_000_000_000
@@ -68,8 +68,9 @@ class FlowRouteFaithfulness(
     edges in every row, drawn in proportion to attention.
 
     full: every edge kept, which reproduces the model; empty: every edge removed. 1 means that the graph does as well as
-    the whole, 0 no better than no edges; neither bounds F. It is not given where full and empty differ by less than 0.1
-    nats. The random graphs are drawn without replacement.
+    the whole, 0 no better than no edges; neither bounds F. It is not given where all edges make the target likelier by
+    less than 0.1 nats than none do: there is nothing to carry then, or the edges speak against it. The random graphs
+    are drawn without replacement.
 
     Limits: Value flow only: which edges made the patterns is not asked. Mean values are unlike anything the model has
     seen; where they make a token look like the first one, F falls to 0 for that reason alone (see `growth`).
@@ -213,7 +214,7 @@ class _Run:
         ids = [member[0] for member in target.members]
         log_p = lambda found: found[..., ids].logsumexp(-1) if len(ids) > 1 else found[..., ids[0]]
         full, empty = (float(log_p(log_probs[i])) for i in (0, 1))
-        gap = full - empty if abs(full - empty) >= _SMALLEST_GAP else float("nan")
+        gap = full - empty if full - empty >= _SMALLEST_GAP else float("nan")
         share = lambda found: (log_p(found) - empty) / gap
         kl = lambda found: (log_probs[0].exp() * (log_probs[0] - found)).sum(-1).clamp(min=0)
         missing = torch.full((len(rules), draws - len(drawn)), torch.nan)
@@ -244,7 +245,12 @@ class _Run:
 def _summary(result: xr.Dataset, target: str) -> str:
     """One sentence: the coverage nearest the default, with its control."""
     if bool(result["faithfulness"].isnull().all()):
-        return f"All edges and none differ by less than {_SMALLEST_GAP} nats for {target!r}: no faithfulness is given."
+        against = float(result["log_prob_empty"] - result["log_prob_full"])
+        if against >= _SMALLEST_GAP:
+            found = f"Without any of these edges {target!r} is likelier by {against:.2f} nats: they do not carry it"
+        else:
+            found = f"All edges and none differ by less than {_SMALLEST_GAP} nats for {target!r}"
+        return f"{found}, and no faithfulness is given."
     nearest = int(np.abs(np.where(result["rule"].values == "coverage", result["setting"].values, 9) - 0.8).argmin())
     row = result.isel(row=nearest)
     control = float(row["random_faithfulness"].mean())
@@ -264,6 +270,7 @@ def _warning(row: xr.Dataset) -> str:
     )
 
 
+@reads("flow-route-faithfulness")
 def faithfulness_figure(result: xr.Dataset, rule: str = "coverage") -> "go.Figure":
     """F over the settings of one rule, with the mean and the range of random graphs."""
     from workbench.figures import series

@@ -12,7 +12,7 @@ from probes.formation.findings.finding import Finding
 from probes.formation.findings.two_parameters import TwoParameters
 from probes.formation.task_attention import TaskAttention
 from workbench.analysis.results import dataset
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model, Sizes
@@ -148,6 +148,7 @@ def _two_parameters(recipe: Recipe) -> TwoParameters | None:
     return TwoParameters(task.pairs, classes, task.labels) if classes > 1 else None
 
 
+@reads("abrupt-learning")
 def beside_figure(result: xr.Dataset) -> "go.Figure":
     """Accuracy on new classes along training, mean over seeds, and beside it the two-parameter model's probability."""
     from plotly.subplots import make_subplots
@@ -172,6 +173,7 @@ def beside_figure(result: xr.Dataset) -> "go.Figure":
     return figure.update_yaxes(title_text="share, probability", col=1).update_layout(showlegend=True)
 
 
+@reads("abrupt-learning")
 def accuracy_in_context_figure(result: xr.Dataset) -> "go.Figure":
     """Accuracy on new classes of every seed under each condition."""
     return conditions_figure(result, "accuracy_in_context")

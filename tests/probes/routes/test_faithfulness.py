@@ -148,6 +148,20 @@ def test_a_gap_too_small_to_share_gives_no_faithfulness(monkeypatch):
     assert not result["kl"].isnull().any()
 
 
+def test_edges_that_speak_against_a_token_carry_nothing_of_it():
+    """Before, a graph "carried 0.24 of the prediction" of a token that is likelier without any edge."""
+    model = load("toy-induction")
+    tokens = [14, 3, 9, 27, 50, 3]
+    curve = lambda target: last(
+        FlowRouteFaithfulness(draws=2, target=target).curve(model, tokens, coverages=(0.9,), thresholds=())
+    )
+    against = curve("#14")  # what the first token is: the route of the induction head takes its weight away
+    likelier = float(against["log_prob_empty"] - against["log_prob_full"])
+    assert likelier > 3 and against["faithfulness"].isnull().all() and against["random_faithfulness"].isnull().all()
+    assert f"Without any of these edges '#14' is likelier by {likelier:.2f} nats" in against.attrs["summary"]
+    assert "carries 1.00 of the prediction" in curve("#9").attrs["summary"]
+
+
 def test_it_yields_as_it_goes_and_the_last_is_complete():
     results = list(FlowRouteFaithfulness(draws=3).curve(tiny_model("llama"), IDS, thresholds=(0.01,)))
     assert results[0]["random_faithfulness"].isnull().all() and not results[-1]["random_faithfulness"].isnull().any()
