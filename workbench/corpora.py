@@ -18,7 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from workbench.errors import InputError, UnavailableError, in_words
+from workbench.errors import FileError, InputError, UnavailableError
+from workbench.files import read_whole
 from workbench.syntax import parse
 
 __all__ = [
@@ -43,6 +44,7 @@ REFERENCE_TOPICS = ("execmodel", "import", "exceptions", "objects", "naming", "s
 
 BUNDLED = ("prose", "code")  # domains of `python_domains`
 _HUB = "hub:"  # in front of the name of a data set
+_MOST = 1 << 32  # bytes of a text file
 _GRAM = 16  # words: a shared run of so many is a copy, not a coincidence
 _SHARED = 0.3  # of a document's runs in a larger one: it is an extract of that
 # Characters taken of a topic, of a module's docstrings and of a module's source: no single document dominates.
@@ -242,7 +244,7 @@ def corpus_digest(name: str) -> str:
 def text_corpus(paths: Iterable[str | Path], name: str = "files") -> Corpus:
     """A user's own text files (UTF-8), one document each; folders are searched for .txt, .md, .rst and .py.
 
-    Raises UnavailableError for a missing file, InputError for one that is not UTF-8 text or for no text at all.
+    Raises FileError for a missing file, InputError for one that is not UTF-8 text or for no text at all.
     """
     documents = [_read(path) for path in _files(paths)]
     documents = [document for document in documents if document.text.strip()]
@@ -263,13 +265,11 @@ def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
 
 def _read(path: Path) -> Document:
     try:
-        return Document(str(path), path.read_text(encoding="utf-8-sig"))
+        return Document(str(path), read_whole(path, _MOST).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}, which is not UTF-8 ({error.reason})", "UTF-8 text", "Convert the file") from error
-    except (OSError, ValueError) as error:
-        raise UnavailableError(
-            f"no readable file at {path} ({in_words(error)})", "a text file", "Check the path"
-        ) from error
+    except InputError as error:
+        raise FileError(f"no readable file ({error.got})", "a text file", "Check the path") from error
 
 
 def hub_corpus(

@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = [
     "Cancelled",
+    "FileError",
     "InputError",
     "LeftOverWarning",
     "ModelError",
@@ -123,6 +124,13 @@ class ModelError(InputError, RefusedError, UnavailableError):
 
     Bad input to who typed its name, and for that reason exit code 2; an UnavailableError and a RefusedError to who
     asks for either.
+    """
+
+
+class FileError(InputError, UnavailableError):
+    """A file that was named is not there, or is not as it was written.
+
+    Bad input to who typed its name, and for that reason exit code 2; an UnavailableError to who needs what is in it.
     """
 
 

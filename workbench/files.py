@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
 
 import platformdirs
@@ -21,10 +22,13 @@ from workbench.errors import InputError, LeftOverWarning, UnavailableError, in_w
 
 __all__ = [
     "at_home",
+    "at_once",
     "cache_dir",
     "clear_partials",
+    "need_file_name",
     "need_writable",
     "read_whole",
+    "regular_file",
     "sealed",
     "unsealed",
     "whole_file",
@@ -46,12 +50,11 @@ def cache_dir() -> Path:
     chosen = os.environ.get("WORKBENCH_CACHE")
     if chosen:
         return at_home(chosen).absolute()
-    usual = Path(platformdirs.user_cache_dir("interp-workbench"))
-    if not usual.is_absolute():  # a folder called "~" would be made wherever the user stands
-        raise UnavailableError(
-            "a user without a home directory", "a place for the cache", "Set WORKBENCH_CACHE or HOME"
-        )
-    return usual
+    with suppress(RuntimeError):  # some versions raise it where others answer "~"
+        usual = Path(platformdirs.user_cache_dir("interp-workbench"))
+        if usual.is_absolute():  # a folder called "~" would be made wherever the user stands
+            return usual
+    raise UnavailableError("a user without a home directory", "a place for the cache", "Set WORKBENCH_CACHE or HOME")
 
 
 def at_home(path: str | Path) -> Path:
@@ -92,26 +95,42 @@ def write_whole(path: Path, content: bytes) -> Path:
     return path
 
 
-def read_whole(path: Path, most: int) -> bytes:
-    """The bytes of a file.
+@contextmanager
+def regular_file(path: Path) -> Iterator[BufferedReader]:
+    """A file to read from.
 
-    Raises InputError where there is none, where it is no regular file (a device or a pipe may never end), cannot be
-    read, or has more than `most` bytes.
+    Raises InputError where there is none, where it is no regular file (a device or a pipe may never end), or where it
+    cannot be read, then or in the block.
     """
     if "\0" in str(path):
         raise InputError("a path with a NUL in it", "the path of a file", "Check the path")
     try:
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise InputError(f"{path}, which is {_kind(state.st_mode)}", "a file", "Check the path")
-            if state.st_size > most:
-                raise InputError(f"{path} with {state.st_size:,} bytes", f"at most {most:,}", "Check the path")
-            return file.read(state.st_size)  # not `most`: so much would be taken at once
+        with open(path, "rb", opener=at_once) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise InputError(f"{path}, which is {_kind(mode)}", "a file", "Check the path")
+            yield file
     except FileNotFoundError:
         raise InputError(f"no file at {path}", "a file", "Check the path") from None
     except OSError as error:
         raise InputError(f"{in_words(error)} at {path}", "a file that can be read", "Check the path") from error
+
+
+def at_once(path: str, flags: int) -> int:
+    """An `opener` that does not wait for whoever writes to a pipe: one that nobody writes to is empty."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if hasattr(os, "set_blocking"):
+        os.set_blocking(descriptor, True)  # who reads it waits for what is being written
+    return descriptor
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """The bytes of a file. Raises InputError as `regular_file`, and where it has more than `most` bytes."""
+    with regular_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise InputError(f"{path} with {size:,} bytes", f"at most {most:,}", "Check the path")
+        return file.read(size)  # not `most`: so much would be taken at once
 
 
 def sealed(content: bytes) -> bytes:
@@ -128,8 +147,16 @@ def unsealed(content: bytes) -> tuple[bytes, bool | None]:
     return bare, hashlib.sha256(bare).hexdigest().encode() == found[1]
 
 
+def need_file_name(path: str | os.PathLike[str]) -> None:
+    """Raise InputError for a text that names a folder: `r.nc/`. As a path it has lost its end."""
+    text = str(path)
+    if text.endswith(("/", "/.", os.sep, f"{os.sep}.")):
+        raise InputError(f"{text}, a directory", "the path of a file", "Take the end off, or add a file name")
+
+
 def need_writable(path: str | Path) -> None:
     """Say before a long run that its result could not be saved. Raises InputError."""
+    need_file_name(path)
     try:
         target = _target(Path(path))
         parent = next(place for place in target.parents if place.exists())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from workbench.errors import InputError, UnavailableError, WorkbenchError
+from workbench.files import at_once
 
 __all__ = ["ENDINGS", "FORMATS", "Row", "Source", "name_of", "opened", "parsed", "rows"]
 
@@ -88,7 +89,7 @@ def opened(source: Source) -> Iterator[BinaryIO]:
     """A file for reading bytes; one that was open stays so. Raises InputError where it cannot be read."""
     try:
         if isinstance(source, str | Path):
-            with open(source, "rb") as file:
+            with open(source, "rb", opener=at_once) as file:
                 yield file
         elif callable(getattr(source, "readline", None)) and not isinstance(source, TextIOBase):
             yield source

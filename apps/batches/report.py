@@ -14,11 +14,12 @@ from apps.template import render
 from workbench.batch.runs import Batch
 from workbench.batch.values import merge
 from workbench.figures import head_name
-from workbench.files import whole_file
+from workbench.files import read_whole, whole_file
 
 __all__ = ["report", "write_report"]
 
 _PROMPTS = 200  # shown in the report; an export has all
+_MOST = 1 << 26  # bytes of a spec
 _FIGURES = 6  # of one analysis; a page with all of them would not open
 
 
@@ -48,7 +49,9 @@ def report(found: Batch) -> str:
         sections=sections,
         prompts=prompts,
         n_prompts=sum(1 for line in found.store.prompts() if line["n"]),
-        spec=spec.read_text(encoding="utf-8") if spec.exists() else json.dumps(found.record["spec"], indent=1),
+        spec=read_whole(spec, _MOST).decode(errors="replace")
+        if spec.exists()
+        else json.dumps(found.record["spec"], indent=1),
         provenance=json.dumps(provenance[0] if provenance else {}, indent=1, ensure_ascii=False),
     )
 

@@ -17,7 +17,7 @@ from workbench.analysis.kinds import OnModel, Stimulus
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.figures import head_name
 from workbench.models.hooks import PATTERN, V, Z
 from workbench.models.model import Model
@@ -196,6 +196,7 @@ def _extreme(result: xr.Dataset, name: str, what: str, lowest: bool = False) -> 
     return f"{what} is that of {head_name(*at)} ({float(result[name].sel(layer=at[0], head=at[1])):.2g})"
 
 
+@reads("head-table")
 def table(result: xr.Dataset) -> "pd.DataFrame":
     """One row per head, by name (L18H6), one column per score: to sort, filter and export."""
     frame = result[list(_KINDS)].to_dataframe().reset_index()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from probes.checks.matched_controls import FEWEST, atoms
+from workbench.arguments import argument, shown
 from workbench.errors import InputError
 from workbench.intervene import AttentionEdge, AttentionKey, Expert, ExpertNeurons, Residual, units_of
 from workbench.models.model import Model
@@ -16,18 +17,21 @@ __all__ = ["EITHER", "METHODS", "SIDES", "checked_units", "chosen_prompts", "gon
 SIDES = {"lowers": "less", "raises": "greater", "changes": "greater"}
 EITHER = "changes"  # the side of a claim that names none
 METHODS = ("zero", "mean", "resample")
+_MOST = 10_000  # controls
 
 
 def checked_units(model: Model, units: Any, side: str, n_controls: int, method: str, corrupt: Any) -> tuple[Any, ...]:
     """The units of a claim, from values or a text; InputError where the claim cannot be tested."""
     units = units_of(units) if isinstance(units, str) else tuple(units if isinstance(units, Sequence) else (units,))
+    if not all(hasattr(unit, "check") and hasattr(unit, "hook") for unit in units):
+        raise InputError(f"units {shown(units)}", "units, such as Head(3, 1), or a text", "Name parts of the model")
     if side not in SIDES:
         raise InputError(f"side={side!r}", f"one of {', '.join(SIDES)}", "Say what the claim says")
     parts = atoms(units)
     if not units or len({type(unit) for unit in units}) > 1 or len(set(parts)) != len(parts):
         raise InputError(f"units {[str(u) for u in units]}", "different units of one kind", "Check them separately")
-    if n_controls < FEWEST:
-        raise InputError(f"{n_controls} controls", f"at least {FEWEST}", "Ask for more")
+    if not FEWEST <= n_controls <= _MOST:
+        raise InputError(f"{n_controls} controls", f"{FEWEST} to {_MOST:,}", "Ask for so many")
     if method not in METHODS:
         raise InputError(f"method={method!r}", "zero, mean or resample", "Choose one of these")
     if (method == "resample") != (corrupt is not None):
@@ -71,7 +75,8 @@ def chosen_prompts(
     corrupts = (
         [None] * len(tokens) if corrupt is None else [tokenise(model, c) for c in (corrupt if many else [corrupt])]
     )
-    metrics = list(metric) if isinstance(metric, list | tuple) else [dict(metric or {})] * len(tokens)
+    several = isinstance(metric, list | tuple)
+    metrics = list(map(_options, metric)) if several else [_options({} if metric is None else metric)] * len(tokens)
     if not len(tokens) == len(corrupts) == len(metrics):
         raise InputError(
             f"{len(tokens)} prompts, {len(corrupts)} corrupt ones and {len(metrics)} metrics",
@@ -84,6 +89,16 @@ def chosen_prompts(
     seen = {tokenise(model, p).ids for p in suggested_by}
     fresh = [i for i, t in enumerate(tokens) if t.ids not in seen] or list(range(len(tokens)))
     return [tokens[i] for i in fresh], [corrupts[i] for i in fresh], [metrics[i] for i in fresh]
+
+
+_OPTIONS = {"kind": str, "target": str, "against": str, "position": int}
+
+
+def _options(metric: Any) -> dict[str, Any]:
+    """Options of a metric by their names; InputError for what is none."""
+    if not isinstance(metric, Mapping) or not set(metric) <= set(_OPTIONS):
+        raise InputError(f"metric={shown(metric)}", f"options: {', '.join(_OPTIONS)}", "Name them in a dictionary")
+    return {name: argument(name, value, _OPTIONS[name], "a metric") for name, value in metric.items()}
 
 
 def metric_of(model: Model, base: Base, options: Mapping[str, Any]) -> Metric:

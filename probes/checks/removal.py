@@ -11,6 +11,8 @@ from probes.checks.matched_controls import CALIPER, N_CONTROLS, N_PEERS, Control
 from probes.checks.verdict import verdict
 from workbench.analysis.progress import part
 from workbench.analysis.run import Progress
+from workbench.arguments import fitted
+from workbench.errors import InputError
 from workbench.intervene import (
     MLP,
     Ablate,
@@ -43,14 +45,16 @@ _CHANGED = {
 }
 
 
+@fitted()
 def check(
-    model: Model, prompts: Any, units: Sequence[Any], metric: Any = None, method: str = METHODS[0], **options: Any
+    model: Model, prompts: Any, units: Any, metric: Any = None, method: str = METHODS[0], **options: Any
 ) -> xr.Dataset:
     """Check a claim; see `checking` for the arguments. Returns the complete result."""
     *_, result = checking(model, prompts, units, metric, method, **options)
     return result
 
 
+@fitted()
 def checking(
     model: Model,
     prompts: Any,
@@ -81,6 +85,8 @@ def checking(
 
     Returns what `CausalCheck` does.
     """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed={seed}", "a seed from 0 on", "Choose one")
     units = checked_units(model, units, side, n_controls, method, corrupt)
     kept, corrupts, metrics = chosen_prompts(model, prompts, corrupt, metric, suggested_by)
     need_inside(units, kept)

@@ -13,7 +13,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, Claim, View
+from workbench.analysis.view import Ask, Claim, View, reads
 from workbench.errors import InputError
 from workbench.intervene import Patch
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, PATTERN, RESID_MID, RESID_POST, RESID_PRE, Hook, V, Z
@@ -168,6 +168,7 @@ def _summary(result: xr.Dataset) -> str:
     return f"{said} Most is done at {where}: {float(effect[layer, place]):+.2f}{recovered}."
 
 
+@reads("activation-patching")
 def effect_figure(result: xr.Dataset) -> "go.Figure":
     """The grid of effects, by layer and position or head."""
     from workbench.figures import depth_pos_grid, heads_grid

@@ -12,7 +12,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
 from workbench.intervene import Knockout
 from workbench.models.model import Model, Sizes
@@ -135,6 +135,7 @@ def _summary(result: xr.Dataset) -> str:
     return f"{float(result['clean']):.2f} {units} as it is. Most is done by hiding: {'; '.join(peaks)}."
 
 
+@reads("attention-knockout")
 def profile_figure(result: xr.Dataset) -> "go.Figure":
     """One line per segment, by the window's centre."""
     from workbench.figures import series

@@ -14,7 +14,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.intervene import Patch, hooks
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, RESID_PRE, Hook, Z
 from workbench.models.model import Model, Sizes
@@ -237,6 +237,7 @@ def _summary(heads: np.ndarray, true: np.ndarray, rho: float, clean: float, corr
     return f"{clean:.2f} {units} clean, {corrupt:.2f} corrupt. Strongest by estimate: {strongest}.{checked}"
 
 
+@reads("attribution-patching")
 def heads_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of the estimates."""
     from workbench.figures import heads_grid
@@ -244,6 +245,7 @@ def heads_figure(result: xr.Dataset) -> "go.Figure":
     return heads_grid(result, "effect", title=f"Estimated effect of patching heads: {result.attrs['metric']}")
 
 
+@reads("attribution-patching")
 def states_figure(result: xr.Dataset) -> "go.Figure":
     """The residual stream's estimates by layer and position."""
     from workbench.figures import depth_pos_grid

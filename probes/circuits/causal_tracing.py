@@ -14,7 +14,7 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, Claim, View
+from workbench.analysis.view import Ask, Claim, View, reads
 from workbench.errors import InputError
 from workbench.figures import show_token, stretches
 from workbench.intervene import Patch, Steer
@@ -197,6 +197,7 @@ def _most(recovered: np.ndarray, restored: str, strings: Sequence[str]) -> str:
     )
 
 
+@reads("causal-tracing")
 def trace_figure(result: xr.Dataset) -> "go.Figure":
     """What restoring a state brings back, by layer and token."""
     from workbench.figures import depth_pos_grid

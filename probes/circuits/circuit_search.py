@@ -18,7 +18,8 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
+from workbench.arguments import fitted
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, PARTS, READOUT, RESIDUAL
@@ -155,6 +156,8 @@ def circuit_result(circuit: Circuit, measured: Measured, compared: dict[str, Any
     )  # fmt: skip
 
 
+@reads("circuit", "explain")
+@fitted()
 def circuit_of(result: xr.Dataset) -> Circuit:
     """The circuit of a result, to run, compare and save; scores of edges that it has not are unknown."""
     about = result.attrs

@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.analysis.results import dataset
+from workbench.analysis.view import reads
 from workbench.errors import InputError
 from workbench.observation import Observation
 from workbench.statistics import Bounds, ratio_interval
@@ -144,6 +145,7 @@ def _with_ends(result: xr.Dataset, name: str, index: int) -> str:
     return f"{value:.2f}" + (f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else "")
 
 
+@reads("circuit-evaluation", "circuit-edges")
 def table(result: xr.Dataset) -> "pd.DataFrame":
     """One row per ranking: CPR and CMD, with the ends of their 95 % intervals over prompts where there are enough, and
     faithfulness at 1, 5 and 10 %."""
@@ -162,6 +164,7 @@ def _over(result: xr.Dataset) -> str:
     return f" (95 % over n = {result.attrs['n_prompts']} prompts)" if result["cpr_low"].notnull().any() else ""
 
 
+@reads("circuit-evaluation", "circuit-edges")
 def curve_figure(result: xr.Dataset) -> "go.Figure":
     """Faithfulness by share kept, one line per ranking."""
     from workbench.figures import series

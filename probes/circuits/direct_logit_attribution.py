@@ -12,7 +12,7 @@ from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import Ask, Claim, View, chosen
+from workbench.analysis.view import Ask, Claim, View, chosen, reads
 from workbench.errors import InputError
 from workbench.models.hooks import (
     MLP_OUT,
@@ -262,6 +262,7 @@ def _what(result: xr.Dataset) -> str:
     return f"{result.attrs['target']!r}{against}"
 
 
+@reads("direct-logit-attribution")
 def bars_figure(result: xr.Dataset) -> "go.Figure":
     """The parts of largest share."""
     from workbench.figures import bars

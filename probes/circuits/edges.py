@@ -38,6 +38,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
+from workbench.arguments import fitted
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import V, Z
 from workbench.models.model import Model, Sizes
@@ -228,12 +229,14 @@ def _attribution(task: EdgeTask) -> np.ndarray:
 # --- evaluation ------------------------------------------------------------------------------------------------------
 
 
+@fitted()
 def evaluate(tasks: Sequence[EdgeTask], rankings: Mapping[str, Ranking], **options: Any) -> xr.Dataset:
     """See `evaluating`. Returns the complete result."""
     *_, result = evaluating(tasks, rankings, **options)
     return result
 
 
+@fitted()
 def evaluating(
     tasks: Sequence[EdgeTask],
     rankings: Mapping[str, Ranking],

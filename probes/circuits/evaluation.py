@@ -35,6 +35,7 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.progress import part
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
+from workbench.arguments import fitted
 from workbench.errors import InputError
 from workbench.intervene import MLP, Ablate, Head
 from workbench.models.model import Model, Sizes
@@ -138,12 +139,14 @@ def circuits(scores: np.ndarray, share: float) -> tuple[frozenset[int], frozense
     return frozenset(signed.tolist()), frozenset(absolute.tolist())
 
 
+@fitted()
 def evaluate(model: Model, tasks: Sequence[Task], rankings: Mapping[str, np.ndarray], **options: Any) -> xr.Dataset:
     """See `evaluating`. Returns the complete result."""
     *_, result = evaluating(model, tasks, rankings, **options)
     return result
 
 
+@fitted("measured")
 def evaluating(
     model: Model,
     tasks: Sequence[Task],

@@ -22,6 +22,7 @@ from probes.routes.extraction import extract
 from probes.routes.flow_routes import FlowRoutes
 from probes.stimuli import ioi_prompts
 from workbench.analysis.run import Progress
+from workbench.arguments import fitted, shown
 from workbench.errors import InputError
 from workbench.intervene import Patch
 from workbench.models.hooks import MLP_OUT, Hook, Z
@@ -46,12 +47,19 @@ def task_of(model: Model, runs: PairRuns) -> Task:
     return Task(**vars(runs), source=record(model, runs.pair.corrupt, node_sites(model)))
 
 
-def tasks_of(model: Model, examples: Sequence[tuple[Any, Any, str, str]]) -> list[Task]:
+@fitted()
+def tasks_of(model: Model, examples: Sequence[Any]) -> list[Task]:
     """Tasks from (clean, corrupt, target, against): the logit difference of the two tokens."""
-    return [
-        task_of(model, pair_runs(model, clean, corrupt, "logit difference", target, against))
-        for clean, corrupt, target, against in examples
-    ]
+    pairs = [_four(one) for one in examples]
+    return [task_of(model, pair_runs(model, *pair, "logit difference", *answers)) for pair, answers in pairs]
+
+
+def _four(example: Any) -> tuple[tuple[Any, Any], tuple[str, str]]:
+    """The prompts of an example, and its answers. InputError for what is none."""
+    four = tuple(example) if isinstance(example, list | tuple) else ()
+    if len(four) != 4 or not all(isinstance(answer, str) for answer in four[2:]):
+        raise InputError(f"the example {shown(example)}", "(clean, corrupt, target, against)", "Give these four")
+    return four[:2], four[2:]
 
 
 def ioi_tasks(model: Model, n: int, seed: int) -> list[Task]:
@@ -71,6 +79,7 @@ def n_nodes(model: Model) -> int:
     return sizes.n_layers * (sizes.n_heads + (1 if sizes.d_mlp else 0))
 
 
+@fitted()
 def rank(
     model: Model,
     tasks: Sequence[Task],
@@ -82,6 +91,10 @@ def rank(
     """Scores of all nodes, mean over tasks, in the order of `n_nodes`. by: one of `RANKINGS`."""
     if by not in RANKINGS:
         raise InputError(f"the ranking {by!r}", f"one of {', '.join(RANKINGS)}", "Choose one of these")
+    if seed < 0:
+        raise InputError(f"seed={seed}", "a seed from 0 on", "Choose one")
+    if not tasks and by != "random":
+        raise InputError("no tasks to rank by", "at least one", "Give what tasks_of() returns")
     if by == "random":
         return np.random.default_rng(seed).normal(size=n_nodes(model))
     score = {

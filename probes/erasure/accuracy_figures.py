@@ -9,6 +9,7 @@ from probes.erasure.contrasts import CONTROLS
 from probes.erasure.readout import SHOWN
 from workbench.analysis.parameters import Choice, Values
 from workbench.analysis.results import dataset
+from workbench.analysis.view import reads
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Display(Values):
     offset: Annotated[int, Choice(SHOWN), "which token the probes name; 0 is the token itself"] = -1
 
 
+@reads("token-erasure-accuracy")
 def accuracy_figure(result: xr.Dataset, *, against: str = Display.against, offset: int = Display.offset) -> "go.Figure":
     """Accuracy by depth of last tokens of words and of one control, and of both on random weights where they were run.
 
@@ -75,6 +77,7 @@ def _held_against(part: xr.Dataset, control: str) -> xr.Dataset:
     return xr.concat(found, "group")
 
 
+@reads("token-erasure-accuracy")
 def drop_figure(result: xr.Dataset, *, offset: int = Display.offset) -> "go.Figure":
     """Excess drop of the model, of random weights, and of the one above the other, against every control.
 

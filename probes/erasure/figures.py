@@ -9,7 +9,7 @@ import xarray as xr
 from probes.erasure.psi import WINDOW, triangle
 from probes.erasure.readout import OFFSETS, SHOWN
 from workbench.analysis.results import dataset
-from workbench.analysis.view import chosen
+from workbench.analysis.view import chosen, reads
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,6 +25,7 @@ _CLASSES = {"last": "last tokens of words", "others": "tokens that end no such w
 _TRIANGLE = 128  # tokens: beyond that a span is smaller than a pixel
 
 
+@reads("token-erasure")
 def tokens_figure(result: xr.Dataset) -> "go.Figure":
     """The text in lines, every token coloured by psi of its segment; segments of several tokens are underlined."""
     import plotly.graph_objects as go
@@ -121,6 +122,7 @@ def lines_figure(result: xr.Dataset) -> "go.Figure":
     return series(result, "erasure", "pos", by="offset", title=title)
 
 
+@reads("token-erasure")
 def triangle_figure(result: xr.Dataset) -> "go.Figure":
     """psi of every span: where it starts (from the left) and where it ends (downwards)."""
     from workbench.figures.axes import token_axis

@@ -16,6 +16,7 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
+from workbench.arguments import fitted
 from workbench.errors import RefusedError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
@@ -91,6 +92,7 @@ def _said(recipe: Mapping[str, Any], names: Sequence[str]) -> str:
     return ", ".join(f"{name}={recipe[name]}" for name in names)
 
 
+@fitted()
 def card_of(probes: ReadoutProbes, asked: Sequence[int] = SHOWN) -> xr.Dataset:
     """The card as a Dataset: `probe_accuracy` (depth, offset) on held-out documents with `_low` and `_high`.
 

@@ -24,7 +24,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.corpora import Corpus
 from workbench.errors import InputError
 from workbench.figures import stretches
@@ -165,6 +165,7 @@ def _result(model: Model, pairs: Sequence[tuple[Any, ...]], rows: np.ndarray, de
     )
 
 
+@reads("token-erasure-swap")
 def moved_figure(result: xr.Dataset) -> "go.Figure":
     """Share of the swap's effect that one state of the last token carries, by depth."""
     from workbench.figures import series

@@ -22,7 +22,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.corpora import Corpus
 from workbench.errors import InputError
 from workbench.models.model import Model, Sizes
@@ -266,6 +266,7 @@ def scores_figure(result: xr.Dataset) -> "go.Figure":
     return bars(result, "score", "component", title="Segments against words; tick: null of equal lengths (AUC: 0.5)")
 
 
+@reads("token-erasure-vocabulary")
 def strings_figure(result: xr.Dataset) -> "go.Figure":
     """The strings of highest mean psi."""
     from workbench.figures import bars, show_token
@@ -281,6 +282,7 @@ def strings_figure(result: xr.Dataset) -> "go.Figure":
     )
 
 
+@reads("token-erasure-vocabulary")
 def table(result: xr.Dataset) -> "pd.DataFrame":
     """One row per string, by falling mean psi: to sort, filter and export."""
     frame = result[["text", "count", "mean_psi", "is_word"]].to_dataframe().reset_index(drop=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from workbench.analysis.view import chosen
+from workbench.analysis.view import chosen, reads
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -45,6 +45,7 @@ def _names(result: xr.Dataset, units: str, *, other: bool = False) -> list[str]:
     return sorted(names, key=lambda name: (np.isnan(first.get(name, np.nan)), first.get(name, 0.0)))
 
 
+@reads("training-timeline")
 def scores_figure(result: xr.Dataset, log_steps: bool = True) -> "go.Figure":
     """Scores against step, with the loss on an axis of its own and change points as bands from the earliest to the
     latest seed."""

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from probes.formation.figures import losses_figure
-from workbench.analysis.view import chosen
+from workbench.analysis.view import chosen, reads
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,6 +21,7 @@ _SINGLE = {"mlp": "route_mlp", "resid_attn": "route_resid_attn", "resid_mlp": "r
 _EDGE = ("edge_layer", "edge_head", "edge_query", "edge_key")
 
 
+@reads("training-timeline")
 def scrubbed(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure | None":
     """The pattern of the selected head on one sequence, at every step: a slider, and a button that plays it."""
     at = chosen(result, selection, "layer", "head")

@@ -11,7 +11,7 @@ from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
 from workbench.models.hooks import RESID_MID, RESID_POST, RESID_PRE
 from workbench.models.model import Model, Sizes
@@ -309,6 +309,7 @@ def _window(at: Sequence[int], n_tokens: int) -> str:
     return "" if len(at) == n_tokens else f" Read out at {len(at)} of {n_tokens} positions, {at[0]} to {at[-1]}."
 
 
+@reads("logit-lens")
 def lens_figure(result: xr.Dataset) -> "go.Figure":
     """Depth x position grid: the top token of every cell, coloured by its probability."""
     from workbench.figures import depth_pos_grid

@@ -31,6 +31,8 @@ import xarray as xr
 
 from probes.routes.strongest_route import said, strongest_route
 from workbench.analysis.results import dataset
+from workbench.analysis.view import reads
+from workbench.arguments import fitted
 from workbench.errors import InputError
 
 __all__ = ["DEFAULT_COVERAGE", "Rule", "between", "extract", "kept_parts", "rule_of", "single_parts", "strongest"]
@@ -143,6 +145,8 @@ def _keep_largest(
         kept[name] |= wins.reshape(kept[name].shape)
 
 
+@reads("flow-routes")
+@fitted()
 def extract(
     result: xr.Dataset,
     *,

@@ -16,7 +16,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import RESID_POST, V
 from workbench.models.model import Model
@@ -270,6 +270,7 @@ def _warning(row: xr.Dataset) -> str:
     )
 
 
+@reads("flow-route-faithfulness")
 def faithfulness_figure(result: xr.Dataset, rule: str = "coverage") -> "go.Figure":
     """F over the settings of one rule, with the mean and the range of random graphs."""
     from workbench.figures import series

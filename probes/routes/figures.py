@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from probes.routes.extraction import between, extract, strongest
-from workbench.analysis.view import chosen
+from workbench.analysis.view import chosen, reads
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -16,6 +16,7 @@ __all__ = ["DRAWN", "edge_detail", "layers_figure", "routes_figure"]
 DRAWN = 120  # attention edges: more of them hide each other, at any length
 
 
+@reads("flow-routes")
 def routes_figure(
     result: xr.Dataset,
     *,
@@ -46,6 +47,7 @@ def routes_figure(
     return token_lattice(shown, tokens, result.sizes["layer"], title=title, start=start)
 
 
+@reads("flow-routes")
 def layers_figure(result: xr.Dataset) -> "go.Figure":
     """What each layer's sums are made of, averaged over positions >= 1."""
     from workbench.figures import series

@@ -17,7 +17,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Failure, Progress
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.batch.walk import walked
 from workbench.corpora import python_domains
 from workbench.errors import InputError
@@ -217,6 +217,7 @@ def strength_figure(result: xr.Dataset) -> "go.Figure":
     return heads_grid(result, "strength", title="Kept shares of a head on routes", color_range="data")
 
 
+@reads("flow-route-heads")
 def groups_figure(result: xr.Dataset) -> "go.Figure":
     """The ten strongest heads, by kind of start token."""
     from workbench.figures import series

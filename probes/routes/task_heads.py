@@ -15,7 +15,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
 from workbench.intervene import Ablate, Head
 from workbench.models.hooks import Z
@@ -161,6 +161,7 @@ def _names(layers: np.ndarray, heads: np.ndarray) -> str:
     return ", ".join(f"L{layer}H{head}" for layer, head in zip(layers, heads, strict=True))
 
 
+@reads("flow-route-task-heads")
 def difference_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of the contrast, the chosen heads ringed."""
     from workbench.figures import heads_grid
@@ -170,6 +171,7 @@ def difference_figure(result: xr.Dataset) -> "go.Figure":
     return heads_grid(result, "difference", title=title, color_range="data", mark=marked, mark_name="ablated")
 
 
+@reads("flow-route-task-heads")
 def ablation_figure(result: xr.Dataset) -> "go.Figure":
     """Logit difference of the whole model, without the heads, and without random ones."""
     from workbench.figures import bars

@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from workbench import files
+from workbench.batch.spec import read_spec
+from workbench.corpora import text_corpus
 from workbench.errors import InputError, LeftOverWarning, UnavailableError
-from workbench.files import clear_partials, need_writable, read_whole, sealed, unsealed, write_whole
+from workbench.files import cache_dir, clear_partials, need_writable, read_whole, sealed, unsealed, write_whole
+from workbench.records import read_prompts
+from workbench.rows import opened
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,6 +70,37 @@ def test_what_is_no_file_is_refused_and_stays(tmp_path):
     with pytest.raises(InputError, match="a pipe"):
         read_whole(tmp_path / "pipe", 100)
     assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+
+
+def test_a_pipe_is_read_while_somebody_writes_and_empty_where_nobody_does(tmp_path):
+    os.mkfifo(tmp_path / "prompts.txt")
+    with pytest.raises(InputError, match="no prompt in"):
+        read_prompts(tmp_path / "prompts.txt")
+    writer = os.open(tmp_path / "prompts.txt", os.O_RDWR)
+    os.write(writer, b"one\ntwo\n")
+    with opened(tmp_path / "prompts.txt") as file:
+        os.close(writer)
+        assert file.read() == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("read", [text_corpus, lambda paths: read_spec(paths[0])], ids=["texts", "a spec"])
+def test_a_file_that_never_ends_is_refused(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name, said in (("pipe", "a pipe"), ("zero", "a device")):
+        with pytest.raises(InputError, match=said):
+            read([tmp_path / name])
+
+
+def test_a_user_without_a_home_or_an_entry_is_told_what_to_set(monkeypatch):
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "WORKBENCH_CACHE", "XDG_CACHE_HOME", "USERPROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(UnavailableError, match="Set WORKBENCH_CACHE or HOME"):
+        cache_dir()
 
 
 def test_a_link_to_a_file_is_written_through(tmp_path):

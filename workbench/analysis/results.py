@@ -23,7 +23,7 @@ import xarray as xr
 from workbench.analysis.keys import digest
 from workbench.arguments import argument, fitted
 from workbench.errors import InputError, in_words
-from workbench.files import read_whole
+from workbench.files import need_file_name, read_whole
 from workbench.models.model import Identity, Model
 from workbench.models.prompt import Tokens
 from workbench.observation import Observation
@@ -211,6 +211,8 @@ def save(result: xr.Dataset, path: str | PathLike[str]) -> Path:
     which `open_result` verifies. Of several tables a file each: `lens.csv` becomes `lens.depth_pos.csv`, ....
     Raises InputError for another ending or what is no file, UnavailableError where nothing can be written.
     """
+    if Path(path).suffix.lower() != ".zarr":  # a store is a folder
+        need_file_name(path)
     write(result, Path(path))
     return Path(path)
 
@@ -236,6 +238,9 @@ def checked(opened: xr.Dataset) -> xr.Dataset:
             given = variable.attrs.get(attribute, 0)
             if not isinstance(given, int | float | np.number):
                 raise InputError(f"{name} with {attribute} {given!r}", "a number", "Compute it again")
+        low, high = (variable.attrs.get(end, 0) for end in ("valid_min", "valid_max"))
+        if not low <= high and {"valid_min", "valid_max"} <= set(variable.attrs):  # NaN is neither
+            raise InputError(f"{name} from {low} to {high}", "a range", "Compute it again")
         for attribute in ("units", "long_name"):
             if not isinstance(variable.attrs.get(attribute, ""), str):
                 raise InputError(f"{name} with another {attribute}", "a text", "Compute it again")

@@ -9,17 +9,20 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ClassVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import xarray as xr
 
 from workbench.analysis.kinds import Analysis
 from workbench.analysis.parameters import Parameter, Values
 from workbench.arguments import argument
-from workbench.errors import InputError
+from workbench.errors import InputError, WorkbenchError, in_words
 from workbench.storage.record import record_of
 
-__all__ = ["Ask", "Claim", "View", "chosen", "named"]
+__all__ = ["Ask", "Claim", "View", "chosen", "named", "reads"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class NoDisplay(Values):
@@ -105,7 +108,7 @@ class View:
 
     def __post_init__(self) -> None:
         for name in ("figures", "tables"):
-            object.__setattr__(self, name, tuple(_of_results(draw, self) for draw in getattr(self, name)))
+            object.__setattr__(self, name, tuple(map(reads(self.name), getattr(self, name))))
 
     def plan(self, analysis: Analysis) -> str:
         """What an analysis will do, in a sentence of what was asked; "" where nothing is asked in words."""
@@ -161,26 +164,46 @@ class View:
         return self.display.parameters()
 
 
-def _of_results(draw: Callable[..., Any], view: View) -> Callable[..., Any]:
-    """A figure or a table that says what it was given where that is no result, or one of another analysis."""
+def reads(*names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """A figure or a table that says what it was given where that is no result, one of another analysis than these, or
+    one that lacks what is drawn.
 
-    @wraps(draw)
-    def drawn(result: Any, *more: Any, **display: Any) -> Any:
-        error = getattr(result, "error", None)
-        if isinstance(error, Exception):  # a Failure stands in a result's place
-            raise error
-        argument("result", result, xr.Dataset, f"the figures of {view.name}")
-        try:
-            return draw(result, *more, **display)
-        except KeyError as error:
-            of = record_of(result).get("analysis")
-            if of == view.name:
+        @reads("logit-lens")
+        def lens_figure(result): ...
+    """
+
+    def decorate(draw: Callable[_P, _R]) -> Callable[_P, _R]:
+        signature = inspect.signature(draw)
+        first = next(iter(signature.parameters))
+
+        @wraps(draw)
+        def drawn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            result: Any = signature.bind(*args, **kwargs).arguments[first]
+            error = getattr(result, "error", None)
+            if isinstance(error, Exception):  # a Failure stands in a result's place
+                raise error
+            argument("result", result, xr.Dataset, f"the figures of {' and '.join(names)}")
+            try:
+                return draw(*args, **kwargs)
+            except WorkbenchError:
                 raise
-            raise InputError(
-                f"a result of {of or 'no analysis'} in a figure of {view.name}", f"one of {view.name}", "Draw that one"
-            ) from error
+            except (KeyError, ValueError) as error:
+                if isinstance(error, ValueError) and record_of(result).get("analysis") in names:
+                    raise  # of its own results it is our mistake
+                raise _another(result, names, error) from error
 
-    return drawn
+        return drawn
+
+    return decorate
+
+
+def _another(result: xr.Dataset, names: Sequence[str], error: Exception) -> InputError:
+    of = record_of(result).get("analysis")
+    if of in names:
+        got = f"a result of {of} that lacks what is asked of it ({in_words(error)})"
+        return InputError(got, "a whole one", "Compute it again")
+    got = f"a result of {of or 'no analysis'} in a figure of {names[0]}"
+    return InputError(got, f"one of {' or '.join(names)}", "Draw that one")
 
 
 def chosen(result: xr.Dataset, selection: Mapping[str, Any], *names: str) -> tuple[int, ...] | None:

@@ -10,22 +10,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from workbench.analysis.results import stamp
+from workbench.analysis.results import checked, stamp
 from workbench.analysis.run import Failure, outcomes
 from workbench.batch.cells import Asked, bound
 from workbench.batch.shards import Shard
 from workbench.batch.store import Entry, Store
 from workbench.batch.values.rows import RowOf, stacked
 from workbench.batch.walk import Halved, walked
-from workbench.errors import WorkbenchError
-from workbench.files import write_whole
+from workbench.errors import InputError, WorkbenchError
+from workbench.files import read_whole, write_whole
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
+from workbench.storage.apart import vouched
+from workbench.storage.netcdf import DEPTH, group_of
 
-__all__ = ["Found", "computed", "opened", "written"]
+__all__ = ["Found", "computed", "result_of", "rows_of", "written"]
 
+_MOST = 1 << 40  # bytes of a shard that is read: memory ends before
 Told = Callable[[float], None]  # the share of a shard that is done; raises to cancel
 
 
@@ -121,7 +125,9 @@ def written(store: Store, shard: Shard, asked: Sequence[Asked], found: Found) ->
         for i, result in enumerate(found.results[one.name]):
             if result is not None:
                 groups[f"/results/{one.name}/{i}"] = result
-    write_whole(store.path("shards", f"{shard.key}.nc"), _encoded(groups))
+    content = _encoded(groups)
+    write_whole(store.path("shards", f"{shard.key}.nc"), content)
+    vouched(content, groups=DEPTH)
     cells = dict(zip(shard.analyses, map(list, shard.cells), strict=True))
     entry = Entry(
         shard.key, store.sha256(shard.key), cells, found.failed, found.seconds, shard.n_tokens, found.halved, made_by
@@ -143,14 +149,41 @@ def _identity(model: Model) -> dict[str, Any]:
     return {name: getattr(model.identity, name) for name in model.identity.__dataclass_fields__}
 
 
-def opened(store: Store, key: str, group: str) -> xr.Dataset | None:
-    """A group of a shard's file, in memory: "rows/ANALYSIS" or "results/ANALYSIS/ROW"; None where it has none."""
-    try:
-        with xr.open_dataset(
-            store.path("shards", f"{key}.nc"), group=group, engine="h5netcdf", mask_and_scale=False
-        ) as file:
-            return file.load()
-    except (KeyError, OSError) as error:
-        if isinstance(error, OSError) and "group" not in str(error).lower():
-            raise
+def rows_of(store: Store, key: str, analysis: str, n: int) -> xr.Dataset | None:
+    """The rows of an analysis in a finished shard of n prompts, (prompt, ...), in memory; None where it has none.
+
+    Raises UnavailableError where they are not what `written` writes.
+    """
+    rows = _opened(store, key, f"rows/{analysis}")
+    if rows is None:
         return None
+    try:
+        left = json.loads(rows.attrs["left_out"])
+        fits = isinstance(left, dict) and all(isinstance(why, str) for why in left.values())
+    except (KeyError, ValueError, RecursionError, TypeError):
+        fits = False
+    if not fits or not all(_is_row(variable, n) for variable in rows.data_vars.values()):
+        raise store.damaged(f"shards/{key}.nc", f"other rows of {analysis} than those of {n} prompts")
+    return rows
+
+
+def _is_row(variable: xr.DataArray, n: int) -> bool:
+    numbers = all(isinstance(variable.attrs.get(name), int | float | np.number) for name in ("valid_min", "valid_max"))
+    texts = all(isinstance(variable.attrs.get(name), str) for name in ("units", "long_name"))
+    return variable.dtype.kind == "f" and variable.dims[:1] == ("prompt",) and len(variable) == n and numbers and texts
+
+
+def result_of(store: Store, key: str, analysis: str, row: int) -> xr.Dataset | None:
+    """The whole result of a row, in memory; None where it was not kept. Raises UnavailableError where it is none."""
+    found = _opened(store, key, f"results/{analysis}/{row}")
+    try:
+        return None if found is None else checked(found)
+    except InputError as error:
+        raise store.damaged(f"shards/{key}.nc", error) from error
+
+
+def _opened(store: Store, key: str, group: str) -> xr.Dataset | None:
+    try:
+        return group_of(read_whole(store.path("shards", f"{key}.nc"), _MOST), group)
+    except InputError as error:
+        raise store.damaged(f"shards/{key}.nc", error) from error

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import UnavailableError
+from workbench.files import read_whole
 
 __all__ = ["PATIENCE", "Lease", "Leases", "held"]
 
 PATIENCE = 60.0
 _BEAT = 5.0
+_MOST = 1 << 16  # bytes of a lease
 
 
 class Lease:
@@ -71,7 +73,7 @@ class Leases:
         text = json.dumps({**_who(), "nonce": secrets.token_hex(8)})
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            if path.exists() and not self._abandoned(key, path):
+            if os.path.lexists(path) and not self._abandoned(key, path):
                 return None
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
@@ -87,7 +89,7 @@ class Leases:
     def _abandoned(self, key: str, path: Path) -> bool:
         """Whether its holder is dead; then the lease is taken away, by one of those who see it."""
         try:
-            looks = (path.read_text(encoding="utf-8"), path.stat().st_mtime_ns)
+            looks = (_text(path), path.lstat().st_mtime_ns)
         except FileNotFoundError:
             return True
         before, since = self._seen.get(key, (None, 0.0))
@@ -111,10 +113,19 @@ def held(folder: Path) -> int:
     found = 0
     for path in folder.glob("*.lease"):
         try:
-            found += not _is_dead(path.read_text(encoding="utf-8"))
+            found += not _is_dead(_text(path))
         except FileNotFoundError:
             continue  # given back meanwhile
     return found
+
+
+def _text(path: Path) -> str:
+    """What a lease says; "" for what is none. Raises FileNotFoundError where it was given back."""
+    path.lstat()
+    try:
+        return read_whole(path, _MOST).decode()
+    except ValueError:  # of no file that is one, or of no text
+        return ""
 
 
 def _who() -> dict[str, Any]:
@@ -151,4 +162,5 @@ def _is_dead(text: str) -> bool:
         or (holder.get("host"), holder.get("space")) != (socket.gethostname(), _space())
     ):
         return False
-    return _started(int(holder["pid"])) != holder["started"]
+    pid = holder.get("pid")
+    return isinstance(pid, int) and _started(pid) != holder.get("started")

@@ -19,7 +19,7 @@ import xarray as xr
 from workbench.arguments import argument, fitted, shown
 from workbench.batch import survey
 from workbench.batch.cluster import Cluster
-from workbench.batch.computing import opened
+from workbench.batch.computing import result_of
 from workbench.batch.engine import Progress, Status, work
 from workbench.batch.estimate import Estimate, estimated, need_room
 from workbench.batch.leases import PATIENCE
@@ -144,7 +144,7 @@ class Batch:
             by_shard.setdefault(key, []).append(number)
         parts, order = [], []
         for key, numbers in by_shard.items():
-            rows = opened(self.store, key, f"rows/{analysis}")
+            rows = cells.rows(key, analysis)
             if rows is not None:
                 parts.append(rows.isel(prompt=[lines[number][0][1] for number in numbers]))
                 order += numbers
@@ -168,7 +168,7 @@ class Batch:
         if not 0 <= prompt < len(asked):
             raise InputError(f"prompt {prompt}", f"0 to {len(asked) - 1}", "Take a number of the table")
         place = cells.places(analysis).get(asked[prompt]["cells"].get(analysis, ""))
-        found = None if place is None else opened(self.store, place[0], f"results/{analysis}/{place[1]}")
+        found = None if place is None else result_of(self.store, place[0], analysis, place[1])
         if found is None:
             raise InputError(
                 f"no whole result of {analysis} for prompt {prompt}", "a run with keep.results = true", "Run it so"
@@ -196,7 +196,8 @@ class Batch:
         """Write the final dataset of each analysis to `aggregates/`; one writer."""
         from workbench.analysis.results import save
 
-        return [save(self.aggregate(name), self.folder / "aggregates" / f"{name}.nc") for name in self.analyses]
+        self.store.path("aggregates")
+        return [save(self.aggregate(name), self.store.path("aggregates", f"{name}.nc")) for name in self.analyses]
 
     def cancel(self) -> None:
         """Ask whoever runs it to stop."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.analysis.keys import digest
+from workbench.batch import schema
 from workbench.batch.cells import Asked
 from workbench.batch.prompts.items import Items
 from workbench.batch.spec import Limits
@@ -62,8 +63,8 @@ class Shard:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "Shard":
-        """From what JSON holds."""
-        ids = record["ids"]
+        """From what JSON holds. Raises ValueError for what is no shard."""
+        ids = schema.shard(record)["ids"]
         return cls(
             record["model"],
             record["weights"],

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from workbench.errors import InputError, UnavailableError
+from workbench.files import read_whole
 
 __all__ = [
     "SOURCES",
@@ -125,7 +126,7 @@ class AnalysisSpec(_Part):
     a prompt where a variable has an axis of positions: its mean over them, its last one, or nothing.
     """
 
-    name: str
+    name: Name  # which is a file's name too
     params: dict[str, Any] = {}
     columns: dict[str, str] = {}
     positions: Literal["none", "mean", "last"] = "none"
@@ -213,10 +214,11 @@ def read_spec(source: "str | Path | Mapping[str, Any] | Spec") -> Read:
         return Read(_checked(dict(source), "the spec", ""), Path.cwd(), Where())
     path = Path(source)
     try:
-        with open(path, "rb") as file:
-            content = file.read(_MOST_BYTES + 1)  # a device may never end
-        is_whole = len(content) <= _MOST_BYTES
-        text = content.decode("utf-8-sig") if is_whole else ""
+        content = read_whole(path, _MOST_BYTES)
+    except InputError as error:
+        raise InputError(f"no spec at {path} ({error.got})", "a TOML file", "Check the path") from error
+    try:
+        text = content.decode("utf-8-sig")
         given = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}, which is not UTF-8 ({error.reason})", "a TOML file", "Convert it") from error
@@ -224,11 +226,8 @@ def read_spec(source: "str | Path | Mapping[str, Any] | Spec") -> Read:
         raise InputError(f"{path}, which is not TOML ({error})", "a TOML file", "Correct that line") from error
     except RecursionError as error:
         raise InputError(f"{path}, which is nested too deeply", "a TOML file", "Correct it") from error
-    except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise InputError(f"no spec at {path} ({said})", "a TOML file", "Check the path") from error
-    if not is_whole:
-        raise InputError(f"{path} with over {_MOST_BYTES:,} bytes", "a TOML file", "Name prompts in files of theirs")
+    except ValueError as error:  # a number of too many digits
+        raise InputError(f"{path}, which is not TOML ({error})", "a TOML file", "Correct it") from error
     return Read(_checked(given, str(path), text), path.resolve().parent, Where(str(path), text))
 
 

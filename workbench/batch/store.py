@@ -10,7 +10,8 @@
 
 Every file but the ledger is written under a temporary name, fsynced and renamed. The ledger is only appended to; a torn
 line costs itself alone. A shard counts if its bytes have a sha256 that the ledger has for it. Every record carries a
-checksum: one that is not as it was written is not believed, and running again makes it anew.
+checksum: one that is not as it was written is not believed, and running again makes it anew. A store may be anybody's:
+what is read is a regular file in the folder, of which every record is held to its schema (`schema.py`).
 """
 
 import contextlib
@@ -25,13 +26,15 @@ from typing import Any
 from filelock import FileLock
 
 from workbench import memo
+from workbench.batch import schema
 from workbench.batch.shards import Shard
-from workbench.errors import InputError, RefusedError, UnavailableError
-from workbench.files import whole_file
+from workbench.errors import FileError, InputError, RefusedError, UnavailableError, WorkbenchError
+from workbench.files import read_whole, regular_file, whole_file
 
 __all__ = ["FORMAT", "Entry", "Store", "line_of"]
 
 FORMAT = 1  # a reader refuses what a newer version has written
+_MOST = 1 << 30  # bytes of a record
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,11 @@ class Store:
         return (self.folder / "plan.json").is_file()
 
     def path(self, *names: str) -> Path:
-        """A file of the store."""
-        return self.folder.joinpath(*names)
+        """A file of the store. Raises InputError where a link lies: it may lead to any file of this machine."""
+        path = self.folder.joinpath(*names)
+        if names and path.is_symlink():
+            raise InputError(f"{path}, which is a link", "a file of the store", "Put the file there, or take it away")
+        return path
 
     def write(self, name: str, text: str) -> None:
         """A text file, whole and on the disk or not at all."""
@@ -100,47 +106,49 @@ class Store:
     def plan(self) -> dict[str, Any]:
         """What plan.json holds. Raises UnavailableError where there is none, RefusedError for a newer format."""
         record = self._json("plan.json")
-        if record.get("format", 0) > FORMAT:
+        newer = record.get("format", 0)
+        if isinstance(newer, int) and newer > FORMAT:
             raise RefusedError(
-                f"{self.folder}, written by a newer version (format {record['format']})",
+                f"{self.folder}, written by a newer version (format {newer})",
                 f"format {FORMAT} or older", "Update the workbench, or run in another folder",
             )  # fmt: skip
-        return record
+        try:
+            return schema.plan(record)
+        except ValueError as error:
+            raise self.damaged("plan.json", error) from error
 
     def _json(self, name: str) -> dict[str, Any]:
+        if not self.path(name).exists():
+            raise FileError(f"no batch in {self.folder}", "a folder that `workbench batch run` made", "Check the path")
         try:
-            return memo.unmarked(json.loads(self.path(name).read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
-            raise UnavailableError(
-                f"no batch in {self.folder}", "a folder that `workbench batch run` made", "Check the path"
-            ) from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise self._damaged(name, error) from error
+            return memo.unmarked(json.loads(read_whole(self.path(name), _MOST)))
+        except (ValueError, RecursionError) as error:
+            raise self.damaged(name, error) from error
 
-    def _damaged(self, name: str, why: object) -> UnavailableError:
-        return UnavailableError(
-            f"a damaged {name} in {self.folder} ({why})", "what a run wrote", "Run again from the spec"
-        )
+    def damaged(self, name: str, why: object) -> FileError:
+        """What is said of a file that is not what a run wrote."""
+        reason = why.got if isinstance(why, WorkbenchError) else why
+        return FileError(f"a damaged {name} in {self.folder} ({reason})", "what a run wrote", "Run again from the spec")
 
     def shard(self, key: str) -> Shard:
         """What a shard computes."""
         record = self._json(f"shards/{key}.json")
         try:
             found = Shard.of(record)
-        except (LookupError, TypeError) as error:
-            raise self._damaged(f"shards/{key}.json", error) from error
+        except ValueError as error:
+            raise self.damaged(f"shards/{key}.json", error) from error
         if found.key != key:
-            raise self._damaged(f"shards/{key}.json", "another shard's")
+            raise self.damaged(f"shards/{key}.json", "another shard's")
         return found
 
     def prompts(self) -> Iterator[dict[str, Any]]:
         """The prompts of the plan, one at a time, in its order. Raises UnavailableError where they are damaged."""
         try:
-            with open(self.path("prompts.jsonl"), encoding="utf-8", newline="\n") as file:
+            with regular_file(self.path("prompts.jsonl")) as file:
                 for line in file:
-                    yield memo.unmarked(json.loads(line))
-        except (OSError, ValueError, RecursionError) as error:
-            raise self._damaged("prompts.jsonl", error) from error
+                    yield schema.prompt(memo.unmarked(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            raise self.damaged("prompts.jsonl", error) from error
 
     def append(self, entry: Entry) -> None:
         """A line to the ledger, on the disk when this returns. A torn line before it stays a line of its own."""
@@ -163,13 +171,12 @@ class Store:
         """Its lines in their order; what is no line as it was written is left out: the shard it was of is computed
         again."""
         found = []
-        path = self.path("ledger.jsonl")
-        if not path.exists():
+        if not self.path("ledger.jsonl").exists():
             return []
-        with open(path, "rb") as file:
+        with regular_file(self.path("ledger.jsonl")) as file:
             for line in file:
-                with contextlib.suppress(ValueError, TypeError, RecursionError):  # torn by a kill or a full disk
-                    found.append(Entry(**memo.unmarked(json.loads(line))))
+                with contextlib.suppress(ValueError, RecursionError):  # torn by a kill or a full disk
+                    found.append(Entry(**schema.entry(memo.unmarked(json.loads(line)))))
         return found
 
     def finished(self) -> dict[str, Entry]:
@@ -191,15 +198,14 @@ class Store:
 
     def sha256(self, key: str) -> str:
         """Of a shard's bytes; "" where there are none."""
-        try:
-            with open(self.path("shards", f"{key}.nc"), "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
+        path = self.path("shards", f"{key}.nc")
+        if not path.exists():
             return ""
-        except OSError as error:
-            raise UnavailableError(
-                f"{error.strerror or error} at {self.folder}", "a store that can be read", "Check the disk"
-            ) from error
+        try:
+            with regular_file(path) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except InputError as error:
+            raise UnavailableError(error.got, "a store that can be read", "Check the disk") from error
 
     @property
     def cancelled(self) -> bool:

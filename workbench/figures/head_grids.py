@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.arguments import argument
 from workbench.errors import InputError
 from workbench.figures.axes import coord_axis, need_dims
 from workbench.figures.heatmap import heatmap
@@ -40,6 +41,9 @@ def heads_grid(
     color_range: (low, high), "data", or None for the declared range. mark: heads to ring, as (layer, head) pairs or
     the name of a boolean variable over (layer, head); `mark_name` says in the legend what the ring means.
     """
+    for name, value in (("variable", variable), ("title", title), ("mark_name", mark_name), ("unit", unit)):
+        argument(name, value, str, "heads_grid()")
+    argument("scale", scale, str | None, "heads_grid()")
     array = need_dims(pick(result, variable), "layer", unit)
     scale = pick_scale(array, scale)
     z = on_scale(numbers(array), scale)

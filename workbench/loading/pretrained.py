@@ -127,7 +127,7 @@ def _load(
         return _directory(name, path, dtype, device, check, allow_network)
     if path.suffix.lower() == ".gguf":
         if not os.path.isfile(path):
-            raise UnavailableError(f"no file at {path}", "a GGUF file", "Check the path")
+            raise ModelError(f"no file at {path}", "a GGUF file", "Check the path")
         with readable(str(path)):
             directory, badge = gguf.converted(path, progress)
         return _pretrained(path.stem, directory, dtype, device, check, badge=badge)

@@ -82,6 +82,8 @@ class Need:
         argument("positions", self.positions, Sequence[int] | None, "Need")
         if self.layers == ():
             raise InputError("a need of no layers", "at least one, or None for all", "Name a layer")
+        if self.layers is not None and len(set(self.layers)) < len(self.layers):
+            raise InputError(f"layers {self.layers} of a need", "each layer once", "Take the second one away")
         name = getattr(self.reduce, "__qualname__", "<lambda>")  # a partial one has none
         if "<lambda>" in name or "<locals>" in name:
             raise InputError(

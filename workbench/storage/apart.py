@@ -21,7 +21,7 @@ from workbench.errors import InputError
 from workbench.files import cache_dir
 from workbench.storage.inspection import inspect, read_all, room_for
 
-__all__ = ["looked_through"]
+__all__ = ["looked_through", "vouched"]
 
 _SECONDS = 20.0  # of the processor, and beside them what the values take
 _RATE = 20e6  # bytes of values a second that slow machines read
@@ -32,22 +32,24 @@ _CODE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from workbench.storage.apart import child
-sys.exit(child(float(sys.argv[2]), int(sys.argv[3])))
+sys.exit(child(float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
 """
 
 
-def looked_through(content: bytes) -> None:
+def looked_through(content: bytes, *, groups: int = 0) -> None:
     """Raise InputError where a netCDF-4 file holds what no result has, or cannot be read with reasonable means.
 
-    content: its bytes, whole. What was read here before is known. Where no process can be started this one reads.
+    content: its bytes, whole; groups: as of `inspect`. What was read here before is known. Where no process can be
+    started this one reads.
     """
-    place = cache_dir() / "digests" / f"read-{_name(content)}.json"
+    place = _place(content, groups)
     if memo.read(place) == "whole":
         return
     room = room_for(len(content))
     seconds = _SECONDS + room / _RATE
     root = str(Path(workbench.__file__).parents[1])
     command = [sys.executable, "-P", "-c", _CODE, root, str(seconds), str(_MEMORY + 2 * len(content) + room)]
+    command.append(str(groups))
     try:
         done = subprocess.run(
             command, input=content, capture_output=True, timeout=3 * seconds, check=False,
@@ -56,26 +58,31 @@ def looked_through(content: bytes) -> None:
     except subprocess.TimeoutExpired:
         raise _too_much(seconds) from None
     except OSError:  # no more processes, or no interpreter of our own to start
-        return inspect(content)
+        return inspect(content, groups=groups)
     code = done.returncode
     if code == _REFUSED:
         raise InputError(*json.loads(done.stdout))
     if code == _DAMAGED:
         raise InputError("a damaged file, or none in netCDF-4", "a saved result", "Compute it again")
     if code in (1, 2):  # the interpreter's own: it did not come as far as the file
-        return inspect(content)
+        return inspect(content, groups=groups)
     if code:  # killed by a limit, or crashed
         raise _too_much(seconds)
-    memo.write(place, "whole")
+    vouched(content, groups=groups)
 
 
-def child(seconds: float, memory: int) -> int:
+def vouched(content: bytes, *, groups: int = 0) -> None:
+    """Keep that a file is known to be sound: who wrote it need not look through it."""
+    memo.write(_place(content, groups), "whole")
+
+
+def child(seconds: float, memory: int, groups: int) -> int:
     """Read a file from standard input within limits; 0 where it is sound, else its error's words on standard output."""
     _limit(seconds, memory)
     content = sys.stdin.buffer.read()
     try:
-        inspect(content)
-        read_all(content)
+        inspect(content, groups=groups)
+        read_all(content, groups=groups)
     except InputError as error:
         print(json.dumps([error.got, error.expected, error.remedy]))
         return _REFUSED
@@ -105,9 +112,10 @@ def _limit(seconds: float, memory: int) -> None:
             resource.setrlimit(what, (most, most))
 
 
-def _name(content: bytes) -> str:
-    made_by = f"{h5py.version.version} {h5py.version.hdf5_version} 1 "
-    return hashlib.sha256(made_by.encode() + hashlib.sha256(content).digest()).hexdigest()
+def _place(content: bytes, groups: int) -> Path:
+    made_by = f"{h5py.version.version} {h5py.version.hdf5_version} 2 {groups} "
+    name = hashlib.sha256(made_by.encode() + hashlib.sha256(content).digest()).hexdigest()
+    return cache_dir() / "digests" / f"read-{name}.json"
 
 
 def _too_much(seconds: float) -> InputError:

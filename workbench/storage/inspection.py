@@ -21,6 +21,7 @@ MOST_BYTES = 2 << 30  # of a file, and of all values in it
 _SPARSE = 256  # values may be this many times as large as the file: what is compressed holds repeats, not nothing
 _ROOM = 64 << 20  # bytes of values that any file may have
 _VARIABLES = 2_000
+_MEMBERS = 1_000_000  # of a group of groups
 _TEXTS = 1 << 20
 _ATTRIBUTES = 500
 _ATTRIBUTE_VALUES = 4_096
@@ -30,45 +31,65 @@ _PLUMBING = frozenset({"DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME"})  # 
 _KINDS = "fiub"  # numbers; texts are told apart
 
 
-def inspect(content: bytes) -> None:
+def inspect(content: bytes, *, groups: int = 0) -> None:
     """Raise InputError where a netCDF-4 file holds what no result has. content: its bytes, whole.
 
-    Errors of HDF5 itself pass: the file is damaged then.
+    groups: how deep they may lie in each other; a result has none. Errors of HDF5 itself pass: the file is damaged
+    then.
     """
     need_sound_heaps(content)
+    size, bound, total = len(content), room_for(len(content)), 0
     with h5py.File(io.BytesIO(content), "r") as file:
-        if len(file) > _VARIABLES:
-            raise _refused(f"{len(file)} variables", f"at most {_VARIABLES}")
-        _look_at_attributes(file, "the file", len(content))
-        total = sum(_bytes_of(variable, name, len(content)) for name, variable in _variables(file))
-        bound = room_for(len(content))
-        if total > bound:
-            raise _refused(f"{total:,} bytes of values in {len(content):,} of file", f"at most {bound:,}")
+        for group in _groups(file, groups):
+            if len(group) > (_MEMBERS if groups else _VARIABLES):
+                raise _refused(f"{len(group)} variables", f"at most {_VARIABLES}")
+            _look_at_attributes(group, "the file", size)
+            total += sum(_bytes_of(variable, name, size) for name, variable in _variables(group))
+            if total > bound:
+                raise _refused(f"{total:,} bytes of values in {size:,} of file", f"at most {bound:,}")
 
 
 def room_for(file_bytes: int) -> int:
     """The bytes of values that a file of this size may have."""
-    return min(MOST_BYTES, max(_ROOM, _SPARSE * file_bytes))
+    return max(min(MOST_BYTES, max(_ROOM, _SPARSE * file_bytes)), 2 * file_bytes)
 
 
-def read_all(content: bytes) -> None:
+def read_all(content: bytes, *, groups: int = 0) -> None:
     """Read every value and attribute of a file that was inspected, a part at a time. Errors of HDF5 pass."""
     with h5py.File(io.BytesIO(content), "r") as file:
-        dict(file.attrs)
-        for _, variable in _variables(file):
-            dict(variable.attrs)
-            for part in _parts(variable.shape, _TEXTS) if variable.ndim else ((),):
-                variable[part]
+        for group in _groups(file, groups):
+            dict(group.attrs)
+            for _, variable in _variables(group):
+                dict(variable.attrs)
+                for part in _parts(variable.shape, _TEXTS) if variable.ndim else ((),):
+                    variable[part]
 
 
-def _variables(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
-    """All variables; no links but plain ones, and no groups: so no circle and nothing outside."""
-    for name in file:
-        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise _refused(f"a link {name!r} out of its place", "variables")
-        if file.get(name, getclass=True) is not h5py.Dataset:
-            raise _refused(f"{name!r}, which is no variable", "variables")
-        yield name, file[name]
+def _groups(file: h5py.File, depth: int) -> Iterator[h5py.Group]:
+    """The file and the groups in it, to a depth; no links but plain ones, so nothing outside, and no group twice."""
+    waiting, seen = [(file, 0)], {_place(file)}
+    while waiting:
+        group, level = waiting.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise _refused(f"a link {name!r} out of its place", "variables")
+            kind = group.get(name, getclass=True)
+            if kind is h5py.Group and level < depth and _place(group[name]) not in seen:
+                seen.add(_place(group[name]))
+                waiting.append((group[name], level + 1))
+            elif kind is not h5py.Dataset:
+                raise _refused(f"{name!r}, which is no variable", "variables")
+        yield group
+
+
+def _place(group: h5py.Group) -> int:
+    """Where an object lies in its file, whatever its names."""
+    return int(h5py.h5o.get_info(group.id).addr)
+
+
+def _variables(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Those of one group, whose links were looked at."""
+    return ((name, group[name]) for name in group if group.get(name, getclass=True) is h5py.Dataset)
 
 
 def _bytes_of(variable: h5py.Dataset, name: str, file_bytes: int) -> int:

@@ -5,7 +5,11 @@ them (`workbench.files.sealed`), which every reader of netCDF passes over.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import h5py
 import numpy as np
 import xarray as xr
 
@@ -14,7 +18,11 @@ from workbench.files import sealed, unsealed
 from workbench.storage.apart import looked_through
 from workbench.storage.inspection import inspect
 
-__all__ = ["decoded", "encoded"]
+__all__ = ["DEPTH", "decoded", "encoded", "group_of"]
+
+DEPTH = 3  # of groups in a file of many results
+# Dims without a name are found by their sizes, which a result's are not: the check of its dims says so.
+_AS_IT_IS: dict[str, Any] = {"mask_and_scale": False, "decode_times": False, "phony_dims": "sort"}
 
 
 def encoded(result: xr.Dataset) -> bytes:
@@ -40,15 +48,35 @@ def decoded(content: bytes, *, need_seal: bool = False) -> xr.Dataset:
     bare, intact = unsealed(content)
     if intact is False or (intact is None and need_seal):
         raise InputError("a file that is not as it was written", "a saved result", "Compute it again")
-    try:
+    with _said():
         inspect(bare) if need_seal else looked_through(bare)
-        opened = xr.open_dataset(io.BytesIO(bare), engine="h5netcdf", mask_and_scale=False, decode_times=False)
-        with opened:
-            return _plain(opened.load())
+        return _opened(bare)
+
+
+def group_of(content: bytes, name: str) -> xr.Dataset | None:
+    """A group of a file that has groups in `DEPTH` of groups, whoever made it; None where it has none. As `decoded`."""
+    with _said():
+        looked_through(content, groups=DEPTH)
+        with h5py.File(io.BytesIO(content), "r") as file:
+            if file.get(name, getclass=True) is not h5py.Group:
+                return None
+        return _opened(content, name)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    try:
+        yield
     except InputError:
         raise
     except Exception as error:  # whatever libraries make of bytes that anybody may have written
         raise InputError("a damaged file, or none in netCDF-4", "a saved result", "Compute it again") from error
+
+
+def _opened(content: bytes, group: str | None = None) -> xr.Dataset:
+    file = io.BytesIO(content)
+    with xr.open_dataset(file, engine="h5netcdf", group=group, **_AS_IT_IS) as opened:
+        return _plain(opened.load())
 
 
 def _plain(opened: xr.Dataset) -> xr.Dataset:

@@ -262,9 +262,12 @@ def _cancel(arguments: argparse.Namespace) -> int:
 
 def _report_page(arguments: argparse.Namespace) -> int:
     from apps.batches.report import write_report
+    from workbench.files import need_writable
 
     found = _open(arguments)
-    place = write_report(found, Path(arguments.out) if arguments.out else found.folder / "report.html")
+    if arguments.out:
+        need_writable(arguments.out)
+    place = write_report(found, Path(arguments.out) if arguments.out else found.store.path("report.html"))
     if arguments.json:
         print_json({"saved": [str(place)]})
     else:
@@ -276,7 +279,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from workbench.batch.values.export import export
 
     found = _open(arguments)
-    place = Path(arguments.out) if arguments.out else found.folder / "export"
+    place = Path(arguments.out) if arguments.out else found.store.path("export")
     if place.is_file():
         raise InputError(f"--out {place}, which is a file", "a folder", "Choose another")
     paths = export(found, place, arguments.format)

@@ -118,7 +118,7 @@ def _check(arguments: argparse.Namespace) -> int:
         return wrap(random_model(name), None, name=name) if name in FAMILIES else load(name)
 
     if arguments.out is not None:
-        need_writable(Path(arguments.out))  # before minutes of work
+        need_writable(arguments.out)  # before minutes of work
     names = arguments.names or list(FAMILIES)
     rows = []
     with progress() as report:

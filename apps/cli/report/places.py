@@ -51,7 +51,7 @@ class Places:
                 self._need_folder(option, path, f"{len(self.analyses)} analyses")
                 need_writable(str(Path(path) / self.analyses[0]))
                 continue
-            need_writable(path)
+            need_writable(path.rstrip("/") if path.rstrip("/").lower().endswith(".zarr") else path)
             need_ending(path, ENDINGS if option == "--out" else PICTURES)
 
     def _need_folder(self, option: str, path: str, what: str) -> None:

@@ -20,6 +20,7 @@ import xarray as xr
 from apps.batches.report import report
 from workbench.batch.runs import Batch, open_batch
 from workbench.batch.state import State, sign, state_of, with_workers
+from workbench.batch.store import Store
 from workbench.batch.values import merge
 from workbench.errors import InputError, WorkbenchError
 
@@ -104,7 +105,7 @@ class Batches:
 
     def _last_words(self, name: str) -> str:
         assert self.folder is not None
-        log = self.folder / name / "resume.log"
+        log = Store(self.folder / name).path("resume.log")
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
         return lines[-1].removeprefix("workbench: ") if lines else "without a word"
 
@@ -170,8 +171,10 @@ class Batches:
         """The prompt of a row of the table. Raises InputError where there is no such row."""
         found = self.open(name)
         line, ids, columns = found.prompt(row)
-        model = next(one for one in found.spec.models if one.title == line["model"])
-        record = next(one for one in found.record["models"] if one["label"] == line["model"])
+        model = next((one for one in found.spec.models if one.title == line["model"]), None)
+        record = next((one for one in found.record["models"] if one["label"] == line["model"]), None)
+        if model is None or record is None:
+            raise found.store.damaged("prompts.jsonl", f"the model {line['model']!r} is none of its plan")
         params = {
             one.name: {**one.params, **{parameter: columns[column] for parameter, column in one.columns.items()}}
             for one in found.spec.analyses
@@ -193,7 +196,7 @@ def _changed(plan: Path) -> float:
 def begin(folder: Path, allow_network: bool = False) -> Process:
     """`workbench batch resume FOLDER` in a process of its own, which writes to resume.log there."""
     words = [sys.executable, "-m", "apps.cli", "batch", "resume", str(folder.resolve())]
-    with open(folder / "resume.log", "wb") as log:
+    with open(Store(folder).path("resume.log"), "wb") as log:
         return subprocess.Popen(
             [*words, *(["--allow-network"] if allow_network else [])],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,

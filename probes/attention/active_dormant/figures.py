@@ -7,7 +7,7 @@ import xarray as xr
 
 from probes.attention.active_dormant.contrast import FALSE_DISCOVERY
 from probes.attention.active_dormant.verdict import largest, verdict
-from workbench.analysis.view import chosen
+from workbench.analysis.view import chosen, reads
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -35,6 +35,7 @@ def dormant_figure(result: xr.Dataset) -> "go.Figure":
     return _grid(result.assign(dormant_share=share), "dormant_share", "Dormant texts in the sleepier domain")
 
 
+@reads("active-dormant")
 def attention_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of the difference in attention to the sink set."""
     first, second = result["domain"].values[:2]
@@ -54,6 +55,7 @@ def texts_figure(result: xr.Dataset) -> "go.Figure":
     return texts_detail(result, {})
 
 
+@reads("active-dormant")
 def texts_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Of the selected head: attention to the sink set, one point per text and domain; the verdict below."""
     at = _selected(result, selection)
@@ -70,6 +72,7 @@ def output_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure |
     return None if at is None else _strip(result, *at, "relative_output", "output norm, by text")
 
 
+@reads("active-dormant")
 def ablation_detail(result: xr.Dataset, selection: dict[str, Any]) -> "go.Figure | None":
     """Of the selected head: the change of each text's loss when it is ablated by zero; None before that is known."""
     at = _selected(result, selection)

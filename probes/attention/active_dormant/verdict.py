@@ -4,6 +4,8 @@ import numpy as np
 import xarray as xr
 
 from probes.attention.active_dormant.contrast import EFFECT_FLOOR, FALSE_DISCOVERY
+from workbench.analysis.view import reads
+from workbench.arguments import fitted
 from workbench.intervene import Head
 from workbench.statistics import ENOUGH
 
@@ -12,6 +14,8 @@ __all__ = ["largest", "summary", "verdict"]
 NO_COST = 1e-3  # nats per token up to which a change of loss is none
 
 
+@reads("active-dormant")
+@fitted()
 def verdict(result: xr.Dataset, layer: int, head: int) -> str:
     """Dormant shares, attention to sinks and ablations of one head, and what follows from them."""
     domains = [str(domain) for domain in result["domain"].values[:2]]

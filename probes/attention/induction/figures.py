@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from probes.attention.induction.repeat_attention import KINDS
-from workbench.analysis.view import chosen
+from workbench.analysis.view import chosen, reads
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 
+@reads("induction-heads")
 def induction_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of the induction score; induction heads are ringed."""
     from workbench.figures import heads_grid

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from workbench.analysis.view import chosen
+from workbench.analysis.view import chosen, reads
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,11 +25,13 @@ __all__ = [
 ]
 
 
+@reads("attention-sinks")
 def convention(result: xr.Dataset) -> str:
     """T, BOS convention and epsilon, as they belong under every number: `T = 64, BOS at position 0, epsilon = 0.3`."""
     return str(result.attrs["convention"])
 
 
+@reads("attention-sinks")
 def heads_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x head grid of alpha of the first position; heads that sink are ringed."""
     from workbench.figures import heads_grid
@@ -61,6 +63,7 @@ def logit_figure(result: xr.Dataset) -> "go.Figure":
     return heads_grid(result, "sink_logit", title=f"Sink logit ({convention(result)})")
 
 
+@reads("attention-sinks")
 def resid_figure(result: xr.Dataset) -> "go.Figure":
     """Depth x position map of the residual norm, on a log scale."""
     from workbench.figures import depth_pos_grid
@@ -68,6 +71,7 @@ def resid_figure(result: xr.Dataset) -> "go.Figure":
     return depth_pos_grid(result, "residual_norm", title=f"Residual norm ({convention(result)})", scale="log")
 
 
+@reads("attention-sinks")
 def value_figure(result: xr.Dataset) -> "go.Figure":
     """Layer x position map of the norm of v W_O, mean over heads, on a log scale."""
     from workbench.figures import depth_pos_grid
@@ -102,6 +106,7 @@ def _head_strip(result: xr.Dataset, selection: Mapping[str, Any], variable: str,
     return token_strip(part, variable, title=f"{head_name(layer, head)}: {what} ({convention(result)})")
 
 
+@reads("attention-sinks")
 def massive_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure | None":
     """The dimensions that carry the largest norm at the selected depth (by default where it is largest)."""
     from workbench.figures import bars

@@ -12,7 +12,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
 from workbench.intervene import Knockout
 from workbench.models.model import Model
@@ -117,6 +117,7 @@ def sink_figure(result: xr.Dataset) -> "go.Figure":
     return series(result, "sink_rate", "layer", by="group", title=title)
 
 
+@reads("sink-conditions")
 def peak_figure(result: xr.Dataset) -> "go.Figure":
     """Largest residual norm over the median by depth, one line for each condition."""
     from workbench.figures import series

@@ -22,7 +22,7 @@ from workbench.analysis.kinds import OnModel, Stimulus
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import Ask, Claim, View, chosen
+from workbench.analysis.view import Ask, Claim, View, chosen, reads
 from workbench.errors import InputError
 from workbench.models.hooks import PATTERN
 from workbench.models.model import Model
@@ -164,6 +164,7 @@ def _spec(name: str, values: np.ndarray) -> tuple[Any, ...]:
     return (dims, values, "share of samples" if name.startswith("head") else "share of heads", (0, 1), kind + ending)
 
 
+@reads("sink-rates")
 def rates_figure(result: xr.Dataset) -> "go.Figure":
     """Sink_1 of every condition, with its interval."""
     from workbench.figures import bars

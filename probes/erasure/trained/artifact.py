@@ -6,6 +6,7 @@ so that a probe that was read back gives identical probabilities.
 """
 
 import json
+import os
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -17,8 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_bytes
 
+from probes.erasure.trained.card import need_card, need_tensors
 from probes.erasure.trained.fit import log_probs
-from workbench.errors import InputError, RefusedError, UnavailableError, in_words
+from workbench.arguments import fitted
+from workbench.errors import FileError, InputError, RefusedError, in_words
 from workbench.files import write_whole
 from workbench.loading.bundled import cache_dir
 from workbench.models.model import Identity
@@ -165,21 +168,22 @@ def packed(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> bytes:
 
 
 def unpacked(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What `packed` made. Raises UnavailableError where it is not as it was written, FileNotFoundError for none."""
+    """What `packed` made. Raises FileError where it is not as it was written, FileNotFoundError for none."""
+    if not os.path.isfile(path):  # a pipe would be waited for without end
+        raise FileNotFoundError(path)
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             text = about["card"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        if about.get("sha256") != _seal(text, tensors):
-            raise UnavailableError(f"a probe file at {path} that is not as it was written", "readout probes", _TRAIN)
-        return tensors, json.loads(text)
+        found = json.loads(text)
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        raise UnavailableError(
-            f"a damaged probe file at {path} ({in_words(error)})", "readout probes", _TRAIN
-        ) from error
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, RecursionError) as error:
+        raise FileError(f"a damaged probe file at {path} ({in_words(error)})", "readout probes", _TRAIN) from error
+    if about.get("sha256") != _seal(text, tensors):
+        raise FileError(f"a probe file at {path} that is not as it was written", "readout probes", _TRAIN)
+    return tensors, found
 
 
 def _seal(text: str, tensors: dict[str, torch.Tensor]) -> str:
@@ -189,18 +193,22 @@ def _seal(text: str, tensors: dict[str, torch.Tensor]) -> str:
 def load_probes(path: str | Path, key: str) -> ReadoutProbes:
     """Read probes for the model of this `Identity.key`.
 
-    Raises UnavailableError for a missing, cut or damaged file, RefusedError for probes of other weights or settings.
+    Raises FileError for a missing, cut or damaged file, RefusedError for probes of other weights or settings.
     """
     path = Path(path)
     try:
         tensors, card = unpacked(path)
     except FileNotFoundError as error:
-        raise UnavailableError(f"no file at {path}", "readout probes", _TRAIN) from error
-    if card.get("format") != FORMAT or card.get("digest") != _digest(tensors):
-        raise UnavailableError(f"a probe file at {path} that is not as it was written", "readout probes", _TRAIN)
-    made_of = card["model"]
+        raise FileError(f"no file at {path}", "readout probes", _TRAIN) from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("digest") != _digest(tensors):
+        raise FileError(f"a probe file at {path} that is not as it was written", "readout probes", _TRAIN)
+    try:
+        made_of = need_card(card)["model"]
+        need_tensors(card, tensors)
+    except (KeyError, ValueError) as error:
+        raise FileError(f"a probe file at {path} with {in_words(error)}", "readout probes", _TRAIN) from error
     if made_of.get("key") != key:  # an older file names its weights alone
-        settings = made_of["key"][:12] if "key" in made_of else "that are not named"
+        settings = str(made_of["key"])[:12] if "key" in made_of else "that are not named"
         raise RefusedError(
             f"probes of {made_of['name']} with weights {made_of['weights_hash'][:12]} and settings {settings}",
             f"probes of these weights and settings ({key[:12]})",
@@ -222,12 +230,15 @@ def _from_tensors(card: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Rea
     return ReadoutProbes(card, tensors["classes"].long(), tensors["counts"].long(), scales, maps, hits)
 
 
+@fitted()
 def find(key: str, path: str | Path | None = None, kind: str = "factored") -> ReadoutProbes | None:
     """The probes of a model from a file, or from the user's cache (None where it has none). Errors as `load_probes`."""
+    if kind not in FILES:
+        raise InputError(f"probes of the kind {kind!r}", f"one of {', '.join(FILES)}", "Choose one of these")
     wanted = default_path(key, kind) if path is None else Path(path)
     try:
         state = wanted.stat()
-    except OSError:
+    except (OSError, ValueError):  # a NUL is in no name
         if path is None:
             return None
         return load_probes(wanted, key)

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from probes.erasure.trained.artifact import ReadoutProbes, about, default_path, find, load_probes, save_probes
-from workbench.errors import InputError, RefusedError, UnavailableError
+from workbench.errors import FileError, InputError, RefusedError
 from workbench.models.model import Model
 
 __all__ = ["UNMEASURED", "import_probes"]
@@ -42,7 +42,7 @@ def import_probes(
     """
     file = Path(file)
     if not os.path.isfile(file):
-        raise UnavailableError(f"no file at {file}", "a probe file", "Check the path")
+        raise FileError(f"no file at {file}", "a probe file", "Check the path")
     if _made_here(file):
         return _take(load_probes(file, model.identity.key), replacing, model)
     if depth is None or offset is None:
@@ -71,7 +71,7 @@ def _made_here(file: Path) -> bool:
         with safe_open(file, framework="pt") as opened:
             return "card" in (opened.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise UnavailableError(f"a damaged file at {file} ({error})", "a probe file", "Fetch it again") from error
+        raise FileError(f"a damaged file at {file} ({error})", "a probe file", "Fetch it again") from error
 
 
 def _take(probes: ReadoutProbes, replacing: bool, model: Model) -> ReadoutProbes:

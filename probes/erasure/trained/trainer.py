@@ -31,6 +31,7 @@ from probes.erasure.trained.fit import closed_form, fit, fit_linear, log_probs, 
 from probes.erasure.trained.recipe import OFFSETS, Recipe
 from probes.erasure.trained.states import Pieces, collect, pieces_of
 from probes.erasure.trained.words import place_masks
+from workbench.arguments import fitted
 from workbench.corpora import Corpus, python_corpus
 from workbench.errors import InputError, RefusedError, UnavailableError
 from workbench.files import clear_partials, write_whole
@@ -54,6 +55,7 @@ __all__ = [
 
 RECIPE = Recipe()
 _TOGETHER = 4  # depths read in one pass: 0.5 GB of states at 110,000 tokens and d_model 576
+_PARTS = ("train", "val", "test")
 _READING = 0.25  # of the work, about
 MIN_TOKENS = 2_000  # to learn from: with fewer a probe names little but the commonest tokens
 
@@ -121,6 +123,7 @@ def prepare(model: Model, parts: dict[str, Pieces]) -> Material:
     return Material(parts, as_tensor(classes), as_tensor(counts), rows, (rows - centre) @ to_white, to_white)
 
 
+@fitted()
 def train(
     model: Model,
     corpus: Corpus | dict[str, Pieces] | None = None,
@@ -211,6 +214,9 @@ def parts_of(
 ) -> tuple[dict[str, Any], dict[str, Pieces]]:
     """What identifies a corpus (None: the interpreter's documentation), and its pieces by part."""
     if isinstance(corpus, dict):
+        odd = [name for name in _PARTS if not isinstance(corpus.get(name), Pieces)]
+        if odd:
+            raise InputError(f"no pieces of {', '.join(odd)} in a corpus", f"{', '.join(_PARTS)}", "Give all three")
         return {"name": "pieces", "digest": _pieces_digest(corpus)}, corpus
     corpus = corpus or python_corpus()
     parts = {name: pieces_of(model, part) for name, part in corpus.split(seed).items()}

@@ -12,7 +12,7 @@ from probes.formation.findings.finding import Finding
 from probes.formation.findings.two_parameters import TwoParameters
 from probes.formation.task_attention import TaskAttention
 from workbench.analysis.results import dataset
-from workbench.analysis.view import Ask, View
+from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model, Sizes
@@ -81,7 +81,7 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
     def recipes(self, base: Recipe) -> dict[str, Recipe]:
         """One for each pair of numbers."""
         found = {
-            f"{classes} classes, {copies} copies": base.with_settings(self.settings(classes=classes, burstiness=copies))
+            _named(classes, copies): base.with_settings(self.settings(classes=classes, burstiness=copies))
             for classes in self.classes.split() for copies in self.burstiness.split()
         }  # fmt: skip
         if not found:
@@ -134,6 +134,10 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
         return f"Accuracy with {'; with '.join(said)}.{more}"
 
 
+def _named(classes: str, copies: str) -> str:
+    return f"{classes} classes, {copies} {'copy' if copies == '1' else 'copies'}"
+
+
 def _two_parameters(recipe: Recipe) -> TwoParameters | None:
     """The model for contexts of a recipe; None where the query's class is not there, or alone, and nothing is matched.
 
@@ -144,6 +148,7 @@ def _two_parameters(recipe: Recipe) -> TwoParameters | None:
     return TwoParameters(task.pairs, classes, task.labels) if classes > 1 else None
 
 
+@reads("abrupt-learning")
 def beside_figure(result: xr.Dataset) -> "go.Figure":
     """Accuracy on new classes along training, mean over seeds, and beside it the two-parameter model's probability."""
     from plotly.subplots import make_subplots
@@ -168,6 +173,7 @@ def beside_figure(result: xr.Dataset) -> "go.Figure":
     return figure.update_yaxes(title_text="share, probability", col=1).update_layout(showlegend=True)
 
 
+@reads("abrupt-learning")
 def accuracy_in_context_figure(result: xr.Dataset) -> "go.Figure":
     """Accuracy on new classes of every seed under each condition."""
     return conditions_figure(result, "accuracy_in_context")

@@ -10,6 +10,7 @@ import xarray as xr
 from probes.formation.toy_runs import checkpoint, measured
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
+from workbench.analysis.view import reads
 from workbench.loading.toys.checkpoints import Kept
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model
@@ -97,6 +98,7 @@ def mean_and_range(values: xr.DataArray) -> str:
     return f"{known.mean():.3g}{spread}"
 
 
+@reads("backcopy-formation", "induction-formation", "clamped-formation", "abrupt-learning", "in-context-automata")
 def curves_figure(result: xr.Dataset) -> "go.Figure":
     """The loss against step, one line a condition, mean over seeds."""
     from workbench.figures import series

@@ -125,7 +125,7 @@ def test_bad_input_leaves_with_one_sentence(spec, capsys, old, new, said):
 
 
 def test_a_run_that_is_not_there(spec, capsys):
-    assert main(["batch", "status", str(spec)]) == 1
+    assert main(["batch", "status", str(spec)]) == 2
     assert main(["batch", "export", "nothing.toml"]) == 2
     assert "Traceback" not in capsys.readouterr().err
 

@@ -36,10 +36,12 @@ def no_model(monkeypatch):
         ("--figure", "f.nc", ".html"),
         ("--out", "n" * 260 + ".nc", "at most 255"),
         ("--out", "", "without a name"),
+        ("--out", "r.csv/", "a directory"),
+        ("--figure", "f.html/.", "a directory"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused_first(refused, no_model, tmp_path, option, name, said):
-    assert said in refused("run", "logit-lens", *TOY, option, str(tmp_path / name) if name else "")
+    assert said in refused("run", "logit-lens", *TOY, option, f"{tmp_path}/{name}" if name else "")
     assert not list(tmp_path.iterdir())
 
 

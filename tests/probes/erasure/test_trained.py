@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from probes.erasure.trained.trainer import recommended_depths, train, work_name
 from probes.erasure.trained.words import Word, letter_runs, multi_token_words, place_masks
 from tests.tiny_models import tiny_hf, tiny_model
 from tests.tiny_probes import QUICK, published, random_pieces, sentences, speller, tiny_probes
-from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
+from workbench.errors import Cancelled, FileError, InputError, RefusedError, UnavailableError
 from workbench.loading.pretrained import wrap
 from workbench.models.hooks import RESID_POST
 from workbench.models.prompt import Prompt
@@ -290,6 +291,37 @@ def test_one_changed_character_of_what_is_kept_is_noticed(model, made, tmp_path,
     path.write_bytes(content)
     with pytest.raises(UnavailableError, match="not as it was written"):
         unpacked(path)
+
+
+def test_a_card_of_another_kind_is_refused_whatever_seal_it_has(model, made, tmp_path):
+    """Who writes numbers and card can write a checksum of them too: both are held against each other."""
+    tensors, card = unpacked(made[1])
+    (name,) = [one for one in tensors if one.startswith("map.1.")][:1]
+    changes = {
+        "no model": {"model": "llama"}, "rows": {"probes": [{"depth": "1", "offset": 0}]}, "no rows": {"probes": []},
+        "recipe": {"recipe": {"kind": "linear"}}, "corpus": {"corpus": None}, "split": {"split": [1, 2]},
+        "accuracy": {"accuracy": {"rows": [[1]]}},
+    }  # fmt: skip
+    odd = {what: (tensors, {**card, **change}) for what, change in changes.items()}
+    odd |= {
+        "shape": ({**tensors, name: tensors[name][:-1]}, card),
+        "name": ({**tensors, "map.one": tensors[name].clone()}, card),
+        "NaN": ({**tensors, name: torch.full_like(tensors[name], torch.nan)}, card),
+        "classes": ({**tensors, "counts": tensors["counts"][1:]}, card),
+    }  # fmt: skip
+    for what, (numbers, said) in odd.items():
+        path = tmp_path / f"{what}.safetensors"
+        path.write_bytes(packed(numbers, {**said, "digest": artifact._digest(numbers)}))
+        with pytest.raises(FileError, match=r"with (ValueError|KeyError)"):
+            load_probes(path, model.identity.key)
+
+
+def test_a_pipe_is_no_file_of_probes(model, tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(FileError, match="no file at"):
+        import_probes(model, tmp_path / "pipe.safetensors")
+    with pytest.raises(FileError, match="no file at"):
+        load_probes(tmp_path / "pipe.safetensors", model.identity.key)
 
 
 def test_the_cache_is_looked_up_by_weights(model, made, monkeypatch, tmp_path):

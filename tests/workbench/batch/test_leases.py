@@ -59,17 +59,20 @@ def test_one_that_comes_back_does_not_take_the_new_holders_lease(tmp_path):
     second.close()
 
 
-def entry(shard, sha256="0"):
+ONE, TWO = "1" * 32, "2" * 32  # keys of shards
+
+
+def entry(shard, sha256="0" * 64):
     return Entry(shard, sha256, {"norms": ["c"]}, {}, 1.0, 3)
 
 
 def test_a_torn_line_swallows_no_other(tmp_path):
     store = Store(tmp_path)
-    store.append(entry("one"))
+    store.append(entry(ONE))
     with open(tmp_path / "ledger.jsonl", "ab") as file:
         file.write(b'{"shard": "torn", "sha2')
-    store.append(entry("two"))
-    assert [e.shard for e in store.ledger()] == ["one", "two"]
+    store.append(entry(TWO))
+    assert [e.shard for e in store.ledger()] == [ONE, TWO]
 
 
 def test_one_believed_dead_that_wrote_other_bytes_is_no_corruption(tmp_path):
@@ -78,9 +81,9 @@ def test_one_believed_dead_that_wrote_other_bytes_is_no_corruption(tmp_path):
     store = Store(tmp_path)
     (tmp_path / "shards").mkdir()
     for content in (b"first", b"second"):
-        (tmp_path / "shards/one.nc").write_bytes(content)
-        store.append(entry("one", hashlib.sha256(content).hexdigest()))
-    (tmp_path / "shards/one.nc").write_bytes(b"first")
-    assert set(store.finished()) == {"one"}
-    (tmp_path / "shards/one.nc").write_bytes(b"third")
+        (tmp_path / f"shards/{ONE}.nc").write_bytes(content)
+        store.append(entry(ONE, hashlib.sha256(content).hexdigest()))
+    (tmp_path / f"shards/{ONE}.nc").write_bytes(b"first")
+    assert set(store.finished()) == {ONE}
+    (tmp_path / f"shards/{ONE}.nc").write_bytes(b"third")
     assert store.finished() == {}

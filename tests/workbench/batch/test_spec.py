@@ -75,7 +75,7 @@ def test_a_file_that_is_none(tmp_path):
         with pytest.raises(InputError, match="no spec at"):
             read_spec(path)
     (tmp_path / "deep.toml").write_text(f"name = {5_000 * '['}")
-    for path, said in ((tmp_path / "deep.toml", "nested too deeply"), ("/dev/zero", "over 67,108,864 bytes")):
+    for path, said in ((tmp_path / "deep.toml", "nested too deeply"), ("/dev/zero", "a device")):
         with pytest.raises(InputError, match=said):
             read_spec(path)
 

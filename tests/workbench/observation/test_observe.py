@@ -387,6 +387,8 @@ def test_passes_that_cannot_be_are_said(options, said):
 def test_a_need_names_a_layer_or_all():
     with pytest.raises(InputError, match="a need of no layers"):
         Need((RESID_POST,), keep, dims="pos d_model", layers=())
+    with pytest.raises(InputError, match="each layer once"):
+        Need((RESID_POST,), keep, dims="pos d_model", layers=(2, 0, 2))
 
 
 def test_a_need_on_logits_and_on_the_final_norms_scale(tiny):

@@ -20,8 +20,8 @@ _EATS = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from workbench.storage import apart
-apart.inspect = lambda content: bytearray(int(sys.argv[3]))
-sys.exit(apart.child(float(sys.argv[2]), int(sys.argv[3])))
+apart.inspect = lambda content, groups: bytearray(int(sys.argv[3]))
+sys.exit(apart.child(float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
 """
 
 

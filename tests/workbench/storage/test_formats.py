@@ -72,6 +72,12 @@ def test_unknown_endings_are_refused(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_that_ends_as_a_folder_is_no_file(tmp_path):
+    with pytest.raises(InputError, match="a directory"):
+        save(mixed(), f"{tmp_path}/r.parquet/")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_library_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(endings, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="needs the library zarr"):

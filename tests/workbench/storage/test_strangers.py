@@ -114,6 +114,14 @@ def text_range(file) -> None:
     file["score"].attrs["valid_max"] = "much"
 
 
+def turned_range(file) -> None:
+    file["score"].attrs["valid_max"] = -np.inf
+
+
+def nameless_dim(file) -> None:
+    file.create_dataset("more", (5,), "f4")
+
+
 def no_units(file) -> None:
     del file["score"].attrs["units"]
 
@@ -124,10 +132,11 @@ CHANGES = [
     (odd_filter, "filter of another kind"), (compound, "numbers or texts"), (deep_provenance, "no JSON"),
     (list_provenance, "no object"), (odd_model, "another model"), (odd_ids, "another token_ids"),
     (odd_difference, "both ends"), (binary_provenance, "of another kind"), (text_range, "valid_max"),
-    (no_units, "without units"),
+    (no_units, "without units"), (turned_range, "a range"), (nameless_dim, "the dim 'phony_dim"),
 ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("change", "said"), CHANGES, ids=lambda change: getattr(change, "__name__", ""))
 def test_what_no_result_has_is_refused_before_a_value_is_touched(tmp_path, change, said):
     path = tmp_path / "a.nc"

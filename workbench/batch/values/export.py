@@ -8,16 +8,16 @@ from typing import Any
 
 import xarray as xr
 
-from workbench.analysis.results import save
 from workbench.batch.runs import Batch
 from workbench.batch.values import merge
 from workbench.errors import InputError, UnavailableError
 from workbench.files import whole_file
+from workbench.storage.formats import write
+from workbench.storage.tables import guarded
 
 __all__ = ["export"]
 
 _NEEDS = {"parquet": "pyarrow", "zarr": "zarr"}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export(found: Batch, folder: Path, kind: str) -> list[Path]:
@@ -32,23 +32,24 @@ def export(found: Batch, folder: Path, kind: str) -> list[Path]:
     library = _NEEDS.get(kind)
     if library is not None and find_spec(library) is None:
         raise UnavailableError(f"{kind} without {library}", "the library that writes it", f"Install {library}")
-    paths = [_aggregate(found.aggregate(name), folder, name, kind) for name in found.analyses]
-    paths.append(_table(found, folder / ("prompts.parquet" if kind == "parquet" else "prompts.csv")))
-    return paths
+    places = {name: _place(folder, f"{name}.{'nc' if kind == 'netcdf' else kind}") for name in found.analyses}
+    prompts = _place(folder, "prompts.parquet" if kind == "parquet" else "prompts.csv")
+    paths = [path for name, place in places.items() for path in _aggregate(found.aggregate(name), place)]
+    return [*paths, _table(found, prompts)]
 
 
-def _aggregate(result: xr.Dataset, folder: Path, name: str, kind: str) -> Path:
-    if kind == "netcdf":
-        return save(result, folder / f"{name}.nc")
-    path = folder / f"{name}.{kind}"
-    if kind == "zarr":
-        result.to_zarr(path, mode="w")
-        return path
-    if kind == "parquet":
-        with whole_file(path) as partial:
-            result.to_dataframe().reset_index().to_parquet(partial)
-        return path
-    return _csv(path, ["model", "group", "variable", "axes", "value", "low", "high", "n"], _long(result))
+def _place(folder: Path, name: str) -> Path:
+    """A file of the export; where a link lies it would be another one, of whoever made the folder's choosing."""
+    path = folder / name
+    if path.is_symlink():
+        raise InputError(f"{path}, which is a link", "a place for a file", "Take it away, or choose another folder")
+    return path
+
+
+def _aggregate(result: xr.Dataset, path: Path) -> list[Path]:
+    if path.suffix != ".csv":
+        return list(write(result, path))
+    return [_csv(path, ["model", "group", "variable", "axes", "value", "low", "high", "n"], _long(result))]
 
 
 def _long(result: xr.Dataset) -> Iterator[list[Any]]:
@@ -84,10 +85,6 @@ def _table(found: Batch, path: Path) -> Path:
 def _csv(path: Path, names: list[str], rows: Iterator[list[Any]]) -> Path:
     with whole_file(path) as partial, open(partial, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows([_plain(value) for value in row] for row in rows)
+        writer.writerow(map(guarded, names))
+        writer.writerows(map(guarded, row) for row in rows)
     return path
-
-
-def _plain(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

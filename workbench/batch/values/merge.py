@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from workbench.analysis.results import check
-from workbench.batch.computing import opened
+from workbench.batch.computing import rows_of
 from workbench.batch.store import Entry, Store
 from workbench.batch.values.partials import Partial
 from workbench.errors import InputError
@@ -58,9 +58,22 @@ class Cells:
 
     def asked(self, analysis: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Cell and line of every prompt of the plan that an analysis was asked of."""
-        for line in self.store.prompts():
+        for line in self.lines():
             if analysis in line["cells"]:
                 yield line["cells"][analysis], line
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Every prompt of the plan. Raises UnavailableError where one is of a model that the plan has not."""
+        labels = {one["label"] for one in self.record["models"]}
+        for line in self.store.prompts():
+            if line["model"] not in labels:
+                raise self.store.damaged("prompts.jsonl", f"the model {line['model']!r} is none of its plan")
+            yield line
+
+    def rows(self, key: str, analysis: str) -> xr.Dataset | None:
+        """The rows of an analysis in a shard that is done; None where it has none."""
+        n = len(self.entries[key].cells.get(analysis, ()))
+        return rows_of(self.store, key, analysis, n) if n else None
 
 
 @dataclass
@@ -156,7 +169,7 @@ class _Merged:
         by_shard, many = self._members(places)
         waiting: dict[tuple[str, str, str], list[dict[str, NDArray[np.floating]]]] = {}
         for key in self.cells.entries:
-            rows = opened(self.cells.store, key, f"rows/{self.analysis}") if key in by_shard else None
+            rows = self.cells.rows(key, self.analysis) if key in by_shard else None
             if rows is None:
                 continue
             self._learn(rows)
@@ -301,10 +314,10 @@ def table(store: Store, head: tuple[int, int] | None = None) -> Iterator[dict[st
     for key in cells.entries:
         columns[key] = {}
         for name in names:
-            rows = opened(store, key, f"rows/{name}")
+            rows = cells.rows(key, name)
             if rows is not None:
                 columns[key][name] = {label: values for label, values in _scalars(name, rows, head)}
-    for line in store.prompts():
+    for line in cells.lines():
         if not line["n"]:
             continue
         row = {k: line[k] for k in ("model", "group", "document", "where", "n", "text")}
@@ -339,7 +352,7 @@ def failures(store: Store) -> list[dict[str, str]]:
         for one in cells.record["refused"]
     ]
     failed = cells.failed()
-    for line in store.prompts():
+    for line in cells.lines():
         for analysis, cell in line["cells"].items():
             if cell in failed:
                 named = {name: line[name] for name in ("model", "group", "where")}

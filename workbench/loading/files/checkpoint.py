@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from workbench.errors import ModelError, UnavailableError, WorkbenchError, of_the_machine
+from workbench.errors import ModelError, WorkbenchError, of_the_machine
 
 __all__ = ["INFORMED", "Read", "check_directory", "first_line", "named", "read", "readable", "whole"]
 
@@ -37,14 +37,14 @@ class Read:
 
 
 def check_directory(path: Path) -> None:
-    """UnavailableError for a directory that is none of ours, ModelError for one without what tokenises."""
+    """ModelError for a directory that is none of ours, or has no weights, or nothing that tokenises."""
     if not (path / "config.json").is_file():
-        raise UnavailableError(f"no config.json in {path}", "a directory in Hugging Face format", "Check the path")
+        raise ModelError(f"no config.json in {path}", "a directory in Hugging Face format", "Check the path")
     odd = [one.name for one in path.iterdir() if not one.is_file() and one.name.endswith(_READ)]
     if odd:  # a pipe would be waited for without end
-        raise UnavailableError(f"{odd[0]!r} in {path}, which is no file", "the files of a model", "Check the path")
+        raise ModelError(f"{odd[0]!r} in {path}, which is no file", "the files of a model", "Check the path")
     if not list(path.glob("*.safetensors")):
-        raise UnavailableError(
+        raise ModelError(
             f"no *.safetensors in {path}",
             "weights as safetensors",
             "Save the model with save_pretrained() and try again",

@@ -1,6 +1,7 @@
 """Directories that are not whole are refused by name: the library fills in random numbers, or drops what is left."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.tiny_models import spelling, tiny_hf
 from workbench import load
-from workbench.errors import InputError, UnavailableError
+from workbench.errors import InputError, ModelError, UnavailableError
 from workbench.loading import pretrained, weights
 from workbench.loading.files import digests
 
@@ -61,6 +62,21 @@ def test_more_layers_in_the_config_than_in_the_file(directory):
 def test_a_tensor_of_another_shape_is_named(directory, name, shape):
     change_weights(directory, lambda tensors: tensors.update({name: torch.ones(shape)}))
     with pytest.raises(InputError, match=rf"the shape is another than the config says of {name};"):
+        load(str(directory))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "generation_config.json"])
+def test_a_pipe_among_the_files_is_named_and_not_waited_for(directory, name):
+    (directory / name).unlink(missing_ok=True)
+    os.mkfifo(directory / name)
+    with pytest.raises(ModelError, match=f"'{name}'.*which is no file"):
+        load(str(directory))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
+def test_settings_that_are_nested_too_deeply_are_one_sentence(directory, name):
+    (directory / name).write_text('{"a": ' * 30_000 + "1" + "}" * 30_000)
+    with pytest.raises(ModelError, match="no usable model at"):
         load(str(directory))
 
 
