@@ -15,9 +15,12 @@ _AT_REST = """() => {
   });
   const fits = plots.every((gd) => !gd.closest('.dash-graph') || !gd.clientWidth || !gd._fullLayout
     || (Math.abs(gd._fullLayout.width - gd.clientWidth) < 2 && Math.abs(gd._fullLayout.height - gd.clientHeight) < 2));
+  const smalls = Array.from(document.querySelectorAll('[data-thumb][data-seen=yes]'));
+  const drawn = smalls.every((one) => one.textContent.trim() || one.querySelector('.main-svg')); // when there is time
   const now = [window.drawings, plots.length, document.body.textContent.length, innerWidth, innerHeight,
     document.querySelector('#main-figure').dataset.stands].join();
-  const rests = now === window.stood && fits && !document.querySelector('#main-figure.stale, .job, .right.before');
+  const waits = document.querySelector('#main-figure.stale, .job, .right.before');
+  const rests = now === window.stood && fits && drawn && !waits;
   window.stood = now;
   window.rested = rests ? (window.rested || 0) + 1 : 0;
   return window.rested > 1;
