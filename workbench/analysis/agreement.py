@@ -61,7 +61,10 @@ def _taken(results: Sequence[xr.Dataset]) -> list[xr.DataArray]:
                     continue
                 last = dict.fromkeys(places, -1)
                 taken = list(xr.align(*(result[name].isel(last) for result in results), join="inner"))
-                if all(one.size for one in taken) and np.isfinite(sum(np.asarray(one) for one in taken)).any():
+                if (
+                    all(one.size for one in taken)
+                    and np.isfinite(np.stack([one.values for one in taken])).all(axis=0).any()
+                ):
                     return taken
     raise InputError(
         "results without a number over heads, layers or tokens", "one that all prompts have", "Look at another view"

@@ -17,6 +17,7 @@ from apps.explorer.page.state import Asked, Seen
 from workbench.analysis.agreement import agreement
 from workbench.analysis.kinds import kind_of
 from workbench.analysis.run import Failure
+from workbench.analysis.view import View
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def pinned(
     row = Row([_one(engine, shown, text, seen.name, session) for text in texts])
     drawn = [one for one in row.prompts if one.result is not None]
     for one in drawn:
-        _draw(one, engine, seen, dark, display)
+        _draw(one, view, seen.figure, dark, display.get(seen.name))
     figures = [(one.figure, one.request) for one in drawn if one.figure is not None and one.request is not None]
     _share_scale([figure for figure, _ in figures])
     _share_columns(figures, aligned)
@@ -98,11 +99,11 @@ def _one(engine: Engine, shown: Asked, text: str, name: str, session: str | None
         return Pinned(text, words=str(error))
 
 
-def _draw(one: Pinned, engine: Engine, seen: Seen, dark: bool, display: Mapping[str, Any]) -> None:
-    view = engine.standing[seen.name]
-    index = 0 if tables.is_table(view, seen.figure) else seen.figure
+def _draw(one: Pinned, view: View, index: int, dark: bool, display: Mapping[str, Any] | None) -> None:
+    if one.result is None:
+        return
     try:
-        one.figure = views.multiple(view, one.result, index, dark, display.get(seen.name))
+        one.figure = views.multiple(view, one.result, 0 if tables.is_table(view, index) else index, dark, display)
     except WorkbenchError as error:
         one.words = str(error)
 
