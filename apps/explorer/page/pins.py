@@ -89,8 +89,8 @@ def _one(engine: Engine, shown: Asked, text: str, name: str, session: str | None
         if isinstance(found, Failure):
             return Pinned(text, words=found.sentence)
         alive = fate is not None and fate.state.alive
-        if fate is not None and fate.state == State.CANCELLED:
-            return Pinned(text, words="stopped")
+        if fate is not None and fate.state in (State.CANCELLED, State.FAILED):  # it begins again when somebody asks
+            return Pinned(text, words=fate.error or "stopped")
         if not alive and session is not None and kind_of(engine.standing[name].analysis) == "prompt":
             alive = engine.submit(request, session, [name]) is not None
         words = "on its way" if alive else "not computed on this prompt"
