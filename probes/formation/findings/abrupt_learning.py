@@ -81,7 +81,7 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
     def recipes(self, base: Recipe) -> dict[str, Recipe]:
         """One for each pair of numbers."""
         found = {
-            f"{classes} classes, {copies} copies": base.with_settings(self.settings(classes=classes, burstiness=copies))
+            _named(classes, copies): base.with_settings(self.settings(classes=classes, burstiness=copies))
             for classes in self.classes.split() for copies in self.burstiness.split()
         }  # fmt: skip
         if not found:
@@ -132,6 +132,10 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
         beside = ", ".join(f"{when:.0f} with {name}" for name, when in changes if np.isfinite(when))
         more = f" The two-parameter model changes at update {beside}." if beside else ""
         return f"Accuracy with {'; with '.join(said)}.{more}"
+
+
+def _named(classes: str, copies: str) -> str:
+    return f"{classes} classes, {copies} {'copy' if copies == '1' else 'copies'}"
 
 
 def _two_parameters(recipe: Recipe) -> TwoParameters | None:

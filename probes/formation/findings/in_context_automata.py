@@ -58,7 +58,8 @@ class InContextAutomata(Finding, name="in-context-automata", title="Finding 5: l
     L1H0 and L1H1 are held on what last followed the same one and two tokens, all through training and when measured;
     layers1.
 
-    Limits: automata of 2 to 4 states and 8 symbols, far smaller than the paper's, so that 2-grams come near the truth.
+    Limits: automata of 2 to 4 states and 8 symbols, far smaller than the paper's, and texts of 96 symbols: 1-grams come
+    nearer to the truth than longer ones, which are met too seldom.
     The hidden Markov model is from one random start and is not an automaton whose symbol decides the state. That a
     model is near an n-gram learner does not say that it computes one.
 
