@@ -269,7 +269,7 @@ def _read(path: Path) -> Document:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}, which is not UTF-8 ({error.reason})", "UTF-8 text", "Convert the file") from error
     except InputError as error:
-        raise FileError(f"no readable file ({error.got})", "a text file", "Check the path") from error
+        raise FileError(f"no readable file at {path} ({error.got})", "a text file", "Check the path") from error
 
 
 def hub_corpus(

@@ -15,7 +15,7 @@ from pathlib import Path
 from apps.cli.parser import Parser
 from apps.cli.progress import say
 from apps.cli.signals import STOPS, stop_code
-from apps.cli.startup import let_go_at_exit, thawed, uncollected
+from apps.cli.startup import let_go_at_exit, need_folder, thawed, uncollected
 from workbench import __version__
 from workbench.errors import InputError, WorkbenchError, in_words, of_the_machine
 
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_streams()
     let_go_at_exit()
     try:
+        need_folder()  # options of `run` are those of analyses, which import the libraries
         with thawed():
             with uncollected():
                 arguments = _parser().parse_args(argv)

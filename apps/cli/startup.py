@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from workbench.errors import RefusedError, UnavailableError
 
-__all__ = ["let_go_at_exit", "need_surroundings", "thawed", "uncollected"]
+__all__ = ["let_go_at_exit", "need_folder", "need_surroundings", "thawed", "uncollected"]
 
 _ROOM = 2_000  # MB of addresses that the libraries take (1,000 to 1,500 were seen), with some for a small model
 
@@ -46,16 +46,21 @@ def let_go_at_exit() -> None:
     atexit.register(gc.freeze)
 
 
+def need_folder() -> None:
+    """UnavailableError where the working directory is no more."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UnavailableError("a working directory that is no more", "one that is there", "Go to another") from None
+
+
 def need_surroundings() -> None:
     """What the libraries need to be imported at all: where they find less, C code ends the process as it likes.
 
     RefusedError where the shell allows fewer addresses than they take (`ulimit -v`), UnavailableError where the working
     directory is no more.
     """
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        raise UnavailableError("a working directory that is no more", "one that is there", "Go to another") from None
+    need_folder()
     try:
         import resource
     except ImportError:  # not on Windows, which has no such limit

@@ -145,7 +145,7 @@ class Batch:
         parts, order = [], []
         for key, numbers in by_shard.items():
             rows = cells.rows(key, analysis)
-            if rows is not None:
+            if rows is not None and "prompt" in rows.dims:  # an analysis may have nothing that can be averaged
                 parts.append(rows.isel(prompt=[lines[number][0][1] for number in numbers]))
                 order += numbers
         if not parts:

@@ -6,7 +6,7 @@ import os
 from apps.cli.options import add_json, add_model, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import loading
-from workbench.errors import UnavailableError
+from workbench.errors import FileError
 
 __all__ = ["arguments", "command"]
 
@@ -29,7 +29,7 @@ def _erasure_probes(parser: Parser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     """Import one file."""
     if not os.path.isfile(arguments.file):  # before a model is loaded for nothing
-        raise UnavailableError(f"no file at {arguments.file}", "a probe file", "Check the path")
+        raise FileError(f"no file at {arguments.file}", "a probe file", "Check the path")
     from probes.erasure.trained.command import import_cli
 
     with loading(arguments.model) as report:

@@ -95,9 +95,9 @@ def test_bad_input_is_one_sentence_and_code_2(refused, words, said):
     assert said in refused(*words)
 
 
-def test_missing_things_are_code_1(refused, tmp_path):
-    assert "config.json" in refused("load", str(tmp_path), code=1)
-    assert "no file at" in refused("load", str(tmp_path / "x.gguf"), code=1)
+def test_a_model_that_is_not_there_is_bad_input(refused, tmp_path):
+    assert "config.json" in refused("load", str(tmp_path))
+    assert "no file at" in refused("load", str(tmp_path / "x.gguf"))
 
 
 @pytest.mark.parametrize("words", [("load",), ("app", "--port", "9"), ("run", "logit-lens", "--prompt", "a")])
@@ -109,8 +109,9 @@ def test_too_few_addresses_are_said_before_libraries_run_out_of_them(words):
     assert "a limit of 900 MB on the address space" in done.stderr
 
 
-def test_a_working_directory_that_is_no_more_is_said(tmp_path):
-    code = "import os, sys; from apps.cli import main; os.rmdir(os.getcwd()); sys.exit(main(['load']))"
+@pytest.mark.parametrize("words", [["load"], ["run", "logit-lens", "--ids", "1"]])
+def test_a_working_directory_that_is_no_more_is_said(tmp_path, words):
+    code = f"import os, sys; from apps.cli import main; os.rmdir(os.getcwd()); sys.exit(main({words}))"
     command, environment = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and "working directory that is no more" in done.stderr and "\n" not in done.stderr[:-1]

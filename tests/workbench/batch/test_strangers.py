@@ -93,7 +93,7 @@ def test_a_record_of_another_kind_is_one_sentence(store, name, change):
 def test_a_line_of_the_ledger_of_another_kind_counts_for_nothing(store, whole, change):
     rewritten(store / "ledger.jsonl", change)
     assert batch.open(store).n_done == whole.n_done - 1
-    read(store)
+    assert "norm" in batch.open(store).aggregate("norms")
 
 
 def in_another_file(group):
@@ -140,6 +140,14 @@ def test_a_shard_that_no_run_wrote_is_refused_before_a_value_is_touched(store, c
     reshaped(store, change)
     with pytest.raises(WorkbenchError, match="damaged shards/"):
         read(store)
+
+
+def test_rows_without_a_variable_are_none(store, whole):
+    """Of an analysis of texts there is nothing to average, and a stranger may take away what there is."""
+    reshaped(store, lambda group: group.pop("norm"))
+    found = batch.open(store)
+    assert 0 < found.rows("norms").sizes["prompt"] < whole.rows("norms").sizes["prompt"]
+    assert "norm" in found.aggregate("norms") and len(found.table()) == len(whole.table())
 
 
 @pytest.mark.parametrize("name", ["plan.json", "prompts.jsonl", "spec.toml", "ledger.jsonl", "report.html", "shards"])
