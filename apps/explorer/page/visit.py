@@ -40,7 +40,7 @@ def visit_page(engine: Engine, visit: Visit, session: str) -> str:
 
 def _step(engine: Engine, step: Step, session: str) -> dict[str, Any]:
     link = step.link
-    filled = {
+    filled: dict[str, Any] = {
         "title": step.title, "said": step.said, "note": step.note, "star": "★ " if step.star else "",
         "prompt": link.text, "about": _about(link), "why": "", "drawn": "", "code": "", "record": "",
         "shared": "", "pins": [],

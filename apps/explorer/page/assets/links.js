@@ -106,6 +106,7 @@
     },
     // Which figures must be drawn anew: only those whose own result, display parameters, or the theme, changed.
     drawn: function (shown, done, view, scheme, display, beforeMain, beforeRested) {
+      dash.finder.shown = shown; // this may be called before `write`
       const look = (name) => JSON.stringify((display || {})[name] || "");
       const sign = (name) => (shown ? [shown.keys[name] || shown.id, (done || {})[name] || "", scheme, look(name)].join(" ") : "");
       const has = (name) => Boolean((done || {})[name]);
@@ -172,9 +173,10 @@
         const options = { format: kind, width: Math.round(box.width), height: Math.round(box.height), filename: (((parse(window.location.hash) || {}).view) || {}).name || "workbench" };
         if (kind === "png") options.scale = 2;
         const paper = getComputedStyle(document.querySelector(".centre")).backgroundColor;
-        const layout = Object.assign({}, gd.layout, { paper_bgcolor: paper });
+        // Without meta: titles, labels and words of a picture are fitted already.
+        const layout = Object.assign({}, gd.layout, { paper_bgcolor: paper, meta: null });
         // Below the title stands what the page shows elsewhere: prompt, model, sentence (figures/caption.py).
-        const caption = (layout.meta || {}).caption || [];
+        const caption = (gd.layout.meta || {}).caption || [];
         if (caption.length) {
           const small = '<span style="font-size:11px">' + caption.join("<br>") + "</span>";
           const title = (layout.title || {}).text;

@@ -88,9 +88,9 @@
   }
 
   async function draw(place, part) {
-    place.part = part;
+    place.newest = part; // not `part`: an element has one of its own
     while (part.figure && !window.Plotly) await new Promise((done) => setTimeout(done, 100)); // it is on its way
-    if (place.part !== part || !place.isConnected) return; // something newer has come meanwhile
+    if (place.newest !== part || !place.isConnected) return; // something newer has come meanwhile
     const plot = place.querySelector(".thumb-plot");
     if (!part.figure) {
       if (plot && window.Plotly) window.Plotly.purge(plot);
