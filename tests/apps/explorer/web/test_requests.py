@@ -88,6 +88,8 @@ def press(page):
         "typed": {"type": "param", "entry": "logit-lens", "name": "top_k", "value": 4},
         "moved": {"type": "display", "entry": "flow-routes", "name": "threshold", "control": "slider", "value": 0.1},
         "wanted": {"logit-lens": "a sign", "head-table": ""},
+        "pins-asked": {"texts": ["3 7 9 5 3 7 9", "3 7 3"], "view": {"name": "induction-on-prompt", "figure": 0},
+                       "aligned": "last", "sign": "a", "at": 1.5},
     }  # fmt: skip
     for button in ("edit", "restore"):
         for text in page.buttons(button):
