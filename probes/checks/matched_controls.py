@@ -154,7 +154,8 @@ def draw_controls(
     norms: log norms `[layer, index]`, NaN for what is no control. rows: label of every index; a unit is replaced by
     others of its label only. One unit: those within the caliper, nearest in depth, then in norm. Several: each is
     replaced by a random one of the n that are nearest so, until n distinct sets are drawn. Fewer than 19 for a member,
-    or in all: random directions where the model has fewer than 50 other units, else none. peers: how many other units
+    or in all: random directions where the model has fewer than 50 other units and the claim's norm is known (a state's
+    at position 0 is not), else none. peers: how many other units
     of a single claim's kind to set its effect beside; all, or as many drawn evenly over their norms. matched=False
     draws from the whole model instead: a check that is wrong wherever loud or late units do more, kept to show that.
     """
@@ -177,7 +178,7 @@ def draw_controls(
     chosen = list(islice(_matched_sets([pool[:n] for pool in pools], n, random), n)) if fewest >= FEWEST else []
     if len(chosen) >= FEWEST:
         return _measured(norms, units, chosen, common)
-    if common["n_others"] < _FEW:
+    if common["n_others"] < _FEW and np.isfinite(norms[tuple(zip(*units, strict=True))]).all():
         return Controls(((),) * n, "random directions", **common)
     return Controls((), "none", **common)
 

@@ -36,7 +36,8 @@ _MEMBERS = 5  # units of a position that has a level of its own
 @dataclass(frozen=True)
 class Relation:
     """p: of the claimed unit; slope: b, at the claim's norm; test_p: of the model; all NaN below 19 others with an
-    effect. scale: |effect| expected of the claim and of the others. beyond: others at least as far out."""
+    effect, and where the claim's norm is not known (a state at position 0). scale: |effect| expected of the claim and
+    of the others. beyond: others at least as far out."""
 
     p: float
     slope: float
@@ -57,7 +58,7 @@ def relation(
     depth = (depth - depth.mean()) / max(1.0, np.ptp(depth))
     moved = np.isfinite(values) & (values != 0)
     unknown = Relation(np.nan, np.nan, np.nan, 0, np.nan, np.full(len(effects), np.nan))
-    if moved[:-1].sum() < FEWEST_PEERS or not np.isfinite(effect):
+    if moved[:-1].sum() < FEWEST_PEERS or not np.isfinite(effect) or not np.isfinite(x).all():
         return unknown
     levels = [] if pos is None else _levels(np.append(pos, own_pos), moved)
     terms = np.stack([np.ones_like(x), x, x**2, depth, depth**2, *levels], axis=1)

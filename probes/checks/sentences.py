@@ -83,7 +83,7 @@ def nouns(units: Sequence[Any]) -> str:
         ExpertNeurons: "neurons of experts",
         AttentionEdge: "edges into the same queries",
         AttentionKey: "keys of heads",
-        Residual: "states of the residual stream",
+        Residual: "states of the residual stream behind position 0",
     }[type(units[0])]
 
 
@@ -146,9 +146,10 @@ def _controls(result: xr.Dataset, known: Facts) -> str:
 
 def _directions(result: xr.Dataset, known: Facts) -> str:
     a = result.attrs
+    where = "the only position" if a.get("one_token") else "every position but 0"
     return (
         f"Too few {a['nouns']} are as loud ({a['within_caliper']} within a factor {a['caliper']:g}; a test needs "
-        f"{FEWEST}), so {known.n} random directions of the same norm, added at every position but 0, stand in: "
+        f"{FEWEST}), so {known.n} random directions of the same norm, added at {where}, stand in: "
         f"{_rarity(known)}: {_judged(known, 'random directions')}"
     )
 
@@ -180,6 +181,8 @@ def _relation(result: xr.Dataset, known: Facts) -> str:
     of = "" if known.all_peers else f" of {a['n_others']}"
     whose = f"{known.n_peers}{of} other {a['nouns']}"
     begun = f"Without a caliper, over {whose}, with log |effect| a parabola in log norm and in depth"
+    if a.get("by_position"):
+        begun += " and a level at each position"
     if known.test_p < HOLDS:
         return f"{begun}: that model does not hold here (p = {known.test_p:.2g}), so its ranks are no test."
     verb = "lies" if known.beyond == 1 else "lie"

@@ -76,7 +76,13 @@ def verdict(
         control_norm_low=("", controls.low, times, (0, None), "smallest norm of a control"),
         control_norm_high=("", controls.high, times, (0, None), "largest norm of a control"),
         relation_p=("", beside.p, "probability", (0, 1), "rank of the effect's residual over norm and depth"),
-        relation_slope=("", beside.slope, "log effect per log norm", None, "slope of log effect over log norm"),
+        relation_slope=(
+            "",
+            beside.slope,
+            "log effect per log norm",
+            None,
+            "slope of log effect over log norm at the claim",
+        ),
         relation_test_p=("", beside.test_p, "probability", (0, 1), "test of the model of that relation"),
         relation_scale=("", beside.own_scale, metric.units, (0, None), "size of effect expected of the claim"),
         **_of_peers(peers, peer_norms, beside.scale, metric.units),
@@ -95,6 +101,8 @@ def verdict(
         scarce=str(units[0]) if len(units) == 1 else _scarce(units, controls),
         n_others=controls.n_others,
         n_beyond=beside.beyond,
+        by_position=int(own_pos is not None),
+        one_token=int(all(len(base.tokens) == 1 for base in bases)),
     )
     said = sentence(result)
     result.attrs["summary"] = metric.noted(said) if len(by_prompt) == 1 else said

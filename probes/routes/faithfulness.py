@@ -128,7 +128,7 @@ class FlowRouteFaithfulness(
         note = likelier(model.vocabulary, self.target, log_probs[0]) if self.target else ""
         drawn: list[torch.Tensor] = []
         generator = torch.Generator().manual_seed(self.seed)
-        so_far = lambda: run.dataset(rules, graphs, log_probs, growth, drawn, self.draws, wanted, note)
+        so_far = lambda: run.dataset(rules, graphs, log_probs, growth, drawn, self, wanted, note)
         yield so_far()
         at_once = max(1, BATCH_TOKENS // (len(rules) * run.n_pos))
         while len(drawn) < self.draws:
@@ -206,7 +206,7 @@ class _Run:
         log_probs: torch.Tensor,
         growth: torch.Tensor,
         drawn: Sequence[torch.Tensor],
-        draws: int,
+        asked: FlowRouteFaithfulness,
         target: Target,
         note: str,
     ) -> xr.Dataset:
@@ -217,7 +217,7 @@ class _Run:
         gap = full - empty if full - empty >= _SMALLEST_GAP else float("nan")
         share = lambda found: (log_p(found) - empty) / gap
         kl = lambda found: (log_probs[0].exp() * (log_probs[0] - found)).sum(-1).clamp(min=0)
-        missing = torch.full((len(rules), draws - len(drawn)), torch.nan)
+        missing = torch.full((len(rules), asked.draws - len(drawn)), torch.nan)
         random = [
             torch.cat([torch.stack([f(d) for d in drawn], -1), missing], -1) if drawn else missing for f in (share, kl)
         ]
@@ -238,11 +238,11 @@ class _Run:
         )
         name = target.label(self.clean.model.vocabulary)
         settings = {"start": self.start, "target": name, "target_ids": target.written}
-        said = " ".join(filter(None, [_summary(result, name), note]))
+        said = " ".join(filter(None, [_summary(result, name, asked.first_layer), note]))
         return result.assign_attrs(settings, reference=str(self.clean.means), summary=said)
 
 
-def _summary(result: xr.Dataset, target: str) -> str:
+def _summary(result: xr.Dataset, target: str, first_layer: int) -> str:
     """One sentence: the coverage nearest the default, with its control."""
     if bool(result["faithfulness"].isnull().all()):
         against = float(result["log_prob_empty"] - result["log_prob_full"])
@@ -256,17 +256,17 @@ def _summary(result: xr.Dataset, target: str) -> str:
     control = float(row["random_faithfulness"].mean())
     return (
         f"{row['rule'].item()} {float(row['setting']):g} carries {float(row['faithfulness']):.2f} of the prediction "
-        f"of {target!r}, random graphs of equal size {control:.2f}.{_warning(row)}"
+        f"of {target!r}, random graphs of equal size {control:.2f}.{_warning(row, first_layer)}"
     )
 
 
-def _warning(row: xr.Dataset) -> str:
+def _warning(row: xr.Dataset, first_layer: int) -> str:
     growth = float(row["growth"])
     if growth < _SINK_GROWTH or float(row["faithfulness"]) > 0.5:
         return ""
     return (
         f" A token's residual norm is {growth:.0f} times what it was: mean values have made an attention sink of it, "
-        "and this F says little. Try first_layer=1."
+        f"and this F says little.{'' if first_layer else ' Try first_layer=1.'}"
     )
 
 

@@ -27,6 +27,21 @@ def logit(target):
     return {"kind": "logit difference", "target": target}
 
 
+@pytest.mark.parametrize(("ids", "where"), [([7], "the only position"), ([7, 3], "every position but 0")])
+def test_where_directions_are_added_is_said(ids, where):
+    result = check(tiny_model("gpt2"), Prompt.ids(ids), [Head(1, 1)], logit("#31"))
+    assert f"added at {where}, stand in" in result.attrs["summary"] and result["control_effect"].values.all()
+
+
+@pytest.mark.parametrize("n_tokens", [20, 6])
+def test_a_state_at_position_0_has_no_like_and_its_effect_is_told(n_tokens):
+    """Its norm is left out: there is no test, the others are states behind it, and no direction is as loud."""
+    prompt = Prompt.ids(list(range(3, 3 + n_tokens)))
+    result = check(tiny_model("llama", n_layers=4), prompt, [Residual(2, 0)], logit("#31"))
+    assert np.isnan(result["relation_p"]) and result.attrs["controls"] == "none" and np.isfinite(result["effect"])
+    assert "other states of the residual stream behind position 0 within a factor" in result.attrs["summary"]
+
+
 def test_the_check_is_made_of_the_parts_that_are_calibrated():
     """Effects of the unit and of its matched controls, each by a pass of its own."""
     model = tiny_model("llama", n_layers=4)

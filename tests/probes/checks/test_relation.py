@@ -97,3 +97,6 @@ def test_units_without_an_effect_are_no_evidence_and_few_units_no_answer():
     assert np.isnan(asked(*units(19, 3), 0).p) and np.isfinite(asked(*units(20, 3), 0).p)
     effects[19:] = 0.0
     assert np.isnan(asked(effects, norms, layers, 0).p)
+    effects, norms, layers = units(80, 3)
+    norms[5] = np.nan  # a state at position 0
+    assert np.isnan(asked(effects, norms, layers, 5).p)

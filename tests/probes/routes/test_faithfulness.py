@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from probes.routes import faithfulness as faith
 from probes.routes.extraction import DEFAULT_COVERAGE, Rule
@@ -160,6 +161,12 @@ def test_edges_that_speak_against_a_token_carry_nothing_of_it():
     assert likelier > 3 and against["faithfulness"].isnull().all() and against["random_faithfulness"].isnull().all()
     assert f"Without any of these edges '#14' is likelier by {likelier:.2f} nats" in against.attrs["summary"]
     assert "carries 1.00 of the prediction" in curve("#9").attrs["summary"]
+
+
+def test_what_was_tried_is_not_advised():
+    row = xr.Dataset({"growth": 171.0, "faithfulness": -1.9})
+    assert faith._warning(row, 0).endswith("this F says little. Try first_layer=1.")
+    assert faith._warning(row, 1).endswith("this F says little.") and not faith._warning(row.assign(growth=2.0), 0)
 
 
 def test_it_yields_as_it_goes_and_the_last_is_complete():
