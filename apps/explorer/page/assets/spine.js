@@ -172,6 +172,7 @@
     }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape" && !popup) {
+      if (dash.tour.close()) return;
       if (document.body.classList.contains("maximised")) return maximise(null);
       dash.set_props("selection", { data: {} });
       return;

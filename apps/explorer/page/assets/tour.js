@@ -112,6 +112,9 @@
     place(".frame").appendChild(dialog);
   }
 
+  // Escape closes it wherever the focus is: true where there was something to close.
+  dash.tour = { close: () => Boolean(dialog && dialog.open) && (end(), true) };
+
   document.addEventListener("click", (event) => {
     if (!event.target.closest || !event.target.closest("#tour")) return;
     if (!dialog) make();

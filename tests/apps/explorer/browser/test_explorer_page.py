@@ -171,6 +171,10 @@ def test_the_tour_goes_through_five_steps_on_what_is_found(same_page, screenshot
     page.get_by_role("button", name="Next").click()
     page.get_by_role("button", name="End").click()
     assert page.locator(".tour[open]").count() == 0 and page.locator(".toured").count() == 0
+    page.click("#tour")
+    page.evaluate("() => document.activeElement.blur()")  # Escape closes it all the same
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".tour", state="hidden")
     assert page.locator("main").count() == 1 and page.locator("h1").count() == 1
 
 
