@@ -6,6 +6,7 @@ from typing import Any
 
 from dash import dcc
 
+from apps.explorer.page.alignment import ALIGNED
 from workbench.analysis.view import View
 
 __all__ = ["POLL", "PRESSED", "first_view", "stores"]
@@ -44,6 +45,7 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("began"),  # the press of a start that was answered last
         dcc.Store("stopped"),
         dcc.Store("checked"),
+        dcc.Store("swapped"),  # a state of the compared prompt was dragged onto one of the shown prompt
         dcc.Store("edited"),
         dcc.Store("dismissed"),
         dcc.Store("sheet"),  # the sheet of the model is to be opened
@@ -80,6 +82,7 @@ def _of_small_multiples() -> list[Any]:
         dcc.Store("wanted"),  # those that must be drawn anew: by view, what each is to stand for
         dcc.Store("thumbs"),  # the answer to that
         dcc.Store("pinned", data=[]),  # prompts that are kept beside each other
+        dcc.Store("aligned", data=next(iter(ALIGNED))),  # by what they stand below each other
         dcc.Store("pins-asked"),  # pinned prompts that must be drawn
         dcc.Store("pins"),  # the answer to that
     ]

@@ -23,8 +23,9 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import SELECTION, Job
 from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.states import slice_of
+from apps.explorer.page.form_state import TypedParam
 from apps.explorer.page.news import look, request_of
-from apps.explorer.page.state import Asked, Continuing, Seen, Shown, Sizes, TypedParam
+from apps.explorer.page.state import Asked, Continuing, Seen, Shown, Sizes
 from apps.explorer.page.views import drawn
 from probes.attention.pattern import Attention
 from probes.lens.logit_lens import VIEW as LENS
