@@ -177,7 +177,7 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
 
     def _given(self, model: Model) -> Tokens:
         if not self.giver:
-            raise InputError("how='swap' without a giver", "a prompt that gives what is swapped in", "Name one")
+            raise InputError("how='swap' without a giver", "a prompt that gives what is swapped in", "Fill in giver")
         return typed(model, self.giver)
 
     def _edit(self, unit: Any, giver: Given | None) -> Any:
@@ -197,7 +197,7 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
     def _direction(self, model: Model, units: Sequence[Any]) -> torch.Tensor:
         """Toward the token, `[d_model]`."""
         if not self.toward:
-            raise InputError("how='steer' without a token", "a token to steer toward", "Name one, such as ' Paris'")
+            raise InputError("how='steer' without a token", "a token to steer toward", "Fill in toward, such as ' Paris'")
         if len({unit.layer for unit in units}) > 1:
             raise InputError(f"units={self.units!r} for steer", "units of one layer", "Name one")
         token = need_one_token(model.vocabulary, self.toward, "steering, which follows one token")
@@ -370,8 +370,6 @@ VIEW = View(
     asks=(
         Ask("units", "Change", pick="units"),
         Ask("how", "by this:"),
-        Ask("giver", "(swap) for what it is on the prompt", empty="for swap alone"),
-        Ask("toward", "(steer) toward the token", empty="for steer alone"),
         Ask("n", "and go on for", unit="tokens"),
     ),
     figures=(texts_figure,),

@@ -25,7 +25,7 @@
 
   document.addEventListener("mousedown", (event) => {
     const gd = giver();
-    if (event.button || !gd || !gd.contains(event.target) || !event.target.closest(".nsewdrag")) return;
+    if (event.button || !gd || !gd.contains(event.target) || event.target.closest(".modebar")) return;
     if (!((gd.layout || {}).meta || {}).gives || gd._fullLayout.dragmode !== false) return;
     const from = cell(gd, event);
     if (from) held = { from: from, x: event.clientX, y: event.clientY, label: null };

@@ -120,6 +120,7 @@ def test_a_state_of_the_compared_prompt_is_dragged_onto_one_of_the_shown_prompt(
 def test_a_state_is_swapped_by_the_keyboard_alone(open_page):
     page = open_page(TOY + "&other=2+4+6+8+2+4")
     page.wait_for_function(BESIDE)
+    page.wait_for_function("() => document.querySelector('#headline').textContent.includes('depth 2')")
     page.evaluate("() => document.activeElement.blur()")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowDown")

@@ -84,6 +84,8 @@ def test_every_view_can_be_read_at_every_size(words_page, explorer, shared, leng
         for figure in range(max(1, len(view.figures) + len(view.tables))):
             print(name, figure, flush=True)  # the last one is the one that did not come to rest
             see(page, explorer, name, figure)
+            if figure and page.text_content("#main-message").strip():
+                continue  # what stands in its place was read for the first one
             for window in WINDOWS:
                 resize(page, window)
                 where = f"{name} {figure} with {length} tokens at {window[0]}, {scheme}"
