@@ -62,7 +62,8 @@
   // An axis's title stands at its middle. What it takes moves the other axis, so that at one size it only takes more.
   function axisTitle(before, full, name, said) {
     const axis = full[name], middle = axis._offset + axis._length / 2, whole = name[0] === "x" ? full.width : full.height;
-    const lines = fitted(said, Math.max(60, 2 * Math.min(middle, whole - middle) - 8), axis.title.font);
+    const start = name[0] === "y" && before.title ? full._size.t - 8 : 0; // above stands the figure's own title
+    const lines = fitted(said, Math.max(60, 2 * Math.min(middle - start, whole - middle) - 8), axis.title.font);
     const at = [full.width, full.height].join(), known = before.known[name];
     if (known && known.at === at && known.lines.length >= lines.length) return known.lines.join("<br>");
     before.known[name] = { at: at, lines: lines };

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.apps.explorer.browser.actions import SHOWN, click_cell, place_of, selection, turn, view, wait_for_title
+from tests.apps.explorer.browser.looks import rest
 
 pytestmark = pytest.mark.browser
 
@@ -79,7 +80,6 @@ def test_two_models_with_one_tokenizer(open_page, screenshots):
     page.screenshot(path=screenshots / "two-models.png")
 
 
-BESIDE = "() => document.querySelectorAll('#main-figure .js-plotly-plot .nsewdrag').length === 2"
 SAID = "text => document.querySelector('#said').textContent.includes(text)"
 
 
@@ -93,8 +93,8 @@ def drag(page, source, target) -> None:
 
 def test_a_state_of_the_compared_prompt_is_dragged_onto_one_of_the_shown_prompt(open_page, screenshots):
     page = open_page(TOY + "&other=2+4+6+8+2+4")
-    page.wait_for_function(BESIDE)
     page.wait_for_selector("text=can be dragged onto one of this prompt")
+    rest(page)
     cells = place_of(page, "#other-holder", 3, 1), place_of(page, "#main-figure", 5, 1)
     drag(page, *cells)
     page.wait_for_selector(".held >> text=state of token 3, depth 1 → token 5")
@@ -111,7 +111,8 @@ def test_a_state_of_the_compared_prompt_is_dragged_onto_one_of_the_shown_prompt(
     page.screenshot(path=screenshots / "swapped.png")
     # A state that no block reads is refused in a sentence.
     turn(page, "Logit lens")
-    page.wait_for_function(BESIDE)
+    page.wait_for_selector("text=can be dragged onto one of this prompt")
+    rest(page)
     drag(page, place_of(page, "#other-holder", 3, 2), place_of(page, "#main-figure", 5, 2))
     page.mouse.up()
     page.wait_for_selector(".notice >> text=one in front of a block, at depth 0 to 1")
@@ -119,8 +120,8 @@ def test_a_state_of_the_compared_prompt_is_dragged_onto_one_of_the_shown_prompt(
 
 def test_a_state_is_swapped_by_the_keyboard_alone(open_page):
     page = open_page(TOY + "&other=2+4+6+8+2+4")
-    page.wait_for_function(BESIDE)
-    page.wait_for_function("() => document.querySelector('#headline').textContent.includes('depth 2')")
+    page.wait_for_selector("text=can be dragged onto one of this prompt")
+    rest(page)
     page.evaluate("() => document.activeElement.blur()")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowDown")
