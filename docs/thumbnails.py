@@ -77,7 +77,8 @@ def found(name: str) -> tuple[Any, str]:
     from probes import CATALOG
 
     if name.startswith("token-erasure"):
-        return erased(CATALOG.get(name)), f"{WORDS}, with probes that learned from a tenth of the text"
+        by = "12 words" if name == "token-erasure-swap" else "with probes that learned from a tenth of the text"
+        return erased(CATALOG.get(name)), f"{WORDS}, {by}"
     if name == "expert-contrast":
         return routed(CATALOG.get(name)), "a mixture of experts with random weights that reads letters"
     on, params = MADE.get(name, (TOY, {}))

@@ -267,7 +267,7 @@
     clicked: function () {
       const context = dash.callback_context;
       const fired = (context.triggered || []).find((t) => t.value);
-      if (!fired) return dash.no_update;
+      if (!fired || dash.swaps.justEnded()) return dash.no_update;
       const id = fired.prop_id.slice(0, fired.prop_id.lastIndexOf("."));
       const holder = document.getElementById(id);
       const gd = holder && (holder.classList.contains("js-plotly-plot") ? holder : holder.querySelector(".js-plotly-plot"));

@@ -48,13 +48,25 @@
 
   window.addEventListener("mouseup", (event) => {
     const to = held && held.label && cell(taker(), event), from = held && held.from;
+    if ((held && held.label) || dash.swaps.left) dash.swaps.ended = performance.now();
+    dash.swaps.left = false;
     drop();
-    if (to) dash.set_props("swapped", { data: { depth: from.depth, pos: to.pos, origin: from.pos, clicks: performance.now() } });
+    if (!to) return;
+    dash.spine.select({ pos: to.pos, depth: from.depth });
+    dash.set_props("swapped", { data: { depth: from.depth, pos: to.pos, origin: from.pos, clicks: performance.now() } });
   }, true);
+
+  dash.swaps = {
+    left: false, // whether what was dragged was left with Escape, before the button is up
+    ended: -Infinity,
+    // Whether a drag has just ended: Plotly takes the end of it for a click on the cell where it began.
+    justEnded: () => performance.now() - dash.swaps.ended < 500,
+  };
 
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !held) return;
     event.stopPropagation();
+    dash.swaps.left = true;
     drop();
   }, true);
 })();

@@ -102,11 +102,12 @@ def test_a_state_of_the_compared_prompt_is_dragged_onto_one_of_the_shown_prompt(
     page.screenshot(path=screenshots / "drag.png")
     page.keyboard.press("Escape")
     page.mouse.up()
-    assert page.locator(".held").count() == 0 and page.inner_text("#params-title") == "Logit lens"
+    assert page.locator(".held").count() == 0 and page.text_content("#params-title") == "Logit lens"
+    assert selection(page)["pos"] == 5  # no click on the cell where it began
     drag(page, *cells)
     page.mouse.up()
     page.wait_for_function(SAID, arg="With L1 pos 5 as at token 3 ")
-    assert page.inner_text("#params-title") == "Change it and see"
+    assert page.text_content("#params-title") == "Change it and see" and selection(page)["pos"] == 5
     assert page.locator("#other-holder .js-plotly-plot").is_hidden()  # it is about both prompts already
     page.screenshot(path=screenshots / "swapped.png")
     # A state that no block reads is refused in a sentence.
