@@ -122,7 +122,7 @@ def detail_panel(
         panel.append(pattern_panel(engine, request, selection, dark, session))
     claims = open_claims(engine, shown, name, selection, session, other)
     gives = result is not None and {"depth", "pos"} <= set(result.dims) and swaps.can_give(engine, shown, other)
-    return [*check_buttons(claims), *([html.Div(_DRAG, className="quiet")] if gives else []), *folded(panel)]
+    return [*check_buttons(claims), *([html.Div(_DRAG, className="quiet beside-only")] if gives else []), *folded(panel)]
 
 
 def folded(panel: list[Any]) -> list[Any]:
