@@ -25,6 +25,7 @@ TEXT = "When Mary and John went to the store, John gave a drink to"
 TOY, WORDS = "toy-induction", "smollm2-135m"
 # What a study is drawn of where the toy or its defaults do not do: a model, and parameters that make it small.
 MADE: dict[str, tuple[str, dict[str, Any]]] = {
+    "attention-knockout": (WORDS, {}),
     "causal-check": (WORDS, {"units": "L18H6"}),
     "attribution-patching": (WORDS, {}),
     "circuit-evaluation": (WORDS, {}),

@@ -197,7 +197,7 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
     def _direction(self, model: Model, units: Sequence[Any]) -> torch.Tensor:
         """Toward the token, `[d_model]`."""
         if not self.toward:
-            raise InputError("how='steer' without a token", "a token to steer toward", "Fill in toward, such as ' Paris'")
+            raise InputError("how='steer' without a token", "a token to steer toward", "Fill in toward: ' Paris'")
         if len({unit.layer for unit in units}) > 1:
             raise InputError(f"units={self.units!r} for steer", "units of one layer", "Name one")
         token = need_one_token(model.vocabulary, self.toward, "steering, which follows one token")

@@ -199,7 +199,7 @@ VIEW = View(
     ActivationPatching,
     question="Where does the difference between two prompts live?",
     asks=(
-        Ask("corrupt", "Run", empty="the same tokens, moved"),
+        Ask("corrupt", "Run", empty="a copy with moved tokens"),
         Ask("site", "and put back, place by place, this prompt's"),
         Ask("metric", "and measure"),
     ),

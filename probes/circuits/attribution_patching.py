@@ -273,7 +273,7 @@ VIEW = View(
     AttributionPatching,
     question="Which heads carry the difference between two prompts, at a glance?",
     asks=(
-        Ask("corrupt", "Estimate what each head carries from", empty="the same tokens, moved"),
+        Ask("corrupt", "Estimate what each head carries from", empty="a copy with moved tokens"),
         Ask("checked", "and truly patch", unit="heads"),
         Ask("metric", "measuring"),
     ),

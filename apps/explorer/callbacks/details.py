@@ -122,7 +122,8 @@ def detail_panel(
         panel.append(pattern_panel(engine, request, selection, dark, session))
     claims = open_claims(engine, shown, name, selection, session, other)
     gives = result is not None and {"depth", "pos"} <= set(result.dims) and swaps.can_give(engine, shown, other)
-    return [*check_buttons(claims), *([html.Div(_DRAG, className="quiet beside-only")] if gives else []), *folded(panel)]
+    hint = [html.Div(_DRAG, className="quiet beside-only")] if gives else []
+    return [*check_buttons(claims), *hint, *folded(panel)]
 
 
 def folded(panel: list[Any]) -> list[Any]:

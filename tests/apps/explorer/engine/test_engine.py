@@ -594,7 +594,7 @@ def text_of(part) -> list[str]:
 def test_what_became_of_a_study_is_said_as_the_server_knows_it(engine):
     shown = run_of(engine)
     request = request_of(engine, shown)
-    assert seen_of(engine, shown).startswith("Steps takes several passes.")
+    assert seen_of(engine, shown).startswith("Steps: this takes several passes.")
     gate = occupy(engine)
     assert start_view(engine, shown, "steps", True, "me") == ""
     (job,) = (job for _, job in engine.jobs("me") if job.title == "steps")
