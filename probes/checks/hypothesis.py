@@ -48,6 +48,7 @@ def checked_units(model: Model, units: Any, side: str, n_controls: int, method: 
             f"the expert {units[0]}",
             "units whose controls are matched by norm",
             "Run expert-contrast: its random experts are matched by use",
+            first="expert-contrast",
         )
     if method != "zero" and isinstance(units[0], AttentionEdge | AttentionKey):
         raise InputError(f"{units[0]} by {method}", "zero: attention is taken away, not replaced", "Choose zero")

@@ -1,5 +1,5 @@
-// Titles of figures and of their axes are broken into lines by the server for a usual width: here a line that is wider
-// than the figure is broken once more.
+// Titles of figures and of their axes are broken into lines by the server for a usual width: here they are broken anew
+// for the width that there is.
 (function () {
   "use strict";
   const LINE = 17; // pixels of a line of a title, as in workbench/figures/caption.py
@@ -14,11 +14,13 @@
 
   window.workbenchWidth = widthOf;
 
-  // A line in lines that fit; a word that is wider than the room stays whole, and so does what holds marks of its own.
+  // A line in lines that fit; a word that is wider than the room stays whole, and so does what holds marks of its own, and
+  // a quoted token that begins with a space, such as ' Mary' (as workbench/figures/text.py breaks them).
   function broken(line, room, font) {
     if (/<(?!\/?(b|i|sub|sup)>)/.test(line) || widthOf(line, font) <= room) return [line];
     const lines = [];
-    for (const word of line.split(" ")) {
+    for (const held of line.replace(/(?<![^\s(])('|&#x27;|&#39;) /g, "$1\uffff").split(" ")) {
+      const word = held.replace(/\uffff/g, " ");
       const longer = lines.length ? lines[lines.length - 1] + " " + word : word;
       if (lines.length && widthOf(longer, font) <= room) lines[lines.length - 1] = longer;
       else lines.push(word);
@@ -26,7 +28,11 @@
     return lines;
   }
 
-  const fitted = (text, room, font) => text.split(/<br\s*\/?>/).flatMap((line) => broken(line, room, font));
+  function fitted(text, room, font) {
+    const lines = text.split(/<br\s*\/?>/);
+    const whole = lines.some((line) => /<(?!\/?(b|i|sub|sup)>)/.test(line)) ? lines : [lines.join(" ")];
+    return whole.flatMap((line) => broken(line, room, font));
+  }
   const textOf = (part) => String(((part || {}).title || {}).text || "");
 
   function first(gd) {
