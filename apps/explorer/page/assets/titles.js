@@ -19,7 +19,7 @@
   function broken(line, room, font) {
     if (/<(?!\/?(b|i|sub|sup)>)/.test(line) || widthOf(line, font) <= room) return [line];
     const lines = [];
-    for (const held of line.replace(/(?<![^\s(])('|&#x27;|&#39;) /g, "$1\uffff").split(" ")) {
+    for (const held of line.replace(/(?<![^\s(])' /g, "'\uffff").split(" ")) {
       const word = held.replace(/\uffff/g, " ");
       const longer = lines.length ? lines[lines.length - 1] + " " + word : word;
       if (lines.length && widthOf(longer, font) <= room) lines[lines.length - 1] = longer;

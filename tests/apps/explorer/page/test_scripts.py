@@ -237,9 +237,8 @@ def test_a_picture_has_its_caption_as_python_draws_it():
             18,
             ["Attention that the", "sink receives (T =", "6, no BOS)"],
         ),
-        ("Attention that the sink receives<br>(T = 6, no BOS)", 60, ["Attention that the sink receives (T = 6, no BOS)"]),
+        ("Attention that the<br>sink receives (T = 6)", 60, ["Attention that the sink receives (T = 6)"]),
         ("What writes ' Mary'", 14, ["What writes", "' Mary'"]),
-        ("What writes &#x27; Mary&#x27;", 14, ["What writes", "&#x27; Mary&#x27;"]),
         ("in <b>bold</b> words", 13, ["in <b>bold</b> words"]),  # marks have no width
         ("a&amp;b c", 5, ["a&amp;b c"]),  # nor have names of letters
         ("Donaudampfschiff ahoy", 8, ["Donaudampfschiff", "ahoy"]),  # a word stays whole
