@@ -45,7 +45,6 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("began"),  # the press of a start that was answered last
         dcc.Store("stopped"),
         dcc.Store("checked"),
-        dcc.Store("swapped"),  # a state of the compared prompt was dragged onto one of the shown prompt
         dcc.Store("edited"),
         dcc.Store("dismissed"),
         dcc.Store("sheet"),  # the sheet of the model is to be opened
@@ -65,9 +64,9 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("follow"),  # the selection, for views that are computed from it
         dcc.Store("drawn", data=""),  # what the large view stands for; changes only when it must be drawn anew
         dcc.Store("rested", data=""),  # the same, for what stands around it: follows when a display control rests
+        dcc.Store("swapped"),  # a state of the compared prompt was dragged onto one of the shown prompt
         *_of_small_multiples(),
-        dcc.Store("typed"),  # a parameter's control was changed, and how
-        dcc.Store("moved"),  # the same of a display parameter's
+        *_of_forms(),
         *_of_batches(),
         dcc.Store("link"),  # what the address asked for
         dcc.Location("place", refresh=False),
@@ -85,6 +84,13 @@ def _of_small_multiples() -> list[Any]:
         dcc.Store("aligned", data=next(iter(ALIGNED))),  # by what they stand below each other
         dcc.Store("pins-asked"),  # pinned prompts that must be drawn
         dcc.Store("pins"),  # the answer to that
+    ]
+
+
+def _of_forms() -> list[Any]:
+    return [
+        dcc.Store("typed"),  # a parameter's control was changed, and how
+        dcc.Store("moved"),  # the same of a display parameter's
     ]
 
 
