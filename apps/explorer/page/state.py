@@ -54,6 +54,12 @@ def _is_offered(name: str, info: ValidationInfo) -> str:
     return name
 
 
+def _is_alignment(by: str) -> str:
+    if by not in ALIGNED:
+        raise ValueError(f"one of {', '.join(ALIGNED)}")
+    return by
+
+
 def _among(views: Callable[[Engine], Collection[str]]) -> AfterValidator:
     """A name that is among some of an engine's views."""
 
@@ -87,7 +93,7 @@ Params = Annotated[
 Display = Params
 Done = Annotated[dict[Name, Word], Field(max_length=1000)]  # how each analysis stands, in words
 Pins = Annotated[tuple[Text, ...], Field(max_length=MOST)]  # prompts that are kept beside each other
-Aligned = Literal[tuple(ALIGNED)]  # type: ignore[valid-type]  # pydantic reads it, when it runs
+Aligned = Annotated[str, Strict(), AfterValidator(_is_alignment)]
 Edits = Annotated[tuple[Word, ...], Field(max_length=500)]  # phrases of interventions
 
 
@@ -281,7 +287,7 @@ Notices = Annotated[tuple[Notice, ...], BeforeValidator(_latest)]
 class Take(Store):
     """An export was asked for. rows: those of a table that are shown, in their order."""
 
-    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]  # as above
+    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]  # pydantic reads it, when it runs
     rows: Annotated[tuple[Count, ...], Field(max_length=_MOST)] | None = None
 
 
