@@ -10,11 +10,12 @@ found.aggregate("attention-sinks")["sink"]            # (model, group, layer, he
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 import xarray as xr
+from annotated_types import Ge
 
 from workbench.arguments import argument, fitted, shown
 from workbench.batch import survey
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Plan", "default_catalog", "open_batch", "plan", "run", "worker"]
 
+Failures = Annotated[int, Ge(0)]
 _GROUP = "workbench.catalog"  # entry points: where the analyses are that a spec may name
 
 
@@ -184,13 +186,18 @@ class Batch:
         if line is None:
             raise InputError(f"prompt {number}", "a number of the table", "Take one")
         wanted = set(line["cells"].values())
-        for key in self.record["shards"]:
+        for key in self._holders(wanted):
             shard = self.store.shard(key)
             for cells in shard.cells:
                 found = next((row for row, cell in enumerate(cells) if cell in wanted), None)
                 if found is not None and shard.ids is not None:
                     return line, shard.ids[found], shard.columns[found]
         raise UnavailableError(f"the tokens of prompt {number}", "a shard that holds them", "Run again from the spec")
+
+    def _holders(self, wanted: set[str]) -> list[str]:
+        """Shards that may hold a cell: a finished one says so in the ledger, of the others each has to be looked at."""
+        known = {one.shard: any(wanted & set(cells) for cells in one.cells.values()) for one in self.store.ledger()}
+        return [key for key in self.record["shards"] if known.get(key, True)]
 
     def save_aggregates(self) -> list[Path]:
         """Write the final dataset of each analysis to `aggregates/`; one writer."""
@@ -278,7 +285,7 @@ def run(
     models: Mapping[str, Model] | None = None,
     progress: Progress | None = None,
     said: Callable[[Plan], None] | None = None,
-    max_failures: int | None = None,
+    max_failures: Failures | None = None,
     retry_failed: bool = False,
     allow_network: bool = False,
     base: Path | None = None,
@@ -315,7 +322,7 @@ def worker(
     catalog: Any = None,
     models: Mapping[str, Model] | None = None,
     progress: Progress | None = None,
-    max_failures: int | None = None,
+    max_failures: Failures | None = None,
     allow_network: bool = False,
     patience: float = PATIENCE,
 ) -> Status:
