@@ -27,7 +27,8 @@ from workbench.batch.leases import PATIENCE
 from workbench.batch.shards import Shard
 from workbench.batch.spec import ModelSpec, Read, Spec, read_spec
 from workbench.batch.store import Store
-from workbench.batch.values import merge
+from workbench.batch.values import kept, tables
+from workbench.batch.values.places import Cells
 from workbench.errors import InputError, UnavailableError
 from workbench.files import at_home
 from workbench.models.model import Model
@@ -114,18 +115,23 @@ class Batch:
     @property
     def failures(self) -> list[dict[str, str]]:
         """What failed and what was refused, each with its reason."""
-        return merge.failures(self.store)
+        return tables.failures(self.store)
 
     @fitted()
     def aggregate(self, analysis: str) -> xr.Dataset:
         """Means over documents with intervals, (model, group, ...); see `merge.aggregate`."""
-        return merge.aggregate(self.store, analysis)
+        return kept.aggregate(self.store, analysis)
+
+    @property
+    def summaries(self) -> dict[str, str]:
+        """How many prompts are behind the means of each analysis, in a sentence; no value is looked at."""
+        return tables.summaries(self.store)
 
     def table(self) -> "pd.DataFrame":
         """One row a prompt: where it came from, its status, and the scalars of every analysis."""
         import pandas as pd
 
-        return pd.DataFrame(list(merge.table(self.store)))
+        return pd.DataFrame(list(tables.table(self.store)))
 
     @fitted()
     def rows(self, analysis: str, model: str | None = None) -> xr.Dataset:
@@ -134,7 +140,7 @@ class Batch:
         model: of one model only, by its label. Raises InputError where nothing is done and for models of several
         sizes.
         """
-        cells = merge.Cells(self.store)
+        cells = Cells(self.store)
         places = cells.places(analysis)
         lines = [
             (places[cell], line)
@@ -165,7 +171,7 @@ class Batch:
     @fitted()
     def result(self, analysis: str, prompt: int) -> xr.Dataset:
         """The whole result of a prompt, by its number in `table()`; InputError where whole results were not kept."""
-        cells = merge.Cells(self.store)
+        cells = Cells(self.store)
         asked = [line for line in self.store.prompts() if line["n"]]
         if not 0 <= prompt < len(asked):
             raise InputError(f"prompt {prompt}", f"0 to {len(asked) - 1}", "Take a number of the table")
@@ -201,10 +207,7 @@ class Batch:
 
     def save_aggregates(self) -> list[Path]:
         """Write the final dataset of each analysis to `aggregates/`; one writer."""
-        from workbench.analysis.results import save
-
-        self.store.path("aggregates")
-        return [save(self.aggregate(name), self.store.path("aggregates", f"{name}.nc")) for name in self.analyses]
+        return [kept.keep(self.store, name) for name in self.analyses]
 
     def cancel(self) -> None:
         """Ask whoever runs it to stop."""
@@ -298,6 +301,8 @@ def run(
     RefusedError after too many failures; finished shards are kept.
     """
     read = _read(spec, base)
+    if cluster is not None:
+        cluster.need()
     load = _loader(models, allow_network, read.folder)
     made = _plan(read, folder, catalog, load, retry_failed, allow_network)
     made.store.go_on()

@@ -18,8 +18,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from workbench import memo
 from workbench.batch import schema
@@ -38,14 +41,7 @@ class Store:
     """The files of a batch in a folder. Raises UnavailableError where they cannot be read or written."""
 
     def __init__(self, folder: str | Path):
-        if "\0" in str(folder):
-            raise InputError("a folder with a NUL in it", "the path of a folder", "Correct it")
-        if "://" in str(folder):
-            raise RefusedError(
-                f"the store {folder}", "a folder of this machine or a shared one: shards are taken by creating files "
-                "that nobody else can create", "Name a folder",
-            )  # fmt: skip
-        self.folder = Path(folder)
+        self.folder = _folder(str(folder))
         self._ledger = Ledger(self.path)
 
     @property
@@ -163,7 +159,11 @@ class Store:
 
     def sha256(self, key: str) -> str:
         """Of a shard's bytes; "" where there are none."""
-        path = self.path("shards", f"{key}.nc")
+        return self.digest("shards", f"{key}.nc")
+
+    def digest(self, *names: str) -> str:
+        """The sha256 of a file of the store; "" where there is none."""
+        path = self.path(*names)
         if not path.exists():
             return ""
         try:
@@ -184,3 +184,28 @@ class Store:
     def go_on(self) -> None:
         """Take the wish to stop back."""
         self.path("cancel").unlink(missing_ok=True)
+
+
+def _folder(given: str) -> Path:
+    """The folder of a store, `file://` or a path. Raises RefusedError for other addresses, InputError for no folder."""
+    if "\0" in given:
+        raise InputError("a folder with a NUL in it", "the path of a folder", "Correct it")
+    address = urlsplit(given) if "://" in given else None
+    if address is not None and (address.scheme != "file" or address.netloc not in ("", "localhost")):
+        raise RefusedError(
+            f"the store {given}",
+            "a folder of this machine or a shared one: shards are taken by creating files that nobody else can create, "
+            "and the ledger is appended to",
+            "Name a folder; copy it there when the run is done",
+        )
+    folder = Path(given if address is None else url2pathname(address.path))
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            folder.stat()  # a name may be too long, or a circle of links
+        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+        is_folder = there.is_dir()
+    except OSError as error:
+        raise InputError(f"{folder} ({in_words(error)})", "the path of a folder", "Correct it") from error
+    if not is_folder:
+        raise InputError(f"{there}, which is no folder", "a place for the folder of a run", "Choose another")
+    return folder

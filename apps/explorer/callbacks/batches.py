@@ -129,11 +129,9 @@ def _register_choices(answer: Answers, engine: Engine) -> None:
             if part == "prompts":
                 columns = panel.columns_of(_table(engine, name, selection))
                 return {"xs": columns, "ys": columns}
-            found = engine.batches.open(name)
-            each = {one: engine.batches.aggregate(name, one) for one in found.analyses}
+            variables = panel.offered(engine.batches.variables(name))
         except WorkbenchError:  # what is drawn says it
             return {}
-        variables = [label for one, result in each.items() for label in panel.variables_of(one, result)]
         kept = variable if variable in variables else next(iter(variables), None)
         return {"variables": variables, "variable": kept}
 

@@ -1,6 +1,6 @@
 """The runs of batches: the panel that lists them, what came out so far, and the table of prompts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,8 +16,8 @@ from apps.explorer.page.graphs import GRAPH_CONFIG, graph
 from apps.explorer.page.tables import grid
 
 __all__ = [
-    "PARTS", "batch_list", "batches_panel", "columns_of", "failure_list", "grouped", "prompt_table", "reading",
-    "results_of", "variables_of",
+    "PARTS", "batch_list", "batches_panel", "columns_of", "failure_list", "grouped", "offered", "prompt_table",
+    "reading", "results_of", "variables_of",
 ]  # fmt: skip
 
 PARTS = {"results": "Results", "prompts": "Prompts", "failures": "Failures"}
@@ -133,13 +133,18 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def offered(variables: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
+    """What can be drawn of a run, as ANALYSIS.VARIABLE. variables: of each analysis, with their own axes."""
+    return [f"{one}.{name}" for one, own in variables.items() for name, axes in own.items() if _is_drawn(axes)]
+
+
 def variables_of(analysis: str, result: xr.Dataset) -> list[str]:
     """What can be drawn of an aggregate, as ANALYSIS.VARIABLE."""
-    return [f"{analysis}.{name}" for name in averaged(result) if len(result[name].dims) == 3 or _is_grid(result, name)]
+    return offered({analysis: {name: [str(dim) for dim in result[name].dims[2:]] for name in averaged(result)}})
 
 
-def _is_grid(result: xr.Dataset, name: str) -> bool:
-    return result[name].dims[2:] == ("layer", "head")
+def _is_drawn(axes: Sequence[str]) -> bool:
+    return len(axes) == 1 or tuple(axes) == ("layer", "head")
 
 
 def results_of(result: xr.Dataset, variable: str, dark: bool) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a night brings: a store that goes away, a disk that is full, what failed and is tried again, ledgers that grow."""
+"""What a night brings: a store that goes away, a full disk, what failed and is tried again, ledgers that grow."""
 
 import errno
 import json
@@ -10,10 +10,10 @@ import pytest
 from tests.tiny_models import tiny_model
 from tests.workbench.batch.made import CATALOG, prompts, spec
 from workbench import batch
-from workbench.batch.ledger import Entry
 from workbench.batch.leases import Leases
+from workbench.batch.ledger import Entry
 from workbench.batch.store import Store
-from workbench.errors import InputError, UnavailableError
+from workbench.errors import InputError, RefusedError, UnavailableError
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_a_full_disk_under_a_lease_is_a_sentence_and_leaves_none(tmp_path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("workbench.batch.leases.os.fdopen", full)
-    with pytest.raises(UnavailableError, match="no space left on the disk at .*a.lease"):
+    with pytest.raises(UnavailableError, match=r"no space left on the disk at .*a\.lease"):
         Leases(tmp_path).take("a")
     assert list(tmp_path.iterdir()) == []
 
@@ -159,3 +159,42 @@ def test_a_prompt_is_found_where_the_ledger_says(run, monkeypatch):
     shutil.rmtree(found.store.path("shards"))
     with pytest.raises(UnavailableError):
         found.prompt(0)
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "a name that is too long"])
+def test_a_place_that_can_be_no_folder_is_refused_before_anything_is_loaded(run, tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    folder = {"a file": "file", "below a file": "file/run", "a name that is too long": "x" * 300}[place]
+    with pytest.raises(InputError, match=r"no folder|too long"):
+        batch.run(spec(), tmp_path / folder, catalog=CATALOG, models={})
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_may_be_named_by_its_address_and_no_other_address_may(run, tmp_path):
+    found = run(spec(4))
+    assert batch.open(found.folder.as_uri()).folder == found.folder
+    spaced = tmp_path / "a b"
+    found.folder.rename(spaced)
+    assert batch.open(spaced.as_uri()).n_done == found.n_shards
+    for address in ("memory://run", "s3://bucket/run", "file://elsewhere/run"):
+        with pytest.raises(RefusedError, match=r"the store .*nobody else can create.*Name a folder"):
+            batch.worker(address, catalog=CATALOG)
+
+
+def test_rows_without_a_document_are_each_their_own(tmp_path):
+    """As one they would count once, and the interval would be of another number of documents."""
+    from tests.tiny_models import spelling, tiny_hf
+    from workbench import wrap
+
+    rows = [
+        {"text": "ab", "film": "x"},
+        {"text": "cd", "film": "x"},
+        {"text": "ef", "film": None},
+        {"text": "gh", "film": ""},
+    ]
+    rows += [{"text": "ij", "film": float("nan")}, {"text": "kl", "film": 7}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given = spec() | {"prompts": [{"file": str(tmp_path / "rows.jsonl"), "document": "film"}]}
+    model = wrap(tiny_hf("llama", n_layers=3), spelling(), name="tiny")
+    found = batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model}).aggregate("norms")
+    assert found["n_prompts"] == 6 and found["n_documents"] == 5

@@ -55,7 +55,7 @@ class Items:
     columns: list[Mapping[str, str]] = field(default_factory=list)
     repeated: int = 0
     _tokens: Packed = field(default_factory=Packed)
-    _index: dict[bytes, int] = field(default_factory=dict)  # by a digest: of a million prompts it is most of what is kept
+    _index: dict[bytes, int] = field(default_factory=dict)  # by a digest: ids of a million prompts would fill a memory
     _groups: dict[str, set[int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
