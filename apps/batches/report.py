@@ -33,7 +33,7 @@ def write_report(found: Batch, path: Path) -> Path:
 def report(found: Batch) -> str:
     """The report as HTML; whatever a text holds is shown as text."""
     results = {name: found.aggregate(name) for name in found.analyses}
-    prompts = list(islice(tables.table(found.store), _PROMPTS))
+    prompts = tables.statuses(found.store, _PROMPTS)
     first = [True]
     sections = [_section(name, result, first) for name, result in results.items()]
     spec = found.store.path("spec.toml")

@@ -129,9 +129,7 @@ class Batch:
 
     def table(self) -> "pd.DataFrame":
         """One row a prompt: where it came from, its status, and the scalars of every analysis."""
-        import pandas as pd
-
-        return pd.DataFrame(list(tables.table(self.store)))
+        return tables.table(self.store)
 
     @fitted()
     def rows(self, analysis: str, model: str | None = None) -> xr.Dataset:
@@ -197,7 +195,7 @@ class Batch:
             for cells in shard.cells:
                 found = next((row for row, cell in enumerate(cells) if cell in wanted), None)
                 if found is not None and shard.ids is not None:
-                    return line, shard.ids[found], shard.columns[found]
+                    return line, shard.ids[found], dict(shard.columns[found])
         raise UnavailableError(f"the tokens of prompt {number}", "a shard that holds them", "Run again from the spec")
 
     def _holders(self, wanted: set[str]) -> list[str]:

@@ -18,6 +18,7 @@ from workbench.batch.spec import Limits
 
 __all__ = ["Shard", "batches", "dealt", "missing"]
 
+_PROMPTS = 512  # of a shard, however short: their rows are in memory together
 Cells = dict[str, tuple[int, int]]  # which item and which analysis a cell is of
 
 
@@ -150,7 +151,7 @@ def _slices(items: Items, members: Sequence[int], analyses: Sequence[Asked], mos
         n = items.length(item)
         passes = (1 + _cost(shared, n)) / 4 + _cost(studies, n)
         work = n * passes
-        if part and taken + max(work, n) > most:
+        if part and (taken + max(work, n) > most or len(part) == _PROMPTS):
             yield part
             part, taken = [], 0.0
         part.append(item)

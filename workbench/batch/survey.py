@@ -103,13 +103,13 @@ def planned(
     finished = store.finished()
     done = _done(finished, retry_failed)
     earlier = _earlier(store, finished)
-    everything: set[str] = set()
+    beyond = set(done)
     for number, one in enumerate(spec.models):
         with read.where.of("models", number, "name" if one.name else "folder"):
             model = load(one)
         asks = survey(read, catalog, one, model, allow_network=allow_network)
         wanted = {cell for cells in asks.cells for cell in cells}
-        everything |= wanted
+        beyond -= wanted
         kept, left = missing(wanted, done, earlier)
         fresh = dealt(asks.label, asks.items, asks.asked, asks.cells, left, spec.limits)
         todo = [*kept, *(shard.beside(finished) for shard in fresh)]
@@ -125,7 +125,7 @@ def planned(
         plan.n_prompts += len(asks.items.members)
         plan.repeated += asks.items.repeated
         plan.lines.append(_Lines(asks))
-    plan.dropped = len(done - everything)
+    plan.dropped = len(beyond)
     return plan
 
 

@@ -139,7 +139,7 @@ class Batches:
 
     def table(self, name: str, head: tuple[int, int] | None = None) -> pd.DataFrame:
         """One row a prompt, see `tables.table`."""
-        return self._once((name, "table", str(head)), lambda found: pd.DataFrame(list(tables.table(found.store, head))))
+        return self._once((name, "table", str(head)), lambda found: tables.table(found.store, head))
 
     def failures(self, name: str) -> list[dict[str, str]]:
         """What failed and what was refused, each with its reason."""

@@ -53,6 +53,26 @@ class _Group:
         return self.folded.merged(Partial.of(np.stack(self.values))) if self.values else self.folded
 
 
+class _Pieces:
+    """Sums of the pieces of one document, of which there may be thousands."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[NDArray[np.float64], NDArray[np.int32]]] = {}
+
+    def add(self, values: Mapping[str, NDArray[np.floating]]) -> None:
+        """One piece; NaN is missing."""
+        for name, value in values.items():
+            known = ~np.isnan(value)
+            total, n = self._sums.setdefault(name, (np.zeros(value.shape), np.zeros(value.shape, np.int32)))
+            np.add(total, value, out=total, where=known)
+            np.add(n, known, out=n, casting="unsafe")
+
+    @property
+    def mean(self) -> dict[str, NDArray[np.float64]]:
+        """Of each variable, over the pieces that have a value."""
+        return {name: np.where(n > 0, total / np.maximum(n, 1), np.nan) for name, (total, n) in self._sums.items()}
+
+
 def _intervals(own: Mapping[str, _Group]) -> dict[str, tuple[Any, Any]]:
     """Low and high of each variable of a group, 95 %; NaN below `ENOUGH` documents.
 
@@ -120,7 +140,7 @@ class _Merged:
     def _merge(self) -> None:
         places = self.cells.places(self.analysis)
         by_shard, many = self._members(places)
-        waiting: dict[tuple[str, str, str], list[dict[str, NDArray[np.floating]]]] = {}
+        waiting: dict[tuple[str, str, str], _Pieces] = {}
         for key in self.cells.entries:
             rows = self.cells.rows(key, self.analysis) if key in by_shard else None
             if rows is None:
@@ -132,9 +152,9 @@ class _Merged:
                 if many[model, group, document] == 1:
                     self._add(model, group, values)
                 else:
-                    waiting.setdefault((model, group, document), []).append(values)
+                    waiting.setdefault((model, group, document), _Pieces()).add(values)
         for (model, group, _), pieces in waiting.items():
-            self._add(model, group, _mean_of(pieces))
+            self._add(model, group, pieces.mean)
 
     def _members(self, places: Places) -> tuple[dict[str, list[tuple[int, tuple[str, str, str]]]], dict[Any, int]]:
         """By shard the rows that are wanted and the documents that they belong to; pieces by document."""
@@ -251,9 +271,3 @@ _COUNTS = {
 
 def _same_coords(one: xr.DataArray, like: xr.DataArray) -> bool:
     return all(np.array_equal(one[dim].values, like[dim].values) for dim in like.dims if dim in like.coords)
-
-
-def _mean_of(pieces: list[dict[str, NDArray[np.floating]]]) -> dict[str, NDArray[np.floating]]:
-    """The mean of the pieces of a document, of those that have a value."""
-    names = dict.fromkeys(name for piece in pieces for name in piece)
-    return {name: Partial.of(np.stack([p[name] for p in pieces if name in p])).known_mean for name in names}
