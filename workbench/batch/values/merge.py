@@ -26,7 +26,8 @@ __all__ = ["BOOTSTRAPPED", "aggregate", "provenance"]
 
 BOOTSTRAPPED = 10_000
 _PIECE = 256  # documents that are folded together
-_COLUMNS = 512  # numbers a document that are drawn together: of 10,000 documents 40 MB
+_COLUMNS = 512  # numbers a document that are drawn together, and fewer of many documents:
+_NUMBERS = 1 << 20  # of all documents, 8 MB
 
 
 @dataclass
@@ -99,12 +100,13 @@ def _intervals(own: Mapping[str, _Group]) -> dict[str, tuple[Any, Any]]:
 
 
 def _of_columns(names: Sequence[str], own: Mapping[str, _Group]) -> Iterator[list[str]]:
-    """Names of variables that together have about `_COLUMNS` numbers a document."""
+    """Names of variables that together have about `_COLUMNS` numbers a document, and `_NUMBERS` of all."""
     some: list[str] = []
     width = 0
+    most = min(_COLUMNS, _NUMBERS // max(1, len(own[names[0]].values)))
     for name in names:
         size = own[name].values[0].size
-        if some and width + size > _COLUMNS:
+        if some and width + size > most:
             yield some
             some, width = [], 0
         some.append(name)

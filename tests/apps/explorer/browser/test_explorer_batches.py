@@ -72,8 +72,8 @@ def test_what_is_sorted_filtered_or_drawn_opens_what_it_shows(runs_page):
     page.locator("#batch-part label").filter(has_text="Prompts").click()
     page.wait_for_selector("#batch-table .ag-row")
     page.locator("#batch-table .ag-floating-filter[col-id=group] input").first.fill("drawn")
-    page.locator("#batch-table .ag-header-cell[col-id=where][role=columnheader]").click()
-    page.wait_for_selector("#batch-table .ag-header-cell[col-id=where][aria-sort=ascending]")
+    page.locator("#batch-table .ag-header-cell[col-id=text][role=columnheader]").click()
+    page.wait_for_selector("#batch-table .ag-header-cell[col-id=text][aria-sort=ascending]")
     count = "n => document.querySelectorAll('#batch-table .ag-center-cols-container .ag-row').length === n"
     page.wait_for_function(count, arg=17)
     text = page.locator("#batch-table .ag-row[row-index='3'] .ag-cell[col-id=text]")
