@@ -188,7 +188,7 @@ def results(engine: Engine, name: str, variable: str | None, dark: bool) -> list
     if not variable:
         return [html.P("Nothing of it is there yet.", className="quiet")]
     analysis, _, inner = variable.partition(".")
-    result = engine.batches.aggregate(name, analysis)
+    result = engine.batches.aggregate(name, analysis, inner)
     if variable not in panel.variables_of(analysis, result):
         return [html.P("Choose what to draw.", className="quiet")]
     return panel.results_of(result, inner, dark)

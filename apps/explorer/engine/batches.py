@@ -21,7 +21,7 @@ from apps.batches.report import report
 from workbench.batch.runs import Batch, open_batch
 from workbench.batch.state import State, sign, state_of, with_workers
 from workbench.batch.store import Store
-from workbench.batch.values import tables
+from workbench.batch.values import kept, tables
 from workbench.errors import InputError, WorkbenchError
 
 __all__ = ["Batches", "Cell", "Known", "Process", "begin"]
@@ -129,9 +129,13 @@ class Batches:
         except (WorkbenchError, OSError) as error:
             self._refused[name] = str(error)
 
-    def aggregate(self, name: str, analysis: str) -> xr.Dataset:
-        """Means of an analysis over what is done so far. Raises InputError for one that the run has not."""
-        return self._once((name, "aggregate", analysis), lambda found: found.aggregate(analysis))
+    def aggregate(self, name: str, analysis: str, variable: str) -> xr.Dataset:
+        """Means of a variable, and its null, over what is done so far, for one drawing; others of the analysis may be
+        there. Raises InputError for an analysis that the run has not."""
+        only = (variable, f"{variable}_null")
+        return self._once(
+            (name, "aggregate", analysis, variable), lambda found: kept.aggregate(found.store, analysis, only)
+        )
 
     def variables(self, name: str) -> dict[str, dict[str, tuple[str, ...]]]:
         """The variables of each analysis with their own axes, see `tables.variables`."""

@@ -4,6 +4,7 @@ To merge thousands of prompts and to draw their intervals takes seconds; what wa
 bytes of every shard are held to the ledger in either case.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import xarray as xr
@@ -17,11 +18,11 @@ from workbench.errors import InputError, UnavailableError
 __all__ = ["aggregate", "keep"]
 
 
-def aggregate(store: Store, analysis: str) -> xr.Dataset:
-    """As `merge.aggregate`, read where it is kept and nothing has changed since."""
+def aggregate(store: Store, analysis: str, only: Collection[str] | None = None) -> xr.Dataset:
+    """As `merge.aggregate`, read where it is kept and nothing has changed since; it then has more than `only`."""
     cells = Cells(store)
     found = _kept(cells, analysis) if analysis in cells.names else None
-    return merge.aggregate(store, analysis, cells) if found is None else found
+    return merge.aggregate(store, analysis, cells, only) if found is None else found
 
 
 def keep(store: Store, analysis: str) -> Path:

@@ -5,7 +5,7 @@ Every document counts once in its group: pieces of one are averaged first. Inter
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,25 +114,28 @@ def _of_columns(names: Sequence[str], own: Mapping[str, _Group]) -> Iterator[lis
     yield some
 
 
-def aggregate(store: Store, analysis: str, cells: Cells | None = None) -> xr.Dataset:
+def aggregate(
+    store: Store, analysis: str, cells: Cells | None = None, only: Collection[str] | None = None
+) -> xr.Dataset:
     """Means of an analysis over documents, with intervals, by model and group; of all that is there so far.
 
     Dims (model, group, ...); an axis `group` of the analysis itself is called `condition`. A variable x has x_low and
     x_high (95 % over documents) and x_n (documents that have it); `n_documents`, `n_prompts` and `n_missing` (not
     computed yet, or failed) say how much is behind it; `model_step` is there where the spec says steps.
-    attrs["left_out"] says why other variables have no mean. cells: of the store, where they are known.
+    attrs["left_out"] says why other variables have no mean. cells: of the store, where they are known. only: variables,
+    where the others are not asked for: intervals are most of the work.
     """
     cells = cells or Cells(store)
     if analysis not in cells.names:
         known = ", ".join(cells.names)
         raise InputError(f"the analysis {analysis!r} of this batch", f"one of {known}", "Correct the name")
-    merged = _Merged(cells, analysis)
+    merged = _Merged(cells, analysis, only)
     return check(merged.dataset())
 
 
 class _Merged:
-    def __init__(self, cells: Cells, analysis: str):
-        self.cells, self.analysis = cells, analysis
+    def __init__(self, cells: Cells, analysis: str, only: Collection[str] | None):
+        self.cells, self.analysis, self.only = cells, analysis, only
         self.like: dict[str, xr.DataArray] = {}
         self.left_out: dict[str, str] = {}
         self.groups: dict[tuple[str, str], dict[str, _Group]] = {}
@@ -147,6 +150,8 @@ class _Merged:
             rows = self.cells.rows(key, self.analysis) if key in by_shard else None
             if rows is None:
                 continue
+            if self.only is not None:
+                rows = rows[[name for name in rows.data_vars if name in self.only]]
             self._learn(rows)
             arrays = {str(name): rows[name].values for name in rows.data_vars}
             for row, (model, group, document) in by_shard[key]:
