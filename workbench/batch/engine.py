@@ -17,7 +17,7 @@ from workbench.batch.shards import Shard
 from workbench.batch.spec import Spec
 from workbench.batch.store import Store
 from workbench.batch.survey import Loader, edited
-from workbench.errors import Cancelled, RefusedError, UnavailableError
+from workbench.errors import Cancelled, FileError, RefusedError, UnavailableError
 from workbench.models.model import Model
 
 __all__ = ["Progress", "Status", "work"]
@@ -81,6 +81,7 @@ def work(
     status.left = sum(todo.values())
     leases = Leases(store.path("leases"), patience)
     limit = spec.limits.max_failures if max_failures is None else max_failures
+    broken: FileError | None = None
     while todo:
         took = False
         for key in list(todo):
@@ -90,14 +91,22 @@ def work(
                 if lease is None:
                     continue
                 held.enter_context(lease)
+                took = True
                 if store.has(key):
                     _of_another(key, todo, status)
-                else:
-                    _compute(worker, key, todo, status, progress)
-                took = True
+                    continue
+                try:
+                    shard = store.shard(key)
+                except FileError as error:  # the others go on, and the end says it
+                    broken = broken or error
+                    status.left -= todo.pop(key)
+                    continue
+                _compute(worker, shard, todo, status, progress)
         if todo and not took:
             _wait(store, todo, status, progress)
     _need_going_on(store, status, limit)
+    if broken is not None:
+        raise broken
     return status
 
 
@@ -118,9 +127,9 @@ def _of_another(key: str, todo: dict[str, int], status: Status) -> None:
 
 
 def _compute(
-    worker: "_Worker", key: str, todo: dict[str, int], status: Status, progress: Progress | None
+    worker: "_Worker", shard: Shard, todo: dict[str, int], status: Status, progress: Progress | None
 ) -> None:  # fmt: skip
-    weight, before, began = todo[key], status.tokens, time.perf_counter()
+    weight, before, began = todo[shard.key], status.tokens, time.perf_counter()
     left, own, seconds = status.left, status.own, status.seconds
 
     def told(share: float) -> None:
@@ -132,8 +141,8 @@ def _compute(
         if progress is not None:
             progress(status)
 
-    status.failed |= worker.compute(worker.store.shard(key), told)
-    del todo[key]
+    status.failed |= worker.compute(shard, told)
+    del todo[shard.key]
     status.done += 1
     told(1.0)
 

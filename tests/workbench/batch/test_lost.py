@@ -13,7 +13,7 @@ from workbench import batch
 from workbench.batch.leases import Leases
 from workbench.batch.ledger import Entry
 from workbench.batch.store import Store
-from workbench.errors import InputError, RefusedError, UnavailableError
+from workbench.errors import FileError, InputError, RefusedError, UnavailableError
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +198,14 @@ def test_rows_without_a_document_are_each_their_own(tmp_path):
     model = wrap(tiny_hf("llama", n_layers=3), spelling(), name="tiny")
     found = batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model}).aggregate("norms")
     assert found["n_prompts"] == 6 and found["n_documents"] == 5
+
+
+def test_a_damaged_shard_of_a_plan_costs_itself_and_the_others_are_computed(run, tmp_path, model):
+    folder = tmp_path / "run"
+    made = batch.plan(spec(), folder, catalog=CATALOG, models={"tiny": model})
+    made.write()
+    (folder / "shards" / f"{made.planned.left[0].key}.json").write_text("{")
+    with pytest.raises(FileError, match=r"damaged shards/.*Run again from the spec"):
+        batch.worker(folder, catalog=CATALOG, models={"tiny": model})
+    assert batch.open(folder).n_done == made.shards - 1
+    assert run(spec()).n_done == made.shards
