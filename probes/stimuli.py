@@ -1,10 +1,12 @@
 """Stimuli that several rooms look at: random tokens that repeat, with partners that do not; indirect objects."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
 from workbench.analysis.kinds import Stimulus
-from workbench.errors import RefusedError
+from workbench.errors import InputError, RefusedError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, tokenise
 
@@ -68,23 +70,33 @@ def _is_text(piece: str) -> bool:
     return bool(piece) and "\ufffd" not in piece and (piece.isprintable() or piece.isspace())
 
 
-def ioi_prompts(n: int, seed: int = 0) -> list[dict[str, str]]:
+def ioi_prompts(n: int, seed: int = 0, *, apart_from: Iterable[dict[str, str]] = ()) -> list[dict[str, str]]:
     """Sentences of indirect object identification and their baseline: two people, one of whom gives the other
     something.
+
+    No sentence comes twice, nor as one's `task` and another's `swapped`, and none is in `apart_from`: what was found on
+    some is tested on others. Raises InputError where there are not as many.
 
     Each has `task` (the giver is one of the two, so that the other is meant), `swapped` (the other one gives),
     `baseline` (a third person gives, so that nobody is singled out), `answer` (" Laura") and `wrong` (the giver).
     """
     rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(n):
+    known = {text for one in apart_from for text in (one["task"], one["swapped"])}
+    most = len(_NAMES) * (len(_NAMES) - 1) * len(_PLACES) * len(_THINGS) * len(_TEMPLATES) - len(known) // 2
+    if n > most:
+        raise InputError(f"{n} prompts of indirect objects", f"at most {most}, which all differ", "Ask for fewer")
+    found: list[dict[str, str]] = []
+    while len(found) < n:
         first, second, third = rng.choice(_NAMES, 3, replace=False)
         giver, other = (first, second) if rng.random() < 0.5 else (second, first)
         fill = {"a": first, "b": second, "place": rng.choice(_PLACES), "thing": rng.choice(_THINGS)}
         template = str(rng.choice(_TEMPLATES))
-        found.append({
+        one = {
             "task": template.format(c=giver, **fill), "swapped": template.format(c=other, **fill),
             "baseline": template.format(c=third, **fill),
             "answer": f" {other}", "wrong": f" {giver}",
-        })  # fmt: skip
+        }  # fmt: skip
+        if one["task"] not in known:
+            known |= {one["task"], one["swapped"]}
+            found.append(one)
     return found

@@ -107,10 +107,9 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter here", req
             return [tokenise(model, text) for text in texts], [{"kind": self.metric}] * len(texts)
         if model.tokenizer is None:
             raise InputError(f"{model.name}, which has no tokenizer", "a model that reads English", "Use another task")
-        found = stimuli.ioi_prompts(2 * self.n_prompts, self.seed)  # some come twice
-        unique = list({one["task"]: one for one in found}.values())[: self.n_prompts]
-        asked = [{"kind": "logit difference", "target": one["answer"], "against": one["wrong"]} for one in unique]
-        return [tokenise(model, one["task"]) for one in unique], asked
+        found = stimuli.ioi_prompts(self.n_prompts, self.seed)
+        asked = [{"kind": "logit difference", "target": one["answer"], "against": one["wrong"]} for one in found]
+        return [tokenise(model, one["task"]) for one in found], asked
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Half a pass for every head of every prompt."""

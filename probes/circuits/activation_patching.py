@@ -117,7 +117,7 @@ def patching(
         raise InputError(f"the site {site!r}", f"one of {', '.join(sites_of(model))}", "Choose one of these")
     clean, corrupt = base_run(model, pair.clean), base_run(model, pair.corrupt)
     metric = metric or top_tokens_metric(model, clean, corrupt)
-    positions = None if pos is None else (pos % len(pair.clean),)
+    positions = None if pos is None else (pair.clean.place(pos),)
     cells, shape = patch_cells(model, record(model, pair.clean, [SITES[site]]), site, positions)
     ends = clean.value(model, metric), corrupt.value(model, metric)
     same = 0 if SITES[site] in _HEADS else min(pair.differing, default=0)  # positions at which both runs are the same

@@ -57,7 +57,7 @@ class AttentionKnockout(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
         """The profile of one query on the current prompt."""
-        query = self.query % len(tokens)
+        query = tokens.place(self.query)
         parts = segments_of(tokens, query, self.subject)
         more = going_on(model, self.metric, self.target, self.against)
         tokens = followed_by(model, tokens, more)
@@ -71,11 +71,20 @@ class AttentionKnockout(
 
 
 def segments_of(tokens: Tokens, query: int, subject: str) -> dict[str, tuple[int, ...]]:
-    """Key positions in front of a query, by segment; empty ones are left out."""
+    """Key positions in front of a query, by segment; empty ones are left out. InputError for a subject that is all
+    behind the query, or the first token alone."""
     inside = segment(tokens, subject) if subject else ()
+    seen = tuple(p for p in inside if 0 < p < query)
+    if inside and not seen:
+        raise InputError(
+            f"the subject {subject!r} at {', '.join(map(str, inside))}, of which token {query} sees no more than the "
+            "first token",
+            "a subject between the first token and the query",
+            "Choose a later query or another subject",
+        )
     parts = {
         "first token": (0,),
-        "subject": tuple(p for p in inside if 0 < p < query),
+        "subject": seen,
         "rest": tuple(p for p in range(1, query) if p not in inside),
     }
     return {name: keys for name, keys in parts.items() if keys}
@@ -93,7 +102,7 @@ def knockout(
 ) -> Iterator[xr.Dataset]:
     """Hide each segment from a query in a window around every layer; yields what `AttentionKnockout` does, after each
     batch."""
-    query %= len(tokens)
+    query = tokens.place(query)
     if query == 0:
         raise InputError("query 0", "a query that sees more than itself", "Choose a later one")
     if not segments:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RESTORED", "VIEW", "CausalTracing", "profile_figure", "trace", "trace_figure"]
 
+_LEAST = 0.05  # nats or logits: a change of a probability by a twentieth
+_FEW = 2  # draws of which no spread can be told
+_SHOWN = 8  # tokens of a subject that a sentence shows
 RESTORED: dict[str, Hook] = {"resid_post": RESID_POST, "mlp_out": MLP_OUT, "attn_out": ATTN_OUT}
 
 
@@ -45,7 +48,8 @@ class CausalTracing(Study, name="causal-tracing", title="Causal tracing", requir
     recovered is its share of clean - corrupt; means over draws, with an interval over them from 16 draws on.
 
     Limits: Noise takes the model where it never is; read it beside patching from a real prompt. Restored late states at
-    the last position recover everything and say nothing about where a fact is kept.
+    the last position recover everything and say nothing about where a fact is kept. Where the noise changes the metric
+    by less than 0.05 or two standard errors over its draws, shares of that say nothing, and the sentence gives none.
 
     Source: Meng et al. 2022, arXiv 2202.05262 (ROME; windows of 10 layers, noise of 3 standard deviations).
 
@@ -153,7 +157,7 @@ def _result(
         corrupt_draws=("draw", corrupt, metric.units, None, "metric with the subject in noise, by draw"),
     )
     return result.assign_attrs(
-        summary=metric.noted(_summary(share, own, float(corrupt.mean()), metric.units, subject, restore, strings)),
+        summary=metric.noted(_summary(share, own, corrupt, metric.units, subject, restore, strings)),
         metric=metric.describe(model.vocabulary),
         **metric.tokens(model.vocabulary),
         subject=" ".join(map(str, subject)),
@@ -162,10 +166,16 @@ def _result(
     )
 
 
+def _is_told(gap: float, corrupt: np.ndarray) -> bool:
+    """Whether the noise does something: more than anybody would see, and than two standard errors over its draws."""
+    spread = corrupt.std(ddof=1) / len(corrupt) ** 0.5 if len(corrupt) > _FEW else 0.0
+    return bool(abs(gap) > max(_LEAST, 2 * spread))
+
+
 def _summary(
     recovered: np.ndarray,
     clean: float,
-    corrupt: float,
+    corrupt: np.ndarray,
     units: str,
     subject: tuple[int, ...],
     restored: str,
@@ -173,7 +183,11 @@ def _summary(
 ) -> str:
     """The two ends, where most comes back before the last token (whose late states bring back everything), and the
     layers at which the subject's last token and the last one bring back half of the loss."""
-    said = [f"{clean:.2f} {units} clean, {corrupt:.2f} with the subject in noise.", _most(recovered, restored, strings)]
+    named = _named(subject, strings)
+    said = [f"{clean:.2f} {units} clean, {corrupt.mean():.2f} with noise on {named}."]
+    if not _is_told(clean - float(corrupt.mean()), corrupt):
+        return f"{said[0]} That is no change that its draws agree on: there is nothing to bring back."
+    said += [_most(recovered, restored, strings)]
     at_subject, at_last = (np.flatnonzero(recovered[:, pos] >= 0.5) for pos in (subject[-1], -1))
     if subject[-1] < recovered.shape[1] - 1 and len(at_subject) and len(at_last):
         layers = [f"{'layers' if len(at) > 1 else 'layer'} {stretches(at.tolist())}" for at in (at_subject, at_last)]
@@ -181,6 +195,13 @@ def _summary(
             f"Half or more comes back at the subject's last token at {layers[0]}, and at the last one at {layers[1]}."
         )
     return " ".join(filter(None, said))
+
+
+def _named(subject: tuple[int, ...], strings: Sequence[str]) -> str:
+    """Its positions, and its tokens where they are few."""
+    where = f"token{'s' if len(subject) > 1 else ''} {stretches(list(subject))}"
+    shown = "".join(show_token(strings[pos], html=False) for pos in subject)
+    return f"{where} {shown}" if len(subject) <= _SHOWN else where
 
 
 def _most(recovered: np.ndarray, restored: str, strings: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from workbench.models.hooks import (
     Z,
 )
 from workbench.models.model import LayerWeights, Model
-from workbench.models.prompt import Tokens
+from workbench.models.prompt import Tokens, place
 from workbench.models.selfcheck import PARTS, READOUT, RESIDUAL
 from workbench.models.target import likelier, need_one_token
 from workbench.models.vocabulary import by_id
@@ -72,18 +72,16 @@ class DirectLogitAttribution(
 
     def needs(self, model: Model, tokens: Sequence[int] | Tokens) -> tuple[Need, ...]:
         """States, attention rows and values; target and against are checked here, before anything runs."""
-        sizes, n = model.sizes, len(tokens)
+        sizes, pos = model.sizes, place(self.pos, len(tokens))
         for text in (self.target, self.against):
             if text:
                 need_one_token(model.vocabulary, text, _FOR)
-        if not -n <= self.pos < n:
-            raise InputError(f"position {self.pos}", f"positions from 0 to {n - 1}", "Choose one inside the prompt")
         if self.neurons is not None and not (0 <= self.neurons < sizes.n_layers and sizes.d_mlp):
             raise InputError(
                 f"neurons of layer {self.neurons}", f"layers 0 to {sizes.n_layers - 1} with an MLP", "Choose one"
             )
         post_norm = model.weights(0).post_attn_gain is not None
-        return tuple(_needs(sizes.n_layers, self.pos % n, sizes.d_mlp, post_norm, self.neurons).values())
+        return tuple(_needs(sizes.n_layers, pos, sizes.d_mlp, post_norm, self.neurons).values())
 
     def read_positions(self, n_tokens: int) -> Sequence[int]:
         """The position that is explained."""
@@ -91,7 +89,7 @@ class DirectLogitAttribution(
 
     def analyse(self, observation: Observation) -> xr.Dataset:
         """Shares of a logit, or of the difference of two."""
-        readout, pos = observation.readout, self.pos % len(observation.tokens[0])
+        readout, pos = observation.readout, observation.tokens[0].place(self.pos)
         kept = _kept(observation, pos, self.neurons)
         ids, logits = _targets(observation, self.target, self.against, pos)
         last = kept["last"][0, 0, 0]

@@ -1,5 +1,6 @@
 """Pairs of prompts for patching: equal length, which tokens differ, and what is measured of their two runs."""
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ __all__ = [
     "segment",
     "top_tokens_metric",
 ]
+
+_POSITIONS = re.compile(r" *-?[0-9]{1,9} *(, *-?[0-9]{1,9} *)*")
 
 # Parameters of every study of a pair.
 Corrupt = Annotated[str, "prompt of equal length to compare with; empty: the same tokens, moved"]
@@ -75,17 +78,20 @@ def _rotated(model: Model, tokens: Tokens) -> Tokens:
 
 
 def segment(tokens: Tokens, text: str) -> tuple[int, ...]:
-    """Positions of the tokens that a piece of the prompt's text touches; the last occurrence.
+    """Positions of the tokens that a piece of the prompt's text touches; its last occurrence as whole words.
 
-    Positions may be given instead, as `3,4`. Raises InputError where the text is not in the prompt.
+    Positions may be given instead, as `3,4`; numbers that are none of the prompt (`1984`) are a text. Raises InputError
+    where the text is not in the prompt.
     """
-    if text and all(part.strip().lstrip("-").isdigit() for part in text.split(",")):
-        positions = tuple(sorted({int(part) % len(tokens) for part in text.split(",")}))
-        return positions
+    numbers = [int(part) for part in text.split(",")] if _POSITIONS.fullmatch(text) else []
+    if numbers and all(-len(tokens) <= number < len(tokens) for number in numbers):
+        return tuple(sorted({tokens.place(number) for number in numbers}))
     found = tokens.touching(text)
     if not found:
         raise InputError(
-            f"the text {text!r}", f"a part of the prompt {tokens.text!r}, or positions such as 3,4", "Correct it"
+            f"the text {text!r}",
+            f"a part of the prompt {tokens.text!r}, or positions from 0 to {len(tokens) - 1} such as 3,4",
+            "Correct it",
         )
     return found
 

@@ -15,7 +15,7 @@ from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
 from workbench.models.hooks import RESID_MID, RESID_POST, RESID_PRE
 from workbench.models.model import Model, Sizes
-from workbench.models.prompt import Tokens
+from workbench.models.prompt import Tokens, place
 from workbench.models.readout import Readout
 from workbench.models.selfcheck import READOUT
 from workbench.models.target import likelier, need_one_token
@@ -144,12 +144,7 @@ def chosen_positions(positions: str, n_tokens: int) -> tuple[int, ...]:
         raise InputError(
             f"positions={positions!r}", "auto, all, last, or indices such as 0,3,-1", "Correct the positions"
         ) from None
-    outside = [i for i in indices if not -n_tokens <= i < n_tokens]
-    if outside:
-        raise InputError(
-            f"position {outside[0]}", f"positions from 0 to {n_tokens - 1}", "Choose one inside the prompt"
-        )
-    return tuple(sorted({i % n_tokens for i in indices}))
+    return tuple(sorted({place(i, n_tokens) for i in indices}))
 
 
 def _needs(positions: tuple[int, ...], include_mid: bool) -> tuple[Need, ...]:

@@ -75,7 +75,7 @@ class FlowRouteTaskHeads(
             raise InputError(
                 f"{model.name}, which has no tokenizer", "a model that reads English", "Load another model"
             )
-        prompts, fresh = ioi_prompts(self.n_prompts, self.seed), ioi_prompts(self.n_prompts, self.seed + 1)
+        prompts, fresh = self._prompts()
         task, baseline = ([one[kind] for one in prompts] for kind in ("task", "baseline"))
         found = contrast(model, task, baseline, threshold=self.threshold, seed=self.seed)
         order = np.argsort(-found["difference"].values, axis=None)[: self.top]
@@ -90,6 +90,11 @@ class FlowRouteTaskHeads(
         strongest = list(zip(layers.tolist(), heads.tolist(), strict=True))
         effect = ablation(model, fresh, strongest, draws=self.draws, seed=self.seed)
         yield found.merge(effect).assign_attrs(effect.attrs)
+
+    def _prompts(self) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+        """Those that heads are found on, and others that they are tested on."""
+        found_on = ioi_prompts(self.n_prompts, self.seed)
+        return found_on, ioi_prompts(self.n_prompts, self.seed + 1, apart_from=found_on)
 
 
 def contrast(model: Model, task: Sequence[Any], baseline: Sequence[Any], *, threshold: float, seed: int) -> xr.Dataset:

@@ -7,6 +7,7 @@ import torch
 
 from workbench.errors import InputError
 from workbench.intervene.edit import Edit, Positions
+from workbench.models.prompt import place
 
 __all__ = ["Rows"]
 
@@ -67,10 +68,7 @@ class Rows:
 def _resolved(positions: Positions, length: int, skip_first: bool) -> tuple[int, ...]:
     if positions is None:
         return tuple(range(1 if skip_first else 0, length))
-    found = tuple(p + length if p < 0 else p for p in positions)
-    outside = [p for p in found if not 0 <= p < length]
-    if outside:
-        raise InputError(f"position {outside[0]}", f"positions from 0 to {length - 1}", "Choose one inside the prompt")
+    found = tuple(place(p, length) for p in positions)
     return tuple(p for p in found if p or not skip_first)
 
 

@@ -16,7 +16,7 @@ from workbench.models.inputs import MARK, Messages, as_ids, as_messages, as_text
 from workbench.models.spans import Spans, spans_of
 from workbench.models.vocabulary import Vocabulary
 
-__all__ = ["Prompt", "Tokens", "ids_of", "prompts_of", "tokenise"]
+__all__ = ["Prompt", "Tokens", "ids_of", "place", "prompts_of", "tokenise"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,13 @@ class Tokens:
         return self.spans.text
 
     def touching(self, text: str) -> tuple[int, ...]:
-        """Positions of the tokens that a piece of the text touches, its last occurrence; none where it is not in it."""
+        """Positions of the tokens that a piece of the text touches, as `Spans.touching` finds it; none where it is not
+        in it."""
         return self.spans.touching(text)
+
+    def place(self, position: int) -> int:
+        """A position from 0 on, of one that may be counted from the end (-1). InputError outside the prompt."""
+        return place(position, len(self))
 
     @property
     def start(self) -> str:
@@ -105,6 +110,13 @@ class _Reads(Protocol):
     @property
     def vocabulary(self) -> Vocabulary:
         """How its tokens are written."""
+
+
+def place(position: int, n: int) -> int:
+    """A position from 0 on in `n` tokens, of one that may be counted from the end (-1). InputError outside them."""
+    if not -n <= position < n:
+        raise InputError(f"position {position}", f"positions from 0 to {n - 1}", "Choose one inside the prompt")
+    return position % n
 
 
 def prompts_of(given: Any) -> "list[Prompt | Tokens]":

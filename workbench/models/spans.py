@@ -22,10 +22,15 @@ class Spans:
     ends: tuple[tuple[int, int], ...] = ()
 
     def touching(self, text: str) -> tuple[int, ...]:
-        """Positions of the tokens that a piece of the text touches, its last occurrence; none where it is not in it."""
-        at = self.text.rfind(text) if text else -1
-        if at < 0:
+        """Positions of the tokens that a piece of the text touches; none where it is not in it.
+
+        Its last occurrence as whole words (`Ann` not in `Annabel`); where it is none, its last one.
+        """
+        places = [at for at in range(len(self.text)) if self.text.startswith(text, at)] if text else []
+        if not places:
             return ()
+        whole = [at for at in places if not _is_cut(self.text, at) and not _is_cut(self.text, at + len(text))]
+        at = (whole or places)[-1]
         return tuple(pos for pos, (start, end) in enumerate(self.ends) if start < at + len(text) and end > at)
 
     @classmethod
@@ -61,6 +66,11 @@ def spans_of(vocabulary: Vocabulary, ids: Sequence[int], text: str | None) -> Sp
         return _after(Spans.laid(pieces[behind:]), len(ids))
     ends = _by_offsets(vocabulary.tokenizer, text, ids)
     return Spans.laid(pieces) if ends is None else _after(Spans(text, tuple(_joined(text, ends))), len(ids))
+
+
+def _is_cut(text: str, at: int) -> bool:
+    """Whether a word goes on across a place between two characters."""
+    return 0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum()
 
 
 def _is_byte(character: str) -> bool:

@@ -144,10 +144,11 @@ def make_metric(
     logits: of the unedited run at `position`, `[d_vocab]`: an empty target is its top token, and KL is taken from it.
     What is given to a metric of no target is named in its note. Targets of several tokens need a prompt that goes on
     with them (`followed_by`), and position -1, its own end. Raises InputError for such ones elsewhere, for their logit
-    alone, an unknown kind, or twice the same target.
+    alone, an unknown kind, a position outside the prompt, or twice the same target.
     """
     if kind not in KINDS:
         raise InputError(f"the metric {kind!r}", f"one of {', '.join(KINDS)}", "Choose one of these")
+    tokens.place(position)
     vocabulary = model.vocabulary
     wanted = target_of(vocabulary, target) if target else Target.one(int(logits.argmax()))
     other = target_of(vocabulary, against) if against else None

@@ -20,7 +20,7 @@ from workbench.intervene import Edit, hooks
 from workbench.models.hooks import LOGITS, RESID_PRE, UNEMBEDDED
 from workbench.models.model import Interventions, Model
 from workbench.models.passes import Attached, skipped, undisturbed
-from workbench.models.prompt import Prompt, Tokens, prompts_of, tokenise
+from workbench.models.prompt import Prompt, Tokens, place, prompts_of, tokenise
 from workbench.models.shared_prefix import linear_layers, sharing
 from workbench.observation.finite import not_finite
 from workbench.observation.need import POSITIONAL, RAGGED, Kept, Need
@@ -127,10 +127,7 @@ def _positions(asked: "str | Sequence[int]", length: int) -> tuple[int, ...]:
         asked = [_whole(p) for p in asked]
     except TypeError as error:
         raise InputError(f"positions={asked!r}", "'last', 'all', 'none' or whole numbers", "Give a list") from error
-    outside = [p for p in asked if not -length <= p < length]
-    if outside:
-        raise InputError(f"position {outside[0]}", f"positions from 0 to {length - 1}", "Choose one inside the prompt")
-    return tuple(p % length for p in asked)
+    return tuple(place(p, length) for p in asked)
 
 
 def _whole(position: Any) -> int:

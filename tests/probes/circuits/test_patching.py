@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from probes.circuits import attention_knockout, attribution_patching, causal_tracing
-from probes.circuits.activation_patching import SITES, patching, sites_of
+from probes.circuits.activation_patching import SITES, ActivationPatching, patching, sites_of
 from probes.circuits.attention_knockout import AttentionKnockout
 from probes.circuits.attribution_patching import AttributionPatching, estimates, gradients
 from probes.circuits.causal_tracing import CausalTracing
@@ -25,7 +25,7 @@ from workbench.models.hooks import MLP_OUT, PATTERN, RESID_PRE, V, Z
 from workbench.models.prompt import Prompt, tokenise
 from workbench.models.target import Target
 from workbench.observation import observe
-from workbench.observation.metrics import Metric
+from workbench.observation.metrics import Metric, make_metric
 from workbench.observation.recording import record
 from workbench.observation.sweeps import base_run
 
@@ -209,7 +209,10 @@ def test_tracing_says_where_the_planted_circuit_keeps_the_token():
     result = study.run(toy, Prompt.ids([3, 9, 27, 14, 3, 9]))
     np.testing.assert_allclose(result["recovered"][0, 2], 1.0, atol=1e-3)
     np.testing.assert_allclose(result["recovered"][1, [2, 5]], [0.0, 1.0], atol=1e-3)
-    assert "at the subject's last token at layer 0, and at the last one at layer 1." in result.attrs["summary"]
+    said = causal_tracing._summary(  # of a loss that is large: this toy hardly minds noise
+        result["recovered"].values, 10.0, np.zeros(2), "logits", (2,), "resid_post", ["a"] * 6
+    )
+    assert "at the subject's last token at layer 0, and at the last one at layer 1." in said
     behind = study.replaced(subject="5").run(toy, Prompt.ids([3, 9, 27, 14, 3, 9]))
     assert "Half" not in behind.attrs["summary"]  # the subject's last token is the last one
 
@@ -235,6 +238,42 @@ def test_segments_are_found_by_text_or_position(default_model):
         segment(tokens, "Italy")
 
 
+def test_a_segment_is_a_whole_word_where_there_is_one_and_no_position_is_another(default_model):
+    """`Ann` was taken from `Annabel`, and 1984 and 99 were taken as positions of 15 tokens, counted round."""
+    tokens = tokenise(default_model, "Ann met Annabel in 1984 and 3 cats")
+    text = lambda asked: "".join(tokens.strings[p] for p in segment(tokens, asked))
+    assert (text("Ann"), text("Annabel"), text("1984")) == ("Ann", " Annabel", "1984")
+    assert text("nab") == " Annabel"  # a piece of a word that stands nowhere alone
+    assert segment(tokens, "3") == (3,) and segment(tokens, "-15, 14") == (0, 14)
+    for outside in ("15", "-16", "3,99", "\N{SUPERSCRIPT TWO}", "1,"):
+        with pytest.raises(InputError, match="part of the prompt"):
+            segment(tokens, outside)
+    japanese = tokenise(default_model, "東京は日本の首都です")  # no spaces: every place is within a word
+    assert segment(japanese, "日本") and segment(japanese, "日本") != segment(japanese, "東京")
+
+
+@pytest.mark.parametrize("at", [10, -11, 99])
+def test_a_position_outside_the_prompt_is_no_other_one(model, at):
+    """It was counted round: 99 of 10 tokens was 9."""
+    for study, prompt in ((AttentionKnockout(query=at), CLEAN), (ActivationPatching(site="z", pos=at), CLEAN)):
+        with pytest.raises(InputError, match=f"Got position {at}; expected positions from 0 to 9"):
+            study.run(model, prompt)
+    with pytest.raises(InputError, match=f"Got position {at}"):
+        make_metric(model, tokenise(model, CLEAN), torch.zeros(model.sizes.d_vocab), position=at)
+
+
+def test_a_subject_that_the_query_cannot_see_is_refused(model):
+    """Its segment was left out without a word."""
+    with pytest.raises(InputError, match="token 3 sees no more than the first token"):
+        AttentionKnockout(query=3, subject="7,8").run(model, CLEAN)
+
+
+def test_tracing_names_what_got_noise_and_gives_no_share_of_nothing(model):
+    """9750% came back of a loss of 0.00."""
+    quiet = CausalTracing(subject="3,4", draws=4, noise=0.01).run(model, CLEAN).attrs["summary"]
+    assert "with noise on tokens 3 to 4" in quiet and "nothing to bring back" in quiet and "%" not in quiet
+
+
 @pytest.mark.parametrize(
     "window, at, layers", [(1, 2, [2]), (3, 2, [1, 2, 3]), (3, 0, [0, 1]), (2, 3, [2, 3]), (4, 5, [3, 4, 5])]
 )
@@ -249,7 +288,7 @@ def test_tracing_restores_exactly_the_window(window, at, layers):
 @given(arrays(np.float64, (6, 4), elements=st.sampled_from([0.0, 0.4, 0.5, 1.0, -1.0])), st.integers(0, 3))
 def test_tracing_names_all_layers_that_bring_half_back_and_no_other(recovered, at):
     """Profiles need not be monotone: 'up to layer 4' was said where layers 2 and 4 did, and 3 did not."""
-    said = causal_tracing._summary(recovered, 2.0, 1.0, "nats", (at,), "mlp_out", ["", " a", "b", "c"])
+    said = causal_tracing._summary(recovered, 2.0, np.ones(2), "nats", (at,), "mlp_out", ["", " a", "b", "c"])
     most = re.search(r"most comes back with mlp_out of layer (\d) at token (\d) (\S+): (\d+)%", said)
     assert bool(most) == bool((recovered[:, :3] > 0).any())
     if most:
