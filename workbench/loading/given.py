@@ -27,6 +27,8 @@ def check_tokenizer(tokenizer: Any) -> None:
 def check_model(model: Any) -> None:
     """InputError or ModelError, with the reason, for what is no causal language model with its weights in memory."""
     kind = type(model).__name__
+    if isinstance(model, nn.Module) and isinstance(getattr(model, "_orig_mod", None), nn.Module):
+        raise InputError(f"a compiled model ({kind})", "one whose modules can be watched", "Give its _orig_mod")
     if not isinstance(model, nn.Module) or not hasattr(model, "config") or not hasattr(model, "generate"):
         raise InputError(f"a {kind}", "a Hugging Face causal language model", "Pass one to wrap()")
     if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):

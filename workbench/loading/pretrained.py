@@ -31,6 +31,7 @@ from workbench.loading.toys.transformer import ToyTransformer
 from workbench.loading.twin import twin
 from workbench.loading.windows import reference_length
 from workbench.models.model import Adapter, Identity, Model
+from workbench.models.passes import undisturbed
 from workbench.models.selfcheck import LOGITS_EQUAL, SelfCheck
 from workbench.processor import slow_format
 
@@ -236,6 +237,7 @@ def _followed(model: Model, held: Any, *, thorough: bool) -> Model:
     return model
 
 
+@undisturbed()
 def instrument(
     model: Any,
     tokenizer: Any,

@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 
+from workbench.errors import InputError
 from workbench.pauses import pause
 
 __all__ = ["Attached", "Passes", "repeated", "replaced", "skipped", "undisturbed"]
+
+_BITS = 32
 
 
 class Passes:
@@ -67,7 +70,18 @@ class Passes:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Without what the caller has set for other work: `torch.autocast`, which would compute in fewer digits than a
-    model's dtype says, and a default device, on which half of a pass would be made."""
+    model's dtype says, and a default device, on which half of a pass would be made.
+
+    Raises InputError for a default dtype of fewer digits than float32: it is the whole process's, so that it is not
+    ours to change, and counts and shares would be rounded to it.
+    """
+    if torch.finfo(torch.get_default_dtype()).bits < _BITS:
+        short = str(torch.get_default_dtype()).removeprefix("torch.")
+        raise InputError(
+            f"the default dtype {short}, to which shares would be rounded",
+            "float32 or float64, whatever a model's own dtype",
+            "Call torch.set_default_dtype(torch.float32) behind the loading that wants another",
+        )
     with ExitStack() as stack:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):

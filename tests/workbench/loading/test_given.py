@@ -39,6 +39,11 @@ def test_a_layer_of_another_type_is_named():
         wrap(hf, None)
 
 
+def test_a_compiled_model():
+    with pytest.raises(InputError, match=r"a compiled model .*Give its _orig_mod"):
+        wrap(torch.compile(tiny_hf("llama"), backend="eager"), None)
+
+
 def test_an_unmerged_adapter():
     hf = tiny_hf("llama")
     hf.peft_config = {"default": object()}  # what peft leaves on a model, and on its own class of one

@@ -30,6 +30,15 @@ def answers(model: nn.Module) -> list[torch.Tensor]:
     return [out if isinstance(out, torch.Tensor) else out.logits for out in found]
 
 
+def laid_anew(model: nn.Module) -> nn.Module:
+    """Weights where torch lays them, and no more where they lie in a file: some processors' kernels add in another
+    order at addresses that are no multiples of 64 (5e-7 seen)."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
+    return model
+
+
 def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -143,7 +152,7 @@ def test_a_wrapped_model_is_saved_copied_and_trained_as_before(kind, tmp_path):
     before = answers(hf)
     assert equal(answers(copy.deepcopy(hf)), before)
     hf.save_pretrained(tmp_path, safe_serialization=True)
-    assert equal(answers(AutoModelForCausalLM.from_pretrained(tmp_path)), before)
+    assert equal(answers(laid_anew(AutoModelForCausalLM.from_pretrained(tmp_path))), before)
 
 
 def test_weights_are_shared_and_no_more_memory_is_taken():

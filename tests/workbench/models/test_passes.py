@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from probes.circuits.attribution_patching import gradients
-from tests.tiny_models import KINDS, tiny_model
+from tests.tiny_models import KINDS, tiny_hf, tiny_model
 from workbench import Ablate, Head, Need, Prompt, Steer, Z, keep, measure_means, observe
+from workbench.errors import InputError
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 from workbench.models.hooks import RESID_PRE
@@ -44,6 +45,25 @@ def test_a_pass_within_a_pass_is_a_pass_of_its_own(model):
     alone, around, seen = inner(), outer(None), []
     assert same(outer(lambda share: seen.append(inner())), around)
     assert len(seen) == 2 and all(same(found, alone) for found in seen)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_default_dtype_of_few_digits_is_refused(model, dtype):
+    """Edges of routes were tables of bfloat16, and a TypeError."""
+    torch.set_default_dtype(dtype)
+    try:
+        with pytest.raises(InputError, match="set_default_dtype"):
+            observe(model, OTHER)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    observe(model, OTHER)
+
+
+def test_a_model_wrapped_under_autocast_passes_its_self_check():
+    """What it was held against was computed in bfloat16, and every analysis was refused."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = wrap(tiny_hf("llama"), None)
+    assert found.selfcheck.passed
 
 
 def test_a_pass_within_a_gradient(model):
