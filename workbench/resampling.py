@@ -42,10 +42,10 @@ def groups(*samples: Array, width: int) -> Iterator[tuple[NDArray[np.intp], list
             yield which, [np.take_along_axis(s[:, which], r, axis=0) for s, r in zip(samples, rows, strict=True)]
 
 
-def resamples(n: int, draws: int, seed: tuple[int, int]) -> Array:
+def resamples(n: int, draws: int, seed: tuple[int, int]) -> NDArray[np.unsignedinteger]:
     """How often each of n entries is drawn, (draws, n); one resample serves all columns."""
-    random, found = np.random.default_rng(seed), np.empty((draws, n))
-    step = max(1, BLOCK // n)
+    random, found = np.random.default_rng(seed), np.empty((draws, n), np.uint16 if n < 1 << 16 else np.uint32)
+    step = max(1, BLOCK // 4 // n)
     for start in range(0, draws, step):
         rows = min(step, draws - start)
         picks = random.integers(0, n, (rows, n)) + n * np.arange(rows)[:, None]
@@ -53,9 +53,14 @@ def resamples(n: int, draws: int, seed: tuple[int, int]) -> Array:
     return found
 
 
-def product(counts: Array, sample: Array) -> Array:
-    """Sums of resampled rows: (draws, n) times (n, columns)."""
-    return np.asarray(counts @ sample, np.float64)
+def product(counts: NDArray[np.number], sample: Array) -> Array:
+    """Sums of resampled rows: (draws, n) times (n, columns); of many entries some draws at a time, to be held as
+    numbers that can be multiplied."""
+    step = len(counts) if counts.size <= BLOCK else max(1, BLOCK // 4 // counts.shape[1])
+    parts = [
+        counts[start : start + step].astype(np.float64, copy=False) @ sample for start in range(0, len(counts), step)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, sample.shape[1]))
 
 
 def all_signs(n: int) -> Iterator[Array]:

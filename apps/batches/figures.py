@@ -71,5 +71,5 @@ def scatter(table: pd.DataFrame, x: str, y: str, dark: bool = False) -> "go.Figu
     thinned = f", {len(drawn):,} of them drawn" if len(drawn) < len(known) else ""
     figure.update_layout(title_text=f"{y} against {x}, n = {len(known):,} prompts{thinned}")
     figure.update_xaxes(title_text=x)
-    figure.update_yaxes(title_text=y)
+    figure.update_yaxes(title_text=y.replace(".", "<br>", 1))  # in one line it would run into the title
     return apply(figure, dark)

@@ -12,7 +12,7 @@ import xarray as xr
 from apps.batches.figures import averaged, figures
 from apps.template import render
 from workbench.batch.runs import Batch
-from workbench.batch.values import merge
+from workbench.batch.values import tables
 from workbench.figures import head_name
 from workbench.files import read_whole, whole_file
 
@@ -33,7 +33,7 @@ def write_report(found: Batch, path: Path) -> Path:
 def report(found: Batch) -> str:
     """The report as HTML; whatever a text holds is shown as text."""
     results = {name: found.aggregate(name) for name in found.analyses}
-    prompts = list(islice(merge.table(found.store), _PROMPTS))
+    prompts = tables.statuses(found.store, _PROMPTS)
     first = [True]
     sections = [_section(name, result, first) for name, result in results.items()]
     spec = found.store.path("spec.toml")

@@ -40,6 +40,11 @@ class Cluster:
         if self.workers is not None and not 1 <= self.workers <= 100_000:
             raise InputError(f"{self.workers} workers", "1 or more", "Correct it")
 
+    @staticmethod
+    def need() -> None:
+        """Raise UnavailableError without Ray, before a plan is made for it."""
+        _ray()
+
     def work(
         self,
         worker: Worker,

@@ -18,7 +18,7 @@ from workbench.analysis.run import Failure, outcomes
 from workbench.batch.cells import Asked, bound
 from workbench.batch.shards import Shard
 from workbench.batch.store import Entry, Store
-from workbench.batch.values.rows import RowOf, stacked
+from workbench.batch.values.rows import Rows
 from workbench.batch.walk import Halved, walked
 from workbench.errors import InputError, WorkbenchError
 from workbench.files import read_whole, write_whole
@@ -37,11 +37,10 @@ Told = Callable[[float], None]  # the share of a shard that is done; raises to c
 class Found:
     """What came out of a shard.
 
-    rows: by analysis, one a prompt, None where it failed; results: the same whole, where they are kept. failed:
-    sentence by cell.
+    rows: by analysis, one a prompt that did not fail; results: whole, where they are kept. failed: sentence by cell.
     """
 
-    rows: dict[str, list[RowOf | None]]
+    rows: dict[str, Rows]
     results: dict[str, list[xr.Dataset | None]]
     keeps: bool = False
     failed: dict[str, str] = field(default_factory=dict)
@@ -63,7 +62,7 @@ def computed(
     """
     began = time.perf_counter()
     n = shard.n_prompts
-    found = Found({one.name: [None] * n for one in asked}, {one.name: [None] * n for one in asked}, results)
+    found = Found({one.name: Rows(n) for one in asked}, {one.name: [None] * n for one in asked}, results)
     if shard.ids is None:
         for outcome in outcomes(asked[0].model, None, [asked[0].analysis], progress=told, allow_network=allow_network):
             if outcome.complete:
@@ -71,8 +70,8 @@ def computed(
     else:
         _prompts(shard, asked, found, told, allow_network)
     for name, cells in zip(shard.analyses, shard.cells, strict=True):
-        for cell, row in zip(cells, found.rows[name], strict=True):
-            if row is None:
+        for i, cell in enumerate(cells):
+            if not found.rows[name].has(i):
                 found.failed.setdefault(cell, f"{name} ended without a result")
     found.seconds = time.perf_counter() - began
     return found
@@ -106,7 +105,7 @@ def _keep(
         found.failed[shard.cells[index][row]] = result.sentence
         return
     one = asked[index]
-    found.rows[one.name][row] = one.reduction.row(one.analysis.averaged(result))
+    found.rows[one.name].put(row, one.reduction.row(one.analysis.averaged(result)))
     if found.keeps:
         found.results[one.name][row] = result
     found.failed.pop(shard.cells[index][row], None)  # of a batch that was halved
@@ -119,7 +118,7 @@ def written(store: Store, shard: Shard, asked: Sequence[Asked], found: Found) ->
     attrs = {"shard": shard.key, "model": json.dumps(_identity(model)), "stamp": json.dumps(made_by)}
     groups = {"/": xr.Dataset(attrs=attrs)}
     for one in asked:
-        rows = stacked(found.rows[one.name])
+        rows = found.rows[one.name].dataset()
         if rows is not None:
             groups[f"/rows/{one.name}"] = rows
         for i, result in enumerate(found.results[one.name]):

@@ -17,7 +17,7 @@ from workbench.batch.shards import Shard
 from workbench.batch.spec import Spec
 from workbench.batch.store import Store
 from workbench.batch.survey import Loader, edited
-from workbench.errors import Cancelled, RefusedError, UnavailableError
+from workbench.errors import Cancelled, FileError, RefusedError, UnavailableError
 from workbench.models.model import Model
 
 __all__ = ["Progress", "Status", "work"]
@@ -75,38 +75,65 @@ def work(
     """
     record = store.plan()
     spec = Spec.model_validate(record["spec"])
-    finished = store.finished()
-    todo = [store.shard(key) for key in record["shards"] if key not in finished]
+    todo = _todo(store, record)
     worker = _Worker(store, catalog, load, spec, record, allow_network)
     status = Status(len(record["shards"]), len(record["shards"]) - len(todo))
-    status.left = sum(max(1, shard.n_tokens) for shard in todo)
+    status.left = sum(todo.values())
     leases = Leases(store.path("leases"), patience)
     limit = spec.limits.max_failures if max_failures is None else max_failures
+    broken: FileError | None = None
     while todo:
         took = False
-        for shard in list(todo):
+        for key in list(todo):
             _need_going_on(store, status, limit)
             with contextlib.ExitStack() as held:
-                lease = leases.take(shard.key)
+                lease = leases.take(key)
                 if lease is None:
                     continue
                 held.enter_context(lease)
-                if not store.has(shard.key):
-                    _compute(worker, shard, status, progress)
                 took = True
-            todo.remove(shard)
-            status.done += 1
+                if store.has(key):
+                    _of_another(key, todo, status)
+                    continue
+                try:
+                    shard = store.shard(key)
+                except FileError as error:  # the others go on, and the end says it
+                    broken = broken or error
+                    status.left -= todo.pop(key)
+                    continue
+                _compute(worker, shard, todo, status, progress)
         if todo and not took:
             _wait(store, todo, status, progress)
     _need_going_on(store, status, limit)
+    if broken is not None:
+        raise broken
     return status
 
 
-def _compute(worker: "_Worker", shard: Shard, status: Status, progress: Progress | None) -> None:
-    weight, before, began = max(1, shard.n_tokens), status.tokens, time.perf_counter()
+def _todo(store: Store, record: dict[str, Any]) -> dict[str, int]:
+    """The shards of a plan that are not finished, with their tokens; what they hold is read when it is computed."""
+    sizes = record.get("tokens")
+    if sizes is None or len(sizes) != len(record["shards"]):  # of an earlier build
+        sizes = [None] * len(record["shards"])
+    left = ((key, n) for key, n in zip(record["shards"], sizes, strict=True) if not store.has(key))
+    return {key: max(1, store.shard(key).n_tokens if n is None else n) for key, n in left}
+
+
+def _of_another(key: str, todo: dict[str, int], status: Status) -> None:
+    """Count a shard that somebody else has finished."""
+    weight = todo.pop(key)
+    status.done += 1
+    status.tokens, status.left = status.tokens + weight, status.left - weight
+
+
+def _compute(
+    worker: "_Worker", shard: Shard, todo: dict[str, int], status: Status, progress: Progress | None
+) -> None:  # fmt: skip
+    weight, before, began = todo[shard.key], status.tokens, time.perf_counter()
     left, own, seconds = status.left, status.own, status.seconds
 
     def told(share: float) -> None:
+        worker.store.need()
         if worker.store.cancelled:
             raise Cancelled
         status.tokens, status.left, status.own = before + share * weight, left - share * weight, own + share * weight
@@ -115,22 +142,23 @@ def _compute(worker: "_Worker", shard: Shard, status: Status, progress: Progress
             progress(status)
 
     status.failed |= worker.compute(shard, told)
+    del todo[shard.key]
+    status.done += 1
     told(1.0)
 
 
-def _wait(store: Store, todo: list[Shard], status: Status, progress: Progress | None) -> None:
+def _wait(store: Store, todo: dict[str, int], status: Status, progress: Progress | None) -> None:
     """Until somebody else has finished a shard, or may be believed dead."""
     time.sleep(0.2)
-    for shard in list(todo):
-        if store.has(shard.key):
-            todo.remove(shard)
-            status.done += 1
-            status.tokens, status.left = status.tokens + max(1, shard.n_tokens), status.left - max(1, shard.n_tokens)
+    for key in list(todo):
+        if store.has(key):
+            _of_another(key, todo, status)
     if progress is not None:
         progress(status)
 
 
 def _need_going_on(store: Store, status: Status, limit: int | None) -> None:
+    store.need()
     if store.cancelled:
         raise Cancelled
     if limit is not None and len(status.failed) > limit:
@@ -156,6 +184,7 @@ class _Worker:
         analyses = self._analyses(shard)
         keep = self._spec.keep.results
         found = computed(shard, analyses, told, results=keep, allow_network=self._network)
+        self.store.need()
         return written(self.store, shard, analyses, found).failed
 
     def _analyses(self, shard: Shard) -> list[Asked]:
@@ -188,5 +217,7 @@ class _Worker:
                 f"{shard.weights[:12]}, which the plan was made for",
                 "Run from the spec again: it plans what the new weights need",
             )
-        shortest = min((line["n"] for line in self.store.prompts() if line["n"]), default=model.sizes.n_ctx)
+        shortest = model.sizes.n_ctx
+        if self._spec.interventions:
+            shortest = min((line["n"] for line in self.store.prompts() if line["n"]), default=shortest)
         return shard.weights, model, asked(self._spec, self._catalog, edited(self._spec, model, shortest))

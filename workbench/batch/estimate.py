@@ -52,7 +52,7 @@ def estimated(asks: Survey, shards: Sequence[Shard], *, results: bool) -> Estima
     seconds = memory = disk = 0.0
     for shard in shards:
         own = [by_name[name] for name in shard.analyses]
-        lengths = [len(ids) for ids in shard.ids or ()]
+        lengths = shard.ids.lengths if shard.ids else []
         sizes = asks.model.sizes
         seconds += sum(n * per_token * (1 + sum(one.analysis.cost(sizes, n) for one in own)) for n in lengths)
         disk += sum(row[one.name] for one in own) * shard.n_prompts * (_WHOLE if results else 1) + 20_000
@@ -103,7 +103,7 @@ def _shard_bytes(shard: Shard, asked: Sequence[Asked]) -> float:
     if not shard.ids:
         return 0.0
     model = asked[0].model
-    longest = max(len(ids) for ids in shard.ids)
+    longest = max(shard.ids.lengths)
     rows = max(1, min(shard.n_prompts, shard.batch_tokens // longest))
     tokens = tokenise(model, Prompt.ids(max(shard.ids, key=len)))
     needs = []

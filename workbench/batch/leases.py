@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import UnavailableError
+from workbench.errors import UnavailableError, in_words
 from workbench.files import read_whole
 
 __all__ = ["PATIENCE", "Lease", "Leases", "held"]
@@ -50,8 +50,8 @@ class Lease:
         try:
             if self._path.read_text(encoding="utf-8") == self._text:
                 self._path.unlink()
-        except FileNotFoundError:
-            return  # taken over by somebody who believed us dead
+        except OSError:
+            return  # taken over by somebody who believed us dead, or a store that went away: the lease ends with us
 
     def __enter__(self) -> "Lease":
         return self
@@ -72,18 +72,16 @@ class Leases:
         path = self._folder / f"{key}.lease"
         text = json.dumps({**_who(), "nonce": secrets.token_hex(8)})
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(exist_ok=True)  # not its parents: they are there, or the store is gone
             if os.path.lexists(path) and not self._abandoned(key, path):
                 return None
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            _create(path, text)
         except FileExistsError:
             return None
         except OSError as error:
             raise UnavailableError(
-                f"{error.strerror or error} at {path}", "a store that can be written", "Check the disk, run again"
+                f"{in_words(error)} at {path}", "a store that can be written", "Check the disk, run again"
             ) from error
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
         return Lease(path, text)
 
     def _abandoned(self, key: str, path: Path) -> bool:
@@ -106,6 +104,17 @@ class Leases:
             return True
         aside.unlink()
         return True
+
+
+def _create(path: Path, text: str) -> None:
+    """A file that was not there, whole: on a full disk it could be created and not be written."""
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def held(folder: Path) -> int:

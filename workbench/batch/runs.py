@@ -10,11 +10,12 @@ found.aggregate("attention-sinks")["sink"]            # (model, group, layer, he
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 import xarray as xr
+from annotated_types import Ge
 
 from workbench.arguments import argument, fitted, shown
 from workbench.batch import survey
@@ -26,7 +27,8 @@ from workbench.batch.leases import PATIENCE
 from workbench.batch.shards import Shard
 from workbench.batch.spec import ModelSpec, Read, Spec, read_spec
 from workbench.batch.store import Store
-from workbench.batch.values import merge
+from workbench.batch.values import kept, tables
+from workbench.batch.values.places import Cells
 from workbench.errors import InputError, UnavailableError
 from workbench.files import at_home
 from workbench.models.model import Model
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Plan", "default_catalog", "open_batch", "plan", "run", "worker"]
 
+Failures = Annotated[int, Ge(0)]
 _GROUP = "workbench.catalog"  # entry points: where the analyses are that a spec may name
 
 
@@ -112,18 +115,21 @@ class Batch:
     @property
     def failures(self) -> list[dict[str, str]]:
         """What failed and what was refused, each with its reason."""
-        return merge.failures(self.store)
+        return tables.failures(self.store)
 
     @fitted()
     def aggregate(self, analysis: str) -> xr.Dataset:
         """Means over documents with intervals, (model, group, ...); see `merge.aggregate`."""
-        return merge.aggregate(self.store, analysis)
+        return kept.aggregate(self.store, analysis)
+
+    @property
+    def summaries(self) -> dict[str, str]:
+        """How many prompts are behind the means of each analysis, in a sentence; no value is looked at."""
+        return tables.summaries(self.store)
 
     def table(self) -> "pd.DataFrame":
         """One row a prompt: where it came from, its status, and the scalars of every analysis."""
-        import pandas as pd
-
-        return pd.DataFrame(list(merge.table(self.store)))
+        return tables.table(self.store)
 
     @fitted()
     def rows(self, analysis: str, model: str | None = None) -> xr.Dataset:
@@ -132,7 +138,7 @@ class Batch:
         model: of one model only, by its label. Raises InputError where nothing is done and for models of several
         sizes.
         """
-        cells = merge.Cells(self.store)
+        cells = Cells(self.store)
         places = cells.places(analysis)
         lines = [
             (places[cell], line)
@@ -163,7 +169,7 @@ class Batch:
     @fitted()
     def result(self, analysis: str, prompt: int) -> xr.Dataset:
         """The whole result of a prompt, by its number in `table()`; InputError where whole results were not kept."""
-        cells = merge.Cells(self.store)
+        cells = Cells(self.store)
         asked = [line for line in self.store.prompts() if line["n"]]
         if not 0 <= prompt < len(asked):
             raise InputError(f"prompt {prompt}", f"0 to {len(asked) - 1}", "Take a number of the table")
@@ -184,20 +190,22 @@ class Batch:
         if line is None:
             raise InputError(f"prompt {number}", "a number of the table", "Take one")
         wanted = set(line["cells"].values())
-        for key in self.record["shards"]:
+        for key in self._holders(wanted):
             shard = self.store.shard(key)
             for cells in shard.cells:
                 found = next((row for row, cell in enumerate(cells) if cell in wanted), None)
                 if found is not None and shard.ids is not None:
-                    return line, shard.ids[found], shard.columns[found]
+                    return line, shard.ids[found], dict(shard.columns[found])
         raise UnavailableError(f"the tokens of prompt {number}", "a shard that holds them", "Run again from the spec")
+
+    def _holders(self, wanted: set[str]) -> list[str]:
+        """Shards that may hold a cell: a finished one says so in the ledger, of the others each has to be looked at."""
+        known = {one.shard: any(wanted & set(cells) for cells in one.cells.values()) for one in self.store.ledger()}
+        return [key for key in self.record["shards"] if known.get(key, True)]
 
     def save_aggregates(self) -> list[Path]:
         """Write the final dataset of each analysis to `aggregates/`; one writer."""
-        from workbench.analysis.results import save
-
-        self.store.path("aggregates")
-        return [save(self.aggregate(name), self.store.path("aggregates", f"{name}.nc")) for name in self.analyses]
+        return [kept.keep(self.store, name) for name in self.analyses]
 
     def cancel(self) -> None:
         """Ask whoever runs it to stop."""
@@ -278,7 +286,7 @@ def run(
     models: Mapping[str, Model] | None = None,
     progress: Progress | None = None,
     said: Callable[[Plan], None] | None = None,
-    max_failures: int | None = None,
+    max_failures: Failures | None = None,
     retry_failed: bool = False,
     allow_network: bool = False,
     base: Path | None = None,
@@ -291,6 +299,8 @@ def run(
     RefusedError after too many failures; finished shards are kept.
     """
     read = _read(spec, base)
+    if cluster is not None:
+        cluster.need()
     load = _loader(models, allow_network, read.folder)
     made = _plan(read, folder, catalog, load, retry_failed, allow_network)
     made.store.go_on()
@@ -315,7 +325,7 @@ def worker(
     catalog: Any = None,
     models: Mapping[str, Model] | None = None,
     progress: Progress | None = None,
-    max_failures: int | None = None,
+    max_failures: Failures | None = None,
     allow_network: bool = False,
     patience: float = PATIENCE,
 ) -> Status:

@@ -41,6 +41,7 @@ class _Plan(_Record):
     folder: str
     models: list[_Model]
     shards: list[Key]
+    tokens: list[Count] | None = None
     refused: list[_Refused]
 
 
@@ -74,6 +75,7 @@ class _Shard(_Record):
     columns: Sequence[dict[str, str]]
     cells: Sequence[Sequence[str]]
     batch_tokens: Annotated[int, Field(ge=1)]
+    attempt: Count = 0
 
 
 def plan(record: dict[str, Any]) -> dict[str, Any]:

@@ -5,18 +5,20 @@ nothing is padded. What an earlier plan has dealt stays as it was dealt: a run t
 batches, and so with the same bits; what is added makes new shards.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workbench.analysis.keys import digest
 from workbench.batch import schema
 from workbench.batch.cells import Asked
 from workbench.batch.prompts.items import Items
+from workbench.batch.prompts.packed import Packed
 from workbench.batch.spec import Limits
 
 __all__ = ["Shard", "batches", "dealt", "missing"]
 
+_PROMPTS = 512  # of a shard, however short: their rows are in memory together
 Cells = dict[str, tuple[int, int]]  # which item and which analysis a cell is of
 
 
@@ -26,20 +28,21 @@ class Shard:
 
     model: its label; weights: its hash. analyses: names, as in the spec. ids: of each item (None: the analyses read no
     prompt). columns: texts of each item that analyses read. cells: by analysis, one key an item. batch_tokens: most
-    tokens of one pass.
+    tokens of one pass. attempt: how often the same cells were computed together before, and failed.
     """
 
     model: str
     weights: str
     analyses: tuple[str, ...]
-    ids: tuple[tuple[int, ...], ...] | None
-    columns: tuple[dict[str, str], ...]
+    ids: Packed | None
+    columns: tuple[Mapping[str, str], ...]
     cells: tuple[tuple[str, ...], ...]
     batch_tokens: int
+    attempt: int = 0
     key: str = field(default="")
 
     def __post_init__(self) -> None:
-        made_of = [self.weights, self.cells, self.batch_tokens]
+        made_of = [self.weights, self.cells, self.batch_tokens, *([self.attempt] if self.attempt else [])]
         object.__setattr__(self, "key", digest(made_of)[:32])
 
     @property
@@ -50,7 +53,7 @@ class Shard:
     @property
     def n_tokens(self) -> int:
         """Tokens of all items."""
-        return 0 if self.ids is None else sum(map(len, self.ids))
+        return 0 if self.ids is None else self.ids.n_tokens
 
     @property
     def all_cells(self) -> Iterable[str]:
@@ -59,7 +62,9 @@ class Shard:
 
     def record(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        held = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        ids = None if self.ids is None else list(self.ids)
+        return {**held, "ids": ids, "columns": [dict(one) for one in self.columns]}
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "Shard":
@@ -69,11 +74,19 @@ class Shard:
             record["model"],
             record["weights"],
             tuple(record["analyses"]),
-            None if ids is None else tuple(tuple(one) for one in ids),
+            None if ids is None else Packed(ids),
             tuple(record["columns"]),
             tuple(tuple(cells) for cells in record["cells"]),
             record["batch_tokens"],
+            record.get("attempt", 0),
         )
+
+    def beside(self, finished: Collection[str]) -> "Shard":
+        """This shard, or where it is finished already, and so failed, one more attempt at it."""
+        found = self
+        while found.key in finished:
+            found = replace(found, attempt=found.attempt + 1)
+        return found
 
 
 def missing(wanted: Collection[str], done: Collection[str], earlier: Sequence[Shard]) -> tuple[list[Shard], set[str]]:
@@ -114,7 +127,7 @@ def dealt(
         members.sort(key=lambda item: (items.length(item), cells[chosen[0]][item]))
         for part in _slices(items, members, [analyses[i] for i in chosen], limits.shard_tokens):
             own = tuple(tuple(cells[i][item] for item in part) for i in chosen)
-            ids, columns = tuple(map(items.ids, part)), tuple(items.columns[item] for item in part)
+            ids, columns = Packed(map(items.ids, part)), tuple(items.columns[item] for item in part)
             shards.append(_shard(label, [analyses[i] for i in chosen], ids, columns, own, limits))
     return shards
 
@@ -138,7 +151,7 @@ def _slices(items: Items, members: Sequence[int], analyses: Sequence[Asked], mos
         n = items.length(item)
         passes = (1 + _cost(shared, n)) / 4 + _cost(studies, n)
         work = n * passes
-        if part and taken + max(work, n) > most:
+        if part and (taken + max(work, n) > most or len(part) == _PROMPTS):
             yield part
             part, taken = [], 0.0
         part.append(item)

@@ -14,21 +14,21 @@ checksum: one that is not as it was written is not believed, and running again m
 what is read is a regular file in the folder, of which every record is held to its schema (`schema.py`).
 """
 
-import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from workbench import memo
 from workbench.batch import schema
+from workbench.batch.ledger import Entry, Ledger, line_of
 from workbench.batch.shards import Shard
-from workbench.errors import FileError, InputError, RefusedError, UnavailableError, WorkbenchError
+from workbench.errors import FileError, InputError, RefusedError, UnavailableError, WorkbenchError, in_words
 from workbench.files import read_whole, regular_file, whole_file
 
 __all__ = ["FORMAT", "Entry", "Store", "line_of"]
@@ -37,49 +37,31 @@ FORMAT = 1  # a reader refuses what a newer version has written
 _MOST = 1 << 30  # bytes of a record
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A line of the ledger: a shard that was finished.
-
-    cells: by analysis. failed: sentence by cell. seconds: it took. halved: how often a batch did not fit into memory.
-    """
-
-    shard: str
-    sha256: str
-    cells: dict[str, list[str]]
-    failed: dict[str, str]
-    seconds: float
-    n_tokens: int
-    halved: int = 0
-    stamp: dict[str, Any] = field(default_factory=dict)
-
-    def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-
-def line_of(record: dict[str, Any]) -> str:
-    """A record as a line of JSON, with its checksum."""
-    return json.dumps(memo.marked(record), separators=(",", ":")) + "\n"
-
-
 class Store:
     """The files of a batch in a folder. Raises UnavailableError where they cannot be read or written."""
 
     def __init__(self, folder: str | Path):
-        if "\0" in str(folder):
-            raise InputError("a folder with a NUL in it", "the path of a folder", "Correct it")
-        if "://" in str(folder):
-            raise RefusedError(
-                f"the store {folder}", "a folder of this machine or a shared one: shards are taken by creating files "
-                "that nobody else can create", "Name a folder",
-            )  # fmt: skip
-        self.folder = Path(folder)
+        self.folder = _folder(str(folder))
+        self._ledger = Ledger(self.path)
 
     @property
     def exists(self) -> bool:
         """Whether a batch was planned here."""
         return (self.folder / "plan.json").is_file()
+
+    def need(self) -> None:
+        """Raise UnavailableError where a planned batch is no more: what is written there now would be lost, or land
+        where a disk was mounted."""
+        try:
+            if self.exists:
+                return
+            reason = "its plan is gone"
+        except OSError as error:
+            reason = in_words(error)
+        raise UnavailableError(
+            f"a store that went away while it was in use, {self.folder} ({reason})", "the folder of the run",
+            "Bring it back and run again: what is finished in it is kept",
+        )  # fmt: skip
 
     def path(self, *names: str) -> Path:
         """A file of the store. Raises InputError where a link lies: it may lead to any file of this machine."""
@@ -151,33 +133,12 @@ class Store:
             raise self.damaged("prompts.jsonl", error) from error
 
     def append(self, entry: Entry) -> None:
-        """A line to the ledger, on the disk when this returns. A torn line before it stays a line of its own."""
-        line = line_of(entry.record()).encode()
-        try:
-            with FileLock(self.path("ledger.lock")), open(self.path("ledger.jsonl"), "a+b") as file:
-                size = file.seek(0, os.SEEK_END)
-                if size:
-                    file.seek(size - 1)
-                    line = line if file.read(1) == b"\n" else b"\n" + line
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UnavailableError(
-                f"{error.strerror or error} at {self.path('ledger.jsonl')}", "a place to write", "Make room, run again"
-            ) from error
+        """A line to the ledger, on the disk when this returns."""
+        self._ledger.append(entry)
 
     def ledger(self) -> list[Entry]:
-        """Its lines in their order; what is no line as it was written is left out: the shard it was of is computed
-        again."""
-        found = []
-        if not self.path("ledger.jsonl").exists():
-            return []
-        with regular_file(self.path("ledger.jsonl")) as file:
-            for line in file:
-                with contextlib.suppress(ValueError, RecursionError):  # torn by a kill or a full disk
-                    found.append(Entry(**schema.entry(memo.unmarked(json.loads(line)))))
-        return found
+        """Its lines in their order; see `Ledger.entries`."""
+        return self._ledger.entries()
 
     def finished(self) -> dict[str, Entry]:
         """The shards whose bytes are what the ledger says, by key. One that was altered is to be computed again."""
@@ -194,11 +155,15 @@ class Store:
     def has(self, key: str) -> bool:
         """Whether anybody has finished a shard. Its file is looked for first, which costs nothing."""
         actual = self.sha256(key)
-        return bool(actual) and any((entry.shard, entry.sha256) == (key, actual) for entry in self.ledger())
+        return bool(actual) and self._ledger.knows(key, actual)
 
     def sha256(self, key: str) -> str:
         """Of a shard's bytes; "" where there are none."""
-        path = self.path("shards", f"{key}.nc")
+        return self.digest("shards", f"{key}.nc")
+
+    def digest(self, *names: str) -> str:
+        """The sha256 of a file of the store; "" where there is none."""
+        path = self.path(*names)
         if not path.exists():
             return ""
         try:
@@ -219,3 +184,28 @@ class Store:
     def go_on(self) -> None:
         """Take the wish to stop back."""
         self.path("cancel").unlink(missing_ok=True)
+
+
+def _folder(given: str) -> Path:
+    """The folder of a store, `file://` or a path. Raises RefusedError for other addresses, InputError for no folder."""
+    if "\0" in given:
+        raise InputError("a folder with a NUL in it", "the path of a folder", "Correct it")
+    address = urlsplit(given) if "://" in given else None
+    if address is not None and (address.scheme != "file" or address.netloc not in ("", "localhost")):
+        raise RefusedError(
+            f"the store {given}",
+            "a folder of this machine or a shared one: shards are taken by creating files that nobody else can create, "
+            "and the ledger is appended to",
+            "Name a folder; copy it there when the run is done",
+        )
+    folder = Path(given if address is None else url2pathname(address.path))
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            folder.stat()  # a name may be too long, or a circle of links
+        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+        is_folder = there.is_dir()
+    except OSError as error:
+        raise InputError(f"{folder} ({in_words(error)})", "the path of a folder", "Correct it") from error
+    if not is_folder:
+        raise InputError(f"{there}, which is no folder", "a place for the folder of a run", "Choose another")
+    return folder

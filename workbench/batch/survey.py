@@ -1,18 +1,19 @@
 """From a spec to what is left to do: models are loaded, rows become items, cells get keys, shards are dealt."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from workbench.batch.cells import Asked, asked
 from workbench.batch.prompts.items import Items, Refused, collect
 from workbench.batch.shards import Shard, dealt, missing
-from workbench.batch.spec import ModelSpec, Read, Spec
+from workbench.batch.spec import ModelSpec, Read, Spec, read_spec
 from workbench.batch.store import FORMAT, Entry, Store, line_of
-from workbench.errors import UnavailableError
+from workbench.errors import InputError, UnavailableError
 from workbench.intervene.text import MEAN_HOOKS, phrase
 from workbench.models.model import Model
 from workbench.observation.recording import Means, measure_means
@@ -37,17 +38,17 @@ class Survey:
 class Planned:
     """A plan beside what is there already.
 
-    shards: keys of all that the spec wants. left: those to be computed. dropped: results that are there and that the
-    spec does not ask for (any more).
+    shards: tokens of all that the spec wants, by key. left: those to be computed. lines: of prompts.jsonl, by model.
+    dropped: results that are there and that the spec does not ask for (any more).
     """
 
     spec: Spec
     folder: Path
     models: list[dict[str, Any]] = field(default_factory=list)
-    shards: list[str] = field(default_factory=list)
+    shards: dict[str, int] = field(default_factory=dict)
     left: list[Shard] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
+    lines: list[Iterable[str]] = field(default_factory=list)
     n_prompts: int = 0
     n_cells: int = 0
     n_done: int = 0
@@ -102,28 +103,29 @@ def planned(
     finished = store.finished()
     done = _done(finished, retry_failed)
     earlier = _earlier(store, finished)
-    everything: set[str] = set()
+    beyond = set(done)
     for number, one in enumerate(spec.models):
         with read.where.of("models", number, "name" if one.name else "folder"):
             model = load(one)
         asks = survey(read, catalog, one, model, allow_network=allow_network)
         wanted = {cell for cells in asks.cells for cell in cells}
-        everything |= wanted
+        beyond -= wanted
         kept, left = missing(wanted, done, earlier)
         fresh = dealt(asks.label, asks.items, asks.asked, asks.cells, left, spec.limits)
+        todo = [*kept, *(shard.beside(finished) for shard in fresh)]
         if seen is not None:
-            seen(asks, (*kept, *fresh))
-        plan.shards += [key for key, entry in finished.items() if wanted & _cells(entry) and key not in plan.shards]
-        plan.shards += [shard.key for shard in (*kept, *fresh) if shard.key not in plan.shards]
-        plan.left += [shard for shard in (*kept, *fresh) if shard.key not in {s.key for s in plan.left}]
+            seen(asks, todo)
+        plan.shards |= {key: entry.n_tokens for key, entry in finished.items() if wanted & _cells(entry)}
+        plan.left += [shard for shard in todo if shard.key not in plan.shards]
+        plan.shards |= {shard.key: shard.n_tokens for shard in todo}
         plan.models.append(_model_record(one, asks))
         plan.refused += asks.items.refused
         plan.n_cells += len(wanted)
         plan.n_done += len(wanted & done)
         plan.n_prompts += len(asks.items.members)
         plan.repeated += asks.items.repeated
-        plan.lines += _lines(asks)
-    plan.dropped = len(done - everything)
+        plan.lines.append(_Lines(asks))
+    plan.dropped = len(beyond)
     return plan
 
 
@@ -158,19 +160,26 @@ def _model_record(one: ModelSpec, asks: Survey) -> dict[str, Any]:
     return {"label": one.title, "weights": identity.key, "step": one.step, "badge": identity.badge, **sizes}
 
 
-def _lines(asks: Survey) -> list[str]:
-    """One line a prompt, as prompts.jsonl holds it; the analyses that read none have one line of their own."""
-    own = {a.name: asks.cells[i][0] for i, a in enumerate(asks.asked) if not a.prompted}
-    lines = []
-    if own:
-        lines.append({"model": asks.label, "group": "", "document": "", "where": "", "text": "", "n": 0, "cells": own})
-    for member in asks.items.members:
-        cells = {a.name: asks.cells[i][member.item] for i, a in enumerate(asks.asked) if a.prompted}
-        if cells:
-            n = asks.items.length(member.item)
+class _Lines(Iterable[str]):
+    """One line a prompt, as prompts.jsonl holds it; the analyses that read none have one line of their own.
+
+    Made when they are written: of a million prompts they take a gigabyte. The model is let go.
+    """
+
+    def __init__(self, asks: Survey):
+        self._label, self._items = asks.label, asks.items
+        self._prompted = {a.name: asks.cells[i] for i, a in enumerate(asks.asked) if a.prompted}
+        self._own = {a.name: asks.cells[i][0] for i, a in enumerate(asks.asked) if not a.prompted}
+
+    def __iter__(self) -> Iterator[str]:
+        if self._own:
+            nothing = {"group": "", "document": "", "where": "", "text": "", "n": 0}
+            yield line_of({"model": self._label, **nothing, "cells": self._own})
+        for member in self._items.members if self._prompted else ():
+            cells = {name: own[member.item] for name, own in self._prompted.items()}
+            n = self._items.length(member.item)
             named = {"group": member.group, "document": member.document, "where": member.where, "text": member.text}
-            lines.append({"model": asks.label, **named, "n": n, "cells": cells})
-    return list(map(line_of, lines))
+            yield line_of({"model": self._label, **named, "n": n, "cells": cells})
 
 
 def write_plan(plan: Planned, store: Store, spec_text: str | None) -> None:
@@ -180,16 +189,27 @@ def write_plan(plan: Planned, store: Store, spec_text: str | None) -> None:
             if store.shard(shard.key) == shard:
                 continue
         store.write_record(f"shards/{shard.key}.json", shard.record())
-    store.write_lines("prompts.jsonl", plan.lines)
+    store.write_lines("prompts.jsonl", chain.from_iterable(plan.lines))
     if spec_text is not None:
         store.write("spec.toml", spec_text)
+    elif not _is_of(plan.spec, store.path("spec.toml")):
+        store.path("spec.toml").unlink(missing_ok=True)  # of an earlier run, and a report would show it as this one's
     record = {
         "format": FORMAT,
         "spec": plan.spec.model_dump(mode="json"),
         "folder": str(plan.folder),
         "models": plan.models,
-        "shards": plan.shards,
+        "shards": list(plan.shards),
+        "tokens": list(plan.shards.values()),
         "refused": [one._asdict() for one in plan.refused],
         "repeated": plan.repeated,
     }
     store.write_record("plan.json", record)
+
+
+def _is_of(spec: Spec, path: Path) -> bool:
+    """Whether a file holds a spec."""
+    try:
+        return read_spec(path).spec == spec
+    except InputError:
+        return False

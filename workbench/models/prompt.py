@@ -16,7 +16,7 @@ from workbench.models.inputs import MARK, Messages, as_ids, as_messages, as_text
 from workbench.models.spans import Spans, spans_of
 from workbench.models.vocabulary import Vocabulary
 
-__all__ = ["Prompt", "Tokens", "place", "prompts_of", "tokenise"]
+__all__ = ["Prompt", "Tokens", "ids_of", "place", "prompts_of", "tokenise"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,13 @@ def tokenise(model: _Reads, prompt: Any) -> Tokens:
     spans = spans_of(model.vocabulary, ids, text)
     notes = (*_notes(prompt), *(() if text is None else _unread(model, ids, strings, spans)))
     return Tokens(ids, strings, bos, prompt, notes, spans)
+
+
+def ids_of(model: _Reads, prompt: Prompt) -> tuple[int, ...]:
+    """The token ids of a prompt, without anything that is said of them to people. Raises as `tokenise`."""
+    _, ids = _read(model, prompt)
+    _check(model, prompt, ids)
+    return ids
 
 
 def _one(given: Any) -> "Prompt | Tokens":

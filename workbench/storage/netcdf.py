@@ -17,6 +17,7 @@ from workbench.errors import InputError, in_words
 from workbench.files import sealed, unsealed
 from workbench.storage.apart import looked_through
 from workbench.storage.inspection import inspect
+from workbench.storage.numbers import numbers_of
 
 __all__ = ["DEPTH", "decoded", "encoded", "group_of"]
 
@@ -60,7 +61,8 @@ def group_of(content: bytes, name: str) -> xr.Dataset | None:
         with h5py.File(io.BytesIO(content), "r") as file:
             if file.get(name, getclass=True) is not h5py.Group:
                 return None
-        return _opened(content, name)
+            plain = numbers_of(file[name])
+        return _opened(content, name) if plain is None else plain
 
 
 @contextmanager

@@ -77,11 +77,12 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _folder(arguments: argparse.Namespace) -> Path:
     """Of a run that is there already, named by its folder or its spec."""
-    given = Path(arguments.spec)
-    if given.is_dir():
-        return given
     from workbench.batch.spec import read_spec
+    from workbench.batch.store import Store
 
+    given = Path(arguments.spec)
+    if given.is_dir() or "://" in arguments.spec:
+        return Store(arguments.spec).folder
     return Path(arguments.folder) if arguments.folder else Path("runs") / read_spec(given).spec.name
 
 
@@ -238,12 +239,12 @@ def _tell(found: "batch.Batch", *, as_json: bool) -> int:
         print_json({
             "name": found.spec.name, "folder": str(found.folder), "shards": found.n_shards,
             "shards_done": found.n_done, "failures": failed,
-            "summaries": {name: found.aggregate(name).attrs["summary"] for name in found.analyses},
+            "summaries": found.summaries,
         })  # fmt: skip
         return 1 if failed else 0
     print(f"{found.spec.name}: {found.n_done} of {found.n_shards} shards are done, {len(failed)} failures.")
-    for name in found.analyses:
-        print(f"  {name}: {found.aggregate(name).attrs['summary']}")
+    for name, summary in found.summaries.items():
+        print(f"  {name}: {summary}")
     for one in failed[:10]:
         print(f"  failed: {one['group']} {one['where']} {one['analysis']}: {' '.join(one['why'].split())}")
     if len(failed) > 10:

@@ -129,11 +129,9 @@ def _register_choices(answer: Answers, engine: Engine) -> None:
             if part == "prompts":
                 columns = panel.columns_of(_table(engine, name, selection))
                 return {"xs": columns, "ys": columns}
-            found = engine.batches.open(name)
-            each = {one: engine.batches.aggregate(name, one) for one in found.analyses}
+            variables = panel.offered(engine.batches.variables(name))
         except WorkbenchError:  # what is drawn says it
             return {}
-        variables = [label for one, result in each.items() for label in panel.variables_of(one, result)]
         kept = variable if variable in variables else next(iter(variables), None)
         return {"variables": variables, "variable": kept}
 
@@ -190,7 +188,7 @@ def results(engine: Engine, name: str, variable: str | None, dark: bool) -> list
     if not variable:
         return [html.P("Nothing of it is there yet.", className="quiet")]
     analysis, _, inner = variable.partition(".")
-    result = engine.batches.aggregate(name, analysis)
+    result = engine.batches.aggregate(name, analysis, inner)
     if variable not in panel.variables_of(analysis, result):
         return [html.P("Choose what to draw.", className="quiet")]
     return panel.results_of(result, inner, dark)

@@ -21,7 +21,7 @@ from apps.batches.report import report
 from workbench.batch.runs import Batch, open_batch
 from workbench.batch.state import State, sign, state_of, with_workers
 from workbench.batch.store import Store
-from workbench.batch.values import merge
+from workbench.batch.values import kept, tables
 from workbench.errors import InputError, WorkbenchError
 
 __all__ = ["Batches", "Cell", "Known", "Process", "begin"]
@@ -129,13 +129,21 @@ class Batches:
         except (WorkbenchError, OSError) as error:
             self._refused[name] = str(error)
 
-    def aggregate(self, name: str, analysis: str) -> xr.Dataset:
-        """Means of an analysis over what is done so far. Raises InputError for one that the run has not."""
-        return self._once((name, "aggregate", analysis), lambda found: found.aggregate(analysis))
+    def aggregate(self, name: str, analysis: str, variable: str) -> xr.Dataset:
+        """Means of a variable, and its null, over what is done so far, for one drawing; others of the analysis may be
+        there. Raises InputError for an analysis that the run has not."""
+        only = (variable, f"{variable}_null")
+        return self._once(
+            (name, "aggregate", analysis, variable), lambda found: kept.aggregate(found.store, analysis, only)
+        )
+
+    def variables(self, name: str) -> dict[str, dict[str, tuple[str, ...]]]:
+        """The variables of each analysis with their own axes, see `tables.variables`."""
+        return self._once((name, "variables"), lambda found: tables.variables(found.store))
 
     def table(self, name: str, head: tuple[int, int] | None = None) -> pd.DataFrame:
-        """One row a prompt, see `merge.table`."""
-        return self._once((name, "table", str(head)), lambda found: pd.DataFrame(list(merge.table(found.store, head))))
+        """One row a prompt, see `tables.table`."""
+        return self._once((name, "table", str(head)), lambda found: tables.table(found.store, head))
 
     def failures(self, name: str) -> list[dict[str, str]]:
         """What failed and what was refused, each with its reason."""

@@ -1,10 +1,11 @@
 """The runs of batches: the panel that lists them, what came out so far, and the table of prompts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import dash_mantine_components as dmc
+import numpy as np
 import pandas as pd
 import xarray as xr
 from dash import dcc, html
@@ -16,8 +17,8 @@ from apps.explorer.page.graphs import GRAPH_CONFIG, graph
 from apps.explorer.page.tables import grid
 
 __all__ = [
-    "PARTS", "batch_list", "batches_panel", "columns_of", "failure_list", "grouped", "prompt_table", "reading",
-    "results_of", "variables_of",
+    "PARTS", "batch_list", "batches_panel", "columns_of", "failure_list", "grouped", "offered", "prompt_table",
+    "reading", "results_of", "variables_of",
 ]  # fmt: skip
 
 PARTS = {"results": "Results", "prompts": "Prompts", "failures": "Failures"}
@@ -133,13 +134,18 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def offered(variables: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
+    """What can be drawn of a run, as ANALYSIS.VARIABLE. variables: of each analysis, with their own axes."""
+    return [f"{one}.{name}" for one, own in variables.items() for name, axes in own.items() if _is_drawn(axes)]
+
+
 def variables_of(analysis: str, result: xr.Dataset) -> list[str]:
     """What can be drawn of an aggregate, as ANALYSIS.VARIABLE."""
-    return [f"{analysis}.{name}" for name in averaged(result) if len(result[name].dims) == 3 or _is_grid(result, name)]
+    return offered({analysis: {name: [str(dim) for dim in result[name].dims[2:]] for name in averaged(result)}})
 
 
-def _is_grid(result: xr.Dataset, name: str) -> bool:
-    return result[name].dims[2:] == ("layer", "head")
+def _is_drawn(axes: Sequence[str]) -> bool:
+    return len(axes) == 1 or tuple(axes) == ("layer", "head")
 
 
 def results_of(result: xr.Dataset, variable: str, dark: bool) -> list[Any]:
@@ -148,11 +154,23 @@ def results_of(result: xr.Dataset, variable: str, dark: bool) -> list[Any]:
 
     drawn = list(islice(figures(result, variable), _FIGURES + 1))
     graphs = [graph(f"batch-{i}", apply(figure, dark)) for i, figure in enumerate(drawn[:_FIGURES])]
-    said = [html.P(result.attrs["summary"])]
+    said = [html.P(" ".join([result.attrs["summary"], *_without(result, variable)]))]
     said += [html.P(f"The first {_FIGURES} models and groups; the report has more.")] if len(drawn) > _FIGURES else []
     if not drawn:
         said.append(html.P("Nothing of it is there yet.", className="quiet"))
     return [*said, html.Div(graphs, className="batch-figures")]
+
+
+def _without(result: xr.Dataset, variable: str) -> list[str]:
+    """The groups that have prompts and no value of a variable: an empty place says nothing by itself."""
+    has = np.isfinite(result[variable].values).any(axis=tuple(range(2, result[variable].ndim)))
+    empty = [
+        " of ".join(part for part in (str(group), str(model) if result.sizes["model"] > 1 else "") if part)
+        for i, model in enumerate(result["model"].values) for j, group in enumerate(result["group"].values)
+        if not has[i, j] and result["n_prompts"].values[i, j]
+    ]  # fmt: skip
+    named = [one for one in empty if one]
+    return [f"There is no value in {', '.join(named[:_FIGURES])}."] if named else []
 
 
 def columns_of(table: pd.DataFrame) -> list[str]:
@@ -172,13 +190,22 @@ def prompt_table(table: pd.DataFrame, by: str, x: str | None, y: str | None, dar
     if table.empty:
         return [html.P("The run has no prompts.", className="quiet")]
     parts: list[Any] = list(_drawn(table, x, y, dark))
-    shown = table if by == "prompt" else grouped(table, by)
+    shown = _ordered(table) if by == "prompt" else grouped(table, by)
     said = "A click on a row or a point opens that prompt in every view." if by == "prompt" else "Means of the prompts."
     if len(shown) > _ROWS:
         said += f" The first {_ROWS:,} of {len(shown):,} rows; `workbench batch export` writes all."
     name = "batch-table" if by == "prompt" else "batch-means"
-    made = grid(shown.head(_ROWS).reset_index(drop=True), xr.Dataset(), name, are_words=True)
+    headers = xr.Dataset({"n": ((), 0, {"long_name": "tokens"})})
+    made = grid(shown.head(_ROWS).reset_index(drop=True), headers, name, are_words=True)
     return [html.P(said, className="quiet"), *parts, html.Div(made, className="batch-grid")]
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """What a prompt is and its numbers first: where it came from would push them out of sight."""
+    last = [name for name in ("status", "where", "document", "model") if name in table.columns]
+    first = [name for name in ("group", "text", "n") if name in table.columns]
+    between = [name for name in table.columns if name not in (*first, *last)]
+    return table[[*first, *between, *last]]
 
 
 def _drawn(table: pd.DataFrame, x: str | None, y: str | None, dark: bool) -> Iterator[Any]:

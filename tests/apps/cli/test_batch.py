@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 
 import pytest
 
@@ -145,3 +146,23 @@ def test_a_changed_spec_says_what_is_kept(spec, capsys):
     assert "9 results asked for, 7 of them are there; 1 shards left" in capsys.readouterr().out
     record = json.loads((spec.parent / "runs/made/plan.json").read_text())
     assert record["spec"]["prompts"][1]["n"] == 4  # a plan changes nothing
+
+
+def test_a_store_that_is_no_folder_is_said_by_every_verb(spec, capsys, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    for verb in ("status", "resume", "cancel", "report", "export", "worker"):
+        assert main(["batch", verb, "s3://bucket/run"]) == 1
+        assert "nobody else can create" in capsys.readouterr().err
+    for verb in ("plan", "run"):
+        assert main(["batch", verb, str(spec), "--folder", str(tmp_path / "taken")]) == 2
+        assert "no folder" in capsys.readouterr().err
+    assert main(["batch", "run", str(spec), "--folder", (tmp_path / "here").as_uri()]) == 0
+    assert main(["batch", "status", (tmp_path / "here").as_uri()]) == 0
+
+
+def test_what_a_cluster_needs_is_said_before_anything_is_planned(spec, capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["batch", "run", str(spec), "--ray"]) == 1
+    assert "cluster without Ray" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+    assert main(["batch", "run", str(spec), "--max-failures", "-1"]) == 2
+    assert "max_failures=-1" in capsys.readouterr().err

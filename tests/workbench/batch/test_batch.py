@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.tiny_models import spelling, tiny_hf, tiny_model
@@ -15,6 +16,7 @@ from tests.tiny_runs import Norms
 from tests.workbench.batch.made import CATALOG, prompts, spec
 from workbench import batch, wrap
 from workbench.analysis import run as runner
+from workbench.batch.values import tables
 from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
 from workbench.models.prompt import Prompt
 
@@ -109,6 +111,21 @@ def test_failures_are_recorded_and_the_others_go_on(run):
     assert found.aggregate("broken-analysis")["n_missing"].sum() == 24
     with pytest.raises(RefusedError, match="failures, the first"):
         run(spec(analyses=("norms", "broken-analysis")), max_failures=3, retry_failed=True)
+
+
+def test_the_table_has_what_every_prompt_has_and_nan_where_nothing_is(run, model):
+    found = run(spec(analyses=("norms", "broken-analysis")))
+    table, rows = found.table(), found.rows("norms")
+    assert list(table.columns) == ["model", "group", "document", "where", "n", "text", "norms.norm mean", "status"]
+    np.testing.assert_allclose(table["norms.norm mean"], rows["norm"].mean(("layer", "head")), rtol=1e-6)
+    assert table["where"].tolist() == rows["prompt_where"].values.tolist() and table["n"].dtype == "int64"
+    assert all("KeyError" in status for status in table["status"])
+    more = batch.plan(spec(30), found.folder, catalog=CATALOG, models={"tiny": model})
+    more.write()
+    table = found.table()
+    assert table["norms.norm mean"].isna().sum() == 6 == (table["status"] == "not computed yet").sum()
+    tools = pd.DataFrame(tables.statuses(found.store, 7))
+    assert tools.equals(table[["model", "group", "document", "where", "n", "text", "status"]].head(7))
 
 
 def test_refused_rows_are_said_and_repeated_ones_count_once(run, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from workbench.analysis.results import dataset
 from workbench.batch.values import merge
 from workbench.batch.values.partials import Partial
-from workbench.batch.values.rows import Reduction, stacked
+from workbench.batch.values.rows import Reduction, Rows
 from workbench.statistics import bootstrap_interval
 
 
@@ -26,6 +26,16 @@ def result(neurons=(3, 1)):
         activation=("neuron", np.array([1.0, 2.0]), "activation", (None, None)),
         on=("layer", np.array([True, False]), "true or false", (0, 1)),
     )
+
+
+def stacked(rows):
+    """Rows of several prompts, None where one failed."""
+    found = Rows(len(rows))
+    for i, row in enumerate(rows):
+        if row is not None:
+            found.put(i, row)
+    assert [found.has(i) for i in range(len(rows))] == [row is not None for row in rows]
+    return found.dataset()
 
 
 def test_what_is_missing_stays_missing_and_names_are_not_averaged():

@@ -1,13 +1,17 @@
 """The plan: every cell in exactly one shard, the same shards whatever the order, and what was dealt stays dealt."""
 
+import json
+import tracemalloc
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.analysis.keys import digest
 from workbench.batch.prompts.items import Items, Member
+from workbench.batch.prompts.packed import Packed
 from workbench.batch.shards import Shard, batches, dealt, missing
 from workbench.batch.spec import Limits
 
@@ -95,6 +99,14 @@ def test_a_study_of_many_passes_has_shards_of_few_prompts():
     assert sizes == {1: [12], 2: [2] * 6}
 
 
+def test_a_shard_has_no_more_prompts_than_rows_may_be_in_memory(monkeypatch):
+    items, limits = items_of([[i] for i in range(30)]), Limits(shard_tokens=10**6)
+    cells = [Made("a").cells(items)]
+    monkeypatch.setattr("workbench.batch.shards._PROMPTS", 12)
+    made = dealt("m", items, [Made("a")], cells, set(cells[0]), limits)
+    assert [shard.n_prompts for shard in made] == [12, 12, 6]
+
+
 def test_a_shard_comes_back_from_json_and_keeps_its_key():
     shard = plan([(1, 2), (3,)], ["a", "b"])[2][0]
     assert Shard.of(shard.record()) == shard
@@ -108,3 +120,44 @@ def test_the_same_prompt_twice_is_one_item_and_counts_once_in_its_group():
     assert (len(items), len(items.members), items.repeated) == (2, 3, 1)
     items.add((1, 2), {"answer": "x"}, Member(0, "g", "", "", ""))  # another question about the same tokens
     assert (len(items), len(items.members), items.repeated) == (3, 4, 1)
+
+
+@given(prompts_st)
+def test_packed_ids_are_the_ids(prompts):
+    packed = Packed(prompts)
+    assert list(packed) == prompts and len(packed) == len(prompts) and packed == Packed(prompts)
+    assert packed.lengths == list(map(len, prompts)) and packed.n_tokens == sum(map(len, prompts))
+    assert [packed[i] for i in range(-len(prompts), len(prompts))] == prompts * 2
+    assert list(packed[1:3]) == prompts[1:3] and packed != Packed([*prompts, (1,)])
+    shard = Shard("m", "w", ("a",), packed, ({},) * len(prompts), (("c",) * len(prompts),), 16)
+    assert Shard.of(json.loads(json.dumps(shard.record()))) == shard
+
+
+def test_ids_that_no_vocabulary_has_are_no_shard():
+    with pytest.raises(ValueError, match="greater than maximum"):
+        Packed([(2**31,)])
+    with pytest.raises(IndexError):
+        Packed([(1,)])[1]
+
+
+def test_a_plan_takes_some_bytes_a_token():
+    """Of a million prompts of 400 tokens: three gigabytes, where tuples of numbers would be thirty."""
+    n, length = 300, 400
+    names = ["a"]
+    tracemalloc.start()
+    items = items_of([tuple(range(i, i + length)) for i in range(1000, 1000 + n)])
+    cells = [one.cells(items) for one in map(Made, names)]
+    shards = dealt("m", items, list(map(Made, names)), cells, {cell for some in cells for cell in some}, LIMITS)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(shard.n_prompts for shard in shards) == n
+    assert held / n < 2 * 4 * length + 3_000  # twice, as items and as shards, and what names a prompt
+
+
+def test_an_attempt_is_another_shard_of_the_same_cells():
+    shard = Shard("m", "w", ("a",), Packed([(1, 2)]), ({},), (("c",),), 16)
+    again = shard.beside({shard.key})
+    assert again.key != shard.key and (again.cells, again.attempt) == (shard.cells, 1)
+    assert shard.beside({again.key}) is shard
+    assert shard.beside({shard.key, again.key}).attempt == 2
+    assert Shard.of(json.loads(json.dumps(again.record()))) == again

@@ -93,3 +93,25 @@ def test_active_dormant_heads_in_a_batch_are_those_of_the_study(default_model, t
     rows, alone = found.rows("active-dormant"), CATALOG.get("active-dormant")(**params).run(default_model)
     share = rows["dormant_share"].isel(prompt=0)
     np.testing.assert_array_equal(share, alone["dormant_share"].astype(np.float32))
+
+
+def test_a_batch_of_a_model_over_two_devices_gives_the_numbers_of_the_whole_one(tmp_path):
+    """The devices are pretended, as in `test_two_devices.py`: that tensors of two places never meet is seen."""
+    from tests.tiny_models import tiny_hf
+    from tests.two_devices import TwoDevices, split
+    from workbench import wrap
+
+    names = ("induction-on-prompt", "attention-sinks", "flow-routes")
+    ids = [[4, 33, 80, 33, 12, 7, 50 + i, 51, 52, 3, 9, 10, 11, 33] for i in range(4)]
+    spec = {"name": "split", "models": [{"name": "m"}], "prompts": [{"ids": ids}], "interventions": ["L1H2"]}
+    spec["analyses"] = [{"name": name} for name in names]
+    whole = batch.run(spec, tmp_path / "whole", catalog=CATALOG, models={"m": tiny_model("llama")})
+    hf = tiny_hf("llama")
+    split(hf, hf.model.layers, [hf.model.norm, hf.lm_head])
+    with TwoDevices():
+        found = batch.run(spec, tmp_path / "split", catalog=CATALOG, models={"m": wrap(hf, None, name="parted")})
+    assert found.failures == [] and found.n_done == found.n_shards
+    for name in names:
+        rows, wanted = found.rows(name), whole.rows(name)
+        for variable in wanted.data_vars:  # the same operations on the same CPU
+            np.testing.assert_allclose(rows[variable], wanted[variable], atol=1e-6, rtol=1e-6, err_msg=variable)

@@ -4,19 +4,24 @@ Ids are kept flat, four bytes a token, so that a million prompts fit; texts are 
 """
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from functools import cached_property
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import NamedTuple
 
+from workbench.batch.prompts.packed import Packed
 from workbench.batch.prompts.sources import Row, rows
 from workbench.batch.spec import SOURCES, PromptSource, Read
 from workbench.errors import InputError, WorkbenchError
 from workbench.models.model import Model, Sizes
-from workbench.models.prompt import Prompt, Vocabulary, tokenise
+from workbench.models.prompt import Prompt, Vocabulary, ids_of
 
 __all__ = ["Items", "Member", "Refused", "collect"]
 
 _SHOWN = 120  # characters of a prompt that are kept for people
+_NO_COLUMNS: Mapping[str, str] = MappingProxyType({})  # one for all items that have none
 
 
 class Member(NamedTuple):
@@ -47,39 +52,45 @@ class Items:
 
     members: list[Member] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
-    columns: list[dict[str, str]] = field(default_factory=list)
+    columns: list[Mapping[str, str]] = field(default_factory=list)
     repeated: int = 0
-    _flat: "array[int]" = field(default_factory=lambda: array("i"))
-    _ends: "array[int]" = field(default_factory=lambda: array("q", [0]))
-    _index: dict[Any, int] = field(default_factory=dict)
-    _asked: set[tuple[int, str]] = field(default_factory=set)
+    _tokens: Packed = field(default_factory=Packed)
+    _index: dict[bytes, int] = field(default_factory=dict)  # by a digest: ids of a million prompts would fill a memory
+    _groups: dict[str, set[int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._tokens)
 
     def ids(self, item: int) -> tuple[int, ...]:
         """Token ids of an item."""
-        return tuple(self._flat[self._ends[item] : self._ends[item + 1]])
+        return self._tokens[item]
 
     def length(self, item: int) -> int:
         """Number of its tokens."""
-        return self._ends[item + 1] - self._ends[item]
+        return self._tokens.length(item)
 
-    def add(self, ids: Sequence[int], columns: dict[str, str], member: Member) -> None:
+    def add(self, ids: Sequence[int], columns: Mapping[str, str], member: Member) -> None:
         """Take a prompt in; one that its group has already is counted once."""
-        packed = array("i", ids)
-        known = (packed.tobytes(), tuple(sorted(columns.items())))
+        known = _digest(ids, columns)
         item = self._index.get(known)
         if item is None:
             item = self._index[known] = len(self)
-            self._flat.extend(packed)
-            self._ends.append(len(self._flat))
-            self.columns.append(columns)
-        if (item, member.group) in self._asked:
+            self._tokens.append(ids)
+            self.columns.append(columns or _NO_COLUMNS)
+        asked = self._groups.setdefault(member.group, set())
+        if item in asked:
             self.repeated += 1
             return
-        self._asked.add((item, member.group))
+        asked.add(item)
         self.members.append(member._replace(item=item))
+
+
+def _digest(ids: Sequence[int], columns: Mapping[str, str]) -> bytes:
+    """What makes two items one, 16 bytes."""
+    found = blake2b(array("q", ids).tobytes(), digest_size=16)
+    for name, text in sorted(columns.items()):
+        found.update(f"\0{len(name)} {len(text)} {name}{text}".encode(errors="surrogatepass"))
+    return found.digest()
 
 
 def collect(read: Read, model: Model, *, allow_network: bool = False) -> Items:
@@ -87,7 +98,7 @@ def collect(read: Read, model: Model, *, allow_network: bool = False) -> Items:
 
     A row that cannot be used is recorded and the others go on. Raises InputError where no row can be used.
     """
-    items, spec = Items(), read.spec
+    items, spec, reader = Items(), read.spec, _Unbounded(model)
     columns = {column for analysis in spec.analyses for column in analysis.columns.values()}
     for number, source in enumerate(spec.prompts):
         with read.where.of("prompts", number, _named(source)):
@@ -95,7 +106,7 @@ def collect(read: Read, model: Model, *, allow_network: bool = False) -> Items:
                 if count == 0:
                     _need_columns(row, columns, source)
                 try:
-                    _take(items, row, source, f"{number}:{count}", model, columns)
+                    _take(items, row, source, f"{number}:{count}", reader, columns)
                 except WorkbenchError as error:
                     items.refused.append(Refused(source.group, row.where, str(error)))
     if spec.prompts and not len(items):
@@ -109,7 +120,7 @@ def _named(source: PromptSource) -> str:
     return next(name for name in SOURCES if getattr(source, name) is not None)
 
 
-def _take(items: Items, row: Row, source: PromptSource, own: str, model: Model, read: set[str]) -> None:
+def _take(items: Items, row: Row, source: PromptSource, own: str, reader: "_Unbounded", read: set[str]) -> None:
     if row.prompt is None:
         items.refused.append(Refused(source.group, row.where, row.wrong))
         return
@@ -120,7 +131,7 @@ def _take(items: Items, row: Row, source: PromptSource, own: str, model: Model, 
     columns = {column: row.columns[column] for column in sorted(read)}
     document = row.document or own
     text = _told(row.prompt)[:_SHOWN]
-    for part, ids in enumerate(_pieces(row.prompt, source, model)):
+    for part, ids in enumerate(_pieces(row.prompt, source, reader)):
         where = row.where if part == 0 else f"{row.where}, piece {part + 1}"
         items.add(ids, columns, Member(0, source.group, document, where, text if part == 0 else f"... ({where})"))
 
@@ -141,48 +152,54 @@ def _need_columns(row: Row, read: set[str], source: PromptSource) -> None:
         raise InputError(f"the column {lacking!r} for prompts of {source.group!r}", f"one of {known}", "Name another")
 
 
-def _pieces(prompt: Prompt, source: PromptSource, model: Model) -> Iterator[tuple[int, ...]]:
+def _pieces(prompt: Prompt, source: PromptSource, reader: "_Unbounded") -> Iterator[tuple[int, ...]]:
     """The ids of a row: as they are, cut, or in pieces that each stand behind what the first stands behind."""
-    most = min(source.tokens or model.sizes.n_ctx, model.sizes.n_ctx)
-    ids = tokenise(_Unbounded(model), prompt).ids
+    most = min(source.tokens or reader.n_ctx, reader.n_ctx)
+    ids = ids_of(reader, prompt)
     if len(ids) <= most:
         yield ids
     elif source.tokens is None or source.long == "refuse":
         raise InputError(
             f"a prompt of {len(ids)} tokens",
-            f"at most {most} for {model.name}",
+            f"at most {most} for {reader.name}",
             'Say tokens = N, with long = "cut" or "split"',
         )
     elif source.long == "cut":
         yield ids[:most]
     else:
-        front = ids[: _front(model, prompt, ids)]
+        front = ids[: _front(reader, prompt, ids)]
         body, step = ids[len(front) :], most - len(front)
         for start in range(0, len(body), step):
             if start == 0 or len(body) - start >= 2:  # a last piece of one token says nothing of a next one
                 yield (*front, *body[start : start + step])
 
 
-def _front(model: Model, prompt: Prompt, ids: Sequence[int]) -> int:
+def _front(reader: "_Unbounded", prompt: Prompt, ids: Sequence[int]) -> int:
     """How many tokens stand in front of the text."""
     if prompt.text is None:
         return 0
-    bare = tokenise(_Unbounded(model), replace(prompt, bos=False)).ids
+    bare = ids_of(reader, replace(prompt, bos=False))
     return len(ids) - len(bare) if len(bare) < len(ids) else 0
 
 
-class _Silent(Vocabulary):
-    """A vocabulary that writes nothing: ids are all that is asked for."""
+class _Held(Vocabulary):
+    """A vocabulary that asks its tokenizer once what stands in front of a text, and not for every prompt."""
 
-    def string(self, token_id: int) -> str:
-        """Nothing."""
-        return ""
+    @cached_property
+    def prefix(self) -> tuple[int, ...]:
+        """As of `Vocabulary`."""
+        return super().prefix
+
+    @cached_property
+    def front(self) -> tuple[int, ...]:
+        """As of `Vocabulary`."""
+        return super().front
 
 
 class _Unbounded:
-    """What tokenising asks of a model, for texts of any length."""
+    """What tokenising asks of a model, for texts of any length. n_ctx: how many tokens the model itself takes."""
 
     def __init__(self, model: Model):
-        self.name, self.tokenizer = model.name, model.tokenizer
+        self.name, self.tokenizer, self.n_ctx = model.name, model.tokenizer, model.sizes.n_ctx
         self.sizes: Sizes = replace(model.sizes, n_ctx=2**31)
-        self.vocabulary = _Silent(model.tokenizer, model.sizes.d_vocab)
+        self.vocabulary = _Held(model.tokenizer, model.sizes.d_vocab)

@@ -86,7 +86,7 @@ def _from_file(source: PromptSource, path: Path) -> Iterator[Row]:
         cells = value if isinstance(value, Mapping) else {}
         if number == 0:
             _need_columns(source, cells, path)
-        document = cells.get(source.document, "") if source.document else ""
+        document = _document(cells.get(source.document)) if source.document else ""
         own = source.column or next((name for name in COLUMNS if name in cells), "")
         columns = {name: cell for name, cell in cells.items() if isinstance(cell, str) and name != own}
         try:
@@ -97,9 +97,14 @@ def _from_file(source: PromptSource, path: Path) -> Iterator[Row]:
             yield Row(where, None, wrong=str(error))
             continue
         if prompt.text is not None:
-            yield _row(where, prompt.text, source, str(document), columns)
+            yield _row(where, prompt.text, source, document, columns)
         else:
-            yield Row(where, prompt, str(document), columns)
+            yield Row(where, prompt, document, columns)
+
+
+def _document(cell: Any) -> str:
+    """What a row was taken from; "", a document of its own, where that is missing: else all such rows were one."""
+    return "" if cell is None or cell != cell else str(cell)
 
 
 def _need_columns(source: PromptSource, cells: Mapping[str, Any], path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import xarray as xr
 
 from workbench.batch.runs import Batch
-from workbench.batch.values import merge
 from workbench.errors import InputError, UnavailableError
 from workbench.files import whole_file
 from workbench.storage.formats import write
@@ -77,9 +76,9 @@ def _table(found: Batch, path: Path) -> Path:
         with whole_file(path) as partial:
             found.table().to_parquet(partial)
         return path
-    rows = list(merge.table(found.store))
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return _csv(path, names, ([row.get(name, "") for name in names] for row in rows))
+    table = found.table()
+    rows = zip(*(table[name].tolist() for name in table.columns), strict=True)
+    return _csv(path, [*map(str, table.columns)], (["" if cell != cell else cell for cell in row] for row in rows))
 
 
 def _csv(path: Path, names: list[str], rows: Iterator[list[Any]]) -> Path:

@@ -5,7 +5,7 @@ Every document counts once in its group: pieces of one are averaged first. Inter
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,67 +13,21 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from workbench.analysis.code import code_digest
 from workbench.analysis.results import check
-from workbench.batch.computing import rows_of
-from workbench.batch.store import Entry, Store
+from workbench.batch.store import Store
 from workbench.batch.values.partials import Partial
+from workbench.batch.values.places import Cells, Places
+from workbench.batch.values.tables import summary
 from workbench.errors import InputError
 from workbench.statistics import ENOUGH, bootstrap_interval
 
-__all__ = ["BOOTSTRAPPED", "Cells", "aggregate", "failures", "table"]
+__all__ = ["BOOTSTRAPPED", "aggregate", "provenance"]
 
 BOOTSTRAPPED = 10_000
 _PIECE = 256  # documents that are folded together
-_COLUMNS = 512  # numbers a document that are drawn together: of 10,000 documents 40 MB
-Places = dict[str, tuple[str, int]]
-
-
-class Cells:
-    """Where each cell of a store's plan is: its shard and row. An analysis's rows are read shard by shard."""
-
-    def __init__(self, store: Store):
-        self.store = store
-        self.record = store.plan()
-        self.finished = store.finished()
-        # By key, not by when they were planned: sums in another order differ in their last bits
-        order = sorted(key for key in self.record["shards"] if key in self.finished)
-        self.entries: dict[str, Entry] = {key: self.finished[key] for key in order}
-
-    def places(self, analysis: str) -> Places:
-        """Shard and row of every cell of an analysis that came out."""
-        found: Places = {}
-        for key, entry in self.entries.items():
-            for row, cell in enumerate(entry.cells.get(analysis, ())):
-                if cell not in entry.failed:
-                    found.setdefault(cell, (key, row))
-        return found
-
-    def failed(self) -> dict[str, str]:
-        """Sentences of cells that failed and came out nowhere."""
-        found: dict[str, str] = {}
-        for entry in self.entries.values():
-            found |= entry.failed
-        came_out = {c for e in self.entries.values() for cells in e.cells.values() for c in cells if c not in e.failed}
-        return {cell: said for cell, said in found.items() if cell not in came_out}
-
-    def asked(self, analysis: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Cell and line of every prompt of the plan that an analysis was asked of."""
-        for line in self.lines():
-            if analysis in line["cells"]:
-                yield line["cells"][analysis], line
-
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """Every prompt of the plan. Raises UnavailableError where one is of a model that the plan has not."""
-        labels = {one["label"] for one in self.record["models"]}
-        for line in self.store.prompts():
-            if line["model"] not in labels:
-                raise self.store.damaged("prompts.jsonl", f"the model {line['model']!r} is none of its plan")
-            yield line
-
-    def rows(self, key: str, analysis: str) -> xr.Dataset | None:
-        """The rows of an analysis in a shard that is done; None where it has none."""
-        n = len(self.entries[key].cells.get(analysis, ()))
-        return rows_of(self.store, key, analysis, n) if n else None
+_COLUMNS = 512  # numbers a document that are drawn together, and fewer of many documents:
+_NUMBERS = 1 << 20  # of all documents, 8 MB
 
 
 @dataclass
@@ -98,6 +52,26 @@ class _Group:
     def partial(self) -> Partial:
         """Of all documents."""
         return self.folded.merged(Partial.of(np.stack(self.values))) if self.values else self.folded
+
+
+class _Pieces:
+    """Sums of the pieces of one document, of which there may be thousands."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[NDArray[np.float64], NDArray[np.int32]]] = {}
+
+    def add(self, values: Mapping[str, NDArray[np.floating]]) -> None:
+        """One piece; NaN is missing."""
+        for name, value in values.items():
+            known = ~np.isnan(value)
+            total, n = self._sums.setdefault(name, (np.zeros(value.shape), np.zeros(value.shape, np.int32)))
+            np.add(total, value, out=total, where=known)
+            np.add(n, known, out=n, casting="unsafe")
+
+    @property
+    def mean(self) -> dict[str, NDArray[np.float64]]:
+        """Of each variable, over the pieces that have a value."""
+        return {name: np.where(n > 0, total / np.maximum(n, 1), np.nan) for name, (total, n) in self._sums.items()}
 
 
 def _intervals(own: Mapping[str, _Group]) -> dict[str, tuple[Any, Any]]:
@@ -126,12 +100,13 @@ def _intervals(own: Mapping[str, _Group]) -> dict[str, tuple[Any, Any]]:
 
 
 def _of_columns(names: Sequence[str], own: Mapping[str, _Group]) -> Iterator[list[str]]:
-    """Names of variables that together have about `_COLUMNS` numbers a document."""
+    """Names of variables that together have about `_COLUMNS` numbers a document, and `_NUMBERS` of all."""
     some: list[str] = []
     width = 0
+    most = min(_COLUMNS, _NUMBERS // max(1, len(own[names[0]].values)))
     for name in names:
         size = own[name].values[0].size
-        if some and width + size > _COLUMNS:
+        if some and width + size > most:
             yield some
             some, width = [], 0
         some.append(name)
@@ -139,25 +114,28 @@ def _of_columns(names: Sequence[str], own: Mapping[str, _Group]) -> Iterator[lis
     yield some
 
 
-def aggregate(store: Store, analysis: str) -> xr.Dataset:
+def aggregate(
+    store: Store, analysis: str, cells: Cells | None = None, only: Collection[str] | None = None
+) -> xr.Dataset:
     """Means of an analysis over documents, with intervals, by model and group; of all that is there so far.
 
     Dims (model, group, ...); an axis `group` of the analysis itself is called `condition`. A variable x has x_low and
     x_high (95 % over documents) and x_n (documents that have it); `n_documents`, `n_prompts` and `n_missing` (not
     computed yet, or failed) say how much is behind it; `model_step` is there where the spec says steps.
-    attrs["left_out"] says why other variables have no mean.
+    attrs["left_out"] says why other variables have no mean. cells: of the store, where they are known. only: variables,
+    where the others are not asked for: intervals are most of the work.
     """
-    cells = Cells(store)
-    names = [one["name"] for one in cells.record["spec"]["analyses"]]
-    if analysis not in names:
-        raise InputError(f"the analysis {analysis!r} of this batch", f"one of {', '.join(names)}", "Correct the name")
-    merged = _Merged(cells, analysis)
+    cells = cells or Cells(store)
+    if analysis not in cells.names:
+        known = ", ".join(cells.names)
+        raise InputError(f"the analysis {analysis!r} of this batch", f"one of {known}", "Correct the name")
+    merged = _Merged(cells, analysis, only)
     return check(merged.dataset())
 
 
 class _Merged:
-    def __init__(self, cells: Cells, analysis: str):
-        self.cells, self.analysis = cells, analysis
+    def __init__(self, cells: Cells, analysis: str, only: Collection[str] | None):
+        self.cells, self.analysis, self.only = cells, analysis, only
         self.like: dict[str, xr.DataArray] = {}
         self.left_out: dict[str, str] = {}
         self.groups: dict[tuple[str, str], dict[str, _Group]] = {}
@@ -167,11 +145,13 @@ class _Merged:
     def _merge(self) -> None:
         places = self.cells.places(self.analysis)
         by_shard, many = self._members(places)
-        waiting: dict[tuple[str, str, str], list[dict[str, NDArray[np.floating]]]] = {}
+        waiting: dict[tuple[str, str, str], _Pieces] = {}
         for key in self.cells.entries:
             rows = self.cells.rows(key, self.analysis) if key in by_shard else None
             if rows is None:
                 continue
+            if self.only is not None:
+                rows = rows[[name for name in rows.data_vars if name in self.only]]
             self._learn(rows)
             arrays = {str(name): rows[name].values for name in rows.data_vars}
             for row, (model, group, document) in by_shard[key]:
@@ -179,9 +159,9 @@ class _Merged:
                 if many[model, group, document] == 1:
                     self._add(model, group, values)
                 else:
-                    waiting.setdefault((model, group, document), []).append(values)
+                    waiting.setdefault((model, group, document), _Pieces()).add(values)
         for (model, group, _), pieces in waiting.items():
-            self._add(model, group, _mean_of(pieces))
+            self._add(model, group, pieces.mean)
 
     def _members(self, places: Places) -> tuple[dict[str, list[tuple[int, tuple[str, str, str]]]], dict[Any, int]]:
         """By shard the rows that are wanted and the documents that they belong to; pieces by document."""
@@ -261,26 +241,32 @@ class _Merged:
         return made
 
     def _attrs(self) -> dict[str, Any]:
-        record = self.cells.record
-        n = sum(c[0] for c in self.counts.values())
-        missing = sum(c[2] for c in self.counts.values())
-        said = f"Means of {self.analysis} over {n} prompts" + (f"; {missing} are missing." if missing else ".")
-        made_by = {json.dumps(entry.stamp, sort_keys=True) for entry in self.cells.entries.values()}
-        provenance = {
-            "analysis": self.analysis,
+        n, _, missing = (sum(c[i] for c in self.counts.values()) for i in range(3))
+        return {
+            "title": f"{self.analysis}, {self.cells.record['spec']['name']}",
+            "summary": summary(self.analysis, n, missing),
+            "left_out": json.dumps(self.left_out, sort_keys=True),
+            "provenance": provenance(self.cells, self.analysis),
+        }
+
+
+def provenance(cells: Cells, analysis: str) -> str:
+    """What an aggregate is made of, as JSON: where two of these are equal, so are the aggregates."""
+    record = cells.record
+    return json.dumps(
+        {
+            "analysis": analysis,
             "batch": record["spec"]["name"],
             "spec": record["spec"],
             "models": record["models"],
-            "shards": {key: entry.sha256 for key, entry in self.cells.entries.items()},
-            "stamps": sorted(made_by),
+            "prompts_sha256": cells.store.digest("prompts.jsonl"),
+            "shards": {key: entry.sha256 for key, entry in cells.entries.items()},
+            "stamps": sorted({json.dumps(entry.stamp, sort_keys=True) for entry in cells.entries.values()}),
             "interval": f"95 % over documents; bootstrap up to {BOOTSTRAPPED} of them",
-        }
-        return {
-            "title": f"{self.analysis}, {record['spec']['name']}",
-            "summary": said,
-            "left_out": json.dumps(self.left_out, sort_keys=True),
-            "provenance": json.dumps(provenance, sort_keys=True),
-        }
+            "code": code_digest(_Merged),
+        },
+        sort_keys=True,
+    )
 
 
 _COUNTS = {
@@ -292,69 +278,3 @@ _COUNTS = {
 
 def _same_coords(one: xr.DataArray, like: xr.DataArray) -> bool:
     return all(np.array_equal(one[dim].values, like[dim].values) for dim in like.dims if dim in like.coords)
-
-
-def _mean_of(pieces: list[dict[str, NDArray[np.floating]]]) -> dict[str, NDArray[np.floating]]:
-    """The mean of the pieces of a document, of those that have a value."""
-    names = dict.fromkeys(name for piece in pieces for name in piece)
-    return {name: Partial.of(np.stack([p[name] for p in pieces if name in p])).known_mean for name in names}
-
-
-def table(store: Store, head: tuple[int, int] | None = None) -> Iterator[dict[str, Any]]:
-    """One row a prompt: model, group, document, where it came from, tokens, text, status; of every analysis its
-    variables, those with axes by their mean over them (as `ANALYSIS.VARIABLE mean`).
-
-    head: (layer, head) whose own value stands beside the mean (as `ANALYSIS.VARIABLE L18H6`), where a variable has it.
-    """
-    cells = Cells(store)
-    failed = cells.failed()
-    names = [one["name"] for one in cells.record["spec"]["analyses"]]
-    places = {name: cells.places(name) for name in names}
-    columns: dict[str, dict[str, dict[str, NDArray[np.floating]]]] = {}
-    for key in cells.entries:
-        columns[key] = {}
-        for name in names:
-            rows = cells.rows(key, name)
-            if rows is not None:
-                columns[key][name] = {label: values for label, values in _scalars(name, rows, head)}
-    for line in cells.lines():
-        if not line["n"]:
-            continue
-        row = {k: line[k] for k in ("model", "group", "document", "where", "n", "text")}
-        status = ""
-        for name, cell in line["cells"].items():
-            place = places[name].get(cell)
-            if place is None:
-                status = failed.get(cell, status or "not computed yet")
-                continue
-            row |= {label: float(values[place[1]]) for label, values in columns[place[0]].get(name, {}).items()}
-        yield {**row, "status": status or "done"}
-
-
-def _scalars(
-    analysis: str, rows: xr.Dataset, head: tuple[int, int] | None
-) -> Iterator[tuple[str, NDArray[np.floating]]]:
-    for name, variable in rows.data_vars.items():
-        others = [dim for dim in variable.dims if dim != "prompt"]
-        label = f"{analysis}.{name}" + (" mean" if others else "")
-        yield label, (variable.mean(others) if others else variable).values
-        if head is not None and set(others) == {"layer", "head"}:
-            at = dict(zip(("layer", "head"), head, strict=True))
-            if all(place in variable[dim].values for dim, place in at.items()):
-                yield f"{analysis}.{name} L{head[0]}H{head[1]}", variable.sel(at).values
-
-
-def failures(store: Store) -> list[dict[str, str]]:
-    """What failed: model, group, where, analysis, why; refused rows first."""
-    cells = Cells(store)
-    found = [
-        {"model": "", "group": one["group"], "where": one["where"], "analysis": "", "why": one["reason"]}
-        for one in cells.record["refused"]
-    ]
-    failed = cells.failed()
-    for line in cells.lines():
-        for analysis, cell in line["cells"].items():
-            if cell in failed:
-                named = {name: line[name] for name in ("model", "group", "where")}
-                found.append({**named, "analysis": analysis, "why": failed[cell]})
-    return found

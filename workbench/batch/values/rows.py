@@ -6,14 +6,13 @@ other names are no quantities; intervals and p-values of single prompts have no 
 """
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-__all__ = ["Reduction", "RowOf", "stacked"]
+__all__ = ["Reduction", "RowOf", "Rows"]
 
 RowOf = tuple[dict[str, xr.DataArray], dict[str, str]]  # what is averaged of a result, and why the rest is not
 
@@ -69,37 +68,48 @@ class Reduction:
         return bare.assign_attrs(kept)
 
 
-def stacked(rows: Sequence[RowOf | None]) -> xr.Dataset | None:
-    """Rows of one analysis by prompt, NaN where there is none; None where there is none at all.
+class Rows:
+    """Rows of one analysis by prompt, NaN where there is none: four bytes a number, whatever a result weighs.
 
-    A variable whose coords are not those of the first row is left out. attrs["left_out"] says why, as JSON.
+    A variable whose coords are not those of the first row is left out, and why is kept.
     """
-    left: dict[str, str] = {}
-    for row in rows:
-        left |= row[1] if row else {}
-    first: dict[str, xr.DataArray] = {}
-    taken = [row[0] if row else None for row in rows]
-    for one in taken:
-        first = {**(one or {}), **first}
-    if not first and not left:
-        return None
-    made = {}
-    for name, like in first.items():
-        if name in left:
-            continue
-        differs = next((why for one in taken if one and name in one and (why := _differs(one[name], like))), "")
-        if differs:
-            left[name] = differs
-            continue
-        values = np.stack([_values(one, name, like.shape) for one in taken])
-        made[name] = xr.DataArray(values, dims=("prompt", *like.dims), coords=like.coords, attrs=like.attrs)
-    return xr.Dataset(made, attrs={"left_out": json.dumps(left, sort_keys=True)})
 
+    def __init__(self, n: int) -> None:
+        self._there = np.zeros(n, bool)
+        self._like: dict[str, xr.DataArray] = {}
+        self._values: dict[str, np.ndarray[Any, Any]] = {}
+        self._left: dict[str, str] = {}
 
-def _values(row: Mapping[str, xr.DataArray] | None, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    if row is None or name not in row:
-        return np.full(shape, np.nan, np.float32)
-    return row[name].values
+    def put(self, prompt: int, row: RowOf) -> None:
+        """The row of a prompt, in the place of one that it had."""
+        self._there[prompt] = True
+        self._left |= row[1]
+        for name, one in row[0].items():
+            like = self._like.setdefault(name, one)
+            why = self._left.get(name) or _differs(one, like)
+            if why:
+                self._left[name] = why
+                self._values.pop(name, None)
+                continue
+            if name not in self._values:
+                self._values[name] = np.full((len(self._there), *like.shape), np.nan, np.float32)
+            self._values[name][prompt] = one.values
+
+    def has(self, prompt: int) -> bool:
+        """Whether a prompt has a row."""
+        return bool(self._there[prompt])
+
+    def dataset(self) -> xr.Dataset | None:
+        """(prompt, ...); None where there is no row at all. attrs["left_out"] says why variables are not there, as
+        JSON."""
+        if not self._there.any():
+            return None
+        made = {}
+        for name, values in self._values.items():
+            if name not in self._left:
+                like = self._like[name]
+                made[name] = xr.DataArray(values, dims=("prompt", *like.dims), coords=like.coords, attrs=like.attrs)
+        return xr.Dataset(made, attrs={"left_out": json.dumps(self._left, sort_keys=True)})
 
 
 def _differs(one: xr.DataArray, like: xr.DataArray) -> str:

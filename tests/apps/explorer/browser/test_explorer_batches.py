@@ -65,6 +65,60 @@ def test_a_row_of_the_table_opens_its_prompt(runs_page, screenshots):
     page.wait_for_function(view)
 
 
+def test_what_is_sorted_filtered_or_drawn_opens_what_it_shows(runs_page):
+    """The place of a row on the screen is not its place in the run."""
+    page = runs_page
+    page.click("#batches-open")
+    page.locator("#batch-part label").filter(has_text="Prompts").click()
+    page.wait_for_selector("#batch-table .ag-row")
+    page.locator("#batch-table .ag-floating-filter[col-id=group] input").first.fill("drawn")
+    page.locator("#batch-table .ag-header-cell[col-id=text][role=columnheader]").click()
+    page.wait_for_selector("#batch-table .ag-header-cell[col-id=text][aria-sort=ascending]")
+    count = "n => document.querySelectorAll('#batch-table .ag-center-cols-container .ag-row').length === n"
+    page.wait_for_function(count, arg=17)
+    text = page.locator("#batch-table .ag-row[row-index='3'] .ag-cell[col-id=text]")
+    shown = text.inner_text().replace("#", "")
+    text.click()
+    page.wait_for_selector("#batches .mantine-Modal-content", state="detached")
+    page.wait_for_function("text => document.querySelector('#prompt').value === text", arg=shown)
+    page.click("#batches-open")
+    page.wait_for_selector("#batch-scatter .nsewdrag")  # the two columns of the test before
+    number, *point = page.evaluate(
+        """() => { const gd = document.querySelector('#batch-scatter .js-plotly-plot');
+        const last = gd.data.length - 1, at = gd.calcdata[last][0], drawn = gd._fullLayout;
+        const box = gd.getBoundingClientRect();
+        return [gd.data[last].customdata[0], box.x + drawn.xaxis._offset + drawn.xaxis.d2p(at.x),
+                box.y + drawn.yaxis._offset + drawn.yaxis.d2p(at.y)] }"""
+    )
+    page.mouse.move(*point)
+    page.wait_for_selector("#batch-scatter .hoverlayer .hovertext", state="attached")
+    page.mouse.click(*point)
+    page.wait_for_selector("#batches .mantine-Modal-content", state="detached")
+    page.wait_for_function("text => document.querySelector('#prompt').value !== text", arg=shown)
+    assert number not in (0, 1)
+
+
+def test_the_report_is_opened_from_the_page_and_a_view_becomes_a_spec(runs_page, tmp_path):
+    from probes import CATALOG
+    from workbench import batch
+
+    page = runs_page
+    page.click("#batches-open")
+    with page.context.expect_page() as opened:
+        page.click("#batch-report")
+    opened.value.wait_for_selector(".js-plotly-plot .nsewdrag")
+    assert "over 19 prompts" in opened.value.inner_text("body")
+    opened.value.close()
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#batches .mantine-Modal-content", state="detached")
+    page.locator("[aria-haspopup=menu]").filter(has_text="Export").first.click()
+    with page.expect_download() as download:
+        page.click("[data-export=toml]")
+    download.value.save_as(tmp_path / "view.toml")
+    found = batch.run(tmp_path / "view.toml", tmp_path / "run", catalog=CATALOG)
+    assert found.table()["text"][0].replace("#", "") == page.input_value("#prompt")
+
+
 @pytest.mark.slow
 def test_the_panel_can_be_read_by_everybody(runs_page):
     from axe_playwright_python.sync_playwright import Axe

@@ -87,7 +87,7 @@ def test_a_run_that_cannot_be_read_says_why_and_the_others_are_shown(folder, tmp
 def test_partial_results_say_their_n_and_follow_the_ledger(folder, tmp_path, monkeypatch):
     runs = Batches(tmp_path, begin=None)
     batch.plan(SPEC, tmp_path / "half", catalog=CATALOG).write()
-    empty = runs.aggregate("half", "attention-sinks")
+    empty = runs.aggregate("half", "attention-sinks", "sink_rate")
     assert panel.variables_of("attention-sinks", empty) == []
     store = batch.open(tmp_path / "half").store
     asked = []
@@ -98,16 +98,20 @@ def test_partial_results_say_their_n_and_follow_the_ledger(folder, tmp_path, mon
 
     with pytest.raises(Exception, match="stop"):
         batch.worker(tmp_path / "half", catalog=CATALOG, progress=stop)
-    result = runs.aggregate("half", "attention-sinks")
+    result = runs.aggregate("half", "attention-sinks", "sink_rate")
     assert 0 < result["n_prompts"].sum() < 24
     figures = panel.results_of(result, "sink_rate", False)
     done = int(result["sink_rate_n"].sel(group="drawn").max())
     titles = [graph.figure.layout.title.text for graph in figures[-1].children]
     assert any(f"drawn, toy-induction, n = {done}" in title for title in titles)
-    assert runs.aggregate("half", "attention-sinks") is result  # nothing has changed: it is not made again
+    assert runs.aggregate("half", "attention-sinks", "sink_rate") is result  # nothing has changed: it is not made again
+    whole = batch.open(tmp_path / "half").aggregate("attention-sinks")
+    assert set(result.data_vars) < set(whole.data_vars)  # what is drawn alone is what is drawn among the others
+    for name in result.data_vars:
+        np.testing.assert_allclose(result[name], whole[name], rtol=1e-12, err_msg=name)
     store.go_on()
     batch.worker(tmp_path / "half", catalog=CATALOG)
-    assert runs.aggregate("half", "attention-sinks")["n_prompts"].sum() == 24
+    assert runs.aggregate("half", "attention-sinks", "sink_rate")["n_prompts"].sum() == 24
 
 
 class Thread:
@@ -169,6 +173,21 @@ def test_the_table_is_sorted_by_its_numbers_grouped_and_drawn(engine):
     grid = parts[-1].children
     assert grid.id == "batch-table" and [row["row"] for row in grid.rowData] == list(range(24))
     assert panel.prompt_table(table, "group", None, None, False)[-1].children.id == "batch-means"
+
+
+def test_a_group_without_a_value_is_named(engine):
+    """Where nothing is drawn a reader cannot tell whether nothing was computed."""
+    found = batch.open(engine.batches.folder / "done").aggregate("induction-on-prompt")
+    found["induction_score"] = found["induction_score"].where(found["group"] != "odd")
+    assert "There is no value in odd, refused." in texts(panel.results_of(found, "induction_score", False))
+    assert "no value" not in texts(panel.results_of(found, "n_repeats", False))
+
+
+def test_numbers_stand_beside_their_prompt(engine):
+    shown = panel.prompt_table(engine.batches.table("done"), "prompt", None, None, False)[-1].children
+    fields = [column["field"] for column in shown.columnDefs]
+    assert fields[:3] == ["group", "text", "n"] and fields[-4:] == ["status", "where", "document", "model"]
+    assert shown.columnDefs[2]["headerName"] == "tokens" and fields[3].startswith("induction-on-prompt.")
 
 
 @pytest.mark.parametrize("row", [0, 2, 3, 22, 23])

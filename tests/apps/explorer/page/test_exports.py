@@ -103,7 +103,7 @@ def test_a_view_becomes_a_batch_of_the_same(engine, shown, name, tmp_path):
     wanted = engine.slice_of(request, name, SELECTION) if name in engine.slices else request.analyses[name]
     assert CATALOG.get(asked.name).of(dict(asked.params)) == wanted
     assert made.planned.spec.interventions == ("L0H0",)
-    ids = [shard.ids for shard in made.planned.left]
+    ids = [shard.ids and tuple(shard.ids) for shard in made.planned.left]
     assert ids == [(request.tokens.ids,)] if wanted.prompted else ids == [None]
 
 

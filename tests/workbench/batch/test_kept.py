@@ -1,0 +1,104 @@
+"""Aggregates that a run left are taken where nothing has changed, and merged anew where anything has."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.tiny_models import tiny_model
+from tests.workbench.batch.made import CATALOG, prompts, spec
+from workbench import batch
+from workbench.analysis.results import open_result, save
+from workbench.batch.values import kept, merge
+from workbench.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model("llama", n_layers=3)
+
+
+@pytest.fixture
+def run(model, tmp_path):
+    """Run a spec on the tiny model in one folder."""
+
+    def go(given):
+        return batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model})
+
+    return go
+
+
+@pytest.fixture
+def merged(monkeypatch):
+    """The analyses that were merged from their rows, in their order."""
+    seen = []
+    aggregate = merge.aggregate
+    monkeypatch.setattr(
+        merge, "aggregate", lambda store, name, *more: seen.append(name) or aggregate(store, name, *more)
+    )
+    return seen
+
+
+def test_what_a_run_left_is_what_merging_gives(run, merged):
+    found = run(spec())
+    whole = {name: merge.aggregate(found.store, name) for name in found.analyses}
+    merged.clear()
+    assert all(found.aggregate(name).identical(whole[name]) for name in found.analyses) and merged == []
+    run(spec())
+    assert merged == []  # a run that has nothing left to do
+    with pytest.raises(InputError, match="one of norms, model-norms"):
+        found.aggregate("../plan")
+
+
+def test_a_prompt_less_another_group_or_other_bytes_are_merged_anew(run, merged):
+    first = run(spec())
+    fewer = spec()
+    fewer["prompts"] = [dict(one, ids=one["ids"][:6]) for one in fewer["prompts"]]
+    for given in (spec(26), fewer, spec() | {"prompts": [{"group": "all", "ids": prompts()}]}):
+        made = batch.plan(given, first.folder, catalog=CATALOG, models={"tiny": tiny_model("llama", n_layers=3)})
+        made.write()
+        merged.clear()
+        again = batch.open(first.folder).aggregate("norms")
+        assert merged == ["norms"] and again.identical(merge.aggregate(first.store, "norms"))
+    run(spec())
+    lost = next(entry.shard for entry in first.store.ledger() if "norms" in entry.cells)
+    first.store.path("shards", f"{lost}.nc").unlink()
+    assert int(batch.open(first.folder).aggregate("norms")["n_missing"].sum()) > 0
+
+
+@pytest.mark.parametrize("how", ["damaged", "of other code", "a link"])
+def test_an_aggregate_that_is_not_as_it_was_merged_is_not_taken(run, merged, monkeypatch, how):
+    found = run(spec())
+    path = found.store.path("aggregates", "norms.nc")
+    wanted = found.aggregate("norms")["norm"].values
+    if how == "damaged":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif how == "of other code":
+        monkeypatch.setattr(merge, "code_digest", lambda kind: "other")
+    else:
+        path.rename(path.with_name("elsewhere"))
+        path.symlink_to(path.with_name("elsewhere"))
+        with pytest.raises(InputError, match="a link"):
+            found.aggregate("norms")
+        return
+    merged.clear()
+    np.testing.assert_array_equal(found.aggregate("norms")["norm"].values, wanted)
+    assert merged == ["norms"]
+    assert kept.keep(found.store, "norms") == path
+    assert json.loads(open_result(path).attrs["provenance"])["code"] in ("other", merge.code_digest(merge._Merged))
+
+
+def test_sentences_of_analyses_count_what_is_merged(run):
+    found = run(spec(analyses=("norms", "broken-analysis", "model-norms")))
+    assert found.summaries == {name: found.aggregate(name).attrs["summary"] for name in found.analyses}
+    assert "24 are missing" in found.summaries["broken-analysis"]
+
+
+def test_a_result_of_a_stranger_in_the_place_of_an_aggregate_is_not_taken(run):
+    found = run(spec())
+    other = found.aggregate("norms").assign_attrs(provenance=json.dumps({"analysis": "norms"}))
+    other["norm"] = other["norm"] + 1
+    save(other, found.store.path("aggregates", "norms.nc"))
+    assert not np.allclose(found.aggregate("norms")["norm"], other["norm"], equal_nan=True)
