@@ -34,6 +34,7 @@
     if (!frame) {
       frame = document.createElement("div");
       frame.className = "preview";
+      if (getComputedStyle(holder).position === "static") holder.style.position = "relative"; // the frame is laid in it
       holder.appendChild(frame);
     }
     for (const [name, value] of Object.entries(box(gd, shape))) frame.style[name] = value + "px";

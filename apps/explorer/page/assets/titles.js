@@ -3,6 +3,7 @@
 (function () {
   "use strict";
   const LINE = 17; // pixels of a line of a title, as in workbench/figures/caption.py
+  const EDGES = 26, WIDE = 480, TOOLS = 190; // pixels beside a title; in a wide figure those of its tools, which come and go
   const originals = new WeakMap();
   let pen = null;
 
@@ -54,7 +55,7 @@
     const before = first(gd), full = gd._fullLayout, change = {};
     if (!before) return change;
     if (before.title && gd.layout.title.x === undefined) {
-      const lines = fitted(before.title, full.width - 14, full.title.font);
+      const lines = fitted(before.title, full.width - (full.width > WIDE ? TOOLS : EDGES), full.title.font);
       const more = LINE * (lines.length - before.title.split(/<br\s*\/?>/).length), text = lines.join("<br>");
       if (text !== textOf(gd.layout)) Object.assign(change, { "title.text": text, "title.pad.b": before.below + more, "margin.t": before.top + more });
     }
