@@ -351,6 +351,13 @@ def test_hovering_shows_what_a_click_would_select(same_page):
     page.hover("#tokens [data-pos='5']")
     page.wait_for_selector("#main-figure .preview:not([hidden])")
     assert selection(page)["pos"] == 19  # a look is no choice
+    # Every frame lies in its own figure, in the small ones too.
+    page.wait_for_selector(".thumbs .preview:not([hidden])", state="attached")
+    assert not page.evaluate("""() => Array.from(document.querySelectorAll('.preview:not([hidden])')).filter((one) => {
+        const frame = one.getBoundingClientRect();
+        const own = one.parentElement.querySelector('.js-plotly-plot').getBoundingClientRect();
+        return frame.left < own.left - 3 || frame.right > own.right + 3 || frame.top < own.top - 3;
+    }).map((one) => one.parentElement.outerHTML.slice(0, 80))""")
     page.mouse.move(5, 5)
     page.wait_for_selector("#main-figure .preview:not([hidden])", state="detached")
 
