@@ -41,9 +41,10 @@
     if (!meta || typeof meta !== "object") return null;
     if (!originals.has(meta)) {
       const axes = Object.keys(full).filter((name) => /^[xy]axis\d*$/.test(name) && textOf(gd.layout[name]));
-      const title = gd.layout.title || {};
+      const title = gd.layout.title || {}, margin = gd.layout.margin || {};
       originals.set(meta, {
-        known: {}, title: textOf(gd.layout), top: full.margin.t, below: (title.pad || {}).b || 0,
+        // Not full.margin.t: what is drawn may still be the figure that stood here before, fitted to another width.
+        known: {}, title: textOf(gd.layout), top: margin.t === undefined ? full.margin.t : margin.t, below: (title.pad || {}).b || 0,
         axes: Object.fromEntries(axes.map((name) => [name, textOf(gd.layout[name])])),
       });
     }
