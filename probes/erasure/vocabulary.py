@@ -38,6 +38,7 @@ __all__ = ["VIEW", "Text", "TokenErasureVocabulary", "scores", "strings_figure",
 
 SCORES = ("precision", "recall", "auc")
 _LAYOUTS, _SHUFFLES, _DRAWS = 20, 3, 200
+_LETTERS = 28  # of a string that stands beside its bar; a rule of dashes would take half the figure
 
 
 class TokenErasureVocabulary(Study, name="token-erasure-vocabulary", title="Token erasure: the strings of a corpus"):
@@ -270,11 +271,12 @@ def scores_figure(result: xr.Dataset) -> "go.Figure":
 def strings_figure(result: xr.Dataset) -> "go.Figure":
     """The strings of highest mean psi."""
     from workbench.figures import bars, show_token
+    from workbench.figures.text import shorten
 
     part = result.isel(row=slice(0, 40))
     counts = part["count"].values.tolist()
     labels = [
-        show_token(str(text), html=False) + (f" ({n})" if n > 1 else "") + (" ✓" if word else "")
+        shorten(show_token(str(text), html=False), _LETTERS) + (f" ({n})" if n > 1 else "") + (" ✓" if word else "")
         for text, n, word in zip(part["text"].values, counts, part["is_word"].values, strict=True)
     ]
     return bars(
