@@ -1,5 +1,5 @@
 // Titles of figures and of their axes are broken into lines by the server for a usual width: here they are broken anew
-// for the width that there is.
+// for the width that there is; in a narrow figure only what is too wide for it.
 (function () {
   "use strict";
   const LINE = 17; // pixels of a line of a title, as in workbench/figures/caption.py
@@ -29,9 +29,9 @@
     return lines;
   }
 
-  function fitted(text, room, font) {
+  function fitted(text, room, font, joins = true) {
     const lines = text.split(/<br\s*\/?>/);
-    const whole = lines.some((line) => /<(?!\/?(b|i|sub|sup)>)/.test(line)) ? lines : [lines.join(" ")];
+    const whole = !joins || lines.some((line) => /<(?!\/?(b|i|sub|sup)>)/.test(line)) ? lines : [lines.join(" ")];
     return whole.flatMap((line) => broken(line, room, font));
   }
   const textOf = (part) => String(((part || {}).title || {}).text || "");
@@ -56,7 +56,7 @@
     const before = first(gd), full = gd._fullLayout, change = {};
     if (!before) return change;
     if (before.title && gd.layout.title.x === undefined) {
-      const lines = fitted(before.title, full.width - (full.width > WIDE ? TOOLS : EDGES), full.title.font);
+      const lines = fitted(before.title, full.width - (full.width > WIDE ? TOOLS : EDGES), full.title.font, full.width > WIDE);
       const more = LINE * (lines.length - before.title.split(/<br\s*\/?>/).length), text = lines.join("<br>");
       if (text !== textOf(gd.layout)) Object.assign(change, { "title.text": text, "title.pad.b": before.below + more, "margin.t": before.top + more });
     }
@@ -71,7 +71,7 @@
   function axisTitle(before, full, name, said) {
     const axis = full[name], middle = axis._offset + axis._length / 2, whole = name[0] === "x" ? full.width : full.height;
     const start = name[0] === "y" && before.title ? full._size.t - 8 : 0; // above stands the figure's own title
-    const lines = fitted(said, Math.max(60, 2 * Math.min(middle - start, whole - middle) - 8), axis.title.font);
+    const lines = fitted(said, Math.max(60, 2 * Math.min(middle - start, whole - middle) - 8), axis.title.font, full.width > WIDE);
     const at = [full.width, full.height].join(), known = before.known[name];
     if (known && known.at === at && known.lines.length >= lines.length) return known.lines.join("<br>");
     before.known[name] = { at: at, lines: lines };
