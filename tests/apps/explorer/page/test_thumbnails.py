@@ -13,7 +13,7 @@ STUDIES = [name for name in CATALOG.names if kind_of(CATALOG.get(name)) == "stud
 
 
 def test_every_study_has_a_small_example_that_says_what_it_is_of():
-    assert set(STUDIES) == set(examples())
+    assert set(STUDIES) <= set(examples()) <= set(CATALOG.names)
     for name, on in examples().items():
         picture = (FOLDER / f"{name}.webp").read_bytes()
         assert picture[:4] == b"RIFF" and picture[8:12] == b"WEBP" and len(picture) < 40_000
