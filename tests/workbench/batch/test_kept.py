@@ -50,6 +50,13 @@ def test_what_a_run_left_is_what_merging_gives(run, merged):
         found.aggregate("../plan")
 
 
+def test_our_own_aggregates_are_read_by_no_other_process(run, merged, monkeypatch):
+    found = run(spec(8))
+    merged.clear()
+    monkeypatch.setattr("workbench.storage.apart.subprocess.run", None)
+    assert np.isfinite(found.aggregate("norms")["norm"]).all() and merged == []
+
+
 def test_a_prompt_less_another_group_or_other_bytes_are_merged_anew(run, merged):
     first = run(spec())
     fewer = spec()
