@@ -1,6 +1,7 @@
 """Aggregates that a run left are taken where nothing has changed, and merged anew where anything has."""
 
 import json
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_what_a_run_left_is_what_merging_gives(run, merged):
 
 
 def test_our_own_aggregates_are_read_by_no_other_process(run, merged, monkeypatch):
-    found = run(spec(8))
+    found = run(spec(8, name=f"made-{uuid4().hex}"))  # bytes that nobody has looked through before
     merged.clear()
     monkeypatch.setattr("workbench.storage.apart.subprocess.run", None)
     assert np.isfinite(found.aggregate("norms")["norm"]).all() and merged == []
