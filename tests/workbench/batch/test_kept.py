@@ -51,6 +51,7 @@ def test_what_a_run_left_is_what_merging_gives(run, merged):
         found.aggregate("../plan")
 
 
+@pytest.mark.apart
 def test_our_own_aggregates_are_read_by_no_other_process(run, merged, monkeypatch):
     found = run(spec(8, name=f"made-{uuid4().hex}"))  # bytes that nobody has looked through before
     merged.clear()
