@@ -13,7 +13,8 @@ import shutil
 import sys
 from functools import cache
 from pathlib import Path
-from textwrap import wrap
+from tempfile import TemporaryDirectory
+from textwrap import wrap as lines
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,13 +25,14 @@ TEXT = "When Mary and John went to the store, John gave a drink to"
 TOY, WORDS = "toy-induction", "smollm2-135m"
 # What a study is drawn of where the toy or its defaults do not do: a model, and parameters that make it small.
 MADE: dict[str, tuple[str, dict[str, Any]]] = {
+    "attention-knockout": (WORDS, {}),
     "causal-check": (WORDS, {"units": "L18H6"}),
     "attribution-patching": (WORDS, {}),
     "circuit-evaluation": (WORDS, {}),
     "sink-conditions": (WORDS, {}),
     "head-survey": (WORDS, {"n_prompts": 16}),
     "change-and-see": (WORDS, {"units": "L18H6"}),
-    "explain": (WORDS, {"pairs": 4, "tested": 6, "draws": 5}),
+    "explain": (WORDS, {"pairs": 3, "tested": 6}),
     "circuit": (WORDS, {"pairs": 4, "tested": 6, "draws": 5}),
     "edge-rankings": (WORDS, {"pairs": 2, "tested": 2, "rankings": "EAP,RelP"}),
     "flow-route-part": (WORDS, {}),
@@ -75,9 +77,52 @@ def found(name: str) -> tuple[Any, str]:
     """The result of a study, and what it is of, in words."""
     from probes import CATALOG
 
+    if name.startswith("token-erasure"):
+        by = "12 words" if name == "token-erasure-swap" else "with probes that learned from a tenth of the text"
+        return erased(CATALOG.get(name)), f"{WORDS}, {by}"
+    if name == "expert-contrast":
+        return routed(CATALOG.get(name)), "a mixture of experts with random weights that reads letters"
     on, params = MADE.get(name, (TOY, {}))
     prompt = TEXT if on == WORDS else ids()
     return CATALOG.get(name).of(params).run(model(on), prompt if CATALOG.get(name).prompted else None), said_of(on)
+
+
+def erased(kind: Any) -> Any:
+    """What is built on readout probes, on little text."""
+    from probes.erasure.readout_probes import card_of
+    from workbench.corpora import Corpus, python_corpus
+
+    few = Corpus("a tenth of the documentation", python_corpus().documents[::10])
+    if kind.name == "token-erasure-probes":
+        return card_of(readouts(few))
+    with TemporaryDirectory() as folder:
+        if kind.name == "token-erasure-accuracy":
+            runs = kind.of({"depths": "1,2,4,8,14,20,28", "control": False}).over(
+                model(WORDS), few, folder=Path(folder)
+            )
+        elif kind.name == "token-erasure-vocabulary":
+            runs = kind.of({}).over(model(WORDS), few, probes=readouts(few))
+        else:
+            runs = kind.of({"words": 12}).over(model(WORDS), few)
+        return list(runs)[-1]
+
+
+@cache
+def readouts(few: Any) -> Any:
+    """Probes of the two depths that are compared."""
+    from probes.erasure.trained.trainer import train
+
+    with TemporaryDirectory() as folder:
+        return train(model(WORDS), few, path=Path(folder) / "probes.safetensors")
+
+
+def routed(kind: Any) -> Any:
+    """Experts of code and of prose, where a router with random weights tells them apart by their letters."""
+    from tests.tiny_models import spelling, tiny_hf
+    from workbench.loading.pretrained import wrap
+
+    mixture = wrap(tiny_hf("mixtral", n_layers=4), spelling(), name="a mixture of experts")
+    return kind.of({"texts": 32, "length": 48, "draws": 10}).run(mixture)
 
 
 def said_of(on: str) -> str:
@@ -124,7 +169,7 @@ class Painter:
 
         figure = compact(apply(view.drawn(view.figures[0], result), False))
         for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
-            axis.title.text = "<br>".join(wrap(axis.title.text or "", _LETTERS))
+            axis.title.text = "<br>".join(lines(axis.title.text or "", _LETTERS))
         figure.update_layout(width=WIDTH, height=HEIGHT, title_font_size=11, paper_bgcolor="#ffffff")
         script = "figure => Plotly.toImage(figure, { format: 'webp', width: %d, height: %d, scale: 1.5 })"
         url = self._page.evaluate(script % (WIDTH, HEIGHT), json.loads(figure.to_json()))

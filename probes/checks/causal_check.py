@@ -7,7 +7,7 @@ import xarray as xr
 
 from probes import stimuli
 from probes.checks.figures import controls_figure, norms_figure
-from probes.checks.hypothesis import EITHER, METHODS, SIDES
+from probes.checks.hypothesis import EITHER, METHODS, SIDES, checked_units, chosen_prompts, need_inside
 from probes.checks.matched_controls import CALIPER, FEWEST, N_CONTROLS, N_PEERS
 from probes.checks.removal import checking
 from workbench.analysis.kinds import Study
@@ -17,7 +17,7 @@ from workbench.analysis.view import Ask, View
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT
-from workbench.observation.metrics import KINDS, TARGET
+from workbench.observation.metrics import KINDS, TARGET, going_on
 from workbench.statistics import ENOUGH
 
 __all__ = ["VIEW", "CausalCheck", "repeated_tokens"]
@@ -117,6 +117,15 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
             seed=self.seed,
             progress=progress,
         )
+
+    def fits(self, model: Model, tokens: Tokens) -> None:
+        """Units of one kind that can be removed so, inside the prompt; a corrupt prompt as long as it."""
+        corrupt = self.corrupt or None
+        units = checked_units(model, self.units, self.side, self.controls, self.method, corrupt)
+        if self.reads_prompt() and not self.others:
+            metric = {"kind": self.metric, "target": self.target, "against": self.against, "position": self.pos}
+            need_inside(units, chosen_prompts(model, tokens, corrupt, metric, ())[0])
+        going_on(model, self.metric, self.target, self.against)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Less than half a pass for every control."""

@@ -9,6 +9,7 @@ import xarray as xr
 
 from probes.checks.matched_controls import CALIPER, atoms
 from probes.checks.norms import output_norms
+from probes.checks.swaps import Given, GivenState, as_far
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
@@ -16,14 +17,27 @@ from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
 from workbench.figures import show_token
-from workbench.intervene import MLP, Ablate, Attention, ExpertNeurons, Head, Neurons, Scale, Steer, units_of, with_rows
-from workbench.models.hooks import RESID_POST
+from workbench.intervene import (
+    MLP,
+    Ablate,
+    Attention,
+    ExpertNeurons,
+    Head,
+    Neurons,
+    Residual,
+    Scale,
+    Steer,
+    units_of,
+    with_rows,
+)
+from workbench.models.hooks import RESID_POST, RESID_PRE
 from workbench.models.model import Model, Sizes
-from workbench.models.prompt import Prompt, Tokens, tokenise
+from workbench.models.prompt import Prompt, Tokens
 from workbench.models.selfcheck import PADDING, READOUT
 from workbench.models.target import need_one_token
+from workbench.models.typed import typed
 from workbench.observation import observe
-from workbench.observation.recording import Recording, record
+from workbench.observation.recording import record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VIEW", "ChangeAndSee"]
 
+_KINDS = {Head, MLP, Attention, Neurons, ExpertNeurons}
 RUNS = ("intact", "changed", "control")
 WAYS = ("remove", "scale", "swap", "steer")
 
@@ -42,11 +57,13 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
     in every pass from the first new token on, and with a control changed in the same way. remove: the unit writes
     nothing. scale: what it writes is multiplied (0 removes it, 1 leaves it). swap: at the last tokens of the prompt it
     writes what it wrote at the last tokens of another prompt, the giver, as many as both have without their first; the
-    shown prompt takes, also while the text grows. steer: `by` times a direction is added to the stream behind the
-    unit's layer at every token: the unembedding of a token, as long as the stream there is on average (0 leaves the
-    text as it is). The control is the unit of the same kind whose output is nearest in norm on the prompt, within a
-    factor of 1.5 (`seed` passes over the nearest ones); for steer a random direction of the same length. kl: from the
-    intact to the other next-token distribution at the first new token, in nats.
+    shown prompt takes, also while the text grows. One state (L12 pos 5: at token 5, in front of block 12) becomes the
+    one that the giver has there at its token `origin`; its control is the state of another token of the giver, not the
+    first, whose distance from the one that is replaced is the nearest. steer: `by` times a direction is added to the
+    stream behind the unit's layer at every token: the unembedding of a token, as long as the stream there is on average
+    (0 leaves the text as it is). The control is the unit of the same kind whose output is nearest in norm on the
+    prompt, within a factor of 1.5 as every control (`seed` passes over the nearest ones); for steer a random direction
+    of the same length. kl: from the intact to the other next-token distribution at the first new token, in nats.
 
     Limits: One prompt, one control, greedy text: two texts part at the first token whose rank turns, however small the
     change was, and never meet again. What differs is seen here; whether it matters more than its like is what
@@ -59,11 +76,16 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
     -1 behind an end; `differs` (condition, step); `kl` (condition), nats.
     """
 
-    units: Annotated[str, "heads, MLPs, attention layers or neurons, one kind: L18H6, L20 mlp, L20N507"] = "L0H0"
+    units: Annotated[
+        str, "heads, MLPs, attention layers or neurons, one kind: L18H6, L20 mlp, L20N507; for swap also L12 pos 5"
+    ] = "L0H0"
     how: Annotated[str, Choice(WAYS), "what is done to it"] = "remove"
     by: Annotated[float, Range(-1000, 1000), "factor of scale, strength of steer"] = 2.0
     toward: Annotated[str, "token to steer toward; empty: none, needed for steer"] = ""
     giver: Annotated[str, "prompt that gives what is swapped in; needed for swap"] = ""
+    origin: Annotated[
+        int | None, Range(0), "token of the giver whose state is swapped in; none: as far from its end"
+    ] = None
     n: Annotated[int, Range(1, 40), "new tokens"] = 12
     seed: Annotated[int, Range(0), "passes over so many of the nearest controls; draws the random direction"] = 0
 
@@ -71,16 +93,34 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
         """The three texts, one token longer each time."""
+        self.fits(model, tokens)
+        units = units_of(self.units)
+        if isinstance(units[0], Residual):
+            changed, control, about = self._state(model, tokens, units[0])
+        else:
+            changed, control, beside = self._edits(model, tokens, units)
+            about = self._about(units, changed, beside)
+        yield from _written(model, tokens, changed, control, self.n, progress, about)
+
+    def fits(self, model: Model, tokens: Tokens) -> None:
+        """Units of one kind that the model has, a giver for swap, a token for steer."""
         units = units_of(self.units)
         kinds = {type(unit) for unit in units}
-        if not units or len(kinds) > 1 or not kinds <= {Head, MLP, Attention, Neurons, ExpertNeurons}:
+        is_state = kinds == {Residual} and len(units) == 1 and self.how == "swap"
+        if not is_state and (not units or len(kinds) > 1 or not kinds <= _KINDS):
             raise InputError(
-                f"units={self.units!r}", "heads, MLPs, attention layers or neurons, of one kind", "Name some"
+                f"units={self.units!r} to {self.how}",
+                "heads, MLPs, attention layers or neurons, of one kind, or for swap one state such as L12 pos 5",
+                "Name some",
             )
         for unit in units:
             unit.check(model)
-        changed, control, beside = self._edits(model, tokens, units)
-        yield from _written(model, tokens, changed, control, self.n, progress, self._about(units, changed, beside))
+        if self.how == "swap":
+            given = self._given(model)
+            if isinstance(units[0], Residual):
+                self._from(units[0], len(tokens), len(given))
+        if self.how == "steer":
+            self._direction(model, units)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Three passes a new token."""
@@ -105,57 +145,63 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
         make = lambda unit: self._edit(unit, giver)
         return list(map(make, units)), list(map(make, others)), " ".join(map(str, others))
 
-    def _giver(self, model: Model, units: Sequence[Any], n_tokens: int) -> "_Given":
-        if not self.giver:
-            raise InputError("how='swap' without a giver", "a prompt that gives what is swapped in", "Name one")
-        hooks = list(dict.fromkeys(unit.hook for unit in units))
-        return _Given(record(model, tokenise(model, self.giver), hooks), n_tokens)
+    def _state(self, model: Model, tokens: Tokens, unit: Residual) -> tuple[list[Any], list[Any], dict[str, str]]:
+        """As `_edits`, of one state, with what is said of it."""
+        given = record(model, self._given(model), [RESID_PRE], [unit.layer])
+        pos, origin = self._from(unit, len(tokens), given.length)
+        swap = lambda at: [Ablate(unit, "resample", GivenState(given, at, pos))]
+        other = as_far(model, tokens, unit, given, origin, self.seed)
+        words = given.tokens.strings
+        about = {
+            "how": f"With {unit} as at token {origin} {words[origin]!r} of {self.giver!r} (the giver)",
+            "beside": "" if other is None else f"the giver's token {other} {words[other]!r} in its place",
+            "lacking": "No other state of the giver is as far from the one that is replaced",
+            "edit": str(swap(origin)[0]),
+        }
+        return swap(origin), [] if other is None else swap(other), about
 
-    def _edit(self, unit: Any, giver: "_Given | None") -> Any:
+    def _from(self, unit: Residual, n_tokens: int, n_given: int) -> tuple[int, int]:
+        """The token that takes a state, and the giver's that gives it."""
+        if unit.pos is None or unit.pos >= n_tokens:
+            raise InputError(f"{unit}", f"a token from 0 to {n_tokens - 1}", "Choose one that the prompt has")
+        origin = n_given - (n_tokens - unit.pos) if self.origin is None else self.origin
+        if not 0 <= origin < n_given:
+            raise InputError(
+                f"token {origin} of the giver", f"a token from 0 to {n_given - 1}", "Choose one that it has"
+            )
+        return unit.pos, origin
+
+    def _giver(self, model: Model, units: Sequence[Any], n_tokens: int) -> Given:
+        hooks = list(dict.fromkeys(unit.hook for unit in units))
+        return Given(record(model, self._given(model), hooks), n_tokens)
+
+    def _given(self, model: Model) -> Tokens:
+        if not self.giver:
+            raise InputError("how='swap' without a giver", "a prompt that gives what is swapped in", "Fill in giver")
+        return typed(model, self.giver)
+
+    def _edit(self, unit: Any, giver: Given | None) -> Any:
         if self.how == "remove":
             return Ablate(unit)
         return Scale(unit, self.by) if giver is None else Ablate(unit, "resample", giver, positions=giver.positions)
 
     def _steered(self, model: Model, tokens: Tokens, units: Sequence[Any]) -> tuple[list[Any], list[Any], str]:
-        if not self.toward:
-            raise InputError("how='steer' without a token", "a token to steer toward", "Name one, such as ' Paris'")
-        if len({unit.layer for unit in units}) > 1:
-            raise InputError(f"units={self.units!r} for steer", "units of one layer", "Name one")
-        layer = units[0].layer
+        direction, layer = self._direction(model, units), units[0].layer
         states = record(model, tokens, [RESID_POST], [layer]).take(RESID_POST, layer, model).float()
         length = float(states[1:].norm(dim=-1).mean()) if len(tokens) > 1 else float(states.norm(dim=-1).mean())
-        token = need_one_token(model.vocabulary, self.toward, "steering, which follows one token")
-        direction = model.readout.W_U[token].detach().float().cpu()
         generator = torch.Generator().manual_seed(self.seed)
         random = torch.randn(len(direction), generator=generator)
         make = lambda one: [Steer(layer, one / one.norm() * length, self.by)]
         return make(direction), make(random), "a random direction as long"
 
-
-class _Given:
-    """What a run of another prompt gives: its last tokens' values for the last tokens of the one that takes, without
-    the first token of either. It asks for no prompt of its length: the text that takes grows."""
-
-    length = None
-
-    def __init__(self, recording: Recording, n_tokens: int) -> None:
-        self._recording, self._n_tokens = recording, n_tokens
-        self._shared = max(1, min(recording.length, n_tokens) - 1)
-
-    @property
-    def positions(self) -> tuple[int, ...]:
-        """Where it is taken."""
-        return tuple(range(self._n_tokens - self._shared, self._n_tokens))
-
-    def take(self, *where: Any) -> torch.Tensor:
-        """As of a recording of the prompt that takes; zero where nothing is taken."""
-        given = self._recording.take(*where)
-        moved = given.new_zeros(self._n_tokens, *given.shape[1:])
-        moved[-self._shared :] = given[-self._shared :]
-        return moved
-
-    def __str__(self) -> str:
-        return f"the last {self._shared} tokens of {self._recording}"
+    def _direction(self, model: Model, units: Sequence[Any]) -> torch.Tensor:
+        """Toward the token, `[d_model]`."""
+        if not self.toward:
+            raise InputError("how='steer' without a token", "a token to steer toward", "Fill in toward: ' Paris'")
+        if len({unit.layer for unit in units}) > 1:
+            raise InputError(f"units={self.units!r} for steer", "units of one layer", "Name one")
+        token = need_one_token(model.vocabulary, self.toward, "steering, which follows one token")
+        return model.readout.W_U[token].detach().float().cpu()
 
 
 def _as_loud(model: Model, tokens: Tokens, units: Sequence[Any], seed: int) -> list[Any]:
@@ -260,7 +306,8 @@ def _summary(result: xr.Dataset, about: dict[str, str]) -> str:
     if about["beside"]:
         said.append(f"Its control, {about['beside']}, {_fate(result, 'control').replace('the text ', '', 1)}.")
     else:
-        said.append("No other unit of its kind is as loud on this prompt: there is no control.")
+        lacking = about.get("lacking", "No other unit of its kind is as loud on this prompt")
+        said.append(f"{lacking}: there is no control.")
     return " ".join(said)
 
 

@@ -24,6 +24,7 @@ from workbench.models.hooks import Z
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens, tokenise
 from workbench.models.selfcheck import PADDING, READOUT
+from workbench.models.typed import typed
 from workbench.observation.metrics import KINDS
 from workbench.observation.recording import measure_means
 from workbench.observation.sweeps import base_run, sweep
@@ -104,7 +105,7 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter here", req
             return repeated, [{"kind": "repetition"}] * len(repeated)
         if self.on == "prompts":
             texts = [text.strip() for text in self.prompts.split("|") if text.strip()]
-            return [tokenise(model, text) for text in texts], [{"kind": self.metric}] * len(texts)
+            return [typed(model, text) for text in texts], [{"kind": self.metric}] * len(texts)
         if model.tokenizer is None:
             raise InputError(f"{model.name}, which has no tokenizer", "a model that reads English", "Use another task")
         found = stimuli.ioi_prompts(self.n_prompts, self.seed)

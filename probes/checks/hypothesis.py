@@ -8,7 +8,8 @@ from workbench.arguments import argument, shown
 from workbench.errors import InputError
 from workbench.intervene import AttentionEdge, AttentionKey, Expert, ExpertNeurons, Residual, units_of
 from workbench.models.model import Model
-from workbench.models.prompt import Tokens, tokenise
+from workbench.models.prompt import Tokens
+from workbench.models.typed import typed
 from workbench.observation.metrics import Metric, followed_by, going_on, make_metric
 from workbench.observation.sweeps import Base
 
@@ -47,6 +48,7 @@ def checked_units(model: Model, units: Any, side: str, n_controls: int, method: 
             f"the expert {units[0]}",
             "units whose controls are matched by norm",
             "Run expert-contrast: its random experts are matched by use",
+            first="expert-contrast",
         )
     if method != "zero" and isinstance(units[0], AttentionEdge | AttentionKey):
         raise InputError(f"{units[0]} by {method}", "zero: attention is taken away, not replaced", "Choose zero")
@@ -71,10 +73,8 @@ def chosen_prompts(
 ) -> tuple[list[Tokens], list[Tokens | None], list[dict[str, Any]]]:
     """Tokens of prompts and of their corrupt partners, and metric options, without prompts that suggested the claim."""
     many = isinstance(prompts, list | tuple) and not all(isinstance(p, int) for p in prompts)
-    tokens = [tokenise(model, p) for p in (prompts if many else [prompts])]
-    corrupts = (
-        [None] * len(tokens) if corrupt is None else [tokenise(model, c) for c in (corrupt if many else [corrupt])]
-    )
+    tokens = [typed(model, p) for p in (prompts if many else [prompts])]
+    corrupts = [None] * len(tokens) if corrupt is None else [typed(model, c) for c in (corrupt if many else [corrupt])]
     several = isinstance(metric, list | tuple)
     metrics = list(map(_options, metric)) if several else [_options({} if metric is None else metric)] * len(tokens)
     if not len(tokens) == len(corrupts) == len(metrics):
@@ -86,7 +86,7 @@ def chosen_prompts(
     for one, other in zip(tokens, corrupts, strict=True):
         if other is not None and len(one) != len(other):
             raise InputError(f"prompts of {len(one)} and {len(other)} tokens", "equal lengths", "Change the words")
-    seen = {tokenise(model, p).ids for p in suggested_by}
+    seen = {typed(model, p).ids for p in suggested_by}
     fresh = [i for i, t in enumerate(tokens) if t.ids not in seen] or list(range(len(tokens)))
     return [tokens[i] for i in fresh], [corrupts[i] for i in fresh], [metrics[i] for i in fresh]
 

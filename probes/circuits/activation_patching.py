@@ -8,7 +8,15 @@ import torch
 import xarray as xr
 
 from probes.checks import claims
-from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair, TargetText, pair_runs, top_tokens_metric
+from probes.circuits.prompt_pairs import (
+    Against,
+    Corrupt,
+    PromptPair,
+    TargetText,
+    need_pair,
+    pair_runs,
+    top_tokens_metric,
+)
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice
 from workbench.analysis.results import dataset
@@ -69,6 +77,10 @@ class ActivationPatching(Study, name="activation-patching", title="Activation pa
         """Patching of one site on the current prompt (clean) and a corrupt one."""
         runs = pair_runs(model, tokens, self.corrupt, self.metric, self.target, self.against)
         yield from patching(model, runs.pair, self.site, metric=runs.metric, pos=self.pos, progress=progress)
+
+    def fits(self, model: Model, tokens: Tokens) -> None:
+        """A corrupt prompt as long as the shown one, and targets that the model can say."""
+        need_pair(model, tokens, self.corrupt, self.metric, self.target, self.against)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Half a pass for every cell."""
@@ -187,7 +199,7 @@ VIEW = View(
     ActivationPatching,
     question="Where does the difference between two prompts live?",
     asks=(
-        Ask("corrupt", "Run", empty="the same tokens, moved"),
+        Ask("corrupt", "Run", empty="a copy with moved tokens"),
         Ask("site", "and put back, place by place, this prompt's"),
         Ask("metric", "and measure"),
     ),

@@ -65,6 +65,11 @@ class AttentionKnockout(
         metric = make_metric(model, tokens, logits, kind=self.metric, target=self.target, against=self.against)
         yield from knockout(model, tokens, metric, parts, query=query, window=self.window, progress=progress)
 
+    def fits(self, model: Model, tokens: Tokens) -> None:
+        """A subject that is in the prompt, and targets that the model can say."""
+        segments_of(tokens, self.query % len(tokens), self.subject)
+        going_on(model, self.metric, self.target, self.against)
+
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Half a pass for every layer and segment."""
         return 1.5 * sizes.n_layers

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 from probes.checks import claims
-from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair, TargetText, pair_runs
+from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair, TargetText, need_pair, pair_runs
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
@@ -91,6 +91,10 @@ class AttributionPatching(
         for (layer, head), value in zip(heads, values, strict=True):
             true[layer, head] = value
         yield _result(model, clean, base, pair, chosen, found, true)
+
+    def fits(self, model: Model, tokens: Tokens) -> None:
+        """A corrupt prompt as long as the shown one, and targets that the model can say."""
+        need_pair(model, tokens, self.corrupt, self.metric, self.target, self.against)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """A few passes for the estimates, and half a pass for every head that is patched."""
@@ -269,7 +273,7 @@ VIEW = View(
     AttributionPatching,
     question="Which heads carry the difference between two prompts, at a glance?",
     asks=(
-        Ask("corrupt", "Estimate what each head carries from", empty="the same tokens, moved"),
+        Ask("corrupt", "Estimate what each head carries from", empty="a copy with moved tokens"),
         Ask("checked", "and truly patch", unit="heads"),
         Ask("metric", "measuring"),
     ),

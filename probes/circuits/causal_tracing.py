@@ -79,6 +79,12 @@ class CausalTracing(Study, name="causal-tracing", title="Causal tracing", requir
         options = {name: getattr(self, name) for name in ("restore", "window", "noise", "draws", "seed")}
         yield from trace(model, tokens, metric, where, progress=progress, **options)
 
+    def fits(self, model: Model, tokens: Tokens) -> None:
+        """A subject that is in the prompt, and targets that the model can say."""
+        if self.subject:
+            segment(tokens, self.subject)
+        going_on(model, self.metric, self.target, self.against)
+
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Half a pass for every cell of every draw."""
         return 0.5 * self.draws * sizes.n_layers * n_tokens

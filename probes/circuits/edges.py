@@ -116,6 +116,11 @@ class CircuitEdges(
             said = tasks[0].metric.noted(summary(result)) if self.task == "prompt" else summary(result)
             yield result.assign_attrs(task=self.task, summary=said)
 
+    def fits(self, model: Model, tokens: Tokens) -> None:
+        """Targets that the model can say."""
+        if self.task == "prompt":
+            going_on(model, self.metric, self.target, self.against)
+
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """A pass for every circuit."""
         return 65.0 * (1 if self.task == "prompt" else self.prompts)

@@ -19,7 +19,7 @@ from probes.circuits.curves import (
     summary,
     table,
 )
-from probes.circuits.prompt_pairs import Against, Corrupt, TargetText, pair_runs
+from probes.circuits.prompt_pairs import Against, Corrupt, TargetText, need_pair, pair_runs
 from probes.circuits.rankings import (
     RANKINGS,
     Task,
@@ -117,6 +117,11 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
             *_, result = evaluated
             said = one.noted(summary(result)) if self.task == "prompt" else summary(result)
             yield result.assign_attrs(task=self.task, ranked_on=len(ranked), summary=said)
+
+    def fits(self, model: Model, tokens: Tokens) -> None:
+        """A corrupt prompt as long as the shown one, and targets that the model can say."""
+        if self.task == "prompt":
+            need_pair(model, tokens, self.corrupt, self.metric, self.target, self.against)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Half a pass for every node that is patched, and a pass for every circuit."""

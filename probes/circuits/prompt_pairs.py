@@ -8,6 +8,7 @@ from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.target import Target
+from workbench.models.typed import typed
 from workbench.observation.metrics import TARGET, Metric, followed_by, going_on, make_metric
 from workbench.observation.sweeps import Base, base_run
 
@@ -17,6 +18,7 @@ __all__ = [
     "PairRuns",
     "PromptPair",
     "TargetText",
+    "need_pair",
     "pair_runs",
     "prompt_pair",
     "segment",
@@ -50,7 +52,7 @@ def prompt_pair(model: Model, clean: Any, corrupt: Any = "") -> PromptPair:
     Raises InputError for unequal lengths, showing both token by token, and for prompts that do not differ.
     """
     first = tokenise(model, clean)
-    second = tokenise(model, corrupt) if corrupt not in ("", None) else _rotated(model, first)
+    second = typed(model, corrupt) if corrupt not in ("", None) else _rotated(model, first)
     if len(first) != len(second):
         raise InputError(
             f"a clean prompt of {len(first)} tokens ({_shown(first)}) "
@@ -75,6 +77,12 @@ def _rotated(model: Model, tokens: Tokens) -> Tokens:
     if moved == inner:
         raise InputError("no corrupt prompt", "one, since this prompt is too short to be shuffled", "Give one")
     return tokenise(model, Prompt.ids((tokens.ids[0], *moved, tokens.ids[-1])))
+
+
+def need_pair(model: Model, clean: Tokens, corrupt: Any, metric: str, target: str, against: str) -> None:
+    """InputError where `pair_runs` would raise one before any run."""
+    prompt_pair(model, clean, corrupt)
+    going_on(model, metric, target, against)
 
 
 def segment(tokens: Tokens, text: str) -> tuple[int, ...]:

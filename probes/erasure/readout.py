@@ -62,7 +62,10 @@ def plan(key: str, name: str, early: int | None, late: int | None, kind: str) ->
     """The probes of a model from the user's cache, and the two depths to compare. Raises where there are none."""
     probes = find(key, kind=kind)
     if probes is None:
-        raise UnavailableError(f"no {kind} readout probes of {name}", "probes of these weights and settings", GET[kind])
+        trained = "" if kind == "imported" else "token-erasure-probes"
+        raise UnavailableError(
+            f"no {kind} readout probes of {name}", "probes of these weights and settings", GET[kind], first=trained
+        )
     return probes, *chosen_depths(probes, early, late)
 
 

@@ -120,6 +120,10 @@ class Analysis(Values):
         failed = model.selfcheck.failed((*cls.requires, LOGITS_EQUAL)) if model.selfcheck is not None else []
         return failed[0].sentence if failed else None
 
+    def fits(self, model: Model, tokens: Tokens) -> None:
+        """Raises InputError where these parameters do not fit the model or the prompt, as far as that is known before
+        any pass: a page says it before a study is started."""
+
     def ready(self, model: Model) -> bool:
         """Whether what it learned from data is there; true where it learns nothing."""
         return type(self).artifact is Analysis.artifact or self.artifact(model) is not None

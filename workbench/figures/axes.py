@@ -31,6 +31,7 @@ _TITLES = (
     ("pos", "token", "token"),
 )
 _LEVEL_LABELS = 48  # characters of labels that fit side by side across a panel of 360 pixels
+_FEW = 8  # numbers that are all named
 _TOKEN_DIMS = ("pos", "query", "key")
 
 
@@ -110,7 +111,10 @@ def value_axis(array: "xr.DataArray", dim: str) -> Axis:
     values = [_plain(value) for value in array[dim].values]
     if dim in _TOKEN_DIMS or not all(isinstance(value, int | float) for value in values):
         return coord_axis(array, dim)
-    return Axis(dim, tuple(values), _title(dim, False), (), (), tuple(map(float, values)))
+    drawn, counted = tuple(map(float, values)), all(isinstance(value, int) for value in values)
+    # Between the layers of a small model Plotly would put halves.
+    ticks = drawn if counted and 1 < len(drawn) <= _FEW and drawn[-1] - drawn[0] == len(drawn) - 1 else ()
+    return Axis(dim, tuple(values), _title(dim, False), ticks, tuple(f"{tick:g}" for tick in ticks), drawn)
 
 
 def meta(x: Axis | None = None, y: Axis | None = None, **more: Any) -> dict[str, Any]:

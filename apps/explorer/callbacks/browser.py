@@ -54,12 +54,13 @@ def _register_links(local: Local) -> None:
         "links", "write", Output("headline", "title"),
         Input("shown", "data"), Input("shown-b", "data"), Input("view", "data"), Input("selection", "data"),
         Input("compare-mode", "value"), Input("display", "data"), Input("pinned", "data"),
+        Input("aligned", "data"),
     )  # fmt: skip
     drawn = Input({"type": "figure", "name": "main"}, "figure")
     kept = State("visit", "data")
     about = [State(name, "data") for name in ("shown", "shown-b", "view", "selection")]
     more = [State("compare-mode", "value"), State("display", "data"), kept]
-    seen = [Input("said", "children"), drawn, Input("pinned", "data")]
+    seen = [Input("said", "children"), drawn, Input("pinned", "data"), Input("aligned", "data")]
     noted = Output("visit-open", "title")
     local("visit", "note", noted, *seen, *about, *more, initial=False)
     local("visit", "taken", Output("visit-open", "lang"), Input("download", "data"), initial=False)
@@ -76,7 +77,8 @@ def _register_links(local: Local) -> None:
         Input("display", "data"),
         State("drawn", "data"), State("rested", "data"),
     )  # fmt: skip
-    local("pins", "kept", Output("pins-row", "lang"), Input("pinned", "data"), initial=False)
+    pins = Input("pinned", "data"), Input("aligned", "data")
+    local("pins", "kept", Output("pins-row", "lang"), *pins, initial=False)
     local("pins", "drawn", Output("pins-row", "title"), Input("pins", "data"), initial=False)
     local("thumbs", "draw", Output("wanted", "data"), Input("thumbs", "data"), initial=False)
     local(

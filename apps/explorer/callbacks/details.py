@@ -11,7 +11,7 @@ from apps.explorer.callbacks.intervene import items, nameable
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import sentence
 from apps.explorer.engine.request import Request
-from apps.explorer.page import checks, views
+from apps.explorer.page import checks, swaps, views
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import components as parts
 from apps.explorer.page.attributes import attributes
@@ -25,6 +25,7 @@ from workbench.errors import WorkbenchError
 
 __all__ = ["detail_panel", "following", "open_claims", "register"]
 
+_DRAG = "A cell of the compared prompt can be dragged onto one of this prompt: its state is swapped in."
 _SEEN = 2  # figures that the panel holds without a fold
 
 
@@ -74,7 +75,7 @@ def register(app: Dash, engine: Engine) -> None:
         engine.presence.chose(shown.text, selection)
         chips = [html.Span(text, className="chip") for text in headline(selection, shown.tokens, shown.sizes.neuron)]
         nothing = [html.Span("Nothing: click a token or a cell.", className="quiet")]
-        panel = detail_panel(engine, shown, view.name, selection, scheme == "dark", session)
+        panel = detail_panel(engine, shown, view.name, selection, scheme == "dark", session, other)
         if other and comparing.is_comparable(engine, view, shown, other):
             find = lambda run: result_of(engine, run, view.name, selection, session)
             panel = [*comparing.both_values(find, shown, other, selection), *panel]
@@ -89,9 +90,16 @@ def register(app: Dash, engine: Engine) -> None:
 
 
 def detail_panel(
-    engine: Engine, shown: Shown, name: str, selection: Mapping[str, Any], dark: bool, session: str
+    engine: Engine,
+    shown: Shown,
+    name: str,
+    selection: Mapping[str, Any],
+    dark: bool,
+    session: str,
+    other: Shown | None = None,
 ) -> list[Any]:
-    """What the chosen view says about the selection, and the pattern of the selected head."""
+    """What the chosen view says about the selection, and the pattern of the selected head. other: the run that the
+    shown one is held against."""
     panel: list[Any] = []
     try:
         request = request_of(engine, shown)
@@ -112,8 +120,10 @@ def detail_panel(
         panel += following(engine, request, engine.views[name], selection, dark, session)
     elif name != "attention":
         panel.append(pattern_panel(engine, request, selection, dark, session))
-    claims = open_claims(engine, shown, name, selection, session)
-    return [*check_buttons(claims), *folded(panel)]
+    claims = open_claims(engine, shown, name, selection, session, other)
+    gives = result is not None and {"depth", "pos"} <= set(result.dims) and swaps.can_give(engine, shown, other)
+    hint = [html.Div(_DRAG, className="quiet beside-only")] if gives else []
+    return [*check_buttons(claims), *hint, *folded(panel)]
 
 
 def folded(panel: list[Any]) -> list[Any]:
@@ -137,12 +147,21 @@ def folded(panel: list[Any]) -> list[Any]:
     return folds
 
 
-def open_claims(engine: Engine, shown: Shown, name: str, selection: Mapping[str, Any], session: str) -> list[Claim]:
-    """What the open view claims of the selection, and what the attention of the selected head does."""
+def open_claims(
+    engine: Engine,
+    shown: Shown,
+    name: str,
+    selection: Mapping[str, Any],
+    session: str,
+    other: Shown | None = None,
+) -> list[Claim]:
+    """What the open view claims of the selection, what the attention of the selected head does, and what can be changed
+    to see. other: the run that the shown one is held against."""
     seen = {view: result_of(engine, shown, view, selection, session)[0] for view in dict.fromkeys((name, "attention"))}
     there = {view: result for view, result in seen.items() if result is not None}
     change = checks.change_of(engine, nameable(selection, shown.sizes))
-    return [*checks.claims_of(engine, there, selection, shown.display), *change]
+    swapped = swaps.offered(engine, shown, other, selection)
+    return [*checks.claims_of(engine, there, selection, shown.display), *change, *swapped]
 
 
 def check_buttons(claims: list[Claim]) -> list[Any]:

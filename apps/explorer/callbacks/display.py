@@ -12,8 +12,9 @@ from dash import ALL, Dash, Input, Output, State, set_props
 from apps.explorer.callbacks.answer import Answer, Answers
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
+from apps.explorer.page.form_state import Moved, Named
 from apps.explorer.page.forms import ROUND, has_slider, slider_ends, slider_value, token_options
-from apps.explorer.page.state import Display, Moved, Named, Notices, Params, Shown
+from apps.explorer.page.state import Display, Notices, Params, Shown
 from workbench.analysis.kinds import Analysis
 from workbench.analysis.view import View
 from workbench.errors import WorkbenchError

@@ -16,10 +16,11 @@ from apps.explorer.page import checks, tables, thumbnails, views
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import components as parts
 from apps.explorer.page.attributes import attributes
+from apps.explorer.page.form_state import Wanted
 from apps.explorer.page.graphs import figure_id
 from apps.explorer.page.news import fate_of, request_of
-from apps.explorer.page.results import at_selection, result_of, slice_result, window_of
-from apps.explorer.page.state import Choice, Clicks, Display, Done, Seen, Selection, Session, Shown, Text, Wanted
+from apps.explorer.page.results import at_selection, result_of, slice_result, unfit, window_of
+from apps.explorer.page.state import Choice, Clicks, Display, Done, Seen, Selection, Session, Shown, Text
 from workbench.analysis.run import Failure
 from workbench.analysis.view import View
 from workbench.errors import WorkbenchError
@@ -262,9 +263,12 @@ def message(
     if found is not None and found.first in engine.standing:
         inside.append(turn_button(engine.standing[found.first]))
     if fate is None or not fate.state.alive:
+        why = ""
         if request is not None and fate is None and found is None:
-            inside.append(html.Div(views.planned(view, request, engine.seconds(request, name)), className="plan"))
-        inside.append(start_button(name, "Start" if fate is None else "Start again"))
+            why = unfit(engine, request, name)
+            plan = views.planned(view, request, engine.seconds(request, name))
+            inside.append(html.Div(why, className="note") if why else html.Div(plan, className="plan"))
+        inside.append(start_button(name, "Start" if fate is None else "Start again", disabled=bool(why)))
         inside += thumbnails.example(view) if found is None else []
     return html.Div(inside)
 
@@ -274,9 +278,9 @@ def turn_button(view: View) -> html.Button:
     return html.Button(f"Open {view.title}", className="plain", **attributes({"data-turn": view.name}))
 
 
-def start_button(name: str, words: str) -> html.Button:
+def start_button(name: str, words: str, disabled: bool = False) -> html.Button:
     """What starts an analysis; the browser reads the click, since the button may be drawn anew meanwhile."""
-    return html.Button(words, className="plain", **attributes({"data-start": name}))
+    return html.Button(words, className="plain", disabled=disabled, **attributes({"data-start": name}))
 
 
 def small_view(engine: Engine, shown: Shown, name: str, dark: bool) -> dict[str, Any]:

@@ -70,8 +70,9 @@ def nameable(selection: Mapping[str, Any], sizes: Sizes | None) -> list[str]:
     if layer is not None and head is not None:
         found += [f"L{layer}H{head}:{query}<-{key}"] if query and key is not None else []
         found += [f"L{layer}H{head} key {key}"] if key is not None else []
-    if isinstance(depth := selection.get("depth"), int) and depth and query is not None:
-        found.append(f"L{depth - 1} pos {query}")
+    depth = selection.get("depth")
+    if isinstance(depth, int) and query is not None and sizes and depth < sizes.n_layers:  # the last is read by none
+        found.append(f"L{depth} pos {query}")
     return list(dict.fromkeys(found))
 
 

@@ -9,7 +9,8 @@ from apps.explorer.callbacks.answer import Answer, Answers
 from apps.explorer.callbacks.details import open_claims
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
-from apps.explorer.page import checks
+from apps.explorer.page import checks, swaps
+from apps.explorer.page.form_state import TypedParam
 from apps.explorer.page.state import (
     Checked,
     Checking,
@@ -20,8 +21,9 @@ from apps.explorer.page.state import (
     Selection,
     Session,
     Shown,
-    TypedParam,
+    Swapped,
 )
+from workbench.analysis.view import Claim
 from workbench.errors import WorkbenchError
 
 __all__ = ["changed_params", "register"]
@@ -32,6 +34,7 @@ def register(app: Dash, engine: Engine) -> None:
     answer = Answers(app, engine)
     _register_params(answer, engine)
     _register_checks(answer, engine)
+    _register_swaps(answer, engine)
 
 
 def _register_params(answer: Answers, engine: Engine) -> None:
@@ -65,6 +68,7 @@ def _register_checks(answer: Answers, engine: Engine) -> None:
             "view": State("view", "data"),
             "session": State("session", "data"),
             "display": State("display", "data"),
+            "other": State("shown-b", "data"),
         },
         prevent_initial_call=True,
     )
@@ -76,15 +80,50 @@ def _register_checks(answer: Answers, engine: Engine) -> None:
         view: Seen,
         session: Session,
         display: Display | None,
+        other: Shown | None,
     ) -> Answer:
         if not checked or not shown:
             return {}
-        claims = open_claims(engine, shown.displayed(display), view.name, selection, session)
-        turned = checks.params_for(claims, checked.check, params or {})
-        if turned is None:
+        claims = open_claims(engine, shown.displayed(display), view.name, selection, session, other)
+        return _turned(claims, checked.check, params)
+
+
+def _register_swaps(answer: Answers, engine: Engine) -> None:
+    @answer(
+        {
+            "params": Output("params", "data", allow_duplicate=True),
+            "view": Output("view", "data", allow_duplicate=True),
+            "checking": Output("checking", "data", allow_duplicate=True),
+            "notices": Output("notices", "data", allow_duplicate=True),
+        },
+        inputs={"swapped": Input("swapped", "data")},
+        state={
+            "params": State("params", "data"),
+            "shown": State("shown", "data"),
+            "other": State("shown-b", "data"),
+            "notices": State("notices", "data"),
+        },
+        prevent_initial_call=True,
+    )
+    def swap(
+        swapped: Swapped | None, params: Params | None, shown: Shown | None, other: Shown | None, notices: Notices
+    ) -> Answer:
+        if not swapped or shown is None or other is None or not swaps.can_give(engine, shown, other):
             return {}
-        changed, study = turned
-        return {"params": changed, "view": Seen(name=study), "checking": Checking(name=study, params=changed)}
+        try:
+            claim = swaps.swap(shown, other, swapped)
+        except WorkbenchError as error:
+            return {"notices": with_notices(notices, [str(error)])}
+        return _turned([claim], claim.title, params)
+
+
+def _turned(claims: list[Claim], title: str, params: Params | None) -> Answer:
+    """The study of a claim with the claim's parameters, begun as soon as they are shown."""
+    turned = checks.params_for(claims, title, params or {})
+    if turned is None:
+        return {}
+    changed, study = turned
+    return {"params": changed, "view": Seen(name=study), "checking": Checking(name=study, params=changed)}
 
 
 def changed_params(engine: Engine, typed: TypedParam, params: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:

@@ -42,4 +42,4 @@ def register(app: Dash, engine: Engine) -> None:
 def drawn(one: Pinned) -> dict[str, Any]:
     """A pinned prompt as the browser draws it."""
     figure = {"figure": one.figure.to_plotly_json()} if one.figure is not None else {"words": one.words}
-    return {"text": one.text, "waits": one.waits, **figure}
+    return {"text": one.text, "waits": one.waits, "at": one.at, **figure}

@@ -18,6 +18,7 @@ from apps.explorer.page.comparison import is_comparable
 from apps.explorer.page.forms import figure_choice, filled, form
 from apps.explorer.page.news import request_of, woken
 from apps.explorer.page.state import (
+    Aligned,
     Asked,
     Checking,
     Choice,
@@ -102,6 +103,7 @@ def _register_link(answer: Answers, engine: Engine) -> None:
             "go": Output("go", "data", allow_duplicate=True),
             "settled": Output("settled", "data", allow_duplicate=True),
             "pinned": Output("pinned", "data"),
+            "aligned": Output("aligned", "data"),
         },
         inputs={"link": Input("link", "data")},
         state={
@@ -110,11 +112,18 @@ def _register_link(answer: Answers, engine: Engine) -> None:
             "chat": State("chat", "value"),
             "mode": State("compare-mode", "value"),
             "edits": State("edits", "data"),
+            "aligned": State("aligned", "data"),
         },
         prevent_initial_call=True,
     )
     def follow(
-        link: Link | None, view: Seen, asked: Asked | None, chat: Choice, mode: Choice, edits: Edits | None
+        link: Link | None,
+        view: Seen,
+        asked: Asked | None,
+        chat: Choice,
+        mode: Choice,
+        edits: Edits | None,
+        aligned: Aligned,
     ) -> Answer:
         if not link:
             return {}
@@ -134,6 +143,7 @@ def _register_link(answer: Answers, engine: Engine) -> None:
             "mode": changed("difference" if link.compare == "difference" else "both", mode),
             "display": link.display,
             "pinned": link.pins,
+            "aligned": changed(link.aligned, aligned),
             "settled": link.text,  # the link's selection is about it
             # The link that a page opens with runs when its model is there, where it does not cost too much.
             "go": Go(text=link.text, clicks=secrets.token_hex(4)) if asked else no_update,

@@ -20,7 +20,7 @@ from apps.explorer.engine.continuation import continued, continued_text
 from apps.explorer.engine.hosted import Hosted, Load, loader
 from apps.explorer.engine.jobs import CONTINUATION, MODEL, PROMPT, SELECTION, STUDY, Fate, Job, State
 from apps.explorer.engine.presence import Presence
-from apps.explorer.engine.request import Request, ids_of, is_ids, phrases_of, refuse_files
+from apps.explorer.engine.request import Request, phrases_of, refuse_files
 from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.states import RESID, States, layer_of, reading_of, slice_of, states_of
 from apps.explorer.engine.tally import Tally
@@ -37,6 +37,7 @@ from workbench.errors import InputError, RefusedError, WorkbenchError
 from workbench.intervene.text import Phrase
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
+from workbench.models.typed import is_ids, typed
 from workbench.observation import observe, predict_bytes
 
 __all__ = ["Engine"]
@@ -136,9 +137,9 @@ class Engine:
         hosted = self.hosted(name)
         model = hosted.ready
         with hosted.tokenising:
-            if model.tokenizer is None or (not chat and is_ids(text)):
-                return tokenise(model, ids_of(text))
-            return tokenise(model, Prompt.chat([{"role": "user", "content": text}]) if chat and text else text)
+            if chat and text and model.tokenizer is not None:
+                return tokenise(model, Prompt.chat([{"role": "user", "content": text}]))
+            return typed(model, text)
 
     def written(self, name: str, ids: Sequence[int]) -> str:
         """What to type for these tokens: the text that becomes them, or the ids where none does."""

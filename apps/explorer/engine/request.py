@@ -1,6 +1,5 @@
 """What a run asks for: a prompt on a model, its interventions, every analysis with its parameters, and their keys."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +9,9 @@ from workbench.corpora import names_file
 from workbench.errors import InputError
 from workbench.intervene.text import Phrase, phrase
 from workbench.models.model import Model
-from workbench.models.prompt import Prompt, Tokens
+from workbench.models.prompt import Tokens
 
-__all__ = ["Request", "ids_of", "is_ids", "phrases_of", "refuse_files"]
-
-_DIGITS = 9  # of a token id that is typed; no vocabulary has more
+__all__ = ["Request", "phrases_of", "refuse_files"]
 
 
 @dataclass(frozen=True)
@@ -44,22 +41,6 @@ def phrases_of(model: Model, tokens: Tokens, given: Sequence[str]) -> tuple[Phra
     for said in phrases:
         said.check(model, len(tokens))
     return phrases
-
-
-def ids_of(text: str) -> Prompt:
-    """The prompt of a model without a tokenizer: token ids separated by spaces. InputError for anything else."""
-    parts = text.replace(",", " ").replace("#", " ").split()
-    if not parts or not all(part.isascii() and part.isdigit() and len(part) <= _DIGITS for part in parts):
-        raise InputError(
-            "a text, for a model without a tokenizer", "token ids separated by spaces", "For example: 0 5 9 5"
-        )
-    return Prompt.ids([int(part) for part in parts])
-
-
-def is_ids(text: str) -> bool:
-    """Whether a text is nothing but token ids, as every view names tokens: `#0 #504 #28`."""
-    parts = text.split()
-    return bool(parts) and all(re.fullmatch(r"#[0-9]{1,9}", part) for part in parts)
 
 
 def refuse_files(analyses: Iterable[Analysis]) -> None:

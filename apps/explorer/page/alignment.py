@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from workbench.analysis.compare import align
 
-__all__ = ["ALIGNED", "MOST", "columns"]
+__all__ = ["ALIGNED", "MOST", "columns", "counterparts"]
 
 ALIGNED = {"token": "equal tokens", "first": "the first token", "last": "the last token"}
 MOST = 8  # prompts beside each other
@@ -21,6 +21,17 @@ def columns(ids: Sequence[Sequence[int]], aligned: str) -> list[tuple[int, int]]
     low = min(-shift for shift in shifts)
     high = max(len(one) - 1 - shift for one, shift in zip(ids, shifts, strict=True))
     return [(low + shift, high + shift) for shift in shifts]
+
+
+def counterparts(shown: Sequence[int], one: Sequence[int], aligned: str) -> list[int]:
+    """For every token of the shown prompt the position of its counterpart in another one, or -1.
+
+    aligned: one of ALIGNED; `token`: equal tokens, and tokens that took the place of as many others (`compare.align`).
+    """
+    if aligned == "token":
+        return align(one, shown)
+    shift = 0 if aligned == "first" else len(one) - len(shown)
+    return [pos + shift if 0 <= pos + shift < len(one) else -1 for pos in range(len(shown))]
 
 
 def _shift(first: Sequence[int], one: Sequence[int], aligned: str) -> int:

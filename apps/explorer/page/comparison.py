@@ -8,7 +8,7 @@ import xarray as xr
 from dash import html, no_update
 
 from apps.explorer.engine.engine import Engine
-from apps.explorer.page import tables, views
+from apps.explorer.page import swaps, tables, views
 from apps.explorer.page.state import Asked, Seen, Shown
 from workbench.analysis.compare import CHANGED, difference
 from workbench.errors import InputError, WorkbenchError
@@ -27,7 +27,7 @@ def is_comparable(engine: Engine, view: Seen, shown: Shown | None, other: Shown 
     A table is always that of the shown run.
     """
     seen = engine.views[view.name]
-    if not shown or not other or tables.is_table(seen, view.figure):
+    if not shown or not other or tables.is_table(seen, view.figure) or swaps.is_of_both(seen.name, shown, other):
         return False
     of_model = not seen.analysis.prompted
     return not of_model or (shown.model, shown.edits) != (other.model, other.edits)
@@ -53,6 +53,8 @@ def second_view(
         return no_update, "hidden"
     if drawn[0] is not no_update:
         views.side_by_side(drawn[0], figure, word)
+    if swaps.can_give(engine, shown, other) and (figure.layout.meta or {}).get("axes") == {"x": "pos", "y": "depth"}:
+        figure.update_layout(dragmode=False, meta={**figure.layout.meta, "gives": True})  # see `assets/swaps.js`
     return figure, "other"
 
 

@@ -11,7 +11,7 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import State
 from apps.explorer.engine.request import Request
 from apps.explorer.page import tables, views
-from apps.explorer.page.alignment import columns
+from apps.explorer.page.alignment import columns, counterparts
 from apps.explorer.page.news import request_of
 from apps.explorer.page.state import Asked, Seen
 from workbench.analysis.agreement import agreement
@@ -30,7 +30,8 @@ _TOKEN_AXES = ("pos", "query", "key")
 
 @dataclass
 class Pinned:
-    """One pinned prompt: its result and figure, or the words in their place. waits: whether they are on their way."""
+    """One pinned prompt: its result and figure, or the words in their place. waits: whether they are on their way. at:
+    of every token of the shown prompt its counterpart here, -1 for none."""
 
     text: str
     request: Request | None = None
@@ -38,6 +39,7 @@ class Pinned:
     figure: "go.Figure | None" = None
     words: str = ""
     waits: bool = False
+    at: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -72,6 +74,7 @@ def pinned(
     drawn = [one for one in row.prompts if one.result is not None]
     for one in drawn:
         _draw(one, view, seen.figure, dark, display.get(seen.name))
+    _find_counterparts(engine, shown, drawn, aligned)
     figures = [(one.figure, one.request) for one in drawn if one.figure is not None and one.request is not None]
     _share_scale([figure for figure, _ in figures])
     _share_columns(figures, aligned)
@@ -106,6 +109,17 @@ def _draw(one: Pinned, view: View, index: int, dark: bool, display: Mapping[str,
         one.figure = views.multiple(view, one.result, 0 if tables.is_table(view, index) else index, dark, display)
     except WorkbenchError as error:
         one.words = str(error)
+
+
+def _find_counterparts(engine: Engine, shown: Asked, drawn: Sequence[Pinned], aligned: str) -> None:
+    """What is selected in one prompt is selected in all of them."""
+    try:
+        ids = request_of(engine, shown).tokens.ids
+    except WorkbenchError:
+        return  # the shown run itself is gone
+    for one in drawn:
+        if one.request is not None:
+            one.at = counterparts(ids, one.request.tokens.ids, aligned)
 
 
 def _said(prompts: Sequence[Pinned]) -> str:

@@ -13,7 +13,7 @@ from apps.explorer.page.state import Asked
 from workbench.analysis.run import Failure
 from workbench.errors import WorkbenchError
 
-__all__ = ["BUSY", "at_selection", "result_of", "slice_result", "window_of"]
+__all__ = ["BUSY", "at_selection", "result_of", "slice_result", "unfit", "window_of"]
 
 BUSY = "The model is busy with something longer; this follows in a moment."
 
@@ -48,6 +48,19 @@ def at_selection(
     except WorkbenchError as error:
         return str(error)
     return found if not is_outside else BUSY if there is None else there
+
+
+def unfit(engine: Engine, request: Request, name: str) -> str:
+    """Why a study cannot run with its parameters, as far as that is known before it starts; "" where it can."""
+    hosted = engine.hosted(request.model)
+    try:
+        with hosted.tokenising:
+            request.analyses[name].fits(hosted.ready, request.tokens)
+    except WorkbenchError as error:
+        return str(error)
+    except Exception:  # a mistake in one view must not take the page with it; running it says what it is
+        return ""
+    return ""
 
 
 def window_of(engine: Engine, shown: Asked | None, name: str, selection: Mapping[str, Any]) -> str:

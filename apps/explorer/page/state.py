@@ -33,10 +33,10 @@ from apps.explorer.page.selection import clean, neuron_at
 from workbench.intervene import ExpertNeurons, Neurons
 
 __all__ = [
-    "Asked", "Checked", "Checking", "Choice", "Clicks", "Continuing", "Dismissed", "Display", "Done",
-    "Edited", "Edits", "Farewell", "Go", "Link", "Loaded", "ModelName", "Moved", "Named", "Notice",
+    "Aligned", "Asked", "Checked", "Checking", "Choice", "Clicks", "Continuing", "Dismissed", "Display", "Done",
+    "Edited", "Edits", "Farewell", "Go", "Link", "Loaded", "ModelName", "Notice",
     "Notices", "Params", "Pins", "PinsAsked", "Pressed", "Seen", "Selection", "Session", "SheetAsked", "Shown", "Sizes",
-    "Step", "Stopped", "Take", "Text", "Typed", "TypedParam", "Visit", "Wanted", "Word",
+    "Step", "Stopped", "Swapped", "Take", "Text", "Typed", "Visit", "Word",
 ]  # fmt: skip
 
 _LONGEST = 2_000_000  # letters of a text; a whole request is bounded to about as many bytes
@@ -52,6 +52,12 @@ def _is_offered(name: str, info: ValidationInfo) -> str:
     if engine is not None and not engine.settings.any_model and name not in engine.settings.models:
         raise ValueError("the name of a model that is offered")
     return name
+
+
+def _is_alignment(by: str) -> str:
+    if by not in ALIGNED:
+        raise ValueError(f"one of {', '.join(ALIGNED)}")
+    return by
 
 
 def _among(views: Callable[[Engine], Collection[str]]) -> AfterValidator:
@@ -87,6 +93,7 @@ Params = Annotated[
 Display = Params
 Done = Annotated[dict[Name, Word], Field(max_length=1000)]  # how each analysis stands, in words
 Pins = Annotated[tuple[Text, ...], Field(max_length=MOST)]  # prompts that are kept beside each other
+Aligned = Annotated[str, Strict(), AfterValidator(_is_alignment)]
 Edits = Annotated[tuple[Word, ...], Field(max_length=500)]  # phrases of interventions
 
 
@@ -229,6 +236,15 @@ class Checked(Store):
     check: Name
 
 
+class Swapped(Store):
+    """A state of the compared prompt, at token origin, is to stand for one of the shown prompt at the same depth."""
+
+    depth: Count | Annotated[float, Strict(), Field(ge=0, lt=10**9)]
+    pos: Count
+    origin: Count
+    clicks: Typed = None
+
+
 class Edited(Store):
     """An intervention was chosen among those that are offered, or one was taken back."""
 
@@ -300,6 +316,7 @@ class Link(Store):
     view: Seen | None = None
     edits: Edits = ()
     pins: Pins = ()
+    aligned: Aligned = "token"
     chat: Flag = False
     broken: Word = ""
 
@@ -314,7 +331,7 @@ class Link(Store):
         if isinstance(display := given.get("display"), Mapping):
             kept["display"] = {name: part for name, part in display.items() if _fits(_PARAMS, {name: part})}
         kept["view"] = _linked_view(given.get("view"), info)
-        for name, kind in (("params", _PARAMS), ("edits", _EDITS), ("pins", _PINS)):
+        for name, kind in _LINK_PARTS:
             if given.get(name) is not None:
                 kept |= {name: given[name]} if _fits(kind, given[name]) else {"broken": kept.get("broken") or name}
         return kept
@@ -325,7 +342,7 @@ class PinsAsked(Store):
 
     texts: Pins
     view: Seen
-    aligned: Literal[tuple(ALIGNED)] = "token"  # type: ignore[valid-type]  # as above
+    aligned: Aligned = "token"
     sign: Text = ""
 
 
@@ -353,6 +370,9 @@ _LINK_TEXTS = {
 }  # fmt: skip
 
 
+_LINK_PARTS = (("params", _PARAMS), ("edits", _EDITS), ("pins", _PINS), ("aligned", TypeAdapter(Aligned)))
+
+
 def _fits(kind: TypeAdapter[Any], value: Any) -> bool:
     try:
         kind.validate_python(value)
@@ -369,27 +389,3 @@ def _linked_view(given: Any, info: ValidationInfo) -> Any:
         except ValidationError:
             continue
     return None
-
-
-# --- controls of a form -----------------------------------------------------------------------------------------------
-
-
-class TypedParam(Store):
-    """The control of a parameter was changed."""
-
-    entry: ViewName
-    name: Name
-    value: Typed = None
-
-
-class Moved(Store):
-    """One of the controls of a display parameter was changed."""
-
-    entry: StandingName
-    name: Name
-    control: Literal["token", "number", "slider", "choice"]
-    value: Typed = None
-
-
-Wanted = Annotated[dict[StandingName, Text], Field(max_length=1000)]  # what small multiples are to stand for
-Named = Annotated[tuple[dict[Name, Typed], ...], Field(max_length=1000)]  # ids of controls

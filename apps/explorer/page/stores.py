@@ -6,6 +6,7 @@ from typing import Any
 
 from dash import dcc
 
+from apps.explorer.page.alignment import ALIGNED
 from workbench.analysis.view import View
 
 __all__ = ["POLL", "PRESSED", "first_view", "stores"]
@@ -63,9 +64,9 @@ def stores(entries: Mapping[str, View]) -> list[Any]:
         dcc.Store("follow"),  # the selection, for views that are computed from it
         dcc.Store("drawn", data=""),  # what the large view stands for; changes only when it must be drawn anew
         dcc.Store("rested", data=""),  # the same, for what stands around it: follows when a display control rests
+        dcc.Store("swapped"),  # a state of the compared prompt was dragged onto one of the shown prompt
         *_of_small_multiples(),
-        dcc.Store("typed"),  # a parameter's control was changed, and how
-        dcc.Store("moved"),  # the same of a display parameter's
+        *_of_forms(),
         *_of_batches(),
         dcc.Store("link"),  # what the address asked for
         dcc.Location("place", refresh=False),
@@ -80,8 +81,16 @@ def _of_small_multiples() -> list[Any]:
         dcc.Store("wanted"),  # those that must be drawn anew: by view, what each is to stand for
         dcc.Store("thumbs"),  # the answer to that
         dcc.Store("pinned", data=[]),  # prompts that are kept beside each other
+        dcc.Store("aligned", data=next(iter(ALIGNED))),  # by what they stand below each other
         dcc.Store("pins-asked"),  # pinned prompts that must be drawn
         dcc.Store("pins"),  # the answer to that
+    ]
+
+
+def _of_forms() -> list[Any]:
+    return [
+        dcc.Store("typed"),  # a parameter's control was changed, and how
+        dcc.Store("moved"),  # the same of a display parameter's
     ]
 
 

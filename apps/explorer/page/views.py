@@ -158,7 +158,7 @@ def waiting(view: View, found: Failure | None, fate: Fate | None) -> str:
         return fate.error if fate.state == State.FAILED else _SAID[fate.state]
     if kind_of(view.analysis) == "study":
         about = "for this prompt" if view.analysis.prompted else "on its own texts: the same for every prompt"
-        return f"{view.title} takes several passes. Press Start to compute it {about}."
+        return f"{view.title}: this takes several passes. Press Start to compute it {about}."
     return "Not computed yet. Press Start to compute it."
 
 

@@ -89,7 +89,7 @@ def _pinned(engine: Engine, link: Link, shown: Asked) -> dict[str, Any]:
     """The pinned prompts of a step and what they share, of those whose result is kept."""
     if not link.pins or link.view is None:
         return {}
-    row = pinned(engine, shown, link.pins, link.view, False, link.display, None)
+    row = pinned(engine, shown, link.pins, link.view, False, link.display, None, link.aligned)
     html = lambda one: "" if one.figure is None else _html(one.figure, _LOW)
     told = [{"text": one.text, "words": one.words, "drawn": html(one)} for one in row.prompts]
     return {"shared": row.said, "pins": told}

@@ -71,7 +71,7 @@ def test_every_run_is_the_greedy_text_of_a_model_so_edited(llama):
 def test_what_changes_nothing_leaves_the_text_as_it_is(llama, given, monkeypatch):
     """Factor 1, strength 0, and a giver that is the prompt itself."""
     if given["how"] == "swap":
-        monkeypatch.setattr("probes.checks.change.tokenise", lambda model, prompt: observe(llama, IDS).tokens[0])
+        monkeypatch.setattr("probes.checks.change.typed", lambda model, prompt: observe(llama, IDS).tokens[0])
         given = given | {"giver": "the prompt itself"}
     result = ChangeAndSee(n=3, **given).run(llama, IDS)
     texts = last(result)
@@ -82,7 +82,7 @@ def test_what_changes_nothing_leaves_the_text_as_it_is(llama, given, monkeypatch
 
 def test_a_swap_gives_the_last_tokens_of_a_prompt_of_another_length(llama, monkeypatch):
     giver = observe(llama, Prompt.ids([5, 40, 41]), [need := Need((Z,), keep, dims="pos head d_head")])
-    monkeypatch.setattr("probes.checks.change.tokenise", lambda model, prompt: giver.tokens[0])
+    monkeypatch.setattr("probes.checks.change.typed", lambda model, prompt: giver.tokens[0])
     study = ChangeAndSee(units="L0H1", how="swap", giver="another one", n=2)
     result = study.run(llama, IDS)
     assert "the giver; the shown prompt takes" in result.attrs["summary"]
@@ -98,6 +98,54 @@ def test_a_swap_gives_the_last_tokens_of_a_prompt_of_another_length(llama, monke
     )
 
 
+STATE = {"units": "L1 pos 5", "how": "swap", "giver": "#5 #40 #41 #2 #9 #77 #31 #60"}
+
+
+def test_a_state_of_another_prompt_is_what_plain_hooks_write():
+    """In plain Hugging Face: the giver's hidden state in front of layer 1 at its token 3, written at token 5; the
+    control is written there, too: the token whose state is as far from the one that is replaced, nearest of all."""
+    module = tiny_hf("llama")
+    model = wrap(module, None, name="tiny")
+    result = ChangeAndSee(**STATE, origin=3, n=3).run(model, IDS)
+    ids, giver = [5, 9, 17, 33, 2, 9, 17], [5, 40, 41, 2, 9, 77, 31, 60]
+    with torch.no_grad():
+        given, here = (module(torch.tensor([x]), output_hidden_states=True).hidden_states[1][0] for x in (giver, ids))
+    far = (given - here[5]).norm(dim=-1).log()
+    away = (far - far[3]).abs()
+    away[[0, 3]] = torch.inf
+    nearest = int(away.argmin())
+    assert away[nearest] < np.log(1.5), "choose a giver that has a control"
+    assert result.attrs["beside"].startswith(f"the giver's token {nearest} ")
+
+    def written(origin):
+        def swapped(_, given_args, given_kwargs):
+            states = given_args[0].clone()
+            states[:, 5] = given[origin]
+            return (states, *given_args[1:]), given_kwargs
+
+        handle, text = module.model.layers[1].register_forward_pre_hook(swapped, with_kwargs=True), list(ids)
+        try:
+            with torch.no_grad():
+                for _ in range(3):
+                    text.append(int(module(torch.tensor([text])).logits[0, -1].argmax()))
+        finally:
+            handle.remove()
+        return text[7:]
+
+    texts = last(result)
+    assert texts["changed"] == written(3) and texts["control"] == written(nearest)
+    assert "With L1 pos 5 as at token 3 " in result.attrs["summary"] and "(the giver)" in result.attrs["summary"]
+    # As far from the end where no token is named: token 6 of 8 for token 5 of 7.
+    assert "as at token 6 " in ChangeAndSee(**STATE, n=1).run(model, IDS).attrs["how"]
+
+
+def test_a_state_swapped_for_itself_changes_nothing_and_has_no_like(llama):
+    same = STATE | {"giver": "#5 #9 #17 #33 #2 #9 #17", "origin": 5}
+    result = ChangeAndSee(**same, n=3).run(llama, IDS)
+    assert last(result)["changed"] == last(result)["intact"] and float(result["kl"].sel(condition="changed")) < 1e-6
+    assert "No other state of the giver is as far" in result.attrs["summary"]
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -105,6 +153,11 @@ def test_a_swap_gives_the_last_tokens_of_a_prompt_of_another_length(llama, monke
         ({"units": "L0H0 key 0"}, "of one kind"),
         ({"units": "L9H0"}, "L9H0"),
         ({"how": "swap"}, "without a giver"),
+        (STATE | {"how": "remove"}, "for swap one state"),
+        (STATE | {"units": "L1 pos 5, L1 pos 4"}, "for swap one state"),
+        (STATE | {"units": "L1 pos 7"}, "a token from 0 to 6"),
+        (STATE | {"origin": 8}, "token 8 of the giver"),
+        (STATE | {"giver": "#5", "units": "L1 pos 4"}, "token -2 of the giver"),
         ({"how": "steer"}, "without a token"),
         ({"how": "steer", "toward": "#7", "units": "L0H0 L1H0"}, "of one layer"),
     ],

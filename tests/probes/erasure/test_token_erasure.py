@@ -322,8 +322,9 @@ def test_without_probes_it_says_how_to_get_them_and_stops_nobody(own_cache):
     model = tiny_model("llama", seed=5)
     assert not TokenErasure().ready(model) and TokenErasureProbes().ready(model)
     assert TokenErasure().needs(model, IDS) == () and TokenErasure().spec_key(model, None)
-    with pytest.raises(UnavailableError, match="workbench train erasure-probes"):
+    with pytest.raises(UnavailableError, match="workbench train erasure-probes") as refused:
         TokenErasure().run(model, IDS)
+    assert refused.value.first == "token-erasure-probes"  # the page opens it
 
 
 def test_bad_input(probed):
@@ -431,8 +432,9 @@ def test_every_kind_of_probe_can_be_chosen_and_says_what_is_known_of_it(own_cach
     model = tiny_model("llama", seed=8)
     with pytest.raises(UnavailableError, match="--kind linear"):
         TokenErasure(kind="linear").run(model, IDS)
-    with pytest.raises(UnavailableError, match="workbench import"):
+    with pytest.raises(UnavailableError, match="workbench import") as refused:
         TokenErasure(kind="imported").run(model, IDS)
+    assert not refused.value.first
     probes_of_every_kind(model, tmp_path)
     kinds = ("factored", "linear", "imported")
     results = {kind: TokenErasure(kind=kind).run(model, IDS) for kind in kinds}

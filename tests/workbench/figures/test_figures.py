@@ -402,7 +402,7 @@ def test_series_draws_values_band_and_null():
     figure = series(result, "score", "layer", title="t")
     band, line, null = figure.data
     np.testing.assert_allclose(line.y, [0.0, 0.04, 0.08])
-    assert line.x == (0.0, 1.0, 2.0)
+    assert line.x == figure.layout.xaxis.tickvals == (0.0, 1.0, 2.0)  # there is no layer 0.5
     assert band.fill == "toself" and band.x == (0, 1, 2, 2, 1, 0, None)
     np.testing.assert_allclose(np.array(band.y[:-1], float), [-0.01, 0.03, 0.07, 0.10, 0.06, 0.02])
     np.testing.assert_allclose(null.y, [0.5, 0.55, 0.6])
@@ -428,6 +428,7 @@ def test_series_of_numbers_is_drawn_at_the_numbers():
     figure = series(result, "f", "threshold", title="t", log_x=True)
     assert figure.data[0].x == (0.001, 0.04, 1.0)
     assert figure.layout.xaxis.type == "log"
+    assert series(result, "f", "threshold", title="t").layout.xaxis.tickvals is None
     assert figure.layout.xaxis.range[0] < -3 < 0 < figure.layout.xaxis.range[1]
     assert selection(figure.layout.meta, {"x": 0.04, "y": 2.0}) == {"threshold": 0.04}
     with pytest.raises(InputError):

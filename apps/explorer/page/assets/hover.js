@@ -29,7 +29,7 @@
     const holder = gd.parentElement;
     let frame = holder.querySelector(":scope > .preview");
     const full = gd._fullLayout;
-    const [shape] = full && full.xaxis && full.yaxis ? spine().shapes(gd.layout.meta || {}, chosen) : [];
+    const [shape] = full && full.xaxis && full.yaxis ? spine().shapes(gd.layout.meta || {}, window.dash_clientside.pins.of(gd, chosen)) : [];
     if (!shape) return frame && (frame.hidden = true);
     if (!frame) {
       frame = document.createElement("div");
@@ -51,6 +51,7 @@
     });
   }
 
+  window.workbenchFrame = lay;
   window.workbenchHover = function (gd) {
     gd.on("plotly_hover", (event) => {
       const point = (event.points || [])[0];

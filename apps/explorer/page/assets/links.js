@@ -12,7 +12,7 @@
     const given = new URLSearchParams(fragment.replace(/^#/, ""));
     if (!given.has("prompt")) return null;
     const link = { text: given.get("prompt"), model: given.get("model") || "", weights: given.get("weights") || "", other: given.get("other") || "", otherModel: given.get("other-model") || "", compare: given.get("compare") || "" };
-    for (const name of ["params", "display", "select", "view", "edits", "chat", "pins"]) {
+    for (const name of ["params", "display", "select", "view", "edits", "chat", "pins", "aligned"]) {
       try {
         link[name] = JSON.parse(given.get(name) || "null");
       } catch (error) {
@@ -22,7 +22,7 @@
     return link;
   }
 
-  function fragment(shown, other, mode, view, selection, display, pins) {
+  function fragment(shown, other, mode, view, selection, display, pins, aligned) {
     const given = new URLSearchParams();
     given.set("model", shown.model);
     given.set("weights", (shown.weights || "").slice(0, 12));
@@ -37,6 +37,7 @@
     if (Object.keys(shown.params || {}).length) given.set("params", JSON.stringify(shown.params));
     if (Object.keys(display || {}).length) given.set("display", JSON.stringify(display));
     if ((pins || []).length) given.set("pins", JSON.stringify(pins));
+    if ((pins || []).length && aligned && aligned !== dash.pins.aligned) given.set("aligned", JSON.stringify(aligned));
     return "#" + given.toString();
   }
 
@@ -66,10 +67,10 @@
     },
     // What is shown stands in the address. Each step is one of the browser's history, so that Back undoes it; what
     // follows by itself within a second, and what comes while an earlier step is shown again, belongs to the step.
-    write: function (shown, other, view, selection, mode, display, pins) {
+    write: function (shown, other, view, selection, mode, display, pins, aligned) {
       dash.finder.shown = shown;
       if (!shown) return no();
-      const next = fragment(shown, other, mode, view, selection, display, pins), now = performance.now();
+      const next = fragment(shown, other, mode, view, selection, display, pins, aligned), now = performance.now();
       if (next === written) return no();
       const joined = !written || returning !== null || now - since < 1000;
       window.history[joined ? "replaceState" : "pushState"](window.history.state, "", next);
@@ -211,6 +212,7 @@
     const differs = (names) => names.some((name) => JSON.stringify(link[name] || null) !== JSON.stringify(before[name] || null));
     if (differs(RUN)) return dash.links.open(link);
     if (differs(["pins"])) dash.set_props("pinned", { data: link.pins || [] });
+    if (differs(["aligned"])) dash.set_props("aligned", { data: link.aligned || dash.pins.aligned });
     if (differs(["view"]) && link.view) dash.set_props("view", { data: link.view });
     if (differs(["select"])) dash.set_props("selection", { data: link.select || {} });
   });

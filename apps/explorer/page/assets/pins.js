@@ -70,7 +70,7 @@
     const choice = element(label, "select", "", { class: "plain" });
     known.aligned.forEach(([value, words]) => element(choice, "option", words, { value: value }));
     choice.value = aligned;
-    choice.addEventListener("change", () => { aligned = choice.value; ask(false); });
+    choice.addEventListener("change", () => dash.set_props("aligned", { data: choice.value }));
     element(side, "button", "Unpin all", { class: "plain" }).addEventListener("click", () => keep([]));
   }
 
@@ -84,7 +84,26 @@
       dash.set_props("go", { data: { text: text, clicks: "pin " + performance.now() } });
     });
     element(head, "button", "\u00d7", { class: "plain", "aria-label": "unpin prompt " + (at + 1), title: "unpin" }).addEventListener("click", () => keep(texts.filter((other) => other !== text)));
-    element(one, "div", "", { class: "pin-figure" });
+    element(one, "div", "", { class: "pin-figure" }).addEventListener("click", press);
+  }
+
+  // What is selected is selected in all of them: a token here is the counterpart of one of the shown prompt.
+  const TOKENS = ["pos", "query", "key"];
+  function moved(selection, at) {
+    const chosen = Object.assign({}, selection);
+    for (const name of TOKENS) {
+      if (!(name in chosen)) continue;
+      chosen[name] = at(chosen[name]);
+      if (!(chosen[name] >= 0)) delete chosen[name];
+    }
+    return chosen;
+  }
+
+  // A token that the shown prompt has no counterpart of is not selected there; what else was pressed is.
+  function press(event) {
+    const place = event.currentTarget, gd = place.querySelector(".js-plotly-plot"), at = (place.newest || {}).at || [];
+    const pressed = gd && dash.spine.under(gd, event);
+    if (pressed) dash.spine.select(moved(pressed, (pos) => at.indexOf(pos)));
   }
 
   async function draw(place, part) {
@@ -102,6 +121,15 @@
   }
 
   dash.pins = {
+    aligned: aligned,
+    // The selection as it is marked in a figure: in that of a pinned prompt at the counterparts of its tokens, nowhere
+    // where it has none.
+    of: function (gd, selection) {
+      const place = gd.closest && gd.closest(".pin-figure");
+      if (!place) return selection;
+      const at = (place.newest || {}).at || [], chosen = moved(selection, (pos) => at[pos]);
+      return TOKENS.some((name) => name in selection && !(name in chosen)) ? {} : chosen;
+    },
     // What the row should be of. open: name and figure of the open view; sign: what its result and drawing stand for.
     follow: function (open, sign, isShown) {
       about = isShown ? { open: open, sign: sign } : null;
@@ -109,9 +137,12 @@
       ask(false);
     },
     // Another list of prompts, of a link or a step back.
-    kept: function (given) {
-      if (JSON.stringify(given || []) === JSON.stringify(texts)) return dash.no_update;
+    kept: function (given, by) {
+      if (JSON.stringify(given || []) === JSON.stringify(texts) && by === aligned) return dash.no_update;
       texts = (given || []).slice(0, known.most);
+      aligned = by || dash.pins.aligned;
+      const choice = document.querySelector(".pins-side select");
+      if (choice) choice.value = aligned;
       frame();
       ask(false);
       return dash.no_update;

@@ -85,10 +85,21 @@
     return found ? [Object.assign({ type: "rect", name: "selected", line, fillcolor: "rgba(0,0,0,0)" }, edges)] : [];
   }
 
+  // What lies under the pointer in a figure without depth, as a click there would say it; null outside of its cells.
+  function under(gd, event) {
+    const full = gd._fullLayout;
+    if (!full || !full.xaxis || !full.yaxis) return null;
+    const box = gd.getBoundingClientRect();
+    const x = event.clientX - box.left - full.xaxis._offset, y = event.clientY - box.top - full.yaxis._offset;
+    if (x < 0 || y < 0 || x > full.xaxis._length || y > full.yaxis._length) return null;
+    const chosen = read(metaOf(gd), { x: full.xaxis.p2d(x), y: full.yaxis.p2d(y) });
+    return Object.keys(chosen).length ? chosen : null;
+  }
+
   function mark(gd) {
     if (!window.Plotly || !gd.layout) return;
     const now = gd.layout.shapes || [];
-    const next = shapes(metaOf(gd), state.selection);
+    const next = shapes(metaOf(gd), dash.pins.of(gd, state.selection));
     const place = (all) => all.map((s) => [s.x0, s.x1, s.y0, s.y1, s.xref, s.yref].join(" ")).join();
     if (place(now.filter((s) => s.name === "selected")) === place(next)) return;
     window.workbenchRelayout(gd, { shapes: now.filter((s) => s.name !== "selected").concat(next) });
@@ -256,7 +267,7 @@
     clicked: function () {
       const context = dash.callback_context;
       const fired = (context.triggered || []).find((t) => t.value);
-      if (!fired) return dash.no_update;
+      if (!fired || dash.swaps.justEnded()) return dash.no_update;
       const id = fired.prop_id.slice(0, fired.prop_id.lastIndexOf("."));
       const holder = document.getElementById(id);
       const gd = holder && (holder.classList.contains("js-plotly-plot") ? holder : holder.querySelector(".js-plotly-plot"));
@@ -323,7 +334,7 @@
       return value;
     },
   };
-  Object.assign(dash.spine, { state, merge, read, select, shapes, unpack });
+  Object.assign(dash.spine, { state, merge, read, select, shapes, under, unpack });
 })();
 window.dash_clientside.spine.opened = function (clicks) {
   return clicks ? true : window.dash_clientside.no_update;

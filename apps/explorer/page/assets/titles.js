@@ -1,5 +1,5 @@
-// Titles of figures and of their axes are broken into lines by the server for a usual width: here a line that is wider
-// than the figure is broken once more.
+// Titles of figures and of their axes are broken into lines by the server for a usual width: here they are broken anew
+// for the width that there is.
 (function () {
   "use strict";
   const LINE = 17; // pixels of a line of a title, as in workbench/figures/caption.py
@@ -14,11 +14,13 @@
 
   window.workbenchWidth = widthOf;
 
-  // A line in lines that fit; a word that is wider than the room stays whole, and so does what holds marks of its own.
+  // A line in lines that fit; a word that is wider than the room stays whole, and so does what holds marks of its own, and
+  // a quoted token that begins with a space, such as ' Mary' (as workbench/figures/text.py breaks them).
   function broken(line, room, font) {
     if (/<(?!\/?(b|i|sub|sup)>)/.test(line) || widthOf(line, font) <= room) return [line];
     const lines = [];
-    for (const word of line.split(" ")) {
+    for (const held of line.replace(/(?<![^\s(])' /g, "'\uffff").split(" ")) {
+      const word = held.replace(/\uffff/g, " ");
       const longer = lines.length ? lines[lines.length - 1] + " " + word : word;
       if (lines.length && widthOf(longer, font) <= room) lines[lines.length - 1] = longer;
       else lines.push(word);
@@ -26,7 +28,11 @@
     return lines;
   }
 
-  const fitted = (text, room, font) => text.split(/<br\s*\/?>/).flatMap((line) => broken(line, room, font));
+  function fitted(text, room, font) {
+    const lines = text.split(/<br\s*\/?>/);
+    const whole = lines.some((line) => /<(?!\/?(b|i|sub|sup)>)/.test(line)) ? lines : [lines.join(" ")];
+    return whole.flatMap((line) => broken(line, room, font));
+  }
   const textOf = (part) => String(((part || {}).title || {}).text || "");
 
   function first(gd) {
@@ -62,7 +68,8 @@
   // An axis's title stands at its middle. What it takes moves the other axis, so that at one size it only takes more.
   function axisTitle(before, full, name, said) {
     const axis = full[name], middle = axis._offset + axis._length / 2, whole = name[0] === "x" ? full.width : full.height;
-    const lines = fitted(said, Math.max(60, 2 * Math.min(middle, whole - middle) - 8), axis.title.font);
+    const start = name[0] === "y" && before.title ? full._size.t - 8 : 0; // above stands the figure's own title
+    const lines = fitted(said, Math.max(60, 2 * Math.min(middle - start, whole - middle) - 8), axis.title.font);
     const at = [full.width, full.height].join(), known = before.known[name];
     if (known && known.at === at && known.lines.length >= lines.length) return known.lines.join("<br>");
     before.known[name] = { at: at, lines: lines };

@@ -8,7 +8,7 @@
   let dialog = null, steps = [], waiting = null;
 
   // What makes two steps the same: all of the link but the selection.
-  const key = (link) => JSON.stringify([link.text, link.model, link.other, link.otherModel, link.compare, link.params, link.display, link.view, link.edits, link.chat, link.pins || null]);
+  const key = (link) => JSON.stringify([link.text, link.model, link.other, link.otherModel, link.compare, link.params, link.display, link.view, link.edits, link.chat, link.pins || null, link.aligned || null]);
 
   function keep(next) {
     const dear = (step) => step.star || step.note;
@@ -118,11 +118,11 @@
     if (!dialog.open) dialog.showModal();
   });
 
-  function record(said, figure, pins, shown, other, view, selection, mode, display) {
+  function record(said, figure, pins, aligned, shown, other, view, selection, mode, display) {
     const stale = document.getElementById("main-figure").classList.contains("stale");
     if (!shown || typeof said !== "string" || !said || stale || document.getElementById("main-message").textContent) return;
     const tab = Array.from(document.querySelectorAll("#tabs [role=tab]")).find((one) => one.dataset.view === view.name);
-    const link = dash.links.parse(dash.links.fragment(shown, other, mode, view, selection, display, pins));
+    const link = dash.links.parse(dash.links.fragment(shown, other, mode, view, selection, display, pins, aligned));
     const before = steps.find((step) => key(step.link) === key(link));
     const step = { at: Date.now(), title: tab ? tab.textContent : view.name, said: said, link: link, star: Boolean(before && before.star), note: (before && before.note) || "" };
     keep(steps.filter((one) => one !== before).concat([step]));

@@ -44,14 +44,19 @@ def wait_for_title(page, holder: str, word: str) -> None:
     )
 
 
-def click_cell(page, holder: str, x: int, y: int) -> None:
-    """Click the cell of a heatmap by its drawn coordinates."""
-    box = page.evaluate(
+def place_of(page, holder: str, x: int, y: int) -> list[float]:
+    """Where a cell of a heatmap is on the screen, by its drawn coordinates."""
+    return page.evaluate(
         "([holder, x, y]) => { const gd = document.querySelector(holder).querySelector('.js-plotly-plot');"
         " const f = gd._fullLayout; const r = gd.getBoundingClientRect();"
         " return [r.x + f.xaxis._offset + f.xaxis.d2p(x), r.y + f.yaxis._offset + f.yaxis.d2p(y)] }",
         [holder, x, y],
     )
+
+
+def click_cell(page, holder: str, x: int, y: int) -> None:
+    """Click the cell of a heatmap by its drawn coordinates."""
+    box = place_of(page, holder, x, y)
     page.mouse.move(5, 5)
     page.wait_for_selector(f"{holder} .hoverlayer .hovertext", state="detached")
     page.mouse.move(*box)

@@ -52,9 +52,11 @@ def text_of(n: int, count) -> str:
     """A text of n tokens, long and foreign words among them. count: how many tokens a text has."""
     if n == 1:
         return "#2683"  # an id: a text may begin with a token of its own
-    words = [LONG[at % len(LONG)] for at in range(n)]
-    while count(" ".join(words)) > n:
-        words.pop()
+    words = list(LONG[:1])
+    while (
+        count(" ".join([*words, LONG[len(words) % len(LONG)]])) <= n
+    ):  # no text longer than the model reads is counted
+        words.append(LONG[len(words) % len(LONG)])
     while count(" ".join(words)) < n:
         words.append("to")
     return " ".join(words)

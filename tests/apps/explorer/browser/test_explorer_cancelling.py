@@ -18,7 +18,7 @@ TIMES = (10, pytest.param(50, marks=pytest.mark.slow))
 BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 # Whatever may stand in the study's place at any time, and under it.
 SENTENCES = re.compile(
-    r"Steps takes several passes\. Press Start to compute it for this prompt\..* about [^.]*\.Start"
+    r"Steps: this takes several passes\. Press Start to compute it for this prompt\..* about [^.]*\.Start"
     r"|Waits for its turn: \d+ are before it\."
     r"|Waits until the model is free\.|Being computed\.|Stopping \.\.\."
     r"|Stopped before its first result\.Start again"
@@ -123,14 +123,14 @@ def new_prompt(page, number: int) -> None:
     """Run another prompt, of which nothing is known: the study of the one before has come to its end."""
     page.fill("#prompt", f"3 {number // 8 + 1} {number % 8 + 1} 3")
     page.press("#prompt", "Control+Enter")
-    page.wait_for_function(f"() => {SAID}.startsWith('Steps takes several passes.')")
+    page.wait_for_function(f"() => {SAID}.startsWith('Steps: this takes several passes.')")
 
 
 @pytest.mark.parametrize("times", TIMES)
 def test_what_became_of_a_study_is_said_whenever_it_is_stopped(steps, busy, times):
     study, window = steps
     page = window()
-    page.wait_for_function(f"() => {SAID}.startsWith('Steps takes several passes.')")
+    page.wait_for_function(f"() => {SAID}.startsWith('Steps: this takes several passes.')")
     page.evaluate(LISTEN)
     draw, told, ended = random.Random(7), {}, 0
     moments = ("at once", "before its first result", "between results", "near its end", "some time")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.apps.explorer.browser.actions import SHOWN, click_cell, view, wait_for_title
+from tests.apps.explorer.browser.actions import SHOWN, click_cell, place_of, selection, turn, view, wait_for_title
+from tests.apps.explorer.browser.looks import rest
 
 pytestmark = pytest.mark.browser
 
@@ -77,6 +78,80 @@ def test_two_models_with_one_tokenizer(open_page, screenshots):
     # What a head writes is not where it looks: without it, scores of attention stay as they are.
     page.wait_for_function("() => document.querySelector('#said').textContent.includes('the two are equal')")
     page.screenshot(path=screenshots / "two-models.png")
+
+
+SAID = "text => document.querySelector('#said').textContent.includes(text)"
+
+
+def drag(page, source, target) -> None:
+    """From one place to another, as a hand does."""
+    page.mouse.move(*source)
+    page.mouse.down()
+    page.mouse.move(source[0] + 10, source[1], steps=3)
+    page.mouse.move(*target, steps=5)
+
+
+def test_a_state_of_the_compared_prompt_is_dragged_onto_one_of_the_shown_prompt(open_page, screenshots):
+    page = open_page(TOY + "&other=2+4+6+8+2+4")
+    page.wait_for_selector("text=can be dragged onto one of this prompt")
+    rest(page)
+    cells = place_of(page, "#other-holder", 3, 1), place_of(page, "#main-figure", 5, 1)
+    drag(page, *cells)
+    page.wait_for_selector(".held >> text=state of token 3, depth 1 → token 5")
+    assert page.locator("#main-figure .preview:visible").count() == 1
+    page.screenshot(path=screenshots / "drag.png")
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    assert page.locator(".held").count() == 0 and page.text_content("#params-title") == "Logit lens"
+    assert selection(page)["pos"] == 5  # no click on the cell where it began
+    drag(page, *cells)
+    page.mouse.up()
+    page.wait_for_function(SAID, arg="With L1 pos 5 as at token 3 ")
+    assert page.text_content("#params-title") == "Change it and see" and selection(page)["pos"] == 5
+    assert page.locator("#other-holder .js-plotly-plot").is_hidden()  # it is about both prompts already
+    page.screenshot(path=screenshots / "swapped.png")
+    # A state that no block reads is refused in a sentence.
+    turn(page, "Logit lens")
+    page.wait_for_selector("text=can be dragged onto one of this prompt")
+    rest(page)
+    drag(page, place_of(page, "#other-holder", 3, 2), place_of(page, "#main-figure", 5, 2))
+    page.mouse.up()
+    page.wait_for_selector(".notice >> text=one in front of a block, at depth 0 to 1")
+
+
+def test_a_state_is_swapped_by_the_keyboard_alone(open_page):
+    page = open_page(TOY + "&other=2+4+6+8+2+4")
+    page.wait_for_selector("text=can be dragged onto one of this prompt")
+    rest(page)
+    page.evaluate("() => document.activeElement.blur()")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("() => document.querySelector('#headline').textContent.includes('depth 1')")
+    assert selection(page)["pos"] == 4
+    button = page.get_by_role("button", name="Swap in the compared prompt's state of token 4 and see", exact=True)
+    button.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(SAID, arg="With L1 pos 4 as at token 4 ")
+
+
+def test_what_is_selected_is_selected_in_every_pinned_prompt(open_page):
+    """Its counterpart, that is; a click in any of them selects; how they stand below each other is in the link."""
+    page = open_page("#model=toy-induction&prompt=8+1+2+4+6+2+4&pins=" + '["2 4 6 2 4","8 1 2 4 6 2 4","9 9 9"]')
+    page.wait_for_function("() => document.querySelectorAll('.pin-figure .js-plotly-plot').length === 3")
+    marked = """() => Array.from(document.querySelectorAll('.pin-figure .js-plotly-plot'), (gd) => {
+        const one = (gd.layout.shapes || []).find((shape) => shape.name === 'selected');
+        return one ? (one.x0 + one.x1) / 2 : null })"""
+    page.click("#tokens [data-pos='3']")
+    page.wait_for_function(f"() => JSON.stringify(({marked})()) === '[1,3,null]'")
+    page.mouse.click(*place_of(page, ".pin:nth-child(1) .pin-figure", 2, 1))
+    page.wait_for_function(f"() => JSON.stringify(({marked})()) === '[2,4,null]'")
+    assert selection(page)["pos"] == 4 and selection(page)["depth"] == 1
+    page.select_option(".pins-side select", "first")
+    page.wait_for_function(f"() => JSON.stringify(({marked})()) === '[4,4,null]'")
+    page.wait_for_function("() => location.hash.includes('aligned')")
+    other = open_page(page.evaluate("() => location.hash"))
+    other.wait_for_function(f"() => JSON.stringify(({marked})()) === '[4,4,null]'")
+    assert other.input_value(".pins-side select") == "first"
 
 
 def test_several_prompts_are_pinned(open_page, screenshots):

@@ -13,9 +13,10 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import Fate, State
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page import news, views
+from apps.explorer.page.form_state import Moved
 from apps.explorer.page.forms import display_form
 from apps.explorer.page.parsing import parse
-from apps.explorer.page.state import Link, Moved, Seen, Shown, Sizes
+from apps.explorer.page.state import Link, Seen, Shown, Sizes
 from probes import CATALOG
 from probes.erasure.readout import GET
 from tests.tiny_models import tiny_model

@@ -3,7 +3,9 @@
 import time
 
 import pytest
+from dash import html
 
+from apps.explorer.callbacks.figure import message
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
 from apps.explorer.web.server import make_app
@@ -90,6 +92,17 @@ def test_a_value_that_is_no_good_is_marked_in_its_field(study):
     assert "window" in page.get(field, "error") and page.get("params") == {}
     type_in(page, "window", 3)
     assert page.get(field, "error") is None and page.get("params") == {NAME: {"window": 3}}
+
+
+def test_what_cannot_run_is_said_before_start(study):
+    """In the study's own sentence; Start waits until it can."""
+    engine, _ = study
+    shown = lambda params: message(engine, NAME, None, None, engine.request(MODEL, "3 7 9 5 3 7 9", {NAME: params}))
+    fine, unfit = (list(shown(params)._traverse()) for params in ({}, {"subject": "a word"}))
+    starts = lambda parts: [part for part in parts if isinstance(part, html.Button)]
+    assert [button.disabled for button in starts(fine)] == [False]
+    assert [button.disabled for button in starts(unfit)] == [True]
+    assert any("Got the text 'a word'; expected a part of the prompt" in str(part) for part in unfit)
 
 
 def test_what_was_cancelled_begins_only_when_it_is_asked_for(tmp_path):

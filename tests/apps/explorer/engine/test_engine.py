@@ -23,8 +23,9 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import SELECTION, Job
 from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.states import slice_of
+from apps.explorer.page.form_state import TypedParam
 from apps.explorer.page.news import look, request_of
-from apps.explorer.page.state import Asked, Continuing, Seen, Shown, Sizes, TypedParam
+from apps.explorer.page.state import Asked, Continuing, Seen, Shown, Sizes
 from apps.explorer.page.views import drawn
 from probes.attention.pattern import Attention
 from probes.lens.logit_lens import VIEW as LENS
@@ -593,7 +594,7 @@ def text_of(part) -> list[str]:
 def test_what_became_of_a_study_is_said_as_the_server_knows_it(engine):
     shown = run_of(engine)
     request = request_of(engine, shown)
-    assert seen_of(engine, shown).startswith("Steps takes several passes.")
+    assert seen_of(engine, shown).startswith("Steps: this takes several passes.")
     gate = occupy(engine)
     assert start_view(engine, shown, "steps", True, "me") == ""
     (job,) = (job for _, job in engine.jobs("me") if job.title == "steps")

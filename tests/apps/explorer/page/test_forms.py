@@ -53,9 +53,10 @@ def test_a_token_is_picked_from_the_prompt_and_a_unit_from_the_selection():
     assert shown["query"].value == -2 and shown["subject"].value == " two"
     assert controls(param_form(knockout, {}, TOKENS))["query"].placeholder == "the last token"
     units = nameable({"layer": 2, "head": 3, "query": 2, "key": 1, "depth": 3}, SIZES)
-    assert units == ["L2H3", "L2 MLP", "L2 attention", "L2H3:2<-1", "L2H3 key 1", "L2 pos 2"]
+    assert units == ["L2H3", "L2 MLP", "L2 attention", "L2H3:2<-1", "L2H3 key 1", "L3 pos 2"]
     assert controls(param_form(check, {}, TOKENS, units))["units"].data == units
-    assert nameable({}, SIZES) == []
+    assert nameable({}, SIZES) == [] == nameable({"query": 2, "depth": 4}, SIZES)  # behind the last block
+    assert nameable({"query": 2, "depth": 0}, SIZES) == ["L0 pos 2"]
     for unit in units:  # each is one that the check takes
         CATALOG.get("causal-check")(units=unit)
 

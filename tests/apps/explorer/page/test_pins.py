@@ -4,7 +4,7 @@ import pytest
 
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
-from apps.explorer.page.alignment import columns
+from apps.explorer.page.alignment import columns, counterparts
 from apps.explorer.page.parsing import Malformed, parse
 from apps.explorer.page.pins import pinned
 from apps.explorer.page.state import Asked, Link, PinsAsked, Seen, Visit
@@ -72,6 +72,26 @@ def test_columns(ids, aligned, expected):
     assert all(low <= 0 and high >= len(one) - 1 for one, (low, high) in zip(ids, found, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("shown", "one", "aligned", "expected"),
+    [
+        ([1, 2, 3], [1, 2, 3], "token", [0, 1, 2]),
+        ([1, 2, 3], [9, 1, 2, 3], "token", [1, 2, 3]),
+        ([9, 1, 2, 3], [1, 2, 3], "token", [-1, 0, 1, 2]),  # one has no counterpart
+        ([1, 5, 3, 4], [1, 6, 3, 7, 4], "token", [0, 1, 2, 4]),  # 5 and 6 have the same role, 7 has none
+        ([1, 2, 3], [4, 5], "first", [0, 1, -1]),
+        ([1, 2, 3], [4, 5], "last", [-1, 0, 1]),
+    ],
+)
+def test_counterparts(shown, one, aligned, expected):
+    assert counterparts(shown, one, aligned) == expected
+
+
+def test_every_pinned_prompt_knows_the_counterparts_of_the_shown_tokens(engine):
+    _, there = computed(engine, "logit-lens", texts=TEXTS[1:])
+    assert [one.at for one in there.prompts] == [[0, 1, 2, 3, 4], [2, 3, 4, 5, 6]]  # 2 4 6 2 4 is shown
+
+
 def test_what_has_no_row_says_why(engine):
     assert "the same for every prompt" in row(engine, "induction-heads").said
     study = row(engine, "attention-knockout")
@@ -95,6 +115,8 @@ def test_a_link_keeps_at_most_eight_and_a_visit_draws_them(engine):
     link = parse(Link, {"text": "3 7", "pins": ["1 2", "3 4"]}, engine=engine)
     assert link.pins == ("1 2", "3 4")
     assert parse(Link, {"text": "3 7", "pins": ["1"] * 9}, engine=engine).broken == "pins"
+    assert parse(Link, {"text": "3 7", "aligned": "last"}, engine=engine).aligned == "last"
+    assert parse(Link, {"text": "3 7", "aligned": "up"}, engine=engine).broken == "aligned"
     with pytest.raises(Malformed):
         parse(PinsAsked, {"texts": ["1"] * 9, "view": {"name": "logit-lens"}}, engine=engine)
     computed(engine, "induction-on-prompt")

@@ -15,6 +15,7 @@ from apps.explorer.callbacks import register
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page import components
+from apps.explorer.page.alignment import ALIGNED
 from apps.explorer.page.batch_state import BatchAsked, Chosen
 from apps.explorer.page.constants import constants
 from apps.explorer.page.exports import KINDS
@@ -157,14 +158,16 @@ def test_an_address_says_what_is_shown_and_is_read_back(script):
     view, display = {"name": "logit-lens", "figure": 1}, {"flow-routes": {"start": 2}}
     shown = [one.model_dump(mode="json") for one in (run, other)]
     pins = ["a & b #", "c"]
-    address = script("links", "write", *shown, view, {"pos": 1}, "difference", display, pins)["hash"]
+    address = script("links", "write", *shown, view, {"pos": 1}, "difference", display, pins, "last")["hash"]
     read = script("links", "parse", address)["answer"]
     assert set(read) <= {field.alias or name for name, field in Link.model_fields.items()}
     link = parse(Link, read)
     assert (link.model, link.text, link.params, link.chat, link.edits) == ("m", "a & b #", params, True, edits)
     assert (link.other_model, link.other, link.compare, link.weights) == ("n", "c", "difference", "f" * 12)
     assert link.view.model_dump() == view and link.select == {"pos": 1} and link.display == display
-    assert list(link.pins) == pins
+    assert list(link.pins) == pins and link.aligned == "last"
+    usual = script("links", "write", *shown, view, {}, "both", display, pins, next(iter(ALIGNED)))["hash"]
+    assert "aligned" not in usual and parse(Link, script("links", "parse", usual)["answer"]).aligned == "token"
     assert parse(Link, script("links", "parse", "#prompt=a&params=%7B")["answer"]).broken == "params"
 
 
@@ -232,8 +235,10 @@ def test_a_picture_has_its_caption_as_python_draws_it():
         (
             "Attention that the sink receives<br>(T = 6, no BOS)",
             18,
-            ["Attention that the", "sink receives", "(T = 6, no BOS)"],
+            ["Attention that the", "sink receives (T =", "6, no BOS)"],
         ),
+        ("Attention that the<br>sink receives (T = 6)", 60, ["Attention that the sink receives (T = 6)"]),
+        ("What writes ' Mary'", 14, ["What writes", "' Mary'"]),
         ("in <b>bold</b> words", 13, ["in <b>bold</b> words"]),  # marks have no width
         ("a&amp;b c", 5, ["a&amp;b c"]),  # nor have names of letters
         ("Donaudampfschiff ahoy", 8, ["Donaudampfschiff", "ahoy"]),  # a word stays whole

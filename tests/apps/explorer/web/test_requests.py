@@ -125,6 +125,8 @@ def press(page):
         time.sleep(0.2)
     for store in ("shown-b", "compare-mode"):
         page.fire(store, "value" if store == "compare-mode" else "data")
+    page.put("swapped", {"depth": 1, "pos": 1, "origin": 0, "clicks": 1.5})
+    page.fire("swapped")
     page.put("continue", 1, "n_clicks")
     page.fire("continue", "n_clicks")
     page.put("card-open", 1, "n_clicks")
