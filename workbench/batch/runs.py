@@ -115,7 +115,7 @@ class Batch:
     @property
     def failures(self) -> list[dict[str, str]]:
         """What failed and what was refused, each with its reason."""
-        return tables.failures(self.store)
+        return tables.failures(Cells(self.store))
 
     @fitted()
     def aggregate(self, analysis: str) -> xr.Dataset:
@@ -125,7 +125,7 @@ class Batch:
     @property
     def summaries(self) -> dict[str, str]:
         """How many prompts are behind the means of each analysis, in a sentence; no value is looked at."""
-        return tables.summaries(self.store)
+        return tables.summaries(Cells(self.store))
 
     def table(self) -> "pd.DataFrame":
         """One row a prompt: where it came from, its status, and the scalars of every analysis."""

@@ -163,7 +163,9 @@ def _default(progress: Progress | None) -> Path:
         try:
             return bundled.rebuild(progress=progress)
         except UnavailableError as reason:
-            raise UnavailableError(damage.got, damage.expected, f"Making it anew failed: {reason}") from reason
+            raise UnavailableError(
+                damage.got, damage.expected, f"Making it anew failed: {str(reason)[:-1]}"
+            ) from reason
 
 
 def _directory(name: str, path: Path, dtype: torch.dtype, device: str, check: bool, network: bool) -> Model:

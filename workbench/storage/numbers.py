@@ -16,7 +16,7 @@ _PLUMBING = frozenset(
     {"DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME", "_Netcdf4Coordinates", "_Netcdf4Dimid", "_NCProperties"}
 )
 _SAID = frozenset({"units", "long_name", "valid_min", "valid_max", "absent"})
-_BARE = b"This is a netCDF dimension but not a netCDF variable"
+_SCALE, _BARE = "DIMENSION_SCALE", "This is a netCDF dimension but not a netCDF variable"
 
 
 class _Other(Exception):
@@ -32,11 +32,13 @@ def numbers_of(group: h5py.Group) -> xr.Dataset | None:
             part = group[name]
             if not isinstance(part, h5py.Dataset) or part.dtype.kind not in "fiu":
                 return None
-            if bytes(part.attrs.get("NAME", b"")).startswith(_BARE):
+            scale = _text(part.attrs.get("NAME", "")) if _text(part.attrs.get("CLASS", "")) == _SCALE else None
+            if scale is not None and scale.startswith(_BARE):
                 continue
-            is_coord = "DIMENSION_LIST" not in part.attrs
-            dims = (name,) if is_coord and part.ndim == 1 else _dims(part, group)
-            (coords if is_coord else variables)[name] = (dims, part[()], _said(part))
+            if scale is not None and part.ndim == 1:
+                coords[name] = ((name,), part[()], _said(part))
+            else:
+                variables[name] = (_dims(part, group), part[()], _said(part))
         return xr.Dataset(variables, coords, _said(group, everything=True))
     except _Other:
         return None
@@ -70,3 +72,8 @@ def _said(part: "h5py.Dataset | h5py.Group", *, everything: bool = False) -> dic
 def _one(value: Any) -> Any:
     """A number, which netCDF writes as a list of one."""
     return value[0] if isinstance(value, np.ndarray) and value.shape == (1,) else value
+
+
+def _text(value: Any) -> str:
+    """What HDF5 holds as bytes or as text, by who wrote it."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

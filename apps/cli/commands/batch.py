@@ -234,16 +234,19 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _tell(found: "batch.Batch", *, as_json: bool) -> int:
     """How far a run is; the exit code is 1 where something failed."""
-    failed = found.failures
+    from workbench.batch.values import tables
+    from workbench.batch.values.places import Cells
+
+    cells = Cells(found.store)  # once: every byte of the run is held to its checksum for it
+    failed, summaries, done = tables.failures(cells), tables.summaries(cells), len(cells.entries)
     if as_json:
         print_json({
-            "name": found.spec.name, "folder": str(found.folder), "shards": found.n_shards,
-            "shards_done": found.n_done, "failures": failed,
-            "summaries": found.summaries,
+            "name": found.spec.name, "folder": str(found.folder), "shards": found.n_shards, "shards_done": done,
+            "failures": failed, "summaries": summaries,
         })  # fmt: skip
         return 1 if failed else 0
-    print(f"{found.spec.name}: {found.n_done} of {found.n_shards} shards are done, {len(failed)} failures.")
-    for name, summary in found.summaries.items():
+    print(f"{found.spec.name}: {done} of {found.n_shards} shards are done, {len(failed)} failures.")
+    for name, summary in summaries.items():
         print(f"  {name}: {summary}")
     for one in failed[:10]:
         print(f"  failed: {one['group']} {one['where']} {one['analysis']}: {' '.join(one['why'].split())}")

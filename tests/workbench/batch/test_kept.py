@@ -1,6 +1,7 @@
 """Aggregates that a run left are taken where nothing has changed, and merged anew where anything has."""
 
 import json
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -48,6 +49,14 @@ def test_what_a_run_left_is_what_merging_gives(run, merged):
     assert merged == []  # a run that has nothing left to do
     with pytest.raises(InputError, match="one of norms, model-norms"):
         found.aggregate("../plan")
+
+
+@pytest.mark.apart
+def test_our_own_aggregates_are_read_by_no_other_process(run, merged, monkeypatch):
+    found = run(spec(8, name=f"made-{uuid4().hex}"))  # bytes that nobody has looked through before
+    merged.clear()
+    monkeypatch.setattr("workbench.storage.apart.subprocess.run", None)
+    assert np.isfinite(found.aggregate("norms")["norm"]).all() and merged == []
 
 
 def test_a_prompt_less_another_group_or_other_bytes_are_merged_anew(run, merged):

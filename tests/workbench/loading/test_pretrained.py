@@ -1,6 +1,7 @@
 """load() and wrap(): what they take, what they refuse, and what identifies a model."""
 
 import json
+import os
 import shutil
 import warnings
 
@@ -160,6 +161,31 @@ def test_a_damaged_default_model_is_made_anew_with_a_word(damaged_default):
     assert load().identity.weights_hash == model.identity.weights_hash  # and nothing is said
 
 
+def test_a_model_of_another_user_is_not_damaged(damaged_default, tmp_path, monkeypatch):
+    """It was made anew for everybody, or "damaged" where the cache was somebody else's."""
+    shutil.copytree(damaged_default, tmp_path / "models" / bundled.NAME, dirs_exist_ok=True)
+
+    def forbidden(path, folder):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(kept.digests, "sha256", forbidden)
+    with pytest.raises(UnavailableError, match=r"no permission to read .*Ask its owner"):
+        load()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_a_kept_model_has_the_mode_that_the_umask_says(tiny_dir, tmp_path, umask):
+    """safetensors keeps a file to its owner, so that nobody else could read a shared cache."""
+    made, before = tmp_path / "made", os.umask(umask)
+    try:
+        shutil.copytree(tiny_dir, made)
+        (made / "model.safetensors").chmod(0o600)
+        kept.seal(made, {"format": bundled.FORMAT, "source": {"sha256": "0"}})
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in made.iterdir()} == {0o666 & ~umask}
+
+
 def test_in_python_the_word_is_a_warning(damaged_default):
     with pytest.warns(UserWarning, match=r"config\.json.*made anew") as caught:
         load()
@@ -171,7 +197,7 @@ def test_a_damaged_default_model_that_cannot_be_made_anew_is_refused(damaged_def
         raise UnavailableError("no network", "one", "Connect")
 
     monkeypatch.setattr(bundled, "rebuild", unavailable)
-    with pytest.raises(UnavailableError, match=r"config\.json.*Making it anew failed: .*no network"):
+    with pytest.raises(UnavailableError, match=r"config\.json.*Making it anew failed: .*no network.*\w\.$"):
         load(progress=lambda *_: None)
 
 

@@ -40,8 +40,11 @@ def read(content, name):
 
 
 def test_it_is_what_xarray_opens():
-    content = written(a=rows(), b=rows().isel(prompt=slice(1), layer=slice(1)).drop_vars("layer"))
-    for name in ("a", "b"):
+    content = written(
+        a=rows(), b=rows().isel(prompt=slice(1), layer=slice(1)).drop_vars("layer"),
+        c=rows().assign(one=((), 2.5, ATTRS)),
+    )  # fmt: skip
+    for name in ("a", "b", "c"):
         fast, slow = read(content, name), netcdf._opened(content, f"rows/{name}")
         assert fast.identical(slow) and netcdf.group_of(content, f"rows/{name}").identical(slow)
         for variable in slow.variables:
@@ -63,3 +66,15 @@ def test_what_is_more_than_numbers_is_left_to_xarray(odd):
     content = written(a=odd)
     assert read(content, "a") is None
     assert netcdf.group_of(content, "rows/a").identical(netcdf._opened(content, "rows/a"))
+
+
+def test_names_of_dims_may_be_written_as_texts():
+    """h5netcdf writes bytes, other programs may not."""
+    held = io.BytesIO(written(a=rows()))
+    with h5py.File(held, "r+") as file:
+        for name in ("prompt", "layer", "head"):
+            scale = file["rows/a"][name].attrs
+            said = scale["NAME"].decode()
+            del scale["NAME"]
+            scale["NAME"] = said
+    assert read(held.getvalue(), "a").equals(rows())

@@ -96,9 +96,8 @@ def _means(values: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
 
 
-def failures(store: Store) -> list[dict[str, str]]:
+def failures(cells: Cells) -> list[dict[str, str]]:
     """What failed: model, group, where, analysis, why; refused rows first."""
-    cells = Cells(store)
     found = [
         {"model": "", "group": one["group"], "where": one["where"], "analysis": "", "why": one["reason"]}
         for one in cells.record["refused"]
@@ -112,9 +111,8 @@ def failures(store: Store) -> list[dict[str, str]]:
     return found
 
 
-def summaries(store: Store) -> dict[str, str]:
+def summaries(cells: Cells) -> dict[str, str]:
     """How many prompts are behind the means of each analysis, a sentence each, without a look at any value."""
-    cells = Cells(store)
     found = {}
     for name in cells.names:
         places = cells.places(name)

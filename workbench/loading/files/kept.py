@@ -42,13 +42,22 @@ def manifest(place: Path) -> dict[str, Any] | None:
 
 
 def alteration(place: Path) -> str | None:
-    """What of a folder is not as it was sealed, in words that name the first such file; None where all is."""
+    """What of a folder is not as it was sealed, in words that name the first such file; None where all is.
+
+    Raises UnavailableError for a file of somebody else's that may not be read: it need not be damaged.
+    """
     record = manifest(place)
     if record is None:
         return f"{place / MANIFEST} missing or unreadable"
     for name, entry in sorted(record["files"].items()):
         try:
             got = digests.sha256(place / name, cache_dir() / "digests")
+        except PermissionError as error:
+            raise UnavailableError(
+                f"no permission to read {place / name}",
+                "a model that this user may read",
+                "Ask its owner to change its mode, or set WORKBENCH_CACHE to a directory of yours",
+            ) from error
         except OSError as error:
             return f"{place / name}: {error.strerror}"
         if got != entry["sha256"]:
@@ -60,6 +69,8 @@ def alteration(place: Path) -> str | None:
 
 def seal(made: Path, about: Mapping[str, Any]) -> None:
     """Write the manifest, and see to it that everything has reached the disk before a rename makes it visible.
+
+    All files get the mode that the umask says: safetensors keeps its own to their owner, and others share the cache.
 
     about: at least `format` and `source` with its `sha256`.
     """
@@ -73,7 +84,9 @@ def seal(made: Path, about: Mapping[str, Any]) -> None:
         },
     }
     (made / MANIFEST).write_text(json.dumps(memo.marked(record), indent=2) + "\n", encoding="utf-8")
+    mode = (made / MANIFEST).stat().st_mode & 0o777
     for file in (*files, made / MANIFEST):
+        file.chmod(mode)
         with file.open("rb+") as stream:
             os.fsync(stream.fileno())
 
