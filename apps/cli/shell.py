@@ -15,7 +15,7 @@ from pathlib import Path
 from apps.cli.parser import Parser
 from apps.cli.progress import say
 from apps.cli.signals import STOPS, stop_code
-from apps.cli.startup import let_go_at_exit, need_folder, thawed, uncollected
+from apps.cli.startup import let_go_at_exit, need_folder, need_surroundings, thawed, uncollected
 from workbench import __version__
 from workbench.errors import InputError, WorkbenchError, in_words, of_the_machine
 
@@ -39,6 +39,7 @@ COMMANDS = {
     "app": "start the explorer in this process and print its address",
 }
 _FILES = {"import": "import_"}  # a word of Python's own
+_LIGHT = ("cache", "list", "describe")  # that answer without the libraries, or ask when they need them
 _DEBUG = "WORKBENCH_DEBUG"
 _SIGPIPE = 141  # what a shell reports for a program that wrote into a closed pipe
 
@@ -108,7 +109,9 @@ def _parser() -> Parser:
 
 
 def _fill(name: str, parser: Parser) -> None:
-    """Import the file of a command, for what it takes and does."""
+    """Import the file of a command, for what it takes and does; libraries with it, but for the lightest."""
+    if name not in _LIGHT:
+        need_surroundings()
     command = import_module(f"apps.cli.commands.{_FILES.get(name, name)}")
     parser.set_defaults(command=command.command)
     command.arguments(parser)

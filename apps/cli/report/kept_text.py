@@ -18,6 +18,9 @@ def described(name: str, module: str) -> str:
     text = memo.read(place) if module.startswith(_OURS) else None
     if isinstance(text, str):
         return text
+    from apps.cli.startup import need_surroundings
+
+    need_surroundings()
     from apps.cli.report.description import description
     from probes import CATALOG
 
