@@ -10,6 +10,7 @@ import xarray as xr
 from probes.checks.matched_controls import FEWEST
 from probes.checks.relation import HOLDS
 from workbench.intervene import MLP, Attention, AttentionEdge, AttentionKey, ExpertNeurons, Head, Neurons, Residual
+from workbench.words import counted
 
 __all__ = ["Facts", "facts", "nouns", "sentence"]
 
@@ -105,7 +106,7 @@ def _effect(result: xr.Dataset, known: Facts) -> str:
     interval = ""
     if np.isfinite(known.low):
         interval = f" (95 % interval {known.low:+.3g} to {known.high:+.3g}, n = {known.n_prompts})"
-    prompts = f"{known.n_prompts} prompt{'s' if known.n_prompts > 1 else ''}"
+    prompts = counted(known.n_prompts, "prompt")
     return (
         f"Removing {a['called']} ({a['method'].split(' of ')[0]}) changes the {a['metric']} by {known.effect:+.3g} "
         f"{result['effect'].attrs['units']}{interval} on {prompts}."

@@ -19,6 +19,7 @@ from workbench.analysis.view import reads
 from workbench.errors import InputError
 from workbench.observation import Observation
 from workbench.statistics import Bounds, ratio_interval
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,10 +134,10 @@ def summary(result: xr.Dataset) -> str:
         return f"The model does no better than with all {result.attrs['parts']} ablated: nothing to be faithful to."
     order = np.argsort(-result["cpr"].values)
     said = [f"{result['group'].values[i]} {_with_ends(result, 'cpr', i)}" for i in order]
-    counted = f"{int(result['n_kept'].max())} {result.attrs['parts']}"
+    kept = f"{int(result['n_kept'].max())} {result.attrs['parts']}"
     n = result.attrs["n_prompts"]
     over = f" (95 % interval over n = {n})" if np.isfinite(result["cpr_low"].values).any() else ""
-    return f"CPR of {counted} on {n} prompt{'s' if n > 1 else ''}{over}: {', '.join(said)}."
+    return f"CPR of {kept} on {counted(n, 'prompt')}{over}: {', '.join(said)}."
 
 
 def _with_ends(result: xr.Dataset, name: str, index: int) -> str:

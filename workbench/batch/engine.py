@@ -19,6 +19,7 @@ from workbench.batch.store import Store
 from workbench.batch.survey import Loader, edited
 from workbench.errors import Cancelled, FileError, RefusedError, UnavailableError
 from workbench.models.model import Model
+from workbench.words import counted
 
 __all__ = ["Progress", "Status", "work"]
 
@@ -164,7 +165,7 @@ def _need_going_on(store: Store, status: Status, limit: int | None) -> None:
     if limit is not None and len(status.failed) > limit:
         first = next(iter(status.failed.values()))
         raise RefusedError(
-            f"{len(status.failed)} failures, the first: {first}",
+            f"{counted(len(status.failed), 'failure')}, the first: {first}",
             f"at most {limit}",
             "See `workbench batch status`; raise --max-failures to go on",
         )

@@ -32,6 +32,7 @@ from workbench.batch.values.places import Cells
 from workbench.errors import InputError, UnavailableError
 from workbench.files import at_home
 from workbench.models.model import Model
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,15 +62,17 @@ class Plan:
         p, e = self.planned, self.estimate
         models = ", ".join(one["label"] for one in p.models)
         lines = [
-            f"{p.spec.name}: {p.n_prompts:,} prompts of {models}; {', '.join(a.name for a in p.spec.analyses)}",
-            f"{p.n_cells:,} results asked for, {p.n_done:,} of them are there; {self.shards} shards left",
+            f"{p.spec.name}: {counted(p.n_prompts, 'prompt')} of {models}; {', '.join(a.name for a in p.spec.analyses)}",
+            f"{counted(p.n_cells, 'result')} asked for, {p.n_done:,} of them there; {counted(self.shards, 'shard')} left",
         ]
         if p.dropped:
             lines.append(f"{p.dropped:,} results are there that the spec does not ask for; they stay in the folder")
         if p.repeated:
-            lines.append(f"{p.repeated:,} prompts stand in their group already and count once")
+            lines.append(f"{counted(p.repeated, 'repeated prompt')} of a group: counted once")
         if p.refused:
-            lines.append(f"{len(p.refused):,} prompts refused, the first: {p.refused[0].where}: {p.refused[0].reason}")
+            lines.append(
+                f"{counted(len(p.refused), 'prompt')} refused, the first: {p.refused[0].where}: {p.refused[0].reason}"
+            )
         if self.shards:
             lines.append(f"about {_time(e.seconds)}, {e.memory / 1e9:.1f} GB of memory, {e.disk / 1e6:.1f} MB on disk")
         if e.assumed and self.shards:

@@ -17,6 +17,7 @@ from workbench.models.prompt import Tokens
 from workbench.models.spans import Spans
 from workbench.models.target import Target, likelier, shared_start, target_of
 from workbench.observation.repeats import previous_occurrence
+from workbench.words import counted
 
 __all__ = ["KINDS", "TARGET", "Metric", "followed_by", "going_on", "make_metric"]
 
@@ -68,8 +69,7 @@ class Metric:
         """In words, with the tokens."""
         target = self.target.describe(vocabulary)
         minus = "" if self.against is None else f" minus {self.against.describe(vocabulary)}"
-        n = len(self.repeats)
-        repeated = f"{n} repeated token{'s' if n > 1 else ''}"
+        repeated = counted(len(self.repeats), "repeated token")
         return {
             "logit difference": f"logit of {target}{minus}",
             "log-probability": f"log-probability of {target}{minus}",

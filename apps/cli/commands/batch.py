@@ -12,6 +12,7 @@ from apps.cli.parser import Parser
 from apps.cli.progress import Progress, progress, say, warnings_as_notes
 from apps.cli.signals import STOPS, stop_code, terminable
 from workbench.errors import InputError
+from workbench.words import counted
 
 if TYPE_CHECKING:
     from workbench import batch
@@ -245,7 +246,7 @@ def _tell(found: "batch.Batch", *, as_json: bool) -> int:
             "failures": failed, "summaries": summaries,
         })  # fmt: skip
         return 1 if failed else 0
-    print(f"{found.spec.name}: {done} of {found.n_shards} shards are done, {len(failed)} failures.")
+    print(f"{found.spec.name}: {done} of {counted(found.n_shards, 'shard')} done, {counted(len(failed), 'failure')}.")
     for name, summary in summaries.items():
         print(f"  {name}: {summary}")
     for one in failed[:10]:

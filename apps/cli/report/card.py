@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from apps.cli.report.summary import WIDTH
 from workbench.models.model import Model
+from workbench.words import counted
 
 if TYPE_CHECKING:
     from workbench.card import ModelCard
@@ -16,13 +17,13 @@ __all__ = ["identity_text", "whole_card"]
 def identity_text(model: Model) -> str:
     """Identity, sizes, badge and every self-check item with what was measured, its tolerance and its verdict."""
     identity, sizes = model.identity, model.sizes
-    heads = f"{sizes.n_heads} heads ({sizes.n_key_value_heads} key/value) of {sizes.d_head}"
+    heads = f"{counted(sizes.n_heads, 'head')} ({sizes.n_key_value_heads} key/value) of {sizes.d_head}"
     widths = f"d_model {sizes.d_model}, d_mlp {sizes.d_mlp}, vocabulary {sizes.d_vocab:,}, n_ctx {sizes.n_ctx:,}"
     form = f"{identity.dtype} on {identity.device}, {identity.attention} attention, weights {identity.processing}"
     lines = [
         f"{model.name}: {identity.architecture}, {form}",
         f"  weights sha256  {identity.weights_hash[:16]}...",
-        f"  sizes           {sizes.n_layers} layers, {heads}, {widths}",
+        f"  sizes           {counted(sizes.n_layers, 'layer')}, {heads}, {widths}",
     ]
     if identity.revision:
         lines.append(f"  revision        {identity.revision}")

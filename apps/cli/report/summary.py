@@ -10,6 +10,7 @@ from workbench.analysis.parameters import Values
 from workbench.analysis.view import View
 from workbench.figures.text import head_name, number, show_token
 from workbench.storage.record import record_of
+from workbench.words import counted
 
 __all__ = ["WIDTH", "summary"]
 
@@ -50,7 +51,7 @@ def _about(view: View, result: xr.Dataset) -> list[str]:
         more = " ..." if result["token_text"].size > _TOKENS else ""
         lines.append(f"Tokens ({result['token_text'].size}{bos}): {' '.join(texts)}{more}")
     elif ids:
-        lines.append(f"{len(ids)} tokens")
+        lines.append(counted(len(ids), "token"))
     return lines
 
 

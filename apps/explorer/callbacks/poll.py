@@ -27,6 +27,7 @@ from apps.explorer.page.state import (
 from apps.explorer.page.stores import POLL
 from workbench.analysis.compare import need_same_tokenizer
 from workbench.errors import WorkbenchError
+from workbench.words import counted
 
 __all__ = ["loaded_store", "register"]
 
@@ -142,7 +143,7 @@ def _register_poll(answer: Answers, engine: Engine) -> None:
 
 def _job_line(engine: Engine, session: str, current: Shown | None) -> list[Any]:
     """Work in hand, or how long the shown run took."""
-    last = f"{len(current.tokens)} tokens in {current.seconds:.2f} s" if current and current.seconds else ""
+    last = f"{counted(len(current.tokens), 'token')} in {current.seconds:.2f} s" if current and current.seconds else ""
     return parts.job_line(engine.jobs(session), last, session, engine.presence.gone(), engine.before)
 
 

@@ -11,6 +11,7 @@ from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens
 from workbench.observation import observe
+from workbench.words import counted
 
 __all__ = ["LONGEST", "Continued", "continuation", "continued", "continued_text"]
 
@@ -70,7 +71,7 @@ def continued(
         if chosen in ends:
             return _continued(ids, tokens, f"The model ended the text with {model.vocabulary.string(chosen)!r}.")
         ids.append(chosen)
-    return _continued(ids, tokens, f"It was cut after {n} tokens: the model did not end the text.")
+    return _continued(ids, tokens, f"It was cut after {counted(n, 'token')}: the model did not end the text.")
 
 
 def _continued(ids: list[int], tokens: Tokens, ending: str) -> Continued:

@@ -20,6 +20,7 @@ from workbench.figures import show_token
 from workbench.models.model import Model
 from workbench.models.selfcheck import SelfCheck
 from workbench.storage.record import record_of
+from workbench.words import counted
 
 __all__ = ["about", "job_line", "model_line", "notice_list", "token_chips"]
 
@@ -48,7 +49,7 @@ def _token_chip(pos: int, text: str, nats: float) -> html.Button:
 def model_line(model: Model) -> list[Any]:
     """Name, sizes, weights, badge and self-check of the loaded model."""
     s, identity = model.sizes, model.identity
-    heads = f"{s.n_layers} layers, {s.n_heads} heads"
+    heads = f"{counted(s.n_layers, 'layer')}, {counted(s.n_heads, 'head')}"
     heads += f" ({s.n_key_value_heads} key/value)" if s.n_key_value_heads != s.n_heads else ""
     name = html.Button(model.name, className="model-name", title="all that is known of the model", **OPENS)
     line = [name, *([_selfcheck(model.selfcheck)] if model.selfcheck else [])]

@@ -17,6 +17,7 @@ from workbench.analysis.view import View
 from workbench.errors import InputError, RefusedError, WorkbenchError
 from workbench.figures.caption import drawn_lines
 from workbench.figures.text import thin, wrapped
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -165,7 +166,9 @@ def waiting(view: View, found: Failure | None, fate: Fate | None) -> str:
 def planned(view: View, request: Request, seconds: float) -> str:
     """What Start will do, on what, and for how long."""
     analysis = request.analyses[view.name]
-    on = f"On this prompt, {len(request.tokens)} tokens" if analysis.reads_prompt() else "On texts of its own"
+    on = (
+        f"On this prompt, {counted(len(request.tokens), 'token')}" if analysis.reads_prompt() else "On texts of its own"
+    )
     return f"{view.plan(analysis)} {on}: {_duration(seconds)}.".strip()
 
 

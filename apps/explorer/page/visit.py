@@ -19,6 +19,7 @@ from apps.explorer.page.state import Asked, Link, Step, Visit
 from apps.template import render
 from workbench.errors import InputError, WorkbenchError
 from workbench.storage.record import record_of
+from workbench.words import counted
 
 __all__ = ["visit_page"]
 
@@ -34,7 +35,7 @@ def visit_page(engine: Engine, visit: Visit, session: str) -> str:
 
     steps = [_step(engine, step, session) for step in visit.steps]
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    made = f"Made by the workbench on {now}: {len(steps)} step{'s' if len(steps) != 1 else ''}."
+    made = f"Made by the workbench on {now}: {counted(len(steps), 'step')}."
     return render("explorer/page/visit.html", title="A visit", made=made, plotly=get_plotlyjs(), steps=steps)
 
 

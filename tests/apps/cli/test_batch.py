@@ -143,7 +143,7 @@ def test_a_changed_spec_says_what_is_kept(spec, capsys):
     spec.write_text(spec.read_text().replace("n = 4", "n = 6"))
     capsys.readouterr()
     assert main(["batch", "plan", str(spec)]) == 0
-    assert "9 results asked for, 7 of them are there; 1 shards left" in capsys.readouterr().out
+    assert "9 results asked for, 7 of them there; 1 shard left" in capsys.readouterr().out
     record = json.loads((spec.parent / "runs/made/plan.json").read_text())
     assert record["spec"]["prompts"][1]["n"] == 4  # a plan changes nothing
 

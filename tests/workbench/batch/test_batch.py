@@ -133,7 +133,7 @@ def test_refused_rows_are_said_and_repeated_ones_count_once(run, tmp_path):
     given["prompts"].append({"group": "odd", "ids": [prompts()[1], list(range(1, 300)), [1, 5000]]})
     said = []
     found = run(given, said=said.append)
-    assert "1 prompts stand in their group already" in str(said[0]) and "2 prompts refused" in str(said[0])
+    assert "1 repeated prompt of a group: counted once" in str(said[0]) and "2 prompts refused" in str(said[0])
     assert ["at most 128" in f["why"] or "ids from 0" in f["why"] for f in found.failures] == [True, True]
     assert int(found.aggregate("norms")["n_prompts"].sum()) == 24
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from workbench.batch.store import Store
 from workbench.batch.values.places import Cells
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +124,7 @@ def summaries(cells: Cells) -> dict[str, str]:
 
 def summary(analysis: str, n: int, missing: int) -> str:
     """How many prompts are behind the means of an analysis, and how many are not there."""
-    return f"Means of {analysis} over {n} prompts" + (f"; {missing} are missing." if missing else ".")
+    return f"Means of {analysis} over {counted(n, 'prompt')}" + (f"; {missing} are missing." if missing else ".")
 
 
 def variables(store: Store) -> dict[str, dict[str, tuple[str, ...]]]:
