@@ -36,10 +36,10 @@ def view(page, title: str) -> None:
 
 
 def wait_for_title(page, holder: str, word: str) -> None:
-    """Wait until the figure inside an element has a title with this word."""
+    """Wait until the figure inside an element has a title with these words, in however many lines."""
     page.wait_for_function(
         "([holder, word]) => { const gd = document.querySelector(holder + ' .js-plotly-plot');"
-        " return gd && gd.layout && gd.layout.title && gd.layout.title.text.includes(word) }",
+        " return gd && gd.layout && gd.layout.title && gd.layout.title.text.replaceAll('<br>', ' ').includes(word) }",
         arg=[holder, word],
     )
 
