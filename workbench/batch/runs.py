@@ -61,9 +61,10 @@ class Plan:
     def __str__(self) -> str:
         p, e = self.planned, self.estimate
         models = ", ".join(one["label"] for one in p.models)
+        analyses, left = ", ".join(a.name for a in p.spec.analyses), counted(self.shards, "shard")
         lines = [
-            f"{p.spec.name}: {counted(p.n_prompts, 'prompt')} of {models}; {', '.join(a.name for a in p.spec.analyses)}",
-            f"{counted(p.n_cells, 'result')} asked for, {p.n_done:,} of them there; {counted(self.shards, 'shard')} left",
+            f"{p.spec.name}: {counted(p.n_prompts, 'prompt')} of {models}; {analyses}",
+            f"{counted(p.n_cells, 'result')} asked for, {p.n_done:,} of them there; {left} left",
         ]
         if p.dropped:
             lines.append(f"{p.dropped:,} results are there that the spec does not ask for; they stay in the folder")
