@@ -4,6 +4,7 @@ One character may be several tokens (of bytes), so words are looked for in the t
 token strings put together.
 """
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,12 @@ def spans_of(vocabulary: Vocabulary, ids: Sequence[int], text: str | None) -> Sp
 
 def _is_cut(text: str, at: int) -> bool:
     """Whether a word goes on across a place between two characters."""
-    return 0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum()
+    return 0 < at < len(text) and all(map(_is_of_word, text[at - 1 : at + 1]))
+
+
+def _is_of_word(character: str) -> bool:
+    """A letter, a digit, an accent of its own, or what joins names in code."""
+    return character.isalnum() or character == "_" or unicodedata.combining(character) > 0
 
 
 def _is_byte(character: str) -> bool:

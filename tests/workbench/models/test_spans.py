@@ -52,3 +52,22 @@ def test_a_tokenizer_that_changes_the_text_gives_its_own_offsets():
     assert spans.text == text and spans.touching("Lódź") == (3,) and spans.touching("City of") == (1, 2)
     assert spans.piece(3) == " Lódź"  # the space that offsets leave out belongs to the word behind it
     assert spans_of(vocabulary, [7, *ids], text).touching("City") == (2,)  # behind a token that was added
+
+
+@pytest.mark.parametrize(
+    "text, word, at",
+    [
+        ("Ann met Annabel", "Ann", 0),
+        ("Ann, Ann and Annabel", "Ann", 5),
+        ("foo(foo_bar)", "foo", 0),
+        ("Dvor, Dvor\u030ca\u0301k", "Dvor", 0),  # an accent of its own belongs to its letter
+        ("it is Ann's, Annabel", "Ann", 6),
+        ("a cat in concatenation", "cat", 2),
+        ("concatenation", "cat", 3),  # no word of its own: where it is
+        ("東京は東京都", "東京", 3),  # no spaces: the last place
+        ("aaa", "aa", 1),
+    ],
+)
+def test_a_word_is_its_last_occurrence_as_a_whole_one(text, word, at):
+    spans = Spans.laid([character.encode() for character in text])
+    assert spans.touching(word) == tuple(range(at, at + len(word)))
