@@ -16,7 +16,7 @@ from workbench.analysis.view import Claim, View
 from workbench.errors import InputError
 from workbench.models.hooks import EXPERT_WEIGHT, MLP_POST, RESID_POST, expert_post
 from workbench.models.model import LayerWeights, Model, Sizes
-from workbench.models.prompt import Tokens
+from workbench.models.prompt import Tokens, place
 from workbench.observation import Need, Observation, Site, keep
 
 if TYPE_CHECKING:
@@ -94,8 +94,7 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
         n_layers = model.sizes.n_layers
         if not self.layer < n_layers:
             raise InputError(f"layer {self.layer}", f"0 to {n_layers - 1} on {model.name}", "Choose a layer it has")
-        if not self.pos < len(tokens):
-            raise InputError(f"position {self.pos}", f"0 to {len(tokens) - 1}", "Choose one inside the prompt")
+        place(self.pos, len(tokens))
         if self.layer in model.sizes.experts:
             model.expert_weights(self.layer, 0)
             return *self._of_experts(model.sizes), self._state

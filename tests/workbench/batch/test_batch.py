@@ -21,21 +21,6 @@ from workbench.errors import Cancelled, InputError, RefusedError, UnavailableErr
 from workbench.models.prompt import Prompt
 
 
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model("llama", n_layers=3)
-
-
-@pytest.fixture
-def run(model, tmp_path):
-    """Run a spec on the tiny model in one folder."""
-
-    def go(given, **options):
-        return batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model}, **options)
-
-    return go
-
-
 def counted(monkeypatch):
     """Prompts that pass through the one runner."""
     seen = []

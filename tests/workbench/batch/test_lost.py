@@ -16,21 +16,6 @@ from workbench.batch.store import Store
 from workbench.errors import FileError, InputError, RefusedError, UnavailableError
 
 
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model("llama", n_layers=3)
-
-
-@pytest.fixture
-def run(model, tmp_path):
-    """Run a spec on the tiny model in one folder."""
-
-    def go(given, **options):
-        return batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model}, **options)
-
-    return go
-
-
 def test_what_failed_is_tried_again_however_often(run, monkeypatch):
     """A shard of which everything failed is made of the same cells when it is tried again: it is another attempt."""
     given, first = spec(analyses=("broken-analysis",)), 0

@@ -16,11 +16,6 @@ from workbench.models.prompt import Prompt, tokenise
 
 
 @pytest.fixture(scope="module")
-def model():
-    return tiny_model("llama", n_layers=3)
-
-
-@pytest.fixture(scope="module")
 def tokens(model):
     return [tokenise(model, Prompt.ids(ids)) for ids in prompts(12)]
 

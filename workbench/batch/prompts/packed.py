@@ -44,8 +44,6 @@ class Packed(Sequence[tuple[int, ...]]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Packed) and (self._flat, self._ends) == (other._flat, other._ends)
 
-    __hash__ = None  # type: ignore[assignment]  # it grows
-
     def length(self, row: int) -> int:
         """Tokens of a row."""
         return self._ends[row + 1] - self._ends[row]

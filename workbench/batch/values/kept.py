@@ -45,6 +45,8 @@ def _kept(cells: Cells, analysis: str) -> xr.Dataset | None:
     if not path.is_file():
         return None
     try:
+        if not unsealed(read_whole(path, MOST_BYTES))[1]:  # damaged, or written by another program
+            return None
         found = open_result(path)
     except (InputError, UnavailableError):  # damaged: merged again
         return None
