@@ -73,8 +73,8 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
         """Its one result."""
-        part = self.replaced(pos=self.pos + len(tokens)) if self.pos < 0 else self
-        _check(part, model, len(tokens))
+        part = self.replaced(pos=tokens.place(self.pos))
+        _check(part, model)
         wanted = [_at(hook, part.layer) for hook in _hooks(model, part)]
         final = Need((RESID_POST,), keep, dims="pos d_model", layers=(model.sizes.n_layers - 1,))
         seen = observe(model, tokens, [*wanted, final], positions=[part.pos])
@@ -106,11 +106,10 @@ def _label(part: FlowRoutePart) -> str:
     return f"L{part.layer}H{part.head} at {part.pos}" + ("" if part.key is None else f" from {part.key}")
 
 
-def _check(part: FlowRoutePart, model: Model, n_pos: int) -> None:
-    """InputError where the model or the prompt has no such part."""
+def _check(part: FlowRoutePart, model: Model) -> None:
+    """InputError where the model has no such part, or its position sees no such key."""
     sizes = model.sizes
-    ranges = [("layer", part.layer, sizes.n_layers), ("pos", part.pos, n_pos), ("head", part.head, sizes.n_heads)]
-    ranges += [("key", part.key, part.pos + 1)]
+    ranges = [("layer", part.layer, sizes.n_layers), ("head", part.head, sizes.n_heads), ("key", part.key, part.pos + 1)]
     check_inside(*((name, value, size) for name, value, size in ranges if value is not None))
     if part.neuron is not None:
         check_inside(("neuron", part.neuron, model.n_neurons(part.layer)))

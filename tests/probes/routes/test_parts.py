@@ -186,3 +186,10 @@ def test_parts_that_are_not_there_are_refused(part):
 def test_an_edge_needs_its_head():
     with pytest.raises(InputError, match="without a head"):
         flow(tiny_model("llama"), layer=0, key=1)
+
+
+@pytest.mark.parametrize("pos", [77, -77])
+def test_a_position_that_is_not_there_is_named_as_it_was_given(pos):
+    """-77 was called -67: counted from the end before it was looked at."""
+    with pytest.raises(InputError, match=f"position {pos};"):
+        flow(tiny_model("llama"), layer=1, pos=pos)
