@@ -109,7 +109,11 @@ def _label(part: FlowRoutePart) -> str:
 def _check(part: FlowRoutePart, model: Model) -> None:
     """InputError where the model has no such part, or its position sees no such key."""
     sizes = model.sizes
-    ranges = [("layer", part.layer, sizes.n_layers), ("head", part.head, sizes.n_heads), ("key", part.key, part.pos + 1)]
+    ranges = [
+        ("layer", part.layer, sizes.n_layers),
+        ("head", part.head, sizes.n_heads),
+        ("key", part.key, part.pos + 1),
+    ]
     check_inside(*((name, value, size) for name, value, size in ranges if value is not None))
     if part.neuron is not None:
         check_inside(("neuron", part.neuron, model.n_neurons(part.layer)))
