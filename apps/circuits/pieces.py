@@ -48,7 +48,7 @@ class Row:
     def cost(self) -> float:
         """In bare forward passes a pair."""
         # A circuit costs about two forwards: eight are measured, the model and no edge on every pair that calibrates.
-        return forwards(self.ranking, EDGES) + (2 * 8 + 4) * self.calibrated / self.ranked
+        return forwards(self.ranking, EDGES, self.ranked) + (2 * 8 + 4) * self.calibrated / self.ranked
 
     def circuits(self, model: Model, pairs: Task) -> list[np.ndarray]:
         """By budget, without the last, which is the model."""

@@ -106,7 +106,7 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """A ranking, about twelve circuits to search, and the random ones."""
-        ranked = max(10.0, forwards(self.ranking, Graph.of(sizes).n_edges))
+        ranked = max(10.0, forwards(self.ranking, Graph.of(sizes).n_edges, self.pairs))
         return float(ranked * self.pairs + 3 * 12 * self.pairs + 3 * (3 + self.draws) * self.tested)
 
 

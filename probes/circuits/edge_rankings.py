@@ -129,7 +129,7 @@ class EdgeRankings(
 
     def _told(self, result: xr.Dataset, found: Task, graph: Graph, alike: np.ndarray) -> xr.Dataset:
         names = [str(name) for name in result["group"].values]
-        costs = [forwards(name, graph.n_edges) for name in names]
+        costs = [forwards(name, graph.n_edges, self.pairs) for name in names]
         more = dataset(
             None,
             coords={name: result[name].values for name in ("group", "threshold")},
@@ -144,7 +144,7 @@ class EdgeRankings(
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Rankings, and three passes for every budget of every ranking and pair."""
         graph, names = Graph.of(sizes), [name.strip() for name in self.rankings.split(",")]
-        ranked = sum(max(10.0, forwards(name, graph.n_edges)) for name in names)
+        ranked = sum(max(10.0, forwards(name, graph.n_edges, self.pairs)) for name in names)
         return ranked * self.pairs + float(len(names) * 3 * (len(BUDGETS) - 1) * self.tested)
 
 

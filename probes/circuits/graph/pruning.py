@@ -48,9 +48,9 @@ def sizes_of(n_edges: int) -> list[int]:
     return [max(1, size) for size in sizes]
 
 
-def n_passes(n_edges: int) -> int:
-    """Gated passes for a pair."""
-    return len(sizes_of(n_edges))
+def n_passes(n_edges: int, n_pairs: int) -> float:
+    """Gated passes for each of so many pairs."""
+    return len(sizes_of(n_edges)) / (1 if n_pairs < 2 * _FEWEST else 2)
 
 
 def let_go(

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 
 from probes.circuits.graph import pruning
 from probes.circuits.graph.gates import gate_gradients
+from probes.circuits.graph.gradients import readout_logits
 from probes.circuits.graph.graph import Graph
+from probes.circuits.graph.passes import sources
 from probes.circuits.graph.pruning import _leaving, _rising, let_go, n_passes, sizes_of
 from probes.circuits.graph.rankings import forwards, rank
 from tests.probes.circuits.graph.test_gradients import pairs_of
@@ -33,9 +34,17 @@ def test_sizes_fall_to_a_thousandth_and_every_step_is_a_pass(monkeypatch):
     monkeypatch.setattr(
         pruning, "gate_gradients", lambda *asked, **how: (calls.append(len(asked[1])), gate_gradients(*asked, **how))[1]
     )
-    let_go(model, pairs_of(model, n=3), 2)
-    assert calls == [2, 1] * n_passes(graph.n_edges)
-    assert forwards("edge pruning", graph.n_edges) > 3 * n_passes(graph.n_edges)
+    few, many = pairs_of(model, n=3), pairs_of(model, n=21)
+    let_go(model, few, 2)
+    steps = len(sizes_of(graph.n_edges))
+    assert calls == [2, 1] * steps
+    calls.clear()
+    let_go(model, many, 20)  # halves take turns
+    assert calls == [11, 10] * (steps // 2) + [11] * (steps % 2) and sum(calls) / 21 == pytest.approx(
+        n_passes(graph.n_edges, 21), abs=0.5
+    )
+    assert n_passes(graph.n_edges, 3) == steps
+    assert forwards("edge pruning", graph.n_edges, 3) > 3 * n_passes(graph.n_edges, 3)
 
 
 def test_scores_keep_the_order_and_follow_the_slopes():
@@ -74,8 +83,8 @@ def test_a_rival_is_seen_when_the_other_is_gone(monkeypatch):
         for (into, out), beside in zip(ways, carried[::-1], strict=True):
             slopes[:, *into], slopes[:, *out] = gates[out] * (1 - beside), gates[into] * (1 - beside)
         slopes[:, *small] = 0.05
-        value = 1 - (1 - carried[0]) * (1 - carried[1]) + 0.05 * gates[small]
-        return torch.full((len(ids),), float(value)), slopes
+        lost = (1 - carried[0]) * (1 - carried[1]) + 0.05 * (1 - gates[small])
+        return metric(readout_logits(model, sources(model, ids).last[:, -1])).detach() - float(lost), slopes
 
     monkeypatch.setattr(pruning, "gate_gradients", either)
     scores = let_go(model, pairs_of(model), 2)
