@@ -92,14 +92,16 @@ def measure(model: Model, name: str, rows: Any, path: Path) -> Iterator[str]:
     starts = range(0, TESTED, PIECE)
     if all((name, row.name, start) in done for row in rows for start in starts):
         return
+    row_free = [SEED, RANKED, CALIBRATED, TESTED]
     pairs, graph = task(model, name, train=RANKED, validation=CALIBRATED, test=TESTED, seed=SEED), Graph.of(model.sizes)
+    ends = {p["start"]: p for p in read(path) if p["task"] == name and p["asked"][:4] == row_free}
     for row in rows:
         missing = [start for start in starts if (name, row.name, start) not in done]
         if not missing:
             continue
         circuits = row.circuits(model, pairs)
         for start in missing:
-            piece = _piece(model, graph, pairs, row, circuits, start)
+            piece = _piece(model, graph, pairs, row, circuits, start, ends.get(start))
             torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
             with open(path, "a", encoding="utf-8") as file:
                 file.write("\n" * torn + json.dumps(piece) + "\n")
@@ -115,11 +117,23 @@ def _need_same_model(model: Model, path: Path) -> None:
         )  # fmt: skip
 
 
-def _piece(model: Model, graph: Graph, pairs: Task, row: Row, circuits: list[np.ndarray], start: int) -> dict[str, Any]:
+def _piece(
+    model: Model,
+    graph: Graph,
+    pairs: Task,
+    row: Row,
+    circuits: list[np.ndarray],
+    start: int,
+    ends: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """ends: a piece of another row on the same pairs, whose measures of the model and of no edge stand for this one."""
     some = pairs.test[start : start + PIECE]
-    found = metrics(model, some, [np.zeros(graph.shape, bool), *circuits, graph.exists])
+    if ends is None:
+        none, *kept, whole = metrics(model, some, [np.zeros(graph.shape, bool), *circuits, graph.exists])
+    else:
+        none, whole, kept = np.array(ends["empty"]), np.array(ends["metrics"][-1]), metrics(model, some, circuits)
     return {
         "task": pairs.name, "row": row.name, "start": start, "asked": row.asked, "model": model.identity.key,
-        "kept": [int(mask.sum()) for mask in circuits] + [graph.n_edges], "empty": found[0].round(5).tolist(),
-        "metrics": found[1:].round(5).tolist(),
+        "kept": [int(mask.sum()) for mask in circuits] + [graph.n_edges], "empty": none.round(5).tolist(),
+        "metrics": np.stack([*kept, whole]).round(5).tolist(),
     }  # fmt: skip
