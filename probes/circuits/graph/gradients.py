@@ -68,17 +68,15 @@ def input_gradients(
     start: torch.Tensor | None = None,
     *,
     added: torch.Tensor | None = None,
-    checking: bool = False,
 ) -> Iterator[tuple[Any, torch.Tensor]]:
     """Targets and the metric's gradient by their inputs, float32 `[target, row, pos, d_model]`, layer by layer.
 
     ids: `[row, pos]` without padding. metric: of the logits at the last position. start: what replaces the embedding,
     `[row, pos, d_model]`. added: is filled with what every source of this pass adds, `[source, row, pos, d_model]`, as
-    `sources` gives it; complete when the first gradient is there. checking: that the sublayers read through the norms
-    that the model shows, as `sources` does. Leaves no gradient on any parameter.
+    `sources` gives it; complete when the first gradient is there. Leaves no gradient on any parameter.
     """
     graph, sizes = Graph.of(model.sizes), model.sizes
-    kept, streams = _Kept(), _Streams(model, graph, added, checking)
+    kept, streams = _Kept(), _Streams(model, graph, added)
     with model.passes.run(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
         with warnings.catch_warnings(), Attached(model) as writing:
             warnings.simplefilter("ignore")  # of norms that are computed from their edited scale: that is meant
@@ -144,8 +142,8 @@ class _Kept:
 class _Streams(Seen):
     """The states in front of every sublayer, and what every source adds where that is asked."""
 
-    def __init__(self, model: Model, graph: Graph, added: torch.Tensor | None, checking: bool) -> None:
-        super().__init__(model, graph, self._keep, checking=checking)
+    def __init__(self, model: Model, graph: Graph, added: torch.Tensor | None) -> None:
+        super().__init__(model, graph, self._keep)
         self._added = added
         self.before: dict[tuple[int, str], torch.Tensor] = {}
 

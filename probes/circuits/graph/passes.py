@@ -258,7 +258,6 @@ class Seen:
         self.take(self.graph.heads(layer), added)
 
     def _check(self, sublayer: str) -> Callable[[int, torch.Tensor], None]:
-        @torch.no_grad()
         def check(layer: int, read: torch.Tensor) -> None:
             shown = self.model.adapter.norm(layer, sublayer)(self.pre if sublayer == "attention" else self.mid)
             gap = float((shown.float() - read.float()).abs().max() / read.float().abs().max().clamp(min=1e-30))

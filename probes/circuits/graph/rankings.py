@@ -41,8 +41,7 @@ Ranking = Callable[[Model, Sequence[Pair]], np.ndarray]
 _BYTES = 400_000_000  # of sources and gradients held at once
 PRUNING = "edge pruning"
 TOGETHER = (PRUNING, "random")  # of all pairs at once: the same scores for each
-_GATED = 8.0
-_FEW_TOKENS = 32  # of a batch of clean prompts
+_GATED = 5.0
 _MOST = 5000  # edges that are patched one by one
 
 
@@ -72,7 +71,7 @@ RANKINGS = (*_BY_GRADIENT, PRUNING, "exact", "routes", "direct attribution", "ra
 
 def forwards(by: str, n_edges: int = 0, n_pairs: int = 20) -> float:
     """What a ranking costs for each of so many pairs, in bare forward passes: a backward pass counts two, a gated pass
-    there and back eight (see `gates`: its heads read states of their own)."""
+    there and back five (measured; see `gates`: its heads read states of their own)."""
     if by in _BY_GRADIENT:
         return 2.0 + 3 * len(_BY_GRADIENT[by].points) - (1.0 in _BY_GRADIENT[by].points)
     if by == PRUNING:
@@ -151,19 +150,17 @@ def _users(graph: Graph, scores: Any, n: int) -> np.ndarray:
 
 
 def _by_gradient(model: Model, graph: Graph, some: PairSet, how: _Gradient) -> np.ndarray:
-    if how.points == (1.0,) and some.clean.numel() <= _FEW_TOKENS:
-        clean, corrupt, total, slices = _in_one(model, some, how)
-    else:
-        corrupt = sources(model, some.corrupt).added
-        clean = torch.empty_like(corrupt) if 1.0 in how.points else sources(model, some.clean).added
-        first, last = corrupt[0], clean[0]
-        total, slices = {}, {}
-        for point in sorted(how.points, key=lambda point: point != 1.0):  # the clean run's own pass brings its sources
-            start, added = (None, clean) if point == 1.0 else (first + point * (last - first), None)
-            for targets, grad in input_gradients(model, some.clean, some.values, how.rules, start, added=added):
-                at = targets.start
-                slices[at] = targets
-                total[at] = grad if at not in total else total[at].add_(grad)
+    corrupt = sources(model, some.corrupt).added
+    clean = torch.empty_like(corrupt) if 1.0 in how.points else sources(model, some.clean).added
+    first, last = corrupt[0], clean[0]
+    total: dict[int, torch.Tensor] = {}
+    slices: dict[int, Any] = {}
+    for point in sorted(how.points, key=lambda point: point != 1.0):  # the clean run's own pass brings its sources
+        start, added = (None, clean) if point == 1.0 else (first + point * (last - first), None)
+        for targets, grad in input_gradients(model, some.clean, some.values, how.rules, start, added=added):
+            at = targets.start
+            slices[at] = targets
+            total[at] = grad if at not in total else total[at].add_(grad)
     change = clean.sub_(corrupt).permute(1, 0, 2, 3).flatten(2)  # row source (pos d_model)
     found = np.zeros((len(some.pairs), *graph.shape), np.float32)
     for at, grad in total.items():
@@ -171,19 +168,6 @@ def _by_gradient(model: Model, graph: Graph, some: PairSet, how: _Gradient) -> n
         grads = grad.permute(1, 2, 3, 0).flatten(1, 2)  # row (pos d_model) target
         found[:, :n, slices[at]] = (torch.bmm(change[:, :n], grads) / len(how.points)).numpy()
     return found
-
-
-def _in_one(
-    model: Model, some: PairSet, how: _Gradient
-) -> tuple[torch.Tensor, torch.Tensor, dict[int, torch.Tensor], dict[int, Any]]:
-    """Sources of clean and counterfactual runs, and gradients at the clean ones by target, in one pass for both: of few
-    tokens a pass takes as long as reading the weights does."""
-    n, total, slices = len(some.pairs), {}, {}
-    added = torch.empty(Graph.of(model.sizes).shape[0], 2 * n, some.clean.shape[1], model.sizes.d_model)
-    both, metric = torch.cat([some.clean, some.corrupt]), lambda logits: some.values(logits[:n])
-    for targets, grad in input_gradients(model, both, metric, how.rules, added=added, checking=True):
-        total[targets.start], slices[targets.start] = grad[:, :n], targets
-    return added[:, :n], added[:, n:], total, slices
 
 
 def _exact(model: Model, graph: Graph, some: PairSet) -> np.ndarray:
