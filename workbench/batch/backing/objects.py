@@ -91,12 +91,16 @@ class Objects:
         info = self._info(name)
         if info is None:
             raise self._none(name)
-        size, begun = int(info["size"]), b""
-        for start in range(0, size, _PIECE):
-            *whole, begun = (begun + self._bytes(name, start, min(start + _PIECE, size))).split(b"\n")
+        begun = b""
+        for piece in self._pieces(name, int(info["size"])):
+            *whole, begun = (begun + piece).split(b"\n")
             yield from (line + b"\n" for line in whole)
         if begun:
             yield begun
+
+    def _pieces(self, name: str, size: int) -> Iterator[bytes]:
+        for start in range(0, size, _PIECE):
+            yield self._bytes(name, start, min(start + _PIECE, size))
 
     def write(self, name: str, parts: Iterable[bytes]) -> None:
         """Made on this machine first: what is broken off half-way is no object."""
@@ -158,34 +162,37 @@ class Objects:
 
     def digests(self, names: Sequence[str]) -> dict[str, str]:
         """Of what has changed since it was asked last, as the list of objects says; the others are known."""
-        signs = self._signs(names)
-        there = [name for name in names if name in signs]
-        found = dict(zip(there, self.each(lambda name: self._digest(name, signs[name]), there), strict=True))
+        infos = self._infos_of(names)
+        there = [name for name in names if name in infos]
+        found = dict(zip(there, self.each(lambda name: self._digest(name, infos[name]), there), strict=True))
         return {name: digest for name, digest in found.items() if digest}
 
-    def _signs(self, names: Sequence[str]) -> dict[str, str]:
+    def _infos_of(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Of those that are there: of one by itself, of more by the lists of their folders."""
         if len(names) == 1:
             info = self._info(names[0])
-            return {} if info is None else {names[0]: _sign(info)}
+            return {} if info is None else {names[0]: info}
         return {
-            f"{folder}/{name}" if folder else name: _sign(info)
+            f"{folder}/{name}" if folder else name: info
             for folder in {name.rpartition("/")[0] for name in names}
             for name, info in self._infos(folder).items()
         }
 
-    def _digest(self, name: str, sign: str) -> str:
+    def _digest(self, name: str, info: dict[str, Any]) -> str:
         with self._lock:
             held = self._held.get(name)
-        if held is not None and held.sign == sign:
+        if held is not None and held.sign == _sign(info):
             return held.sha256
+        found, content = hashlib.sha256(), None
         try:
-            content = self._bytes(name)
+            if int(info["size"]) <= _IN_MEMORY:
+                content = self._bytes(name)
+            for piece in self._pieces(name, int(info["size"])) if content is None else (content,):
+                found.update(piece)
         except InputError:  # gone meanwhile
             return ""
-        digest = hashlib.sha256(content).hexdigest()
-        self._hold(name, _Held(sign, digest, content))
-        return digest
+        self._hold(name, _Held(_sign(info), found.hexdigest(), content))
+        return found.hexdigest()
 
     def _hold(self, name: str, held: _Held) -> None:
         """Keep it, and its content as long as there is room."""
