@@ -136,8 +136,12 @@ def test_a_worker_that_is_killed_costs_its_shard_and_no_number(s3, models, whole
 def test_a_bucket_that_is_not_there_is_said_before_a_model_is_loaded(s3):
     with pytest.raises(UnavailableError, match=r"no such bucket.*s3://nowhere/run/leases"):
         batch.run(spec(), "s3://nowhere/run", catalog=CATALOG, models={})
-    with pytest.raises(UnavailableError, match="no batch in s3://nowhere/run"):
+    with pytest.raises(UnavailableError, match="no such bucket"):
         batch.open("s3://nowhere/run")
+    with pytest.raises(UnavailableError, match="no such bucket"):
+        batch.plan(spec(), "s3://nowhere/run", catalog=CATALOG, models={})
+    with pytest.raises(UnavailableError, match="no batch in s3://bucket/none"):
+        batch.open("s3://bucket/none")
 
 
 def test_a_server_that_ends_in_the_middle_is_a_sentence_and_what_is_finished_is_kept(s3, models, whole, monkeypatch):

@@ -281,6 +281,8 @@ class Objects:
                     self._reached = True
                     return found
                 except _FINAL as error:
+                    if isinstance(error, FileNotFoundError) and _of_bucket(error):
+                        raise self._unavailable(error, name) from error
                     self._reached |= isinstance(error, FileNotFoundError | FileExistsError)  # which are answers
                     raise
                 except Exception:
@@ -319,6 +321,12 @@ def _sign(info: dict[str, Any]) -> str:
             when = [getattr(found[key], "timestamp", lambda value=found[key]: value)() for key in sorted(found)]
             return f"{info.get('size')} {when}"
     return f"{info.get('size')}"
+
+
+def _of_bucket(error: FileNotFoundError) -> bool:
+    """Whether not the object is missing but all that it would be in; drivers raise the same for both."""
+    said = f"{error} {error.__cause__!r}".lower()
+    return any(words in said for words in ("bucket does not exist", "nosuchbucket", "container does not exist"))
 
 
 def _status(error: BaseException | None) -> int:
