@@ -9,7 +9,7 @@ __all__ = ["ALIGNED", "MOST", "columns", "counterparts", "roles"]
 
 ALIGNED = {
     "token": "equal tokens",
-    "role": "equal roles, with gaps",
+    "role": "equal roles",
     "first": "the first token",
     "last": "the last token",
 }
