@@ -3,6 +3,7 @@
 import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -291,7 +292,7 @@ def test_a_driver_that_is_missing_is_named():
     [
         ("nothing://bucket/run", "Protocol not known"), ("s3://", "a bucket and a path"),
         ("simplecache::memory://run", "an address in an address"), ("file://elsewhere/run", "another machine"),
-        ("memory://none", "no batch in memory://none"),
+        ("memory://none", "no batch in memory://none"), (Path("s3://bucket/run"), "an address that lost a slash"),
     ],
 )  # fmt: skip
 def test_an_address_that_is_none_is_one_sentence(address, said):

@@ -14,7 +14,7 @@ from tests.workbench.batch.made import CATALOG, spec
 from workbench import batch
 from workbench.batch.backing import objects
 from workbench.batch.backing.address import backing_of
-from workbench.errors import UnavailableError
+from workbench.errors import InputError, UnavailableError
 
 pytest.importorskip("s3fs", reason="pip install 'interp-workbench[s3]'")
 server = pytest.importorskip("moto.server", reason="pip install 'moto[server]'")
@@ -87,6 +87,27 @@ def test_one_alone_can_create_an_object(s3):
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda i: place.create("leases/a.lease", b"%d" % i), range(8)))
     assert sum(made) == 1 and place.read("leases/a.lease", 9) == b"%d" % made.index(True)
+
+
+def test_an_object_has_its_bytes_and_no_more_than_was_asked_for(s3):
+    place = backing_of("s3://bucket/run")
+    for content in (b"", b"x", b"12345"):
+        place.write("a.json", [content])
+        assert place.read("a.json", 5) == content and place.has("a.json")
+    assert list(place.lines("a.json")) == [b"12345"] and place.looks("a.json") == ("12345", "")
+    with pytest.raises(InputError, match="over 4 bytes"):
+        place.read("a.json", 4)
+    with pytest.raises(InputError, match="no object at s3://bucket/run/b"):
+        place.read("b", 4)
+
+
+def test_a_shard_costs_few_requests(s3, models, caplog):
+    """Each takes some hundredths of a second on a real store, while nothing is computed."""
+    batch.plan(spec(60), "s3://bucket/few", catalog=CATALOG, models=models).write()
+    with caplog.at_level("INFO", logger="werkzeug"):
+        caplog.clear()
+        done = batch.worker("s3://bucket/few", catalog=CATALOG, models=models)
+    assert 5 * done.shards < sum("HTTP/1.1" in line for line in caplog.messages) < 17 * done.shards
 
 
 def test_a_run_on_s3_equals_that_in_a_folder(s3, models, whole, tmp_path, capsys):

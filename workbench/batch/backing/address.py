@@ -1,6 +1,7 @@
 """What the address of a store means: a path or `file://` is a folder, anything else a place of an object store."""
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,6 +30,8 @@ def backing_of(given: str | Path) -> Backing:
     text = str(given)
     if "\0" in text:
         raise InputError("a folder with a NUL in it", "the path of a folder", "Correct it")
+    if re.match(r"[A-Za-z][\w+.-]+:/(?!/)", text) and not Path(text).is_dir():  # a folder "s3:" would be made here
+        raise InputError(f"{text}, an address that lost a slash", "two of them", "Give the address as a text, no Path")
     return _objects(text) if is_address(text) else Folder(_folder(text))
 
 
