@@ -1,6 +1,6 @@
 """What a check says in words. Every word follows from the numbers of its result, by way of a small table of facts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,9 +158,13 @@ def _directions(result: xr.Dataset, known: Facts) -> str:
 def _refused(result: xr.Dataset, known: Facts) -> str:
     a = result.attrs
     return (
-        f"No test beside its like: {a['scarce']} has {a['within_caliper']} of {a['n_others']} other {a['nouns']} "
+        f"No test beside its like: {a['scarce']} has {a['within_caliper']} of {_others(a)} "
         f"within a factor {a['caliper']:g} of its norm, and a p of 0.05 needs {FEWEST}."
     )
+
+
+def _others(a: Mapping[str, Any]) -> str:
+    return f"the one other of the {a['nouns']}" if a["n_others"] == 1 else f"{a['n_others']} other {a['nouns']}"
 
 
 def _peers(result: xr.Dataset, known: Facts) -> str:
@@ -169,6 +173,9 @@ def _peers(result: xr.Dataset, known: Facts) -> str:
         return ""
     of = "the" if known.all_peers else "a sample over all norms of"
     n = known.peers_as_much
+    if known.n_peers == 1 and known.all_peers:
+        does = f"{known.side} it as much" if n else f"does not {known.side.removesuffix('s')} it as much"
+        return f"There is one other of the {result.attrs['nouns']}: removed, whatever its norm, it {does}."
     verb = known.side if n == 1 else known.side.removesuffix("s")
     whose = f"{known.n_peers} other {result.attrs['nouns']}"
     return f"Of {of} {whose}, whatever their norm, removed one by one, {n or 'none'} {verb} it as much."
