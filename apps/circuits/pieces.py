@@ -131,7 +131,7 @@ def _piece(
     if ends is None:
         none, *kept, whole = metrics(model, some, [np.zeros(graph.shape, bool), *circuits, graph.exists])
     else:
-        none, whole, kept = np.array(ends["empty"]), np.array(ends["metrics"][-1]), metrics(model, some, circuits)
+        none, whole, kept = np.array(ends["empty"]), np.array(ends["metrics"][-1]), list(metrics(model, some, circuits))
     return {
         "task": pairs.name, "row": row.name, "start": start, "asked": row.asked, "model": model.identity.key,
         "kept": [int(mask.sum()) for mask in circuits] + [graph.n_edges], "empty": none.round(5).tolist(),
