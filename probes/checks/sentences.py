@@ -88,6 +88,13 @@ def nouns(units: Sequence[Any]) -> str:
     }[type(units[0])]
 
 
+def _one(plural: str) -> str:
+    """`head` of `heads`, `key of heads` of `keys of heads`."""
+    words = plural.split(" ")
+    first = next(at for at, word in enumerate(words) if word.endswith("s"))
+    return " ".join([*words[:first], words[first].removesuffix("s"), *words[first + 1 :]])
+
+
 def sentence(result: xr.Dataset) -> str:
     """What was done and what happened; against what, how rare; and the same without a caliper."""
     known = facts(result)
@@ -157,8 +164,10 @@ def _directions(result: xr.Dataset, known: Facts) -> str:
 
 def _refused(result: xr.Dataset, known: Facts) -> str:
     a = result.attrs
+    n = a["n_others"]
     return (
-        f"No test beside its like: {a['scarce']} has {a['within_caliper']} of {a['n_others']} other {a['nouns']} "
+        f"No test beside its like: {a['scarce']} has {a['within_caliper']} of {n} other "
+        f"{_one(a['nouns']) if n == 1 else a['nouns']} "
         f"within a factor {a['caliper']:g} of its norm, and a p of 0.05 needs {FEWEST}."
     )
 
@@ -170,6 +179,10 @@ def _peers(result: xr.Dataset, known: Facts) -> str:
     of = "the" if known.all_peers else "a sample over all norms of"
     n = known.peers_as_much
     verb = known.side if n == 1 else known.side.removesuffix("s")
+    if known.n_peers == 1:
+        which = "The one other" if known.all_peers else "One other"
+        does = verb if n else f"does not {known.side.removesuffix('s')}"
+        return f"{which} {_one(result.attrs['nouns'])}, whatever its norm, removed by itself, {does} it as much."
     whose = f"{known.n_peers} other {result.attrs['nouns']}"
     return f"Of {of} {whose}, whatever their norm, removed one by one, {n or 'none'} {verb} it as much."
 
