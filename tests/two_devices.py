@@ -98,3 +98,28 @@ def split(model: nn.Module, blocks: Any, last: list[nn.Module]) -> nn.Module:
             put(tensor, SECOND)
         part.register_forward_pre_hook(move, with_kwargs=True)
     return model
+
+
+def spread(model: nn.Module, blocks: Any, last: list[nn.Module]) -> nn.Module:
+    """As `split`, by the hooks that a device_map puts on a model."""
+    from accelerate.hooks import attach_align_device_hook_on_blocks
+
+    far = [*list(blocks)[len(blocks) // 2 :], *last]
+    whole = [*blocks, *last]
+    inside = {inner for block in blocks for inner in block.modules()} - set(blocks)
+    leaf = lambda part: part in whole or not list(part.children())
+    names = [name for name, part in model.named_modules() if part not in inside and leaf(part)]
+    attach_align_device_hook_on_blocks(
+        model, execution_device=dict.fromkeys(names, "cpu"), offload=dict.fromkeys(names, False),
+        skip_keys=getattr(model, "_skip_keys_device_placement", None),
+    )  # fmt: skip
+    second = {part for one in far for part in one.modules()}
+    for part in model.modules():
+        place = SECOND if part in second else FIRST
+        if hasattr(part, "_hf_hook") and part._hf_hook.execution_device is not None:
+            part._hf_hook.execution_device = place
+        for tensor in (*part._parameters.values(), *part._buffers.values()):
+            if tensor is not None:
+                put(tensor, place)
+    model.hf_device_map = {name: int(part in second) for name, part in model.named_modules() if name in names}
+    return model

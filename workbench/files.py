@@ -133,18 +133,27 @@ def read_whole(path: Path, most: int) -> bytes:
         return file.read(size)  # not `most`: so much would be taken at once
 
 
-def sealed(content: bytes) -> bytes:
-    """The content with its sha256 behind it, which netCDF's readers pass over."""
-    return content + b"\nworkbench sha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n"
+def sealed(content: bytes, name: str = "") -> bytes:
+    """The content with its sha256 behind it, which netCDF's readers pass over.
+
+    name: what it is kept under; under another one it is not as it was written.
+    """
+    return content + b"\nworkbench sha256 " + _seal(content, name) + b"\n"
 
 
-def unsealed(content: bytes) -> tuple[bytes, bool | None]:
+def unsealed(content: bytes, name: str = "") -> tuple[bytes, bool | None]:
     """The content without its seal, and whether it is as it was written: None where it has no seal."""
     found = _SEAL.search(content, max(0, len(content) - _SEAL_BYTES))
     if found is None:
         return content, None
     bare = content[: found.start()]
-    return bare, hashlib.sha256(bare).hexdigest().encode() == found[1]
+    return bare, _seal(bare, name) == found[1]
+
+
+def _seal(content: bytes, name: str) -> bytes:
+    digest = hashlib.sha256(content)
+    digest.update(name.encode())
+    return digest.hexdigest().encode()
 
 
 def need_file_name(path: str | os.PathLike[str]) -> None:

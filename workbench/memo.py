@@ -1,7 +1,7 @@
 """What was computed before and is kept: JSON under a seal, written whole, or computed again.
 
-A file that is missing, cut off, altered or of another form answers like none. Where nothing can be written, nothing is
-kept, and nobody is troubled: what is kept here can always be made anew.
+A file that is missing, cut off, altered, of another form or of another name answers like none. Where nothing can be
+written, nothing is kept, and nobody is troubled: what is kept here can always be made anew.
 """
 
 import json
@@ -46,7 +46,7 @@ def unmarked(record: Any) -> dict[str, Any]:
 def read(place: Path) -> Any:
     """What was written at a place; None where it is not there whole."""
     try:
-        content, whole = unsealed(read_whole(place, _MOST))
+        content, whole = unsealed(read_whole(place, _MOST), place.name)
         return json.loads(content) if whole else None
     except (InputError, ValueError, RecursionError):
         return None
@@ -55,4 +55,4 @@ def read(place: Path) -> Any:
 def write(place: Path, what: Any) -> None:
     """Keep what JSON can hold at a place, where it can be written."""
     with suppress(InputError, UnavailableError):
-        write_whole(place, sealed(json.dumps(what, indent=2).encode()))
+        write_whole(place, sealed(json.dumps(what, indent=2).encode(), place.name))

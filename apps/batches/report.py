@@ -14,9 +14,9 @@ from apps.template import render
 from workbench.batch.runs import Batch
 from workbench.batch.values import tables
 from workbench.figures import head_name
-from workbench.files import read_whole, whole_file
+from workbench.files import whole_file
 
-__all__ = ["report", "write_report"]
+__all__ = ["keep_report", "report", "write_report"]
 
 _PROMPTS = 200  # shown in the report; an export has all
 _MOST = 1 << 26  # bytes of a spec
@@ -30,13 +30,19 @@ def write_report(found: Batch, path: Path) -> Path:
     return path
 
 
+def keep_report(found: Batch) -> str:
+    """Write the report beside the run; where it is, for people."""
+    found.store.write("report.html", report(found))
+    return f"{found.store.title}/report.html"
+
+
 def report(found: Batch) -> str:
     """The report as HTML; whatever a text holds is shown as text."""
     results = {name: found.aggregate(name) for name in found.analyses}
     prompts = tables.statuses(found.store, _PROMPTS)
     first = [True]
     sections = [_section(name, result, first) for name, result in results.items()]
-    spec = found.store.path("spec.toml")
+    spec = found.store.read("spec.toml", _MOST)
     badges = " ".join(sorted({one["badge"] for one in found.record["models"] if one["badge"]}))
     provenance = [json.loads(result.attrs["provenance"]) for result in results.values()]
     return render(
@@ -49,9 +55,7 @@ def report(found: Batch) -> str:
         sections=sections,
         prompts=prompts,
         n_prompts=sum(1 for line in found.store.prompts() if line["n"]),
-        spec=read_whole(spec, _MOST).decode(errors="replace")
-        if spec.exists()
-        else json.dumps(found.record["spec"], indent=1),
+        spec=json.dumps(found.record["spec"], indent=1) if spec is None else spec.decode(errors="replace"),
         provenance=json.dumps(provenance[0] if provenance else {}, indent=1, ensure_ascii=False),
     )
 

@@ -1,6 +1,6 @@
 """What a check says in words. Every word follows from the numbers of its result, by way of a small table of facts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,13 +88,6 @@ def nouns(units: Sequence[Any]) -> str:
     }[type(units[0])]
 
 
-def _one(plural: str) -> str:
-    """`head` of `heads`, `key of heads` of `keys of heads`."""
-    words = plural.split(" ")
-    first = next(at for at, word in enumerate(words) if word.endswith("s"))
-    return " ".join([*words[:first], words[first].removesuffix("s"), *words[first + 1 :]])
-
-
 def sentence(result: xr.Dataset) -> str:
     """What was done and what happened; against what, how rare; and the same without a caliper."""
     known = facts(result)
@@ -164,12 +157,14 @@ def _directions(result: xr.Dataset, known: Facts) -> str:
 
 def _refused(result: xr.Dataset, known: Facts) -> str:
     a = result.attrs
-    n = a["n_others"]
     return (
-        f"No test beside its like: {a['scarce']} has {a['within_caliper']} of {n} other "
-        f"{_one(a['nouns']) if n == 1 else a['nouns']} "
+        f"No test beside its like: {a['scarce']} has {a['within_caliper']} of {_others(a)} "
         f"within a factor {a['caliper']:g} of its norm, and a p of 0.05 needs {FEWEST}."
     )
+
+
+def _others(a: Mapping[str, Any]) -> str:
+    return f"the one other of the {a['nouns']}" if a["n_others"] == 1 else f"{a['n_others']} other {a['nouns']}"
 
 
 def _peers(result: xr.Dataset, known: Facts) -> str:
@@ -178,11 +173,11 @@ def _peers(result: xr.Dataset, known: Facts) -> str:
         return ""
     of = "the" if known.all_peers else "a sample over all norms of"
     n = known.peers_as_much
-    verb = known.side if n == 1 else known.side.removesuffix("s")
     if known.n_peers == 1:
-        which = "The one other" if known.all_peers else "One other"
-        does = verb if n else f"does not {known.side.removesuffix('s')}"
-        return f"{which} {_one(result.attrs['nouns'])}, whatever its norm, removed by itself, {does} it as much."
+        does = f"{known.side} it as much" if n else f"does not {known.side.removesuffix('s')} it as much"
+        there = "There is one other" if known.all_peers else "One other was drawn"
+        return f"{there} of the {result.attrs['nouns']}: removed, whatever its norm, it {does}."
+    verb = known.side if n == 1 else known.side.removesuffix("s")
     whose = f"{known.n_peers} other {result.attrs['nouns']}"
     return f"Of {of} {whose}, whatever their norm, removed one by one, {n or 'none'} {verb} it as much."
 

@@ -11,7 +11,7 @@ from probes.circuits.edge_rankings import TaskName, pairs_of, task_digest
 from probes.circuits.graph.circuit import Circuit, against_random, search
 from probes.circuits.graph.faithfulness import ABLATIONS, Measured
 from probes.circuits.graph.graph import Graph
-from probes.circuits.graph.rankings import RANKINGS, rank
+from probes.circuits.graph.rankings import RANKINGS, forwards, rank
 from probes.circuits.graph.selection import SELECTIONS
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
@@ -114,7 +114,8 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """A ranking, about twelve circuits to search, and the random ones."""
-        return float(10 * self.pairs + 3 * 12 * self.pairs + 3 * (3 + self.draws) * self.tested)
+        ranked = max(10.0, forwards(self.ranking, Graph.of(sizes).n_edges, self.pairs))
+        return float(ranked * self.pairs + 3 * 12 * self.pairs + 3 * (3 + self.draws) * self.tested)
 
 
 def _undefined(n: int, task: str, which: str) -> str:

@@ -11,7 +11,7 @@ import xarray as xr
 from probes.circuits.graph.faithfulness import ABLATIONS, Measured, curves
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.parts import stability
-from probes.circuits.graph.rankings import RANKINGS, forwards, rank
+from probes.circuits.graph.rankings import RANKINGS, TOGETHER, forwards, rank
 from probes.circuits.graph.selection import BUDGETS, SELECTIONS, calibrated, n_edges, ordered, select
 from probes.circuits.graph.task_texts import TASKS
 from probes.circuits.graph.tasks import Task, read_task, task
@@ -68,7 +68,8 @@ class EdgeRankings(
 
     Returns: `faithfulness` (group, threshold), `cpr`, `cmd`, `cmd_log` (group), each with `_low` and `_high` over
     pairs; `cost` (group), forward passes a pair; `stability` (group, threshold), Jaccard overlap of what two halves of
-    the ranking pairs choose; `n_kept` (group, threshold); `model_metric`, `empty_metric` (prompt).
+    the ranking pairs choose, NaN of rankings that score all pairs together; `n_kept` (group, threshold);
+    `model_metric`, `empty_metric` (prompt).
     """
 
     prompted: ClassVar[bool] = False
@@ -104,7 +105,7 @@ class EdgeRankings(
             first, some, last = ((index + share) / len(names) for share in (0, 0.2, 1))
             scores = rank(model, found.train, name, seed=self.seed, progress=part(progress, first, some))
             circuits[name] = self._chosen(graph, scores, calibrating)
-            alike[name] = self._alike(graph, scores)
+            alike[name] = np.full(len(BUDGETS), np.nan) if name in TOGETHER else self._alike(graph, scores)
             result = curves(measured, circuits, progress=part(progress, some, last))
             yield self._told(result, found, graph, np.stack(list(alike.values())))
 
@@ -129,7 +130,7 @@ class EdgeRankings(
 
     def _told(self, result: xr.Dataset, found: Task, graph: Graph, alike: np.ndarray) -> xr.Dataset:
         names = [str(name) for name in result["group"].values]
-        costs = [forwards(name, graph.n_edges) for name in names]
+        costs = [forwards(name, graph.n_edges, self.pairs) for name in names]
         more = dataset(
             None,
             coords={name: result[name].values for name in ("group", "threshold")},
@@ -143,8 +144,9 @@ class EdgeRankings(
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Rankings, and three passes for every budget of every ranking and pair."""
-        n = len(self.rankings.split(","))
-        return float(n * (10 * self.pairs + 3 * (len(BUDGETS) - 1) * self.tested))
+        graph, names = Graph.of(sizes), [name.strip() for name in self.rankings.split(",")]
+        ranked = sum(max(10.0, forwards(name, graph.n_edges, self.pairs)) for name in names)
+        return ranked * self.pairs + float(len(names) * 3 * (len(BUDGETS) - 1) * self.tested)
 
 
 def _summary(result: xr.Dataset, found: Task) -> str:

@@ -172,3 +172,5 @@ def test_a_seal_says_whether_a_file_is_as_it_was_written():
     assert unsealed(sealed(content)) == (content, True)
     assert unsealed(b"X" + sealed(content)[1:])[1] is False
     assert unsealed(content) == (content, None)
+    assert unsealed(sealed(content, "one"), "one") == (content, True)
+    assert unsealed(sealed(content, "one"), "other") == unsealed(sealed(content, "one")) == (content, False)

@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-__all__ = ["CHANGED", "align", "difference", "difference_figure", "need_same_tokenizer", "of_differences", "place_of"]
+__all__ = [
+    "CHANGED",
+    "align",
+    "difference",
+    "difference_figure",
+    "need_same_tokenizer",
+    "of_differences",
+    "pieces",
+    "place_of",
+]
 
 _TOKEN_DIMS = ("pos", "query", "key")
 _NAMED = 3  # unlike tokens that a sentence names
@@ -46,14 +55,23 @@ def align(before: Sequence[int], after: Sequence[int]) -> list[int]:
     Prompts of equal length are aligned position by position. Otherwise equal runs of ids are matched (difflib), and a
     run that was replaced by one as long is matched token by token; the rest has no counterpart.
     """
-    if len(before) == len(after):
-        return list(range(len(after)))
     counterpart = [-1] * len(after)
-    matcher = SequenceMatcher(a=list(before), b=list(after), autojunk=False)
-    for _, a_start, a_end, b_start, b_end in matcher.get_opcodes():
+    for a_start, a_end, b_start, b_end in pieces(before, after):
         if a_end - a_start == b_end - b_start:
             counterpart[b_start:b_end] = range(a_start, a_end)
     return counterpart
+
+
+def pieces(before: Sequence[int], after: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Both prompts cut into pieces that belong together, in their order: start and end in `before`, in `after`.
+
+    One piece where they are of equal length; else equal runs of ids and what stands between them, empty in one of them
+    where nothing does.
+    """
+    if len(before) == len(after):
+        return [(0, len(before), 0, len(after))]
+    matcher = SequenceMatcher(a=list(before), b=list(after), autojunk=False)
+    return [places for _, *places in matcher.get_opcodes()]  # type: ignore[misc]
 
 
 @fitted()

@@ -2,8 +2,9 @@
 
 A spec (`spec`) names prompts (`prompts/`), which become token ids; a plan (`survey`, `shards`, `estimate`) deals their
 cells into shards of fixed composition. A shard is computed (`computing`) by whoever holds its lease (`leases`), written
-into the store (`store`) and never computed again, by processes (`engine`) or actors of a cluster (`cluster`); `values/`
-makes aggregates of what is there. Read `spec`, `shards`, `engine`, then `runs`, which a user calls.
+into the store (`store`, a folder or an object store by `backing/`) and never computed again, by processes (`engine`) or
+actors of a cluster (`cluster`); `values/` makes aggregates of what is there. Read `spec`, `shards`, `engine`, then
+`runs`, which a user calls.
 """
 
 from importlib import import_module

@@ -15,7 +15,7 @@ from workbench.batch.engine import Progress, Status
 from workbench.batch.leases import PATIENCE
 from workbench.batch.state import state_of
 from workbench.batch.store import Store
-from workbench.errors import Cancelled, InputError, UnavailableError, WorkbenchError
+from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError, WorkbenchError
 
 __all__ = ["Cluster"]
 
@@ -29,16 +29,20 @@ Worker = Callable[..., Status]
 class Cluster:
     """A Ray cluster. address: of one to join, such as "auto" or "ray://host:10001"; None starts one on this machine.
 
-    workers: actors; None: one a GPU where the cluster has some, else one a CPU. Raises InputError for none.
+    workers: actors; None: one a GPU where the cluster has some, else one a CPU. gpus: of an actor whose models need
+    several (a spec's `device_map`). Raises InputError for none.
     """
 
     address: str | None = None
     workers: int | None = None
+    gpus: int = 1
 
     def __post_init__(self) -> None:
         hold_fields(self)
         if self.workers is not None and not 1 <= self.workers <= 100_000:
             raise InputError(f"{self.workers} workers", "1 or more", "Correct it")
+        if not 1 <= self.gpus <= 1_000:
+            raise InputError(f"{self.gpus} GPUs of an actor", "1 or more", "Correct it")
 
     @staticmethod
     def need() -> None:
@@ -60,6 +64,11 @@ class Cluster:
 
         Raises as `engine.work`; UnavailableError without Ray, where it cannot be reached, and where all actors died.
         """
+        if store.backing.is_private:
+            raise RefusedError(
+                f"the store {store.title}, which only this process sees", "one that every actor sees",
+                "Name a folder that all of them see, or an object store",
+            )  # fmt: skip
         ray = _ray()
         is_ours = not ray.is_initialized()
         if is_ours:
@@ -67,7 +76,8 @@ class Cluster:
         try:
             actors = self._actors(ray, worker)
             options = {"max_failures": max_failures, "allow_network": allow_network, "patience": patience, **given}
-            tasks = [actor.work.remote(str(store.folder.resolve()), options) for actor in actors]
+            place = str(store.folder.resolve()) if store.is_local else store.address
+            tasks = [actor.work.remote(place, options) for actor in actors]
             return _followed(ray, tasks, store, progress)
         finally:
             if is_ours:
@@ -76,8 +86,17 @@ class Cluster:
     def _actors(self, ray: Any, worker: Worker) -> list[Any]:
         resources = ray.cluster_resources()
         gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-        n = self.workers or gpus or max(1, cpus)
-        options = {"num_cpus": 1, "num_gpus": 1 if gpus else 0, "max_restarts": _RETRIES, "max_task_retries": _RETRIES}
+        if self.gpus > max(1, gpus):  # Ray would wait for them without end
+            raise RefusedError(
+                f"{self.gpus} GPUs of an actor", f"at most {gpus}, which the cluster has", "Ask for fewer"
+            )
+        n = self.workers or gpus // self.gpus or max(1, cpus)
+        options = {
+            "num_cpus": 1,
+            "num_gpus": self.gpus if gpus else 0,
+            "max_restarts": _RETRIES,
+            "max_task_retries": _RETRIES,
+        }
 
         class Actor:
             """Takes shards until none is left."""

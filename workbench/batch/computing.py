@@ -21,7 +21,6 @@ from workbench.batch.store import Entry, Store
 from workbench.batch.values.rows import Rows
 from workbench.batch.walk import Halved, walked
 from workbench.errors import InputError, WorkbenchError
-from workbench.files import read_whole, write_whole
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.storage.apart import vouched
@@ -125,7 +124,7 @@ def written(store: Store, shard: Shard, asked: Sequence[Asked], found: Found) ->
             if result is not None:
                 groups[f"/results/{one.name}/{i}"] = result
     content = _encoded(groups)
-    write_whole(store.path("shards", f"{shard.key}.nc"), content)
+    store.write_bytes(f"shards/{shard.key}.nc", content)
     vouched(content, groups=DEPTH)
     cells = dict(zip(shard.analyses, map(list, shard.cells), strict=True))
     entry = Entry(
@@ -183,6 +182,6 @@ def result_of(store: Store, key: str, analysis: str, row: int) -> xr.Dataset | N
 
 def _opened(store: Store, key: str, group: str) -> xr.Dataset | None:
     try:
-        return group_of(read_whole(store.path("shards", f"{key}.nc"), _MOST), group)
+        return group_of(store.backing.read(f"shards/{key}.nc", _MOST), group)
     except InputError as error:
         raise store.damaged(f"shards/{key}.nc", error) from error

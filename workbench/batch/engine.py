@@ -31,7 +31,8 @@ class Status:
     """How far a run is.
 
     tokens, left: of prompts that are done and to be done by anybody; rate: tokens a second of this process, seconds: of
-    work in it. failed: sentences by cell, of shards that this process has seen.
+    work in it. failed: sentences by cell, of shards that this process has computed; of the whole run, whoever computed
+    it, where their number is limited.
     """
 
     shards: int
@@ -71,8 +72,8 @@ def work(
 ) -> Status:
     """Compute what the store's plan has left, with whoever else works at it; returns when nothing is left.
 
-    Raises Cancelled where somebody asked to stop, RefusedError after more than max_failures failed cells; finished
-    shards are kept in any case.
+    Raises Cancelled where somebody asked to stop, RefusedError after more than max_failures failed cells of the run,
+    whoever computed them; finished shards are kept in any case.
     """
     record = store.plan()
     spec = Spec.model_validate(record["spec"])
@@ -80,13 +81,14 @@ def work(
     worker = _Worker(store, catalog, load, spec, record, allow_network)
     status = Status(len(record["shards"]), len(record["shards"]) - len(todo))
     status.left = sum(todo.values())
-    leases = Leases(store.path("leases"), patience)
+    leases = Leases(store.backing, patience)
     limit = spec.limits.max_failures if max_failures is None else max_failures
+    look = _Look(store, record, limit)
     broken: FileError | None = None
     while todo:
         took = False
         for key in list(todo):
-            _need_going_on(store, status, limit)
+            look.need_going_on(status)
             with contextlib.ExitStack() as held:
                 lease = leases.take(key)
                 if lease is None:
@@ -102,10 +104,13 @@ def work(
                     broken = broken or error
                     status.left -= todo.pop(key)
                     continue
-                _compute(worker, shard, todo, status, progress)
+                _compute(worker, shard, todo, status, look, progress)
         if todo and not took:
             _wait(store, todo, status, progress)
-    _need_going_on(store, status, limit)
+    if status.own:
+        look.need_going_on(status)
+    else:  # there was nothing that could be stopped
+        look()
     if broken is not None:
         raise broken
     return status
@@ -116,7 +121,8 @@ def _todo(store: Store, record: dict[str, Any]) -> dict[str, int]:
     sizes = record.get("tokens")
     if sizes is None or len(sizes) != len(record["shards"]):  # of an earlier build
         sizes = [None] * len(record["shards"])
-    left = ((key, n) for key, n in zip(record["shards"], sizes, strict=True) if not store.has(key))
+    finished = store.finished()
+    left = ((key, n) for key, n in zip(record["shards"], sizes, strict=True) if key not in finished)
     return {key: max(1, store.shard(key).n_tokens if n is None else n) for key, n in left}
 
 
@@ -128,15 +134,13 @@ def _of_another(key: str, todo: dict[str, int], status: Status) -> None:
 
 
 def _compute(
-    worker: "_Worker", shard: Shard, todo: dict[str, int], status: Status, progress: Progress | None
-) -> None:  # fmt: skip
+    worker: "_Worker", shard: Shard, todo: dict[str, int], status: Status, look: "_Look", progress: Progress | None
+) -> None:
     weight, before, began = todo[shard.key], status.tokens, time.perf_counter()
     left, own, seconds = status.left, status.own, status.seconds
 
     def told(share: float) -> None:
-        worker.store.need()
-        if worker.store.cancelled:
-            raise Cancelled
+        look()
         status.tokens, status.left, status.own = before + share * weight, left - share * weight, own + share * weight
         status.seconds = seconds + time.perf_counter() - began
         if progress is not None:
@@ -150,25 +154,54 @@ def _compute(
 
 def _wait(store: Store, todo: dict[str, int], status: Status, progress: Progress | None) -> None:
     """Until somebody else has finished a shard, or may be believed dead."""
-    time.sleep(0.2)
+    time.sleep(max(0.2, store.backing.pause))
+    there = store.written()
     for key in list(todo):
-        if store.has(key):
+        if key in there and store.has(key):
             _of_another(key, todo, status)
     if progress is not None:
         progress(status)
 
 
-def _need_going_on(store: Store, status: Status, limit: int | None) -> None:
-    store.need()
-    if store.cancelled:
-        raise Cancelled
-    if limit is not None and len(status.failed) > limit:
-        first = next(iter(status.failed.values()))
-        raise RefusedError(
-            f"{counted(len(status.failed), 'failure')}, the first: {first}",
-            f"at most {limit}",
-            "See `workbench batch status`; raise --max-failures to go on",
-        )
+class _Look:
+    """A look at the store: whether it is there, and whether somebody asked to stop. As often as its backing bears."""
+
+    def __init__(self, store: Store, record: dict[str, Any], limit: int | None):
+        self._store, self._limit, self._next, self._count = store, limit, 0.0, 0.0
+        self._counted = set(record["shards"] if record.get("counted") is None else record["counted"])
+
+    def __call__(self) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._store.need()
+        if self._store.cancelled:
+            raise Cancelled
+        self._next = time.monotonic() + self._store.backing.pause
+
+    def need_going_on(self, status: Status) -> None:
+        """As a call, and RefusedError where too much has failed in the run, whoever computed it."""
+        self()
+        if self._limit is None:
+            return
+        if time.monotonic() >= self._count:
+            status.failed = self._failed(self._limit)
+            self._count = time.monotonic() + self._store.backing.pause
+        if len(status.failed) > self._limit:
+            first = next(iter(status.failed.values()))
+            raise RefusedError(
+                f"{counted(len(status.failed), 'failure')} in this run, the first: {first}",
+                f"at most {self._limit}",
+                "See `workbench batch status`; raise --max-failures to go on",
+            )
+
+    def _failed(self, limit: int) -> dict[str, str]:
+        """What failed and, where that decides, came out in no other shard."""
+        found = self._store.failed(self._counted)
+        if len(found) <= limit:
+            return found
+        entries = self._store.ledger()
+        came_out = {cell for e in entries for cells in e.cells.values() for cell in cells if cell not in e.failed}
+        return {cell: why for cell, why in found.items() if cell not in came_out}
 
 
 class _Worker:

@@ -119,9 +119,11 @@ def _weights(model: Model) -> int:
     return sum(tensor.nbytes for _, tensor in model.adapter.parameters())
 
 
-def need_room(estimate: Estimate, limits: Limits, folder: Path) -> None:
-    """Raises RefusedError, with the number, where memory or disk will not suffice."""
-    memory, disk = n_bytes(limits.memory) or _memory(), n_bytes(limits.disk) or _free(folder)
+def need_room(estimate: Estimate, limits: Limits, folder: Path | None) -> None:
+    """Raises RefusedError, with the number, where memory or disk will not suffice. folder: None for a store that does
+    not say how much fits into it."""
+    memory = n_bytes(limits.memory) or _memory()
+    disk = n_bytes(limits.disk) or (None if folder is None else _free(folder))
     for what, needs, has, remedy in (
         ("memory", estimate.memory, memory, "Lower limits.batch_tokens or limits.shard_tokens, or ask for less"),
         ("disk", estimate.disk, disk, "Make room, take another folder, or keep less"),

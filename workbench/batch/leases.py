@@ -1,4 +1,4 @@
-"""Leases: who is at which shard. A file that only one can create; its holder touches it while it works.
+"""Leases: who is at which shard. A file that only one can create; its holder makes it look otherwise while it works.
 
 Two that compute the same shard would write the same numbers, so a lease saves work and nothing else hangs on it. A
 holder that is dead on this machine is seen at once; one elsewhere by a heartbeat that did not change for `PATIENCE`
@@ -14,21 +14,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import UnavailableError, in_words
-from workbench.files import read_whole
+from workbench.batch.backing.backing import Backing, Looks
 
 __all__ = ["PATIENCE", "Lease", "Leases", "held"]
 
 PATIENCE = 60.0
 _BEAT = 5.0
-_MOST = 1 << 16  # bytes of a lease
 
 
 class Lease:
     """A shard that this process holds; closed when it is done with it."""
 
-    def __init__(self, path: Path, text: str):
-        self._path, self._text = path, text
+    def __init__(self, backing: Backing, name: str, text: str):
+        self._backing, self._name, self._text = backing, name, text
         self._done = threading.Event()
         self._beat = threading.Thread(target=self._beats, daemon=True, name="lease")
         self._beat.start()
@@ -37,21 +35,13 @@ class Lease:
         n = 0
         while not self._done.wait(_BEAT):
             n += 1
-            try:
-                if self._path.read_text(encoding="utf-8").startswith(self._text):
-                    os.utime(self._path, ns=(n, n))  # a counter, not a time
-            except OSError:
-                continue  # a store that is away for a moment; whoever takes the shard meanwhile writes the same
+            self._backing.beat(self._name, self._text, n)
 
     def close(self) -> None:
         """Give it back."""
         self._done.set()
         self._beat.join()
-        try:
-            if self._path.read_text(encoding="utf-8") == self._text:
-                self._path.unlink()
-        except OSError:
-            return  # taken over by somebody who believed us dead, or a store that went away: the lease ends with us
+        self._backing.give_back(self._name, self._text)
 
     def __enter__(self) -> "Lease":
         return self
@@ -63,78 +53,36 @@ class Lease:
 class Leases:
     """The leases of a store."""
 
-    def __init__(self, folder: Path, patience: float = PATIENCE):
-        self._folder, self._patience = folder, patience
+    def __init__(self, backing: Backing, patience: float = PATIENCE):
+        self._backing, self._patience = backing, patience
         self._seen: dict[str, tuple[Any, float]] = {}  # what a lease of others looked like, and since when
 
     def take(self, key: str) -> Lease | None:
-        """The lease of a shard, or None while somebody else has it."""
-        path = self._folder / f"{key}.lease"
-        text = json.dumps({**_who(), "nonce": secrets.token_hex(8)})
-        try:
-            self._folder.mkdir(exist_ok=True)  # not its parents: they are there, or the store is gone
-            if os.path.lexists(path) and not self._abandoned(key, path):
+        """The lease of a shard, or None while somebody else has it. Raises UnavailableError where it cannot be written
+        down."""
+        name = f"leases/{key}.lease"
+        looks = self._backing.looks(name)
+        if looks is not None:
+            if not self._abandoned(key, looks):
                 return None
-            _create(path, text)
-        except FileExistsError:
-            return None
-        except OSError as error:
-            raise UnavailableError(
-                f"{in_words(error)} at {path}", "a store that can be written", "Check the disk, run again"
-            ) from error
-        return Lease(path, text)
+            self._backing.take_over(name, looks)
+        text = json.dumps({**_who(), "nonce": secrets.token_hex(8)})
+        return Lease(self._backing, name, text) if self._backing.create(name, text.encode()) else None
 
-    def _abandoned(self, key: str, path: Path) -> bool:
-        """Whether its holder is dead; then the lease is taken away, by one of those who see it."""
-        try:
-            looks = (_text(path), path.lstat().st_mtime_ns)
-        except FileNotFoundError:
-            return True
+    def _abandoned(self, key: str, looks: Looks) -> bool:
+        """Whether its holder is dead."""
         before, since = self._seen.get(key, (None, 0.0))
         now = time.monotonic()
         if looks != before:
             self._seen[key] = looks, now
             since = now
-        if not _is_dead(looks[0]) and now - since < self._patience:
-            return False
-        aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        try:
-            os.rename(path, aside)
-        except FileNotFoundError:
-            return True
-        aside.unlink()
-        return True
+        return _is_dead(looks[0]) or now - since >= self._patience
 
 
-def _create(path: Path, text: str) -> None:
-    """A file that was not there, whole: on a full disk it could be created and not be written."""
-    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def held(folder: Path) -> int:
+def held(backing: Backing) -> int:
     """How many leases are held, as far as this machine can tell: those of its own dead processes are not."""
-    found = 0
-    for path in folder.glob("*.lease"):
-        try:
-            found += not _is_dead(_text(path))
-        except FileNotFoundError:
-            continue  # given back meanwhile
-    return found
-
-
-def _text(path: Path) -> str:
-    """What a lease says; "" for what is none. Raises FileNotFoundError where it was given back."""
-    path.lstat()
-    try:
-        return read_whole(path, _MOST).decode()
-    except ValueError:  # of no file that is one, or of no text
-        return ""
+    names = [f"leases/{name}" for name in backing.names("leases") if name.endswith(".lease")]
+    return sum(looks is not None and not _is_dead(looks[0]) for looks in backing.each(backing.looks, names))
 
 
 def _who() -> dict[str, Any]:

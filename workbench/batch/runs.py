@@ -55,7 +55,8 @@ class Plan:
         return len(self.planned.left)
 
     def write(self) -> None:
-        """Make it what the store goes by."""
+        """Make it what the store goes by. Raises RefusedError for a store that several workers could not share."""
+        self.store.need_exclusive()
         survey.write_plan(self.planned, self.store, self._text)
 
     def __str__(self) -> str:
@@ -88,17 +89,23 @@ def _time(seconds: float) -> str:
 
 
 class Batch:
-    """A batch in a folder, whatever of it is done: counts, aggregates, rows, whole results, failures."""
+    """A batch in a folder or below an address, whatever of it is done: counts, aggregates, rows, whole results,
+    failures."""
 
-    def __init__(self, folder: str | Path):
-        self.store = Store(argument("folder", folder, str | Path, "Batch"))
+    def __init__(self, folder: str | Path | Store):
+        self.store = folder if isinstance(folder, Store) else Store(argument("folder", folder, str | Path, "Batch"))
         self.record = self.store.plan()
         self.spec = Spec.model_validate(self.record["spec"])
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """Where it is. Raises RefusedError where that is no folder of this machine: then it has an `address`."""
         return self.store.folder
+
+    @property
+    def address(self) -> str:
+        """What opens it again, with `batch.open` too."""
+        return self.store.address
 
     @property
     def analyses(self) -> tuple[str, ...]:
@@ -207,8 +214,8 @@ class Batch:
         known = {one.shard: any(wanted & set(cells) for cells in one.cells.values()) for one in self.store.ledger()}
         return [key for key in self.record["shards"] if known.get(key, True)]
 
-    def save_aggregates(self) -> list[Path]:
-        """Write the final dataset of each analysis to `aggregates/`; one writer."""
+    def save_aggregates(self) -> list[str]:
+        """Write the final dataset of each analysis to `aggregates/`; one writer. Their names in the store."""
         return [kept.keep(self.store, name) for name in self.analyses]
 
     def cancel(self) -> None:
@@ -216,7 +223,7 @@ class Batch:
         self.store.cancel()
 
     def __repr__(self) -> str:
-        return f"<Batch {self.spec.name} in {self.folder}: {self.n_done} of {self.n_shards} shards>"
+        return f"<Batch {self.spec.name} in {self.store.title}: {self.n_done} of {self.n_shards} shards>"
 
 
 def default_catalog() -> Any:
@@ -251,13 +258,17 @@ def plan(
 ) -> Plan:
     """What a spec asks for beside what is done in a folder; nothing is written.
 
-    folder: of the store, `runs/NAME` unless given. models: loaded ones by their labels, beside those that are loaded by
-    name. retry_failed: count what failed as not done. base: what paths are relative to; the folder of the spec's file
-    unless given. Raises InputError for a spec that does not fit, RefusedError for one that takes more memory or disk
-    than there is.
+    folder: of the store, or its address (`s3://bucket/runs/heads`), `runs/NAME` unless given. models: loaded ones by
+    their labels, beside those that are loaded by name. retry_failed: count what failed as not done. base: what paths
+    are relative to; the folder of the spec's file unless given. Raises InputError for a spec that does not fit,
+    RefusedError for one that takes more memory or disk than there is, UnavailableError where the store cannot be read.
     """
     read = _read(spec, base)
     return _plan(read, folder, catalog, _loader(models, allow_network, read.folder), retry_failed, allow_network)
+
+
+def _store(folder: str | Path | None, spec: Spec) -> Store:
+    return Store(folder or Path("runs") / spec.name)
 
 
 def _read(spec: Any, base: Path | None) -> Read:
@@ -266,7 +277,7 @@ def _read(spec: Any, base: Path | None) -> Read:
 
 
 def _plan(read: Read, folder: Any, catalog: Any, load: survey.Loader, retry: bool, network: bool) -> Plan:
-    store = Store(folder or Path("runs") / read.spec.name)
+    store = _store(folder, read.spec)
     estimates = [Estimate()]
 
     def seen(asks: survey.Survey, shards: Sequence[Shard]) -> None:
@@ -277,7 +288,7 @@ def _plan(read: Read, folder: Any, catalog: Any, load: survey.Loader, retry: boo
         allow_network=network, seen=seen,
     )  # fmt: skip
     total = sum(estimates[1:], estimates[0])
-    need_room(total, read.spec.limits, store.folder)
+    need_room(total, read.spec.limits, store.folder if store.is_local else None)
     return Plan(planned, total, store, read.where.text or None)
 
 
@@ -305,6 +316,7 @@ def run(
     read = _read(spec, base)
     if cluster is not None:
         cluster.need()
+    _store(folder, read.spec).need_exclusive()  # what cannot be kept is said before a model is loaded
     load = _loader(models, allow_network, read.folder)
     made = _plan(read, folder, catalog, load, retry_failed, allow_network)
     made.store.go_on()
@@ -317,7 +329,7 @@ def run(
         work(made.store, given, load, **how)
     elif made.shards:
         cluster.work(worker, made.store, catalog=given, models=models, **how)
-    done = Batch(made.store.folder)
+    done = Batch(made.store)
     done.save_aggregates()
     return done
 
@@ -335,6 +347,7 @@ def worker(
 ) -> Status:
     """Take shards of a planned batch until none is left, beside any number of others. Raises as `run`."""
     store = Store(folder)
+    store.need_exclusive()
     home = Path(store.plan()["folder"])
     return work(
         store, _catalog(catalog), _loader(models, allow_network, home),
@@ -343,7 +356,10 @@ def worker(
 
 
 def open_batch(folder: str | Path) -> Batch:
-    """A batch that was planned or run in a folder. Raises UnavailableError where there is none."""
+    """A batch that was planned or run in a folder, or below an address such as s3://bucket/runs/heads.
+
+    Raises UnavailableError where there is none, and where the store cannot be reached.
+    """
     return Batch(folder)
 
 
@@ -364,8 +380,9 @@ def _loader(models: Mapping[str, Model] | None, allow_network: bool, home: Path)
             name = str(near) if is_path else str(one.name)
             dtype = getattr(torch, one.dtype)
             held[key] = load_model(
-                name, dtype=dtype, device=one.device, revision=one.revision, allow_network=allow_network
-            )
+                name, dtype=dtype, device=one.device, revision=one.revision, allow_network=allow_network,
+                device_map=one.device_map,
+            )  # fmt: skip
         return held[key]
 
     return load

@@ -42,6 +42,7 @@ class _Plan(_Record):
     models: list[_Model]
     shards: list[Key]
     tokens: list[Count] | None = None
+    counted: list[Key] | None = None
     refused: list[_Refused]
 
 

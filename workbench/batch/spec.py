@@ -13,12 +13,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from workbench.errors import InputError, UnavailableError
 from workbench.files import read_whole
 
 __all__ = [
+    "MOST_BYTES",
     "SOURCES",
     "AnalysisSpec",
     "Keep",
@@ -29,11 +30,13 @@ __all__ = [
     "Spec",
     "Where",
     "read_spec",
+    "spec_of",
 ]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w .+-]{0,99}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
-_MOST_BYTES = 1 << 26  # of a spec; prompts are in files of their own
+MOST_BYTES = 1 << 26  # of a spec; prompts are in files of their own
+_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")  # of a device_map
 SOURCES = ("texts", "ids", "file", "corpus", "generator", "template")
 
 
@@ -47,6 +50,10 @@ def n_bytes(text: str | None) -> int | None:
     return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -54,7 +61,8 @@ class _Part(BaseModel):
 class ModelSpec(_Part):
     """A model: a name or a folder as `load()` takes it.
 
-    label: what results call it, its name unless given. step: of training, for a series of checkpoints.
+    label: what results call it, its name unless given. step: of training, for a series of checkpoints. device_map: in
+    place of device, of a model that is larger than one: "auto", or devices by modules. No result's key knows of it.
     """
 
     name: str | None = None
@@ -63,13 +71,26 @@ class ModelSpec(_Part):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
+    device_map: Any = None
     step: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.name is None) == (self.folder is None):
             raise ValueError("one of name, folder")
+        if self.device_map is not None and self.device != "auto":
+            raise ValueError("one of device, device_map")
         return self
+
+    @field_validator("device_map", mode="before")
+    @classmethod
+    def _map(cls, given: Any) -> Any:
+        is_table = isinstance(given, dict) and all(isinstance(module, str) for module in given)
+        if is_table and given and all(isinstance(where, str) or _is_number(where) for where in given.values()):
+            return given
+        if given is None or (isinstance(given, str) and given in _STRATEGIES):
+            return given
+        raise ValueError(f"one of {', '.join(_STRATEGIES)}, or a table of modules and devices, such as {{ '' = 0 }}")
 
     @property
     def title(self) -> str:
@@ -214,9 +235,15 @@ def read_spec(source: "str | Path | Mapping[str, Any] | Spec") -> Read:
         return Read(_checked(dict(source), "the spec", ""), Path.cwd(), Where())
     path = Path(source)
     try:
-        content = read_whole(path, _MOST_BYTES)
+        content = read_whole(path, MOST_BYTES)
     except InputError as error:
         raise InputError(f"no spec at {path} ({error.got})", "a TOML file", "Check the path") from error
+    spec, text = spec_of(content, str(path))
+    return Read(spec, path.resolve().parent, Where(str(path), text))
+
+
+def spec_of(content: bytes, path: str) -> tuple[Spec, str]:
+    """A spec from the bytes of a TOML file, and its text. Raises as `read_spec`."""
     try:
         text = content.decode("utf-8-sig")
         given = tomllib.loads(text)
@@ -228,7 +255,7 @@ def read_spec(source: "str | Path | Mapping[str, Any] | Spec") -> Read:
         raise InputError(f"{path}, which is nested too deeply", "a TOML file", "Correct it") from error
     except ValueError as error:  # a number of too many digits
         raise InputError(f"{path}, which is not TOML ({error})", "a TOML file", "Correct it") from error
-    return Read(_checked(given, str(path), text), path.resolve().parent, Where(str(path), text))
+    return _checked(given, path, text), text
 
 
 def _checked(given: Mapping[str, Any], where: str, text: str) -> Spec:

@@ -1,6 +1,5 @@
 """How far a run is, cheaply: from the ledger and the leases, without a look into any shard."""
 
-import os
 from dataclasses import dataclass, replace
 
 from workbench.batch.leases import held
@@ -42,7 +41,8 @@ def state_of(store: Store) -> State:
     """How far a run is. A shard counts by its line in the ledger and its file; whoever reads it checks its bytes."""
     record = store.plan()
     keys = set(record["shards"])
-    entries = {e.shard: e for e in store.ledger() if e.shard in keys and store.path("shards", f"{e.shard}.nc").exists()}
+    there = keys & store.written()
+    entries = {e.shard: e for e in store.ledger() if e.shard in there}
     came_out = {c for e in entries.values() for cells in e.cells.values() for c in cells if c not in e.failed}
     failed = {cell for e in entries.values() for cell in e.failed} - came_out
     seconds = sum(e.seconds for e in entries.values()) / len(entries) if entries else 0.0
@@ -53,17 +53,9 @@ def state_of(store: Store) -> State:
 
 def with_workers(state: State, store: Store) -> State:
     """The same with who is at it now, which changes without a line in the ledger."""
-    return replace(state, workers=held(store.path("leases")), wants_stop=store.cancelled)
+    return replace(state, workers=held(store.backing), wants_stop=store.cancelled)
 
 
 def sign(store: Store) -> str:
     """Changes with whatever is planned or finished."""
-    return " ".join(_sign(store, name) for name in ("plan.json", "ledger.jsonl"))
-
-
-def _sign(store: Store, name: str) -> str:
-    try:
-        found = os.stat(store.path(name))
-    except FileNotFoundError:
-        return "-"
-    return f"{found.st_size}.{found.st_mtime_ns}"
+    return store.sign()

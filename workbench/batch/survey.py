@@ -11,9 +11,9 @@ from typing import Any
 from workbench.batch.cells import Asked, asked
 from workbench.batch.prompts.items import Items, Refused, collect
 from workbench.batch.shards import Shard, dealt, missing
-from workbench.batch.spec import ModelSpec, Read, Spec, read_spec
+from workbench.batch.spec import MOST_BYTES, ModelSpec, Read, Spec, spec_of
 from workbench.batch.store import FORMAT, Entry, Store, line_of
-from workbench.errors import InputError, UnavailableError
+from workbench.errors import FileError, InputError
 from workbench.intervene.text import MEAN_HOOKS, phrase
 from workbench.models.model import Model
 from workbench.observation.recording import Means, measure_means
@@ -39,7 +39,8 @@ class Planned:
     """A plan beside what is there already.
 
     shards: tokens of all that the spec wants, by key. left: those to be computed. lines: of prompts.jsonl, by model.
-    dropped: results that are there and that the spec does not ask for (any more).
+    counted: the shards whose failures `max_failures` counts; None: all. dropped: results that are there and that the
+    spec does not ask for (any more).
     """
 
     spec: Spec
@@ -47,6 +48,7 @@ class Planned:
     models: list[dict[str, Any]] = field(default_factory=list)
     shards: dict[str, int] = field(default_factory=dict)
     left: list[Shard] = field(default_factory=list)
+    counted: list[str] | None = None
     refused: list[Refused] = field(default_factory=list)
     lines: list[Iterable[str]] = field(default_factory=list)
     n_prompts: int = 0
@@ -126,6 +128,8 @@ def planned(
         plan.repeated += asks.items.repeated
         plan.lines.append(_Lines(asks))
     plan.dropped = len(beyond)
+    if retry_failed:  # what had failed before is tried again, and counts if it fails again
+        plan.counted = [shard.key for shard in plan.left]
     return plan
 
 
@@ -145,12 +149,9 @@ def _earlier(store: Store, finished: Mapping[str, Entry]) -> list[Shard]:
     """What an earlier plan of this store has left to do. What of it is damaged is planned anew."""
     if not store.exists:
         return []
-    found = []
-    with suppress(UnavailableError):
-        for key in store.plan()["shards"]:
-            if key not in finished:
-                with suppress(UnavailableError):
-                    found.append(store.shard(key))
+    found: list[Shard] = []
+    with suppress(FileError):
+        found += store.whole_shards([key for key in store.plan()["shards"] if key not in finished])
     return found
 
 
@@ -184,16 +185,12 @@ class _Lines(Iterable[str]):
 
 def write_plan(plan: Planned, store: Store, spec_text: str | None) -> None:
     """Make a plan the store's: what is left to compute first, what points to it last."""
-    for shard in plan.left:
-        with suppress(UnavailableError):
-            if store.shard(shard.key) == shard:
-                continue
-        store.write_record(f"shards/{shard.key}.json", shard.record())
+    store.write_shards(plan.left)
     store.write_lines("prompts.jsonl", chain.from_iterable(plan.lines))
     if spec_text is not None:
         store.write("spec.toml", spec_text)
-    elif not _is_of(plan.spec, store.path("spec.toml")):
-        store.path("spec.toml").unlink(missing_ok=True)  # of an earlier run, and a report would show it as this one's
+    elif not _is_of(plan.spec, store.read("spec.toml", MOST_BYTES)):
+        store.delete("spec.toml")  # of an earlier run, and a report would show it as this one's
     record = {
         "format": FORMAT,
         "spec": plan.spec.model_dump(mode="json"),
@@ -201,15 +198,16 @@ def write_plan(plan: Planned, store: Store, spec_text: str | None) -> None:
         "models": plan.models,
         "shards": list(plan.shards),
         "tokens": list(plan.shards.values()),
+        "counted": plan.counted,
         "refused": [one._asdict() for one in plan.refused],
         "repeated": plan.repeated,
     }
     store.write_record("plan.json", record)
 
 
-def _is_of(spec: Spec, path: Path) -> bool:
+def _is_of(spec: Spec, content: bytes | None) -> bool:
     """Whether a file holds a spec."""
     try:
-        return read_spec(path).spec == spec
+        return content is not None and spec_of(content, "spec.toml")[0] == spec
     except InputError:
         return False

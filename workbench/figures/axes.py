@@ -5,7 +5,8 @@ Every figure carries in `layout.meta` the dims of its axes and the values on the
     {"axes": {"x": "pos", "y": "depth"}, "x_values": [0, 1, 2], "y_values": [0, 1], ...}
 
 The k-th value is drawn at k, or at the k-th entry of `x_at` / `y_at` where that list is there (a continuous or pooled
-axis). `selection` reads a clicked point by these, and `selection_shapes` draws a selection onto any figure.
+axis, or cells with gaps between them, whose width is `x_cell`). `selection` reads a clicked point by these, and
+`selection_shapes` draws a selection onto any figure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -190,7 +191,8 @@ def selection_shapes(
         drawn = list(meta.get(f"{name}_at", range(len(values))))
         steps = np.diff(drawn) if len(drawn) > 1 else np.ones(1)
         # Values at unequal distances have no cells: there the selection is a line.
-        half = abs(steps[0]) / 2 if np.allclose(steps, steps[0]) else 0.0
+        even = abs(steps[0]) if np.allclose(steps, steps[0]) else 0.0
+        half = meta.get(f"{name}_cell", even) / 2
         centre = drawn[values.index(selection[dim])]
         edges |= {f"{name}0": float(centre - half), f"{name}1": float(centre + half), f"{name}ref": name}
         found = True

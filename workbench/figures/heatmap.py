@@ -103,6 +103,7 @@ def _add_markers(
             y=[y.drawn[row] for row, _ in cells],
             mode="markers",
             marker=marker,
+            cliponaxis=False,  # in low rows of a small grid a marker reaches beyond its cell
             hoverinfo="skip",
             name=show_text(name),
             showlegend=bool(name),

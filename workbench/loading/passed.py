@@ -49,6 +49,7 @@ def circumstances(identity: Identity, model: Any, tokenizer: Any) -> dict[str, s
         "config": memo.digest(told),
         "settings": identity.settings_hash,
         "ids": memo.digest(ids.tolist()),
+        "places": str(getattr(model, "hf_device_map", "")),
         **{
             name: str(getattr(identity, name))
             for name in ("dtype", "device", "attention", "architecture", "processing")

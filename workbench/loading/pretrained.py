@@ -23,6 +23,7 @@ from workbench.loading.bridge import BridgeAdapter, boot
 from workbench.loading.files import adapters, gguf
 from workbench.loading.files.checkpoint import check_directory, read, readable
 from workbench.loading.given import buildable, check_model, check_tokenizer, check_weights
+from workbench.loading.placement import Map, Place, placed, usable_device, usable_place
 from workbench.loading.selfcheck import check_ids, selfcheck
 from workbench.loading.toys import checkpoints, recipes
 from workbench.loading.toys.adapter import ToyAdapter
@@ -58,6 +59,7 @@ def load(
     step: int | None = None,
     seed: int | None = None,
     progress: Progress | None = None,
+    device_map: Map | None = None,
 ) -> Model:
     """Load a model and check how it behaves, unless the same weights passed here before.
 
@@ -67,7 +69,8 @@ def load(
     name may hold). dtype: torch.float32, bfloat16, float16 or float64; toys are float32 on the CPU, and say so where
     another is asked for. device: "auto" takes CUDA where there is one. check: check it also where it passed before (see
     `workbench.loading.passed`). step, seed: of a toy's training, its last step and seed 0 unless given. progress:
-    `(stage, share, text)`.
+    `(stage, share, text)`. device_map: of a model larger than one device, "auto" or devices by modules (`{"": 0}`), as
+    transformers takes it.
 
     Raises InputError for an unknown name, UnavailableError where files or the network are missing, ModelError where
     files are not whole, hold what would not be used, or are of an architecture that cannot be instrumented. Warns
@@ -79,7 +82,9 @@ def load(
             f"{name!r} as a model", "a name or the path of a directory", "Give a text; wrap() takes a model"
         )
     _need_use(name, dtype, revision)
-    asked, device = str(device), usable_device(str(device))
+    asked, place = str(device), usable_place(str(device), device_map)
+    if (recipes.is_toy(name) or name in _BY_HAND) and device_map is not None:
+        raise InputError(f"a device_map for {name!r}", "a model that needs several devices", "Leave it out")
     if (recipes.is_toy(name) or name in _BY_HAND) and (dtype != torch.float32 or asked not in ("auto", "cpu")):
         stays = f"{name} is float32 on the CPU, as toys are made, and not {_name(dtype)} on {asked}."
         warnings.warn(stays, Note, stacklevel=3)  # at the caller of load(), behind what checks arguments
@@ -87,10 +92,11 @@ def load(
         return _trained(name, step, seed, progress)
     if step is not None or seed is not None:
         raise InputError(f"a step or a seed of {name!r}", "those of a toy that is trained", "Leave them out")
-    if name not in TOYS and (said := slow_format(dtype, device)) is not None:  # before anything slow is done
+    first = place if isinstance(place, str) else usable_device("auto")
+    if name not in TOYS and (said := slow_format(dtype, first)) is not None:  # before anything slow is done
         warnings.warn(said, SlowWarning, stacklevel=3)
     with torch.inference_mode(False):  # weights made inside it could never be differentiated
-        return _load(name, dtype, device, check, revision, allow_network, progress)
+        return _load(name, dtype, place, check, revision, allow_network, progress)
 
 
 def _need_use(name: str, dtype: torch.dtype, revision: str | None) -> None:
@@ -110,7 +116,7 @@ def _name(dtype: torch.dtype) -> str:
 def _load(
     name: str,
     dtype: torch.dtype,
-    device: str,
+    device: Place,
     check: bool,
     revision: str | None,
     allow_network: bool,
@@ -168,11 +174,13 @@ def _default(progress: Progress | None) -> Path:
             ) from reason
 
 
-def _directory(name: str, path: Path, dtype: torch.dtype, device: str, check: bool, network: bool) -> Model:
+def _directory(name: str, path: Path, dtype: torch.dtype, device: Place, check: bool, network: bool) -> Model:
     """A directory in Hugging Face format: a model, an adapter and its base, or a model with an adapter beside it."""
     if not (path / adapters.CONFIG).is_file():
         check_directory(path)
         return _pretrained(name, path, dtype, device, check)
+    if not isinstance(device, str):
+        raise InputError(f"a device_map for the adapter in {path}", "a whole model", "Merge it, and save the model")
     adapters.need_peft(path)
     if (path / "config.json").is_file():
         check_directory(path)
@@ -331,7 +339,7 @@ def _pretrained(
     name: str,
     place: str | Path,
     dtype: torch.dtype,
-    device: Any,
+    device: Place,
     check: bool,
     *,
     badge: str = "",
@@ -341,9 +349,9 @@ def _pretrained(
     """A directory, or what a name on the hub stands for."""
     with readable(name), _quiet():
         known = weights.hash_of_files(place, dtype) if isinstance(place, Path) else ("", None)
-        found = read(_source(place, revision, network), dtype)
+        found = placed(_source(place, revision, network), dtype, device)
     badge = "; ".join(filter(None, (badge, found.badge)))
-    held = found.model.to(device)
+    held = found.model
     model = instrument(held, found.tokenizer, name=name, badge=badge, revision=revision, known=known[1], check=check)
     if known[0] and known[1] is None:
         weights.keep_hash(known[0], model.made.weights_hash)
@@ -367,19 +375,6 @@ def _quiet() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def usable_device(device: str) -> str:
-    """The device that a name stands for ("auto": CUDA where there is one); InputError where PyTorch cannot use it."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        if torch.device(device).type != "meta":
-            torch.empty(1, device=device)
-            return device
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError):  # what builds without that device raise
-        pass
-    raise InputError(f"device={device!r}", "a device this PyTorch can use", "Use device='cpu'")
 
 
 # A hub client that may not reach the network must not try: without this, a missing file costs minutes of retries.

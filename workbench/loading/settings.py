@@ -68,6 +68,10 @@ def _plain(part: nn.Module) -> list[Setting]:
     for name, value in sorted(part.__dict__.items()):
         if name.startswith("_") or name in _ASIDE:
             continue
+        if "_hf_hook" in part.__dict__ and hasattr(nn.Module, name):  # put there to move what a module is given
+            value = part.__dict__["_old_forward"] if name == "forward" else None
+            if getattr(value, "__func__", None) in (None, type(part).forward):
+                continue
         if isinstance(value, _PLAIN):
             found.append((name, value))
         elif isinstance(value, tuple | list) and all(isinstance(one, _PLAIN) for one in value):

@@ -26,12 +26,15 @@ DEPTH = 3  # of groups in a file of many results
 _AS_IT_IS: dict[str, Any] = {"mask_and_scale": False, "decode_times": False, "phony_dims": "sort"}
 
 
-def encoded(result: xr.Dataset) -> bytes:
-    """A result as netCDF-4, sealed. Raises InputError where a value or an attribute has no place in netCDF."""
+def encoded(result: xr.Dataset, name: str = "") -> bytes:
+    """A result as netCDF-4, sealed for the name that it is kept under (see `workbench.files.sealed`).
+
+    Raises InputError where a value or an attribute has no place in netCDF.
+    """
     # xarray would add a fill value of its own to floats; NaN says missing by itself.
     floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
     try:
-        return sealed(bytes(result.to_netcdf(None, engine="h5netcdf", encoding=floats)))
+        return sealed(bytes(result.to_netcdf(None, engine="h5netcdf", encoding=floats)), name)
     except MemoryError:
         raise
     except Exception as error:  # of xarray, h5netcdf and h5py, each with its own
@@ -40,17 +43,18 @@ def encoded(result: xr.Dataset) -> bytes:
         ) from error
 
 
-def decoded(content: bytes, *, need_seal: bool = False) -> xr.Dataset:
+def decoded(content: bytes, *, kept_as: str | None = None) -> xr.Dataset:
     """A result from the bytes of a file, whoever made it.
 
-    need_seal: refuse a file without one, which somebody else made; any other is read by another process first. Raises
-    InputError for what is damaged, is no netCDF-4 file or holds what no result has; the file is not named.
+    kept_as: refuse a file that is not sealed for this name: somebody else made it, or it is another's; any other is
+    read by another process first. Raises InputError for what is damaged, is no netCDF-4 file or holds what no result
+    has; the file is not named.
     """
-    bare, intact = unsealed(content)
-    if intact is False or (intact is None and need_seal):
+    bare, intact = unsealed(content, kept_as or "")
+    if intact is False or (intact is None and kept_as is not None):
         raise InputError("a file that is not as it was written", "a saved result", "Compute it again")
     with _said():
-        inspect(bare) if need_seal else looked_through(bare)
+        looked_through(bare) if kept_as is None else inspect(bare)
         return _opened(bare)
 
 

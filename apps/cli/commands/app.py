@@ -51,6 +51,14 @@ def command(arguments: argparse.Namespace) -> int:
     for name in ("memory", "disk"):
         if not 0 <= getattr(arguments, name) <= 1e6:
             raise InputError(f"--{name} {getattr(arguments, name)}", "GiB, such as 0.5", "Choose a number")
+    if "://" in arguments.runs:
+        from workbench.batch.backing.secret import without_secrets
+
+        raise InputError(
+            f"--runs {without_secrets(arguments.runs)}",
+            "a folder of this machine: the page looks at its runs every second",
+            "Read such a run with `workbench batch status` and `report`",
+        )  # fmt: skip
     need_surroundings()
     from apps.explorer import serve
     from workbench.loading.pretrained import usable_device

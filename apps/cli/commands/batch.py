@@ -42,10 +42,10 @@ def arguments(parser: Parser) -> None:
 
 
 def _add(parser: argparse.ArgumentParser, verb: str) -> None:
-    spec = "a TOML file" if verb in _OF_SPECS else "the spec of a run, or its folder"
+    spec = "a TOML file" if verb in _OF_SPECS else "the spec of a run, its folder, or its address"
     parser.add_argument("spec", metavar="SPEC", help=spec)
     add_json(parser)
-    parser.add_argument("--folder", metavar="F", help="where the run is kept; default runs/NAME")
+    parser.add_argument("--folder", metavar="F", help="where the run is kept, s3://... too; default runs/NAME")
     if verb in _COMPUTE:
         parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
     if verb in ("plan", "run", "resume"):
@@ -58,8 +58,9 @@ def _add(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("--ray", action="store_true", help="compute on a Ray cluster, started on this machine")
         parser.add_argument("--ray-address", metavar="A", help="compute on the Ray cluster at A, such as auto")
         parser.add_argument("--workers", metavar="N", type=int, help="actors of the cluster; default one a device")
+        parser.add_argument("--gpus", metavar="N", type=int, help="GPUs of an actor, for a spec with a device_map")
     if verb == "report":
-        parser.add_argument("--out", metavar="FILE.html", help="default report.html in the folder of the run")
+        parser.add_argument("--out", metavar="FILE.html", help="default report.html beside the run")
     if verb == "export":
         parser.add_argument("--format", choices=("netcdf", "csv", "parquet", "zarr"), default="netcdf")
         parser.add_argument("--out", metavar="FOLDER", help="default export/ in the folder of the run")
@@ -76,21 +77,27 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"catalog": CATALOG.with_plugins(), "allow_network": arguments.allow_network}
 
 
-def _folder(arguments: argparse.Namespace) -> Path:
-    """Of a run that is there already, named by its folder or its spec."""
+def _place(arguments: argparse.Namespace) -> str:
+    """Of a run that is there already, named by its folder, its address or its spec."""
     from workbench.batch.spec import read_spec
-    from workbench.batch.store import Store
 
-    given = Path(arguments.spec)
-    if given.is_dir() or "://" in arguments.spec:
-        return Store(arguments.spec).folder
-    return Path(arguments.folder) if arguments.folder else Path("runs") / read_spec(given).spec.name
+    given = arguments.spec
+    if "://" in given or Path(given).is_dir():
+        return _lasting(given)
+    return _lasting(arguments.folder) or str(Path("runs") / read_spec(given).spec.name)
+
+
+def _lasting(place: str | None) -> str:
+    """Where a run is kept; "" where nothing is said. A command ends, and with it what only its process sees."""
+    if place and place.lower().startswith("memory:"):
+        raise InputError(f"{place}, which ends with this command", "a folder, or an object store", "Name another")
+    return place or ""
 
 
 def _open(arguments: argparse.Namespace) -> "batch.Batch":
     from workbench import batch
 
-    return batch.open(_folder(arguments))
+    return batch.open(_place(arguments))
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -98,16 +105,17 @@ def _plan(arguments: argparse.Namespace) -> int:
         from workbench import batch
 
         report("load", 0.0, "loading models and reading prompts")
-        made = batch.plan(arguments.spec, arguments.folder, retry_failed=arguments.retry_failed, **_options(arguments))
+        options = _options(arguments) | {"retry_failed": arguments.retry_failed}
+        made = batch.plan(arguments.spec, _lasting(arguments.folder) or None, **options)
     if arguments.json:
         print_json(_planned(made))
     else:
         print(made)
     if arguments.write:
-        made.store.go_on()
         made.write()
+        made.store.go_on()
         if not arguments.json:
-            print(f"in {made.store.folder}")
+            print(f"in {made.store.title}")
     return 0
 
 
@@ -115,7 +123,7 @@ def _planned(made: "batch.Plan") -> dict[str, Any]:
     """A plan as data."""
     planned, estimate = made.planned, made.estimate
     return {
-        "name": planned.spec.name, "folder": str(made.store.folder), "prompts": planned.n_prompts,
+        "name": planned.spec.name, "folder": made.store.title, "prompts": planned.n_prompts,
         "results": planned.n_cells, "results_done": planned.n_done, "shards_left": made.shards,
         "refused": [{"where": one.where, "why": one.reason} for one in planned.refused],
         "seconds": estimate.seconds, "memory_bytes": estimate.memory, "disk_bytes": estimate.disk,
@@ -123,12 +131,12 @@ def _planned(made: "batch.Plan") -> dict[str, Any]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return _compute(arguments, arguments.spec, arguments.folder, None)
+    return _compute(arguments, arguments.spec, _lasting(arguments.folder) or None, None)
 
 
 def _resume(arguments: argparse.Namespace) -> int:
     found = _open(arguments)
-    return _compute(arguments, found.spec, found.folder, Path(found.record["folder"]))
+    return _compute(arguments, found.spec, found.address, Path(found.record["folder"]))
 
 
 def _compute(arguments: argparse.Namespace, spec: Any, folder: Any, base: Path | None) -> int:
@@ -142,9 +150,9 @@ def _compute(arguments: argparse.Namespace, spec: Any, folder: Any, base: Path |
             def said(plan: "batch.Plan") -> None:
                 report.clear()
                 if arguments.json:
-                    say(f"{plan}\nin {plan.store.folder}")
+                    say(f"{plan}\nin {plan.store.title}")
                 else:
-                    print(f"{plan}\nin {plan.store.folder}", flush=True)
+                    print(f"{plan}\nin {plan.store.title}", flush=True)
 
             found = batch.run(
                 spec, folder, base=base, progress=_Bar(report), said=said, max_failures=arguments.max_failures,
@@ -160,9 +168,11 @@ def _cluster(arguments: argparse.Namespace) -> "batch.Cluster | None":
     from workbench.batch.cluster import Cluster
 
     if arguments.ray or arguments.ray_address:
-        return Cluster(arguments.ray_address, arguments.workers)
-    if arguments.workers is not None:
-        raise InputError("--workers without --ray", "a cluster", "Add --ray, or start `workbench batch worker` N times")
+        return Cluster(arguments.ray_address, arguments.workers, 1 if arguments.gpus is None else arguments.gpus)
+    if arguments.workers is not None or arguments.gpus is not None:
+        raise InputError(
+            "--workers or --gpus without --ray", "a cluster", "Add --ray, or start `workbench batch worker` N times"
+        )
     return None
 
 
@@ -173,7 +183,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         with _loading() as report, terminable():
             options = _options(arguments)
             status = batch.worker(
-                _folder(arguments), progress=_Bar(report), max_failures=arguments.max_failures, **options
+                _place(arguments), progress=_Bar(report), max_failures=arguments.max_failures, **options
             )
     except STOPS as stop:
         say("workbench: stopped; the shard that was under way is left to the other workers")
@@ -242,7 +252,7 @@ def _tell(found: "batch.Batch", *, as_json: bool) -> int:
     failed, summaries, done = tables.failures(cells), tables.summaries(cells), len(cells.entries)
     if as_json:
         print_json({
-            "name": found.spec.name, "folder": str(found.folder), "shards": found.n_shards, "shards_done": done,
+            "name": found.spec.name, "folder": found.store.title, "shards": found.n_shards, "shards_done": done,
             "failures": failed, "summaries": summaries,
         })  # fmt: skip
         return 1 if failed else 0
@@ -257,24 +267,25 @@ def _tell(found: "batch.Batch", *, as_json: bool) -> int:
 
 
 def _cancel(arguments: argparse.Namespace) -> int:
-    _open(arguments).cancel()
+    found = _open(arguments)
+    found.cancel()
     if arguments.json:
-        print_json({"cancelled": str(_folder(arguments))})
+        print_json({"cancelled": found.store.title})
     else:
         print("Whoever runs it stops after the pass that is under way.")
     return 0
 
 
 def _report_page(arguments: argparse.Namespace) -> int:
-    from apps.batches.report import write_report
+    from apps.batches.report import keep_report, write_report
     from workbench.files import need_writable
 
     found = _open(arguments)
     if arguments.out:
         need_writable(arguments.out)
-    place = write_report(found, Path(arguments.out) if arguments.out else found.store.path("report.html"))
+    place = str(write_report(found, Path(arguments.out))) if arguments.out else keep_report(found)
     if arguments.json:
-        print_json({"saved": [str(place)]})
+        print_json({"saved": [place]})
     else:
         print(place)
     return 0
@@ -284,6 +295,8 @@ def _export(arguments: argparse.Namespace) -> int:
     from workbench.batch.values.export import export
 
     found = _open(arguments)
+    if not arguments.out and not found.store.is_local:
+        raise InputError(f"an export of {found.store.title}", "a folder of this machine for it", "Add --out FOLDER")
     place = Path(arguments.out) if arguments.out else found.store.path("export")
     if place.is_file():
         raise InputError(f"--out {place}, which is a file", "a folder", "Choose another")

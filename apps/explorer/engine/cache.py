@@ -94,7 +94,7 @@ class Cache:
         if path is None or not path.is_file():
             return None
         try:
-            found = checked(decoded(read_whole(path, MOST_BYTES), need_seal=True))
+            found = checked(decoded(read_whole(path, MOST_BYTES), kept_as=key))
         except InputError as error:
             if path.is_file():  # not one that another explorer has thrown away meanwhile
                 self._note(f"A damaged result was thrown away and is computed again: {error.got} at {path}.")
@@ -107,7 +107,7 @@ class Cache:
 
     def _write(self, directory: Path, key: str, value: xr.Dataset) -> None:
         """To disk, where the oldest files go when it has grown over its bound; one explorer at a time."""
-        content = encoded(value)  # before anybody has to wait for it
+        content = encoded(value, key)  # before anybody has to wait for it
         directory.mkdir(parents=True, exist_ok=True)
         with FileLock(directory / _LOCK, timeout=_PATIENCE):
             write_whole(directory / f"{key}.nc", content)

@@ -11,7 +11,7 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import State
 from apps.explorer.engine.request import Request
 from apps.explorer.page import tables, views
-from apps.explorer.page.alignment import columns, counterparts
+from apps.explorer.page.alignment import columns, counterparts, roles
 from apps.explorer.page.news import request_of
 from apps.explorer.page.state import Asked, Seen
 from workbench.analysis.agreement import agreement
@@ -117,9 +117,9 @@ def _find_counterparts(engine: Engine, shown: Asked, drawn: Sequence[Pinned], al
         ids = request_of(engine, shown).tokens.ids
     except WorkbenchError:
         return  # the shown run itself is gone
-    for one in drawn:
-        if one.request is not None:
-            one.at = counterparts(ids, one.request.tokens.ids, aligned)
+    there = [(one, one.request.tokens.ids) for one in drawn if one.request is not None]
+    for (one, _), at in zip(there, counterparts(ids, [own for _, own in there], aligned), strict=True):
+        one.at = at
 
 
 def _said(prompts: Sequence[Pinned]) -> str:
@@ -181,6 +181,8 @@ def _axes(figure: "go.Figure") -> Mapping[str, str]:
 
 def _share_columns(figures: Sequence[tuple["go.Figure", Request]], aligned: str) -> None:
     """Tokens that belong together stand one below the other, and every figure has the same number of columns."""
+    from workbench.figures.gaps import spread
+
     if not figures or any(
         _axes(figure).get("x") not in _TOKEN_AXES
         or (figure.layout.meta or {}).get("x_at")
@@ -188,5 +190,11 @@ def _share_columns(figures: Sequence[tuple["go.Figure", Request]], aligned: str)
         for figure, request in figures
     ):
         return
-    for (figure, _), (low, high) in zip(figures, columns([r.tokens.ids for _, r in figures], aligned), strict=True):
+    ids = [request.tokens.ids for _, request in figures]
+    if aligned == "role":
+        places, n = roles(ids)
+        for (figure, _), at in zip(figures, places, strict=True):
+            spread(figure, at).update_xaxes(range=[-0.5, n - 0.5], autorange=False)
+        return
+    for (figure, _), (low, high) in zip(figures, columns(ids, aligned), strict=True):
         figure.update_xaxes(range=[low - 0.5, high + 0.5], autorange=False)

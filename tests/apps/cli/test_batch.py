@@ -82,6 +82,23 @@ def test_exports(spec, capsys, tmp_path):
     assert len(pd.read_parquet(tmp_path / "here/export/prompts.parquet")) == 7
 
 
+def test_an_export_to_zarr_is_what_xarray_reads(spec, tmp_path):
+    pytest.importorskip("zarr")
+    import xarray as xr
+
+    from workbench import batch
+
+    assert main(["batch", "run", str(spec), "--folder", "here"]) == 0
+    assert main(["batch", "export", "here", "--format", "zarr", "--out", "out"]) == 0
+    found = batch.open(tmp_path / "here")
+    assert sorted(one.name for one in (tmp_path / "out").iterdir()) == [f"{n}.zarr" for n in found.analyses] + [
+        "prompts.csv"
+    ]
+    for name in found.analyses:
+        with xr.open_zarr(tmp_path / "out" / f"{name}.zarr") as read:
+            assert read.load().identical(found.aggregate(name))
+
+
 def test_a_report_and_a_csv_show_what_a_text_holds_as_text(tmp_path):
     from apps.batches.report import report
     from tests.tiny_models import spelling, tiny_hf
@@ -148,11 +165,14 @@ def test_a_changed_spec_says_what_is_kept(spec, capsys):
     assert record["spec"]["prompts"][1]["n"] == 4  # a plan changes nothing
 
 
-def test_a_store_that_is_no_folder_is_said_by_every_verb(spec, capsys, tmp_path):
+def test_a_store_that_cannot_be_had_is_said_by_every_verb(spec, capsys, tmp_path):
     (tmp_path / "taken").write_text("mine")
     for verb in ("status", "resume", "cancel", "report", "export", "worker"):
-        assert main(["batch", verb, "s3://bucket/run"]) == 1
-        assert "nobody else can create" in capsys.readouterr().err
+        assert main(["batch", verb, "abfs://container/run"]) == 1
+        assert "adlfs" in capsys.readouterr().err
+    for verb in ("plan", "run"):
+        assert main(["batch", verb, str(spec), "--folder", "abfs://container/run"]) == 1
+        assert "adlfs" in capsys.readouterr().err
     for verb in ("plan", "run"):
         assert main(["batch", verb, str(spec), "--folder", str(tmp_path / "taken")]) == 2
         assert "no folder" in capsys.readouterr().err
@@ -166,3 +186,9 @@ def test_what_a_cluster_needs_is_said_before_anything_is_planned(spec, capsys, m
     assert "cluster without Ray" in capsys.readouterr().err and not (tmp_path / "runs").exists()
     assert main(["batch", "run", str(spec), "--max-failures", "-1"]) == 2
     assert "max_failures=-1" in capsys.readouterr().err
+
+
+def test_the_page_lists_a_folder_of_its_own_machine(capsys):
+    assert main(["app", "--runs", "s3://ann:hush@bucket/runs"]) == 2
+    err = capsys.readouterr().err
+    assert "a folder of this machine" in err and "hush" not in err

@@ -294,7 +294,7 @@ def a_damaged_file(monkeypatch, tmp_path):
 
 def another_form(monkeypatch, tmp_path):
     (file,) = (tmp_path / "code").iterdir()
-    file.write_bytes(sealed(json.dumps({"digest": "0" * 64}).encode()))
+    file.write_bytes(sealed(json.dumps({"digest": "0" * 64}).encode(), file.name))
 
 
 @pytest.mark.parametrize(

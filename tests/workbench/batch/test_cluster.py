@@ -12,7 +12,7 @@ import pytest
 
 from probes import CATALOG
 from workbench import batch
-from workbench.errors import InputError, UnavailableError
+from workbench.errors import InputError, RefusedError, UnavailableError
 
 SPEC = {
     "name": "toy",
@@ -29,6 +29,20 @@ def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
         batch.run(SPEC, tmp_path, catalog=CATALOG, cluster=batch.Cluster())
     with pytest.raises(InputError, match="0 workers"):
         batch.Cluster(workers=0)
+    with pytest.raises(InputError, match="0 GPUs"):
+        batch.Cluster(gpus=0)
+
+
+def test_what_a_cluster_has_not_is_not_waited_for():
+    class Small:
+        """What Ray says of a machine without GPUs."""
+
+        @staticmethod
+        def cluster_resources():
+            return {"CPU": 2.0}
+
+    with pytest.raises(RefusedError, match="2 GPUs of an actor; expected at most 0"):
+        batch.Cluster(gpus=2)._actors(Small, None)
 
 
 def same(found, whole):

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 
+from workbench.batch.backing.folder import Folder
 from workbench.batch.leases import Leases
 from workbench.batch.store import Entry, Store
 
 
 def test_one_holder_at_a_time(tmp_path):
-    first, second = Leases(tmp_path), Leases(tmp_path)
+    first, second = Leases(Folder(tmp_path)), Leases(Folder(tmp_path))
     held = first.take("a")
     assert held is not None and second.take("a") is None
     other = second.take("b")
@@ -19,24 +20,26 @@ def test_one_holder_at_a_time(tmp_path):
     assert again is not None
     for lease in (other, again):
         lease.close()
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "leases").iterdir()) == []
 
 
 def test_a_holder_that_died_here_is_seen_at_once(tmp_path):
     code = "import os, sys; from workbench.batch.leases import Leases; from pathlib import Path\n"
-    code += "Leases(Path(sys.argv[1])).take('a'); os._exit(1)"
+    code += "from workbench.batch.backing.folder import Folder\n"
+    code += "Leases(Folder(Path(sys.argv[1]))).take('a'); os._exit(1)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    assert (tmp_path / "a.lease").exists()
-    lease = Leases(tmp_path, patience=1e9).take("a")
+    assert (tmp_path / "leases" / "a.lease").exists()
+    lease = Leases(Folder(tmp_path), patience=1e9).take("a")
     assert lease is not None
     lease.close()
 
 
 def test_a_holder_elsewhere_is_believed_dead_when_its_heartbeat_stops(tmp_path):
     """By the watcher's own clock: the times of another machine say nothing."""
-    path = tmp_path / "a.lease"
+    path = tmp_path / "leases" / "a.lease"
+    path.parent.mkdir()
     path.write_text('{"host": "elsewhere", "space": "x", "pid": 1, "started": "1", "nonce": "n"}')
-    watcher = Leases(tmp_path, patience=0.05)
+    watcher = Leases(Folder(tmp_path), patience=0.05)
     os.utime(path, ns=(1, 1))  # 1970
     assert watcher.take("a") is None
     os.utime(path, ns=(2, 2))
@@ -51,11 +54,11 @@ def test_a_holder_elsewhere_is_believed_dead_when_its_heartbeat_stops(tmp_path):
 
 
 def test_one_that_comes_back_does_not_take_the_new_holders_lease(tmp_path):
-    first = Leases(tmp_path).take("a")
-    (tmp_path / "a.lease").unlink()
-    second = Leases(tmp_path).take("a")
+    first = Leases(Folder(tmp_path)).take("a")
+    (tmp_path / "leases" / "a.lease").unlink()
+    second = Leases(Folder(tmp_path)).take("a")
     first.close()
-    assert (tmp_path / "a.lease").exists()
+    assert (tmp_path / "leases" / "a.lease").exists()
     second.close()
 
 

@@ -56,6 +56,13 @@ def test_the_shortest_spec_that_means_something(tmp_path):
         ('name = "heads"', 'name = "../heads"', "name = '../heads' in .*line 1"),
         ('name = "toy-induction"', 'name = "a"\nfolder = "b"', r"line 3; expected one of name, folder"),
         ('[[models]]\nname = "toy-induction"', "", "no models"),
+        (
+            'name = "toy-induction"',
+            'name = "a"\ndevice_map = "fast"',
+            r"device_map = 'fast' in .*line 5; .*one of auto",
+        ),
+        ('name = "toy-induction"', 'name = "a"\ndevice_map = { x = -1 }', r"line 5; .*a table of modules and devices"),
+        ('name = "toy-induction"', 'name = "a"\ndevice = "cpu"\ndevice_map = "auto"', "one of device, device_map"),
         ("group", "group = ", "not TOML .*line 7"),
         ('name = "heads"', 'name = "heads"\nseed = -1', "seed = -1 in .*line 2"),
         ('name = "heads"', 'name = "heads"\n[limits]\nmemory = "much"', "expected a size such as"),

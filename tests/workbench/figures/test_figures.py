@@ -34,6 +34,7 @@ from workbench.figures import (
 )
 from workbench.figures.axes import pack, unpack
 from workbench.figures.edges import merged_edges
+from workbench.figures.gaps import spread
 from workbench.figures.patterns import block_max
 from workbench.figures.text import number, thin, wrapped
 from workbench.figures.theme import SCALES
@@ -656,6 +657,24 @@ def test_selections_elsewhere_draw_nothing():
     assert selection_shapes(layout, {"layer": 99}) == []
     (row,) = selection_shapes(layout, {"layer": 1})
     assert (row["xref"], row["x0"], row["x1"], row["y0"], row["y1"]) == ("x domain", 0, 1, 0.5, 1.5)
+
+
+def test_a_figure_is_spread_over_columns_with_gaps():
+    grid = go.Figure(go.Heatmap(z=[[1, 2, 3]], text=[["a", "b", "c"]]))
+    grid.add_shape(x0=0.5, x1=1.5, y0=0, y1=1, name="cell").add_shape(x0=0, x1=2, y0=0, y1=1, name="all")
+    grid.add_shape(xref="paper", x0=0, x1=1, y0=0, y1=1)
+    grid.update_layout(meta={"axes": {"x": "pos"}, "x_values": [0, 1, 2]})
+    drawn = spread(grid, [1, 4, 5])
+    assert np.array_equal(drawn.data[0].z, [[1, np.nan, np.nan, 2, 3]], equal_nan=True)
+    assert list(drawn.data[0].text[0]) == ["a", "", "", "b", "c"]
+    assert (drawn.data[0].x0, drawn.data[0].dx) == (1, 1)
+    assert [(s.x0, s.x1) for s in drawn.layout.shapes] == [(3.5, 4.5), (1, 5), (0, 1)]
+    for pos, column in enumerate([1, 4, 5]):
+        (shape,) = selection_shapes(drawn.layout.meta, {"pos": pos})
+        assert (shape["x0"], shape["x1"]) == (column - 0.5, column + 0.5)
+        assert selection(drawn.layout.meta, {"x": column + 0.4}) == {"pos": pos}
+    lines = spread(go.Figure(go.Scatter(x=[0, 2, None, 1.5, 1], y=[0] * 5)), [1, 4, 5])
+    assert list(lines.data[0].x) == [1, 5, None, 4.5, 4]
 
 
 def test_selection_on_an_uneven_axis_is_a_line():

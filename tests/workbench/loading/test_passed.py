@@ -121,35 +121,40 @@ def test_what_was_measured_of_a_model_is_kept_with_its_check(cache, passes, tmp_
     assert passes == ["discarding", "measured"] * 2 and asked.sizes == first.sizes
 
 
-def cut_off(text):
+def cut_off(text, name):
     return text[: len(text) // 2]
 
 
-def one_digit(text):
+def one_digit(text, name):
     """A tolerance that nobody has written."""
     assert '"tolerance": 1e-05' in text
     return text.replace('"tolerance": 1e-05', '"tolerance": 9e-05')
 
 
-def another_form(text):
+def another_form(text, name):
     """Under a seal of its own."""
-    record = json.loads(unsealed(text.encode())[0])
+    record = json.loads(unsealed(text.encode(), name)[0])
     record["items"][0]["passed"] = "yes"
-    return sealed(json.dumps(record).encode()).decode()
+    return sealed(json.dumps(record).encode(), name).decode()
 
 
-def a_window_in_words(text):
+def a_window_in_words(text, name):
     """Under a seal of its own, too."""
-    record = json.loads(unsealed(text.encode())[0])
+    record = json.loads(unsealed(text.encode(), name)[0])
     record["measured"]["windows"] = ["eight"]
-    return sealed(json.dumps(record).encode()).decode()
+    return sealed(json.dumps(record).encode(), name).decode()
 
 
-def nothing(text):
+def of_another_name(text, name):
+    """Whole, but what was kept for another model."""
+    return sealed(unsealed(text.encode(), name)[0], f"another-{name}").decode()
+
+
+def nothing(text, name):
     return ""
 
 
-DAMAGES = (cut_off, one_digit, another_form, a_window_in_words, nothing)
+DAMAGES = (cut_off, one_digit, another_form, a_window_in_words, of_another_name, nothing)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -157,7 +162,7 @@ def test_a_damaged_file_is_made_anew(directory, cache, measured, passes, damage)
     load(str(directory))
     (file,) = cache.iterdir()
     whole = file.read_text()
-    file.write_text(damage(whole))
+    file.write_text(damage(whole, file.name))
     assert load(str(directory)).selfcheck.passed and len(measured) == 2
     load(str(directory))
     assert passes == ["discarding", "measured"] * 2

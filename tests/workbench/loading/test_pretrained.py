@@ -224,3 +224,30 @@ def test_an_unsupported_architecture_is_refused():
     hf.config.architectures = ["NoSuchForCausalLM"]
     with pytest.raises(RefusedError, match="NoSuchForCausalLM"):
         wrap(hf, None)
+
+
+def test_a_device_map_is_that_of_transformers_and_no_key_knows_it(tiny_dir):
+    plain = load(str(tiny_dir), device="cpu")
+    ids = torch.tensor([[0, 40, 7, 9]])
+    for given in ({"": "cpu"}, {"model.embed_tokens": "cpu", "model": "cpu", "lm_head": "cpu"}, "auto"):
+        mapped = load(str(tiny_dir), device_map=given)
+        assert mapped.identity == plain.identity or torch.cuda.is_available()
+        with torch.no_grad():
+            assert torch.equal(mapped.adapter.forward(ids).cpu(), plain.adapter.forward(ids))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("fast", "one of auto, balanced"), ({}, "an empty device_map"), ({"": "meta"}, r"device_map with '' on 'meta'"),
+        ({"model": "disk"}, r"on 'disk'; expected a device"), ({"model": 99}, "on 99; expected a device"),
+        ({"model": "auto"}, "on 'auto'"),
+    ],
+)  # fmt: skip
+def test_a_device_map_that_cannot_be_is_refused_before_a_file_is_read(given, said):
+    with pytest.raises(InputError, match=said):
+        load("no-such-folder", device_map=given)
+    with pytest.raises(InputError, match="one of them"):
+        load("no-such-folder", device="cpu", device_map="auto")
+    with pytest.raises(InputError, match="a device_map for 'toy-induction'"):
+        load("toy-induction", device_map="auto")

@@ -11,7 +11,7 @@ import torch
 from probes import AttentionSinks, DirectLogitAttribution, FlowRoutes, LogitLens
 from probes.neurons.neurons import Neurons
 from tests.tiny_models import tiny_hf
-from tests.two_devices import FIRST, SECOND, TwoDevices, put, split
+from tests.two_devices import FIRST, SECOND, TwoDevices, put, split, spread
 from workbench.intervene import Ablate, Head, Knockout
 from workbench.loading.pretrained import wrap
 from workbench.models.hooks import RESID_PRE
@@ -25,10 +25,10 @@ ANALYSES = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def parted():
+@pytest.fixture(scope="module", params=["hooks of ours", "accelerate"])
+def parted(request):
     hf = tiny_hf("llama")
-    split(hf, hf.model.layers, [hf.model.norm, hf.lm_head])
+    (split if request.param == "hooks of ours" else spread)(hf, hf.model.layers, [hf.model.norm, hf.lm_head])
     with TwoDevices():
         return wrap(hf, None, name="parted")
 
@@ -74,6 +74,13 @@ def test_analyses_say_the_same_of_a_split_model(parted, whole, analysis, edits):
     for name, variable in expected.data_vars.items():
         if variable.dtype.kind == "f":  # the same operations on the same CPU
             np.testing.assert_allclose(found[name], variable, atol=1e-6, rtol=1e-6, err_msg=str(name))
+
+
+def test_no_key_knows_where_weights_lie(parted, whole):
+    """A shard that one worker computes on two devices is the shard of another with a single one."""
+    if getattr(parted.adapter.hf_model, "hf_device_map", None) is not None:  # hooks of one's own may do anything
+        assert parted.identity.settings_hash == whole.identity.settings_hash
+        assert LogitLens().spec_key(parted, None) == LogitLens().spec_key(whole, None)
 
 
 def test_logits_are_those_of_the_whole_model(parted, whole):

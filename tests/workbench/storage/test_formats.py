@@ -86,6 +86,16 @@ def test_a_library_that_is_not_there_is_named(tmp_path, monkeypatch):
         save(mixed(), tmp_path / "r.parquet")
 
 
+def test_a_zarr_store_is_what_xarray_reads(tmp_path):
+    pytest.importorskip("zarr")
+    path = save(mixed(), tmp_path / "r.zarr")
+    with xr.open_zarr(path) as found:
+        assert found.load().identical(mixed()) and found["rank"].dtype == mixed()["rank"].dtype
+    with pytest.raises(InputError, match="which is there already"):
+        save(mixed(), path)
+    assert [one.name for one in tmp_path.iterdir()] == ["r.zarr"]
+
+
 def test_a_librarys_own_error_is_one_sentence(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("ArrowInvalid\nof many lines")

@@ -5,18 +5,18 @@ bytes of every shard are held to the ledger in either case.
 """
 
 from collections.abc import Collection
-from pathlib import Path
 
 import xarray as xr
 
-from workbench.analysis.results import open_result, save
+from workbench.analysis.results import checked
 from workbench.batch.store import Store
 from workbench.batch.values import merge
 from workbench.batch.values.places import Cells
-from workbench.errors import InputError, UnavailableError
-from workbench.files import read_whole, unsealed
+from workbench.errors import InputError
+from workbench.files import unsealed
 from workbench.storage.apart import vouched
 from workbench.storage.inspection import MOST_BYTES
+from workbench.storage.netcdf import decoded, encoded
 
 __all__ = ["aggregate", "keep"]
 
@@ -28,26 +28,30 @@ def aggregate(store: Store, analysis: str, only: Collection[str] | None = None) 
     return merge.aggregate(store, analysis, cells, only) if found is None else found
 
 
-def keep(store: Store, analysis: str) -> Path:
-    """Write the aggregate of an analysis to `aggregates/`, where it does not stand there as it is; one writer."""
+def keep(store: Store, analysis: str) -> str:
+    """Write the aggregate of an analysis to `aggregates/`, where it does not stand there as it is; one writer.
+
+    Returns the name of the file in the store.
+    """
     cells = Cells(store)
-    store.path("aggregates")
-    path = store.path("aggregates", f"{analysis}.nc")
+    name = _name(analysis)
     if _kept(cells, analysis) is None:
-        save(merge.aggregate(store, analysis, cells), path)
-        vouched(unsealed(read_whole(path, MOST_BYTES))[0])  # our own: no other process has to look through it
-    return path
+        content = encoded(merge.aggregate(store, analysis, cells))
+        store.write_bytes(name, content)
+        vouched(unsealed(content)[0])  # our own: no other process has to look through it
+    return name
+
+
+def _name(analysis: str) -> str:
+    return f"aggregates/{analysis}.nc"
 
 
 def _kept(cells: Cells, analysis: str) -> xr.Dataset | None:
-    cells.store.path("aggregates")
-    path = cells.store.path("aggregates", f"{analysis}.nc")
-    if not path.is_file():
-        return None
+    content = cells.store.read(_name(analysis), MOST_BYTES)
     try:
-        if not unsealed(read_whole(path, MOST_BYTES))[1]:  # damaged, or written by another program
+        if content is None or not unsealed(content)[1]:  # damaged, or written by another program
             return None
-        found = open_result(path)
-    except (InputError, UnavailableError):  # damaged: merged again
+        found = checked(decoded(content))
+    except InputError:  # damaged: merged again
         return None
     return found if found.attrs.get("provenance") == merge.provenance(cells, analysis) else None

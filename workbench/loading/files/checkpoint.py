@@ -57,13 +57,15 @@ def check_directory(path: Path) -> None:
         )
 
 
-def read(source: dict[str, Any], dtype: torch.dtype) -> Read:
-    """The model and the tokenizer of a directory or a hub name; ModelError where it is not whole."""
+def read(source: dict[str, Any], dtype: torch.dtype, device_map: Any = None) -> Read:
+    """The model and the tokenizer of a directory or a hub name; ModelError where it is not whole. device_map: where its
+    weights go as they are read, as transformers takes it."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     _check_config(source)
     safe: dict[str, Any] = {"use_safetensors": True, "attn_implementation": "eager", **INFORMED}
-    loaded: Any = AutoModelForCausalLM.from_pretrained(**source, **safe, dtype=dtype)
+    spread = {} if device_map is None else {"device_map": device_map}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(**source, **safe, **spread, dtype=dtype)
     model, info = loaded
     whole(source["pretrained_model_name_or_path"], info)
     tokenizer = AutoTokenizer.from_pretrained(**source)

@@ -77,7 +77,8 @@
       const drawn = meta[name + "_at"] || values.map((_, i) => i);
       const steps = drawn.slice(1).map((v, i) => v - drawn[i]);
       const even = steps.every((step) => Math.abs(step - steps[0]) <= 1e-8 + 1e-5 * Math.abs(steps[0]));
-      const half = steps.length ? (even ? Math.abs(steps[0]) / 2 : 0) : 0.5; // at unequal distances there are no cells
+      const cell = steps.length ? (even ? Math.abs(steps[0]) : 0) : 1; // at unequal distances there are no cells
+      const half = (meta[name + "_cell"] || cell) / 2;
       Object.assign(edges, { [name + "0"]: drawn[index] - half, [name + "1"]: drawn[index] + half, [name + "ref"]: name });
       found = true;
     }

@@ -146,7 +146,12 @@ def test_what_is_selected_is_selected_in_every_pinned_prompt(open_page):
     page.mouse.click(*place_of(page, ".pin:nth-child(1) .pin-figure", 2, 1))
     page.wait_for_function(f"() => JSON.stringify(({marked})()) === '[2,4,null]'")
     assert selection(page)["pos"] == 4 and selection(page)["depth"] == 1
+    page.select_option(".pins-side select", "role")  # 8 1 has columns of its own, and what is all unlike ends together
+    page.wait_for_function(f"() => JSON.stringify(({marked})()) === '[4,4,4]'")
+    cells = page.evaluate("() => document.querySelector('.pin-figure .js-plotly-plot').calcdata[0][0].x.length")
+    assert cells == 6  # five cells behind two columns, and their last edge
     page.select_option(".pins-side select", "first")
+    page.wait_for_function("() => document.querySelector('.pin-figure .js-plotly-plot').layout.meta.x_at === undefined")
     page.wait_for_function(f"() => JSON.stringify(({marked})()) === '[4,4,null]'")
     page.wait_for_function("() => location.hash.includes('aligned')")
     other = open_page(page.evaluate("() => location.hash"))

@@ -164,3 +164,9 @@ def test_what_is_kept_counts_with_its_texts_and_with_what_it_is_a_part_of():
     cache = Cache(memory=1 << 30)
     cache.put(KEYS[0], cut)
     assert cache.get(KEYS[0]).score.values.base is None or cache.get(KEYS[0]).score.values.base.nbytes < whole.nbytes
+
+
+def test_a_result_under_the_name_of_another_is_not_trusted(tmp_path):
+    Cache(1 << 20, tmp_path, 1 << 20).put(KEYS[0], result(7.0))
+    (tmp_path / f"{KEYS[0]}.nc").rename(tmp_path / f"{KEYS[1]}.nc")
+    assert Cache(1 << 20, tmp_path, 1 << 20).get(KEYS[1]) is None

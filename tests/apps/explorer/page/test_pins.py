@@ -1,15 +1,19 @@
 """Pinned prompts: what belongs together stands in one column, equal colours are equal numbers, and words are true."""
 
+import numpy as np
 import pytest
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
 
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
-from apps.explorer.page.alignment import columns, counterparts
+from apps.explorer.page.alignment import columns, counterparts, roles
 from apps.explorer.page.parsing import Malformed, parse
 from apps.explorer.page.pins import pinned
 from apps.explorer.page.state import Asked, Link, PinsAsked, Seen, Visit
 from apps.explorer.page.visit import visit_page
 from probes import CATALOG
+from workbench.figures import selection_shapes
 
 MODEL = "toy-induction"
 TEXTS = ("3 7 9 5 3 7 9", "2 4 6 2 4", "8 1 2 4 6 2 4")
@@ -84,7 +88,58 @@ def test_columns(ids, aligned, expected):
     ],
 )
 def test_counterparts(shown, one, aligned, expected):
-    assert counterparts(shown, one, aligned) == expected
+    assert counterparts(shown, [one, shown], aligned) == [expected, list(range(len(shown)))]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected", "n"),
+    [
+        ([[1, 2, 3]], [[0, 1, 2]], 3),
+        # 7 8 and 9 are one name: they end together, whoever has the longer one
+        ([[1, 7, 8, 2, 3], [1, 9, 2, 3]], [[0, 1, 2, 3, 4], [0, 2, 3, 4]], 5),
+        ([[1, 9, 2, 3], [1, 7, 8, 2, 3]], [[0, 2, 3, 4], [0, 1, 2, 3, 4]], 5),
+        # a token in front, one behind, and a third that has neither
+        ([[1, 2, 3], [9, 1, 2, 3], [1, 2, 3, 4, 5]], [[1, 2, 3], [0, 1, 2, 3], [1, 2, 3, 4, 5]], 6),
+        ([[1, 2], [3, 4]], [[0, 1], [0, 1]], 2),  # as many tokens, none equal
+        ([[1, 2], [3, 4, 5]], [[1, 2], [0, 1, 2]], 3),
+        ([[1, 2, 3], [3]], [[0, 1, 2], [2]], 3),
+    ],
+)
+def test_roles(ids, expected, n):
+    assert roles(ids) == (expected, n)
+
+
+@seed(0)
+@settings(max_examples=200, deadline=None)
+@given(ids=st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=8), min_size=1, max_size=8))
+def test_every_token_has_one_column_and_equal_neighbours_share_theirs(ids):
+    columns, n = roles(ids)
+    assert [len(one) for one in columns] == [len(one) for one in ids]
+    assert all(one == sorted(set(one)) and one[0] >= 0 and one[-1] < n for one in columns)
+    assert set().union(*columns) == set(range(n))  # none is empty in all of them
+    found = counterparts(ids[-1], ids, "role")
+    for one, at in zip(ids, found, strict=True):
+        for pos, other in enumerate(at):
+            assert other == -1 or (0 <= other < len(one) and columns[ids.index(one)][other] == columns[-1][pos])
+        assert [other for other in at if other >= 0] == sorted({other for other in at if other >= 0})
+
+
+def test_prompts_are_drawn_with_gaps_where_others_have_a_token(engine):
+    """A number is drawn in the column of its role, and the selection finds it there."""
+    texts = ("1 7 8 2 3", "1 9 2 3")
+    _, there = computed(engine, "logit-lens", texts=texts, aligned="role")
+    assert [one.at for one in there.prompts] == [[0, 1, 2, 3, 4], [0, -1, 1, 2, 3]]
+    assert [tuple(one.figure.layout.xaxis.range) for one in there.prompts] == [(-0.5, 4.5)] * 2
+    cells, own = (np.array(f.data[0].z, float) for f in (there.prompts[1].figure, plain(engine, texts[1])))
+    assert np.isnan(cells[:, 1]).all() and np.array_equal(cells[:, [0, 2, 3, 4]], own)
+    (shape,) = selection_shapes(there.prompts[1].figure.layout.meta, {"pos": 1})
+    assert (shape["x0"], shape["x1"]) == (1.5, 2.5)
+    _, bars = computed(engine, "surprisal", texts=texts, aligned="role")
+    assert list(bars.prompts[1].figure.data[0].x)[-3:] == [2, 3, 4]
+
+
+def plain(engine, text):
+    return row(engine, "logit-lens", texts=(text,), aligned="first").prompts[0].figure
 
 
 def test_every_pinned_prompt_knows_the_counterparts_of_the_shown_tokens(engine):

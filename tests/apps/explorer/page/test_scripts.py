@@ -117,6 +117,8 @@ def metas(draw):
         if draw(st.booleans()):
             meta[f"{name}_at"] = sorted(draw(st.lists(st.floats(0, 9, width=16), min_size=len(values),
                                                       max_size=len(values), unique=True)))  # fmt: skip
+            if draw(st.booleans()):
+                meta[f"{name}_cell"] = draw(st.sampled_from([1, 0.5]))
     return meta
 
 
