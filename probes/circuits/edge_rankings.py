@@ -25,6 +25,7 @@ from workbench.errors import InputError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, PARTS, READOUT, RESIDUAL
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +80,7 @@ class EdgeRankings(
     ablation: Annotated[str, Choice(ABLATIONS), "what the other edges bring"] = "patched"
     pairs: Annotated[int, Range(1, 500), "pairs to rank on"] = 8
     tested: Annotated[int, Range(1, 1000), "other pairs to measure on"] = 16
-    seed: Annotated[int, Range(0), "draws the pairs and the random ranking"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "draws the pairs and the random ranking"] = 0
 
     def artifact(self, model: Model) -> str | None:
         """What the pairs of a user's file are: an edited file asks something else."""
@@ -149,8 +150,8 @@ class EdgeRankings(
 
 
 def _summary(result: xr.Dataset, found: Task) -> str:
-    n, right = result.attrs["n_pairs"], float(result["accuracy"])
-    solved = f"The model gets {right:.0%} of {n} pairs of {found.name!r} right."
+    pairs, right = counted(result.attrs["n_pairs"], "pair"), float(result["accuracy"])
+    solved = f"The model gets {right:.0%} of {pairs} of {found.name!r} right."
     values = result["cmd_log"].values
     if not np.isfinite(values).all():
         return f"{solved} Its answers are not clearly better than with no edge kept: nothing to be faithful to."

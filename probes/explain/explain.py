@@ -98,7 +98,7 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
     draws: Annotated[int, Range(19, 200), "random circuits of its size"] = 19
     caliper: Annotated[float, Range(1.05, 100.0), "factor of norm within which a control head lies"] = CALIPER
     smallest: Annotated[float, Range(0.0, 1e6), "logits that the swap must change to be explained"] = 0.3
-    seed: Annotated[int, Range(0), "draws pairs, controls and random circuits"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "draws pairs, controls and random circuits"] = 0
 
     def reads_prompt(self) -> bool:
         """A task brings pairs of its own."""
