@@ -103,7 +103,7 @@ def numbers(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "n": len(under), "f": f, "areas": areas(BUDGETS, f), "ends": ends, "accuracy": float((values[-1] > 0).mean()),
         "difference": float(values[-1].mean()), "gap": bootstrap_interval(under), "tops": tops, "under": under,
-        "by_pair": _by_pair(values, empty, np.arange(len(under))), "values": values, "empty": empty,
+        "by_pair": _by_pair(values, empty), "values": values, "empty": empty,
     }  # fmt: skip
 
 
@@ -123,11 +123,16 @@ def _task(name: str, pieces: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, *(_row(row, found) for row, found in measured), "", _farther(measured)]) + "\n"
 
 
-def _by_pair(values: np.ndarray, empty: np.ndarray, some: np.ndarray) -> float:
-    """How far circuits are from the model on each of some pairs: an area over the logarithm of the budget."""
-    here, log = values[:, some], np.log(BUDGETS)
-    apart = np.sqrt(((here - here[-1]) ** 2).mean(1)) / (here[-1] - empty[some]).mean()
+def _by_pair(values: np.ndarray, empty: np.ndarray) -> float:
+    """How far circuits are from the model on each pair: an area over the logarithm of the budget."""
+    log = np.log(BUDGETS)
+    apart = np.sqrt(((values - values[-1]) ** 2).mean(1)) / (values[-1] - empty).mean()
     return float(np.trapezoid(apart, log) / (log[-1] - log[0]))
+
+
+def _apart(found: dict[str, Any], some: np.ndarray) -> float:
+    """The same on some pairs."""
+    return _by_pair(found["values"][:, some], found["empty"][some])
 
 
 def _farther(measured: Sequence[tuple[Row, dict[str, Any]]]) -> str:
@@ -148,8 +153,8 @@ def _farther(measured: Sequence[tuple[Row, dict[str, Any]]]) -> str:
             if name == "CMD-log":
                 low, high = ratio_interval(found["tops"]["cmd_log"] - nearest["tops"]["cmd_log"], nearest["under"])
             else:
-                both = ([_by_pair(one["values"], one["empty"], some) for some in draws] for one in (found, nearest))
-                low, high = percentile_interval(np.subtract(*both), most)
+                drawn = [_apart(found, some) - _apart(nearest, some) for some in draws]
+                low, high = percentile_interval(drawn, most)
             shown.append(f"{other}: {value(found) - value(nearest):.3f} [{low:.3f}, {high:.3f}]")
         said.append(
             f"{name}: lowest is {best}; higher on the same pairs are\n\n" + "\n".join(f"- {one}" for one in shown)
