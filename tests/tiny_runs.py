@@ -101,6 +101,13 @@ class Fixed(Study, name="fixed", title="Fixed"):
         yield dataset(None, allowed=("", float(allow_network), "flag", (0, 1)))
 
 
+class Idle(Study, name="idle", title="Idle"):
+    __doc__ = "Has nothing to say." + SECTIONS
+
+    def partials(self, model, tokens, *, progress=None, allow_network=False):
+        yield from ()
+
+
 class BrokenReducer(OnPrompt, name="broken-reducer", title="Broken reducer"):
     __doc__ = "A bug where it reduces." + SECTIONS
 

@@ -68,7 +68,9 @@ def write(pieces: Path, page: Path) -> None:
 
 
 def numbers(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of one row: the curve, and areas with their intervals, over all pairs of its pieces."""
+    """Of one row: the curve, and areas with their intervals, over all pairs of its pieces; `tops` and `under`, what the
+    areas are quotients of, by pair."""
+    pieces = sorted(pieces, key=lambda piece: int(piece["start"]))
     values = np.concatenate([np.array(p["metrics"]) for p in pieces], 1)  # budget pair
     empty = np.concatenate([np.array(p["empty"]) for p in pieces])
     under, over = values[-1] - empty, (values - empty).T
@@ -83,7 +85,7 @@ def numbers(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     ends = {name: ratio_interval(top, under, bounds=(None if name == "cpr" else 0, None)) for name, top in tops.items()}
     return {
         "n": len(under), "f": f, "areas": areas(BUDGETS, f), "ends": ends, "accuracy": float((values[-1] > 0).mean()),
-        "difference": float(values[-1].mean()), "gap": bootstrap_interval(under),
+        "difference": float(values[-1].mean()), "gap": bootstrap_interval(under), "tops": tops, "under": under,
     }  # fmt: skip
 
 
@@ -100,7 +102,19 @@ def _task(name: str, pieces: Sequence[dict[str, Any]]) -> str:
     )
     head = "| ranking | cost | pairs | CPR | CMD | CMD-log | f at .001 | .002 | .005 | .01 | .02 | .05 | .1 |"
     lines = [f"## {name.capitalize()}", "", said, "", head, "|---" * 13 + "|"]
-    return "\n".join([*lines, *(_row(row, found) for row, found in measured)]) + "\n"
+    return "\n".join([*lines, *(_row(row, found) for row, found in measured), "", _farther(measured)]) + "\n"
+
+
+def _farther(measured: Sequence[tuple[Row, dict[str, Any]]]) -> str:
+    """How much farther from the model the others are than the nearest, on the same pairs: they share what is hard."""
+    rows = sorted(measured, key=lambda one: float(one[1]["areas"]["cmd_log"]))
+    (best, nearest), *others = [one for one in rows if one[1]["n"] == rows[0][1]["n"]]
+    said = []
+    for row, found in others[:5]:
+        low, high = ratio_interval(found["tops"]["cmd_log"] - nearest["tops"]["cmd_log"], nearest["under"])
+        by = float(found["areas"]["cmd_log"]) - float(nearest["areas"]["cmd_log"])
+        said.append(f"{row.name} by {by:.3f} [{low:.3f}, {high:.3f}]")
+    return f"Pair by pair, CMD-log is higher than that of {best.name} for {'; '.join(said)}." if said else ""
 
 
 def _row(row: Row, found: dict[str, Any]) -> str:

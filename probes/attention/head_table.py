@@ -22,7 +22,7 @@ from workbench.figures import head_name
 from workbench.models.hooks import PATTERN, V, Z
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
-from workbench.models.selfcheck import ROWS, VISIBLE
+from workbench.models.selfcheck import PARTS, ROWS, VISIBLE
 from workbench.observation import Need, Observation, Site
 from workbench.observation.reducers import head_output_norm
 from workbench.statistics import bootstrap_interval
@@ -65,7 +65,7 @@ _OUTPUT = Need((Z,), head_output_norm, dims="head")
 _ON_TEXTS = (_RECEIVED, _ENTROPY, _VALUES, _OUTPUT)
 
 
-class HeadTable(OnModel, name="head-table", title="Table of all heads", requires=(ROWS, VISIBLE)):
+class HeadTable(OnModel, name="head-table", title="Table of all heads", requires=(ROWS, PARTS, VISIBLE)):
     """Every head's scores side by side: where it looks, whether it sinks, how much it adds.
 
     Definition: Induction, previous-token and duplicate-token score on repeated random tokens (the scores of
@@ -177,7 +177,9 @@ def _summary(result: xr.Dataset, n_sequences: int, on_texts: str, epsilon: float
     sinks = result["sink_rate"].values
     known, most = int((~np.isnan(sinks)).sum()), int((sinks > 0.5).sum())
     texts = (
-        f"{most} of {known} heads sink in more than half (alpha above {epsilon:g})" if known else "",
+        f"{most} of {known} heads {'sinks' if most == 1 else 'sink'} in more than half (alpha above {epsilon:g})"
+        if known
+        else "",
         _extreme(result, "entropy", "the lowest entropy", lowest=True),
         _extreme(result, "output_norm", "the largest output"),
     )

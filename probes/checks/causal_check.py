@@ -88,7 +88,7 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
     peers: Annotated[
         int, Range(0, 100_000), "other units of the kind, whatever their norm, for the answer without a caliper"
     ] = N_PEERS
-    seed: Annotated[int, Range(0), "seed of random controls"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "seed of random controls"] = 0
 
     def reads_prompt(self) -> bool:
         """Repeated tokens are drawn."""

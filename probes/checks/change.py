@@ -87,7 +87,9 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
         int | None, Range(0), "token of the giver whose state is swapped in; none: as far from its end"
     ] = None
     n: Annotated[int, Range(1, 40), "new tokens"] = 12
-    seed: Annotated[int, Range(0), "passes over so many of the nearest controls; draws the random direction"] = 0
+    seed: Annotated[
+        int, Range(0, 2**31 - 1), "passes over so many of the nearest controls; draws the random direction"
+    ] = 0
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
@@ -103,7 +105,10 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
         yield from _written(model, tokens, changed, control, self.n, progress, about)
 
     def fits(self, model: Model, tokens: Tokens) -> None:
-        """Units of one kind that the model has, a giver for swap, a token for steer."""
+        """Room for a new token, units of one kind that the model has, a giver for swap, a token for steer."""
+        if len(tokens) >= model.sizes.n_ctx:
+            most = f"at most {model.sizes.n_ctx - 1} for {model.name}, which goes on behind them"
+            raise InputError(f"a prompt of {len(tokens)} tokens", most, "Shorten the prompt")
         units = units_of(self.units)
         kinds = {type(unit) for unit in units}
         is_state = kinds == {Residual} and len(units) == 1 and self.how == "swap"

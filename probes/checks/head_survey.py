@@ -29,6 +29,7 @@ from workbench.observation.metrics import KINDS
 from workbench.observation.recording import measure_means
 from workbench.observation.sweeps import base_run, sweep
 from workbench.statistics import max_statistic
+from workbench.words import change, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +82,7 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter here", req
     method: Annotated[str, Choice(("zero", "mean")), "how a head is removed"] = "zero"
     caliper: Annotated[float, Range(1.05, 100.0), "factor of norm within which a control lies"] = CALIPER
     smallest: Annotated[float, Range(0.0, 1e6), "contrast that would matter, in units of the metric"] = 0.1
-    seed: Annotated[int, Range(0), "draws prompts and sign flips"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "draws prompts and sign flips"] = 0
 
     def partials(
         self,
@@ -205,17 +206,21 @@ def _summary(result: xr.Dataset) -> str:
         return f"No head can be tested: of each, {few}, or its contrast does not vary or is not finite."
     left = ""
     if undefined:
-        left = f" {undefined} more are left out: fewer than {FEWEST} others are within a factor {a['caliper']:g} of "
-        left += "their norm, or their contrast does not vary or is not finite"
+        more, their = ("1 more is", "its") if undefined == 1 else (f"{undefined} more are", "their")
+        left = f" {more} left out: fewer than {FEWEST} others are within a factor {a['caliper']:g} of "
+        left += f"{their} norm, or {their} contrast does not vary or is not finite"
         loud = _largest(result["effect"].where(result["contrast_p"].isnull()).values, _LEFT)
-        effects = [f"{head_name(*at)} ({float(result['effect'].sel(layer=at[0], head=at[1])):+.2f})" for at in loud]
-        left += f"; the largest effects of these are those of {', '.join(effects)}." if effects else "."
+        size = lambda at: change(float(result["effect"].sel(layer=at[0], head=at[1])))
+        effects = [f"{head_name(*at)} ({size(at)})" for at in loud]
+        largest = "the largest effects of these are those" if len(effects) > 1 else "the largest effect there is that"
+        left += f"; {largest} of {', '.join(effects)}." if effects else "."
     n_matter, n_not = int((matters == 1).sum()), int((matters == 0).sum())
     unknown = tested - n_matter - n_not
     verb = "changes" if n_matter == 1 else "change"
     said = (
-        f"Of {tested} heads tested on n = {n} prompts, {n_matter or 'none'} {verb} the {a['metric']} otherwise than "
-        f"heads as loud (p at most {SMALL:g} after correction for all{', largest first' if n_matter > 1 else ''})"
+        f"Of {counted(tested, 'head')} tested on n = {n} prompts, {n_matter or 'none'} {verb} the {a['metric']} "
+        f"otherwise than heads as loud (p at most {SMALL:g} after correction for all"
+        f"{', largest first' if n_matter > 1 else ''})"
     )
     first = _largest(result["contrast"].where(result["matters"] == 1).values, _NAMED)
     named = [f"{head_name(*at)} {_of(result, at)}" for at in first]
@@ -240,10 +245,8 @@ def _of(result: xr.Dataset, at: tuple[int, int]) -> str:
     """`-2.90 (p = 0.0003; 40 controls of 0.70 to 1.40 times its norm)`."""
     here = result.sel(layer=at[0], head=at[1])
     low, high = float(here["control_norm_low"]), float(here["control_norm_high"])
-    return (
-        f"{float(here['contrast']):+.2f} (p = {float(here['contrast_p']):.2g}; {int(here['n_controls'])} controls of "
-        f"{low:.2f} to {high:.2f} times its norm)"
-    )
+    size, p = change(float(here["contrast"])), float(here["contrast_p"])
+    return f"{size} (p = {p:.2g}; {int(here['n_controls'])} controls of {low:.2f} to {high:.2f} times its norm)"
 
 
 def contrast_figure(result: xr.Dataset) -> "go.Figure":

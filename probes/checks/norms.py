@@ -7,6 +7,9 @@ Root mean square over positions >= 1 (of position 0 alone in a one-token prompt)
     edge                          pattern[query, key] v[key] W_O, at its query
     key of a head                 pattern / (1 - pattern) (v[key] - z[query]) W_O, over queries: what hiding it changes
     state                         the residual stream at its position
+
+Where a norm stands between a block and the stream (Gemma 2 and 3), all of it through that norm's gain, over its own
+scale: heads of unlike layers are compared by what they add.
 """
 
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ import numpy as np
 import torch
 from einops import einsum
 
+from workbench.errors import RefusedError
 from workbench.intervene import (
     MLP,
     Attention,
@@ -28,8 +32,21 @@ from workbench.intervene import (
     Where,
 )
 from workbench.intervene.contradictions import is_void
-from workbench.models.hooks import ATTN_OUT, EXPERT_WEIGHT, MLP_OUT, MLP_POST, PATTERN, RESID_PRE, V, Z, expert_post
+from workbench.models.hooks import (
+    ATTN_OUT,
+    EXPERT_WEIGHT,
+    MLP_OUT,
+    MLP_POST,
+    PATTERN,
+    POST_ATTN_SCALE,
+    POST_MLP_SCALE,
+    RESID_PRE,
+    V,
+    Z,
+    expert_post,
+)
 from workbench.models.model import Model, Sizes
+from workbench.models.selfcheck import PARTS
 from workbench.observation import Need, Site, observe
 
 __all__ = ["SILENT", "output_norms"]
@@ -45,19 +62,28 @@ def output_norms(model: Model, prompts: Sequence[Any], kind: type, queries: tupl
     into `queries`.
     """
     sizes = model.sizes
+    if kind in (AttentionEdge, AttentionKey) and (failed := model.selfcheck and model.selfcheck.failed((PARTS,))):
+        raise RefusedError(
+            f"how loud edges and keys are on {model.name}",
+            f"a passed self-check ({failed[0].sentence})",
+            "Take heads, whose norm is of what they write",
+        )
+    weights = model.weights(0)
+    attn = () if weights.post_attn_gain is None else (POST_ATTN_SCALE,)
+    mlp = () if weights.post_mlp_gain is None else (POST_MLP_SCALE,)
     needs = {
-        Head: Need((Z,), head_norm, dims="head"),
-        Neurons: Need((MLP_POST,), neuron_norm, dims="neuron", layers=_dense(sizes)),
+        Head: Need((Z, *attn), head_norm, dims="head"),
+        Neurons: Need((MLP_POST, *mlp), neuron_norm, dims="neuron", layers=_dense(sizes)),
         ExpertNeurons: Need(
-            (EXPERT_WEIGHT, *map(expert_post, range(sizes.n_experts))),
+            (EXPERT_WEIGHT, *map(expert_post, range(sizes.n_experts)), *mlp),
             expert_norm,
             dims="expert neuron",
             layers=sizes.experts or None,
         ),
         Attention: Need((ATTN_OUT,), block_norm),
         MLP: Need((MLP_OUT,), block_norm),
-        AttentionEdge: Need((PATTERN, V), edge_norm, dims="head row key", params={"queries": queries}),
-        AttentionKey: Need((PATTERN, V, Z), key_norm, dims="head key"),
+        AttentionEdge: Need((PATTERN, V, *attn), edge_norm, dims="head row key", params={"queries": queries}),
+        AttentionKey: Need((PATTERN, V, Z, *attn), key_norm, dims="head key"),
         Residual: Need((RESID_PRE,), state_norm, dims="pos"),
     }
     need = needs[kind]
@@ -86,11 +112,17 @@ def _silence(squares: np.ndarray, model: Model, kind: Any, queries: tuple[int, .
                 squares[here if query is None else (*here, row)] *= 0  # NaN stays
 
 
-def head_norm(z: torch.Tensor, site: Site) -> torch.Tensor:
+def head_norm(z: torch.Tensor, *scale_and_site: Any) -> torch.Tensor:
     """How loud each head is, `[batch, head]`."""
-    gram = site.weights.W_O_gram  # |z W_O|^2 without writing z W_O out
+    *scale, site = scale_and_site
+    gram = site.weights.added_gram  # |z W_O|^2 without writing z W_O out
     squares = einsum(z.float(), gram, z.float(), "b t h e, h e f, b t h f -> b t h")
-    return _mean_square(squares, site)
+    return _mean_square(_scaled(squares, scale), site)
+
+
+def _scaled(squares: torch.Tensor, scale: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Squared norms `[batch, pos, unit]` over the squared scale of a post-norm, `[batch, pos, one]`, if any."""
+    return squares / scale[0].float().square() if scale else squares
 
 
 def block_norm(out: torch.Tensor, site: Site) -> torch.Tensor:
@@ -98,22 +130,30 @@ def block_norm(out: torch.Tensor, site: Site) -> torch.Tensor:
     return _mean_square(out.float().square().sum(-1, keepdim=True), site)[:, 0]
 
 
-def neuron_norm(post: torch.Tensor, site: Site) -> torch.Tensor:
+def neuron_norm(post: torch.Tensor, *scale_and_site: Any) -> torch.Tensor:
     """How loud each neuron is, `[batch, neuron]`."""
-    W_out = site.weights.W_out
-    assert W_out is not None, "a layer with neurons has it"
-    return _mean_square(post.float().square() * W_out.float().square().sum(-1), site)
+    *scale, site = scale_and_site
+    assert site.weights.W_out is not None, "a layer with neurons has it"
+    rows = _gained(site.weights.W_out, site)
+    return _mean_square(_scaled(post.float().square() * rows.square().sum(-1), scale), site)
 
 
-def expert_norm(weight: torch.Tensor, *posts_and_site: Any) -> torch.Tensor:
+def _gained(W_out: torch.Tensor, site: Site) -> torch.Tensor:
+    """Rows of W_out `[neuron, d_model]` through the gain of a post-norm, where there is one."""
+    gain = site.weights.post_mlp_gain
+    return W_out.float() if gain is None else W_out.float() * gain.float()
+
+
+def expert_norm(weight: torch.Tensor, *seen_and_site: Any) -> torch.Tensor:
     """How loud each neuron of each expert is, `[batch, expert, neuron]`."""
-    *posts, site = posts_and_site
-    found = []
+    *seen, site = seen_and_site
+    posts, scale, found = seen[: weight.shape[-1]], seen[weight.shape[-1] :], []
     for number, post in enumerate(posts):
         expert, taken = site.model.expert_weights(site.layer, number), weight[..., number, None].float()
         factor = (taken > 0).float() if expert.scaled_inside else taken
-        sizes = (post.float().nan_to_num(0.0) * factor).square() * expert.W_out.float().square().sum(-1)
-        found.append(_mean_square(sizes, site))
+        rows = _gained(expert.W_out, site).square().sum(-1)
+        sizes = (post.float().nan_to_num(0.0) * factor).square() * rows
+        found.append(_mean_square(_scaled(sizes, scale), site))
     return torch.stack(found, 1)
 
 
@@ -122,24 +162,28 @@ def _dense(sizes: Sizes) -> tuple[int, ...] | None:
     return tuple(layer for layer in range(sizes.n_layers) if layer not in sizes.experts) or None
 
 
-def edge_norm(pattern: torch.Tensor, v: torch.Tensor, site: Site, queries: tuple[int, ...]) -> torch.Tensor:
+def edge_norm(pattern: torch.Tensor, v: torch.Tensor, *scale_and_site: Any, queries: tuple[int, ...]) -> torch.Tensor:
     """How loud each edge into the queries is, `[batch, head, query, key]`; NaN for keys behind a query."""
+    *scale, site = scale_and_site
     values = site.weights.repeated(v.float(), dim=2)
-    size = einsum(values, site.weights.W_O_gram, values, "b k h e, h e f, b k h f -> b h k").clamp_min(0).sqrt()
+    size = einsum(values, site.weights.added_gram, values, "b k h e, h e f, b k h f -> b h k").clamp_min(0).sqrt()
     found = pattern[:, :, list(queries)].float() * size[:, :, None]
+    found = found / scale[0][:, list(queries), 0].float()[:, None, :, None] if scale else found
     keys = torch.arange(pattern.shape[-1], device=pattern.device)
     behind = keys > torch.tensor(queries, device=pattern.device)[:, None]
     return found.masked_fill(behind, torch.nan)
 
 
-def key_norm(pattern: torch.Tensor, v: torch.Tensor, z: torch.Tensor, site: Site) -> torch.Tensor:
+def key_norm(pattern: torch.Tensor, v: torch.Tensor, z: torch.Tensor, *scale_and_site: Any) -> torch.Tensor:
     """How much hiding each key changes each head's output, `[batch, head, key]`."""
-    values, gram, out = site.weights.repeated(v.float(), dim=2), site.weights.W_O_gram, z.float()
+    *scale, site = scale_and_site
+    values, gram, out = site.weights.repeated(v.float(), dim=2), site.weights.added_gram, z.float()
     own = einsum(values, gram, values, "b k h e, h e f, b k h f -> b h k")[:, :, None]
     cross = einsum(out, gram, values, "b q h e, h e f, b k h f -> b h q k")
     whole = einsum(out, gram, out, "b q h e, h e f, b q h f -> b h q")[..., None]
     weight = pattern.float()
     moved = (weight / (1 - weight).clamp_min(1e-4)).square() * (own - 2 * cross + whole).clamp_min(0)
+    moved = moved / scale[0][..., 0].float().square()[:, None, :, None] if scale else moved
     queries = site.mask.clone()
     queries[:, 0] = False  # it sees nothing but itself, and keeps that
     return ((moved * queries[:, None, :, None]).sum(2) / queries.sum(-1).clamp_min(1)[:, None, None]).sqrt()

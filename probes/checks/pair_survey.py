@@ -15,7 +15,7 @@ from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.errors import RefusedError
 from workbench.intervene import MLP, Ablate, Head, Steer
-from workbench.models.hooks import ATTN_RESULT, MLP_OUT, Z
+from workbench.models.hooks import ATTN_RESULT, MLP_OUT, POST_ATTN_SCALE, Z
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
 from workbench.observation.metrics import Metric
@@ -106,23 +106,28 @@ class _Moves:
     positions >= 1, and by position; what it is replaced with."""
 
     heads: np.ndarray
-    by_head: torch.Tensor  # layer head pos
+    by_head: torch.Tensor  # layer head pos, in front of a post-norm
     by_mlp: torch.Tensor  # layer pos
     corrupt: Recording
 
     @classmethod
     def of(cls, model: Model, pair: PromptsOfPair) -> "_Moves":
         hooks = [Z, MLP_OUT] if model.sizes.d_mlp else [Z]
+        hooks += [] if model.weights(0).post_attn_gain is None else [POST_ATTN_SCALE]
         clean, corrupt = record_all(model, [pair.clean, pair.corrupt], hooks)
-        heads, mlps = [], []
+        heads, added, mlps = [], [], []
         for layer in range(model.sizes.n_layers):
             z = (corrupt.values[Z, layer] - clean.values[Z, layer]).float().transpose(0, 1)  # head pos d_head
-            heads.append(((z @ model.weights(layer).W_O_gram.float()) * z).sum(-1).clamp(min=0).sqrt())
+            length = lambda gram, z=z: ((z @ gram.float()) * z).sum(-1).clamp(min=0).sqrt()
+            heads.append(length(model.weights(layer).W_O_gram))
+            scale = clean.values[POST_ATTN_SCALE, layer][:, 0].float() if POST_ATTN_SCALE in hooks else 1.0
+            added.append(length(model.weights(layer).added_gram) / scale)  # through a post-norm, as its own scale is
             if model.sizes.d_mlp:
                 mlps.append((corrupt.values[MLP_OUT, layer] - clean.values[MLP_OUT, layer]).float().norm(dim=-1))
-        by_head = torch.stack(heads).cpu()
-        by_head[..., : pair.apart[0]] = 0.0  # there only rounding tells the runs apart
-        loud = by_head[..., min(1, by_head.shape[-1] - 1) :].square().mean(-1).sqrt().double().numpy()
+        by_head, by_size = torch.stack(heads).cpu(), torch.stack(added).cpu()
+        for by in (by_head, by_size):
+            by[..., : pair.apart[0]] = 0.0  # there only rounding tells the runs apart
+        loud = by_size[..., min(1, by_size.shape[-1] - 1) :].square().mean(-1).sqrt().double().numpy()
         by_mlp = torch.stack(mlps).cpu() if mlps else torch.zeros(0, 1)
         by_mlp[:, : pair.apart[0]] = 0.0
         return cls(loud, by_head, by_mlp, corrupt)

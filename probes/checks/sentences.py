@@ -173,9 +173,10 @@ def _peers(result: xr.Dataset, known: Facts) -> str:
         return ""
     of = "the" if known.all_peers else "a sample over all norms of"
     n = known.peers_as_much
-    if known.n_peers == 1 and known.all_peers:
+    if known.n_peers == 1:
         does = f"{known.side} it as much" if n else f"does not {known.side.removesuffix('s')} it as much"
-        return f"There is one other of the {result.attrs['nouns']}: removed, whatever its norm, it {does}."
+        there = "There is one other" if known.all_peers else "One other was drawn"
+        return f"{there} of the {result.attrs['nouns']}: removed, whatever its norm, it {does}."
     verb = known.side if n == 1 else known.side.removesuffix("s")
     whose = f"{known.n_peers} other {result.attrs['nouns']}"
     return f"Of {of} {whose}, whatever their norm, removed one by one, {n or 'none'} {verb} it as much."

@@ -31,6 +31,7 @@ from workbench.models.selfcheck import PADDING, READOUT
 from workbench.observation.metrics import KINDS, Metric
 from workbench.observation.recording import Recording, record
 from workbench.observation.sweeps import Base, base_run, sweep
+from workbench.words import ROUNDING, change, hundredths
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -170,14 +171,17 @@ def _result(
 def _summary(result: xr.Dataset) -> str:
     """The two ends, and where patching does most."""
     effect, units = result["effect"], result["effect"].attrs["units"]
-    said = f"{float(result['clean']):.2f} {units} clean, {float(result['corrupt']):.2f} corrupt."
+    clean, corrupt = (hundredths(float(result[end])) for end in ("clean", "corrupt"))
+    said = f"{clean} {units} clean, {corrupt} corrupt."
     if not np.isfinite(effect.values).any():
         return said
     layer, place = np.unravel_index(np.nanargmax(np.abs(effect.values)), effect.shape)
+    if abs(float(effect[layer, place])) < ROUNDING:
+        return f"{said} Nothing of it that was patched changes that."
     where = f"L{layer}H{place}" if "head" in effect.dims else f"layer {layer}, position {place}"
     share = float(result["recovered"][layer, place])
     recovered = f", {share:.0%} of the difference" if np.isfinite(share) else ""
-    return f"{said} Most is done at {where}: {float(effect[layer, place]):+.2f}{recovered}."
+    return f"{said} Most is done at {where}: {change(float(effect[layer, place]))}{recovered}."
 
 
 @reads("activation-patching")

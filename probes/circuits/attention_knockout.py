@@ -20,6 +20,7 @@ from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT, ROWS
 from workbench.observation.metrics import KINDS, TARGET, Metric, followed_by, going_on, make_metric
 from workbench.observation.sweeps import base_run, sweep
+from workbench.words import ROUNDING, change, hundredths
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -145,8 +146,9 @@ def _summary(result: xr.Dataset) -> str:
     for name, row in zip(result["segment"].values, effect.values, strict=True):
         if np.isfinite(row).any():
             layer = int(np.nanargmax(np.abs(row)))
-            peaks.append(f"{name} {row[layer]:+.2f} around layer {layer}")
-    return f"{float(result['clean']):.2f} {units} as it is. Most is done by hiding: {'; '.join(peaks)}."
+            where = f" around layer {layer}" if abs(row[layer]) >= ROUNDING else ""
+            peaks.append(f"{name} {change(row[layer])}{where}")
+    return f"{hundredths(float(result['clean']))} {units} as it is. Most that hiding does: {'; '.join(peaks)}."
 
 
 @reads("attention-knockout")

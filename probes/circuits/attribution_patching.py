@@ -25,6 +25,7 @@ from workbench.observation.metrics import KINDS, Metric
 from workbench.observation.recording import Recording, record
 from workbench.observation.sweeps import Base, values_of
 from workbench.statistics import spearman
+from workbench.words import change, counted, hundredths
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -72,7 +73,7 @@ class AttributionPatching(
     target: TargetText = ""
     against: Against = ""
     checked: Annotated[int, Range(0, 5000), "heads that are truly patched"] = 60
-    seed: Annotated[int, Range(0), "seed of the random half of them"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "seed of the random half of them"] = 0
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
@@ -235,10 +236,19 @@ def _summary(heads: np.ndarray, true: np.ndarray, rho: float, clean: float, corr
     """The two ends, the strongest heads, and how far the estimate is to be trusted."""
     order = np.argsort(-np.abs(heads), axis=None)[:_NAMED]
     places = np.stack(np.unravel_index(order, heads.shape), -1).tolist()
-    strongest = ", ".join(f"L{layer}H{head} {heads[layer, head]:+.2f}" for layer, head in places)
+    strongest = ", ".join(f"L{layer}H{head} {change(heads[layer, head])}" for layer, head in places)
     n = int(np.isfinite(true).sum())
-    checked = f" Of {n} heads truly patched, the rank correlation with the estimate is {rho:.2f}." if n else ""
-    return f"{clean:.2f} {units} clean, {corrupt:.2f} corrupt. Strongest by estimate: {strongest}.{checked}"
+    patched = f" Of {counted(n, 'head')} truly patched, the"
+    if np.isfinite(rho):
+        checked = f"{patched} rank correlation with the estimate is {rho:.2f}."
+    else:
+        checked = (
+            f"{patched} effects have no rank correlation with the estimate: that needs three of unlike effects."
+            if n
+            else ""
+        )
+    ends = f"{hundredths(clean)} {units} clean, {hundredths(corrupt)} corrupt."
+    return f"{ends} Strongest by estimate: {strongest}.{checked}"
 
 
 @reads("attribution-patching")
@@ -264,9 +274,9 @@ def agreement_figure(result: xr.Dataset) -> "go.Figure":
     from workbench.figures import heads_grid
 
     rho = float(result["rank_correlation"])
-    return heads_grid(
-        result, "true_effect", title=f"True effect, {result.attrs['checked']} heads (rank correlation {rho:.2f})"
-    )
+    agreement = f" (rank correlation {rho:.2f})" if np.isfinite(rho) else ""
+    title = f"True effect, {counted(result.attrs['checked'], 'head')}{agreement}"
+    return heads_grid(result, "true_effect", title=title)
 
 
 VIEW = View(

@@ -26,6 +26,7 @@ from workbench.observation.metrics import TARGET, Metric, followed_by, going_on,
 from workbench.observation.recording import Recording, record
 from workbench.observation.sweeps import Base, base_run, sweep
 from workbench.statistics import bootstrap_interval
+from workbench.words import hundredths
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -65,7 +66,7 @@ class CausalTracing(Study, name="causal-tracing", title="Causal tracing", requir
     metric: Annotated[str, Choice(("logit difference", "log-probability")), "what is measured"] = "log-probability"
     target: Annotated[str, f"{TARGET}; empty: the model's top token"] = ""
     against: Annotated[str, "what it is compared with"] = ""
-    seed: Annotated[int, Range(0), "seed of the noise"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "seed of the noise"] = 0
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
@@ -190,7 +191,7 @@ def _summary(
     """The two ends, where most comes back before the last token (whose late states bring back everything), and the
     layers at which the subject's last token and the last one bring back half of the loss."""
     named = _named(subject, strings)
-    said = [f"{clean:.2f} {units} clean, {corrupt.mean():.2f} with noise on {named}."]
+    said = [f"{hundredths(clean)} {units} clean, {hundredths(corrupt.mean())} with noise on {named}."]
     if not _is_told(clean - float(corrupt.mean()), corrupt):
         return f"{said[0]} That is no change that its draws agree on: there is nothing to bring back."
     said += [_most(recovered, restored, strings)]

@@ -11,7 +11,7 @@ from probes.circuits.edge_rankings import TaskName, pairs_of, task_digest
 from probes.circuits.graph.circuit import Circuit, against_random, search
 from probes.circuits.graph.faithfulness import ABLATIONS, Measured
 from probes.circuits.graph.graph import Graph
-from probes.circuits.graph.rankings import RANKINGS, rank
+from probes.circuits.graph.rankings import RANKINGS, forwards, rank
 from probes.circuits.graph.selection import SELECTIONS
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
@@ -24,6 +24,7 @@ from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, PARTS, READOUT, RESIDUAL
 from workbench.statistics import ratio_interval
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +60,7 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
     pairs: Annotated[int, Range(1, 500), "pairs to rank on, and as many to search on"] = 8
     tested: Annotated[int, Range(1, 1000), "other pairs to test on"] = 16
     draws: Annotated[int, Range(0, 200), "random circuits of its size"] = 19
-    seed: Annotated[int, Range(0), "draws the pairs and the random circuits"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "draws the pairs and the random circuits"] = 0
 
     def artifact(self, model: Model) -> str | None:
         """What the pairs of a user's file are: an edited file asks something else."""
@@ -81,6 +82,8 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
         if circuit is None:
             nothing = Circuit(Graph.of(model.sizes), np.zeros(scores.shape[1:], bool), scores.mean(0), about)
             said = f"No circuit of half of the edges reaches f = {self.wanted:g} on {found.name!r}: nothing found."
+            if float((searched.whole - searched.empty).mean()) <= 0:
+                said = _undefined(len(searched.pairs), found.name, "to search on")
             yield circuit_result(nothing, measured, {}).assign_attrs(summary=said, pairs=found.describe())
             return
         circuit = Circuit(circuit.graph, circuit.mask, circuit.scores, circuit.about | about)
@@ -93,20 +96,34 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
 
     def _told(self, result: xr.Dataset, pairs: str) -> xr.Dataset:
         f, low, high = (float(result[f"faithfulness{end}"]) for end in ("", "_low", "_high"))
-        n, every = int(result["n_kept"]), result.attrs["n_edges"]
+        n, every, n_pairs = int(result["n_kept"]), result.attrs["n_edges"], result.attrs["n_pairs"]
+        if not np.isfinite(f):
+            said = (
+                f"{n} of {every} edges ({n / every:.2%}) were found. {_undefined(n_pairs, self.task, 'that are new')}"
+            )
+            return result.assign_attrs(summary=said, pairs=pairs)
         between = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
         said = (
             f"{n} of {every} edges ({n / every:.2%}) keep {f:.2f}{between} of the logit difference of {self.task!r} on "
         )
-        said += f"{result.attrs['n_pairs']} new pairs; without them {float(result['completeness']):.2f} is left."
+        said += f"{counted(n_pairs, 'new pair')}; without them {float(result['completeness']):.2f} is left."
         if np.isfinite(float(result["p"])):
             best = float(result["random_faithfulness"].max())
-            said += f" Random circuits of this size keep at most {best:.2f} (p = {float(result['p']):.2f})."
+            said += f" Random circuits of this size keep at most {best:.2f} (p = {float(result['p']):.2g})."
         return result.assign_attrs(summary=said, pairs=pairs)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """A ranking, about twelve circuits to search, and the random ones."""
-        return float(10 * self.pairs + 3 * 12 * self.pairs + 3 * (3 + self.draws) * self.tested)
+        ranked = max(10.0, forwards(self.ranking, Graph.of(sizes).n_edges, self.pairs))
+        return float(ranked * self.pairs + 3 * 12 * self.pairs + 3 * (3 + self.draws) * self.tested)
+
+
+def _undefined(n: int, task: str, which: str) -> str:
+    """Why there is no faithfulness."""
+    return (
+        f"On {counted(n, 'pair')} of {task!r} {which} the whole model prefers the answers no more than with no edge "
+        "kept: there is nothing that a circuit could be faithful to."
+    )
 
 
 def circuit_result(circuit: Circuit, measured: Measured, compared: dict[str, Any]) -> xr.Dataset:

@@ -11,7 +11,7 @@ import xarray as xr
 from probes.circuits.graph.faithfulness import ABLATIONS, Measured, curves
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.parts import stability
-from probes.circuits.graph.rankings import RANKINGS, forwards, rank
+from probes.circuits.graph.rankings import RANKINGS, TOGETHER, forwards, rank
 from probes.circuits.graph.selection import BUDGETS, SELECTIONS, calibrated, n_edges, ordered, select
 from probes.circuits.graph.task_texts import TASKS
 from probes.circuits.graph.tasks import Task, read_task, task
@@ -25,6 +25,7 @@ from workbench.errors import InputError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, PARTS, READOUT, RESIDUAL
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,8 @@ class EdgeRankings(
 
     Returns: `faithfulness` (group, threshold), `cpr`, `cmd`, `cmd_log` (group), each with `_low` and `_high` over
     pairs; `cost` (group), forward passes a pair; `stability` (group, threshold), Jaccard overlap of what two halves of
-    the ranking pairs choose; `n_kept` (group, threshold); `model_metric`, `empty_metric` (prompt).
+    the ranking pairs choose, NaN of rankings that score all pairs together; `n_kept` (group, threshold);
+    `model_metric`, `empty_metric` (prompt).
     """
 
     prompted: ClassVar[bool] = False
@@ -78,7 +80,7 @@ class EdgeRankings(
     ablation: Annotated[str, Choice(ABLATIONS), "what the other edges bring"] = "patched"
     pairs: Annotated[int, Range(1, 500), "pairs to rank on"] = 8
     tested: Annotated[int, Range(1, 1000), "other pairs to measure on"] = 16
-    seed: Annotated[int, Range(0), "draws the pairs and the random ranking"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "draws the pairs and the random ranking"] = 0
 
     def artifact(self, model: Model) -> str | None:
         """What the pairs of a user's file are: an edited file asks something else."""
@@ -103,7 +105,7 @@ class EdgeRankings(
             first, some, last = ((index + share) / len(names) for share in (0, 0.2, 1))
             scores = rank(model, found.train, name, seed=self.seed, progress=part(progress, first, some))
             circuits[name] = self._chosen(graph, scores, calibrating)
-            alike[name] = self._alike(graph, scores)
+            alike[name] = np.full(len(BUDGETS), np.nan) if name in TOGETHER else self._alike(graph, scores)
             result = curves(measured, circuits, progress=part(progress, some, last))
             yield self._told(result, found, graph, np.stack(list(alike.values())))
 
@@ -128,7 +130,7 @@ class EdgeRankings(
 
     def _told(self, result: xr.Dataset, found: Task, graph: Graph, alike: np.ndarray) -> xr.Dataset:
         names = [str(name) for name in result["group"].values]
-        costs = [forwards(name, graph.n_edges) for name in names]
+        costs = [forwards(name, graph.n_edges, self.pairs) for name in names]
         more = dataset(
             None,
             coords={name: result[name].values for name in ("group", "threshold")},
@@ -142,13 +144,14 @@ class EdgeRankings(
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Rankings, and three passes for every budget of every ranking and pair."""
-        n = len(self.rankings.split(","))
-        return float(n * (10 * self.pairs + 3 * (len(BUDGETS) - 1) * self.tested))
+        graph, names = Graph.of(sizes), [name.strip() for name in self.rankings.split(",")]
+        ranked = sum(max(10.0, forwards(name, graph.n_edges, self.pairs)) for name in names)
+        return ranked * self.pairs + float(len(names) * 3 * (len(BUDGETS) - 1) * self.tested)
 
 
 def _summary(result: xr.Dataset, found: Task) -> str:
-    n, right = result.attrs["n_pairs"], float(result["accuracy"])
-    solved = f"The model gets {right:.0%} of {n} pairs of {found.name!r} right."
+    pairs, right = counted(result.attrs["n_pairs"], "pair"), float(result["accuracy"])
+    solved = f"The model gets {right:.0%} of {pairs} of {found.name!r} right."
     values = result["cmd_log"].values
     if not np.isfinite(values).all():
         return f"{solved} Its answers are not clearly better than with no edge kept: nothing to be faithful to."

@@ -90,7 +90,7 @@ class CircuitEdges(
     first_layer: Annotated[
         int, Range(0), "layers below it keep every edge: mean values there may make attention sinks"
     ] = 0
-    seed: Annotated[int, Range(0), "seed of the prompts and of the random ranking"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "seed of the prompts and of the random ranking"] = 0
 
     def reads_prompt(self) -> bool:
         """A task brings prompts of its own."""

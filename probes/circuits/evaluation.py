@@ -75,7 +75,7 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
     against: Against = ""
     metric: Annotated[str, Choice(("logit difference", "log-probability")), "what is measured"] = "logit difference"
     ablation: Annotated[str, Choice(ABLATIONS), "how the rest is ablated"] = ABLATIONS[0]
-    seed: Annotated[int, Range(0), "seed of the pairs and of the random ranking"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "seed of the pairs and of the random ranking"] = 0
 
     def reads_prompt(self) -> bool:
         """A task brings prompts of its own."""

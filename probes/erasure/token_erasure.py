@@ -37,6 +37,7 @@ from workbench.errors import InputError, WorkbenchError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.observation import Need, Observation, observe
+from workbench.words import hundredths
 
 __all__ = ["VIEW", "TokenErasure", "curve_of"]
 
@@ -176,7 +177,7 @@ def _known(value: float | None) -> float:
 
 def _summary(probes: ReadoutProbes, psi: np.ndarray, text: list[str], early: int, late: int) -> str:
     best = int(np.argmax(psi))
-    said = f"The highest psi is {psi[best]:.2f}, of {text[best]!r}. "
+    said = f"The highest psi is {hundredths(psi[best])}, of {text[best]!r}. "
     before, after = (probes.numbers[depth, -1]["test_accuracy"] for depth in (early, late))
     if before is None or after is None:
         return said + f"The quality of these probes is {UNMEASURED}."

@@ -18,7 +18,7 @@ from probes.circuits.graph.circuit import Circuit, against_random, search
 from probes.circuits.graph.faithfulness import Measured
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.parts import minimality, node_scores
-from probes.circuits.graph.rankings import rank
+from probes.circuits.graph.rankings import forwards, rank
 from probes.circuits.graph.task_texts import TASKS
 from probes.circuits.graph.tasks import Pair, Task
 from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair
@@ -48,7 +48,7 @@ __all__ = ["PROMPT", "TASK_TOKENS", "VIEW", "Explain"]
 
 PROMPT = "prompt"
 TASK_TOKENS = 16  # of a prompt of a task, about: for what it will cost
-_RANKINGS = ("RelP", "EAP-IG", "EAP")  # those of a few passes for a pair
+_RANKINGS = ("RelP", "EAP-IG", "EAP", "edge pruning")  # those that a large model allows
 _DESCRIBED = 10  # parts of a circuit that are read off
 
 
@@ -98,7 +98,7 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
     draws: Annotated[int, Range(19, 200), "random circuits of its size"] = 19
     caliper: Annotated[float, Range(1.05, 100.0), "factor of norm within which a control head lies"] = CALIPER
     smallest: Annotated[float, Range(0.0, 1e6), "logits that the swap must change to be explained"] = 0.3
-    seed: Annotated[int, Range(0), "draws pairs, controls and random circuits"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "draws pairs, controls and random circuits"] = 0
 
     def reads_prompt(self) -> bool:
         """A task brings pairs of its own."""
@@ -133,7 +133,8 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
     def steps(self, sizes: Sizes, n_tokens: int) -> dict[str, float]:
         """What each step will cost, in bare forward passes of the prompt."""
         asked = {"pairs": self.pairs, "tested": self.tested, "draws": self.draws, "directions": DIRECTIONS}
-        return costs(sizes, n_tokens, **asked)
+        ranked = forwards(self.ranking, Graph.of(sizes).n_edges, self.pairs)
+        return costs(sizes, n_tokens, **asked, ranked=ranked)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """All steps, where none of them ends it."""

@@ -4,8 +4,9 @@ import numpy as np
 import xarray as xr
 
 from workbench.figures import head_name
+from workbench.words import change, hundredths
 
-__all__ = ["NOTHING", "behaves", "hundredths", "matters", "named", "said", "unexplained"]
+__all__ = ["NOTHING", "behaves", "matters", "named", "said", "unexplained"]
 
 NOTHING = "Nothing found"
 SMALL = 0.05
@@ -48,11 +49,6 @@ def _sizeable(result: xr.Dataset) -> list[tuple[str, float, float]]:
     return [one for one in matters(result) if abs(one[1]) >= abs(float(result["gap"])) / 100]
 
 
-def hundredths(value: float) -> str:
-    """A share as text; what rounds to nothing has no sign."""
-    return f"{round(value, 2) + 0.0:.2f}"
-
-
 def named(low: float, high: float) -> str:
     """` [0.70, 0.93]`, or nothing without an interval."""
     return f" [{hundredths(low)}, {hundredths(high)}]" if np.isfinite(low) and np.isfinite(high) else ""
@@ -72,8 +68,8 @@ def _behaviour(result: xr.Dataset) -> str:
         return f"The model has not been measured yet: {result.sizes.get('prompt', 0)} test pairs are made."
     n, right = result.sizes["prompt"], _right(result)
     first = (
-        f"The model prefers the answer on {right} of {n} test pairs: {float(result['answer']):+.2f} logits on average, "
-        f"{float(result['counterfactual']):+.2f} on the counterfactual prompts, a difference of "
+        f"The model prefers the answer on {right} of {n} test pairs: {change(float(result['answer']))} logits on "
+        f"average, {change(float(result['counterfactual']))} on the counterfactual prompts, a difference of "
         f"{float(result['gap']):.2f}{_ends(result, 'gap')}."
     )
     if behaves(result):
@@ -109,7 +105,7 @@ def _survey(result: xr.Dataset) -> str:
             f"{NOTHING}: none of {units} heads and MLPs, replaced by what they are on the counterfactual prompt, "
             f"matters more than controls that change as much {beside}."
         )
-    some = ", ".join(f"{name} {effect:+.2f}" for name, effect, _ in found[:_NAMED])
+    some = ", ".join(f"{name} {change(effect)}" for name, effect, _ in found[:_NAMED])
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     small = len(found) - len(_sizeable(result))
     if small:
@@ -135,7 +131,7 @@ def _circuit(result: xr.Dataset) -> str:
     if not np.isfinite(p):
         return f"{text}."
     best = float(result["random_faithfulness"].max())
-    text += f"; random circuits of this size keep at most {hundredths(best)} (p = {p:.2f})."
+    text += f"; random circuits of this size keep at most {hundredths(best)} (p = {p:.2g})."
     return text if p <= SMALL else f"{NOTHING} beyond that: {text}"
 
 
@@ -180,7 +176,7 @@ def _chance(result: xr.Dataset) -> list[str]:
     if "p" not in result or not float(result["p"]) > SMALL:
         return []
     p = float(result["p"])
-    return [f"Too many random circuits of this size keep as much (p = {p:.2f}) to tell these edges from any."]
+    return [f"Too many random circuits of this size keep as much (p = {p:.2g}) to tell these edges from any."]
 
 
 def _not_kept(result: xr.Dataset) -> list[str]:

@@ -20,8 +20,10 @@ _EDGE = 3.0  # forward passes that a pass with some edges takes
 _LABELS = 100.0  # of induction-heads, on its own sequences
 
 
-def costs(sizes: Sizes, n_tokens: int, *, pairs: int, tested: int, draws: int, directions: int) -> dict[str, float]:
-    """Bare forward passes of the prompt that each step takes, by its name in `STEPS`."""
+def costs(
+    sizes: Sizes, n_tokens: int, *, pairs: int, tested: int, draws: int, directions: int, ranked: float
+) -> dict[str, float]:
+    """Bare forward passes of the prompt that each step takes, by its name in `STEPS`. ranked: those to rank a pair."""
     n_mlps = sizes.n_layers * bool(sizes.d_mlp)
     units = sizes.n_layers * sizes.n_heads + n_mlps * (1 + directions)
     return {
@@ -29,7 +31,7 @@ def costs(sizes: Sizes, n_tokens: int, *, pairs: int, tested: int, draws: int, d
         "where": 6 + 0.5 * sizes.n_layers * n_tokens,
         "behaviour": _EDGE * 2 * tested,
         "survey": 0.5 * 2 * pairs * units,
-        "edges": 10.0 * pairs,
+        "edges": max(10.0, ranked) * pairs,
         "circuit": _EDGE * _SEARCHED * pairs,
         "test": _EDGE * 2 * tested,
         "random": _EDGE * draws * tested,

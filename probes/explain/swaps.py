@@ -4,13 +4,15 @@ A sequence (Monday, Tuesday, Wednesday; 2, 4, 6) is moved along its list, and in
 word is renamed wherever it stands, with a space in front or not, with a capital or not: what was the same word stays
 the same. A piece of a longer word stays as it is. Of words that are in no list only the likest are taken at first:
 farther ones make no sentence, and come where there are too few. Digits may instead be replaced where they stand
-(`in_place`), where an answer is worked out from them.
+(`in_place`), where an answer is worked out from them. Sums that are written out with what they make stay as they are:
+with another digit they would be false.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -23,6 +25,7 @@ __all__ = ["Swap", "moving", "swaps"]
 _ENOUGH = 12  # words for each token, at least
 _FEW = 6  # words of a list that are few
 _BESIDE = 8  # for each other word of the prompt
+_SUM = re.compile(r"\d+\s*(?:[-+*/×x]\s*\d+\s*)+=\s*\d+")
 _RUN = 3  # words of a list that are a sequence
 
 
@@ -72,7 +75,7 @@ def swaps(
     shuffled = lambda found: [found[i] for i in random.permutation(len(found))]
     other = lambda one, n: shuffled(_others(model, pair, one, movers, n, in_place=in_place))
     make = partial(_in_place if in_place else _renamed, model, pair)
-    sequences, new = [] if beside_alone else list(_sequences(model, pair)), _New(pair, n)
+    sequences, new = [] if beside_alone else list(_sequences(model, pair)), _New(pair, n, _written_out(model, pair))
     held = {*movers, *broken, *(token for swap in sequences for token in swap.words)}
     others = [one for one in dict.fromkeys(reversed(pair.clean.ids[:-1]))
               if one not in held and is_word(model.vocabulary.string(one))]  # fmt: skip
@@ -111,12 +114,12 @@ def _beside(new: "_New", pair: Pair, shifted: Sequence[Swap], words: Iterable[Sw
 
 
 class _New:
-    """Swaps of which both prompts are new."""
+    """Swaps of which both prompts are new. stay: places that no swap changes."""
 
-    def __init__(self, pair: Pair, n: int) -> None:
+    def __init__(self, pair: Pair, n: int, stay: Iterable[int]) -> None:
         self.found: list[Swap] = []
         shown = {pair.clean.ids, pair.corrupt.ids}
-        self._n, self._seen = n, (set(shown), set(shown))
+        self._n, self._seen, self._pair, self._stay = n, (set(shown), set(shown)), pair, set(stay)
 
     @property
     def is_full(self) -> bool:
@@ -125,12 +128,28 @@ class _New:
 
     def take(self, swap: Swap) -> None:
         """Where it is one."""
-        both = swap.clean, swap.corrupt
+        both = self._held(swap.clean, self._pair.clean.ids), self._held(swap.corrupt, self._pair.corrupt.ids)
         apart = both[0] != both[1]
         if apart and not self.is_full and all(a not in b for a, b in zip(both, self._seen, strict=True)):
-            self.found.append(swap)
+            self.found.append(Swap(*both, swap.words))
             for one, known in zip(both, self._seen, strict=True):
                 known.add(one)
+
+    def _held(self, ids: Sequence[int], shown: Sequence[int]) -> tuple[int, ...]:
+        return tuple(
+            old if place in self._stay else new for place, (old, new) in enumerate(zip(shown, ids, strict=True))
+        )
+
+
+def _written_out(model: Model, pair: Pair) -> Iterator[int]:
+    """Places of the digits of a sum with its result, such as 5 + 2 = 7, where both prompts have them."""
+    texts = [model.vocabulary.string(i) for i in pair.clean.ids]
+    starts = list(accumulate(map(len, texts), initial=0))
+    sums = [found.span() for found in _SUM.finditer("".join(texts))]
+    for place, (text, start) in enumerate(zip(texts, starts, strict=False)):
+        is_alike = pair.clean.ids[place] == pair.corrupt.ids[place]
+        if is_alike and text.strip().isdigit() and any(a < start + len(text) and start < b for a, b in sums):
+            yield place
 
 
 def _others(model: Model, pair: Pair, token: int, movers: Iterable[int], n: int, *, in_place: bool) -> list[int]:

@@ -90,6 +90,11 @@ class LogitLens(OnPrompt, name="logit-lens", title="Logit lens", requires=(READO
             "target_text": ("pos", [vocabulary.string(i) for i in targets.tolist()]),
         }
         said = _summary(found, names, depths, at) + _window(at, len(observation.tokens[0]))
+        said += (
+            ""
+            if self.normalise
+            else " Read out without the final norm, so that the last depth is no output of the model."
+        )
         return dataset(observation, coords, **_variables(found, top_text)).assign_attrs(
             normalised=int(self.normalise),
             against="" if other is None else vocabulary.string(other),

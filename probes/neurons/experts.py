@@ -15,6 +15,7 @@ from workbench.models.hooks import EXPERT_WEIGHT
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.observation import Need, Observation, Site, keep
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -88,9 +89,10 @@ class Experts(OnPrompt, name="experts", title="Experts"):
         equal = np.broadcast_to(use.mean(1, keepdims=True), use.shape)
         layer, expert = np.unravel_index(int(use.argmax()), use.shape)
         taken = (weight > 0).sum(-1).mean()
+        where = f"each of {len(layers)} layers" if len(layers) > 1 else f"layer {layers[0]}"
         summary = (
-            f"A token takes {taken:.3g} of {weight.shape[-1]} experts in each of {len(layers)} layers; most often "
-            f"chosen is L{layers[layer]}E{expert} ({use[layer, expert]:.0%} of {weight.shape[1]} tokens)."
+            f"A token takes {taken:.3g} of {weight.shape[-1]} experts in {where}; most often chosen is "
+            f"L{layers[layer]}E{expert} ({use[layer, expert]:.0%} of {counted(weight.shape[1], 'token')})."
         )
         return dataset(
             observation,

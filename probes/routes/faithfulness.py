@@ -91,7 +91,7 @@ class FlowRouteFaithfulness(
     target: Annotated[str | None, 'a token, or a set such as ["4", "5"]; default the model\'s own prediction'] = None
     first_layer: Annotated[int, Range(0), "layers below it keep every edge"] = 0
     draws: Annotated[int, Range(1, 1000), "random graphs for each setting"] = 20
-    seed: Annotated[int, Range(0), "of the random graphs"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "of the random graphs"] = 0
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False

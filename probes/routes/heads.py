@@ -25,6 +25,7 @@ from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.statistics import bootstrap_interval
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -77,7 +78,7 @@ class FlowRouteHeads(
     length: Annotated[int, Range(2, 1024), "tokens of each text"] = 64
     coverage: Annotated[float | None, Range(0, 1), "keep this share of each row's attention"] = None
     threshold: Annotated[float | None, Range(0, 1), "keep parts above this share; default 0.01"] = None
-    seed: Annotated[int, Range(0), "of the choice of texts"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "of the choice of texts"] = 0
 
     def partials(
         self, model: Model, tokens: Any = None, *, progress: Progress | None = None, allow_network: bool = False
@@ -196,7 +197,7 @@ def _corpus_dataset(seen: Sequence[tuple[Any, ...]], domains: Sequence[str], rul
         strength_by_domain=(f"domain {cell}", np.stack(by_domain), unit, (0, None), "strength by domain"),
     )
     best = np.unravel_index(int(strong.mean(0).argmax()), strong.shape[1:])
-    summary = f"Strongest over {len(seen)} texts: L{best[0]}H{best[1]} ({strong.mean(0)[best]:.2f}); {rule}."
+    summary = f"Strongest over {counted(len(seen), 'text')}: L{best[0]}H{best[1]} ({strong.mean(0)[best]:.2f}); {rule}."
     return result.assign_attrs(summary=summary, n_texts=len(seen), n_starts=len(starts), rule=str(rule))
 
 

@@ -31,6 +31,7 @@ from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.models.target import need_one_token
 from workbench.observation import Need, Observation, keep, observe
+from workbench.words import change
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -93,7 +94,7 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
         name, label = model.vocabulary.string(chosen), _label(part)
         first = result["promoted_text"].values[0]
         summary = (
-            f"{label} adds {float(logits[chosen]):+.2f} to the logit of {name!r} and promotes {str(first)!r} most."
+            f"{label} adds {change(float(logits[chosen]))} to the logit of {name!r} and promotes {str(first)!r} most."
         )
         yield result.assign_attrs(part=label, target=name, summary=summary)
 

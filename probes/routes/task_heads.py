@@ -62,7 +62,7 @@ class FlowRouteTaskHeads(
     top: Annotated[int, Range(1, 100), "heads that are ablated"] = 6
     threshold: Annotated[float, Range(0, 1), "keep parts above this share"] = 0.01
     draws: Annotated[int, Range(1, 1000), "sets of random heads"] = 20
-    seed: Annotated[int, Range(0), "of prompts and random heads"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "of prompts and random heads"] = 0
 
     def partials(
         self, model: Model, tokens: Any = None, *, progress: Progress | None = None, allow_network: bool = False
@@ -75,6 +75,7 @@ class FlowRouteTaskHeads(
             raise InputError(
                 f"{model.name}, which has no tokenizer", "a model that reads English", "Load another model"
             )
+        self.fits(model, tokens)
         prompts, fresh = self._prompts()
         task, baseline = ([one[kind] for one in prompts] for kind in ("task", "baseline"))
         found = contrast(model, task, baseline, threshold=self.threshold, seed=self.seed)
@@ -90,6 +91,12 @@ class FlowRouteTaskHeads(
         strongest = list(zip(layers.tolist(), heads.tolist(), strict=True))
         effect = ablation(model, fresh, strongest, draws=self.draws, seed=self.seed)
         yield found.merge(effect).assign_attrs(effect.attrs)
+
+    def fits(self, model: Model, tokens: Any) -> None:
+        """As many other heads as are ablated: random ones are drawn of these."""
+        most = model.sizes.n_layers * model.sizes.n_heads // 2
+        if self.top > most:
+            raise InputError(f"top={self.top}", f"at most {most}, half of the heads of {model.name}", "Take fewer")
 
     def _prompts(self) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
         """Those that heads are found on, and others that they are tested on."""

@@ -52,6 +52,8 @@ def parameters_check_themselves(case: Case) -> None:
     """Each has a help and refuses what it must, before any model is looked at; the defaults may be used."""
     kind = case.view.analysis
     for parameter in kind.parameters():
+        if parameter.name == "seed":  # what every generator takes, one more included
+            assert parameter.low == 0 and parameter.high is not None and parameter.high < 2**63 - 1
         assert parameter.help and kind().values()[parameter.name] == parameter.default
         for bad in bad_values(parameter):
             with pytest.raises(InputError, match=f"Got {parameter.name}="):

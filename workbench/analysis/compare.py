@@ -45,6 +45,7 @@ _TOKEN_DIMS = ("pos", "query", "key")
 _NAMED = 3  # unlike tokens that a sentence names
 _LISTS = ("edge", "row", "segment", "draw")  # the n-th of one run is not the n-th of another
 _OF_ANOTHER = ("_low", "_high", "_null", "_q", "_p")  # intervals, nulls and tests are about one run, not the change
+_NAMES = {"id", "index", "dimension", "expert", "layer", "head"}  # units of whole numbers that only name something
 CHANGED = "⇒"
 
 
@@ -179,7 +180,7 @@ def _shared(a: xr.Dataset, b: xr.Dataset, index: Mapping[str, np.ndarray | None]
 
     def is_kind(variable: xr.DataArray) -> bool:
         words = str(variable.attrs.get("units", "")).split()
-        return variable.dtype.kind in "fUO" or (variable.dtype.kind in "iu" and not {"id", "index"} & set(words))
+        return variable.dtype.kind in "fUO" or (variable.dtype.kind in "iu" and not _NAMES & set(words))
 
     return [
         str(name)
@@ -256,7 +257,8 @@ def _about(
     } | {"spec_key": key}
     said = [_largest(result)]
     if (blank := sum(c < 0 for c in counterparts)) and set(_TOKEN_DIMS) & set(result.dims):
-        said.append(f"{blank} of {len(counterparts)} tokens have no counterpart and are blank.")
+        have = "has no counterpart and is" if blank == 1 else "have no counterpart and are"
+        said.append(f"{blank} of {len(counterparts)} tokens {have} blank.")
     if unlike and set(_TOKEN_DIMS) & set(result.dims):
         said.append(unlike)
     others = sorted(

@@ -139,7 +139,7 @@ def run(
                 raise result.error
             found[outcome.analysis.name] = result
             if partial is not None and not outcome.complete and not isinstance(result, Failure):
-                partial(result)
+                partial(result.copy(deep=True))  # theirs to change: the last one so far is the result
     return {analysis.name: found[analysis.name] for analysis in asked}
 
 
@@ -338,8 +338,13 @@ def _own_passes(
     except Exception as error:  # its reason is its result
         yield Outcome(analysis, _failure(analysis, error))
         return
-    if last is not None:
-        yield Outcome(analysis, last)
+    if last is None:
+        nothing = InputError(
+            f"no result of {analysis.name}", "a prompt and parameters that leave it something to do", "Change them"
+        )
+        yield Outcome(analysis, _failure(analysis, nothing))
+        return
+    yield Outcome(analysis, last)
 
 
 def finished(analysis: Runnable, result: xr.Dataset, model: Model, tokens: Tokens | None) -> xr.Dataset:

@@ -3,14 +3,27 @@
 from typing import Any
 
 from workbench.errors import InputError
+from workbench.intervene.ablation import Scale
 from workbench.intervene.edit import Edit, Where
 from workbench.intervene.rows import Rows
-from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, MLP_OUT, MLP_POST, PATTERN, RESID_POST, SCORES, Z
+from workbench.models.hooks import (
+    ATTN_OUT,
+    ATTN_RESULT,
+    MLP_OUT,
+    MLP_POST,
+    PATTERN,
+    RESID_POST,
+    RESID_PRE,
+    SCORES,
+    V,
+    Z,
+)
 from workbench.models.model import Model
 
 __all__ = ["check_contradictions", "is_void"]
 
 # Writing the first makes what was written into the others of its layer, at the same positions, void.
+# What values carry is gone only where it is gone at every position: they are read from other ones.
 _COVERS = {
     PATTERN: (SCORES,),
     Z: (PATTERN, SCORES),
@@ -19,6 +32,8 @@ _COVERS = {
     MLP_OUT: (MLP_POST,),
     RESID_POST: (MLP_OUT, MLP_POST, ATTN_OUT, ATTN_RESULT, Z, PATTERN, SCORES),
 }
+
+_OF_VALUES = (Z, ATTN_RESULT, ATTN_OUT, RESID_POST)
 
 
 def check_contradictions(found: list[tuple[Any, Edit]], batch: Rows) -> None:
@@ -30,6 +45,7 @@ def check_contradictions(found: list[tuple[Any, Edit]], batch: Rows) -> None:
         where = edit.where
         for row in where.rows if where.rows is not None else (None,):
             buckets.setdefault((where.layer, row), []).append((intervention, where))
+    _need_seams(buckets)
     for (layer, row), entries in buckets.items():
         everywhere = buckets.get((layer, None), []) if row is not None else []
         for length in batch.lengths_of(row) or (None,):
@@ -38,6 +54,20 @@ def check_contradictions(found: list[tuple[Any, Edit]], batch: Rows) -> None:
                 for second, b in (*here[n + 1 :], *there):
                     if first is not second and (_clash(a, b) or _void(a, b) or _void(b, a)):
                         raise InputError(f"{first} together with {second}", "edits that do not contradict", "Drop one")
+
+
+def _need_seams(buckets: dict[tuple[int | None, int | None], list[tuple[Any, Where]]]) -> None:
+    """InputError where a state in front of a layer is set, and something that the layer before it adds is void by it:
+    it is the state behind that one. What is scaled is not set."""
+    for (layer, row), entries in buckets.items():
+        before = [] if layer is None else [*buckets.get((layer - 1, row), ()), *buckets.get((layer - 1, None), ())]
+        for first, a in entries:
+            if a.hook is not RESID_PRE or a.additive or isinstance(first, Scale):
+                continue
+            for second, b in before:
+                covered = b.hook is RESID_POST and _within(b.positions, a.positions)
+                if covered or _void(a._replace(hook=RESID_POST), b):
+                    raise InputError(f"{first} together with {second}", "edits that do not contradict", "Drop one")
 
 
 def _counted(where: Where, length: int | None) -> Where:
@@ -61,6 +91,8 @@ def _clash(a: Where, b: Where) -> bool:
 
 def _void(outer: Where, inner: Where) -> bool:
     """Whether writing `outer` makes what `inner` wrote before it void."""
+    if inner.hook is V:
+        return not outer.additive and outer.hook in _OF_VALUES and outer.units is None and outer.positions is None
     read = inner.hook if inner.hook.expert is None else MLP_POST  # an expert's neurons lie before the same
     if outer.additive or read not in _COVERS.get(outer.hook, ()):
         return False

@@ -115,6 +115,10 @@ class Printed:
 
     def __post_init__(self) -> None:
         hold_fields(self, _READ)
+        for name in ("positions", "rows"):
+            if getattr(self, name, None) == ():
+                got = f"{type(self).__name__} at no {name.removesuffix('s')} at all"
+                raise InputError(got, f"{name} to edit, or None for all", "Name some, or leave it out")
         unit = getattr(self, "unit", None)
         if "unit" in self.__dict__ and (isinstance(unit, type) or not callable(getattr(unit, "check", None))):
             raise InputError(f"{shown(unit)} as a unit", "one unit, such as Head(1, 2) or MLP(0)", "Name it so")
@@ -152,6 +156,9 @@ def filled(where: Where, value: Any, *, skip_first: bool = False, add: bool = Fa
             raise InputError(
                 f"values for {len(filling)} positions of a prompt of {length}", "a row for each token", "Name positions"
             )
+        if getattr(filling, "ndim", 0) == 2 == x.ndim - 1 and len(at := mesh[1].flatten().tolist()) != len(set(at)):
+            got = f"values for positions {spans(where.positions or ())}, one of which is twice in a prompt of {length}"
+            raise InputError(got, "each position once", "Add up what is to be written there")
         if not add:
             x[mesh] = torch.as_tensor(filling, dtype=x.dtype, device=x.device)
             return

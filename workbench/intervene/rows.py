@@ -8,6 +8,7 @@ import torch
 from workbench.errors import InputError
 from workbench.intervene.edit import Edit, Positions
 from workbench.models.prompt import place
+from workbench.words import counted
 
 __all__ = ["Rows"]
 
@@ -52,6 +53,7 @@ class Rows:
             groups.setdefault(lengths[row], []).append(row)
         for length, rows in groups.items():
             positions = _resolved(where.positions, length, edit.skip_first)
+            _need_place(positions, length)
             axes: list[Sequence[int]] = []
             for i, dim in enumerate(dims):
                 if dim == "batch":
@@ -70,6 +72,16 @@ def _resolved(positions: Positions, length: int, skip_first: bool) -> tuple[int,
         return tuple(range(1 if skip_first else 0, length))
     found = tuple(place(p, length) for p in positions)
     return tuple(p for p in found if p or not skip_first)
+
+
+def _need_place(positions: tuple[int, ...], length: int) -> None:
+    """InputError for an edit that leaves position 0 alone, of a prompt that has no other: it would do nothing."""
+    if not positions:
+        raise InputError(
+            f"an edit that leaves position 0 alone, of {counted(length, 'position')} there",
+            "a position behind it: means are of those, and what sees itself alone keeps that",
+            "Take a longer prompt, or ablate by zero",
+        )
 
 
 def _mesh(axes: list[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, ...]:

@@ -128,6 +128,8 @@ class Neurons(_Held):
 def _need_neurons(unit: "Neurons | ExpertNeurons", n_neurons: int, where: str) -> None:
     if not unit.neurons or not all(0 <= n < n_neurons for n in unit.neurons):
         raise InputError(f"neurons {unit.neurons}", f"neurons 0 to {n_neurons - 1} in {where}", "Choose some it has")
+    if len(set(unit.neurons)) != len(unit.neurons):
+        raise InputError(f"{unit}, one of whose neurons is named twice", "each once", "Name it once")
 
 
 @dataclass(frozen=True, order=True)

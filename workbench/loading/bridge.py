@@ -35,6 +35,7 @@ from workbench.models.hooks import (
 )
 from workbench.models.model import ExpertWeights, LayerWeights, Sizes
 from workbench.models.norm import Norm
+from workbench.models.passes import giving_tuples
 from workbench.models.readout import Readout
 from workbench.pauses import pause
 
@@ -45,10 +46,12 @@ __all__ = ["BridgeAdapter", "Measured", "boot"]
 class Measured:
     """What is measured of a model when a bridge is put around it, by passes.
 
-    native: layers whose attention the bridge leaves to the Hugging Face module. sliding, windows, chunked: of `Sizes`.
+    native: layers whose attention the bridge leaves to the Hugging Face module. tuples: layers whose block gives a
+    tuple. sliding, windows, chunked: of `Sizes`.
     """
 
     native: tuple[int, ...]
+    tuples: tuple[int, ...]
     sliding: tuple[int, ...]
     windows: tuple[int, ...]
     chunked: tuple[int, ...]
@@ -90,6 +93,7 @@ class BridgeAdapter:
         self.by_length = by_length(self.hf_config)
         self._rotating = own(bridge) if self.by_length else []
         self._see_inside(self._discarding() if known is None else known.native)
+        self.tuples = giving_tuples(self.blocks, lambda: self._run(3)) if known is None else known.tuples
         self._see_routers()
         self._give_weights()
         if known is None:
@@ -101,7 +105,7 @@ class BridgeAdapter:
     @property
     def measured(self) -> Measured:
         """What was measured of the model, to be known the next time."""
-        return Measured(self.native, self.sizes.sliding, self.sizes.windows, self.sizes.chunked)
+        return Measured(self.native, self.tuples, self.sizes.sliding, self.sizes.windows, self.sizes.chunked)
 
     def _discarding(self) -> tuple[int, ...]:
         return tuple(discarding(self.bridge, lambda: self._run(3), range(self.sizes.n_layers)))
@@ -186,7 +190,7 @@ class BridgeAdapter:
 
     def _handed(self, n_pos: int) -> list[torch.Tensor]:
         """Visible keys of each layer by the masks of a pass without its blocks."""
-        return masks(list(self.bridge.blocks), lambda: self._run(n_pos), n_pos)
+        return masks(self.blocks, lambda: self._run(n_pos), n_pos, self.tuples)
 
     def _sizes(self) -> Sizes:
         cfg = self.bridge.cfg

@@ -6,7 +6,7 @@ whose score is not the mask's. For long ones the blocks are left out and the mas
 costs the embedding alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -94,25 +94,28 @@ class _Read(Exception):
     """Leaves the pass once the last block has been handed its mask."""
 
 
-def masks(blocks: list[Any], run: Callable[[], Any], n_pos: int) -> list[torch.Tensor]:
-    """The attention mask that each block is handed, as visible keys `[query, key]`; all of them where it gets none."""
+def masks(blocks: list[Any], run: Callable[[], Any], n_pos: int, tuples: Collection[int] = ()) -> list[torch.Tensor]:
+    """The attention mask that each block is handed, as visible keys `[query, key]`; all of them where it gets none.
+
+    tuples: blocks that hand on a tuple whose first entry is the state.
+    """
     found = [torch.ones(n_pos, n_pos, dtype=torch.bool).tril()] * len(blocks)
-    with _reading(blocks, found, n_pos), suppress(_Read):
+    with _reading(blocks, found, n_pos, tuples), suppress(_Read):
         run()
     return found
 
 
 @contextmanager
-def _reading(blocks: list[Any], found: list[torch.Tensor], n_pos: int) -> Iterator[None]:
-    def reader(layer: int) -> Callable[..., torch.Tensor]:
-        def hand_on(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+def _reading(blocks: list[Any], found: list[torch.Tensor], n_pos: int, tuples: Collection[int]) -> Iterator[None]:
+    def reader(layer: int) -> Callable[..., Any]:
+        def hand_on(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             given = [kwargs.get("attention_mask"), *args]
             mask = next((m for m in given if isinstance(m, torch.Tensor) and m.shape[-2:] == (n_pos, n_pos)), None)
             if mask is not None:
                 found[layer] = visible(mask[(0,) * (mask.ndim - 2)])
             if layer == len(blocks) - 1:
                 raise _Read
-            return hidden_states
+            return (hidden_states,) if layer in tuples else hidden_states
 
         return hand_on
 

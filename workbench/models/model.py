@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 import torch
 
 from workbench.arguments import argument, fitted
-from workbench.errors import InputError
+from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import Hook
 from workbench.models.norm import Norm
 from workbench.models.passes import Passes
@@ -134,6 +134,15 @@ class LayerWeights:
         W_O = self.W_O.float()
         return W_O @ W_O.mT
 
+    @cached_property
+    def added_gram(self) -> torch.Tensor:
+        """The same through the gain of a post-norm where there is one: over its squared scale, what reaches the stream
+        has the squared norm z gram z^T."""
+        if self.post_attn_gain is None:
+            return self.W_O_gram
+        W_O = self.W_O.float() * self.post_attn_gain.float()
+        return W_O @ W_O.mT
+
     @property
     def written_units(self) -> str:
         """Units of z W_O: a post-norm still rescales what it gets."""
@@ -165,11 +174,13 @@ class ExpertWeights:
 class Adapter(Protocol):
     """The handful of things that differ between a TransformerBridge and our own small modules.
 
-    by_length: rotations depend on the length of the input, so that a batch must hold one length.
+    by_length: rotations depend on the length of the input, so that a batch must hold one length. tuples: layers whose
+    block gives a tuple, whose first entry is the state.
     """
 
     sizes: Sizes
     by_length: bool
+    tuples: tuple[int, ...]
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """`[batch, pos]` ids to logits `[batch, pos, d_vocab]`, firing the hook points."""
@@ -362,6 +373,19 @@ class Model:
         other = copy.copy(self)
         other.interventions = (*self.interventions, *interventions)
         return other
+
+    def __copy__(self) -> "Model":
+        """The same weights, lock and self-check."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise RefusedError(
+            f"{self.name} to be pickled or copied with its weights",
+            "a model that stays where it is: hooks and a lock belong to it",
+            "Load it again there, or wrap() a copy of the Hugging Face model",
+        )
 
     def __repr__(self) -> str:
         s = self.sizes

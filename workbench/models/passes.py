@@ -5,7 +5,7 @@ of the thread and of the pass that set them, and do nothing in any other.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from workbench.errors import InputError
 from workbench.pauses import pause
 
-__all__ = ["Attached", "Passes", "repeated", "replaced", "skipped", "undisturbed"]
+__all__ = ["Attached", "Passes", "giving_tuples", "repeated", "replaced", "skipped", "undisturbed"]
 
 _BITS = 32
 
@@ -134,17 +134,46 @@ def replaced(modules: Sequence[Any], by: Callable[[Callable[..., Any]], Callable
 
 
 @contextmanager
-def skipped(blocks: Sequence[Any], here: Callable[[], bool]) -> Iterator[None]:
-    """While open, blocks hand on their input where `here` says yes, and run as before where it says no."""
+def skipped(blocks: Sequence[Any], here: Callable[[], bool], tuples: Collection[int] = ()) -> Iterator[None]:
+    """While open, blocks hand on their input where `here` says yes, and run as before where it says no.
 
-    def handing_on(forward: Callable[..., Any]) -> Callable[..., Any]:
-        def hand_on(hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
-            return hidden_states if here() else forward(hidden_states, *args, **kwargs)
+    tuples: those among them that hand on a tuple whose first entry is the state (`giving_tuples`).
+    """
 
-        return hand_on
+    def handing_on(wrapped: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def by(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def hand_on(hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+                if not here():
+                    return forward(hidden_states, *args, **kwargs)
+                return (hidden_states,) if wrapped else hidden_states
 
-    with replaced(blocks, handing_on):
+            return hand_on
+
+        return by
+
+    kinds = [[block for at, block in enumerate(blocks) if (at in tuples) is wrapped] for wrapped in (False, True)]
+    with replaced(kinds[0], handing_on(False)), replaced(kinds[1], handing_on(True)):
         yield
+
+
+def giving_tuples(blocks: Sequence[Any], run: Callable[[], Any]) -> tuple[int, ...]:
+    """Which blocks give a tuple rather than the state alone (BLOOM, Falcon, GPT-J and others), by a pass.
+
+    Whoever stands in for one of these must do so, too: the model takes the first entry of what it is given, which of a
+    plain state is the first row of the batch.
+    """
+    found: set[int] = set()
+
+    def look(at: int) -> Callable[..., None]:
+        return lambda module, inputs, output: found.add(at) if isinstance(output, tuple) else None
+
+    handles = [block.register_forward_hook(look(at)) for at, block in enumerate(blocks)]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(sorted(found))
 
 
 @contextmanager

@@ -142,9 +142,10 @@ def likelier(vocabulary: Vocabulary, text: str, log_probs: torch.Tensor) -> str:
     if not first(its) > first(own):
         return ""
     form = "with" if other[0].startswith(" ") else "without"
+    size = lambda target: f"{'' if target.length == 1 else 'by its first token '}{first(target):.2f} nats"
     return (
-        f"{_named(taken)} was taken as typed ({first(own):.2f} nats); {_named(other)}, {form} a space in front, is "
-        f"likelier here ({first(its):.2f} nats)."
+        f"{_named(taken)} was taken as typed ({size(own)}); {_named(other)}, {form} a space in front, is likelier here "
+        f"({size(its)})."
     )
 
 

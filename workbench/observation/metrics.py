@@ -161,8 +161,9 @@ def make_metric(
     metric = Metric(kind, wanted, other, position, tokens.ids, reference, repeats)
     if kind not in _OF_TARGETS:
         aside = [one.describe(vocabulary) for text, one in ((target, wanted), (against, other)) if text and one]
+        verb = "was" if len(aside) == 1 else "were"
         return (
-            replace(metric, note=f"The metric {kind!r} is of no target: {' and '.join(aside)} was not used.")
+            replace(metric, note=f"The metric {kind!r} is of no target: {' and '.join(aside)} {verb} not used.")
             if aside
             else metric
         )

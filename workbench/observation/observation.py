@@ -1,6 +1,6 @@
 """Observation: what one observed pass left behind."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
@@ -9,8 +9,8 @@ import torch
 import xarray as xr
 
 from workbench.arguments import argument
-from workbench.errors import InputError
-from workbench.models.model import ExpertWeights, Identity, LayerWeights, Sizes
+from workbench.errors import InputError, RefusedError
+from workbench.models.model import ExpertWeights, Identity, LayerWeights, Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.readout import Readout
 from workbench.models.vocabulary import Vocabulary
@@ -28,7 +28,8 @@ class Observation:
     `logits[i]` is `[position, d_vocab]` for prompt i at the positions asked for (`positions[i]`). `ran`: the layers
     that the pass ran through, all unless it started or stopped inside the model. `interventions` and `identity` go into
     provenance; `vocabulary` names tokens; `weights(layer)`, `readout` and
-    `expert_weights(layer, expert)` are the model's, read-only.
+    `expert_weights(layer, expert)` are the model's, read-only: RefusedError once its weights have been changed in
+    place, since states of other weights are not theirs to read out.
     """
 
     identity: Identity
@@ -40,10 +41,40 @@ class Observation:
     positions: tuple[tuple[int, ...], ...]
     fields: Mapping[str, torch.Tensor] = field(repr=False)
     interventions: tuple[Any, ...]
-    weights: Callable[[int], LayerWeights] = field(repr=False)
-    readout: Readout = field(repr=False)
+    model: Model = field(repr=False)
     ran: range
-    expert_weights: Callable[[int, int], ExpertWeights] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        self._marks = _marks(self.model)
+
+    @property
+    def readout(self) -> Readout:
+        """Final norm and unembedding."""
+        self._need_unchanged()
+        return self.model.readout
+
+    def weights(self, layer: int) -> LayerWeights:
+        """Weights of one layer, where what is kept lies."""
+        self._need_unchanged()
+        return self.model.weights(layer).on(self.model.readout.W_U.device)
+
+    def expert_weights(self, layer: int, expert: int) -> ExpertWeights:
+        """Weights of one expert of a mixture, where what is kept lies."""
+        self._need_unchanged()
+        return self.model.expert_weights(layer, expert).on(self.model.readout.W_U.device)
+
+    def _need_unchanged(self) -> None:
+        if _marks(self.model) != self._marks:
+            raise RefusedError(
+                f"an observation of {self.identity.name}, whose weights have been changed since",
+                "the weights that it was made with", "Observe the prompt again",
+            )  # fmt: skip
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise RefusedError(
+            f"an observation of {self.identity.name} to be pickled or copied",
+            "what is kept: it holds the model", "Save what an analysis makes of it, or observation[need]",
+        )  # fmt: skip
 
     def __getitem__(self, need: Need) -> torch.Tensor:
         argument("need", need, Need, "Observation")
@@ -99,7 +130,7 @@ class Observation:
             return kept
 
         this = slice(row, row + 1)
-        return replace(
+        found = replace(
             self,
             tokens=self.tokens[this],
             results={need: of_row(need, kept) for need, kept in self.results.items()},
@@ -107,8 +138,16 @@ class Observation:
             positions=self.positions[this],
             fields={name: values[this] for name, values in self.fields.items()},
         )
+        found._marks = self._marks
+        return found
 
     @cached_property
     def log_probs(self) -> tuple[torch.Tensor, ...]:
         """Log-probabilities (nats) of the next token at the asked positions, `[position, d_vocab]` per prompt."""
         return tuple(logits.float().log_softmax(-1) for logits in self.logits)
+
+
+def _marks(model: Model) -> tuple[tuple[int, int], ...]:
+    """Where each tensor of weights lies and how often it was written to."""
+    tensors = (tensor for _, tensor in model.adapter.parameters())
+    return tuple((tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version) for tensor in tensors)

@@ -91,10 +91,8 @@ def observe(
         asked,
         fields,
         (*model.interventions, *run.interventions),
-        lambda layer: model.weights(layer).on(model.readout.W_U.device),
-        model.readout,
+        model,
         range(first, last + 1),
-        lambda layer, expert: model.expert_weights(layer, expert).on(model.readout.W_U.device),
     )
 
 
@@ -218,7 +216,7 @@ class _Run(Call):
         with self.model.passes.run(), torch.no_grad(), ExitStack() as stack:
             if self.start is not None:
                 blocks, here = self.model.adapter.blocks, self.model.passes.here()
-                stack.enter_context(skipped(blocks[: self.start[0]], here))
+                stack.enter_context(skipped(blocks[: self.start[0]], here, self.model.adapter.tuples))
                 if len(tokens) > 1:
                     stack.enter_context(sharing(linear_layers(blocks[self.start[0] :]), here))
                 stack.enter_context(_restart(self.model, self.start[0], self.start[1][rows]))

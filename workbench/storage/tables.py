@@ -3,6 +3,7 @@
 `Dataset.to_dataframe()` makes one table of all dims together: of attention sinks on 15 tokens 9.4 million rows.
 """
 
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,20 @@ def text_of(table: pd.DataFrame) -> str:
     for column in safe.columns:
         if safe[column].dtype.kind not in "fiub":
             safe[column] = safe[column].map(guarded)
-    return safe.to_csv(index=False, lineterminator="\n")
+    lines = _Lines(newline="")
+    safe.to_csv(lines, index=False, lineterminator=_Lines.end)
+    return lines.getvalue()
+
+
+class _Lines(StringIO):
+    """Keeps the lines of a table with a plain newline at their ends. They are written with both characters that end
+    lines, since only texts that hold one of these are quoted: readers take a bare carriage return for a row's end."""
+
+    end = "\r\n"
+
+    def write(self, line: str) -> int:
+        """One line of the table, as `csv` writes them."""
+        return super().write(line.removesuffix(self.end) + "\n" if line.endswith(self.end) else line)
 
 
 def guarded(value: Any) -> Any:

@@ -8,10 +8,11 @@ import xarray as xr
 from apps.template import render
 from probes.explain.explain import VIEW
 from probes.explain.figures import circuit_figure, heads_figure, pairs_table, parts_table, steps_table, where_figure
-from probes.explain.sentences import NOTHING, hundredths, named, unexplained
+from probes.explain.sentences import NOTHING, named, unexplained
 from workbench.figures.caption import caption
 from workbench.statistics import ENOUGH
 from workbench.storage.record import record_of
+from workbench.words import hundredths
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -98,7 +98,8 @@ def summary(result: xr.Dataset) -> str:
     name = "dormant_share" if asleep else "mean_sink_attention"
     shares, q = result[name].values[:2, layer, head], float(result["contrast_q"][layer, head])
     listed = f": {', '.join(passed[:8])}{' ...' if len(passed) > 8 else ''}" if passed else ""
-    said = f"{len(passed)} of {result['candidate'].size} heads pass correction for dormancy{listed}. "
+    verb = "passes" if len(passed) == 1 else "pass"
+    said = f"{len(passed)} of {result['candidate'].size} heads {verb} correction for dormancy{listed}. "
     if asleep:
         said += f"{Head(layer, head)} differs most: dormant on {shares[0]:.0%} of {domains[0]} and {shares[1]:.0%} of "
         said += f"{domains[1]} texts (q = {q:.2g}). "
@@ -107,7 +108,8 @@ def summary(result: xr.Dataset) -> str:
         said += f"{shares[0]:.2f} on {domains[0]} and {shares[1]:.2f} on {domains[1]}. "
     large = np.abs(result["sink_contrast"].values) >= EFFECT_FLOOR
     differ = int(((result["sink_contrast_q"].values < FALSE_DISCOVERY) & large).sum())
-    return said + f"{differ} differ in their attention to sinks (by {EFFECT_FLOOR:g} or more, q < {FALSE_DISCOVERY:g})."
+    does = "differs in its" if differ == 1 else "differ in their"
+    return said + f"{differ} {does} attention to sinks (by {EFFECT_FLOOR:g} or more, q < {FALSE_DISCOVERY:g})."
 
 
 def largest(result: xr.Dataset) -> tuple[int, int]:

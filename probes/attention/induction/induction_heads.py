@@ -75,7 +75,7 @@ class InductionHeads(OnModel, name="induction-heads", title="Induction heads", r
     length: Annotated[
         int, Range(SHORTEST, 1024), "tokens after the first; fewer where the model's context is shorter"
     ] = LENGTH
-    seed: Annotated[int, Range(0), "seed of the stimulus, the bootstrap and the test"] = 0
+    seed: Annotated[int, Range(0, 2**31 - 1), "seed of the stimulus, the bootstrap and the test"] = 0
 
     def stimulus(self, model: Model, progress: Progress | None = None) -> Stimulus:
         """Repeated random tokens, and as many sequences of the same length without a repeat."""

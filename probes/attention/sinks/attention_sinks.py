@@ -148,7 +148,7 @@ def _summary(result: xr.Dataset, first: int) -> str:
             f"{height[top]:.0f} times the median, is at depth {top}, position {int(result['peak_pos'][top])}; "
             f"dimension {dimension} holds {share:.0%} of its squared norm."
         )
-    return " ".join(said)
+    return " ".join(said) or "Of so short a prompt neither a sink nor a drain nor a peak can be told."
 
 
 def _sinks(seen: dict[str, np.ndarray], blind: list[int], epsilon: float, first: int) -> dict[str, Any]:

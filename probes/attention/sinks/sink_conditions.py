@@ -1,6 +1,6 @@
 """What sinks, drains and peaks of a prompt become without BOS, and with position 0 out of sight."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from workbench.intervene import Knockout
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.selfcheck import PARTS, SOFTMAX, VISIBLE
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -59,7 +60,7 @@ class SinkConditions(
     ) -> Generator[xr.Dataset, None, None]:
         """The conditions so far, after each pass. Raises InputError for a prompt of fewer than four tokens."""
         if tokens is None or len(tokens) < _SHORTEST:
-            got = "no prompt" if tokens is None else f"a prompt of {len(tokens)} tokens"
+            got = "no prompt" if tokens is None else f"a prompt of {counted(len(tokens), 'token')}"
             raise InputError(got, f"at least {_SHORTEST} tokens", "Type a longer text")
         conditions = list(_conditions(model, tokens))
         done: list[xr.Dataset] = []
@@ -104,9 +105,19 @@ def _joined(names: list[str], done: list[xr.Dataset], n_tokens: int, epsilon: fl
         model_sink_rate=("group", rates, "share of heads", (0, 1), "heads that sink on the first position"),
     )
     convention = f"T = {n_tokens} as given, first visible position, epsilon = {epsilon:g}"
-    said = ", ".join(f"{rate:.0%} {name}" for name, rate in zip(names, rates, strict=True))
-    summary = f"Heads that sink on the first visible position: {said}."
+    summary = _summary(dict(zip(names, rates.tolist(), strict=True)))
     return result.assign_attrs(convention=convention, summary=summary, provenance=done[0].attrs["provenance"])
+
+
+def _summary(rates: Mapping[str, float]) -> str:
+    """The share of every condition; of those where it cannot be told, that it cannot."""
+    told = {name: rate for name, rate in rates.items() if not np.isnan(rate)}
+    if not told:
+        return "In no condition a sink can be told: the prompt is too short, or a window hides its first token."
+    said = ", ".join(f"{rate:.0%} {name}" for name, rate in told.items())
+    left = [name for name in rates if name not in told]
+    silent = f" Too short to tell: {', '.join(left)}." if left else ""
+    return f"Heads that sink on the first visible position: {said}.{silent}"
 
 
 def sink_figure(result: xr.Dataset) -> "go.Figure":

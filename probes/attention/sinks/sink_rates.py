@@ -27,6 +27,7 @@ from workbench.errors import InputError
 from workbench.models.hooks import PATTERN
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
+from workbench.models.selfcheck import ROWS, VISIBLE
 from workbench.observation import Need, Observation
 from workbench.statistics import bootstrap_interval
 
@@ -44,7 +45,7 @@ _RECEIVED = Need((PATTERN,), received, dims="head key", params={"first": 0})
 _OWN = Need((PATTERN,), own_attention, dims="head key", params={"first": 0})
 
 
-class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model"):
+class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model", requires=(ROWS, VISIBLE)):
     """How many heads of the model sink, on which kind of text.
 
     Definition: Sink_k = mean over samples, layers and heads of 1[alpha_k > epsilon] (positions from 0 here: Sink_1 is k

@@ -41,7 +41,7 @@ from workbench.models.model import Model
 from workbench.models.norm import Norm
 from workbench.models.passes import Attached
 
-__all__ = ["EAP", "RELP", "RELP_CONSTANT", "Rules", "input_gradients", "readout_logits"]
+__all__ = ["EAP", "RELP", "RELP_CONSTANT", "Rules", "Values", "follow", "input_gradients", "readout_logits"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def input_gradients(
             warnings.simplefilter("ignore")  # of norms that are computed from their edited scale: that is meant
             call = heads_apart(model, stack, writing)
             writing.add(model.adapter.point(RESID_PRE, 0), _starting(start))
-            _follow(model, writing, rules)
+            follow(model, writing, rules)
             for layer in range(graph.n_layers):
                 for hook in (Q, K, V, *((MLP_IN,) if graph.mlps else ())):
                     writing.add(model.adapter.point(hook, layer), kept.keeper(hook, layer, call))
@@ -176,7 +176,7 @@ def _starting(start: torch.Tensor | None) -> Callable[..., torch.Tensor]:
 # --- rules -----------------------------------------------------------------------------------------------------------
 
 
-def _follow(model: Model, writing: Attached, rules: Rules) -> None:
+def follow(model: Model, writing: Attached, rules: Rules) -> None:
     """Hooks that change derivatives and no number."""
     sizes = model.sizes
     for layer in range(sizes.n_layers):

@@ -37,7 +37,7 @@ from workbench.models.model import Model, Sizes
 from workbench.models.passes import Attached, repeated
 from workbench.observation.watch import Stop
 
-__all__ = ["Seen", "Sources", "heads_apart", "run", "sources", "with_edges", "written"]
+__all__ = ["Seen", "Sources", "heads_apart", "matching", "run", "sources", "with_edges", "written"]
 
 _SLACK = 1e-3  # of the largest value: what float32 norms computed twice may differ by, and bfloat16 may not hide
 
@@ -72,14 +72,7 @@ def with_edges(model: Model, ids: torch.Tensor, mask: np.ndarray, other: torch.T
     broadcasts to that: the sources of other runs, their means, or zeros.
     """
     graph = Graph.of(model.sizes)
-    if other.shape[0] != graph.shape[0] or any(
-        n not in (1, m) for n, m in zip(other.shape[1:], (*ids.shape, model.sizes.d_model), strict=True)
-    ):
-        raise InputError(
-            f"sources of shape {tuple(other.shape)}",
-            f"{(graph.shape[0], *ids.shape, model.sizes.d_model)}",
-            "Take them from runs of as many prompts of this length",
-        )
+    matching(model, ids, other)
     changes = _Changes(graph, graph.checked(mask), torch.zeros(graph.shape[0], *ids.shape, model.sizes.d_model))
     seen = Seen(model, graph, lambda place, value: changes.take(place, other[place].to(value), value))
     with torch.no_grad(), model.passes.run(), ExitStack() as stack, Attached(model) as writing:
@@ -91,6 +84,17 @@ def with_edges(model: Model, ids: torch.Tensor, mask: np.ndarray, other: torch.T
         run(model, ids, seen)
     moved, _ = changes.of(graph.shape[0], slice(graph.shape[1] - 1, graph.shape[1]))
     return seen.last + moved[0].to(seen.last)
+
+
+def matching(model: Model, ids: torch.Tensor, other: torch.Tensor) -> None:
+    """InputError where sources of other runs do not fit ids `[row, pos]`."""
+    n, shape = Graph.of(model.sizes).shape[0], (*ids.shape, model.sizes.d_model)
+    if other.shape[0] != n or any(one not in (1, m) for one, m in zip(other.shape[1:], shape, strict=True)):
+        raise InputError(
+            f"sources of shape {tuple(other.shape)}",
+            f"{(n, *shape)}",
+            "Take them from runs of as many prompts of this length",
+        )
 
 
 class _Changes:

@@ -6,6 +6,8 @@ RelP                 as EAP, with the local derivatives of relevance propagation
 RelP constant        the same with constant patterns: edges into queries and keys have no score
 RelP half            the same; patterns and values get half of their product each
 RelP-IG              EAP-IG with the derivatives of RelP
+edge pruning         what stays longest of a circuit that shrinks, scored anew in each step: see `pruning`; of all pairs
+                     together
 exact                metric(clean) - metric(clean run with the edge from the counterfactual); a pass an edge
 routes               how much closer to what a target reads its source brings it, on the clean prompt; 0 or more
 direct attribution   share of the logit difference that a source writes itself; edges into the logits only
@@ -27,15 +29,19 @@ import torch
 from probes.circuits.graph.gradients import EAP, RELP, RELP_CONSTANT, Rules, input_gradients, readout_logits
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.passes import sources, with_edges
+from probes.circuits.graph.pruning import let_go, n_passes
 from probes.circuits.graph.tasks import Pair, PairSet, batches
 from workbench.analysis.run import Progress
 from workbench.errors import InputError, RefusedError
 from workbench.models.model import Model
 
-__all__ = ["RANKINGS", "Ranking", "combined", "forwards", "rank", "rows_of"]
+__all__ = ["RANKINGS", "TOGETHER", "Ranking", "combined", "forwards", "rank", "rows_of"]
 
 Ranking = Callable[[Model, Sequence[Pair]], np.ndarray]
 _BYTES = 400_000_000  # of sources and gradients held at once
+PRUNING = "edge pruning"
+TOGETHER = (PRUNING, "random")  # of all pairs at once: the same scores for each
+_GATED = 5.0
 _MOST = 5000  # edges that are patched one by one
 
 
@@ -60,13 +66,16 @@ _BY_GRADIENT = {
     "RelP-IG": _Gradient(RELP, _steps(5)),
     "RelP both ends": _Gradient(RELP, (0.0, 1.0)),
 }
-RANKINGS = (*_BY_GRADIENT, "exact", "routes", "direct attribution", "random")
+RANKINGS = (*_BY_GRADIENT, PRUNING, "exact", "routes", "direct attribution", "random")
 
 
-def forwards(by: str, n_edges: int = 0) -> float:
-    """What a ranking costs for a pair, in bare forward passes: a backward pass counts two."""
+def forwards(by: str, n_edges: int = 0, n_pairs: int = 20) -> float:
+    """What a ranking costs for each of so many pairs, in bare forward passes: a backward pass counts two, a gated pass
+    there and back five (measured; see `gates`: its heads read states of their own)."""
     if by in _BY_GRADIENT:
         return 2.0 + 3 * len(_BY_GRADIENT[by].points) - (1.0 in _BY_GRADIENT[by].points)
+    if by == PRUNING:
+        return 2.0 + _GATED * n_passes(n_edges, n_pairs)
     return {"exact": float(n_edges + 2), "routes": 1.0, "direct attribution": 1.0}.get(by, 0.0)
 
 
@@ -92,6 +101,9 @@ def rank(
     if by == "random":
         drawn = np.random.default_rng(seed).standard_normal((1, *graph.shape))
         return np.repeat(np.where(graph.exists, drawn, 0), len(pairs), 0).astype(np.float32)
+    if by == PRUNING:
+        found = let_go(model, pairs, rows_of(model, pairs), progress=progress)
+        return np.repeat(found[None], len(pairs), 0)
     if by in _BY_GRADIENT:
         how = _BY_GRADIENT[by]
         if steps is not None and len(how.points) > 1:

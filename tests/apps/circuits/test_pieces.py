@@ -30,6 +30,10 @@ def test_it_goes_on_where_it_stopped(model, small, tmp_path):
     assert len(read(path)) == 1
     assert len(list(measure(model, "indirect object", ROWS, path))) == 3 and len(read(path)) == 4
     assert list(measure(model, "indirect object", ROWS, path)) == []
+    of_row = lambda name: [piece for piece in read(path) if piece["row"].startswith(name)]
+    for one, other in zip(of_row("RelP"), of_row("EAP"), strict=True):  # the ends are those of the row before
+        assert one["empty"] == other["empty"] and one["metrics"][-1] == other["metrics"][-1]
+        assert np.array(other["metrics"]).shape == (len(BUDGETS), 2) and other["metrics"][0] != one["metrics"][-1]
     again = Row("RelP", "mixed", ranked=1)  # asked otherwise, it is another row
     assert len(list(measure(model, "indirect object", (again,), path))) == 2
     write(path, tmp_path / "page.md")

@@ -8,9 +8,10 @@ from apps.cli import main
 from apps.cli.report.explanation import explanation, numbers
 from apps.cli.report.notebook import notebook
 from probes.explain.explain import Explain
-from probes.explain.sentences import hundredths, unexplained
+from probes.explain.sentences import unexplained
 from tests.tiny_models import INDUCTION, induction_toy
 from workbench.models.prompt import Prompt
+from workbench.words import hundredths
 
 IDS = ["5", "9", "13", "21", "30", "5"]
 QUICK = ["--pairs", "3", "--tested", "5", "--model", "toy-induction"]

@@ -273,7 +273,7 @@ def test_it_runs_over_folders_and_says_what_it_skipped(toy, tmp_path):
     assert all(name.endswith("12.txt") for names in json.loads(last.attrs["skipped"]).values() for name in names)
     assert last["candidate"].values[1, 0] == 1
     assert last["domain"].values.tolist() == ["sleepy", "lively"]  # a folder is named without its path
-    assert last.attrs["summary"].startswith("1 of 4 heads pass correction for dormancy: L1H0.")
+    assert last.attrs["summary"].startswith("1 of 4 heads passes correction for dormancy: L1H0.")
     key = study.spec_key(toy, None)
     assert key == last.attrs["spec_key"]
     (tmp_path / "sleepy" / "00.txt").write_text(texts(SLEEPY, 1, 9)[0], encoding="utf-8")

@@ -354,3 +354,10 @@ def test_the_drain_is_said_of_its_position_also_where_no_sink_is_told():
     assert short.startswith("The prompt is too short") and " The v W_O of position 0 has " in short
     windowed = AttentionSinks().run(tiny_model("phi3"), Prompt.ids(range(3, 23))).attrs["summary"]
     assert "is a sink of" not in windowed and windowed.startswith("The v W_O of position 0 has ")
+
+
+def test_of_a_prompt_of_one_token_there_is_a_sentence_too():
+    """Also where that token is left out."""
+    said = lambda masked: AttentionSinks(mask_first=masked).run(tiny_model("llama"), Prompt.ids([5])).attrs["summary"]
+    assert said(False) == "The prompt is too short to tell a sink from uniform attention."
+    assert said(True) == "Of so short a prompt neither a sink nor a drain nor a peak can be told."

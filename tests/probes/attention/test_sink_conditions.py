@@ -75,6 +75,15 @@ def test_what_the_tokenizer_puts_in_front_is_dropped_and_added_whole(adds, front
     assert given["as given, with BOS"] == (*front, *text) and given["BOS dropped"] == text
 
 
+def test_what_cannot_be_told_is_no_share():
+    """Of ten tokens; of nine, one of which is BOS, as given alone; of six none."""
+    model = place_toy()
+    said = lambda n: SinkConditions().run(model, Prompt.ids([0, *[5, 6, 7] * 4][:n])).attrs["summary"]
+    assert said(11).endswith("position: 100% as given, with BOS, 100% BOS dropped, 0% position 0 masked.")
+    assert said(10).endswith("100% as given, with BOS. Too short to tell: BOS dropped, position 0 masked.")
+    assert said(6).startswith("In no condition a sink can be told: ") and "nan" not in said(6)
+
+
 def test_it_can_be_cancelled_and_keeps_what_is_done():
     model, kept = tiny_model("llama"), []
 

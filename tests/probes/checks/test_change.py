@@ -45,6 +45,14 @@ def test_without_the_planted_head_the_text_stops_being_copied():
     assert table["differs"].tolist()[0] and list(table.columns) == ["intact", "changed", "control", "differs"]
 
 
+def test_a_prompt_that_fills_the_context_leaves_nothing_to_write(llama):
+    full = Prompt.ids([5] * llama.sizes.n_ctx)
+    with pytest.raises(InputError, match="a prompt of 128 tokens; expected at most 127 for tiny-llama"):
+        ChangeAndSee(units="L0H1", n=3).run(llama, full)
+    result = ChangeAndSee(units="L0H1", n=3).run(llama, Prompt.ids([5] * (llama.sizes.n_ctx - 1)))
+    assert result.sizes["step"] == 1
+
+
 def test_every_run_is_the_greedy_text_of_a_model_so_edited(llama):
     """Against one unbatched pass a token, each run by itself; the control is the head nearest in norm."""
     result = ChangeAndSee(units="L1H2", how="scale", by=-3.0, n=4).run(llama, IDS)

@@ -87,13 +87,16 @@ def test_undefined_heads_are_left_out_and_counted_and_infinite_ones_are_never_fi
     # Whoever had the infinite head among its controls has no contrast either.
     tested, undefined = int(result["n_tested"]), int(result["n_undefined"])
     assert tested + undefined == 40 and undefined >= 2
-    assert f"{undefined} more are left out" in result.attrs["summary"] or tested == 0
+    more = "1 more is" if undefined == 1 else f"{undefined} more are"
+    assert f"{more} left out" in result.attrs["summary"] or tested == 0
     before, after = result.attrs["summary"].split("left out") if tested else ("", "")
     assert "L0H0" not in before and "L1H1" not in result.attrs["summary"]
     assert not tested or "effects of these are those of L0H0" in after
     finite = noise(12)
     finite[:, 0, 0] += 1e6
-    assert "Of 39 heads tested on n = 12 prompts" in made(finite, norms).attrs["summary"]
+    said = made(finite, norms).attrs["summary"]
+    assert "Of 39 heads tested on n = 12 prompts" in said and "within a factor 1.5 of its norm, or its contrast" in said
+    assert " 1 more is left out: " in said and "; the largest effect there is that of L0H0 (" in said
 
 
 def test_cannot_tell_is_not_does_not_matter():

@@ -6,7 +6,7 @@ import torch
 
 from probes.checks.matched_controls import FEWEST, atoms, draw_controls, matched_controls
 from probes.checks.norms import output_norms
-from tests.tiny_models import tiny_model
+from tests.tiny_models import tiny_hf, tiny_model
 from workbench.intervene import Ablate, AttentionEdge, AttentionKey, Head, Neurons, Residual
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
@@ -223,6 +223,46 @@ def test_norms_are_norms_of_what_a_removal_takes_away(kind):
     hidden = record(model, PROMPT, [Z], interventions=[Ablate(AttentionKey(1, 2, 3))]).values[Z, 1]
     moved = (write(hidden) - write(seen[Z, 1]))[1:, 2].square().sum(-1).mean().sqrt().log()
     assert output_norms(model, [PROMPT], AttentionKey)[1, 2, 3] == pytest.approx(float(moved), abs=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["gemma3", "olmo2", "glm4"])
+def test_behind_a_post_norm_norms_are_of_what_reaches_the_stream(kind):
+    """The norm's gain over its own scale, by plain hooks: heads of unlike layers are compared by what they add."""
+    hf = tiny_hf(kind)
+    with torch.no_grad():  # a layer whose heads are loud in front of the norm, which takes that away again
+        hf.model.layers[1].self_attn.o_proj.weight.mul_(50.0)
+    model = wrap(hf, None, name=kind)
+    seen = {}
+    norms = {"gemma3": ("post_attention_layernorm", "post_feedforward_layernorm"),
+             "olmo2": ("post_attention_layernorm", "post_feedforward_layernorm"),
+             "glm4": ("post_self_attn_layernorm", "post_mlp_layernorm")}[kind]  # fmt: skip
+    for layer, block in enumerate(hf.model.layers):
+        parts = {"z": block.self_attn.o_proj, "post": block.mlp.down_proj}
+        for name, part in parts.items():
+            part.register_forward_hook(lambda m, given, out, at=(name, layer): seen.update({at: (given[0][0], out[0])}))
+    with torch.no_grad():
+        hf(torch.tensor([list(PROMPT.token_ids)]), use_cache=False)
+
+    def added(name, layer, part):
+        """What a part of a sublayer's output becomes behind the norm with its scale as it was: it is linear then."""
+        norm = getattr(hf.model.layers[layer], norms[name == "post"])
+        whole = seen[name, layer][1]
+        return norm(whole) * (part / whole)
+
+    for layer in range(2):
+        z, post = seen["z", layer][0], seen["post", layer][0]
+        W_O, W_out = hf.model.layers[layer].self_attn.o_proj.weight, hf.model.layers[layer].mlp.down_proj.weight
+        head = added("z", layer, z[:, 16:24] @ W_O[:, 16:24].T)[1:].square().sum(-1).mean().sqrt().log()
+        assert output_norms(model, [PROMPT], Head)[layer, 2] == pytest.approx(float(head), abs=1e-4)
+        neuron = added("post", layer, post[:, 5:6] * W_out[:, 5])[1:].square().sum(-1).mean().sqrt().log()
+        assert output_norms(model, [PROMPT], Neurons)[layer, 5] == pytest.approx(float(neuron), abs=1e-4)
+    v = record(model, PROMPT, [PATTERN, V]).values
+    moved = v[PATTERN, 1][2, 7, 3] * (model.weights(1).repeated(v[V, 1], dim=1)[3, 2] @ model.weights(1).W_O[2])
+    edge = added("z", 1, moved.expand(10, -1))[7].norm().log()
+    assert output_norms(model, [PROMPT], AttentionEdge, (7, 4))[1, 2, 0, 3] == pytest.approx(float(edge), abs=1e-4)
+    both = output_norms(model, [PROMPT], Head).max(axis=1)
+    assert abs(both[1] - both[0]) < np.log(5)  # in front of the norm one layer is some fifty times as loud
 
 
 def test_no_control_set_holds_a_unit_twice():

@@ -95,7 +95,8 @@ def test_every_word_follows_from_the_numbers(result):
     assert (interval is not None) == bool(np.isfinite(result["effect_low"]))
     assert interval is None or int(interval[3]) == result.sizes["prompt"]
     peers = result["peer_effect"].values if "peer_effect" in result else np.zeros(0)
-    if kind != "matched units" and len(peers) == 1 == result.attrs["n_others"]:
+    if kind != "matched units" and len(peers) == 1:
+        assert ("There is one other of the heads" in said) == (result.attrs["n_others"] == 1)
         assert ("it does not" in said) == (as_much(peers, effect, side) == 0)
         assert f"removed, whatever its norm, it {'does not' if 'it does not' in said else side}" in said
     elif kind != "matched units" and len(peers):

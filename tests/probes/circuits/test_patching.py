@@ -172,6 +172,25 @@ def test_the_estimate_reports_how_far_to_trust_it(model):
     assert attribution_patching.heads_figure(result).data and attribution_patching.states_figure(result).data
 
 
+@pytest.mark.parametrize(
+    ("checked", "said"), [(0, None), (1, "Of 1 head truly patched, the effects"), (2, "Of 2 heads truly patched, the")]
+)
+def test_few_patched_heads_have_no_rank_correlation(model, checked, said):
+    result = AttributionPatching(target="#31", against="#7", checked=checked).run(model, CLEAN)
+    end = " effects have no rank correlation with the estimate: that needs three of unlike effects."
+    assert "nan" not in result.attrs["summary"] and (" truly " in result.attrs["summary"]) == (said is not None)
+    assert said is None or (said.removesuffix(" effects") + end) in result.attrs["summary"]
+    assert "nan" not in attribution_patching.agreement_figure(result).layout.title.text
+
+
+def test_what_changes_nothing_is_not_where_most_is_done(model):
+    """The pattern of position 0, which sees itself alone in both runs."""
+    pair = prompt_pair(model, Prompt.ids([4, 9, 7, 8, 2]), Prompt.ids([4, 9, 7, 8, 3]))
+    *_, alike = patching(model, pair, "pattern", pos=0)
+    assert float(abs(alike["effect"]).max()) < 1e-6
+    assert alike.attrs["summary"].endswith("Nothing of it that was patched changes that.")
+
+
 def test_knockout_profile_against_one_pass_per_layer(model):
     result = AttentionKnockout(subject="2,3", window=1, metric="logit difference", target="#31").run(model, CLEAN)
     plain = observe(model, CLEAN).logits[0][0, 31]

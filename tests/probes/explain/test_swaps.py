@@ -61,9 +61,11 @@ def test_digits_stay_digits_and_examples_stay_true_where_an_answer_is_worked_out
     for in_place in (False, True):
         _, found = made(shown, wrong_one, "6", "5", n=16, in_place=in_place)
         assert found and all(set(text) <= set("0123456789+=, ") for one in found for text in one[:2])
-    assert all(one[0].startswith("5+2=7, 8") for one in found[:5])
+        assert all(text.startswith("5+2=7, 8+1=9, ") for one in found for text in one[:2])
     assert all(clean[-3:] == corrupt[-3:] or clean[-1] == "=" for clean, corrupt, _, _ in found)
     assert len({one[0][-4:] for one in found}) > 8
+    _, found = made("x=5, y=2. 1 + 3 = 4. x=", "x=6, y=2. 1 + 3 = 4. x=", "5", "6", n=16)  # what is given may change
+    assert all(" 1 + 3 = 4." in text for one in found for text in one[:2]) and len({one[0][:8] for one in found}) > 5
     _, found = made("A tall tree", "A short tree", " falls", " stands", n=6, in_place=True)  # words move all the same
     assert len({one[0].split()[1] for one in found} | {"tall"}) == 7 == len({one[1].split()[1] for one in found}) + 1
 

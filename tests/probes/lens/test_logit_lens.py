@@ -99,6 +99,8 @@ def test_raw_variant_skips_the_norm():
     expected = (embedding @ model.readout.W_U.T).softmax(-1)
     np.testing.assert_allclose(raw["top_prob"][0, 0], expected.topk(10).values.detach(), atol=1e-6)
     assert (raw["kl_to_final"].isel(depth=-1) > 1e-3).all()  # to the model's own distribution, not to itself
+    said = [LogitLens(normalise=normed).run(model, IDS).attrs["summary"] for normed in (False, True)]
+    assert ["the last depth is no output" in one for one in said] == [True, False]  # what the model says is another
 
 
 def test_mid_states_lie_between(tiny):

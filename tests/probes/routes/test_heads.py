@@ -10,8 +10,8 @@ from probes.routes.flow_routes import FlowRoutes
 from probes.routes.heads import FlowRouteHeads
 from probes.routes.task_heads import FlowRouteTaskHeads
 from probes.stimuli import ioi_prompts
-from tests.tiny_models import KINDS, tiny_model
-from workbench import Prompt, load, observe
+from tests.tiny_models import KINDS, spelling, tiny_hf, tiny_model
+from workbench import Prompt, load, observe, wrap
 from workbench.errors import InputError
 from workbench.intervene import Ablate, Head, Knockout, Steer
 from workbench.models.prompt import tokenise
@@ -122,6 +122,14 @@ def test_heads_that_only_one_set_of_prompts_uses_stand_out():
 def test_a_model_without_a_tokenizer_is_told_so():
     with pytest.raises(InputError, match="no tokenizer"):
         FlowRouteTaskHeads().run(tiny_model("llama"))
+
+
+def test_no_more_heads_are_taken_than_random_ones_are_left():
+    """Before any pass: there would be too few others to draw as many from."""
+    model = wrap(tiny_hf("llama"), spelling(), name="tiny")  # 8 heads
+    with pytest.raises(InputError, match="top=5; expected at most 4, half of the heads"):
+        FlowRouteTaskHeads(top=5).run(model)
+    FlowRouteTaskHeads(top=4).fits(model, None)
 
 
 @pytest.mark.slow

@@ -51,9 +51,19 @@ def test_a_token_more_leaves_one_blank_and_the_rest_aligned():
     change = difference(result([5, 6, 7], [1, 2, 3]), result([5, 9, 6, 7], [1, 8, 2, 5]))
     np.testing.assert_array_equal(change["height"], [0, np.nan, 0, 2])
     assert change.attrs["summary"] == (
-        "Largest change of height: 2 nats at pos 3 t7. 1 of 4 tokens have no counterpart and are blank."
+        "Largest change of height: 2 nats at pos 3 t7. 1 of 4 tokens has no counterpart and is blank."
     )
     assert change["height"].attrs["units"] == "nats" and change["height"].attrs["valid_min"] == -np.inf
+
+
+def test_names_are_not_subtracted():
+    """Dimension 7 less dimension 3 is no 4: what is a number only by its name has no change."""
+    more = lambda n: {
+        name: ("pos", np.array([n, n + 4]), name, (0, None))
+        for name in ("dimension", "expert", "layer", "head", "tokens")
+    }
+    change = difference(result([5, 6], [1, 2], **more(3)), result([5, 6], [1, 3], **more(7)))
+    assert set(change.data_vars) == {"height", "tokens"} and change["tokens"].values.tolist() == [4, 4]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +90,7 @@ def test_a_difference_says_where_it_subtracts_unlike_tokens():
     change = difference(result([5, 6, 7, 1], [1, 2, 3, 4]), result([5, 9, 7, 2], [1, 2, 3, 4]))
     assert change.attrs["summary"].endswith("At 2 tokens others are subtracted: 1 t9 minus t6, 3 t2 minus t1.")
     change = difference(result([5, 6, 7], [1, 2, 3]), result([8, 5, 6, 4], [1, 2, 3, 4]))  # 7 became 4, one more begins
-    assert change.attrs["summary"].endswith("1 of 4 tokens have no counterpart and are blank. At 1 token another one "
+    assert change.attrs["summary"].endswith("1 of 4 tokens has no counterpart and is blank. At 1 token another one "
                                             "is subtracted: 3 t4 minus t7.")  # fmt: skip
     many = difference(result(range(6), [0] * 6), result(range(10, 16), [1] * 6)).attrs["summary"]
     assert many.endswith(

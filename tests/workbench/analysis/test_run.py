@@ -9,7 +9,7 @@ import xarray as xr
 from probes.lens.logit_lens import LogitLens
 from tests.example_probe import AttentionEntropy
 from tests.tiny_models import tiny_model
-from tests.tiny_runs import EDITS, IDS, NORMS, BrokenReducer, Fixed, ModelNorms, Norms, StudyNorms
+from tests.tiny_runs import EDITS, IDS, NORMS, BrokenReducer, Fixed, Idle, ModelNorms, Norms, StudyNorms
 from workbench.analysis.run import Failure, Outcome, outcomes, run
 from workbench.errors import InputError
 from workbench.models.hooks import RESID_POST
@@ -103,3 +103,27 @@ def test_it_is_seen_where_an_analysis_fails(model):
     )}  # fmt: skip
     assert len(seen) == 1 and STATES in seen[0]
     assert isinstance(found["broken-reducer"], Failure) and "norm" in found["norms"]
+
+
+def test_a_study_that_yields_nothing_says_so_and_costs_itself_alone(model):
+    found = run(model, IDS, [Norms, Idle])
+    assert "no result of idle" in str(found["idle"]) and "norms" in found and not isinstance(found["norms"], Failure)
+    with pytest.raises(InputError, match="no result of idle"):
+        Idle().run(model, IDS)
+
+
+def test_what_a_caller_does_to_a_partial_result_reaches_no_other(model):
+    """The last one so far is the result; and earlier ones stay what they were when they were shown."""
+    shown, copies = [], []
+
+    def spoil(result):
+        shown.append(result)
+        copies.append(result.copy(deep=True))
+        if len(shown) > 1:
+            for variable in result.data_vars.values():
+                variable.values[...] = 0
+
+    plain = StudyNorms().run(model, IDS)
+    xr.testing.assert_identical(StudyNorms().run(model, IDS, partial=spoil), plain)
+    assert len(shown) > 1
+    xr.testing.assert_identical(shown[0], copies[0])

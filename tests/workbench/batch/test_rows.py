@@ -47,6 +47,12 @@ def test_what_is_missing_stays_missing_and_names_are_not_averaged():
     assert set(left) == {"score_low", "loss", "best"} and "positions" in left["loss"]
 
 
+@pytest.mark.parametrize("units", ["expert", "layer", "head", "dimension", "position"])
+def test_a_number_that_names_something_has_no_mean(units):
+    named = dataset(None, which=("layer", np.array([3, 7]), units, (0, None)))
+    assert "not quantities" in Reduction().row(named)[1]["which"]
+
+
 @pytest.mark.parametrize(("positions", "loss"), [("mean", 2.0), ("last", 3.0)])
 def test_positions_are_reduced_where_the_spec_says_so(positions, loss):
     assert stacked([Reduction(positions).row(result())])["loss"].item() == loss

@@ -636,3 +636,56 @@ def test_a_block_that_was_cut_narrower_has_fewer_neurons():
     for edit in (Ablate(Neurons(1, (50,))), Patch(MLP_POST, 1, source, units=(63,))):
         with pytest.raises(InputError, match="0 to 49"):
             logits(model, CLEAN, edit)
+
+
+@pytest.mark.parametrize("made", [lambda **at: Ablate(Head(1, 2), **at), lambda **at: Scale(MLP(0), 2.0, **at)])
+@pytest.mark.parametrize("at", [{"positions": ()}, {"rows": ()}])
+def test_an_edit_of_nothing_is_none(made, at):
+    """What is computed may come out empty; an ablation that did nothing is worse than none."""
+    with pytest.raises(InputError, match=f"at no {next(iter(at))[:-1]} at all"):
+        made(**at)
+
+
+@pytest.mark.parametrize("prompts", [[[5]], [[5], [7, 9, 4]]])
+def test_what_leaves_position_0_alone_needs_another_one(model, prompts):
+    """A mean is of positions behind the first, and a key is hidden from others that see one: of one token nothing."""
+    means = measure_means(model, [Prompt.ids([3, 9, 4, 6])], hooks=(Z,))
+    for edit in (Ablate(Head(1, 2), "mean", means), Ablate(AttentionKey(1, 2, 0))):
+        with pytest.raises(InputError, match="leaves position 0 alone, of 1 position there"):
+            observe(model, [Prompt.ids(one) for one in prompts], interventions=[edit])
+    observe(model, Prompt.ids([5]), interventions=[Ablate(Head(1, 2))])
+
+
+def test_rows_of_values_for_one_position_do_not_overwrite_each_other(model):
+    """-2 of a prompt of five tokens is 3: one of the two directions would be lost."""
+    two = torch.stack([torch.ones(model.sizes.d_model), torch.full((model.sizes.d_model,), 2.0)])
+    steer = Steer(0, two, 1.0, RESID_POST, (3, -2))
+    with pytest.raises(InputError, match="positions 3,-2, one of which is twice in a prompt of 5"):
+        observe(model, Prompt.ids([5, 9, 7, 4, 3]), interventions=[steer])
+    observe(model, Prompt.ids([5, 9, 7, 4, 3, 8]), interventions=[steer])
+    with pytest.raises(InputError, match="named twice"):
+        observe(model, Prompt.ids([5, 9]), interventions=[Add(Neurons(0, (3, 3)), 1.0)])
+
+
+def test_what_a_set_state_makes_void_is_found_across_the_layers_seam(model):
+    """The state in front of layer 1 is the one behind layer 0, by whichever name it is written."""
+    prompt = Prompt.ids([5, 9, 7, 4, 3])
+    source = record(model, Prompt.ids([5, 9, 8, 4, 3]), [RESID_POST, V])
+    state, void = Ablate(Residual(1, 3)), [
+        Patch(RESID_POST, 0, source, (3,)), Steer(0, torch.ones(model.sizes.d_model), 1.0, RESID_POST, (3,)),
+        Ablate(MLP(0), positions=(3,)),
+    ]  # fmt: skip
+    for edit in void:
+        for pair in ([edit, state], [state, edit]):
+            with pytest.raises(InputError, match="do not contradict"):
+                observe(model, prompt, interventions=pair)
+    whole = Ablate(Residual(1))
+    for edit in (*void, Ablate(Head(0, 1)), Patch(V, 0, source, None, (0,))):
+        with pytest.raises(InputError, match="do not contradict"):
+            observe(model, prompt, interventions=[edit, whole])
+    kept = [Steer(0, torch.ones(model.sizes.d_model), 1.0, RESID_POST), Ablate(Head(0, 1)), Ablate(MLP(1))]
+    for edit in kept:  # at other positions, too, or behind it
+        observe(model, prompt, interventions=[edit, state])
+    observe(model, prompt, interventions=[void[0], Scale(Residual(1, 3), 2.0)])
+    with pytest.raises(InputError, match="do not contradict"):
+        observe(model, prompt, interventions=[Patch(V, 0, source, None, (0,)), Ablate(Attention(0))])

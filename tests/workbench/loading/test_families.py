@@ -8,16 +8,27 @@ from functools import cache
 import pytest
 import torch
 
-from probes import AttentionSinks, DirectLogitAttribution, FlowRoutes, LogitLens
+from probes import (
+    AttentionSinks,
+    CausalCheck,
+    DirectLogitAttribution,
+    FlowRoutes,
+    HeadTable,
+    LogitLens,
+    SinkRates,
+)
 from workbench.analysis.run import run
 from workbench.errors import RefusedError, WorkbenchError
-from workbench.intervene import Ablate, AttentionEdge, Head, Knockout
+from workbench.intervene import Ablate, AttentionEdge, Head, Knockout, Patch
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.families import FAMILIES, random_model
 from workbench.models import selfcheck as sc
 from workbench.models.hooks import PATTERN, RESID_PRE, SCORES
 from workbench.models.prompt import Prompt
 from workbench.observation import Need, keep, observe
+from workbench.observation.metrics import Metric
+from workbench.observation.recording import record
+from workbench.observation.sweeps import base_run, values_of
 
 REFUSED = (
     "phimoe", "qwen3_next", "deepseek_v2", "deepseek_v3", "mamba", "mamba2", "rwkv", "t5",
@@ -128,6 +139,36 @@ def test_ablating_a_head_equals_a_plain_hook(family):
     assert (ours - plain_logits(family).logits[0]).abs().max() > 1e-4
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("family", SOUND)
+def test_edited_runs_that_restart_at_a_layer_equal_plain_hooks(family):
+    """States of layer 1 of other tokens, two at once: the block before it is left out, and hands on what it would.
+    Both are in sight of the last token, whatever the window."""
+    other = [*IDS[:10], 61, 5, *IDS[12:]]
+    mine, theirs = (plain(family)(torch.tensor([x]), use_cache=False, output_hidden_states=True) for x in (IDS, other))
+    wrapped = model(family)
+    base, source = base_run(wrapped, Prompt.ids(other)), record(wrapped, Prompt.ids(IDS), [RESID_PRE])
+    metric = Metric("log-probability", 31, position=-1)
+    found = values_of(wrapped, base, [[Patch(RESID_PRE, 1, source, (at,))] for at in (10, 11)], metric)
+    for at, ours in zip((10, 11), found.tolist(), strict=True):
+
+        def put(module, inputs, kwargs, at=at):
+            given = inputs[0] if inputs else kwargs["hidden_states"]
+            state = given.clone()
+            state[:, at] = mine.hidden_states[1][:, at]
+            return ((state, *inputs[1:]), kwargs) if inputs else (inputs, {**kwargs, "hidden_states": state})
+
+        blocks = wrapped.adapter.bridge.adapter.component_mapping["blocks"].name
+        handle = plain(family).get_submodule(f"{blocks}.1").register_forward_pre_hook(put, with_kwargs=True)
+        try:
+            edited = plain(family)(torch.tensor([other]), use_cache=False).logits
+        finally:
+            handle.remove()
+        own = float(edited[0, -1].log_softmax(-1)[31])
+        assert abs(ours - own) < 1e-4 * max(1.0, abs(own))
+        assert abs(own - float(theirs.logits[0, -1].log_softmax(-1)[31])) > 1e-5
+
+
 @pytest.mark.parametrize("family", SOUND)
 def test_attention_is_edited_where_the_model_computes_with_it(family):
     """One edge of one head, and a key hidden from all: z of the plain module is what is left of the pattern times v."""
@@ -176,3 +217,19 @@ def test_scores_that_are_no_scores_refuse_what_reads_them(monkeypatch):
     found = run(xglm, PROMPT, [AttentionSinks, LogitLens])
     assert isinstance(found["attention-sinks"].error, RefusedError) and sc.SOFTMAX in str(found["attention-sinks"])
     assert "top_token" in found["logit-lens"]
+
+
+def test_values_that_are_clipped_behind_their_hook_refuse_what_reads_them(monkeypatch):
+    """OLMo's queries, keys and values are clipped where its config says so, behind where they are seen: norms of values
+    would be of others than the model moves. What heads write, and where they look, is as it is."""
+    kind, options = FAMILIES["olmo"]
+    clipped = {**FAMILIES, "olmo": (kind, {**options, "clip_qkv": 0.3})}
+    monkeypatch.setattr("workbench.loading.toys.families.FAMILIES", clipped)
+    olmo = wrap(random_model("olmo"), None, name="olmo")
+    assert {item.name for item in olmo.selfcheck.items if not item.passed} >= {sc.PARTS}
+    for entry in (HeadTable, DirectLogitAttribution, AttentionSinks):
+        assert sc.PARTS in str(entry.refusal(olmo))
+    with pytest.raises(RefusedError, match=sc.PARTS):
+        CausalCheck(units="L1H2 key 3").run(olmo, PROMPT)
+    found = run(olmo, PROMPT, [CausalCheck(units="L1H2", peers=5), SinkRates(samples=2, length=16), LogitLens])
+    assert not any(hasattr(one, "error") for one in found.values()), found

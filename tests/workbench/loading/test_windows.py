@@ -54,3 +54,13 @@ def test_a_long_window_is_read_off_the_masks(family, name, chunked, monkeypatch)
     sizes = wrap(random_model(family), None, name=family).sizes
     assert set(sizes.windows) == {700} and sizes.chunked == chunked
     assert sizes.sliding == ((0,) if family == "gemma3" else (0, 1))
+
+
+def test_masks_are_read_where_blocks_give_tuples(monkeypatch):
+    """The model takes the first entry of what a block gives: of a plain state that would be one row, then one token,
+    then one number, and from six layers on there is nothing left to hand on."""
+    kind, options = FAMILIES["gpt_neo"]
+    long = {"gpt_neo": (kind, {**options, "window_size": 700, "max_position_embeddings": 1024})}
+    monkeypatch.setattr("workbench.loading.toys.families.FAMILIES", long)
+    made = wrap(random_model("gpt_neo", n_layers=6), None, name="gpt_neo")
+    assert made.adapter.tuples == tuple(range(6))

@@ -112,7 +112,7 @@ def value(model, prompt, kind, target, against=""):
 def test_a_metric_of_no_target_says_that_one_was_not_used(hf, metric):
     study = AttentionKnockout(metric=metric, subject="abc", target="q", against="z", window=1)
     found, bare = (study.replaced(**other).run(hf[1], "abcdabce") for other in ({}, {"target": "", "against": ""}))
-    assert f"'{metric}' is of no target: 'q' and 'z' was not used" in found.attrs["summary"]
+    assert f"'{metric}' is of no target: 'q' and 'z' were not used" in found.attrs["summary"]
     assert "not used" not in bare.attrs["summary"] and found.equals(bare)
     assert [found.attrs[name] for name in ("target", "against", "target_ids", "against_ids")] == [""] * 4
     claim = asked(found, {})
@@ -181,8 +181,11 @@ def test_where_several_tokens_cannot_be_measured(hf):
 def test_the_likelier_form_is_named():
     log_probs = torch.full((96,), -9.0).index_put((torch.tensor([1, A]),), torch.tensor([-1.0, -2.5]))
     assert likelier(VOCABULARY, "a", log_probs) == (
-        "'a' was taken as typed (-2.50 nats); ' a', with a space in front, is likelier here (-1.00 nats)."
+        "'a' was taken as typed (-2.50 nats); ' a', with a space in front, is likelier here "
+        "(by its first token -1.00 nats)."
     )
+    several = likelier(VOCABULARY, "ab", log_probs)  # -2.50 is not what the study measures of both
+    assert several.startswith("'ab' was taken as typed (by its first token -2.50 nats); ' ab', with a space in front, ")
     assert likelier(VOCABULARY, " a", log_probs) == "" and likelier(VOCABULARY, f"#{A}", log_probs) == ""
     assert "without a space" in likelier(VOCABULARY, " a", -log_probs)
     assert "The set from 'a' on" in likelier(VOCABULARY, '["a", "b"]', log_probs)

@@ -1,5 +1,7 @@
 """One pass for every need: what it keeps is right, and watching changes nothing."""
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -434,3 +436,30 @@ def test_positions_may_be_numbers_of_any_kind():
     model, ids = tiny_model("llama"), Prompt.ids([1, 2, 3])
     for given in (range(1, 3), np.array([1, 2]), torch.tensor([1, 2]), (1, -1)):
         assert observe(model, ids, positions=given).positions == ((1, 2),)
+
+
+def test_states_are_not_read_out_with_other_weights():
+    """Whoever trains on, and reads the states of before with the unembedding of now, is told so."""
+    held = tiny_hf("llama")
+    model = wrap(held, None, name="trained-on")
+    seen = observe(model, IDS, [STATES])
+    before, one = seen[STATES].clone(), seen.prompt(1)
+    assert one.readout.logits(one[STATES][-1, 0]).shape == (7, 96)
+    with torch.no_grad():
+        held.model.layers[1].mlp.down_proj.weight += 0.5
+    for again in (seen, one, seen.prompt(0)):
+        for ask in (lambda: again.readout, lambda: again.weights(0), lambda: again.expert_weights(0, 0)):  # noqa: B023
+            with pytest.raises(RefusedError, match="trained-on, whose weights have been changed since"):
+                ask()
+    assert torch.equal(seen[STATES], before) and observe(model, IDS, [STATES]).readout is not None
+
+
+@pytest.mark.parametrize("take", [copy.deepcopy, pickle.dumps])
+def test_neither_a_model_nor_what_holds_it_is_copied(take):
+    model = tiny_model("gpt2")
+    with pytest.raises(RefusedError, match="Load it again there"):
+        take(model)
+    with pytest.raises(RefusedError, match="observation of tiny-gpt2 to be pickled or copied"):
+        take(observe(model, IDS))
+    other = copy.copy(model)
+    assert other is not model and other.adapter is model.adapter and other.lock is model.lock

@@ -117,3 +117,15 @@ def test_what_netcdf_cannot_hold_is_refused_and_the_file_of_before_stays(tmp_pat
         save(mixed().assign_attrs(summary="half \ud800"), path)
     assert open_result(path).equals(mixed())
     assert np.isnan(open_result(path)["total"])
+
+
+@pytest.mark.parametrize("text", ["\r", "old\rlines", "\n", "\r\n", '"', ","])
+def test_a_row_of_a_csv_is_a_row_whatever_a_token_holds(tmp_path, text):
+    """A carriage return ends a row for whoever reads it, unless it is quoted."""
+    tokens = ["a", text, "b"]
+    given = xr.Dataset({"score": ("pos", [1.0, 2.0, 3.0])}, coords={"token_text": ("pos", tokens)})
+    save(given, tmp_path / "r.csv")
+    read = pd.read_csv(tmp_path / "r.csv")
+    assert read["token_text"].str.removeprefix("'").tolist() == tokens and read["score"].tolist() == [1.0, 2.0, 3.0]
+    lines = (tmp_path / "r.csv").read_bytes()
+    assert lines.startswith(b"pos,token_text,score\n0,a,1.0\n") and lines.endswith(b"\n2,b,3.0\n")

@@ -18,7 +18,7 @@ RowOf = tuple[dict[str, xr.DataArray], dict[str, str]]  # what is averaged of a 
 
 _POSITIONAL = ("pos", "query", "key")
 _OWN = ("token", "edge", "draw", "prompt", "sequence", "row")  # numbered anew in every result
-_NAMES = ("token id", "dimension", "position", "layer", "head", "text", "name")  # units of what is no quantity
+_NAMES = ("token id", "dimension", "position", "layer", "head", "expert", "text", "name")  # units of no quantity
 _OF_ONE = ("_low", "_high", "_q", "_p")
 
 

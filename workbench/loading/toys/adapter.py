@@ -19,6 +19,7 @@ class ToyAdapter:
 
     by_length = False
     ends: tuple[int, ...] = ()
+    tuples: tuple[int, ...] = ()
 
     def __init__(self, module: ToyTransformer):
         self.module = module.eval()

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from probes.circuits.circuit_search import VIEW, CircuitSearch, circuit_of
+from probes.circuits.circuit_search import VIEW, CircuitSearch, circuit_of, circuit_result
 from probes.circuits.edge_rankings import EdgeRankings, table
 from probes.circuits.graph.circuit import Circuit, against_random, random_circuits, search
 from probes.circuits.graph.faithfulness import Measured
@@ -39,6 +39,15 @@ def test_the_search_says_none_where_nothing_reaches_it(known):
     pairs = [type(p)(p.clean, p.corrupt, p.answers, p.wrong) for p in known.pairs[:4]]
     scores = -rank(known.model, pairs, "exact").mean(0)  # the worst edges first
     assert search(Measured(known.model, pairs), scores, 0.95, "signed") is None
+
+
+def test_where_the_model_is_no_better_than_no_edge_there_is_no_share(known, found):
+    """Answers and wrong ones exchanged: f is undefined, and no sentence says a share of it."""
+    worse = [type(p)(p.clean, p.corrupt, p.wrong, p.answers) for p in known.pairs[:4]]
+    result = CircuitSearch()._told(circuit_result(found, Measured(known.model, worse), {}), "pairs")
+    said = result.attrs["summary"]
+    assert np.isnan(float(result["faithfulness"])) and "nan" not in said
+    assert "On 4 pairs" in said and said.endswith("there is nothing that a circuit could be faithful to.")
 
 
 def test_random_circuits_have_its_size_and_are_connected(known, found):

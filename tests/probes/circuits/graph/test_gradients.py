@@ -8,7 +8,7 @@ from probes.circuits.graph import rankings as by_name
 from probes.circuits.graph.gradients import EAP, RELP, input_gradients, readout_logits
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.passes import sources, with_edges
-from probes.circuits.graph.rankings import RANKINGS, combined, rank
+from probes.circuits.graph.rankings import RANKINGS, TOGETHER, combined, rank
 from probes.circuits.graph.tasks import Pair
 from tests.contract.case import hooks_left
 from tests.tiny_models import KINDS, tiny_model
@@ -157,10 +157,11 @@ def test_every_ranking_scores_every_edge(by):
     scores = rank(model, pairs, by)
     assert scores.shape == (3, *graph.shape) and np.isfinite(scores).all() and not scores[:, ~graph.exists].any()
     assert (rank(model, pairs, by) == scores).all()
-    if by != "random":  # a batch is no more than its pairs
+    if by not in TOGETHER:  # a batch is no more than its pairs
         np.testing.assert_allclose(rank(model, pairs[1:2], by)[0], scores[1], atol=1e-5 * np.abs(scores).max())
     else:
-        assert (rank(model, pairs, by, seed=1) != scores).any()
+        other = rank(model, pairs, by, seed=1) if by == "random" else rank(model, pairs[1:2], by)
+        assert (scores[1:] == scores[0]).all() and (other[0] != scores[0]).any()
 
 
 def test_routes_and_direct_attribution_by_hand():

@@ -8,7 +8,7 @@ from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.known import KNOWN, recovery
 from probes.circuits.graph.rankings import rank
 
-SEEING_PATTERNS = ("exact", "EAP", "EAP-IG", "RelP", "RelP half", "RelP-IG", "RelP both ends")
+SEEING_PATTERNS = ("exact", "EAP", "EAP-IG", "RelP", "RelP half", "RelP-IG", "RelP both ends", "edge pruning")
 
 
 @pytest.fixture(scope="module", params=KNOWN)
