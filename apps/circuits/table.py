@@ -73,7 +73,9 @@ two tasks. For edge pruning, on pairs of that seed: of edges that leave some hun
 what is left over, circuits kept nothing of the difference at all; they leave one at a time. Slopes of RelP in the
 circuit that is left, kept by score and by absolute score half and half, were far off 1 at a tenth of the edges. With
 twelve pairs to rank on, f on 24 others at .001, .002 and .005 was .97 .87 1.00 with plain slopes and 1.14 .90 1.03 with
-those of RelP. Calibrating measures eight circuits on eight pairs apart, and sets the share for each budget.
+those of RelP. Each step loses more than its slopes tell: with what the last step lost so added to what is left over, f
+of agreement on 60 pairs went from .67 .74 .93 .91 .98 at .001 to .02 to .71 .86 1.00 .94 .98. That is not in the rows
+above. Calibrating measures eight circuits on eight pairs apart, and sets the share for each budget.
 """
 
 
