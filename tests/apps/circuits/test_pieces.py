@@ -60,3 +60,7 @@ def test_numbers_are_of_all_pairs_of_a_rows_pieces():
     assert found["n"] == 40 and found["f"] == pytest.approx(np.linspace(0.5, 1, len(BUDGETS)))
     low, high = found["ends"]["cmd_log"]
     assert low == pytest.approx(found["areas"]["cmd_log"]) == pytest.approx(high)  # every pair says the same
+    # Off by the same share on each pair, and by as much as the whole differs between them.
+    whole = np.concatenate([piece["metrics"][-1] for piece in made])
+    share = np.sqrt((whole**2).mean()) / whole.mean()
+    assert found["by_pair"] == pytest.approx(share * found["areas"]["cmd_log"])

@@ -117,14 +117,16 @@ def summaries(cells: Cells) -> dict[str, str]:
     found = {}
     for name in cells.names:
         places = cells.places(name)
-        there = [cell in places for cell, _ in cells.asked(name)]
-        found[name] = summary(name, sum(there), len(there) - sum(there))
+        there = [(cell in places, line["n"] > 0) for cell, line in cells.asked(name)]
+        n = sum(is_there for is_there, _ in there)
+        found[name] = summary(name, n, len(there) - n, any(has_prompt for _, has_prompt in there))
     return found
 
 
-def summary(analysis: str, n: int, missing: int) -> str:
-    """How many prompts are behind the means of an analysis, and how many are not there."""
-    return f"Means of {analysis} over {counted(n, 'prompt')}" + (f"; {missing} are missing." if missing else ".")
+def summary(analysis: str, n: int, missing: int, prompted: bool) -> str:
+    """How many prompts are behind the means of an analysis, and how many are not there; models, where none is read."""
+    said = f"Means of {analysis} over {counted(n, 'prompt')}" if prompted else f"{analysis} of {counted(n, 'model')}"
+    return said + (f"; {missing} {'is' if missing == 1 else 'are'} missing." if missing else ".")
 
 
 def variables(store: Store) -> dict[str, dict[str, tuple[str, ...]]]:
