@@ -115,7 +115,8 @@ class InductionFormation(Finding, name="induction-formation", title="Finding 2: 
             if not n:
                 continue
             k = int(np.isfinite(one["change_step"]).sum())
-            when = f"at step {mean_and_range(one['change_step'])} in {k} of {n} seeds" if k else f"in none of {n} seeds"
+            seeds = f"{k or 'none'} of {n} seed{'s' * (n != 1)}"
+            when = f"at step {mean_and_range(one['change_step'])} in {seeds}" if k else f"in {seeds}"
             said.append(
                 f"{name}: a change at once {when}, accuracy {mean_and_range(one['repeat_accuracy'])}, attention to the "
                 f"previous token {mean_and_range(one['previous_token'])} and to what followed the last time "

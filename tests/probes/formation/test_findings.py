@@ -232,3 +232,10 @@ def test_clamps_move_the_phase_change_of_both_tasks():
         )
         free = free.fillna(asked(toy).recipe.steps)  # not there by the end
         assert (previous < 0.75 * free).all() and (match < previous).all()
+
+
+def test_one_seed_is_one():
+    toy = load("toy:induction,tokens=95,d_model=16,n_heads=2,steps=4,every=2")
+    formed = InductionFormation(seeds=1, conditions="heads1", steps=2).run(toy)
+    assert formed.attrs["summary"].startswith("Heads1: a change at once in none of 1 seed, accuracy ")
+    assert "free never (0 of 1 seed)." in ClampedFormation(seeds=1, clamps="free", steps=2).run(toy).attrs["summary"]
