@@ -7,9 +7,10 @@ pair's metric nearest to the model's: the mean square of
 
     (circuit - model) - sum of the slopes of what has left in this step
 
-and as much again of what they would change each by itself, since slopes hold for small changes only. An edge on no way
-from input to logits leaves as well. Scores are high for what stays long, never below 0: the size of an edge's slope
-when it left, or of one that left before it where that was larger.
+and as much again of what they would change each by itself, since slopes hold for small changes only. What a step changed
+beyond its slopes, on average over pairs, the next one is taken to change as well. An edge on no way from input to logits
+leaves, too. Scores are high for what stays long, never below 0: the size of an edge's slope when it left, or of one that
+left before it where that was larger.
 
 Source: ours; the aim is that of edge pruning (Bhaskar et al. 2024, arXiv 2406.16778), which learns masks by descent.
 """
@@ -60,10 +61,13 @@ def let_go(
     graph = Graph.of(model.sizes)
     turns = [_Seen.of(model, some, rows) for some in _turns(pairs)]
     mask, scores, sizes, highest = graph.exists, np.zeros(graph.exists.size, np.float32), sizes_of(graph.n_edges), 0
+    expected: float | None = None  # the mean surplus that the slopes of the last step told
     for step, size in enumerate(sizes):
         told = part(progress, step / len(sizes), (step + 1) / len(sizes))
         surplus, slopes = turns[step % len(turns)].slopes(model, mask, rules, told)
-        order, left = _smaller(graph, mask, slopes, surplus, size)
+        missed = 0.0 if expected is None else float(surplus.mean()) - expected
+        order, left = _smaller(graph, mask, slopes, surplus + missed, size)
+        expected = float((surplus - slopes[:, ~left[mask]].sum(1)).mean())
         means = np.zeros(scores.size, np.float32)
         means[mask.ravel()] = slopes.mean(0)
         if size == sizes[-1]:  # what stays to the end, by its slope
