@@ -71,6 +71,7 @@ def gate_gradients(
         values = metric(readout_logits(model, read[:, -1].float(), frozen=rules.frozen))
         if values.requires_grad:  # else the logits read nothing by an edge that is asked
             torch.autograd.grad(values.sum(), gated.start)
+    gated.token = None  # holds the graph, which holds this: else both stay until the next collection of garbage
     return values.detach(), gated.found
 
 

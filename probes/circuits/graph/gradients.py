@@ -143,7 +143,8 @@ class _Streams(Seen):
     """The states in front of every sublayer, and what every source adds where that is asked."""
 
     def __init__(self, model: Model, graph: Graph, added: torch.Tensor | None) -> None:
-        super().__init__(model, graph, self._keep)
+        # Not a method of its own: this would hold itself, and with it the states until the next collection of garbage
+        super().__init__(model, graph, lambda place, value: _copy(added, place, value))
         self._added = added
         self.before: dict[tuple[int, str], torch.Tensor] = {}
 
@@ -161,9 +162,10 @@ class _Streams(Seen):
             with torch.no_grad():
                 super().heads_done(layer)
 
-    def _keep(self, place: Any, value: torch.Tensor) -> None:
-        if self._added is not None:
-            self._added[place].copy_(value.detach())
+
+def _copy(added: torch.Tensor | None, place: Any, value: torch.Tensor) -> None:
+    if added is not None:
+        added[place].copy_(value.detach())
 
 
 def _starting(start: torch.Tensor | None) -> Callable[..., torch.Tensor]:

@@ -7,10 +7,10 @@ pair's metric nearest to the model's: the mean square of
 
     (circuit - model) - sum of the slopes of what has left in this step
 
-and as much again of what they would change each by itself, since slopes hold for small changes only. What a step changed
-beyond its slopes, on average over pairs, the next one is taken to change as well. An edge on no way from input to logits
-leaves, too. Scores are high for what stays long, never below 0: the size of an edge's slope when it left, or of one that
-left before it where that was larger.
+and as much again of what they would change each by itself, since slopes hold for small changes only. What a step
+changed beyond its slopes, on average over pairs, the next one is taken to change as well. An edge on no way from input
+to logits leaves, too. Scores are high for what stays long, never below 0: the size of an edge's slope when it left, or
+of one that left before it where that was larger.
 
 Source: ours; the aim is that of edge pruning (Bhaskar et al. 2024, arXiv 2406.16778), which learns masks by descent.
 """

@@ -1,5 +1,7 @@
 """Gates on edges: with 0 and 1 the pass with some edges, with all open the scores of EAP and RelP, and true slopes."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +84,20 @@ def test_what_cannot_be_gated_says_so_and_nothing_stays():
         gate_gradients(model, clean, drawn(graph)[1:], other, metric)
     with pytest.raises(InputError, match="sources of shape"):
         gate_gradients(model, clean, drawn(graph), other[1:], metric)
+
+
+@pytest.mark.parametrize("by", ["edge pruning", "EAP", "RelP-IG", "exact"])
+def test_a_ranking_leaves_no_memory_behind(by):
+    """Its buffers and its graph could hold each other, and on the default model both are gigabytes: all goes when it
+    returns, without a collection of garbage."""
+    model = tiny_model("llama")
+    pairs = pairs_of(model)
+    rank(model, pairs, by)  # what libraries keep from a first time
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(one) is torch.Tensor for one in gc.get_objects())
+        rank(model, pairs, by)
+        assert sum(type(one) is torch.Tensor for one in gc.get_objects()) == before
+    finally:
+        gc.enable()
