@@ -140,7 +140,7 @@ def test_two_saved_results_are_compared(tmp_path, capsys):
     files = [f"{tmp_path}/{name}.nc" for name in ("before", "after", "change")]
     page = tmp_path / "change.html"
     assert main(["compare", *files[:2], "--out", files[2], "--figure", str(page)]) == 0
-    assert "1 of 5 tokens have no counterpart" in capsys.readouterr().out.replace("\n", " ")
+    assert "1 of 5 tokens has no counterpart" in capsys.readouterr().out.replace("\n", " ")
     change = open_result(files[2])
     assert change.sizes["pos"] == 5 and bool(change["entropy"].sel(pos=3).isnull().all())
     assert page.read_text(encoding="utf-8").count(
