@@ -92,9 +92,9 @@ def measure(model: Model, name: str, rows: Any, path: Path) -> Iterator[str]:
     starts = range(0, TESTED, PIECE)
     if all((name, row.name, start) in done for row in rows for start in starts):
         return
-    row_free = [SEED, RANKED, CALIBRATED, TESTED]
+    same = [SEED, RANKED, CALIBRATED, TESTED]  # pairs, whatever the row
     pairs, graph = task(model, name, train=RANKED, validation=CALIBRATED, test=TESTED, seed=SEED), Graph.of(model.sizes)
-    ends = {p["start"]: p for p in read(path) if p["task"] == name and p["asked"][:4] == row_free}
+    ends = {p["start"]: p for p in read(path) if p["task"] == name and p["asked"][:4] == same}
     for row in rows:
         missing = [start for start in starts if (name, row.name, start) not in done]
         if not missing:

@@ -38,6 +38,7 @@ from workbench.models.target import need_one_token
 from workbench.models.typed import typed
 from workbench.observation import observe
 from workbench.observation.recording import record
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +109,7 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
         """Room for a new token, units of one kind that the model has, a giver for swap, a token for steer."""
         if len(tokens) >= model.sizes.n_ctx:
             most = f"at most {model.sizes.n_ctx - 1} for {model.name}, which goes on behind them"
-            raise InputError(f"a prompt of {len(tokens)} tokens", most, "Shorten the prompt")
+            raise InputError(f"a prompt of {counted(len(tokens), 'token')}", most, "Shorten the prompt")
         units = units_of(self.units)
         kinds = {type(unit) for unit in units}
         is_state = kinds == {Residual} and len(units) == 1 and self.how == "swap"

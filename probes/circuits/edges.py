@@ -46,6 +46,7 @@ from workbench.models.prompt import Tokens, tokenise
 from workbench.models.selfcheck import PADDING, PARTS, READOUT, RESIDUAL
 from workbench.observation.metrics import TARGET, Metric, going_on, make_metric
 from workbench.observation.recording import Means, measure_means
+from workbench.words import counted
 
 __all__ = ["RANKINGS", "VIEW", "CircuitEdges", "EdgeTask", "candidates", "edge_task", "evaluate", "evaluating", "rank"]
 
@@ -167,7 +168,9 @@ def edge_task(
     if not 0 <= first_layer < sizes.n_layers:
         raise InputError(f"first_layer={first_layer}", f"a layer from 0 to {sizes.n_layers - 1}", "Choose one it has")
     if len(tokens) < 3:
-        raise InputError(f"a prompt of {len(tokens)} tokens", "three or more: position 0 is no candidate", "Add some")
+        raise InputError(
+            f"a prompt of {counted(len(tokens), 'token')}", "three or more: position 0 is no candidate", "Add some"
+        )
     size = _EACH * sizes.n_layers * sizes.n_heads * len(tokens) ** 2
     if size > _BYTES:
         longest = int((_BYTES / (_EACH * sizes.n_layers * sizes.n_heads)) ** 0.5)

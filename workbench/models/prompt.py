@@ -15,6 +15,7 @@ from workbench.errors import InputError
 from workbench.models.inputs import MARK, Messages, as_ids, as_messages, as_text, kinds_of
 from workbench.models.spans import Spans, spans_of
 from workbench.models.vocabulary import Vocabulary
+from workbench.words import counted
 
 __all__ = ["Prompt", "Tokens", "ids_of", "place", "prompts_of", "tokenise"]
 
@@ -228,7 +229,9 @@ def _check(model: _Reads, prompt: Prompt, ids: tuple[int, ...]) -> None:
         raise InputError("a prompt of no tokens", "at least one token", "Type a text")
     if len(ids) > model.sizes.n_ctx:
         raise InputError(
-            f"a prompt of {len(ids)} tokens", f"at most {model.sizes.n_ctx} for {model.name}", "Shorten the prompt"
+            f"a prompt of {counted(len(ids), 'token')}",
+            f"at most {model.sizes.n_ctx} for {model.name}",
+            "Shorten the prompt",
         )
     outside = [i for i in ids if not 0 <= i < model.sizes.d_vocab]
     if outside:

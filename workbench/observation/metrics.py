@@ -206,7 +206,7 @@ def followed_by(model: Model, tokens: Tokens, more: Sequence[int]) -> Tokens:
         return tokens
     if len(tokens) + len(more) > model.sizes.n_ctx:
         raise InputError(
-            f"a prompt of {len(tokens)} tokens and a target of {len(more) + 1}",
+            f"a prompt of {counted(len(tokens), 'token')} and a target of {len(more) + 1}",
             f"at most {model.sizes.n_ctx} for {model.name}",
             "Shorten the prompt",
         )

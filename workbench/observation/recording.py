@@ -18,6 +18,7 @@ from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, Hook, Z
 from workbench.models.model import Interventions, Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.observation import Need, Site, keep, observe
+from workbench.words import counted
 
 __all__ = ["Means", "Recording", "measure_means", "record", "record_all"]
 
@@ -70,7 +71,7 @@ class Means:
     in_words: ClassVar[str] = "what measure_means() gives"
 
     def __str__(self) -> str:
-        return f"{self.name}, {self.n_tokens} tokens"
+        return f"{self.name}, {counted(self.n_tokens, 'token')}"
 
     def mean(self, hook: Hook, layer: int, model: Model) -> torch.Tensor:
         """The mean at a site; InputError where it was not measured or belongs to another model."""

@@ -38,7 +38,7 @@ def counterparts(shown: Sequence[int], prompts: Sequence[Sequence[int]], aligned
         return [align(one, shown) for one in prompts]
     if aligned == "role":
         *others, own = roles([*prompts, shown])[0]
-        places = [{column: pos for pos, column in enumerate(columns)} for columns in others]
+        places = [{column: pos for pos, column in enumerate(one)} for one in others]
         return [[place.get(column, -1) for column in own] for place in places]
     shifts = [0 if aligned == "first" else len(one) - len(shown) for one in prompts]
     return [
@@ -65,12 +65,12 @@ def roles(ids: Sequence[Sequence[int]]) -> tuple[list[list[int]], int]:
         at.append(taken + pos)
     found = []
     for region in regions:
-        columns: list[int] = []
+        own: list[int] = []
         for start, end, first, last in region:
             new = max(0, (last - first) - (end - start))
-            columns += range(at[start] - new, at[start])
-            columns += at[end - (last - first - new) : end]
-        found.append(columns)
+            own += range(at[start] - new, at[start])
+            own += at[end - (last - first - new) : end]
+        found.append(own)
     return found, at[-1]
 
 

@@ -16,6 +16,7 @@ from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model, Sizes
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -125,8 +126,9 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
             n, k = (int(np.isfinite(one[variable]).sum()) for variable in ("accuracy", "change_step"))
             if n:
                 said.append(
-                    f"{name} (n = {n} seeds): {mean_and_range(one['accuracy_in_context'])} on new classes, at once "
-                    f"in {k}, and {mean_and_range(one['accuracy_in_weights'])} where only memory helps"
+                    f"{name} (n = {counted(n, 'seed')}): "
+                    f"{mean_and_range(one['accuracy_in_context'])} on new classes, "
+                    f"at once in {k}, and {mean_and_range(one['accuracy_in_weights'])} where only memory helps"
                 )
         changes = zip(result["condition"].values, result["model_change"].values, strict=True)
         beside = ", ".join(f"{when:.0f} with {name}" for name, when in changes if np.isfinite(when))
@@ -157,7 +159,7 @@ def beside_figure(result: xr.Dataset) -> "go.Figure":
     from workbench.figures.theme import LINES
 
     n = result.sizes["seed"]
-    titles = (f"toys: accuracy on new classes (n = {n} seeds)", "two-parameter model, rate 1: probability")
+    titles = (f"toys: accuracy on new classes (n = {counted(n, 'seed')})", "two-parameter model, rate 1: probability")
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, subplot_titles=titles)
     for index, name in enumerate(result["condition"].values):
         one = result.sel(condition=name)

@@ -12,6 +12,7 @@ from probes.formation.findings.finding import Finding, named
 from workbench.analysis.view import Ask, View
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model, Sizes
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -100,7 +101,8 @@ class BackcopyFormation(Finding, name="backcopy-formation", title="Finding 1: si
             if not n:
                 continue
             text = (
-                f"{name} (n = {n} seeds): BOS gets {mean_and_range(one['sink'])} where nothing is to be copied, with "
+                f"{name} (n = {counted(n, 'seed')}): "
+                f"BOS gets {mean_and_range(one['sink'])} where nothing is to be copied, with "
                 f"triggers {mean_and_range(one['rest'])}, and {mean_and_range(one['sink_at_triggers'])} at triggers, "
                 f"drain {mean_and_range(one['value_drain'])}, of triggers {mean_and_range(one['trigger_drain'])}, "
                 f"loss behind triggers {mean_and_range(one['backcopy_loss'])}, and "

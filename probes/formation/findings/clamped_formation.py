@@ -18,6 +18,7 @@ from workbench.errors import InputError
 from workbench.loading.toys.recipe import Recipe
 from workbench.loading.toys.training import evaluated
 from workbench.models.model import Model, Sizes
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -106,7 +107,7 @@ class ClampedFormation(Finding, name="clamped-formation", title="Finding 3: clam
             n, k = (int(np.isfinite(one[variable]).sum()) for variable in ("final_loss", "learned_step"))
             if n:
                 when = f"at step {mean_and_range(one['learned_step'])}" if k else "never"
-                said.append(f"{name} {when}" + (f" ({k} of {n} seed{'s' * (n != 1)})" if k < n else ""))
+                said.append(f"{name} {when}" + (f" ({k} of {counted(n, 'seed')})" if k < n else ""))
         return f"The loss falls below the mark: {'; '.join(said)}. Steps are means over seeds, with their range."
 
 

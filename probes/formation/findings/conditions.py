@@ -14,6 +14,7 @@ from workbench.analysis.view import reads
 from workbench.loading.toys.checkpoints import Kept
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -105,7 +106,7 @@ def curves_figure(result: xr.Dataset) -> "go.Figure":
 
     mean = result[["loss"]].mean("seed", keep_attrs=True)
     n = result.sizes["seed"]
-    return series(mean, "loss", "step", by="condition", title=f"Loss along training, mean over n = {n} seeds")
+    return series(mean, "loss", "step", by="condition", title=f"Loss along training, mean over {counted(n, 'seed')}")
 
 
 def conditions_figure(result: xr.Dataset, name: str) -> "go.Figure":

@@ -18,6 +18,7 @@ from workbench.models.hooks import PATTERN
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Prompt, tokenise
 from workbench.observation import Need, keep, observe
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -112,8 +113,9 @@ class InContextAutomata(Finding, name="in-context-automata", title="Finding 5: l
             n = int(np.isfinite(one["distance"]).sum())
             if n:
                 said.append(
-                    f"{name} (n = {n} seeds) is {mean_and_range(one['distance'])} from the truth, with a pattern that "
-                    f"correlates {mean_and_range(one['pattern_1_gram'])} with 1-gram attention"
+                    f"{name} (n = {counted(n, 'seed')}) "
+                    f"is {mean_and_range(one['distance'])} from the truth, with a pattern "
+                    f"that correlates {mean_and_range(one['pattern_1_gram'])} with 1-gram attention"
                 )
         best = result.isel(condition=0)
         learners = ", ".join(f"{n}-grams {mean_and_range(best[f'distance_{n}_gram'])}" for n in (1, 2, 3))

@@ -16,6 +16,7 @@ from workbench.intervene import Ablate, Attention, Head, hooks
 from workbench.loading.toys.recipe import Recipe
 from workbench.models.model import Model, Sizes
 from workbench.statistics import spearman
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -115,7 +116,7 @@ class InductionFormation(Finding, name="induction-formation", title="Finding 2: 
             if not n:
                 continue
             k = int(np.isfinite(one["change_step"]).sum())
-            seeds = f"{k or 'none'} of {n} seed{'s' * (n != 1)}"
+            seeds = f"{k or 'none'} of {counted(n, 'seed')}"
             when = f"at step {mean_and_range(one['change_step'])} in {seeds}" if k else f"in {seeds}"
             said.append(
                 f"{name}: a change at once {when}, accuracy {mean_and_range(one['repeat_accuracy'])}, attention to the "

@@ -17,6 +17,7 @@ from workbench.batch.spec import SOURCES, PromptSource, Read
 from workbench.errors import InputError, WorkbenchError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Prompt, Vocabulary, ids_of
+from workbench.words import counted
 
 __all__ = ["Items", "Member", "Refused", "collect"]
 
@@ -160,7 +161,7 @@ def _pieces(prompt: Prompt, source: PromptSource, reader: "_Unbounded") -> Itera
         yield ids
     elif source.tokens is None or source.long == "refuse":
         raise InputError(
-            f"a prompt of {len(ids)} tokens",
+            f"a prompt of {counted(len(ids), 'token')}",
             f"at most {most} for {reader.name}",
             'Say tokens = N, with long = "cut" or "split"',
         )
