@@ -18,11 +18,14 @@ FAMILIES: dict[str, tuple[Draw, float]] = {
     "heavy tails (t, 3 degrees)": (lambda random, size: random.standard_t(3, size=size), 0.0),
     "0 or 1, 30 %": (lambda random, size: (random.random(size) < 0.3).astype(float), 0.3),
 }
+
+
+def _flags(share: float) -> tuple[Draw, float]:
+    return lambda random, size: (random.random(size) < share).astype(float), share
+
+
 RARE: dict[str, tuple[Draw, float]] = {
-    f"0 or 1, {share:.0%}".replace("%", " %"): (
-        lambda random, size, share=share: (random.random(size) < share).astype(float), share
-    )
-    for share in (0.02, 0.05, 0.1, 0.95)
+    "0 or 1, 2 %": _flags(0.02), "0 or 1, 5 %": _flags(0.05), "0 or 1, 10 %": _flags(0.1), "0 or 1, 95 %": _flags(0.95),
 }  # fmt: skip
 OUTLIERS: dict[str, tuple[Draw, float]] = {  # what few units do not show, no interval from them holds
     "0, one in ten exponential": (
