@@ -9,6 +9,12 @@ import pytest
 from tests.apps.explorer.browser.actions import SHOWN, run, selection, turn, view
 
 pytestmark = pytest.mark.browser
+# In how many lines the text of each of some elements stands.
+LINES = """all => all.map(one => {
+  const range = document.createRange();
+  range.selectNodeContents(one);
+  return range.getClientRects().length;
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +153,11 @@ def test_a_form_reads_as_a_sentence_and_takes_what_is_selected(same_page):
     page.click("#card-open")
     page.wait_for_selector(".card-table")
     card = page.inner_text(".card")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert set(page.eval_on_selector_all(".card-table td.number", LINES)) <= {0, 1}  # in two it is another number
+        assert page.eval_on_selector(".card-table", "card => card.scrollWidth <= card.clientWidth")
+    page.set_viewport_size({"width": 1280, "height": 800})
     assert "From token 9 ·capital it looks at" in card and "Its share of this prediction" in card
     page.locator(".card-table [data-turn='induction-on-prompt']").first.click()
     page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Induction on this prompt'")
