@@ -265,6 +265,7 @@ def test_it_is_drawn_and_listed_at_every_step():
                 assert figure(some).data
         for table in VIEW.tables:
             assert len(table(some)) > 0
+    assert (parts_table(result)["head"].eq("") == parts_table(result).index.str.endswith("MLP")).all()  # which has none
     for one in parts_table(result)["part_looks_at"]:  # with the token that stands there
         assert one == "" or one.split(" ", 1)[1] == repr(str(result["token_text"].values[int(one.split()[0])]))
     assert node_of("a12.h3") == (12, 3) and node_of("m7") == (7, -1)
