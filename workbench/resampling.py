@@ -5,12 +5,14 @@ from itertools import chain, combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from workbench.errors import InputError
 
 __all__ = [
-    "BLOCK", "Array", "all_signs", "all_splits", "columns_of", "groups", "need", "need_alike", "need_draws",
-    "need_level", "product", "random_signs", "random_splits", "resamples", "width",
+    "BLOCK", "Array", "all_signs", "all_splits", "columns_of", "ends_of", "error_of", "groups", "need", "need_alike",
+    "need_draws", "need_level", "one_value", "product", "random_signs", "random_splits", "resamples", "studentised",
+    "unseen", "width",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -95,6 +97,60 @@ def block_rows(n: int, draws: int) -> Iterator[int]:
     step = max(1, BLOCK // n)
     for start in range(0, draws, step):
         yield min(step, draws - start)
+
+
+def ends_of(bounds: tuple[ArrayLike | None, ArrayLike | None], shape: tuple[int, ...]) -> Array:
+    """Least and most of every column, (2, columns); infinite where there is no bound."""
+    ends = [other if one is None else one for one, other in zip(bounds, (-np.inf, np.inf), strict=True)]
+    return np.stack([np.broadcast_to(np.asarray(end, np.float64), shape).reshape(-1) for end in ends])
+
+
+def one_value(sample: Array, size: Array | float = 0.0) -> NDArray[np.bool_]:
+    """Columns whose entries are all alike, but for rounding, against their largest or `size`."""
+    return np.asarray(np.ptp(sample, axis=0) <= 1e-12 * np.maximum(np.abs(sample).max(axis=0), size), bool)
+
+
+def unseen(
+    found: tuple[Array | float, Array | float],
+    alike: NDArray[np.bool_],
+    n: int,
+    level: float,
+    ends: Array | tuple[Array | float, Array | float],
+) -> tuple[Array, Array]:
+    """Low and high of columns of one value (`alike`) taken out by units of another kind, of which there was none among
+    n: up to a share of 1 - (1 - level) ** (1 / n), as far as the bounds. Where there is no bound they stay."""
+    share = 1 - (1 - level) ** (1 / n)
+    with np.errstate(invalid="ignore"):
+        low, high = (value + share * (end - value) for value, end in zip(found, ends, strict=True))
+    low, high = (np.where(alike & np.isfinite(end), x, v) for x, v, end in zip((low, high), found, ends, strict=True))
+    return low, high
+
+
+def error_of(spread: Array, n: int) -> Array:
+    """Standard error of a resampled mean from its variance over the resample, (draws, columns)."""
+    return np.asarray(np.sqrt(np.maximum(spread, 0.0) / (n - 1)), np.float64)
+
+
+def studentised(
+    value: Array, error: Array, apart: Array, errors: Array, freedom: int, level: float
+) -> tuple[Array, Array]:
+    """Ends of the bootstrap-t interval, or of Student's where that reaches farther.
+
+    value, error: (columns,); apart, errors: of the resamples, (draws, columns), differences from the value and their
+    standard errors. A resample of one entry over and over has none: it lies beyond all others, on its side.
+    """
+    missing = np.isnan(apart).any(axis=0)
+    apart, errors = np.where(missing, 0.0, apart), np.where(missing, 1.0, errors)
+    tiny = 1e-9 * np.maximum(error, 1e-300)
+    ratios = np.where(errors > tiny, apart / np.maximum(errors, tiny), np.sign(apart) * 1e9)
+    ratios = np.where(np.abs(apart) <= tiny, 0.0, ratios)
+    below, above = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    student = special.stdtrit(freedom, (1 + level) / 2)
+    # An end that resamples without spread would put infinitely far is as far as those with spread reach.
+    reach = np.abs(np.where(np.abs(ratios) < 1e9, ratios, 0.0)).max(axis=0)
+    low = value - np.maximum(np.minimum(above, reach), student) * error
+    high = value - np.minimum(np.maximum(below, -reach), -student) * error
+    return np.where(missing, np.nan, low), np.where(missing, np.nan, high)
 
 
 def need(holds: bool, got: str, expected: str, remedy: str) -> None:

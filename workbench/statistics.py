@@ -4,8 +4,10 @@ Thin over scipy where scipy has it. Resampling is written here because scipy's m
 column, while the mean of a resample is a product with a matrix of counts, and because scipy has no bootstrap-t.
 Intervals of means are bootstrap-t intervals, and at least as wide as Student's: percentile and BCa intervals hold a
 skewed mean too rarely. None is given for fewer than `ENOUGH` units, where even these do (`docs/pages/calibration.md`
-has the rates). All functions take numpy arrays (or what `numpy.asarray` takes) and work in float64; an interval has the
-unit of its values, p and q lie in 0 to 1.
+has the rates). Units that all have one value show no spread: with bounds, their interval reaches as far as a mean can
+lie that gives n such units in a row one time in twenty (at 95 %); without, it is the value. All functions take numpy
+arrays (or what `numpy.asarray` takes) and work in float64; an interval has the unit of its values, p and q lie in 0 to
+1.
 
 NaN means missing: a text without a value is left out of its own column, and the answer for that column is the one for
 the shorter column. A column that keeps too few values answers NaN. The answer for a column does not depend on the
@@ -28,15 +30,20 @@ from workbench.resampling import (
     all_signs,
     all_splits,
     columns_of,
+    ends_of,
+    error_of,
     groups,
     need,
     need_alike,
     need_draws,
     need_level,
+    one_value,
     product,
     random_signs,
     random_splits,
     resamples,
+    studentised,
+    unseen,
     width,
 )  # fmt: skip
 
@@ -47,6 +54,7 @@ __all__ = [
     "benjamini_hochberg",
     "bootstrap_interval",
     "difference_interval",
+    "draws_for",
     "max_statistic",
     "monte_carlo_p",
     "percentile_interval",
@@ -62,7 +70,7 @@ EXACT_LIMIT = 65_536  # up to this many rearrangements a null is enumerated, not
 _TIE = 1e-12  # of the sum of magnitudes: equal sums taken in another order must still count as equal
 
 
-Bounds = tuple[float | None, float | None]
+Bounds = tuple[ArrayLike | None, ArrayLike | None]
 
 
 def bootstrap_interval(
@@ -75,12 +83,14 @@ def bootstrap_interval(
 ) -> tuple[Array, Array]:
     """Interval of the mean over `axis`: bootstrap-t over the entries of that axis, at least as wide as Student's.
 
-    values: (n, ...). bounds: between which a mean can lie. Returns (low, high), each of the shape without `axis`; NaN
-    where fewer than `ENOUGH` values are left. At 95 % it holds the mean of normal, uniform, exponential, log-normal and
-    heavy-tailed values at least 92 times in 100.
+    values: (n, ...). bounds: between which a value can lie, numbers or of the answer's shape. Returns (low, high), each
+    of the shape without `axis`; NaN where fewer than `ENOUGH` values are left. Of values that all lie on the bounds
+    (0 or 1) it reaches at least as far as Wilson's. At 95 % it holds the mean of normal, uniform, exponential,
+    log-normal and heavy-tailed values, and rare and common shares, at least 92 times in 100; one of values with an
+    outlier that comes once in ten or more rarely, less often.
     """
     columns, shape = columns_of(values, axis)
-    low, high = np.full((2, columns.shape[1]), np.nan)
+    ends, (low, high) = ends_of(bounds, shape), np.full((2, columns.shape[1]), np.nan)
     for which, (sample,) in groups(columns, width=width(draws, level)):
         if len(sample) >= ENOUGH:
             mean = sample.mean(axis=0)
@@ -88,9 +98,11 @@ def bootstrap_interval(
             counts = resamples(len(sample), draws, (seed, 0))
             centred = sample - mean
             apart = product(counts, centred) / len(sample)
-            errors = _error(product(counts, centred**2) / len(sample) - apart**2, len(sample))
-            low[which], high[which] = _studentised(mean, error, apart, errors, len(sample) - 1, level)
-    return _inside(low, bounds).reshape(shape)[()], _inside(high, bounds).reshape(shape)[()]
+            errors = error_of(product(counts, centred**2) / len(sample) - apart**2, len(sample))
+            found = studentised(mean, error, apart, errors, len(sample) - 1, level)
+            found = unseen(found, one_value(sample), len(sample), level, ends[:, which])
+            low[which], high[which] = _of_flags(found, sample, level, ends[:, which])
+    return _shaped(low, high, ends, shape)
 
 
 def ratio_interval(
@@ -112,7 +124,7 @@ def ratio_interval(
     need_alike(over.shape[:1] + shape, under.shape[:1] + other, "numerator and denominator of one shape")
     missing = np.isnan(over) | np.isnan(under)
     over, under = np.where(missing, np.nan, over), np.where(missing, np.nan, under)
-    low, high = np.full((2, over.shape[1]), np.nan)
+    ends, (low, high) = ends_of(bounds, shape), np.full((2, over.shape[1]), np.nan)
     for which, (top, bottom) in groups(over, under, width=width(draws, level)):
         n = len(top)
         if n < ENOUGH:
@@ -125,10 +137,11 @@ def ratio_interval(
             ratio, ratios = top.mean(axis=0) / bottom.mean(axis=0), tops / bottoms
             error = np.sqrt((top - ratio * bottom).var(axis=0, ddof=1) / n) / np.abs(bottom.mean(axis=0))
             spread = squares - 2 * ratios * crosses + ratios**2 * others  # its mean is zero by the ratio's definition
-            low[which], high[which] = _studentised(
-                ratio, error, ratios - ratio, _error(spread, n) / np.abs(bottoms), n - 1, level
-            )
-    return _inside(low, bounds).reshape(shape)[()], _inside(high, bounds).reshape(shape)[()]
+            apart = ratios - ratio
+            found = studentised(ratio, error, apart, error_of(spread, n) / np.abs(bottoms), n - 1, level)
+            alike = one_value(top - ratio * bottom, np.abs(top).max(axis=0))
+            low[which], high[which] = unseen(found, alike, n, level, ends[:, which])
+    return _shaped(low, high, ends, shape)
 
 
 def difference_interval(
@@ -142,12 +155,12 @@ def difference_interval(
 ) -> tuple[Array, Array]:
     """Interval of mean(a) - mean(b), the two samples resampled independently; bootstrap-t with Welch's standard error.
 
-    a: (n_a, ...), b: (n_b, ...), the other axes alike. Returns (low, high), NaN where either sample keeps fewer than
-    `ENOUGH` values.
+    a: (n_a, ...), b: (n_b, ...), the other axes alike. bounds: between which a difference can lie. Returns (low, high),
+    NaN where either sample keeps fewer than `ENOUGH` values.
     """
     (first, shape), (second, other) = columns_of(a, axis), columns_of(b, axis)
     need_alike(shape, other, "two samples that differ only in the number of texts")
-    low, high = np.full((2, first.shape[1]), np.nan)
+    ends, (low, high) = ends_of(bounds, shape), np.full((2, first.shape[1]), np.nan)
     for which, pair in groups(first, second, width=width(draws, level)):
         if min(map(len, pair)) < ENOUGH:
             continue
@@ -156,25 +169,25 @@ def difference_interval(
             counts, centred = resamples(len(sample), draws, (seed, stream)), sample - sample.mean(axis=0)
             apart.append(product(counts, centred) / len(sample))
             spread = product(counts, centred**2) / len(sample) - apart[-1] ** 2
-            squared.append(_error(spread, len(sample)) ** 2)
+            squared.append(error_of(spread, len(sample)) ** 2)
             own.append(sample.var(axis=0, ddof=1) / len(sample))
-        low[which], high[which] = _studentised(
-            pair[0].mean(axis=0) - pair[1].mean(axis=0),
-            np.sqrt(own[0] + own[1]),
-            apart[0] - apart[1],
-            np.sqrt(squared[0] + squared[1]),
-            min(map(len, pair)) - 1,
-            level,
-        )
-    return _inside(low, bounds).reshape(shape)[()], _inside(high, bounds).reshape(shape)[()]
+        value, errors = pair[0].mean(axis=0) - pair[1].mean(axis=0), np.sqrt(squared[0] + squared[1])
+        error, freedom = np.sqrt(own[0] + own[1]), min(map(len, pair)) - 1
+        found = studentised(value, error, apart[0] - apart[1], errors, freedom, level)
+        span = np.subtract(*ends[::-1, which]) / 2  # of one sample's values
+        beyond = np.sqrt(sum(unseen((0, 0), one_value(s), len(s), level, (0, span))[1] ** 2 for s in pair))
+        low[which], high[which] = value - np.hypot(value - found[0], beyond), value + np.hypot(found[1] - value, beyond)
+    return _shaped(low, high, ends, shape)
 
 
-def percentile_interval(drawn: ArrayLike, n: int, level: float = 0.95) -> tuple[Array, Array]:
+def percentile_interval(
+    drawn: ArrayLike, n: int, level: float = 0.95, bounds: Bounds = (None, None)
+) -> tuple[Array, Array]:
     """Interval of a statistic that is no mean, from its values over resamples of n units: expanded percentiles.
 
-    drawn: (draws, ...). The percentiles are taken farther out by Student's quantile and the factor sqrt(n / (n - 1))
-    that plain ones lack (Hesterberg 2015, section 5.1). Returns (low, high); NaN below `ENOUGH` units, and where a
-    resample has no value.
+    drawn: (draws, ...). bounds: between which it can lie. The percentiles are taken farther out by Student's quantile
+    and the factor sqrt(n / (n - 1)) that plain ones lack (Hesterberg 2015, section 5.1). Returns (low, high); NaN below
+    `ENOUGH` units, and where a resample has no value.
     """
     need_level(level)
     values = np.asarray(drawn, np.float64)
@@ -182,8 +195,17 @@ def percentile_interval(drawn: ArrayLike, n: int, level: float = 0.95) -> tuple[
     if n < ENOUGH:
         gaps = np.ones_like(gaps)
     tail = special.ndtr(-np.sqrt(n / max(1, n - 1)) * special.stdtrit(max(1, n - 1), (1 + level) / 2))
-    low, high = np.quantile(np.where(np.isfinite(values), values, 0.0), [tail, 1 - tail], axis=0)
-    return np.where(gaps, np.nan, low)[()], np.where(gaps, np.nan, high)[()]
+    known, ends = np.where(np.isfinite(values), values, 0.0), ends_of(bounds, values.shape[1:])
+    low, high = np.quantile(known, [tail, 1 - tail], axis=0).reshape(2, -1)
+    low, high = unseen((low, high), one_value(known.reshape(len(known), -1)), max(1, n), level, ends)
+    low, high = np.where(gaps.ravel(), np.nan, (low, high))
+    return _shaped(low, high, ends, values.shape[1:])
+
+
+def draws_for(tests: int) -> int:
+    """Draws of a null with which one test alone can pass Benjamini-Hochberg at 0.05 among so many: of fewer the
+    smallest p, times the number of tests, would be above that, however large the effect."""
+    return max(10_000, 30 * tests)
 
 
 def sign_flip_test(differences: ArrayLike, axis: int = 0, draws: int = 10_000, seed: int = 0) -> Array:
@@ -335,36 +357,19 @@ def spearman(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
     return float(result.statistic), float(result.pvalue)
 
 
-def _inside(ends: Array, bounds: Bounds) -> Array:
-    least, most = (other if one is None else one for one, other in zip(bounds, (-np.inf, np.inf), strict=True))
-    return np.asarray(np.clip(ends, least, most), np.float64)
+def _of_flags(found: tuple[Array, Array], sample: Array, level: float, ends: Array) -> tuple[Array, Array]:
+    """Low and high, of columns that hold nothing but their bounds at least as far as Wilson's: few of one kind among
+    many of the other have too little spread."""
+    (low, high), (least, most), ones = found, ends, sample == ends[1]
+    flags = np.isfinite(ends).all(axis=0) & (ones | (sample == least)).all(axis=0)
+    span = np.where(flags, most - least, 0.0)
+    wide = [np.where(flags, least, 0.0) + span * end for end in wilson_interval(ones.sum(axis=0), len(sample), level)]
+    return np.where(flags, np.minimum(low, wide[0]), low), np.where(flags, np.maximum(high, wide[1]), high)
 
 
-def _error(spread: Array, n: int) -> Array:
-    """Standard error of a resampled mean from its variance over the resample, (draws, columns)."""
-    return np.asarray(np.sqrt(np.maximum(spread, 0.0) / (n - 1)), np.float64)
-
-
-def _studentised(
-    value: Array, error: Array, apart: Array, errors: Array, freedom: int, level: float
-) -> tuple[Array, Array]:
-    """Ends of the bootstrap-t interval, or of Student's where that reaches farther.
-
-    value, error: (columns,); apart, errors: of the resamples, (draws, columns), differences from the value and their
-    standard errors. A resample of one entry over and over has none: it lies beyond all others, on its side.
-    """
-    missing = np.isnan(apart).any(axis=0)
-    apart, errors = np.where(missing, 0.0, apart), np.where(missing, 1.0, errors)
-    tiny = 1e-9 * np.maximum(error, 1e-300)
-    ratios = np.where(errors > tiny, apart / np.maximum(errors, tiny), np.sign(apart) * 1e9)
-    ratios = np.where(np.abs(apart) <= tiny, 0.0, ratios)
-    below, above = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    student = special.stdtrit(freedom, (1 + level) / 2)
-    # An end that resamples without spread would put infinitely far is as far as those with spread reach.
-    reach = np.abs(np.where(np.abs(ratios) < 1e9, ratios, 0.0)).max(axis=0)
-    low = value - np.maximum(np.minimum(above, reach), student) * error
-    high = value - np.minimum(np.maximum(below, -reach), -student) * error
-    return np.where(missing, np.nan, low), np.where(missing, np.nan, high)
+def _shaped(low: Array, high: Array, ends: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Inside the bounds, and of the answer's shape."""
+    return np.clip(low, *ends).reshape(shape)[()], np.clip(high, *ends).reshape(shape)[()]
 
 
 def _share_at_least(

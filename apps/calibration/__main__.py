@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from apps.calibration.checks import KINDS, PROMPTS, count_checks, random_prompt
 from apps.calibration.counts import Counts
-from apps.calibration.coverage import FAMILIES, SIZES, count_coverage, count_documents
+from apps.calibration.coverage import FAMILIES, SIZES, count_coverage, count_documents, count_rare
 from apps.calibration.labels import count_labels
 from apps.calibration.table import page
 from workbench.loading.pretrained import load, wrap
@@ -48,6 +48,7 @@ def _work(counts: Counts) -> Iterator[tuple[str, Callable[[], None]]]:
             yield f"coverage {name} {n}", partial(count_coverage, counts, name, n, 0)
     for n in SIZES:
         yield f"coverage documents {n}", partial(count_documents, counts, n, 0)
+        yield f"coverage rare {n}", partial(count_rare, counts, n, 0)
     for seed in range(_SEEDS):
         for kind in KINDS:
             if seed < len(PROMPTS):

@@ -25,6 +25,12 @@ _TABLES = (
         "Of accuracies and their contrasts, by expanded percentiles over documents.",
     ),
     ("coverage: ratio", "95 % intervals of a ratio of means", "Of pairs."),
+    ("coverage: rare", "95 % intervals of shares of units", "Of values that are 0 or 1, rare and nearly certain ones."),
+    (
+        "coverage: outliers",
+        "Where 95 % intervals of a mean hold it less often",
+        "Of values whose mean hangs on few units: n units may hold none of them, and then no interval knows.",
+    ),
 )  # fmt: skip
 
 

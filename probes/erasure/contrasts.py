@@ -120,7 +120,7 @@ def accuracies(cells: dict[str, Cells], draws: np.ndarray) -> dict[str, np.ndarr
     """Accuracy of every group with its 95 % interval: `value`, `low`, `high` `[depth, group]`, and `n` `[group]`."""
     value = np.stack([cells[name].accuracy() for name in GROUPS], axis=1)
     spread = np.stack([cells[name].accuracy(draws) for name in GROUPS], axis=2)  # draw depth group
-    low, high = percentile_interval(spread, draws.shape[1])
+    low, high = percentile_interval(spread, draws.shape[1], bounds=(0, 1))
     return {"value": value, "low": low, "high": high, "n": np.array([cells[g].counts.sum() for g in GROUPS])}
 
 
@@ -132,7 +132,7 @@ def excess_drop(cells: dict[str, Cells], early: int, late: int, draws: np.ndarra
         drop = {name: values[..., early] - values[..., late] for name, values in found.items()}
         return np.stack([drop[last] - drop[control] for control, last in CONTROLS.items()], axis=-1)
 
-    low, high = percentile_interval(drops(draws), draws.shape[1])
+    low, high = percentile_interval(drops(draws), draws.shape[1], bounds=(-2, 2))
     return {"value": drops(None), "low": low, "high": high}
 
 

@@ -34,7 +34,8 @@ from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Prompt, Tokens
 from workbench.observation import observe
 from workbench.observation.recording import record_all
-from workbench.statistics import bootstrap_interval
+from workbench.statistics import ratio_interval
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -59,8 +60,9 @@ class TokenErasureSwap(Study, name="token-erasure-swap", title="Token erasure: i
 
     Source: ours; activation patching as in Meng et al. 2022, arXiv 2202.05262
 
-    Returns: `moved` (depth) with `_low` and `_high` (bootstrap over words), and `moved_of` (prompt, depth) of every
-    word with its text in `word` (prompt); after every eighth word, the last complete.
+    Returns: `moved` (depth) with `_low` and `_high` (bootstrap over the documents that the words come from, whose words
+    are not independent; their number is in attrs), and `moved_of` (prompt, depth) of every word with its text in
+    `word` (prompt); after every eighth word, the last complete.
     """
 
     prompted: ClassVar[bool] = False
@@ -143,7 +145,7 @@ def moved_shares(model: Model, clean: Sequence[int], swapped: Sequence[int], dep
 def _result(model: Model, pairs: Sequence[tuple[Any, ...]], rows: np.ndarray, depths: Sequence[int]) -> xr.Dataset:
     known = (~np.isnan(rows)).sum(0)
     mean = np.where(known > 0, np.nansum(rows, 0) / np.maximum(known, 1), np.nan)
-    low, high = bootstrap_interval(rows, bounds=(0, None))
+    n_documents, (low, high) = _over_documents(rows, [document for *_, document in pairs])
     named = [model.vocabulary.text(clean[-2:]) for clean, _, _ in pairs]
     other = [model.vocabulary.string(swapped[-2]) for _, swapped, _ in pairs]
     spec = ("share of the swap's effect", (0, None), "prediction moved by the last token's state")
@@ -160,9 +162,23 @@ def _result(model: Model, pairs: Sequence[tuple[Any, ...]], rows: np.ndarray, de
     where = f"at measured depths {stretches(half)}" if half else "at no depth measured"
     return identified(result, model).assign_attrs(
         words=int(known.max(initial=0)),
+        documents=n_documents,
         summary="Half or more of a word's first piece's effect on the prediction is carried by the last token's state "
         f"{where}.",
     )
+
+
+def _over_documents(rows: np.ndarray, documents: Sequence[int]) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
+    """Documents that have a word, and the interval of the mean over words `[depth]` that draws documents anew.
+
+    rows: `[word, depth]`; NaN is missing.
+    """
+    names, at = np.unique(documents, return_inverse=True)
+    sums, counts = np.zeros((2, len(names), rows.shape[1]))
+    np.add.at(sums, at, np.nan_to_num(rows))
+    np.add.at(counts, at, ~np.isnan(rows))
+    n = int((counts > 0).sum(0).max(initial=0))
+    return n, ratio_interval(sums, np.where(counts > 0, counts, np.nan), bounds=(0, None))
 
 
 @reads("token-erasure-swap")
@@ -174,7 +190,8 @@ def moved_figure(result: xr.Dataset) -> "go.Figure":
         result,
         "moved",
         "depth",
-        title=f"How much of a first piece acts through the last token's state (n = {result.attrs['words']} words)",
+        title=f"How much of a first piece acts through the last token's state "
+        f"({result.attrs['words']} words of {counted(result.attrs['documents'], 'document')})",
     )
 
 

@@ -219,7 +219,7 @@ def _auc_interval(
         picked = random.integers(0, len(members), len(members))
         draws.append(_auc([pairs[i] for k in picked for i in members[k]]))
     known = [value for value in draws if not np.isnan(value)]
-    low, high = percentile_interval(known, len(members)) if known else (np.nan, np.nan)
+    low, high = percentile_interval(known, len(members), bounds=(0, 1)) if known else (np.nan, np.nan)
     return float(low), float(high)
 
 

@@ -24,7 +24,13 @@ from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING
 from workbench.observation import Need, observe
-from workbench.statistics import benjamini_hochberg, bootstrap_interval, monte_carlo_p, permutation_test
+from workbench.statistics import (
+    benjamini_hochberg,
+    bootstrap_interval,
+    draws_for,
+    monte_carlo_p,
+    permutation_test,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -194,7 +200,7 @@ class _Found:
         by_text = texts.spread(seen[need].permute(1, 0, 2).cpu().numpy().astype(np.float64), rows)
         use = np.nanmean(by_text, 1)
         first, second = (kind[~np.isnan(kind[:, 0, 0])] for kind in by_text)
-        q = benjamini_hochberg(permutation_test(first, second))
+        q = benjamini_hochberg(permutation_test(first, second, draws=draws_for(use[0].size)))
         return cls(use, use[0] - use[1], q, json.dumps(provenance(seen), sort_keys=True))
 
 

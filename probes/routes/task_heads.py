@@ -24,7 +24,7 @@ from workbench.models.prompt import tokenise
 from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.observation import observe
 from workbench.observation.recording import Means, measure_means
-from workbench.statistics import benjamini_hochberg, difference_interval, monte_carlo_p, permutation_test
+from workbench.statistics import benjamini_hochberg, difference_interval, draws_for, monte_carlo_p, permutation_test
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -115,7 +115,7 @@ def contrast(model: Model, task: Sequence[Any], baseline: Sequence[Any], *, thre
     last = lambda prompts: np.stack([strength[-1] for strength, _ in strengths(model, read(prompts), rule)])
     a, b = last(task), last(baseline)
     low, high = difference_interval(a, b, seed=seed)
-    q = benjamini_hochberg(permutation_test(a, b, draws=2000, seed=seed))
+    q = benjamini_hochberg(permutation_test(a, b, draws=draws_for(a[0].size), seed=seed))
     cell, unit = "layer head", "share, summed"
     return dataset(
         None,

@@ -10,7 +10,7 @@ from probes.attention.sinks.measures import mean_known
 from workbench.errors import InputError
 from workbench.intervene import Head
 from workbench.models.model import Model
-from workbench.statistics import benjamini_hochberg, difference_interval, permutation_test
+from workbench.statistics import benjamini_hochberg, difference_interval, draws_for, permutation_test
 
 __all__ = ["EFFECT_FLOOR", "FALSE_DISCOVERY", "Activity", "Difference", "heads_to_ablate", "matched_controls"]
 
@@ -33,7 +33,7 @@ class Difference:
         """The first domain minus the second. values: (domain, prompt, layer, head)."""
         first, second = values[0], values[1]
         low, high = difference_interval(first, second, seed=seed, bounds=(-1, 1))
-        q = benjamini_hochberg(permutation_test(first, second, seed=seed))
+        q = benjamini_hochberg(permutation_test(first, second, draws=draws_for(first[0].size), seed=seed))
         return cls(mean_known(first, 0) - mean_known(second, 0), low, high, q)
 
     @property

@@ -31,7 +31,7 @@ from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import ROWS, VISIBLE
 from workbench.observation import Need, Observation
 from workbench.observation.reducers import token_loss
-from workbench.statistics import benjamini_hochberg, bootstrap_interval, sign_flip_test
+from workbench.statistics import benjamini_hochberg, bootstrap_interval, draws_for, sign_flip_test
 
 __all__ = ["VIEW", "InductionHeads"]
 
@@ -121,7 +121,8 @@ def _score(kind: str, at_key: np.ndarray, at_others: np.ndarray, repeated: np.nd
         difference = difference - contrast[:, ~repeated]
         null, null_text = at_key[:, ~repeated].mean(1), "the same score without a repeat"
     low, high = bootstrap_interval(at_key[:, repeated], axis=1, draws=DRAWS, seed=seed, bounds=(0, 1))
-    q = benjamini_hochberg(sign_flip_test(difference - EFFECT_FLOOR, axis=1, seed=seed))
+    draws = draws_for(difference[:, 0].size)
+    q = benjamini_hochberg(sign_flip_test(difference - EFFECT_FLOOR, axis=1, draws=draws, seed=seed))
     tail = np.percentile(null[~np.isnan(null)], 95) if not np.isnan(null).all() else np.nan
     name, title, share = f"{kind}_score", f"{kind.replace('_', '-')} score", ("share of attention", (0, 1))
     return {

@@ -44,8 +44,9 @@ class InductionOnPrompt(
 
     Returns: `induction_score`, `previous_token_score`, `duplicate_token_score` (layer, head), shares of attention, mean
     over the queries with a previous occurrence; no interval. `_null`: mean attention to other keys of the same rows.
-    `previous_occurrence` (pos): NaN where there is none. `n_repeats`: how many queries the means are over. All scores
-    are NaN in a text without repeats.
+    `previous_occurrence` (pos): NaN where there is none. `n_repeats`: how many such queries there are; `n_seen`
+    (layer): at how many of these the layer sees what followed the last time, which an induction score is over: fewer
+    where a window slides. All scores are NaN in a text without repeats.
     """
 
     def needs(self, model: Model, tokens: Tokens) -> tuple[Need, ...]:
@@ -57,7 +58,10 @@ class InductionOnPrompt(
         attention = observation[AT_REPEATS][:, 0].cpu().numpy()  # layer head component
         tokens = torch.tensor([observation.tokens[0].ids])
         previous = previous_occurrence(tokens, torch.ones_like(tokens, dtype=torch.bool))[0].numpy()
-        count = int((previous >= 0).sum())
+        again = np.flatnonzero(previous >= 0)
+        count, sizes = len(again), observation.sizes
+        first = [sizes.first_key(layer, torch.from_numpy(again)).numpy() for layer in range(len(attention))]
+        seen = [int((previous[again] + 1 >= keys).sum()) for keys in first]
         share = ("share of attention", (0, 1))
         variables: dict[str, Any] = {}
         for slot, kind in enumerate(KINDS):
@@ -69,6 +73,7 @@ class InductionOnPrompt(
             **variables,
             previous_occurrence=("pos", np.where(previous < 0, np.nan, previous), "position", (0, None)),
             n_repeats=("", count, "tokens", (0, None), "tokens that occurred before"),
+            n_seen=("layer", seen, "tokens", (0, None), "tokens at which the layer sees what followed"),
         )
         return result.assign_attrs(note=_note(count), summary=on_prompt(result))
 

@@ -54,7 +54,9 @@ def on_prompt(result: xr.Dataset) -> str:
     if top is None:
         return f"No head sees what followed the {tokens}, so there is nothing to score."
     score, others = (float(result[f"induction_score{end}"].sel(layer=top[0], head=top[1])) for end in ("", "_null"))
+    seen = int(result["n_seen"].sel(layer=top[0]))
+    where = f"the {tokens}" if seen == count else f"{seen} of the {tokens} (its window hides the key of the others)"
     return (
-        f"At the {tokens}, {head_name(*top)} looks most at what followed the last time: {score:.1%} of its attention, "
+        f"At {where}, {head_name(*top)} looks most at what followed the last time: {score:.1%} of its attention, "
         f"and {others:.1%} at each other key on average. One text (n = 1), so no interval and no test."
     )

@@ -45,7 +45,7 @@ def test_random_weights_have_no_labels_and_intervals_hold_what_they_say():
     for row in KEPT.of("labels").values():
         called, n = row["heads"]
         assert called / n <= 0.05 * n and called == 0
-    for name in ("mean", "difference", "ratio", "share"):
+    for name in ("mean", "difference", "ratio", "share", "rare"):
         for row in KEPT.of(f"coverage: {name}").values():
             for held, n in row.values():
                 assert held / n >= 0.92 - 3 * sqrt(0.92 * 0.08 / n)

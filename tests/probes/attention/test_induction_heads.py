@@ -14,6 +14,7 @@ from probes.attention.induction import induction_on_prompt
 from probes.attention.induction.induction_heads import VIEW, InductionHeads, _score
 from probes.attention.induction.induction_on_prompt import InductionOnPrompt
 from probes.attention.induction.repeat_attention import KINDS, lag_attention
+from probes.attention.induction.sentences import on_prompt
 from tests.tiny_models import spelling, tiny_hf, tiny_model
 from workbench import PATTERN, Ablate, Head, Need, Prompt, Site, Z, keep, load, observe, wrap
 from workbench.analysis.results import open_result, save
@@ -458,6 +459,17 @@ def test_a_prompt_without_repeats_is_nan_and_says_so(toy):
         figure(result).to_json()
 
 
+def test_a_prompt_says_at_how_many_repeats_a_sliding_layer_sees_what_followed():
+    """A score of three tokens was said to be that of all."""
+    model = tiny_model("gemma3")  # layer 0 sees 8 keys, layer 1 all
+    result = InductionOnPrompt().run(model, Prompt.ids([0, 5, 6, 7, 5, 6, 7, *range(20, 40), 30, 31, 32]))
+    assert result.n_repeats.item() == 6 and result.n_seen.values.tolist() == [3, 6]
+    assert result.previous_occurrence.values[[4, 29]].tolist() == [1, 19]
+    loud = result.assign(induction_score=result.induction_score.where(result.layer == 0))
+    assert on_prompt(loud).startswith("At 3 of the 6 tokens of this prompt that occurred before (its window hides the ")
+    assert "3 of" not in on_prompt(result.assign(induction_score=result.induction_score.where(result.layer == 1)))
+
+
 def test_a_prompt_on_the_hand_built_circuit(toy):
     result = InductionOnPrompt().run(toy, Prompt.ids([0, 5, 6, 7, 8, 5, 6, 7, 8]))
     np.testing.assert_allclose(result.induction_score, [[0, 0], [1, 0]], atol=1e-5)
@@ -487,3 +499,12 @@ def test_the_loss_falls_where_the_second_copy_has_begun(toy_result):
     loss = toy_result.loss_by_offset
     assert loss.sel(offset=0) > 3.5 and loss.sel(offset=1) < 0.1
     assert toy_result.loss_by_offset_null.min() > 4
+
+
+def test_one_head_of_very_many_can_pass_correction():
+    """With 10,000 flips the one induction head of 1,024 had q = 0.10, however strong: more heads ask for more draws."""
+    random = np.random.default_rng(0)
+    at_key, at_others = random.uniform(0, 0.02, (2, 64, 48, 16))
+    at_key[40, :24, 3] = 0.9
+    q = _score("induction", at_key, at_others, np.arange(48) < 24, 0)["induction_score_q"][1]
+    assert np.argwhere(q <= 0.05).tolist() == [[40, 3]]

@@ -59,18 +59,20 @@ def test_an_interval_has_two_ends_or_is_said_to_be_narrow(low, said):
 
 
 @settings(max_examples=200, deadline=None)
-@given(TABLES, TABLES, st.integers(0, 3))
-def test_a_prompt_is_one_text_without_a_test(scores, null, count):
+@given(TABLES, TABLES, st.integers(0, 3), st.integers(0, 1))
+def test_a_prompt_is_one_text_without_a_test(scores, null, count, hidden):
     null = np.where(np.isnan(scores), np.nan, np.nan_to_num(null))
     if count == 0:
         scores = null = np.full(SHAPE, np.nan)
     result = table(induction_score=scores, induction_score_null=null)
-    said = on_prompt(result.assign(n_repeats=count))
+    seen = max(count - hidden, 1)
+    said = on_prompt(result.assign(n_repeats=count, n_seen=("layer", [seen] * SHAPE[0])))
     assert ("no token of this prompt occurs again" in said.lower()) == (count == 0)
     assert ("one token of" in said) == (count == 1) and (f"{count} tokens" in said) == (count > 1)
     if np.isnan(scores).all():
         assert "nothing to score" in said and "n = 1" not in said
         return
+    assert (f"At {seen} of the " in said) == (seen != count)
     assert scores[at(said)] == np.nanmax(scores) and said.endswith("(n = 1), so no interval and no test.")
     assert f"{np.nanmax(scores):.1%} of its attention" in said and f"{null[at(said)]:.1%} at each other key" in said
 

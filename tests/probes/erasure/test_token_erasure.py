@@ -33,6 +33,7 @@ from workbench.loading.pretrained import wrap
 from workbench.models.hooks import RESID_POST
 from workbench.models.prompt import Prompt
 from workbench.observation import Need, keep, observe
+from workbench.statistics import bootstrap_interval
 
 IDS = Prompt.ids([0, *[7, 31, 64, 12, 90, 45, 7, 31, 64, 12, 90, 45, 3, 18, 77, 3, 18, 52, 7, 31, 9, 9, 60]])
 V = 12
@@ -615,3 +616,18 @@ def test_a_word_of_the_default_model(default_model, trained_default):
     result = TokenErasure().run(default_model, "The sysconfig module lists microseconds and other Fractions.")
     words = [text for text, psi in zip(result["text"].values, result["psi"].values, strict=True) if psi > 0.1]
     assert any(word.strip() in ("sysconfig", "microseconds", "Fractions") for word in words)
+
+
+def test_words_of_one_document_are_one_unit_of_the_swaps_interval():
+    """Words of one document go together: a copy of every word in its document tells nothing more, and sixteen words of
+    one document have no interval."""
+    random = np.random.default_rng(3)
+    rows = random.uniform(0, 1, (20, 3))
+    rows[2, 1] = np.nan
+    n, once = swap._over_documents(rows, list(range(20)))
+    copied, twice = swap._over_documents(np.concatenate([rows, rows]), [*range(20), *range(20)])
+    assert n == copied == 20
+    np.testing.assert_allclose(twice, once)
+    np.testing.assert_allclose(once[0][0], bootstrap_interval(rows[:, 0], bounds=(0, None))[0])
+    assert swap._over_documents(rows, [7] * 20)[0] == 1
+    assert np.isnan(swap._over_documents(rows, [7] * 20)[1]).all()

@@ -13,6 +13,8 @@ from workbench.batch.values.partials import Partial
 from workbench.batch.values.rows import Reduction, Rows
 from workbench.statistics import bootstrap_interval
 
+FREE = (-np.inf, np.inf)
+
 
 def result(neurons=(3, 1)):
     return dataset(
@@ -95,12 +97,25 @@ def test_documents_that_are_too_many_to_draw_from_are_folded_in_pieces(monkeypat
         known = (~np.isnan(values)).sum(0)
         assert group.partial.n.tolist() == known.tolist() and group.is_large == (n > 20)
         np.testing.assert_allclose(group.partial.known_mean, np.nanmean(values, 0), rtol=1e-12)
-        low, high = merge._intervals({"x": group})["x"]
+        low, high = merge._intervals({"x": group}, {"x": FREE})["x"]
         half = 1.96 * np.nanstd(values, 0, ddof=1) / np.sqrt(known)
         if n > 20:
             np.testing.assert_allclose((high - low) / 2, half, rtol=1e-9)
         else:  # bootstrap-t, never narrower than Student's
             assert ((high - low) / 2 > half).all()
+
+
+def test_a_share_of_documents_that_all_agree_is_not_sure():
+    """The interval of a flag that twenty documents share had no width, and so held a share of 95 % in none."""
+    own = {}
+    for name, value in (("flag", [1.0, 0.0]), ("nats", [0.0])):
+        own[name] = merge._Group(Partial.empty((len(value),)))
+        for _ in range(20):
+            own[name].add(np.array(value))
+    found = merge._intervals(own, {"flag": (0.0, 1.0), "nats": FREE})
+    low, high = (end.tolist() for end in found["flag"])
+    assert low[0] < 0.9 and high[0] == 1 and low[1] == 0 and high[1] > 0.1
+    assert found["nats"][0] == found["nats"][1] == 0  # it can be anything: that it is 0 everywhere has a reason
 
 
 def test_an_interval_is_the_same_whatever_is_drawn_beside_it(monkeypatch):
@@ -112,7 +127,7 @@ def test_an_interval_is_the_same_whatever_is_drawn_beside_it(monkeypatch):
         for value in random.normal(5, 1, (n, *shape)):
             own[name].add(value)
     own["a"].values[3][1, 2] = np.nan
-    found = merge._intervals(own)
+    found = merge._intervals(own, dict.fromkeys(own, FREE))
     assert list(found["a"][0].shape) == [2, 3] and set(found) == set(own)
     for name, one in own.items():
         for got, alone in zip(found[name], bootstrap_interval(np.stack(one.values)), strict=True):

@@ -74,8 +74,8 @@ class _Pieces:
         return {name: np.where(n > 0, total / np.maximum(n, 1), np.nan) for name, (total, n) in self._sums.items()}
 
 
-def _intervals(own: Mapping[str, _Group]) -> dict[str, tuple[Any, Any]]:
-    """Low and high of each variable of a group, 95 %; NaN below `ENOUGH` documents.
+def _intervals(own: Mapping[str, _Group], bounds: Mapping[str, tuple[float, float]]) -> dict[str, tuple[Any, Any]]:
+    """Low and high of each variable of a group, 95 %; NaN below `ENOUGH` documents. bounds: between which values lie.
 
     Those that as many documents have are drawn together: to draw is most of the work, and is the same for all.
     """
@@ -91,7 +91,8 @@ def _intervals(own: Mapping[str, _Group]) -> dict[str, tuple[Any, Any]]:
     for names in together.values():
         for some in _of_columns(names, own):
             flat = {name: np.stack([value.ravel() for value in own[name].values]) for name in some}
-            low, high = bootstrap_interval(np.concatenate(list(flat.values()), axis=1))
+            ends = [np.repeat([bounds[name][end] for name in some], [flat[n].shape[1] for n in some]) for end in (0, 1)]
+            low, high = bootstrap_interval(np.concatenate(list(flat.values()), axis=1), bounds=(ends[0], ends[1]))
             at = np.cumsum([columns.shape[1] for columns in flat.values()])[:-1]
             for name, *ends in zip(some, np.split(low, at), np.split(high, at), strict=True):
                 least, most = (end.reshape(own[name].values[0].shape) for end in ends)
@@ -205,7 +206,8 @@ class _Merged:
         groups = list(dict.fromkeys(group for _, group in self.counts)) or [""]
         made: dict[str, xr.DataArray] = {}
         coords = {"model": models, "group": groups}
-        intervals = {at: _intervals(own) for at, own in self.groups.items()}
+        bounds = {name: (like.attrs["valid_min"], like.attrs["valid_max"]) for name, like in self.like.items()}
+        intervals = {at: _intervals(own, bounds) for at, own in self.groups.items()}
         for name in (name for name in self.like if name not in self.left_out):
             made |= self._variable(name, models, groups, intervals)
         for i, (name, what) in enumerate(_COUNTS.items()):
