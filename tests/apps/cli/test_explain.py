@@ -50,7 +50,7 @@ def test_what_a_report_holds_is_shown_as_text(tmp_path):
     mlps = [str(name) for name in result["part_name"].values if "MLP" in str(name)]
     assert np.isnan(result["part_head"].values).sum() == len(mlps) and "<td>-1</td>" not in page
     assert all(line in page or line.replace("'", "&#39;") in page for line in unexplained(result))
-    assert "<th scope=\"col\">of the pair&#39;s own difference that the circuit keeps (share)</th>" in page
+    assert '<th scope="col">of the pair&#39;s own difference that the circuit keeps (share)</th>' in page
     assert "<td>yes</td>" in page and "<td>True</td>" not in page
     cells = json.loads(notebook(hostile, {"name": "x"}))["cells"]
     assert "\\<script\\>" in "".join(cells[0]["source"])
