@@ -96,7 +96,7 @@ def _rows(result: xr.Dataset) -> Iterator[dict[str, Any]]:
 
 def _largest(one: xr.DataArray, result: xr.Dataset, name: str) -> str:
     """The value of the largest size, where it is, and its interval: an effect below zero may be the largest."""
-    at = np.abs(one).argmax(...) if one.dims else {}
+    at = abs(one).argmax(...) if one.dims else {}
     where = {str(dim): one[dim].values[int(index)] for dim, index in at.items()}
     place = {"model": one["model"].item(), "group": one["group"].item(), **where}
     low, high = (float(result[f"{name}{end}"].sel(place)) for end in ("_low", "_high"))
