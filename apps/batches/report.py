@@ -75,7 +75,7 @@ def _section(name: str, result: xr.Dataset, first: list[bool]) -> dict[str, Any]
 
 
 def _rows(result: xr.Dataset) -> Iterator[dict[str, Any]]:
-    """One row a variable, model and group: its mean over all axes and where it is largest."""
+    """One row a variable, model and group: its mean over all axes and where it is largest in size."""
     for name in averaged(result):
         for model in result["model"].values:
             for group in result["group"].values:
@@ -95,12 +95,12 @@ def _rows(result: xr.Dataset) -> Iterator[dict[str, Any]]:
 
 
 def _largest(one: xr.DataArray, result: xr.Dataset, name: str) -> str:
-    """The largest value, where it is, and its interval."""
-    at = one.argmax(...) if one.dims else {}
+    """The value of the largest size, where it is, and its interval: an effect below zero may be the largest."""
+    at = abs(one).argmax(...) if one.dims else {}
     where = {str(dim): one[dim].values[int(index)] for dim, index in at.items()}
     place = {"model": one["model"].item(), "group": one["group"].item(), **where}
     low, high = (float(result[f"{name}{end}"].sel(place)) for end in ("_low", "_high"))
-    value = f"{float(one.max()):.4g}" + (f" [{low:.4g}, {high:.4g}]" if np.isfinite(low) else "")
+    value = f"{float(one.isel(at)):.4g}" + (f" [{low:.4g}, {high:.4g}]" if np.isfinite(low) else "")
     if set(where) == {"layer", "head"}:
         return f"{head_name(where['layer'], where['head'])}: {value}"
     return f"{', '.join(f'{dim} {at}' for dim, at in where.items())}: {value}" if where else value

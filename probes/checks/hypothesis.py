@@ -71,7 +71,10 @@ def need_inside(units: Sequence[Any], prompts: Sequence[Tokens]) -> None:
 def chosen_prompts(
     model: Model, prompts: Any, corrupt: Any, metric: Any, suggested_by: Sequence[Any]
 ) -> tuple[list[Tokens], list[Tokens | None], list[dict[str, Any]]]:
-    """Tokens of prompts and of their corrupt partners, and metric options, without prompts that suggested the claim."""
+    """Tokens of prompts and of their corrupt partners, and metric options, without prompts that suggested the claim.
+
+    What comes twice counts once: its copy tells nothing more, and would make an interval narrow.
+    """
     many = isinstance(prompts, list | tuple) and not all(isinstance(p, int) for p in prompts)
     tokens = [typed(model, p) for p in (prompts if many else [prompts])]
     corrupts = [None] * len(tokens) if corrupt is None else [typed(model, c) for c in (corrupt if many else [corrupt])]
@@ -87,7 +90,10 @@ def chosen_prompts(
         if other is not None and len(one) != len(other):
             raise InputError(f"prompts of {len(one)} and {len(other)} tokens", "equal lengths", "Change the words")
     seen = {typed(model, p).ids for p in suggested_by}
-    fresh = [i for i, t in enumerate(tokens) if t.ids not in seen] or list(range(len(tokens)))
+    every = enumerate(zip(tokens, corrupts, metrics, strict=True))
+    once = {(t.ids, None if c is None else c.ids, tuple(sorted(m.items()))): i for i, (t, c, m) in reversed([*every])}
+    kept = sorted(once.values())
+    fresh = [i for i in kept if tokens[i].ids not in seen] or kept
     return [tokens[i] for i in fresh], [corrupts[i] for i in fresh], [metrics[i] for i in fresh]
 
 

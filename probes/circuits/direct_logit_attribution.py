@@ -14,7 +14,9 @@ from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.view import Ask, Claim, View, chosen, reads
 from workbench.errors import InputError
+from workbench.intervene import Scale
 from workbench.models.hooks import (
+    ATTN_OUT,
     MLP_OUT,
     MLP_POST,
     PATTERN,
@@ -52,7 +54,8 @@ class DirectLogitAttribution(
     from: pattern[q, k] * v[k] @ W_O. Behind a post-norm (Gemma 2 and 3), whose scale is frozen too, parts go through
     its gain. With `against`, everything is the difference: why A rather than B. Under interventions a head's share is
     what it then writes (where that is nothing, it comes from no key; where it is another run's or a mean, `origin` is
-    what the head would have moved), and what they put into the stream beside all parts is a part of its own.
+    what the head would have moved), and what they put into the stream beside all parts is a part of its own. Where they
+    set what a part writes into, the attention's output or a state behind it, nothing of it arrives: its share is 0.
 
     Limits: Direct effects only, the final norm's scale frozen: what a part does through later parts is not in its
     share, so a head that matters may have none.
@@ -100,7 +103,13 @@ class DirectLogitAttribution(
         total = float(logits[0] - logits[1] if len(ids) == 2 else logits[0])
         heads, origin, biases = _heads(observation, kept, direction)
         mlp = kept["mlp"][:, 0, 0].double() @ direction if observation.sizes.d_mlp else None
-        parts = list(_components(float(kept["embedding"][0, 0, 0].double() @ direction), heads, biases, mlp, constant))
+        state, attention = _set_at(observation, pos)
+        embedding = 0.0 if state else float(kept["embedding"][0, 0, 0].double() @ direction)
+        for part in (heads, origin, biases, *([] if mlp is None else [mlp])):
+            part[:state] = 0
+        for part in (heads, origin, biases):
+            part[attention] = 0
+        parts = list(_components(embedding, heads, biases, mlp, constant))
         if observation.interventions:
             parts.append(("intervention", "interventions", -1, -1, total - sum(part[-1] for part in parts)))
         result = dataset(
@@ -196,6 +205,25 @@ def _heads(
         origins.append(origin)
         biases.append(weights.b_O.double() @ towards)
     return torch.stack(written), torch.stack(origins), torch.stack(biases)
+
+
+def _set_at(observation: Observation, pos: int) -> tuple[int, list[int]]:
+    """What interventions set at a position, whatever wrote there: the state in front of this layer, the last such (0:
+    none), and the attention's output of these layers."""
+    state, attention, n = 0, [], len(observation.tokens[0])
+    for one in observation.interventions:
+        for edit in one.edits(observation.model):
+            where = edit.where
+            here = where.positions is None or pos in {at % n for at in where.positions}
+            if edit.write is None or where.additive or where.units is not None or where.layer is None or not here:
+                continue
+            if isinstance(one, Scale) or (edit.skip_first and pos == 0):
+                continue
+            if where.hook in (RESID_PRE, RESID_POST):
+                state = max(state, where.layer + (where.hook is RESID_POST))
+            if where.hook is ATTN_OUT:
+                attention.append(where.layer)
+    return state, attention
 
 
 def _through(

@@ -48,6 +48,9 @@ def parts_table(result: xr.Dataset) -> "pd.DataFrame":
         return pairs_table(result)
     names = [name for name in result.data_vars if str(name).startswith("part_")]
     frame: Any = result[names].to_dataframe()
+    frame = frame.assign(
+        part_head=[head if head >= 0 else "" for head in frame["part_head"].tolist()]
+    )  # an MLP's: none
     tokens = result["token_text"].values if "token_text" in result.coords else None
     if tokens is not None:
         said = lambda pos: "" if pos < 0 else f"{pos} {tokens[pos]!r}"
@@ -60,7 +63,10 @@ def pairs_table(result: xr.Dataset) -> "pd.DataFrame":
     """The test pairs, those on which the circuit fails first."""
     names = [name for name in result.data_vars if str(name).startswith("pair_") and result[name].dims == ("prompt",)]
     frame: Any = result[names].to_dataframe()
-    return frame.sort_values("pair_share") if "pair_share" in frame else frame
+    if "pair_holds" not in frame:
+        return frame
+    frame = frame.assign(pair_holds=frame["pair_holds"].map({0: "no", 1: "yes"}).fillna(""))
+    return frame.sort_values("pair_share")
 
 
 def steps_table(result: xr.Dataset) -> "pd.DataFrame":

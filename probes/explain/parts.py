@@ -170,7 +170,7 @@ def copying_labels(
     q, mean = benjamini_hochberg(p), apart.mean(0)
     said = lambda column: "copies" if mean[column] > 0 else "suppresses"
     return {
-        node: (f"{said(column)} what it looks at (q = {q[column]:.2g})",)
+        node: (f"{said(column)} what it looks at, position 0 aside (q = {q[column]:.2g})",)
         for column, node in enumerate(nodes)
         if q[column] <= FALSE_DISCOVERY
     }

@@ -14,6 +14,8 @@ from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.view import Claim, View
 from workbench.errors import InputError
+from workbench.intervene import Where
+from workbench.intervene.contradictions import is_void
 from workbench.models.hooks import EXPERT_WEIGHT, MLP_POST, RESID_POST, expert_post
 from workbench.models.model import LayerWeights, Model, Sizes
 from workbench.models.prompt import Tokens, place
@@ -65,7 +67,8 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
     selected layer and token. The activation is what W_out reads: gate times up where the MLP is gated. In a mixture,
     each expert has neurons of its own: drawn are those of the experts that the token takes, times the expert's weight.
 
-    Limits: A large write is not yet an effect: several neurons may cancel, and later layers may ignore it. An expert
+    Limits: A large write is not yet an effect: several neurons may cancel, and later layers may ignore it; where an
+    intervention sets what they write into, drawn is what they would add, and the sentence says so. An expert
     that all tokens share (Qwen2-MoE, Llama 4) is left out.
 
     Source: Geva et al. 2021, arXiv 2012.14913
@@ -179,9 +182,12 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
 
     def _summary(self, observation: Observation, result: xr.Dataset, neurons: str) -> str:
         text = observation.tokens[0].strings[self.pos]
+        lost = is_void(observation.model, Where(MLP_POST, self.layer, None, (self.pos,)))
         return (
             f"At token {self.pos} {text!r}, {result.sizes['neuron']} of {neurons} {self.layer} carry "
             f"{float(result['share']):.0%} of the sizes of what all of them write."
+            + " An intervention sets what they write into: nothing of it arrives."
+            * lost
         )
 
 

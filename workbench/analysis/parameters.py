@@ -28,6 +28,7 @@ from typing import (
 )
 
 import annotated_types
+import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import PydanticCustomError, core_schema
@@ -125,12 +126,13 @@ class Parameter:
     def check(self, value: Any) -> Any:
         """The value, if it may be used; InputError with the range otherwise."""
         try:
-            return _adapter(self.annotation).validate_python(value, strict=True)
+            return _adapter(self.annotation).validate_python(_own(value), strict=True)
         except ValidationError:
             raise self.refused(value) from None
 
     def refused(self, value: Any) -> InputError:
         """What is wrong with a value, and what may stand in its place."""
+        value = _own(value)
         fits = isinstance(value, self.type) and not (self.type is not bool and isinstance(value, bool))
         fits = fits or (self.type is float and type(value) is int)
         if fits and self.choices:
@@ -142,6 +144,11 @@ class Parameter:
             span = f"{'any' if self.low is None else self.low} to {'any' if self.high is None else self.high}"
             return InputError(f"{self.name}={value!r}", f"a value in the range {span}", "Correct the value")
         return InputError(f"{self.name}={value!r}", f"a value of type {self.type.__name__}", "Correct the value")
+
+
+def _own(value: Any) -> Any:
+    """A number or text of numpy's as Python's own: places come from `argwhere`, and are the same places."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @cache
@@ -168,15 +175,16 @@ class Values:
         plain = cls.__init__
 
         def checked(self: Any, *arguments: Any, **given: Any) -> None:
+            names = [field.name for field in dataclasses.fields(type(self))]  # without what belongs to the class
             if arguments:
-                names = ", ".join(f"{name}=" for name in type(self).__dataclass_fields__) or "none"
+                named = ", ".join(f"{name}=" for name in names) or "none"
                 got = f"{shown(arguments[0])} of {type(self).__name__} without a name"
-                raise InputError(got, f"parameters by name: {names}", "Name it")
-            unknown = [name for name in given if name not in type(self).__dataclass_fields__]
+                raise InputError(got, f"parameters by name: {named}", "Name it")
+            unknown = [name for name in given if name not in names]
             if unknown:
                 raise type(self)._unknown(unknown[0])
             try:
-                plain(self, **given)
+                plain(self, **{name: _own(value) for name, value in given.items()})
             except ValidationError as error:
                 first = error.errors(include_url=False, include_context=False)[0]
                 known = {parameter.name: parameter for parameter in type(self).parameters()}

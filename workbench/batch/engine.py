@@ -45,9 +45,11 @@ class Status:
 
     @property
     def share(self) -> float:
-        """Of the tokens, 0 to 1."""
+        """Of the tokens, 0 to 1; of the shards while no tokens are known."""
         total = self.tokens + self.left
-        return self.tokens / total if total else 1.0
+        if total:
+            return self.tokens / total
+        return self.done / self.shards if self.shards else 1.0
 
     @property
     def rate(self) -> float:
@@ -77,10 +79,10 @@ def work(
     """
     record = store.plan()
     spec = Spec.model_validate(record["spec"])
-    todo = _todo(store, record)
+    todo, there = _todo(store, record)
     worker = _Worker(store, catalog, load, spec, record, allow_network)
     status = Status(len(record["shards"]), len(record["shards"]) - len(todo))
-    status.left = sum(todo.values())
+    status.tokens, status.left = float(there), sum(todo.values())
     leases = Leases(store.backing, patience)
     limit = spec.limits.max_failures if max_failures is None else max_failures
     look = _Look(store, record, limit)
@@ -116,14 +118,17 @@ def work(
     return status
 
 
-def _todo(store: Store, record: dict[str, Any]) -> dict[str, int]:
-    """The shards of a plan that are not finished, with their tokens; what they hold is read when it is computed."""
+def _todo(store: Store, record: dict[str, Any]) -> tuple[dict[str, int], int]:
+    """The shards of a plan that are not finished, with their tokens, and the tokens of those that are; what they hold
+    is read when it is computed."""
     sizes = record.get("tokens")
     if sizes is None or len(sizes) != len(record["shards"]):  # of an earlier build
         sizes = [None] * len(record["shards"])
     finished = store.finished()
-    left = ((key, n) for key, n in zip(record["shards"], sizes, strict=True) if key not in finished)
-    return {key: max(1, store.shard(key).n_tokens if n is None else n) for key, n in left}
+    by_key = dict(zip(record["shards"], sizes, strict=True))
+    left = {key: max(1, store.shard(key).n_tokens if n is None else n)
+            for key, n in by_key.items() if key not in finished}  # fmt: skip
+    return left, sum(max(1, n or 0) for key, n in by_key.items() if key in finished)
 
 
 def _of_another(key: str, todo: dict[str, int], status: Status) -> None:

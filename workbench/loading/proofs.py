@@ -117,9 +117,9 @@ def _relative(gap: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
 
 def row_of(scores: torch.Tensor, site: Site) -> torch.Tensor:
     """The pattern that masked scores lead to: their softmax, with the learned sink where there is one."""
-    scores, sinks = scores.float(), site.weights.sinks
+    seen, scores, sinks = scores > masked_below(scores.dtype), scores.float(), site.weights.sinks
     if site.weights.attention == "relu":
-        return scores.relu() / (scores > masked_below(scores.dtype)).sum(-1, keepdim=True)
+        return scores.relu() / seen.sum(-1, keepdim=True)
     if sinks is None:
         return scores.softmax(-1)
     column = sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
@@ -167,9 +167,9 @@ def residual_gap(*parts_and_site: Any) -> torch.Tensor:
 
 def text_gap(scores: torch.Tensor, site: Site) -> torch.Tensor:
     """How far the scores of the first two prompts differ where none is masked, over both, `[batch]`."""
-    one, other = scores[0].float(), scores[1].float()
-    gap = (one - other).abs().masked_fill(one < masked_below(scores.dtype), 0.0).max()
-    return (gap / (1.0 + one.abs().masked_fill(one < masked_below(scores.dtype), 0.0).max())).expand(len(scores))
+    hidden = scores[0] < masked_below(scores.dtype)  # as they are: a mask of float64 is infinite as float32
+    one, other = (row.float().masked_fill(hidden, 0.0) for row in scores[:2])
+    return ((one - other).abs().max() / (1.0 + one.abs().max())).expand(len(scores))
 
 
 def choice_gap(scores: torch.Tensor, weight: torch.Tensor, site: Site) -> torch.Tensor:

@@ -3,6 +3,9 @@
 import torch
 from torch.nn.functional import cross_entropy
 
+from workbench.intervene.contradictions import is_void
+from workbench.intervene.edit import Where
+from workbench.models.hooks import Z
 from workbench.observation.need import Site
 
 __all__ = ["head_output_norm", "head_pattern", "mean_behind_first", "residual_norm", "token_loss"]
@@ -18,10 +21,13 @@ def head_pattern(pattern: torch.Tensor, site: Site, head: int) -> torch.Tensor:
 def head_output_norm(z: torch.Tensor, site: Site) -> torch.Tensor:
     """Mean norm of z W_O over positions behind the first, (batch, head), >= 0, in units of the residual stream.
 
-    z: (batch, pos, head, d_head). Before a post-norm where there is one.
+    z: (batch, pos, head, d_head). Before a post-norm where there is one. 0 of a head whose output an intervention
+    overwrites behind it: nothing arrives.
     """
     z = z.float().transpose(1, 2)  # batch head pos d_head
-    return mean_behind_first(((z @ site.weights.W_O_gram) * z).sum(-1).clamp(min=0).sqrt(), site)
+    norms = ((z @ site.weights.W_O_gram) * z).sum(-1).clamp(min=0).sqrt()
+    lost = [head for head in range(norms.shape[1]) if is_void(site.model, Where(Z, site.layer, (head,)))]
+    return mean_behind_first(norms.index_fill(1, torch.tensor(lost, device=z.device, dtype=torch.long), 0.0), site)
 
 
 def mean_behind_first(values: torch.Tensor, site: Site) -> torch.Tensor:

@@ -3,12 +3,14 @@
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from apps.template import render
 from probes.explain.explain import VIEW
 from probes.explain.figures import circuit_figure, heads_figure, pairs_table, parts_table, steps_table, where_figure
 from probes.explain.sentences import NOTHING, named, unexplained
+from workbench.figures import show_token
 from workbench.figures.caption import caption
 from workbench.statistics import ENOUGH
 from workbench.storage.record import record_of
@@ -40,8 +42,8 @@ def explanation(result: xr.Dataset) -> str:
         left_out=unexplained(result),
         drawing=figures[: len(draws)],
         details=figures[len(draws) :],
-        shown=[(name, attrs.get(key, "")) for name, key in _SHOWN],
-        tables=[(name, _table(draw(result))) for name, draw in tables],
+        shown=[(name, _visible(str(attrs.get(key, "")))) for name, key in _SHOWN],
+        tables=[(name, _table(draw(result), result)) for name, draw in tables],
         nulls=[attrs[name] for name in ("null", "copying_null") if attrs.get(name)],
         partial=bool(attrs.get("partial", False)),
         definition=VIEW.analysis.definition,
@@ -59,6 +61,11 @@ _SHOWN = (
     ("How they were made", "made"),
     ("Pairs to rank on, to search on and to test on", "pairs"),
 )
+
+
+def _visible(text: str) -> str:
+    """A text of which something is seen: an answer may be a line's end."""
+    return text if text.strip() else show_token(text, html=False)
 
 
 def numbers(result: xr.Dataset) -> list[tuple[str, str, str]]:
@@ -81,13 +88,27 @@ def numbers(result: xr.Dataset) -> list[tuple[str, str, str]]:
     return found
 
 
-def _table(frame: "pd.DataFrame") -> dict[str, Any]:
-    """A frame as texts."""
+def _table(frame: "pd.DataFrame", result: xr.Dataset) -> dict[str, Any]:
+    """A frame as texts; a column that is a variable of the result has its long name and unit."""
     frame = frame.reset_index()
-    said = lambda value: f"{value:.3g}" if isinstance(value, float) else str(value)
-    rows = [["" if value != value else said(value) for value in row] for row in frame.itertuples(index=False)]
-    names = [str(name).removeprefix("part_").removeprefix("pair_").replace("_", " ") for name in frame.columns]
-    return {"columns": names, "rows": rows}
+    rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
+    return {"columns": [_header(str(name), result) for name in frame.columns], "rows": rows}
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _header(name: str, result: xr.Dataset) -> str:
+    name = {"layer": "part_layer", "head": "part_head"}.get(name, name) if "part_name" in result else name
+    known = result[name].attrs if name in result.data_vars else {}
+    title = str(known.get("long_name", name)).replace("_", " ")
+    unit = str(known.get("units", ""))
+    return f"{title} ({unit})" if unit in ("share", "logits") else title
 
 
 def _div(figure: "go.Figure", *, first: bool) -> str:

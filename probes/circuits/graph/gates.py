@@ -39,22 +39,23 @@ def gate_gradients(
     metric: Values,
     rules: Rules = EAP,
     *,
-    open_alone: bool = False,
+    asked: np.ndarray | None = None,
 ) -> tuple[torch.Tensor, np.ndarray]:
     """The metric of each row with gates on the edges, `[row]`, and its change with every gate, float32 `[row, source,
     target]`, 0 where there is no edge.
 
     ids: `[row, pos]` without padding. gates: `[source, target]`, 0 to 1. other: as for `with_edges`. metric: of the
-    logits at the last position. open_alone: the changes of open gates, 0 for those at 0; faster where few are open.
+    logits at the last position. asked: `[source, target]`, the gates whose changes are wanted, besides those that are
+    open; faster where they are few; of all gates by default.
     Leaves no gradient on any parameter. InputError for gates of another graph.
     """
     graph = Graph.of(model.sizes)
     if gates.shape != graph.shape or not np.isfinite(gates[graph.exists]).all():
         raise InputError(f"gates of shape {gates.shape}", f"numbers of shape {graph.shape}", "Gate every edge")
     matching(model, ids, other)
-    asked = (gates != 0) & graph.exists if open_alone else graph.exists
+    wanted = graph.exists if asked is None else (gates != 0) & graph.exists | asked & graph.exists
     with model.passes.run(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
-        gated = _Gated(graph, np.where(graph.exists, gates, 0), asked, other, (*ids.shape, model.sizes.d_model))
+        gated = _Gated(graph, np.where(graph.exists, gates, 0), wanted, other, (*ids.shape, model.sizes.d_model))
         seen = Seen(model, graph, gated.take)
         with warnings.catch_warnings(), Attached(model) as writing:
             warnings.simplefilter("ignore")  # of norms that are computed from their edited scale: that is meant

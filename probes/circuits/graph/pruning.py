@@ -110,7 +110,7 @@ class _Seen:
         values, slopes = np.empty(len(self.whole)), np.empty((len(self.whole), int(mask.sum())), np.float32)
         gates = mask.astype(np.float32)
         for done, (one, other) in enumerate(zip(self.some, self.others, strict=True)):
-            found, by_edge = gate_gradients(model, one.clean, gates, other, one.values, rules, open_alone=True)
+            found, by_edge = gate_gradients(model, one.clean, gates, other, one.values, rules, asked=mask)
             values[list(one.places)], slopes[list(one.places)] = found.double().cpu().numpy(), by_edge[:, mask]
             if told is not None:
                 told((done + 1) / len(self.some))

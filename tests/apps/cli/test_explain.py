@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from apps.cli import main
@@ -46,7 +47,11 @@ def test_what_a_report_holds_is_shown_as_text(tmp_path):
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
     shares = [hundredths(float(result[name])) for name in ("faithfulness", "completeness", "holds")]
     assert [one[0] for one in numbers(result)] == shares
+    mlps = [str(name) for name in result["part_name"].values if "MLP" in str(name)]
+    assert np.isnan(result["part_head"].values).sum() == len(mlps) and "<td>-1</td>" not in page
     assert all(line in page or line.replace("'", "&#39;") in page for line in unexplained(result))
+    assert '<th scope="col">of the pair&#39;s own difference that the circuit keeps (share)</th>' in page
+    assert "<td>yes</td>" in page and "<td>True</td>" not in page
     cells = json.loads(notebook(hostile, {"name": "x"}))["cells"]
     assert "\\<script\\>" in "".join(cells[0]["source"])
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from probes.attention.head_table import HeadTable, row_entropy, table
 from probes.attention.induction.induction_heads import InductionHeads
-from tests.tiny_models import tiny_model
-from workbench import Need, Z, keep, observe
+from tests.tiny_models import tiny_hf, tiny_model
+from workbench import Ablate, Attention, Need, Z, keep, observe
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.circuits import induction_circuit
 from workbench.observation import Site
@@ -69,3 +69,16 @@ def test_a_sliding_window_is_not_applicable():
     result = HeadTable(n_sequences=2, texts=2).run(tiny_model("gemma3"))
     for name in ("sink_rate", "first_received", "entropy"):
         assert np.isnan(result[name].values[0]).all() and not np.isnan(result[name].values[1]).any(), name
+
+
+def test_a_head_whose_output_is_set_behind_it_adds_nothing():
+    """Heads of a layer without attention were said to add as much as ever."""
+    hf = tiny_hf("llama")
+    with torch.no_grad():
+        hf.model.layers[1].self_attn.o_proj.weight.zero_()
+    asked, model = HeadTable(n_sequences=2, texts=2), tiny_model("llama")
+    edited = asked.run(model, interventions=[Ablate(Attention(1))])
+    by_hand = asked.run(wrap(hf, None, name="by hand"))
+    np.testing.assert_allclose(edited["output_norm"], by_hand["output_norm"], atol=1e-5)
+    assert not edited["output_norm"].sel(layer=1).any() and edited["output_norm"].sel(layer=0).all()
+    np.testing.assert_allclose(edited["entropy"], by_hand["entropy"], atol=1e-5)

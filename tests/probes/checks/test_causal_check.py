@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from probes.attention.induction.induction_heads import InductionHeads
 from probes.checks.causal_check import CausalCheck, repeated_tokens
@@ -96,6 +97,18 @@ def test_prompts_that_suggested_the_claim_do_not_check_it_and_intervals_need_six
     assert float(many["effect_low"]) <= float(many["effect"]) <= float(many["effect_high"])
     alone = check(toy, prompts[:1], [Head(1, 0)], suggested_by=prompts[:1])
     assert alone.sizes["prompt"] == 1
+
+
+def test_a_prompt_that_comes_twice_counts_once():
+    """Sixteen copies had an interval over sixteen prompts, of no width."""
+    toy = load("toy-induction")
+    again = check(toy, [Prompt.ids([3, 7, 11, 3])] * 16 + [Prompt.ids([4, 7, 11, 4])], [Head(1, 0)])
+    once = check(toy, [Prompt.ids([3, 7, 11, 3]), Prompt.ids([4, 7, 11, 4])], [Head(1, 0)])
+    assert again.sizes["prompt"] == 2 and "on 2 prompts" in again.attrs["summary"]
+    xr.testing.assert_allclose(again["effect"], once["effect"])
+    assert again["effect_by_prompt"].values.tolist() == once["effect_by_prompt"].values.tolist()
+    two = [{"target": "#7"}, {"target": "#11"}]  # other things measured of one prompt are other numbers
+    assert check(toy, [Prompt.ids([3, 7, 11, 3])] * 2, [Head(1, 0)], two).sizes["prompt"] == 2
 
 
 @pytest.mark.parametrize("method", ["zero", "mean", "resample"])

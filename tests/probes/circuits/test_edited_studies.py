@@ -13,9 +13,10 @@ from probes.circuits.causal_tracing import CausalTracing
 from probes.circuits.direct_logit_attribution import DirectLogitAttribution
 from probes.circuits.edges import CircuitEdges
 from probes.circuits.evaluation import CircuitEvaluation
-from tests.tiny_models import tiny_model, tiny_model_without_head
+from tests.tiny_models import tiny_hf, tiny_model, tiny_model_without_head
 from workbench.errors import InputError, RefusedError
 from workbench.intervene import MLP, Ablate, Attention, FreezeNormScale, Head, Knockout, Neurons, Patch, Steer
+from workbench.loading.pretrained import wrap
 from workbench.models.hooks import LN_FINAL_SCALE, RESID_POST, Z
 from workbench.models.prompt import Prompt, tokenise
 from workbench.models.target import Target
@@ -164,3 +165,22 @@ def test_shares_sum_to_the_edited_runs_own_value(model):
         next(last[need] for need in last.results if need.hooks == (RESID_POST,))[0, 0, 0]
     )
     assert float(result["attribution"][-1]) == pytest.approx(float(0.7 * direction @ (rows[0] - rows[1])), abs=1e-4)
+
+
+def test_parts_whose_place_is_set_bring_nothing(model):
+    """The largest part against a logit was a head of a layer whose attention had been taken away."""
+    ask = DirectLogitAttribution(target="#31", against="#7")
+    hf = tiny_hf("llama")
+    with torch.no_grad():
+        hf.model.layers[1].self_attn.o_proj.weight.zero_()
+    edited = ask.run(model, CLEAN, interventions=[Ablate(Attention(1))])
+    by_hand = ask.run(wrap(hf, None, name="by hand"), CLEAN)
+    np.testing.assert_allclose(edited["attribution"][:-1], by_hand["attribution"], atol=1e-4)
+    assert abs(float(edited["attribution"][-1])) < 1e-4 and not edited["head_attribution"].sel(layer=1).any()
+    assert not edited["origin"].sel(layer=1).any() and edited["head_attribution"].sel(layer=0).all()
+    source = record(model, CORRUPT, [RESID_POST])
+    for positions, told in (((-1,), 0), ((9,), 0), (None, 0), ((3,), 5)):  # where it is elsewhere, all parts are
+        patched = ask.run(model, CLEAN, interventions=[Patch(RESID_POST, 0, source, positions)])
+        first = patched["attribution"].values[:6]  # embedding, four heads, MLP
+        assert (np.abs(first) > 0).sum() >= told and (told or not first.any())
+        assert float(patched["attribution"].sum()) == pytest.approx(float(patched["total"]), abs=1e-5)

@@ -189,3 +189,13 @@ def test_what_the_default_model_writes_before_paris(default_model):
     np.testing.assert_allclose(result["contribution"], [94.46, 53.79, 46.05], atol=1e-2)
     np.testing.assert_allclose(result["activation"], [18.81, -10.50, 9.55], atol=1e-2)
     assert str(result["promoted_text"].values[0, 0]) == "hemical"
+
+
+@pytest.mark.parametrize(
+    ("units", "lost"), [("L1 mlp", True), ("L0 mlp", False), ("L1N5", False), ("L1 attention", False)]
+)
+def test_what_does_not_arrive_is_said(units, lost):
+    """Neurons of an MLP that is taken away were said to write as ever."""
+    edits = [Ablate(unit) for unit in units_of(units)]
+    said = Neurons(layer=1, pos=3).run(tiny_model("llama"), IDS, interventions=edits).attrs["summary"]
+    assert said.endswith("An intervention sets what they write into: nothing of it arrives.") == lost

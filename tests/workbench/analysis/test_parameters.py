@@ -5,6 +5,7 @@ import inspect
 from dataclasses import FrozenInstanceError
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -289,3 +290,25 @@ def test_what_is_printed_is_read_again(count, share, flag, layer):
 
 def test_a_parameter_by_itself_is_a_plain_value():
     assert BY_NAME["count"] == Parameter("count", int, 4, "how many", 1, 9)
+
+
+def test_numbers_of_numpy_are_the_same_parameters():
+    """A loop over `argwhere` gave heads that units take and analyses refused."""
+    layer, query = np.argwhere(np.eye(4))[2]
+    knobs = Knobs(layer=layer, query=query, share=np.float64(0.25), flag=np.bool_(True), text=np.str_("so"))
+    assert knobs == Knobs(layer=2, query=2, flag=True) and repr(knobs) == repr(Knobs(layer=2, query=2, flag=True))
+    assert all(type(value) in (int, float, bool, str, type(None)) for value in knobs.values().values())
+    assert type(BY_NAME["count"].check(np.int8(3))) is int
+    with pytest.raises(InputError, match="0 to 3"):
+        Knobs(layer=np.int64(4))
+    with pytest.raises(InputError, match="type int"):
+        Knobs(count=np.float32(3))
+
+
+def test_what_belongs_to_the_class_is_no_parameter():
+    """`owner=` ended in a KeyError, and stood among the names to give."""
+    with pytest.raises(InputError, match="the parameter 'owner' for the knobs; expected one of count, at_least"):
+        Knobs(owner="mine")
+    with pytest.raises(InputError, match="parameters by name: count=, at_least=") as told:
+        Knobs(3)
+    assert "owner=" not in str(told.value)

@@ -176,7 +176,10 @@ def test_cancelled_and_gone_on(run, model):
     assert 0 < half.n_done < half.n_shards
     partial = half.aggregate("norms")
     assert 0 < int(partial["n_prompts"].sum()) < 24 and "missing" in partial.attrs["summary"]
-    assert run(spec()).n_done == half.n_shards
+    told, before = [], half.n_done / half.n_shards
+    whole = run(spec(), progress=lambda status: told.append((status.share, status.done)))
+    assert whole.n_done == half.n_shards == told[-1][1] and told[-1][0] == pytest.approx(1)
+    assert told[0][0] >= before - 0.1  # of the whole run, as the shards are
 
 
 def test_pieces_of_a_document_are_one(tmp_path):

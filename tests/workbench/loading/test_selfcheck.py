@@ -104,3 +104,10 @@ def test_edits_are_proved_on_toys_of_either_attention(attention):
     toy = wrap(ToyTransformer(ToyConfig(n_layers=2, d_mlp=32, norm="rms", attention=attention)), None, name="toy")
     unsound = {item.name for item in toy.selfcheck.items if not item.passed}
     assert unsound == (set() if attention == "softmax" else {sc.ROWS})  # whose rows do not sum to 1
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_mask_of_float64_is_no_score(kind):
+    """As float32 it is infinite, and edits of queries and keys were said not to take effect."""
+    model = wrap(tiny_hf(kind).double(), None, name="double")
+    assert [item.name for item in model.selfcheck.items if not item.passed] == []

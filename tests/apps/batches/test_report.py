@@ -1,0 +1,26 @@
+"""What the report of a batch says of an aggregate."""
+
+import numpy as np
+import xarray as xr
+
+from apps.batches.report import _rows
+
+
+def aggregated(values):
+    """An aggregate of one model and group, over heads."""
+    dims, found = ("model", "group", "layer", "head"), np.array(values, float)[None, None]
+    effects = {
+        f"effect{end}": (dims, found + shift, {"units": "nats"}) for end, shift in (("", 0), ("_low", -1), ("_high", 1))
+    }
+    return xr.Dataset(
+        effects | {"effect_n": (dims, np.full(found.shape, 20))},
+        coords={"model": ["m"], "group": ["g"], "layer": [0, 1], "head": [0, 1]},
+    )
+
+
+def test_the_largest_effect_may_lie_below_zero():
+    """Of effects that lower something the row named the one that does least."""
+    (row,) = _rows(aggregated([[0.5, -3.25], [np.nan, 1.0]]))
+    assert row["largest"] == "L0H1: -3.25 [-4.25, -2.25]" and row["mean"] == "-0.5833" and row["n"] == 20
+    (row,) = _rows(aggregated([[-0.5, -0.25], [-0.125, -1.0]]))
+    assert row["largest"] == "L1H1: -1 [-2, 0]"
