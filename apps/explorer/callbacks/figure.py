@@ -121,11 +121,10 @@ def _register_large(answer: Answers, engine: Engine) -> None:
         beside, holder = comparing.second_view(engine, view, large, shown, other, draw, word)
         figure, message, said = large
         lacks = comparing.not_beside(engine, view, shown, other, selection, session) if holder == "hidden" else []
-        if lacks and figure is not no_update:
-            said = [html.Div(said), html.Div(lacks)]
+        under = [html.Div(said), html.Div(lacks)] if lacks and figure is not no_update else said
         if window and figure is no_update:
             around["stands"] = ""  # what comes late is drawn
-        return {"figure": figure, "message": message, "said": said, "other": beside, "holder": holder, **around}
+        return {"figure": figure, "message": message, "said": under, "other": beside, "holder": holder, **around}
 
 
 def beside_words(engine: Engine, other: Shown | None, name: str) -> str:
