@@ -15,6 +15,7 @@ STEPS = {
     "random": "test random circuits of its size",
     "parts": "read off what each part does",
 }
+_WORDS = 6.0  # for each token: whether other words make a sentence in its place
 _SEARCHED = 12  # circuits that a search measures
 _EDGE = 3.0  # forward passes that a pass with some edges takes
 _LABELS = 100.0  # of induction-heads, on its own sequences
@@ -27,7 +28,7 @@ def costs(
     n_mlps = sizes.n_layers * bool(sizes.d_mlp)
     units = sizes.n_layers * sizes.n_heads + n_mlps * (1 + directions)
     return {
-        "pairs": 4.0 * (2 * pairs + tested),
+        "pairs": 4.0 * (2 * pairs + tested) + _WORDS * n_tokens,
         "where": 6 + 0.5 * sizes.n_layers * n_tokens,
         "behaviour": _EDGE * 2 * tested,
         "survey": 0.5 * 2 * pairs * units,
