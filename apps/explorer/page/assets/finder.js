@@ -9,7 +9,7 @@
     Array.from(document.querySelectorAll("#tabs [role=tab]")).map((tab) => {
       const room = Array.from(document.querySelectorAll(".room")).find((one) => one.dataset.room === tab.dataset.room);
       const open = () => dash.set_props("view", { data: { name: tab.dataset.view, figure: 0 } });
-      return { text: tab.textContent, beside: room ? room.dataset.question : "", open: open };
+      return { text: tab.textContent, beside: room ? room.dataset.question : "", asks: tab.dataset.question, open: open };
     });
 
   // What stands among the rooms and is no view: it opens as if it were pressed.
@@ -41,7 +41,12 @@
     const wanted = text.trim().toLowerCase();
     const one = unit(text.trim());
     if (one && one.why) return one;
-    const holds = (item) => (item.text + " " + item.beside).toLowerCase().includes(wanted);
+    // Every word that was typed begins one of an item: who asks in words of their own need not know the title.
+    const words = wanted.split(/\s+/).filter(Boolean);
+    const holds = (item) => {
+      const all = [item.text, item.beside, item.asks || ""].join(" ").toLowerCase();
+      return all.includes(wanted) || words.every((word) => all.split(/[\s,.;:?()]+/).some((one) => one.startsWith(word)));
+    };
     const spaced = (item) => holds({ text: item.text.replaceAll("·", ""), beside: item.beside });
     const items = (one ? [one] : []).concat(views().filter(holds), sheets().filter(holds), wanted ? tokens().filter(spaced) : []);
     return { items: items, why: items.length ? "" : "No view, head or token of that name." };

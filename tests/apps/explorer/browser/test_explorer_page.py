@@ -287,6 +287,12 @@ def test_anything_is_found_by_its_name(same_page):
     assert page.inner_text(".room[aria-pressed=true]") == "Checks"
     titles = page.locator("#tabs [role=tab]:visible").all_inner_texts()
     assert titles == ["Causal check", "Change it and see", "Which heads matter here"]
+    page.keyboard.press("Control+k")
+    page.keyboard.type("write parts token")  # words of its question, in an order of one's own
+    page.wait_for_selector(".find li >> text=Direct logit attribution")
+    page.keyboard.press("Escape")
+    page.locator(".room", has_text="Explain").click()  # its one view is opened: there is nothing to choose among
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Explain'")
     page.locator(".room", has_text="Lens").click()
     page.wait_for_function("() => document.querySelector('#question').textContent.includes('at each depth')")
     view(page, "Logit lens")
