@@ -278,17 +278,17 @@ def test_anything_is_found_by_its_name(same_page):
     assert "pos" in selection(page)  # Escape closed what was open and left the selection alone
     page.keyboard.press("Control+k")
     page.keyboard.type("does it matter")
-    page.wait_for_selector(".find li >> text=Which heads matter on a set of prompts")
+    page.wait_for_selector(".find li >> text=Which heads matter over prompts")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
-    page.wait_for_selector(".find li[aria-selected=true] >> text=Which heads matter on a set of prompts")
+    page.wait_for_selector(".find li[aria-selected=true] >> text=Which heads matter over prompts")
     page.keyboard.press("Enter")
     page.wait_for_function(
-        "() => document.querySelector('#params-title').textContent === 'Which heads matter on a set of prompts'"
+        "() => document.querySelector('#params-title').textContent === 'Which heads matter over prompts'"
     )
     assert page.inner_text(".room[aria-pressed=true]") == "Checks"
     titles = page.locator("#tabs [role=tab]:visible").all_inner_texts()
-    assert titles == ["Causal check", "Change it and see", "Which heads matter on a set of prompts"]
+    assert titles == ["Causal check", "Change it and see", "Which heads matter over prompts"]
     page.keyboard.press("Control+k")
     page.keyboard.type("write parts token")  # words of its question, in an order of one's own
     page.wait_for_selector(".find li >> text=Direct logit attribution")
