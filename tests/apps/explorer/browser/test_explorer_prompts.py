@@ -77,8 +77,13 @@ def test_while_the_first_prompt_is_computed_the_page_says_so(open_page, explorer
     assert "the one before" not in page.evaluate(
         "getComputedStyle(document.querySelector('#main-figure'), '::after').content"
     )
-    page.eval_on_selector("#jobs .job", "job => job.classList.remove('job')")  # as if nothing were in hand
-    assert page.locator("#main-message .at-rest").is_visible() and page.locator("#main-message .at-work").is_hidden()
+    # As if nothing were in hand, before the page looks again.
+    at_rest = """() => {
+      document.querySelectorAll('#jobs .job').forEach((job) => job.classList.remove('job'));
+      const seen = (part) => getComputedStyle(document.querySelector('#main-message ' + part)).display !== 'none';
+      return [seen('.at-rest'), seen('.at-work')];
+    }"""
+    assert page.evaluate(at_rest) == [True, False]
     gate.set()
     page.wait_for_selector("#tokens [data-pos='3']")
 
