@@ -41,14 +41,14 @@
     const wanted = text.trim().toLowerCase();
     const one = unit(text.trim());
     if (one && one.why) return one;
-    // Every word that was typed begins one of an item: who asks in words of their own need not know the title.
-    const words = wanted.split(/\s+/).filter(Boolean);
-    const holds = (item) => {
-      const all = [item.text, item.beside, item.asks || ""].join(" ").toLowerCase();
-      return all.includes(wanted) || words.every((word) => all.split(/[\s,.;:?()]+/).some((one) => one.startsWith(word)));
-    };
+    const holds = (item) => (item.text + " " + item.beside).toLowerCase().includes(wanted);
     const spaced = (item) => holds({ text: item.text.replaceAll("·", ""), beside: item.beside });
-    const items = (one ? [one] : []).concat(views().filter(holds), sheets().filter(holds), wanted ? tokens().filter(spaced) : []);
+    // Last what has every word that was typed at the beginning of one of its own: who asks need not know the title.
+    const typed = wanted.split(/\s+/).filter(Boolean);
+    const words = (item) => [item.text, item.beside, item.asks || ""].join(" ").toLowerCase().split(/[\s,.;:?()]+/);
+    const asks = (item) => !holds(item) && typed.every((word) => words(item).some((one) => one.startsWith(word)));
+    const named = views().concat(sheets());
+    const items = (one ? [one] : []).concat(named.filter(holds), wanted ? tokens().filter(spaced) : [], named.filter(asks));
     return { items: items, why: items.length ? "" : "No view, head or token of that name." };
   }
 
