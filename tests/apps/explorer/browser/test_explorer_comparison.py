@@ -234,3 +234,10 @@ def test_several_prompts_are_pinned(open_page, screenshots):
     page.get_by_role("button", name="Unpin all").click()
     page.wait_for_selector(".pin", state="detached")
     assert page.locator(".thumbs").is_visible()
+
+
+def test_pinned_prompts_that_begin_alike_are_named_by_where_they_part(open_page):
+    pins = '["1 2 3 4 5 6 7 8 9 1 2","1 2 3 4 5 6 7 8 9 3 4","7 7"]'
+    page = open_page(f"#model=toy-induction&prompt=9+9+9&pins={pins}")
+    page.wait_for_selector(".pin:nth-child(3)")
+    assert page.locator(".pin-open").all_inner_texts() == ["1. … 1 2", "2. … 3 4", "3. 7 7"]
