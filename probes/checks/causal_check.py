@@ -119,12 +119,14 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
         )
 
     def fits(self, model: Model, tokens: Tokens) -> None:
-        """Units of one kind that can be removed so, inside the prompt; a corrupt prompt as long as it."""
+        """Units of one kind that can be removed so, and a position, inside the prompt; a corrupt one as long as it."""
         corrupt = self.corrupt or None
         units = checked_units(model, self.units, self.side, self.controls, self.method, corrupt)
         if self.reads_prompt() and not self.others:
             metric = {"kind": self.metric, "target": self.target, "against": self.against, "position": self.pos}
             need_inside(units, chosen_prompts(model, tokens, corrupt, metric, ())[0])
+            if self.metric not in ("loss", "repetition"):  # which are of all tokens
+                tokens.place(self.pos)
         going_on(model, self.metric, self.target, self.against)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VIEW", "ChangeAndSee"]
 
+_ASIDE = 0.42  # of a column: dots stand at the left edge of a cell, where they leave its word free
 _KINDS = {Head, MLP, Attention, Neurons, ExpertNeurons}
 RUNS = ("intact", "changed", "control")
 WAYS = ("remove", "scale", "swap", "steer")
@@ -331,34 +332,32 @@ def _fate(result: xr.Dataset, run: str) -> str:
 
 
 def texts_figure(result: xr.Dataset) -> "go.Figure":
-    """The runs below one another, token by token, by probability; what differs from the intact one is dotted."""
+    """The runs beside each other, a row for each new token, by probability; what differs from the intact one is dotted.
+
+    Downwards, since a word is wider than it is high: on a phone, too, there is room for it.
+    """
     from workbench.figures import show_text
     from workbench.figures.axes import Axis
     from workbench.figures.heatmap import heatmap
     from workbench.figures.quantity import coloraxis, pick_scale
 
     runs, steps = [str(run) for run in result["condition"].values], result["step"].values.tolist()
-    x = Axis("step", tuple(steps), "new token", tuple(range(len(steps))), tuple(str(step + 1) for step in steps))
+    x = Axis("condition", tuple(runs), "", tuple(range(len(runs))), tuple(map(show_text, runs)))
     y = Axis(
-        "condition", tuple(runs), "", tuple(range(len(runs))), tuple(map(show_text, runs)), is_vertical=True,
-        is_reversed=True,
+        "step", tuple(steps), "new token", tuple(range(len(steps))), tuple(str(step + 1) for step in steps),
+        is_vertical=True, is_reversed=True,
     )  # fmt: skip
-    text = np.array([[show_token(str(t)) if t else "" for t in row] for row in result["text"].values], object)
-    z, array = result["probability"].values, result["probability"]
+    text = np.array([[show_token(str(t)) if t else "" for t in row] for row in result["text"].values], object).T
+    z, array = result["probability"].values.T, result["probability"]
     scale = pick_scale(array, None)
-    hover = np.array(
-        [
-            [f"<b>{runs[r]}, new token {c + 1}</b><br>{text[r, c]} {z[r, c]:.2g}" for c in range(len(steps))]
-            for r in range(3)
-        ],
-        object,
-    )
-    figure = heatmap(
+    said = lambda step, run: f"<b>{runs[run]}, new token {step + 1}</b><br>{text[step, run]} {z[step, run]:.2g}"
+    hover = np.array([[said(step, run) for run in range(len(runs))] for step in range(len(steps))], object)
+    differs = np.argwhere(result["differs"].values.T)
+    return heatmap(
         z, x, y, title=f"{result.attrs['how']}: how the text goes on", scale=scale,
         coloraxis=coloraxis(z, array, scale, None), hover=hover, text=text, text_size=11,
-        marks=[(int(r), int(c)) for r, c in np.argwhere(result["differs"].values)], mark_name="differs from intact",
+        marks=[(int(step), int(run)) for step, run in differs], mark_name="differs from intact", mark_aside=_ASIDE,
     )  # fmt: skip
-    return figure
 
 
 def table(result: xr.Dataset) -> "pd.DataFrame":
@@ -375,7 +374,7 @@ VIEW = View(
     question="How does the text go on when a part of the model is changed?",
     asks=(
         Ask("units", "Change", pick="units"),
-        Ask("how", "by this:"),
+        Ask("how", "this way:"),
         Ask("n", "and go on for", unit="tokens"),
     ),
     figures=(texts_figure,),

@@ -42,12 +42,15 @@ def asked(result: xr.Dataset, selection: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _prediction(result: xr.Dataset, selection: Mapping[str, Any]) -> int:
-    """The selected token, a query before a position; the last one where none is selected, or none of the prompt."""
+    """The selected token, a query before a position; the last one where none is selected, or none of the prompt.
+
+    The last one is -1: the study's form keeps what it was filled with, and in the next prompt that is its last token.
+    """
     tokens = record_of(result)["token_ids"]
     for name in ("query", "pos"):
         at = chosen(result, selection, name)
         if at is not None and (tokens is None or at[0] < len(tokens)):
-            return at[0]
+            return -1 if tokens is not None and at[0] == len(tokens) - 1 else at[0]
     return -1
 
 

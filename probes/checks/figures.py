@@ -40,6 +40,8 @@ def controls_figure(result: xr.Dataset) -> "go.Figure":
         yaxis_title="control sets",
         yaxis_rangemode="tozero",
     )
+    if not len(controls):  # strokes on an axis are all there is: a scale of sets would count nothing
+        figure.update_yaxes(title_text="", showticklabels=False, showgrid=False, range=[0, 1])
     return finish(figure, f"{name}: effect beside that of {_beside(result)}", None, None)
 
 

@@ -15,12 +15,14 @@ from workbench.words import counted
 __all__ = ["Facts", "facts", "nouns", "sentence"]
 
 SMALL = 0.05  # p at which a sentence says "more than"
+_OTHER_WAY = {"lowers": "raises", "raises": "lowers"}
 
 
 @dataclass(frozen=True)
 class Facts:
     """What a sentence may say. n: controls; as_much, peers_as_much: of them and of the peers, at least as extreme on
-    the claim's side; control_mean: of what is compared, absolute values where the side is "changes"."""
+    the claim's side; control_mean: of what is compared, absolute values where the side is "changes"; rivals: the few
+    controls that do as much, by name."""
 
     side: str
     effect: float
@@ -39,6 +41,12 @@ class Facts:
     beyond: int
     relation_p: float
     test_p: float
+    rivals: str
+
+    @property
+    def astray(self) -> bool:
+        """Whether the removal raises what it is claimed to lower, or the other way round."""
+        return (self.side == "lowers" and self.effect >= 0) or (self.side == "raises" and self.effect <= 0)
 
 
 def facts(result: xr.Dataset) -> Facts:
@@ -67,6 +75,7 @@ def facts(result: xr.Dataset) -> Facts:
         beyond=int(a["n_beyond"]),
         relation_p=float(result["relation_p"]),
         test_p=float(result["relation_test_p"]),
+        rivals=a.get("rivals", ""),
     )
 
 
@@ -113,19 +122,28 @@ def _effect(result: xr.Dataset, known: Facts) -> str:
     )
 
 
+def _does(known: Facts, n: int) -> str:
+    """`lower it as much`, of n units; where the claimed one raises it, what "at least as low" means then."""
+    verb, other = (word if n == 1 else word.removesuffix("s") for word in (known.side, _OTHER_WAY.get(known.side, "")))
+    return f"{verb} it, or {other} it by no more" if known.astray else f"{verb} it as much"
+
+
 def _rarity(known: Facts) -> str:
-    """`2 of them lower it as much (p = 0.0588)`."""
-    verb = known.side if known.as_much == 1 else known.side.removesuffix("s")
+    """`1 of them lowers it as much (L16H0 by -1.59; p = 0.0952)`."""
     floor = ", the smallest that so many can give" if known.at_floor else ""
     mean = f"{known.control_mean:.3g} in absolute size" if known.side == "changes" else f"{known.control_mean:+.3g}"
     return (
         f"they {'change' if known.side == 'changes' else 'move'} it by {mean} on average, and "
-        f"{known.as_much or 'none'} of them {verb} it as much (p = {known.p:.3g}{floor})"
+        f"{known.as_much or 'none'} of them {_does(known, known.as_much)} "
+        f"({known.rivals and known.rivals + '; '}p = {known.p:.3g}{floor})"
     )
 
 
 def _judged(known: Facts, like: str) -> str:
-    """Only a small p says that it matters more; a large one shows nothing."""
+    """Only a small p says that it matters more; a large one shows nothing. What goes the other way does not do it."""
+    if known.astray:
+        less = f", and {_OTHER_WAY[known.side]} it less than {like}" if known.p <= SMALL else ""
+        return f"it does not {known.side.removesuffix('s')} it{less}."
     if known.p <= SMALL:
         return f"it {known.side} it more than {like}."
     return f"it is not shown that it {known.side} it more than {like}."
@@ -174,28 +192,30 @@ def _peers(result: xr.Dataset, known: Facts) -> str:
     of = "the" if known.all_peers else "a sample over all norms of"
     n = known.peers_as_much
     if known.n_peers == 1:
-        does = f"{known.side} it as much" if n else f"does not {known.side.removesuffix('s')} it as much"
+        less = f"{_OTHER_WAY.get(known.side)} it by more" if known.astray else ""
+        does = _does(known, 1) if n else less or f"does not {known.side.removesuffix('s')} it as much"
         there = "There is one other" if known.all_peers else "One other was drawn"
         return f"{there} of the {result.attrs['nouns']}: removed, whatever its norm, it {does}."
-    verb = known.side if n == 1 else known.side.removesuffix("s")
     whose = f"{known.n_peers} other {result.attrs['nouns']}"
-    return f"Of {of} {whose}, whatever their norm, removed one by one, {n or 'none'} {verb} it as much."
+    return f"Of {of} {whose}, whatever their norm, removed one by one, {n or 'none'} {_does(known, n)}."
 
 
 def _relation(result: xr.Dataset, known: Facts) -> str:
-    """The second answer; where its model does not hold, that it does not."""
+    """The second answer; where its model does not hold, that it does not. It ranks effects over the size that is usual,
+    so that its count is another than that of the strokes further out in the figure, and says so."""
     if not np.isfinite(known.relation_p):
         return ""
     a = result.attrs
     of = "" if known.all_peers else f" of {a['n_others']}"
+    usual = "norm, depth and position" if a.get("by_position") else "norm and depth"
+    model = "a parabola in log norm and in depth" + (" and a level at each position" if a.get("by_position") else "")
     whose = f"{known.n_peers}{of} other {a['nouns']}"
-    begun = f"Without a caliper, over {whose}, with log |effect| a parabola in log norm and in depth"
-    if a.get("by_position"):
-        begun += " and a level at each position"
+    begun = f"Against the size that is usual at its {usual} (log |effect| as {model}, over {whose}"
     if known.test_p < HOLDS:
-        return f"{begun}: that model does not hold here (p = {known.test_p:.2g}), so its ranks are no test."
+        return f"{begun}): that model does not hold here (p = {known.test_p:.2g}), so its ranks are no test."
     verb = "lies" if known.beyond == 1 else "lie"
+    far = {"lowers": "low", "raises": "high", "changes": "far out"}[known.side]
     return (
-        f"{begun} (not rejected at {HOLDS:g}: p = {known.test_p:.2g}): {known.beyond or 'none'} {verb} "
-        f"as far out as it does (p = {known.relation_p:.3g})."
+        f"{begun}; not rejected at {HOLDS:g}: p = {known.test_p:.2g}), {known.beyond or 'none'} {verb} as {far} as it "
+        f"(p = {known.relation_p:.3g})."
     )

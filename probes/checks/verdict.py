@@ -24,6 +24,7 @@ _OF_EACH = {  # what is measured of several prompts with unlike tokens
     "repetition": "mean log-probability of what came next the last time (repeated tokens)",
 }
 _NAMED = 6  # units that a sentence names
+_RIVALS = 3  # controls that a sentence names
 
 
 def verdict(
@@ -45,7 +46,9 @@ def verdict(
     """
     by_prompt, metric = np.array(effects), metrics[0]
     effect, (low, high) = float(by_prompt.mean()), bootstrap_interval(by_prompt)
-    by_control, control_norms = _known(np.mean(controlled, axis=0), controls.norms)
+    by_control, control_norms, sets = _known(
+        np.mean(controlled, axis=0), controls.norms, [" ".join(map(str, one)) for one in controls.sets]
+    )
     extreme = np.abs if side == "changes" else (lambda x: x)
     p = float(monte_carlo_p(extreme(effect), extreme(by_control), SIDES[side]))
     floor = 1 / (1 + len(by_control)) if len(by_control) else np.nan
@@ -103,6 +106,7 @@ def verdict(
         n_beyond=beside.beyond,
         by_position=int(own_pos is not None),
         one_token=int(all(len(base.tokens) == 1 for base in bases)),
+        rivals="" if controls.directions or len(units) > 1 else _rivals(sets, by_control, effect, side),
     )
     said = sentence(result)
     result.attrs["summary"] = metric.noted(said) if len(by_prompt) == 1 else said
@@ -114,6 +118,13 @@ def _known(effects: np.ndarray, *beside: Sequence[Any]) -> list[np.ndarray]:
     known = ~np.isnan(effects)
     rest = [np.array(one if len(one) else [np.nan] * len(effects))[known] for one in beside]
     return [effects[known], *rest]
+
+
+def _rivals(names: np.ndarray, effects: np.ndarray, own: float, side: str) -> str:
+    """The controls that do at least as much, the most first, with what they do; "" where they are many, or none."""
+    extreme = {"changes": np.abs, "lowers": np.negative, "raises": np.positive}[side]
+    order = [i for i in np.argsort(-extreme(effects), kind="stable") if extreme(effects[i]) >= extreme(own)]
+    return ", ".join(f"{names[i]} by {effects[i]:+.3g}" for i in order) if len(order) <= _RIVALS else ""
 
 
 def _of_peers(effects: np.ndarray, norms: np.ndarray, scale: np.ndarray, units: str) -> dict[str, Any]:

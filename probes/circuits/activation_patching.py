@@ -158,7 +158,8 @@ def _result(
         corrupt=("", ends[1], metric.units, None, "metric of the corrupt run"),
     )
     return result.assign_attrs(
-        summary=metric.noted(_summary(result)),
+        summary=pair.noted(metric.noted(_summary(result))),
+        made_up=int(pair.made_up),
         site=site,
         metric=metric.describe(clean.observation.vocabulary),
         **metric.tokens(clean.observation.vocabulary),
@@ -189,7 +190,8 @@ def effect_figure(result: xr.Dataset) -> "go.Figure":
     """The grid of effects, by layer and position or head."""
     from workbench.figures import depth_pos_grid, heads_grid
 
-    title = f"Patching {result.attrs['site']}: {result.attrs['metric']}"
+    beside = ", from moved tokens" if result.attrs.get("made_up") else ""
+    title = f"Patching {result.attrs['site']}{beside}: {result.attrs['metric']}"
     draw = heads_grid if "head" in result["effect"].dims else depth_pos_grid
     return draw(result, "effect", title=title, color_range="data")
 
@@ -203,7 +205,7 @@ VIEW = View(
     ActivationPatching,
     question="Where does the difference between two prompts live?",
     asks=(
-        Ask("corrupt", "Run", empty="a copy with moved tokens"),
+        Ask("corrupt", "Run", pick="pair", empty="a copy with moved tokens"),
         Ask("site", "and put back, place by place, this prompt's"),
         Ask("metric", "and measure"),
     ),

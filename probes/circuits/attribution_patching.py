@@ -222,8 +222,10 @@ def _result(
         **variables,
     )
     return result.assign_attrs(
-        summary=metric.noted(
-            _summary(heads, true, rho, clean.value(model, metric), base.value(model, metric), metric.units)
+        summary=pair.noted(
+            metric.noted(
+                _summary(heads, true, rho, clean.value(model, metric), base.value(model, metric), metric.units)
+            )
         ),
         metric=metric.describe(model.vocabulary),
         **metric.tokens(model.vocabulary),
@@ -283,7 +285,7 @@ VIEW = View(
     AttributionPatching,
     question="Which heads carry the difference between two prompts, at a glance?",
     asks=(
-        Ask("corrupt", "Estimate what each head carries from", empty="a copy with moved tokens"),
+        Ask("corrupt", "Estimate what each head carries from", pick="pair", empty="a copy with moved tokens"),
         Ask("checked", "and truly patch", unit="heads"),
         Ask("metric", "measuring"),
     ),

@@ -280,7 +280,20 @@ def _summary(result: xr.Dataset) -> str:
     what = f"logit of {target!r} less that of {against!r}" if against else f"logit of {target!r}"
     capped = ", before the soft cap," if result.attrs["soft_cap"] else ""
     total = f"at position {result.attrs['position']}{capped} is {float(result['total']):+.3g}"
-    return f"The {what} {total}; of its parts {sides[0]}, and {sides[1]} (logits)."
+    return f"The {what} {total}; of its parts {sides[0]}, and {sides[1]} (logits).{_of_heads(result)}"
+
+
+def _of_heads(result: xr.Dataset) -> str:
+    """The heads that write the most for it and against it, where they are not the largest parts anyway."""
+    shares, labels = result["attribution"].values, result["label"].values
+    heads = np.flatnonzero(result["kind"].values == "head")
+    ends = {int(shares.argmax()), int(shares.argmin())}
+    if not len(heads) or ends <= set(heads.tolist()):
+        return ""
+    most, least = (int(heads[place]) for place in (shares[heads].argmax(), shares[heads].argmin()))
+    said = [f"{labels[most]} the most for it ({shares[most]:+.3g})"] if shares[most] > 0 else []
+    said += [f"{labels[least]} the most against it ({shares[least]:+.3g})"] if shares[least] < 0 else []
+    return f" Of the heads {' and '.join(said)}." if said else ""
 
 
 def _what(result: xr.Dataset) -> str:

@@ -35,11 +35,17 @@ Against = Annotated[str, "what it is compared with; empty with an empty target: 
 
 @dataclass(frozen=True)
 class PromptPair:
-    """A clean and a corrupt prompt of equal length; differing: positions where their tokens differ."""
+    """A clean and a corrupt prompt of equal length; differing: positions where their tokens differ. made_up: nobody
+    gave the corrupt one: it is the clean one with its tokens moved."""
 
     clean: Tokens
     corrupt: Tokens
     differing: tuple[int, ...]
+    made_up: bool = False
+
+    def noted(self, said: str) -> str:
+        """A sentence about the pair, with what is to be known of it."""
+        return f"{said} The corrupt prompt is this one with its tokens moved: none was given." if self.made_up else said
 
     def describe(self) -> str:
         """The differing tokens, such as `4 ' France' / ' Italy'`."""
@@ -63,7 +69,7 @@ def prompt_pair(model: Model, clean: Any, corrupt: Any = "") -> PromptPair:
     differing = tuple(p for p, (a, b) in enumerate(zip(first.ids, second.ids, strict=True)) if a != b)
     if not differing:
         raise InputError("a corrupt prompt equal to the clean one", "at least one token that differs", "Change a word")
-    return PromptPair(first, second, differing)
+    return PromptPair(first, second, differing, made_up=corrupt in ("", None))
 
 
 def _shown(tokens: Tokens) -> str:

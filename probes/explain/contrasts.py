@@ -1,12 +1,12 @@
 """A prompt becomes a contrast: a counterfactual of equal length, the answer, and the wrong answer.
 
 What is not given is made, and shown. Without a counterfactual one word is swapped for one of the same kind: for another
-word of the prompt if that changes the likeliest token, else for another word of its list, else for a word that is near;
-of these, the swap that moves the prediction most. A piece of a longer word is swapped for nothing. Swaps go first where
-both answers are likely and have one shape (both words, both numbers); then those that leave the likeliest token but
-make another one of its shape likely (letters of a choice that the model does not make); then the others. Without
-answers, they are what the model itself finds likeliest on the two prompts, and where that is the same token, the one
-that rises most.
+word of the prompt if that changes the likeliest token, else for another word of its list, else for a near word that
+may stand there (`fluent`); of these, the swap that moves the prediction most. A piece of a longer word is swapped for
+nothing. Swaps go first where both answers are likely and have one shape (both words, both numbers); then those that
+leave the likeliest token but make another one of its shape likely (letters of a choice that the model does not make);
+then the others. Without answers, they are what the model itself finds likeliest on the two prompts, and where that is
+the same token, the one that rises most.
 """
 
 from collections import Counter
@@ -19,6 +19,7 @@ import torch
 from probes.circuits.graph.task_texts import PairText
 from probes.circuits.graph.tasks import Pair, pair_of
 from probes.circuits.prompt_pairs import prompt_pair
+from probes.explain.fluent import ODD, fluent
 from probes.explain.same_kind import is_listed, is_word, pieces, same_kind, shape
 from workbench.errors import InputError
 from workbench.models.model import Model
@@ -150,7 +151,9 @@ def _swaps(model: Model, clean: Tokens) -> Iterator[_Swap]:
         alike = same_kind(model, token, _ALIKE, siblings=True)
         everyone = same_kind(model, token, _EVERYONE, siblings=True) if listed else alike
         here = [i for i in everyone if i in known]
-        for one in dict.fromkeys([*here, *alike[:_SWAPS]]):
+        lost = {} if listed else fluent(model, clean.ids, token, alike)
+        near = [one for one in alike if lost.get(one, 0.0) <= ODD]
+        for one in dict.fromkeys([*here, *near[:_SWAPS]]):
             ids = list(clean.ids)
             ids[pos] = one
             tier = 2 if not listed else 0 if one in here else 1

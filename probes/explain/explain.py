@@ -286,7 +286,7 @@ VIEW = View(
     Explain,
     question="What computes this answer, how sure is that, and what is left unexplained?",
     asks=(
-        Ask("corrupt", "Compare with", empty="this prompt with one word swapped"),
+        Ask("corrupt", "Compare with", pick="pair", empty="this prompt with one word swapped"),
         Ask("target", "and explain why the answer is", empty="the model's own"),
         Ask("against", "rather than", empty="that of the other prompt"),
     ),

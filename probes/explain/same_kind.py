@@ -7,7 +7,7 @@ but what follows a day, a month, a number or a digit is another one, however few
 """
 
 import string
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,18 @@ from probes.circuits.graph.task_texts import CAPITALS, MEN, NOUNS, WOMEN
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
 
-__all__ = ["KINDS", "ORDERED", "Ordered", "is_listed", "is_word", "pieces", "same_kind", "says_something", "shape"]
+__all__ = [
+    "KINDS",
+    "ORDERED",
+    "Ordered",
+    "is_listed",
+    "is_word",
+    "nearer",
+    "pieces",
+    "same_kind",
+    "says_something",
+    "shape",
+]
 
 _MORE_WOMEN = (
     "Elizabeth", "Margaret", "Kate", "Rachel", "Rebecca", "Jennifer", "Jessica", "Amanda", "Barbara", "Nancy", "Karen",
@@ -129,7 +140,6 @@ def is_listed(text: str) -> bool:
     return any(text.strip() in words for words in KINDS.values())
 
 
-@torch.no_grad()
 def same_kind(
     model: Model, token_id: int, n: int, without: Collection[int] = (), *, siblings: bool = False
 ) -> list[int]:
@@ -138,12 +148,7 @@ def same_kind(
     siblings: also words of the list beside a token's own (men beside women), the first three, in front; and one thing
     beside several.
     """
-    weights = model.readout.W_U.detach().float()
-    mean = weights.mean(0)
-    own = weights[token_id] - mean
-    along, across = (weights @ torch.stack([own, mean], 1)).T
-    apart = torch.linalg.vector_norm(weights, dim=-1) ** 2 - 2 * across + mean @ mean  # no copy of the vocabulary
-    near = (along - mean @ own) / apart.clamp(min=1e-9).sqrt()
+    near = _nearness(model, token_id)
     left_out = {token_id, *without}
     ordered = lambda words: sorted((one for one in words if one not in left_out), key=lambda one: -float(near[one]))
     text = model.vocabulary.string(token_id)
@@ -161,6 +166,24 @@ def same_kind(
         alike = [one for one in nearest if shape(texts[one]) == wanted and is_word(texts[one]) >= word]
         found += alike if len(alike) >= _ENOUGH else nearest
     return found[:n]
+
+
+def nearer(model: Model, words: Sequence[int], token_id: int, rivals: Collection[int]) -> list[int]:
+    """Those of words that are nearer to a token than to any of its rivals: what is like *uncle* is not like *aunt*."""
+    near, others = _nearness(model, token_id), [_nearness(model, rival) for rival in rivals]
+    return [one for one in words if all(near[one] > other[one] for other in others)]
+
+
+@torch.no_grad()
+def _nearness(model: Model, token_id: int) -> torch.Tensor:
+    """Cosine of a token's centred unembedding with that of each, `[d_vocab]`."""
+    weights = model.readout.W_U.detach().float()
+    mean = weights.mean(0)
+    own = weights[token_id] - mean
+    along, across = (weights @ torch.stack([own, mean], 1)).T
+    apart = torch.linalg.vector_norm(weights, dim=-1) ** 2 - 2 * across + mean @ mean  # no copy of the vocabulary
+    found: torch.Tensor = (along - mean @ own) / apart.clamp(min=1e-9).sqrt()
+    return found / torch.linalg.vector_norm(own).clamp(min=1e-9)
 
 
 def _other_number(model: Model, text: str) -> list[int]:

@@ -2,10 +2,10 @@
 
 A sequence (Monday, Tuesday, Wednesday; 2, 4, 6) is moved along its list, and into other lists, with its steps. Else a
 word is renamed wherever it stands, with a space in front or not, with a capital or not: what was the same word stays
-the same. A piece of a longer word stays as it is. Of words that are in no list only the likest are taken at first:
-farther ones make no sentence, and come where there are too few. Digits may instead be replaced where they stand
-(`in_place`), where an answer is worked out from them. Sums that are written out with what they make stay as they are:
-with another digit they would be false.
+the same. A piece of a longer word stays as it is. Of words that are in no list only the likest that make a sentence
+(`fluent`) are taken at first; farther ones come where there are too few. Digits may instead be replaced where they
+stand (`in_place`), where an answer is worked out from them. Sums that are written out with what they make stay as they
+are: with another digit they would be false.
 """
 
 import re
@@ -17,7 +17,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from probes.circuits.graph.tasks import Pair
-from probes.explain.same_kind import ORDERED, Ordered, is_listed, is_word, pieces, same_kind, says_something
+from probes.explain.fluent import SENTENCE, fluent
+from probes.explain.same_kind import ORDERED, Ordered, is_listed, is_word, nearer, pieces, same_kind, says_something
 from workbench.models.model import Model
 
 __all__ = ["Swap", "moving", "swaps"]
@@ -26,6 +27,7 @@ _ENOUGH = 12  # words for each token, at least
 _FEW = 6  # words of a list that are few
 _BESIDE = 8  # for each other word of the prompt
 _SUM = re.compile(r"\d+\s*(?:[-+*/×x]\s*\d+\s*)+=\s*\d+")
+_LOOKED_AT = 2  # near words for each that is taken
 _RUN = 3  # words of a list that are a sequence
 
 
@@ -73,7 +75,7 @@ def swaps(
     random = np.random.default_rng(seed)
     movers, broken = moving(model, pair), _pieces(model, pair)
     shuffled = lambda found: [found[i] for i in random.permutation(len(found))]
-    other = lambda one, n: shuffled(_others(model, pair, one, movers, n, in_place=in_place))
+    other = lambda one, n, farther: shuffled(_others(model, pair, one, movers, n, in_place=in_place, farther=farther))
     make = partial(_in_place if in_place else _renamed, model, pair)
     sequences, new = [] if beside_alone else list(_sequences(model, pair)), _New(pair, n, _written_out(model, pair))
     held = {*movers, *broken, *(token for swap in sequences for token in swap.words)}
@@ -82,7 +84,7 @@ def swaps(
     for farther in (False, True):
         many = lambda one, farther=farther: max(_ENOUGH, n // 2) if farther or _listed(model, one) else _ENOUGH
         moved = [] if beside_alone else [one for one in movers if one not in broken]
-        words = {one: found for one in moved if (found := other(one, many(one)))}
+        words = {one: found for one in moved if (found := other(one, many(one), farther))}
         shifted = sequences or list(filter(None, map(make, _together(words, 4 * n))))
         shifted = shifted or list(new.found) or [Swap.of(pair, {})]
         for swap in shifted:
@@ -90,7 +92,7 @@ def swaps(
         for one in others:
             if new.is_full:
                 return new.found
-            beside = filter(None, (make({one: word}) for word in other(one, _BESIDE)))
+            beside = filter(None, (make({one: word}) for word in other(one, _BESIDE, farther)))
             _beside(new, pair, shifted, beside)
     return new.found
 
@@ -152,16 +154,34 @@ def _written_out(model: Model, pair: Pair) -> Iterator[int]:
             yield place
 
 
-def _others(model: Model, pair: Pair, token: int, movers: Iterable[int], n: int, *, in_place: bool) -> list[int]:
-    """What a token may become: no token of the prompts; of few one that moves away, too. In place any digit."""
+def _others(
+    model: Model, pair: Pair, token: int, movers: Iterable[int], n: int, *, in_place: bool, farther: bool
+) -> list[int]:
+    """What a token may become: no token of the prompts; of few one that moves away, too. In place any digit.
+
+    Of words that are in no list, those that make a sentence and, where the prompts differ, are liker to the word that
+    they stand for than to that of the other prompt; farther: then the others.
+    """
     text = model.vocabulary.string(token)
     if in_place and text.strip().isdigit():
         return same_kind(model, token, n)
     used = set(pair.clean.ids) | set(pair.corrupt.ids)
+    if not is_listed(text) and model.tokenizer is not None:
+        ids = pair.clean.ids if token in pair.clean.ids else pair.corrupt.ids
+        near = same_kind(model, token, _LOOKED_AT * n, used)
+        near = nearer(model, near, token, _rivals(pair, token))
+        lost = fluent(model, ids, token, near) if token in ids else dict.fromkeys(near, 0.0)
+        return [one for one, nats in lost.items() if farther or nats <= SENTENCE][:n]
     found = same_kind(model, token, n, used)
     if len(found) >= _FEW or not is_listed(text):
         return found
     return same_kind(model, token, n, used - set(movers))
+
+
+def _rivals(pair: Pair, token: int) -> set[int]:
+    """What stands in the other prompt where a token stands in one alone."""
+    both = [(a, b) for a, b in zip(pair.clean.ids, pair.corrupt.ids, strict=True) if a != b]
+    return {b for a, b in both if a == token} | {a for a, b in both if b == token}
 
 
 def _together(words: Mapping[int, Sequence[int]], n: int) -> Iterator[dict[int, int]]:

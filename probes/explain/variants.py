@@ -1,12 +1,12 @@
 """Pairs like a shown one: its words swapped for others of their kind, in both prompts and in the answers.
 
 What may be swapped is said in `swaps`. Answers that are words of the prompts are swapped with them, others stay as they
-are. Where both shown answers are the model's own likeliest tokens, six swaps, which are then used no more, tell whether
-it keeps preferring answers that are made so; where it does not (an answer that is worked out: the next day, a sum, an
-opposite), each pair has its own likeliest tokens as answers, of the shown ones' kind and of a probability that random
-weights do not reach. Where there are not as many such pairs as asked, fewer are taken, or more that keep the shown swap
-with its answers and have other words beside it, if the model keeps preferring these; where there are too few, the shown
-answers stand.
+are. Six swaps tell whether the model keeps preferring answers that are made so (where these are its own, the six are
+then used no more). Where it does not (an answer that is worked out: the next day, a sum, an opposite) and both shown
+answers are its own likeliest tokens, each pair has its own likeliest tokens as answers, of the shown ones' kind and of
+a probability that random weights do not reach. Where there are not as many such pairs as asked, or the shown answers
+are not its own, fewer are taken, or more that keep the shown swap with its answers and have other words beside it, if
+the model keeps preferring these; where there are too few, the shown answers stand.
 """
 
 from collections import Counter
@@ -59,27 +59,31 @@ def made_pairs(model: Model, contrast: Contrast, sizes: Sequence[int], seed: int
     """
     pair, n = contrast.pair, _SPARE * sum(sizes) + _TRIED
     renamed = swaps(model, pair, n, seed)
-    how = _as_shown(model, pair)
+    tried, rest = renamed[:_TRIED], renamed[_TRIED:]
+    if tried and _preferred(model, contrast, tried) >= min(_KEPT, len(tried)):
+        return _largest(model, pair, rest if contrast.own_answers else renamed, _as_shown(model, pair), sizes)
+    own: Made | None = None
     if contrast.own_answers:
-        tried, rest = renamed[:_TRIED], renamed[_TRIED:]
-        if tried and _preferred(model, pair, tried) >= min(_KEPT, len(tried)):
-            renamed = rest
-        else:
-            with suppress(InputError):  # the model says nothing clearly: the shown answers are measured
-                own = _largest(model, pair, swaps(model, pair, n, seed, in_place=True), OWN, sizes)
-                return own if not own.is_short_of(sizes) else _more_beside(model, pair, own, n, sizes, seed)
-    return _largest(model, pair, renamed, how, sizes)
+        with suppress(InputError):  # the model says nothing clearly: the shown answers are measured
+            own = _largest(model, pair, swaps(model, pair, n, seed, in_place=True), OWN, sizes)
+    if own is not None and not own.is_short_of(sizes):
+        return own
+    beside = _beside(model, contrast, n, sizes, seed)
+    if own is not None:
+        return own if beside is None else max(own, beside, key=lambda made: len(made.task.test))
+    return beside or _largest(model, pair, renamed, _as_shown(model, pair), sizes)
 
 
-def _more_beside(model: Model, pair: Pair, own: Made, n: int, sizes: Sequence[int], seed: int) -> Made:
-    """Pairs that keep the shown swap and its answers, where the model keeps to them and more can be made so; else those
-    with its own answers."""
-    beside = swaps(model, pair, n, seed, beside_alone=True)
-    tried, rest = beside[:_TRIED], beside[_TRIED:]
-    if tried and _preferred(model, pair, tried) >= min(_KEPT, len(tried)):
-        with suppress(InputError):
-            return max(own, _largest(model, pair, rest, BESIDE, sizes), key=lambda made: len(made.task.test))
-    return own
+def _beside(model: Model, contrast: Contrast, n: int, sizes: Sequence[int], seed: int) -> Made | None:
+    """Pairs that keep the shown swap and its answers; None where the model does not keep to them, or too few can be
+    made so."""
+    found = swaps(model, contrast.pair, n, seed, beside_alone=True)
+    tried, rest = found[:_TRIED], found[_TRIED:]
+    if not tried or _preferred(model, contrast, tried) < min(_KEPT, len(tried)):
+        return None
+    with suppress(InputError):
+        return _largest(model, contrast.pair, rest, BESIDE, sizes)
+    return None
 
 
 def _as_shown(model: Model, pair: Pair) -> str:
@@ -110,16 +114,17 @@ def _largest(model: Model, pair: Pair, found: Sequence[Swap], how: str, sizes: S
         ) from error
 
 
-def _preferred(model: Model, pair: Pair, tried: Sequence[Swap]) -> int:
-    """Swaps on which the model prefers the swapped answers, and the wrong ones on the counterfactual."""
+def _preferred(model: Model, contrast: Contrast, tried: Sequence[Swap]) -> int:
+    """Swaps on which the model prefers the swapped answers, and on the counterfactual the wrong ones; where it does not
+    prefer these on the shown one, on which it prefers them less than on the counterfactual."""
     kept = 0
     dropped: Counter[str] = Counter()
-    for text in _texts(model, pair, tried, FIXED):
+    for text in _texts(model, contrast.pair, tried, FIXED):
         one = pair_of(model, text, dropped)
         if one is not None:
             rows = ends(model, [one.clean, one.corrupt])
             clean, corrupt = (float(one.metric.of_logits(row[None, None])[0]) for row in rows)
-            kept += clean > 0 > corrupt
+            kept += clean > max(0, corrupt) and (corrupt < 0 or not contrast.own_answers)
     return kept
 
 

@@ -1,6 +1,6 @@
 """Surprisal: how unexpected each token of the prompt was, and what the model expected instead."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -56,7 +56,9 @@ class Surprisal(OnPrompt, name="surprisal", title="Surprisal"):
             next_prob=("pos rank", found[:, 2 : 2 + top_k], "probability", (0, 1), "probability of the next token"),
             next_token=("pos rank", ids, "token id", (0, None)),
             next_text=("pos rank", [[names[int(i)] for i in row] for row in ids], "text", None),
-        ).assign_attrs(summary=_summary(found[:, 0], names[int(ids[-1, 0])], float(found[-1, 2])))
+        ).assign_attrs(
+            summary=_summary(found[:, 0], observation.tokens[0].strings, names[int(ids[-1, 0])], float(found[-1, 2]))
+        )
 
 
 def next_tokens(logits: torch.Tensor, site: Site, k: int) -> torch.Tensor:
@@ -84,12 +86,13 @@ def _need(k: int) -> Need:
     return Need((LOGITS,), next_tokens, dims="pos rank", params={"k": k})
 
 
-def _summary(values: torch.Tensor, best: str, probability: float) -> str:
+def _summary(values: torch.Tensor, strings: Sequence[str], best: str, probability: float) -> str:
     told = f"Next: {best!r} (p = {probability:.2f})."
     if len(values) > 1:
         worst = int(values[1:].argmax()) + 1
-        told += f" Most surprising: token {worst} ({float(values[worst]):.1f} nats)"
-        told += f"; {float(values[1:].sum()) / (len(values) - 1):.2f} on average."
+        told += f" Most surprising: token {worst} {strings[worst]!r} ({float(values[worst]):.2f} nats)"
+        mean = float(values[1:].sum()) / (len(values) - 1)
+        told += f"; {mean:.2f} nats on average." if len(values) > 2 else "."
     return told
 
 

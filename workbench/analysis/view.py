@@ -46,7 +46,8 @@ class Ask:
 
     words: what stands before its value, so that all of a view read as one sentence ("Remove" L18H6 "by" zero "and
     measure" log-probability). unit: what stands behind it. pick: what it names, to be picked rather than typed: "units"
-    (heads, MLPs, edges, as interventions write them), "pos" (a token), "segment" (tokens, as "3,4"), "layer", "head".
+    (heads, MLPs, edges, as interventions write them), "pos" (a token), "segment" (tokens, as "3,4"), "layer", "head",
+    "pair" (a prompt of as many tokens to hold this one against).
     empty: what no value stands for.
     """
 
@@ -113,6 +114,8 @@ class View:
     def plan(self, analysis: Analysis) -> str:
         """What an analysis will do, in a sentence of what was asked; "" where nothing is asked in words."""
         said = [ask.said(getattr(analysis, ask.name)) for ask in self.asks]
+        for at, ask in enumerate(self.asks[:-1]):
+            said[at] += "," if ask.words.endswith(":") else ""  # what a colon opened ends there
         return f"{' '.join(said)}." if said else ""
 
     @property

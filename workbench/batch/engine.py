@@ -45,9 +45,11 @@ class Status:
 
     @property
     def share(self) -> float:
-        """Of the tokens, 0 to 1."""
+        """Of the tokens, 0 to 1; of the shards while no tokens are known."""
         total = self.tokens + self.left
-        return self.tokens / total if total else 1.0
+        if total:
+            return self.tokens / total
+        return self.done / self.shards if self.shards else 1.0
 
     @property
     def rate(self) -> float:

@@ -32,12 +32,14 @@ def heatmap(
     crossed: bool = True,
     marks: Iterable[tuple[int, int]] = (),
     mark_name: str = "marked",
+    mark_aside: float = 0.0,
 ) -> "go.Figure":
     """Cells of z (y, x) on two labelled axes; NaN is a gap.
 
     hover: one text per cell, or a template over %{x}, %{y}, %{z}. text: what stands in the cells. crossed: put a cross
     into gaps, so that "not applicable" is no shade of colour; the pattern's empty half goes without. marks: (row,
-    column) of cells to dot; `mark_name` is their legend entry.
+    column) of cells to dot; `mark_name` is their legend entry. mark_aside: how far to the left of a cell's middle its
+    dot stands, in widths of a cell, so that it does not cover a word there.
     """
     import plotly.graph_objects as go
 
@@ -58,7 +60,7 @@ def heatmap(
     figure = go.Figure(trace)
     if crossed:
         _cross_gaps(figure, z, x, y)
-    _dot_marks(figure, marks, x, y, mark_name)
+    _dot_marks(figure, marks, x, y, mark_name, mark_aside)
     figure.update_layout(coloraxis=coloraxis)
     return finish(figure, title, x, y, scale=scale)
 
@@ -82,10 +84,12 @@ def finish(figure: "go.Figure", title: str, x: Axis | None, y: Axis | None, **mo
     return apply(figure)
 
 
-def _dot_marks(figure: "go.Figure", cells: Iterable[tuple[int, int]], x: Axis, y: Axis, name: str) -> None:
+def _dot_marks(
+    figure: "go.Figure", cells: Iterable[tuple[int, int]], x: Axis, y: Axis, name: str, aside: float
+) -> None:
     """A white dot with a dark rim is seen on every colour."""
     ring = {"symbol": "circle", "size": 7, "color": "#ffffff", "line": {"width": 1.5, "color": "#212529"}}
-    _add_markers(figure, list(cells), x, y, ring, name)
+    _add_markers(figure, list(cells), x, y, ring, name, aside)
 
 
 def _cross_gaps(figure: "go.Figure", z: np.ndarray, x: Axis, y: Axis) -> None:
@@ -94,12 +98,18 @@ def _cross_gaps(figure: "go.Figure", z: np.ndarray, x: Axis, y: Axis) -> None:
 
 
 def _add_markers(
-    figure: "go.Figure", cells: Sequence[Sequence[int]], x: Axis, y: Axis, marker: dict[str, Any], name: str
+    figure: "go.Figure",
+    cells: Sequence[Sequence[int]],
+    x: Axis,
+    y: Axis,
+    marker: dict[str, Any],
+    name: str,
+    aside: float = 0.0,
 ) -> None:
     """Markers that leave hover and click to the cell beneath."""
     if cells:
         figure.add_scatter(
-            x=[x.drawn[column] for _, column in cells],
+            x=[x.drawn[column] - aside if aside else x.drawn[column] for _, column in cells],
             y=[y.drawn[row] for row, _ in cells],
             mode="markers",
             marker=marker,

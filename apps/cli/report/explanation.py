@@ -10,6 +10,7 @@ from apps.template import render
 from probes.explain.explain import VIEW
 from probes.explain.figures import circuit_figure, heads_figure, pairs_table, parts_table, steps_table, where_figure
 from probes.explain.sentences import NOTHING, named, unexplained
+from workbench.figures import show_token
 from workbench.figures.caption import caption
 from workbench.statistics import ENOUGH
 from workbench.storage.record import record_of
@@ -41,7 +42,7 @@ def explanation(result: xr.Dataset) -> str:
         left_out=unexplained(result),
         drawing=figures[: len(draws)],
         details=figures[len(draws) :],
-        shown=[(name, attrs.get(key, "")) for name, key in _SHOWN],
+        shown=[(name, _visible(str(attrs.get(key, "")))) for name, key in _SHOWN],
         tables=[(name, _table(draw(result), result)) for name, draw in tables],
         nulls=[attrs[name] for name in ("null", "copying_null") if attrs.get(name)],
         partial=bool(attrs.get("partial", False)),
@@ -60,6 +61,11 @@ _SHOWN = (
     ("How they were made", "made"),
     ("Pairs to rank on, to search on and to test on", "pairs"),
 )
+
+
+def _visible(text: str) -> str:
+    """A text of which something is seen: an answer may be a line's end."""
+    return text if text.strip() else show_token(text, html=False)
 
 
 def numbers(result: xr.Dataset) -> list[tuple[str, str, str]]:

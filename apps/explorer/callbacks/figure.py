@@ -18,7 +18,7 @@ from apps.explorer.page import components as parts
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.form_state import Wanted
 from apps.explorer.page.graphs import figure_id
-from apps.explorer.page.news import fate_of, request_of
+from apps.explorer.page.news import fate_of, request_of, results
 from apps.explorer.page.results import at_selection, result_of, slice_result, unfit, window_of
 from apps.explorer.page.state import Choice, Clicks, Display, Done, Seen, Selection, Session, Shown, Text
 from workbench.analysis.run import Failure
@@ -94,7 +94,7 @@ def _register_large(answer: Answers, engine: Engine) -> None:
         stood: Text | None,
     ) -> Any:
         window = window_of(engine, shown, view.name, selection)
-        stands = f"{drawn} {mode} {other.id if other else ''} {window}"
+        stands = f"{drawn} {mode} {other.id if other else ''} {window} {beside_words(engine, other, view.name)}"
         if answer.cause in ("follow", "late") and view.name not in engine.slices and stood == stands:
             return no_update  # only those views change with the selection
         compared = comparing.is_comparable(engine, view, shown, other)
@@ -120,9 +120,22 @@ def _register_large(answer: Answers, engine: Engine) -> None:
         large, word = draw(shown), comparing.word_for(shown, other) if shown and other else ""
         beside, holder = comparing.second_view(engine, view, large, shown, other, draw, word)
         figure, message, said = large
+        lacks = comparing.not_beside(engine, view, shown, other, selection, session) if holder == "hidden" else []
+        under = [html.Div(said), html.Div(lacks)] if lacks and figure is not no_update else said
         if window and figure is no_update:
             around["stands"] = ""  # what comes late is drawn
-        return {"figure": figure, "message": message, "said": said, "other": beside, "holder": holder, **around}
+        return {"figure": figure, "message": message, "said": under, "other": beside, "holder": holder, **around}
+
+
+def beside_words(engine: Engine, other: Shown | None, name: str) -> str:
+    """How a view of the other run stands: no store of the page says that, and the figure is drawn anew when it ends."""
+    try:
+        words = (
+            "" if other is None or name in engine.slices else results(engine, request_of(engine, other)).get(name, "")
+        )
+    except WorkbenchError:
+        return ""
+    return words.partition(" ")[0]
 
 
 def _register_small(answer: Answers, engine: Engine) -> None:
@@ -143,6 +156,14 @@ def _register_small(answer: Answers, engine: Engine) -> None:
         return {name: {"sign": sign, **small_view(engine, shown, name, dark)} for name, sign in wanted.items()}
 
 
+# Which of the two holds, the browser knows before anybody asks: there is work in hand or none (`style.css`).
+NOTHING_YET = html.Div(
+    [
+        html.Span("No prompt has been computed yet.", className="at-rest"),
+        html.Span("The prompt is being computed, in one pass that all views share: how far it is stands at the bottom.",
+                  className="at-work"),
+    ]
+)  # fmt: skip
 NOT_HERE = "This view is for other models: this one {}."  # what no start would change
 
 
@@ -157,7 +178,7 @@ def large_view(
 ) -> tuple[Any, Any, Any]:
     """Figure, message over it, and the line under it. told: what the page last heard of the analysis."""
     if not shown:
-        return no_update, html.Div("No prompt has been computed yet."), ""
+        return no_update, NOTHING_YET, ""
     try:
         request, name = request_of(engine, shown), view.name
     except WorkbenchError as error:  # the server was restarted and the model is loading again
@@ -262,6 +283,8 @@ def message(
     inside: list[Any] = [html.Div(views.waiting(view, found, fate))]
     if found is not None and found.first in engine.standing:
         inside.append(turn_button(engine.standing[found.first]))
+    if fate is not None and fate.state in (JobState.QUEUED, JobState.RUNNING) and request is not None:
+        inside.append(html.Div(views.planned(view, request, engine.seconds(request, name)), className="plan"))
     if fate is None or not fate.state.alive:
         why = ""
         if request is not None and fate is None and found is None:

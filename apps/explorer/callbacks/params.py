@@ -127,16 +127,22 @@ def _turned(claims: list[Claim], title: str, params: Params | None) -> Answer:
 
 
 def changed_params(engine: Engine, typed: TypedParam, params: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The params after one control changed; None where nothing did, with the sentence if the value is no good."""
+    """The params after one control changed; None where nothing did, with the sentence if the value is no good.
+
+    What was changed in the form before is taken along (see `TypedParam.also`), where it is a value.
+    """
     seen = engine.views[typed.entry]
-    param = next((p for p in seen.analysis.parameters() if p.name == typed.name), None)
-    if param is None:
-        return None, ""
-    try:
-        parsed = param.parse("" if typed.value is None else str(typed.value))
-    except WorkbenchError as error:
-        return None, f"{seen.title}: {error}"
-    before = params.get(seen.name, {}).get(param.name, param.default)
-    if parsed == before:
-        return None, ""
-    return {**params, seen.name: {**params.get(seen.name, {}), param.name: parsed}}, ""
+    known = {param.name: param for param in seen.analysis.parameters()}
+    own, said = dict(params.get(seen.name, {})), ""
+    for name, value in {**typed.also, typed.name: typed.value}.items():
+        if name not in known:
+            continue
+        try:
+            parsed = known[name].parse("" if value is None else str(value))
+        except WorkbenchError as error:
+            said = f"{seen.title}: {error}" if name == typed.name else said
+            continue
+        if parsed != own.get(name, known[name].default):
+            own[name] = parsed
+    is_new = own != params.get(seen.name, {})
+    return ({**params, seen.name: own} if is_new else None), said

@@ -10,7 +10,7 @@ from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.hosted import Hosted
 from apps.explorer.page import components as parts
-from apps.explorer.page.news import Look, late_slices, look, woken
+from apps.explorer.page.news import Look, ended, late_slices, look, woken
 from apps.explorer.page.state import (
     Asked,
     Choice,
@@ -125,9 +125,12 @@ def _register_poll(answer: Answers, engine: Engine) -> None:
         back, why = came(engine, continuing)
         failed = _failure(hosted, loaded) or found.notice
         told = [said for said in dict.fromkeys((failed, beside.notice, why)) if said]  # one restart, one sentence
-        is_busy, count = found.busy or beside.busy or hosted.loading.alive, late_slices(engine, session)
+        is_busy, count = (
+            found.busy or beside.busy or hosted.loading.alive,
+            late_slices(engine, session) + ended(engine, shown_b),
+        )
         return {
-            "jobs": _job_line(engine, session, current),
+            "jobs": _job_line(engine, session, current, "" if asked else "The first prompt comes"),
             **_news_of_model(hosted, loaded),
             "shown": found.shown or no_update,
             "done": found.done if found.done is not None else no_update,
@@ -141,10 +144,10 @@ def _register_poll(answer: Answers, engine: Engine) -> None:
         }
 
 
-def _job_line(engine: Engine, session: str, current: Shown | None) -> list[Any]:
-    """Work in hand, or how long the shown run took."""
+def _job_line(engine: Engine, session: str, current: Shown | None, rest: str = "") -> list[Any]:
+    """Work in hand, or how long the shown run took. rest: what is said where there is neither."""
     last = f"{counted(len(current.tokens), 'token')} in {current.seconds:.2f} s" if current and current.seconds else ""
-    return parts.job_line(engine.jobs(session), last, session, engine.presence.gone(), engine.before)
+    return parts.job_line(engine.jobs(session), last or rest, session, engine.presence.gone(), engine.before)
 
 
 def _failure(hosted: Hosted, loaded: Loaded | None) -> str | None:

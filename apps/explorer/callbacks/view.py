@@ -37,6 +37,7 @@ from apps.explorer.page.state import (
     Text,
     Typed,
 )
+from apps.explorer.page.swaps import pair_of
 from workbench.analysis.kinds import kind_of
 from workbench.errors import WorkbenchError
 
@@ -67,15 +68,22 @@ def _register_view(answer: Answers, engine: Engine) -> None:
             "display": State("display", "data"),
             "shown": State("shown", "data"),
             "selection": State("selection", "data"),
+            "other": State("shown-b", "data"),
         },
         prevent_initial_call=True,  # the page comes with the form of the first view
     )
     def turned(
-        view: Seen, params: Params | None, display: Display | None, shown: Shown | None, selection: Selection
+        view: Seen,
+        params: Params | None,
+        display: Display | None,
+        shown: Shown | None,
+        selection: Selection,
+        other: Shown | None,
     ) -> Answer:
         seen = engine.views[view.name]
         units = nameable(selection, shown.sizes if shown else None)
-        fills = filled(seen, (params or {}).get(view.name, {}), selection, units) if shown else {}
+        own = (params or {}).get(view.name, {})
+        fills = filled(seen, own, selection, units, pair_of(shown, other)) if shown else {}
         if fills:
             params = {**(params or {}), view.name: {**(params or {}).get(view.name, {}), **fills}}
         return {
@@ -231,10 +239,11 @@ def _register_start(answer: Answers, engine: Engine) -> None:
             return {"checking": Checking(name=view.name, params=params or {}), "began": began}
         if checking and shown and shown.params == checking.params and view.name == checking.name:
             pressed, checking = True, None  # the click on Check has arrived in what is shown
-        error = start_view(engine, shown, view.name, pressed, session)
-        if is_comparable(engine, view, shown, other):  # both runs are needed to hold one against the other
-            beside = start_view(engine, other, view.name, pressed, session)
-            error = beside if error is None else error or beside or ""
+        # Both runs are needed to hold one against the other. What one of them has already is not made again.
+        runs = (shown, other) if is_comparable(engine, view, shown, other) else (shown,)
+        lacking = [run for run in runs if not _is_whole(engine, run, view.name)]
+        said = [start_view(engine, run, view.name, pressed, session) for run in (lacking or runs)]
+        error = None if all(one is None for one in said) else next(filter(None, said), "")
         if error is None:
             return {"checking": checking, "began": began}
         return {
@@ -266,6 +275,17 @@ def start_view(engine: Engine, shown: Asked | None, name: str, pressed: bool, se
     except WorkbenchError as error:
         return str(error)
     return None if job is None else ""
+
+
+def _is_whole(engine: Engine, run: Asked | None, name: str) -> bool:
+    """Whether a view of a run has its whole result."""
+    if not run or name in engine.slices:
+        return False
+    try:
+        found = engine.found(request_of(engine, run), name)
+    except WorkbenchError:
+        return False
+    return isinstance(found, xr.Dataset) and not found.attrs.get("partial")
 
 
 def _was_stopped(engine: Engine, request: Request, name: str) -> bool:

@@ -112,7 +112,10 @@ def shares_of(result: xr.Dataset, unit: Unit) -> str:
     shares = result["attribution"].values
     at = int(np.flatnonzero(mine)[0])
     rank = int((np.abs(shares) > abs(shares[at])).sum()) + 1
-    return f"{shares[at]:+.3g} {result['attribution'].attrs.get('units', '')}, {rank}. of {shares.size} parts by size."
+    of = f" of {result.attrs['target']!r}" if result.attrs.get("target") else ""
+    of += f" less that of {result.attrs['against']!r}" if result.attrs.get("against") else ""
+    units = str(result["attribution"].attrs.get("units", ""))
+    return f"{shares[at]:+.3g} {units} to the logit{of}: in size, place {rank} of {shares.size} parts."
 
 
 def looks_at(pattern: xr.Dataset, query: int) -> str:
@@ -196,9 +199,9 @@ def _table(rows: list[tuple[str, Fact]]) -> Any:
             [
                 html.Td(html.Button(fact.view, className="plain", **attributes({"data-turn": name}))),
                 html.Th(fact.what, scope="row"),
-                html.Td(fact.value),
+                html.Td(fact.value, className="number"),
                 html.Td(fact.beside),
-                html.Td(f"{fact.rank} of {fact.of}" if fact.rank else ""),
+                html.Td(f"{fact.rank} of {fact.of}" if fact.rank else "", className="number"),
             ]
         )
         for name, fact in rows

@@ -9,13 +9,27 @@ from dash import html, no_update
 
 from apps.explorer.engine.engine import Engine
 from apps.explorer.page import swaps, tables, views
+from apps.explorer.page.attributes import attributes
+from apps.explorer.page.news import request_of
+from apps.explorer.page.results import result_of
 from apps.explorer.page.state import Asked, Seen, Shown
 from workbench.analysis.compare import CHANGED, difference
+from workbench.analysis.kinds import kind_of
 from workbench.errors import InputError, WorkbenchError
 from workbench.figures.quantity import label
 from workbench.figures.text import number, show_token
 
-__all__ = ["both_values", "change", "difference_view", "is_comparable", "second_view", "values_at", "values_table"]
+__all__ = [
+    "both_values",
+    "change",
+    "difference_view",
+    "is_comparable",
+    "not_beside",
+    "second_view",
+    "values_at",
+    "values_table",
+    "word_for",
+]
 Find = Callable[[Any], tuple[xr.Dataset | None, str]]  # the result of a run, or why there is none
 Drawn = tuple[Any, Any, Any]  # figure, message over it, and the line under it
 
@@ -69,9 +83,26 @@ def change(find: Find, shown: Asked, other: Asked) -> xr.Dataset:
     """The shown run minus the other one. Raises InputError where one of them has no result yet."""
     (before, no_before), (after, no_after) = find(other), find(shown)
     if before is None or after is None:
-        why = no_before if before is None else no_after
+        why = (no_before if before is None else no_after).rstrip(".")
         raise InputError("no difference yet", "results of both runs", why or "Wait until both are there")
     return difference(before, after)
+
+
+def not_beside(
+    engine: Engine, view: Seen, shown: Shown | None, other: Shown | None, selection: Mapping[str, Any], session: str
+) -> list[Any]:
+    """Why nothing of the other run stands beside the shown one, with what starts it; nothing where something does."""
+    if not shown or not other or not is_comparable(engine, view, shown, other):
+        return []
+    found, why = result_of(engine, other, view.name, selection, session)
+    if found is not None:
+        return []
+    fate = None if view.name in engine.slices else engine.fate(request_of(engine, other), view.name)
+    is_study = view.name in engine.standing and kind_of(engine.standing[view.name].analysis) == "study"
+    idle = is_study and not (fate and fate.state.alive)
+    words = "not computed yet." if idle and fate is None else f"{why[:1].lower()}{why[1:]}"
+    start = html.Button("Start", className="plain", **attributes({"data-start": view.name}))
+    return [html.Span(f"Of {_other_name(shown, other)}: {words} ", className="quiet"), *([start] if idle else [])]
 
 
 def difference_view(
@@ -91,12 +122,17 @@ def difference_view(
 
 def both_values(find: Find, shown: Shown, other: Shown, selection: Mapping[str, Any]) -> list[Any]:
     """What both runs hold at the selection, and whose figures stand below it."""
+    (before, why), (after, _) = find(other), find(shown)
+    if after is None:
+        return []  # the view says why
+    if before is None:
+        said = f"What {_other_name(shown, other)} holds here is not there yet. {why}"
+        return [html.Div(said, className="quiet")]
     try:
-        found = change(find, shown, other)
+        found = difference(before, after)
     except WorkbenchError as error:
         return [html.Div(str(error), className="quiet")]
-    after, _ = find(shown)
-    return [] if after is None else values_table(values_at(after, found, selection), word_for(shown, other))
+    return values_table(values_at(after, found, selection), word_for(shown, other))
 
 
 def values_at(after: xr.Dataset, change: xr.Dataset, selection: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -10,11 +10,13 @@ __all__ = ["Moved", "Named", "TypedParam", "Wanted"]
 
 
 class TypedParam(Store):
-    """The control of a parameter was changed."""
+    """The control of a parameter was changed. also: the controls of the form that were changed before it, with what
+    they hold: an answer to one of those may still be on its way, and this one's must not forget it."""
 
     entry: ViewName
     name: Name
     value: Typed = None
+    also: Annotated[dict[Name, Typed], Field(max_length=1000)] = Field(default_factory=dict)
 
 
 class Moved(Store):

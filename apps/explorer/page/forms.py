@@ -42,14 +42,19 @@ def form(
     return [*drawn, *param_form(view, params.get(view.name, {}), tokens, units)]
 
 
-def filled(view: View, params: Mapping[str, Any], selection: Mapping[str, Any], units: Sequence[str]) -> dict[str, Any]:
-    """The parameters of a view that nobody has set and the selection names. params: those that were set."""
+def filled(
+    view: View, params: Mapping[str, Any], selection: Mapping[str, Any], units: Sequence[str], pair: str = ""
+) -> dict[str, Any]:
+    """The parameters of a view that nobody has set and the page names. params: those that were set. pair: the prompt
+    that the shown one is compared with, where a study can hold the two against each other."""
     found: dict[str, Any] = {}
     for ask in view.asks:
         if ask.name in params:
             continue
         if ask.pick == "units" and units:
             found[ask.name] = units[0]
+        elif ask.pick == "pair" and pair:
+            found[ask.name] = pair
         elif ask.pick in ("layer", "head") and {"layer", "head"} <= set(selection):
             found[ask.name] = int(selection[ask.pick])
     return found

@@ -73,7 +73,7 @@ def _prompt(models: tuple[str, ...]) -> list[Any]:
             debounce=250,
         ),
         html.Div(id="edit-list", className="chips"),
-        html.Div("The model is loading.", id="prompt-line", className="quiet prompt-line"),
+        html.Div("The page is being set up.", id="prompt-line", className="quiet prompt-line"),
         html.Div(
             [
                 _examples(),

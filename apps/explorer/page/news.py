@@ -17,7 +17,7 @@ from workbench.analysis.kinds import kind_of
 from workbench.analysis.run import Failure
 from workbench.errors import WorkbenchError
 
-__all__ = ["Look", "fate_of", "late_slices", "look", "request_of", "results", "woken"]
+__all__ = ["Look", "ended", "fate_of", "late_slices", "look", "request_of", "results", "woken"]
 
 
 # Why a request runs a second time, by what became of the first.
@@ -25,6 +25,7 @@ _WHY_AGAIN = {
     State.RESTARTED: "The server was restarted before this run came to its end. The prompt was kept and runs again.",
     State.FORGOTTEN: "The results of this run are no longer kept: newer ones took their room. It runs again.",
 }
+_ALIVE = frozenset(state.value for state in State if state.alive)
 
 
 @dataclass
@@ -144,6 +145,15 @@ def _start_background(engine: Engine, request: Request, session: str) -> None:
 def late_slices(engine: Engine, session: str) -> int:
     """How many answers to clicks came too late for the click and can be drawn now."""
     return sum(job.late and not job.alive for _, job in engine.jobs(session))
+
+
+def ended(engine: Engine, other: Shown | None) -> int:
+    """How many analyses of the run that is compared with have come to an end, of whatever kind."""
+    try:
+        known = {} if other is None else results(engine, request_of(engine, other))
+    except WorkbenchError:
+        return 0
+    return sum(words.partition(" ")[0] not in _ALIVE for words in known.values())
 
 
 def results(engine: Engine, request: Request, before: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -10,7 +10,7 @@ from workbench.analysis.compare import align
 from workbench.analysis.view import Claim
 from workbench.errors import InputError, WorkbenchError
 
-__all__ = ["STUDY", "can_give", "is_of_both", "offered", "swap"]
+__all__ = ["STUDY", "can_give", "is_of_both", "offered", "pair_of", "swap"]
 
 STUDY = "change-and-see"
 
@@ -26,7 +26,15 @@ def can_give(engine: Engine, shown: Shown | None, other: Shown | None) -> bool:
 
 def is_of_both(name: str, shown: Shown, other: Shown) -> bool:
     """Whether a study of the shown prompt takes from the other one already, so that it is not run on that, too."""
-    return name == STUDY and shown.params.get(STUDY, {}).get("giver") == other.text
+    given = shown.params.get(name, {})
+    return other.text != shown.text and other.text in (given.get("giver"), given.get("corrupt"))
+
+
+def pair_of(shown: Shown | None, other: Shown | None) -> str:
+    """The text of the other run, where a study of a pair can hold the two against each other; "" where it cannot."""
+    if shown is None or other is None or shown.model != other.model or shown.chat or other.chat or shown.edits:
+        return ""
+    return other.text if len(shown.tokens) == len(other.tokens) and shown.tokens != other.tokens else ""
 
 
 def offered(engine: Engine, shown: Shown, other: Shown | None, selection: Mapping[str, Any]) -> list[Claim]:

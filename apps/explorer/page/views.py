@@ -140,8 +140,8 @@ def side_by_side(one: "go.Figure", other: "go.Figure", word: str) -> None:
 
 # What stands where a figure would be, by what became of it.
 _SAID = {
-    State.QUEUED: "Waits until the model is free.",
-    State.RUNNING: "Being computed.",
+    State.QUEUED: "{title}: waits until the model is free.",
+    State.RUNNING: "{title}: being computed.",
     State.CANCELLING: "Stopping ...",
     State.CANCELLED: "Stopped before its first result.",
     State.DONE: "It came to its end, but its result is no longer kept: newer ones took its room.",
@@ -155,11 +155,11 @@ def waiting(view: View, found: Failure | None, fate: Fate | None) -> str:
         return found.sentence
     if fate is not None:
         if fate.state == State.QUEUED and fate.before > 1:
-            return f"Waits for its turn: {fate.before} are before it."
-        return fate.error if fate.state == State.FAILED else _SAID[fate.state]
+            return f"{view.title}: waits for its turn; {fate.before} are before it."
+        return fate.error if fate.state == State.FAILED else _SAID[fate.state].format(title=view.title)
     if kind_of(view.analysis) == "study":
         about = "for this prompt" if view.analysis.prompted else "on its own texts: the same for every prompt"
-        return f"{view.title}: this takes several passes. Press Start to compute it {about}."
+        return f"{view.title}: computed only when asked for. Press Start to compute it {about}."
     return "Not computed yet. Press Start to compute it."
 
 

@@ -56,7 +56,6 @@ def _step(engine: Engine, step: Step, session: str) -> dict[str, Any]:
 def _about(link: Link) -> str:
     """What was looked at, in words."""
     parts = [f"Model {link.model}"]
-    parts += [f"weights {link.weights}"] if link.weights else []
     parts += [f"changed: {', '.join(link.edits)}"] if link.edits else []
     parts += ["through the chat template"] if link.chat else []
     parts += [f"beside {len(link.pins)} pinned prompts"] if link.pins else []
@@ -76,14 +75,26 @@ def _drawn(engine: Engine, link: Link, session: str) -> dict[str, Any]:
     if link.compare == "difference":
         change = comparing.change(find, shown, _other(engine, link))
         figure = views.changed(seen, change, index, False, display)
-        return {"drawn": _html(figure), "record": _record(change), **beside}
+        about = f"{_about(link)}{_weights(change)}"
+        return {"drawn": _html(figure), "record": _record(change), "about": about, **beside}
     result, why = find(shown)
     if result is None:
         raise InputError(f"no result of {seen.title} ({why})", "one that is kept", "Show the step again")
     request = request_of(engine, shown)
     analysis = engine.slice_of(request, seen.name, link.select) if seen.name in engine.slices else None
     code = exports.code(seen, request, analysis or request.analyses[seen.name], index, display)
-    return {"drawn": _shown(seen, result, index, display), "code": code, "record": _record(result), **beside}
+    about = f"{_about(link)}{_weights(result)}"
+    return {
+        "drawn": _shown(seen, result, index, display), "code": code, "record": _record(result), "about": about, **beside
+    }  # fmt: skip
+
+
+def _weights(result: xr.Dataset) -> str:
+    """Of which weights a result is, as its record below says it, and what is to be known of them."""
+    model = record_of(result).get("model", {})
+    known = [str(model["badge"])] if model.get("badge") else []
+    known += [f"weights {str(model['weights_hash'])[:12]}"] if model.get("weights_hash") else []
+    return "".join(f"; {one}" for one in known)
 
 
 def _pinned(engine: Engine, link: Link, shown: Asked) -> dict[str, Any]:

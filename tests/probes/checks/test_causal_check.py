@@ -15,7 +15,7 @@ from workbench.errors import Cancelled, InputError
 from workbench.intervene import MLP, Ablate, Attention, AttentionEdge, AttentionKey, Head, Neurons, Residual
 from workbench.loading.pretrained import load
 from workbench.models.hooks import ATTN_RESULT, MLP_OUT, RESID_PRE
-from workbench.models.prompt import Prompt
+from workbench.models.prompt import Prompt, tokenise
 from workbench.observation import observe
 from workbench.observation.recording import record
 from workbench.observation.sweeps import base_run
@@ -317,3 +317,13 @@ def test_a_direction_is_as_long_at_each_position_as_what_the_removal_changes_the
         torch.testing.assert_close(found[1:], expected.reshape(len(found))[1:], atol=1e-5, rtol=1e-5)
     if isinstance(unit, MLP):
         assert expected[1:].max() > 1.2 * expected[1:].min()  # one length for all positions would show
+
+
+def test_a_position_outside_of_the_prompt_is_refused_before_anything_runs():
+    """The page fills it in from a selection, and keeps it for a shorter prompt: Start has to say so."""
+    toy = load("toy-induction")
+    tokens = tokenise(toy, Prompt.ids([3, 7, 9, 5]))
+    with pytest.raises(InputError, match="position 6; expected positions from 0 to 3"):
+        CausalCheck(units="L1H0", pos=6).fits(toy, tokens)
+    CausalCheck(units="L1H0", pos=-4).fits(toy, tokens)
+    CausalCheck(units="L1H0", pos=6, metric="repetition").fits(toy, tokens)  # which is of no position

@@ -41,6 +41,9 @@ def test_without_the_planted_head_the_text_stops_being_copied():
     assert result.attrs["edit"] == "Ablate(L1H0 by zero)"
     for figure in VIEW.figures:
         assert figure(result).data
+    cells, dots = VIEW.figures[0](result).data
+    assert [row[0] for row in cells.text] == ["#27", "#50", "#14"]  # downwards, where a phone has room for words
+    assert np.allclose(np.asarray(dots.x) % 1, 0.58)  # a dot at the left edge of its cell covers no word
     table = VIEW.tables[0](result)
     assert table["differs"].tolist()[0] and list(table.columns) == ["intact", "changed", "control", "differs"]
 

@@ -107,6 +107,8 @@ def test_a_head_is_checked_on_the_prediction_at_the_selected_token(model):
     claim = claims.head(result, {"layer": 1, "head": 2, "pos": 7, "query": 7})
     assert claim.params == {"units": "L1H2", "metric": "log-probability", "pos": 7}
     assert claims.head(result, {"layer": 1, "head": 2}).params["pos"] == -1
+    last = len(PROMPT.token_ids) - 1
+    assert claims.head(result, {"layer": 1, "head": 2, "query": last}).params["pos"] == -1  # of the next prompt, too
     edge = claims.edge(result, {"layer": 1, "head": 2, "query": 7, "key": 4})
     assert edge.params == {"units": "L1H2:7<-4", "metric": "log-probability", "pos": 7}
 

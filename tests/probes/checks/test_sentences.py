@@ -76,19 +76,23 @@ def counted(text: str, pattern: str) -> int | None:
 def test_every_word_follows_from_the_numbers(result):
     said, side, kind = sentence(result), result.attrs["side"], result.attrs["controls"]
     effect, controls, p = float(result["effect"]), result["control_effect"].values, float(result["p"])
-    verb = f"({side}|{side[:-1]})"
+    other = {"lowers": "raises?", "raises": "lowers?"}.get(side)
+    astray = (side == "lowers" and effect >= 0) or (side == "raises" and effect <= 0)
+    does = rf"{side}?" + (rf" it, or {other} it by no more" if astray else " it as much")
     if kind == "none":
         assert "No test beside its like" in said and "it more than" not in said and "on average" not in said
     else:
-        assert counted(said, rf"and (\d+|none) of them {verb} it as much \(p") == as_much(controls, effect, side)
+        assert counted(said, rf"and (\d+|none) of them {does} \(p") == as_much(controls, effect, side)
         verb_of_all, mean = re.search(r"they (change|move) it by (\S+) ", said).groups()
         signed, mean = mean[0] in "+-", float(mean)
         compared = np.abs(controls) if side == "changes" else controls
         assert mean == pytest.approx(compared.mean(), rel=0.01, abs=0.005)
         assert ("in absolute size" in said) == (side == "changes") == (verb_of_all == "change") == (not signed)
-        assert ("it is not shown that" in said) == (p > 0.05) and f"it {side} it more than" in said
+        assert (f"it {side} it more than" in said) != astray == (f": it does not {side[:-1]} it" in said)
+        assert ("it is not shown that" in said) == (p > 0.05 and not astray)
+        assert ("it less than" in said) == (p <= 0.05 and astray)
         assert ("the smallest that so many can give" in said) == (p == pytest.approx(1 / (1 + len(controls))))
-    assert ("its like." in said) == (kind == "matched units")
+    assert ("its like." in said) == (kind == "matched units" and not (astray and p > 0.05))
     assert ("random direction" in said) == (kind == "random directions")
     assert ("0.70 to 1.40 times it" in said) == (kind == "matched units")
     interval = re.search(r"interval (\S+) to (\S+), n = (\d+)\)", said)
@@ -97,19 +101,23 @@ def test_every_word_follows_from_the_numbers(result):
     peers = result["peer_effect"].values if "peer_effect" in result else np.zeros(0)
     if kind != "matched units" and len(peers) == 1:
         assert ("There is one other of the heads" in said) == (result.attrs["n_others"] == 1)
-        assert ("it does not" in said) == (as_much(peers, effect, side) == 0)
-        assert f"removed, whatever its norm, it {'does not' if 'it does not' in said else side}" in said
+        one = re.search("removed, whatever its norm, it ([^.]*)", said)[1]
+        assert bool(re.fullmatch(does, one)) == (as_much(peers, effect, side) == 1)
+        assert re.fullmatch(
+            rf"{does}|" + (f"{other} it by more" if astray else f"does not {side[:-1]} it as much"), one
+        )
     elif kind != "matched units" and len(peers):
-        assert counted(said, rf"one by one, (\d+|none) {verb} it as much") == as_much(peers, effect, side)
+        assert counted(said, rf"one by one, (\d+|none) {does}") == as_much(peers, effect, side)
         assert ("a sample over all norms" in said) == (len(peers) < result.attrs["n_others"])
     if kind == "random directions" and len(peers):
         assert said.index("whatever") < said.index("random directions")
     holds = float(result["relation_test_p"]) >= 0.01
     has = bool(np.isfinite(result["relation_p"]))
-    assert ("lie as far out" in said or "lies as far out" in said) == (has and holds)
+    far = {"lowers": "low", "raises": "high", "changes": "far out"}[side]
+    assert bool(re.search(f"lies? as {far} as it", said)) == (has and holds)
     assert ("does not hold here" in said) == (has and not holds)
     if has and holds:
-        assert counted(said, r"(\d+|none) lies? as far out") == result.attrs["n_beyond"]
+        assert counted(said, rf"(\d+|none) lies? as {far} as it") == result.attrs["n_beyond"]
 
 
 @pytest.mark.parametrize("as_large, p, said", [(0, 0.025, True), (1, 0.05, True), (2, 0.075, False), (3, 0.1, False)])
@@ -149,3 +157,9 @@ def given_result(effect: float, controls: np.ndarray, p: float) -> xr.Dataset:
         "n_beyond": 0,
     }
     return xr.Dataset(data, attrs=attrs)
+
+
+def test_the_few_controls_that_do_as_much_are_named_with_what_they_do():
+    result = given_result(2.0, np.array([3.0] + [0.5] * 39), 0.05)
+    result.attrs["rivals"] = "L16H0 by +3"
+    assert "1 of them changes it as much (L16H0 by +3; p = 0.05)" in sentence(result)

@@ -132,11 +132,17 @@ def test_a_target_of_several_tokens_offers_its_first(default_model):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.floats(-9, 9), min_size=1, max_size=6), st.sampled_from(["", " B"]), st.sampled_from([0.0, 30.0]))
-def test_the_sentence_names_the_largest_part_on_either_side(shares, against, soft_cap):
-    labels, total = [f"L{i} MLP" for i in range(len(shares))], sum(shares)
+@given(
+    st.lists(st.floats(-9, 9), min_size=1, max_size=6), st.sampled_from(["", " B"]), st.sampled_from([0.0, 30.0]),
+    st.integers(0, 6),
+)  # fmt: skip
+def test_the_sentence_names_the_largest_part_on_either_side(shares, against, soft_cap, n_heads):
+    """And of the heads, where a part that is none is larger: their figure has no other."""
+    n_heads, total = min(n_heads, len(shares)), sum(shares)
+    kinds = ["head"] * n_heads + ["mlp"] * (len(shares) - n_heads)
+    labels = [f"L{i}H0" if kind == "head" else f"L{i} MLP" for i, kind in enumerate(kinds)]
     result = dataset(
-        coords={"label": ("component", labels)},
+        coords={"label": ("component", labels), "kind": ("component", kinds)},
         attribution=("component", np.array(shares), "logits", None),
         total=("", total, "logits", None),
     ).assign_attrs(target=" A", against=against, position=3, soft_cap=soft_cap)
@@ -146,6 +152,13 @@ def test_the_sentence_names_the_largest_part_on_either_side(shares, against, sof
     for side, value, there in (("for", found.max(), found.max() > 0), ("against", found.min(), found.min() < 0)):
         assert (f"none is {side} it" in said) == (not there)
         if there:
-            label, size = re.search(rf"the largest part {side} it is (L\d MLP) with (\S+)", said).groups()
+            label, size = re.search(rf"the largest part {side} it is (L\dH0|L\d MLP) with (\S+)", said).groups()
             assert found[labels.index(label)] == value and f"{value:+.3g}" == size.rstrip(",")
             assert size.startswith("+" if side == "for" else "-")
+    heads = np.array(shares)[:n_heads]
+    largest = {int(np.argmax(shares)), int(np.argmin(shares))}
+    own = [heads.max() > 0, heads.min() < 0] if n_heads and max(largest) >= n_heads else [False, False]
+    for side, is_said, at in (("for", own[0], np.argmax), ("against", own[1], np.argmin)):
+        named = re.search(rf"(L\dH0) the most {side} it \((\S+)\)", said)
+        assert bool(named) == is_said
+        assert not is_said or named.groups() == (labels[at(heads)], f"{heads[at(heads)]:+.3g}")

@@ -1,6 +1,7 @@
 """Patching, its linear estimate, knockout and tracing: exact ends, planted circuits, independent routes."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from probes.circuits import attention_knockout, attribution_patching, causal_tracing
-from probes.circuits.activation_patching import SITES, ActivationPatching, patching, sites_of
+from probes.circuits.activation_patching import SITES, ActivationPatching, effect_figure, patching, sites_of
 from probes.circuits.attention_knockout import AttentionKnockout
 from probes.circuits.attribution_patching import AttributionPatching, estimates, gradients
 from probes.circuits.causal_tracing import CausalTracing
@@ -323,3 +324,16 @@ def test_tracing_names_all_layers_that_bring_half_back_and_no_other(recovered, a
         for first, last in re.findall(r"(\d+)(?: to (\d+))?", words):
             named |= set(range(int(first), int(last or first) + 1))
         assert named == expected
+
+
+@pytest.mark.parametrize("study", [ActivationPatching(site="z"), AttributionPatching()])
+def test_a_corrupt_prompt_that_nobody_gave_is_named(study):
+    """In the sentence, and of truly patched sites in the title: its numbers are of no contrast that somebody chose."""
+    toy = load("toy-induction")
+    clean, given = Prompt.ids([14, 3, 9, 27, 50, 14, 3]), replace(study, corrupt="14 5 9 27 50 14 5")
+    moved, chosen = study.run(toy, clean), given.run(toy, clean)
+    said = "The corrupt prompt is this one with its tokens moved: none was given."
+    assert said in moved.attrs["summary"] and said not in chosen.attrs["summary"]
+    if study.name == "activation-patching":
+        titles = [effect_figure(result).layout.title.text.replace("<br>", " ") for result in (moved, chosen)]
+        assert ["moved tokens" in title for title in titles] == [True, False]

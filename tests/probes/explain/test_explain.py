@@ -164,6 +164,8 @@ def test_what_cannot_be_made_is_said():
     pair = pair_of(random, PairText(Prompt.ids(every), Prompt.ids(other), ("#94",), ("#95",), ""), Counter())
     with pytest.raises(InputError, match=r"made by swapping words of the same kind.*more words to swap"):
         made_pairs(random, Contrast(pair, True, False), (3, 3, 5))
+    with pytest.raises(InputError, match=r"the task 'agreements'; expected one of .*agreement.* or a file"):
+        Explain(task="agreements").run(random, None)
     dropped: Counter[str] = Counter()
     same = PairText(Prompt.ids([0, 5]), Prompt.ids([0, 6]), ("#7",), ("#7",), "")
     assert pair_of(random, same, dropped) is None and dropped == {"an answer that is the wrong one, too": 1}

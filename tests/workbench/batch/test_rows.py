@@ -92,8 +92,8 @@ def test_documents_that_are_too_many_to_draw_from_are_folded_in_pieces(monkeypat
         values = random.normal(5, 1, (n, 3))
         values[::7, 1] = np.nan
         group = merge._Group(Partial.empty((3,)))
-        for value in values:
-            group.add(value)
+        for i, value in enumerate(values):
+            group.add(f"{i:02}", value)
         known = (~np.isnan(values)).sum(0)
         assert group.partial.n.tolist() == known.tolist() and group.is_large == (n > 20)
         np.testing.assert_allclose(group.partial.known_mean, np.nanmean(values, 0), rtol=1e-12)
@@ -110,8 +110,8 @@ def test_a_share_of_documents_that_all_agree_is_not_sure():
     own = {}
     for name, value in (("flag", [1.0, 0.0]), ("nats", [0.0])):
         own[name] = merge._Group(Partial.empty((len(value),)))
-        for _ in range(20):
-            own[name].add(np.array(value))
+        for i in range(20):
+            own[name].add(str(i), np.array(value))
     found = merge._intervals(own, {"flag": (0.0, 1.0), "nats": FREE})
     low, high = (end.tolist() for end in found["flag"])
     assert low[0] < 0.9 and high[0] == 1 and low[1] == 0 and high[1] > 0.1
@@ -124,12 +124,25 @@ def test_an_interval_is_the_same_whatever_is_drawn_beside_it(monkeypatch):
     random, own = np.random.default_rng(1), {}
     for name, shape, n in (("a", (2, 3), 30), ("b", (), 30), ("c", (4,), 17), ("d", (9,), 30), ("e", (2,), 8)):
         own[name] = merge._Group(Partial.empty(shape))
-        for value in random.normal(5, 1, (n, *shape)):
-            own[name].add(value)
-    own["a"].values[3][1, 2] = np.nan
+        for i, value in enumerate(random.normal(5, 1, (n, *shape))):
+            own[name].add(str(i), value)
+    own["a"].by_name["3"][1, 2] = np.nan
     found = merge._intervals(own, dict.fromkeys(own, FREE))
     assert list(found["a"][0].shape) == [2, 3] and set(found) == set(own)
     for name, one in own.items():
         for got, alone in zip(found[name], bootstrap_interval(np.stack(one.values)), strict=True):
             np.testing.assert_allclose(got, alone, rtol=1e-12)
     assert np.isnan(found["e"][0]).all()  # too few
+
+
+def test_means_and_intervals_do_not_know_in_which_order_documents_came():
+    """Shards are named by what computes them: another version of another analysis must move no number of this one."""
+    random, found = np.random.default_rng(2), []
+    values = {f"doc{i}": value for i, value in enumerate(random.normal(0, 1, (40, 5)))}
+    for order in (list(values), list(random.permutation(list(values)))):
+        group = merge._Group(Partial.empty((5,)))
+        for name in order:
+            group.add(name, values[name])
+        found.append((group.partial.mean, *merge._intervals({"x": group}, {"x": FREE})["x"]))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,4 +1,5 @@
-"""Aggregates and tables of what a store has: shards are merged in the order of their keys, whatever was computed when.
+"""Aggregates and tables of what a store has: documents are merged in the order of their names, whatever was computed
+when and in which shard.
 
 Every document counts once in its group: pieces of one are averaged first. Intervals are over documents: of
 `bootstrap_interval` up to `BOOTSTRAPPED` of them, above that 1.96 standard errors of the mean, which is the same there.
@@ -39,19 +40,24 @@ class _Group:
     """
 
     folded: Partial
-    values: list[NDArray[np.floating]] = field(default_factory=list)
+    by_name: dict[str, NDArray[np.floating]] = field(default_factory=dict)
     is_large: bool = False
 
-    def add(self, value: NDArray[np.floating]) -> None:
+    def add(self, document: str, value: NDArray[np.floating]) -> None:
         """One document."""
-        self.values.append(value)
-        if len(self.values) > (_PIECE if self.is_large else BOOTSTRAPPED):
-            self.folded, self.values, self.is_large = self.partial, [], True
+        self.by_name[document] = value
+        if len(self.by_name) > (_PIECE if self.is_large else BOOTSTRAPPED):
+            self.folded, self.by_name, self.is_large = self.partial, {}, True
+
+    @property
+    def values(self) -> list[NDArray[np.floating]]:
+        """Of documents that are not folded, in the order of their names: which are drawn depends on their places."""
+        return [self.by_name[document] for document in sorted(self.by_name)]
 
     @property
     def partial(self) -> Partial:
         """Of all documents."""
-        return self.folded.merged(Partial.of(np.stack(self.values))) if self.values else self.folded
+        return self.folded.merged(Partial.of(np.stack(self.values))) if self.by_name else self.folded
 
 
 class _Pieces:
@@ -87,15 +93,16 @@ def _intervals(own: Mapping[str, _Group], bounds: Mapping[str, tuple[float, floa
             half = 1.96 * partial.sd / np.sqrt(np.where(partial.n >= ENOUGH, partial.n, np.nan))
             found[name] = partial.mean - half, partial.mean + half
         else:
-            together.setdefault(len(one.values), []).append(name)
+            together.setdefault(len(one.by_name), []).append(name)
     for names in together.values():
         for some in _of_columns(names, own):
             flat = {name: np.stack([value.ravel() for value in own[name].values]) for name in some}
+            shapes = {name: next(iter(own[name].by_name.values())).shape for name in some}
             ends = [np.repeat([bounds[name][end] for name in some], [flat[n].shape[1] for n in some]) for end in (0, 1)]
             low, high = bootstrap_interval(np.concatenate(list(flat.values()), axis=1), bounds=(ends[0], ends[1]))
             at = np.cumsum([columns.shape[1] for columns in flat.values()])[:-1]
             for name, *ends in zip(some, np.split(low, at), np.split(high, at), strict=True):
-                least, most = (end.reshape(own[name].values[0].shape) for end in ends)
+                least, most = (end.reshape(shapes[name]) for end in ends)
                 found[name] = least, most
     return found
 
@@ -104,9 +111,9 @@ def _of_columns(names: Sequence[str], own: Mapping[str, _Group]) -> Iterator[lis
     """Names of variables that together have about `_COLUMNS` numbers a document, and `_NUMBERS` of all."""
     some: list[str] = []
     width = 0
-    most = min(_COLUMNS, _NUMBERS // max(1, len(own[names[0]].values)))
+    most = min(_COLUMNS, _NUMBERS // max(1, len(own[names[0]].by_name)))
     for name in names:
-        size = own[name].values[0].size
+        size = next(iter(own[name].by_name.values())).size
         if some and width + size > most:
             yield some
             some, width = [], 0
@@ -158,11 +165,11 @@ class _Merged:
             for row, (model, group, document) in by_shard[key]:
                 values = {name: array[row] for name, array in arrays.items()}
                 if many[model, group, document] == 1:
-                    self._add(model, group, values)
+                    self._add(model, group, document, values)
                 else:
                     waiting.setdefault((model, group, document), _Pieces()).add(values)
-        for (model, group, _), pieces in waiting.items():
-            self._add(model, group, pieces.mean)
+        for (model, group, document), pieces in waiting.items():
+            self._add(model, group, document, pieces.mean)
 
     def _members(self, places: Places) -> tuple[dict[str, list[tuple[int, tuple[str, str, str]]]], dict[Any, int]]:
         """By shard the rows that are wanted and the documents that they belong to; pieces by document."""
@@ -190,7 +197,7 @@ class _Merged:
             if one.dims != like.dims or one.shape != like.shape or not _same_coords(one, like):
                 self.left_out[str(name)] = "its axes differ from prompt to prompt, or from model to model"
 
-    def _add(self, model: str, group: str, values: Mapping[str, NDArray[np.floating]]) -> None:
+    def _add(self, model: str, group: str, document: str, values: Mapping[str, NDArray[np.floating]]) -> None:
         own = self.groups.setdefault((model, group), {})
         for name, value in values.items():
             if name in self.left_out:
@@ -198,7 +205,7 @@ class _Merged:
                 continue
             if name not in own:
                 own[name] = _Group(Partial.empty(value.shape))
-            own[name].add(value)
+            own[name].add(document, value)
 
     def dataset(self) -> xr.Dataset:
         """As `aggregate` says."""

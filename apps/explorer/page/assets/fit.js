@@ -99,8 +99,10 @@
     const all = large().map(metaOf).filter((other) => other.cells && other.x_values && isRow(other.x_values)).map((other) => other.x_values);
     if (!isRow(own) || !all.includes(own)) return null; // positions that were chosen by hand
     const low = Math.min(...all.map((values) => values[0])), high = Math.max(...all.map((values) => values[values.length - 1]));
-    const room = size ? Math.max(1, Math.floor(gd._fullLayout.xaxis._length / (fewest * letter * size + 2))) : Infinity;
-    const fits = fewer(gd, "columns", "", room);
+    // As many as the narrower of two has room for.
+    const wide = Math.min(...large().filter((other) => metaOf(other).cells).map((other) => other._fullLayout.xaxis._length));
+    const room = size ? Math.max(1, Math.floor(wide / (fewest * letter * size + 2))) : Infinity;
+    const fits = fewer(large()[0], "columns", "", room);
     const n = high - low + 1;
     if (n <= fits) return n === own.length ? null : [low, high];
     const wanted = window.dash_clientside.spine.state.selection.pos;
@@ -150,6 +152,8 @@
       if (String(range) !== String(before.set || before.range)) {
         before.set = range;
         change["xaxis.range"] = range;
+        // What stands beside it moves along; its own drawing asks for nothing more, since it is moved by then.
+        if (span) setTimeout(() => large().filter((other) => other !== gd && metaOf(other).cells).forEach(window.workbenchFit));
       }
     }
     say(gd, span);

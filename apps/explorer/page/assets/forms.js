@@ -3,6 +3,7 @@
   "use strict";
   const dash = (window.dash_clientside = window.dash_clientside || {});
   const forms = {}; // by kind of control, the view whose form is there
+  let touched = {}; // what was changed in the form of parameters that is there, by name
 
   // What the selection names, for a field that picks: null where it names none.
   function named(pick) {
@@ -11,7 +12,12 @@
       if (!has("layer")) return null;
       return "L" + chosen.layer + (has("neuron") ? "N" + chosen.neuron : has("head") ? "H" + chosen.head : " mlp");
     };
-    const found = { units: units, layer: () => chosen.layer, head: () => chosen.head, pos: () => chosen.pos, segment: () => chosen.pos };
+    // The prompt that is compared, where it has as many tokens.
+    const pair = () => {
+      const count = (strip) => document.querySelectorAll(strip + " [data-pos]").length, other = document.getElementById("other");
+      return other && other.value && count("#tokens-b") && count("#tokens-b") === count("#tokens") ? other.value : null;
+    };
+    const found = { units: units, pair: pair, layer: () => chosen.layer, head: () => chosen.head, pos: () => chosen.pos, segment: () => chosen.pos };
     const value = found[pick] ? found[pick]() : null;
     return value === undefined || value === null ? null : value;
   }
@@ -19,7 +25,7 @@
   function offer() {
     document.querySelectorAll("#params-form [data-take]").forEach((button) => {
       const value = named(button.dataset.take);
-      const words = value === null ? "" : "take " + (["pos", "segment"].includes(button.dataset.take) ? "token " : "") + value;
+      const words = value === null ? "" : button.dataset.take === "pair" ? "take the compared prompt" : "take " + (["pos", "segment"].includes(button.dataset.take) ? "token " : "") + value;
       if (button.textContent !== words) button.textContent = words;
       button.hidden = value === null;
     });
@@ -43,9 +49,16 @@
       const id = read(fired[0]);
       const is_new = forms[id.type] !== id.entry;
       forms[id.type] = id.entry;
-      if (is_new || fired.length > 1) return dash.no_update;
-      const value = fired[0].value === undefined ? null : fired[0].value;
-      return Object.assign({}, id, { value: Array.isArray(value) ? value.join(",") : value }); // tokens that were picked
+      if (is_new || fired.length > 1) {
+        if (id.type === "param") touched = {};
+        return dash.no_update;
+      }
+      const given = fired[0].value === undefined ? null : fired[0].value;
+      const value = Array.isArray(given) ? given.join(",") : given; // tokens that were picked
+      if (id.type !== "param") return Object.assign({}, id, { value: value });
+      const also = Object.assign({}, touched);
+      touched[id.name] = value;
+      return Object.assign({}, id, { value: value, also: also });
     },
     // The form that the page comes with.
     begin: function (params, displays) {

@@ -10,15 +10,20 @@
   // What makes two steps the same: all of the link but the selection.
   const key = (link) => JSON.stringify([link.text, link.model, link.other, link.otherModel, link.compare, link.params, link.display, link.view, link.edits, link.chat, link.pins || null, link.aligned || null]);
 
-  function keep(next) {
+  // drawn: what the dialog shows is so already; drawn anew, a button that is being pressed would be lost with its click.
+  function keep(next, drawn) {
     const dear = (step) => step.star || step.note;
     steps = next;
     while (steps.length > MOST) steps.splice(Math.max(0, steps.findIndex((step) => !dear(step))), 1);
     dash.set_props("visit", { data: steps });
     const button = document.getElementById("visit-open");
     if (button) button.textContent = steps.length ? "Visit (" + steps.length + ")" : "Visit";
-    if (dialog && dialog.open) draw();
+    if (dialog && dialog.open && !drawn) draw();
   }
+
+  // The steps with one of them changed: by its link, since a note makes another object of it.
+  const current = (step) => steps.find((one) => key(one.link) === key(step.link)) || step;
+  const changed = (step, what) => steps.map((one) => (one === current(step) ? Object.assign({}, one, what) : one));
 
   const element = (parent, kind, words, told) => {
     const made = parent.appendChild(document.createElement(kind));
@@ -28,7 +33,8 @@
   };
 
   function draw() {
-    const list = dialog.querySelector("ol");
+    const list = dialog.querySelector("ol"), typing = list.contains(document.activeElement) ? document.activeElement : null;
+    const held = typing && typing.dataset.note ? { of: typing.dataset.note, words: typing.value, at: typing.selectionStart } : null;
     list.replaceChildren();
     steps.slice().reverse().forEach((step) => {
       const row = element(list, "li");
@@ -37,19 +43,23 @@
       element(title, "span", " " + new Date(step.at).toLocaleTimeString());
       const tools = element(head, "div", "", { class: "row" });
       const star = element(tools, "button", step.star ? "★" : "☆", { class: "plain", "aria-pressed": String(step.star), "aria-label": "star: " + step.title });
-      star.addEventListener("click", () => keep(steps.map((one) => (one === step ? Object.assign({}, one, { star: !one.star }) : one))));
+      star.addEventListener("click", () => keep(changed(step, { star: !current(step).star })));
       const again = element(tools, "button", "Show again", { class: "plain" });
       again.addEventListener("click", () => { dialog.close(); dash.links.open(step.link); });
       const gone = element(tools, "button", "Forget", { class: "plain" });
-      gone.addEventListener("click", () => keep(steps.filter((one) => one !== step)));
+      gone.addEventListener("click", () => keep(steps.filter((one) => one !== current(step))));
       element(row, "p", step.said);
       const about = [step.link.model, JSON.stringify(step.link.text.slice(0, 120))];
       if ((step.link.edits || []).length) about.push("changed: " + step.link.edits.join(", "));
       if ((step.link.pins || []).length) about.push("pinned prompts: " + step.link.pins.length);
       element(row, "p", about.join("; "), { class: "quiet" });
-      const note = element(row, "input", "", { placeholder: "a note", "aria-label": "note on " + step.title, maxlength: "2000" });
+      const note = element(row, "input", "", { placeholder: "a note", "aria-label": "note on " + step.title, maxlength: "2000", "data-note": key(step.link) });
       note.value = step.note;
-      note.addEventListener("change", () => keep(steps.map((one) => (one === step ? Object.assign({}, one, { note: note.value }) : one))));
+      note.addEventListener("change", () => keep(changed(step, { note: note.value }), true));
+      if (!held || held.of !== note.dataset.note) return;
+      note.value = held.words; // a step that arrives takes nothing from what is being typed
+      note.focus({ preventScroll: true });
+      note.setSelectionRange(held.at, held.at);
     });
     dialog.querySelector("[role=status]").textContent = steps.length ? "" : "Nothing was drawn yet.";
   }

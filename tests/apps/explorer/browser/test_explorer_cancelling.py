@@ -18,9 +18,9 @@ TIMES = (10, pytest.param(50, marks=pytest.mark.slow))
 BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 # Whatever may stand in the study's place at any time, and under it.
 SENTENCES = re.compile(
-    r"Steps: this takes several passes\. Press Start to compute it for this prompt\..* about [^.]*\.Start"
-    r"|Waits for its turn: \d+ are before it\."
-    r"|Waits until the model is free\.|Being computed\.|Stopping \.\.\."
+    r"Steps: computed only when asked for\. Press Start to compute it for this prompt\..* about [^.]*\.Start"
+    r"|Steps: waits for its turn; \d+ are before it\..* about [^.]*\."
+    r"|Steps: (waits until the model is free|being computed)\..* about [^.]*\.|Stopping \.\.\."
     r"|Stopped before its first result\.Start again"
     r"|Stopped before its end; so far: [123] steps are done\. Start again"
     r"|(So far: |Stopping \.\.\.; so far: )?[123] steps are done\."
@@ -81,7 +81,7 @@ def cancel_at_some_moment(page, study, moment: str, draw: random.Random) -> None
     assert press(page, "[data-start]")
     wait_for_begun(page)
     if moment == "before its first result":
-        wait_for_text(page, "Being computed.")
+        page.wait_for_function(f"() => {SAID}.startsWith('Steps: being computed.')")
     elif moment in ("between results", "near its end"):
         parts = 2 if moment == "near its end" else draw.randint(1, 2)
         study.let(parts)
@@ -123,14 +123,14 @@ def new_prompt(page, number: int) -> None:
     """Run another prompt, of which nothing is known: the study of the one before has come to its end."""
     page.fill("#prompt", f"3 {number // 8 + 1} {number % 8 + 1} 3")
     page.press("#prompt", "Control+Enter")
-    page.wait_for_function(f"() => {SAID}.startsWith('Steps: this takes several passes.')")
+    page.wait_for_function(f"() => {SAID}.startsWith('Steps: computed only when asked for.')")
 
 
 @pytest.mark.parametrize("times", TIMES)
 def test_what_became_of_a_study_is_said_whenever_it_is_stopped(steps, busy, times):
     study, window = steps
     page = window()
-    page.wait_for_function(f"() => {SAID}.startsWith('Steps: this takes several passes.')")
+    page.wait_for_function(f"() => {SAID}.startsWith('Steps: computed only when asked for.')")
     page.evaluate(LISTEN)
     draw, told, ended = random.Random(7), {}, 0
     moments = ("at once", "before its first result", "between results", "near its end", "some time")

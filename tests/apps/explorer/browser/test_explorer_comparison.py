@@ -35,6 +35,51 @@ def test_two_prompts_side_by_side(open_page, screenshots):
     page.screenshot(path=screenshots / "compare.png")
 
 
+def test_a_study_of_both_prompts_is_drawn_when_the_second_is_there(open_page, screenshots):
+    """Nothing that the page keeps of the shown run changes when that of the compared one ends."""
+    page = open_page(TOY + "&other=2+4+6+8+2+4")
+    page.wait_for_selector("#tokens-b [data-pos]")
+    turn(page, "Causal check")
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_function("() => document.querySelectorAll('#main-figure .js-plotly-plot .nsewdrag').length === 2")
+    page.wait_for_selector("#said >> text=Removing")
+    rest(page)
+    assert "Of the one compared with" not in page.inner_text("#said")
+    page.screenshot(path=screenshots / "compared-study.png")
+
+
+def test_what_lacks_of_the_compared_prompt_is_said_and_started(open_page):
+    """The shown prompt's result stays, and is not made again."""
+    page = open_page("#model=toy-induction&prompt=3+7+9+5+3+7+9")
+    turn(page, "Causal check")
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_selector("#said >> text=Removing")
+    page.get_by_text("Compare with").click()
+    page.fill("#other", "2 4 6 8 2 4 6")
+    page.click("#run")
+    page.wait_for_selector("#said >> text=Of the one compared with: not computed yet.")
+    assert "What the one compared with holds here is not there yet." in page.inner_text("#details")
+    page.locator("#said").get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_function("() => document.querySelectorAll('#main-figure .js-plotly-plot .nsewdrag').length === 2")
+    page.wait_for_function("() => !document.querySelector('#said').textContent.includes('Of the one')")
+
+
+def test_two_prompts_show_the_same_tokens_where_there_is_room_for_some(open_page):
+    """The colour bar beside the second one takes room: both show as many as fit there."""
+    words = "model=tiny-words&prompt=The+Eiffel+Tower+is+in+Rome.+Everybody+knows+that+the+Eiffel+Tower+is+in+the+city"
+    page = open_page(
+        f"#{words}&other=The+Eiffel+Tower+is+in+Paris.+Everybody+knows+that+the+Eiffel+Tower+is+in+the+city"
+    )
+    page.wait_for_function("() => document.querySelectorAll('#main-figure .js-plotly-plot .nsewdrag').length === 2")
+    ranges = "[...document.querySelectorAll('#main-figure .js-plotly-plot')].map(gd => String(gd.layout.xaxis.range))"
+    for width in (1280, 1440, 1100):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_timeout(500)
+        page.wait_for_function(f"() => new Set({ranges}).size === 1")
+        rest(page)
+        assert len(set(page.evaluate(ranges))) == 1
+
+
 def test_an_intervention_is_held_against_the_intact_run(open_page, screenshots):
     page = open_page(TOY)
     view(page, "Induction heads")
@@ -189,3 +234,10 @@ def test_several_prompts_are_pinned(open_page, screenshots):
     page.get_by_role("button", name="Unpin all").click()
     page.wait_for_selector(".pin", state="detached")
     assert page.locator(".thumbs").is_visible()
+
+
+def test_pinned_prompts_that_begin_alike_are_named_by_where_they_part(open_page):
+    pins = '["1 2 3 4 5 6 7 8 9 1 2","1 2 3 4 5 6 7 8 9 3 4","7 7"]'
+    page = open_page(f"#model=toy-induction&prompt=9+9+9&pins={pins}")
+    page.wait_for_selector(".pin:nth-child(3)")
+    assert page.locator(".pin-open").all_inner_texts() == ["1. … 1 2", "2. … 3 4", "3. 7 7"]

@@ -9,6 +9,12 @@ import pytest
 from tests.apps.explorer.browser.actions import SHOWN, run, selection, turn, view
 
 pytestmark = pytest.mark.browser
+# In how many lines the text of each of some elements stands.
+LINES = """all => all.map(one => {
+  const range = document.createRange();
+  range.selectNodeContents(one);
+  return range.getClientRects().length;
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +153,11 @@ def test_a_form_reads_as_a_sentence_and_takes_what_is_selected(same_page):
     page.click("#card-open")
     page.wait_for_selector(".card-table")
     card = page.inner_text(".card")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert set(page.eval_on_selector_all(".card-table td.number", LINES)) <= {0, 1}  # in two it is another number
+        assert page.eval_on_selector(".card-table", "card => card.scrollWidth <= card.clientWidth")
+    page.set_viewport_size({"width": 1280, "height": 800})
     assert "From token 9 ·capital it looks at" in card and "Its share of this prediction" in card
     page.locator(".card-table [data-turn='induction-on-prompt']").first.click()
     page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Induction on this prompt'")
@@ -267,15 +278,23 @@ def test_anything_is_found_by_its_name(same_page):
     assert "pos" in selection(page)  # Escape closed what was open and left the selection alone
     page.keyboard.press("Control+k")
     page.keyboard.type("does it matter")
-    page.wait_for_selector(".find li >> text=Which heads matter here")
+    page.wait_for_selector(".find li >> text=Which heads matter over prompts")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
-    page.wait_for_selector(".find li[aria-selected=true] >> text=Which heads matter here")
+    page.wait_for_selector(".find li[aria-selected=true] >> text=Which heads matter over prompts")
     page.keyboard.press("Enter")
-    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Which heads matter here'")
+    page.wait_for_function(
+        "() => document.querySelector('#params-title').textContent === 'Which heads matter over prompts'"
+    )
     assert page.inner_text(".room[aria-pressed=true]") == "Checks"
     titles = page.locator("#tabs [role=tab]:visible").all_inner_texts()
-    assert titles == ["Causal check", "Change it and see", "Which heads matter here"]
+    assert titles == ["Causal check", "Change it and see", "Which heads matter over prompts"]
+    page.keyboard.press("Control+k")
+    page.keyboard.type("write parts token")  # words of its question, in an order of one's own
+    page.wait_for_selector(".find li >> text=Direct logit attribution")
+    page.keyboard.press("Escape")
+    page.locator(".room", has_text="Explain").click()  # its one view is opened: there is nothing to choose among
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Explain'")
     page.locator(".room", has_text="Lens").click()
     page.wait_for_function("() => document.querySelector('#question').textContent.includes('at each depth')")
     view(page, "Logit lens")

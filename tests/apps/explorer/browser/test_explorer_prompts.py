@@ -1,7 +1,10 @@
 """What is typed into the page, rightly or wrongly, and what becomes of it: mostly on one page, one after another."""
 
+import threading
+
 import pytest
 
+from apps.explorer.engine.jobs import SELECTION, Job
 from tests.apps.explorer.browser.actions import click_cell, run, selection, view
 
 pytestmark = pytest.mark.browser
@@ -55,6 +58,34 @@ def test_bad_input_is_said_and_loses_nothing(page, screenshots):
     page.get_by_role("button", name="Dismiss").first.click()
     page.wait_for_function("() => document.querySelectorAll('.notice').length === 1")
     run(page, "Monday, Tuesday,")
+
+
+def test_while_the_first_prompt_is_computed_the_page_says_so(open_page, explorer):
+    """And nothing of "not computed yet" beside a bar that moves; at rest it is the other way round."""
+    gate, began = threading.Event(), threading.Event()
+
+    def hold(job):
+        began.set()
+        gate.wait(60)
+
+    explorer.engine.hosted("toy-induction").worker.submit(Job("hold", "hold", SELECTION, hold, {"other"}))
+    assert began.wait(60)
+    page = open_page("#model=toy-induction&prompt=11+3+8+11", wait=False)
+    page.wait_for_selector("#jobs .job")
+    page.wait_for_selector("#main-message >> text=The prompt is being computed")
+    assert page.locator("#main-message .at-rest").is_hidden()
+    assert "the one before" not in page.evaluate(
+        "getComputedStyle(document.querySelector('#main-figure'), '::after').content"
+    )
+    # As if nothing were in hand, before the page looks again.
+    at_rest = """() => {
+      document.querySelectorAll('#jobs .job').forEach((job) => job.classList.remove('job'));
+      const seen = (part) => getComputedStyle(document.querySelector('#main-message ' + part)).display !== 'none';
+      return [seen('.at-rest'), seen('.at-work')];
+    }"""
+    assert page.evaluate(at_rest) == [True, False]
+    gate.set()
+    page.wait_for_selector("#tokens [data-pos='3']")
 
 
 def test_a_late_look_does_not_end_the_looking_for_a_newer_run(open_page):

@@ -594,13 +594,13 @@ def text_of(part) -> list[str]:
 def test_what_became_of_a_study_is_said_as_the_server_knows_it(engine):
     shown = run_of(engine)
     request = request_of(engine, shown)
-    assert seen_of(engine, shown).startswith("Steps: this takes several passes.")
+    assert seen_of(engine, shown).startswith("Steps: computed only when asked for.")
     gate = occupy(engine)
     assert start_view(engine, shown, "steps", True, "me") == ""
     (job,) = (job for _, job in engine.jobs("me") if job.title == "steps")
     queued = look(engine, "me", None, shown, {}).done
     assert queued["steps"] == f"queued {job.id}"
-    assert seen_of(engine, shown) == "Waits until the model is free."
+    assert seen_of(engine, shown).startswith("Steps: waits until the model is free. On this prompt, 5 tokens: about ")
     engine.cancel(job.id, "me")
     assert seen_of(engine, shown) == "Stopped before its first result. Start again"
     assert look(engine, "me", None, shown, queued).done["steps"] == f"cancelled {job.id}"
@@ -704,6 +704,16 @@ def test_bad_input_comes_back_as_one_sentence(engine):
     assert changed_params(engine, typed(1.5), {}) == ({"mean-z": {"scale": 1.5}}, "")
     assert changed_params(engine, typed(1.0), {}) == (None, "")
     assert "range 0 to 2" in changed_params(engine, typed(9), {})[1]
+
+
+def test_a_field_takes_along_those_that_were_changed_before_it(engine):
+    """The answer to an earlier one may be on its way: this one's would write the params without it."""
+    later = TypedParam(entry="mean-z", name="scale", value=1.5, also={"scale": 9, "gone": 1})
+    assert changed_params(engine, later, {}) == ({"mean-z": {"scale": 1.5}}, "")
+    other = TypedParam(entry="mean-z", name="no-such", value=1, also={"scale": 0.5})
+    assert changed_params(engine, other, {"else": {"n": 1}}) == ({"else": {"n": 1}, "mean-z": {"scale": 0.5}}, "")
+    bad = TypedParam(entry="mean-z", name="no-such", value=1, also={"scale": 9})
+    assert changed_params(engine, bad, {}) == (None, "")  # it was said when it was typed
 
 
 def test_no_view_names_a_file_before_anybody_typed_one():

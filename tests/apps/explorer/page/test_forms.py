@@ -30,7 +30,7 @@ def test_what_is_asked_for_is_there_and_reads_as_a_sentence(view):
     known = {param.name: param for param in view.analysis.parameters()}
     names = [ask.name for ask in view.asks]
     assert set(names) <= set(known) and len(set(names)) == len(names) <= 3
-    assert all(ask.pick in ("", "units", "pos", "segment", "layer", "head") for ask in view.asks)
+    assert all(ask.pick in ("", "units", "pos", "segment", "layer", "head", "pair") for ask in view.asks)
     assert all(known[ask.name].default not in (None, "") or ask.empty for ask in view.asks)
     if kind_of(view.analysis) == "study" and known:
         assert view.asks
@@ -65,6 +65,9 @@ def test_what_nobody_set_is_filled_in_from_the_selection():
     check, part = CATALOG.view("causal-check"), CATALOG.view("flow-route-part")
     assert filled(check, {}, {"layer": 1, "head": 0}, ["L1H0"]) == {"units": "L1H0"}
     assert filled(check, {"units": "L3H3"}, {"layer": 1, "head": 0}, ["L1H0"]) == {}  # somebody did
+    patching = CATALOG.view("activation-patching")
+    assert filled(patching, {}, {}, [], " one three") == {"corrupt": " one three"}
+    assert filled(patching, {"corrupt": "a b"}, {}, [], " one three") == {} == filled(check, {}, {}, [], " one three")
     assert filled(part, {}, {"layer": 1, "head": 0}, []) == {"layer": 1, "head": 0}
     assert filled(part, {}, {"layer": 1}, []) == {} == filled(check, {}, {}, [])
 
