@@ -43,7 +43,7 @@ QUICK: dict[str, tuple[dict, str]] = {
         {"texts": 10, "length": 24, "ablation_texts": 2, "random_heads": 2, "ablate": "L1H1", "leading": 1},
         "50 texts of two domains, and 20 random heads",
     ),
-    "expert-contrast": ({"texts": 10, "length": 24, "draws": 2}, "32 texts, and 20 random sets"),
+    "expert-contrast": ({"texts": 10, "length": 24, "draws": 2}, "32 texts, and 39 random sets"),
     "attribution-patching": ({"checked": 6}, "60 heads are patched"),
     "circuit": ({"pairs": 2, "tested": 3, "draws": 2}, "19 random circuits on 16 pairs"),
     "explain": ({"pairs": 3, "tested": 5}, "six pairs twice, sixteen to test, and 19 random circuits"),

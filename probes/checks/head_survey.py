@@ -45,7 +45,7 @@ _LEFT = 3  # of those that are left out
 _LENGTH = 24  # tokens of a sequence that repeats
 
 
-class HeadSurvey(Study, name="head-survey", title="Which heads matter here", requires=(READOUT, PADDING)):
+class HeadSurvey(Study, name="head-survey", title="Which heads matter over prompts", requires=(READOUT, PADDING)):
     """Which heads matter on these prompts, more or less than heads that are as loud: all heads, one correction.
 
     Definition: Every head is removed on every prompt; effect = metric without it - metric with it. contrast = its
@@ -279,7 +279,7 @@ def table(result: xr.Dataset) -> "pd.DataFrame":
 
 VIEW = View(
     HeadSurvey,
-    question="Which heads matter here, of all of them, more than heads that are as loud?",
+    question="Which heads matter on a set of prompts, of all of them, more than heads that are as loud?",
     asks=(
         Ask("method", "Remove each head in turn by"),
         Ask("on", "on"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from hashlib import sha256
+from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-__all__ = ["VIEW", "EdgeRankings", "TaskName", "pairs_of", "task_digest"]
+__all__ = ["VIEW", "EdgeRankings", "TaskName", "need_task", "pairs_of", "task_digest"]
 
 TaskName = Annotated[str, Choice(tuple(TASKS), files=True), "a task, or a file of clean, corrupt, answer, wrong"]
 
@@ -40,6 +41,12 @@ def task_digest(name: str) -> str:
     """What the pairs of a user's file are; empty for a task by its name, and for a file that is not there."""
     path = Path(name)
     return "" if name in TASKS or not path.is_file() else sha256(path.read_bytes()).hexdigest()
+
+
+def need_task(name: str) -> None:
+    """InputError for a name that is neither a task's nor a file's."""
+    if name not in TASKS and not exists(name):
+        raise InputError(f"the task {name!r}", f"one of {', '.join(TASKS)}, or a file of pairs", "Correct the name")
 
 
 def pairs_of(model: Model, name: str, **sizes: int) -> Task:

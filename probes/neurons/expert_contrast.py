@@ -73,7 +73,7 @@ class ExpertContrast(Study, name="expert-contrast", title="Experts of one kind o
     length: Annotated[int, Range(2, 4096), "tokens of a text"] = 64
     top: Annotated[int, Range(1, 1000), "experts that are changed"] = 2
     how: Annotated[str, Choice(WAYS), "what is done to them"] = "off"
-    draws: Annotated[int, Range(0, 1000), "sets of random experts"] = 20
+    draws: Annotated[int, Range(0, 1000), "sets of random experts; 39 can give a two-sided p of 0.05"] = 39
     seed: Annotated[int, Range(0, 2**31 - 1), "draws texts and random sets"] = 0
 
     @classmethod
@@ -250,8 +250,9 @@ def _summary(result: xr.Dataset, kinds: tuple[str, ...], names: list[str], how: 
     )
     if np.isnan(p).any():
         return f"{said}."
-    null = result["effect_null"].values
-    return f"{said}; random experts of equal use: {null[0]:+.3g} (p = {p[0]:.2g}) and {null[1]:+.3g} (p = {p[1]:.2g})."
+    null, n = result["effect_null"].values, int(result["random_effect"].notnull().all("domain").sum())
+    rare = [f"p = {x:.2g}{f', the smallest that {n} can give' if x <= min(1.0, 2 / (1 + n)) else ''}" for x in p]
+    return f"{said}; random experts of equal use: {null[0]:+.3g} ({rare[0]}) and {null[1]:+.3g} ({rare[1]})."
 
 
 def contrast_figure(result: xr.Dataset) -> "go.Figure":

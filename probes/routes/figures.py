@@ -42,7 +42,7 @@ def routes_figure(
     title = f"What flows into token {start} ({graph.attrs['rule']})"
     if shown.attrs["above"]:
         drawn, pairs, above = (shown.attrs[name] for name in ("drawn", "pairs", "above"))
-        title += f": {drawn} of {pairs} edges drawn, shares above {above:.2g}"
+        title += f": {drawn} of {pairs} edges drawn, heads as one, shares above {above:.2g}"
     tokens = [str(text) for text in result["token_text"].values]
     return token_lattice(shown, tokens, result.sizes["layer"], title=title, start=start)
 

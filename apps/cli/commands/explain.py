@@ -83,6 +83,10 @@ def _need_one(prompt: "Prompt | None", analysis: Any) -> None:
         raise InputError(
             "explain without a prompt or a task", "one", 'Give one, such as --prompt "The capital of France is"'
         )
+    if not analysis.reads_prompt():
+        from probes.circuits.edge_rankings import need_task
+
+        need_task(analysis.task)
     if prompt is not None and not analysis.reads_prompt():
         raise InputError(
             f"a prompt and the task {analysis.task!r}", "one of them: a task has its own pairs", "Leave one out"

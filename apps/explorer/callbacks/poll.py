@@ -130,7 +130,7 @@ def _register_poll(answer: Answers, engine: Engine) -> None:
             late_slices(engine, session) + ended(engine, shown_b),
         )
         return {
-            "jobs": _job_line(engine, session, current, "" if asked else "The first prompt comes"),
+            "jobs": _job_line(engine, session, current, "" if asked else "Getting ready"),
             **_news_of_model(hosted, loaded),
             "shown": found.shown or no_update,
             "done": found.done if found.done is not None else no_update,

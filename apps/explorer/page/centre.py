@@ -109,7 +109,13 @@ def _tabs(shown: Mapping[str, View], first: str) -> dmc.Tabs:
             view.title,
             value=name,
             **attributes(
-                {"aria-controls": "main-figure", "data-room": room.name, "data-view": name, "data-turn": name}
+                {
+                    "aria-controls": "main-figure",
+                    "data-room": room.name,
+                    "data-view": name,
+                    "data-turn": name,
+                    "data-question": view.question,
+                }
             ),
         )
         for room, views in rooms(shown).items()

@@ -15,6 +15,7 @@ from workbench.errors import WorkbenchError
 __all__ = ["buttons", "change_of", "claims_of", "made_so_far", "params_for"]
 
 _CHANGE = "change-and-see"
+SMALL = 0.05  # p at which the sentence of a check says that a unit matters more than its like
 
 
 def claims_of(
@@ -74,9 +75,10 @@ def made_so_far(result: xr.Dataset, n: int) -> str:
     if n == 1 or floor != floor:
         return said
     corrected, least = min(1.0, n * p), min(1.0, n * floor)
+    lost = " (among so many it is not shown)" if p <= SMALL < corrected else ""  # what the sentence itself says is so
     return (
-        f"{said} Corrected for all of them, its p is {corrected:.2g}, and the smallest that its {result.sizes['draw']} "
-        f"controls can give is {least:.2g}."
+        f"{said} Corrected for all of them, its p is {corrected:.2g}{lost}, and the smallest that its "
+        f"{result.sizes['draw']} controls can give is {least:.2g}."
     )
 
 

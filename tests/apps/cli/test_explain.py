@@ -59,6 +59,8 @@ def test_what_a_report_holds_is_shown_as_text(tmp_path):
 def test_bad_words_are_refused_before_a_model_is_loaded(refused):
     assert "explain without a prompt or a task" in refused("explain")
     assert "one of them" in refused("explain", "--prompt", "a", "--task", "capital")
+    assert "the task 'capitol'; expected one of indirect object," in refused("explain", "--task", "capitol")
+    assert "or a file of pairs" in refused("explain", "--task", "nothing-here.csv")
     assert "whose ending" in refused("explain", "--prompt", "a", "--out", "r.docx")
     assert "--anwser" in refused("explain", "--prompt", "a", "--anwser", "b")
     assert "twice" in refused("explain", "--prompt", "a", "--answer", "b", "--target", "c")

@@ -391,6 +391,7 @@ def test_the_planted_experts_are_found_and_needed(contrast):
     assert effect[0] > 0.2 and effect[0] > 3 * abs(effect[1]) and p[0] <= 0.1
     assert effect[0] > float(last["random_effect"][:, 0].max())
     assert abs(float(last["random_use"].mean()) - float(last["changed_use"])) < 0.05
+    assert "(p = 0.1, the smallest that 19 can give)" in last.attrs["summary"]  # two-sided: none is below 2 / 20
     assert "switched off" in last.attrs["summary"] and contrast_figure(last).data and effect_figure(last).data
 
 

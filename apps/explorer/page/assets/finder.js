@@ -9,7 +9,7 @@
     Array.from(document.querySelectorAll("#tabs [role=tab]")).map((tab) => {
       const room = Array.from(document.querySelectorAll(".room")).find((one) => one.dataset.room === tab.dataset.room);
       const open = () => dash.set_props("view", { data: { name: tab.dataset.view, figure: 0 } });
-      return { text: tab.textContent, beside: room ? room.dataset.question : "", open: open };
+      return { text: tab.textContent, beside: room ? room.dataset.question : "", asks: tab.dataset.question, open: open };
     });
 
   // What stands among the rooms and is no view: it opens as if it were pressed.
@@ -43,7 +43,12 @@
     if (one && one.why) return one;
     const holds = (item) => (item.text + " " + item.beside).toLowerCase().includes(wanted);
     const spaced = (item) => holds({ text: item.text.replaceAll("·", ""), beside: item.beside });
-    const items = (one ? [one] : []).concat(views().filter(holds), sheets().filter(holds), wanted ? tokens().filter(spaced) : []);
+    // Last what has every word that was typed at the beginning of one of its own: who asks need not know the title.
+    const typed = wanted.split(/\s+/).filter(Boolean);
+    const words = (item) => [item.text, item.beside, item.asks || ""].join(" ").toLowerCase().split(/[\s,.;:?()]+/);
+    const asks = (item) => !holds(item) && typed.every((word) => words(item).some((one) => one.startsWith(word)));
+    const named = views().concat(sheets());
+    const items = (one ? [one] : []).concat(named.filter(holds), wanted ? tokens().filter(spaced) : [], named.filter(asks));
     return { items: items, why: items.length ? "" : "No view, head or token of that name." };
   }
 

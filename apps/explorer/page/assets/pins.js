@@ -74,11 +74,19 @@
     element(side, "button", "Unpin all", { class: "plain" }).addEventListener("click", () => keep([]));
   }
 
+  // A prompt that begins as others do is named by where it parts from them.
+  function named(text) {
+    const shared = (one, other) => { let n = 0; while (n < one.length && one[n] === other[n]) n += 1; return n; };
+    const most = Math.max(0, ...texts.filter((other) => other !== text).map((other) => shared(text, other)));
+    const from = text.lastIndexOf(" ", most) + 1;
+    return from > 16 ? "\u2026 " + text.slice(from) : text;
+  }
+
   function panel(list, text, at) {
     const one = element(list, "div", "", { class: "pin" });
     one.dataset.text = text;
     const head = element(one, "div", "", { class: "pin-head" });
-    const open = element(head, "button", at + 1 + ". " + text, { class: "pin-open", title: text });
+    const open = element(head, "button", at + 1 + ". " + named(text), { class: "pin-open", title: text });
     open.addEventListener("click", () => {
       dash.set_props("prompt", { value: text });
       dash.set_props("go", { data: { text: text, clicks: "pin " + performance.now() } });

@@ -65,7 +65,10 @@
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest && event.target.closest(".room[data-room]");
-    if (button) show(button.dataset.room);
+    if (!button) return;
+    show(button.dataset.room);
+    const shown = listed(); // a room of one view has nothing to choose among
+    if (shown.length === 1 && shown[0].getAttribute("aria-selected") !== "true") shown[0].click();
   });
   // What the keys reach is shown whole; under a pointer nothing may move, or its click ends beside the title.
   document.addEventListener("focusin", (event) => {

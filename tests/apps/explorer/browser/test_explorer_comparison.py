@@ -234,3 +234,24 @@ def test_several_prompts_are_pinned(open_page, screenshots):
     page.get_by_role("button", name="Unpin all").click()
     page.wait_for_selector(".pin", state="detached")
     assert page.locator(".thumbs").is_visible()
+
+
+def test_pinned_prompts_that_begin_alike_are_named_by_where_they_part(open_page):
+    pins = '["1 2 3 4 5 6 7 8 9 1 2","1 2 3 4 5 6 7 8 9 3 4","7 7"]'
+    page = open_page(f"#model=toy-induction&prompt=9+9+9&pins={pins}")
+    page.wait_for_selector(".pin:nth-child(3)")
+    assert page.locator(".pin-open").all_inner_texts() == ["1. … 1 2", "2. … 3 4", "3. 7 7"]
+
+
+def test_a_study_of_a_pair_takes_the_compared_prompt(open_page):
+    """It is filled in, and named; the study is of both then, so that it does not run on the other one, too."""
+    page = open_page(TOY + "&other=2+4+6+8+2+4")
+    page.wait_for_selector("#tokens-b [data-pos]")
+    turn(page, "Activation patching")
+    page.wait_for_selector("#main-message .plan >> text=Run 2 4 6 8 2 4 and put back")
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_function(SAID, arg=" clean, ")
+    assert "none was given" not in page.inner_text("#said") and "Of the one compared with" not in page.inner_text(
+        "#said"
+    )
+    assert page.locator("#other-holder .js-plotly-plot").is_hidden()

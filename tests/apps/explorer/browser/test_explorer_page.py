@@ -278,15 +278,23 @@ def test_anything_is_found_by_its_name(same_page):
     assert "pos" in selection(page)  # Escape closed what was open and left the selection alone
     page.keyboard.press("Control+k")
     page.keyboard.type("does it matter")
-    page.wait_for_selector(".find li >> text=Which heads matter here")
+    page.wait_for_selector(".find li >> text=Which heads matter over prompts")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
-    page.wait_for_selector(".find li[aria-selected=true] >> text=Which heads matter here")
+    page.wait_for_selector(".find li[aria-selected=true] >> text=Which heads matter over prompts")
     page.keyboard.press("Enter")
-    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Which heads matter here'")
+    page.wait_for_function(
+        "() => document.querySelector('#params-title').textContent === 'Which heads matter over prompts'"
+    )
     assert page.inner_text(".room[aria-pressed=true]") == "Checks"
     titles = page.locator("#tabs [role=tab]:visible").all_inner_texts()
-    assert titles == ["Causal check", "Change it and see", "Which heads matter here"]
+    assert titles == ["Causal check", "Change it and see", "Which heads matter over prompts"]
+    page.keyboard.press("Control+k")
+    page.keyboard.type("write parts token")  # words of its question, in an order of one's own
+    page.wait_for_selector(".find li >> text=Direct logit attribution")
+    page.keyboard.press("Escape")
+    page.locator(".room", has_text="Explain").click()  # its one view is opened: there is nothing to choose among
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Explain'")
     page.locator(".room", has_text="Lens").click()
     page.wait_for_function("() => document.querySelector('#question').textContent.includes('at each depth')")
     view(page, "Logit lens")

@@ -58,7 +58,15 @@ def test_a_key_of_a_browser_names_no_other_file(tmp_path):
         Tally(tmp_path).of("../../etc/passwd")
 
 
-@pytest.mark.parametrize("n, p, expected", [(3, 0.04, "its p is 0.12"), (40, 0.04, "its p is 1, and the smallest")])
+@pytest.mark.parametrize(
+    ("n", "p", "expected"),
+    [
+        (3, 0.04, "its p is 0.12 (among so many it is not shown), and the smallest"),  # the check alone says that it is
+        (40, 0.04, "its p is 1 (among so many it is not shown), and the smallest"),
+        (3, 0.2, "its p is 0.6, and the smallest"),
+        (2, 0.02, "its p is 0.04, and the smallest"),
+    ],
+)
 def test_the_corrected_p_and_floor_are_said(n, p, expected):
     check = xr.Dataset({"p": p, "p_floor": 1 / 51, "control_effect": ("draw", np.zeros(50))})
     said = made_so_far(check, n)
