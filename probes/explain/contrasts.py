@@ -31,6 +31,7 @@ __all__ = ["SAID", "Contrast", "contrast_of", "ends", "shown_text", "with_ids"]
 
 SAID = 0.1  # probability of what a model says: that it prefers its likeliest token is so by construction
 _SWAPS = 5  # words that are tried in the place of one
+_LOOKED_AT = 8  # near words of which it is asked whether they may stand there
 _ALIKE = 12  # the likest of a vocabulary among which other words of the prompt count as the same kind
 _EVERYONE = 200  # of a list: all
 
@@ -151,8 +152,10 @@ def _swaps(model: Model, clean: Tokens) -> Iterator[_Swap]:
         alike = same_kind(model, token, _ALIKE, siblings=True)
         everyone = same_kind(model, token, _EVERYONE, siblings=True) if listed else alike
         here = [i for i in everyone if i in known]
-        lost = {} if listed else fluent(model, clean.ids, token, alike)
-        near = [one for one in alike if lost.get(one, 0.0) <= ODD]
+        near = alike[:_SWAPS]
+        if not listed:
+            lost = fluent(model, clean.ids, token, alike[:_LOOKED_AT])
+            near = [one for one in alike if lost.get(one, ODD + 1) <= ODD]
         for one in dict.fromkeys([*here, *near[:_SWAPS]]):
             ids = list(clean.ids)
             ids[pos] = one

@@ -21,14 +21,17 @@ from probes.explain.fluent import SENTENCE, fluent
 from probes.explain.same_kind import ORDERED, Ordered, is_listed, is_word, nearer, pieces, same_kind, says_something
 from workbench.models.model import Model
 
-__all__ = ["Swap", "moving", "swaps"]
+__all__ = ["Lost", "Swap", "moving", "swaps"]
 
 _ENOUGH = 12  # words for each token, at least
 _FEW = 6  # words of a list that are few
 _BESIDE = 8  # for each other word of the prompt
 _SUM = re.compile(r"\d+\s*(?:[-+*/×x]\s*\d+\s*)+=\s*\d+")
-_LOOKED_AT = 2  # near words for each that is taken
+_SPARE = 4  # near words beside those wanted, of which it is asked as well whether they make a sentence
 _RUN = 3  # words of a list that are a sequence
+
+
+Lost = dict[int, dict[int, float]]  # by token, what the prompt loses with each word in its place
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,28 @@ def moving(model: Model, pair: Pair) -> list[int]:
 
 
 def swaps(
-    model: Model, pair: Pair, n: int, seed: int, *, in_place: bool = False, beside_alone: bool = False
+    model: Model,
+    pair: Pair,
+    n: int,
+    seed: int,
+    *,
+    in_place: bool = False,
+    beside_alone: bool = False,
+    lost: Lost | None = None,
 ) -> list[Swap]:
     """Up to n different ones, each with two prompts that are new: first sequences, then what moves, then other words of
     the prompt beside it, one at a time and the last ones first; then the same with farther words.
 
     beside_alone: what moves stays; other words are swapped, one at a time, then two. So where nothing can move, too.
+    lost: what other calls on this pair have learned of words, and where this one leaves it.
     """
     random = np.random.default_rng(seed)
     movers, broken = moving(model, pair), _pieces(model, pair)
     shuffled = lambda found: [found[i] for i in random.permutation(len(found))]
-    other = lambda one, n, farther: shuffled(_others(model, pair, one, movers, n, in_place=in_place, farther=farther))
+    lost = {} if lost is None else lost
+    other = lambda one, n, farther: shuffled(
+        _others(model, pair, one, movers, n, lost, in_place=in_place, farther=farther)
+    )
     make = partial(_in_place if in_place else _renamed, model, pair)
     sequences, new = [] if beside_alone else list(_sequences(model, pair)), _New(pair, n, _written_out(model, pair))
     held = {*movers, *broken, *(token for swap in sequences for token in swap.words)}
@@ -155,7 +169,7 @@ def _written_out(model: Model, pair: Pair) -> Iterator[int]:
 
 
 def _others(
-    model: Model, pair: Pair, token: int, movers: Iterable[int], n: int, *, in_place: bool, farther: bool
+    model: Model, pair: Pair, token: int, movers: Iterable[int], n: int, lost: Lost, *, in_place: bool, farther: bool
 ) -> list[int]:
     """What a token may become: no token of the prompts; of few one that moves away, too. In place any digit.
 
@@ -167,11 +181,12 @@ def _others(
         return same_kind(model, token, n)
     used = set(pair.clean.ids) | set(pair.corrupt.ids)
     if not is_listed(text) and model.tokenizer is not None:
-        ids = pair.clean.ids if token in pair.clean.ids else pair.corrupt.ids
-        near = same_kind(model, token, _LOOKED_AT * n, used)
-        near = nearer(model, near, token, _rivals(pair, token))
-        lost = fluent(model, ids, token, near) if token in ids else dict.fromkeys(near, 0.0)
-        return [one for one, nats in lost.items() if farther or nats <= SENTENCE][:n]
+        near = nearer(model, same_kind(model, token, n + _SPARE, used), token, _rivals(pair, token))
+        if token not in lost:
+            ids = pair.clean.ids if token in pair.clean.ids else pair.corrupt.ids
+            lost[token] = fluent(model, ids, token, near if token in ids else [])
+        said = [one for one, nats in lost[token].items() if farther or nats <= SENTENCE]
+        return [*said, *(one for one in near if farther and one not in lost[token])][:n]
     found = same_kind(model, token, n, used)
     if len(found) >= _FEW or not is_listed(text):
         return found

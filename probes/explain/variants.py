@@ -21,7 +21,7 @@ from probes.circuits.graph.task_texts import PairText
 from probes.circuits.graph.tasks import Pair, Task, pair_of, split_pairs
 from probes.explain.contrasts import SAID, Contrast, ends, with_ids
 from probes.explain.same_kind import shape
-from probes.explain.swaps import Swap, moving, swaps
+from probes.explain.swaps import Lost, Swap, moving, swaps
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt
@@ -58,26 +58,28 @@ def made_pairs(model: Model, contrast: Contrast, sizes: Sequence[int], seed: int
     InputError where there are too few words of the kind.
     """
     pair, n = contrast.pair, _SPARE * sum(sizes) + _TRIED
-    renamed = swaps(model, pair, n, seed)
+    lost: Lost = {}
+    renamed = swaps(model, pair, n, seed, lost=lost)
     tried, rest = renamed[:_TRIED], renamed[_TRIED:]
     if tried and _preferred(model, contrast, tried) >= min(_KEPT, len(tried)):
         return _largest(model, pair, rest if contrast.own_answers else renamed, _as_shown(model, pair), sizes)
     own: Made | None = None
     if contrast.own_answers:
         with suppress(InputError):  # the model says nothing clearly: the shown answers are measured
-            own = _largest(model, pair, swaps(model, pair, n, seed, in_place=True), OWN, sizes)
+            moved = swaps(model, pair, n, seed, in_place=True, lost=lost)
+            own = _largest(model, pair, moved, OWN, sizes)
     if own is not None and not own.is_short_of(sizes):
         return own
-    beside = _beside(model, contrast, n, sizes, seed)
+    beside = _beside(model, contrast, n, sizes, seed, lost)
     if own is not None:
         return own if beside is None else max(own, beside, key=lambda made: len(made.task.test))
     return beside or _largest(model, pair, renamed, _as_shown(model, pair), sizes)
 
 
-def _beside(model: Model, contrast: Contrast, n: int, sizes: Sequence[int], seed: int) -> Made | None:
+def _beside(model: Model, contrast: Contrast, n: int, sizes: Sequence[int], seed: int, lost: Lost) -> Made | None:
     """Pairs that keep the shown swap and its answers; None where the model does not keep to them, or too few can be
     made so."""
-    found = swaps(model, contrast.pair, n, seed, beside_alone=True)
+    found = swaps(model, contrast.pair, n, seed, beside_alone=True, lost=lost)
     tried, rest = found[:_TRIED], found[_TRIED:]
     if not tried or _preferred(model, contrast, tried) < min(_KEPT, len(tried)):
         return None
