@@ -1,7 +1,7 @@
 """Explain: from a prompt with a contrast, or a task, the whole way to a circuit that was tested."""
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -115,20 +115,21 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
         sizes = (self.pairs, self.pairs, self.tested)
         if self.task != PROMPT:
             task = pairs_of(model, self.task, train=sizes[0], validation=sizes[1], test=sizes[2], seed=self.seed)
-            shown = task.train[0]
-            said = {"made": f"pairs of {task.name!r}; the first one to rank on is shown"}
-        else:
-            contrast = contrast_of(model, tokens, self.corrupt, self.target, self.against)
-            made = made_pairs(model, contrast, sizes, self.seed)
-            task, shown = made.task, contrast.pair
-            by = "made by the swap that moves the prediction most" if contrast.made_counterfactual else "given"
-            told = [f"the counterfactual is {by}", "pairs by swapping words of the same kind", made.answers]
-            if contrast.own_answers and not contrast.has_words(model):
-                told.append("both answers are punctuation: name others (target, against) to ask about words")
-            if made.is_short_of(sizes):
-                told.append(f"no more pairs could be made than these, of the {' / '.join(map(str, sizes))} asked")
-            said = {"made": "; ".join(told)}
-        yield from _Way(self, model, task, shown, progress).go(said)
+            way = _Way(self, model, task.train[0], progress)
+            yield way.begun()
+            yield from way.go(task, f"pairs of {task.name!r}; the first one to rank on is shown")
+            return
+        contrast = contrast_of(model, tokens, self.corrupt, self.target, self.against)
+        way = _Way(self, model, contrast.pair, progress)
+        yield way.begun()  # to make pairs takes a while
+        made = made_pairs(model, contrast, sizes, self.seed)
+        by = "made by the swap that moves the prediction most" if contrast.made_counterfactual else "given"
+        told = [f"the counterfactual is {by}", "pairs by swapping words of the same kind", made.answers]
+        if contrast.own_answers and not contrast.has_words(model):
+            told.append("both answers are punctuation: name others (target, against) to ask about words")
+        if made.is_short_of(sizes):
+            told.append(f"no more pairs could be made than these, of the {' / '.join(map(str, sizes))} asked")
+        yield from way.go(made.task, "; ".join(told))
 
     def steps(self, sizes: Sizes, n_tokens: int) -> dict[str, float]:
         """What each step will cost, in bare forward passes of the prompt."""
@@ -143,32 +144,45 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
 
 @dataclass(eq=False)
 class _Way:
-    """The steps on one model, task and shown pair."""
+    """The steps on one model and shown pair."""
 
     asked: Explain
     model: Model
-    task: Task
     shown: Pair
     progress: Progress | None = None
     told: float = 0.0
-    estimated: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def go(self, said: dict[str, str]) -> Iterator[xr.Dataset]:
-        """One after the other; ends where nothing is found."""
-        model, shown, task, asked = self.model, self.shown, self.task, self.asked
-        self.costs = asked.steps(model.sizes, len(shown.clean))
-        self.found = Found(model, self.costs, asked.smallest)
+    def __post_init__(self) -> None:
+        self.costs = self.asked.steps(self.model.sizes, len(self.shown.clean))
+        self.found = Found(self.model, self.costs, self.asked.smallest)
+
+    def begun(self) -> xr.Dataset:
+        """The contrast, and where its information sits as gradients tell: what is known before any pair is made."""
+        model, shown = self.model, self.shown
+        sites = [RESID_PRE, Z, *([MLP_OUT] if model.sizes.d_mlp else [])]
+        by_site = estimates(model, record(model, shown.clean, sites), shown.corrupt, shown.metric, sites)
+        self.estimated = {hook.name: values.numpy() for hook, values in by_site.items()}
+        units = shown.metric.units
+        self.guessed = dataset(
+            base_run(model, shown.clean).observation,
+            resid_estimate=("layer pos", by_site[RESID_PRE], units, None, "estimated effect of patching the state"),
+            head_estimate=("layer head", by_site[Z].sum(1), units, None, "estimated effect of patching the head"),
+        )
         attrs = {
-            "task": task.name,
-            "pairs": task.describe(),
             "shown_clean": shown_text(model, shown.clean),
             "shown_corrupt": shown_text(model, shown.corrupt),
             **shown.metric.tokens(model.vocabulary),
         }
+        return self.found.add("where", self.guessed, attrs, complete=False)
+
+    def go(self, task: Task, made: str) -> Iterator[xr.Dataset]:
+        """One after the other; ends where nothing is found. made: how the pairs were."""
+        self.task = task
         self._passed("pairs")
-        yield self.found.add("pairs", pairs_found(model, task.test), attrs | said)
-        yield from self._where()
-        tested = Measured(model, task.test, progress=self._tick)
+        attrs = {"task": task.name, "pairs": task.describe(), "made": made}
+        yield self.found.add("pairs", pairs_found(self.model, task.test), attrs)
+        yield self._patched()
+        tested = Measured(self.model, task.test, progress=self._tick)
         of_model = behaviour_found(tested.whole, tested.empty)  # with no edge kept: the counterfactual
         self._passed("behaviour")
         whole = self.found.add("behaviour", of_model)
@@ -198,26 +212,15 @@ class _Way:
         if self.progress is not None:
             self.progress(self.told)
 
-    def _where(self) -> Iterator[xr.Dataset]:
-        """States of the shown pair: estimated from gradients, then patched."""
-        model, shown = self.model, self.shown
-        sites = [RESID_PRE, Z, *([MLP_OUT] if model.sizes.d_mlp else [])]
-        by_site = estimates(model, record(model, shown.clean, sites), shown.corrupt, shown.metric, sites)
-        self.estimated = {hook.name: values.numpy() for hook, values in by_site.items()}
-        units = shown.metric.units
-        base = base_run(model, shown.clean)
-        guessed = dataset(
-            base.observation,
-            resid_estimate=("layer pos", by_site[RESID_PRE], units, None, "estimated effect of patching the state"),
-            head_estimate=("layer head", by_site[Z].sum(1), units, None, "estimated effect of patching the head"),
-        )
-        yield self.found.add("where", guessed, complete=False)
+    def _patched(self) -> xr.Dataset:
+        """States of the shown pair, patched one by one."""
+        shown = self.shown
         differing = tuple(i for i, (a, b) in enumerate(zip(shown.clean.ids, shown.corrupt.ids, strict=True)) if a != b)
         pair = PromptPair(shown.clean, shown.corrupt, differing)
-        *_, patched = patching(model, pair, "resid_pre", metric=shown.metric, progress=self._span("where"))
-        yield self.found.add(
+        *_, patched = patching(self.model, pair, "resid_pre", metric=shown.metric, progress=self._span("where"))
+        return self.found.add(
             "where",
-            guessed.merge(patched[["recovered"]], compat="override"),
+            self.guessed.merge(patched[["recovered"]], compat="override"),
             {"differing": pair.describe(), "metric": patched.attrs["metric"]},
         )
 

@@ -60,13 +60,22 @@ def parts_table(result: xr.Dataset) -> "pd.DataFrame":
 
 
 def pairs_table(result: xr.Dataset) -> "pd.DataFrame":
-    """The test pairs, those on which the circuit fails first."""
+    """The test pairs, those on which the circuit fails first; before there are any, the shown pair."""
     names = [name for name in result.data_vars if str(name).startswith("pair_") and result[name].dims == ("prompt",)]
+    if not names:
+        return _shown_pair(result)
     frame: Any = result[names].to_dataframe()
     if "pair_holds" not in frame:
         return frame
     frame = frame.assign(pair_holds=frame["pair_holds"].map({0: "no", 1: "yes"}).fillna(""))
     return frame.sort_values("pair_share")
+
+
+def _shown_pair(result: xr.Dataset) -> "pd.DataFrame":
+    import pandas as pd
+
+    parts = {"clean": "shown_clean", "corrupt": "shown_corrupt", "answer": "target", "wrong": "against"}
+    return pd.DataFrame([{f"pair_{name}": result.attrs[key] for name, key in parts.items()}])
 
 
 def steps_table(result: xr.Dataset) -> "pd.DataFrame":

@@ -64,8 +64,10 @@ def _bounds(result: xr.Dataset, name: str) -> tuple[float, float]:
 
 
 def _behaviour(result: xr.Dataset) -> str:
+    if "prompt" not in result.sizes:
+        return "The contrast is there, with an estimate of where it sits; pairs like it are not made yet."
     if "gap" not in result:
-        return f"The model has not been measured yet: {result.sizes.get('prompt', 0)} test pairs are made."
+        return f"The model has not been measured yet: {result.sizes['prompt']} test pairs are made."
     n, right = result.sizes["prompt"], _right(result)
     first = (
         f"The model prefers the answer on {right} of {n} test pairs: {change(float(result['answer']))} logits on "

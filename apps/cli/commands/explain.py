@@ -139,8 +139,9 @@ def _run(
 
 
 def _done(result: "xr.Dataset") -> str:
-    """The last step that is done."""
-    return [one["what"] for one in json.loads(result.attrs["steps"]) if one["done"]][-1]
+    """The last step that is done; before the first, that there is a contrast."""
+    done = [one["what"] for one in json.loads(result.attrs["steps"]) if one["done"]]
+    return done[-1] if done else f"{result.attrs['target']!r} rather than {result.attrs['against']!r}"
 
 
 def _write(result: "xr.Dataset", path: Path, arguments: argparse.Namespace) -> tuple[Path, ...]:

@@ -18,7 +18,7 @@ from probes.circuits.graph.tasks import Task, pair_of
 from probes.explain import explain
 from probes.explain.contrasts import Contrast, contrast_of, shown_text, with_ids
 from probes.explain.explain import VIEW, Explain
-from probes.explain.figures import parts_table
+from probes.explain.figures import pairs_table, parts_table
 from probes.explain.found import behaviour_found, faithful_found
 from probes.explain.parts import copying_labels, node_of
 from probes.explain.sentences import NOTHING, behaves, matters, said, unexplained
@@ -62,7 +62,7 @@ def test_from_a_bare_prompt_to_the_known_circuit():
     here = result.isel(component=result["part_name"].values.tolist().index("L1H0"))
     assert answer in str(here["part_raises"].item()) and "copies" in str(here["part_label"].item())
     done = [[one["step"] for one in json.loads(some.attrs["steps"]) if one["done"]] for some in told]
-    assert done[0] == ["pairs"] and all(set(a) <= set(b) for a, b in pairwise(done))
+    assert done[:2] == [[], ["pairs"]] and all(set(a) <= set(b) for a, b in pairwise(done))
     assert all(one["done"] for one in json.loads(result.attrs["steps"])) and set(STEPS) == set(
         one["step"] for one in json.loads(result.attrs["steps"])
     )
@@ -256,6 +256,16 @@ def test_nothing_found_names_what_does_not_hold(whole, empty, why):
     noise = random.normal(0, 0.02, 15)
     found = behaviour_found(whole + noise - noise.mean(), empty - noise + noise.mean()).assign_attrs(smallest=0.3)
     assert said(found).startswith(f"{NOTHING}: {why}") and not behaves(found)
+
+
+def test_what_is_known_of_the_contrast_comes_before_any_pair_is_made():
+    """To make pairs takes a while: until then there are the contrast, and an estimate of where it sits."""
+    result, told = explained()
+    first = told[0]
+    assert "pair_clean" not in first and first.attrs["target"] == result.attrs["target"]
+    np.testing.assert_array_equal(first["resid_estimate"], result["resid_estimate"])
+    assert pairs_table(first)["pair_clean"].tolist() == [result.attrs["shown_clean"]]
+    assert "not made yet" in first.attrs["summary"] and unexplained(first)
 
 
 def test_it_is_drawn_and_listed_at_every_step():
