@@ -56,12 +56,12 @@ def _header() -> html.Div:
             html.Div(id="model-line", className="model-line"),
             html.Div(
                 [
-                    html.Button("Tour", id="tour", className="plain", title="five steps on an example"),
+                    _opens("Tour", "tour", "five steps on an example"),
                     html.Button("Find", id="find", className="plain", title="a view, a head or a token (Ctrl K)"),
-                    html.Button("Visit", id="visit-open", className="plain", title="what was seen, noted and to send"),
-                    html.Button("Runs", id="batches-open", className="plain", title="experiments over many prompts"),
+                    _opens("Visit", "visit-open", "what was seen, noted and to send"),
+                    _opens("Runs", "batches-open", "experiments over many prompts"),
                     html.Button("Copy link", id="link-copy", className="plain"),
-                    html.Button("Keys", id="keys-open", className="plain"),
+                    _opens("Keys", "keys-open", "what each key does"),
                     html.Button("Light / dark", id="scheme-toggle", className="plain"),
                 ],
                 className="header-tools",
@@ -71,6 +71,12 @@ def _header() -> html.Div:
         role="region",
         **attributes({"aria-label": "Workbench"}),
     )
+
+
+def _opens(text: str, name: str, what: str) -> html.Button:
+    """A button that opens a sheet; it is found by its name, too."""
+    found = attributes({"data-find": text, "data-question": what})
+    return html.Button(text, id=name, className="plain", title=what, **found)
 
 
 def _right() -> html.Div:

@@ -271,6 +271,13 @@ def test_anything_is_found_by_its_name(same_page):
     page.keyboard.press("Escape")
     page.wait_for_selector(".card", state="detached")
     page.click("#find")
+    page.keyboard.type("runs")  # what is opened by a button of its own
+    page.wait_for_selector(".find li[aria-selected=true] >> text=Runs")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".mantine-Modal-content >> text=Runs")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".mantine-Modal-content", state="detached")
+    page.click("#find")
     page.keyboard.type("L99H0")
     page.wait_for_selector(".find p >> text=The model has layers 0 to 29, of heads 0 to 8.")
     page.keyboard.press("Escape")
