@@ -59,7 +59,9 @@ def test_numbers_are_of_all_pairs_of_a_rows_pieces():
     found = numbers(json.loads(json.dumps(made)))
     assert found["n"] == 40 and found["f"] == pytest.approx(np.linspace(0.5, 1, len(BUDGETS)))
     low, high = found["ends"]["cmd_log"]
-    assert low == pytest.approx(found["areas"]["cmd_log"]) == pytest.approx(high)  # every pair says the same
+    area = found["areas"]["cmd_log"]
+    assert high == pytest.approx(area)  # every pair says the same
+    assert low == pytest.approx(area * 0.05 ** (1 / 40))  # it may be less of what 40 pairs in a row did not show
     # Off by the same share on each pair, and by as much as the whole differs between them.
     whole = np.concatenate([piece["metrics"][-1] for piece in made])
     share = np.sqrt((whole**2).mean()) / whole.mean()

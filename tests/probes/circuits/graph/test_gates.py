@@ -34,7 +34,7 @@ def test_gates_of_zero_and_one_are_the_pass_with_some_edges(kind):
         for rules in (EAP, RELP) if kind in ("llama", "gpt2", "gemma3") else (EAP,):
             found, every = gate_gradients(model, clean, mask.astype(float), other, metric, rules)
             torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-4)
-            again, some = gate_gradients(model, clean, mask.astype(float), other, metric, rules, open_alone=True)
+            again, some = gate_gradients(model, clean, mask.astype(float), other, metric, rules, asked=mask)
             torch.testing.assert_close(again, plain, atol=1e-5, rtol=1e-4)
             np.testing.assert_allclose(some, np.where(mask, every, 0), atol=1e-5 * max(np.abs(every).max(), 1e-6))
     assert hooks_left(model) == 0

@@ -77,7 +77,7 @@ def test_a_rival_is_seen_when_the_other_is_gone(monkeypatch):
     small = graph.place("input->logits")
     ways = [[graph.place(f"input->a0.h{head}<v>"), graph.place(f"a0.h{head}->logits")] for head in (0, 1)]
 
-    def either(model, ids, gates, other, metric, rules, open_alone):
+    def either(model, ids, gates, other, metric, rules, asked):
         slopes = np.zeros((len(ids), *graph.shape), np.float32)
         carried = [gates[into] * gates[out] for into, out in ways]
         for (into, out), beside in zip(ways, carried[::-1], strict=True):
