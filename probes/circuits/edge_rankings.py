@@ -51,11 +51,8 @@ def need_task(name: str) -> None:
 
 def pairs_of(model: Model, name: str, **sizes: int) -> Task:
     """The pairs of a task by its name, or of a file. InputError for what is neither."""
-    if name in TASKS:
-        return task(model, name, **sizes)
-    if not Path(name).suffix and not Path(name).exists():
-        raise InputError(f"the task {name!r}", f"one of {', '.join(TASKS)}, or a file of pairs", "Correct the name")
-    return read_task(model, name, **sizes)
+    need_task(name)
+    return task(model, name, **sizes) if name in TASKS else read_task(model, name, **sizes)
 
 
 class EdgeRankings(

@@ -155,7 +155,7 @@ def _swaps(model: Model, clean: Tokens) -> Iterator[_Swap]:
         near = alike[:_SWAPS]
         if not listed:
             lost = fluent(model, clean.ids, token, alike[:_LOOKED_AT])
-            near = [one for one in alike if lost.get(one, ODD + 1) <= ODD]
+            near = [one for one in alike[:_LOOKED_AT] if lost[one] <= ODD]
         for one in dict.fromkeys([*here, *near[:_SWAPS]]):
             ids = list(clean.ids)
             ids[pos] = one

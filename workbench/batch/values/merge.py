@@ -1,5 +1,5 @@
 """Aggregates and tables of what a store has: documents are merged in the order of their names, whatever was computed
-when and in which shard.
+when and in which shard (more than `BOOTSTRAPPED` as they come, where that moves no more than rounding).
 
 Every document counts once in its group: pieces of one are averaged first. Intervals are over documents: of
 `bootstrap_interval` up to `BOOTSTRAPPED` of them, above that 1.96 standard errors of the mean, which is the same there.
