@@ -118,15 +118,25 @@ def says_something(text: str) -> bool:
 
 
 def pieces(model: Model, tokens: Tokens) -> frozenset[int]:
-    """Positions of tokens that are pieces of longer words, such as `Mont` and `ag`, or `isn` in front of `'t`: another
-    word in their place makes none. Ids that no text is written as have none."""
+    """Positions of tokens that are pieces of longer words, such as `Mont` and `ag`, or `isn` in front of `'t`, or of a
+    character: another word in their place makes none. Ids that no text is written as have none."""
     own, strings = int(tokens.bos), tokens.strings
     if model.tokenizer is None or len(tokens) == own:
         return frozenset()
     if tuple(model.vocabulary.tokens(model.vocabulary.text(tokens.ids[own:]))) != tokens.ids[own:]:
         return frozenset()
     joined = [pos for pos in range(own + 1, len(strings)) if _goes_on(strings[pos - 1], strings[pos])]
-    return frozenset((*joined, *(pos - 1 for pos in joined)))
+    torn = [pos for pos in range(own, len(strings)) if not _is_text(model, tokens.ids[pos])]
+    return frozenset((*joined, *(pos - 1 for pos in joined), *torn))
+
+
+def _is_text(model: Model, token_id: int) -> bool:
+    """Whether a token is whole characters, and no bytes of one."""
+    try:
+        model.vocabulary.bytes_of(token_id).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _goes_on(text: str, behind: str) -> bool:
@@ -162,6 +172,7 @@ def same_kind(
         wanted, word = shape(text), is_word(text)
         left_out.update(found)
         nearest = [one for one in near.topk(min(_NEAREST, len(near))).indices.tolist() if one not in left_out]
+        nearest = nearest if model.tokenizer is None else [one for one in nearest if _is_text(model, one)]
         texts = {one: model.vocabulary.string(one) for one in nearest}
         alike = [one for one in nearest if shape(texts[one]) == wanted and is_word(texts[one]) >= word]
         found += alike if len(alike) >= _ENOUGH else nearest

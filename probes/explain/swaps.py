@@ -184,7 +184,7 @@ def _others(
         near = nearer(model, same_kind(model, token, n + _SPARE, used), token, _rivals(pair, token))
         if token not in lost:
             ids = pair.clean.ids if token in pair.clean.ids else pair.corrupt.ids
-            lost[token] = fluent(model, ids, token, near if token in ids else [])
+            lost[token] = fluent(model, ids, token, near)
         said = [one for one, nats in lost[token].items() if farther or nats <= SENTENCE]
         return [*said, *(one for one in near if farther and one not in lost[token])][:n]
     found = same_kind(model, token, n, used)

@@ -8,7 +8,7 @@ from probes.circuits.graph.task_texts import PairText
 from probes.circuits.graph.tasks import pair_of
 from probes.explain.contrasts import Contrast, contrast_of, shown_text, with_ids
 from probes.explain.fluent import SENTENCE, fluent
-from probes.explain.same_kind import KINDS, ORDERED, Ordered, pieces, says_something
+from probes.explain.same_kind import KINDS, ORDERED, Ordered, pieces, same_kind, says_something
 from probes.explain.swaps import moving, swaps
 from probes.lens.surprisal import Surprisal
 from workbench.errors import InputError
@@ -84,6 +84,10 @@ def test_a_piece_of_a_word_is_swapped_for_nothing(made, default_model):
     """Another one in its place makes no word. What is given as ids that no text is written as has no words."""
     at = lambda tokens: [tokens.strings[pos] for pos in sorted(pieces(default_model, tokens))]
     assert at(tokenise(default_model, "Der Freitag war kalt")) == [" Fre", "it", "ag", " k", "alt"]
+    torn = at(tokenise(default_model, "東京は日本の首都です。パリは"))  # some characters are two or three tokens
+    assert len(torn) > 2 and all("\u27e8" in one for one in torn)
+    near = same_kind(default_model, default_model.vocabulary.tokens("。")[0], 50)
+    assert len(near) > 10 and not any("\u27e8" in default_model.vocabulary.string(one) for one in near)
     assert at(tokenise(default_model, "He wasn't there")) == [" wasn", "'t"]
     assert not at(tokenise(default_model, "The dog's paw in 1984, twice"))
     ids = [default_model.vocabulary.tokens(text)[0] for text in ("t", "he", "t", "he")]
