@@ -1,10 +1,10 @@
 """Words that make a sentence where they stand: of words of a kind, those that the model itself would write there.
 
 Near words need not fit: of what lies near *city*, *town* and *village* may stand in "located in the city of", *urban*
-and *two* may not. A word counts by the log-probability of the prompt from its first place on. Measured on a dozen
-prompts of the default model: what a person would put there loses up to six nats against the shown word (*country* 5.7),
-what makes nonsense eight and more (*urban* 10.6, *two* 12.7). Of a counterfactual, what is odd may be what is asked: in
-"My grandfather lost her keys" *grandfather* loses nine.
+and *two* may not. A word counts by the log-probability of the prompt from its first place on. Read on seven prompts of
+the default model, some thirty words with 24 near ones each: most of what a person would put there loses up to six nats
+against the shown word (*country* 5.7), most of what makes nonsense eight and more (*urban* 10.6, *two* 12.7). Of a
+counterfactual, what is odd may be what is asked: in "My grandfather lost her keys" *grandfather* loses nine.
 """
 
 from collections.abc import Sequence
