@@ -18,7 +18,7 @@ from probes.circuits.prompt_pairs import (
     top_tokens_metric,
 )
 from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Choice
+from workbench.analysis.parameters import Choice, Position
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, Claim, View, reads
@@ -70,7 +70,7 @@ class ActivationPatching(Study, name="activation-patching", title="Activation pa
     target: TargetText = ""
     against: Against = ""
     site: Annotated[str, Choice(tuple(SITES)), "what is patched"] = "resid_pre"
-    pos: Annotated[int | None, "position at which heads are patched; empty: all"] = None
+    pos: Annotated[int | None, Position(), "position at which heads are patched; empty: all"] = None
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False

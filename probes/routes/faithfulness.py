@@ -13,7 +13,7 @@ from probes.routes.extraction import Rule, rule_of
 from probes.routes.flow_routes import FlowRoutes
 from probes.routes.only_edges import BATCH_TOKENS, CleanPass, edge_masks
 from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Range
+from workbench.analysis.parameters import Position, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View, reads
@@ -87,7 +87,7 @@ class FlowRouteFaithfulness(
     until drawn; and `log_prob_full`, `log_prob_empty` (nats).
     """
 
-    start: Annotated[int | None, "token whose prediction is explained, by position; default the last"] = None
+    start: Annotated[int | None, Position(), "token whose prediction is explained; default the last"] = None
     target: Annotated[str | None, 'a token, or a set such as ["4", "5"]; default the model\'s own prediction'] = None
     first_layer: Annotated[int, Range(0), "layers below it keep every edge"] = 0
     draws: Annotated[int, Range(1, 1000), "random graphs for each setting"] = 20
