@@ -82,6 +82,9 @@ def test_patching_finds_the_planted_circuit():
     assert float(heads["recovered"].sel(layer=1, head=0)) == pytest.approx(1.0, abs=1e-4)
     assert float(abs(heads["recovered"]).sum()) == pytest.approx(1.0, abs=1e-3)
     assert "Most is done at L1H0" in heads.attrs["summary"] and "100% of the difference" in heads.attrs["summary"]
+    states = last(patching(toy, pair, "resid_post"))
+    assert int(abs(states["effect"].values[-1]).argmax()) == 5  # the last token's late state holds all, in any circuit
+    assert re.search(r"Before the last token most is done at layer 0, token 2 \S+: .*100% of", states.attrs["summary"])
     other = prompt_pair(toy, Prompt.ids([3, 9, 27, 14, 3, 9]), Prompt.ids([3, 8, 27, 14, 3, 9]))
     previous = last(patching(toy, other, "z"))
     assert float(previous["recovered"].sel(layer=0, head=0)) == pytest.approx(1.0, abs=1e-2)
