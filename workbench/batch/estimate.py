@@ -10,8 +10,8 @@ import torch
 
 from workbench.analysis.run import together
 from workbench.batch.cells import Asked, bound
-from workbench.batch.shards import Shard
 from workbench.batch.room import as_text, memory_of
+from workbench.batch.shards import Shard
 from workbench.batch.spec import Limits, n_bytes
 from workbench.batch.survey import Survey
 from workbench.errors import RefusedError
