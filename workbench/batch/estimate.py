@@ -1,6 +1,5 @@
 """What a plan will take, before it runs: seconds, memory, disk; and the refusal of what does not fit."""
 
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import torch
 
 from workbench.analysis.run import together
 from workbench.batch.cells import Asked, bound
+from workbench.batch.room import as_text, memory_of
 from workbench.batch.shards import Shard
 from workbench.batch.spec import Limits, n_bytes
 from workbench.batch.survey import Survey
@@ -122,26 +122,14 @@ def _weights(model: Model) -> int:
 def need_room(estimate: Estimate, limits: Limits, folder: Path | None) -> None:
     """Raises RefusedError, with the number, where memory or disk will not suffice. folder: None for a store that does
     not say how much fits into it."""
-    memory = n_bytes(limits.memory) or _memory()
+    memory = memory_of(limits)
     disk = n_bytes(limits.disk) or (None if folder is None else _free(folder))
     for what, needs, has, remedy in (
         ("memory", estimate.memory, memory, "Lower limits.batch_tokens or limits.shard_tokens, or ask for less"),
         ("disk", estimate.disk, disk, "Make room, take another folder, or keep less"),
     ):
         if has is not None and needs > has:
-            raise RefusedError(f"a run that takes about {_gb(needs)} of {what}", f"at most {_gb(has)}", remedy)
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
-
-
-def _memory() -> int | None:
-    """Of this machine; None where it does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
+            raise RefusedError(f"a run that takes about {as_text(needs)} of {what}", f"at most {as_text(has)}", remedy)
 
 
 def _free(folder: Path) -> int:
