@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import xarray as xr
 
-from workbench.analysis.run import together
+from workbench.analysis.run import Failure, together
 from workbench.batch.cells import Asked, bound
 from workbench.batch.computing import encoded
 from workbench.batch.room import as_text, memory_of
@@ -115,7 +115,7 @@ def _kept(asks: Survey, shards: Sequence[Shard], results: bool) -> tuple[dict[st
     tried = set()
     for _, outcome in together(shared[0].model, [tokens], [values]):
         one = named[outcome.analysis.name]
-        if hasattr(outcome.result, "data_vars"):
+        if not isinstance(outcome.result, Failure):
             rows, _ = one.reduction.row(one.analysis.averaged(outcome.result))
             row = sum(variable.nbytes for variable in rows.values())
             found[one.name] = _whole(row, outcome.result, len(tokens)) if results else _Kept(row)

@@ -231,8 +231,9 @@ def test_the_disk_of_whole_results_is_predicted(tmp_path, length):
     """Most of a small result is what its file says of it; what has positions grows. Within a factor of 1.6: what one
     file of many results has once is not known beforehand."""
     given = {
-        "name": "whole", "models": [{"name": "toy-induction"}], "analyses": [{"name": "logit-lens"}, {"name": "attention"}],
-        "prompts": [{"generator": "random-tokens", "n": 4, "length": length}], "keep": {"results": True},
+        "name": "whole", "models": [{"name": "toy-induction"}], "keep": {"results": True},
+        "prompts": [{"generator": "random-tokens", "n": 4, "length": length}],
+        "analyses": [{"name": "logit-lens"}, {"name": "attention"}],
     }  # fmt: skip
     models = {"toy-induction": toy()}
     made = batch.plan(given, tmp_path / "run", catalog=PROBES, models=models)
