@@ -48,8 +48,9 @@ def read_prompts(source: Source, *, column: str = "", format: str = "", encoding
     """The prompts of a file.
 
     source: a path, or a file opened in binary (`sys.stdin.buffer`). column: the one that holds them; by default the
-    first of "prompt", "text", "messages" and "ids". format: one of `FORMATS`, by default from the file's ending, and
-    text for a file without a name. encoding: of its text. Empty lines are left out.
+    first of "prompt", "text", "messages" and "ids", of which the last two hold no texts unless they are named. format:
+    one of `FORMATS`, by default from the file's ending, and text for a file without a name. encoding: of its text.
+    Empty lines are left out.
 
     Raises InputError, with the line, for what cannot be read.
     """
@@ -107,7 +108,13 @@ def prompt_of(row: Row, column: str = "") -> Prompt:
     """
     value = row.value
     if isinstance(value, Mapping) and (row.is_table or not _is_prompt(value)):
-        value = _cell(row, _column(list(value), (column,) if column else COLUMNS, "prompt", row.where))
+        name = _column(list(value), (column,) if column else COLUMNS, "prompt", row.where)
+        value = _cell(row, name)
+        if not column and name in ("messages", "ids") and isinstance(value, str):  # which would be run as its letters
+            raise InputError(
+                f"a text in the column {name!r} of {row.where}", "JSON Lines or Parquet, which hold lists",
+                f"Convert it, or name the column ({name!r}) to take its texts as prompts",
+            )  # fmt: skip
     elif column and not (column == "text" and isinstance(value, str)):  # a text by itself is its only column
         raise InputError(f"{row.where} without columns", f"a record with {column!r}", "Leave out the column")
     return _prompt(value, row)

@@ -23,6 +23,7 @@ __all__ = ["MOST_NUMBERS", "SECONDS", "Desk"]
 MOST_NUMBERS = 4096  # of one answer: more would fill an agent's context
 SECONDS = 120.0  # that a call may be predicted to take, unless it asks for more
 _RESULTS = 64  # kept; the oldest go first
+_BYTES = 1 << 29  # of all that are kept
 
 
 @dataclass(eq=False)
@@ -108,16 +109,19 @@ class Desk:
             self._n += 1
             key = f"{name}-{self._n}"
             self.results[key] = result
-            while len(self.results) > _RESULTS:
+            while len(self.results) > _RESULTS or (
+                len(self.results) > 1 and sum(one.nbytes for one in self.results.values()) > _BYTES
+            ):
                 self.results.popitem(last=False)
         return key
 
     def found(self, key: str) -> xr.Dataset:
         """A result by its name; InputError for one that is not kept."""
-        if key not in self.results:
+        found = self.results.get(key)
+        if found is None:
             known = ", ".join(list(self.results)[-8:]) or "none yet"
             raise InputError(f"the result {key!r}", f"one that is kept ({known})", "Run the analysis again")
-        return self.results[key]
+        return found
 
 
 def _no_means() -> Any:
@@ -125,17 +129,15 @@ def _no_means() -> Any:
 
 
 def numbers(variable: xr.DataArray, where: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a variable at some coordinates, with what they are; InputError for more than `MOST_NUMBERS`."""
-    for dim in where:
+    """Values of a variable at some coordinates, one or a list of a dim, with what they are and everything that is known
+    of their places (the heads of an edge, the texts of tokens); InputError for more than `MOST_NUMBERS`."""
+    at: dict[Any, Any] = {}
+    for dim, value in where.items():
         if dim not in variable.dims:
-            raise InputError(
-                f"the dim {dim!r} of {variable.name}", f"one of {', '.join(map(str, variable.dims))}", "Correct it"
-            )
-    try:
-        chosen = variable.sel({dim: value for dim, value in where.items()}) if where else variable
-    except KeyError:
-        spans = {str(dim): [int(variable[dim].values[0]), int(variable[dim].values[-1])] for dim in where}
-        raise InputError(f"{dict(where)} of {variable.name}", f"coordinates in {spans}", "Correct it") from None
+            known = ", ".join(map(str, variable.dims)) or "none: it has no dims"
+            raise InputError(f"the dim {dim!r} of {variable.name}", f"one of {known}", "Correct it")
+        at[dim] = _places(variable, dim, value)
+    chosen = variable.isel(at)
     if chosen.size > MOST_NUMBERS:
         sizes = ", ".join(f"{dim} {n}" for dim, n in chosen.sizes.items())
         raise InputError(
@@ -144,8 +146,25 @@ def numbers(variable: xr.DataArray, where: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: strict(variable.attrs[name]) for name in ("units", "long_name") if name in variable.attrs}
     return {
         "dims": list(map(str, chosen.dims)),
-        "coords": {str(dim): strict(chosen[dim].values) for dim in chosen.dims},
+        "coords": {str(dim): strict(chosen[dim].values) for dim in chosen.dims}
+        | {str(name): strict(coord.values) for name, coord in chosen.coords.items() if coord.ndim < 2},
         "values": strict(known_values(chosen)),
         "missing": "null: not applicable, or not known",
         **kept,
     }
+
+
+def _places(variable: xr.DataArray, dim: str, value: Any) -> Any:
+    """Where on a dim a coordinate stands, or each of a list."""
+    known = variable[dim].values.tolist()
+    index = {one: i for i, one in reversed(list(enumerate(known)))}
+    wanted = value if isinstance(value, list) else [value]
+    found = [index.get(one) if isinstance(one, str) or _is_number(one) else None for one in wanted]
+    if None in found:
+        has = f"{known[0]} to {known[-1]}" if len(known) > 8 else ", ".join(map(repr, known))
+        raise InputError(f"{dim}={value!r} of {variable.name}", f"one or a list of {has or 'none'}", "Correct it")
+    return found if isinstance(value, list) else found[0]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -21,9 +21,12 @@ from workbench.analysis.kinds import kind_of
 from workbench.errors import InputError
 from workbench.models.hooks import ALL_HOOKS
 from workbench.observation import Need, keep, observe
+from workbench.observation.watch import NotFired, NotShown
 from workbench.storage.json_text import brief, strict
 
 __all__ = ["TOOLS", "Tool", "answer"]
+
+_LONGEST = 1e7  # seconds that anybody may ask for
 
 Call = Callable[[Desk, Mapping[str, Any], threading.Event], dict[str, Any]]
 
@@ -59,7 +62,9 @@ def answer(desk: Desk, name: str, given: Mapping[str, Any] | None, cancelled: th
     tool = next((one for one in TOOLS if one.name == name), None)
     if tool is None:
         raise InputError(f"the tool {name!r}", f"one of {', '.join(one.name for one in TOOLS)}", "Correct the name")
-    given = dict(given or {})
+    given = {} if given is None else given
+    if not isinstance(given, Mapping):
+        raise InputError(f"arguments {given!r} of {name}", "an object of arguments by name", "Correct it")
     for argument in given:
         if argument not in tool.properties:
             known = ", ".join(tool.properties) or "none"
@@ -102,11 +107,10 @@ def _describe(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) 
 def _predict(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
     analysis = desk.catalog.get(given["name"]).of(given.get("params", {}))
     tokens, model = desk.prompt(given.get("prompt")), desk.model()
-    steps = getattr(analysis, "steps", None)
     whole = desk.seconds(analysis, tokens)
     found: dict[str, Any] = {"seconds": whole, "refused": type(analysis).refusal(model)}
-    if steps is not None:
-        costs = steps(model.sizes, 16 if tokens is None else len(tokens))
+    if isinstance(analysis, Explain):
+        costs = analysis.steps(model.sizes, 16 if tokens is None else len(tokens))
         found["steps"] = {name: whole * cost / sum(costs.values()) for name, cost in costs.items()}
     return found
 
@@ -117,12 +121,29 @@ def _run(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -> di
 
 
 def _told(desk: Desk, analysis: Any, given: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
-    key, result = desk.run(
-        analysis, given.get("prompt"), given.get("interventions", ()),
-        limit=float(given.get("seconds", SECONDS)), cancelled=cancelled,
-    )  # fmt: skip
-    said = {"result": key, **brief(result)}
+    limit = given.get("seconds", SECONDS)
+    if not 0 <= limit <= _LONGEST:  # which a number that is none is not, either
+        raise InputError(f"seconds={limit}", f"0 to {_LONGEST:g}", "Correct it")
+    prompt = given.get("prompt")
+    key, result = desk.run(analysis, prompt, given.get("interventions", ()), limit=float(limit), cancelled=cancelled)
+    said = {"result": key, **brief(result), "notes": _notes(desk, analysis, prompt)}
     return said | ({"unexplained": unexplained(result)} if analysis.name == Explain.name else {})
+
+
+def _notes(desk: Desk, analysis: Any, prompt: Any) -> list[str]:
+    """What the command line says of a prompt beside the result: it was not used, or not read as one may think."""
+    if prompt is not None and not analysis.reads_prompt():
+        return [f"{analysis.name} makes its own stimulus; the prompt is not used."]
+    tokens = desk.prompt(prompt)
+    return [] if tokens is None else list(tokens.notes)
+
+
+def _once(params: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of which some are arguments of their own; InputError where one is given as both."""
+    for name in params:
+        if name in named:
+            raise InputError(f"{name} twice, beside and in params", "it once", "Leave it out of params")
+    return {**named, **params}
 
 
 def _values(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
@@ -144,12 +165,16 @@ def _observe(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -
         raise InputError(f"layer {layer}", f"0 to {model.sizes.n_layers - 1}", "Choose one that it has")
     hook = known[given["hook"]]
     dims = " ".join(hook.dims[1:])
-    seen = observe(model, tokens, [need := Need((hook,), keep, dims=dims, layers=(layer,))], positions="none")
+    need = Need((hook,), keep, dims=dims, layers=(layer,))
+    try:
+        seen = observe(model, tokens, [need], positions="none")
+    except (NotShown, NotFired) as error:
+        raise error.said_of("observe") from error
     kept = torch.as_tensor(seen[need])[0, 0]
     at: list[Any] = [slice(None)] * kept.ndim
     names = list(hook.dims[1:])
     for dim, index in given.get("where", {}).items():
-        if dim not in names or not isinstance(index, int) or not 0 <= index < kept.shape[names.index(dim)]:
+        if dim not in names or not _fits(index, {"type": "integer"}) or not 0 <= index < kept.shape[names.index(dim)]:
             spans = ", ".join(f"{n} 0 to {size - 1}" for n, size in zip(names, kept.shape, strict=True))
             raise InputError(f"{dim}={index!r} of {hook.name}", spans, "Correct it")
         at[names.index(dim)] = index
@@ -159,12 +184,12 @@ def _observe(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -
         raise InputError(
             f"{chosen.numel()} numbers of {hook.name} ({sizes})", f"at most {MOST_NUMBERS}", "Narrow where"
         )
-    return {"tokens": list(tokens.strings), "dims": [n for n, one in zip(names, at, strict=True) if one == slice(None)],
-            "values": chosen.tolist()}  # fmt: skip
+    left = [name for name, one in zip(names, at, strict=True) if one == slice(None)]
+    return {"tokens": tokens.strings, "notes": tokens.notes, "dims": left, "values": chosen.tolist()}
 
 
 def _check(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
-    return _told(desk, CausalCheck.of({"units": given["units"], **given.get("params", {})}), given, cancelled)
+    return _told(desk, CausalCheck.of(_once(given.get("params", {}), {"units": given["units"]})), given, cancelled)
 
 
 def _compare(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
@@ -174,7 +199,7 @@ def _compare(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -
 
 def _explain(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
     named = {"corrupt": "corrupt", "answer": "target", "wrong": "against", "task": "task"}
-    asked = {to: given[name] for name, to in named.items() if name in given} | given.get("params", {})
+    asked = _once(given.get("params", {}), {to: given[name] for name, to in named.items() if name in given})
     return _told(desk, Explain.of(asked), given, cancelled)
 
 
@@ -190,7 +215,7 @@ TOOLS = (
          ("name",), _run),
     Tool("read_values", f"Values of one variable of a kept result, at most {MOST_NUMBERS}.",
          {"result": _RESULT, "variable": _TEXT,
-          "where": {"type": "object", "description": "coordinates by dim, such as {\"layer\": 18, \"head\": 6}"}},
+          "where": {"type": "object", "description": "coordinates by dim, as {\"layer\": 18, \"head\": [6]}"}},
          ("result", "variable"), _values),
     Tool("observe", f"Activations of one layer in a pass over a prompt, at most {MOST_NUMBERS} numbers.",
          {"prompt": _PROMPT, "hook": _TEXT, "layer": {"type": "integer"},

@@ -169,3 +169,15 @@ def test_a_key_that_stands_twice_in_a_record_is_refused(tmp_path, name):
     (tmp_path / name).write_text(f"[{record}]" if name == "x.json" else record)
     with pytest.raises(InputError, match="'prompt' twice"):
         read_prompts(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "lines"), [("a.csv", 'ids,n\n"[5, 9]",1\n'), ("a.jsonl", '{"messages": "hello"}\n')])
+def test_a_column_of_lists_holds_no_texts_unless_it_is_named(tmp_path, name, lines):
+    """Its letters would be run, and nobody would see it."""
+    (tmp_path / name).write_text(lines)
+    with pytest.raises(
+        InputError, match=r"Got a text in the column '(ids|messages)' of line \d of .*; expected JSON Lines"
+    ):
+        read_prompts(tmp_path / name)
+    column = "ids" if "ids" in lines else "messages"
+    assert read_prompts(tmp_path / name, column=column)[0].text in ("[5, 9]", "hello")

@@ -33,7 +33,8 @@ __all__ = [
     "spec_of",
 ]
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w .+-]{0,99}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w .+-]{0,99}$")]  # a file's name too
+Group = Annotated[str, Field(pattern=r"^\w[\w .+-]{0,99}$")]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 MOST_BYTES = 1 << 26  # of a spec; prompts are in files of their own
 _STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")  # of a device_map
@@ -44,10 +45,11 @@ def n_bytes(text: str | None) -> int | None:
     """Bytes of "8 GB", "512 MB"; None for None."""
     if text is None:
         return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", text)
-    if found is None:
-        raise ValueError(f'a size such as "8 GB", not {text!r}')
-    return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+    found = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kMGT]?)B?\s*", text)
+    size = 0 if found is None else int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+    if size == 0:  # which would be no bound
+        raise ValueError(f'a size such as "8 GB", not {text!r:.80}')
+    return size
 
 
 def _is_number(value: Any) -> bool:
@@ -110,7 +112,7 @@ class PromptSource(_Part):
     the slots of a template.
     """
 
-    group: Name = "prompts"
+    group: Group = "prompts"
     texts: Annotated[tuple[str, ...], Field(strict=False)] | None = None
     ids: Annotated[tuple[Annotated[tuple[int, ...], Field(strict=False)], ...], Field(strict=False)] | None = None
     file: str | None = None
@@ -147,7 +149,7 @@ class AnalysisSpec(_Part):
     a prompt where a variable has an axis of positions: its mean over them, its last one, or nothing.
     """
 
-    name: Name  # which is a file's name too
+    name: Name
     params: dict[str, Any] = {}
     columns: dict[str, str] = {}
     positions: Literal["none", "mean", "last"] = "none"
@@ -278,6 +280,9 @@ def _refused(first: Any, where: str, text: str) -> InputError:
     if first["type"] == "missing":
         return InputError(f"no {name} in {place}", "one", "Write it there")
     message = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "string_pattern_mismatch":
+        of = "" if name.endswith("group") else " of A to Z"
+        message = f"a name of at most 100 letters, digits, spaces and _.+-, the first a letter{of} or a digit"
     got = "" if isinstance(first["input"], dict | BaseModel) else f" = {first['input']!r:.80}"
     return InputError(f"{name or 'a spec'}{got} in {place}", message[0].lower() + message[1:], "Correct it")
 

@@ -3,9 +3,11 @@
 import json
 import threading
 
+import numpy as np
 import pytest
+import xarray as xr
 
-from apps.agents.desk import MOST_NUMBERS, Desk
+from apps.agents.desk import MOST_NUMBERS, Desk, numbers
 from apps.agents.tools import TOOLS, answer
 from probes import CATALOG
 from tests.tiny_models import INDUCTION, induction_toy
@@ -69,12 +71,66 @@ def test_from_the_list_to_a_value(desk):
         ("observe", {"prompt": [*range(40), *range(20)], "hook": "resid_pre", "layer": 0}, "numbers of resid_pre"),
         ("read_values", {"result": "lens-9", "variable": "entropy"}, "the result 'lens-9'"),
         ("explain", {"task": "no such task"}, "no such task"),
+        ("explain", {"prompt": [5], "answer": "a", "params": {"target": "b"}}, "target twice"),
+        ("check", {"units": "L1H0", "prompt": [5], "params": {"units": "L0H0"}}, "units twice"),
+        ("observe", {"prompt": [5, 9], "hook": "pattern", "layer": 0, "where": {"head": True}}, "head=True of pattern"),
+        ("observe", {"prompt": [5, 9], "hook": "mlp_out", "layer": 0}, "Got observe, which needs mlp_out"),
+        ("run_analysis", {"name": "logit-lens", "prompt": [5], "seconds": float("nan")}, "seconds=nan"),
+        ("run_analysis", {"name": "logit-lens", "prompt": [5], "seconds": 10**400}, "seconds=1000"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(desk, name, given, said):
     with pytest.raises(Exception, match=said) as caught:
         ask(desk, name, **given)
     assert isinstance(caught.value, InputError)
+
+
+def test_arguments_that_are_none(desk):
+    """As a client sends them that knows no schema."""
+    with pytest.raises(InputError, match="an object of arguments by name"):
+        answer(desk, "list_analyses", "all of them", threading.Event())
+
+
+@pytest.mark.parametrize("value", [None, True, {"start": 0}, [[0]], [True, False], [None], 0.5, -1, "zz", [0, 99]])
+@pytest.mark.parametrize("variable", ["entropy", "label_free"])
+def test_places_that_are_none_are_said(value, variable):
+    """Of dims whose coordinates are numbers, and of those that have none."""
+    dims = {"entropy": "depth", "label_free": "edge"}
+    variable_, dim = xr.DataArray([1.0, 2.0, 3.0], dims=dims[variable], name=variable), dims[variable]
+    if variable == "entropy":
+        variable_ = variable_.assign_coords({dim: [0, 1, 2]})
+    with pytest.raises(InputError, match=f"{dim}=.* of {variable}; expected one or a list of 0, 1, 2"):
+        numbers(variable_, {dim: value})
+
+
+def test_places_by_their_names_come_with_what_is_known_of_them():
+    table = xr.DataArray(
+        [[1.0, np.nan], [3.0, 4.0]], dims=("group", "component"), name="effect",
+        coords={"group": ["a", "b"], "component": [0, 1], "label": ("component", ["L0H1", "L1 MLP"])},
+    )  # fmt: skip
+    said = numbers(table, {"group": "a", "component": [1, 0]})
+    assert said["values"] == [None, 1.0] and said["dims"] == ["component"]
+    assert said["coords"] == {"component": [1, 0], "label": ["L1 MLP", "L0H1"], "group": "a"}
+    with pytest.raises(InputError, match="group='c' of effect; expected one or a list of 'a', 'b'"):
+        numbers(table, {"group": "c"})
+
+
+def test_the_cost_of_every_analysis_can_be_asked_for(desk):
+    for name in CATALOG.names:
+        assert ask(desk, "predict_cost", name=name, prompt=[5, 9, 13, 5])["seconds"] > 0, name
+
+
+def test_a_prompt_that_is_not_used_is_said(desk):
+    said = ask(desk, "run_analysis", name="induction-heads", prompt=[5, 9])
+    assert said["notes"] == ["induction-heads makes its own stimulus; the prompt is not used."]
+    assert ask(desk, "run_analysis", name="logit-lens", prompt=[5, 9])["notes"] == []
+
+
+def test_what_is_kept_is_bounded_in_bytes(desk, monkeypatch):
+    monkeypatch.setattr("apps.agents.desk._BYTES", 1000)
+    held = Desk(lambda: load("toy-induction"), CATALOG)
+    names = [held.keep("x", xr.Dataset({"a": ("b", np.zeros(100))})) for _ in range(3)]
+    assert list(held.results) == names[-1:]
 
 
 def test_what_takes_too_long_is_refused_before_it_runs(desk):

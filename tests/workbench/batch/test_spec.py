@@ -1,11 +1,16 @@
 """The spec: what is wrong is a sentence with file and line, whatever it is."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tiny_models import spelling, tiny_hf
+from workbench import wrap
+from workbench.batch.prompts.items import collect
 from workbench.batch.spec import n_bytes, read_spec
-from workbench.errors import InputError
+from workbench.errors import InputError, RefusedError
 
 GOOD = """name = "heads"
 
@@ -66,6 +71,10 @@ def test_the_shortest_spec_that_means_something(tmp_path):
         ("group", "group = ", "not TOML .*line 7"),
         ('name = "heads"', 'name = "heads"\nseed = -1', "seed = -1 in .*line 2"),
         ('name = "heads"', 'name = "heads"\n[limits]\nmemory = "much"', "expected a size such as"),
+        ('name = "heads"', f'name = "heads"\n[limits]\ndisk = "{400 * "9"} TB"', "expected a size such as"),
+        ('name = "heads"', 'name = "heads"\n[limits]\nmemory = "0 GB"', 'a size such as "8 GB", not .0 GB'),
+        ('name = "heads"', 'name = "東京"', "at most 100 letters, digits, .* the first a letter of A to Z or a digit"),
+        ('group = "some"', 'group = "a/b"', r"at most 100 letters, digits, spaces and _\.\+-, the first a letter or a"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path, old, new, said):
@@ -105,6 +114,46 @@ def test_no_spec_gives_a_traceback(tmp_path_factory, given_spec, text):
             read_spec(source)
         except InputError as error:
             assert "; expected" in str(error)
+
+
+def test_groups_are_called_in_any_script(tmp_path):
+    read = read_spec(written(tmp_path, GOOD.replace('group = "some"', 'group = "группа 東京"')))
+    assert read.spec.prompts[0].group == "группа 東京"
+
+
+def collected(tmp_path, prompts, limits=""):
+    text = GOOD.replace('texts = ["a", "b"]', prompts) + limits
+    return collect(read_spec(written(tmp_path, text)), wrap(tiny_hf("llama"), spelling(), name="spells"))
+
+
+@pytest.mark.parametrize("slot", ["{a:>99999999}", "{a:d}", "{a!r}", "{b:{a}}", "{}", "{a.__class__}", "{0}"])
+def test_a_slot_holds_a_name_and_nothing_else(tmp_path, slot):
+    """A format would be another text, an error of Python's, or all memory."""
+    with pytest.raises(InputError, match=f"the slot {re.escape(slot)} in .*line 8; expected one of a, b"):
+        collected(tmp_path, f'template = "x {slot}"\nslots = {{ a = ["x"], b = ["y"] }}')
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    ['generator = "random-tokens"\nn = 1000000000\nlength = 8',
+     'template = "{a}{b}{c}{d}"\n' + "".join(f"slots.{s} = {[f'{s}{i}' for i in range(200)]}\n" for s in "abcd")],
+)  # fmt: skip
+def test_more_prompts_than_fit_are_refused_before_they_are_made(tmp_path, prompts):
+    with pytest.raises(
+        RefusedError, match=r"Got 1,[06]00,000,000 prompts, whose plan alone takes about .* GB of memory"
+    ):
+        collected(tmp_path, prompts)
+    few = "".join(f"{line}\n" for line in prompts.splitlines()) + "limit = 3"
+    assert len(collected(tmp_path, few)) == 3
+
+
+def test_more_prompts_than_fit_are_refused_while_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("workbench.batch.prompts.items._LOOK", 10)
+    (tmp_path / "many.txt").write_text("\n".join(f"line {i}" for i in range(100)))
+    limits = '[limits]\nmemory = "50 kB"\n'
+    with pytest.raises(RefusedError, match=r"Got 30 prompts, whose plan alone takes about 0\.1 MB of memory"):
+        collected(tmp_path, 'file = "many.txt"', limits)
+    assert len(collected(tmp_path, 'file = "many.txt"\nlimit = 20', limits)) == 20
 
 
 def test_sizes():

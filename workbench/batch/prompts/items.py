@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from workbench.batch.prompts.packed import Packed
-from workbench.batch.prompts.sources import Row, rows
+from workbench.batch.prompts.sources import Row, n_rows, rows
+from workbench.batch.room import need_room_for
 from workbench.batch.spec import SOURCES, PromptSource, Read
 from workbench.errors import InputError, WorkbenchError
 from workbench.models.model import Model, Sizes
@@ -21,6 +22,7 @@ from workbench.words import counted
 
 __all__ = ["Items", "Member", "Refused", "collect"]
 
+_LOOK = 10_000  # rows between two looks at how much memory they take
 _SHOWN = 120  # characters of a prompt that are kept for people
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})  # one for all items that have none
 
@@ -66,6 +68,11 @@ class Items:
         """Token ids of an item."""
         return self._tokens[item]
 
+    @property
+    def n_tokens(self) -> int:
+        """Of all items."""
+        return self._tokens.n_tokens
+
     def length(self, item: int) -> int:
         """Number of its tokens."""
         return self._tokens.length(item)
@@ -97,15 +104,19 @@ def _digest(ids: Sequence[int], columns: Mapping[str, str]) -> bytes:
 def collect(read: Read, model: Model, *, allow_network: bool = False) -> Items:
     """All items of a spec for a model, which says how texts are tokenised and how long they may be.
 
-    A row that cannot be used is recorded and the others go on. Raises InputError where no row can be used.
+    A row that cannot be used is recorded and the others go on. Raises InputError where no row can be used, RefusedError
+    where the plan of so many would not fit into memory, before they are made where their number is known.
     """
     items, spec, reader = Items(), read.spec, _Unbounded(model)
     columns = {column for analysis in spec.analyses for column in analysis.columns.values()}
     for number, source in enumerate(spec.prompts):
         with read.where.of("prompts", number, _named(source)):
+            need_room_for(len(items.members) + n_rows(source), items.n_tokens, spec.limits)
             for count, row in enumerate(rows(source, read.folder, model, spec.seed, allow_network=allow_network)):
                 if count == 0:
                     _need_columns(row, columns, source)
+                if count % _LOOK == 0:
+                    need_room_for(len(items.members) + len(items.refused), items.n_tokens, spec.limits)
                 try:
                     _take(items, row, source, f"{number}:{count}", reader, columns)
                 except WorkbenchError as error:

@@ -1,5 +1,6 @@
 """Rows of prompts from what a spec names: texts, ids, files, corpora, generators, templates."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, product
@@ -18,7 +19,7 @@ from workbench.models.prompt import Prompt
 from workbench.records import COLUMNS, prompt_of
 from workbench.rows import rows as rows_of
 
-__all__ = ["Row", "rows"]
+__all__ = ["Row", "n_rows", "rows"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,15 @@ def rows(source: PromptSource, folder: Path, model: Model, seed: int, *, allow_n
         raise InputError(f"no prompt in {what}", "at least one", "Check what is in it")
     yield first
     yield from found
+
+
+def n_rows(source: PromptSource) -> int:
+    """How many rows a source will try, where it makes them itself; 0 where only reading tells."""
+    if source.generator is not None:
+        return min(source.n, source.limit or source.n)
+    if source.template is not None:
+        return min(math.prod(map(len, source.slots.values())), source.limit or 10**18)
+    return 0
 
 
 def _found(source: PromptSource, folder: Path, model: Model, seed: int, network: bool) -> Iterator[Row]:
@@ -160,9 +170,10 @@ def _from_template(source: PromptSource) -> Iterator[Row]:
 
 def _check_slots(text: str, slots: Mapping[str, Sequence[str]]) -> None:
     try:
-        named = [name for _, name, *_ in Formatter().parse(text) if name is not None]
+        slots_of = [found for found in Formatter().parse(text) if found[1] is not None]
     except ValueError as error:
         raise InputError(f"the template {text!r} ({error})", "slots in braces, such as {name}", "Correct it") from error
-    unknown: Any = next((name for name in named if name not in slots), None)
-    if unknown is not None:
-        raise InputError(f"the slot {{{unknown}}} in {text!r}", f"one of {', '.join(slots)}", "Correct it")
+    for _, name, form, conversion in slots_of:
+        if name not in slots or form or conversion:  # a format such as {name:>9999999} is no word's
+            whole = f"{name}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}"
+            raise InputError(f"the slot {{{whole}}} in {text!r}", f"one of {', '.join(slots)}", "Correct it")
