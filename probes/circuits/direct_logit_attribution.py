@@ -10,7 +10,7 @@ from einops import einsum
 
 from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
-from workbench.analysis.parameters import Range
+from workbench.analysis.parameters import Position, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.view import Ask, Claim, View, chosen, reads
 from workbench.errors import InputError
@@ -72,7 +72,7 @@ class DirectLogitAttribution(
 
     target: Annotated[str, "token to explain, such as ' Paris'; empty: the model's top token"] = ""
     against: Annotated[str, "token it is compared with: why target rather than this one"] = ""
-    pos: Annotated[int, "position whose prediction is explained; -1 is the last"] = -1
+    pos: Annotated[int, Position(), "position whose prediction is explained; -1 is the last"] = -1
     neurons: Annotated[int | None, Range(0), "layer whose neurons are listed too"] = None
 
     def needs(self, model: Model, tokens: Sequence[int] | Tokens) -> tuple[Need, ...]:
