@@ -278,7 +278,11 @@ def _summary(result: xr.Dataset, target: str, first_layer: int) -> str:
     row = result.isel(row=_nearest_default(result["setting"].where(result["rule"] == "coverage").values))
     control = float(row["random_faithfulness"].mean())
     kept = f"{str(row['rule'].item()).capitalize()} {float(row['setting']):g}"
-    return f"{kept} carries {float(row['faithfulness']):.2f} of the prediction of {target!r}, random graphs of equal size {control:.2f}.{_below(first_layer)}{_warning(row, first_layer)}"
+    said = (
+        f"{kept} carries {float(row['faithfulness']):.2f} of the prediction of {target!r}, random graphs of equal size "
+        f"{control:.2f}."
+    )
+    return f"{said}{_below(first_layer)}{_warning(row, first_layer)}"
 
 
 def _nearest_default(coverages: Any) -> int:
