@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.figures import head_name
+from workbench.reach import smallest_flip_p, too_few
 
 __all__ = ["on_prompt", "on_stimulus", "strongest"]
 
@@ -33,6 +34,7 @@ def on_stimulus(result: xr.Dataset, q: float, floor: float) -> str:
     share += f"n = {result.attrs.get('n_sequences', 0)} sequences)"
     passed = f"an effect above {floor:g} at q of at most {q:g}"
     unscored = f" {scores.size - known} more are not scored: they do not see that key." if known < scores.size else ""
+    unscored += _reach(int(result.attrs.get("n_sequences", 0)), known, q)
     if n == 0:
         return (
             f"None of {known} heads is an induction head ({passed}): the largest score is that of {head_name(*top)}, "
@@ -41,6 +43,12 @@ def on_stimulus(result: xr.Dataset, q: float, floor: float) -> str:
     verb = "is an induction head" if n == 1 else "are induction heads"
     which = "It is" if n == 1 else "The strongest is"
     return f"{n} of {known} heads {verb} ({passed}). {which} {head_name(*top)}, which gives {share}.{unscored}"
+
+
+def _reach(n: int, known: int, q: float) -> str:
+    """What so many sequences cannot say of so many heads: with 16, of more than 3,276, no single one."""
+    said = too_few(smallest_flip_p(n, known), known, f"{n} sequences", "head", "Take 17 or more", q) if n else ""
+    return f" {said}" if said else ""
 
 
 def on_prompt(result: xr.Dataset) -> str:
