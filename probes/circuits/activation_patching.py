@@ -158,7 +158,7 @@ def _result(
         corrupt=("", ends[1], metric.units, None, "metric of the corrupt run"),
     )
     return result.assign_attrs(
-        summary=pair.noted(metric.noted(_summary(result))),
+        summary=pair.noted(metric.noted(_summary(result, metric.describe(clean.observation.vocabulary)))),
         made_up=int(pair.made_up),
         site=site,
         metric=metric.describe(clean.observation.vocabulary),
@@ -169,11 +169,11 @@ def _result(
     )
 
 
-def _summary(result: xr.Dataset) -> str:
-    """The two ends, and where patching does most."""
+def _summary(result: xr.Dataset, measured: str) -> str:
+    """The two ends of what is measured, and where patching does most."""
     effect, units = result["effect"], result["effect"].attrs["units"]
     clean, corrupt = (hundredths(float(result[end])) for end in ("clean", "corrupt"))
-    said = f"{clean} {units} clean, {corrupt} corrupt."
+    said = f"The {measured} is {clean} {units} clean, {corrupt} corrupt."
     if not np.isfinite(effect.values).any():
         return said
     layer, place = np.unravel_index(np.nanargmax(np.abs(effect.values)), effect.shape)

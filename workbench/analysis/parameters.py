@@ -4,8 +4,8 @@
         draws: Annotated[int, Range(100, 100_000), "bootstrap draws"] = 2000
 
 From the fields come the shell's options, the page's forms, links, keys, specs and documentation (`Values.parameters`).
-The first text of an annotation is its help; `Range`, `Choice`, `Slider` and `Position` say more. `T | None` also takes
-nothing.
+The first text of an annotation is its help; `Range`, `Choice`, `Slider`, `Position` and `Lines` say more. `T | None`
+also takes nothing.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from workbench.arguments import argument, shown
 from workbench.errors import InputError
 
-__all__ = ["Choice", "Parameter", "Position", "Range", "Slider", "Values"]
+__all__ = ["Choice", "Lines", "Parameter", "Position", "Range", "Slider", "Values"]
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,17 @@ class Position:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """A text of one or more lines, such as a prompt: a form must not take them out."""
+
+
+@dataclass(frozen=True)
 class Parameter:
     """One field, as the shell, the page and the documentation read it.
 
     type: int, float, str or bool. low, high: inclusive. choices: the only values. optional: None is allowed too. files:
-    beside the choices, files of texts. slider: the ends of its slider on the page; dim: "pos" where it names a token.
+    beside the choices, files of texts. slider: the ends of its slider on the page; dim: "pos" where it names a token;
+    lines: whether a text may have several.
     """
 
     name: str
@@ -106,6 +112,7 @@ class Parameter:
     files: bool = False
     slider: tuple[float, float] | None = None
     dim: str | None = None
+    lines: bool = False
     annotation: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def parse(self, text: str) -> Any:
@@ -261,5 +268,6 @@ def _parameter(field: dataclasses.Field[Any], annotation: Any) -> Parameter:
         choice.files if choice else False,
         (slider.low, slider.high) if slider else None,
         position.dim if position else None,
+        of(Lines) is not None,
         annotation,
     )

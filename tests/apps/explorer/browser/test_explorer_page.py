@@ -252,7 +252,7 @@ def test_anything_is_found_by_its_name(same_page):
     page = same_page
     page.wait_for_function("() => dash_clientside.finder.shown")
     page.keyboard.press("Control+k")
-    page.keyboard.type("l7h2")
+    page.keyboard.type("l7 h2")
     page.wait_for_selector(".find li[aria-selected=true] >> text=L7H2")
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.querySelector('#headline').textContent.includes('L7H2')")
