@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 PROMPT = "When Mary and John went to the store, John gave a drink to"
-LIMIT = 600_000  # milliseconds: for a study on a loaded machine
+LIMIT = 1_800_000  # milliseconds: for a study on a loaded machine
 AT_REST = (
     "() => !document.querySelector('#main-figure.stale') && !document.querySelector('.job')"
     " && document.querySelectorAll('#tokens [data-pos]').length > 0"

@@ -184,8 +184,8 @@ def _observe(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -
         raise InputError(
             f"{chosen.numel()} numbers of {hook.name} ({sizes})", f"at most {MOST_NUMBERS}", "Narrow where"
         )
-    return {"tokens": list(tokens.strings), "notes": list(tokens.notes), "dims": [n for n, one in zip(names, at, strict=True) if one == slice(None)],
-            "values": chosen.tolist()}  # fmt: skip
+    left = [name for name, one in zip(names, at, strict=True) if one == slice(None)]
+    return {"tokens": tokens.strings, "notes": tokens.notes, "dims": left, "values": chosen.tolist()}
 
 
 def _check(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
@@ -215,7 +215,7 @@ TOOLS = (
          ("name",), _run),
     Tool("read_values", f"Values of one variable of a kept result, at most {MOST_NUMBERS}.",
          {"result": _RESULT, "variable": _TEXT,
-          "where": {"type": "object", "description": "coordinates by dim, one or a list: {\"layer\": 18, \"head\": [6, 7]}"}},
+          "where": {"type": "object", "description": "coordinates by dim, as {\"layer\": 18, \"head\": [6]}"}},
          ("result", "variable"), _values),
     Tool("observe", f"Activations of one layer in a pass over a prompt, at most {MOST_NUMBERS} numbers.",
          {"prompt": _PROMPT, "hook": _TEXT, "layer": {"type": "integer"},

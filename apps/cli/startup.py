@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -58,9 +59,14 @@ def need_surroundings() -> None:
     """What the libraries need to be imported at all: where they find less, C code ends the process as it likes.
 
     RefusedError where the shell allows fewer addresses than they take (`ulimit -v`), UnavailableError where the working
-    directory is no more.
+    directory is no more or Python threw docstrings away, of which libraries that load models make functions.
     """
     need_folder()
+    if sys.flags.optimize > 1:
+        raise UnavailableError(
+            "Python started without docstrings (-OO, PYTHONOPTIMIZE=2)", "docstrings, which libraries read",
+            "Start it without that, or with -O",
+        )  # fmt: skip
     try:
         import resource
     except ImportError:  # not on Windows, which has no such limit

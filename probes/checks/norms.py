@@ -48,6 +48,7 @@ from workbench.models.hooks import (
 from workbench.models.model import Model, Sizes
 from workbench.models.selfcheck import PARTS
 from workbench.observation import Need, Site, observe
+from workbench.observation.reducers import arrives
 
 __all__ = ["SILENT", "output_norms"]
 
@@ -117,6 +118,7 @@ def head_norm(z: torch.Tensor, *scale_and_site: Any) -> torch.Tensor:
     *scale, site = scale_and_site
     gram = site.weights.added_gram  # |z W_O|^2 without writing z W_O out
     squares = einsum(z.float(), gram, z.float(), "b t h e, h e f, b t h f -> b t h")
+    squares = squares * arrives(site, read=Z).square().transpose(1, 2).to(squares)
     return _mean_square(_scaled(squares, scale), site)
 
 
@@ -169,6 +171,8 @@ def edge_norm(pattern: torch.Tensor, v: torch.Tensor, *scale_and_site: Any, quer
     size = einsum(values, site.weights.added_gram, values, "b k h e, h e f, b k h f -> b h k").clamp_min(0).sqrt()
     found = pattern[:, :, list(queries)].float() * size[:, :, None]
     found = found / scale[0][:, list(queries), 0].float()[:, None, :, None] if scale else found
+    if site.model.interventions:
+        found = found * arrives(site, read=PATTERN)[:, :, list(queries), None].abs().to(found)
     keys = torch.arange(pattern.shape[-1], device=pattern.device)
     behind = keys > torch.tensor(queries, device=pattern.device)[:, None]
     return found.masked_fill(behind, torch.nan)
@@ -179,11 +183,14 @@ def key_norm(pattern: torch.Tensor, v: torch.Tensor, z: torch.Tensor, *scale_and
     *scale, site = scale_and_site
     values, gram, out = site.weights.repeated(v.float(), dim=2), site.weights.added_gram, z.float()
     own = einsum(values, gram, values, "b k h e, h e f, b k h f -> b h k")[:, :, None]
+    if site.model.interventions:  # z as the pattern makes it, whatever was written to it
+        out = einsum(pattern.float(), values, "b h q k, b k h e -> b q h e")
     cross = einsum(out, gram, values, "b q h e, h e f, b k h f -> b h q k")
     whole = einsum(out, gram, out, "b q h e, h e f, b q h f -> b h q")[..., None]
     weight = pattern.float()
     moved = (weight / (1 - weight).clamp_min(1e-4)).square() * (own - 2 * cross + whole).clamp_min(0)
     moved = moved / scale[0][..., 0].float().square()[:, None, :, None] if scale else moved
+    moved = moved * arrives(site, read=PATTERN).square()[..., None].to(moved)
     queries = site.mask.clone()
     queries[:, 0] = False  # it sees nothing but itself, and keeps that
     return ((moved * queries[:, None, :, None]).sum(2) / queries.sum(-1).clamp_min(1)[:, None, None]).sqrt()

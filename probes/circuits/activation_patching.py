@@ -1,6 +1,6 @@
 """Activation patching: which states of the clean run bring its answer back."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -18,11 +18,12 @@ from probes.circuits.prompt_pairs import (
     top_tokens_metric,
 )
 from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Choice
+from workbench.analysis.parameters import Choice, Position
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, Claim, View, reads
 from workbench.errors import InputError
+from workbench.figures import show_token
 from workbench.intervene import Patch
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, PATTERN, RESID_MID, RESID_POST, RESID_PRE, Hook, V, Z
 from workbench.models.model import Model, Sizes
@@ -70,7 +71,7 @@ class ActivationPatching(Study, name="activation-patching", title="Activation pa
     target: TargetText = ""
     against: Against = ""
     site: Annotated[str, Choice(tuple(SITES)), "what is patched"] = "resid_pre"
-    pos: Annotated[int | None, "position at which heads are patched; empty: all"] = None
+    pos: Annotated[int | None, Position(), "position at which heads are patched; empty: all"] = None
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
@@ -157,11 +158,12 @@ def _result(
         clean=("", ends[0], metric.units, None, "metric of the clean run"),
         corrupt=("", ends[1], metric.units, None, "metric of the corrupt run"),
     )
+    measured = metric.describe(clean.observation.vocabulary)
     return result.assign_attrs(
-        summary=pair.noted(metric.noted(_summary(result, metric.describe(clean.observation.vocabulary)))),
+        summary=pair.noted(metric.noted(f"The {measured} is {_summary(result, clean.observation.tokens[0].strings)}")),
         made_up=int(pair.made_up),
         site=site,
-        metric=metric.describe(clean.observation.vocabulary),
+        metric=measured,
         **metric.tokens(clean.observation.vocabulary),
         differing=pair.describe(),
         corrupt_prompt=clean.observation.vocabulary.text(pair.corrupt.ids),
@@ -169,20 +171,36 @@ def _result(
     )
 
 
-def _summary(result: xr.Dataset, measured: str) -> str:
-    """The two ends of what is measured, and where patching does most."""
+def _summary(result: xr.Dataset, strings: Sequence[str]) -> str:
+    """The two ends of what is measured, which stands before them, and where patching does most; of states that is a
+    late one of the last token, which brings back everything, so that the most before it is said, too."""
     effect, units = result["effect"], result["effect"].attrs["units"]
     clean, corrupt = (hundredths(float(result[end])) for end in ("clean", "corrupt"))
-    said = f"The {measured} is {clean} {units} clean, {corrupt} corrupt."
+    said = f"{clean} {units} clean, {corrupt} corrupt."
     if not np.isfinite(effect.values).any():
         return said
-    layer, place = np.unravel_index(np.nanargmax(np.abs(effect.values)), effect.shape)
-    if abs(float(effect[layer, place])) < ROUNDING:
+    if np.nanmax(np.abs(effect.values)) < ROUNDING:
         return f"{said} Nothing of it that was patched changes that."
-    where = f"L{layer}H{place}" if "head" in effect.dims else f"layer {layer}, position {place}"
+    place, most = _most(result, strings)
+    said += f" Most is done at {most}."
+    is_last = "pos" in effect.dims and place == effect.sizes["pos"] - 1
+    before = result.isel(pos=slice(0, place)) if is_last else None
+    if before is None or not np.isfinite(before["effect"].values).any():
+        return said
+    if np.nanmax(np.abs(before["effect"].values)) < ROUNDING:
+        return f"{said} Before the last token nothing that was patched changes anything."
+    return f"{said} Before the last token most is done at {_most(before, strings)[1]}."
+
+
+def _most(result: xr.Dataset, strings: Sequence[str]) -> tuple[int, str]:
+    """The head or position at which patching does most, and where that is, with how much it does."""
+    effect = result["effect"]
+    layer, place = np.unravel_index(np.nanargmax(np.abs(effect.values)), effect.shape)
+    token = show_token(strings[int(place)], html=False) if "pos" in effect.dims else ""
+    where = f"layer {layer}, token {place} {token}" if token else f"L{layer}H{place}"
     share = float(result["recovered"][layer, place])
     recovered = f", {share:.0%} of the difference" if np.isfinite(share) else ""
-    return f"{said} Most is done at {where}: {change(float(effect[layer, place]))}{recovered}."
+    return int(place), f"{where}: {change(float(effect[layer, place]))}{recovered}"
 
 
 @reads("activation-patching")

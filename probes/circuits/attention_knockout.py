@@ -9,7 +9,7 @@ import xarray as xr
 
 from probes.circuits.prompt_pairs import segment
 from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Choice, Range
+from workbench.analysis.parameters import Choice, OfPrompt, Position, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View, reads
@@ -47,8 +47,10 @@ class AttentionKnockout(
     Returns: `effect` (segment, layer), by the window's centre, and `clean`, the metric as it is.
     """
 
-    subject: Annotated[str, "part of the prompt that is a segment of its own: its text, or positions such as 3,4"] = ""
-    query: Annotated[int, "position that is made blind; -1 is the last"] = -1
+    subject: Annotated[
+        str, OfPrompt(), "part of the prompt that is a segment of its own: its text, or positions such as 3,4"
+    ] = ""
+    query: Annotated[int, Position(), "position that is made blind; -1 is the last"] = -1
     window: Annotated[int, Range(1, 99), "layers in a window"] = 9
     metric: Annotated[str, Choice(KINDS), "what is measured"] = "log-probability"
     target: Annotated[str, f"{TARGET}; empty: the model's top token"] = ""

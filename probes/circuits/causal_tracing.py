@@ -10,7 +10,7 @@ import xarray as xr
 from probes.checks import claims
 from probes.circuits.prompt_pairs import segment
 from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Choice, Range
+from workbench.analysis.parameters import Choice, OfPrompt, Range
 from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
@@ -58,7 +58,9 @@ class CausalTracing(Study, name="causal-tracing", title="Causal tracing", requir
     `corrupt` and `corrupt_draws` (draw).
     """
 
-    subject: Annotated[str, "what gets noise: its text, or positions such as 3,4; empty: all but first and last"] = ""
+    subject: Annotated[
+        str, OfPrompt(), "what gets noise: its text, or positions such as 3,4; empty: all but first and last"
+    ] = ""
     restore: Annotated[str, Choice(tuple(RESTORED)), "what is put back"] = "resid_post"
     window: Annotated[int, Range(1, 99), "layers put back together, for mlp_out and attn_out"] = 10
     noise: Annotated[float, Range(0.01, 100.0), "standard deviations of the embeddings"] = 3.0

@@ -10,13 +10,14 @@ from einops import einsum
 
 from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
-from workbench.analysis.parameters import Range
+from workbench.analysis.parameters import Position, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.view import Ask, Claim, View, chosen, reads
 from workbench.errors import InputError
-from workbench.intervene import Scale
+from workbench.intervene.arriving import arriving
 from workbench.models.hooks import (
     ATTN_OUT,
+    ATTN_RESULT,
     MLP_OUT,
     MLP_POST,
     PATTERN,
@@ -54,8 +55,9 @@ class DirectLogitAttribution(
     from: pattern[q, k] * v[k] @ W_O. Behind a post-norm (Gemma 2 and 3), whose scale is frozen too, parts go through
     its gain. With `against`, everything is the difference: why A rather than B. Under interventions a head's share is
     what it then writes (where that is nothing, it comes from no key; where it is another run's or a mean, `origin` is
-    what the head would have moved), and what they put into the stream beside all parts is a part of its own. Where they
-    set what a part writes into, the attention's output or a state behind it, nothing of it arrives: its share is 0.
+    what the head would have moved), times what its attention's output is scaled by, and what they put into the stream
+    beside all parts is a part of its own. Where they set what a part writes into, the attention's output or a state
+    behind it, nothing of it arrives: its share is 0.
 
     Limits: Direct effects only, the final norm's scale frozen: what a part does through later parts is not in its
     share, so a head that matters may have none.
@@ -70,7 +72,7 @@ class DirectLogitAttribution(
 
     target: Annotated[str, "token to explain, such as ' Paris'; empty: the model's top token"] = ""
     against: Annotated[str, "token it is compared with: why target rather than this one"] = ""
-    pos: Annotated[int, "position whose prediction is explained; -1 is the last"] = -1
+    pos: Annotated[int, Position(), "position whose prediction is explained; -1 is the last"] = -1
     neurons: Annotated[int | None, Range(0), "layer whose neurons are listed too"] = None
 
     def needs(self, model: Model, tokens: Sequence[int] | Tokens) -> tuple[Need, ...]:
@@ -101,14 +103,12 @@ class DirectLogitAttribution(
         constants = readout.constant(torch.tensor(ids)).double()
         constant = constants[0] - constants[1] if len(ids) == 2 else constants[0]
         total = float(logits[0] - logits[1] if len(ids) == 2 else logits[0])
-        heads, origin, biases = _heads(observation, kept, direction)
+        heads, origin, biases = _heads(observation, kept, direction, pos)
         mlp = kept["mlp"][:, 0, 0].double() @ direction if observation.sizes.d_mlp else None
-        state, attention = _set_at(observation, pos)
+        state = _set_at(observation, pos)
         embedding = 0.0 if state else float(kept["embedding"][0, 0, 0].double() @ direction)
         for part in (heads, origin, biases, *([] if mlp is None else [mlp])):
             part[:state] = 0
-        for part in (heads, origin, biases):
-            part[attention] = 0
         parts = list(_components(embedding, heads, biases, mlp, constant))
         if observation.interventions:
             parts.append(("intervention", "interventions", -1, -1, total - sum(part[-1] for part in parts)))
@@ -185,9 +185,10 @@ def _targets(observation: Observation, target: str, against: str, pos: int) -> t
 
 
 def _heads(
-    observation: Observation, kept: Mapping[str, torch.Tensor], direction: torch.Tensor
+    observation: Observation, kept: Mapping[str, torch.Tensor], direction: torch.Tensor, pos: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Shares by (layer, head), by (layer, head, key), and of each layer's b_O, float64."""
+    model, n_pos = observation.model, len(observation.tokens[0])
     written, origins, biases = [], [], []
     for layer in range(observation.sizes.n_layers):
         weights = observation.weights(layer)
@@ -196,34 +197,32 @@ def _heads(
         values = weights.repeated(kept["v"][layer, 0], dim=1).double()  # key head d_head
         moved = einsum(values, per_value, "key head d_head, head d_head -> head key")
         origin = kept["rows"][layer, 0].double() * moved
-        if observation.interventions:  # they may have overwritten what the pattern moved
+        wrote, bias = origin.sum(-1), weights.b_O.double() @ towards
+        if observation.interventions:  # they may have overwritten or scaled what the pattern moved
             z = kept["z"][layer, 0, 0].double()
-            written.append((z * per_value).sum(-1))
-            origin = origin * (z != 0).any(-1)[:, None]
-        else:
-            written.append(origin.sum(-1))
+            moved, _ = arriving(model, layer, n_pos, (Z,))
+            behind, added = arriving(model, layer, n_pos, (ATTN_RESULT, ATTN_OUT))
+            scaled = torch.where(moved[:, pos] == 0, (z != 0).any(-1).cpu(), moved[:, pos]) * behind[:, pos]
+            wrote = (z * per_value).sum(-1) * behind[:, pos].to(z)
+            origin, bias = origin * scaled.to(z)[:, None], bias * added[pos].to(z)
+        written.append(wrote)
         origins.append(origin)
-        biases.append(weights.b_O.double() @ towards)
+        biases.append(bias)
     return torch.stack(written), torch.stack(origins), torch.stack(biases)
 
 
-def _set_at(observation: Observation, pos: int) -> tuple[int, list[int]]:
-    """What interventions set at a position, whatever wrote there: the state in front of this layer, the last such (0:
-    none), and the attention's output of these layers."""
-    state, attention, n = 0, [], len(observation.tokens[0])
+def _set_at(observation: Observation, pos: int) -> int:
+    """The last layer in front of which interventions set the state at a position, whatever wrote there; 0: none."""
+    state, n = 0, len(observation.tokens[0])
     for one in observation.interventions:
         for edit in one.edits(observation.model):
             where = edit.where
             here = where.positions is None or pos in {at % n for at in where.positions}
-            if edit.write is None or where.additive or where.units is not None or where.layer is None or not here:
+            if edit.write is None or not where.sets or where.units is not None or where.layer is None or not here:
                 continue
-            if isinstance(one, Scale) or (edit.skip_first and pos == 0):
-                continue
-            if where.hook in (RESID_PRE, RESID_POST):
+            if where.hook in (RESID_PRE, RESID_POST) and not (edit.skip_first and pos == 0):
                 state = max(state, where.layer + (where.hook is RESID_POST))
-            if where.hook is ATTN_OUT:
-                attention.append(where.layer)
-    return state, attention
+    return state
 
 
 def _through(

@@ -318,6 +318,8 @@ VIEW = View(
         Ask("depths", "Measure probes at depths"),
         Ask("kind", "of the kind"),
         Ask("epochs", "trained for", unit="passes"),
+        Ask("against", "Hold last tokens of words against"),
+        Ask("offset", "where probes name the token at", unit="(0: itself)"),
     ),
     figures=(accuracy_figure, drop_figure),
     display=Display,

@@ -11,7 +11,7 @@ from workbench.analysis.kinds import OnModel, Stimulus
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
-from workbench.analysis.view import View, chosen
+from workbench.analysis.view import Ask, View, chosen
 from workbench.figures import head_name
 from workbench.loading.toys.recipes import asked
 from workbench.models.hooks import PATTERN
@@ -131,6 +131,7 @@ def head_detail(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure 
 VIEW = View(
     TaskAttention,
     question="Where does each head of this toy look, on the task it was trained on?",
+    asks=(Ask("sequences", "Average over", unit="sequences of the task"),),
     figures=(grid_figure,),
     details=(head_detail,),
 )

@@ -230,6 +230,7 @@ VIEW = View(
         Ask("entries", "Follow", empty="the toy's task, or induction heads"),
         Ask("seeds", "over", unit="seeds"),
         Ask("clamp", "with", empty="nothing held"),
+        Ask("log_steps", "steps on a logarithmic axis"),
     ),
     figures=(scores_figure, heads_figure, losses_figure, scrubbed_lens, scrubbed_routes),
     details=(head_detail, scrubbed),

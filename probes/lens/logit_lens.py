@@ -9,7 +9,7 @@ import xarray as xr
 
 from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
-from workbench.analysis.parameters import Range
+from workbench.analysis.parameters import Position, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
@@ -53,7 +53,9 @@ class LogitLens(OnPrompt, name="logit-lens", title="Logit lens", requires=(READO
     prompt, and at the last position the model's own prediction, unless `target` names one.
     """
 
-    positions: Annotated[str, "auto (all up to 32 tokens, else the last 16), all, last, or indices 0,3,-1"] = "auto"
+    positions: Annotated[
+        str, Position(), "auto (all up to 32 tokens, else the last 16), all, last, or indices 0,3,-1"
+    ] = "auto"
     top_k: Annotated[int, Range(1, 100), "tokens listed per cell"] = 10
     target: Annotated[str | None, "token to follow; default the next token of the prompt"] = None
     against: Annotated[str | None, "second token: why the target rather than this"] = None

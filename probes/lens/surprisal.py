@@ -9,7 +9,7 @@ import xarray as xr
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import View, chosen
+from workbench.analysis.view import Ask, View, chosen
 from workbench.models.hooks import LOGITS
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
@@ -125,6 +125,7 @@ def next_figure(result: xr.Dataset, selection: Mapping[str, Any]) -> "go.Figure 
 VIEW = View(
     Surprisal,
     question="Which tokens did the model not expect, and what did it expect instead?",
+    asks=(Ask("top_k", "List the", unit="likeliest tokens"),),
     figures=(surprisal_figure, entropy_figure),
     details=(next_figure,),
 )

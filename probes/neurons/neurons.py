@@ -12,7 +12,7 @@ from probes.routes.promoted import logit_contributions, promoted
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
-from workbench.analysis.view import Claim, View
+from workbench.analysis.view import Ask, Claim, View
 from workbench.errors import InputError
 from workbench.intervene import Where
 from workbench.intervene.contradictions import is_void
@@ -247,6 +247,7 @@ def neuron_claim(result: xr.Dataset, selection: Mapping[str, Any]) -> Claim | No
 VIEW = View(
     Neurons,
     question="Which neurons of the selected layer write most at the selected token, and what do they promote?",
+    asks=(Ask("top_k", "Draw the", unit="strongest neurons"),),
     figures=(contribution_figure, activation_figure),
     details=(tokens_figure,),
     claims=(neuron_claim,),

@@ -17,8 +17,7 @@ from typing import Any
 
 import torch
 
-from workbench.intervene import Where
-from workbench.intervene.contradictions import is_void
+from workbench.intervene.arriving import arriving
 from workbench.kernels.proximity import part_proximity, proximity, strongest
 from workbench.models.hooks import MLP_OUT, PATTERN, POST_ATTN_SCALE, RESID_MID, RESID_POST, RESID_PRE, Hook, V
 from workbench.models.model import LayerWeights, Model, Sizes
@@ -169,11 +168,12 @@ class _Sum:
         if scale is not None:
             assert w.post_attn_gain is not None, "the scale is asked for only where there is a gain"
             W_O, b_O = W_O * w.post_attn_gain.float(), b_O * w.post_attn_gain.float()
-        silent = [head for head in range(len(W_O)) if is_void(site.model, Where(PATTERN, site.layer, (head,)))]
+        assert site.layer is not None, "patterns are of layers"
         for row, n in enumerate(site.lengths.tolist()):
             attention, bias = pattern[row, :, :n, :n].float(), b_O[None]
-            if silent:  # an intervention overwrites what they move, so that nothing of it arrives
-                attention = attention.index_fill(0, torch.tensor(silent, device=attention.device), 0.0)
+            if site.model.interventions:
+                moved, added = (factors.to(attention) for factors in arriving(site.model, site.layer, n))
+                attention, bias = attention * moved[..., None], bias * added[:, None]
             if scale is not None:
                 divisor = scale[row, :n].float()
                 attention, bias = attention / divisor, bias / divisor
@@ -185,7 +185,18 @@ class _Sum:
         """Of the single parts by name, float64 `[query]`, and of every pair, `[head, query, key]`."""
         parts = {RESIDUAL: self.resid, BIAS: self.bias} | ({} if self.mlp is None else {MLP: self.mlp})
         single = {name: part_proximity(part, self.target, p) for name, part in parts.items()}
-        return single, proximity(self.pattern, self.v, self.W_O, self.target, p=p)
+        return single, self._pairs(p)
+
+    def _pairs(self, p: int) -> torch.Tensor:
+        """Of every pair. A head scaled by less than zero (by an intervention) brings closer what its opposite brings
+        closer to the opposite."""
+        turned = self.pattern < 0
+        if not bool(turned.any()):
+            return proximity(self.pattern, self.v, self.W_O, self.target, p=p)
+        ahead, behind = (
+            proximity(self.pattern.abs(), self.v, self.W_O, target, p=p) for target in (self.target, -self.target)
+        )
+        return torch.where(turned, behind, ahead)
 
     def shares_of(self, head: int, p: int) -> torch.Tensor:
         """Shares of every edge of one head, float32 `[query, key]`."""

@@ -9,11 +9,11 @@ import torch
 import xarray as xr
 from einops import repeat
 
-from probes.routes.extraction import Rule, rule_of
+from probes.routes.extraction import DEFAULT_COVERAGE, Rule, rule_of
 from probes.routes.flow_routes import FlowRoutes
 from probes.routes.only_edges import BATCH_TOKENS, CleanPass, edge_masks
 from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Range
+from workbench.analysis.parameters import Position, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View, reads
@@ -45,6 +45,7 @@ _SMALLEST_GAP = 0.1  # nats that all edges bring over none, below which there is
 
 _NORMS = Need((RESID_POST,), residual_norm, dims="pos")
 _MASK_BYTES = 1_000_000_000
+_TRIED = 3  # first layers; on the default model 1 was enough wherever 0 was not
 _SINK_GROWTH = 10.0  # on the default model graphs stay below 2.5, and tokens that turned into sinks reach 300
 
 
@@ -78,7 +79,9 @@ class FlowRouteFaithfulness(
     What can go wrong is shown: mean values in the first layer can make an ordinary function word look like the first
     token, so that it becomes an attention sink, its residual norm up to 300 times what it was, and F falls to 0 however
     many edges are kept. `growth` is the largest such ratio; `first_layer=1` keeps every edge of layer 0 and asks about
-    the rest. Layers below first_layer keep every edge in "empty" and in random graphs too.
+    the rest. Layers below first_layer keep every edge in "empty" and in random graphs too. Where none is given it is
+    the lowest of 0, 1 and 2 at which the graph nearest coverage 0.8 has no growth of 10 and more, whatever its F; where
+    there is none, 0. The result says which.
 
     Source: definition ours; graphs of arXiv 2403.00824; complement and mean replacement as in path patching
 
@@ -87,9 +90,11 @@ class FlowRouteFaithfulness(
     until drawn; and `log_prob_full`, `log_prob_empty` (nats).
     """
 
-    start: Annotated[int | None, "token whose prediction is explained, by position; default the last"] = None
+    start: Annotated[int | None, Position(), "token whose prediction is explained; default the last"] = None
     target: Annotated[str | None, 'a token, or a set such as ["4", "5"]; default the model\'s own prediction'] = None
-    first_layer: Annotated[int, Range(0), "layers below it keep every edge"] = 0
+    first_layer: Annotated[
+        int | None, Range(0), "layers below it keep every edge; default the lowest at which means make no sink"
+    ] = None
     draws: Annotated[int, Range(1, 1000), "random graphs for each setting"] = 20
     seed: Annotated[int, Range(0, 2**31 - 1), "of the random graphs"] = 0
 
@@ -120,7 +125,12 @@ class FlowRouteFaithfulness(
         rules = [rule_of(result, c, None) for c in coverages] + [rule_of(result, None, t) for t in thresholds]
         graphs = edge_masks(result, rules, model.sizes.n_heads)
         ends = torch.stack([torch.ones_like(graphs[0]), torch.zeros_like(graphs[0])])  # full, empty
-        log_probs, growth = run.outcomes(torch.cat([ends, graphs]), self.first_layer)
+        masks, told = (
+            torch.cat([ends, graphs]),
+            len(ends) + _nearest_default([rule.coverage for rule in rules]),
+        )
+        first, log_probs, growth = run.without_sinks(masks, self.first_layer, told)
+        asked = self.replaced(first_layer=first)
         own = Target.one(int(log_probs[0].argmax()))
         wanted = own if self.target is None else target_of(model.vocabulary, self.target)
         if wanted.length > 1:
@@ -128,12 +138,12 @@ class FlowRouteFaithfulness(
         note = likelier(model.vocabulary, self.target, log_probs[0]) if self.target else ""
         drawn: list[torch.Tensor] = []
         generator = torch.Generator().manual_seed(self.seed)
-        so_far = lambda: run.dataset(rules, graphs, log_probs, growth, drawn, self, wanted, note)
+        so_far = lambda: run.dataset(rules, graphs, log_probs, growth, drawn, asked, wanted, note)
         yield so_far()
         at_once = max(1, BATCH_TOKENS // (len(rules) * run.n_pos))
         while len(drawn) < self.draws:
             some = [run.random_graphs(graphs, generator) for _ in range(min(at_once, self.draws - len(drawn)))]
-            drawn += run.outcomes(torch.cat(some), self.first_layer)[0].split(len(rules))
+            drawn += run.outcomes(torch.cat(some), first)[0].split(len(rules))
             if progress is not None:
                 progress(len(drawn) / self.draws)
             yield so_far()
@@ -184,6 +194,20 @@ class _Run:
             ratio = seen[_NORMS] / self.clean.seen[_NORMS]
             growth.append(ratio[..., 1:].amax((0, 2)) if self.n_pos > 1 else ratio.amax((0, 2)))
         return torch.cat(found), torch.cat(growth)
+
+    def without_sinks(
+        self, masks: torch.Tensor, first_layer: int | None, told: int
+    ) -> tuple[int, torch.Tensor, torch.Tensor]:
+        """The first layer whose edges are asked about, and what `outcomes` gives of it: the given one, or the lowest at
+        which no token of the row `told` turns into a sink."""
+        if first_layer is not None:
+            return first_layer, *self.outcomes(masks, first_layer)
+        tried = []
+        for layer in range(min(_TRIED, self.clean.model.sizes.n_layers)):
+            tried.append((layer, *self.outcomes(masks, layer)))
+            if tried[-1][2][told] < _SINK_GROWTH:
+                return tried[-1]
+        return tried[0]
 
     def random_graphs(self, graphs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """One random graph per graph, with as many edges in every row; the draws of one call are nested in each other.
@@ -237,8 +261,8 @@ class _Run:
             log_prob_empty=("", empty, "nats", (None, 0), "log-probability with no edges"),
         )
         name = target.label(self.clean.model.vocabulary)
-        settings = {"start": self.start, "target": name, "target_ids": target.written}
-        said = " ".join(filter(None, [_summary(result, name, asked.first_layer), note]))
+        settings = {"start": self.start, "first_layer": asked.first_layer, "target": name, "target_ids": target.written}
+        said = " ".join(filter(None, [_summary(result, name, asked.first_layer or 0), note]))
         return result.assign_attrs(settings, reference=str(self.clean.means), summary=said)
 
 
@@ -251,13 +275,25 @@ def _summary(result: xr.Dataset, target: str, first_layer: int) -> str:
         else:
             found = f"All edges and none differ by less than {_SMALLEST_GAP} nats for {target!r}"
         return f"{found}, and no faithfulness is given."
-    nearest = int(np.abs(np.where(result["rule"].values == "coverage", result["setting"].values, 9) - 0.8).argmin())
-    row = result.isel(row=nearest)
+    row = result.isel(row=_nearest_default(result["setting"].where(result["rule"] == "coverage").values))
     control = float(row["random_faithfulness"].mean())
     return (
         f"{row['rule'].item()} {float(row['setting']):g} carries {float(row['faithfulness']):.2f} of the prediction "
-        f"of {target!r}, random graphs of equal size {control:.2f}.{_warning(row, first_layer)}"
+        f"of {target!r}, random graphs of equal size {control:.2f}.{_below(first_layer)}{_warning(row, first_layer)}"
     )
+
+
+def _nearest_default(coverages: Any) -> int:
+    """The row that is told of: the coverage nearest the default, or the first row where none is one (NaN)."""
+    far = np.abs(np.asarray(coverages, dtype=float) - DEFAULT_COVERAGE)
+    return int(np.argmin(np.nan_to_num(far, nan=np.inf)))
+
+
+def _below(first_layer: int) -> str:
+    if not first_layer:
+        return ""
+    layers = "layer 0 is" if first_layer == 1 else f"layers 0 to {first_layer - 1} is"
+    return f" Every edge of {layers} kept in all of them."
 
 
 def _warning(row: xr.Dataset, first_layer: int) -> str:
@@ -299,7 +335,7 @@ VIEW = View(
     question="How much of the prediction do its routes carry?",
     asks=(
         Ask("start", "Keep only the routes to", pick="pos", empty="the last token"),
-        Ask("first_layer", "and every edge below layer"),
+        Ask("first_layer", "and every edge below layer", empty="the lowest without new sinks"),
         Ask("draws", "beside", unit="random graphs"),
     ),
     figures=(faithfulness_figure, thresholds_figure),

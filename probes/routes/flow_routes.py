@@ -33,7 +33,7 @@ from probes.routes.strength import head_strength
 from workbench.analysis.kinds import Analysis, OnPrompt
 from workbench.analysis.parameters import Choice, Position, Range, Slider, Values
 from workbench.analysis.results import dataset
-from workbench.analysis.view import View
+from workbench.analysis.view import Ask, View
 from workbench.errors import RefusedError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
@@ -248,6 +248,14 @@ def said(
 VIEW = View(
     FlowRoutes,
     question="Which edges between tokens is the prediction made of?",
+    asks=(
+        Ask("start", "Explain the prediction at", pick="pos", empty="the last token"),
+        Ask("coverage", "by the edges that hold", unit="of a row's attention"),
+        Ask("threshold", "or by all parts above a share of", empty="none"),
+        Ask("renormalise", "divide a row by what is kept of it"),
+        Ask("hide_first", "leave out edges from the first token"),
+        Ask("edges_drawn", "draw at most", unit="edges of attention"),
+    ),
     figures=(routes_figure, layers_figure),
     details=(edge_detail,),
     claims=(claims.route, claims.edge),

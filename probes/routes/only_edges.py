@@ -65,8 +65,9 @@ class OnlyEdges:
             new = einsum(kept, per_head(seen.pop("v")).to(z), "row h q k, row k h e -> row q h e")
             new += einsum(removed[..., 0], first.to(z), "row h q, h e -> row q h e")
             new += einsum(removed[..., 1:].sum(-1), mean.to(z), "row h q, h e -> row q h e")
-            for places, _ in (found for edit in own for found in Rows(None, 0).meshes(edit, z)):
-                new[places] = z[places]  # was set before
+            for where, places in ((edit.where, mesh) for edit in own for mesh, _ in Rows(None, 0).meshes(edit, z)):
+                # what was set before stays, and what was scaled is
+                new[places] = z[places] if where.factor is None or where.sets else new[places] * where.factor
             z.copy_(new)
 
         return Edit(Where(V, layer), read=lambda v: seen.update(v=v)), Edit(Where(Z, layer), write)

@@ -10,7 +10,7 @@ import xarray as xr
 from probes.routes.one_layer import FlowRouteHead, FlowRouteNeurons, check_inside, neuron_outputs
 from probes.routes.promoted import logit_contributions, promoted
 from workbench.analysis.kinds import OnPrompt, Study
-from workbench.analysis.parameters import Choice, Range
+from workbench.analysis.parameters import Choice, Position, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
@@ -63,9 +63,9 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
     """
 
     layer: Annotated[int, Range(0), "layer of the part"] = 0
-    pos: Annotated[int, "position it writes to; negative from the end"] = -1
+    pos: Annotated[int, Position(), "position it writes to; negative from the end"] = -1
     head: Annotated[int | None, Range(0), "a head of attention"] = None
-    key: Annotated[int | None, Range(0), "with head: only what it moves from this position"] = None
+    key: Annotated[int | None, Range(0), Position(), "with head: only what it moves from this position"] = None
     neuron: Annotated[int | None, Range(0), "a neuron of the MLP"] = None
     sublayer: Annotated[str, Choice(("attention", "mlp")), "without head and neuron: which one"] = "mlp"
     target: Annotated[str | None, "a token; default the model's prediction there"] = None

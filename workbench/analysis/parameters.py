@@ -10,6 +10,7 @@ also takes nothing.
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -36,7 +37,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from workbench.arguments import argument, shown
 from workbench.errors import InputError
 
-__all__ = ["Choice", "Lines", "Parameter", "Position", "Range", "Slider", "Values"]
+__all__ = ["Choice", "Lines", "OfPrompt", "Parameter", "Position", "Range", "Slider", "Values"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Slider:
 
 @dataclass(frozen=True)
 class Position:
-    """A token of the prompt, by its position."""
+    """A token of the prompt, by its position; of a text, several."""
 
     dim: str = "pos"
 
@@ -93,12 +94,17 @@ class Lines:
 
 
 @dataclass(frozen=True)
+class OfPrompt:
+    """Means something beside one prompt only: a part of its text, or a prompt of as many tokens."""
+
+
+@dataclass(frozen=True)
 class Parameter:
     """One field, as the shell, the page and the documentation read it.
 
     type: int, float, str or bool. low, high: inclusive. choices: the only values. optional: None is allowed too. files:
-    beside the choices, files of texts. slider: the ends of its slider on the page; dim: "pos" where it names a token;
-    lines: whether a text may have several.
+    beside the choices, files of texts. slider: the ends of its slider on the page; dim: "pos" where it names a token.
+    paired: it means something beside one prompt only, see `OfPrompt`. lines: whether a text may have several.
     """
 
     name: str
@@ -112,6 +118,7 @@ class Parameter:
     files: bool = False
     slider: tuple[float, float] | None = None
     dim: str | None = None
+    paired: bool = False
     lines: bool = False
     annotation: Any = dataclasses.field(default=None, repr=False, compare=False)
 
@@ -129,6 +136,13 @@ class Parameter:
         except ValueError:
             raise self.refused(text) from None
         return self.check(value)
+
+    def is_of_prompt(self, value: Any) -> bool:
+        """Whether a value says nothing of another prompt: it names a token by its place from the start (what counts
+        from the end does in both), or belongs to the prompt's own text."""
+        if value is None or value == self.default:
+            return False
+        return self.paired or (self.dim is not None and re.search(r"(?<![-\d])\d", str(value)) is not None)
 
     def check(self, value: Any) -> Any:
         """The value, if it may be used; InputError with the range otherwise."""
@@ -268,6 +282,7 @@ def _parameter(field: dataclasses.Field[Any], annotation: Any) -> Parameter:
         choice.files if choice else False,
         (slider.low, slider.high) if slider else None,
         position.dim if position else None,
+        of(OfPrompt) is not None,
         of(Lines) is not None,
         annotation,
     )

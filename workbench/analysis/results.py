@@ -87,7 +87,10 @@ def _variable(name: str, spec: Any) -> xr.DataArray:
     for what, text in (("dims", dims), ("units", units), *(("long_name", text) for text in rest)):
         argument(what, text, str, name)
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # numpy has none
+    if np.asarray(values).dtype == np.float16:
+        values = np.asarray(values, np.float32)  # netCDF has none
     attrs = {"units": units, "long_name": rest[0] if rest else name.replace("_", " ")}
     low, high = (None, None) if bounds is None else argument("(low, high)", bounds, Sequence[Any], name)
     attrs["valid_min"] = -np.inf if low is None else float(low)

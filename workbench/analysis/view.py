@@ -43,7 +43,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Ask:
-    """A parameter that a form asks for in plain words, before all others.
+    """A parameter, of the analysis or of its drawing, that a form asks for in plain words, before all others.
 
     words: what stands before its value, so that all of a view read as one sentence ("Remove" L18H6 "by" zero "and
     measure" log-probability). unit: what stands behind it. pick: what it names, to be picked rather than typed: "units"
@@ -90,7 +90,8 @@ class View:
     around: `(analysis, pos, n_tokens) -> analysis` that reads the token at `pos`, where this one reads only some of the
     prompt's; None where it reads that one, or its positions were chosen by hand. It sees `resid_pre`, `resid_post` and
     what follows from them alone.
-    heading: a title in place of that of the analysis. asks: what a form asks for first, in words that make a sentence.
+    heading: a title in place of that of the analysis. asks: what a form asks for first, in words that make a sentence;
+    those of the drawing are no part of what is planned.
     """
 
     in_words: ClassVar[str] = "a view, such as View(MyProbe, question=...)"
@@ -116,8 +117,10 @@ class View:
 
     def plan(self, analysis: Analysis) -> str:
         """What an analysis will do, in a sentence of what was asked; "" where nothing is asked in words."""
-        said = [ask.said(getattr(analysis, ask.name)) for ask in self.asks]
-        for at, ask in enumerate(self.asks[:-1]):
+        drawn = {parameter.name for parameter in self.display_parameters}
+        asks = [ask for ask in self.asks if ask.name not in drawn]
+        said = [ask.said(getattr(analysis, ask.name)) for ask in asks]
+        for at, ask in enumerate(asks[:-1]):
             said[at] += "," if ask.words.endswith(":") else ""  # what a colon opened ends there
         return f"{' '.join(said)}." if said else ""
 

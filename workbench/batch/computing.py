@@ -26,7 +26,7 @@ from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.storage.apart import vouched
 from workbench.storage.netcdf import DEPTH, group_of
 
-__all__ = ["Found", "computed", "result_of", "rows_of", "written"]
+__all__ = ["Found", "computed", "encoded", "result_of", "rows_of", "written"]
 
 _MOST = 1 << 40  # bytes of a shard that is read: memory ends before
 Told = Callable[[float], None]  # the share of a shard that is done; raises to cancel
@@ -123,7 +123,7 @@ def written(store: Store, shard: Shard, asked: Sequence[Asked], found: Found) ->
         for i, result in enumerate(found.results[one.name]):
             if result is not None:
                 groups[f"/results/{one.name}/{i}"] = result
-    content = _encoded(groups)
+    content = encoded(groups)
     store.write_bytes(f"shards/{shard.key}.nc", content)
     vouched(content, groups=DEPTH)
     cells = dict(zip(shard.analyses, map(list, shard.cells), strict=True))
@@ -134,7 +134,7 @@ def written(store: Store, shard: Shard, asked: Sequence[Asked], found: Found) ->
     return entry
 
 
-def _encoded(groups: Mapping[str, xr.Dataset]) -> bytes:
+def encoded(groups: Mapping[str, xr.Dataset]) -> bytes:
     """Groups of one netCDF file, made in memory: HDF5 on a disk that fills crashes the process."""
     floats = {
         place: {name: {"_FillValue": None} for name, v in group.variables.items() if v.dtype.kind == "f"}

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import xarray as xr
 
-from workbench.analysis.run import together
+from workbench.analysis.run import Failure, together
 from workbench.batch.cells import Asked, bound
-from workbench.batch.shards import Shard
+from workbench.batch.computing import encoded
 from workbench.batch.room import as_text, memory_of
+from workbench.batch.shards import Shard
 from workbench.batch.spec import Limits, n_bytes
 from workbench.batch.survey import Survey
 from workbench.errors import RefusedError
@@ -21,8 +23,27 @@ from workbench.observation.memory import predict_bytes
 
 __all__ = ["Estimate", "estimated", "need_room"]
 
-_WHOLE = 8  # a whole result is some times as large as its rows
 _PILOT = 24  # tokens of the prompt that is tried
+_POSITIONAL = ("pos", "query", "key")
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What one prompt's outcome takes of an analysis: bytes of its row; of its whole result bytes in the file and
+    seconds to write it, as they were tried on `tokens`; those that were not are about as large as most.
+
+    growing: bytes of variables, and with which power of the number of tokens they grow.
+    """
+
+    row: int
+    fixed: float = 40_000
+    seconds: float = 0.05
+    growing: tuple[tuple[int, int], ...] = ()
+    tokens: int = _PILOT
+
+    def whole(self, n: int) -> float:
+        """Bytes of a whole result of a prompt of n tokens."""
+        return self.fixed + sum(size * (n / self.tokens) ** power for size, power in self.growing)
 
 
 @dataclass
@@ -48,16 +69,19 @@ def estimated(asks: Survey, shards: Sequence[Shard], *, results: bool) -> Estima
     by_name = {one.name: one for one in asks.asked}
     prompted = [shard for shard in shards if shard.ids]
     per_token = _seconds_per_token(asks.asked[0].model, prompted[0]) if prompted else 0.0
-    row, assumed = _row_bytes(asks, [s for s in prompted])
+    kept, assumed = _kept(asks, prompted, results)
     seconds = memory = disk = 0.0
     for shard in shards:
         own = [by_name[name] for name in shard.analyses]
         lengths = shard.ids.lengths if shard.ids else []
         sizes = asks.model.sizes
         seconds += sum(n * per_token * (1 + sum(one.analysis.cost(sizes, n) for one in own)) for n in lengths)
-        disk += sum(row[one.name] for one in own) * shard.n_prompts * (_WHOLE if results else 1) + 20_000
+        disk += sum(kept[one.name].row for one in own) * shard.n_prompts + 20_000
+        if results:
+            disk += sum(kept[one.name].whole(n) for one in own for n in lengths or [0])
+            seconds += sum(kept[one.name].seconds for one in own) * shard.n_prompts
         memory = max(memory, _shard_bytes(shard, own))
-    total = _weights(asks.model) + memory + 4 * sum(row.values()) * max(s.n_prompts for s in shards)
+    total = _weights(asks.model) + memory + 4 * sum(one.row for one in kept.values()) * max(s.n_prompts for s in shards)
     return Estimate(seconds, int(total), int(disk), assumed)
 
 
@@ -75,10 +99,10 @@ def _seconds_per_token(model: Model, shard: Shard) -> float:
     return min(taken) / batch.numel()
 
 
-def _row_bytes(asks: Survey, shards: Sequence[Shard]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Bytes of one prompt's row by analysis, from a short prompt; studies, which take long, are assumed."""
+def _kept(asks: Survey, shards: Sequence[Shard], results: bool) -> tuple[dict[str, _Kept], tuple[str, ...]]:
+    """What one prompt takes by analysis, from a short prompt; studies, which take long, are assumed."""
     sizes = asks.model.sizes
-    found = {one.name: 16 * 4 * sizes.n_layers * sizes.n_heads for one in asks.asked}
+    found = {one.name: _Kept(16 * 4 * sizes.n_layers * sizes.n_heads) for one in asks.asked}
     trial = next((shard for shard in shards if shard.ids), None)
     shared = [one for one in asks.asked if one.analysis.shares_pass and one.prompted]
     assumed = tuple(one.name for one in asks.asked if one not in shared)
@@ -91,11 +115,24 @@ def _row_bytes(asks: Survey, shards: Sequence[Shard]) -> tuple[dict[str, int], t
     tried = set()
     for _, outcome in together(shared[0].model, [tokens], [values]):
         one = named[outcome.analysis.name]
-        if hasattr(outcome.result, "data_vars"):
+        if not isinstance(outcome.result, Failure):
             rows, _ = one.reduction.row(one.analysis.averaged(outcome.result))
-            found[one.name] = sum(variable.nbytes for variable in rows.values())
+            row = sum(variable.nbytes for variable in rows.values())
+            found[one.name] = _whole(row, outcome.result, len(tokens)) if results else _Kept(row)
             tried.add(one.name)
     return found, (*assumed, *(one.name for one in shared if one.name not in tried))
+
+
+def _whole(row: int, result: xr.Dataset, n: int) -> _Kept:
+    """What is kept of a prompt where its whole result is: one of n tokens is written to memory, beside a second one,
+    since a file of one has more of its own than each of many."""
+    began = time.perf_counter()
+    two = len(encoded({"/a": result, "/b": result}))
+    seconds = (time.perf_counter() - began) / 2
+    size = two - len(encoded({"/a": result}))
+    growing = [(v.nbytes, sum(dim in _POSITIONAL for dim in v.dims)) for v in result.variables.values()]
+    growing = [(nbytes, power) for nbytes, power in growing if power]
+    return _Kept(row, max(0, size - sum(nbytes for nbytes, _ in growing)), seconds, tuple(growing), n)
 
 
 def _shard_bytes(shard: Shard, asked: Sequence[Asked]) -> float:

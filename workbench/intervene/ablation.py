@@ -213,7 +213,7 @@ class Scale(Printed):
             if positions is not None:
                 raise InputError(f"{self}", "positions of a unit that names none", "Leave positions out")
             positions = (self.unit.pos,)
-        where = Where(self.unit.hook, self.unit.layer, self.unit.units, positions, self.rows)
+        where = Where(self.unit.hook, self.unit.layer, self.unit.units, positions, self.rows, factor=self.factor)
 
         def write(x: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
             x[mesh] = x[mesh] * self.factor

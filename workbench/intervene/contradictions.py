@@ -3,7 +3,6 @@
 from typing import Any
 
 from workbench.errors import InputError
-from workbench.intervene.ablation import Scale
 from workbench.intervene.edit import Edit, Where
 from workbench.intervene.rows import Rows
 from workbench.models.hooks import (
@@ -15,6 +14,8 @@ from workbench.models.hooks import (
     RESID_POST,
     RESID_PRE,
     SCORES,
+    K,
+    Q,
     V,
     Z,
 )
@@ -23,17 +24,17 @@ from workbench.models.model import Model
 __all__ = ["check_contradictions", "is_void"]
 
 # Writing the first makes what was written into the others of its layer, at the same positions, void.
-# What values carry is gone only where it is gone at every position: they are read from other ones.
+# What keys and values carry is gone only where it is gone at every position: they are read from other ones.
 _COVERS = {
-    PATTERN: (SCORES,),
-    Z: (PATTERN, SCORES),
-    ATTN_RESULT: (Z, PATTERN, SCORES),
-    ATTN_OUT: (ATTN_RESULT, Z, PATTERN, SCORES),
+    PATTERN: (SCORES, Q),
+    Z: (PATTERN, SCORES, Q),
+    ATTN_RESULT: (Z, PATTERN, SCORES, Q),
+    ATTN_OUT: (ATTN_RESULT, Z, PATTERN, SCORES, Q),
     MLP_OUT: (MLP_POST,),
-    RESID_POST: (MLP_OUT, MLP_POST, ATTN_OUT, ATTN_RESULT, Z, PATTERN, SCORES),
+    RESID_POST: (MLP_OUT, MLP_POST, ATTN_OUT, ATTN_RESULT, Z, PATTERN, SCORES, Q),
 }
 
-_OF_VALUES = (Z, ATTN_RESULT, ATTN_OUT, RESID_POST)
+_OF_KEYS = {V: (Z, ATTN_RESULT, ATTN_OUT, RESID_POST), K: (PATTERN, Z, ATTN_RESULT, ATTN_OUT, RESID_POST)}
 
 
 def check_contradictions(found: list[tuple[Any, Edit]], batch: Rows) -> None:
@@ -58,11 +59,11 @@ def check_contradictions(found: list[tuple[Any, Edit]], batch: Rows) -> None:
 
 def _need_seams(buckets: dict[tuple[int | None, int | None], list[tuple[Any, Where]]]) -> None:
     """InputError where a state in front of a layer is set, and something that the layer before it adds is void by it:
-    it is the state behind that one. What is scaled is not set."""
+    it is the state behind that one."""
     for (layer, row), entries in buckets.items():
         before = [] if layer is None else [*buckets.get((layer - 1, row), ()), *buckets.get((layer - 1, None), ())]
         for first, a in entries:
-            if a.hook is not RESID_PRE or a.additive or isinstance(first, Scale):
+            if a.hook is not RESID_PRE or not a.sets:
                 continue
             for second, b in before:
                 covered = b.hook is RESID_POST and _within(b.positions, a.positions)
@@ -91,10 +92,10 @@ def _clash(a: Where, b: Where) -> bool:
 
 def _void(outer: Where, inner: Where) -> bool:
     """Whether writing `outer` makes what `inner` wrote before it void."""
-    if inner.hook is V:
-        return not outer.additive and outer.hook in _OF_VALUES and outer.units is None and outer.positions is None
+    if inner.hook in _OF_KEYS:
+        return outer.sets and outer.hook in _OF_KEYS[inner.hook] and outer.units is None and outer.positions is None
     read = inner.hook if inner.hook.expert is None else MLP_POST  # an expert's neurons lie before the same
-    if outer.additive or read not in _COVERS.get(outer.hook, ()):
+    if not outer.sets or read not in _COVERS.get(outer.hook, ()):
         return False
     return _within(inner.units, outer.units) and _within(inner.positions, outer.positions)
 

@@ -35,7 +35,8 @@ _READ = {"unit", "value", "factor", "strength", "direction", "to", "reference"} 
 class Where(NamedTuple):
     """Where an edit writes. units: heads, key/value heads or neurons, None for all; rows, positions: None for all.
 
-    additive: adds to what is there, so that several may share a place.
+    additive: adds to what is there, so that several may share a place. factor: what is there is multiplied by it; it is
+    not set, and what led to it still counts.
     """
 
     hook: Hook
@@ -44,6 +45,12 @@ class Where(NamedTuple):
     positions: Positions = None
     rows: tuple[int, ...] | None = None
     additive: bool = False
+    factor: float | None = None
+
+    @property
+    def sets(self) -> bool:
+        """Whether what was there is gone: neither added to nor scaled."""
+        return not self.additive and not self.factor  # times 0 it is gone
 
 
 class Edit(NamedTuple):

@@ -41,17 +41,20 @@ class Strongest(NamedTuple):
 
 @cache
 def _numba() -> Any:
-    """The compiled loops, or None where numba is not installed or finds no place for what it compiles."""
+    """The compiled loops, or None where numba is not installed, finds no place for what it compiles, or refuses its
+    settings (NUMBA_NUM_THREADS=0)."""
     try:
         from workbench.kernels import loops as compiled
 
         compiled.row_norms(np.zeros((1, 1), np.float32))  # what is compiled is also written
     except ImportError:
         return None
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ValueError) as error:
+        settings = isinstance(error, ValueError)
+        what = "numba refuses its settings" if settings else "numba cannot write its cache"
+        remedy = "Correct NUMBA_... in the environment." if settings else "Name a folder for it in NUMBA_CACHE_DIR."
         warnings.warn(
-            f"Routes are computed without compiled loops, which takes longer: numba cannot write its cache "
-            f"({in_words(error)}). Name a folder for it in NUMBA_CACHE_DIR.",
+            f"Routes are computed without compiled loops, which takes longer: {what} ({in_words(error)}). {remedy}",
             SlowWarning,
             stacklevel=2,
         )

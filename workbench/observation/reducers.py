@@ -3,12 +3,13 @@
 import torch
 from torch.nn.functional import cross_entropy
 
-from workbench.intervene.contradictions import is_void
-from workbench.intervene.edit import Where
-from workbench.models.hooks import Z
+from workbench.intervene.arriving import arriving
+from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, RESID_POST, Hook, Z
 from workbench.observation.need import Site
 
-__all__ = ["head_output_norm", "head_pattern", "mean_behind_first", "residual_norm", "token_loss"]
+__all__ = ["arrives", "head_output_norm", "head_pattern", "mean_behind_first", "residual_norm", "token_loss"]
+
+_BEHIND_Z = (ATTN_RESULT, ATTN_OUT, RESID_POST)
 
 _CHUNK = 64  # rows of logits that are normalised at once: 12 MB at a vocabulary of 49,152
 
@@ -21,13 +22,25 @@ def head_pattern(pattern: torch.Tensor, site: Site, head: int) -> torch.Tensor:
 def head_output_norm(z: torch.Tensor, site: Site) -> torch.Tensor:
     """Mean norm of z W_O over positions behind the first, (batch, head), >= 0, in units of the residual stream.
 
-    z: (batch, pos, head, d_head). Before a post-norm where there is one. 0 of a head whose output an intervention
-    overwrites behind it: nothing arrives.
+    z: (batch, pos, head, d_head). Before a post-norm where there is one. Where an intervention overwrites a head's
+    output behind z nothing arrives: 0; what is scaled there is louder or quieter.
     """
     z = z.float().transpose(1, 2)  # batch head pos d_head
     norms = ((z @ site.weights.W_O_gram) * z).sum(-1).clamp(min=0).sqrt()
-    lost = [head for head in range(norms.shape[1]) if is_void(site.model, Where(Z, site.layer, (head,)))]
-    return mean_behind_first(norms.index_fill(1, torch.tensor(lost, device=z.device, dtype=torch.long), 0.0), site)
+    return mean_behind_first(norms * arrives(site, read=Z).abs().to(norms), site)
+
+
+def arrives(site: Site, *, read: Hook) -> torch.Tensor:
+    """Factor on what each head moves to each query, by interventions behind what is read (Z, or PATTERN for Z too),
+    `[batch, head, query]`: see `arriving`."""
+    n_heads, n_pos = site.model.sizes.n_heads, site.tokens.shape[1]
+    if not site.model.interventions or site.layer is None:
+        return torch.ones(1, 1, 1)
+    found = torch.ones(len(site.lengths), n_heads, n_pos)
+    for row, length in enumerate(site.lengths.tolist()):
+        hooks = _BEHIND_Z if read is Z else (Z, *_BEHIND_Z)
+        found[row, :, :length] = arriving(site.model, site.layer, length, hooks)[0]
+    return found
 
 
 def mean_behind_first(values: torch.Tensor, site: Site) -> torch.Tensor:

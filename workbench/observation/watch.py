@@ -203,7 +203,7 @@ class Watch:
                 f"(batch={len(self.lengths)}, {', '.join(need.dims)})",
                 "Declare the axes after batch in Need(dims=...)",
             )
-        self.reduced[need, layer] = self._blank_padding(value, need)
+        self.reduced[need, layer] = self._blank_padding(_of_numbers(value), need)
 
     def _site(self, layer: int | None, device: torch.device) -> Site:
         """What a reducer may know, where its layer's activations are: a model may lie on several devices."""
@@ -259,6 +259,11 @@ class Watch:
         if need.ragged and need.layered:
             return tuple(values)
         return torch.stack(values) if need.layered else values[0]
+
+
+def _of_numbers(value: torch.Tensor) -> torch.Tensor:
+    """Half precision widened: numpy has no bfloat16, files no float16, and a mean over prompts needs the digits."""
+    return value.float() if value.is_floating_point() and value.dtype.itemsize < 4 else value
 
 
 def _has(model: Model, hook: Hook) -> bool:

@@ -77,6 +77,8 @@ def _register_links(local: Local) -> None:
         Input("display", "data"),
         State("drawn", "data"), State("rested", "data"),
     )  # fmt: skip
+    of = Input("asked", "data"), Input("shown", "data"), Input("view", "data")
+    local("links", "waits", Output("tokens", "lang"), *of, initial=False)
     pins = Input("pinned", "data"), Input("aligned", "data")
     local("pins", "kept", Output("pins-row", "lang"), *pins, initial=False)
     local("pins", "drawn", Output("pins-row", "title"), Input("pins", "data"), initial=False)

@@ -22,10 +22,8 @@ from workbench.errors import WorkbenchError
 __all__ = [
     "changed",
     "fine",
-    "forget_places",
     "lacking",
     "register",
-    "without_places",
 ]
 
 
@@ -133,22 +131,3 @@ def lacking(view: View, analysis: Analysis, display: Mapping[str, Any]) -> str:
     """What a result of an analysis does not hold of a display, in words; "" where it holds all."""
     finer = [f"{name}={value:g}" for name, value in _finer(view, analysis, display).items()]
     return f"More than was kept is asked for: it is computed again with {', '.join(finer)}." if finer else ""
-
-
-def forget_places(engine: Engine, display: Mapping[str, Any], view: str) -> dict[str, Any]:
-    """As `without_places`; what the form of the open view shows follows."""
-    after = without_places(engine, display)
-    for name in set(display.get(view, {})) - set(after.get(view, {})):
-        set_props({"type": "display", "entry": view, "name": name, "control": "token"}, {"value": None})
-    return after
-
-
-def without_places(engine: Engine, display: Mapping[str, Any]) -> dict[str, Any]:
-    """The display parameters without those that name a token: of another text they mean nothing."""
-    places = {
-        name: {p.name for p in view.display_parameters if p.dim == "pos"} for name, view in engine.standing.items()
-    }
-    return {
-        name: {key: value for key, value in chosen.items() if key not in places.get(name, ())}
-        for name, chosen in display.items()
-    }

@@ -82,7 +82,7 @@ def param_form(
     first: list[Any] = [_asked(view.name, ask, shown[ask.name], value(ask.name), tokens, units) for ask in asked]
     rest = [param for name, param in shown.items() if name not in {ask.name for ask in asked}]
     others = [_param_control(view.name, param, value(param.name)) for param in rest]
-    if not asked or not others:
+    if not view.asks or not others:
         return [*first, *others]
     changed = any(value(param.name) != param.default for param in rest)
     more = html.Details([html.Summary("more"), *others], className="more", open=changed)
@@ -137,7 +137,7 @@ def _param_control(entry: str, param: Parameter, value: Any, empty: str = "") ->
         return dmc.Autocomplete(**common, data=list(param.choices), value=value, debounce=700)
     if param.type is bool or param.choices:
         choices = ["true", "false"] if param.type is bool else [str(choice) for choice in param.choices]
-        return dmc.Select(**common, data=choices, value=_text(value), allowDeselect=False)
+        return dmc.Select(**common, data=_labelled(choices), value=_text(value), allowDeselect=False)
     if param.type in (int, float):
         bounds = {"min": param.low, "max": param.high} if param.low is not None and param.high is not None else {}
         step = 1 if param.type is int else _step(param)
@@ -154,6 +154,10 @@ def _param_control(entry: str, param: Parameter, value: Any, empty: str = "") ->
     return dmc.TextInput(**common, value="" if value is None else str(value), debounce=700, placeholder=placeholder)
 
 
+def _labelled(choices: Sequence[str]) -> list[dict[str, str]]:
+    return [{"value": one, "label": {"false": "no", "true": "yes"}.get(one, one)} for one in choices]
+
+
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -165,37 +169,46 @@ def _step(param: Parameter) -> float:
 
 
 def display_form(view: View, chosen: Mapping[str, Any], tokens: Sequence[str] = ()) -> list[Any]:
-    """One control per display parameter. tokens: those of the prompt to choose among."""
-    controls = view.display_parameters
-    return [_display_control(view.name, one, chosen.get(one.name, one.default), tokens) for one in controls]
+    """One control per display parameter, in words where the view has some. tokens: those of the prompt to choose
+    among."""
+    asks = {ask.name: ask for ask in view.asks}
+    return [
+        _display_control(view.name, one, chosen.get(one.name, one.default), tokens, asks.get(one.name))
+        for one in view.display_parameters
+    ]
 
 
-def _display_control(entry: str, param: Parameter, value: Any, tokens: Sequence[str]) -> Any:
-    name = param.name.replace("_", " ")
+def _display_control(entry: str, param: Parameter, value: Any, tokens: Sequence[str], ask: Ask | None) -> html.Div:
+    words = ask.words if ask else param.name.replace("_", " ")
+    label = html.Span(words, title=param.help, className="words" if ask else "param-name")
+    behind = [html.Span(ask.unit, className="unit")] if ask and ask.unit else []
+    first, *under = _display_choice(entry, param, words, value, tokens)
+    line = html.Div([first, *behind], className="row") if behind else first
+    return html.Div([label, line, *under], className="display-param asked" if ask else "display-param")
+
+
+def _display_choice(entry: str, param: Parameter, words: str, value: Any, tokens: Sequence[str]) -> list[Any]:
+    """What a value is chosen with: a token of the prompt, one of some, or a number and the slider under it."""
     identity = {"type": "display", "entry": entry, "name": param.name, "control": "choice"}
-    label = html.Span(name, title=param.help, className="param-name")
+    named: dict[str, Any] = {"size": "xs", **attributes({"aria-label": words})}
     if param.dim == "pos":
-        tokens_control = _token_choice({**identity, "control": "token"}, name, value, tokens)
-        return html.Div([label, tokens_control], className="display-param")
+        return [_token_choice({**identity, "control": "token"}, named, value, tokens)]
     if param.type is bool or param.choices:
         choices = ["false", "true"] if param.type is bool else [str(choice) for choice in param.choices]
-        shown = str(value).lower() if param.type is bool else str(value)
         fits = sum(map(len, choices)) <= _SIDE_BY_SIDE
         kind, more = (dmc.SegmentedControl, {}) if fits else (dmc.Select, {"allowDeselect": False})
-        chosen = kind(id=identity, data=choices, value=shown, size="xs", **more, **attributes({"aria-label": name}))
-        return html.Div([label, chosen], className="display-param")
+        return [kind(id=identity, data=_labelled(choices), value=_text(value), **more, **named)]
     ends = slider_ends(param)
     step = 1 if param.type is int else round((ends[1] - ends[0]) / 100, ROUND)
     number = dmc.NumberInput(
-        id={**identity, "control": "number"}, value="" if value is None else value, size="xs", step=step,
-        min=param.low, max=param.high, debounce=400, clampBehavior="none", placeholder="none",
-        **attributes({"aria-label": name}),
+        id={**identity, "control": "number"}, value="" if value is None else value, step=step, min=param.low,
+        max=param.high, debounce=400, clampBehavior="none", placeholder="none", **named,
     )  # fmt: skip
     slider = dmc.Slider(
         id={**identity, "control": "slider"}, value=slider_value(param, value), min=ends[0], max=ends[1], step=step,
-        size="sm", label=None, thumbLabel=name,
+        size="sm", label=None, thumbLabel=words,
     )  # fmt: skip
-    return html.Div([label, number, slider], className="display-param")
+    return [number, slider]
 
 
 def token_options(tokens: Sequence[str]) -> list[dict[str, str]]:
@@ -203,11 +216,13 @@ def token_options(tokens: Sequence[str]) -> list[dict[str, str]]:
     return [{"value": str(pos), "label": f"{pos} {show_token(text, html=False)}"} for pos, text in enumerate(tokens)]
 
 
-def _token_choice(identity: Mapping[str, str], name: str, value: Any, tokens: Sequence[str]) -> dmc.Select:
+def _token_choice(
+    identity: Mapping[str, str], named: Mapping[str, Any], value: Any, tokens: Sequence[str]
+) -> dmc.Select:
     return dmc.Select(
-        id=identity, data=token_options(tokens), value=None if value is None else str(value), placeholder="last",
-        clearable=True, searchable=True, size="xs", comboboxProps={"width": 200}, maxDropdownHeight=320,
-        **attributes({"aria-label": name}),
+        id=identity, data=token_options(tokens), value=None if value is None else str(value),
+        placeholder="the last token", clearable=True, searchable=True, comboboxProps={"width": 200},
+        maxDropdownHeight=320, **named,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
-from werkzeug.http import parse_cookie
+from werkzeug.sansio.http import parse_cookie
 
 from apps.explorer.engine.settings import Settings
 from apps.explorer.web.safety import cookie_name, is_token

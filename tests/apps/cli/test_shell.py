@@ -120,8 +120,9 @@ def test_a_working_directory_that_is_no_more_is_said(tmp_path, words):
     assert done.returncode == 1 and "working directory that is no more" in done.stderr and "\n" not in done.stderr[:-1]
 
 
-def test_without_docstrings_it_says_so_and_blames_no_analysis():
-    command = [sys.executable, "-OO", "-m", "apps.cli", "describe", "surprisal"]
+@pytest.mark.parametrize("words", [["describe", "surprisal"], ["load"]])
+def test_without_docstrings_it_says_so_and_blames_no_analysis(words):
+    command = [sys.executable, "-OO", "-m", "apps.cli", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "started without docstrings (-OO" in done.stderr and "\n" not in done.stderr[:-1]
 

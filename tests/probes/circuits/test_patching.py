@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from probes.circuits import attention_knockout, attribution_patching, causal_tracing
+from probes.circuits import activation_patching, attention_knockout, attribution_patching, causal_tracing
 from probes.circuits.activation_patching import SITES, ActivationPatching, effect_figure, patching, sites_of
 from probes.circuits.attention_knockout import AttentionKnockout
 from probes.circuits.attribution_patching import AttributionPatching, estimates, gradients
@@ -85,6 +86,23 @@ def test_patching_finds_the_planted_circuit():
     other = prompt_pair(toy, Prompt.ids([3, 9, 27, 14, 3, 9]), Prompt.ids([3, 8, 27, 14, 3, 9]))
     previous = last(patching(toy, other, "z"))
     assert float(previous["recovered"].sel(layer=0, head=0)) == pytest.approx(1.0, abs=1e-2)
+
+
+def test_the_last_token_is_not_all_that_is_said(model):
+    """Its late states bring back everything in any model: what does so before it is the finding."""
+    found = last(patching(model, prompt_pair(model, CLEAN, CORRUPT), "resid_post", metric=METRIC))
+    strings = [str(pos) for pos in range(found.sizes["pos"])]
+    planted = xr.zeros_like(found)
+    planted["effect"][1, -1], planted["effect"][0, 4], planted["effect"][1, 2] = 6.0, -2.0, 1.5
+    said = activation_patching._summary(planted, strings)
+    assert "Most is done at layer 1, token 9 9: +6.00" in said
+    assert "Before the last token most is done at layer 0, token 4 4: -2.00" in said
+    planted["effect"][:, :-1] = 0.0
+    assert "Before the last token nothing that was patched changes anything." in activation_patching._summary(
+        planted, strings
+    )
+    planted["effect"][0, 3] = 7.0
+    assert "Before" not in activation_patching._summary(planted, strings)
 
 
 def test_partial_results_and_cancelling(model):

@@ -169,6 +169,32 @@ def test_what_was_tried_is_not_advised():
     assert faith._warning(row, 1).endswith("this F says little.") and not faith._warning(row.assign(growth=2.0), 0)
 
 
+def test_where_no_layer_is_named_the_first_without_new_sinks_is_taken(monkeypatch):
+    """Growth decides, not what a graph carries; what was taken is in the result and in its sentence."""
+    model, plain = tiny_model("llama"), faith._Run.outcomes
+    grown = {0: 40.0, 1: 3.0}
+
+    def outcomes(self, masks, first_layer):
+        log_probs, growth = plain(self, masks, first_layer)
+        if len(masks) > 4:  # not the random ones
+            growth = torch.full_like(growth, 500.0)
+            growth[2 + 1] = grown[first_layer]  # coverage 0.75, the nearest to 0.8
+        return log_probs, growth
+
+    monkeypatch.setattr(faith._Run, "outcomes", outcomes)
+    curve = lambda **given: last(
+        FlowRouteFaithfulness(draws=1, **given).curve(model, IDS, coverages=(0.3, 0.75), thresholds=(0.01,))
+    )
+    found, asked = curve(), curve(first_layer=1)
+    assert found.attrs["first_layer"] == 1 and "Every edge of layer 0 is kept in all of them." in found.attrs["summary"]
+    np.testing.assert_array_equal(found["faithfulness"], asked["faithfulness"])
+    np.testing.assert_array_equal(found["random_faithfulness"], asked["random_faithfulness"])
+    grown[0] = 9.0
+    assert curve().attrs["first_layer"] == 0 and "kept in all" not in curve().attrs["summary"]
+    grown |= {0: 40.0, 1: 41.0}  # of the two layers neither is better
+    assert curve().attrs["first_layer"] == 0
+
+
 def test_it_yields_as_it_goes_and_the_last_is_complete():
     results = list(FlowRouteFaithfulness(draws=3).curve(tiny_model("llama"), IDS, thresholds=(0.01,)))
     assert results[0]["random_faithfulness"].isnull().all() and not results[-1]["random_faithfulness"].isnull().any()

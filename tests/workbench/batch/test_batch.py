@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from probes import CATALOG as PROBES
 from tests.tiny_models import spelling, tiny_hf, tiny_model
 from tests.tiny_runs import Norms
-from tests.workbench.batch.made import CATALOG, prompts, spec
+from tests.workbench.batch.made import CATALOG, prompts, spec, toy
 from workbench import batch, wrap
 from workbench.analysis import run as runner
 from workbench.batch.values import tables
@@ -223,6 +224,24 @@ def test_other_weights_other_parameters_other_edits_are_other_cells(run, model, 
 def test_bad_input_is_a_sentence(run, change, said):
     with pytest.raises((InputError, RefusedError), match=said):
         run(spec() | change)
+
+
+@pytest.mark.parametrize("length", [8, 60])
+def test_the_disk_of_whole_results_is_predicted(tmp_path, length):
+    """Most of a small result is what its file says of it; what has positions grows. Within a factor of 1.6: what one
+    file of many results has once is not known beforehand."""
+    given = {
+        "name": "whole", "models": [{"name": "toy-induction"}], "keep": {"results": True},
+        "prompts": [{"generator": "random-tokens", "n": 4, "length": length}],
+        "analyses": [{"name": "logit-lens"}, {"name": "attention"}],
+    }  # fmt: skip
+    models = {"toy-induction": toy()}
+    made = batch.plan(given, tmp_path / "run", catalog=PROBES, models=models)
+    bare = batch.plan({**given, "keep": {}}, tmp_path / "run", catalog=PROBES, models=models)
+    batch.run(given, tmp_path / "run", catalog=PROBES, models=models)
+    size = sum(file.stat().st_size for file in (tmp_path / "run" / "shards").iterdir())
+    assert size / 1.6 < made.estimate.disk < size * 1.6 and made.estimate.seconds > bare.estimate.seconds
+    assert bare.estimate.disk < size / 3
 
 
 def test_columns_of_a_file(tmp_path):

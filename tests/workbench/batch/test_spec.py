@@ -151,7 +151,7 @@ def test_more_prompts_than_fit_are_refused_while_they_are_read(tmp_path, monkeyp
     monkeypatch.setattr("workbench.batch.prompts.items._LOOK", 10)
     (tmp_path / "many.txt").write_text("\n".join(f"line {i}" for i in range(100)))
     limits = '[limits]\nmemory = "50 kB"\n'
-    with pytest.raises(RefusedError, match="Got 30 prompts, whose plan alone takes about 0.1 MB of memory"):
+    with pytest.raises(RefusedError, match=r"Got 30 prompts, whose plan alone takes about 0\.1 MB of memory"):
         collected(tmp_path, 'file = "many.txt"', limits)
     assert len(collected(tmp_path, 'file = "many.txt"\nlimit = 20', limits)) == 20
 

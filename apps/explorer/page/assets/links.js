@@ -5,7 +5,7 @@
   const no = () => dash.no_update;
   let resting = null, seen = "", building = 0, listed = null;
   // The view that is open, the one that was asked for, what its figure stands for, and whether that is on its way.
-  let open = "", asked = "", wanted = "", awaited = false;
+  let open = "", asked = "", wanted = "", awaited = false, coming = false;
   let written = "", since = 0, returning = null;
 
   function parse(fragment) {
@@ -43,7 +43,7 @@
 
   // What is being drawn says so to everybody: by standing back, and to a screen reader, which waits for the whole.
   function stand() {
-    const is = awaited || open !== asked;
+    const is = coming || awaited || open !== asked;
     const main = document.getElementById("main-figure");
     main.classList.toggle("stale", is);
     main.setAttribute("aria-busy", String(is));
@@ -150,6 +150,18 @@
     // Another entry of the list was chosen by somebody; what `turned` wrote may be read when there is another view again.
     turn: function (name, view) {
       return !name || name === listed || name === view.name ? no() : { name: name, figure: 0 };
+    },
+    // Another run was asked for than the shown one: the tokens of the shown one stand back if they may not stay, and its
+    // figure if it may not.
+    waits: function (request, shown, view) {
+      const differs = (name) => JSON.stringify(request[name] || null) !== JSON.stringify(shown[name] || null);
+      const is = Boolean(request && shown && !request.ended && request.id !== shown.id);
+      const other = is && ["text", "model", "chat", "edits"].some(differs);
+      const values = (run) => JSON.stringify((run.params || {})[view.name] || {});
+      coming = other || (is && values(request) !== values(shown));
+      document.getElementById("tokens").classList.toggle("before", other);
+      stand();
+      return no();
     },
     // A large view has arrived. Until it is the one that was asked for last, what is there stands back.
     fresh: function (figure, message, table, stands) {

@@ -1,8 +1,9 @@
-// The tabs of one room are shown: that of the open view, or the one that was chosen above them. Where they need more room
-// than there is, the row scrolls by whole titles, and fades where there are more.
+// The tabs of one room are shown: that of the open view. A room that is chosen opens the view that was open in it last,
+// or its first. Where tabs need more room than there is, the row scrolls by whole titles, and fades where there are more.
 (function () {
   "use strict";
   const dash = (window.dash_clientside = window.dash_clientside || {});
+  const left = {}; // by room, the view that was open in it last
   let followed = null;
 
   const tabs = () => Array.from(document.querySelectorAll("#tabs [role=tab]"));
@@ -67,8 +68,9 @@
     const button = event.target.closest && event.target.closest(".room[data-room]");
     if (!button) return;
     show(button.dataset.room);
-    const shown = listed(); // a room of one view has nothing to choose among
-    if (shown.length === 1 && shown[0].getAttribute("aria-selected") !== "true") shown[0].click();
+    const shown = listed();
+    if (shown.some((tab) => tab.getAttribute("aria-selected") === "true")) return;
+    (shown.find((tab) => tab.dataset.view === left[button.dataset.room]) || shown[0]).click();
   });
   // What the keys reach is shown whole; under a pointer nothing may move, or its click ends beside the title.
   document.addEventListener("focusin", (event) => {
@@ -83,6 +85,7 @@
       if (!tab || tab === followed) return;
       if (!followed) sizes.observe(tab.closest(".tabs-row"));
       followed = tab;
+      left[tab.dataset.room] = tab.dataset.view;
       show(tab.dataset.room);
       reveal(tab);
     },

@@ -300,10 +300,15 @@ def test_anything_is_found_by_its_name(same_page):
     page.keyboard.type("write parts token")  # words of its question, in an order of one's own
     page.wait_for_selector(".find li >> text=Direct logit attribution")
     page.keyboard.press("Escape")
-    page.locator(".room", has_text="Explain").click()  # its one view is opened: there is nothing to choose among
+    page.locator(".room", has_text="Explain").click()
     page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Explain'")
     page.locator(".room", has_text="Lens").click()
     page.wait_for_function("() => document.querySelector('#question').textContent.includes('at each depth')")
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Logit lens'")  # its first
+    page.locator(".room", has_text="Checks").click()  # the one that was open there last
+    page.wait_for_function(
+        "() => document.querySelector('#params-title').textContent === 'Which heads matter over prompts'"
+    )
     view(page, "Logit lens")
 
 

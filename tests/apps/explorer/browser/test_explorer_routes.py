@@ -65,25 +65,26 @@ def wait_for_details(page, word: str) -> None:
 
 
 def test_a_slider_moves_the_graph_without_a_run_and_a_link_carries_it(routes, open_page):
-    routes.get_by_role("slider", name="coverage").focus()
+    routes.get_by_role("slider", name="by the edges that hold").focus()
     routes.keyboard.press("ArrowLeft")
     wait_for_title(routes, "#main-figure", "coverage 0.79")
     assert "coverage 0.79" in routes.inner_text("#said")
-    assert routes.input_value("input[aria-label=coverage]") == "0.79"
-    routes.click("input[aria-label=start]")
+    assert routes.input_value("input[aria-label='by the edges that hold']") == "0.79"
+    routes.click("input[aria-label='Explain the prediction at']")
     routes.get_by_role("option", name="3 ·of").click()
     wait_for_title(routes, "#main-figure", "token 3 ")
     other = open_page("#" + routes.url.partition("#")[2])
     wait_for_title(other, "#main-figure", "token 3 (coverage 0.79)")
-    assert other.get_by_role("slider", name="coverage").get_attribute("aria-valuenow") == "0.79"
-    other.wait_for_function("() => document.querySelector('input[aria-label=start]').value === '3 ·of'")
+    assert other.get_by_role("slider", name="by the edges that hold").get_attribute("aria-valuenow") == "0.79"
+    other.wait_for_function("() => document.querySelector('input[aria-label^=Explain]').value === '3 ·of'")
     run(other, "Paris is the capital of")
     wait_for_title(other, "#main-figure", "token 5 (coverage 0.79)")  # a token of another text means nothing here
-    assert other.input_value("input[aria-label=start]") == ""
+    assert other.input_value("input[aria-label='Explain the prediction at']") == ""
+    other.wait_for_selector("#notice-list >> text=not kept for this one: start 3 (Information-flow routes)")
 
 
 def test_a_finer_threshold_is_computed_and_said(routes):
-    field = routes.locator("input[aria-label=threshold]")
+    field = routes.locator("input[aria-label='or by all parts above a share of']")
     field.fill("0.0004")
     field.press("Tab")
     wait_for_title(routes, "#main-figure", "threshold 0.0004")

@@ -58,7 +58,7 @@ def test_the_journey_of_a_newcomer(open_page, screenshots):
     page.wait_for_timeout(800)
     page.screenshot(path=screenshots / "journey-check.png")
     view(page, "Information-flow routes")
-    page.fill("input[aria-label=threshold]", "0.04")
+    page.fill("input[aria-label='or by all parts above a share of']", "0.04")
     page.keyboard.press("Tab")
     wait_for_title(page, "#main-figure", "0.04")
     page.click("#link-copy")

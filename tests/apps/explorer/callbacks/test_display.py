@@ -115,9 +115,7 @@ def test_exports_draw_the_same_and_code_says_how(engine):
     assert "figure = layers_figure(result)" in plain  # it takes none of them
 
 
-def test_places_of_another_text_are_forgotten(engine):
-    display = {NAME: {"start": 3, "coverage": 0.4}, "gone": {"x": 1}}
-    assert displaying.without_places(engine, display) == {NAME: {"coverage": 0.4}, "gone": {"x": 1}}
+def test_a_link_may_name_what_is_gone(engine):
     assert parse(Link, {"display": {NAME: {"start": 1}, "x": 3}}, engine=engine).display == {NAME: {"start": 1}}
     assert parse(Link, {"display": [1]}, engine=engine).display == {}
 
@@ -139,7 +137,8 @@ def test_a_click_is_answered_from_one_layer(engine):
 
 def test_the_form_has_a_control_for_each(engine):
     form = display_form(VIEW, {"threshold": 0.4, "start": 2}, [" a", "<b>"])
-    controls = [part for row in form for part in row.children if getattr(part, "id", None)]
+    parts = [part for row in form for part in row._traverse()]
+    controls = [part for part in parts if getattr(part, "id", None)]
     ids = {(part.id["name"], part.id["control"]): part for part in controls}
     assert set(ids) == {
         ("start", "token"), ("coverage", "number"), ("coverage", "slider"), ("threshold", "number"),

@@ -28,10 +28,12 @@ def controls(part) -> dict:
 @pytest.mark.parametrize("view", CATALOG.views, ids=lambda view: view.name)
 def test_what_is_asked_for_is_there_and_reads_as_a_sentence(view):
     known = {param.name: param for param in view.analysis.parameters()}
-    names = [ask.name for ask in view.asks]
+    drawn = {param.name: param for param in view.display_parameters}
+    names = [ask.name for ask in view.asks if ask.name not in drawn]
     assert set(names) <= set(known) and len(set(names)) == len(names) <= 3
+    assert set(drawn) == {ask.name for ask in view.asks} - set(names)  # none by the name that it has in code
     assert all(ask.pick in ("", "units", "pos", "segment", "layer", "head", "pair") for ask in view.asks)
-    assert all(known[ask.name].default not in (None, "") or ask.empty for ask in view.asks)
+    assert all((known | drawn)[ask.name].default not in (None, "") or ask.empty for ask in view.asks)
     if kind_of(view.analysis) == "study" and known:
         assert view.asks
         said = view.plan(view.analysis())

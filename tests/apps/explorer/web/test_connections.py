@@ -120,3 +120,16 @@ def test_a_stranger_is_told_where_to_go(running):
     for headers, said in (({}, "no token"), ({"Cookie": f"workbench-{running.port}=old"}, "explorer that is no more")):
         _, answer = ask(running, "/", **headers)
         assert answer.status == 403 and said in answer.read().decode()
+
+
+@pytest.mark.parametrize("other", [b"caf\xe9", b"\xff\xfe", b"\xf0\x9f"])
+def test_another_pages_cookie_in_any_bytes_costs_no_answer(running, other):
+    """Cookies of one host are shared by all its ports, and no rule says that they are UTF-8."""
+    own = f"workbench-{running.port}={TOKEN}".encode()
+    for cookie, status in ((b"theme=" + other + b"; " + own, b"200"), (b"theme=" + other, b"403")):
+        for way in (b"GET " + PAGE.encode(), b"POST /leave"):
+            head = b" HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\nConnection: close\r\nCookie: " + cookie
+            with ExitStack() as stack:
+                one = opened(stack, running, way + head + b"\r\n\r\n{}")
+                answer = one.recv(100)
+            assert answer.startswith(b"HTTP/1.1 " + (b"400" if way.startswith(b"POST") and own in cookie else status))
