@@ -86,8 +86,17 @@
     const given = JSON.parse(content);
     if (!given || given.kind !== KIND || !Array.isArray(given.steps)) throw new Error("no visit");
     return given.steps.filter((step) => step && step.link && typeof step.link.text === "string" && typeof step.link.model === "string").map((step) => ({
-      at: Number(step.at) || 0, title: text(step.title, 200), said: text(step.said, 5000), note: text(step.note, 2000), star: step.star === true, link: step.link,
+      at: Number(step.at) || 0, title: text(step.title, 200), said: text(step.said, 5000), note: text(step.note, 2000), star: step.star === true, link: whole(step.link),
     }));
+  }
+
+  // A link of a file that somebody may have changed: its lists are lists of texts, as what is drawn of them expects.
+  function whole(link) {
+    const made = Object.assign({}, link);
+    for (const name of ["edits", "pins"]) {
+      if (!Array.isArray(made[name]) || made[name].some((one) => typeof one !== "string")) delete made[name];
+    }
+    return made;
   }
 
   async function load(file) {

@@ -310,3 +310,24 @@ def test_a_look_that_is_never_answered_is_given_up_within_seconds():
     assert first == [204, "", 5000]
     assert second[0] == 204 and "does not answer" in second[1] and second[2] == 10_000 and third[2] == 20_000
     assert answered == [200, 0] and again == [204, 5000] and other == [False, 0]
+
+
+LISTS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.lists(st.text(max_size=3), max_size=2),
+    st.lists(st.one_of(st.none(), st.integers(), st.just({})), min_size=1, max_size=2), st.just({"length": 2}),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(edits=LISTS, pins=LISTS)
+def test_steps_of_a_changed_file_can_be_drawn(script, edits, pins):
+    """A step that cannot be drawn would stay in the notebook, which then opens no more."""
+    link = {"text": "a", "model": "b", "edits": edits, "pins": pins}
+    steps = [{"link": link, "at": "x", "title": 5, "said": None, "note": "n", "star": "yes"}, None, 3, {"link": {}}]
+    (step,) = script("visit", "read", json.dumps({"kind": "interp-workbench visit", "version": 1, "steps": steps}))[
+        "answer"
+    ]
+    assert step["note"] == "n" and step["title"] == "" and step["star"] is False and step["link"]["text"] == "a"
+    for name, given_list in (("edits", edits), ("pins", pins)):
+        texts = isinstance(given_list, list) and all(isinstance(one, str) for one in given_list)
+        assert step["link"].get(name) == (given_list if texts else None)
