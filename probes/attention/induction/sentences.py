@@ -6,7 +6,9 @@ import xarray as xr
 from workbench.figures import head_name
 from workbench.reach import smallest_flip_p, too_few
 
-__all__ = ["on_prompt", "on_stimulus", "strongest"]
+__all__ = ["NO_REPEATS", "on_prompt", "on_stimulus", "strongest"]
+
+NO_REPEATS = "No token of this prompt last occurred three or more places earlier, so there is nothing to score."
 
 
 def strongest(scores: xr.DataArray, among: np.ndarray | None = None) -> tuple[int, int] | None:
@@ -55,9 +57,9 @@ def on_prompt(result: xr.Dataset) -> str:
     """The head of the largest score on the prompt, beside other keys of the same rows; that one text has no test."""
     count, scores = int(result["n_repeats"]), result["induction_score"]
     if count == 0:
-        return "No token of this prompt occurs again three or more places later, so there is nothing to score."
+        return NO_REPEATS
     tokens = f"{count} tokens" if count > 1 else "one token"
-    tokens += " of this prompt that occurred before"
+    tokens += " of this prompt that last occurred three or more places earlier"
     top = strongest(scores)
     if top is None:
         return f"No head sees what followed the {tokens}, so there is nothing to score."
