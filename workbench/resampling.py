@@ -153,6 +153,22 @@ def studentised(
     return np.where(missing, np.nan, low), np.where(missing, np.nan, high)
 
 
+def sizes_of_t(signs: Array, sample: Array) -> Array:
+    """|t| of every column under signs of its entries, (signs, columns): sums of squares do not change with them."""
+    n, squares = len(sample), (sample**2).sum(axis=0)
+    mean = signs @ sample / n
+    return np.asarray(np.abs(mean) / np.sqrt(np.maximum(squares / n - mean**2, 1e-12 * squares) / (n - 1)))
+
+
+def largest_t(sample: Array, draws: int, seed: int) -> Array:
+    """The largest |t| over columns under flips of the signs of entries: all of them where these are at most `draws`,
+    else so many at random."""
+    n, step = len(sample), max(1, BLOCK // sample.shape[1])
+    flips = all_signs(n) if 2**n <= draws else random_signs(n, draws, seed)
+    parts = ((block[at : at + step], sample) for block in flips for at in range(0, len(block), step))
+    return np.concatenate([sizes_of_t(*part).max(axis=1) for part in parts])
+
+
 def need(holds: bool, got: str, expected: str, remedy: str) -> None:
     """InputError with these words where something does not hold."""
     if not holds:

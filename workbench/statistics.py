@@ -33,6 +33,7 @@ from workbench.resampling import (
     ends_of,
     error_of,
     groups,
+    largest_t,
     need,
     need_alike,
     need_draws,
@@ -42,6 +43,7 @@ from workbench.resampling import (
     random_signs,
     random_splits,
     resamples,
+    sizes_of_t,
     studentised,
     unseen,
     width,
@@ -237,6 +239,9 @@ def max_statistic(
     Exact while 2^n patterns are at most `EXACT_LIMIT`, else (1 + count) / (1 + draws); the smallest p is 2 / 2^n. Valid
     when rows are symmetric about zero under the null. Returns p, of the shape without `axis`, and the quantile of the
     largest |t|, from which mean +- quantile * standard error holds all means at once at `level` (NaN without a column).
+    It is the larger one of flips of the rows and of what is left without their means: of rows that all lie on one side
+    flips move all columns alike, and their quantile alone held 30 large means in 64 to 74 of 100 families. So an
+    interval may reach over zero where p is just small enough.
 
     Source: Westfall and Young 1993 (max T); Nichols and Holmes 2002 (by sign flips).
     """
@@ -250,20 +255,13 @@ def max_statistic(
     defined = finite & (n > 1) & (np.ptp(columns, axis=0) > _TIE * np.sqrt(squares)) if n else finite & False
     if not defined.any():
         return p.reshape(shape)[()], float("nan")
-    sample, squares = columns[:, defined], squares[defined]
-
-    def sizes(signs: Array) -> Array:
-        """|t| of every column; the sum of squares does not change with the signs."""
-        mean = signs @ sample / n
-        return np.asarray(np.abs(mean) / np.sqrt(np.maximum(squares / n - mean**2, _TIE * squares) / (n - 1)))
-
-    exact, step = 2**n <= EXACT_LIMIT, max(1, BLOCK // sample.shape[1])
-    flips = all_signs(n) if exact else random_signs(n, draws, seed)
-    largest = np.concatenate([sizes(b[i : i + step]).max(axis=1) for b in flips for i in range(0, len(b), step)])
-    own = sizes(np.ones((1, n)))[0]
+    sample, exact = columns[:, defined], 2**n <= EXACT_LIMIT
+    largest = largest_t(sample, EXACT_LIMIT if exact else draws, seed)
+    own = sizes_of_t(np.ones((1, n)), sample)[0]
     count = len(largest) - np.searchsorted(np.sort(largest), own * (1 - 1e-9))  # ties in another order are ties
     p[defined] = count / len(largest) if exact else (1 + count) / (1 + len(largest))
-    return p.reshape(shape)[()], float(np.quantile(largest, level))
+    centred = largest_t(sample - sample.mean(axis=0), draws, seed)
+    return p.reshape(shape)[()], float(max(np.quantile(largest, level), np.quantile(centred, level)))
 
 
 def permutation_test(a: ArrayLike, b: ArrayLike, axis: int = 0, draws: int = 10_000, seed: int = 0) -> Array:

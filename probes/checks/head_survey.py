@@ -12,7 +12,7 @@ from probes.checks.hypothesis import gone_on, metric_of
 from probes.checks.matched_controls import CALIPER, FEWEST, HeadControls
 from probes.checks.norms import output_norms
 from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Choice, Range
+from workbench.analysis.parameters import Choice, Lines, Range
 from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
@@ -52,8 +52,9 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter over promp
     effect minus the mean effect of its controls on the same prompt: up to 50 other heads within a factor 1.5 of its
     norm, nearest in depth, as in causal-check. p: two-sided, that the mean contrast over prompts is not zero, by
     flipping the signs of prompts, all heads at once, and the largest |t| over heads (both tails): so it is corrected
-    for all heads. The interval holds all contrasts at once. A head matters where p is at most 0.05; it does not matter
-    where the interval lies within +- `smallest`; else n prompts cannot tell. A head with fewer than 19 controls, or
+    for all heads. The interval holds all contrasts at once, whatever they are; p asks about zero alone, so an interval
+    may reach over zero where p is just small enough. A head matters where p is at most 0.05; it does not matter where
+    the interval lies within +- `smallest`; else n prompts cannot tell. A head with fewer than 19 controls, or
     whose contrast does not vary or is not finite, is undefined: left out of the largest, and counted.
 
     Limits: Prompts are what is drawn again: the answer holds for prompts like these, of these templates, not for
@@ -79,7 +80,7 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter over promp
         "what it runs on: indirect objects (logit of the right name minus the other), random tokens that repeat, or "
         "`prompts`",
     ] = TASKS[0]
-    prompts: Annotated[str, "texts of your own, six or more, separated by |"] = ""
+    prompts: Annotated[str, Lines(), "texts of your own, six or more, separated by |"] = ""
     metric: Annotated[str, Choice(KINDS), "what is measured on prompts"] = "log-probability"
     n_prompts: Annotated[int, Range(FEWEST_PROMPTS, 1000), "prompts of a task"] = 16
     method: Annotated[str, Choice(("zero", "mean")), "how a head is removed"] = "zero"

@@ -137,7 +137,7 @@ def summary(result: xr.Dataset) -> str:
     kept = f"{int(result['n_kept'].max())} {result.attrs['parts']}"
     n = result.attrs["n_prompts"]
     over = f" (95 % interval over n = {n})" if np.isfinite(result["cpr_low"].values).any() else ""
-    return f"CPR of {kept} on {counted(n, 'prompt')}{over}: {', '.join(said)}."
+    return f"Area under the curve of faithfulness (CPR) of {kept} on {counted(n, 'prompt')}{over}: {', '.join(said)}."
 
 
 def _with_ends(result: xr.Dataset, name: str, index: int) -> str:

@@ -1,6 +1,6 @@
 """Circuit evaluation: how much of a task the top share of a ranking of nodes carries."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -89,9 +89,11 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
         On the current pair they are made and evaluated on the same prompts, since there are no others; on a task with
         prompts of its own, made on `pairs` pairs and evaluated on as many others.
         """
+        noted: Callable[[str], str] = str
         if self.task == "prompt":
             runs = pair_runs(model, tokens, self.corrupt, self.metric, self.target, self.against)
             ranked = held_out = [task_of(model, runs)]
+            noted = lambda said: runs.pair.noted(runs.metric.noted(said))
         else:
             tasks = ioi_tasks(model, 2 * self.pairs, self.seed)
             ranked, held_out = tasks[: self.pairs], tasks[self.pairs :]
@@ -115,8 +117,7 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
                 progress=part(progress, half, last),
             )
             *_, result = evaluated
-            said = one.noted(summary(result)) if self.task == "prompt" else summary(result)
-            yield result.assign_attrs(task=self.task, ranked_on=len(ranked), summary=said)
+            yield result.assign_attrs(task=self.task, ranked_on=len(ranked), summary=noted(summary(result)))
 
     def fits(self, model: Model, tokens: Tokens) -> None:
         """A corrupt prompt as long as the shown one, and targets that the model can say."""

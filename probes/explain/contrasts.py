@@ -5,8 +5,9 @@ word of the prompt if that changes the likeliest token, else for another word of
 may stand there (`fluent`); of these, the swap that moves the prediction most. A piece of a longer word is swapped for
 nothing. Swaps go first where both answers are likely and have one shape (both words, both numbers); then those that
 leave the likeliest token but make another one of its shape likely (letters of a choice that the model does not make);
-then the others. Without answers, they are what the model itself finds likeliest on the two prompts, and where that is
-the same token, the one that rises most.
+then the others. Of a long prompt only those words are tried on whose embedding the answer depends most, by its
+gradient: all of them would take as many passes of all tokens. Without answers, they are what the model itself finds
+likeliest on the two prompts, and where that is the same token, the one that rises most.
 """
 
 from collections import Counter
@@ -16,16 +17,19 @@ from typing import Any, NamedTuple
 
 import torch
 
+from probes.circuits.attribution_patching import gradients
 from probes.circuits.graph.task_texts import PairText
 from probes.circuits.graph.tasks import Pair, pair_of
 from probes.circuits.prompt_pairs import prompt_pair
 from probes.explain.fluent import ODD, fluent
 from probes.explain.same_kind import is_listed, is_word, pieces, same_kind, shape
 from workbench.errors import InputError
+from workbench.models.hooks import RESID_PRE
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.target import Target, target_of
 from workbench.observation import observe
+from workbench.observation.metrics import Metric
 
 __all__ = ["SAID", "Contrast", "contrast_of", "ends", "shown_text", "with_ids"]
 
@@ -34,6 +38,7 @@ _SWAPS = 5  # words that are tried in the place of one
 _LOOKED_AT = 8  # near words of which it is asked whether they may stand there
 _ALIKE = 12  # the likest of a vocabulary among which other words of the prompt count as the same kind
 _EVERYONE = 200  # of a list: all
+_FEWEST, _TOKENS = 12, 600  # words of a prompt that are tried: so many, or as many as make so many tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +114,7 @@ def _risen(clean: torch.Tensor, corrupt: torch.Tensor, answer: Target) -> int:
 
 def _counterfactual(model: Model, clean: Tokens, wanted: Target | None, other: Target | None) -> Tokens:
     """The swap of one word that moves the prediction most; of the first tier that has one that changes the answer."""
-    swaps = list(_swaps(model, clean))
+    swaps = list(_swaps(model, clean, wanted))
     if not swaps:
         raise InputError(
             "a prompt without a word of one token that could be swapped for one of its kind",
@@ -138,16 +143,36 @@ class _Swap(NamedTuple):
     tier: int
 
 
-def _swaps(model: Model, clean: Tokens) -> Iterator[_Swap]:
-    """One word at a time. The last token stays: what follows it is what is asked; a prompt without words (ids without a
-    text) may swap any other one, a text any that is no piece of a word."""
+def _words(model: Model, clean: Tokens) -> list[int]:
+    """Positions of words that may be swapped. The last token stays: what follows it is what is asked; a prompt without
+    words (ids without a text) may swap any other one, a text any that is no piece of a word."""
     broken = pieces(model, clean)
     inner = [pos for pos in range(1 if len(clean) > 1 else 0, len(clean) - 1) if pos not in broken]
     places = [pos for pos in inner if is_word(clean.strings[pos])]
     if not places:
         places = [pos for pos in inner if not broken or any(map(str.isalnum, clean.strings[pos]))]
+    return places
+
+
+def _tried(model: Model, clean: Tokens, places: list[int], wanted: Target | None) -> list[int]:
+    """Of the words those that are swapped: all, or those on whose embedding the answer depends most."""
+    most = max(_FEWEST, _TOKENS // len(clean))
+    if len(places) <= most:
+        return places
+    (on_clean,) = ends(model, [clean])
+    answer = wanted if wanted is not None and wanted.length == 1 else Target.one(int(on_clean.argmax()))
+    other = next(i for i in on_clean.argsort(descending=True).tolist() if (i,) not in answer.members)
+    metric = Metric("logit difference", answer, Target.one(other), ids=clean.ids)  # a sure answer has a gradient, too
+    _, grads = gradients(model, clean, metric, (RESID_PRE,))
+    reach = grads[RESID_PRE, 0].float().norm(dim=-1)
+    return sorted(sorted(places, key=lambda pos: -float(reach[pos]))[:most])
+
+
+def _swaps(model: Model, clean: Tokens, wanted: Target | None) -> Iterator[_Swap]:
+    """One word at a time."""
+    places = _words(model, clean)
     known = {clean.ids[pos] for pos in places}
-    for pos in places:
+    for pos in _tried(model, clean, places, wanted):
         token, listed = clean.ids[pos], is_listed(clean.strings[pos])
         alike = same_kind(model, token, _ALIKE, siblings=True)
         everyone = same_kind(model, token, _EVERYONE, siblings=True) if listed else alike

@@ -22,6 +22,7 @@ _ID = re.compile(r"#(\d{1,9})")
 _BYTES = re.compile(r"⟨([0-9A-F]{2}(?: [0-9A-F]{2})*)⟩")
 _FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how sentencepiece writes a byte
 _SPACE = "▁"  # and a space
+_LEADS = ("\n", "|", "0", "a")  # what may stand in front of a text without being joined to it
 
 
 def by_id(token_id: int) -> str:
@@ -157,12 +158,33 @@ class Vocabulary:
         if _BYTES.search(text) and (found := self._of_bytes(_unbracketed(text))) is not None:
             return (found,)
         try:
-            ids = self.tokenizer.encode(text, add_special_tokens=False)
+            ids = self._following(text)
         except (UnicodeError, TypeError) as error:  # a lone surrogate is no text
             raise InputError(f"the target {text!r}", "text, or an id such as #17", "Correct it") from error
         if not ids:
             raise InputError("an empty target", "at least one token", "Type a text, or an id such as #17")
-        return tuple(ids)
+        return ids
+
+    def _following(self, text: str) -> tuple[int, ...]:
+        """The ids of a text that goes on behind another one.
+
+        Many tokenizers (Llama 2's, Mistral's) put a space in front of whatever they read, so that " Paris" alone comes
+        out as a space and " Paris". What they put there is cut off with something that stands in front; that it is the
+        text and nothing else is seen from the tokens' own bytes.
+        """
+        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        if self._bytes(ids) != b" " + text.encode():
+            return ids
+        for lead in _LEADS:
+            before = tuple(self.tokenizer.encode(lead, add_special_tokens=False))
+            whole = tuple(self.tokenizer.encode(lead + text, add_special_tokens=False))
+            behind = whole[len(before) :]
+            if whole[: len(before)] == before and self._bytes(behind) == text.encode():
+                return behind
+        return ids
+
+    def _bytes(self, ids: Iterable[int]) -> bytes:
+        return b"".join(self.bytes_of(token_id) for token_id in ids)
 
     def known(self, token_ids: Sequence[int]) -> tuple[int, ...]:
         """The ids; InputError for one outside the vocabulary."""

@@ -168,6 +168,7 @@ def test_the_entry_adds_one_ranking_after_another(model):
     parts = list(CircuitEvaluation(target="#31").partials(model, tokenise(model, CLEAN)))
     assert [part.sizes["group"] for part in parts] == [1, 2, 3, 4, 5]
     assert parts[-1]["group"].values.tolist() == list(RANKINGS)
+    assert all(part.attrs["summary"].endswith("with its tokens moved: none was given.") for part in parts)
 
 
 def test_a_task_with_prompts_of_its_own_ranks_on_some_and_evaluates_on_others(default_model, monkeypatch):
@@ -182,7 +183,7 @@ def test_a_task_with_prompts_of_its_own_ranks_on_some_and_evaluates_on_others(de
     monkeypatch.setattr(circuit_evaluation, "rank", rank_watched)
     result = CircuitEvaluation(task="indirect object", pairs=1).run(default_model)
     assert result.attrs["n_prompts"] == 1 and tuple(result["group"].values) == names
-    assert len(set(map(str, asked))) == 1 and "CPR of 300 nodes on 1 prompt:" in result.attrs["summary"]
+    assert len(set(map(str, asked))) == 1 and "(CPR) of 300 nodes on 1 prompt:" in result.attrs["summary"]
     assert float(result["model_metric"][0]) > 0.5  # the model does the task
 
 

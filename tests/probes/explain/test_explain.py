@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from probes.circuits.graph.known import KNOWN
 from probes.circuits.graph.task_texts import PairText
 from probes.circuits.graph.tasks import Task, pair_of
-from probes.explain import explain
+from probes.explain import contrasts, explain
 from probes.explain.contrasts import Contrast, contrast_of, shown_text, with_ids
 from probes.explain.explain import VIEW, Explain
 from probes.explain.figures import pairs_table, parts_table
@@ -26,7 +26,8 @@ from probes.explain.steps import STEPS
 from probes.explain.variants import BESIDE, COPIED, made_pairs
 from tests.tiny_models import INDUCTION, induction_toy, tiny_model
 from workbench.errors import Cancelled, InputError
-from workbench.models.prompt import Prompt
+from workbench.models.prompt import Prompt, tokenise
+from workbench.models.target import Target
 
 QUICK = {"pairs": 4, "tested": 8, "wanted": 0.9}
 
@@ -45,6 +46,20 @@ def explained():
     told = []
     result = Explain(**QUICK).run(model(), SHOWN, partial=told.append)
     return result, told
+
+
+def test_of_a_long_prompt_the_words_that_the_answer_hangs_on_are_tried(monkeypatch):
+    """Of sixteen ids the toy's answer hangs on the one behind the first 9, and on that 9: the rest is only there."""
+    toy = model()
+    clean = tokenise(toy, Prompt.ids([14, 3, 31, 30, 9, 27, 10, 21, 4, 12, 5, 18, 6, 7, 22, 9]))
+    words = contrasts._words(toy, clean)
+    assert words == list(range(1, 15))
+    assert contrasts._tried(toy, clean, words, None) == words  # they are few
+    monkeypatch.setattr(contrasts, "_TOKENS", 0)
+    monkeypatch.setattr(contrasts, "_FEWEST", 2)
+    assert contrasts._tried(toy, clean, words, None) == [4, 5]
+    assert contrasts._tried(toy, clean, words, Target.one(27)) == [4, 5]
+    assert contrast_of(toy, clean).differing in ((4,), (5,))
 
 
 def test_from_a_bare_prompt_to_the_known_circuit():

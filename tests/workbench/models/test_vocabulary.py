@@ -77,3 +77,33 @@ def test_ids_in_writing():
         Vocabulary(None, 96).tokens("text")
     with pytest.raises(InputError, match="text, or an id"):
         vocabulary.tokens("\udce9")
+
+
+def prefixing(how):
+    """Tokenizers that put a space in front of whatever they read, each family in its own way, over one vocabulary."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    space = "Ġ" if how == "byte level" else "▁"
+    pieces = ["<unk>", space, "h", "o", "t", "r", f"{space}h", "ho", f"{space}ho", "to", f"{space}hot", "\n", "Ċ"]
+    merges = [(space, "h"), (f"{space}h", "o"), (f"{space}ho", "t"), ("h", "o"), ("t", "o")]
+    made = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges, unk_token="<unk>"))
+    marks = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    if how == "normalizer":  # Llama 2's
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        made.decoder = marks
+    elif how == "metaspace":
+        made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(split=False), decoders.Metaspace()
+    else:
+        made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+
+
+@pytest.mark.parametrize("how", ["normalizer", "metaspace", "byte level"])
+def test_a_target_is_what_follows_whatever_a_tokenizer_puts_in_front(how):
+    """`" hot"` of Llama 2's was a space and ` hot`, whose summed log-probability was measured; `"to"` was ` to`."""
+    vocabulary = Vocabulary(prefixing(how), 13)
+    for text, ids in ((" hot", [10]), ("to", [9]), ("hoto", [7, 9]), (" ho", [8]), ("h", [2]), (" hot hot", [10, 10])):
+        assert vocabulary.tokens(text) == tuple(ids), text
+        assert vocabulary.tokenizer.encode(f"hot{text}", add_special_tokens=False)[-len(ids) :] == ids
+    assert [vocabulary.token(vocabulary.string(i)) for i in range(1, 11)] == list(range(1, 11))

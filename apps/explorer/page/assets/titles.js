@@ -1,5 +1,6 @@
 // Titles of figures and of their axes are broken into lines by the server for a usual width: here they are broken anew
-// for the width that there is; in a narrow figure only what is too wide for it.
+// for the width that there is; in a narrow figure only where a line is too wide for it. Of two figures beside each other
+// the one with fewer lines leaves as much room above it: their rows stand side by side.
 (function () {
   "use strict";
   const LINE = 17; // pixels of a line of a title, as in workbench/figures/caption.py
@@ -31,7 +32,8 @@
 
   function fitted(text, room, font, joins = true) {
     const lines = text.split(/<br\s*\/?>/);
-    const whole = !joins || lines.some((line) => /<(?!\/?(b|i|sub|sup)>)/.test(line)) ? lines : [lines.join(" ")];
+    const stays = !joins && lines.every((line) => widthOf(line, font) <= room);
+    const whole = stays || lines.some((line) => /<(?!\/?(b|i|sub|sup)>)/.test(line)) ? lines : [lines.join(" ")];
     return whole.flatMap((line) => broken(line, room, font));
   }
   const textOf = (part) => String(((part || {}).title || {}).text || "");
@@ -51,14 +53,35 @@
     return originals.get(meta);
   }
 
+  const roomOf = (full) => full.width - (full.width > WIDE ? TOOLS : EDGES);
+  const linesOf = (before, full) => fitted(before.title, roomOf(full), full.title.font, full.width > WIDE);
+
+  // A large figure and the one beside it; any other stands alone.
+  function abreast(gd) {
+    const holder = gd.closest("#main-figure");
+    return holder ? Array.from(holder.querySelectorAll(".js-plotly-plot")).filter((one) => one.offsetParent) : [gd];
+  }
+
+  // What titles take above their figures, that of this one or of one beside it.
+  function above(gd) {
+    return Math.max(...abreast(gd).map((one) => {
+      const before = one._fullLayout && one.layout ? first(one) : null;
+      if (!before || !before.title || one.layout.title.x !== undefined) return -Infinity;
+      return before.top + LINE * (linesOf(before, one._fullLayout).length - before.title.split(/<br\s*\/?>/).length);
+    }));
+  }
+
   // What must change in a figure's layout for its titles to fit.
   window.workbenchTitles = function (gd) {
     const before = first(gd), full = gd._fullLayout, change = {};
     if (!before) return change;
     if (before.title && gd.layout.title.x === undefined) {
-      const lines = fitted(before.title, full.width - (full.width > WIDE ? TOOLS : EDGES), full.title.font, full.width > WIDE);
-      const more = LINE * (lines.length - before.title.split(/<br\s*\/?>/).length), text = lines.join("<br>");
-      if (text !== textOf(gd.layout)) Object.assign(change, { "title.text": text, "title.pad.b": before.below + more, "margin.t": before.top + more });
+      const text = linesOf(before, full).join("<br>"), top = above(gd), more = top - before.top;
+      const is = (gd.layout.margin || {}).t === undefined ? full.margin.t : gd.layout.margin.t;
+      if (text !== textOf(gd.layout) || top !== is) {
+        Object.assign(change, { "title.text": text, "title.pad.b": before.below + more, "margin.t": top });
+        setTimeout(() => abreast(gd).filter((other) => other !== gd).forEach(window.workbenchFit)); // it moves along
+      }
     }
     for (const [name, said] of Object.entries(before.axes)) {
       const text = full[name] && full[name]._length ? axisTitle(before, full, name, said) : textOf(gd.layout[name]);

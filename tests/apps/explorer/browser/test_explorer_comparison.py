@@ -28,6 +28,7 @@ def test_two_prompts_side_by_side(open_page, screenshots):
     page.fill("#other", "2 4 6 8 2 4 6 8 2")
     page.click("#run")
     page.wait_for_selector("#tokens-b [data-pos='8']")
+    assert page.inner_text("#tokens-b > span") == "compared"  # which of the two rows is which
     page.wait_for_function("() => document.querySelectorAll('#main-figure .js-plotly-plot .nsewdrag').length === 2")
     page.click("#tokens-b [data-pos='4']")
     page.wait_for_selector("#tokens [data-pos='4'].selected")
@@ -64,6 +65,25 @@ def test_what_lacks_of_the_compared_prompt_is_said_and_started(open_page):
     page.wait_for_function("() => !document.querySelector('#said').textContent.includes('Of the one')")
 
 
+def test_two_prompts_stand_row_by_row_whatever_their_titles_take(open_page):
+    """The compared one's title is longer by a word, and in a narrow figure by a line."""
+    words = "model=tiny-words&prompt=The+Eiffel+Tower+is+in+the+city+of&other=The+Colosseum+is+in+the+city+of"
+    page = open_page(f'#{words}&view={{"name":"flow-routes","figure":0}}')
+    plots = "[...document.querySelectorAll('#main-figure .js-plotly-plot')]"
+    page.wait_for_function(f"() => {plots}.filter(gd => gd._fullLayout && gd.offsetParent).length === 2")
+    lines = f"{plots}.map(gd => gd.layout.title.text.split('<br>').length)"
+    seen = set()
+    for width in (1600, 1280, 1180, 1000):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_timeout(500)
+        page.wait_for_function(f"() => new Set({plots}.map(gd => gd._fullLayout.margin.t)).size === 1")
+        page.wait_for_function(f"() => new Set({plots}.map(gd => Math.round(gd._fullLayout._size.t))).size === 1")
+        alone = f"{plots}.flatMap(gd => gd.layout.title.text.split('<br>').slice(0, -1)).some(line => line.length < 9)"
+        assert not page.evaluate(alone)  # no word has a line to itself but the last
+        seen.add(tuple(page.evaluate(lines)))
+    assert any(first != second for first, second in seen)  # or nothing was tried
+
+
 def test_two_prompts_show_the_same_tokens_where_there_is_room_for_some(open_page):
     """The colour bar beside the second one takes room: both show as many as fit there."""
     words = "model=tiny-words&prompt=The+Eiffel+Tower+is+in+Rome.+Everybody+knows+that+the+Eiffel+Tower+is+in+the+city"
@@ -89,6 +109,7 @@ def test_an_intervention_is_held_against_the_intact_run(open_page, screenshots):
     page.get_by_role("menuitem", name="without L1H0", exact=True).click()
     page.wait_for_selector("#edit-list .chip")
     page.wait_for_selector("#tokens-b [data-pos]")
+    assert page.inner_text("#tokens-b > span") == "intact"
     view(page, "Logit lens")
     wait_for_title(page, "#other-holder", "(intact)")
     page.screenshot(path=screenshots / "intervention.png")
