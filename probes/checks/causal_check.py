@@ -11,7 +11,7 @@ from probes.checks.hypothesis import EITHER, METHODS, SIDES, checked_units, chos
 from probes.checks.matched_controls import CALIPER, FEWEST, N_CONTROLS, N_PEERS
 from probes.checks.removal import checking
 from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Choice, OfPrompt, Position, Range
+from workbench.analysis.parameters import Choice, Lines, OfPrompt, Position, Range
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
 from workbench.models.model import Model, Sizes
@@ -70,7 +70,7 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
         "(hidden from all queries), L20N507 (neuron), L3E5N12 (an expert's), L20 mlp, L20 attention, L12 pos 5 (state)",
     ] = "L0H0"
     method: Annotated[str, Choice(METHODS), "how it is removed"] = METHODS[0]
-    corrupt: Annotated[str, OfPrompt(), "prompt of equal length to resample from"] = ""
+    corrupt: Annotated[str, OfPrompt(), Lines(), "prompt of equal length to resample from"] = ""
     metric: Annotated[
         str,
         Choice(KINDS),
@@ -82,7 +82,7 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
     pos: Annotated[int, Position(), "position whose prediction is measured; -1 is the last"] = -1
     side: Annotated[str, Choice(tuple(SIDES)), "what the claim says the removal does to the metric"] = EITHER
     on: Annotated[str, Choice(STIMULI), "what it runs on: the prompt, or random tokens that repeat"] = STIMULI[0]
-    others: Annotated[str, "prompts that check the claim instead of the shown one, separated by |"] = ""
+    others: Annotated[str, Lines(), "prompts that check the claim instead of the shown one, separated by |"] = ""
     controls: Annotated[int, Range(FEWEST, 1000), "number of control sets, at most"] = N_CONTROLS
     caliper: Annotated[float, Range(1.05, 100.0), "factor of norm within which a control lies"] = CALIPER
     peers: Annotated[

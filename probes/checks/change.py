@@ -11,7 +11,7 @@ from probes.checks.matched_controls import CALIPER, atoms
 from probes.checks.norms import output_norms
 from probes.checks.swaps import Given, GivenState, as_far
 from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Choice, OfPrompt, Range
+from workbench.analysis.parameters import Choice, Lines, OfPrompt, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
@@ -84,7 +84,7 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
     how: Annotated[str, Choice(WAYS), "what is done to it"] = "remove"
     by: Annotated[float, Range(-1000, 1000), "factor of scale, strength of steer"] = 2.0
     toward: Annotated[str, "token to steer toward; empty: none, needed for steer"] = ""
-    giver: Annotated[str, OfPrompt(), "prompt that gives what is swapped in; needed for swap"] = ""
+    giver: Annotated[str, OfPrompt(), Lines(), "prompt that gives what is swapped in; needed for swap"] = ""
     origin: Annotated[
         int | None, Range(0), "token of the giver whose state is swapped in; none: as far from its end"
     ] = None

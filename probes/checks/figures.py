@@ -42,7 +42,10 @@ def controls_figure(result: xr.Dataset) -> "go.Figure":
     )
     if not len(controls):  # strokes on an axis are all there is: a scale of sets would count nothing
         figure.update_yaxes(title_text="", showticklabels=False, showgrid=False, range=[0, 1])
-    return finish(figure, f"{name}: effect beside that of {_beside(result)}", None, None)
+    title = f"{name}: effect beside that of {_beside(result)}"
+    if not len(shown):
+        title = f"{name}: effect, with too few as loud to hold it against"
+    return finish(figure, title, None, None)
 
 
 def _draw_peers(figure: "go.Figure", result: xr.Dataset, low: float, high: float) -> None:

@@ -12,7 +12,7 @@ from probes.checks.hypothesis import gone_on, metric_of
 from probes.checks.matched_controls import CALIPER, FEWEST, HeadControls
 from probes.checks.norms import output_norms
 from workbench.analysis.kinds import Study
-from workbench.analysis.parameters import Choice, Range
+from workbench.analysis.parameters import Choice, Lines, Range
 from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
@@ -80,7 +80,7 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter over promp
         "what it runs on: indirect objects (logit of the right name minus the other), random tokens that repeat, or "
         "`prompts`",
     ] = TASKS[0]
-    prompts: Annotated[str, "texts of your own, six or more, separated by |"] = ""
+    prompts: Annotated[str, Lines(), "texts of your own, six or more, separated by |"] = ""
     metric: Annotated[str, Choice(KINDS), "what is measured on prompts"] = "log-probability"
     n_prompts: Annotated[int, Range(FEWEST_PROMPTS, 1000), "prompts of a task"] = 16
     method: Annotated[str, Choice(("zero", "mean")), "how a head is removed"] = "zero"

@@ -22,7 +22,7 @@ _OTHER_WAY = {"lowers": "raises", "raises": "lowers"}
 class Facts:
     """What a sentence may say. n: controls; as_much, peers_as_much: of them and of the peers, at least as extreme on
     the claim's side; control_mean: of what is compared, absolute values where the side is "changes"; rivals: the few
-    controls that do as much, by name."""
+    controls that do as much, by name; peer_rivals: the few peers."""
 
     side: str
     effect: float
@@ -42,6 +42,7 @@ class Facts:
     relation_p: float
     test_p: float
     rivals: str
+    peer_rivals: str
 
     @property
     def astray(self) -> bool:
@@ -76,6 +77,7 @@ def facts(result: xr.Dataset) -> Facts:
         relation_p=float(result["relation_p"]),
         test_p=float(result["relation_test_p"]),
         rivals=a.get("rivals", ""),
+        peer_rivals=a.get("peer_rivals", ""),
     )
 
 
@@ -197,7 +199,8 @@ def _peers(result: xr.Dataset, known: Facts) -> str:
         there = "There is one other" if known.all_peers else "One other was drawn"
         return f"{there} of the {result.attrs['nouns']}: removed, whatever its norm, it {does}."
     whose = f"{known.n_peers} other {result.attrs['nouns']}"
-    return f"Of {of} {whose}, whatever their norm, removed one by one, {n or 'none'} {_does(known, n)}."
+    named = f" ({known.peer_rivals})" if n and known.peer_rivals else ""
+    return f"Of {of} {whose}, whatever their norm, removed one by one, {n or 'none'} {_does(known, n)}{named}."
 
 
 def _relation(result: xr.Dataset, known: Facts) -> str:

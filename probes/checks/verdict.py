@@ -107,6 +107,7 @@ def verdict(
         by_position=int(own_pos is not None),
         one_token=int(all(len(base.tokens) == 1 for base in bases)),
         rivals="" if controls.directions or len(units) > 1 else _rivals(sets, by_control, effect, side),
+        peer_rivals="" if len(units) > 1 else _rivals(labels, peers, effect, side),
     )
     said = sentence(result)
     result.attrs["summary"] = metric.noted(said) if len(by_prompt) == 1 else said

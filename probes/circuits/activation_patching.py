@@ -158,11 +158,12 @@ def _result(
         clean=("", ends[0], metric.units, None, "metric of the clean run"),
         corrupt=("", ends[1], metric.units, None, "metric of the corrupt run"),
     )
+    measured = metric.describe(clean.observation.vocabulary)
     return result.assign_attrs(
-        summary=pair.noted(metric.noted(_summary(result, clean.observation.tokens[0].strings))),
+        summary=pair.noted(metric.noted(f"The {measured} is {_summary(result, clean.observation.tokens[0].strings)}")),
         made_up=int(pair.made_up),
         site=site,
-        metric=metric.describe(clean.observation.vocabulary),
+        metric=measured,
         **metric.tokens(clean.observation.vocabulary),
         differing=pair.describe(),
         corrupt_prompt=clean.observation.vocabulary.text(pair.corrupt.ids),
@@ -171,8 +172,8 @@ def _result(
 
 
 def _summary(result: xr.Dataset, strings: Sequence[str]) -> str:
-    """The two ends, and where patching does most; of states that is a late one of the last token, which brings back
-    everything, so that the most before it is said, too."""
+    """The two ends of what is measured, which stands before them, and where patching does most; of states that is a
+    late one of the last token, which brings back everything, so that the most before it is said, too."""
     effect, units = result["effect"], result["effect"].attrs["units"]
     clean, corrupt = (hundredths(float(result[end])) for end in ("clean", "corrupt"))
     said = f"{clean} {units} clean, {corrupt} corrupt."

@@ -221,21 +221,20 @@ def _result(
         corrupt=("", base.value(model, metric), metric.units, None, "metric of the corrupt run"),
         **variables,
     )
+    measured = metric.describe(model.vocabulary)
+    ends = hundredths(clean.value(model, metric)), hundredths(base.value(model, metric))
+    said = f"The {measured} is {ends[0]} {metric.units} clean, {ends[1]} corrupt. {_summary(heads, true, rho)}"
     return result.assign_attrs(
-        summary=pair.noted(
-            metric.noted(
-                _summary(heads, true, rho, clean.value(model, metric), base.value(model, metric), metric.units)
-            )
-        ),
-        metric=metric.describe(model.vocabulary),
+        summary=pair.noted(metric.noted(said)),
+        metric=measured,
         **metric.tokens(model.vocabulary),
         differing=pair.describe(),
         checked=int(np.isfinite(true).sum()),
     )
 
 
-def _summary(heads: np.ndarray, true: np.ndarray, rho: float, clean: float, corrupt: float, units: str) -> str:
-    """The two ends, the strongest heads, and how far the estimate is to be trusted."""
+def _summary(heads: np.ndarray, true: np.ndarray, rho: float) -> str:
+    """The strongest heads, and how far the estimate is to be trusted."""
     order = np.argsort(-np.abs(heads), axis=None)[:_NAMED]
     places = np.stack(np.unravel_index(order, heads.shape), -1).tolist()
     strongest = ", ".join(f"L{layer}H{head} {change(heads[layer, head])}" for layer, head in places)
@@ -249,8 +248,7 @@ def _summary(heads: np.ndarray, true: np.ndarray, rho: float, clean: float, corr
             if n
             else ""
         )
-    ends = f"{hundredths(clean)} {units} clean, {hundredths(corrupt)} corrupt."
-    return f"{ends} Strongest by estimate: {strongest}.{checked}"
+    return f"Strongest by estimate: {strongest}.{checked}"
 
 
 @reads("attribution-patching")

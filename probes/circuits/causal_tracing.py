@@ -165,9 +165,11 @@ def _result(
         corrupt=("", corrupt.mean(), metric.units, None, "metric with the subject in noise"),
         corrupt_draws=("draw", corrupt, metric.units, None, "metric with the subject in noise, by draw"),
     )
+    measured = metric.describe(model.vocabulary)
+    said = _summary(share, own, corrupt, metric.units, subject, restore, strings)
     return result.assign_attrs(
-        summary=metric.noted(_summary(share, own, corrupt, metric.units, subject, restore, strings)),
-        metric=metric.describe(model.vocabulary),
+        summary=metric.noted(f"The {measured} is {said}"),
+        metric=measured,
         **metric.tokens(model.vocabulary),
         subject=" ".join(map(str, subject)),
         restored=restore,
@@ -190,8 +192,9 @@ def _summary(
     restored: str,
     strings: Sequence[str],
 ) -> str:
-    """The two ends, where most comes back before the last token (whose late states bring back everything), and the
-    layers at which the subject's last token and the last one bring back half of the loss."""
+    """The two ends (what is measured stands before them), where most comes back before the last token (whose late
+    states bring back everything), and the layers at which the subject's last token and the last one bring back half of
+    the loss."""
     named = _named(subject, strings)
     said = [f"{hundredths(clean)} {units} clean, {hundredths(corrupt.mean())} with noise on {named}."]
     if not _is_told(clean - float(corrupt.mean()), corrupt):

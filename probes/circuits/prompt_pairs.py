@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from workbench.analysis.parameters import OfPrompt
+from workbench.analysis.parameters import Lines, OfPrompt
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
@@ -29,7 +29,7 @@ __all__ = [
 _POSITIONS = re.compile(r" *-?[0-9]{1,9} *(, *-?[0-9]{1,9} *)*")
 
 # Parameters of every study of a pair.
-Corrupt = Annotated[str, OfPrompt(), "prompt of equal length to compare with; empty: the same tokens, moved"]
+Corrupt = Annotated[str, OfPrompt(), Lines(), "prompt of equal length to compare with; empty: the same tokens, moved"]
 TargetText = Annotated[str, f"{TARGET}; empty: the clean run's top token"]
 Against = Annotated[str, "what it is compared with; empty with an empty target: the corrupt run's top token"]
 

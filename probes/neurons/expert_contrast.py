@@ -24,6 +24,7 @@ from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING
 from workbench.observation import Need, observe
+from workbench.reach import smallest_split_p, too_few
 from workbench.statistics import (
     benjamini_hochberg,
     bootstrap_interval,
@@ -176,18 +177,20 @@ class ExpertContrast(Study, name="expert-contrast", title="Experts of one kind o
             changed_use=("", of[0], share, (0, 1), "mean use of the changed experts"),
             random_use=("draw", np.array(of[1:]), share, (0, 1), "mean use of a random set"),
         )
-        summary = _summary(result, texts.domains, names, self.how)
+        summary = " ".join(filter(None, [_summary(result, texts.domains, names, self.how), found.few]))
         return result.assign_attrs(summary=summary, changed_names=", ".join(names), provenance=found.provenance)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What the ranking texts show. use (domain, layer, expert), contrast and q (layer, expert)."""
+    """What the ranking texts show. use (domain, layer, expert), contrast and q (layer, expert); few: what so few
+    of them cannot say, "" where they are enough."""
 
     use: np.ndarray
     contrast: np.ndarray
     q: np.ndarray
     provenance: str
+    few: str
 
     @classmethod
     def of(cls, model: Model, texts: Texts, rows: list[int]) -> "_Found":
@@ -201,7 +204,10 @@ class _Found:
         use = np.nanmean(by_text, 1)
         first, second = (kind[~np.isnan(kind[:, 0, 0])] for kind in by_text)
         q = benjamini_hochberg(permutation_test(first, second, draws=draws_for(use[0].size)))
-        return cls(use, use[0] - use[1], q, json.dumps(provenance(seen), sort_keys=True))
+        smallest = smallest_split_p(len(first), len(second), use[0].size)
+        counts = f"{len(first)} and {len(second)} texts"
+        few = too_few(smallest, use[0].size, counts, "expert", "Take more texts")
+        return cls(use, use[0] - use[1], q, json.dumps(provenance(seen), sort_keys=True), few)
 
 
 def ranked(contrast: np.ndarray, top: int, sizes: Sizes) -> list[tuple[int, int]]:

@@ -25,6 +25,7 @@ from workbench.figures.quantity import numbers, units
 from workbench.figures.text import head_name, number, show_token
 from workbench.models.model import Model
 from workbench.storage.record import record_of
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -81,7 +82,9 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     a, b: results of one analysis. Returns the variables of b with the dims, coords and units of b; NaN where a has no
     counterpart. Text that changed reads "before⇒after". Over `pos`, `query` and `key` tokens are aligned (see `align`),
     elsewhere equal coordinates are. Left out: intervals, nulls and p-values, which belong to one run, flags, ids, and
-    lists such as edges, whose order means nothing. `attrs["summary"]` names the largest change and what is blank;
+    lists such as edges, whose order means nothing. Blank, too: what is of the followed token where the two follow
+    another one, as each does with the token that it itself predicts. `attrs["summary"]` names the largest change and
+    what is blank;
     `attrs["provenance"]` holds both origins.
 
     Raises InputError for results of different analyses, or with nothing to subtract.
@@ -95,6 +98,7 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     index = {str(dim): _counterparts(a, b, str(dim), counterparts) for dim in b.dims if dim in a.dims}
     found = {dim: at for dim, at in index.items() if at is not None}  # every dim of what is shared is among them
     changes = {str(name): _change(a[name], b[name], found) for name in _shared(a, b, index)}
+    followed = _blank_other_targets(changes, a, b, found)
     if not any(variable.dtype.kind == "f" for variable in changes.values()):
         raise InputError(
             f"two results of {names[0]} without a number in common", "the same dims in both", "Compare another view"
@@ -102,7 +106,9 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     coords = {dim: b.indexes[dim] if dim in b.indexes else range(b.sizes[dim]) for dim in index}
     texts = {name: coord for name, coord in b.coords.items() if name not in b.dims and set(coord.dims) <= set(index)}
     result = xr.Dataset(changes, coords={**coords, **texts}, attrs=b.attrs)
-    about = _about(result, records, counterparts, _unlike(a, b, tokens, counterparts))
+    about = _about(
+        result, records, counterparts, " ".join(filter(None, (_unlike(a, b, tokens, counterparts), followed)))
+    )
     return check(result.assign_attrs(**about))
 
 
@@ -215,6 +221,34 @@ def _change(before: xr.DataArray, after: xr.DataArray, index: Mapping[str, np.nd
     return xr.DataArray(numbers(after) - old, dims=after.dims, attrs=attrs)
 
 
+def _blank_other_targets(
+    changes: dict[str, xr.DataArray], a: xr.Dataset, b: xr.Dataset, index: Mapping[str, np.ndarray]
+) -> str:
+    """Blank what is of a followed token where the other run follows another one; the sentence that says so, or none.
+
+    The probability of one token less that of another is no change of either.
+    """
+    name = "target_token"
+    if not all(name in one.coords and one[name].dims == ("pos",) for one in (a, b)) or "pos" not in index:
+        return ""
+    at = index["pos"]
+    others = (at >= 0) & (np.take(a[name].values, at) != b[name].values)
+    if not others.any():
+        return ""
+    for one in [one for one in changes if one.startswith("target_") or one == "logit_difference"]:
+        variable = changes[one]
+        if "pos" in variable.dims and variable.dtype.kind == "f":
+            changes[one] = variable.where(xr.DataArray(~others, dims="pos"))
+    last = int(np.flatnonzero(others)[-1])
+    here, there = (
+        show_token(str(one["target_text"].values[i]), html=False) for one, i in ((b, last), (a, int(at[last])))
+    )
+    where = counted(int(others.sum()), "token")
+    return (
+        f"At {where} the two follow different targets (at pos {b['pos'].values[last]} {here} and {there}): blank there."
+    )
+
+
 def _texts(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     pairs = zip(old.ravel(), new.ravel(), strict=True)
     texts = [str(n) if o is None or o == n else f"{o}{CHANGED}{n}" for o, n in pairs]
@@ -283,6 +317,7 @@ def _largest(result: xr.Dataset) -> str:
     indices = map(int, np.unravel_index(flat, values.shape))
     at = dict(zip(map(str, variable.dims), indices, strict=True))
     unit = units(variable)
+    unit = "" if unit in what.split() else unit  # `probability of the target: 0.5 probability` says it twice
     place = f" at {', '.join(place_of(variable, at))}" if at else ""
     return f"Largest {what}: {number(float(values.flat[flat]))}{f' {unit}' if unit else ''}{place}."
 
@@ -297,7 +332,8 @@ def place_of(variable: xr.DataArray, at: Mapping[str, int]) -> list[str]:
             continue
         texts = variable.coords.get({"pos": "token_text"}.get(dim, f"{dim}_text"))
         token = "" if texts is None else f" {show_token(str(texts.values[at[dim]]), html=False)}"
-        words.append(f"{dim} {value if isinstance(value, str) else f'{value:g}'}{token}")
+        shown = value if isinstance(value, str) else f"{value + (dim == 'rank'):g}"  # rank 1 is the top, to people
+        words.append(f"{dim} {shown}{token}")
     return words
 
 

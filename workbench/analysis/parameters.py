@@ -4,8 +4,8 @@
         draws: Annotated[int, Range(100, 100_000), "bootstrap draws"] = 2000
 
 From the fields come the shell's options, the page's forms, links, keys, specs and documentation (`Values.parameters`).
-The first text of an annotation is its help; `Range`, `Choice`, `Slider` and `Position` say more. `T | None` also takes
-nothing.
+The first text of an annotation is its help; `Range`, `Choice`, `Slider`, `Position` and `Lines` say more. `T | None`
+also takes nothing.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from workbench.arguments import argument, shown
 from workbench.errors import InputError
 
-__all__ = ["Choice", "OfPrompt", "Parameter", "Position", "Range", "Slider", "Values"]
+__all__ = ["Choice", "Lines", "OfPrompt", "Parameter", "Position", "Range", "Slider", "Values"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,11 @@ class Position:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """A text of one or more lines, such as a prompt: a form must not take them out."""
+
+
+@dataclass(frozen=True)
 class OfPrompt:
     """Means something beside one prompt only: a part of its text, or a prompt of as many tokens."""
 
@@ -99,7 +104,7 @@ class Parameter:
 
     type: int, float, str or bool. low, high: inclusive. choices: the only values. optional: None is allowed too. files:
     beside the choices, files of texts. slider: the ends of its slider on the page; dim: "pos" where it names a token.
-    paired: it means something beside one prompt only, see `OfPrompt`.
+    paired: it means something beside one prompt only, see `OfPrompt`. lines: whether a text may have several.
     """
 
     name: str
@@ -114,6 +119,7 @@ class Parameter:
     slider: tuple[float, float] | None = None
     dim: str | None = None
     paired: bool = False
+    lines: bool = False
     annotation: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def parse(self, text: str) -> Any:
@@ -277,5 +283,6 @@ def _parameter(field: dataclasses.Field[Any], annotation: Any) -> Parameter:
         (slider.low, slider.high) if slider else None,
         position.dim if position else None,
         of(OfPrompt) is not None,
+        of(Lines) is not None,
         annotation,
     )

@@ -6,6 +6,7 @@ Who only computes (a batch, another library) needs no view. Plotly is imported b
 """
 
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -61,6 +62,8 @@ class Ask:
         """The words with a value."""
         blank = value is None or value == "" or (self.pick == "pos" and value == -1)
         shown = self.empty if blank and self.empty else f"token {value}" if self.pick == "pos" else f"{value}"
+        if self.pick == "pair" and not blank:
+            shown = json.dumps(value, ensure_ascii=False)  # where a prompt begins and ends, and its lines
         if self.pick == "segment" and not blank:
             is_one = "," not in str(value)
             shown = f"{'token' if is_one else 'tokens'} {value}" if str(value)[:1].isdigit() else f"{value}"

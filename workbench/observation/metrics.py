@@ -226,13 +226,13 @@ def _score(logs: torch.Tensor, target: Target) -> torch.Tensor:
 
 
 def _repeats(tokens: Tokens) -> tuple[tuple[int, int], ...]:
-    """Positions whose token occurred before, each with the id that followed it then."""
+    """Positions whose token last occurred three or more places earlier, each with the id that followed it then."""
     ids = torch.tensor([tokens.ids])
     previous = previous_occurrence(ids, torch.ones_like(ids, dtype=torch.bool))[0].tolist()
     found = tuple((here, tokens.ids[before + 1]) for here, before in enumerate(previous) if before >= 0)
     if not found:
         raise InputError(
-            "a prompt that repeats no token three or more places later",
+            "a prompt none of whose tokens last occurred three or more places earlier",
             "one that does, for the metric 'repetition'",
             "Choose another prompt or metric",
         )

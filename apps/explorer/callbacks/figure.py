@@ -37,11 +37,22 @@ def register(app: Dash, engine: Engine) -> None:
 
 
 def _register_tokens(answer: Answers, engine: Engine) -> None:
-    for strip, store in (("tokens", "shown"), ("tokens-b", "shown-b")):
+    @answer(Output("tokens", "children"), inputs={"shown": Input("shown", "data")}, prevent_initial_call=True)
+    def tokens(shown: Shown | None) -> Any:
+        return token_strip(engine, shown) if shown else []
 
-        @answer(Output(strip, "children"), inputs={"shown": Input(store, "data")}, prevent_initial_call=True)
-        def tokens(shown: Shown | None) -> Any:
-            return token_strip(engine, shown) if shown else []
+    @answer(
+        Output("tokens-b", "children"),
+        inputs={"other": Input("shown-b", "data"), "shown": Input("shown", "data")},
+        prevent_initial_call=True,
+    )
+    def beside(other: Shown | None, shown: Shown | None) -> Any:
+        if other is None:
+            return []
+        said = (
+            [html.Span(comparing.word_for(shown, other), className="quiet")] if shown else []
+        )  # behind: the columns stay
+        return [*token_strip(engine, other), *said]
 
 
 def _register_large(answer: Answers, engine: Engine) -> None:

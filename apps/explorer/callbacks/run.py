@@ -128,7 +128,7 @@ def _register_run(answer: Answers, engine: Engine) -> None:
         if loaded.failed and "go" not in answer.causes:
             return no_update  # why is said already; Run tries it once more
         if pressed and go:
-            text = go.text
+            text, other = go.text, other if go.other is None else go.other
         elif answer.cause in ("params", "edits") and asked:
             text = asked.text  # a new value of a parameter is about the prompt that is shown
         elif asked is None and link:

@@ -77,7 +77,7 @@ def facts(title: str, result: xr.Dataset, unit: Unit) -> Iterator[Fact]:
         if own.startswith("is_") or np.isnan(value):
             continue
         known = variable.values[~np.isnan(variable.values.astype(float))]
-        rank = int((known > value).sum()) + 1
+        rank = int((known > value).sum()) + 1 if (known != value).any() else 0  # where all are alike none has a place
         if str(variable.attrs.get("units", "")) in _FLAGS:
             yield Fact(title, str(variable.attrs.get("long_name", own)), "yes" if value else "no", "", 0, known.size)
             continue

@@ -30,6 +30,8 @@ __all__ = [
     "values_table",
     "word_for",
 ]
+_NONE = "–"
+_LACKS = f"{_NONE}: the other run has no such token, or follows another target; name one to follow both."
 Find = Callable[[Any], tuple[xr.Dataset | None, str]]  # the result of a run, or why there is none
 Drawn = tuple[Any, Any, Any]  # figure, message over it, and the line under it
 
@@ -156,7 +158,7 @@ def values_at(after: xr.Dataset, change: xr.Dataset, selection: Mapping[str, Any
 
 
 def _number(value: float) -> str:
-    return "–" if value != value else number(value)
+    return _NONE if value != value else number(value)
 
 
 def values_table(rows: Sequence[tuple[str, str, str, str]], word: str) -> list[Any]:
@@ -166,7 +168,8 @@ def values_table(rows: Sequence[tuple[str, str, str, str]], word: str) -> list[A
         return [below]
     head = html.Tr([html.Th(text, scope="col") for text in ("at the selection", word, "this run", "change")])
     body = [html.Tr([html.Th(row[0], scope="row"), *map(html.Td, row[1:])]) for row in rows]
-    return [html.Table([html.Thead(head), html.Tbody(body)], className="values"), below]
+    lacks = [html.Div(_LACKS, className="quiet")] if any(_NONE in row for row in rows) else []
+    return [html.Table([html.Thead(head), html.Tbody(body)], className="values"), *lacks, below]
 
 
 def _other_name(shown: Shown, other: Shown) -> str:

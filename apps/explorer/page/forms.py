@@ -146,6 +146,11 @@ def _param_control(entry: str, param: Parameter, value: Any, empty: str = "") ->
             **common, **bounds, value=shown, step=step, debounce=500, clampBehavior="none", placeholder=empty or "none"
         )
     placeholder = empty or ("none" if param.optional else "")
+    if param.lines:  # a field of one line would take the ends of lines out, and leave another prompt
+        return dmc.Textarea(
+            **common, value="" if value is None else str(value), debounce=700, placeholder=placeholder, autosize=True,
+            minRows=1, maxRows=6, spellCheck=False,
+        )  # fmt: skip
     return dmc.TextInput(**common, value="" if value is None else str(value), debounce=700, placeholder=placeholder)
 
 

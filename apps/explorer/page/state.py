@@ -198,9 +198,10 @@ class Loaded(Store):
 
 
 class Go(Store):
-    """Run was pressed: the text as it stood then."""
+    """Run was pressed: the texts as they stood then. other: what is compared with; None where the page's is meant."""
 
     text: Text
+    other: Text | None = None
     clicks: Typed = None
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import xarray as xr
 from pydantic import ValidationError
@@ -34,6 +35,9 @@ def visit_page(engine: Engine, visit: Visit, session: str) -> str:
     from plotly.offline import get_plotlyjs
 
     steps = [_step(engine, step, session) for step in visit.steps]
+    texts = [""] + [step["prompt"] for step in steps]
+    for before, step in zip(texts, steps, strict=False):  # the list of steps says where another prompt begins
+        step["begins"] = step["prompt"] if step["prompt"] != before else ""
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     made = f"Made by the workbench on {now}: {counted(len(steps), 'step')}."
     return render("explorer/page/visit.html", title="A visit", made=made, plotly=get_plotlyjs(), steps=steps)
@@ -45,7 +49,7 @@ def _step(engine: Engine, step: Step, session: str) -> dict[str, Any]:
         "title": step.title, "said": step.said, "note": step.note, "star": "★ " if step.star else "",
         "prompt": link.text, "about": _about(link), "why": "", "drawn": "", "code": "", "record": "",
         "shared": "", "pins": [],
-        "link": link.model_dump_json(exclude_defaults=True, by_alias=True),
+        "link": _address(link),
     }  # fmt: skip
     try:
         return filled | _drawn(engine, link, session)
@@ -53,9 +57,21 @@ def _step(engine: Engine, step: Step, session: str) -> dict[str, Any]:
         return filled | {"why": f"It could not be drawn here. {error}"}
 
 
+def _address(link: Link) -> str:
+    """What stands behind a page's address to show the step there: `#model=...`, as `page/assets/links.js` reads it."""
+    given = link.model_dump(mode="json", exclude_defaults=True, by_alias=True, exclude={"broken"})
+    given = {"prompt" if name == "text" else "other-model" if name == "otherModel" else name: value
+             for name, value in given.items()}  # fmt: skip
+    texts = {name: value if isinstance(value, str) and name != "aligned" else json.dumps(value, ensure_ascii=False)
+             for name, value in given.items()}  # fmt: skip
+    return f"#{urlencode(texts)}"
+
+
 def _about(link: Link) -> str:
     """What was looked at, in words."""
     parts = [f"Model {link.model}"]
+    own = link.params.get(link.view.name, {}) if link.view else {}
+    parts += [f"with {', '.join(f'{name} {value!r}' for name, value in own.items())}"] if own else []
     parts += [f"changed: {', '.join(link.edits)}"] if link.edits else []
     parts += ["through the chat template"] if link.chat else []
     parts += [f"beside {len(link.pins)} pinned prompts"] if link.pins else []

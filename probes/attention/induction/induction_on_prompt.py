@@ -13,7 +13,7 @@ from probes.attention.induction.figures import (
     prompt_figure,
 )
 from probes.attention.induction.repeat_attention import AT_REPEATS, KINDS
-from probes.attention.induction.sentences import on_prompt
+from probes.attention.induction.sentences import NO_REPEATS, on_prompt
 from probes.checks import claims
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.results import dataset
@@ -72,7 +72,7 @@ class InductionOnPrompt(
             observation,
             **variables,
             previous_occurrence=("pos", np.where(previous < 0, np.nan, previous), "position", (0, None)),
-            n_repeats=("", count, "tokens", (0, None), "tokens that occurred before"),
+            n_repeats=("", count, "tokens", (0, None), "tokens that last occurred three or more places earlier"),
             n_seen=("layer", seen, "tokens", (0, None), "tokens at which the layer sees what followed"),
         )
         return result.assign_attrs(note=_note(count), summary=on_prompt(result))
@@ -80,7 +80,7 @@ class InductionOnPrompt(
 
 def _note(count: int) -> str:
     if count == 0:
-        return "No token of this prompt occurs again three or more places later, so there is nothing to score."
+        return NO_REPEATS
     return f"One text (n = 1), mean over {count} repeated token{'s' * (count > 1)}: no interval and no test."
 
 

@@ -4,8 +4,11 @@ import numpy as np
 import xarray as xr
 
 from workbench.figures import head_name
+from workbench.reach import smallest_flip_p, too_few
 
-__all__ = ["on_prompt", "on_stimulus", "strongest"]
+__all__ = ["NO_REPEATS", "on_prompt", "on_stimulus", "strongest"]
+
+NO_REPEATS = "No token of this prompt last occurred three or more places earlier, so there is nothing to score."
 
 
 def strongest(scores: xr.DataArray, among: np.ndarray | None = None) -> tuple[int, int] | None:
@@ -33,6 +36,7 @@ def on_stimulus(result: xr.Dataset, q: float, floor: float) -> str:
     share += f"n = {result.attrs.get('n_sequences', 0)} sequences)"
     passed = f"an effect above {floor:g} at q of at most {q:g}"
     unscored = f" {scores.size - known} more are not scored: they do not see that key." if known < scores.size else ""
+    unscored += _reach(int(result.attrs.get("n_sequences", 0)), known, q)
     if n == 0:
         return (
             f"None of {known} heads is an induction head ({passed}): the largest score is that of {head_name(*top)}, "
@@ -43,13 +47,19 @@ def on_stimulus(result: xr.Dataset, q: float, floor: float) -> str:
     return f"{n} of {known} heads {verb} ({passed}). {which} {head_name(*top)}, which gives {share}.{unscored}"
 
 
+def _reach(n: int, known: int, q: float) -> str:
+    """What so many sequences cannot say of so many heads: with 16, of more than 3,276, no single one."""
+    said = too_few(smallest_flip_p(n, known), known, f"{n} sequences", "head", "Take 17 or more", q) if n else ""
+    return f" {said}" if said else ""
+
+
 def on_prompt(result: xr.Dataset) -> str:
     """The head of the largest score on the prompt, beside other keys of the same rows; that one text has no test."""
     count, scores = int(result["n_repeats"]), result["induction_score"]
     if count == 0:
-        return "No token of this prompt occurs again three or more places later, so there is nothing to score."
+        return NO_REPEATS
     tokens = f"{count} tokens" if count > 1 else "one token"
-    tokens += " of this prompt that occurred before"
+    tokens += " of this prompt that last occurred three or more places earlier"
     top = strongest(scores)
     if top is None:
         return f"No head sees what followed the {tokens}, so there is nothing to score."

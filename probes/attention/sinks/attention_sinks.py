@@ -100,7 +100,7 @@ class AttentionSinks(
         bos = "BOS at position 0" if tokens.bos else "no BOS"
         masked = ", position 0 masked" if self.mask_first else ""
         convention = f"T = {len(tokens)}, {bos}{masked}, epsilon = {self.epsilon:g}"
-        return result.assign_attrs(convention=convention, summary=_summary(result, first))
+        return result.assign_attrs(convention=convention, summary=_summary(result, first, self.epsilon))
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Beside a bare pass of 1 (measured): a share that grows with the pattern's part of the pass."""
@@ -122,7 +122,7 @@ def _needs(mask_first: bool) -> dict[str, Need]:
     }
 
 
-def _summary(result: xr.Dataset, first: int) -> str:
+def _summary(result: xr.Dataset, first: int, epsilon: float) -> str:
     """Sinks, drain and peak in sentences; what was not measured is left out."""
     known = int((~np.isnan(result["sink"].values)).sum())
     said = []
@@ -130,7 +130,7 @@ def _summary(result: xr.Dataset, first: int) -> str:
         null = float(np.nanmax(result["first_received_null"].values))
         said.append(
             f"Position {first} is a sink of {int(np.nansum(result['sink'].values))} of {known} heads (uniform "
-            f"attention would give it {null:.2f})."
+            f"attention would give it {null:.2f}, and a sink gets {_bar(epsilon, null)})."
         )
     elif result["first_received"].notnull().any():
         said.append("The prompt is too short to tell a sink from uniform attention.")
@@ -149,6 +149,11 @@ def _summary(result: xr.Dataset, first: int) -> str:
             f"dimension {dimension} holds {share:.0%} of its squared norm."
         )
     return " ".join(said) or "Of so short a prompt neither a sink nor a drain nor a peak can be told."
+
+
+def _bar(epsilon: float, uniform: float) -> str:
+    """Above what position 0 is a sink: what was asked for, or twice uniform attention where that is more."""
+    return f"more than {epsilon:g}" if epsilon >= 2 * uniform else f"more than twice that, {2 * uniform:.2f}"
 
 
 def _sinks(seen: dict[str, np.ndarray], blind: list[int], epsilon: float, first: int) -> dict[str, Any]:

@@ -466,7 +466,9 @@ def test_a_prompt_says_at_how_many_repeats_a_sliding_layer_sees_what_followed():
     assert result.n_repeats.item() == 6 and result.n_seen.values.tolist() == [3, 6]
     assert result.previous_occurrence.values[[4, 29]].tolist() == [1, 19]
     loud = result.assign(induction_score=result.induction_score.where(result.layer == 0))
-    assert on_prompt(loud).startswith("At 3 of the 6 tokens of this prompt that occurred before (its window hides the ")
+    assert on_prompt(loud).startswith(
+        "At 3 of the 6 tokens of this prompt that last occurred three or more places earlier (its window hides the "
+    )
     assert "3 of" not in on_prompt(result.assign(induction_score=result.induction_score.where(result.layer == 1)))
 
 

@@ -58,6 +58,16 @@ def test_an_interval_has_two_ends_or_is_said_to_be_narrow(low, said):
     assert f"(95 % interval {said}, n = 16 sequences)" in on_stimulus(result.assign_attrs(n_sequences=16), 0.05, 0.1)
 
 
+@pytest.mark.parametrize("n, layers, few", [(16, 33, True), (16, 32, False), (17, 33, False)])
+def test_so_few_sequences_that_no_single_head_can_be_called_are_said(n, layers, few):
+    """32 layers of 100 heads are 3,200, and 2 ** -16 of one of them passes at 0.05; of 3,300 it does not."""
+    values = np.full((layers, 100), 0.01)
+    result = table(induction_score=values, induction_score_low=values, induction_score_high=values)
+    result["is_induction_head"] = (("layer", "head"), np.zeros_like(values, bool))
+    said = on_stimulus(result.assign_attrs(n_sequences=n), 0.05, 0.1)
+    assert ("no test can call fewer than 2 heads at once of 3,300" in said and "Take 17 or more." in said) is few
+
+
 @settings(max_examples=200, deadline=None)
 @given(TABLES, TABLES, st.integers(0, 3), st.integers(0, 1))
 def test_a_prompt_is_one_text_without_a_test(scores, null, count, hidden):

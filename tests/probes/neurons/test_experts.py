@@ -407,6 +407,9 @@ def test_where_kinds_do_not_differ_it_is_said(trained):
     kinds = {"one": texts("letters", 24, seed=3), "other": texts("letters", 24, seed=4)}
     result = list(ExpertContrast(texts=20, length=32, top=2, draws=3).over(trained, kinds))[-1]
     assert not (result["contrast_q"] < 0.05).any() and result.attrs["summary"].startswith("0 of 16 experts")
+    assert "no test can call" not in result.attrs["summary"]  # 10 texts of each kind rank: enough
+    few = next(ExpertContrast(texts=10, length=32, top=2, draws=3).over(trained, kinds)).attrs["summary"]
+    assert "With 5 and 5 texts no test can call fewer than 3 experts at once of 16" in few
 
 
 def test_the_ranking_leaves_half_of_a_layer():

@@ -99,6 +99,40 @@ def test_a_difference_says_where_it_subtracts_unlike_tokens():
     assert "subtracted" not in difference(result([5, 6], [1, 2]), result([5, 6], [3, 4])).attrs["summary"]
 
 
+def test_what_is_of_another_followed_token_is_blank():
+    """The probability of ` France` less that of ` Italy` read as a change of the target's, of ten thousand times."""
+
+    def following(targets, probs):
+        coords = {"pos": [0, 1], "target_token": ("pos", targets), "target_text": ("pos", [f" t{i}" for i in targets])}
+        of = lambda name: (name, "pos", np.asarray(probs, dtype=np.float32))
+        made = dataset(
+            None, coords, **{n: (d, v, "probability", (0, 1)) for n, d, v in map(of, ("seen", "target_prob"))}
+        )
+        return made.assign_attrs(provenance=json.dumps({"analysis": "planted", "token_ids": [5, 6]}))
+
+    change = difference(following([6, 8], [0.2, 0.3]), following([6, 9], [0.3, 0.7]))
+    np.testing.assert_allclose(change["target_prob"], [0.1, np.nan], rtol=1e-5)
+    np.testing.assert_allclose(change["seen"], [0.1, 0.4], rtol=1e-5)  # not of the target
+    assert change["target_prob"].attrs["units"] == "probability"
+    assert change.attrs["summary"].endswith(
+        "At 1 token the two follow different targets (at pos 1 ·t9 and ·t8): blank there."
+    )
+    alike = difference(following([6, 8], [0.2, 0.3]), following([6, 8], [0.3, 0.7]))
+    np.testing.assert_allclose(alike["target_prob"], [0.1, 0.4], rtol=1e-5)
+    assert "targets" not in alike.attrs["summary"]
+
+
+def test_a_rank_is_named_as_people_count_it_and_no_unit_is_said_twice():
+    def ranked(values):
+        made = dataset(
+            None, {"pos": [0]}, chance=("pos rank", np.array([values]), "probability", (0, 1), "probability of the top")
+        )
+        return made.assign_attrs(provenance=json.dumps({"analysis": "planted", "token_ids": [5]}))
+
+    said = difference(ranked([0.5, 0.25]), ranked([0.75, 0.25])).attrs["summary"]
+    assert said == "Largest change of probability of the top: 0.25 at pos 0, rank 1."
+
+
 def test_squares_are_aligned_along_both_sides_and_text_says_both():
     def patterned(ids, weights, word):
         n = len(ids)

@@ -72,7 +72,7 @@ def test_repetition_is_what_followed_the_last_time(model):
     assert metric.needed(10) == [5, 8] and "2 repeated tokens" in metric.describe(model.vocabulary)
     logs = observe(model, prompt, positions="all").logits[0].log_softmax(-1)
     assert base.value(model, metric) == pytest.approx(float(logs[5, 40] + logs[8, 23]) / 2, abs=1e-5)
-    with pytest.raises(InputError, match="repeats no token"):
+    with pytest.raises(InputError, match="none of whose tokens last occurred"):
         make_metric(model, tokenise(model, CLEAN), base.logits(model), kind="repetition")
 
 

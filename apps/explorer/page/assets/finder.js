@@ -26,7 +26,7 @@
 
   // A head or a layer by its name, where the model has it; why not, where it has none of that name.
   function unit(text) {
-    const named = text.match(/^l(\d+)(?:h(\d+))?$/i);
+    const named = text.match(/^l(?:ayer)? ?(\d+)(?:[ ,.]*h(?:ead)? ?(\d+))?$/i); // as people write it: L18H6, l18 h6, layer 18 head 6
     const sizes = dash.finder.shown && dash.finder.shown.sizes;
     if (!named || !sizes) return null;
     const layer = Number(named[1]), head = named[2] === undefined ? null : Number(named[2]);

@@ -52,6 +52,16 @@
     });
   }
 
+  // What is said of a cell goes with its figure: a finger leaves no cell, and the next figure stands under the same label.
+  const drawn = new WeakMap();
+  window.workbenchLeave = function (gd) {
+    if (drawn.has(gd) && drawn.get(gd) !== gd.data) {
+      window.Plotly.Fx.unhover(gd);
+      clear();
+    }
+    drawn.set(gd, gd.data);
+  };
+
   window.workbenchFrame = lay;
   window.workbenchHover = function (gd) {
     gd.on("plotly_hover", (event) => {

@@ -138,7 +138,7 @@
       if (!gd.on || gd.dataset.spine) return;
       gd.dataset.spine = "1";
       sizes.observe(gd.parentElement);
-      gd.on("plotly_afterplot", () => { mark(gd); window.workbenchFit(gd); });
+      gd.on("plotly_afterplot", () => { window.workbenchLeave(gd); mark(gd); window.workbenchFit(gd); });
       window.workbenchHover(gd);
       mark(gd);
       window.workbenchFit(gd);
@@ -319,8 +319,8 @@
     },
     // What is typed now, whatever has been sent: Run must not take an older text.
     run: function (clicks) {
-      const area = document.getElementById("prompt");
-      return clicks ? { text: area ? area.value : "", clicks: clicks } : dash.no_update;
+      const typed = (id) => (document.getElementById(id) || { value: "" }).value;
+      return clicks ? { text: typed("prompt"), other: typed("other"), clicks: clicks } : dash.no_update;
     },
     // An example was chosen: it is run as if it had been typed. The list is made anew with each prompt, and says nothing then.
     example: function (text) {

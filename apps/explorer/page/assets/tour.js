@@ -2,7 +2,7 @@
 (function () {
   "use strict";
   const dash = (window.dash_clientside = window.dash_clientside || {});
-  let dialog = null, at = 0, marked = null;
+  let dialog = null, at = 0, marked = null, mine = false; // mine: it put its example where another prompt stood
 
   const place = (selector) => document.querySelector(selector);
   const tab = (name) => place("#tabs [data-view='" + name + "']");
@@ -18,13 +18,14 @@
 
   const steps = [
     {
-      words: "The model reads the text at the left; below stand its tokens. Here it shows what the model would say if it stopped at each depth: colours are probabilities. Click a token or a cell, and the panel at the right says more.",
+      words: () => "The model reads the text at the left; below stand its tokens. Here it shows what the model would say if it stopped at each depth: colours are probabilities. Click a token or a cell, and the panel at the right says more." + (mine ? " This is an example: the browser's Back leads to your own prompt again." : ""),
       mark: "#main-figure", view: "logit-lens",
       go: function () {
         const example = JSON.parse(document.documentElement.dataset.workbench).tour;
         const area = place("#prompt");
         if (!example || !area || (dash.finder.shown && dash.finder.shown.model.startsWith("toy"))) return; // no words there
         if (dash.finder.shown && dash.finder.shown.text === example) return;
+        mine = true;
         dash.set_props("prompt", { value: example });
         dash.set_props("go", { data: { text: example, clicks: "tour " + performance.now() } });
       },
@@ -119,6 +120,7 @@
     if (!event.target.closest || !event.target.closest("#tour")) return;
     if (!dialog) make();
     dialog.show(); // beside the page, which can be used meanwhile
+    mine = false;
     show(0);
   });
 })();

@@ -42,14 +42,17 @@
       const title = element(head, "b", step.title);
       element(title, "span", " " + new Date(step.at).toLocaleTimeString());
       const tools = element(head, "div", "", { class: "row" });
-      const star = element(tools, "button", step.star ? "★" : "☆", { class: "plain", "aria-pressed": String(step.star), "aria-label": "star: " + step.title });
+      const star = element(tools, "button", step.star ? "★" : "☆", { class: "plain", "aria-pressed": String(step.star), "aria-label": "star: " + step.title, title: "a step that has a star can be saved without the others" });
       star.addEventListener("click", () => keep(changed(step, { star: !current(step).star })));
       const again = element(tools, "button", "Show again", { class: "plain" });
       again.addEventListener("click", () => { dialog.close(); dash.links.open(step.link); });
       const gone = element(tools, "button", "Forget", { class: "plain" });
       gone.addEventListener("click", () => keep(steps.filter((one) => one !== current(step))));
       element(row, "p", step.said);
+      const own = (step.link.params || {})[(step.link.view || {}).name] || {};
       const about = [step.link.model, JSON.stringify(step.link.text.slice(0, 120))];
+      if (Object.keys(own).length) about.push("with " + Object.entries(own).map(([name, value]) => name + " " + JSON.stringify(value)).join(", ").slice(0, 240));
+      if (step.link.other) about.push("beside " + JSON.stringify(step.link.other.slice(0, 120)));
       if ((step.link.edits || []).length) about.push("changed: " + step.link.edits.join(", "));
       if ((step.link.pins || []).length) about.push("pinned prompts: " + step.link.pins.length);
       element(row, "p", about.join("; "), { class: "quiet" });
@@ -61,6 +64,7 @@
       note.focus({ preventScroll: true });
       note.setSelectionRange(held.at, held.at);
     });
+    dialog.querySelector("[data-starred]").hidden = !steps.some((step) => step.star);
     dialog.querySelector("[role=status]").textContent = steps.length ? "" : "Nothing was drawn yet.";
   }
 
@@ -114,11 +118,14 @@
     element(head, "b", "This visit");
     const tools = element(head, "div", "", { class: "row" });
     const button = (words, work) => element(tools, "button", words, { class: "plain" }).addEventListener("click", work);
-    button("Save as one page (HTML)", () => {
-      if (!steps.length) return draw();
+    const page = (taken) => () => {
+      if (!taken().length) return draw();
       say("The page is being made.");
-      dash.set_props("visit-take", { data: { clicks: performance.now(), steps: steps } });
-    });
+      dash.set_props("visit-take", { data: { clicks: performance.now(), steps: taken() } });
+    };
+    const starred = element(tools, "button", "Save those with ★", { class: "plain", "data-starred": "", title: "as one page (HTML)" });
+    starred.addEventListener("click", page(() => steps.filter((step) => step.star)));
+    button("Save as one page (HTML)", page(() => steps));
     button("Save as a file", save);
     const file = element(tools, "input", "", { type: "file", accept: ".json,application/json", hidden: "" });
     file.addEventListener("change", () => { if (file.files[0]) load(file.files[0]); file.value = ""; });

@@ -114,8 +114,10 @@ class Opened:
         self._browser, self._explorer = browser, explorer
         self._contexts, self._faults = [], []
 
-    def __call__(self, fragment: str = "", width: int = 1280, height: int = 800, wait: bool = True):
-        context = self._browser.new_context(viewport={"width": width, "height": height})
+    def __call__(
+        self, fragment: str = "", width: int = 1280, height: int = 800, wait: bool = True, touch: bool = False
+    ):
+        context = self._browser.new_context(viewport={"width": width, "height": height}, has_touch=touch)
         self._contexts.append(context)
         page, faults = context.new_page(), self._faults
         page.set_default_timeout(120_000)  # a limit for loaded machines, not a measurement: those are printed

@@ -28,6 +28,7 @@ def test_two_prompts_side_by_side(open_page, screenshots):
     page.fill("#other", "2 4 6 8 2 4 6 8 2")
     page.click("#run")
     page.wait_for_selector("#tokens-b [data-pos='8']")
+    assert page.inner_text("#tokens-b > span") == "compared"  # which of the two rows is which
     page.wait_for_function("() => document.querySelectorAll('#main-figure .js-plotly-plot .nsewdrag').length === 2")
     page.click("#tokens-b [data-pos='4']")
     page.wait_for_selector("#tokens [data-pos='4'].selected")
@@ -108,6 +109,7 @@ def test_an_intervention_is_held_against_the_intact_run(open_page, screenshots):
     page.get_by_role("menuitem", name="without L1H0", exact=True).click()
     page.wait_for_selector("#edit-list .chip")
     page.wait_for_selector("#tokens-b [data-pos]")
+    assert page.inner_text("#tokens-b > span") == "intact"
     view(page, "Logit lens")
     wait_for_title(page, "#other-holder", "(intact)")
     page.screenshot(path=screenshots / "intervention.png")

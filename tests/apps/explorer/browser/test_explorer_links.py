@@ -84,6 +84,7 @@ def test_back_undoes_a_step_and_a_visit_is_kept_and_sent(open_page, tmp_path):
     page.go_forward()
     page.wait_for_function(chosen, arg=3)
     page.click("#visit-open")
+    assert not page.locator(".visit [data-starred]").is_visible()  # nothing has a star yet
     row = page.locator(".visit li", has_text="5 5 7 5")
     row.get_by_label("note on").fill("the other prompt")
     row.get_by_label("star:").click()  # at once: leaving the note must not take the button from under the pointer
@@ -93,6 +94,9 @@ def test_back_undoes_a_step_and_a_visit_is_kept_and_sent(open_page, tmp_path):
     sent = download.value.path().read_text(encoding="utf-8")
     assert sent.count(">the other prompt<") == 2  # in the list of steps, and with its step
     assert sent.count("<section") == 3 and "<script src" not in sent
+    with page.expect_download() as download:
+        page.locator(".visit [data-starred]").click()
+    assert download.value.path().read_text(encoding="utf-8").count("<section") == 1
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as a file").click()
     saved = tmp_path / "visit.json"

@@ -169,6 +169,7 @@ def test_the_tour_goes_through_five_steps_on_what_is_found(same_page, screenshot
     page = same_page
     page.click("#tour")
     page.wait_for_selector(".tour[open] >> text=Tour, 1 of 5")
+    assert "Back leads to your own prompt" in page.inner_text(".tour p")  # it has put its example in its place
     page.wait_for_function(f"() => {SHOWN}.includes('Tavern')")
     page.get_by_role("button", name="Next").click()
     page.wait_for_function("() => /L\\d+H\\d+ looks most/.test(document.querySelector('#said').textContent)")
@@ -252,7 +253,7 @@ def test_anything_is_found_by_its_name(same_page):
     page = same_page
     page.wait_for_function("() => dash_clientside.finder.shown")
     page.keyboard.press("Control+k")
-    page.keyboard.type("l7h2")
+    page.keyboard.type("l7 h2")
     page.wait_for_selector(".find li[aria-selected=true] >> text=L7H2")
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.querySelector('#headline').textContent.includes('L7H2')")

@@ -43,3 +43,5 @@ def test_the_panel_says_whose_figures_are_below():
     table, said = values_table(values_at(AFTER, CHANGE, {"pos": 2}), "intact")
     assert table.className == "values" and "intact" in str(table) and "this run alone" in said.children
     assert values_table([], "intact")[0].children == said.children
+    blank = values_table(values_at(AFTER, CHANGE, {"pos": 1}), "intact")  # why there is a stroke in place of a number
+    assert "follows another target" in blank[1].children and "follows another" not in str(table)

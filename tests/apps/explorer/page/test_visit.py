@@ -2,6 +2,7 @@
 
 import json
 import re
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -53,6 +54,33 @@ def test_the_order_is_that_of_the_visit_and_the_library_is_there_once(engine):
     page = visit_page(engine, visit, "me")
     assert page.index("1. one") < page.index("2. two") and page.count("Plotly.newPlot") >= 2
     assert page.count("plotly.js v") == 1
+
+
+def test_the_list_of_steps_says_of_which_prompt_they_are(engine):
+    """Steps of two prompts stood in one list, with sentences that name positions of either."""
+    page = page_of(engine, step(title="one"), step(title="two"), step(title="three", text="5 5 5"))
+    listed = page[page.index("<ol>") : page.index("</ol>")]
+    assert re.findall("<pre>(.*?)</pre>", listed) == [TEXT, "5 5 5"]
+    assert listed.index("5 5 5") > listed.index("two")
+
+
+def test_what_was_chosen_for_a_step_is_named(engine):
+    page = page_of(engine, step(params={"logit-lens": {"top_k": 7}, "causal-check": {"seed": 5}}))
+    assert "Model toy-induction; with top_k 7" in page and "seed 5;" not in page
+
+
+def test_the_link_of_a_step_shows_it_again(engine):
+    """It was the page's own state, which nothing opens."""
+    given = step(
+        params={"logit-lens": {"top_k": 7}}, other="5 6 7", otherModel="toy-copy", edits=["L1H0"], aligned="first"
+    )
+    page = page_of(engine, given)
+    fragment = re.search(r"<pre>#(model=.*?|.*?prompt=.*?)</pre>", page)[1].replace("&amp;", "&")
+    read = {name: values[0] for name, values in parse_qs(fragment).items()}
+    assert read["prompt"] == TEXT and read["model"] == MODEL and read["other"] == "5 6 7"
+    assert read["other-model"] == "toy-copy" and json.loads(read["edits"]) == ["L1H0"]
+    assert json.loads(read["params"]) == {"logit-lens": {"top_k": 7}} and json.loads(read["aligned"]) == "first"
+    assert json.loads(read["view"])["name"] == "logit-lens" and "broken" not in read
 
 
 def test_a_difference_is_drawn_as_one(engine):
