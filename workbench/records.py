@@ -15,7 +15,7 @@ from workbench.arguments import fitted
 from workbench.errors import InputError
 from workbench.models.inputs import as_text, kinds_of
 from workbench.models.prompt import Prompt
-from workbench.rows import FORMATS, Row, Source, name_of, opened, parsed, rows
+from workbench.rows import FORMATS, Row, Source, name_of, opened, parsed, rows, whole
 
 __all__ = ["COLUMNS", "FORMATS", "Pair", "prompt_of", "read_json", "read_pairs", "read_prompts"]
 
@@ -95,7 +95,7 @@ def read_json(source: "str | Path") -> Any:
     """What a JSON file holds; InputError where it cannot be read."""
     with opened(source) as file:
         try:
-            text = file.read().decode("utf-8-sig")
+            text = whole(file, name_of(source)).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{source}, which is not UTF-8", "UTF-8", "Save it as UTF-8") from error
     return parsed(text, name_of(source))

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 from workbench.errors import InputError, UnavailableError, WorkbenchError
 from workbench.files import at_once
 
-__all__ = ["ENDINGS", "FORMATS", "Row", "Source", "name_of", "opened", "parsed", "rows"]
+__all__ = ["ENDINGS", "FORMATS", "Row", "Source", "name_of", "opened", "parsed", "rows", "whole"]
 
 Source = str | Path | BinaryIO
 FORMATS = ("text", "jsonl", "json", "csv", "tsv", "parquet")
@@ -28,6 +28,8 @@ ENDINGS = {
 _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16 and UTF-32
 _LINE = 1 << 28  # bytes of a line: a device may never end
+_WHOLE = 1 << 30  # bytes of what is read whole
+_PIECE = 1 << 20
 _FIELD = 2**31 - 1  # characters of a field; csv's own limit is 131,072
 
 
@@ -63,7 +65,7 @@ def rows(source: Source, *, format: str = "", encoding: str = "utf-8") -> Iterat
         elif kind in ("csv", "tsv"):
             yield from _table(lines, name, "\t" if kind == "tsv" else ",")
         elif kind == "json":
-            yield from _listed("".join(line for _, line in lines), name)
+            yield from _listed(_joined(lines, name), name)
         else:
             for number, line in lines:
                 yield from _line(line, f"line {number}", name, kind)
@@ -105,6 +107,31 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         raise InputError(f"{name_of(source)} ({reason})", "a file that can be read", "Check the path") from error
 
 
+def whole(file: BinaryIO, name: str) -> bytes:
+    """All bytes of an open file, piece by piece: a device may never end. Raises InputError for more than a GiB."""
+    found = bytearray()
+    while piece := file.read(_PIECE):
+        found += piece
+        if len(found) > _WHOLE:
+            raise _endless(name)
+    return bytes(found)
+
+
+def _joined(lines: Iterator[tuple[int, str]], name: str) -> str:
+    """The text of lines. Raises InputError for more than a GiB of them."""
+    found, size = [], 0
+    for _, line in lines:
+        found.append(line)
+        size += len(line)
+        if size > _WHOLE:
+            raise _endless(name)
+    return "".join(found)
+
+
+def _endless(name: str) -> InputError:
+    return InputError(f"{name} with over {_WHOLE:,} bytes", "a file that fits into memory", "Check the file")
+
+
 def _lines(file: BinaryIO, name: str, encoding: str) -> Generator[tuple[int, str], None, None]:
     """Lines with their ends, split at newlines only: a text may hold any other separator."""
     try:
@@ -133,7 +160,10 @@ def _lines(file: BinaryIO, name: str, encoding: str) -> Generator[tuple[int, str
 def _wide_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[tuple[int, str]]:
     wrapped, number = TextIOWrapper(file, encoding, newline="\n"), 0
     try:
-        for number, line in enumerate(wrapped, start=1):
+        for number, line in enumerate(iter(lambda: wrapped.readline(_LINE + 1), ""), start=1):
+            if len(line) > _LINE:
+                got = f"line {number} of {name} with over {_LINE:,} characters"
+                raise InputError(got, "a file of lines", "Check the file")
             yield number, line.removeprefix("\ufeff") if number == 1 else line
     except UnicodeError as error:
         got = f"{name}, which is not {encoding} behind line {number}"

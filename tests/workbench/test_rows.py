@@ -5,12 +5,13 @@ import gc
 import itertools
 import json
 import sys
+from io import BytesIO
 
 import pytest
 
 from workbench.errors import InputError
-from workbench.records import read_prompts
-from workbench.rows import rows
+from workbench.records import read_json, read_prompts
+from workbench.rows import rows, whole
 
 # What readers of tables make something else of: missing values, numbers, line ends inside a text, a formula, a quote.
 HARD = ["NA", "null", "007", "1e5", "True", "a\nb", "a\u2028b\x85c\x0cd", " spaces ", '=1+1 "quoted", yes', "é😀"]
@@ -177,3 +178,40 @@ def test_a_batch_refuses_what_the_shell_refuses_and_goes_on(tmp_path, content, s
         read_prompts(tmp_path / "a.jsonl")
     found = list(sources.rows(PromptSource(file="a.jsonl"), tmp_path, tiny_model("llama"), 0))
     assert [row.wrong for row in found] == [str(refused.value), ""]
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoding", "said"),
+    [("text", "utf-16-le", "line 1 of .* with over 1,000 characters"), ("json", "utf-32-be", "over 1,000 characters"),
+     ("json", "utf-8", "line 1 of .* with over 1,000 bytes")],
+)  # fmt: skip
+def test_a_line_that_never_ends_is_refused_in_every_encoding(monkeypatch, kind, encoding, said):
+    monkeypatch.setattr("workbench.rows._LINE", 1_000)
+    with pytest.raises(InputError, match=said):
+        list(rows("/dev/zero", format=kind, encoding=encoding))
+
+
+class Endless:
+    """Short lines for ever, as a device or a program writes them; or a stop, long behind where a reader should."""
+
+    def __init__(self):
+        self.said = 0
+
+    def read(self, size):
+        self.said += size
+        assert self.said < 100 << 20, "read on"
+        return b"[1,\n" * (size // 4)
+
+    def readline(self, size=-1):
+        self.said += 4
+        assert self.said < 100_000, "read on"
+        return b"[1,\n"
+
+
+def test_json_that_never_ends_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr("workbench.rows._WHOLE", 10_000)
+    with pytest.raises(InputError, match="the input with over 10,000 bytes; expected a file that fits into memory"):
+        list(rows(Endless(), format="json"))
+    with pytest.raises(InputError, match="/dev/zero with over 10,000 bytes"):
+        read_json("/dev/zero")
+    assert whole(BytesIO(b"x" * 10_000), "it") == b"x" * 10_000
