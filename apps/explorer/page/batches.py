@@ -83,7 +83,7 @@ def _select(name: str, label: str, placeholder: str, **more: Any) -> dmc.Select:
 def batch_list(runs: Sequence[Known], chosen: str, folder: str) -> list[Any]:
     """One entry a run: its progress, and what can be done with it."""
     if not runs:
-        said = [
+        said: list[Any] = [
             f"The folder {folder} holds no run. In the shell, ",
             html.Code("workbench batch run SPEC"),
             " makes one.",
