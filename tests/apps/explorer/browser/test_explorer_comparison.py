@@ -269,7 +269,7 @@ def test_a_study_of_a_pair_takes_the_compared_prompt(open_page):
     page = open_page(TOY + "&other=2+4+6+8+2+4")
     page.wait_for_selector("#tokens-b [data-pos]")
     turn(page, "Activation patching")
-    page.wait_for_selector("#main-message .plan >> text=Run 2 4 6 8 2 4 and put back")
+    page.wait_for_selector('#main-message .plan >> text=Run "2 4 6 8 2 4" and put back')
     page.get_by_role("button", name="Start", exact=True).click()
     page.wait_for_function(SAID, arg=" clean, ")
     assert "none was given" not in page.inner_text("#said") and "Of the one compared with" not in page.inner_text(
