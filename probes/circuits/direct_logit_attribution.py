@@ -188,7 +188,7 @@ def _heads(
     observation: Observation, kept: Mapping[str, torch.Tensor], direction: torch.Tensor, pos: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Shares by (layer, head), by (layer, head, key), and of each layer's b_O, float64."""
-    model, n_pos = observation.model, len(observation.tokens[0])
+    edits, n_pos = (observation.model, observation.interventions), len(observation.tokens[0])
     written, origins, biases = [], [], []
     for layer in range(observation.sizes.n_layers):
         weights = observation.weights(layer)
@@ -200,8 +200,8 @@ def _heads(
         wrote, bias = origin.sum(-1), weights.b_O.double() @ towards
         if observation.interventions:  # they may have overwritten or scaled what the pattern moved
             z = kept["z"][layer, 0, 0].double()
-            moved, _ = arriving(model, layer, n_pos, (Z,))
-            behind, added = arriving(model, layer, n_pos, (ATTN_RESULT, ATTN_OUT))
+            moved, _ = arriving(*edits, layer, n_pos, (Z,))
+            behind, added = arriving(*edits, layer, n_pos, (ATTN_RESULT, ATTN_OUT))
             scaled = torch.where(moved[:, pos] == 0, (z != 0).any(-1).cpu(), moved[:, pos]) * behind[:, pos]
             wrote = (z * per_value).sum(-1) * behind[:, pos].to(z)
             origin, bias = origin * scaled.to(z)[:, None], bias * added[pos].to(z)

@@ -82,7 +82,8 @@ def _rotated(model: Model, tokens: Tokens) -> Tokens:
     half = len(inner) // 2
     moved = (*inner[half:], *inner[:half])
     if moved == inner:
-        raise InputError("no corrupt prompt", "one, since this prompt is too short to be shuffled", "Give one")
+        why = "has no two different tokens between its first and last" if len(set(inner)) < 2 else "repeats itself"
+        raise InputError("no corrupt prompt", f"one, since this prompt {why}: moving them changes nothing", "Give one")
     return tokenise(model, Prompt.ids((tokens.ids[0], *moved, tokens.ids[-1])))
 
 

@@ -172,7 +172,9 @@ class _Sum:
         for row, n in enumerate(site.lengths.tolist()):
             attention, bias = pattern[row, :, :n, :n].float(), b_O[None]
             if site.model.interventions:
-                moved, added = (factors.to(attention) for factors in arriving(site.model, site.layer, n))
+                moved, added = (
+                    factors.to(attention) for factors in arriving(site.model, site.model.interventions, site.layer, n)
+                )
                 attention, bias = attention * moved[..., None], bias * added[:, None]
             if scale is not None:
                 divisor = scale[row, :n].float()

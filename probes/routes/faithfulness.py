@@ -277,10 +277,12 @@ def _summary(result: xr.Dataset, target: str, first_layer: int) -> str:
         return f"{found}, and no faithfulness is given."
     row = result.isel(row=_nearest_default(result["setting"].where(result["rule"] == "coverage").values))
     control = float(row["random_faithfulness"].mean())
-    return (
-        f"{row['rule'].item()} {float(row['setting']):g} carries {float(row['faithfulness']):.2f} of the prediction "
-        f"of {target!r}, random graphs of equal size {control:.2f}.{_below(first_layer)}{_warning(row, first_layer)}"
+    kept = f"{str(row['rule'].item()).capitalize()} {float(row['setting']):g}"
+    said = (
+        f"{kept} carries {float(row['faithfulness']):.2f} of the prediction of {target!r}, random graphs of equal size "
+        f"{control:.2f}."
     )
+    return f"{said}{_below(first_layer)}{_warning(row, first_layer)}"
 
 
 def _nearest_default(coverages: Any) -> int:

@@ -1,6 +1,7 @@
-"""How much of what a layer's heads move arrives in the residual stream, under interventions that a model carries."""
+"""How much of what a layer's heads move arrives in the residual stream, under interventions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ _WITH_BIAS = (ATTN_RESULT, ATTN_OUT)
 
 
 def arriving(
-    model: Model, layer: int, n_pos: int, hooks: Sequence[Hook] = _BEHIND
+    model: Model, interventions: Sequence[Any], layer: int, n_pos: int, hooks: Sequence[Hook] = _BEHIND
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Factors on what each head moves to each query, `[head, query]`, and on the layer's b_O, `[query]`.
 
@@ -23,7 +24,7 @@ def arriving(
     is multiplied. hooks: where edits count.
     """
     heads, bias = torch.ones(model.sizes.n_heads, n_pos), torch.ones(n_pos)
-    for intervention in model.interventions:
+    for intervention in interventions:
         for edit in intervention.edits(model):
             where = edit.where
             if edit.write is None or where.additive or where.layer != layer or where.hook not in hooks:

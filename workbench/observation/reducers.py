@@ -39,7 +39,7 @@ def arrives(site: Site, *, read: Hook) -> torch.Tensor:
     found = torch.ones(len(site.lengths), n_heads, n_pos)
     for row, length in enumerate(site.lengths.tolist()):
         hooks = _BEHIND_Z if read is Z else (Z, *_BEHIND_Z)
-        found[row, :, :length] = arriving(site.model, site.layer, length, hooks)[0]
+        found[row, :, :length] = arriving(site.model, site.model.interventions, site.layer, length, hooks)[0]
     return found
 
 

@@ -77,6 +77,7 @@ def _register_links(local: Local) -> None:
         Input("display", "data"),
         State("drawn", "data"), State("rested", "data"),
     )  # fmt: skip
+    local("rooms", "known", Output("question", "lang"), Input("loaded", "data"))
     of = Input("asked", "data"), Input("shown", "data"), Input("view", "data")
     local("links", "waits", Output("tokens", "lang"), *of, initial=False)
     pins = Input("pinned", "data"), Input("aligned", "data")

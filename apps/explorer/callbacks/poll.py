@@ -26,7 +26,9 @@ from apps.explorer.page.state import (
 )
 from apps.explorer.page.stores import POLL
 from workbench.analysis.compare import need_same_tokenizer
+from workbench.analysis.view import View
 from workbench.errors import WorkbenchError
+from workbench.models.model import Model
 from workbench.words import counted
 
 __all__ = ["loaded_store", "register"]
@@ -131,7 +133,7 @@ def _register_poll(answer: Answers, engine: Engine) -> None:
         )
         return {
             "jobs": _job_line(engine, session, current, "" if asked else "Getting ready"),
-            **_news_of_model(hosted, loaded),
+            **_news_of_model(engine, hosted, loaded),
             "shown": found.shown or no_update,
             "done": found.done if found.done is not None else no_update,
             "notices": with_notices(notices, told),
@@ -156,8 +158,8 @@ def _failure(hosted: Hosted, loaded: Loaded | None) -> str | None:
     return hosted.loading.error if hosted.loading.state == "failed" and not is_known else None
 
 
-def _news_of_model(hosted: Hosted, loaded: Loaded | None) -> dict[str, Any]:
-    ready = loaded_store(hosted)
+def _news_of_model(engine: Engine, hosted: Hosted, loaded: Loaded | None) -> dict[str, Any]:
+    ready = loaded_store(engine, hosted)
     if ready is None or ready == loaded:
         return {}
     return {"loaded": ready, "model_line": parts.model_line(hosted.model) if hosted.model else no_update}
@@ -189,8 +191,17 @@ def changed_request(engine: Engine, asked: Asked | None, found: Look) -> Any:
     return no_update
 
 
-def loaded_store(hosted: Hosted) -> Loaded | None:
+def is_elsewhere(view: View, model: Model) -> bool:
+    """Whether a view is of what a model has not."""
+    try:
+        return view.analysis.inapplicable(model) is not None
+    except Exception:  # a mistake in one view must not take the page with it; opening it says what it is
+        return False
+
+
+def loaded_store(engine: Engine, hosted: Hosted) -> Loaded | None:
     """What the page knows of the chosen model; None while it is loading."""
     if hosted.model is not None:
-        return Loaded(model=hosted.name, hash=hosted.model.identity.key)
+        lacking = tuple(name for name, view in engine.views.items() if is_elsewhere(view, hosted.model))
+        return Loaded(model=hosted.name, hash=hosted.model.identity.key, elsewhere=lacking)
     return Loaded(model=hosted.name, failed=hosted.loading.id) if hosted.loading.state == "failed" else None

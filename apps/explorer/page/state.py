@@ -188,10 +188,12 @@ class Seen(Store):
 
 
 class Loaded(Store):
-    """The model that is ready, or (failed: the id of the job) the one that did not load."""
+    """The model that is ready, or (failed: the id of the job) the one that did not load. elsewhere: views that are of
+    what it has not."""
 
     model: Name
     hash: Word = ""
+    elsewhere: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
     failed: Word = ""
 
 

@@ -137,6 +137,9 @@ def test_unequal_pairs_are_refused_with_their_tokens(model):
         prompt_pair(model, CLEAN, CLEAN)
     with pytest.raises(InputError, match="the site"):
         last(patching(model, prompt_pair(model, CLEAN, CORRUPT), "logits"))
+    for ids, why in (([5] * 12, "no two different tokens"), ([3, 7, 8, 7, 8, 4], "repeats itself"), ([3], "no two")):
+        with pytest.raises(InputError, match=why):  # which is no question of its length
+            prompt_pair(model, Prompt.ids(ids))
     moved = prompt_pair(model, CLEAN)
     assert sorted(moved.corrupt.ids) == sorted(moved.clean.ids) and moved.corrupt.ids[-1] == 9
 

@@ -1,10 +1,10 @@
 // The tabs of one room are shown: that of the open view. A room that is chosen opens the view that was open in it last,
-// or its first. Where tabs need more room than there is, the row scrolls by whole titles, and fades where there are more.
+// or its first, where there is one of what this model has. Where tabs need more room than there is, the row scrolls by whole titles, and fades where there are more.
 (function () {
   "use strict";
   const dash = (window.dash_clientside = window.dash_clientside || {});
   const left = {}; // by room, the view that was open in it last
-  let followed = null;
+  let followed = null, elsewhere = new Set();
 
   const tabs = () => Array.from(document.querySelectorAll("#tabs [role=tab]"));
   const listed = () => tabs().filter((tab) => !tab.hidden);
@@ -70,7 +70,8 @@
     show(button.dataset.room);
     const shown = listed();
     if (shown.some((tab) => tab.getAttribute("aria-selected") === "true")) return;
-    (shown.find((tab) => tab.dataset.view === left[button.dataset.room]) || shown[0]).click();
+    const last = shown.find((tab) => tab.dataset.view === left[button.dataset.room]);
+    (last || shown.find((tab) => !elsewhere.has(tab.dataset.view)) || shown[0]).click();
   });
   // What the keys reach is shown whole; under a pointer nothing may move, or its click ends beside the title.
   document.addEventListener("focusin", (event) => {
@@ -79,6 +80,16 @@
   document.addEventListener("scroll", (event) => { if (event.target.matches && event.target.matches("#tabs [role=tablist]")) ends(); }, true);
 
   dash.rooms = {
+    // A model is there: views of what it has not step back.
+    known: function (loaded) {
+      elsewhere = new Set((loaded && loaded.elsewhere) || []);
+      tabs().forEach((tab) => {
+        const is = elsewhere.has(tab.dataset.view);
+        tab.classList.toggle("elsewhere", is);
+        tab.title = is ? "of what other models have" : "";
+      });
+      return dash.no_update;
+    },
     // Another view was opened: its tab is among those that are seen.
     follow: function () {
       const tab = tabs().find((one) => one.getAttribute("aria-selected") === "true");

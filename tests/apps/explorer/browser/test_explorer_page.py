@@ -310,6 +310,11 @@ def test_anything_is_found_by_its_name(same_page):
     page.wait_for_function(
         "() => document.querySelector('#params-title').textContent === 'Which heads matter over prompts'"
     )
+    page.locator(".room", has_text="Neurons").click()  # no expert is opened on a model that has none
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Neurons'")
+    quiet = page.locator("#tabs [role=tab].elsewhere:visible")
+    assert quiet.all_inner_texts() == ["Experts", "Experts of one kind of text"]
+    assert quiet.first.get_attribute("title") == "of what other models have"
     view(page, "Logit lens")
 
 

@@ -560,12 +560,12 @@ def test_a_run_that_waited_for_its_model_is_no_restart(tmp_path):
 def test_a_model_counts_as_loaded_only_when_its_first_run_can_be_asked_for(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        hosting, "_forward_seconds", lambda model: seen.append(loaded_store(engine.hosted("tiny"))) or 0.0
+        hosting, "_forward_seconds", lambda model: seen.append(loaded_store(engine, engine.hosted("tiny"))) or 0.0
     )
     engine = Engine(Settings(models=("tiny",), directory=tmp_path), [MEAN], load=lambda n, p: tiny_model("llama"))
     try:
         assert engine.hosted("tiny").loading.finished.wait(60)
-        assert seen == [None] and loaded_store(engine.hosted("tiny")).model == "tiny"
+        assert seen == [None] and loaded_store(engine, engine.hosted("tiny")).model == "tiny"
     finally:
         engine.close()
 
