@@ -156,7 +156,7 @@ def _controls(result: xr.Dataset, known: Facts) -> str:
     if known.kind == "unmatched units":
         against = f"{known.n} unmatched sets of {a['nouns']}"
     else:
-        near = "the same layer" if a["window"] == 0 else f"layers within {a['window']}"
+        near = "the same layer" if a["window"] == 0 else f"layers at most {a['window']} away"
         low, high = float(result["control_norm_low"]), float(result["control_norm_high"])
         against = (
             f"{known.n} controls of {a['nouns']} within a factor {a['caliper']:g} of its norm ({low:.2f} to {high:.2f} "

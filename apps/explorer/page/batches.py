@@ -83,7 +83,11 @@ def _select(name: str, label: str, placeholder: str, **more: Any) -> dmc.Select:
 def batch_list(runs: Sequence[Known], chosen: str, folder: str) -> list[Any]:
     """One entry a run: its progress, and what can be done with it."""
     if not runs:
-        said = f"The folder {folder} holds no run. `workbench batch run SPEC` makes one there."
+        said: list[Any] = [
+            f"The folder {folder} holds no run. In the shell, ",
+            html.Code("workbench batch run SPEC"),
+            " makes one.",
+        ]
         return [html.P(said if folder else "This explorer was started without a folder of runs.", className="quiet")]
     return [_entry(known, known.name == chosen) for known in runs]
 

@@ -8,6 +8,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from probes.checks.figures import controls_figure
 from probes.checks.sentences import sentence
 from workbench.statistics import monte_carlo_p
 
@@ -163,3 +164,23 @@ def test_the_few_controls_that_do_as_much_are_named_with_what_they_do():
     result = given_result(2.0, np.array([3.0] + [0.5] * 39), 0.05)
     result.attrs["rivals"] = "L16H0 by +3"
     assert "1 of them changes it as much (L16H0 by +3; p = 0.05)" in sentence(result)
+
+
+def unheld(*peers: float) -> xr.Dataset:
+    """A check without controls, beside these others."""
+    result = given_result(2.0, np.zeros(0), np.nan).assign_attrs(controls="none", within_caliper=0)
+    return result.assign(peer_effect=("component", list(peers))) if peers else result
+
+
+def test_the_few_others_that_do_as_much_are_named_too():
+    result = unheld(3.0, 0.5, 0.25).assign_attrs(peer_rivals="L16H0 by +3")
+    assert "removed one by one, 1 changes it as much (L16H0 by +3)." in sentence(result)
+    assert "removed one by one, none change it as much." in sentence(unheld(0.5, 0.25))
+
+
+def test_a_title_names_nothing_beside_where_nothing_is_drawn():
+    """It read `effect beside that of the others` over a single line."""
+    title = lambda result: controls_figure(result).layout.title.text.replace("<br>", " ")
+    assert title(unheld()) == "L3H1: effect, with too few as loud to hold it against"
+    beside = unheld(3.0, 0.5).assign_coords(label=("component", ["L1H0", "L1H1"]))
+    assert "beside that of the others" in title(beside)

@@ -141,3 +141,15 @@ def test_what_was_cancelled_begins_only_when_it_is_asked_for(tmp_path):
     finally:
         ended.append(1)
         engine.close()
+
+
+def test_run_takes_the_compared_text_as_it_stands(study):
+    """What the page knew of the field was older than what stood in it, and nothing was compared."""
+    _, page = study
+    page.put("other", "2 4 6", "value")
+    page.put("go", {"text": "3 7 9 5 3 7 9", "other": "5 6 7", "clicks": 2})
+    page.fire("go")
+    assert page.get("asked-b")["text"] == "5 6 7"
+    page.put("go", {"text": "3 7 9 5 3 7 9", "clicks": 3})  # an example, which is of the prompt alone
+    page.fire("go")
+    assert page.get("asked-b")["text"] == "2 4 6"
