@@ -101,9 +101,12 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
         if self.layer in model.sizes.experts:
             model.expert_weights(self.layer, 0)
             return *self._of_experts(model.sizes), self._state
-        if model.weights(self.layer).W_out is None:
+        if model.weights(self.layer).W_out is None:  # a dense layer of a mixture has some, and bridges leave it whole
+            mixed = ", ".join(map(str, model.sizes.experts))
             raise InputError(
-                f"layer {self.layer} of {model.name}", "a layer with an MLP of neurons", "Choose another model"
+                f"layer {self.layer} of {model.name}, whose MLP's neurons are not shown",
+                f"a layer with a mixture of experts ({mixed})" if mixed else "a layer with an MLP of neurons",
+                "Choose one of these" if mixed else "Choose another model",
             )
         return self._written, self._state
 

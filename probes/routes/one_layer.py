@@ -200,7 +200,9 @@ class FlowRouteNeurons(OnPrompt, name="flow-route-neurons", title="Neurons of on
         weights = model.weights(self.layer)
         if weights.W_out is None:
             raise InputError(
-                f"layer {self.layer} of {model.name}", "a layer with an MLP of neurons", "Choose another model"
+                f"layer {self.layer} of {model.name}, whose MLP's neurons are not shown",
+                "a layer with an MLP of neurons",
+                "Choose another model",
             )
         return self._needs(model.sizes, weights)
 

@@ -309,6 +309,8 @@ def run(
 ) -> Batch:
     """Run a spec, or go on where it was: what is there is not computed again, what is new is.
 
+    Of two runs with different specs in one folder at once, the one that planned first is refused.
+
     Arguments as of `plan`. cluster: of Ray, whose actors compute it; else this process does. progress: is shown a
     `Status` as work goes on; said: is shown the plan. Raises as `plan`, Cancelled where somebody asked to stop,
     RefusedError after too many failures; finished shards are kept.
@@ -325,10 +327,12 @@ def run(
         said(made)
     given = _catalog(catalog)
     how: dict[str, Any] = {"progress": progress, "max_failures": max_failures, "allow_network": allow_network}
+    survey.need_own(made.planned, made.store)
     if cluster is None:
         work(made.store, given, load, **how)
     elif made.shards:
         cluster.work(worker, made.store, catalog=given, models=models, **how)
+    survey.need_own(made.planned, made.store)
     done = Batch(made.store)
     done.save_aggregates()
     return done

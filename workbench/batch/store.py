@@ -163,6 +163,8 @@ class Store:
 
     def _json(self, name: str) -> dict[str, Any]:
         if not self.backing.has(name):
+            if name != "plan.json" and self.exists:
+                raise self.damaged(name, "it is gone")
             raise FileError(f"no batch in {self.title}", "a folder that `workbench batch run` made", "Check the path")
         try:
             return memo.unmarked(json.loads(self.backing.read(name, _MOST)))

@@ -1,5 +1,6 @@
 """From a spec to what is left to do: models are loaded, rows become items, cells get keys, shards are dealt."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,12 +14,12 @@ from workbench.batch.prompts.items import Items, Refused, collect
 from workbench.batch.shards import Shard, dealt, missing
 from workbench.batch.spec import MOST_BYTES, ModelSpec, Read, Spec, spec_of
 from workbench.batch.store import FORMAT, Entry, Store, line_of
-from workbench.errors import FileError, InputError
+from workbench.errors import FileError, InputError, RefusedError
 from workbench.intervene.text import MEAN_HOOKS, phrase
 from workbench.models.model import Model
 from workbench.observation.recording import Means, measure_means
 
-__all__ = ["Planned", "Survey", "edited", "planned", "write_plan"]
+__all__ = ["Planned", "Survey", "edited", "need_own", "planned", "write_plan"]
 
 Loader = Callable[[ModelSpec], Model]
 
@@ -183,6 +184,22 @@ class _Lines(Iterable[str]):
             yield line_of({"model": self._label, **named, "n": n, "cells": cells})
 
 
+def need_own(plan: Planned, store: Store) -> None:
+    """Raise RefusedError where the store goes by the plan of another spec by now: what is asked of it would be answered
+    with another run's results."""
+    record, (spec, folder) = store.plan(), _named(plan)
+    if json.dumps([record["spec"], record["folder"]], sort_keys=True) != json.dumps([spec, folder], sort_keys=True):
+        raise RefusedError(
+            f"a run in {store.title}, where another spec was planned meanwhile", "one spec in a folder at a time",
+            "Run it again, or in a folder of its own: what is finished is kept",
+        )  # fmt: skip
+
+
+def _named(plan: Planned) -> tuple[dict[str, Any], str]:
+    """What a plan is of, as its record says it: the spec, and what its paths are relative to."""
+    return plan.spec.model_dump(mode="json"), str(plan.folder)
+
+
 def write_plan(plan: Planned, store: Store, spec_text: str | None) -> None:
     """Make a plan the store's: what is left to compute first, what points to it last."""
     store.write_shards(plan.left)
@@ -191,10 +208,11 @@ def write_plan(plan: Planned, store: Store, spec_text: str | None) -> None:
         store.write("spec.toml", spec_text)
     elif not _is_of(plan.spec, store.read("spec.toml", MOST_BYTES)):
         store.delete("spec.toml")  # of an earlier run, and a report would show it as this one's
+    spec, folder = _named(plan)
     record = {
         "format": FORMAT,
-        "spec": plan.spec.model_dump(mode="json"),
-        "folder": str(plan.folder),
+        "spec": spec,
+        "folder": folder,
         "models": plan.models,
         "shards": list(plan.shards),
         "tokens": list(plan.shards.values()),

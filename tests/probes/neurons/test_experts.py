@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from transformers import GptOssForCausalLM
+from transformers import AutoModelForCausalLM, GptOssForCausalLM, Qwen3MoeConfig
 
 from probes import CausalCheck
 from probes.neurons.expert_contrast import (
@@ -23,7 +23,7 @@ from workbench.errors import InputError, RefusedError
 from workbench.intervene import Ablate, Add, Clamp, Expert, ExpertNeurons, Force, Head, Scale, units_of
 from workbench.intervene.text import MEAN_HOOKS, phrase
 from workbench.loading.pretrained import wrap
-from workbench.loading.toys.families import random_model
+from workbench.loading.toys.families import FAMILIES, random_model
 from workbench.models.hooks import EXPERT_WEIGHT, EXPERTS_OUT, MLP_OUT, ROUTER, expert_post
 from workbench.models.prompt import Prompt
 from workbench.models.selfcheck import edits_of
@@ -44,6 +44,15 @@ def model(family):
 
 
 # --- against plain Hugging Face ---------------------------------------------------------------------------------------
+
+
+def test_a_dense_layer_of_a_mixture_has_neurons_that_are_not_shown():
+    """It was told to be no layer with an MLP of neurons."""
+    options = {**FAMILIES["qwen3_moe"][1], "num_hidden_layers": 3, "mlp_only_layers": [1]}
+    mixed = wrap(AutoModelForCausalLM.from_config(Qwen3MoeConfig(**options)).eval(), None, name="mixed")
+    assert mixed.selfcheck.passed and mixed.sizes.experts == (0, 2)
+    with pytest.raises(InputError, match=r"neurons are not shown; expected .*mixture of experts \(0, 2\)"):
+        Neurons(layer=1).run(mixed, PROMPT)
 
 
 @pytest.mark.parametrize("family", MIXTURES)

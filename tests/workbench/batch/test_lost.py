@@ -55,6 +55,33 @@ def test_a_store_that_goes_away_stops_the_run_and_is_not_made_anew(run, tmp_path
     assert half.n_done == 2 and run(spec()).n_done == half.n_shards
 
 
+def test_a_run_of_another_spec_in_the_same_folder_is_no_answer(run, tmp_path, model):
+    """Both write to the store whatever they like; who planned first would be handed the other's results."""
+    ours, others, planned = spec(analyses=("norms",)), spec(n=6, analyses=("model-norms",)), []
+
+    def planned_meanwhile(status):
+        if status.done == 1 and not planned:
+            planned.append(batch.plan(others, tmp_path / "run", catalog=CATALOG, models={"tiny": model}))
+            planned[0].write()
+
+    with pytest.raises(RefusedError, match=r"another spec was planned meanwhile; expected one spec in a folder"):
+        run(ours, progress=planned_meanwhile)
+    assert planned and batch.open(tmp_path / "run").analyses == ("model-norms",)
+    assert run(ours).analyses == ("norms",) and run(others).analyses == ("model-norms",)
+
+
+@pytest.mark.parametrize("name", ["prompts.jsonl", "shard"])
+def test_a_file_that_is_gone_is_named(run, name):
+    found = run(spec())
+    path = found.folder / ("prompts.jsonl" if name != "shard" else f"shards/{found.record['shards'][0]}.json")
+    path.unlink()
+    with pytest.raises(
+        FileError, match=rf"a damaged {path.relative_to(found.folder)} in .*; expected what a run wrote"
+    ):
+        list(found.store.prompts()) if name != "shard" else found.store.shard(found.record["shards"][0])
+    assert run(spec()).n_done == found.n_shards
+
+
 def test_a_full_disk_under_a_lease_is_a_sentence_and_leaves_none(tmp_path, monkeypatch):
     def full(handle, *more, **options):
         os.close(handle)
