@@ -7,8 +7,10 @@ from tests.tiny_models import tiny_hf, tiny_model
 from workbench.errors import Cancelled
 from workbench.intervene import Ablate, Head, hooks
 from workbench.loading.pretrained import wrap
+from workbench.models.hooks import LOGITS
 from workbench.models.prompt import Prompt
-from workbench.observation import observe
+from workbench.observation import Need, observe
+from workbench.observation.reducers import token_loss
 from workbench.pauses import is_pausing, is_whole, pause, pausing, whole
 
 
@@ -26,6 +28,23 @@ def test_an_observed_pass_pauses_before_it_begins_and_behind_every_block():
             assert told == [False]
             model.adapter.forward(torch.tensor([[5, 9]]))
     assert torch.equal(paused.logits[0], plain.logits[0])
+
+
+def test_the_losses_of_a_batch_pause_behind_every_prompt_and_others_may_run_there():
+    model, told, short = tiny_model("llama", n_layers=3), [], Prompt.ids([5, 9])
+    need, prompts = Need((LOGITS,), token_loss, dims="pos"), [Prompt.ids([5, 9, 17]), Prompt.ids([31, 2, 64, 8])]
+    plain, alone = observe(model, prompts, (need,))[need], observe(model, short).logits[0]
+
+    def between():
+        if len(told) >= 4:
+            with pausing(lambda: None):
+                assert torch.equal(observe(model, short).logits[0], alone)
+        told.append(model.is_held)
+
+    with pausing(between):
+        found = observe(model, prompts, (need,))[need]
+    assert told == [False, True, True, True, False, False]  # behind the pass
+    torch.testing.assert_close(found, plain, rtol=0, atol=0, equal_nan=True)
 
 
 def test_what_a_pause_raises_ends_the_pass_and_leaves_no_hook():

@@ -6,6 +6,7 @@ from torch.nn.functional import cross_entropy
 from workbench.intervene.arriving import arriving
 from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, RESID_POST, Hook, Z
 from workbench.observation.need import Site
+from workbench.pauses import pause
 
 __all__ = ["arrives", "head_output_norm", "head_pattern", "mean_behind_first", "residual_norm", "token_loss"]
 
@@ -58,10 +59,12 @@ def residual_norm(resid: torch.Tensor, site: Site) -> torch.Tensor:
 def token_loss(logits: torch.Tensor, site: Site) -> torch.Tensor:
     """Loss of predicting each token from those before it, nats, (batch, pos); NaN for position 0.
 
-    logits: (batch, pos, d_vocab). A few dozen rows are normalised at a time, so that no second copy is made.
+    logits: (batch, pos, d_vocab). A few dozen rows are normalised at a time, so that no second copy is made, and before
+    each prompt's something shorter may run: those of a batch take as long as many passes of a short prompt.
     """
     loss = torch.full(site.tokens.shape, torch.nan, dtype=torch.float32, device=logits.device)
     for row, (tokens, scores) in enumerate(zip(site.tokens, logits, strict=True)):
+        pause()
         for start in range(0, len(tokens) - 1, _CHUNK):
             targets = tokens[start + 1 : start + 1 + _CHUNK]
             part = scores[start : start + len(targets)].float()

@@ -77,7 +77,7 @@ def test_a_prompt_is_one_text_without_a_test(scores, null, count, hidden):
     result = table(induction_score=scores, induction_score_null=null)
     seen = max(count - hidden, 1)
     said = on_prompt(result.assign(n_repeats=count, n_seen=("layer", [seen] * SHAPE[0])))
-    assert ("no token of this prompt occurs again" in said.lower()) == (count == 0)
+    assert ("no token of this prompt last occurred" in said.lower()) == (count == 0)
     assert ("one token of" in said) == (count == 1) and (f"{count} tokens" in said) == (count > 1)
     if np.isnan(scores).all():
         assert "nothing to score" in said and "n = 1" not in said
