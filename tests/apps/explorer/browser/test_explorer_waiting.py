@@ -144,6 +144,21 @@ def test_under_a_finger_no_tools_lie_over_a_title(waiting):
     assert "none" not in pointed.evaluate(tools)
 
 
+def test_on_a_phone_how_far_it_is_is_seen_from_run(waiting):
+    gate, _, opened = waiting
+    page = gated(opened, has_touch=True, is_mobile=True, viewport={"width": 390, "height": 700})
+    gate.open.clear()
+    ask(page, SECOND)
+    page.wait_for_selector(".job")
+    page.evaluate("() => scrollTo(0, 0)")
+    seen = "() => { const box = document.querySelector('.job').getBoundingClientRect(); return [box.top, box.bottom]; }"
+    top, bottom = page.evaluate(seen)
+    assert 0 < top < bottom <= 700
+    gate.open.set()
+    page.wait_for_selector(".job", state="detached")
+    assert page.evaluate("() => document.querySelector('#jobs').getBoundingClientRect().top") > 700  # at its end again
+
+
 def test_a_study_of_both_prompts_is_drawn_when_the_second_is_there(waiting):
     """Nothing that the page keeps of the shown run changes when that of the compared one ends."""
     _, steps, opened = waiting
