@@ -53,9 +53,13 @@
   }
 
   // What is said of a cell goes with its figure: a finger leaves no cell, and the next figure stands under the same label.
+  // A mouse is still there: what lies under it may be clicked, and Plotly takes no click where nothing is hovered.
   const drawn = new WeakMap();
+  let byFinger = false;
+  document.addEventListener("pointerdown", (event) => { byFinger = event.pointerType !== "mouse"; }, true);
+  document.addEventListener("pointermove", (event) => { byFinger = event.pointerType !== "mouse"; }, true);
   window.workbenchLeave = function (gd) {
-    if (drawn.has(gd) && drawn.get(gd) !== gd.data) {
+    if (byFinger && drawn.has(gd) && drawn.get(gd) !== gd.data) {
       window.Plotly.Fx.unhover(gd);
       clear();
     }

@@ -12,6 +12,7 @@ SPEC = {
     "prompts": [
         {"group": "typed", "ids": [[3, 1, 4, 1, 5, 9, 3, 1], [2, 7, 1, 8, 2, 7]]},
         {"group": "drawn", "generator": "repeated-tokens", "n": 17, "length": 5},
+        {"group": "drawn longer", "generator": "repeated-tokens", "n": 1, "length": 6},  # a point of its own
     ],
     "analyses": [{"name": "induction-on-prompt"}, {"name": "attention-sinks"}],
 }
@@ -75,7 +76,7 @@ def test_what_is_sorted_filtered_or_drawn_opens_what_it_shows(runs_page):
     page.locator("#batch-table .ag-header-cell[col-id=text][role=columnheader]").click()
     page.wait_for_selector("#batch-table .ag-header-cell[col-id=text][aria-sort=ascending]")
     count = "n => document.querySelectorAll('#batch-table .ag-center-cols-container .ag-row').length === n"
-    page.wait_for_function(count, arg=17)
+    page.wait_for_function(count, arg=18)
     text = page.locator("#batch-table .ag-row[row-index='3'] .ag-cell[col-id=text]")
     shown = text.inner_text().replace("#", "")
     text.click()
@@ -83,6 +84,8 @@ def test_what_is_sorted_filtered_or_drawn_opens_what_it_shows(runs_page):
     page.wait_for_function("text => document.querySelector('#prompt').value === text", arg=shown)
     page.click("#batches-open")
     page.wait_for_selector("#batch-scatter .nsewdrag")  # the two columns of the test before
+    drawn = "() => ((document.querySelector('#batch-scatter .js-plotly-plot') || {}).data || []).length === 2"
+    page.wait_for_function(drawn)  # of what is filtered; the seventeen of one group lie on each other
     number, *point = page.evaluate(
         """() => { const gd = document.querySelector('#batch-scatter .js-plotly-plot');
         const last = gd.data.length - 1, at = gd.calcdata[last][0], drawn = gd._fullLayout;
@@ -94,8 +97,8 @@ def test_what_is_sorted_filtered_or_drawn_opens_what_it_shows(runs_page):
     page.wait_for_selector("#batch-scatter .hoverlayer .hovertext", state="attached")
     page.mouse.click(*point)
     page.wait_for_selector("#batches .mantine-Modal-content", state="detached")
-    page.wait_for_function("text => document.querySelector('#prompt').value !== text", arg=shown)
-    assert number not in (0, 1)
+    page.wait_for_function("() => document.querySelector('#prompt').value.split(' ').length === 13")
+    assert number == 19 and page.input_value("#prompt") != shown
 
 
 def test_the_report_is_opened_from_the_page_and_a_view_becomes_a_spec(runs_page, tmp_path):
@@ -103,11 +106,13 @@ def test_the_report_is_opened_from_the_page_and_a_view_becomes_a_spec(runs_page,
     from workbench import batch
 
     page = runs_page
+    page.reload()  # whatever is open
+    page.wait_for_selector("#tokens [data-pos]")
     page.click("#batches-open")
     with page.context.expect_page() as opened:
         page.click("#batch-report")
     opened.value.wait_for_selector(".js-plotly-plot .nsewdrag")
-    assert "over 19 prompts" in opened.value.inner_text("body")
+    assert "over 20 prompts" in opened.value.inner_text("body")
     opened.value.close()
     page.keyboard.press("Escape")
     page.wait_for_selector("#batches .mantine-Modal-content", state="detached")
