@@ -1,6 +1,6 @@
 """The attention of one head: how a query's attention is shared out over the keys that it sees."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -12,6 +12,7 @@ from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.view import View, chosen
 from workbench.errors import InputError
+from workbench.figures import show_token
 from workbench.models.hooks import PATTERN
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 __all__ = ["VIEW", "Attention", "pattern_figure", "row_figure"]
+
+_TOLD = 0.005  # share below which a key is none percent
 
 
 class Attention(OnPrompt, name="attention", title="Attention", requires=(ROWS,)):
@@ -61,18 +64,26 @@ class Attention(OnPrompt, name="attention", title="Attention", requires=(ROWS,))
         """The pattern as it is."""
         values = observation[self._need][0, 0]
         result = dataset(observation, pattern=("query key", values, "share of attention", (0, 1), "attention weight"))
-        summary = _summary(values, self.layer, self.head)
+        summary = _summary(values, self.layer, self.head, observation.tokens[0].strings)
         return result.assign_attrs(layer=self.layer, head=self.head, summary=summary)
 
 
-def _summary(values: torch.Tensor, layer: int, head: int) -> str:
-    if len(values) == 1:
+def _summary(values: torch.Tensor, layer: int, head: int, strings: Sequence[str]) -> str:
+    """Shares of all that is looked at from token 1 on (token 0 sees nothing but itself): they add up to at most 1."""
+    n = len(values)
+    if n == 1:
         return f"L{layer}H{head} has only the one token to look at."
-    first, own = float(values[1:, 0].mean()), float(values.diagonal()[1:].mean())  # token 0 sees nothing but itself
-    return (
+    first, own = float(values[1:, 0].mean()), float(values.diagonal()[1:].mean())
+    said = (
         f"From token 1 on, L{layer}H{head} gives {first:.0%} of its attention to the first token and {own:.0%} to the "
-        "token itself."
+        "token itself"
     )
+    others = values[1:, 1:].tril(-1).sum(0) / (n - 1)
+    key = int(others.argmax())
+    if float(others[key]) < _TOLD:
+        return f"{said}."
+    token = show_token(strings[key + 1], html=False)
+    return f"{said}; of the others token {key + 1} {token} gets most: {float(others[key]):.0%}."
 
 
 def pattern_figure(result: xr.Dataset) -> "go.Figure":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.attention.pattern import VIEW, Attention, row_figure
+from probes.attention.pattern import VIEW, Attention, _summary, row_figure
 from tests.tiny_models import tiny_config, tiny_hf, tiny_model
 from workbench.errors import InputError
 from workbench.intervene import Ablate, Head, Knockout
@@ -26,6 +26,19 @@ def test_the_hand_made_circuit_looks_where_it_was_built_to():
     np.testing.assert_allclose(before[1:, :-1].diagonal(), 1, atol=1e-5)
     after = Attention(layer=1, head=0).run(toy, REPEAT)["pattern"].values
     np.testing.assert_allclose([after[query, query - 3] for query in range(5, 9)], 1, atol=1e-5)
+
+
+def test_the_key_that_gets_most_is_named_with_its_share_of_all_that_is_looked_at():
+    """Of four rows from token 1 on: the first token gets 0.3, 0.2, 0.1, 0.1, themselves 0.7, 0.1, 0, 0.4."""
+    rows = [[1, 0, 0, 0, 0], [0.3, 0.7, 0, 0, 0], [0.2, 0.7, 0.1, 0, 0], [0.1, 0.1, 0.8, 0, 0], [0.1, 0, 0.4, 0.1, 0.4]]
+    said = _summary(torch.tensor(rows), 4, 7, ["<s>", "a", " the", "b", "c"])
+    assert said == (
+        "From token 1 on, L4H7 gives 18% of its attention to the first token and 30% to the token itself; of the "
+        "others token 2 ·the gets most: 30%."
+    )
+    assert _summary(torch.eye(3), 0, 1, ["a"] * 3).endswith("0% of its attention to the first token and 100% to the "
+                                                            "token itself.")  # fmt: skip
+    assert _summary(torch.tensor([[1.0, 0], [0.5, 0.5]]), 0, 1, ["a", "b"]).endswith("50% to the token itself.")
 
 
 # laws

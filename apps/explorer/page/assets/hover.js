@@ -53,13 +53,9 @@
   }
 
   // What is said of a cell goes with its figure: a finger leaves no cell, and the next figure stands under the same label.
-  // A mouse is still there: what lies under it may be clicked, and Plotly takes no click where nothing is hovered.
   const drawn = new WeakMap();
-  let byFinger = false;
-  document.addEventListener("pointerdown", (event) => { byFinger = event.pointerType !== "mouse"; }, true);
-  document.addEventListener("pointermove", (event) => { byFinger = event.pointerType !== "mouse"; }, true);
   window.workbenchLeave = function (gd) {
-    if (byFinger && drawn.has(gd) && drawn.get(gd) !== gd.data) {
+    if (drawn.has(gd) && drawn.get(gd) !== gd.data) {
       window.Plotly.Fx.unhover(gd);
       clear();
     }

@@ -1,5 +1,6 @@
 // The tabs of one room are shown: that of the open view. A room that is chosen opens the view that was open in it last,
-// or its first, where there is one of what this model has. Where tabs need more room than there is, the row scrolls by whole titles, and fades where there are more.
+// or its first, where there is one of what this model has. Where tabs need more room than there is, the row scrolls by
+// whole titles, and fades where there are more.
 (function () {
   "use strict";
   const dash = (window.dash_clientside = window.dash_clientside || {});

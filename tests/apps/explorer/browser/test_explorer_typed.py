@@ -68,22 +68,6 @@ def test_a_label_goes_with_its_figure(open_page):
     page.wait_for_function("() => !document.querySelector('#main-figure .hoverlayer .hovertext')", timeout=10_000)
 
 
-def test_what_lies_under_a_mouse_is_clicked_though_the_figure_came_anew(open_page):
-    """Plotly takes no click where it says nothing of a cell, and a mouse that rests says nothing anew."""
-    page = open_page(TOY)
-    view(page, "Induction heads")
-    page.mouse.move(*place_of(page, "#main-figure", 1, 0))
-    page.wait_for_selector("#main-figure .hoverlayer .hovertext", state="attached")
-    page.evaluate(
-        """() => { const gd = document.querySelector('#main-figure .js-plotly-plot');
-        return Plotly.react(gd, gd.data.map((trace) => Object.assign({}, trace)), gd.layout).then(() => null); }"""
-    )
-    page.wait_for_timeout(300)
-    page.mouse.down()
-    page.mouse.up()
-    page.wait_for_function("() => document.querySelector('#headline').textContent.includes('L0H1')", timeout=20_000)
-
-
 def test_a_change_of_another_targets_probability_is_blank(open_page):
     """What each run itself predicts was followed, and the one's chance was subtracted from the other's."""
     page = open_page(f"{TOY}&other=2+4+6+8+2+4")
