@@ -31,8 +31,8 @@ def encoded(result: xr.Dataset, name: str = "") -> bytes:
 
     Raises InputError where a value or an attribute has no place in netCDF.
     """
-    for name, variable in result.variables.items():
-        need_plain(str(name), variable)
+    for part, variable in result.variables.items():
+        need_plain(str(part), variable)
     # xarray would add a fill value of its own to floats; NaN says missing by itself.
     floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
     try:
