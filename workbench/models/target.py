@@ -63,10 +63,16 @@ class Target:
 def target_of(vocabulary: Vocabulary, text: str) -> Target:
     """The target that a text stands for.
 
-    Raises InputError for an empty one, ids outside the vocabulary, and a set one of whose members begins another: their
-    probabilities overlap.
+    Raises InputError for an empty one, ids outside the vocabulary, a text that the tokenizer has no tokens for, and a
+    set one of whose members begins another: their probabilities overlap.
     """
     members = tuple(dict.fromkeys(vocabulary.tokens(one) for one in _members(text)))
+    for one in _members(text):
+        if not vocabulary.reads(one):
+            raise InputError(
+                f"the target {one!r}, which the tokenizer reads as {vocabulary.text(vocabulary.tokens(one))!r}",
+                "a text that it has tokens for", "Take another one, or an id such as #17",
+            )  # fmt: skip
     for short in members:
         longer = next((one for one in members if one != short and one[: len(short)] == short), None)
         if longer is not None:

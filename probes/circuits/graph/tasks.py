@@ -149,6 +149,9 @@ def pair_of(model: Model, text: PairText, dropped: Counter[str]) -> Pair | None:
     if clean.ids == corrupt.ids:
         dropped["prompts that do not differ"] += 1
         return None
+    if not all(model.vocabulary.reads(answer) for answer in (*text.answers, *text.wrong)):
+        dropped["answers that the tokenizer has no tokens for"] += 1
+        return None
     both = [[member for text in texts for member in target_of(model.vocabulary, text).members]
             for texts in (text.answers, text.wrong)]  # fmt: skip
     more = _start([member for members in both for member in members])
