@@ -41,9 +41,7 @@ class Steer(Printed):
         object.__setattr__(self, "strength", finite(self.strength, "strength"))
 
     def __str__(self) -> str:
-        digest = tensor_digest(
-            self.direction
-        )  # as it is now: kept, it would go on into `replace(steer, direction=...)`
+        digest = tensor_digest(self.direction)  # not kept: `replace(steer, direction=...)` would take it along
         return f"Steer(L{self.layer} {self.hook.name} by {printed(self.strength)} x {digest}{self._scope()})"
 
     def edits(self, model: Model) -> list[Edit]:
