@@ -232,21 +232,23 @@ def _render(model: _Reads, messages: tuple[tuple[str, str], ...]) -> str:
     try:
         return write(**({"continue_final_message": True} if goes_on else {"add_generation_prompt": True}))
     except Exception as error:  # jinja templates raise what they like; the user needs to know which rule they broke
-        why = " ".join(str(error).split())
-        if goes_on and _writes(write):
+        refused = _refusal(write) if goes_on else error
+        if refused is None:
             raise InputError(
                 f"a last message of the assistant that {model.name}'s chat template does not write as it is",
                 "one that can be continued", "End with another role, or write the text out yourself",
             ) from error  # fmt: skip
+        why = " ".join(str(refused).split())
         raise InputError(f"messages that the chat template refuses ({why})", "roles it knows", "Check roles") from error
 
 
-def _writes(write: Callable[[], str]) -> bool:
-    """Whether a template takes messages, where none is gone on with."""
+def _refusal(write: Callable[[], str]) -> Exception | None:
+    """Why a template does not take messages, where none is gone on with; None where it does."""
     try:
-        return bool(write())
-    except Exception:  # as above
-        return False
+        write()
+    except Exception as error:  # as above
+        return error
+    return None
 
 
 def _check(model: _Reads, prompt: Prompt, ids: tuple[int, ...]) -> None:

@@ -80,7 +80,7 @@ def test_pairs_of_a_file(speller, tmp_path):
         read_task(speller, tmp_path / "odd.csv", train=1, test=0)
     (tmp_path / "unread.csv").write_text("clean,corrupt,answer,wrong\nab,ac,é,y\nad,ae,x,y\n", encoding="utf-8")
     assert len(read_task(speller, tmp_path / "unread.csv", train=1, test=0).train) == 1
-    with pytest.raises(InputError, match="1 left out .answers that the tokenizer has no tokens for"):
+    with pytest.raises(InputError, match="answers that the tokenizer has no tokens for"):
         read_task(speller, tmp_path / "unread.csv", train=2, test=0)
 
 
