@@ -17,9 +17,7 @@ def need_plain(name: str, variable: xr.DataArray | xr.Variable) -> None:
     if dtype.kind == "O":
         wrong = [value for value in np.ravel(variable.values) if not isinstance(value, str)]
         if wrong:
-            raise InputError(
-                f"{name} with {type(wrong[0]).__name__} among texts", "texts alone", 'Put "" where there is none'
-            )
+            raise InputError(f"{name} with {wrong[0]!r} among texts", "texts alone", 'Put "" where there is none')
     elif dtype.kind not in _TEXTS and (dtype.kind not in _KINDS or dtype.itemsize > _BYTES):
         raise InputError(
             f"{name} of {dtype}", "numbers of 64 bits at most, or texts",

@@ -78,8 +78,8 @@ def test_the_conventions_are_held(observation):
         (np.array([1 + 2j, 0]), "complex128; expected numbers"),
         (np.array(["2026-01-01", "2026-01-02"], "datetime64[ns]"), "datetime64"),
         (np.array([1, 0], np.longdouble), "float128; expected numbers"),
-        (np.array([None, "a"], dtype=object), "NoneType among texts"),
-        (np.array(["a", 3], dtype=object), "int among texts"),
+        (np.array([None, "a"], dtype=object), "nan among texts"),
+        (np.array(["a", 3], dtype=object), "3 among texts"),
     ],
 )
 def test_what_a_file_could_not_give_back_is_refused_when_it_is_made(tmp_path, values, said):

@@ -126,8 +126,8 @@ def storage_errors(nbytes: int, what: str) -> Iterator[None]:
         where = Path(error.filename or place)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             got = f"no permission to write {where} ({error.strerror})"
-        elif error.filename and (where.is_relative_to(place) or place.is_relative_to(where)):  # a link to a disk that is not there, or worse
-            got = f"{in_words(error)} at {where}"
+        elif error.filename and (where.is_relative_to(place) or place.is_relative_to(where))
+            got = f"{in_words(error)} at {where}"  # as where a link leads to a disk that is not there
         else:
             raise
         raise UnavailableError(
