@@ -126,7 +126,7 @@ def storage_errors(nbytes: int, what: str) -> Iterator[None]:
         where = Path(error.filename or place)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             got = f"no permission to write {where} ({error.strerror})"
-        elif error.filename and (where.is_relative_to(place) or place.is_relative_to(where))
+        elif error.filename and (where.is_relative_to(place) or place.is_relative_to(where)):
             got = f"{in_words(error)} at {where}"  # as where a link leads to a disk that is not there
         else:
             raise
