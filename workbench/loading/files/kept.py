@@ -123,7 +123,7 @@ def storage_errors(nbytes: int, what: str) -> Iterator[None]:
         place = cache_dir()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(f"a full disk under {place}", nbytes, what) from raised
-        where = Path(error.filename or place)
+        where = Path(str(error.filename or place))  # it may be a number, of an open file
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             got = f"no permission to write {where} ({error.strerror})"
         elif error.filename and (where.is_relative_to(place) or place.is_relative_to(where)):
