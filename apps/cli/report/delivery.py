@@ -17,7 +17,7 @@ from workbench.storage.formats import write
 from workbench.storage.json_text import brief
 from workbench.storage.netcdf import encoded
 
-__all__ = ["deliver"]
+__all__ = ["deliver", "kept_elsewhere"]
 
 
 def deliver(view: View, result: xr.Dataset, display: Values, places: Places, as_json: bool = False) -> None:
@@ -33,7 +33,7 @@ def deliver(view: View, result: xr.Dataset, display: Values, places: Places, as_
         try:
             saved["result"] = [str(path) for path in write(result, out)]
         except UnavailableError as error:
-            lost = _elsewhere(view.name, result, error)
+            lost = kept_elsewhere(view.name, result, error)
     try:
         if figure:
             saved["figures"] = [str(path) for path in write_figures(view, result, display, figure)]
@@ -53,7 +53,7 @@ def _print(view: View, result: xr.Dataset, display: Values, saved: dict[str, lis
     print(visible("\n".join([summary(view, result, display), *lines])), flush=True)
 
 
-def _elsewhere(name: str, result: xr.Dataset, error: UnavailableError) -> UnavailableError:
+def kept_elsewhere(name: str, result: xr.Dataset, error: UnavailableError) -> UnavailableError:
     """Keep a result that could not be saved; the error says where it is, or that it is only printed."""
     key = str(result.attrs.get("spec_key", ""))[:12] or "result"
     try:
