@@ -11,7 +11,6 @@ from torch import nn
 
 from probes import (
     ActivationPatching,
-    AttentionKnockout,
     CausalTracing,
     DirectLogitAttribution,
     LogitLens,
@@ -166,7 +165,7 @@ def test_wrapped_twice_saved_and_trained_it_is_the_users(kind, tmp_path):
         assert torch.equal(observe(wrap(hf, None), PROMPT).logits[0], observe(first, PROMPT).logits[0])
 
 
-@pytest.mark.parametrize("study", [ActivationPatching, AttentionKnockout, CausalTracing, SinkConditions])
+@pytest.mark.parametrize("study", [ActivationPatching, CausalTracing, SinkConditions])
 def test_a_study_whose_weights_change_on_the_way_is_refused(study):
     """A base of the old weights and sweeps of the new ones were one result, under the old key."""
     hf = tiny_hf("llama", 3)
