@@ -171,6 +171,7 @@ def _remedy(name: str, error: Exception) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    said = str(error).strip().split("\n")[0][:200].strip()
-    return said or type(error).__name__
+    """What an error says in its first line, and the next where that only announces it; else its kind."""
+    first, *more = str(error).strip().split("\n")
+    said = f"{first} {more[0].strip()}" if more and first.rstrip().endswith(":") else first
+    return said[:200].strip() or type(error).__name__
