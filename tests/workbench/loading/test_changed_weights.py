@@ -199,13 +199,16 @@ def test_weights_that_change_while_they_are_checked_are_said_to(monkeypatch):
 
     def meanwhile(*given):
         found = plain_check(*given)
-        hf.lm_head.weight.mul_(2)
+        louder()
         return found
 
-    with torch.no_grad():
-        hf.lm_head.weight.mul_(2)
-        monkeypatch.setattr(pretrained, "_checked", meanwhile)
-        with pytest.raises(RefusedError, match="weights that were changed while they were looked at"):
-            model.identity.key  # noqa: B018 - a look
-        monkeypatch.setattr(pretrained, "_checked", plain_check)
+    def louder():
+        with torch.no_grad():
+            hf.lm_head.weight.mul_(2)
+
+    louder()
+    monkeypatch.setattr(pretrained, "_checked", meanwhile)
+    with pytest.raises(RefusedError, match="weights that were changed while they were looked at"):
+        model.identity.key  # noqa: B018 - a look
+    monkeypatch.setattr(pretrained, "_checked", plain_check)
     assert model.identity.key == wrap(copy.deepcopy(hf), None, name="mine").identity.key
