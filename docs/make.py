@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 PAGES = ROOT / "docs" / "pages"
 PROMPT = "When Mary and John went to the store, John gave a drink to"
-BUDGET = 60.0  # bare forward passes of the prompt that a figure may cost
+BUDGET = 1100.0  # bare forward passes of a short prompt that a figure may cost
 SIZES = {
     "prompt": "One pass over the prompt, shared with others.",
     "model": "On a stimulus of its own, once per model.",
@@ -248,7 +248,7 @@ def _figures(pages: Path) -> dict[str, str]:
         result = results.get(one.name)
         if result is None:
             passes = one.cost(model.sizes, len(tokens))
-            found[one.name] = f"*No figure here: it takes about {passes:.0f} forward passes of the prompt.*\n"
+            found[one.name] = f"*No figure here: it takes about {passes:.0f} forward passes of a short prompt.*\n"
         elif isinstance(result, Failure):
             found[one.name] = f"*No figure here: {escape(result.sentence)}*\n"
         else:

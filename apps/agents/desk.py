@@ -1,7 +1,6 @@
 """What an agent works at: one model, results by name, and limits on time and size."""
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +10,11 @@ import xarray as xr
 
 from workbench.analysis.catalog import Catalog
 from workbench.analysis.kinds import Analysis
+from workbench.analysis.pace import Pace, measured_pace
 from workbench.errors import Cancelled, InputError, RefusedError
 from workbench.intervene.text import phrase
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
-from workbench.observation import observe
 from workbench.storage.json_text import known_values, strict
 
 __all__ = ["MOST_NUMBERS", "SECONDS", "Desk"]
@@ -34,25 +33,16 @@ class Desk:
     catalog: Catalog
     results: "OrderedDict[str, xr.Dataset]" = field(default_factory=OrderedDict)
     _model: Model | None = None
-    _each: float = 0.0  # seconds of a bare pass of 16 tokens
+    _pace: Pace = field(default_factory=Pace)
     _n: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def model(self) -> Model:
-        """The model; loading it measures a bare pass, the best of three: other work makes one slow for a moment."""
+        """The model; loading it measures how long its passes take."""
         with self._lock:
             if self._model is None:
                 self._model = self.loader()
-                ids = Prompt.ids(
-                    [i % self._model.sizes.d_vocab for i in range(1, 1 + min(16, self._model.sizes.n_ctx))]
-                )
-                observe(self._model, ids)
-                times = []
-                for _ in range(3):
-                    start = time.perf_counter()
-                    observe(self._model, ids)
-                    times.append(time.perf_counter() - start)
-                self._each = min(times)
+                self._pace = measured_pace(self._model)
             return self._model
 
     def prompt(self, given: Any) -> Tokens | None:
@@ -66,8 +56,7 @@ class Desk:
     def seconds(self, analysis: Analysis, tokens: Tokens | None) -> float:
         """About how long an analysis will take."""
         model = self.model()
-        n = 16 if tokens is None else len(tokens)
-        return self._each * max(1.0, n / 16) * (1 + analysis.cost(model.sizes, n))
+        return self._pace.of(analysis, model, tokens)
 
     def run(
         self,

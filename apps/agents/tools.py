@@ -18,6 +18,7 @@ from probes.explain.explain import Explain
 from probes.explain.sentences import unexplained
 from workbench.analysis.compare import difference
 from workbench.analysis.kinds import kind_of
+from workbench.analysis.pace import length_for
 from workbench.errors import InputError
 from workbench.models.hooks import ALL_HOOKS
 from workbench.observation import Need, keep, observe
@@ -110,7 +111,7 @@ def _predict(desk: Desk, given: Mapping[str, Any], cancelled: threading.Event) -
     whole = desk.seconds(analysis, tokens)
     found: dict[str, Any] = {"seconds": whole, "refused": type(analysis).refusal(model)}
     if isinstance(analysis, Explain):
-        costs = analysis.steps(model.sizes, 16 if tokens is None else len(tokens))
+        costs = analysis.steps(model.sizes, length_for(analysis, tokens))
         found["steps"] = {name: whole * cost / sum(costs.values()) for name, cost in costs.items()}
     return found
 

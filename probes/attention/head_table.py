@@ -14,13 +14,14 @@ from probes.attention.sinks.samples import natural_samples, random_samples
 from probes.checks import claims
 from probes.stimuli import LENGTH, repeated_tokens
 from workbench.analysis.kinds import OnModel, Stimulus
+from workbench.analysis.pace import SHORT
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View, reads
 from workbench.figures import head_name
 from workbench.models.hooks import PATTERN, V, Z
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, ROWS, VISIBLE
 from workbench.observation import Need, Observation, Site
@@ -107,6 +108,10 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
             "is_text": torch.arange(len(lag) + len(found)) >= len(lag),
         }
         return Stimulus((*repeats.tokens, *found), fields)
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Its sequences and texts, and a third more for the intervals and tests."""
+        return 1.3 * (2 * self.n_sequences + self.texts) * (1 + LENGTH) / SHORT
 
     def needs(self, model: Model, tokens: Sequence[Tokens]) -> tuple[Need, ...]:
         """The attention of induction-heads at its lags, alpha, entropy, and the norms of values and outputs."""

@@ -11,6 +11,7 @@ from probes.checks.matched_controls import CALIPER, atoms
 from probes.checks.norms import output_norms
 from probes.checks.swaps import Given, GivenState, as_far
 from workbench.analysis.kinds import Study
+from workbench.analysis.pace import FIXED
 from workbench.analysis.parameters import Choice, Lines, OfPrompt, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
@@ -130,8 +131,8 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
             self._direction(model, units)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
-        """Three passes a new token."""
-        return 3.0 * self.n
+        """A pass of three texts for every new token, one after the other."""
+        return self.n * (3 * (n_tokens + self.n / 2) + FIXED) / n_tokens
 
     def _about(self, units: Sequence[Any], changed: Sequence[Any], beside: str) -> dict[str, str]:
         named = " ".join(map(str, units))

@@ -123,8 +123,8 @@ class CircuitEdges(
             going_on(model, self.metric, self.target, self.against)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
-        """A pass for every circuit."""
-        return 65.0 * (1 if self.task == "prompt" else self.prompts)
+        """A pass and a half for every circuit."""
+        return 100.0 * (1 if self.task == "prompt" else self.prompts)
 
 
 @dataclass(frozen=True, eq=False)

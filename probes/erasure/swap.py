@@ -21,6 +21,7 @@ from probes.erasure.trained.states import Pieces
 from probes.erasure.trained.trainer import parts_of
 from probes.erasure.trained.words import multi_token_words
 from workbench.analysis.kinds import Study
+from workbench.analysis.pace import SHORT
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
@@ -92,8 +93,8 @@ class TokenErasureSwap(Study, name="token-erasure-swap", title="Token erasure: i
                 yield _result(model, pairs[: index + 1], np.array(rows), depths)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
-        """Thirteen short rows for each word, and two to record."""
-        return 15.0 * self.words
+        """Thirteen rows for each word, of some fifty tokens each, and two to record."""
+        return 15 * 50 * self.words / SHORT
 
 
 def jensen_shannon(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

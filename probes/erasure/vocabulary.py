@@ -19,6 +19,7 @@ from probes.erasure.trained.states import Pieces, collect
 from probes.erasure.trained.trainer import parts_of
 from probes.erasure.trained.words import multi_token_words
 from workbench.analysis.kinds import Study
+from workbench.analysis.pace import SHORT
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
@@ -104,7 +105,7 @@ class TokenErasureVocabulary(Study, name="token-erasure-vocabulary", title="Toke
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Some hundred pieces of 256 tokens."""
-        return 400.0
+        return 100 * 256 / SHORT
 
 
 @dataclass(frozen=True, eq=False)

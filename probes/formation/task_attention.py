@@ -8,6 +8,7 @@ import xarray as xr
 
 from probes.formation.toy_models import lacks_task, recipe_of
 from workbench.analysis.kinds import OnModel, Stimulus
+from workbench.analysis.pace import SHORT
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
@@ -15,7 +16,7 @@ from workbench.analysis.view import Ask, View, chosen
 from workbench.figures import head_name
 from workbench.loading.toys.recipes import asked
 from workbench.models.hooks import PATTERN
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.selfcheck import VISIBLE
 from workbench.observation import Need, Observation, Site
@@ -70,6 +71,10 @@ class TaskAttention(OnModel, name="task-attention", title="Where a toy's heads l
         looks = torch.stack(list(task.looks(batch).values()), 1)
         tokens = tuple(tokenise(model, Prompt.ids(row)) for row in batch.tokens.tolist())
         return Stimulus(tokens, {"looks": looks})
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """One pass over its sequences, as long as the context at most."""
+        return self.sequences * sizes.n_ctx / SHORT
 
     def needs(self, model: Model, tokens: Sequence[Tokens]) -> tuple[Need, ...]:
         """Attention to the keys that count."""

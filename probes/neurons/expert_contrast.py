@@ -13,6 +13,7 @@ from probes.attention.active_dormant.ablation import BATCH_TOKENS, text_loss
 from probes.attention.active_dormant.texts import Texts, chosen_texts
 from probes.neurons.experts import need_experts, no_experts, use_need
 from workbench.analysis.kinds import Progress, Study
+from workbench.analysis.pace import SHORT
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset, provenance
 from workbench.analysis.view import Ask, View
@@ -126,8 +127,8 @@ class ExpertContrast(Study, name="expert-contrast", title="Experts of one kind o
         return Expert(model.sizes.experts[place[0]], place[1])
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
-        """Bare passes of one text: all once, and half of them for every set."""
-        return 2 * self.texts * (1 + 0.5 * (2 + self.draws))
+        """Its texts: all once, and half of them for every set."""
+        return 2 * self.texts * (1 + 0.5 * (2 + self.draws)) * self.length / SHORT
 
     def artifact(self, model: Model) -> str | None:
         """What the texts are."""

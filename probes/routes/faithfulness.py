@@ -19,7 +19,7 @@ from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import RESID_POST, V
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens, tokenise
 from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.models.target import Target, likelier, target_of
@@ -97,6 +97,10 @@ class FlowRouteFaithfulness(
     ] = None
     draws: Annotated[int, Range(1, 1000), "random graphs for each setting"] = 20
     seed: Annotated[int, Range(0, 2**31 - 1), "of the random graphs"] = 0
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """A pass for every graph, found or drawn."""
+        return (len(COVERAGES) + len(THRESHOLDS)) * (1.0 + self.draws) + 10
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False

@@ -14,6 +14,7 @@ from probes.routes.extraction import Rule
 from probes.routes.flow_routes import FlowRoutes
 from probes.routes.strength import head_strength
 from workbench.analysis.kinds import Study
+from workbench.analysis.pace import SHORT
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Failure, Progress
@@ -21,7 +22,7 @@ from workbench.analysis.view import Ask, View, reads
 from workbench.batch.walk import walked
 from workbench.corpora import python_domains
 from workbench.errors import InputError
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.statistics import bootstrap_interval
@@ -79,6 +80,10 @@ class FlowRouteHeads(
     coverage: Annotated[float | None, Range(0, 1), "keep this share of each row's attention"] = None
     threshold: Annotated[float | None, Range(0, 1), "keep parts above this share; default 0.01"] = None
     seed: Annotated[int, Range(0, 2**31 - 1), "of the choice of texts"] = 0
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Two domains of texts, and their routes."""
+        return 2.5 * 2 * self.n_texts * self.length / SHORT
 
     def partials(
         self, model: Model, tokens: Any = None, *, progress: Progress | None = None, allow_network: bool = False

@@ -26,7 +26,7 @@ from workbench.models.hooks import (
     Hook,
     V,
 )
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.models.target import need_one_token
@@ -69,6 +69,10 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
     neuron: Annotated[int | None, Range(0), "a neuron of the MLP"] = None
     sublayer: Annotated[str, Choice(("attention", "mlp")), "without head and neuron: which one"] = "mlp"
     target: Annotated[str | None, "a token; default the model's prediction there"] = None
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """A pass, and another up to the part."""
+        return 2.0
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False

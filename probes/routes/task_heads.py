@@ -19,7 +19,7 @@ from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
 from workbench.intervene import Ablate, Head
 from workbench.models.hooks import Z
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import tokenise
 from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.observation import observe
@@ -63,6 +63,10 @@ class FlowRouteTaskHeads(
     threshold: Annotated[float, Range(0, 1), "keep parts above this share"] = 0.01
     draws: Annotated[int, Range(1, 1000), "sets of random heads"] = 20
     seed: Annotated[int, Range(0, 2**31 - 1), "of prompts and random heads"] = 0
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Prompts of about 15 tokens, the routes of all, and a pass of each for every set of heads."""
+        return 2.0 * self.n_prompts * (2 + self.draws)
 
     def partials(
         self, model: Model, tokens: Any = None, *, progress: Progress | None = None, allow_network: bool = False

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.contract.case import Case
-from workbench.analysis.kinds import OnModel, OnPrompt, Study
+from workbench.analysis.kinds import Analysis, OnModel, OnPrompt, Study
 from workbench.analysis.view import named
 from workbench.errors import InputError
 from workbench.models import selfcheck
@@ -86,9 +86,10 @@ def _by_name_only(function: Callable) -> set[str]:
 
 
 def predicts_its_cost(case: Case) -> None:
-    """A finite number above nothing, and no less for a longer prompt."""
-    short, long = (case.analysis.cost(case.model.sizes, n) for n in (8, 24))
+    """A finite number above nothing, and no less work for a longer prompt; what has passes of its own says how many."""
+    short, long = (n * case.analysis.cost(case.model.sizes, n) for n in (8, 24))
     assert 0 <= short <= long < math.inf
+    assert case.analysis.shares_pass or type(case.analysis).cost is not Analysis.cost
     assert all(-24 <= position < 24 for position in case.analysis.read_positions(24))
 
 

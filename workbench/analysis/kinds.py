@@ -88,7 +88,11 @@ class Analysis(Values):
         return ()
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
-        """Predicted seconds, relative to one bare forward pass of the prompt."""
+        """Its work beside one bare forward pass of a prompt of n tokens, which is 1, as predicted before it runs.
+
+        What shares the pass counts what it adds to it. What reads texts of its own counts their tokens in prompts of
+        `workbench.analysis.pace.SHORT`, whatever n is.
+        """
         return 0.5
 
     def reads_prompt(self) -> bool:

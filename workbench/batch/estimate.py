@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import xarray as xr
 
+from workbench.analysis.pace import SHORT, Pace, measured_pace
 from workbench.analysis.run import Failure, together
 from workbench.batch.cells import Asked, bound
 from workbench.batch.computing import encoded
@@ -63,19 +63,18 @@ class Estimate:
 
 
 def estimated(asks: Survey, shards: Sequence[Shard], *, results: bool) -> Estimate:
-    """Of shards of one model, from one timed pass and one tried prompt. results: whole ones are kept too."""
+    """Of shards of one model, from two timed passes and one tried prompt. results: whole ones are kept too."""
     if not shards:
         return Estimate()
     by_name = {one.name: one for one in asks.asked}
     prompted = [shard for shard in shards if shard.ids]
-    per_token = _seconds_per_token(asks.asked[0].model, prompted[0]) if prompted else 0.0
+    pace = measured_pace(asks.asked[0].model)
     kept, assumed = _kept(asks, prompted, results)
     seconds = memory = disk = 0.0
     for shard in shards:
         own = [by_name[name] for name in shard.analyses]
         lengths = shard.ids.lengths if shard.ids else []
-        sizes = asks.model.sizes
-        seconds += sum(n * per_token * (1 + sum(one.analysis.cost(sizes, n) for one in own)) for n in lengths)
+        seconds += _seconds(pace, own, lengths or [SHORT] * shard.n_prompts, is_passed=bool(lengths))
         disk += sum(kept[one.name].row for one in own) * shard.n_prompts + 20_000
         if results:
             disk += sum(kept[one.name].whole(n) for one in own for n in lengths or [0])
@@ -85,18 +84,12 @@ def estimated(asks: Survey, shards: Sequence[Shard], *, results: bool) -> Estima
     return Estimate(seconds, int(total), int(disk), assumed)
 
 
-def _seconds_per_token(model: Model, shard: Shard) -> float:
-    """Of a bare pass over a few prompts of a shard, the faster of two."""
-    assert shard.ids, "a shard with prompts"
-    ids = shard.ids[-1][:256]
-    batch = torch.tensor([ids] * max(1, min(4, shard.batch_tokens // len(ids)))).to(model.adapter.device)
-    taken = []
-    for _ in range(2):
-        began = time.perf_counter()
-        with model.lock, torch.no_grad():
-            model.adapter.forward(batch)
-        taken.append(time.perf_counter() - began)
-    return min(taken) / batch.numel()
+def _seconds(pace: Pace, asked: Sequence[Asked], lengths: Sequence[int], *, is_passed: bool) -> float:
+    """Of analyses on prompts of these lengths; is_passed: beside a pass of each that all of them share. The fixed part
+    of passes is paid once a study, and in batches hardly."""
+    sizes, studies = asked[0].model.sizes, sum(not one.analysis.shares_pass for one in asked)
+    work = sum(n * (is_passed + sum(one.analysis.cost(sizes, n) for one in asked)) for n in lengths)
+    return pace.token * work + pace.fixed * studies * len(lengths)
 
 
 def _kept(asks: Survey, shards: Sequence[Shard], results: bool) -> tuple[dict[str, _Kept], tuple[str, ...]]:

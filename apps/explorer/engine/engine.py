@@ -207,15 +207,13 @@ class Engine:
             except WorkbenchError:
                 continue  # it will say why in its own place
             passes += analysis.cost(model.sizes, n)
-        seconds = (
-            hosted.seconds * max(1.0, n / 16) * passes if wanted or self.cache.get(request.states) is None else 0.0
-        )
+        seconds = hosted.pace.seconds(n, passes) if wanted or self.cache.get(request.states) is None else 0.0
         return seconds, predict_bytes(model.sizes, list(dict.fromkeys(needs)), 1, n)
 
     def seconds(self, request: Request, name: str) -> float:
         """Predicted seconds of an analysis alone."""
-        hosted, n = self.hosted(request.model), len(request.tokens)
-        return hosted.seconds * max(1.0, n / 16) * request.analyses[name].cost(hosted.ready.sizes, n)
+        hosted = self.hosted(request.model)
+        return hosted.pace.of(request.analyses[name], hosted.ready, request.tokens)
 
     def submit(self, request: Request, session: str, names: Sequence[str] | None = None) -> Job | None:
         """Compute what is missing of the named prompt-scope analyses (default: all); None where everything is there."""

@@ -1,17 +1,15 @@
 """A model that the explorer offers: its worker, and the model once it is loaded."""
 
 import threading
-import time
 from collections.abc import Callable
 
 from apps.explorer.engine.jobs import LOAD, Job
 from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.worker import Worker
+from workbench.analysis.pace import Pace, measured_pace
 from workbench.errors import RefusedError, UnavailableError
 from workbench.intervene.text import MEAN_HOOKS
 from workbench.models.model import Model
-from workbench.models.prompt import Prompt
-from workbench.observation import observe
 from workbench.observation.recording import Means, measure_means
 
 __all__ = ["Hosted", "Load", "loader"]
@@ -24,7 +22,7 @@ class Hosted:
     """A model that the page offers: its worker, and the model once it is loaded."""
 
     def __init__(self, name: str, load: Load, boot: str = "") -> None:
-        self.name, self.seconds = name, 0.0
+        self.name, self.pace = name, Pace()
         self.model: Model | None = None
         self._means: Means | None = None
         self.worker = Worker(name, boot, self._admits_another).start()
@@ -37,7 +35,7 @@ class Hosted:
             job.progress(share)
 
         model = load(self.name, progress)
-        self.seconds = _forward_seconds(model)
+        self.pace = measured_pace(model)
         self.model = model  # last: from here on it counts as ready
         return self.name
 
@@ -77,17 +75,6 @@ class Hosted:
                 "Run the prompt again",
             )  # fmt: skip
         return model
-
-
-def _forward_seconds(model: Model) -> float:
-    """Seconds of a bare pass over 16 tokens, the better of two: what predicted costs are multiples of."""
-    ids = Prompt.ids([3] * min(16, model.sizes.n_ctx))
-    times = []
-    for _ in range(2):
-        started = time.perf_counter()
-        observe(model, [ids], positions="last")
-        times.append(time.perf_counter() - started)
-    return min(times)
 
 
 def loader(settings: Settings) -> Load:

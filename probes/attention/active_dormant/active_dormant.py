@@ -20,6 +20,7 @@ from probes.attention.active_dormant.verdict import summary
 from probes.attention.sinks.measures import windowed
 from probes.checks import claims
 from workbench.analysis.kinds import Study
+from workbench.analysis.pace import SHORT
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import provenance
 from workbench.analysis.run import Progress
@@ -124,8 +125,8 @@ class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", 
         return " ".join(map(corpus_digest, (self.first, self.second)))
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
-        """Bare passes of one text, roughly: what the ablations cost once their heads are known is not known before."""
-        return 2 * self.texts * (1 + self._ablation_work())
+        """Its texts, roughly: what the ablations cost once their heads are known is not known before."""
+        return 2 * self.texts * (1 + self._ablation_work()) * self.length / SHORT
 
     def _ablation_work(self) -> float:
         """A guess of the ablations' work in first passes, before the heads are known."""

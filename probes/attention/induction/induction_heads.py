@@ -21,12 +21,13 @@ from probes.attention.induction.sentences import on_stimulus
 from probes.checks import claims
 from probes.stimuli import LENGTH, SHORTEST, repeated_tokens
 from workbench.analysis.kinds import OnModel, Stimulus
+from workbench.analysis.pace import SHORT
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
 from workbench.models.hooks import LOGITS
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import ROWS, VISIBLE
 from workbench.observation import Need, Observation
@@ -81,6 +82,10 @@ class InductionHeads(OnModel, name="induction-heads", title="Induction heads", r
     def stimulus(self, model: Model, progress: Progress | None = None) -> Stimulus:
         """Repeated random tokens, and as many sequences of the same length without a repeat."""
         return repeated_tokens(model, n_sequences=self.n_sequences, length=self.length, seed=self.seed)
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """Its sequences, and a third more for the intervals and tests."""
+        return 1.3 * 2 * self.n_sequences * (1 + self.length) / SHORT
 
     def needs(self, model: Model, tokens: Sequence[Tokens]) -> tuple[Need, ...]:
         """Attention at the lags of the stimulus, and the loss of every token."""

@@ -9,13 +9,14 @@ import xarray as xr
 from probes.attention.sinks.attention_sinks import AttentionSinks
 from probes.attention.sinks.measures import mean_known
 from workbench.analysis.kinds import Study
+from workbench.analysis.pace import FIXED
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
 from workbench.intervene import Knockout
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.selfcheck import PARTS, SOFTMAX, VISIBLE
 from workbench.words import counted
@@ -54,6 +55,10 @@ class SinkConditions(
     """
 
     epsilon: Annotated[float, Range(0.0, 1.0), "alpha above which a head sinks"] = 0.3
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """A pass for each of three conditions, one after the other."""
+        return 3 * (1.2 + FIXED / n_tokens)
 
     def partials(
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False

@@ -19,13 +19,14 @@ from probes.attention.sinks.measures import (
 from probes.attention.sinks.samples import natural_samples, random_samples, repeated_samples
 from probes.checks import claims
 from workbench.analysis.kinds import OnModel, Stimulus
+from workbench.analysis.pace import SHORT
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, Claim, View, chosen, reads
 from workbench.errors import InputError
 from workbench.models.hooks import PATTERN
-from workbench.models.model import Model
+from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import ROWS, VISIBLE
 from workbench.observation import Need, Observation
@@ -97,6 +98,10 @@ class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model", req
                 if progress is not None:
                     progress(_MAKING * ((condition + 1) / len(CONDITIONS)))
         return Stimulus(tuple(prompts), {"condition": torch.tensor(conditions)}, took=_MAKING)
+
+    def cost(self, sizes: Sizes, n_tokens: int) -> float:
+        """The samples of every condition."""
+        return len(CONDITIONS) * self.samples * self.length / SHORT
 
     def needs(self, model: Model, tokens: Sequence[Tokens]) -> tuple[Need, ...]:
         """alpha of every key, with the query's own share beside it; equal to what attention-sinks asks for."""

@@ -51,7 +51,8 @@ def stability(
     """How alike circuits are whose rankings stand on different halves of the pairs: Jaccard overlap of their edges,
     mean over draws of two halves. 1: the same edges.
 
-    scores: by pair, `[pair, source, target]`. choose: circuits (one for each budget) of scores. Returns `[budget]`.
+    scores: by pair, `[pair, source, target]`. choose: circuits (one for each budget) of scores. Returns `[budget]`; NaN
+    where a budget holds no edge in both halves of a draw: two empty circuits share nothing and differ in nothing.
     """
     if len(scores) < 2:
         raise InputError(f"{len(scores)} pairs", "at least two, for two halves", "Rank on more pairs")
@@ -59,5 +60,5 @@ def stability(
     for _ in range(draws):
         order, half = random.permutation(len(scores)), len(scores) // 2
         pairs = zip(choose(scores[order[:half]]), choose(scores[order[half:]]), strict=True)
-        found.append([(a & b).sum() / max((a | b).sum(), 1) for a, b in pairs])
+        found.append([(a & b).sum() / either if (either := (a | b).sum()) else np.nan for a, b in pairs])
     return np.mean(found, axis=0)

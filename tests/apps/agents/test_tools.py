@@ -12,6 +12,7 @@ from apps.agents.tools import TOOLS, answer
 from probes import CATALOG
 from tests.tiny_models import INDUCTION, induction_toy
 from workbench import load
+from workbench.analysis.pace import SHORT, Pace
 from workbench.errors import Cancelled, InputError, RefusedError
 
 
@@ -20,7 +21,7 @@ def desk():
     """Of a machine that takes a millisecond for a pass, whatever else this one does now."""
     made = Desk(lambda: load("toy-induction"), CATALOG)
     made.model()
-    made._each = 0.001
+    made._pace = Pace(0.0, 0.001 / SHORT)
     return made
 
 

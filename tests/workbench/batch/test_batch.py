@@ -17,6 +17,8 @@ from tests.tiny_runs import Norms
 from tests.workbench.batch.made import CATALOG, prompts, spec, toy
 from workbench import batch, wrap
 from workbench.analysis import run as runner
+from workbench.analysis.pace import Pace
+from workbench.batch import estimate
 from workbench.batch.values import tables
 from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
 from workbench.models.prompt import Prompt
@@ -242,6 +244,20 @@ def test_the_disk_of_whole_results_is_predicted(tmp_path, length):
     size = sum(file.stat().st_size for file in (tmp_path / "run" / "shards").iterdir())
     assert size / 1.6 < made.estimate.disk < size * 1.6 and made.estimate.seconds > bare.estimate.seconds
     assert bare.estimate.disk < size / 3
+
+
+def test_what_reads_no_prompt_takes_time_too(tmp_path, monkeypatch):
+    """Sequences of the analysis's own: twice as many take twice as long, and none of it is nothing."""
+    monkeypatch.setattr(estimate, "measured_pace", lambda model: Pace(0.0, 0.001))
+    given = {"name": "own", "models": [{"name": "toy-induction"}]}
+    seconds = []
+    for n in (16, 32):
+        analyses = [{"name": "induction-heads", "params": {"n_sequences": n}}]
+        planned = batch.plan(
+            {**given, "analyses": analyses}, tmp_path / f"{n}", catalog=PROBES, models={"toy-induction": toy()}
+        )
+        seconds.append(planned.estimate.seconds)
+    assert seconds[0] > 1 and seconds[1] == pytest.approx(2 * seconds[0])
 
 
 def test_columns_of_a_file(tmp_path):

@@ -34,6 +34,7 @@ from tests.tiny_analyses import tiny_study, tiny_view
 from tests.tiny_models import tiny_hf, tiny_model
 from workbench import wrap
 from workbench.analysis.kinds import OnModel, OnPrompt, Stimulus, Study
+from workbench.analysis.pace import Pace
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Failure
@@ -561,7 +562,7 @@ def test_a_run_that_waited_for_its_model_is_no_restart(tmp_path):
 def test_a_model_counts_as_loaded_only_when_its_first_run_can_be_asked_for(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        hosting, "_forward_seconds", lambda model: seen.append(loaded_store(engine, engine.hosted("tiny"))) or 0.0
+        hosting, "measured_pace", lambda model: seen.append(loaded_store(engine, engine.hosted("tiny"))) or Pace()
     )
     engine = Engine(Settings(models=("tiny",), directory=tmp_path), [MEAN], load=lambda n, p: tiny_model("llama"))
     try:

@@ -63,3 +63,7 @@ def test_stability_of_what_all_pairs_agree_on_is_one_and_of_noise_is_chance():
     assert stability(random.standard_normal(shape), choose, draws=20)[0] == pytest.approx(1 / 9, abs=0.03)
     with pytest.raises(InputError, match="two halves"):
         stability(same[:1], choose)
+    # Two empty circuits share nothing and differ in nothing: no number, and the other budget's stands.
+    some = lambda scores: [np.zeros(shape[1:], bool), scores.mean(0) > 0]
+    empty, whole = stability(same, some)
+    assert np.isnan(empty) and whole == 1.0
