@@ -210,6 +210,12 @@ def _table(lines: Iterator[tuple[int, str]], name: str, delimiter: str) -> Itera
     reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
     header = _cells(reader, name) or []
     _need_names(header, name)
+    if len(header) == 1 and (other := next((mark for mark in ";\t" if mark in header[0]), None)):
+        between = {",": "commas", "\t": "tabs"}[delimiter]
+        raise InputError(
+            f"the header {header[0]!r} of {name}, whose columns {other!r} parts",
+            f"{between} between columns", f"Save it with {between}" + (", or name it .tsv" if other == "\t" else ""),
+        )  # fmt: skip
     while True:
         place = f"line {reader.line_num + 1}"
         cells = _cells(reader, name)

@@ -215,3 +215,13 @@ def test_json_that_never_ends_is_refused(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="/dev/zero with over 10,000 bytes"):
         read_json("/dev/zero")
     assert whole(BytesIO(b"x" * 10_000), "it") == b"x" * 10_000
+
+
+@pytest.mark.parametrize(("mark", "kind"), [(";", "csv"), ("\t", "csv"), (";", "tsv")])
+def test_columns_that_another_character_parts_are_named(mark, kind):
+    """What spreadsheets of half of Europe call CSV."""
+    raw = f'text{mark}answer\n"Rain; wind"{mark}cold\n'.encode()
+    expected = {"csv": "commas", "tsv": "tabs"}[kind]
+    with pytest.raises(InputError, match=f"expected {expected} between columns"):
+        list(rows(BytesIO(raw), format=kind))
+    assert [row.value for row in rows(BytesIO(b"text\na;b\n"), format=kind)] == [{"text": "a;b"}]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from workbench.intervene.contradictions import check_contradictions
 from workbench.intervene.edit import Edit
 from workbench.intervene.rounding import Rounding
 from workbench.intervene.rows import Rows
-from workbench.models.hooks import PATTERN, ROUTER, SCORES, Hook
+from workbench.models.hooks import ATTN_OUT, PATTERN, ROUTER, SCORES, Hook
 from workbench.models.model import Model
 from workbench.models.norm import SQUARED
 from workbench.models.passes import Attached
@@ -46,12 +47,22 @@ def hooks(
     normal end, an edit never fired (an ablation that did nothing is worse than none) or wrote what overflows.
     """
     batch = Rows(None if tokens is None else [len(t) for t in tokens], rows.start if rows is not None else 0)
-    own = [(i, edit) for i in model.interventions for edit in i.edits(model) if reached(edit)]
-    given = [(i, edit) for i in interventions if batch.holds(i.rows) for edit in i.edits(model)]
+    own = [(i, edit) for i in _apart(model.interventions) for edit in i.edits(model) if reached(edit)]
+    given = [(i, edit) for i in _apart(interventions) if batch.holds(i.rows) for edit in i.edits(model)]
     if not model.is_held:  # a pass has paused before it began
         pause()
     with model.lock, _carried_out(model, own, batch), _carried_out(model, given, batch):
         yield
+
+
+def _apart(interventions: Sequence[Any]) -> list[Any]:
+    """Each as an object of its own: one that is given twice is two, which may contradict."""
+    found: list[Any] = []
+    seen: set[int] = set()
+    for one in interventions:
+        found.append(copy(one) if id(one) in seen else one)
+        seen.add(id(one))
+    return found
 
 
 @contextmanager
@@ -63,7 +74,8 @@ def _carried_out(model: Model, found: list[tuple[Any, Edit]], batch: Rows) -> It
     fired: set[tuple[Hook, int | None]] = set()
     largest: list[tuple[Any, Edit, torch.Tensor]] = []
     with Attached(model) as attached:
-        for (hook, layer), edits in points.items():
+        # attn_result lies before attn_out and is the same place where no post-norm stands between: it is written first
+        for (hook, layer), edits in sorted(points.items(), key=lambda found: found[0][0] is ATTN_OUT):
             _need_proof(model, hook, edits)
             point = _point(model, hook, layer, edits[0][0])
             attached.add(point, _apply(batch, hook, layer, edits, fired, largest))

@@ -28,7 +28,6 @@ class Steer(Printed):
     hook: Hook = RESID_POST
     positions: Positions = None
     rows: tuple[int, ...] | None = None
-    digest: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,10 +39,10 @@ class Steer(Printed):
                 f"a direction of the type {type(self.direction).__name__}", "a tensor", "Give numbers"
             ) from error
         object.__setattr__(self, "strength", finite(self.strength, "strength"))
-        object.__setattr__(self, "digest", self.digest or tensor_digest(self.direction))
 
     def __str__(self) -> str:
-        return f"Steer(L{self.layer} {self.hook.name} by {printed(self.strength)} x {self.digest}{self._scope()})"
+        digest = tensor_digest(self.direction)  # not kept: `replace(steer, direction=...)` would take it along
+        return f"Steer(L{self.layer} {self.hook.name} by {printed(self.strength)} x {digest}{self._scope()})"
 
     def edits(self, model: Model) -> list[Edit]:
         """One additive edit; resid_mid is reached through attn_out."""

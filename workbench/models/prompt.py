@@ -6,7 +6,7 @@ there twice; what it was is shown wherever tokens are. A chat's template writes 
 added. Token ids are taken as they are. What counts as a prompt is said in `inputs.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from workbench.arguments import argument
 from workbench.errors import InputError
 from workbench.models.inputs import MARK, Messages, as_ids, as_messages, as_text, kinds_of
 from workbench.models.spans import Spans, spans_of
-from workbench.models.vocabulary import Vocabulary
+from workbench.models.vocabulary import Vocabulary, left_out
 from workbench.words import counted
 
 __all__ = ["Prompt", "Tokens", "ids_of", "place", "prompts_of", "tokenise"]
@@ -63,7 +63,8 @@ class Tokens:
     """A tokenised prompt.
 
     ids: what it is. strings: each token for people (`Vocabulary.string`). bos: whether position 0 is a BOS token.
-    notes: soft warnings. spans: its text, and the characters that each token holds a part of.
+    notes: soft warnings. spans: its text, and the characters that each token holds a part of. vocabulary: of the model
+    that it was tokenised for.
     """
 
     ids: tuple[int, ...]
@@ -72,6 +73,7 @@ class Tokens:
     source: Prompt
     notes: tuple[str, ...] = field(default=(), compare=False)
     spans: Spans = field(default=Spans(), compare=False, repr=False)
+    vocabulary: Vocabulary | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -131,22 +133,33 @@ def tokenise(model: _Reads, prompt: Any) -> Tokens:
     """The tokens of one prompt for a model: a text, `Prompt`, chat, ids, what a tokenizer returns, or `Tokens`.
 
     Raises InputError for what is no prompt, for several, for an empty prompt, one longer than the model's n_ctx (a
-    bridge would truncate text and run over-long ids without a word), and ids outside the vocabulary.
+    bridge would truncate text and run over-long ids without a word), ids outside the vocabulary, and `Tokens` of
+    another tokenizer.
     """
     argument("model", model, Annotated[_Reads, "a model of load() or wrap(model, tokenizer)"], "tokenise()")
-    if isinstance(prompt, Tokens):
-        return prompt
-    if not isinstance(prompt, Prompt):
+    if not isinstance(prompt, Prompt | Tokens):
         prompt = _one(prompt)
-        if isinstance(prompt, Tokens):
-            return prompt
+    if isinstance(prompt, Tokens):
+        _need_own(model, prompt)
+        return prompt
     text, ids = _read(model, prompt)
     _check(model, prompt, ids)
     strings = tuple(model.vocabulary.string(i) for i in ids)
     bos = ids[0] == getattr(model.tokenizer, "bos_token_id", None) or ids[:1] == model.vocabulary.prefix[:1]
     spans = spans_of(model.vocabulary, ids, text)
-    notes = (*_notes(prompt), *(() if text is None else _unread(model, ids, strings, spans)))
-    return Tokens(ids, strings, bos, prompt, notes, spans)
+    notes = (*_notes(model, prompt, text or ""), *(() if text is None else _unread(model, ids, strings, spans)))
+    return Tokens(ids, strings, bos, prompt, notes, spans, model.vocabulary)
+
+
+def _need_own(model: _Reads, tokens: Tokens) -> None:
+    """InputError for tokens of another model, whose ids mean something else here or nothing at all."""
+    if tokens.vocabulary is model.vocabulary:
+        return
+    _check(model, tokens.source, tokens.ids)
+    if tuple(model.vocabulary.string(i) for i in tokens.ids) != tokens.strings:
+        raise InputError(
+            f"tokens of another tokenizer than {model.name}'s", "a prompt of this model", "Give its text, or its ids"
+        )
 
 
 def ids_of(model: _Reads, prompt: Prompt) -> tuple[int, ...]:
@@ -222,15 +235,28 @@ def _render(model: _Reads, messages: tuple[tuple[str, str], ...]) -> str:
         raise InputError("a chat", f"raw text, since {model.name} has no chat template", "Use Prompt(text)")
     chat = [{"role": role, "content": content} for role, content in messages]
     goes_on = messages[-1][0] == "assistant"
-    turn = {"continue_final_message": True} if goes_on else {"add_generation_prompt": True}
+    write = lambda **turn: model.tokenizer.apply_chat_template(chat, tokenize=False, **turn)
     try:
-        text = model.tokenizer.apply_chat_template(chat, tokenize=False, **turn)
+        text = write(**({"continue_final_message": True} if goes_on else {"add_generation_prompt": True}))
     except Exception as error:  # jinja templates raise what they like; the user needs to know which rule they broke
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(
-            f"messages that the chat template refuses ({said})", "roles it knows", "Check roles"
-        ) from error
+        refused = _refusal(write) if goes_on else error
+        if refused is None:
+            raise InputError(
+                f"a last message of the assistant that {model.name}'s chat template does not write as it is",
+                "one that can be continued", "End with another role, or write the text out yourself",
+            ) from error  # fmt: skip
+        why = " ".join(str(refused).split())
+        raise InputError(f"messages that the chat template refuses ({why})", "roles it knows", "Check roles") from error
     return as_text(text)
+
+
+def _refusal(write: Callable[[], str]) -> Exception | None:
+    """Why a template does not take messages, where none is gone on with; None where it does."""
+    try:
+        write()
+    except Exception as error:  # as above
+        return error
+    return None
 
 
 def _check(model: _Reads, prompt: Prompt, ids: tuple[int, ...]) -> None:
@@ -247,22 +273,37 @@ def _check(model: _Reads, prompt: Prompt, ids: tuple[int, ...]) -> None:
         raise InputError(f"token id {outside[0]}", f"ids from 0 to {model.sizes.d_vocab - 1}", "Correct the ids")
 
 
-def _notes(prompt: Prompt) -> tuple[str, ...]:
-    return tuple(_soft_warnings(prompt.text)) if prompt.text is not None else ()
+def _notes(model: _Reads, prompt: Prompt, written: str) -> Iterator[str]:
+    if prompt.text is not None:
+        yield from _soft_warnings(prompt.text)
+        if not prompt.text.startswith(tuple(_specials(model))):  # a template that somebody wrote out
+            yield from _as_special(model, "The prompt", prompt.text)
+    for at, (role, content) in enumerate(prompt.messages or ()):
+        yield from _as_special(model, f"Message {at} ({role})", content)
+        if content.strip() not in written:
+            yield f"Message {at} ({role}) is left out or changed by the model's chat template: see the tokens."
+        elif at == len(prompt.messages or ()) - 1 and role == "assistant" and not written.endswith(content):
+            yield f"Message {at} ({role}) goes on without the white space at its end: the chat template cuts it off."
 
 
-def _unknown(tokenizer: Any) -> set[int]:
-    """Ids that stand for anything unknown: the one that a tokenizer names, and the one that its model takes."""
-    named = {getattr(tokenizer, "unk_token_id", None)}
-    token = getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "unk_token", None)
-    if token is not None:
-        named.add(tokenizer.convert_tokens_to_ids(token))
-    return {i for i in named if i is not None}
+def _specials(model: _Reads) -> dict[str, int]:
+    """Ids of the special tokens by the names that a tokenizer takes out of a text."""
+    added = getattr(model.tokenizer, "added_tokens_decoder", {})
+    return {one.content: i for i, one in added.items() if one.special and one.content}
+
+
+def _as_special(model: _Reads, what: str, text: str) -> Iterator[str]:
+    """What of a text a tokenizer takes for its special tokens: it may end a turn that people believe to go on."""
+    held = {name: i for name, i in _specials(model).items() if name in text}
+    taken = {*model.tokenizer.encode(text, add_special_tokens=False)} if held else ()
+    named = [name for name, i in held.items() if i in taken]
+    if named:
+        yield f"{what} holds {named[0]!r}, which is read as the special token of that name and not as its letters."
 
 
 def _unread(model: _Reads, ids: tuple[int, ...], strings: tuple[str, ...], spans: Spans) -> Iterator[str]:
     """What of a text the model does not get to see: its tokenizer has no token for it."""
-    unknown = _unknown(model.tokenizer)
+    unknown = model.vocabulary.unknown
     pieces = [spans.piece(pos) for pos in range(len(ids))]
     taken = [pos for pos, i in enumerate(ids) if i in unknown and pieces[pos].strip() not in ("", strings[pos].strip())]
     if taken:
@@ -276,24 +317,9 @@ def _unread(model: _Reads, ids: tuple[int, ...], strings: tuple[str, ...], spans
         for i, string, (start, end) in zip(ids, strings, spans.ends, strict=True)
         if start < end  # not what was put around the text
     )
-    lost = _lost(spans.text, written.decode(errors="replace"))
+    lost = left_out(spans.text, written.decode(errors="replace"))
     if lost:
         yield f"The tokenizer leaves out {len(lost)} characters, such as {lost[:3]!r}: the model does not see them."
-
-
-def _lost(text: str, written: str) -> str:
-    """Visible characters of a text that its tokens leave out, where these are otherwise the text as it was typed.
-
-    A tokenizer's own offsets do not say it: they close up over what was left out.
-    """
-    wanted, lost = iter("".join(written.split())), []
-    following = next(wanted, None)
-    for character in text:
-        if character == following:
-            following = next(wanted, None)
-        elif not character.isspace() and character.isprintable():
-            lost.append(character)
-    return "" if following is not None else "".join(lost)  # rewritten: lower case, without accents
 
 
 def _soft_warnings(text: str) -> Iterator[str]:

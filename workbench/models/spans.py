@@ -25,8 +25,11 @@ class Spans:
     def touching(self, text: str) -> tuple[int, ...]:
         """Positions of the tokens that a piece of the text touches; none where it is not in it.
 
-        Its last occurrence as whole words (`Ann` not in `Annabel`); where it is none, its last one.
+        Its last occurrence as whole words (`Ann` not in `Annabel`); where it is none, its last one. Accents are found
+        whether they are written as characters of their own or not: nobody sees which.
         """
+        forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
+        text = next((form for form in forms if form in self.text), text)
         places = [at for at in range(len(self.text)) if self.text.startswith(text, at)] if text else []
         if not places:
             return ()

@@ -14,7 +14,7 @@ import torch
 from workbench.errors import InputError
 from workbench.models.vocabulary import Vocabulary, by_id
 
-__all__ = ["Target", "likelier", "need_one_token", "shared_start", "target_of"]
+__all__ = ["Target", "likelier", "need_one_token", "shared_start", "target_of", "unread"]
 
 _NAMED = 5  # members of a set that are named
 
@@ -63,10 +63,15 @@ class Target:
 def target_of(vocabulary: Vocabulary, text: str) -> Target:
     """The target that a text stands for.
 
-    Raises InputError for an empty one, ids outside the vocabulary, and a set one of whose members begins another: their
-    probabilities overlap.
+    Raises InputError for an empty one, ids outside the vocabulary, a text that the tokenizer has no tokens for, and a
+    set one of whose members begins another: their probabilities overlap.
     """
     members = tuple(dict.fromkeys(vocabulary.tokens(one) for one in _members(text)))
+    for one in unread(vocabulary, text):
+        raise InputError(
+            f"the target {one!r}, which the tokenizer reads as {vocabulary.text(vocabulary.tokens(one))!r}",
+            "a text that it has tokens for", "Take another one, or an id such as #17",
+        )  # fmt: skip
     for short in members:
         longer = next((one for one in members if one != short and one[: len(short)] == short), None)
         if longer is not None:
@@ -76,6 +81,11 @@ def target_of(vocabulary: Vocabulary, text: str) -> Target:
                 "Leave one out",
             )
     return Target(members)
+
+
+def unread(vocabulary: Vocabulary, text: str) -> list[str]:
+    """What of a target, the text or members of the set, the tokenizer has no tokens for."""
+    return [one for one in _members(text) if not vocabulary.reads(one)]
 
 
 def _members(text: str) -> list[str]:

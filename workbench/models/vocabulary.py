@@ -7,21 +7,23 @@ Where a token is asked for in writing, `#17` names an id.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 from workbench.errors import InputError
 
-__all__ = ["Vocabulary", "by_id", "show_bytes"]
+__all__ = ["Vocabulary", "by_id", "left_out", "show_bytes"]
 
 _NUL = b"\0"  # a character, but no file format that results are saved in takes it inside a text
 _ID = re.compile(r"#(\d{1,9})")
 _BYTES = re.compile(r"⟨([0-9A-F]{2}(?: [0-9A-F]{2})*)⟩")
 _FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how sentencepiece writes a byte
 _SPACE = "▁"  # and a space
+_TRIED = 20
 _LEADS = ("\n", "|", "0", "a")  # what may stand in front of a text without being joined to it
 
 
@@ -52,6 +54,21 @@ def _split(raw: bytes) -> tuple[str, bytes, bytes]:
 
 def _bracketed(raw: bytes) -> str:
     return f"⟨{raw.hex(' ').upper()}⟩"
+
+
+def left_out(text: str, written: str) -> str:
+    """Visible characters of a text that its tokens leave out, where these are otherwise the text as it was typed.
+
+    A tokenizer's own offsets do not say it: they close up over what was left out.
+    """
+    wanted, lost = iter("".join(written.split())), []
+    following = next(wanted, None)
+    for character in text:
+        if character == following:
+            following = next(wanted, None)
+        elif not character.isspace() and character.isprintable():
+            lost.append(character)
+    return "" if following is not None else "".join(lost)  # rewritten: lower case, without accents
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,16 +113,35 @@ class Vocabulary:
         """64 hex digits of how the tokenizer makes tokens of text: what is asked for in text depends on it."""
         return sha256(f"{self._pieces} {self.prefix}".encode()).hexdigest()
 
-    @cached_property
+    @property
     def _pieces(self) -> str:
         """Of its pieces and rules, but how it pads and cuts, which each call sets anew."""
+        stamp = self._stamp
+        if stamp not in self._told:
+            self._told.clear()
+            self._told[stamp] = sha256(self._rules().encode(errors="surrogatepass")).hexdigest()
+        return self._told[stamp]
+
+    @cached_property
+    def _told(self) -> dict[str, str]:
+        """The hash of its rules by their stamp: to write them all out takes a tenth of a second."""
+        return {}
+
+    @property
+    def _stamp(self) -> str:
+        """What a held tokenizer is changed by: tokens that are added, and the parts that its backend is put together
+        of."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        parts = [getattr(backend, part, None) for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder")]
+        n = len(self.tokenizer) if hasattr(self.tokenizer, "__len__") else 0
+        return f"{n} {parts}"
+
+    def _rules(self) -> str:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is not None:
-            told = backend.to_str().partition('"added_tokens"')[2]
-        else:
-            own: dict[str, int] = getattr(self.tokenizer, "get_vocab", dict)()
-            told = json.dumps([type(self.tokenizer).__qualname__, sorted(own.items(), key=repr)], default=repr)
-        return sha256(told.encode(errors="surrogatepass")).hexdigest()
+            return str(backend.to_str().partition('"added_tokens"')[2])
+        own: dict[str, int] = getattr(self.tokenizer, "get_vocab", dict)()
+        return json.dumps([type(self.tokenizer).__qualname__, sorted(own.items(), key=repr)], default=repr)
 
     @property
     def prefix(self) -> tuple[int, ...]:
@@ -115,12 +151,20 @@ class Vocabulary:
         """
         if not hasattr(self.tokenizer, "encode"):
             return ()
-        plain = list(self.tokenizer.encode("a", add_special_tokens=False))
-        whole = list(self.tokenizer.encode("a", add_special_tokens=True))
-        for start in range(len(whole) - len(plain) + 1):
-            if whole[start : start + len(plain)] == plain:
-                return tuple(int(i) for i in whole[:start])
+        for text in self._plain_texts():
+            plain = list(self.tokenizer.encode(text, add_special_tokens=False))
+            whole = list(self.tokenizer.encode(text, add_special_tokens=True))
+            for start in range(len(whole) - len(plain) + 1 if plain else 0):
+                if whole[start : start + len(plain)] == plain:
+                    return tuple(int(i) for i in whole[:start])
         return ()
+
+    def _plain_texts(self) -> Iterator[str]:
+        """Texts to ask a tokenizer of. One of digits, or of moves in a game, knows no "a": then names of its tokens."""
+        yield "a"
+        special = {*getattr(self.tokenizer, "all_special_tokens", ())}
+        names = (name for name in self._by_name if name not in special and name.isascii() and name.isprintable())
+        yield from islice(names, _TRIED)
 
     @property
     def front(self) -> tuple[int, ...]:
@@ -165,6 +209,25 @@ class Vocabulary:
             raise InputError("an empty target", "at least one token", "Type a text, or an id such as #17")
         return ids
 
+    @property
+    def unknown(self) -> set[int]:
+        """Ids that stand for anything unknown: the one that a tokenizer names, and the one that its model takes."""
+        named = {getattr(self.tokenizer, "unk_token_id", None)}
+        token = getattr(getattr(getattr(self.tokenizer, "backend_tokenizer", None), "model", None), "unk_token", None)
+        if token is not None:
+            named.add(self.tokenizer.convert_tokens_to_ids(token))
+        return {i for i in named if i is not None}
+
+    def reads(self, text: str) -> bool:
+        """Whether the tokens of a text stand for all of it, though perhaps in lower case or without accents; true of
+        what is written by ids or bytes."""
+        if self.tokenizer is None or _BYTES.search(text) or all(_ID.fullmatch(word) for word in text.split()):
+            return True
+        ids = self._following(text)
+        if any(ids.count(i) > text.count(self.string(i)) for i in self.unknown):
+            return False
+        return not left_out(text, self._bytes(ids).decode(errors="replace"))
+
     def _following(self, text: str) -> tuple[int, ...]:
         """The ids of a text that goes on behind another one.
 
@@ -196,7 +259,7 @@ class Vocabulary:
     @cached_property
     def _by_name(self) -> dict[str, int]:
         """Ids by the names that the tokenizer has for them; to ask it takes a tenth of a second."""
-        return dict(self.tokenizer.get_vocab())
+        return dict(getattr(self.tokenizer, "get_vocab", dict)())
 
     def _of_bytes(self, raw: bytes) -> int | None:
         character = {byte: c for c, byte in _byte_of_character().items()}

@@ -152,8 +152,9 @@ def make_metric(
     vocabulary = model.vocabulary
     wanted = target_of(vocabulary, target) if target else Target.one(int(logits.argmax()))
     other = target_of(vocabulary, against) if against else None
-    if other is not None and set(other.members) & set(wanted.members):
-        raise InputError(f"the same token {other.label(vocabulary)!r} twice", "two tokens", "Choose another one")
+    both = () if other is None else tuple(one for one in other.members if one in wanted.members)
+    if both:
+        raise InputError(f"the same token {Target(both).label(vocabulary)!r} twice", "two tokens", "Choose another one")
     if kind == "loss" and len(tokens) < 2:
         raise InputError("the loss of a one-token prompt", "two tokens or more", "Choose another metric")
     reference = logits.float().log_softmax(-1) if kind == "KL" else None

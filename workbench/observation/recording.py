@@ -3,7 +3,7 @@
 Both are values with a printed hash: a result says which run or text its patches and means came from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Annotated, Any, ClassVar
@@ -14,6 +14,7 @@ from annotated_types import Ge
 from workbench.arguments import fitted
 from workbench.corpora import Document, reference_text
 from workbench.errors import InputError, RefusedError
+from workbench.intervene import tensor_digest
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, Hook, Z
 from workbench.models.model import Interventions, Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
@@ -27,12 +28,16 @@ Values = Mapping[tuple[Hook, int | None], torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Activations of one run over one prompt, `[pos, ...]` float32 by (hook, layer). Prints its prompt and hash."""
+    """Activations of one run over one prompt, `[pos, ...]` float32 by (hook, layer). Prints its prompt and hash.
+
+    start: the hash of the state that the run began with, where that was not the embedding.
+    """
 
     tokens: Tokens
     model_key: str
     values: Values = field(repr=False)
     interventions: tuple[str, ...] = ()
+    start: str = ""
 
     in_words: ClassVar[str] = "what record() gives"
 
@@ -43,8 +48,9 @@ class Recording:
 
     @property
     def digest(self) -> str:
-        """12 hex digits of model, token ids and interventions."""
-        return sha256(repr((self.model_key, self.tokens.ids, self.interventions)).encode()).hexdigest()[:12]
+        """12 hex digits of model, token ids, interventions and what the run began with."""
+        made_of = (self.model_key, self.tokens.ids, self.interventions, *([self.start] if self.start else []))
+        return sha256(repr(made_of).encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
         text = self.tokens.text
@@ -60,18 +66,20 @@ class Recording:
 class Means:
     """Means of activations over positions >= 1 of a reference text, by (hook, layer), without batch and pos axes.
 
-    n_tokens: positions that entered each mean.
+    n_tokens: positions that entered each mean. interventions: that the model carried when they were measured.
     """
 
     name: str
     model_key: str
     n_tokens: int
     values: Values = field(repr=False)
+    interventions: tuple[str, ...] = ()
 
     in_words: ClassVar[str] = "what measure_means() gives"
 
     def __str__(self) -> str:
-        return f"{self.name}, {counted(self.n_tokens, 'token')}"
+        edited = f", with {', '.join(self.interventions)}" if self.interventions else ""
+        return f"{self.name}, {counted(self.n_tokens, 'token')}{edited}"
 
     def mean(self, hook: Hook, layer: int, model: Model) -> torch.Tensor:
         """The mean at a site; InputError where it was not measured or belongs to another model."""
@@ -115,16 +123,26 @@ def record_all(
     seen = observe(
         model, prompts, list(needs.values()), interventions=interventions, **{"positions": "none", **options}
     )
-    printed = tuple(map(str, seen.interventions))
+    start = options.get("start")
     recordings = []
     for row, tokens in enumerate(seen.tokens):
+        began = "" if start is None else f"{start[0]} {tensor_digest(start[1][row])}"
         values: dict[tuple[Hook, int | None], torch.Tensor] = {}
         for hook, need in needs.items():
             stacked = seen[need] if hook.layered else seen[need][None]
-            for layer, kept in zip(_layers(hook, chosen, model), stacked, strict=True):
+            for layer, kept in zip(seen.layers(need) if hook.layered else [None], stacked, strict=True):
                 values[hook, layer] = _unpadded(kept[row], hook, len(tokens))
-        recordings.append(Recording(tokens, model.identity.key, values, printed))
+        printed = tuple(_printed_on(row, seen.interventions))
+        recordings.append(Recording(tokens, model.identity.key, values, printed, began))
     return recordings
+
+
+def _printed_on(row: int, interventions: Sequence[Any]) -> Iterator[str]:
+    """The interventions that one row of a call had: the same prompt in another row may have had others."""
+    for one in interventions:
+        rows = getattr(one, "rows", None)
+        if rows is None or row in rows:
+            yield str(one)
 
 
 @fitted()
@@ -137,12 +155,6 @@ def record(
 
 def _axis_names(hook: Hook) -> tuple[str, ...]:
     return hook.dims[1:]
-
-
-def _layers(hook: Hook, chosen: tuple[int, ...] | None, model: Model) -> Sequence[int | None]:
-    if not hook.layered:
-        return [None]
-    return range(model.sizes.n_layers) if chosen is None else chosen
 
 
 def _unpadded(value: torch.Tensor, hook: Hook, length: int) -> torch.Tensor:
@@ -199,7 +211,7 @@ def measure_means(
         for hook, need in needs.items()
         for layer, total in zip(layers[hook], seen[need], strict=True)
     }
-    return Means(name, model.identity.key, n, values)
+    return Means(name, model.identity.key, n, values, tuple(map(str, model.interventions)))
 
 
 def _layers_with(model: Model, hook: Hook) -> list[int]:
@@ -212,10 +224,10 @@ def _reference(model: Model, reference: Any, n_tokens: int, piece: int) -> tuple
     if reference is None and model.tokenizer is None:
         seed = torch.Generator().manual_seed(0)  # torch.manual_seed would set everybody's
         ids = torch.randint(model.sizes.d_vocab, (max(1, n_tokens // piece), piece), generator=seed)
-        return "random ids, seed 0", [Prompt.ids(row) for row in ids[:, : model.sizes.n_ctx]]
+        return f"random ids, seed 0, in pieces of {piece}", [Prompt.ids(row) for row in ids[:, : model.sizes.n_ctx]]
     if reference is None or isinstance(reference, Document):
         document = reference or reference_text()
-        return str(document), _pieces(model, document.text, n_tokens, piece)
+        return f"{document} in pieces of {piece}", _pieces(model, document.text, n_tokens, piece)
     prompts = [tokenise(model, prompt) for prompt in reference]
     digest = sha256(repr([t.ids for t in prompts]).encode()).hexdigest()[:12]
     return f"{len(prompts)} prompts@{digest}", prompts

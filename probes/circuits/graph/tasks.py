@@ -19,7 +19,7 @@ from probes.circuits.graph.task_texts import TASKS, PairText
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
-from workbench.models.target import Target, target_of
+from workbench.models.target import Target, target_of, unread
 from workbench.observation.metrics import Metric, followed_by
 from workbench.records import read_pairs
 
@@ -148,6 +148,9 @@ def pair_of(model: Model, text: PairText, dropped: Counter[str]) -> Pair | None:
         return None
     if clean.ids == corrupt.ids:
         dropped["prompts that do not differ"] += 1
+        return None
+    if any(unread(model.vocabulary, answer) for answer in (*text.answers, *text.wrong)):
+        dropped["answers that the tokenizer has no tokens for"] += 1
         return None
     both = [[member for text in texts for member in target_of(model.vocabulary, text).members]
             for texts in (text.answers, text.wrong)]  # fmt: skip

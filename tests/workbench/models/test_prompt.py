@@ -2,8 +2,10 @@
 
 import pytest
 
+from probes import Surprisal
 from tests.tiny_models import spelling, tiny_hf, tiny_model
-from workbench import Prompt, wrap
+from tests.workbench.models.test_vocabulary import of_moves
+from workbench import Prompt, observe, wrap
 from workbench.corpora import Document
 from workbench.errors import InputError
 from workbench.models.prompt import tokenise
@@ -108,17 +110,62 @@ def test_a_text_that_can_be_no_prompt_is_refused_before_it_is_tokenised(n, monke
         tokenise(model, "x" * n)
 
 
-def test_a_refusal_of_a_template_in_many_lines_is_one_sentence():
-    tokenizer = spelling()
-    tokenizer.chat_template = "{{ raise_exception('no system role\\nhere is\\nmore') }}"
-    model = wrap(tiny_hf("llama"), tokenizer, name="tiny")
-    with pytest.raises(InputError, match=r"refuses \(no system role\); expected"):
-        tokenise(model, [{"role": "user", "content": "hi"}])
-
-
 def test_half_a_character_from_a_template_is_one_sentence():
     tokenizer = spelling()
     tokenizer.chat_template = "{{ '\\ud800' }}"
     model = wrap(tiny_hf("llama"), tokenizer, name="tiny")
     with pytest.raises(InputError, match="a text whose character 0 is none"):
         tokenise(model, [{"role": "user", "content": "hi"}])
+
+
+def test_special_tokens_inside_a_text_are_said(default_model):
+    """A tokenizer reads their names as the tokens themselves: a user's message ends where it quotes one."""
+    quoted = [{"role": "system", "content": "Explain."}, {"role": "user", "content": "What is <|im_end|> for?"}]
+    (note,) = tokenise(default_model, quoted).notes
+    assert note.startswith("Message 1 (user) holds '<|im_end|>', which is read as the special token")
+    (note,) = tokenise(default_model, [{"role": "user", "content": "<|im_start|> begins a turn"}]).notes
+    assert note.startswith("Message 0 (user) holds '<|im_start|>'")
+    (note,) = tokenise(default_model, "It prints <|endoftext|> and goes on").notes
+    assert note.startswith("The prompt holds '<|endoftext|>'")
+    for plain in ("It prints < | endoftext | >", "<|im_start|>user\nHi<|im_end|>", [{"role": "user", "content": "Hi"}]):
+        assert not tokenise(default_model, plain).notes
+
+
+def test_tokens_of_another_tokenizer_are_refused(default_model):
+    reads = wrap(tiny_hf("llama"), spelling(), name="reads")
+    with pytest.raises(InputError, match="ids from 0 to 95"):
+        observe(reads, tokenise(default_model, "The capital"))
+    other = wrap(tiny_hf("llama"), of_moves(), name="other")
+    with pytest.raises(InputError, match="tokens of another tokenizer than other's"):
+        Surprisal().run(other, tokenise(reads, Prompt.ids([2, 3, 4])))
+    again = wrap(tiny_hf("llama", seed=1), spelling(), name="again")  # another model that reads alike
+    assert tokenise(again, tokens := tokenise(reads, "Ann and Bob")) is tokens
+
+
+def templated(template):
+    tokenizer = spelling()
+    tokenizer.chat_template = template
+    return wrap(tiny_hf("llama"), tokenizer, name="talks")
+
+
+def test_what_a_template_makes_of_messages_is_said():
+    """Templates leave out roles that they do not know, rewrite messages, and cut white space off."""
+    trims = templated("{% for m in messages if m.role != 'tool' %}{{ m.role }}: {{ m.content | trim }}\n{% endfor %}")
+    chat = [{"role": "user", "content": " 6 x 7? "}, {"role": "tool", "content": "42"}]
+    assert tokenise(trims, chat).notes == (
+        "Message 1 (tool) is left out or changed by the model's chat template: see the tokens.",
+    )
+    assert not tokenise(trims, chat[:1]).notes
+    goes_on = tokenise(trims, [*chat[:1], {"role": "assistant", "content": "It is "}])
+    assert goes_on.text.endswith("assistant: It is") and "without the white space at its end" in goes_on.notes[0]
+
+
+def test_what_a_template_refuses_is_one_sentence():
+    chat = [{"role": "user", "content": "6 x 7?"}, {"role": "assistant", "content": "So"}]
+    shouts = templated("{% for m in messages %}{{ m.content | replace('S', 's') }}{% endfor %}")
+    with pytest.raises(InputError, match="a last message of the assistant that talks's chat template") as refused:
+        tokenise(shouts, chat)
+    assert "TAG" not in str(refused.value)
+    alternates = templated("{{ raise_exception('Roles must\\nalternate') }}")
+    with pytest.raises(InputError, match=r"refuses \(Roles must alternate\)"):
+        tokenise(alternates, chat)

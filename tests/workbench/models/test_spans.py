@@ -1,5 +1,7 @@
 """Words are found in the text of a prompt, whatever its tokens are."""
 
+import unicodedata
+
 import pytest
 
 from workbench.models.prompt import Prompt, tokenise
@@ -71,3 +73,14 @@ def test_a_tokenizer_that_changes_the_text_gives_its_own_offsets():
 def test_a_word_is_its_last_occurrence_as_a_whole_one(text, word, at):
     spans = Spans.laid([character.encode() for character in text])
     assert spans.touching(word) == tuple(range(at, at + len(word)))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_are_found_however_they_are_written(default_model, form):
+    """A file's name on one system and a keyboard on another: the same word to everybody who reads it."""
+    text, word = unicodedata.normalize(form, "in Malmö und Kraków lebt"), "Kraków"
+    tokens = tokenise(default_model, Prompt(text, bos=False))
+    found = [tokens.touching(unicodedata.normalize(other, word)) for other in ("NFC", "NFD")]
+    assert found[0] == found[1] and default_model.vocabulary.text(tokens.ids[i] for i in found[0]).strip() == (
+        unicodedata.normalize(form, word)
+    )

@@ -12,6 +12,7 @@ from probes import AttentionKnockout
 from probes.checks.claims import asked
 from tests.long_run import examples
 from tests.tiny_models import spelling, tiny_hf
+from tests.workbench.models.test_vocabulary import of_moves
 from workbench.errors import InputError
 from workbench.intervene import Ablate, Head
 from workbench.loading.pretrained import wrap
@@ -57,8 +58,8 @@ def test_any_text_is_a_target_or_a_sentence(text):
 
 
 def test_a_form_that_would_be_no_target_is_not_offered():
-    """Moved spaces may make one member begin another: here what is unknown is a space, and then it is in front."""
-    for text in ('["a", " \u00e9"]', '["7", " \u001b"]'):
+    """Moved spaces may make one member begin another."""
+    for text in ('["a", "  ab"]', '["7", "  7 8"]'):
         assert target_of(VOCABULARY, text) and likelier(VOCABULARY, text, torch.zeros(96)) == ""
 
 
@@ -250,3 +251,32 @@ def test_the_form_with_a_space_is_offered(default_model):
     assert "'Rome' was taken as typed" in said and "' Rome', with a space in front, is likelier here" in said
     with pytest.raises(InputError, match="Take ' Oslo', which is one"):
         DirectLogitAttribution(target="Oslo").run(default_model, "The capital of Norway is")
+
+
+def test_a_target_that_the_tokenizer_has_no_tokens_for_is_refused():
+    """It stands for anything unknown, or letters of it are left out: another one would be measured."""
+    spells = Vocabulary(spelling(), 96)  # whose unknown token is the space
+    for unread in ("Dvořák", "é", '["a", "日"]'):
+        with pytest.raises(InputError, match="which the tokenizer reads as '"):
+            target_of(spells, unread)
+    assert target_of(spells, " a b ").members == ((1, 66, 1, 67, 1),)
+    with pytest.raises(InputError, match="the target 'e4 Qh5', which the tokenizer reads as 'e4'"):
+        target_of(Vocabulary(of_moves(), 5), "e4 Qh5")
+    assert target_of(spells, "#95 #0").members == ((95, 0),)
+
+
+def test_a_target_in_another_case_is_read():
+    from tokenizers import normalizers
+
+    lower = spelling()
+    lower.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    )
+    assert Vocabulary(lower, 96).text(target_of(Vocabulary(lower, 96), "Dvořák AAa").members[0]) == "dvorak aaa"
+
+
+def test_what_stands_on_both_sides_is_named_alone():
+    model = wrap(tiny_hf("llama"), spelling(), name="tiny-spelling")
+    tokens, logits = tokenise(model, "abc"), torch.zeros(96)
+    with pytest.raises(InputError, match="the same token 'q' twice"):
+        make_metric(model, tokens, logits, target='["p", "q"]', against='["q", "r"]')

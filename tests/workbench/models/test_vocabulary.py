@@ -107,3 +107,37 @@ def test_a_target_is_what_follows_whatever_a_tokenizer_puts_in_front(how):
         assert vocabulary.tokens(text) == tuple(ids), text
         assert vocabulary.tokenizer.encode(f"hot{text}", add_special_tokens=False)[-len(ids) :] == ids
     assert [vocabulary.token(vocabulary.string(i)) for i in range(1, 11)] == list(range(1, 11))
+
+
+def of_moves(end=""):
+    """A tokenizer of a game's moves, which puts <s> in front and knows no letter by itself."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    known = {"<s>": 0, "</s>": 1, "e4": 2, "e5": 3, "Nf3": 4}
+    moves = Tokenizer(models.BPE(known, [], ignore_merges=True))
+    moves.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = [("<s>", 0), ("</s>", 1)]
+    moves.post_processor = processors.TemplateProcessing(f"<s> $A {end}".strip(), special_tokens=special)
+    return PreTrainedTokenizerFast(tokenizer_object=moves, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("end", ["", "</s>"])
+def test_a_tokenizer_that_knows_no_letter_is_asked_with_its_own_words(end):
+    tokenizer = of_moves(end)
+    plain = tokenizer("e5 Nf3")["input_ids"]
+    assert Vocabulary(tokenizer, 5).prefix == (0,) == tuple(plain[:1])
+
+
+def test_what_a_held_tokenizer_learns_makes_another_key():
+    tokenizer = spelling()
+    vocabulary = Vocabulary(tokenizer, 128)
+    seen = [vocabulary.digest]
+    tokenizer.add_tokens(["Dvorak"])
+    seen.append(vocabulary.digest)
+    assert vocabulary.token("Dvorak") == 96
+    from tokenizers import normalizers
+
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    seen.append(vocabulary.digest)
+    assert len(set(seen)) == 3 and vocabulary.digest == Vocabulary(tokenizer, 128).digest == seen[-1]

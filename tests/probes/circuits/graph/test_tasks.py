@@ -78,6 +78,10 @@ def test_pairs_of_a_file(speller, tmp_path):
     (tmp_path / "odd.csv").write_text("clean,corrupt,answer,wrong\nabc,ab,x,y\nab,ab,x,y\n")
     with pytest.raises(InputError, match="unequal length"):
         read_task(speller, tmp_path / "odd.csv", train=1, test=0)
+    (tmp_path / "unread.csv").write_text("clean,corrupt,answer,wrong\nab,ac,é,y\nad,ae,x,y\n", encoding="utf-8")
+    assert len(read_task(speller, tmp_path / "unread.csv", train=1, test=0).train) == 1
+    with pytest.raises(InputError, match="answers that the tokenizer has no tokens for"):
+        read_task(speller, tmp_path / "unread.csv", train=2, test=0)
 
 
 def test_batches_hold_pairs_of_one_length(model):
