@@ -11,7 +11,7 @@ from apps.cli.options import add_json, add_model, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import loading, progress, say, warnings_as_notes
 from apps.cli.signals import STOPS, stop_code, terminable
-from workbench.errors import InputError, UnavailableError
+from workbench.errors import InputError, UnavailableError, WorkbenchError
 from workbench.files import need_writable, write_whole
 from workbench.storage.endings import ENDINGS, need_ending
 
@@ -146,17 +146,16 @@ def _done(result: "xr.Dataset") -> str:
     return done[-1] if done else f"{result.attrs['target']!r} rather than {result.attrs['against']!r}"
 
 
-def _saved(
-    name: str, result: "xr.Dataset", arguments: argparse.Namespace
-) -> "tuple[list[str], UnavailableError | None]":
+def _saved(name: str, result: "xr.Dataset", arguments: argparse.Namespace) -> tuple[list[str], WorkbenchError | None]:
     """The files that were written, and why one could not be, with where the result of all that work is kept instead."""
     from apps.cli.report.delivery import kept_elsewhere
 
-    saved, lost = [], None
+    saved: list[str] = []
+    lost: WorkbenchError | None = None
     for path in arguments.out:
         try:
             saved += [str(file) for file in _write(result, Path(path), arguments)]
-        except UnavailableError as error:
+        except (InputError, UnavailableError) as error:
             lost = lost or kept_elsewhere(name, result, error)
     return saved, lost
 

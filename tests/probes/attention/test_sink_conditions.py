@@ -47,6 +47,16 @@ def test_a_sink_of_a_place_stays_without_BOS_and_goes_when_the_place_is_masked()
         assert "T = 31" in figure(result).layout.title.text.replace("<br>", " ")
 
 
+def test_a_prompt_that_fills_the_context_has_no_room_for_BOS_and_the_rest_is_told():
+    """36 tokens of a context of 36; of 35 all three conditions fit."""
+    model, ids = place_toy(), [5, 6, 7, 8] * 9
+    full, shorter = SinkConditions().run(model, Prompt.ids(ids)), SinkConditions().run(model, Prompt.ids(ids[1:]))
+    assert full["group"].values.tolist() == ["as given, no BOS", "position 0 masked"]
+    assert full.attrs["summary"].endswith("Behind BOS it would be longer than the context, 36 tokens.")
+    assert shorter["group"].values.tolist() == ["as given, no BOS", "BOS added", "position 0 masked"]
+    assert "context" not in shorter.attrs["summary"]
+
+
 def test_the_first_condition_is_the_analysis_itself_and_the_mask_changes_the_pass():
     model = tiny_model("llama")
     tokens = tokenise(model, Prompt.ids(range(1, 31)))

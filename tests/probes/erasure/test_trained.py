@@ -380,6 +380,23 @@ def test_plain_probes_are_a_file_of_their_own_and_cannot_name_what_they_never_sa
 # published probes
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda weight: weight.to_sparse(),
+        lambda weight: weight.to("meta"),
+        lambda weight: weight.to(torch.float8_e4m3fn),
+        lambda weight: torch.nested.nested_tensor([weight]),
+    ],
+    ids=["sparse", "without values", "8 bits", "nested"],
+)
+def test_a_probe_in_a_form_that_cannot_be_computed_with_is_refused_in_a_sentence(tmp_path, odd):
+    model = tiny_model("llama")
+    torch.save({"weight": odd(torch.randn(model.sizes.d_vocab, model.sizes.d_model))}, tmp_path / "odd.pt")
+    with pytest.raises(RefusedError, match=r"odd\.pt with weight in a form .*Save it as plain float32"):
+        import_probes(model, tmp_path / "odd.pt", 1, 0)
+
+
 def test_a_published_probe_reads_states_as_they_are(model, monkeypatch, tmp_path):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     file = published(model, tmp_path / "layer0_tgtidx-1.ckpt", bias=True)
