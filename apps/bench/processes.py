@@ -1,12 +1,9 @@
 """What is timed of whole processes: from a command to its first answer, beside plain Hugging Face."""
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 
-import apps
 from apps.bench.subject import Prepare, Subject, Timed
+from workbench.children import own_python
 from workbench.loading import bundled
 
 __all__ = ["PROMPT", "command", "plain"]
@@ -37,8 +34,6 @@ def command(*words: str) -> Prepare:
 
 def _run(*words: str) -> str:
     """What a Python that finds our packages prints."""
-    root = str(Path(apps.__path__[0]).parent)
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=True)
+    command, environment = own_python(*words)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return done.stdout

@@ -29,6 +29,7 @@ from workbench.models.hooks import (
     Z,
 )
 from workbench.models.model import LayerWeights, Model
+from workbench.models.neurons import need_neurons
 from workbench.models.prompt import Tokens, place
 from workbench.models.selfcheck import PARTS, READOUT, RESIDUAL
 from workbench.models.target import likelier, need_one_token
@@ -85,6 +86,8 @@ class DirectLogitAttribution(
             raise InputError(
                 f"neurons of layer {self.neurons}", f"layers 0 to {sizes.n_layers - 1} with an MLP", "Choose one"
             )
+        if self.neurons is not None:
+            need_neurons(model)
         post_norm = model.weights(0).post_attn_gain is not None
         return tuple(_needs(sizes.n_layers, pos, sizes.d_mlp, post_norm, self.neurons).values())
 

@@ -67,7 +67,7 @@ class TrainingTimeline(Study, name="training-timeline", title="Training timeline
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """About five hundred steps a seed, or a checkpoint's own passes."""
-        return 40.0 * (1 + self.checkpoints.count(";")) if self.checkpoints else 1500.0 * self.seeds
+        return 40.0 * (1 + self.checkpoints.count(";")) if self.checkpoints else 18_000.0 * self.seeds
 
     def partials(
         self,

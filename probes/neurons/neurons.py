@@ -18,6 +18,7 @@ from workbench.intervene import Where
 from workbench.intervene.contradictions import is_void
 from workbench.models.hooks import EXPERT_WEIGHT, MLP_POST, RESID_POST, expert_post
 from workbench.models.model import LayerWeights, Model, Sizes
+from workbench.models.neurons import need_neurons
 from workbench.models.prompt import Tokens, place
 from workbench.observation import Need, Observation, Site, keep
 
@@ -108,6 +109,7 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
                 f"a layer with a mixture of experts ({mixed})" if mixed else "a layer with an MLP of neurons",
                 "Choose one of these" if mixed else "Choose another model",
             )
+        need_neurons(model)
         return self._written, self._state
 
     @property

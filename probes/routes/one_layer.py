@@ -20,6 +20,7 @@ from workbench.errors import InputError
 from workbench.kernels.proximity import part_proximity
 from workbench.models.hooks import MLP_POST, PATTERN, POST_MLP_SCALE, RESID_MID, RESID_POST, RESID_PRE, Hook
 from workbench.models.model import LayerWeights, Model, Sizes
+from workbench.models.neurons import need_neurons
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, READOUT, RESIDUAL
 from workbench.observation import Need, Observation, keep
@@ -204,6 +205,7 @@ class FlowRouteNeurons(OnPrompt, name="flow-route-neurons", title="Neurons of on
                 "a layer with an MLP of neurons",
                 "Choose another model",
             )
+        need_neurons(model)
         return self._needs(model.sizes, weights)
 
     def _needs(self, sizes: Sizes, weights: LayerWeights) -> tuple[Need, ...]:

@@ -27,6 +27,7 @@ from workbench.models.hooks import (
     V,
 )
 from workbench.models.model import Model, Sizes
+from workbench.models.neurons import need_neurons, unlike_W_out
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.models.target import need_one_token
@@ -93,7 +94,7 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
         result = _flow_dataset(seen, model, logits, x, chosen)
         if self.head is not None:
             result = result.merge(_of_layer(model, tokens, FlowRouteHead(layer=self.layer, head=self.head)))
-        elif self.neuron is None and self.sublayer == "mlp" and model.weights(self.layer).W_out is not None:
+        elif self.neuron is None and self.sublayer == "mlp" and _shows_neurons(model, self.layer):
             result = result.merge(_of_layer(model, tokens, FlowRouteNeurons(layer=self.layer, pos=part.pos)))
         name, label = model.vocabulary.string(chosen), _label(part)
         first = result["promoted_text"].values[0]
@@ -111,8 +112,12 @@ def _label(part: FlowRoutePart) -> str:
     return f"L{part.layer}H{part.head} at {part.pos}" + ("" if part.key is None else f" from {part.key}")
 
 
+def _shows_neurons(model: Model, layer: int) -> bool:
+    return model.weights(layer).W_out is not None and not unlike_W_out(model)
+
+
 def _check(part: FlowRoutePart, model: Model) -> None:
-    """InputError where the model has no such part, or its position sees no such key."""
+    """InputError where the model has no such part, or its position sees no such key; RefusedError as `need_neurons`."""
     sizes = model.sizes
     ranges = [
         ("layer", part.layer, sizes.n_layers),
@@ -122,6 +127,7 @@ def _check(part: FlowRoutePart, model: Model) -> None:
     check_inside(*((name, value, size) for name, value, size in ranges if value is not None))
     if part.neuron is not None:
         check_inside(("neuron", part.neuron, model.n_neurons(part.layer)))
+        need_neurons(model)
     if part.key is not None and part.head is None:
         raise InputError(f"key={part.key} without a head", "the head of the edge", "Name the head too")
 

@@ -30,6 +30,7 @@ from workbench.observation import Observation
 from workbench.storage.formats import write
 from workbench.storage.inspection import MOST_BYTES
 from workbench.storage.netcdf import decoded
+from workbench.storage.plain import need_plain
 from workbench.storage.record import record_of
 
 __all__ = ["GLOSSARY", "check", "checked", "dataset", "open_result", "provenance", "save", "stamp", "stamped"]
@@ -123,6 +124,8 @@ def check(result: xr.Dataset) -> xr.Dataset:
                 f"a coordinate {name!r} along {', '.join(map(str, coord.dims))}", "one along the dim of its name",
                 f"Call it for example {coord.dims[0]}_{name}",
             )  # fmt: skip
+    for name, held in result.variables.items():
+        need_plain(str(name), held)
     for name, variable in result.data_vars.items():
         missing = [a for a in ("units", "long_name", "valid_min", "valid_max") if a not in variable.attrs]
         if missing:

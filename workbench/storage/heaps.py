@@ -15,22 +15,32 @@ _HEAP = re.compile(rb"GCOL\x01\0\0\0", re.DOTALL)  # signature, version 1, reser
 _HEADER, _OBJECT = 16, 16
 
 
-def need_sound_heaps(content: bytes) -> None:
-    """Raise InputError where a heap of a file does not come to its end."""
+def need_sound_heaps(content: bytes) -> int:
+    """The bytes of the longest object in a file's heaps: no text of it is longer.
+
+    Raises InputError where a heap does not come to its end.
+    """
+    longest = 0
     for found in _HEAP.finditer(content):
         start = found.start()
         (size,) = struct.unpack("<Q", content[start + 8 : start + _HEADER].ljust(8, b"\xff"))
-        if not _comes_to_its_end(content, start + _HEADER, start + size):
+        there = _longest(content, start + _HEADER, start + size)
+        if there is None:
             raise InputError("a damaged file (a heap of texts without an end)", "a saved result", "Compute it again")
+        longest = max(longest, there)
+    return longest
 
 
-def _comes_to_its_end(content: bytes, at: int, end: int) -> bool:
+def _longest(content: bytes, at: int, end: int) -> int | None:
+    """The bytes of the longest object of a heap; None where it does not come to its end."""
     if end > len(content):
-        return False
+        return None
+    longest = 0
     while end - at >= _OBJECT:  # a rest that has no room for an object is free
         index, _, size = struct.unpack_from("<HH4xQ", content, at)
         step = size if index == 0 else _OBJECT + -(-size // 8) * 8  # free space counts its own header
         if step < _OBJECT or step > end - at:
-            return False
+            return None
+        longest = max(longest, size)
         at += step
-    return True
+    return longest

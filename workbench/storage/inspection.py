@@ -22,7 +22,9 @@ _SPARSE = 256  # values may be this many times as large as the file: what is com
 _ROOM = 64 << 20  # bytes of values that any file may have
 _VARIABLES = 2_000
 _MEMBERS = 1_000_000  # of a group of groups
-_TEXTS = 1 << 20
+_TEXTS = 1 << 20  # that any file may have in a variable; a larger one as many as it has places for:
+_REFERENCE = 16  # bytes of the place that a text takes in a file beside itself
+_AT_ONCE = 1 << 16  # texts
 _ATTRIBUTES = 500
 _ATTRIBUTE_VALUES = 4_096
 _DIMS = 12
@@ -37,14 +39,14 @@ def inspect(content: bytes, *, groups: int = 0) -> None:
     groups: how deep they may lie in each other; a result has none. Errors of HDF5 itself pass: the file is damaged
     then.
     """
-    need_sound_heaps(content)
+    longest = need_sound_heaps(content)
     size, bound, total = len(content), room_for(len(content)), 0
     with h5py.File(io.BytesIO(content), "r") as file:
         for group in _groups(file, groups):
             if len(group) > (_MEMBERS if groups else _VARIABLES):
                 raise _refused(f"{len(group)} variables", f"at most {_VARIABLES}")
             _look_at_attributes(group, "the file", size)
-            total += sum(_bytes_of(variable, name, size) for name, variable in _variables(group))
+            total += sum(_bytes_of(variable, name, size, longest) for name, variable in _variables(group))
             if total > bound:
                 raise _refused(f"{total:,} bytes of values in {size:,} of file", f"at most {bound:,}")
 
@@ -92,7 +94,7 @@ def _variables(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
     return ((name, group[name]) for name in group if group.get(name, getclass=True) is h5py.Dataset)
 
 
-def _bytes_of(variable: h5py.Dataset, name: str, file_bytes: int) -> int:
+def _bytes_of(variable: h5py.Dataset, name: str, file_bytes: int, longest: int) -> int:
     """The bytes of a variable's values in memory, which are those of numbers or texts and lie in the file."""
     layout = variable.id.get_create_plist()
     if layout.get_external_count() or variable.is_virtual:
@@ -104,7 +106,7 @@ def _bytes_of(variable: h5py.Dataset, name: str, file_bytes: int) -> int:
         raise _refused(f"{name!r} of another shape", f"at most {_DIMS} dims")
     _look_at_attributes(variable, name, file_bytes)
     if _is_text(variable.dtype):
-        return _bytes_of_texts(variable, name, file_bytes)
+        return _bytes_of_texts(variable, name, file_bytes, longest)
     if variable.dtype.kind not in _KINDS or variable.dtype.subdtype or variable.dtype.itemsize > 8:
         raise _refused(f"{name!r} of the kind {variable.dtype}", "numbers or texts")
     return variable.size * variable.dtype.itemsize
@@ -114,18 +116,19 @@ def _is_text(dtype: np.dtype) -> bool:
     return h5py.check_string_dtype(dtype) is not None
 
 
-def _bytes_of_texts(variable: h5py.Dataset, name: str, file_bytes: int) -> int:
-    """The bytes of a variable's texts, read in parts: each may be as long as the file, and all may be the same one."""
+def _bytes_of_texts(variable: h5py.Dataset, name: str, file_bytes: int, longest: int) -> int:
+    """The bytes of a variable's texts, read in parts: each may be as long as the longest, and all may be the same."""
     count = variable.size
     length = h5py.check_string_dtype(variable.dtype).length
     if length is not None:
         return count * length * 4
     bound = min(MOST_BYTES, max(_ROOM, 4 * file_bytes))
-    if count > _TEXTS:
-        raise _refused(f"{count:,} texts in {name!r}", f"at most {_TEXTS:,}")
+    most = max(_TEXTS, file_bytes // _REFERENCE)
+    if count > most:
+        raise _refused(f"{count:,} texts in {name!r}", f"at most {most:,}")
     if not variable.ndim:
         return len(variable[()])
-    total, step = 0, max(1, bound // file_bytes)
+    total, step = 0, max(1, min(_AT_ONCE, bound // max(1, longest)))
     for part in _parts(variable.shape, step):
         total += sum(map(len, np.ravel(variable[part])))
         if total > bound:

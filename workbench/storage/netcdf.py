@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import h5py
-import numpy as np
 import xarray as xr
 
 from workbench.errors import InputError, in_words
@@ -18,6 +17,7 @@ from workbench.files import sealed, unsealed
 from workbench.storage.apart import looked_through
 from workbench.storage.inspection import inspect
 from workbench.storage.numbers import numbers_of
+from workbench.storage.plain import need_plain
 
 __all__ = ["DEPTH", "decoded", "encoded", "group_of"]
 
@@ -31,6 +31,8 @@ def encoded(result: xr.Dataset, name: str = "") -> bytes:
 
     Raises InputError where a value or an attribute has no place in netCDF.
     """
+    for part, variable in result.variables.items():
+        need_plain(str(part), variable)
     # xarray would add a fill value of its own to floats; NaN says missing by itself.
     floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
     try:
@@ -87,9 +89,6 @@ def _opened(content: bytes, group: str | None = None) -> xr.Dataset:
 
 def _plain(opened: xr.Dataset) -> xr.Dataset:
     """Texts as texts, and nothing left of how the file held them."""
-    for variable in opened.variables.values():
-        if variable.dtype.kind == "O":
-            wrong = next((value for value in np.ravel(variable.values) if not isinstance(value, str)), None)
-            if wrong is not None:
-                raise InputError(f"{type(wrong).__name__} among texts", "texts", "Compute it again")
+    for name, variable in opened.variables.items():
+        need_plain(str(name), variable)
     return opened.drop_encoding()

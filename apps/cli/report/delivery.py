@@ -11,29 +11,30 @@ from apps.cli.report.places import Places
 from apps.cli.report.summary import summary
 from workbench.analysis.parameters import Values
 from workbench.analysis.view import View
-from workbench.errors import UnavailableError, visible
+from workbench.errors import InputError, UnavailableError, WorkbenchError, visible
 from workbench.files import write_whole
 from workbench.storage.formats import write
-from workbench.storage.json_text import brief
+from workbench.storage.json_text import brief, json_of
 from workbench.storage.netcdf import encoded
 
-__all__ = ["deliver"]
+__all__ = ["deliver", "kept_elsewhere"]
 
 
 def deliver(view: View, result: xr.Dataset, display: Values, places: Places, as_json: bool = False) -> None:
     """Save first: whatever happens while printing, the result is there.
 
     as_json: one line of strict JSON on stdout in place of the summary. Where it cannot be saved it is printed all the
-    same and kept in the folder for temporary files, which the UnavailableError names.
+    same and kept in the folder for temporary files, which the UnavailableError names; where that fails, the error is
+    the writer's own.
     """
     out, figure = places.of(view.name)
     saved: dict[str, list[str]] = {}
-    lost: UnavailableError | None = None
+    lost: WorkbenchError | None = None
     if out:
         try:
             saved["result"] = [str(path) for path in write(result, out)]
-        except UnavailableError as error:
-            lost = _elsewhere(view.name, result, error)
+        except (InputError, UnavailableError) as error:  # bad input, too: what the format has no place for
+            lost = kept_elsewhere(view.name, result, error)
     try:
         if figure:
             saved["figures"] = [str(path) for path in write_figures(view, result, display, figure)]
@@ -53,12 +54,16 @@ def _print(view: View, result: xr.Dataset, display: Values, saved: dict[str, lis
     print(visible("\n".join([summary(view, result, display), *lines])), flush=True)
 
 
-def _elsewhere(name: str, result: xr.Dataset, error: UnavailableError) -> UnavailableError:
-    """Keep a result that could not be saved; the error says where it is, or that it is only printed."""
+def kept_elsewhere(name: str, result: xr.Dataset, error: WorkbenchError) -> WorkbenchError:
+    """Keep a result that could not be saved, as JSON where netCDF has no place for it; the error says where it is, or
+    that it is only printed."""
     key = str(result.attrs.get("spec_key", ""))[:12] or "result"
-    try:
-        place = Path(tempfile.gettempdir()) / f"workbench-{name}-{key}.nc"
-        write_whole(place, encoded(result))
-    except (UnavailableError, OSError):  # also where there is no such folder
-        return error
-    return UnavailableError(error.got, error.expected, f"The result is kept in {place}: move it to where you want it")
+    for ending, form in (("nc", encoded), ("json", lambda result: json_of(result).encode())):
+        try:
+            place = Path(tempfile.gettempdir()) / f"workbench-{name}-{key}.{ending}"
+            write_whole(place, form(result))
+        except (InputError, UnavailableError, OSError, ValueError):  # also where there is no such folder
+            continue
+        remedy = f"The result is kept in {place}: move it to where you want it"
+        return UnavailableError(error.got, error.expected, remedy)
+    return error

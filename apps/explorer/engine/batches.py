@@ -6,7 +6,6 @@ which goes on when the page's server ends. What is shown is read from the store,
 
 import contextlib
 import subprocess
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from workbench.batch.runs import Batch, open_batch
 from workbench.batch.state import State, sign, state_of, with_workers
 from workbench.batch.store import Store
 from workbench.batch.values import kept, tables
+from workbench.children import own_python
 from workbench.errors import InputError, WorkbenchError
 
 __all__ = ["Batches", "Cell", "Known", "Process", "begin"]
@@ -203,9 +203,9 @@ def _changed(plan: Path) -> float:
 
 def begin(folder: Path, allow_network: bool = False) -> Process:
     """`workbench batch resume FOLDER` in a process of its own, which writes to resume.log there."""
-    words = [sys.executable, "-m", "apps.cli", "batch", "resume", str(folder.resolve())]
+    words, environment = own_python("-m", "apps.cli", "batch", "resume", str(folder.resolve()))
     with open(Store(folder).path("resume.log"), "wb") as log:
         return subprocess.Popen(
             [*words, *(["--allow-network"] if allow_network else [])],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment,
         )  # fmt: skip

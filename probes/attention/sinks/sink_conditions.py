@@ -74,7 +74,12 @@ class SinkConditions(
             tell = _share(progress, index, len(conditions))
             done.append(analysis.run(model, prompt, interventions=interventions, progress=tell))
             names = [name for name, *_ in conditions[: len(done)]]
-            yield _joined(names, done, len(tokens), self.epsilon)
+            result = _joined(names, done, len(tokens), self.epsilon)
+            if model.vocabulary.front and not tokens.bos and not fits_front(model, tokens):
+                result.attrs["summary"] += (
+                    f" Behind BOS it would be longer than the context, {model.sizes.n_ctx} tokens."
+                )
+            yield result
 
 
 def _conditions(model: Model, tokens: Tokens) -> Iterator[tuple[str, Any, tuple[Any, ...], bool]]:
@@ -86,9 +91,14 @@ def _conditions(model: Model, tokens: Tokens) -> Iterator[tuple[str, Any, tuple[
     if tokens.bos:
         bare = ids[len(front) :] if ids[: len(front)] == front else ids[1:]
         yield "BOS dropped", tokenise(model, Prompt.ids(bare)), (), False
-    elif front:
+    elif front and fits_front(model, tokens):
         yield "BOS added", tokenise(model, Prompt.ids((*front, *ids))), (), False
     yield "position 0 masked", tokens, (hidden,), True
+
+
+def fits_front(model: Model, tokens: Tokens) -> bool:
+    """Whether BOS still fits in front of a prompt."""
+    return len(model.vocabulary.front) + len(tokens) <= model.sizes.n_ctx
 
 
 def _share(progress: Progress | None, index: int, n: int) -> Progress | None:

@@ -26,6 +26,7 @@ __all__ = ["UNMEASURED", "import_probes"]
 UNMEASURED = "unmeasured: run token-erasure-accuracy with kind=imported"
 _MEASURED = ("accuracy", "low", "high", "nll", "last_accuracy")
 _NUMBERS = [f"{part}_{name}" for part in ("val", "test") for name in _MEASURED]
+_COMPUTED = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _FORM = "one weight [token, d_model] and at most a bias [token]"
 
 
@@ -87,11 +88,13 @@ def _take(probes: ReadoutProbes, replacing: bool, model: Model) -> ReadoutProbes
 
 def _tensors(file: Path) -> dict[str, torch.Tensor]:
     """All tensors of a plain file by name; nothing else in it is run or read."""
+    held: Any
     try:
         if file.suffix.lower() == ".safetensors":
             with safe_open(file, framework="pt") as opened:
-                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-        held = torch.load(file, map_location="cpu", weights_only=True)
+                held = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+        else:
+            held = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file, or one that wants more than tensors: torch raises of many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RefusedError(
@@ -100,7 +103,19 @@ def _tensors(file: Path) -> dict[str, torch.Tensor]:
     held = {"weight": held} if isinstance(held, torch.Tensor) else held
     if not isinstance(held, Mapping) or not all(isinstance(value, torch.Tensor) for value in held.values()):
         raise RefusedError(f"{file.name}, which is no table of tensors", _FORM, "Save its state_dict()")
+    odd = [str(name) for name, value in held.items() if not _is_plain(value)]
+    if odd:
+        raise RefusedError(
+            f"{file.name} with {odd[0]} in a form that is no array of numbers (sparse, of 8 bits, without values)",
+            _FORM, "Save it as plain float32",
+        )  # fmt: skip
     return {str(name): value.detach() for name, value in held.items()}
+
+
+def _is_plain(value: torch.Tensor) -> bool:
+    """Whether a tensor's numbers lie in memory one by one, in a format that can be computed with."""
+    is_array = value.layout is torch.strided and not (value.is_meta or value.is_nested or value.is_quantized)
+    return is_array and (value.dtype in _COMPUTED or not value.is_floating_point())
 
 
 def _fitting(tensors: Mapping[str, torch.Tensor], model: Model, name: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -76,8 +76,8 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
     burstiness: Annotated[str, "copies of the query's class in the context, with spaces between"] = "1 4"
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
-        """About fifteen hundred steps of 64 sequences each, three passes a step."""
-        return 5000.0 * self.seeds * len(self.classes.split()) * len(self.burstiness.split())
+        """About fifteen hundred steps of 64 sequences each; not measured, taken from its brothers."""
+        return self.run_cost(1500, 100) * self.seeds * len(self.classes.split()) * len(self.burstiness.split())
 
     def recipes(self, base: Recipe) -> dict[str, Recipe]:
         """One for each pair of numbers."""

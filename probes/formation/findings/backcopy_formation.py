@@ -80,8 +80,8 @@ class BackcopyFormation(Finding, name="backcopy-formation", title="Finding 1: si
     conditions: Annotated[str, f"of {', '.join(CONDITIONS)}, with spaces between"] = "softmax relu"
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
-        """About a thousand steps of 32 sequences each, three passes a step."""
-        return 3000.0 * self.seeds * len(self.conditions.split())
+        """About a thousand steps of 32 sequences each."""
+        return self.run_cost(1000, 60) * self.seeds * len(self.conditions.split())
 
     def recipes(self, base: Recipe) -> dict[str, Recipe]:
         """One for each condition."""

@@ -69,8 +69,8 @@ class ClampedFormation(Finding, name="clamped-formation", title="Finding 3: clam
     classes: Annotated[str, "other numbers of classes, with spaces between (exemplars)"] = ""
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
-        """About six hundred steps of 32 sequences each, three passes a step."""
-        return 1000.0 * self.seeds * (len(self.clamps.split()) or len(OF_EXEMPLARS))
+        """About six hundred steps of 32 sequences each."""
+        return self.run_cost(600, 20) * self.seeds * (len(self.clamps.split()) or len(OF_EXEMPLARS))
 
     def recipes(self, base: Recipe) -> dict[str, Recipe]:
         """One for each clamp, and for each with each other number of classes."""

@@ -54,6 +54,11 @@ class Finding(Study):
         """The table with what stands beside what was measured."""
         return result
 
+    def run_cost(self, steps: int, each: float) -> float:
+        """What training one model costs, in bare passes of it. steps: of its recipe, where none are asked for. each: of
+        a step, as measured; many sequences at once and no bridge around them."""
+        return each * (self.steps or steps)
+
     def settings(self, **condition: Any) -> dict[str, Any]:
         """The settings of a condition, with the steps that were asked for in place of its own."""
         return {**condition, **({"steps": self.steps} if self.steps else {})}

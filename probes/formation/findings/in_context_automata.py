@@ -75,8 +75,8 @@ class InContextAutomata(Finding, name="in-context-automata", title="Finding 5: l
     conditions: Annotated[str, f"of {', '.join(CONDITIONS)}, with spaces between"] = "free n-gram-heads"
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
-        """About eight hundred steps of 32 sequences each, three passes a step."""
-        return 2400.0 * self.seeds * len(self.conditions.split())
+        """About eight hundred steps of 32 sequences each."""
+        return self.run_cost(800, 80) * self.seeds * len(self.conditions.split())
 
     def recipes(self, base: Recipe) -> dict[str, Recipe]:
         """One for each condition."""

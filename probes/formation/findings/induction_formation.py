@@ -73,8 +73,8 @@ class InductionFormation(Finding, name="induction-formation", title="Finding 2: 
     conditions: Annotated[str, f"of {', '.join(CONDITIONS)}, with spaces between"] = "heads1 heads4 layers1"
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
-        """About five hundred steps of 32 sequences each, three passes a step."""
-        return 1500.0 * self.seeds * len(self.conditions.split())
+        """About five hundred steps of 32 sequences each."""
+        return self.run_cost(500, 80) * self.seeds * len(self.conditions.split())
 
     def recipes(self, base: Recipe) -> dict[str, Recipe]:
         """One for each condition."""

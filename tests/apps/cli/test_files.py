@@ -11,7 +11,7 @@ import pytest
 from apps.cli import main
 from apps.cli.report import delivery
 from workbench import open_result
-from workbench.errors import UnavailableError
+from workbench.errors import InputError, UnavailableError
 from workbench.storage import endings
 
 TOY = ["--model", "toy-induction", "--ids", "5", "9", "13", "5"]
@@ -104,6 +104,25 @@ def test_a_result_that_cannot_be_saved_is_printed_and_kept_elsewhere(tmp_path, c
     (kept,) = (tmp_path / "temporary").iterdir()
     assert "entropy" in out and str(kept) in err and len(err.splitlines()) == 1
     assert open_result(kept)["entropy"].size > 0
+
+
+def test_a_result_that_the_format_has_no_place_for_is_printed_and_kept_as_json(tmp_path, capsys, monkeypatch):
+    """As where an analysis of one's own gives complex numbers: found out after the work is done."""
+
+    def unfit(*_):
+        raise InputError(
+            "a result that netCDF cannot hold (such numbers)", "numbers and whole texts", "Take its tables"
+        )
+
+    monkeypatch.setattr(delivery, "write", unfit)
+    monkeypatch.setattr(delivery, "encoded", unfit)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    assert main(["run", "logit-lens", *TOY, "--out", str(tmp_path / "r.nc")]) == 1
+    out, err = capsys.readouterr()
+    (kept,) = (tmp_path / "temporary").iterdir()
+    assert "entropy" in out and str(kept) in err and "such numbers" in err and len(err.splitlines()) == 1
+    assert json.loads(kept.read_text(encoding="utf-8"))["variables"]["entropy"]["values"]
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,16 @@ def test_a_sink_of_a_place_stays_without_BOS_and_goes_when_the_place_is_masked()
         assert "T = 31" in figure(result).layout.title.text.replace("<br>", " ")
 
 
+def test_a_prompt_that_fills_the_context_has_no_room_for_BOS_and_the_rest_is_told():
+    """36 tokens of a context of 36; of 35 all three conditions fit."""
+    model, ids = place_toy(), [5, 6, 7, 8] * 9
+    full, shorter = SinkConditions().run(model, Prompt.ids(ids)), SinkConditions().run(model, Prompt.ids(ids[1:]))
+    assert full["group"].values.tolist() == ["as given, no BOS", "position 0 masked"]
+    assert full.attrs["summary"].endswith("Behind BOS it would be longer than the context, 36 tokens.")
+    assert shorter["group"].values.tolist() == ["as given, no BOS", "BOS added", "position 0 masked"]
+    assert "context" not in shorter.attrs["summary"]
+
+
 def test_the_first_condition_is_the_analysis_itself_and_the_mask_changes_the_pass():
     model = tiny_model("llama")
     tokens = tokenise(model, Prompt.ids(range(1, 31)))
@@ -56,6 +66,33 @@ def test_the_first_condition_is_the_analysis_itself_and_the_mask_changes_the_pas
     assert result["group"].values.tolist() == ["as given, no BOS", "position 0 masked"]  # no tokenizer, no BOS to add
     recounted = AttentionSinks(epsilon=0.2, mask_first=True).run(model, tokens)
     assert not np.allclose(result["peak_ratio"].values[1], recounted["peak_ratio"])
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_position_0_is_masked_in_every_layer_as_a_mask_of_hugging_face_does(kind):
+    """The states of every depth: a layer whose mask is left out, or another sign, shows in all behind it."""
+    hf, ids = tiny_hf(kind, n_layers=4), torch.arange(1, 31)[None]
+    hf.set_attn_implementation("eager")
+    seen = torch.ones(30, 30).tril()
+    seen[1:, 0] = 0
+    mask = torch.where(seen > 0, 0.0, torch.finfo(torch.float32).min)[None, None]
+    states = [hf.get_input_embeddings()(ids)]
+    handles = [
+        layer.register_forward_hook(
+            lambda _, given, found: states.append(found[0] if found.__class__ is tuple else found)
+        )
+        for layer in hf.model.layers
+    ]
+    with torch.no_grad():
+        hf(ids, attention_mask=mask)
+    for handle in handles:
+        handle.remove()
+    norms = torch.stack(states).detach().norm(dim=-1)[:, 0].numpy()
+    expected = norms[:, 1:].max(1) / np.median(norms[:, 2:], axis=1)
+    result = SinkConditions().run(wrap(hf, None, name=kind), Prompt.ids(ids[0].tolist()))
+    found = result["peak_ratio"].sel(group="position 0 masked").values
+    np.testing.assert_allclose(found, expected, rtol=1e-4)  # float32, sums in another order
+    assert not np.allclose(found[1:], result["peak_ratio"].values[0, 1:], rtol=1e-3)
 
 
 @pytest.mark.parametrize(("adds", "front"), [(False, (0,)), (True, (94, 0))])

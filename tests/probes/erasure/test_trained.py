@@ -316,6 +316,18 @@ def test_a_card_of_another_kind_is_refused_whatever_seal_it_has(model, made, tmp
             load_probes(path, model.identity.key)
 
 
+def test_what_is_written_over_the_file_is_not_in_probes_that_are_held(model, made, tmp_path):
+    """They were pages of the file: verified when they were read, and other numbers later."""
+    path = tmp_path / "probes.safetensors"
+    path.write_bytes(made[1].read_bytes())
+    held = load_probes(path, model.identity.key)
+    before = {key: weight.clone() for key, (weight, _) in held.maps.items()}
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\0" * (path.stat().st_size // 2))
+    assert all(torch.equal(held.maps[key][0], before[key]) for key in before)
+
+
 def test_a_pipe_is_no_file_of_probes(model, tmp_path):
     os.mkfifo(tmp_path / "pipe.safetensors")
     with pytest.raises(FileError, match="no file at"):
@@ -366,6 +378,23 @@ def test_plain_probes_are_a_file_of_their_own_and_cannot_name_what_they_never_sa
 
 
 # published probes
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda weight: weight.to_sparse(),
+        lambda weight: weight.to("meta"),
+        lambda weight: weight.to(torch.float8_e4m3fn),
+        lambda weight: torch.nested.nested_tensor([weight]),
+    ],
+    ids=["sparse", "without values", "8 bits", "nested"],
+)
+def test_a_probe_in_a_form_that_cannot_be_computed_with_is_refused_in_a_sentence(tmp_path, odd):
+    model = tiny_model("llama")
+    torch.save({"weight": odd(torch.randn(model.sizes.d_vocab, model.sizes.d_model))}, tmp_path / "odd.pt")
+    with pytest.raises(RefusedError, match=r"odd\.pt with weight in a form .*Save it as plain float32"):
+        import_probes(model, tmp_path / "odd.pt", 1, 0)
 
 
 def test_a_published_probe_reads_states_as_they_are(model, monkeypatch, tmp_path):

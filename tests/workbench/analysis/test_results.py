@@ -72,6 +72,26 @@ def test_the_conventions_are_held(observation):
         check(bare)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.array([1 + 2j, 0]), "complex128; expected numbers"),
+        (np.array(["2026-01-01", "2026-01-02"], "datetime64[ns]"), "datetime64"),
+        (np.array([1, 0], np.longdouble), "float128; expected numbers"),
+        (np.array([None, "a"], dtype=object), "nan among texts"),
+        (np.array(["a", 3], dtype=object), "3 among texts"),
+    ],
+)
+def test_what_a_file_could_not_give_back_is_refused_when_it_is_made(tmp_path, values, said):
+    """A file of complex numbers was written and could not be opened again; None came back as an empty text."""
+    with pytest.raises(InputError, match=f"odd (of|with) {said}"):
+        dataset(None, odd=("edge", values, "x", None))
+    bare = dataset(None, score=("edge", np.ones(2), "x", None)).assign(odd=("edge", values))
+    with pytest.raises(InputError, match=f"odd (of|with) {said}"):
+        save(bare, tmp_path / "odd.nc")
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_values_are_allowed(observation):
     assert dataset(observation, score=("layer", np.array([np.nan, 0.5]), "share", (0, 1)))["score"].isnull().sum() == 1
 

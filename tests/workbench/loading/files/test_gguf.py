@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
+from transformers import LlamaForCausalLM
 
 from tests.tiny_gguf import write_gguf
 from tests.tiny_models import tiny_hf
@@ -48,6 +50,33 @@ def test_a_conversion_in_a_cache_that_can_only_be_read_is_used(file, monkeypatch
     first = load(str(file))
     monkeypatch.setattr(gguf.kept, "alone", lambda *_: pytest.fail("a lock was asked for"))
     assert load(str(file)).identity.key == first.identity.key
+
+
+def test_a_disk_that_fills_is_not_taken_for_a_fault_of_the_file(file, monkeypatch):
+    """What writes the weights is not Python, and carries the system's error as text only."""
+
+    def fill(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", fill)
+    with pytest.raises(UnavailableError, match=r"Got a full disk under .*for the conversion of tiny\.gguf.*Free some"):
+        load(str(file))
+
+
+def test_a_cache_behind_a_link_to_nothing_is_told_by_name(tmp_path, file, monkeypatch):
+    """As where a disk is not mounted. It is not a matter of permission, nor of the file."""
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "away" / "disk")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(link))
+    with pytest.raises(UnavailableError, match=r"Got File exists at \S*link; .*Set WORKBENCH_CACHE") as caught:
+        load(str(file))
+    assert "permission" not in str(caught.value) and "tiny.gguf" not in str(caught.value)
+
+
+def test_a_cache_where_no_folder_can_be_made_is_told_by_name(file, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", "/proc/none/cache")
+    with pytest.raises(UnavailableError, match=r"Got No such file or directory at /proc/none; .*Set WORKBENCH_CACHE"):
+        load(str(file))
 
 
 def test_a_changed_manifest_is_not_believed(file, monkeypatch):
@@ -130,3 +159,26 @@ def test_a_cut_file_is_one_sentence(file, share):
     with pytest.raises(UnavailableError, match=r"no usable model at .*tiny\.gguf") as caught:
         load(str(file))
     assert isinstance(caught.value, InputError)  # exit code 2
+
+
+def test_a_file_that_is_exchanged_while_it_is_read_is_not_kept_under_the_name_of_the_first(file, tmp_path, monkeypatch):
+    read = gguf._read
+
+    def exchanged(path, *contents):
+        write_gguf(file, tiny_hf("llama", seed=1))
+        return read(path, *contents)
+
+    first = file.read_bytes()
+    monkeypatch.setattr(gguf, "_read", exchanged)
+    with pytest.raises(InputError, match="which was written while it was read"):
+        load(str(file))
+    monkeypatch.setattr(gguf, "_read", read)
+    file.write_bytes(first)
+    with torch.no_grad():
+        assert torch.allclose(logits(load(str(file))), tiny_hf("llama")(IDS).logits, atol=1e-5)
+
+
+def test_more_blocks_than_tensors_are_refused_before_they_are_built(tmp_path):
+    odd = write_gguf(tmp_path / "odd.gguf", tiny_hf("llama"), keys=[("add_uint32", "llama.block_count", 10**6)])
+    with pytest.raises(InputError, match="with 1,000,000 blocks, and 21 tensors"):
+        load(str(odd))

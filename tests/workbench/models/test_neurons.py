@@ -1,0 +1,74 @@
+"""Weights are what a module multiplies by, or nothing is read off them: users put more into modules than that."""
+
+import pytest
+import torch
+from torch import nn
+
+from probes import DirectLogitAttribution, Neurons
+from probes.routes.one_layer import FlowRouteNeurons
+from probes.routes.parts import FlowRoutePart
+from tests.tiny_models import tiny_hf
+from workbench import Prompt
+from workbench.errors import RefusedError
+from workbench.loading.pretrained import wrap
+from workbench.models.selfcheck import READOUT
+
+PROMPT = Prompt.ids([0, 7, 31, 64, 12, 7])
+
+
+class Beside(nn.Module):
+    """A linear map with a low-rank one beside it, as people write them by hand; its weight is the map's alone."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.base = base
+        self.down = nn.Parameter(0.3 * torch.randn(4, base.in_features))
+        self.up = nn.Parameter(0.3 * torch.randn(base.out_features, 4))
+
+    weight = property(lambda self: self.base.weight)
+    bias = property(lambda self: self.base.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + x @ self.down.T @ self.up.T
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    """A model with something beside the output matrix of each MLP."""
+    model = tiny_hf("llama")
+    for block in model.model.layers:
+        block.mlp.down_proj = Beside(block.mlp.down_proj)
+    return wrap(model, None, name="adapted")
+
+
+@pytest.mark.parametrize(
+    "analysis",
+    [
+        Neurons(layer=1),
+        DirectLogitAttribution(neurons=1),
+        FlowRouteNeurons(layer=1),
+        FlowRoutePart(layer=1, neuron=2),
+    ],
+    ids=lambda analysis: analysis.name,
+)
+def test_neurons_of_an_mlp_that_is_more_than_its_output_matrix_are_refused(adapted, analysis):
+    with pytest.raises(RefusedError, match=r"neurons of adapted.*'edits of mlp_post take effect' does not hold"):
+        analysis.run(adapted, PROMPT)
+
+
+def test_what_needs_no_neurons_runs_on_it(adapted):
+    whole = DirectLogitAttribution().run(adapted, PROMPT)
+    assert whole["attribution"].notnull().all()
+    part = FlowRoutePart(layer=1).run(adapted, PROMPT)
+    assert "neuron" not in part.dims and float(part["norm"]) > 0
+
+
+def test_an_unembedding_that_is_more_than_its_weight_is_not_split_into_parts():
+    """The readout is the module's own and agrees; the parts of a logit came from its weight, and did not."""
+    model = tiny_hf("llama")
+    model.lm_head = Beside(model.lm_head)
+    wrapped = wrap(model, None, name="head")
+    assert [item.name for item in wrapped.selfcheck.items if not item.passed] == [READOUT]
+    with pytest.raises(RefusedError, match="readout of the last state"):
+        DirectLogitAttribution().run(wrapped, PROMPT)
