@@ -164,6 +164,20 @@ MUTANTS = (
         "epsilon",
         "tests/probes/attention/test_sink_rates.py tests/probes/attention/test_attention_sinks.py",
     ),
+    Mutant(
+        "probes/attention/induction/repeat_attention.py",
+        "n_others = query - first + 1 - seen.sum(-1)",
+        "n_others = query + 1 - seen.sum(-1)",
+        "tests/probes/attention/test_induction_heads.py",
+        "window",
+    ),
+    # sinks in other conditions
+    Mutant(
+        "probes/attention/sinks/sink_conditions.py",
+        "Knockout(tuple(range(1, len(ids))), (0,), layers)",
+        "Knockout(tuple(range(1, len(ids))), (0,), layers[:1])",
+        "tests/probes/attention/test_sink_conditions.py",
+    ),
     # statistics
     Mutant("workbench/statistics.py", "ENOUGH = 16", "ENOUGH = 4", STATISTICS),
     Mutant("workbench/statistics.py", "np.maximum(np.minimum(above, reach), student)", "student", STATISTICS),

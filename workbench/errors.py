@@ -69,6 +69,7 @@ _NO_MEMORY = (
     "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "unable to allocate",
     "failed to map segment", "can't start new thread",
 )  # fmt: skip
+_FULL = "no space left on device"
 
 
 def of_the_machine(error: BaseException) -> "WorkbenchError | None":
@@ -81,6 +82,8 @@ def of_the_machine(error: BaseException) -> "WorkbenchError | None":
         return RefusedError(
             "work that ran out of memory", "enough for it on this device", "Shorten the prompt or ask for less at once"
         )
+    if _FULL in said and not ours and not isinstance(error, OSError):  # of what writes files in another language
+        return UnavailableError("no space left on the disk", "a place to write", "Free some space")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
         where = f" at {error.filename}" if error.filename else ""
         return UnavailableError(

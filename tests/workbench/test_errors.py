@@ -25,6 +25,9 @@ def test_no_sentence_is_an_order_to_a_terminal(order):
 def test_memory_and_storage_are_nobodys_bug():
     assert isinstance(of_the_machine(MemoryError()), RefusedError)
     assert isinstance(of_the_machine(OSError(errno.ENOSPC, "No space left on device", "/a")), UnavailableError)
+    rust = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert str(of_the_machine(rust)).startswith("Got no space left on the disk; ")
+    assert of_the_machine(ValueError("no space left on device")) is None  # which may quote what was given
     assert of_the_machine(ValueError("shape")) is None and of_the_machine(RuntimeError("shape")) is None
     with pytest.raises(RuntimeError) as raised:
         torch.empty(1 << 60, dtype=torch.uint8)  # what the allocator says, whatever its words are in this version

@@ -348,7 +348,11 @@ def _own_passes(
 
 
 def finished(analysis: Runnable, result: xr.Dataset, model: Model, tokens: Tokens | None) -> xr.Dataset:
-    """A result held to the conventions, with key and provenance. model: as it was edited."""
+    """A result held to the conventions, with key and provenance. model: as it was edited, and fixed.
+
+    RefusedError where its weights were changed since.
+    """
+    model.need_steady()
     return stamped(
         check(result),
         analysis=analysis.name,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from workbench.draws import Draws
-from workbench.errors import RefusedError
+from workbench.errors import ModelError, RefusedError
 from workbench.loading.build import is_tied, need_heads, numbers_of, positions_of
 from workbench.loading.components import bias_of, eps_of, gain_of, logit_scale_of, mlp_of, scale_of, scaled, sinks_of
 from workbench.loading.expert_neurons import ExpertNeurons, expert_neurons
@@ -242,6 +242,9 @@ class BridgeAdapter:
         configs = (getattr(self.hf_model, "generation_config", None), self.hf_model.config, self.hf_config)
         named = [getattr(config, "eos_token_id", None) for config in configs]
         each = [i for ids in named for i in (ids if isinstance(ids, list | tuple) else [ids])]
+        odd = [i for i in each if not isinstance(i, int | None)]
+        if odd:
+            raise ModelError(f"an end token {odd[0]!r} in the configuration", "ids of tokens", "Correct eos_token_id")
         return tuple(dict.fromkeys(int(i) for i in each if i is not None))
 
     def point(self, hook: Hook, layer: int | None) -> Any:

@@ -243,7 +243,7 @@ def _followed(model: Model, held: Any, *, thorough: bool) -> Model:
             return instrument(held, model.tokenizer, name=made.name, badge=made.badge, revision=made.revision)
 
     look = lambda: (weights.traces(held.named_parameters, thorough=thorough), settings.held_settings(held))
-    model.follow = weights.Followed(model, look, again)
+    model.follow = weights.Followed(model, look, again, held.parameters)
     return model
 
 
@@ -350,6 +350,11 @@ def _pretrained(
     with readable(name), _quiet():
         known = weights.hash_of_files(place, dtype) if isinstance(place, Path) else ("", None)
         found = placed(_source(place, revision, network), dtype, device)
+        if isinstance(place, Path) and weights.hash_of_files(place, dtype)[0] != known[0]:
+            raise ModelError(
+                f"files in {place} that were written while they were read", "a model that stays as it is meanwhile",
+                "Wait until it is written, then load it again",
+            )  # fmt: skip
     badge = "; ".join(filter(None, (badge, found.badge)))
     held = found.model
     model = instrument(held, found.tokenizer, name=name, badge=badge, revision=revision, known=known[1], check=check)

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 import torch
 
+from workbench.errors import RefusedError, WorkbenchError
 from workbench.files import cache_dir
 from workbench.loading.files import digests
 from workbench.pauses import pausing
@@ -29,11 +30,17 @@ class Followed(Generic[Instrument]):
     """An instrument around weights that may change: called, it is the one around the weights as they are now.
 
     made: the first one. look: what of the model is equal as long as nothing changed, as its holder has it (`traces`).
-    again: makes another one.
+    again: makes another one. tensors: the weights.
     """
 
-    def __init__(self, made: Instrument, look: Callable[[], object], again: Callable[[], Instrument]) -> None:
-        self._made, self._look, self._again = made, look, again
+    def __init__(
+        self,
+        made: Instrument,
+        look: Callable[[], object],
+        again: Callable[[], Instrument],
+        tensors: Callable[[], Iterable[torch.Tensor]] = tuple,
+    ) -> None:
+        self._made, self._look, self._again, self._tensors = made, look, again, tensors
         self._seen, self._lock = look(), threading.Lock()
 
     def __call__(self) -> Instrument:
@@ -41,8 +48,39 @@ class Followed(Generic[Instrument]):
             seen = self._look()
             if seen != self._seen:
                 with pausing(lambda: None):  # who ran at a pause would ask for the instrument, and wait for this lock
-                    self._made, self._seen = self._again(), seen
+                    self._made, self._seen = self._steadily(), seen
             return self._made
+
+    def _steadily(self) -> Instrument:
+        """Another instrument; RefusedError where the weights went on changing, of which its checks know nothing."""
+        steady = self.watched()
+        try:
+            made = self._again()
+        except WorkbenchError as error:
+            if steady():
+                raise
+            raise _unsteady() from error
+        if not steady():
+            raise _unsteady()
+        return made
+
+    def watched(self) -> Callable[[], bool]:
+        """What says from now on whether nothing was written into the weights: by what PyTorch counts, in microseconds.
+
+        What is written through `.data` is not counted, and is seen at the next look.
+        """
+        seen = [(one, one._version, one.data_ptr()) for one in self._tensors() if _counts(one)]
+        return lambda: all(one._version == count and one.data_ptr() == place for one, count, place in seen)
+
+
+def _unsteady() -> RefusedError:
+    return RefusedError(
+        "weights that were changed while they were looked at", "weights that stay as they are meanwhile", "Try again"
+    )
+
+
+def _counts(tensor: torch.Tensor) -> bool:
+    return not tensor.is_inference() and tensor.layout is torch.strided
 
 
 def weights_hash(parameters: Parameters) -> str:

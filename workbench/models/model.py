@@ -8,7 +8,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -16,6 +15,7 @@ import torch
 from workbench.arguments import argument, fitted
 from workbench.errors import InputError, RefusedError
 from workbench.models.hooks import Hook
+from workbench.models.identity import Identity
 from workbench.models.norm import Norm
 from workbench.models.passes import Passes
 from workbench.models.readout import Readout
@@ -23,32 +23,6 @@ from workbench.models.selfcheck import SelfCheck
 from workbench.models.vocabulary import Vocabulary
 
 __all__ = ["Adapter", "Edits", "ExpertWeights", "Identity", "Interventions", "LayerWeights", "Model", "Sizes"]
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Which weights, in which form: enough to tell two results apart.
-
-    weights_hash: sha256 over names, shapes, dtypes and bytes of every parameter. settings_hash: over what else decides
-    numbers: configuration, buffers, settings of modules (`loading.settings`). processing: "raw" (as published; the
-    default) or "folded". badge: a sentence to show with every number, or "".
-    """
-
-    name: str
-    weights_hash: str
-    revision: str | None = None
-    dtype: str = "float32"
-    device: str = "cpu"
-    attention: str = "eager"
-    architecture: str = ""
-    processing: str = "raw"
-    badge: str = ""
-    settings_hash: str = ""
-
-    @property
-    def key(self) -> str:
-        """64 hex digits of weights and settings: models of one key give the same numbers."""
-        return sha256(f"{self.weights_hash} {self.settings_hash}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -251,6 +225,16 @@ class Edits(Protocol):
 Interventions = Sequence[Annotated[Edits, "an intervention, such as Ablate(Head(1, 2))"]]
 
 
+class Follows(Protocol):
+    """What takes up changes of weights."""
+
+    def __call__(self) -> "Model":
+        """The model around the weights as they are now."""
+
+    def watched(self) -> Callable[[], bool]:
+        """What says from now on, in little time, whether nothing was written into them since."""
+
+
 @dataclass(eq=False)
 class Model:
     """A loaded model. Made by `load()` or `wrap()`; do what runs the adapter itself inside `passes.run()`.
@@ -258,6 +242,7 @@ class Model:
     made: what it was when its weights were last looked at (`identity` looks again). passes: those under way, and the
     lock that other threads wait for. interventions: edits that every pass on it carries out (see `edited`); none for a
     model as it was loaded. follow: gives the model around the weights as they are now (None: nobody can change them).
+    steady: of a `fixed` one, whether they still are what they were then.
     """
 
     made: Identity
@@ -266,7 +251,8 @@ class Model:
     passes: Passes = field(default_factory=Passes, repr=False)
     selfcheck: SelfCheck | None = field(default=None, repr=False)
     interventions: tuple[Any, ...] = ()
-    follow: "Callable[[], Model] | None" = field(default=None, repr=False)
+    follow: "Follows | None" = field(default=None, repr=False)
+    steady: "Callable[[], bool] | None" = field(default=None, repr=False)
 
     in_words: ClassVar[str] = "a model of load() or wrap(model, tokenizer)"
 
@@ -291,12 +277,22 @@ class Model:
 
     def fixed(self) -> "Model":
         """This model as its weights are now, for all of one run: it looks at them no more."""
+        steady = None if self.follow is None else self.follow.watched()  # before the look: what comes between is seen
         self.renew()
         if self.follow is None:
             return self
         other = copy.copy(self)
-        other.follow = None
+        other.follow, other.steady = None, steady
         return other
+
+    def need_steady(self) -> None:
+        """RefusedError where a fixed model's weights were changed meanwhile: what was computed is of neither."""
+        if self.steady is not None and not self.steady():
+            raise RefusedError(
+                f"weights of {self.name} that were changed while this was computed",
+                "weights that stay as they are meanwhile",
+                "Compute it again",
+            )
 
     @property
     def name(self) -> str:

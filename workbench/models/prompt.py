@@ -19,6 +19,8 @@ from workbench.words import counted
 
 __all__ = ["Prompt", "Tokens", "ids_of", "place", "prompts_of", "tokenise"]
 
+_ANY_TEXT, _A_TOKEN = 1_000_000, 256  # characters of a text; of a token, some of which are runs of spaces
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -182,6 +184,11 @@ def _read(model: _Reads, prompt: Prompt) -> tuple[str | None, tuple[int, ...]]:
         raise InputError("text", f"token ids, since {model.name} has no tokenizer", "Use Prompt.ids([...])")
     text = prompt.text if prompt.messages is None else _render(model, prompt.messages)
     assert text is not None, "a prompt is one of three"
+    most = max(_ANY_TEXT, _A_TOKEN * model.sizes.n_ctx)
+    if len(text) > most:  # a tokenizer takes many times its memory, and ends the process where there is none
+        raise InputError(
+            f"a prompt of {len(text):,} characters", f"at most {most:,} for {model.name}", "Shorten the prompt"
+        )
     return text, _ids(model, prompt, text)
 
 
@@ -230,7 +237,7 @@ def _render(model: _Reads, messages: tuple[tuple[str, str], ...]) -> str:
     goes_on = messages[-1][0] == "assistant"
     write = lambda **turn: model.tokenizer.apply_chat_template(chat, tokenize=False, **turn)
     try:
-        return write(**({"continue_final_message": True} if goes_on else {"add_generation_prompt": True}))
+        text = write(**({"continue_final_message": True} if goes_on else {"add_generation_prompt": True}))
     except Exception as error:  # jinja templates raise what they like; the user needs to know which rule they broke
         refused = _refusal(write) if goes_on else error
         if refused is None:
@@ -240,6 +247,7 @@ def _render(model: _Reads, messages: tuple[tuple[str, str], ...]) -> str:
             ) from error  # fmt: skip
         why = " ".join(str(refused).split())
         raise InputError(f"messages that the chat template refuses ({why})", "roles it knows", "Check roles") from error
+    return as_text(text)
 
 
 def _refusal(write: Callable[[], str]) -> Exception | None:

@@ -60,7 +60,7 @@ def observe(
     right, and padding enters no number.
 
     Raises InputError for bad prompts, positions that no prompt has and hooks the model does not have, RefusedError
-    where a hook never fired.
+    where a hook never fired, or where the model's weights were changed meanwhile.
     """
     model = model.fixed()
     first, last = _span(model, start, stop)
@@ -81,6 +81,7 @@ def observe(
         parts.append(run.batch(tokens[rows], {k: v[rows] for k, v in fields.items()}, asked[rows], rows))
     results = {need: _join([part[0][need] for part in parts], need, longest) for need in needs}
     logits = tuple(row for part in parts for row in part[1])
+    model.need_steady()
     return Observation(
         model.identity,
         model.sizes,

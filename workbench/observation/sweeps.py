@@ -68,7 +68,8 @@ def sweep(
 
     cells: interventions of each run, without rows. Yields (indices of cells, values float32 `[cell]`) after each batch,
     so that a caller may show what is done and stop. progress: called with the share done; it may raise to cancel.
-    InputError where the base was run on a model with other interventions than this one.
+    InputError where the base was run on a model with other interventions than this one, RefusedError where the weights
+    have been changed since.
     """
     if (*model.interventions, *base.interventions) != base.observation.interventions:
         raise InputError(
@@ -80,6 +81,7 @@ def sweep(
     step, done = max(1, batch_tokens // len(base.tokens)), 0
     while done < len(order):
         batch = order[done : done + step]
+        base.observation.model.need_steady()
         values = _batch(model, base, [cells[i] for i in batch], starts[batch[0]], positions, metric)
         done += len(batch)
         if progress is not None:

@@ -11,7 +11,7 @@ from apps.cli.options import add_json, add_model, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import loading, progress, say, warnings_as_notes
 from apps.cli.signals import STOPS, stop_code, terminable
-from workbench.errors import InputError
+from workbench.errors import InputError, UnavailableError, WorkbenchError
 from workbench.files import need_writable, write_whole
 from workbench.storage.endings import ENDINGS, need_ending
 
@@ -73,8 +73,10 @@ def command(arguments: argparse.Namespace) -> int:
         model = load(arguments, report)
     say(_costs(model, prompt, asked.analysis))
     code, result = _run(model, prompt, asked.analysis, arguments)
-    saved = [str(file) for path in arguments.out for file in _write(result, Path(path), arguments)]
+    saved, lost = _saved(asked.view.name, result, arguments)
     _print(asked, result, saved, as_json=arguments.json)
+    if lost is not None:
+        raise lost
     return code
 
 
@@ -142,6 +144,20 @@ def _done(result: "xr.Dataset") -> str:
     """The last step that is done; before the first, that there is a contrast."""
     done = [one["what"] for one in json.loads(result.attrs["steps"]) if one["done"]]
     return done[-1] if done else f"{result.attrs['target']!r} rather than {result.attrs['against']!r}"
+
+
+def _saved(name: str, result: "xr.Dataset", arguments: argparse.Namespace) -> tuple[list[str], WorkbenchError | None]:
+    """The files that were written, and why one could not be, with where the result of all that work is kept instead."""
+    from apps.cli.report.delivery import kept_elsewhere
+
+    saved: list[str] = []
+    lost: WorkbenchError | None = None
+    for path in arguments.out:
+        try:
+            saved += [str(file) for file in _write(result, Path(path), arguments)]
+        except (InputError, UnavailableError) as error:
+            lost = lost or kept_elsewhere(name, result, error)
+    return saved, lost
 
 
 def _write(result: "xr.Dataset", path: Path, arguments: argparse.Namespace) -> tuple[Path, ...]:

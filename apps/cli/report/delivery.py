@@ -17,7 +17,7 @@ from workbench.storage.formats import write
 from workbench.storage.json_text import brief, json_of
 from workbench.storage.netcdf import encoded
 
-__all__ = ["deliver"]
+__all__ = ["deliver", "kept_elsewhere"]
 
 
 def deliver(view: View, result: xr.Dataset, display: Values, places: Places, as_json: bool = False) -> None:
@@ -34,7 +34,7 @@ def deliver(view: View, result: xr.Dataset, display: Values, places: Places, as_
         try:
             saved["result"] = [str(path) for path in write(result, out)]
         except (InputError, UnavailableError) as error:  # bad input, too: what the format has no place for
-            lost = _elsewhere(view.name, result, error)
+            lost = kept_elsewhere(view.name, result, error)
     try:
         if figure:
             saved["figures"] = [str(path) for path in write_figures(view, result, display, figure)]
@@ -54,7 +54,7 @@ def _print(view: View, result: xr.Dataset, display: Values, saved: dict[str, lis
     print(visible("\n".join([summary(view, result, display), *lines])), flush=True)
 
 
-def _elsewhere(name: str, result: xr.Dataset, error: WorkbenchError) -> WorkbenchError:
+def kept_elsewhere(name: str, result: xr.Dataset, error: WorkbenchError) -> WorkbenchError:
     """Keep a result that could not be saved, as JSON where netCDF has no place for it; the error says where it is, or
     that it is only printed."""
     key = str(result.attrs.get("spec_key", ""))[:12] or "result"

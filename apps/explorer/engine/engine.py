@@ -174,7 +174,7 @@ class Engine:
         keys = {name: self._key(analysis, model, tokens, interventions) for name, analysis in analyses.items()}
         weights, ids = model.identity.key, list(tokens.ids)
         states = spec_key(weights, ids, "explorer-states", "1", {}, interventions=interventions)
-        return Request(name, text, tokens, analyses, given, keys, states, chat, phrases)
+        return Request(name, text, tokens, analyses, given, keys, states, chat, phrases, weights)
 
     def _printed(self, said: Phrase) -> str:
         """An intervention as part of a key: with the text that its mean is taken over."""
@@ -283,14 +283,14 @@ class Engine:
     def _from_states(
         self, request: Request, analysis: OnPrompt, session: str, made: Callable[[OnPrompt, Model, States], xr.Dataset]
     ) -> xr.Dataset | None:
-        model = self.hosted(request.model).ready
+        model = self.hosted(request.model).of(request.weights)
         key = analysis.spec_key(model, request.tokens, tuple(map(self._printed, request.edits)))
         found = self.cache.get(key)
         if found is not None:
             return found
 
         def work(job: Job) -> None:
-            edited = model.edited(self.interventions(request))
+            edited = self.hosted(request.model).of(request.weights).edited(self.interventions(request))
             self.cache.put(key, made(analysis, edited, self._states(request)), write=False)
 
         title = analysis.title.lower()
@@ -317,7 +317,7 @@ class Engine:
         """The kept states; recomputed by a bare pass where they were dropped or the server was restarted."""
         found = self.cache.get(request.states)
         if found is None:
-            model = self.hosted(request.model).ready
+            model = self.hosted(request.model).of(request.weights)
             interventions = self.interventions(request)
             found = states_of(observe(model, [request.tokens], [RESID], positions="none", interventions=interventions))
             self.cache.put(request.states, found)
@@ -349,10 +349,9 @@ class Engine:
 
     def _run_prompt(self, request: Request, wanted: Sequence[View], job: Job) -> None:
         """One pass for all wanted analyses and the states; the runner sees to it that each fails alone."""
-        hosted = self.hosted(request.model)
         analyses = [request.analyses[view.name] for view in wanted]
         found = outcomes(
-            hosted.ready,
+            self.hosted(request.model).of(request.weights),
             request.tokens,
             analyses,
             interventions=self.interventions(request),
@@ -372,7 +371,7 @@ class Engine:
                 return  # the one before it, which was to be stopped, came to its end all the same
             self.cache.drop(key)  # that one's last part: what is said from here on is about this one
         found = outcomes(
-            self.hosted(request.model).ready,
+            self.hosted(request.model).of(request.weights),
             request.tokens,
             [request.analyses[view.name]],
             interventions=self.interventions(request),

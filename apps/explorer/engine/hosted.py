@@ -7,7 +7,7 @@ from apps.explorer.engine.jobs import LOAD, Job
 from apps.explorer.engine.settings import Settings
 from apps.explorer.engine.worker import Worker
 from workbench.analysis.pace import Pace, measured_pace
-from workbench.errors import UnavailableError
+from workbench.errors import RefusedError, UnavailableError
 from workbench.intervene.text import MEAN_HOOKS
 from workbench.models.model import Model
 from workbench.observation.recording import Means, measure_means
@@ -64,6 +64,17 @@ class Hosted:
         raise UnavailableError(
             f"{self.name}, which did not load ({self.loading.error})", "a model", "Press Run to try again"
         )
+
+    def of(self, weights: str) -> Model:
+        """The model for one run of what asked for these weights (`Identity.key`); RefusedError where they were changed
+        since: what is computed now would be kept under the keys of others."""
+        model = self.ready.fixed()
+        if model.made.key != weights:
+            raise RefusedError(
+                f"weights of {self.name} that were changed since this was asked for", "those that it was asked for",
+                "Run the prompt again",
+            )  # fmt: skip
+        return model
 
 
 def loader(settings: Settings) -> Load:

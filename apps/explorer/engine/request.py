@@ -19,7 +19,8 @@ class Request:
     """One prompt on one model, every analysis with its parameters, and the keys under which its results are found.
 
     chat: the text is one message of a user, put through the model's chat template. edits: interventions, of every pass.
-    given: parameters of the views that follow the selection, which says the rest.
+    given: parameters of the views that follow the selection, which says the rest. weights: `Identity.key` of the model
+    that the keys are about.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Request:
     states: str = ""
     chat: bool = False
     edits: tuple[Phrase, ...] = ()
+    weights: str = ""
 
 
 def phrases_of(model: Model, tokens: Tokens, given: Sequence[str]) -> tuple[Phrase, ...]:

@@ -1,5 +1,6 @@
 """Starting the explorer: one process, waitress's threads for the page, one worker thread per model."""
 
+import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,6 +108,8 @@ def start(settings: Settings, catalog: Catalog | Sequence[View], load: Load | No
     _check_port(settings)
     engine = Engine(settings, catalog, load)
     app = make_app(engine)
+    # It writes a line into the user's terminal for each request that finds all threads busy.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     server = create_server(
         app.server, host=settings.host, port=settings.port, threads=settings.threads, ident="workbench", **OPTIONS
     )

@@ -175,7 +175,8 @@ def unpacked(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             text = about["card"]
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            # Clones: of what stays a page of the file, whoever writes over it changes the numbers.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
         found = json.loads(text)
     except FileNotFoundError:
         raise

@@ -11,6 +11,8 @@ from apps.cli.report.notebook import notebook
 from probes.explain.explain import Explain
 from probes.explain.sentences import unexplained
 from tests.tiny_models import INDUCTION, induction_toy
+from workbench.analysis.results import open_result
+from workbench.errors import UnavailableError
 from workbench.models.prompt import Prompt
 from workbench.words import hundredths
 
@@ -38,6 +40,24 @@ def test_it_says_its_cost_and_saves_report_notebook_and_result(tmp_path, capsys)
     for source in code[:2]:  # computed again, and held against the report
         exec(source, scope)
     assert scope["result"].attrs["summary"] == found["summary"]
+
+
+def test_a_report_that_cannot_be_written_loses_no_work(tmp_path, capsys, monkeypatch):
+    """A disk that fills behind minutes of work: what was found is printed and kept elsewhere; other files are there."""
+
+    def full(path, content):
+        raise UnavailableError(f"no space left on the disk at {path}", "a place to write", "Choose another path")
+
+    monkeypatch.setattr("apps.cli.commands.explain.write_whole", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    names = [tmp_path / f"r.{ending}" for ending in ("html", "json")]
+    out = [word for name in names for word in ("--out", str(name))]
+    assert main(["explain", "--ids", *IDS, *QUICK, *out]) == 1
+    printed, said = capsys.readouterr()
+    (kept,) = (tmp_path / "temporary").iterdir()
+    assert str(kept) in said.splitlines()[-1] and "Not explained: " in printed and str(names[1]) in printed
+    assert open_result(kept).attrs["summary"] == json.loads(names[1].read_text())["summary"]
 
 
 def test_what_a_report_holds_is_shown_as_text(tmp_path):

@@ -158,6 +158,19 @@ def test_a_key_outside_the_window_is_not_applicable():
     assert torch.isnan(found[[2, 5]]).all()
 
 
+@pytest.mark.parametrize(("window", "lag"), [(8, 6), (6, 4), (12, 9)])
+def test_other_keys_of_a_window_are_those_inside_it(window, lag):
+    """Uniform attention in a window gives each of them one share of it; counted from key 0 they would get less."""
+    n = 2 * lag + 1
+    age = torch.arange(n)[:, None] - torch.arange(n)
+    rows = ((age >= 0) & (age < window)).float()
+    pattern = (rows / rows.sum(-1, keepdim=True))[None, None]
+    tokens = torch.arange(n)[None]
+    found = lag_attention(pattern, site(tokens, [lag], window=window))[0, 0]
+    shares = (1 / rows.sum(-1))[lag + 1 :].mean()
+    np.testing.assert_allclose(found.numpy(), np.full(6, float(shares)), rtol=1e-6)
+
+
 def test_sliding_layers_of_a_real_architecture():
     model = tiny_model("gemma3")  # layer 0 sees 8 keys, layer 1 all
     kept = observe(model, [Prompt.ids(range(20))], [KEPT], positions="none")[KEPT][0, 0, 0]

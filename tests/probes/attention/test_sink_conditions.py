@@ -68,6 +68,33 @@ def test_the_first_condition_is_the_analysis_itself_and_the_mask_changes_the_pas
     assert not np.allclose(result["peak_ratio"].values[1], recounted["peak_ratio"])
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_position_0_is_masked_in_every_layer_as_a_mask_of_hugging_face_does(kind):
+    """The states of every depth: a layer whose mask is left out, or another sign, shows in all behind it."""
+    hf, ids = tiny_hf(kind, n_layers=4), torch.arange(1, 31)[None]
+    hf.set_attn_implementation("eager")
+    seen = torch.ones(30, 30).tril()
+    seen[1:, 0] = 0
+    mask = torch.where(seen > 0, 0.0, torch.finfo(torch.float32).min)[None, None]
+    states = [hf.get_input_embeddings()(ids)]
+    handles = [
+        layer.register_forward_hook(
+            lambda _, given, found: states.append(found[0] if found.__class__ is tuple else found)
+        )
+        for layer in hf.model.layers
+    ]
+    with torch.no_grad():
+        hf(ids, attention_mask=mask)
+    for handle in handles:
+        handle.remove()
+    norms = torch.stack(states).detach().norm(dim=-1)[:, 0].numpy()
+    expected = norms[:, 1:].max(1) / np.median(norms[:, 2:], axis=1)
+    result = SinkConditions().run(wrap(hf, None, name=kind), Prompt.ids(ids[0].tolist()))
+    found = result["peak_ratio"].sel(group="position 0 masked").values
+    np.testing.assert_allclose(found, expected, rtol=1e-4)  # float32, sums in another order
+    assert not np.allclose(found[1:], result["peak_ratio"].values[0, 1:], rtol=1e-3)
+
+
 @pytest.mark.parametrize(("adds", "front"), [(False, (0,)), (True, (94, 0))])
 def test_what_the_tokenizer_puts_in_front_is_dropped_and_added_whole(adds, front):
     """A tokenizer that adds two special tokens, and one that adds none and has a BOS token."""

@@ -316,6 +316,18 @@ def test_a_card_of_another_kind_is_refused_whatever_seal_it_has(model, made, tmp
             load_probes(path, model.identity.key)
 
 
+def test_what_is_written_over_the_file_is_not_in_probes_that_are_held(model, made, tmp_path):
+    """They were pages of the file: verified when they were read, and other numbers later."""
+    path = tmp_path / "probes.safetensors"
+    path.write_bytes(made[1].read_bytes())
+    held = load_probes(path, model.identity.key)
+    before = {key: weight.clone() for key, (weight, _) in held.maps.items()}
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\0" * (path.stat().st_size // 2))
+    assert all(torch.equal(held.maps[key][0], before[key]) for key in before)
+
+
 def test_a_pipe_is_no_file_of_probes(model, tmp_path):
     os.mkfifo(tmp_path / "pipe.safetensors")
     with pytest.raises(FileError, match="no file at"):

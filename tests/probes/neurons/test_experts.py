@@ -222,12 +222,14 @@ def test_the_view_of_neurons_shows_those_of_the_tokens_experts(family):
     width = model(family).sizes.d_expert
     assert sorted(set(result["of_expert"].values.tolist())) == taken and result.sizes["neuron"] == width * len(taken)
     total = torch.zeros(32)
-    for number, expert, act in zip(
-        result["neuron"].values, result["of_expert"].values, result["activation"].values, strict=True
+    for number, expert, act, size in zip(
+        *(result[name].values for name in ("neuron", "of_expert", "activation", "contribution")), strict=True
     ):
         own, factor = model(family).expert_weights(1, int(expert)), float(weights[1, 6, expert])
         assert number // width == expert and float(act) == float(found[1, expert, 6, number % width])
-        total += float(act) * (1.0 if own.scaled_inside else factor) * own.W_out[number % width]
+        writes = float(act) * (1.0 if own.scaled_inside else factor) * own.W_out[number % width]
+        assert float(size) == pytest.approx(float(writes.norm()), rel=1e-4, abs=1e-7)
+        total += writes
     torch.testing.assert_close(total, out[1, 6], atol=1e-5, rtol=1e-5)
     assert (np.diff(result["contribution"].values) <= 0).all() and float(result["share"]) == pytest.approx(1)
     first, width = int(result["neuron"].values[0]), int(width)

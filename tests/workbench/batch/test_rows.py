@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from workbench.analysis.results import dataset
 from workbench.batch.values import merge
+from workbench.batch.values.merge import _Pieces
 from workbench.batch.values.partials import Partial
 from workbench.batch.values.rows import Reduction, Rows
 from workbench.statistics import bootstrap_interval
@@ -146,3 +147,11 @@ def test_means_and_intervals_do_not_know_in_which_order_documents_came():
         found.append((group.partial.mean, *merge._intervals({"x": group}, {"x": FREE})["x"]))
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_piece_without_a_value_counts_in_no_mean():
+    """Counted as a piece it would be a zero among the others."""
+    pieces = _Pieces()
+    for values in ([1.0, np.nan, np.nan], [3.0, 5.0, np.nan], [8.0, np.nan, np.nan]):
+        pieces.add({"x": np.array(values)})
+    np.testing.assert_array_equal(pieces.mean["x"], [4.0, 5.0, np.nan])

@@ -6,12 +6,21 @@ import weakref
 
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 
-from probes import DirectLogitAttribution, LogitLens
+from probes import (
+    ActivationPatching,
+    CausalTracing,
+    DirectLogitAttribution,
+    LogitLens,
+    SinkConditions,
+)
 from tests.tiny_models import KINDS, tiny_hf
 from workbench import Ablate, Head, Prompt, load, observe, wrap
-from workbench.errors import InputError
+from workbench.analysis.run import Failure, outcomes
+from workbench.errors import InputError, RefusedError
+from workbench.loading import pretrained
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 from workbench.models.prompt import tokenise
 
@@ -154,3 +163,52 @@ def test_wrapped_twice_saved_and_trained_it_is_the_users(kind, tmp_path):
     for _ in range(2):  # dropout would draw anew: GPT-2's config has it
         hf.train()
         assert torch.equal(observe(wrap(hf, None), PROMPT).logits[0], observe(first, PROMPT).logits[0])
+
+
+@pytest.mark.parametrize("study", [ActivationPatching, CausalTracing, SinkConditions])
+def test_a_study_whose_weights_change_on_the_way_is_refused(study):
+    """A base of the old weights and sweeps of the new ones were one result, under the old key."""
+    hf = tiny_hf("llama", 3)
+    model = wrap(hf, None, name="mine")
+    found = outcomes(model, Prompt.ids(range(3, 40)), [study()])
+    assert not next(found).complete
+    with torch.no_grad():
+        hf.model.layers[1].mlp.down_proj.weight.mul_(2)
+    last = list(found)[-1]
+    assert isinstance(last.result, Failure) and "weights of mine that were changed while this" in str(last.result.error)
+    assert all(isinstance(one.result, xr.Dataset) for one in outcomes(model, Prompt.ids(range(3, 40)), [study()]))
+
+
+def test_a_pass_whose_weights_change_on_the_way_is_refused():
+    hf = tiny_hf("llama", 3)
+    model = wrap(hf, None, name="mine")
+
+    def meanwhile(share):
+        if 0.3 < share < 0.5:
+            with torch.no_grad():
+                hf.model.layers[1].mlp.down_proj.weight.mul_(2)
+
+    with pytest.raises(RefusedError, match="weights of mine that were changed while this was computed"):
+        observe(model, PROMPT, progress=meanwhile)
+
+
+def test_weights_that_change_while_they_are_checked_are_said_to(monkeypatch):
+    """The self-check saw two models in one, and said "tokens see those behind them, as in an encoder"."""
+    hf = tiny_hf("llama")
+    model, plain_check = wrap(hf, None, name="mine"), pretrained._checked
+
+    def meanwhile(*given):
+        found = plain_check(*given)
+        louder()
+        return found
+
+    def louder():
+        with torch.no_grad():
+            hf.lm_head.weight.mul_(2)
+
+    louder()
+    monkeypatch.setattr(pretrained, "_checked", meanwhile)
+    with pytest.raises(RefusedError, match="weights that were changed while they were looked at"):
+        model.identity.key  # noqa: B018 - a look
+    monkeypatch.setattr(pretrained, "_checked", plain_check)
+    assert model.identity.key == wrap(copy.deepcopy(hf), None, name="mine").identity.key

@@ -101,6 +101,23 @@ def test_vocabulary_names_tokens(default_model):
         vocabulary.token(" Copenhagen harbour")
 
 
+@pytest.mark.parametrize("n", [1_000_001, 30_000_000])
+def test_a_text_that_can_be_no_prompt_is_refused_before_it_is_tokenised(n, monkeypatch):
+    """A gigabyte from a chat template took sixteen, and where there are none the tokenizer ends the process."""
+    model = wrap(tiny_hf("llama"), spelling(), name="tiny")
+    monkeypatch.setattr(type(model.tokenizer), "encode", lambda *_, **__: pytest.fail("it was tokenised"))
+    with pytest.raises(InputError, match=f"a prompt of {n:,} characters; expected at most 1,000,000 for tiny"):
+        tokenise(model, "x" * n)
+
+
+def test_half_a_character_from_a_template_is_one_sentence():
+    tokenizer = spelling()
+    tokenizer.chat_template = "{{ '\\ud800' }}"
+    model = wrap(tiny_hf("llama"), tokenizer, name="tiny")
+    with pytest.raises(InputError, match="a text whose character 0 is none"):
+        tokenise(model, [{"role": "user", "content": "hi"}])
+
+
 def test_special_tokens_inside_a_text_are_said(default_model):
     """A tokenizer reads their names as the tokens themselves: a user's message ends where it quotes one."""
     quoted = [{"role": "system", "content": "Explain."}, {"role": "user", "content": "What is <|im_end|> for?"}]

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from tests.tiny_models import tiny_model
-from workbench.errors import Cancelled, InputError
+from tests.tiny_models import tiny_hf, tiny_model
+from workbench import wrap
+from workbench.errors import Cancelled, InputError, RefusedError
 from workbench.intervene import MLP, Ablate, Head, Knockout, Patch, Steer
 from workbench.models.hooks import RESID_MID, RESID_PRE, Z
 from workbench.models.prompt import Prompt, tokenise
@@ -108,3 +109,17 @@ def test_bad_metrics_are_refused(model):
     for options in ({"kind": "accuracy"}, {"target": "#96"}, {"target": "#3", "against": "#3"}):
         with pytest.raises(InputError):
             make_metric(model, tokens, logits, **options)
+
+
+def test_a_base_of_other_weights_is_not_edited():
+    """In a notebook that goes on training between the base and the sweep, or in the middle of it."""
+    hf = tiny_hf("llama", n_layers=3)
+    live = wrap(hf, None, name="live")
+    base = base_run(live, CORRUPT)
+    metric = make_metric(live, base.tokens, base.logits(live))
+    found = sweep(live, base, [[Ablate(Head(layer, 0))] for layer in range(3)], metric, batch_tokens=10)
+    next(found)
+    with torch.no_grad():
+        hf.model.layers[1].mlp.down_proj.weight.mul_(2)
+    with pytest.raises(RefusedError, match="weights of live that were changed"):
+        next(found)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from workbench.errors import ModelError, WorkbenchError, of_the_machine
+from workbench.loading.files.shards import check_shards, check_taken
 
 __all__ = ["INFORMED", "Read", "check_directory", "first_line", "named", "read", "readable", "whole"]
 
@@ -62,12 +63,19 @@ def read(source: dict[str, Any], dtype: torch.dtype, device_map: Any = None) -> 
     weights go as they are read, as transformers takes it."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    _check_config(source)
+    config = _check_config(source)
+    kinds: dict[str, str] = {}
+    place = Path(source["pretrained_model_name_or_path"])
+    if place.is_dir():
+        n_layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+        kinds = check_shards(place, n_layers if isinstance(n_layers, int) else 0)
     safe: dict[str, Any] = {"use_safetensors": True, "attn_implementation": "eager", **INFORMED}
     spread = {} if device_map is None else {"device_map": device_map}
     loaded: Any = AutoModelForCausalLM.from_pretrained(**source, **safe, **spread, dtype=dtype)
     model, info = loaded
     whole(source["pretrained_model_name_or_path"], info)
+    check_taken(place, kinds, model)
+    _own(model)
     tokenizer = AutoTokenizer.from_pretrained(**source)
     if not tokenizer.encode("The", add_special_tokens=False):
         raise ModelError("a tokenizer without a vocabulary", "tokenizer.json or its like", "Save the tokenizer too")
@@ -75,8 +83,17 @@ def read(source: dict[str, Any], dtype: torch.dtype, device_map: Any = None) -> 
     return Read(model, tokenizer, f"from {_method(method)} weights" if method else "")
 
 
-def _check_config(source: dict[str, Any]) -> None:
-    """ModelError for what is no causal language model: said before gigabytes are read."""
+def _own(model: Any) -> None:
+    """Take weights that are pages of a file into memory: whoever wrote over the file would change them without a word,
+    and end the process where the file gets shorter."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        plain = type(tensor.data) is torch.Tensor and tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if plain and not tensor.untyped_storage().resizable():  # not PyTorch's own
+            tensor.data = tensor.data.clone()
+
+
+def _check_config(source: dict[str, Any]) -> Any:
+    """The config; ModelError for that of no causal language model: said before gigabytes are read."""
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -87,7 +104,7 @@ def _check_config(source: dict[str, Any]) -> None:
     elif config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         reason = "which transformers has no causal language model of"
     else:
-        return
+        return config
     raise ModelError(f"a model of architecture {kind}, {reason}", "a decoder-only language model", "Use another model")
 
 
@@ -154,6 +171,7 @@ def _remedy(name: str, error: Exception) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    said = str(error).strip().split("\n")[0][:200].strip()
-    return said or type(error).__name__
+    """What an error says in its first line, and the next where that only announces it; else its kind."""
+    first, *more = str(error).strip().split("\n")
+    said = f"{first} {more[0].strip()}" if more and first.rstrip().endswith(":") else first
+    return said[:200].strip() or type(error).__name__

@@ -93,6 +93,8 @@ def _convert(path: Path, place: Path, digest: str, report: Progress) -> str:
             read, noted = _read(path, *contents)
             read.model.save_pretrained(made)
             read.tokenizer.save_pretrained(made)
+        if digests.of_bytes(path) != digest:  # it would be kept under the name of another file, for good
+            raise ModelError(f"{path.name}, which was written while it was read", "a whole file", "Load it again")
         source = {"file": str(path), "sha256": digest}
         kept.seal(made, {"format": _FORMAT, "name": path.name, "not_read": noted, "source": source})
         if place.exists():
@@ -207,7 +209,13 @@ def _contents(path: Path) -> tuple[dict[str, Any], list[str]]:
     keys = {
         name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.ggml.")
     } | {name: field.contents() for name, field in reader.fields.items() if name.startswith("tokenizer.ggml.add_")}
-    return keys, [tensor.name for tensor in reader.tensors]
+    names = [tensor.name for tensor in reader.tensors]
+    blocks = keys.get(f"{keys.get('general.architecture')}.block_count", 0)
+    if isinstance(blocks, int) and blocks > len(names):  # so many layers would take all memory before any is refused
+        raise ModelError(
+            f"{path.name} with {blocks:,} blocks, and {len(names):,} tensors", "a whole file", "Get it again"
+        )
+    return keys, names
 
 
 def _unread_tensors(tensors: list[str], model: Any) -> list[str]:

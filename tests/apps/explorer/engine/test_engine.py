@@ -31,7 +31,8 @@ from probes.attention.pattern import Attention
 from probes.lens.logit_lens import VIEW as LENS
 from probes.lens.logit_lens import LogitLens
 from tests.tiny_analyses import tiny_study, tiny_view
-from tests.tiny_models import tiny_model
+from tests.tiny_models import tiny_hf, tiny_model
+from workbench import wrap
 from workbench.analysis.kinds import OnModel, OnPrompt, Stimulus, Study
 from workbench.analysis.pace import Pace
 from workbench.analysis.parameters import Choice, Range
@@ -802,5 +803,29 @@ def test_a_model_that_does_not_load_is_tried_again_only_when_asked(tmp_path):
         assert engine.hosted("tiny").loading.finished.wait(60) and len(tries) == 2
         assert engine.hosted("tiny", again=True).loading.finished.wait(60)
         assert engine.hosted("tiny").model is not None and len(tries) == 3
+    finally:
+        engine.close()
+
+
+def test_what_is_asked_of_weights_is_never_answered_by_others():
+    """A notebook that trains while the page computes: results of the new weights lay under the keys of the old ones,
+    and a click continued their states with the new weights."""
+    hf = tiny_hf("llama", 3)
+    model = wrap(hf, None, name="mine")
+    engine = Engine(Settings(models=("mine",)), [LENS], load=lambda name, report: model)
+    try:
+        assert engine.hosted("mine").loading.finished.wait(60)
+        asked = engine.request("mine", "3 7 9 5", {})
+        with torch.no_grad():
+            hf.model.layers[1].mlp.down_proj.weight.mul_(2)
+        job = engine.submit(asked, "session")
+        assert job.finished.wait(60) and "weights of mine that were changed since" in job.error
+        assert engine.found(asked, "logit-lens") is None and engine.cache.get(asked.states) is None
+        with pytest.raises(RefusedError, match="Run the prompt again"):
+            engine.of_layer(asked, Attention(layer=2, head=1), "session")
+        again = engine.request("mine", "3 7 9 5", {})
+        assert engine.submit(again, "session").finished.wait(60)
+        expected = LogitLens().run(model, Prompt.ids([3, 7, 9, 5]))
+        np.testing.assert_array_equal(engine.found(again, "logit-lens")["target_prob"], expected["target_prob"])
     finally:
         engine.close()

@@ -133,3 +133,12 @@ def test_another_pages_cookie_in_any_bytes_costs_no_answer(running, other):
                 one = opened(stack, running, way + head + b"\r\n\r\n{}")
                 answer = one.recv(100)
             assert answer.startswith(b"HTTP/1.1 " + (b"400" if way.startswith(b"POST") and own in cookie else status))
+
+
+def test_requests_that_wait_for_a_thread_write_nothing_to_the_terminal(running, caplog):
+    cookie = f"workbench-{running.port}={TOKEN}"
+    head = f"GET {PAGE} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n".encode()
+    with ExitStack() as stack:
+        asked = [opened(stack, running, head) for _ in range(4 * running.threads)]
+        assert all(one.recv(12) == b"HTTP/1.1 200" for one in asked)
+    assert not [record.message for record in caplog.records if record.name.startswith("waitress")]

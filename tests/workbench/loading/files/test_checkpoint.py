@@ -95,6 +95,7 @@ def test_without_a_tokenizer(directory):
         ({"model_type": "of-tomorrow"}, "of-tomorrow"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
         ({"hidden_size": "wide"}, "no usable model"),
+        ({"rms_norm_eps": "small"}, "no usable model at .*'rms_norm_eps': .*float.*small"),
         ({"num_attention_heads": 0}, "no usable model"),
     ],
 )

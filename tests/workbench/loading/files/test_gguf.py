@@ -159,3 +159,26 @@ def test_a_cut_file_is_one_sentence(file, share):
     with pytest.raises(UnavailableError, match=r"no usable model at .*tiny\.gguf") as caught:
         load(str(file))
     assert isinstance(caught.value, InputError)  # exit code 2
+
+
+def test_a_file_that_is_exchanged_while_it_is_read_is_not_kept_under_the_name_of_the_first(file, tmp_path, monkeypatch):
+    read = gguf._read
+
+    def exchanged(path, *contents):
+        write_gguf(file, tiny_hf("llama", seed=1))
+        return read(path, *contents)
+
+    first = file.read_bytes()
+    monkeypatch.setattr(gguf, "_read", exchanged)
+    with pytest.raises(InputError, match="which was written while it was read"):
+        load(str(file))
+    monkeypatch.setattr(gguf, "_read", read)
+    file.write_bytes(first)
+    with torch.no_grad():
+        assert torch.allclose(logits(load(str(file))), tiny_hf("llama")(IDS).logits, atol=1e-5)
+
+
+def test_more_blocks_than_tensors_are_refused_before_they_are_built(tmp_path):
+    odd = write_gguf(tmp_path / "odd.gguf", tiny_hf("llama"), keys=[("add_uint32", "llama.block_count", 10**6)])
+    with pytest.raises(InputError, match="with 1,000,000 blocks, and 21 tensors"):
+        load(str(odd))
