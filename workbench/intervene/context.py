@@ -67,7 +67,7 @@ def _apart(interventions: Sequence[Any]) -> list[Any]:
 
 @contextmanager
 def _carried_out(model: Model, found: list[tuple[Any, Edit]], batch: Rows) -> Iterator[None]:
-    check_contradictions(found, batch)
+    check_contradictions(found, batch, model.sizes.n_heads // max(1, model.sizes.n_key_value_heads))
     points: dict[tuple[Hook, int | None], list[tuple[Any, Edit]]] = {}
     for intervention, edit in found:
         points.setdefault(edit.where[:2], []).append((intervention, edit))

@@ -37,8 +37,9 @@ _COVERS = {
 _OF_KEYS = {V: (Z, ATTN_RESULT, ATTN_OUT, RESID_POST), K: (PATTERN, Z, ATTN_RESULT, ATTN_OUT, RESID_POST)}
 
 
-def check_contradictions(found: list[tuple[Any, Edit]], batch: Rows) -> None:
-    """InputError where two interventions write the same place, or one makes another's edit void."""
+def check_contradictions(found: list[tuple[Any, Edit]], batch: Rows, group: int = 1) -> None:
+    """InputError where two interventions write the same place, or one makes another's edit void. group: heads that read
+    each key/value head."""
     buckets: dict[tuple[int | None, int | None], list[tuple[Any, Where]]] = {}
     for intervention, edit in found:
         if edit.write is None:
@@ -53,7 +54,7 @@ def check_contradictions(found: list[tuple[Any, Edit]], batch: Rows) -> None:
             here, there = ([(i, _counted(w, length)) for i, w in found] for found in (entries, everywhere))
             for n, (first, a) in enumerate(here):
                 for second, b in (*here[n + 1 :], *there):
-                    if first is not second and (_clash(a, b) or _void(a, b) or _void(b, a)):
+                    if first is not second and (_clash(a, b) or _void(a, b, group) or _void(b, a, group)):
                         raise InputError(f"{first} together with {second}", "edits that do not contradict", "Drop one")
 
 
@@ -81,7 +82,9 @@ def _counted(where: Where, length: int | None) -> Where:
 def is_void(model: Model, where: Where) -> bool:
     """Whether writing a place changes nothing: interventions that the model carries overwrite what it leads to."""
     own = (edit for intervention in model.interventions for edit in intervention.edits(model))
-    return any(edit.write is not None and edit.where.layer == where.layer and _void(edit.where, where) for edit in own)
+    group = model.sizes.n_heads // max(1, model.sizes.n_key_value_heads)
+    here = (edit.where for edit in own if edit.write is not None and edit.where.layer == where.layer)
+    return any(_void(outer, where, group) for outer in here)
 
 
 def _clash(a: Where, b: Where) -> bool:
@@ -90,14 +93,20 @@ def _clash(a: Where, b: Where) -> bool:
     return _overlap(a.units, b.units) and _overlap(a.positions, b.positions)
 
 
-def _void(outer: Where, inner: Where) -> bool:
-    """Whether writing `outer` makes what `inner` wrote before it void."""
+def _void(outer: Where, inner: Where, group: int = 1) -> bool:
+    """Whether writing `outer` makes what `inner` wrote before it void. group: as for `check_contradictions`."""
     if inner.hook in _OF_KEYS:
-        return outer.sets and outer.hook in _OF_KEYS[inner.hook] and outer.units is None and outer.positions is None
+        gone = outer.sets and outer.hook in _OF_KEYS[inner.hook] and outer.positions is None
+        return gone and _within(_readers(inner.units, group), outer.units)
     read = inner.hook if inner.hook.expert is None else MLP_POST  # an expert's neurons lie before the same
     if not outer.sets or read not in _COVERS.get(outer.hook, ()):
         return False
     return _within(inner.units, outer.units) and _within(inner.positions, outer.positions)
+
+
+def _readers(units: tuple[int, ...] | None, group: int) -> tuple[int, ...] | None:
+    """The heads that read key/value heads."""
+    return None if units is None else tuple(unit * group + n for unit in units for n in range(group))
 
 
 def _within(inner: tuple[int, ...] | None, outer: tuple[int, ...] | None) -> bool:

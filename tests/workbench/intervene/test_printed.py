@@ -7,9 +7,9 @@ import torch
 
 from tests.tiny_models import spelling, tiny_hf, tiny_model
 from workbench.errors import InputError
-from workbench.intervene import Ablate, Head, Patch, Scale, Steer
+from workbench.intervene import Ablate, Attend, Head, Patch, Scale, Steer
 from workbench.loading.pretrained import wrap
-from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, RESID_POST, Z
+from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, RESID_POST, K, Z
 from workbench.models.prompt import Prompt
 from workbench.observation import observe
 from workbench.observation.recording import measure_means, record, record_all
@@ -76,3 +76,18 @@ def test_one_value_given_twice_is_two():
         observe(model, IDS, interventions=given).logits[0] for given in ([along] * 2, [replace(along, strength=1.0)])
     )
     torch.testing.assert_close(twice, once)
+
+
+def test_a_key_head_that_nobody_reads_is_refused():
+    """What its only query head does is set behind it: patching it would change nothing, without a word."""
+    for kind, n_readers in (("gpt2", 1), ("llama", 2)):
+        model = tiny_model(kind)
+        keys = Patch(K, 0, record(model, Prompt.ids([9, 2, 6, 5, 3]), [K]), units=(1,))
+        told = Attend(Head(0, n_readers), "previous-token")  # the first head that reads key head 1
+        for order in ([told, keys], [keys, told]):
+            if n_readers > 1:  # another one still does
+                changed = observe(model, IDS, interventions=order).logits[0]
+                assert not torch.equal(changed, observe(model, IDS, interventions=[told]).logits[0])
+                continue
+            with pytest.raises(InputError, match="expected edits that do not contradict"):
+                observe(model, IDS, interventions=order)
