@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from workbench.errors import InputError, UnavailableError, in_words
-from workbench.files import whole_file, write_whole
+from workbench.files import need_unprotected, whole_file, write_whole
 from workbench.storage.endings import ending_of
 from workbench.storage.json_text import json_of
 from workbench.storage.netcdf import encoded
@@ -24,6 +24,7 @@ def write(result: xr.Dataset, path: Path) -> tuple[Path, ...]:
     an ending that is not known, UnavailableError where it cannot be written.
     """
     ending = ending_of(path)
+    need_unprotected(path)
     try:
         if ending == "nc":
             return (write_whole(path, encoded(result)),)

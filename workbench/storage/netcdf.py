@@ -29,10 +29,10 @@ _AS_IT_IS: dict[str, Any] = {"mask_and_scale": False, "decode_times": False, "ph
 def encoded(result: xr.Dataset, name: str = "") -> bytes:
     """A result as netCDF-4, sealed for the name that it is kept under (see `workbench.files.sealed`).
 
-    Raises InputError where a value or an attribute has no place in netCDF.
+    Raises InputError where a value, a name or an attribute has no place in netCDF.
     """
     for part, variable in result.variables.items():
-        need_plain(str(part), variable)
+        need_plain(part, variable)
     # xarray would add a fill value of its own to floats; NaN says missing by itself.
     floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
     try:
@@ -90,5 +90,5 @@ def _opened(content: bytes, group: str | None = None) -> xr.Dataset:
 def _plain(opened: xr.Dataset) -> xr.Dataset:
     """Texts as texts, and nothing left of how the file held them."""
     for name, variable in opened.variables.items():
-        need_plain(str(name), variable)
+        need_plain(name, variable)
     return opened.drop_encoding()

@@ -170,9 +170,9 @@ def _write(result: "xr.Dataset", path: Path, arguments: argparse.Namespace) -> t
         from apps.cli.report.notebook import notebook
 
         return (write_whole(path, notebook(result, _loaded(arguments)).encode()),)
-    from workbench.storage.formats import write
+    from workbench.analysis.results import saved
 
-    return write(result, path)
+    return saved(result, path)
 
 
 def _loaded(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import pytest
 from apps.cli import main
 from apps.cli.report import delivery
 from workbench import open_result
+from workbench.analysis import results
+from workbench.analysis.results import saved
 from workbench.errors import InputError, UnavailableError
 from workbench.storage import endings
 
@@ -93,10 +95,12 @@ def test_json_on_stdout_is_strict_and_alone(tmp_path, capsys):
 
 
 def test_a_result_that_cannot_be_saved_is_printed_and_kept_elsewhere(tmp_path, capsys, monkeypatch):
-    def full(*_):
-        raise UnavailableError("no space left on the disk at r.nc", "a place to write", "Choose another path")
+    def full(result, path):
+        if path == tmp_path / "r.nc":
+            raise UnavailableError("no space left on the disk at r.nc", "a place to write", "Choose another path")
+        return saved(result, path)
 
-    monkeypatch.setattr(delivery, "write", full)
+    monkeypatch.setattr(delivery, "saved", full)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     assert main(["run", "logit-lens", *TOY, "--out", str(tmp_path / "r.nc")]) == 1
@@ -114,8 +118,7 @@ def test_a_result_that_the_format_has_no_place_for_is_printed_and_kept_as_json(t
             "a result that netCDF cannot hold (such numbers)", "numbers and whole texts", "Take its tables"
         )
 
-    monkeypatch.setattr(delivery, "write", unfit)
-    monkeypatch.setattr(delivery, "encoded", unfit)
+    monkeypatch.setattr(results, "checked", unfit)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     assert main(["run", "logit-lens", *TOY, "--out", str(tmp_path / "r.nc")]) == 1
