@@ -174,3 +174,10 @@ def test_a_seal_says_whether_a_file_is_as_it_was_written():
     assert unsealed(content) == (content, None)
     assert unsealed(sealed(content, "one"), "one") == (content, True)
     assert unsealed(sealed(content, "one"), "other") == unsealed(sealed(content, "one")) == (content, False)
+
+
+def test_what_is_sealed_for_no_name_is_not_as_it_was_written_under_one():
+    """A result that anybody saved, in the place of one that is kept."""
+    assert unsealed(sealed(b"a", "key"), "key")[1] is True
+    for other in (sealed(b"a"), sealed(b"a", "other")):
+        assert unsealed(other, "key")[1] is False

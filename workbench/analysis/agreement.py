@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import xarray as xr
 
-from workbench.analysis.compare import place_of
+from workbench.analysis.compare import place_of, units_along
 from workbench.arguments import fitted
 from workbench.errors import InputError
 from workbench.figures.quantity import numbers, units
@@ -60,7 +60,7 @@ def _taken(results: Sequence[xr.Dataset]) -> list[xr.DataArray]:
                 if set(map(str, results[0][name].dims)) != over | places:
                     continue
                 last = dict.fromkeys(places, -1)
-                taken = list(xr.align(*(result[name].isel(last) for result in results), join="inner"))
+                taken = list(xr.align(*(_named(result[name].isel(last)) for result in results), join="inner"))
                 if (
                     all(one.size for one in taken)
                     and np.isfinite(np.stack([one.values for one in taken])).all(axis=0).any()
@@ -69,6 +69,11 @@ def _taken(results: Sequence[xr.Dataset]) -> list[xr.DataArray]:
     raise InputError(
         "results without a number over heads, layers or tokens", "one that all prompts have", "Look at another view"
     )
+
+
+def _named(variable: xr.DataArray) -> xr.DataArray:
+    """With parts under their names, where they have some: by these they are aligned."""
+    return variable.assign_coords({dim: units_along(variable, str(dim)) for dim in variable.dims if dim == "component"})
 
 
 def _usable(results: Sequence[xr.Dataset]) -> list[str]:

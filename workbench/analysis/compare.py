@@ -40,12 +40,14 @@ __all__ = [
     "of_differences",
     "pieces",
     "place_of",
+    "units_along",
 ]
 
 _TOKEN_DIMS = ("pos", "query", "key")
 _NAMED = 3  # unlike tokens that a sentence names
 _LISTS = ("edge", "row", "segment", "draw")  # the n-th of one run is not the n-th of another
-_OF_ANOTHER = ("_low", "_high", "_null", "_q", "_p")  # intervals, nulls and tests are about one run, not the change
+_OF_ANOTHER = ("_low", "_high", "_null")  # of intervals and nulls, which are about one run, not the change
+_TESTS = ("p", "q", "p_floor")  # as are tests
 _NAMES = {"id", "index", "dimension", "expert", "layer", "head"}  # units of whole numbers that only name something
 CHANGED = "⇒"
 
@@ -83,9 +85,8 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     counterpart. Text that changed reads "before⇒after". Over `pos`, `query` and `key` tokens are aligned (see `align`),
     elsewhere equal coordinates are. Left out: intervals, nulls and p-values, which belong to one run, flags, ids, and
     lists such as edges, whose order means nothing. Blank, too: what is of the followed token where the two follow
-    another one, as each does with the token that it itself predicts. `attrs["summary"]` names the largest change and
-    what is blank;
-    `attrs["provenance"]` holds both origins.
+    another one, as each does with the token that it itself predicts. `attrs["summary"]` names the largest change, what
+    is blank, and where not the same is measured; `attrs["provenance"]` holds both origins.
 
     Raises InputError for results of different analyses, or with nothing to subtract.
     """
@@ -106,9 +107,8 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     coords = {dim: b.indexes[dim] if dim in b.indexes else range(b.sizes[dim]) for dim in index}
     texts = {name: coord for name, coord in b.coords.items() if name not in b.dims and set(coord.dims) <= set(index)}
     result = xr.Dataset(changes, coords={**coords, **texts}, attrs=b.attrs)
-    about = _about(
-        result, records, counterparts, " ".join(filter(None, (_unlike(a, b, tokens, counterparts), followed)))
-    )
+    unlike = " ".join(filter(None, (_unlike(a, b, tokens, counterparts), followed)))
+    about = _about(result, records, counterparts, unlike, _unlike_measures(a, b))
     return check(result.assign_attrs(**about))
 
 
@@ -169,7 +169,7 @@ def _tokens(result: xr.Dataset, record: Mapping[str, Any]) -> list[Any]:
 
 def _counterparts(a: xr.Dataset, b: xr.Dataset, dim: str, tokens: Sequence[int]) -> np.ndarray | None:
     """For every index of b along a dim the index of a, -1 for none; None where the dim only counts a list."""
-    values = [r.indexes[dim] if dim in r.indexes else pd.RangeIndex(r.sizes[dim]) for r in (a, b)]
+    values = [units_along(result, dim) for result in (a, b)]
     if dim in _LISTS or not values[0].is_unique:
         return None
     wanted = values[1]
@@ -178,11 +178,22 @@ def _counterparts(a: xr.Dataset, b: xr.Dataset, dim: str, tokens: Sequence[int])
     return values[0].get_indexer(wanted)
 
 
+def units_along(result: "xr.Dataset | xr.DataArray", dim: str) -> pd.Index:
+    """What stands at every index of a dim: names of parts where there are some (the fifth of one model is another one
+    of a second), else numbers."""
+    if "label" in result.coords and result["label"].dims == (dim,):
+        names = pd.Index([str(label) for label in result["label"].values])
+        if names.is_unique:
+            return names
+    return result.indexes[dim] if dim in result.indexes else pd.RangeIndex(result.sizes[dim])
+
+
 def _shared(a: xr.Dataset, b: xr.Dataset, index: Mapping[str, np.ndarray | None]) -> list[str]:
     """Variables of both results over the same dims that can be subtracted, and the texts beside them."""
 
     def is_own(name: str) -> bool:
-        return not any(name.endswith(end) and name.removesuffix(end) in b for end in _OF_ANOTHER)
+        of_a_test = name in _TESTS or name.endswith(("_q", "_p"))
+        return not of_a_test and not any(name.endswith(end) and name.removesuffix(end) in b for end in _OF_ANOTHER)
 
     def is_kind(variable: xr.DataArray) -> bool:
         words = str(variable.attrs.get("units", "")).split()
@@ -270,6 +281,25 @@ def _unlike(a: xr.Dataset, b: xr.Dataset, tokens: Sequence[Sequence[Any]], count
     return f"{where} subtracted: {', '.join(named)}{more}."
 
 
+def _unlike_measures(a: xr.Dataset, b: xr.Dataset) -> str:
+    """`Not the same is measured: logit of 'q' minus logit of 'x'.`, as where each run is asked about the token that it
+    itself predicts; nothing where one thing is."""
+    after, before = _measure(b), _measure(a)
+    if not after or not before or after == before:
+        return ""
+    words = [said + (f" ({ids})" if after[0] == before[0] else "") for said, ids in (after, before)]
+    return f"Not the same is measured: {words[0]} here, {words[1]} subtracted."
+
+
+def _measure(result: xr.Dataset) -> tuple[str, str] | None:
+    """What a result is a number of, in words and in ids; None where it does not say."""
+    told = {name: str(result.attrs.get(name) or "") for name in ("metric", "target", "against")}
+    ids = [str(result.attrs.get(name) or "") for name in ("target_ids", "against_ids")]
+    minus = f" minus {told['against']!r}" if told["against"] else ""
+    words = told["metric"] or (f"the logit of {told['target']!r}{minus}" if told["target"] else "")
+    return (words, " minus ".join(filter(None, ids))) if words else None
+
+
 def _text_of(result: xr.Dataset, pos: int) -> str:
     """The token at a position as it is shown, "" where the result does not know it."""
     for dim in _TOKEN_DIMS:
@@ -280,9 +310,9 @@ def _text_of(result: xr.Dataset, pos: int) -> str:
 
 
 def _about(
-    result: xr.Dataset, records: list[dict[str, Any]], counterparts: Sequence[int], unlike: str
+    result: xr.Dataset, records: list[dict[str, Any]], counterparts: Sequence[int], unlike: str, measured: str
 ) -> dict[str, str]:
-    """Summary, provenance and key of a difference. unlike: a sentence about aligned tokens that differ, or none."""
+    """Summary, provenance and key of a difference. unlike, measured: what to say of tokens, and of what is measured."""
     keys = [record.get("spec_key", "") for record in records]
     key = hashlib.sha256(json.dumps(["difference", *keys]).encode()).hexdigest()
     record = {"analysis": records[1].get("analysis"), "difference": {"from": records[0], "to": records[1]}}
@@ -300,8 +330,7 @@ def _about(
         for name, value in (records[1].get("params") or {}).items()
         if (records[0].get("params") or {}).get(name) != value
     )
-    if others:
-        said.append(f"The two were computed with different {', '.join(others)}.")
+    said += [f"The two were computed with different {', '.join(others)}."] * bool(others) + [measured] * bool(measured)
     return {"summary": " ".join(said), "provenance": json.dumps(record, sort_keys=True), "spec_key": key}
 
 

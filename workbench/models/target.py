@@ -14,7 +14,7 @@ import torch
 from workbench.errors import InputError
 from workbench.models.vocabulary import Vocabulary, by_id
 
-__all__ = ["Target", "likelier", "need_one_token", "shared_start", "target_of", "unread"]
+__all__ = ["Target", "likelier", "need_apart", "need_one_token", "shared_start", "target_of", "unread"]
 
 _NAMED = 5  # members of a set that are named
 
@@ -72,15 +72,36 @@ def target_of(vocabulary: Vocabulary, text: str) -> Target:
             f"the target {one!r}, which the tokenizer reads as {vocabulary.text(vocabulary.tokens(one))!r}",
             "a text that it has tokens for", "Take another one, or an id such as #17",
         )  # fmt: skip
-    for short in members:
-        longer = next((one for one in members if one != short and one[: len(short)] == short), None)
-        if longer is not None:
-            raise InputError(
-                f"a set that holds {vocabulary.text(short)!r} and {vocabulary.text(longer)!r}, which begins with it",
-                "members of which none begins another",
-                "Leave one out",
-            )
+    if (pair := _beginning(members, members)) is not None:
+        raise InputError(
+            f"a set that holds {vocabulary.text(pair[0])!r} and {vocabulary.text(pair[1])!r}, which begins with it",
+            "members of which none begins another",
+            "Leave one out",
+        )
     return Target(members)
+
+
+def need_apart(vocabulary: Vocabulary, target: Target, against: Target) -> None:
+    """InputError where two targets overlap: a difference of what is in both says nothing of either."""
+    both = tuple(one for one in against.members if one in target.members)
+    if both:
+        raise InputError(f"the same token {Target(both).label(vocabulary)!r} twice", "two tokens", "Choose another one")
+    pair = _beginning(target.members, against.members) or _beginning(against.members, target.members)
+    if pair is not None:
+        raise InputError(
+            f"{vocabulary.text(pair[0])!r} against {vocabulary.text(pair[1])!r}, which begins with it",
+            "targets of which none begins the other",
+            "Choose another one",
+        )
+
+
+def _beginning(
+    shorter: Sequence[tuple[int, ...]], longer: Sequence[tuple[int, ...]]
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The first member that begins another one, and that one."""
+    return next(
+        ((short, long) for short in shorter for long in longer if short != long and long[: len(short)] == short), None
+    )
 
 
 def unread(vocabulary: Vocabulary, text: str) -> list[str]:

@@ -15,7 +15,7 @@ from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
 from workbench.models.spans import Spans
-from workbench.models.target import Target, likelier, shared_start, target_of
+from workbench.models.target import Target, likelier, need_apart, shared_start, target_of
 from workbench.observation.repeats import previous_occurrence
 from workbench.words import counted
 
@@ -144,7 +144,7 @@ def make_metric(
     logits: of the unedited run at `position`, `[d_vocab]`: an empty target is its top token, and KL is taken from it.
     What is given to a metric of no target is named in its note. Targets of several tokens need a prompt that goes on
     with them (`followed_by`), and position -1, its own end. Raises InputError for such ones elsewhere, for their logit
-    alone, an unknown kind, a position outside the prompt, or twice the same target.
+    alone, an unknown kind, a position outside the prompt, or targets that overlap.
     """
     if kind not in KINDS:
         raise InputError(f"the metric {kind!r}", f"one of {', '.join(KINDS)}", "Choose one of these")
@@ -152,9 +152,8 @@ def make_metric(
     vocabulary = model.vocabulary
     wanted = target_of(vocabulary, target) if target else Target.one(int(logits.argmax()))
     other = target_of(vocabulary, against) if against else None
-    both = () if other is None else tuple(one for one in other.members if one in wanted.members)
-    if both:
-        raise InputError(f"the same token {Target(both).label(vocabulary)!r} twice", "two tokens", "Choose another one")
+    if other is not None:
+        need_apart(vocabulary, wanted, other)
     if kind == "loss" and len(tokens) < 2:
         raise InputError("the loss of a one-token prompt", "two tokens or more", "Choose another metric")
     reference = logits.float().log_softmax(-1) if kind == "KL" else None

@@ -96,3 +96,15 @@ def test_what_is_zero_is_said():
 def test_what_cannot_be_held_against_each_other_is_refused(results, said):
     with pytest.raises(InputError, match=said):
         agreement(results)
+
+
+def test_parts_are_those_of_one_name():
+    """Other controls stand beside other prompts: the first of one is not the first of the other."""
+
+    def parts(labels, values):
+        about = {"component": range(len(labels)), "label": ("component", labels)}
+        made = dataset(None, about, score=("component", np.array(values), "nats", (None, None)))
+        return made.assign_attrs(provenance=json.dumps({"analysis": "planted"}))
+
+    said = agreement([parts(["L0H0", "L0H1", "L2H2"], [1, 9, 0.5]), parts(["L0H1", "L0H0", "L1H1"], [8.0, 1, 0.1])])
+    assert said.startswith("Score of 2 prompts: L0H1 is the largest in all (8 to 9)")

@@ -229,6 +229,42 @@ def test_parts_are_named_and_not_numbered():
     assert change.attrs["summary"] == "Largest change of attribution: 2 logits at L20 MLP."
 
 
+def test_parts_are_aligned_by_their_names_and_not_by_their_numbers():
+    """The third part of a model of two heads is its first MLP, that of a model of three heads a head."""
+
+    def parts(labels, values):
+        about = {"component": range(len(labels)), "label": ("component", labels)}
+        made = dataset(None, about, attribution=("component", np.array(values), "logits", None, "attribution"))
+        return made.assign_attrs(provenance=json.dumps({"analysis": "parts", "token_ids": [1]}))
+
+    change = difference(
+        parts(["L0H0", "L0H1", "L0 MLP"], [1, 2, 3.0]), parts(["L0H1", "L0 MLP", "L0H2"], [2.5, 7, 9.0])
+    )
+    np.testing.assert_array_equal(change["attribution"], [0.5, 4, np.nan])
+    assert change["label"].values.tolist() == ["L0H1", "L0 MLP", "L0H2"]
+    assert change.attrs["summary"].startswith("Largest change of attribution: 4 logits at L0 MLP.")
+
+
+def test_what_is_measured_is_said_where_it_is_not_the_same():
+    """Each run asks about the token that it itself predicts, unless told otherwise."""
+
+    def of(**about):
+        return result([1], [0.25]).assign_attrs(about)
+
+    said = lambda one, other: difference(of(**one), of(**other)).attrs["summary"].partition("are equal.")[2].strip()
+    paris, rome = ({"target": word, "target_ids": ids} for word, ids in ((" Paris", "#7"), (" Rome", "#9")))
+    assert said(paris, rome) == "Not the same is measured: the logit of ' Rome' here, the logit of ' Paris' subtracted."
+    assert said(paris, paris | {"against": " Rome"}).endswith("the logit of ' Paris' subtracted.")
+    piece = {"metric": "log-probability of '�'"}
+    assert "(#3) here" in said(piece | {"target_ids": "#2"}, piece | {"target_ids": "#3"})  # bytes that print alike
+    assert said(paris, paris) == said({}, rome) == said({}, {}) == ""
+
+
+def test_the_p_of_one_run_less_that_of_another_is_no_change():
+    p = {name: ("", np.array(0.5), "probability", (0, 1), "p") for name in ("p", "p_floor", "relation_p")}
+    assert set(difference(result([1], [1], **p), result([1], [2], **p)).data_vars) == {"height"}
+
+
 def test_models_must_share_their_tokenizer():
     need_same_tokenizer(tiny_model("llama"), tiny_model("gpt2"))
     with pytest.raises(InputError, match="tokenizers differ"):

@@ -68,6 +68,16 @@ def test_an_axis_that_holds_other_things_in_every_prompt_is_left_out():
     assert stacked([None, None]) is None
 
 
+def test_parts_of_other_names_are_left_out_and_those_of_one_name_keep_it():
+    def parts(labels):
+        about = {"component": range(2), "label": ("component", labels)}
+        return Reduction().row(dataset(None, about, effect=("component", np.array([1.0, 2.0]), "nats", (None, None))))
+
+    rows = stacked([parts(["L0H0", "L0H1"]), parts(["L0H0", "L1H1"])])
+    assert "effect" not in rows and "other things" in json.loads(rows.attrs["left_out"])["effect"]
+    assert stacked([parts(["L0H0", "L0H1"])] * 2)["label"].values.tolist() == ["L0H0", "L0H1"]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3) | st.just(float("nan")), min_size=2, max_size=30), st.data())
 def test_partials_merge_in_any_grouping(values, data):

@@ -280,3 +280,13 @@ def test_what_stands_on_both_sides_is_named_alone():
     tokens, logits = tokenise(model, "abc"), torch.zeros(96)
     with pytest.raises(InputError, match="the same token 'q' twice"):
         make_metric(model, tokens, logits, target='["p", "q"]', against='["q", "r"]')
+
+
+@pytest.mark.parametrize(("target", "against"), [("pq", "p"), ("p", "pq"), ('["r", "pq"]', '["s", "p"]')])
+def test_what_begins_with_the_other_is_not_set_against_it(target, against):
+    """log p(pq) - log p(p) is that of q behind p, whatever p is."""
+    model = wrap(tiny_hf("llama"), spelling(), name="tiny-spelling")
+    tokens, logits = tokenise(model, "abc"), torch.zeros(96)
+    with pytest.raises(InputError, match="'p' against 'pq', which begins with it"):
+        make_metric(model, tokens, logits, kind="log-probability", target=target, against=against)
+    make_metric(model, tokens, logits, kind="log-probability", target="p", against="q")

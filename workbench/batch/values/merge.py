@@ -19,6 +19,7 @@ from workbench.analysis.results import check
 from workbench.batch.store import Store
 from workbench.batch.values.partials import Partial
 from workbench.batch.values.places import Cells, Places
+from workbench.batch.values.rows import same_names
 from workbench.batch.values.tables import summary
 from workbench.errors import InputError
 from workbench.statistics import ENOUGH, bootstrap_interval
@@ -286,4 +287,5 @@ _COUNTS = {
 
 
 def _same_coords(one: xr.DataArray, like: xr.DataArray) -> bool:
-    return all(np.array_equal(one[dim].values, like[dim].values) for dim in like.dims if dim in like.coords)
+    alike = all(np.array_equal(one[dim].values, like[dim].values) for dim in like.dims if dim in like.coords)
+    return alike and same_names(one, like)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["Reduction", "RowOf", "Rows"]
+__all__ = ["NAMES", "Reduction", "RowOf", "Rows", "same_names"]
 
 RowOf = tuple[dict[str, xr.DataArray], dict[str, str]]  # what is averaged of a result, and why the rest is not
 
+NAMES = "label"  # the coordinate that says which parts the numbers of an axis are of
 _POSITIONAL = ("pos", "query", "key")
 _OWN = ("token", "edge", "draw", "prompt", "sequence", "row")  # numbered anew in every result
 _NAMES = ("token id", "dimension", "position", "layer", "head", "expert", "text", "name")  # units of no quantity
@@ -63,7 +64,7 @@ class Reduction:
             values = values.where(variable != fill)
         for dim in [dim for dim in variable.dims if dim in _POSITIONAL]:
             values = values.mean(dim, skipna=True) if self.positions == "mean" else values.isel({dim: -1})
-        bare = values.reset_coords(drop=True)
+        bare = values.reset_coords([name for name in values.coords if name not in (*values.dims, NAMES)], drop=True)
         kept = {k: v for k, v in variable.attrs.items() if k in ("units", "long_name", "valid_min", "valid_max")}
         return bare.assign_attrs(kept)
 
@@ -112,6 +113,11 @@ class Rows:
         return xr.Dataset(made, attrs={"left_out": json.dumps(self._left, sort_keys=True)})
 
 
+def same_names(one: xr.DataArray, like: xr.DataArray) -> bool:
+    """Whether the parts that two variables are of have the same names, as far as both have some."""
+    return not (NAMES in one.coords and NAMES in like.coords) or np.array_equal(one[NAMES].values, like[NAMES].values)
+
+
 def _differs(one: xr.DataArray, like: xr.DataArray) -> str:
     """Why two variables cannot be averaged; "" if they can."""
     for dim in like.dims:
@@ -119,4 +125,6 @@ def _differs(one: xr.DataArray, like: xr.DataArray) -> str:
             return f"its axis {dim} differs from prompt to prompt"
         if dim in like.coords and not np.array_equal(one[dim].values, like[dim].values):
             return f"its axis {dim} holds other things in every prompt"
+    if not same_names(one, like):
+        return f"its axis {one[NAMES].dims[0]} holds other things in every prompt"
     return "" if one.dims == like.dims else "its axes differ from prompt to prompt"

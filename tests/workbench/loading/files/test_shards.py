@@ -11,6 +11,7 @@ from tests.tiny_models import spelling, tiny_hf
 from workbench import load
 from workbench.errors import ModelError
 from workbench.loading import pretrained
+from workbench.loading.weights import weights_hash
 
 INDEX = "model.safetensors.index.json"
 
@@ -150,3 +151,8 @@ def test_an_end_token_that_is_none_is_one_sentence(directory):
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": "x"}))
     with pytest.raises(ModelError, match="an end token 'x' in the configuration; expected ids"):
         load(str(directory)).ends  # noqa: B018 - it is asked for
+
+
+def test_the_hash_does_not_know_in_which_order_weights_come():
+    weights = list(tiny_hf("llama").named_parameters())
+    assert weights_hash(weights) == weights_hash(weights[::-1]) != weights_hash(weights[1:])
