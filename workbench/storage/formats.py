@@ -12,6 +12,7 @@ from workbench.files import need_unprotected, whole_file, write_whole
 from workbench.storage.endings import ending_of
 from workbench.storage.json_text import json_of
 from workbench.storage.netcdf import encoded
+from workbench.storage.plain import need_plain
 from workbench.storage.tables import tables, text_of
 
 __all__ = ["write"]
@@ -62,6 +63,8 @@ def _parquet(table: pd.DataFrame) -> bytes:
 def _write_zarr(result: xr.Dataset, path: Path) -> Path:
     if path.exists():
         raise InputError(f"{path}, which is there already", "a new name: a Zarr store is a folder", "Choose another")
+    for name, variable in result.variables.items():  # a name with a / would be a group, which no reader looks into
+        need_plain(name, variable)
     with whole_file(path) as partial:
-        result.to_zarr(partial, zarr_format=2, consolidated=True)  # which every reader of Zarr knows
+        result.drop_encoding().to_zarr(partial, zarr_format=2, consolidated=True)  # which every reader of Zarr knows
     return path

@@ -36,7 +36,8 @@ def encoded(result: xr.Dataset, name: str = "") -> bytes:
     # xarray would add a fill value of its own to floats; NaN says missing by itself.
     floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
     try:
-        return sealed(bytes(result.to_netcdf(None, engine="h5netcdf", encoding=floats)), name)
+        # Numbers as they are, not as a file that they came from packed them.
+        return sealed(bytes(result.drop_encoding().to_netcdf(None, engine="h5netcdf", encoding=floats)), name)
     except MemoryError:
         raise
     except Exception as error:  # of xarray, h5netcdf and h5py, each with its own
