@@ -21,7 +21,7 @@ def arguments(parser: Parser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     """Subtract, print and save."""
     places = Places(arguments.out, arguments.figure)
-    places.need_writable()
+    places.need_writable((arguments.before, arguments.after))
     from apps.cli.report.delivery import deliver
     from workbench.analysis.compare import difference, of_differences
     from workbench.analysis.results import open_result
