@@ -192,3 +192,9 @@ def test_a_store_is_opened_by_what_reads_stores(tmp_path):
     pytest.importorskip("zarr")
     with pytest.raises(InputError, match="named 'a/b'"):
         save(xr.Dataset({"a/b": ("layer", np.zeros(2), WHOLE)}), tmp_path / "s.zarr")
+
+
+def test_the_largest_integers_stay_what_they_are_beside_a_missing_one():
+    """As a signed one, the largest without a sign is -1."""
+    given = xr.Dataset({"n": ("row", np.array([2**64 - 1, 0], np.uint64), {"absent": 0})})
+    assert tables(given)["row"]["n"].tolist() == [2**64 - 1, pd.NA]
