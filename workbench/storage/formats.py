@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from workbench.errors import InputError, UnavailableError, in_words
+from workbench.errors import InputError, UnavailableError, in_words, of_the_machine
 from workbench.files import need_unprotected, whole_file, write_whole
 from workbench.storage.endings import ending_of
 from workbench.storage.json_text import json_of
@@ -37,6 +37,8 @@ def write(result: xr.Dataset, path: Path) -> tuple[Path, ...]:
     except (InputError, UnavailableError):
         raise
     except Exception as error:  # another library's own, of which it has many
+        if (machine := of_the_machine(error)) is not None:
+            raise machine from error
         raise UnavailableError(
             f"a result that could not be written as {ending} ({in_words(error)})", "a file", "Choose another ending"
         ) from error

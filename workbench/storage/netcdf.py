@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import xarray as xr
 
-from workbench.errors import InputError, in_words
+from workbench.errors import InputError, in_words, of_the_machine
 from workbench.files import sealed, unsealed
 from workbench.storage.apart import looked_through
 from workbench.storage.inspection import inspect
@@ -41,6 +41,8 @@ def encoded(result: xr.Dataset, name: str = "") -> bytes:
     except MemoryError:
         raise
     except Exception as error:  # of xarray, h5netcdf and h5py, each with its own
+        if (machine := of_the_machine(error)) is not None:
+            raise machine from error
         raise InputError(
             f"a result that netCDF cannot hold ({in_words(error)})", "numbers and whole texts", "Take its tables"
         ) from error
