@@ -186,7 +186,7 @@ def need_unprotected(path: str | Path) -> None:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # none there, or no path: whoever writes says so
         return
-    if stat.S_ISREG(mode) and not mode & 0o222:
+    if stat.S_ISREG(mode) and (not mode & 0o222 or not os.access(path, os.W_OK)):
         raise InputError(
             f"{path}, which is protected from being written", "a new name, or a file that may be replaced",
             "Choose another path, or allow it (chmod u+w)",

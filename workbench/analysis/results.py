@@ -8,6 +8,7 @@ which their `absent` names: netCDF's own `_FillValue` would make floats of them 
 """
 
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -239,6 +240,8 @@ def open_result(path: str | PathLike[str]) -> xr.Dataset:
     Raises InputError where it is missing, damaged, not as it was written, or no result: values in other files, links
     out of it, filters and sizes that no result has are refused before any value is touched.
     """
+    if os.path.isdir(path) and Path(path).suffix.lower() == ".zarr":
+        raise InputError(f"{path}, a Zarr store", "a netCDF file", "Open it with xarray.open_zarr")
     content = read_whole(Path(path), MOST_BYTES)
     try:
         return checked(decoded(content))

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import xarray as xr
 
-from workbench.errors import InputError, in_words
+from workbench.errors import InputError, in_words, of_the_machine
 from workbench.files import sealed, unsealed
 from workbench.storage.apart import looked_through
 from workbench.storage.inspection import inspect
@@ -36,10 +36,13 @@ def encoded(result: xr.Dataset, name: str = "") -> bytes:
     # xarray would add a fill value of its own to floats; NaN says missing by itself.
     floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
     try:
-        return sealed(bytes(result.to_netcdf(None, engine="h5netcdf", encoding=floats)), name)
+        # Numbers as they are, not as a file that they came from packed them.
+        return sealed(bytes(result.drop_encoding().to_netcdf(None, engine="h5netcdf", encoding=floats)), name)
     except MemoryError:
         raise
     except Exception as error:  # of xarray, h5netcdf and h5py, each with its own
+        if (machine := of_the_machine(error)) is not None:
+            raise machine from error
         raise InputError(
             f"a result that netCDF cannot hold ({in_words(error)})", "numbers and whole texts", "Take its tables"
         ) from error

@@ -59,7 +59,8 @@ def _column(values: np.ndarray, variable: xr.DataArray) -> Any:
     absent = variable.attrs.get("absent")
     if absent is None or values.dtype.kind not in "iu" or not (values == absent).any():
         return values
-    return pd.arrays.IntegerArray(values.astype(np.int64), values == absent)
+    wide = np.uint64 if values.dtype.kind == "u" else np.int64
+    return pd.arrays.IntegerArray(values.astype(wide), values == absent)
 
 
 def text_of(table: pd.DataFrame) -> str:

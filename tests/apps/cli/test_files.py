@@ -203,3 +203,25 @@ def test_text_to_train_on_is_read_before_a_model_is(refused, no_model, tmp_path)
     assert "no text in" in refused("train", "erasure-probes", "--corpus", str(tmp_path / "pictures"))
     out = str(tmp_path / "probes.bin")
     assert ".safetensors" in refused("train", "erasure-probes", "--out", out)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "logit-lens", *TOY, "--out", "r.json", "--figure", "./r.json"],
+        ["run", "logit-lens", "--model", "toy-induction", "--prompt-file", "p.json", "--out", "p.json"],
+        ["compare", "a.nc", "b.nc", "--out", "a.nc"],
+        ["compare", "a.nc", "b.nc", "--out", "link.nc"],
+        ["explain", *TOY, "--out", "r.html", "--out", "r.html"],
+    ],
+    ids=["figure", "prompts", "before", "link", "report"],
+)
+def test_no_file_is_written_over_another_of_the_same_run(no_model, refused, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.json").write_text('[{"prompt": "3 5 3"}]')
+    (tmp_path / "link.nc").symlink_to("b.nc")
+    for name in "ab":
+        (tmp_path / f"{name}.nc").write_bytes(b"of before")
+    assert "which is" in refused(*words)
+    assert (tmp_path / "a.nc").read_bytes() == b"of before" == (tmp_path / "b.nc").read_bytes()
+    assert not (tmp_path / "r.json").exists()

@@ -166,3 +166,35 @@ def test_a_protected_file_is_not_replaced(tmp_path):
     with pytest.raises(InputError, match="protected from being written"):
         save(mixed().assign_attrs(summary="other"), path)
     assert path.read_bytes() == before
+
+
+PACKED = {"dtype": "int8", "scale_factor": 2.0}
+
+
+@pytest.mark.parametrize("ending", ["nc", "zarr"])
+def test_numbers_are_saved_as_they_are_whatever_file_they_came_from(tmp_path, ending):
+    """xarray remembers how a file packed them, and would write 300 as 44."""
+    if ending == "zarr":
+        pytest.importorskip("zarr")
+    given = xr.Dataset(
+        {"n": ("layer", np.array([300, -5, 7]), WHOLE), "x": ("layer", np.array([0.25, 300.0, 1.75]), WHOLE)}
+    )
+    given["n"].encoding, given["x"].encoding = dict(PACKED), dict(PACKED)
+    path = save(given, tmp_path / f"r.{ending}")
+    with xr.open_dataset(path, engine="h5netcdf" if ending == "nc" else "zarr") as read:
+        assert read["n"].values.tolist() == [300, -5, 7] and read["x"].values.tolist() == [0.25, 300.0, 1.75]
+
+
+def test_a_store_is_opened_by_what_reads_stores(tmp_path):
+    (tmp_path / "r.zarr").mkdir()
+    with pytest.raises(InputError, match=r"xarray\.open_zarr"):
+        open_result(tmp_path / "r.zarr")
+    pytest.importorskip("zarr")
+    with pytest.raises(InputError, match="named 'a/b'"):
+        save(xr.Dataset({"a/b": ("layer", np.zeros(2), WHOLE)}), tmp_path / "s.zarr")
+
+
+def test_the_largest_integers_stay_what_they_are_beside_a_missing_one():
+    """As a signed one, the largest without a sign is -1."""
+    given = xr.Dataset({"n": ("row", np.array([2**64 - 1, 0], np.uint64), {"absent": 0})})
+    assert tables(given)["row"]["n"].tolist() == [2**64 - 1, pd.NA]
