@@ -5,7 +5,9 @@ one or two sentences. Anything else that escapes is a bug of ours.
 """
 
 import errno
+import re
 import unicodedata
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -25,6 +27,7 @@ __all__ = [
     "visible",
 ]
 
+_ASKED = re.compile(r"([\w-]+).*extra == ['\"](\w+)['\"]")  # a line of what a distribution asks for
 _LONGEST_VALUE = 300  # characters of what was got: whoever gave more knows it
 _LONGEST_WORDS = 2_000  # of what is expected, which may list names
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, directions, halves of pairs, other ends of lines
@@ -73,8 +76,8 @@ _FULL = "no space left on device"
 
 
 def of_the_machine(error: BaseException) -> "WorkbenchError | None":
-    """An error that is the machine's, in a sentence: memory, storage or files that ran out. None for any other: a
-    bug."""
+    """An error that is the machine's, in a sentence: memory, storage or files that ran out, a library that is not
+    installed. None for any other: a bug."""
     said = str(error).lower()
     no_memory = any(words in said for words in _NO_MEMORY) or getattr(error, "errno", None) == errno.ENOMEM
     ours = isinstance(error, WorkbenchError | ValueError | LookupError)  # which quote what was given
@@ -89,9 +92,28 @@ def of_the_machine(error: BaseException) -> "WorkbenchError | None":
         return UnavailableError(
             f"{in_words(error)}{where}", "a place to write", "Free some space or choose another place"
         )
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return _missing(error.name.partition(".")[0])
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return UnavailableError("too many open files", "room for more", "Close others, or raise the limit (ulimit -n)")
     return None
+
+
+_OURS = ("workbench", "probes", "apps")
+
+
+def _missing(library: str) -> "WorkbenchError | None":
+    """A library that is not installed, and what installs it: the extra of ours that asks for it, or its own name."""
+    if library in _OURS:
+        return None
+    from importlib import metadata  # which commands that answer at once do without
+
+    what = library
+    with suppress(metadata.PackageNotFoundError):
+        for line in metadata.requires("interp-workbench") or ():
+            if (found := _ASKED.match(line)) and found[1].replace("-", "_") == library:
+                what = f"'interp-workbench[{found[2]}]'"
+    return UnavailableError(f"no installed library {library}", "what this needs", f"Install it: pip install {what}")
 
 
 class WorkbenchError(Exception):

@@ -26,6 +26,7 @@ __all__ = [
     "cache_dir",
     "clear_partials",
     "need_file_name",
+    "need_unprotected",
     "need_writable",
     "read_whole",
     "regular_file",
@@ -166,6 +167,7 @@ def need_file_name(path: str | os.PathLike[str]) -> None:
 def need_writable(path: str | Path) -> None:
     """Say before a long run that its result could not be saved. Raises InputError."""
     need_file_name(path)
+    need_unprotected(path)
     try:
         target = _target(Path(path))
         parent = next(place for place in target.parents if place.exists())
@@ -175,6 +177,20 @@ def need_writable(path: str | Path) -> None:
         raise InputError(
             f"{path}, where nothing can be written ({in_words(error)})", "a place to write", "Choose another path"
         ) from error
+
+
+def need_unprotected(path: str | Path) -> None:
+    """Raise InputError for a file that somebody protected from being written: whoever may write to its folder could
+    replace it all the same."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # none there, or no path: whoever writes says so
+        return
+    if stat.S_ISREG(mode) and (not mode & 0o222 or not os.access(path, os.W_OK)):
+        raise InputError(
+            f"{path}, which is protected from being written", "a new name, or a file that may be replaced",
+            "Choose another path, or allow it (chmod u+w)",
+        )  # fmt: skip
 
 
 def clear_partials(folder: Path) -> tuple[str, ...]:

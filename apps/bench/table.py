@@ -33,9 +33,25 @@ def bench(
     *,
     quick: bool = False,
     progress: Callable[[str, float, str], None] = lambda *_: None,
-    quiet: bool = False,
+    show: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure everything on the default model, print the table (unless quiet) and save it; returns what was saved."""
+    """Measure everything on the default model, show it (None: print the table) and save it; returns what was saved.
+
+    It is shown first: minutes of work are not lost where a disk is full.
+    """
+    record = _measured(quick, progress)
+    (show or _print)(record)
+    write_whole(Path(out), (json.dumps(record, indent=1) + "\n").encode())
+    if show is None:
+        print(visible(f"Saved in {out}"))
+    return record
+
+
+def _print(record: dict[str, Any]) -> None:
+    print(table(record), flush=True)
+
+
+def _measured(quick: bool, progress: Callable[[str, float, str], None]) -> dict[str, Any]:
     progress("bench", 0.0, "loading the model twice")
     model, other = models()
     rows: list[dict[str, Any]] = []
@@ -54,11 +70,6 @@ def bench(
         row["wall_ratio_to_bridge"] = ratio(rows, row, BRIDGE)
     record["goals"] = goals(rows)
     record["load_average_at_the_end"] = os.getloadavg() if hasattr(os, "getloadavg") else None
-    if not quiet:
-        print(table(record), flush=True)  # first: minutes of work
-    write_whole(Path(out), (json.dumps(record, indent=1) + "\n").encode())
-    if not quiet:
-        print(visible(f"Saved in {out}"))
     return record
 
 

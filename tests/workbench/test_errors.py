@@ -56,3 +56,12 @@ def test_files_that_ran_out_are_said():
 
 def test_a_librarys_error_is_its_first_line():
     assert in_words(RuntimeError("one.\ntwo")) == "RuntimeError: one" and in_words(KeyError()) == "KeyError"
+
+
+def test_a_library_that_is_not_installed_is_no_mistake_of_ours():
+    """The page's are an extra of ours; what others ask for has its own name; a file of ours that is gone is a bug."""
+    missing = lambda name: of_the_machine(ModuleNotFoundError(f"No module named {name!r}", name=name))
+    said = str(missing("dash_ag_grid"))
+    assert "no installed library dash_ag_grid;" in said and "pip install 'interp-workbench[app]'" in said
+    assert str(missing("some.part")).endswith("library some; expected what this needs. Install it: pip install some.")
+    assert missing("workbench.gone") is None and missing("probes") is None

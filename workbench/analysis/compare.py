@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from workbench.analysis.refusals import comparing
 from workbench.analysis.results import check
 from workbench.analysis.view import View
 from workbench.arguments import fitted
@@ -78,6 +79,7 @@ def pieces(before: Sequence[int], after: Sequence[int]) -> list[tuple[int, int, 
 
 
 @fitted()
+@comparing()
 def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     """b minus a, for every number that both results have.
 
@@ -88,7 +90,7 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     another one, as each does with the token that it itself predicts. `attrs["summary"]` names the largest change, what
     is blank, and where not the same is measured; `attrs["provenance"]` holds both origins.
 
-    Raises InputError for results of different analyses, or with nothing to subtract.
+    Raises InputError for results of different analyses, with nothing to subtract, or that were cut beyond that.
     """
     records = [record_of(result) for result in (a, b)]
     names = [record.get("analysis") for record in records]

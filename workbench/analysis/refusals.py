@@ -1,15 +1,16 @@
 """Why an analysis does not run on a model, known before anything is computed; and what the runner knows of one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol
 
 import xarray as xr
 
-from workbench.errors import InputError, RefusedError, WorkbenchError
+from workbench.errors import InputError, RefusedError, WorkbenchError, in_words
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
 
-__all__ = ["Runnable", "reason_of", "refused"]
+__all__ = ["Runnable", "comparing", "reason_of", "refused"]
 
 
 class Runnable(Protocol):
@@ -71,3 +72,19 @@ def reason_of(analysis: Runnable, model: Model, tokens: Tokens | None) -> Workbe
             "Leave the interventions out",
         )
     return None
+
+
+@contextmanager
+def comparing() -> Iterator[None]:
+    """What a library says of two results that do not go together, as one of our sentences: whoever has a result may
+    cut and relabel it, and what passes the schema of a file may be no result of that analysis."""
+    try:
+        yield
+    except (WorkbenchError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"two results that cannot be compared ({in_words(error)})",
+            "two as they were computed",
+            "Compute them again",
+        ) from error

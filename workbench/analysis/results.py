@@ -8,6 +8,7 @@ which their `absent` names: netCDF's own `_FillValue` would make floats of them 
 """
 
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -27,13 +28,14 @@ from workbench.files import need_file_name, read_whole
 from workbench.models.model import Identity, Model
 from workbench.models.prompt import Tokens
 from workbench.observation import Observation
+from workbench.storage.endings import ending_of
 from workbench.storage.formats import write
 from workbench.storage.inspection import MOST_BYTES
 from workbench.storage.netcdf import decoded
 from workbench.storage.plain import need_plain
 from workbench.storage.record import record_of
 
-__all__ = ["GLOSSARY", "check", "checked", "dataset", "open_result", "provenance", "save", "stamp", "stamped"]
+__all__ = ["GLOSSARY", "check", "checked", "dataset", "open_result", "provenance", "save", "saved", "stamp", "stamped"]
 
 # layer (0 ... L-1) is for what happens inside a block; depth for states of the residual stream (0 the embedding, d the
 # output of block d-1).
@@ -125,7 +127,7 @@ def check(result: xr.Dataset) -> xr.Dataset:
                 f"Call it for example {coord.dims[0]}_{name}",
             )  # fmt: skip
     for name, held in result.variables.items():
-        need_plain(str(name), held)
+        need_plain(name, held)
     for name, variable in result.data_vars.items():
         missing = [a for a in ("units", "long_name", "valid_min", "valid_max") if a not in variable.attrs]
         if missing:
@@ -215,12 +217,20 @@ def save(result: xr.Dataset, path: str | PathLike[str]) -> Path:
 
     An interrupted save leaves no file that a later run would trust. A netCDF file carries the sha256 of its bytes,
     which `open_result` verifies. Of several tables a file each: `lens.csv` becomes `lens.depth_pos.csv`, ....
-    Raises InputError for another ending or what is no file, UnavailableError where nothing can be written.
+    Raises InputError for another ending, what is no file, and what `open_result` would refuse in a netCDF file;
+    UnavailableError where nothing can be written.
     """
     if Path(path).suffix.lower() != ".zarr":  # a store is a folder
         need_file_name(path)
-    write(result, Path(path))
+    saved(result, Path(path))
     return Path(path)
+
+
+def saved(result: xr.Dataset, path: Path) -> tuple[Path, ...]:
+    """`save`, for a path that was looked at; returns the files that there are now."""
+    if ending_of(path) == "nc":
+        checked(result)
+    return write(result, path)
 
 
 @fitted()
@@ -230,6 +240,8 @@ def open_result(path: str | PathLike[str]) -> xr.Dataset:
     Raises InputError where it is missing, damaged, not as it was written, or no result: values in other files, links
     out of it, filters and sizes that no result has are refused before any value is touched.
     """
+    if os.path.isdir(path) and Path(path).suffix.lower() == ".zarr":
+        raise InputError(f"{path}, a Zarr store", "a netCDF file", "Open it with xarray.open_zarr")
     content = read_whole(Path(path), MOST_BYTES)
     try:
         return checked(decoded(content))

@@ -82,7 +82,7 @@ def _ranked(result: "xr.Dataset", variable: str, vertical: str) -> np.ndarray:
 def _text_fit(rows: int, columns: int) -> tuple[int, int]:
     """Font size and number of characters that fit a cell when the grid is drawn at about 600 x 330 pixels."""
     size = int(np.clip(0.85 * 330 / rows, 7, 11))
-    return size, min(10, int(600 / columns / (0.62 * size)))
+    return size, min(10, int(600 / max(1, columns) / (0.62 * size)))
 
 
 def _cell_text(strings: np.ndarray, width: int) -> np.ndarray:

@@ -1,8 +1,10 @@
 """What may be given to wrap(), and what building an instrument around it may raise."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -104,11 +106,19 @@ def buildable(model: Any) -> Iterator[None]:
         architecture = (getattr(model.config, "architectures", None) or [type(model).__name__])[0]
         with_ = ", ".join(f"{name} {_version(name)}" for name in ("transformer-lens", "transformers", "torch"))
         raise ModelError(
-            f"a model of architecture {architecture}, which cannot be instrumented "
-            f"({type(error).__name__}: {first_line(error)}; {with_})",
+            f"a model of architecture {architecture}, which cannot be instrumented ({_cause(error)}; {with_})",
             "a decoder with attention in every layer that TransformerLens's TransformerBridge supports",
             "Use another model, or other versions of these libraries",
         ) from error
+
+
+def _cause(error: Exception) -> str:
+    """What a library says of it; where that is nothing (a bare assert), the line that it says nothing in."""
+    if str(error).strip():
+        return f"{type(error).__name__}: {first_line(error)}"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at `{frames[-1].line}` in {Path(frames[-1].filename).name}" if frames else ""
+    return f"{type(error).__name__}{where}"
 
 
 def _disagreement(model: Any) -> ModelError | None:

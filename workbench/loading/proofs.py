@@ -26,6 +26,7 @@ from workbench.models.hooks import (
     MLP_OUT,
     MLP_POST,
     PATTERN,
+    POST_MLP_SCALE,
     RESID_POST,
     RESID_PRE,
     ROUTER,
@@ -157,6 +158,14 @@ def neurons_gap(post: torch.Tensor, out: torch.Tensor, site: Site) -> torch.Tens
     w = site.weights
     assert w.W_out is not None and w.b_out is not None, "asked for only where there are neurons"
     return _relative(post.float() @ w.W_out.float() + w.b_out.float() - out.float(), out)
+
+
+def neurons_gap_normed(post: torch.Tensor, scale: torch.Tensor, out: torch.Tensor, site: Site) -> torch.Tensor:
+    """The same through a post-norm, by the scale of this pass."""
+    w = site.weights
+    assert w.W_out is not None and w.b_out is not None and w.post_mlp_gain is not None, "asked for only where they are"
+    written = (post.float() @ w.W_out.float() + w.b_out.float()) / scale.float() * w.post_mlp_gain.float()
+    return _relative(written - out.float(), out)
 
 
 def residual_gap(*parts_and_site: Any) -> torch.Tensor:
@@ -300,8 +309,8 @@ def _proofs(model: Model) -> Iterator[_Proof]:
     yield _Proof(last)
     if behind:
         yield _Proof({ATTN_RESULT: None})
-    if neurons and not plain:
-        yield _Proof({MLP_POST: None})
+    if normed := [layer for layer in neurons if layer not in plain]:
+        yield _Proof({MLP_POST: Need((MLP_POST, POST_MLP_SCALE, MLP_OUT), neurons_gap_normed, layers=normed)})
     if model.sizes.experts:
         yield _Proof({ROUTER: Need((ROUTER, EXPERT_WEIGHT), choice_gap, layers=model.sizes.experts)})
         yield from _expert_proof(model)

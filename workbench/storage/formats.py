@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from workbench.errors import InputError, UnavailableError, in_words
-from workbench.files import whole_file, write_whole
+from workbench.errors import InputError, UnavailableError, in_words, of_the_machine
+from workbench.files import need_unprotected, whole_file, write_whole
 from workbench.storage.endings import ending_of
 from workbench.storage.json_text import json_of
 from workbench.storage.netcdf import encoded
+from workbench.storage.plain import need_plain
 from workbench.storage.tables import tables, text_of
 
 __all__ = ["write"]
@@ -24,6 +25,7 @@ def write(result: xr.Dataset, path: Path) -> tuple[Path, ...]:
     an ending that is not known, UnavailableError where it cannot be written.
     """
     ending = ending_of(path)
+    need_unprotected(path)
     try:
         if ending == "nc":
             return (write_whole(path, encoded(result)),)
@@ -35,6 +37,8 @@ def write(result: xr.Dataset, path: Path) -> tuple[Path, ...]:
     except (InputError, UnavailableError):
         raise
     except Exception as error:  # another library's own, of which it has many
+        if (machine := of_the_machine(error)) is not None:
+            raise machine from error
         raise UnavailableError(
             f"a result that could not be written as {ending} ({in_words(error)})", "a file", "Choose another ending"
         ) from error
@@ -61,6 +65,8 @@ def _parquet(table: pd.DataFrame) -> bytes:
 def _write_zarr(result: xr.Dataset, path: Path) -> Path:
     if path.exists():
         raise InputError(f"{path}, which is there already", "a new name: a Zarr store is a folder", "Choose another")
+    for name, variable in result.variables.items():  # a name with a / would be a group, which no reader looks into
+        need_plain(name, variable)
     with whole_file(path) as partial:
-        result.to_zarr(partial, zarr_format=2, consolidated=True)  # which every reader of Zarr knows
+        result.drop_encoding().to_zarr(partial, zarr_format=2, consolidated=True)  # which every reader of Zarr knows
     return path

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import xarray as xr
 
-from workbench.errors import InputError, in_words
+from workbench.errors import InputError, in_words, of_the_machine
 from workbench.files import sealed, unsealed
 from workbench.storage.apart import looked_through
 from workbench.storage.inspection import inspect
@@ -29,17 +29,20 @@ _AS_IT_IS: dict[str, Any] = {"mask_and_scale": False, "decode_times": False, "ph
 def encoded(result: xr.Dataset, name: str = "") -> bytes:
     """A result as netCDF-4, sealed for the name that it is kept under (see `workbench.files.sealed`).
 
-    Raises InputError where a value or an attribute has no place in netCDF.
+    Raises InputError where a value, a name or an attribute has no place in netCDF.
     """
     for part, variable in result.variables.items():
-        need_plain(str(part), variable)
+        need_plain(part, variable)
     # xarray would add a fill value of its own to floats; NaN says missing by itself.
     floats = {name: {"_FillValue": None} for name, v in result.variables.items() if v.dtype.kind == "f"}
     try:
-        return sealed(bytes(result.to_netcdf(None, engine="h5netcdf", encoding=floats)), name)
+        # Numbers as they are, not as a file that they came from packed them.
+        return sealed(bytes(result.drop_encoding().to_netcdf(None, engine="h5netcdf", encoding=floats)), name)
     except MemoryError:
         raise
     except Exception as error:  # of xarray, h5netcdf and h5py, each with its own
+        if (machine := of_the_machine(error)) is not None:
+            raise machine from error
         raise InputError(
             f"a result that netCDF cannot hold ({in_words(error)})", "numbers and whole texts", "Take its tables"
         ) from error
@@ -90,5 +93,5 @@ def _opened(content: bytes, group: str | None = None) -> xr.Dataset:
 def _plain(opened: xr.Dataset) -> xr.Dataset:
     """Texts as texts, and nothing left of how the file held them."""
     for name, variable in opened.variables.items():
-        need_plain(str(name), variable)
+        need_plain(name, variable)
     return opened.drop_encoding()

@@ -5,14 +5,22 @@ import xarray as xr
 
 from workbench.errors import InputError
 
-__all__ = ["need_plain"]
+__all__ = ["need_name", "need_plain"]
 
 _KINDS, _BYTES = "fiub", 8
 _TEXTS = "US"
 
 
-def need_plain(name: str, variable: xr.DataArray | xr.Variable) -> None:
-    """Raise InputError for what is neither numbers, truths nor whole texts: complex numbers, times, None in a text."""
+def need_name(name: object) -> None:
+    """Raise InputError for the name of a variable or a dim that no file keeps as it is: netCDF cuts it at a NUL."""
+    if not isinstance(name, str) or not name or "\0" in name or "/" in name:
+        raise InputError(f"a variable named {name!r}", "a text without / or NUL", "Rename it")
+
+
+def need_plain(name: object, variable: xr.DataArray | xr.Variable) -> None:
+    """Raise InputError for what is neither numbers, truths nor whole texts (complex numbers, times, None in a text),
+    and for a name that no file keeps as it is."""
+    need_name(name)
     dtype = variable.dtype
     if dtype.kind == "O":
         wrong = [value for value in np.ravel(variable.values) if not isinstance(value, str)]

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from workbench.arguments import fitted
+from workbench.storage.plain import need_name
 
 __all__ = ["SCALARS", "guarded", "tables", "text_of"]
 
@@ -23,8 +24,11 @@ def tables(result: xr.Dataset) -> dict[str, pd.DataFrame]:
     """The variables of a result by the dims that they share, such as `{"layer_head": ..., "pos": ...}`.
 
     A table has a column for each dim and for what lies along it (token texts), and one for each variable; what has no
-    dims is one row, "scalars". Missing is NaN, of integers `<NA>`; numbers are those of the result.
+    dims is one row, "scalars". Missing is NaN, of integers `<NA>`; numbers are those of the result. Raises InputError
+    for a name that is no text.
     """
+    for given in (*result.variables, *result.dims):
+        need_name(given)
     by_dims: dict[frozenset[str], list[str]] = {}
     for name, variable in result.data_vars.items():
         by_dims.setdefault(frozenset(map(str, variable.dims)), []).append(str(name))
@@ -55,7 +59,8 @@ def _column(values: np.ndarray, variable: xr.DataArray) -> Any:
     absent = variable.attrs.get("absent")
     if absent is None or values.dtype.kind not in "iu" or not (values == absent).any():
         return values
-    return pd.arrays.IntegerArray(values.astype(np.int64), values == absent)
+    wide = np.uint64 if values.dtype.kind == "u" else np.int64
+    return pd.arrays.IntegerArray(values.astype(wide), values == absent)
 
 
 def text_of(table: pd.DataFrame) -> str:

@@ -278,11 +278,13 @@ def _cancel(arguments: argparse.Namespace) -> int:
 
 def _report_page(arguments: argparse.Namespace) -> int:
     from apps.batches.report import keep_report, write_report
+    from apps.cli.report.places import need_apart
     from workbench.files import need_writable
 
     found = _open(arguments)
     if arguments.out:
         need_writable(arguments.out)
+        need_apart([arguments.out], [arguments.spec])
     place = str(write_report(found, Path(arguments.out))) if arguments.out else keep_report(found)
     if arguments.json:
         print_json({"saved": [place]})

@@ -1,10 +1,12 @@
 """`workbench bench`: what our passes cost."""
 
 import argparse
+from typing import Any
 
 from apps.cli.options import add_json, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import progress
+from workbench.errors import WorkbenchError
 from workbench.files import need_writable
 from workbench.storage.endings import need_ending
 
@@ -27,8 +29,14 @@ def command(arguments: argparse.Namespace) -> int:
 
     out = arguments.out or default_out()
     need_writable(out)
-    with progress() as report:
-        record = bench(out, quick=arguments.quick, progress=report, quiet=arguments.json)
+    made: list[dict[str, Any]] = []
+    try:
+        with progress() as report:
+            bench(out, quick=arguments.quick, progress=report, show=made.append if arguments.json else None)
+    except WorkbenchError:
+        if made:  # not saved, as on a full disk, and yet not lost
+            print_json(made[0] | {"saved": []})
+        raise
     if arguments.json:
-        print_json(record | {"saved": [str(out)]})
+        print_json(made[0] | {"saved": [str(out)]})
     return 0

@@ -6,7 +6,7 @@ from apps.cli.options import add_files
 from apps.cli.parser import Parser
 from apps.cli.report.places import Places
 from probes import CATALOG
-from workbench.errors import InputError, WorkbenchError, in_words
+from workbench.errors import InputError
 
 __all__ = ["arguments", "command"]
 
@@ -21,7 +21,7 @@ def arguments(parser: Parser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     """Subtract, print and save."""
     places = Places(arguments.out, arguments.figure)
-    places.need_writable()
+    places.need_writable((arguments.before, arguments.after))
     from apps.cli.report.delivery import deliver
     from workbench.analysis.compare import difference, of_differences
     from workbench.analysis.results import open_result
@@ -32,13 +32,6 @@ def command(arguments: argparse.Namespace) -> int:
     if name is None:
         raise InputError(f"no analysis in {arguments.after}", "a result of `workbench run`", "Compute it again")
     view = of_differences(CATALOG.with_plugins().view(name))
-    try:
-        change = difference(before, after)
-    except WorkbenchError:
-        raise
-    except Exception as error:  # what passes the schema may still be no result of this analysis
-        raise InputError(
-            f"two files that cannot be compared ({in_words(error)})", f"results of {name}", "Compute them again"
-        ) from error
+    change = difference(before, after)
     deliver(view, change, view.shown(), places, arguments.json)
     return 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from apps.cli.options import add_json, add_model, print_json
 from apps.cli.parser import Parser
 from apps.cli.progress import loading, progress, say, warnings_as_notes
+from apps.cli.report.places import need_apart
 from apps.cli.signals import STOPS, stop_code, terminable
 from workbench.errors import InputError, UnavailableError, WorkbenchError
 from workbench.files import need_writable, write_whole
@@ -64,6 +65,7 @@ def command(arguments: argparse.Namespace) -> int:
     asked = parameters.asked([VIEW], [*given, *arguments.param])[0]
     prompt = prompt_of(arguments)
     _need_one(prompt, asked.analysis)
+    need_apart(arguments.out)
     for path in arguments.out:
         need_writable(path)
         need_ending(path, _REPORTS | ENDINGS)
@@ -170,9 +172,9 @@ def _write(result: "xr.Dataset", path: Path, arguments: argparse.Namespace) -> t
         from apps.cli.report.notebook import notebook
 
         return (write_whole(path, notebook(result, _loaded(arguments)).encode()),)
-    from workbench.storage.formats import write
+    from workbench.analysis.results import saved
 
-    return write(result, path)
+    return saved(result, path)
 
 
 def _loaded(arguments: argparse.Namespace) -> dict[str, Any]:

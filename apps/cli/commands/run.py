@@ -85,7 +85,7 @@ def command(arguments: argparse.Namespace) -> int:
     ]
     execution.need_prompt(works[0].asked, works[0].prompt)
     phrases = interventions.phrases_of(arguments)
-    works[0].places.need_writable()
+    works[0].places.need_writable((arguments.prompt_file, arguments.pair_file, arguments.chat))
     with loading(arguments.model) as report:
         from apps.cli.model import load
 

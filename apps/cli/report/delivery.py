@@ -10,12 +10,10 @@ from apps.cli.report.pictures import write_figures
 from apps.cli.report.places import Places
 from apps.cli.report.summary import summary
 from workbench.analysis.parameters import Values
+from workbench.analysis.results import saved
 from workbench.analysis.view import View
 from workbench.errors import InputError, UnavailableError, WorkbenchError, visible
-from workbench.files import write_whole
-from workbench.storage.formats import write
-from workbench.storage.json_text import brief, json_of
-from workbench.storage.netcdf import encoded
+from workbench.storage.json_text import brief
 
 __all__ = ["deliver", "kept_elsewhere"]
 
@@ -28,29 +26,29 @@ def deliver(view: View, result: xr.Dataset, display: Values, places: Places, as_
     the writer's own.
     """
     out, figure = places.of(view.name)
-    saved: dict[str, list[str]] = {}
+    files: dict[str, list[str]] = {}
     lost: WorkbenchError | None = None
     if out:
         try:
-            saved["result"] = [str(path) for path in write(result, out)]
+            files["result"] = [str(path) for path in saved(result, out)]
         except (InputError, UnavailableError) as error:  # bad input, too: what the format has no place for
             lost = kept_elsewhere(view.name, result, error)
     try:
         if figure:
-            saved["figures"] = [str(path) for path in write_figures(view, result, display, figure)]
+            files["figures"] = [str(path) for path in write_figures(view, result, display, figure)]
     finally:
-        _print(view, result, display, saved, as_json)
+        _print(view, result, display, files, as_json)
     if lost is not None:
         raise lost
 
 
-def _print(view: View, result: xr.Dataset, display: Values, saved: dict[str, list[str]], as_json: bool) -> None:
+def _print(view: View, result: xr.Dataset, display: Values, files: dict[str, list[str]], as_json: bool) -> None:
     if as_json:
-        said = brief(result) | {"summary": view.said(result, display.values()), "saved": saved}
+        said = brief(result) | {"summary": view.said(result, display.values()), "saved": files}
         print(json.dumps(said, allow_nan=False), flush=True)
         return
     words = {"result": "Saved the result in", "figures": "Saved its figures in"}
-    lines = [f"{words[what]} {', '.join(paths)}" for what, paths in saved.items()]
+    lines = [f"{words[what]} {', '.join(paths)}" for what, paths in files.items()]
     print(visible("\n".join([summary(view, result, display), *lines])), flush=True)
 
 
@@ -58,10 +56,10 @@ def kept_elsewhere(name: str, result: xr.Dataset, error: WorkbenchError) -> Work
     """Keep a result that could not be saved, as JSON where netCDF has no place for it; the error says where it is, or
     that it is only printed."""
     key = str(result.attrs.get("spec_key", ""))[:12] or "result"
-    for ending, form in (("nc", encoded), ("json", lambda result: json_of(result).encode())):
+    for ending in ("nc", "json"):
         try:
             place = Path(tempfile.gettempdir()) / f"workbench-{name}-{key}.{ending}"
-            write_whole(place, form(result))
+            saved(result, place)
         except (InputError, UnavailableError, OSError, ValueError):  # also where there is no such folder
             continue
         remedy = f"The result is kept in {place}: move it to where you want it"

@@ -9,7 +9,16 @@ from workbench.errors import InputError
 from workbench.files import need_writable
 from workbench.storage.endings import ENDINGS, PICTURES, need_ending
 
-__all__ = ["Places"]
+__all__ = ["Places", "need_apart"]
+
+
+def need_apart(written: Sequence[str | None], read: Sequence[str | None] = ()) -> None:
+    """Raise InputError where one file is written twice, or is one that is read: what was in it first would be lost."""
+    seen = {os.path.realpath(path): f"{path}, which is read" for path in read if path and path != "-"}
+    for path in filter(None, written):
+        if (place := os.path.realpath(path)) in seen:
+            raise InputError(f"{path} as a place to write, and {seen[place]}", "another name", "Choose one")
+        seen[place] = f"{path}, which is written, too"
 
 
 @dataclass(frozen=True)
@@ -40,8 +49,12 @@ class Places:
                 self._need_folder(option, path, f"{n} prompts")
         return found
 
-    def need_writable(self) -> None:
-        """Say what is wrong with them before anything is computed for nothing. Raises InputError."""
+    def need_writable(self, read: Sequence[str | None] = ()) -> None:
+        """Say what is wrong with them before anything is computed for nothing. Raises InputError.
+
+        read: files that the run reads, which it does not replace.
+        """
+        need_apart([] if self._several else [self.out, self.figure], read)
         for option, path in (("--out", self.out), ("--figure", self.figure)):
             if path is None:
                 continue

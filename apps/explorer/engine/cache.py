@@ -107,7 +107,9 @@ class Cache:
 
     def _write(self, directory: Path, key: str, value: xr.Dataset) -> None:
         """To disk, where the oldest files go when it has grown over its bound; one explorer at a time."""
-        content = encoded(value, key)  # before anybody has to wait for it
+        content = encoded(
+            checked(value), key
+        )  # before anybody has to wait for it; what could not be read is not written
         directory.mkdir(parents=True, exist_ok=True)
         with FileLock(directory / _LOCK, timeout=_PATIENCE):
             write_whole(directory / f"{key}.nc", content)

@@ -18,7 +18,7 @@ from apps.explorer.page.pins import pinned
 from apps.explorer.page.results import result_of
 from apps.explorer.page.state import Asked, Link, Step, Visit
 from apps.template import render
-from workbench.errors import InputError, WorkbenchError
+from workbench.errors import InputError, WorkbenchError, in_words
 from workbench.storage.record import record_of
 from workbench.words import counted
 
@@ -53,8 +53,9 @@ def _step(engine: Engine, step: Step, session: str) -> dict[str, Any]:
     }  # fmt: skip
     try:
         return filled | _drawn(engine, link, session)
-    except WorkbenchError as error:
-        return filled | {"why": f"It could not be drawn here. {error}"}
+    except Exception as error:  # a library's own too: one step that cannot be drawn costs itself alone
+        why = str(error) if isinstance(error, WorkbenchError) else in_words(error)
+        return filled | {"why": f"It could not be drawn here. {why}"}
 
 
 def _address(link: Link) -> str:

@@ -21,6 +21,7 @@ from workbench.intervene import MLP, Ablate, Head
 from workbench.models.model import Model
 from workbench.records import read_json
 from workbench.statistics import monte_carlo_p
+from workbench.storage.json_text import strict
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -112,7 +113,7 @@ class Circuit:
 
     def save(self, path: str | Path) -> Path:
         """Write it as the benchmark's JSON, whole or not at all."""
-        write_whole(Path(path), json.dumps(self.benchmark(), allow_nan=False).encode())
+        write_whole(Path(path), json.dumps(strict(self.benchmark()), allow_nan=False).encode())
         return Path(path)
 
     @classmethod

@@ -54,8 +54,8 @@ class Sources:
 def sources(model: Model, ids: torch.Tensor) -> Sources:
     """Of runs of ids `[row, pos]` without padding.
 
-    RefusedError where attention or MLP reads the stream through another norm than the model shows: edges into it could
-    not be changed.
+    RefusedError where attention or MLP reads the stream through another norm or other weights than the model shows:
+    edges into it could not be changed.
     """
     graph = Graph.of(model.sizes)
     found = torch.empty(graph.shape[0], *ids.shape, model.sizes.d_model)
@@ -190,7 +190,7 @@ class Seen:
     """What comes by: the stream in front of each sublayer, and every source as soon as it is there.
 
     take: is called with the place of sources and what they add. checking: that the sublayers read through the norms
-    that the model shows.
+    and the weights that the model shows.
     """
 
     def __init__(
@@ -211,6 +211,8 @@ class Seen:
                 add(POST_ATTN_SCALE, layer, self._at_scale)
             if self._checking:
                 add(ATTN_IN, layer, self._check("attention"))
+                for hook, W in zip((Q, K, V), _reading(self.model, layer), strict=True):
+                    add(hook, layer, self._check_weights(hook, W))
             if self.graph.mlps:
                 if not self.graph.parallel:
                     add(RESID_MID, layer, self._at_mid)
@@ -270,6 +272,29 @@ class Seen:
                 )
 
         return check
+
+    def _check_weights(self, hook: Hook, W: torch.Tensor) -> Callable[[int, torch.Tensor], None]:
+        """That what a head reads with is its weights, and nothing beside them: of the change from the first token on,
+        in which a bias has no part."""
+
+        def check(layer: int, read: torch.Tensor) -> None:
+            states = self.model.adapter.norm(layer, "attention")(self.pre)
+            moved = torch.einsum("r p d, h d e -> r p h e", (states - states[:, :1]).float(), W.to(states).float())
+            gap = float((moved - (read - read[:, :1]).float()).abs().max() / read.float().abs().max().clamp(min=1e-30))
+            if not gap < _SLACK:
+                raise RefusedError(
+                    f"{self.model.name}, whose {hook.name} in layer {layer} is not what its weights make of the state "
+                    f"(relative gap {gap:.1g})",
+                    "heads that read the residual stream through their weights alone",
+                    "Merge what was put beside the weights into them, or use analyses of nodes",
+                )
+
+        return check
+
+
+def _reading(model: Model, layer: int) -> tuple[torch.Tensor, ...]:
+    weights = model.weights(layer)
+    return weights.W_Q, weights.W_K, weights.W_V
 
 
 def written(model: Model, layer: int, z: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:

@@ -6,6 +6,8 @@ import torch
 
 from apps.bench import table as tables
 from apps.bench.rows import BARE, BRIDGE, HELP, START_SIZE, STARTS
+from apps.cli import main
+from workbench.errors import UnavailableError
 from workbench.processor import Processor
 
 
@@ -33,3 +35,16 @@ def test_the_table_is_printed_and_saved(models, tmp_path, monkeypatch, capsys):
     assert [g["size"] for g in saved["goals"]] == ["1 x 64", "1 x 64", "1 x 6"]
     assert printed.count("everything together") == 2 and printed.count("  met") + printed.count("  missed") == 3
     assert str(out) in printed
+
+
+def test_what_cannot_be_saved_is_printed_first(models, tmp_path, monkeypatch, capsys):
+    """A disk that fills up meanwhile: the measurement is on standard output, and the error says why it is not saved."""
+
+    def full(path, data):
+        raise UnavailableError("a full disk", "some room", "Make some")
+
+    monkeypatch.setattr(tables, "_measured", lambda quick, progress: {"rows": [1]})
+    monkeypatch.setattr(tables, "write_whole", full)
+    assert main(["bench", "--json", "--out", str(tmp_path / "bench.json")]) != 0
+    told = capsys.readouterr()
+    assert json.loads(told.out) == {"rows": [1], "saved": []} and "a full disk" in told.err

@@ -11,6 +11,8 @@ import pytest
 from apps.cli import main
 from apps.cli.report import delivery
 from workbench import open_result
+from workbench.analysis import results
+from workbench.analysis.results import saved
 from workbench.errors import InputError, UnavailableError
 from workbench.storage import endings
 
@@ -93,10 +95,12 @@ def test_json_on_stdout_is_strict_and_alone(tmp_path, capsys):
 
 
 def test_a_result_that_cannot_be_saved_is_printed_and_kept_elsewhere(tmp_path, capsys, monkeypatch):
-    def full(*_):
-        raise UnavailableError("no space left on the disk at r.nc", "a place to write", "Choose another path")
+    def full(result, path):
+        if path == tmp_path / "r.nc":
+            raise UnavailableError("no space left on the disk at r.nc", "a place to write", "Choose another path")
+        return saved(result, path)
 
-    monkeypatch.setattr(delivery, "write", full)
+    monkeypatch.setattr(delivery, "saved", full)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     assert main(["run", "logit-lens", *TOY, "--out", str(tmp_path / "r.nc")]) == 1
@@ -114,8 +118,7 @@ def test_a_result_that_the_format_has_no_place_for_is_printed_and_kept_as_json(t
             "a result that netCDF cannot hold (such numbers)", "numbers and whole texts", "Take its tables"
         )
 
-    monkeypatch.setattr(delivery, "write", unfit)
-    monkeypatch.setattr(delivery, "encoded", unfit)
+    monkeypatch.setattr(results, "checked", unfit)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     assert main(["run", "logit-lens", *TOY, "--out", str(tmp_path / "r.nc")]) == 1
@@ -200,3 +203,25 @@ def test_text_to_train_on_is_read_before_a_model_is(refused, no_model, tmp_path)
     assert "no text in" in refused("train", "erasure-probes", "--corpus", str(tmp_path / "pictures"))
     out = str(tmp_path / "probes.bin")
     assert ".safetensors" in refused("train", "erasure-probes", "--out", out)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "logit-lens", *TOY, "--out", "r.json", "--figure", "./r.json"],
+        ["run", "logit-lens", "--model", "toy-induction", "--prompt-file", "p.json", "--out", "p.json"],
+        ["compare", "a.nc", "b.nc", "--out", "a.nc"],
+        ["compare", "a.nc", "b.nc", "--out", "link.nc"],
+        ["explain", *TOY, "--out", "r.html", "--out", "r.html"],
+    ],
+    ids=["figure", "prompts", "before", "link", "report"],
+)
+def test_no_file_is_written_over_another_of_the_same_run(no_model, refused, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.json").write_text('[{"prompt": "3 5 3"}]')
+    (tmp_path / "link.nc").symlink_to("b.nc")
+    for name in "ab":
+        (tmp_path / f"{name}.nc").write_bytes(b"of before")
+    assert "which is" in refused(*words)
+    assert (tmp_path / "a.nc").read_bytes() == b"of before" == (tmp_path / "b.nc").read_bytes()
+    assert not (tmp_path / "r.json").exists()

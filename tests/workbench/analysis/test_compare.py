@@ -56,6 +56,20 @@ def test_a_token_more_leaves_one_blank_and_the_rest_aligned():
     assert change["height"].attrs["units"] == "nats" and change["height"].attrs["valid_min"] == -np.inf
 
 
+@pytest.mark.parametrize(
+    "cut",
+    [lambda one: one.isel(pos=[]), lambda one: one.assign_coords(pos=[str(i) for i in range(one.sizes["pos"])])],
+    ids=["emptied", "relabelled"],
+)
+def test_what_was_cut_beyond_comparing_is_one_sentence(cut):
+    before, after = result([5, 6, 7], [1, 2, 3]), result([5, 9, 6, 7], [1, 8, 2, 5])
+    for pair in ((cut(before), after), (after, cut(before))):
+        try:
+            difference(*pair)
+        except InputError as error:
+            assert "\n" not in str(error)  # whatever pandas and numpy make of it
+
+
 def test_names_are_not_subtracted():
     """Dimension 7 less dimension 3 is no 4: what is a number only by its name has no change."""
     more = lambda n: {

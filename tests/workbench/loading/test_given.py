@@ -8,6 +8,7 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
+    GPTNeoXConfig,
     MambaConfig,
     RwkvConfig,
     T5Config,
@@ -16,7 +17,8 @@ from transformers import (
 
 from tests.tiny_models import spelling, tiny_hf
 from workbench import load, wrap
-from workbench.errors import InputError
+from workbench.errors import InputError, ModelError
+from workbench.loading.toys.families import FAMILIES
 
 
 def test_a_tokenizer_by_its_name():
@@ -146,3 +148,11 @@ def test_sparse_weights_are_named_also_where_they_became_so(form):
         wrap(hf, None)
     with pytest.raises(InputError, match="sparse weights"):
         model.identity  # noqa: B018
+
+
+def test_a_library_that_says_nothing_is_quoted_by_its_line():
+    """TransformerLens asserts that GPT-NeoX's projections have biases, without a word."""
+    options = {**FAMILIES["neox"][1], "attention_bias": False}
+    model = AutoModelForCausalLM.from_config(GPTNeoXConfig(**options, num_hidden_layers=2)).eval()
+    with pytest.raises(ModelError, match=r"AssertionError at `assert .*bias.*` in neox\.py"):
+        wrap(model, None)

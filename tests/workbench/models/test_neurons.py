@@ -1,12 +1,11 @@
 """Weights are what a module multiplies by, or nothing is read off them: users put more into modules than that."""
 
 import pytest
-import torch
-from torch import nn
 
 from probes import DirectLogitAttribution, Neurons
 from probes.routes.one_layer import FlowRouteNeurons
 from probes.routes.parts import FlowRoutePart
+from tests.beside import Beside
 from tests.tiny_models import tiny_hf
 from workbench import Prompt
 from workbench.errors import RefusedError
@@ -16,27 +15,10 @@ from workbench.models.selfcheck import READOUT
 PROMPT = Prompt.ids([0, 7, 31, 64, 12, 7])
 
 
-class Beside(nn.Module):
-    """A linear map with a low-rank one beside it, as people write them by hand; its weight is the map's alone."""
-
-    def __init__(self, base: nn.Linear) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.base = base
-        self.down = nn.Parameter(0.3 * torch.randn(4, base.in_features))
-        self.up = nn.Parameter(0.3 * torch.randn(base.out_features, 4))
-
-    weight = property(lambda self: self.base.weight)
-    bias = property(lambda self: self.base.bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base(x) + x @ self.down.T @ self.up.T
-
-
-@pytest.fixture(scope="module")
-def adapted():
-    """A model with something beside the output matrix of each MLP."""
-    model = tiny_hf("llama")
+@pytest.fixture(scope="module", params=["llama", "gemma2"])
+def adapted(request):
+    """A model with something beside the output matrix of each MLP; one has a norm behind it."""
+    model = tiny_hf(request.param)
     for block in model.model.layers:
         block.mlp.down_proj = Beside(block.mlp.down_proj)
     return wrap(model, None, name="adapted")

@@ -129,3 +129,72 @@ def test_a_row_of_a_csv_is_a_row_whatever_a_token_holds(tmp_path, text):
     assert read["token_text"].str.removeprefix("'").tolist() == tokens and read["score"].tolist() == [1.0, 2.0, 3.0]
     lines = (tmp_path / "r.csv").read_bytes()
     assert lines.startswith(b"pos,token_text,score\n0,a,1.0\n") and lines.endswith(b"\n2,b,3.0\n")
+
+
+WHOLE = {"units": "nats", "long_name": "x", "valid_min": -np.inf, "valid_max": np.inf}
+
+
+@pytest.mark.parametrize(
+    ("result", "named"),
+    [
+        (xr.Dataset({"x": ("layer", np.arange(3.0))}), "x without units"),
+        (xr.Dataset({"x": (("layer", "pos"), np.zeros((3, 0)), WHOLE)}), "without any pos"),
+        (xr.Dataset({"x": ("words", np.zeros(2), WHOLE)}), "the dim 'words'"),
+        (xr.Dataset({"x\0y": ("layer", np.zeros(2), WHOLE)}), r"named 'x\\x00y'"),
+        (xr.Dataset({1: ("layer", np.zeros(2), WHOLE)}), "named 1"),
+        (xr.Dataset({"x": ("layer", np.zeros(2), WHOLE)}, attrs={"provenance": "[1]"}), "provenance that is no object"),
+        (xr.Dataset({"x": ("layer", np.zeros(2), WHOLE)}, attrs={"summary": 3}), "another summary"),
+    ],
+    ids=["units", "empty", "dim", "cut", "number", "provenance", "summary"],
+)
+def test_what_could_not_be_opened_is_not_saved(tmp_path, result, named):
+    """A file that its own reader refuses is found out months later."""
+    with pytest.raises(InputError, match=named):
+        save(result, tmp_path / "r.nc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_of_variables_without_names_is_refused():
+    with pytest.raises(InputError, match="named 1"):
+        tables(xr.Dataset({1: ("layer", np.zeros(2))}))
+
+
+def test_a_protected_file_is_not_replaced(tmp_path):
+    path = save(mixed(), tmp_path / "r.nc")
+    path.chmod(0o444)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="protected from being written"):
+        save(mixed().assign_attrs(summary="other"), path)
+    assert path.read_bytes() == before
+
+
+PACKED = {"dtype": "int8", "scale_factor": 2.0}
+
+
+@pytest.mark.parametrize("ending", ["nc", "zarr"])
+def test_numbers_are_saved_as_they_are_whatever_file_they_came_from(tmp_path, ending):
+    """xarray remembers how a file packed them, and would write 300 as 44."""
+    if ending == "zarr":
+        pytest.importorskip("zarr")
+    given = xr.Dataset(
+        {"n": ("layer", np.array([300, -5, 7]), WHOLE), "x": ("layer", np.array([0.25, 300.0, 1.75]), WHOLE)}
+    )
+    given["n"].encoding, given["x"].encoding = dict(PACKED), dict(PACKED)
+    path = save(given, tmp_path / f"r.{ending}")
+    with xr.open_dataset(path, engine="h5netcdf" if ending == "nc" else "zarr") as read:
+        assert read["n"].values.tolist() == [300, -5, 7] and read["x"].values.tolist() == [0.25, 300.0, 1.75]
+
+
+def test_a_store_is_opened_by_what_reads_stores(tmp_path):
+    (tmp_path / "r.zarr").mkdir()
+    with pytest.raises(InputError, match=r"xarray\.open_zarr"):
+        open_result(tmp_path / "r.zarr")
+    pytest.importorskip("zarr")
+    with pytest.raises(InputError, match="named 'a/b'"):
+        save(xr.Dataset({"a/b": ("layer", np.zeros(2), WHOLE)}), tmp_path / "s.zarr")
+
+
+def test_the_largest_integers_stay_what_they_are_beside_a_missing_one():
+    """As a signed one, the largest without a sign is -1."""
+    given = xr.Dataset({"n": ("row", np.array([2**64 - 1, 0], np.uint64), {"absent": 0})})
+    assert tables(given)["row"]["n"].tolist() == [2**64 - 1, pd.NA]

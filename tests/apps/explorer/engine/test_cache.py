@@ -44,6 +44,14 @@ def test_one_value_larger_than_the_bound_is_kept_alone():
         assert cache.get(KEYS[1]) is None and cache.get(KEYS[2]) is small
 
 
+def test_a_result_that_could_not_be_read_again_is_not_written_and_said(tmp_path):
+    """As one of an analysis of one's own: found damaged later, it would be blamed on the disk."""
+    cache = Cache(1 << 20, tmp_path, 1 << 20)
+    cache.put(KEYS[0], result(1.0, n=0))
+    assert not list(tmp_path.glob("*.nc")) and cache.get(KEYS[0]) is not None
+    assert cache.notes and "kept in memory only" in cache.notes[0]
+
+
 def _explore(directory, first: int, seen) -> None:
     """Another explorer on the same directory, which has room for two or three results."""
     cache = Cache(1 << 20, directory, 40_000)

@@ -9,6 +9,7 @@ import pytest
 from apps.explorer.callbacks.run import ask
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
+from apps.explorer.page import views
 from apps.explorer.page.parsing import Malformed, parse
 from apps.explorer.page.state import Visit
 from apps.explorer.page.visit import visit_page
@@ -54,6 +55,22 @@ def test_the_order_is_that_of_the_visit_and_the_library_is_there_once(engine):
     page = visit_page(engine, visit, "me")
     assert page.index("1. one") < page.index("2. two") and page.count("Plotly.newPlot") >= 2
     assert page.count("plotly.js v") == 1
+
+
+def test_a_step_that_a_library_cannot_draw_costs_itself_alone(engine, monkeypatch):
+    """The whole visit, notes and all, was not to be had."""
+    drawn, calls = views.drawn, []
+
+    def broken(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise ValueError("Invalid element(s)\nof many lines")
+        return drawn(*given)
+
+    monkeypatch.setattr(views, "drawn", broken)
+    page = page_of(engine, step(title="one", note="mine"), step(title="two"))
+    assert "It could not be drawn here. ValueError: Invalid element(s)" in page and "of many lines" not in page
+    assert '<p class="note">mine</p>' in page and len(calls) == 2
 
 
 def test_the_list_of_steps_says_of_which_prompt_they_are(engine):

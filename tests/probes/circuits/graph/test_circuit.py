@@ -64,6 +64,13 @@ def test_it_is_taken_out_as_one_unit(known, found):
     assert difference(known.model) > 0.5 and difference(edited) == pytest.approx(0.0, abs=1e-4)
 
 
+def test_what_another_file_says_of_itself_may_hold_no_number(tmp_path):
+    """Python reads NaN in JSON, and strict JSON has none."""
+    graph = Graph(1, 2, True, False)
+    given = Circuit(graph, graph.exists.copy(), np.full(graph.shape, np.nan), {"score": float("nan")})
+    assert Circuit.open(given.save(tmp_path / "c.json")).about == {"score": None}
+
+
 def test_saved_and_opened_it_is_the_same(found, tmp_path):
     path = found.save(tmp_path / "circuit.json")
     again = Circuit.open(path)

@@ -9,6 +9,7 @@ import torch
 from probes.circuits.graph.gradients import readout_logits
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.passes import sources, with_edges
+from tests.beside import Beside
 from tests.contract.case import hooks_left
 from tests.tiny_models import KINDS, tiny_hf, tiny_model
 from workbench.errors import InputError, RefusedError
@@ -220,6 +221,16 @@ def test_what_reads_past_its_norm_is_refused():
     mlp.__dict__["forward"] = lambda x, *args, **kwargs: forward(2 * x, *args, **kwargs)
     with pytest.raises(RefusedError, match="reads something else than its norm gives"):
         sources(model, CLEAN)
+
+
+@pytest.mark.parametrize("which", ["q", "k", "v"])
+def test_heads_that_read_with_more_than_their_weights_are_refused(which):
+    """An adapter of one's own beside a projection: edges into the head would be those of the base model's."""
+    hf = tiny_hf("llama")
+    attention = hf.model.layers[1].self_attn
+    setattr(attention, f"{which}_proj", Beside(getattr(attention, f"{which}_proj")))
+    with pytest.raises(RefusedError, match=f"whose {which} in layer 1 is not what its weights make of the state"):
+        sources(wrap(hf, None, name="adapted"), CLEAN)
 
 
 def test_the_hand_made_circuit_needs_its_edges_only():
