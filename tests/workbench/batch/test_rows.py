@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.analysis.results import dataset
 from workbench.batch.values import merge
+from workbench.batch.values.export import _long
 from workbench.batch.values.merge import _Pieces
 from workbench.batch.values.partials import Partial
 from workbench.batch.values.rows import Reduction, Rows
@@ -76,6 +78,13 @@ def test_parts_of_other_names_are_left_out_and_those_of_one_name_keep_it():
     rows = stacked([parts(["L0H0", "L0H1"]), parts(["L0H0", "L1H1"])])
     assert "effect" not in rows and "other things" in json.loads(rows.attrs["left_out"])["effect"]
     assert stacked([parts(["L0H0", "L0H1"])] * 2)["label"].values.tolist() == ["L0H0", "L0H1"]
+
+
+def test_a_long_table_names_parts():
+    shape = ("model", "group", "component")
+    coords = {"model": ["m"], "group": ["g"], "component": range(2), "label": ("component", ["L0H1", "L2 MLP"])}
+    made = {f"effect{end}": (shape, np.ones((1, 1, 2))) for end in ("", "_low", "_high", "_n")}
+    assert [row[3] for row in _long(xr.Dataset(made, coords))] == ["component=L0H1", "component=L2 MLP"]
 
 
 @settings(max_examples=50, deadline=None)

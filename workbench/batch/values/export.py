@@ -8,6 +8,7 @@ from typing import Any
 
 import xarray as xr
 
+from workbench.analysis.compare import units_along
 from workbench.batch.runs import Batch
 from workbench.errors import InputError, UnavailableError
 from workbench.files import whole_file
@@ -58,9 +59,10 @@ def _long(result: xr.Dataset) -> Iterator[list[Any]]:
             continue
         beside = [result[f"{name}{suffix}"].values for suffix in ("_low", "_high", "_n")]
         others = [str(dim) for dim in variable.dims[2:]]
+        named = {dim: units_along(variable, str(dim)) for dim in variable.dims}  # parts by their names
         for index, value in _entries(variable):
             at = dict(zip(variable.dims, index, strict=True))
-            coord = {dim: variable[dim].values[at[dim]] if dim in variable.coords else at[dim] for dim in at}
+            coord = {dim: named[dim][at[dim]] for dim in at}
             axes = ", ".join(f"{dim}={coord[dim]}" for dim in others)
             yield [coord["model"], coord["group"], name, axes, value, *(array[index] for array in beside)]
 
