@@ -208,7 +208,7 @@ def surface(tmp_path_factory) -> dict[str, tuple[Callable[..., Any], dict[str, A
         "Patch": (Patch, {"hook": Z, "layer": 0, "source": source, "units": (0,), **where}),
         "Scale": (Scale, {"unit": Head(0, 1), "factor": 0.5, **where}),
         "Steer": (Steer, {"layer": 0, "direction": torch.ones(model.sizes.d_model), "strength": 1.0, "hook": RESID_PRE,
-                          "digest": "", **where}),
+                          **where}),
     }  # fmt: skip
     carried = lambda make: lambda **given: observe(model, IDS, interventions=[make(**given)])
     taken_away = lambda make: lambda **given: carried(Ablate)(unit=make(**given))

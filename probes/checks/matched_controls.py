@@ -52,7 +52,8 @@ class Controls:
     units are as loud). window: how many layers away they lie at most; None without matching. low, high: the smallest
     and largest norm of a control, times that of the member it replaces. norms: the same by set, geometric mean over its
     members. fewest: how many units the member with the fewest has within the caliper. peers: other units of the kind,
-    for a claim of one unit, with their log norms against the claim's; n_others: how many there are in all.
+    for a claim of one unit, with their log norms against the claim's; n_others: how many there are in all, without
+    those whose removal takes nothing away.
     """
 
     sets: tuple[tuple[Any, ...], ...]
@@ -165,12 +166,11 @@ def draw_controls(
     alike = [free if rows is None else free & (rows == rows[index]) for _, index in units]
     pools = [_within(norms, allowed, unit, caliper) for allowed, unit in zip(alike, units, strict=True)]
     fewest = min(map(len, pools))
-    beside = (
-        _peers(norms, units[0], alike[0] & (norms > SILENT), pools[0][:n], peers, random) if len(units) == 1 else {}
-    )
+    heard = [allowed & (norms > SILENT) for allowed in alike]  # what takes nothing away is no other unit
+    beside = _peers(norms, units[0], heard[0], pools[0][:n], peers, random) if len(units) == 1 else {}
     common: dict[str, Any] = {
         "caliper": caliper, "fewest": fewest, "scarce": int(np.argmin(list(map(len, pools)))),
-        "n_others": int(min(allowed.sum() for allowed in alike)), **beside,
+        "n_others": int(min(map(np.sum, heard))), **beside,
     }  # fmt: skip
     if not matched and free.sum() > len(units) + n:
         sets = _unmatched_sets(np.argwhere(free), len(units), n, random)
@@ -178,7 +178,7 @@ def draw_controls(
     chosen = list(islice(_matched_sets([pool[:n] for pool in pools], n, random), n)) if fewest >= FEWEST else []
     if len(chosen) >= FEWEST:
         return _measured(norms, units, chosen, common)
-    if common["n_others"] < _FEW and np.isfinite(norms[tuple(zip(*units, strict=True))]).all():
+    if min(map(np.sum, alike)) < _FEW and np.isfinite(norms[tuple(zip(*units, strict=True))]).all():
         return Controls(((),) * n, "random directions", **common)
     return Controls((), "none", **common)
 

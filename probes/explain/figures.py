@@ -47,7 +47,7 @@ def parts_table(result: xr.Dataset) -> "pd.DataFrame":
     if "part_name" not in result:
         return pairs_table(result)
     names = [name for name in result.data_vars if str(name).startswith("part_")]
-    frame: Any = result[names].to_dataframe()
+    frame: Any = result[names].reset_coords(drop=True).to_dataframe()
     frame = frame.assign(
         part_head=[head if head >= 0 else "" for head in frame["part_head"].tolist()]
     )  # an MLP's: none
@@ -64,7 +64,7 @@ def pairs_table(result: xr.Dataset) -> "pd.DataFrame":
     names = [name for name in result.data_vars if str(name).startswith("pair_") and result[name].dims == ("prompt",)]
     if not names:
         return _shown_pair(result)
-    frame: Any = result[names].to_dataframe()
+    frame: Any = result[names].reset_coords(drop=True).to_dataframe()
     if "pair_holds" not in frame:
         return frame
     frame = frame.assign(pair_holds=frame["pair_holds"].map({0: "no", 1: "yes"}).fillna(""))

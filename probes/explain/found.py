@@ -124,6 +124,7 @@ def parts_found(parts: Sequence[Part], worth: dict[tuple[int, int], float]) -> x
     label = lambda part: "; ".join(part.labels)
     return dataset(
         None,
+        {"label": ("component", [part.name for part in parts])} if parts else None,  # by which two results are aligned
         part_name=("component", text(part.name for part in parts), "text", None, "part of the circuit"),
         part_layer=("component", [part.layer for part in parts], "layer", (0, None), "its layer"),
         part_head=("component", [part.head if part.head >= 0 else np.nan for part in parts], "head", (0, None),

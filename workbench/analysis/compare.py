@@ -198,8 +198,10 @@ def _shared(a: xr.Dataset, b: xr.Dataset, index: Mapping[str, np.ndarray | None]
         return not of_a_test and not any(name.endswith(end) and name.removesuffix(end) in b for end in _OF_ANOTHER)
 
     def is_kind(variable: xr.DataArray) -> bool:
-        words = str(variable.attrs.get("units", "")).split()
-        return variable.dtype.kind in "fUO" or (variable.dtype.kind in "iu" and not _NAMES & set(words))
+        unit = str(variable.attrs.get("units", ""))
+        if variable.dtype.kind == "f":
+            return unit not in _NAMES  # the share of a layer is a number; a head that some rows lack only a name
+        return variable.dtype.kind in "UO" or (variable.dtype.kind in "iu" and not _NAMES & set(unit.split()))
 
     return [
         str(name)

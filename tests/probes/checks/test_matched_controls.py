@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from probes.checks.matched_controls import FEWEST, atoms, draw_controls, matched_controls
-from probes.checks.norms import output_norms
+from probes.checks.norms import SILENT, output_norms
 from tests.tiny_models import tiny_hf, tiny_model
 from workbench.intervene import Ablate, AttentionEdge, AttentionKey, Head, Neurons, Residual
 from workbench.loading.pretrained import wrap
@@ -271,3 +271,11 @@ def test_no_control_set_holds_a_unit_twice():
     norms[1, :36] = 0.0
     controls = draw_controls(norms, [(1, index) for index in range(6)])
     assert len(controls.sets) == 50 and all(len(set(one)) == 6 for one in controls.sets)
+
+
+def test_what_an_intervention_has_silenced_is_no_other_unit():
+    """Else all that are left would be called a sample of them."""
+    norms = np.full((2, 9), 5.0)
+    norms[0, 3] = SILENT - 1
+    controls = draw_controls(norms, [(1, 4)], peers=100)
+    assert len(controls.peers) == controls.n_others == 16 and (0, 3) not in controls.peers

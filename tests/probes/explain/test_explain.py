@@ -19,12 +19,13 @@ from probes.explain import contrasts, explain
 from probes.explain.contrasts import Contrast, contrast_of, shown_text, with_ids
 from probes.explain.explain import VIEW, Explain
 from probes.explain.figures import pairs_table, parts_table
-from probes.explain.found import behaviour_found, faithful_found
-from probes.explain.parts import copying_labels, node_of
+from probes.explain.found import behaviour_found, faithful_found, parts_found
+from probes.explain.parts import Part, copying_labels, node_of
 from probes.explain.sentences import NOTHING, behaves, matters, said, unexplained
 from probes.explain.steps import STEPS
 from probes.explain.variants import BESIDE, COPIED, made_pairs
 from tests.tiny_models import INDUCTION, induction_toy, tiny_model
+from workbench.analysis.compare import difference
 from workbench.errors import Cancelled, InputError
 from workbench.models.prompt import Prompt, tokenise
 from workbench.models.target import Target
@@ -81,6 +82,21 @@ def test_from_a_bare_prompt_to_the_known_circuit():
     assert all(one["done"] for one in json.loads(result.attrs["steps"])) and set(STEPS) == set(
         one["step"] for one in json.loads(result.attrs["steps"])
     )
+
+
+def test_parts_of_two_circuits_are_aligned_by_their_names():
+    """The first part of one circuit is another one of the next, and a head is no number to subtract."""
+
+    def parts(*directs):
+        made = [Part(layer, head, 2, -1, 0.5, ("x",), (), direct, ()) for layer, head, direct in directs]
+        about = json.dumps({"analysis": "explain", "token_ids": [1]})
+        return parts_found(made, {}).assign_attrs(provenance=about)
+
+    one, other = parts((0, 1, 0.5), (1, -1, 2.0)), parts((1, -1, 5.0), (0, 1, 0.75), (3, 3, 9.0))
+    change = difference(one, other)
+    np.testing.assert_array_equal(change["part_direct"], [3.0, 0.25, np.nan])
+    assert change["label"].values.tolist() == ["L1 MLP", "L0H1", "L3H3"] and "part_head" not in change
+    assert not parts_found([], {}).sizes["component"] and "label" not in parts_table(one)
 
 
 def test_pairs_are_apart_and_none_is_the_shown_one():
