@@ -103,8 +103,7 @@ def regular_file(path: Path) -> Iterator[BufferedReader]:
     Raises InputError where there is none, where it is no regular file (a device or a pipe may never end), or where it
     cannot be read, then or in the block.
     """
-    if "\0" in str(path):
-        raise InputError("a path with a NUL in it", "the path of a file", "Check the path")
+    _need_path(path)
     try:
         with open(path, "rb", opener=at_once) as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -158,8 +157,11 @@ def _seal(content: bytes, name: str) -> bytes:
 
 
 def need_file_name(path: str | os.PathLike[str]) -> None:
-    """Raise InputError for a text that names a folder: `r.nc/`. As a path it has lost its end."""
+    """Raise InputError for a text that names a folder, `r.nc/`, which as a path has lost its end, or an address, which
+    would be a folder called `s3:`."""
     text = str(path)
+    if "://" in text:
+        raise InputError(f"{text}, an address", "the path of a file of this machine", "Save it here, and copy it there")
     if text.endswith(("/", "/.", os.sep, f"{os.sep}.")):
         raise InputError(f"{text}, a directory", "the path of a file", "Take the end off, or add a file name")
 
@@ -245,10 +247,20 @@ def _lives(process: int) -> bool:
     return True
 
 
+def _need_path(path: Path) -> None:
+    """Raise InputError for what no system has as a path: a NUL, or half a character."""
+    try:
+        wrong = "a NUL" if "\0" in str(path) else ""
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        wrong = "half a character"
+    if wrong:
+        raise InputError(f"a path with {wrong} in it", "the path of a file", "Choose another path")
+
+
 def _target(path: Path) -> Path:
     """The file that is written: behind a link, the one that it names. InputError for what is no file."""
-    if "\0" in str(path):
-        raise InputError("a path with a NUL in it", "the path of a file", "Choose another path")
+    _need_path(path)
     target = Path(os.path.realpath(path))
     name_bytes = len(os.fsencode(target.name))
     if name_bytes > 255:

@@ -220,8 +220,8 @@ def save(result: xr.Dataset, path: str | PathLike[str]) -> Path:
     Raises InputError for another ending, what is no file, and what `open_result` would refuse in a netCDF file;
     UnavailableError where nothing can be written.
     """
-    if Path(path).suffix.lower() != ".zarr":  # a store is a folder
-        need_file_name(path)
+    store = Path(path).suffix.lower() == ".zarr"  # which is a folder
+    need_file_name(str(path).rstrip("/") if store else path)
     saved(result, Path(path))
     return Path(path)
 

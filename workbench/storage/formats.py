@@ -8,8 +8,9 @@ import pandas as pd
 import xarray as xr
 
 from workbench.errors import InputError, UnavailableError, in_words, of_the_machine
-from workbench.files import need_unprotected, whole_file, write_whole
+from workbench.files import need_unprotected, unsealed, whole_file, write_whole
 from workbench.storage.endings import ending_of
+from workbench.storage.inspection import inspect
 from workbench.storage.json_text import json_of
 from workbench.storage.netcdf import encoded
 from workbench.storage.plain import need_plain
@@ -28,7 +29,7 @@ def write(result: xr.Dataset, path: Path) -> tuple[Path, ...]:
     need_unprotected(path)
     try:
         if ending == "nc":
-            return (write_whole(path, encoded(result)),)
+            return (write_whole(path, _readable(encoded(result))),)
         if ending == "json":
             return (write_whole(path, json_of(result).encode()),)
         if ending == "zarr":
@@ -42,6 +43,15 @@ def write(result: xr.Dataset, path: Path) -> tuple[Path, ...]:
         raise UnavailableError(
             f"a result that could not be written as {ending} ({in_words(error)})", "a file", "Choose another ending"
         ) from error
+
+
+def _readable(content: bytes) -> bytes:
+    """The bytes of a netCDF file, where `open_result` takes as much as there is in it."""
+    try:
+        inspect(unsealed(content)[0])
+    except InputError as error:
+        raise InputError(f"a result with {error.got}", error.expected, "Divide it, or take its tables") from error
+    return content
 
 
 def _write_tables(result: xr.Dataset, path: Path, form: Callable[..., bytes]) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ was made here carries the key of its model and its own card, and is taken as it 
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -18,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from probes.erasure.trained.artifact import ReadoutProbes, about, default_path, find, load_probes, save_probes
-from workbench.errors import FileError, InputError, RefusedError
+from workbench.errors import FileError, InputError, RefusedError, of_the_machine
 from workbench.models.model import Model
 
 __all__ = ["UNMEASURED", "import_probes"]
@@ -94,12 +95,16 @@ def _tensors(file: Path) -> dict[str, torch.Tensor]:
             with safe_open(file, framework="pt") as opened:
                 held = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
         else:
-            held = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file, or one that wants more than tensors: torch raises of many kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RefusedError(
-            f"{file.name}, which could not be read as tensors alone ({reason})", _FORM, "Save the probe's state_dict()"
-        ) from error
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what it is about to refuse
+                held = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file, or one that wants more than tensors: torch raises of many kinds, and
+        if (machine := of_the_machine(error)) is not None:  # says how such a one may be run all the same
+            raise machine from error
+        raise FileError(
+            f"{file.name}, which could not be read as tensors alone ({type(error).__name__})",
+            _FORM, "Save the probe's state_dict()",
+        ) from error  # fmt: skip
     held = {"weight": held} if isinstance(held, torch.Tensor) else held
     if not isinstance(held, Mapping) or not all(isinstance(value, torch.Tensor) for value in held.values()):
         raise RefusedError(f"{file.name}, which is no table of tensors", _FORM, "Save its state_dict()")

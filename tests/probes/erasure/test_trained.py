@@ -397,6 +397,18 @@ def test_a_probe_in_a_form_that_cannot_be_computed_with_is_refused_in_a_sentence
         import_probes(model, tmp_path / "odd.pt", 1, 0)
 
 
+@pytest.mark.parametrize("content", ["module", b"\x80\x04.", b"hi"], ids=["code", "empty", "text"])
+def test_a_file_that_is_more_or_less_than_tensors_is_refused_without_a_way_to_run_it(tmp_path, recwarn, content):
+    """PyTorch's own words say how such a file can be run all the same, and are warned beside."""
+    if content == "module":
+        torch.save(torch.nn.Linear(2, 2), tmp_path / "odd.pt")
+    else:
+        (tmp_path / "odd.pt").write_bytes(content)
+    with pytest.raises(FileError, match="as tensors alone") as refused:
+        import_probes(tiny_model("llama"), tmp_path / "odd.pt", 1, 0)
+    assert "weights_only" not in str(refused.value) and not [w for w in recwarn if "load" in str(w.message)]
+
+
 def test_a_published_probe_reads_states_as_they_are(model, monkeypatch, tmp_path):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     file = published(model, tmp_path / "layer0_tgtidx-1.ckpt", bias=True)

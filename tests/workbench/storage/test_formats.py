@@ -10,6 +10,7 @@ import xarray as xr
 
 from tests.workbench.storage.made import mixed
 from workbench import open_result, save, tables
+from workbench.analysis.results import GLOSSARY
 from workbench.errors import InputError, UnavailableError
 from workbench.storage import endings
 
@@ -198,3 +199,29 @@ def test_the_largest_integers_stay_what_they_are_beside_a_missing_one():
     """As a signed one, the largest without a sign is -1."""
     given = xr.Dataset({"n": ("row", np.array([2**64 - 1, 0], np.uint64), {"absent": 0})})
     assert tables(given)["row"]["n"].tolist() == [2**64 - 1, pd.NA]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        xr.Dataset(attrs={f"a{i}": 1 for i in range(600)}),
+        xr.Dataset(attrs={"steps": list(range(5_000))}),
+        xr.Dataset({"x": (GLOSSARY[:13], np.zeros((1,) * 13), WHOLE)}),
+    ],
+    ids=["attributes", "values", "dims"],
+)
+def test_more_than_a_file_may_hold_is_said_when_it_is_saved(tmp_path, result):
+    with pytest.raises(InputError, match=r"a result with .*at most"):
+        save(result, tmp_path / "r.nc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_address_and_half_a_character_are_no_paths(tmp_path, monkeypatch):
+    """The address became a folder called `s3:` where the user stood."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="an address"):
+        save(mixed(), "s3://bucket/r.nc")
+    for touched in (open_result, lambda path: save(mixed(), path)):
+        with pytest.raises(InputError, match="half a character"):
+            touched("a\ud800.nc")
+    assert not list(tmp_path.iterdir())
