@@ -46,7 +46,7 @@ __all__ = [
 
 _TOKEN_DIMS = ("pos", "query", "key")
 _NAMED = 3  # unlike tokens that a sentence names
-_LISTS = ("edge", "row", "segment", "draw")  # the n-th of one run is not the n-th of another
+_LISTS = ("edge", "row", "segment", "draw")  # the n-th of one run is not the n-th of another, unless they have names
 _OF_ANOTHER = ("_low", "_high", "_null")  # of intervals and nulls, which are about one run, not the change
 _TESTS = ("p", "q", "p_floor")  # as are tests
 _NAMES = {"id", "index", "dimension", "expert", "layer", "head"}  # units of whole numbers that only name something
@@ -86,7 +86,7 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     a, b: results of one analysis. Returns the variables of b with the dims, coords and units of b; NaN where a has no
     counterpart. Text that changed reads "before⇒after". Over `pos`, `query` and `key` tokens are aligned (see `align`),
     elsewhere equal coordinates are. Left out: intervals, nulls and p-values, which belong to one run, flags, ids, and
-    lists such as edges, whose order means nothing. Blank, too: what is of the followed token where the two follow
+    lists without names, whose order means nothing. Blank, too: what is of the followed token where the two follow
     another one, as each does with the token that it itself predicts. `attrs["summary"]` names the largest change, what
     is blank, and where not the same is measured; `attrs["provenance"]` holds both origins.
 
@@ -172,12 +172,16 @@ def _tokens(result: xr.Dataset, record: Mapping[str, Any]) -> list[Any]:
 def _counterparts(a: xr.Dataset, b: xr.Dataset, dim: str, tokens: Sequence[int]) -> np.ndarray | None:
     """For every index of b along a dim the index of a, -1 for none; None where the dim only counts a list."""
     values = [units_along(result, dim) for result in (a, b)]
-    if dim in _LISTS or not values[0].is_unique:
+    if (dim in _LISTS and not all(map(_is_of_names, values))) or not values[0].is_unique:
         return None
     wanted = values[1]
     if dim in _TOKEN_DIMS and tokens:
         wanted = pd.Index([tokens[pos] if 0 <= pos < len(tokens) else -1 for pos in wanted])
     return values[0].get_indexer(wanted)
+
+
+def _is_of_names(index: pd.Index) -> bool:
+    return index.inferred_type == "string"
 
 
 def units_along(result: "xr.Dataset | xr.DataArray", dim: str) -> pd.Index:

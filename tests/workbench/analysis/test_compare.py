@@ -259,6 +259,19 @@ def test_parts_are_aligned_by_their_names_and_not_by_their_numbers():
     assert change.attrs["summary"].startswith("Largest change of attribution: 4 logits at L0 MLP.")
 
 
+def test_segments_are_aligned_by_their_names():
+    """The first segment of one prompt is the subject, that of another what stands before it; draws are only counted."""
+
+    def segments(names, values):
+        effect = ("segment", np.array(values), "nats", None, "effect")
+        made = dataset(None, {"segment": names}, effect=effect, noise=("draw", np.array(values), "nats", None, "noise"))
+        return made.assign_attrs(provenance=json.dumps({"analysis": "segments", "token_ids": [1]}))
+
+    change = difference(segments(["subject", "rest"], [1.0, 2.0]), segments(["first", "subject"], [5.0, 4.0]))
+    np.testing.assert_array_equal(change["effect"], [np.nan, 3])
+    assert "noise" not in change and change.attrs["summary"].startswith("Largest change of effect: 3 nats at segment subject.")
+
+
 def test_what_is_measured_is_said_where_it_is_not_the_same():
     """Each run asks about the token that it itself predicts, unless told otherwise."""
 
