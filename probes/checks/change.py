@@ -198,7 +198,7 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
         states = record(model, tokens, [RESID_POST], [layer]).take(RESID_POST, layer, model).float()
         length = float(states[1:].norm(dim=-1).mean()) if len(tokens) > 1 else float(states.norm(dim=-1).mean())
         generator = torch.Generator().manual_seed(self.seed)
-        random = torch.randn(len(direction), generator=generator)
+        random = torch.randn(len(direction), generator=generator, dtype=torch.float32)
         make = lambda one: [Steer(layer, one / one.norm() * length, self.by)]
         return make(direction), make(random), "a random direction as long"
 

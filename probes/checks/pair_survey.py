@@ -139,7 +139,7 @@ class _Moves:
         size = (self.by_head[unit.layer, unit.head] if is_head else self.by_mlp[unit.layer])[:, None].clone()
         size[0] = 0.0
         generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randn(DIRECTIONS, model.sizes.d_model, generator=generator)
+        drawn = torch.randn(DIRECTIONS, model.sizes.d_model, generator=generator, dtype=torch.float32)
         hook = ATTN_RESULT if is_head else MLP_OUT
         return [Steer(unit.layer, size * one / one.norm(), 1.0, hook) for one in drawn]
 

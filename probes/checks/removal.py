@@ -154,6 +154,6 @@ def _direction_cells(
         size = (after - before).norm(dim=-1, keepdim=True)  # pos one
         size[0] = size[0] if len(size) == 1 else 0.0
         for cell in cells:
-            direction = torch.randn(model.sizes.d_model, generator=generator)
+            direction = torch.randn(model.sizes.d_model, generator=generator, dtype=torch.float32)
             cell.append(Steer(unit.layer, size * direction / direction.norm(), 1.0, hook))
     return cells

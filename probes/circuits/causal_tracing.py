@@ -122,7 +122,7 @@ def trace(
     generator = torch.Generator().manual_seed(seed)
     restored, corrupt = [], []
     for draw in range(draws):
-        added = size * torch.randn(len(subject), model.sizes.d_model, generator=generator)
+        added = size * torch.randn(len(subject), model.sizes.d_model, generator=generator, dtype=torch.float32)
         base = base_run(model, tokens, [Steer(0, added, 1.0, RESID_PRE, positions=subject)])
         values = torch.full((len(cells),), torch.nan, dtype=torch.float64)
         share = part(progress, draw / draws, (draw + 1) / draws)

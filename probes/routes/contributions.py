@@ -244,7 +244,10 @@ class _Sum:
 @cache
 def _directions(d_model: int) -> torch.Tensor:
     """Random directions `[d_model, 16]`, the same ones every time."""
-    return torch.randn(d_model, _DIRECTIONS, generator=torch.Generator().manual_seed(0)) / _DIRECTIONS**0.5
+    return (
+        torch.randn(d_model, _DIRECTIONS, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+        / _DIRECTIONS**0.5
+    )
 
 
 def _tables(tables: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes import AttributionPatching, DirectLogitAttribution, FlowRoutes, LogitLens
+from probes import CATALOG, AttributionPatching, DirectLogitAttribution, FlowRoutes, LogitLens
 from tests.tiny_models import tiny_hf, tiny_model
 from workbench import Prompt, wrap
 from workbench.errors import InputError
@@ -29,6 +29,9 @@ ANALYSES = (
     LogitLens(),
     DirectLogitAttribution(),
     FlowRoutes(),
+    # random numbers of another format are other numbers: noise, directions beside a state
+    CATALOG.get("causal-tracing")(target="#31", draws=2),
+    CATALOG.get("causal-check")(units="L1 pos 3", method="mean", controls=19),
 )
 
 
