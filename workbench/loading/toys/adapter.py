@@ -61,7 +61,8 @@ class ToyAdapter:
         """The norm in front of a sublayer; the toy's norms show no scale."""
         block: Any = self.module.blocks[layer]
         module, config = (block.ln1 if sublayer == "attention" else block.ln2), self.module.config
-        gain = torch.ones(config.d_model, device=self.device) if config.norm == "none" else module.weight.detach()
+        ones = torch.ones(config.d_model, device=self.device, dtype=torch.float32)
+        gain = ones if config.norm == "none" else module.weight.detach()
         return Norm(module, config.norm, gain, config.eps)
 
     def attention(self, layer: int) -> torch.nn.Module:

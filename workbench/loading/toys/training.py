@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from workbench.draws import Draws
+from workbench.draws import Draws, Float32
 from workbench.errors import RefusedError
 from workbench.intervene import hooks
 from workbench.loading.toys.adapter import ToyAdapter
@@ -58,7 +58,7 @@ class Training:
         for name, matrix in self.module.named_parameters():
             if ".W_" in name:  # of blocks
                 matrix.data.mul_(recipe.init)
-        with Draws(recipe.seed + 1):
+        with Draws(recipe.seed + 1), Float32():
             sizes = recipe.config.d_model, recipe.config.d_vocab
             self.ahead = nn.ModuleList([nn.Linear(*sizes, bias=False) for _ in range(1, recipe.horizon)])
         self.model = Model(Identity("a toy in training", "", architecture="toy"), ToyAdapter(self.module))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from workbench.draws import Float32
 from workbench.errors import InputError
 
 __all__ = ["ToyConfig", "ToyTransformer"]
@@ -162,7 +163,7 @@ class ToyBlock(nn.Module):
 def _rotations(config: ToyConfig) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin of every position's angles, `[pos, 1, d_head / 2]`; base 10000 as in RoFormer (arXiv 2104.09864)."""
     half = config.d_head // 2
-    angles = torch.arange(config.n_ctx)[:, None] * 10000.0 ** -(torch.arange(half) / half)
+    angles = torch.arange(config.n_ctx)[:, None] * 10000.0 ** -(torch.arange(half, dtype=torch.float32) / half)
     return angles.cos()[:, None], angles.sin()[:, None]
 
 
@@ -184,6 +185,10 @@ class ToyTransformer(nn.Module):
     def __init__(self, config: ToyConfig):
         super().__init__()
         self.config = config
+        with Float32():
+            self._build(config)
+
+    def _build(self, config: ToyConfig) -> None:
         self.embed = nn.Embedding(config.d_vocab - config.n_items, config.d_model)
         if config.n_items:
             features = torch.randn(config.n_items, config.d_features)

@@ -44,6 +44,19 @@ def test_the_same_seed_twice_is_bit_equal_and_another_is_not(cache, monkeypatch)
     assert equal(first, weights(SMALL)) and not equal(first, weights(SMALL, seed=1))
 
 
+@pytest.mark.parametrize("name", [SMALL, "toy:scan-snap,steps=2", "toy:gaussian-classes,steps=2"])
+def test_a_toy_is_the_same_where_float64_is_the_default(name, cache, monkeypatch):
+    """A notebook's default made other weights, or none; it stays the notebook's."""
+    first = weights(name)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(cache / "again"))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert equal(first, weights(name)) and load(name).identity.dtype == "float32"
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_training_leaves_the_users_generators_threads_and_modes_alone():
     torch.manual_seed(3)
     before, threads = torch.get_rng_state(), torch.get_num_threads()

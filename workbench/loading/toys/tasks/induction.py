@@ -75,7 +75,7 @@ class Induction(Task):
         seen = torch.zeros(rows, self.d_vocab, dtype=torch.bool)
         seen[:, BOS] = True
         low, high = self.length // 4, self.length // 2
-        found = torch.zeros(rows, n_pos, self.d_vocab)
+        found = torch.zeros(rows, n_pos, self.d_vocab, dtype=torch.float32)
         repeats = self.is_repeat(batch)
         for pos in range(n_pos):
             seen.scatter_(1, batch.tokens[:, pos : pos + 1], True)
@@ -83,7 +83,7 @@ class Induction(Task):
             fresh = fresh / fresh.sum(-1, keepdim=True)
             ended = 1 / (high - pos + 1) if low <= pos <= high else float(pos > high)
             found[:, pos] = fresh * (1 - ended)
-            found[:, pos].scatter_add_(1, batch.tokens[:, 1:2], torch.full((rows, 1), ended))
+            found[:, pos].scatter_add_(1, batch.tokens[:, 1:2], torch.full((rows, 1), ended, dtype=torch.float32))
         known = torch.nn.functional.one_hot(batch.targets, self.d_vocab).float()
         return torch.where(repeats[..., None], known, found)
 
