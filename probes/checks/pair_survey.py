@@ -128,7 +128,7 @@ class _Moves:
         for by in (by_head, by_size):
             by[..., : pair.apart[0]] = 0.0  # there only rounding tells the runs apart
         loud = by_size[..., min(1, by_size.shape[-1] - 1) :].square().mean(-1).sqrt().double().numpy()
-        by_mlp = torch.stack(mlps).cpu() if mlps else torch.zeros(0, 1)
+        by_mlp = torch.stack(mlps).cpu() if mlps else torch.zeros(0, 1, dtype=torch.float32)
         by_mlp[:, : pair.apart[0]] = 0.0
         return cls(loud, by_head, by_mlp, corrupt)
 

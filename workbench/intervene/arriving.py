@@ -23,7 +23,7 @@ def arriving(
     1 where nothing edits it, 0 where it is overwritten (what is written instead came from no key), else by how much it
     is multiplied. hooks: where edits count.
     """
-    heads, bias = torch.ones(model.sizes.n_heads, n_pos), torch.ones(n_pos)
+    heads, bias = torch.ones(model.sizes.n_heads, n_pos, dtype=torch.float32), torch.ones(n_pos, dtype=torch.float32)
     for intervention in interventions:
         for edit in intervention.edits(model):
             where = edit.where

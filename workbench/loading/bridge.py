@@ -354,7 +354,9 @@ class BridgeAdapter:
         return Norm(
             module=nn.Identity() if component is None else component,
             kind="none" if component is None else ("rms" if own.uses_rms_norm else "layer"),
-            gain=torch.ones(self.sizes.d_model, device=self.place(layer)) if gain is None else gain.float(),
+            gain=torch.ones(self.sizes.d_model, device=self.place(layer), dtype=torch.float32)
+            if gain is None
+            else gain.float(),
             eps=eps_of(component, self.bridge.cfg),
         )
 

@@ -36,8 +36,8 @@ def arrives(site: Site, *, read: Hook) -> torch.Tensor:
     `[batch, head, query]`: see `arriving`."""
     n_heads, n_pos = site.model.sizes.n_heads, site.tokens.shape[1]
     if not site.model.interventions or site.layer is None:
-        return torch.ones(1, 1, 1)
-    found = torch.ones(len(site.lengths), n_heads, n_pos)
+        return torch.ones(1, 1, 1, dtype=torch.float32)
+    found = torch.ones(len(site.lengths), n_heads, n_pos, dtype=torch.float32)
     for row, length in enumerate(site.lengths.tolist()):
         hooks = _BEHIND_Z if read is Z else (Z, *_BEHIND_Z)
         found[row, :, :length] = arriving(site.model, site.model.interventions, site.layer, length, hooks)[0]

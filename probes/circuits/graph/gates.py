@@ -90,8 +90,8 @@ class _Gated:
     ) -> None:
         self.graph, self.other, self.asked = graph, other, asked
         self.gates = torch.from_numpy(gates.astype(np.float32))
-        self.values = torch.zeros(graph.shape[0], *shape)
-        self.total = torch.zeros(shape)  # of all sources that have come by
+        self.values = torch.zeros(graph.shape[0], *shape, dtype=torch.float32)
+        self.total = torch.zeros(shape, dtype=torch.float32)  # of all sources that have come by
         self.back = torch.zeros_like(self.values)
         self.found = np.zeros((shape[0], *graph.shape), np.float32)
         self.start = torch.zeros((), requires_grad=True)

@@ -160,7 +160,10 @@ def _joined(
     depth, offset = key
     row = {"depth": depth, "offset": offset, **dict.fromkeys(_NUMBERS)}
     source = {"depth": depth, "offset": offset, "file": file.name, "sha256": sha256(file.read_bytes()).hexdigest()}
-    scale = (torch.zeros(model.sizes.d_model), torch.ones(model.sizes.d_model))
+    scale = (
+        torch.zeros(model.sizes.d_model, dtype=torch.float32),
+        torch.ones(model.sizes.d_model, dtype=torch.float32),
+    )
     if before is None:
         card: dict[str, Any] = {
             "kind": "imported linear probes of states as they are",
