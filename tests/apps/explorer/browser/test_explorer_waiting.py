@@ -127,10 +127,12 @@ def test_until_the_model_is_there_the_page_says_that_it_gets_ready(waiting):
     gate, _, opened = waiting
     gate.open.clear()
     page = opened("prompt=3+7+9+3&view=" + '{"name":"gated","figure":0}')
-    page.wait_for_selector("#jobs >> text=Getting ready")
+    waits = "() => /Getting ready|load toy-induction/.test(document.querySelector('#jobs')?.textContent ?? '')"
+    page.wait_for_function(waits)  # the first until it is known what is being loaded
+    page.wait_for_function("() => document.querySelector('#jobs').textContent.includes('load toy-induction')")
     gate.open.set()
     wait_for_said(page, "It passed.")
-    page.wait_for_function("() => !document.querySelector('#jobs').textContent.includes('Getting ready')")
+    page.wait_for_function(waits.replace("/Get", "!/Get"))
 
 
 def test_under_a_finger_no_tools_lie_over_a_title(waiting):
