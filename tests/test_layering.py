@@ -193,3 +193,20 @@ def test_listing_the_catalog_imports_no_analysis():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+MAKES_FLOATS = ("empty", "zeros", "ones", "randn", "rand")  # of the default dtype, which belongs to the notebook
+MADE_FLOAT32 = "workbench/loading/toys/"  # inside `Float32`, or written into weights that are
+
+
+def test_no_tensor_takes_the_dtype_that_a_notebook_set():
+    """Random numbers of another format are other numbers, and sums of two formats another result or an error."""
+    found = []
+    for path in sources("workbench", "probes"):
+        place = path.relative_to(ROOT).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) not in [f"torch.{one}" for one in MAKES_FLOATS]:
+                continue
+            if "dtype" not in [word.arg for word in node.keywords] and not place.startswith(MADE_FLOAT32):
+                found.append(f"{place}:{node.lineno}")
+    assert not found, f"torch.zeros and the like without dtype: {', '.join(found)}"

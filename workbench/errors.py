@@ -73,6 +73,7 @@ _NO_MEMORY = (
     "failed to map segment", "can't start new thread",
 )  # fmt: skip
 _FULL = "no space left on device"
+_OURS = ("workbench", "probes", "apps")  # which nobody installs by themselves
 
 
 def of_the_machine(error: BaseException) -> "WorkbenchError | None":
@@ -97,9 +98,6 @@ def of_the_machine(error: BaseException) -> "WorkbenchError | None":
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return UnavailableError("too many open files", "room for more", "Close others, or raise the limit (ulimit -n)")
     return None
-
-
-_OURS = ("workbench", "probes", "apps")
 
 
 def _missing(library: str) -> "WorkbenchError | None":

@@ -84,8 +84,8 @@ class TokenErasureProbes(Study, name="token-erasure-probes", title="Token erasur
         return probes
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
-        """Measured, about eight minutes of one core on the default model: 110,000 tokens through two thirds of the
-        layers, and six probes."""
+        """Eight to thirteen minutes of one core on the default model: 110,000 tokens through two thirds of the layers,
+        and six probes."""
         return 10_000.0
 
 

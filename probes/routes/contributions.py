@@ -127,7 +127,7 @@ def _reduced(
     if head is None:
         assert min_share is not None and min_coverage is not None, "the need of a table has both"
         return _tables([one.table(min_share, min_coverage, p) for one in rows], pattern)
-    maps = torch.zeros(pattern[:, 0].shape, device=pattern.device)
+    maps = torch.zeros(pattern[:, 0].shape, device=pattern.device, dtype=torch.float32)
     for row, one in enumerate(rows):
         shares = one.shares_of(head, p)
         maps[row, : len(shares), : len(shares)] = shares
@@ -217,7 +217,7 @@ class _Sum:
         single[ATTENTION] = kept.total.to(others)
         values = torch.stack([*(value / whole for value in single.values()), self.residue()])
         names = torch.tensor([*single, RESIDUE], device=whole.device)
-        table = torch.empty(values.numel() + len(kept.share), 4, device=whole.device)
+        table = torch.empty(values.numel() + len(kept.share), 4, device=whole.device, dtype=torch.float32)
         parts, pairs = table.split([values.numel(), len(kept.share)])
         parts = parts.view(*values.shape, 4)  # part query column
         parts[..., 0] = torch.arange(len(whole), device=whole.device)

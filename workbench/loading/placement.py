@@ -26,7 +26,7 @@ def usable_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         if torch.device(device).type != "meta":
-            torch.empty(1, device=device)
+            torch.empty(1, device=device, dtype=torch.float32)
             return device
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):  # what builds without that device raise
         pass

@@ -276,7 +276,7 @@ def _added_up(model: Model, states: torch.Tensor, tokens: torch.Tensor) -> torch
 
 def fired(*activations_and_site: Any) -> torch.Tensor:
     """A zero per row: the pass raises if one of the hooks stayed silent."""
-    return torch.zeros(len(activations_and_site[-1].lengths))
+    return torch.zeros(len(activations_and_site[-1].lengths), dtype=torch.float32)
 
 
 def _fires(model: Model, ids: torch.Tensor, logits: torch.Tensor, see: _See) -> float:

@@ -107,9 +107,7 @@ class Cache:
 
     def _write(self, directory: Path, key: str, value: xr.Dataset) -> None:
         """To disk, where the oldest files go when it has grown over its bound; one explorer at a time."""
-        content = encoded(
-            checked(value), key
-        )  # before anybody has to wait for it; what could not be read is not written
+        content = encoded(checked(value), key)  # before anybody waits for it; what could not be read is not written
         directory.mkdir(parents=True, exist_ok=True)
         with FileLock(directory / _LOCK, timeout=_PATIENCE):
             write_whole(directory / f"{key}.nc", content)

@@ -75,7 +75,7 @@ class SinkConditions(
             done.append(analysis.run(model, prompt, interventions=interventions, progress=tell))
             names = [name for name, *_ in conditions[: len(done)]]
             result = _joined(names, done, len(tokens), self.epsilon)
-            if model.vocabulary.front and not tokens.bos and not fits_front(model, tokens):
+            if model.vocabulary.front and not tokens.bos and not _fits_front(model, tokens):
                 result.attrs["summary"] += (
                     f" Behind BOS it would be longer than the context, {model.sizes.n_ctx} tokens."
                 )
@@ -91,12 +91,12 @@ def _conditions(model: Model, tokens: Tokens) -> Iterator[tuple[str, Any, tuple[
     if tokens.bos:
         bare = ids[len(front) :] if ids[: len(front)] == front else ids[1:]
         yield "BOS dropped", tokenise(model, Prompt.ids(bare)), (), False
-    elif front and fits_front(model, tokens):
+    elif front and _fits_front(model, tokens):
         yield "BOS added", tokenise(model, Prompt.ids((*front, *ids))), (), False
     yield "position 0 masked", tokens, (hidden,), True
 
 
-def fits_front(model: Model, tokens: Tokens) -> bool:
+def _fits_front(model: Model, tokens: Tokens) -> bool:
     """Whether BOS still fits in front of a prompt."""
     return len(model.vocabulary.front) + len(tokens) <= model.sizes.n_ctx
 

@@ -109,7 +109,7 @@ def metrics(
         for some in batches(pairs, rows_of(model, pairs, gradients=False)):
             other = sources(model, some.corrupt).added if ablation == "patched" else reference
             if ablation == "zero":
-                other = torch.zeros(Graph.of(model.sizes).shape[0], 1, 1, 1)
+                other = torch.zeros(Graph.of(model.sizes).shape[0], 1, 1, 1, dtype=torch.float32)
             assert other is not None
             for index, mask in enumerate(circuits):
                 last = with_edges(model, some.clean, mask, other)[:, -1]
@@ -123,7 +123,7 @@ def metrics(
 def outside(model: Model, pairs: Sequence[Pair]) -> torch.Tensor:
     """What each source adds on the counterfactual prompts of pairs, mean over pairs and positions from 1 on,
     `[source, 1, 1, d_model]`."""
-    total, n = torch.zeros(Graph.of(model.sizes).shape[0], model.sizes.d_model), 0
+    total, n = torch.zeros(Graph.of(model.sizes).shape[0], model.sizes.d_model, dtype=torch.float32), 0
     for some in batches(pairs, rows_of(model, pairs, gradients=False)):
         total += sources(model, some.corrupt).added[:, :, 1:].sum((1, 2))
         n += some.corrupt[:, 1:].numel()

@@ -94,7 +94,7 @@ class _Gated:
         self.total = torch.zeros(shape, dtype=torch.float32)  # of all sources that have come by
         self.back = torch.zeros_like(self.values)
         self.found = np.zeros((shape[0], *graph.shape), np.float32)
-        self.start = torch.zeros((), requires_grad=True)
+        self.start = torch.zeros((), dtype=torch.float32, requires_grad=True)
         self.token: Any = self.start
 
     def apart(self) -> list[int]:

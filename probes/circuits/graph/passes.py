@@ -58,7 +58,7 @@ def sources(model: Model, ids: torch.Tensor) -> Sources:
     edges into it could not be changed.
     """
     graph = Graph.of(model.sizes)
-    found = torch.empty(graph.shape[0], *ids.shape, model.sizes.d_model)
+    found = torch.empty(graph.shape[0], *ids.shape, model.sizes.d_model, dtype=torch.float32)
     seen = Seen(model, graph, lambda place, value: found[place].copy_(value), checking=True)
     with torch.no_grad(), model.passes.run():
         run(model, ids, seen)
@@ -73,7 +73,8 @@ def with_edges(model: Model, ids: torch.Tensor, mask: np.ndarray, other: torch.T
     """
     graph = Graph.of(model.sizes)
     matching(model, ids, other)
-    changes = _Changes(graph, graph.checked(mask), torch.zeros(graph.shape[0], *ids.shape, model.sizes.d_model))
+    other = torch.zeros(graph.shape[0], *ids.shape, model.sizes.d_model, dtype=torch.float32)
+    changes = _Changes(graph, graph.checked(mask), other)
     seen = Seen(model, graph, lambda place, value: changes.take(place, other[place].to(value), value))
     with torch.no_grad(), model.passes.run(), ExitStack() as stack, Attached(model) as writing:
         call = heads_apart(model, stack, writing, changes.apart(model.sizes))
@@ -197,8 +198,8 @@ class Seen:
         self, model: Model, graph: Graph, take: Callable[[Any, torch.Tensor], Any], *, checking: bool = False
     ) -> None:
         self.model, self.graph, self.take, self._checking = model, graph, take, checking
-        self.pre, self.mid, self.last = (torch.empty(0) for _ in range(3))
-        self._z = torch.empty(0)
+        self.pre, self.mid, self.last = (torch.empty(0, dtype=torch.float32) for _ in range(3))
+        self._z = torch.empty(0, dtype=torch.float32)
         self._scale: torch.Tensor | None = None
 
     def attach(self, recording: Attached) -> None:

@@ -145,7 +145,7 @@ def fit_linear(
     progress: Callable[[float], None] | None = None,
 ) -> torch.Tensor:
     """W `[d_model, class]` of the plain softmax probe after training from zero. x, y: as for `fit`."""
-    dtype, start = _dtype(recipe), torch.zeros(x.shape[1], n_classes)
+    dtype, start = _dtype(recipe), torch.zeros(x.shape[1], n_classes, dtype=torch.float32)
     step = lambda at, W: (linear_gradient(x[at].float(), y[at], W, dtype),)
     return _descend((start,), step, len(x), recipe, progress)[0]
 

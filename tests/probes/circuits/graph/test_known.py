@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from probes.circuits.graph.faithfulness import Measured
 from probes.circuits.graph.graph import Graph
@@ -45,3 +46,17 @@ def test_the_known_circuit_does_the_task_and_nothing_else_does(known):
         without = known.true.copy()
         without[graph.place(edge)] = False
         assert measured.faithfulness([without])[0] < 0.9
+
+
+@pytest.mark.parametrize("by", ["exact", "EAP-IG", "RelP"])
+def test_edges_are_ranked_and_measured_alike_where_float64_is_the_default(known, by):
+    """A notebook's default mixed two formats in one product, which is an error."""
+    measure = lambda: Measured(known.model, known.pairs).faithfulness([known.true])
+    scores, f = rank(known.model, known.pairs, by), measure()
+    torch.set_default_dtype(torch.float64)
+    try:
+        again, f_again = rank(known.model, known.pairs, by), measure()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(again, scores)
+    np.testing.assert_array_equal(f_again, f)
