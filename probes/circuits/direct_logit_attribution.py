@@ -293,9 +293,9 @@ def _of_heads(result: xr.Dataset) -> str:
     if not len(heads) or ends <= set(heads.tolist()):
         return ""
     most, least = (int(heads[place]) for place in (shares[heads].argmax(), shares[heads].argmin()))
-    said = [f"{labels[most]} the most for it ({shares[most]:+.3g})"] if shares[most] > 0 else []
-    said += [f"{labels[least]} the most against it ({shares[least]:+.3g})"] if shares[least] < 0 else []
-    return f" Of the heads {' and '.join(said)}." if said else ""
+    said = [f"the most for it is {labels[most]} with {shares[most]:+.3g}"] if shares[most] > 0 else []
+    said += [f"the most against it is {labels[least]} with {shares[least]:+.3g}"] if shares[least] < 0 else []
+    return f" Of the heads, {', and '.join(said)}." if said else ""
 
 
 def _what(result: xr.Dataset) -> str:
