@@ -73,8 +73,9 @@ def with_edges(model: Model, ids: torch.Tensor, mask: np.ndarray, other: torch.T
     """
     graph = Graph.of(model.sizes)
     matching(model, ids, other)
-    other = torch.zeros(graph.shape[0], *ids.shape, model.sizes.d_model, dtype=torch.float32)
-    changes = _Changes(graph, graph.checked(mask), other)
+    changes = _Changes(
+        graph, graph.checked(mask), torch.zeros(graph.shape[0], *ids.shape, model.sizes.d_model, dtype=torch.float32)
+    )
     seen = Seen(model, graph, lambda place, value: changes.take(place, other[place].to(value), value))
     with torch.no_grad(), model.passes.run(), ExitStack() as stack, Attached(model) as writing:
         call = heads_apart(model, stack, writing, changes.apart(model.sizes))

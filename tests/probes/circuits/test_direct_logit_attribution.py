@@ -159,6 +159,6 @@ def test_the_sentence_names_the_largest_part_on_either_side(shares, against, sof
     largest = {int(np.argmax(shares)), int(np.argmin(shares))}
     own = [heads.max() > 0, heads.min() < 0] if n_heads and max(largest) >= n_heads else [False, False]
     for side, is_said, at in (("for", own[0], np.argmax), ("against", own[1], np.argmin)):
-        named = re.search(rf"(L\dH0) the most {side} it \((\S+)\)", said)
+        named = re.search(rf"the most {side} it is (L\dH0) with ([^\s,]+?)[,.]?(?:\s|$)", said)
         assert bool(named) == is_said
         assert not is_said or named.groups() == (labels[at(heads)], f"{heads[at(heads)]:+.3g}")
