@@ -183,7 +183,12 @@ def _targets(observation: Observation, target: str, against: str, pos: int) -> t
     if against:
         ids.append(need_one_token(observation.vocabulary, against, _FOR))
     if len(set(ids)) != len(ids):
-        raise InputError(f"target and against both {target!r}", "two tokens", "Choose another one")
+        which = "the target" if target else "the top token, which is explained where no target is named,"
+        raise InputError(
+            f"{observation.vocabulary.string(ids[0])!r} as {which} and as what it is held against",
+            "two tokens",
+            "Name another one",
+        )
     return ids, logits[ids]
 
 

@@ -7,12 +7,15 @@ import numpy as np
 import xarray as xr
 
 from probes.circuits.circuit_search import circuit_of
+from workbench.figures.text import shorten
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
 __all__ = ["circuit_figure", "heads_figure", "pairs_table", "parts_table", "steps_table", "where_figure"]
+
+_BESIDE = 80  # characters of the counterfactual prompt in a title
 
 
 def circuit_figure(result: xr.Dataset) -> "go.Figure":
@@ -23,11 +26,16 @@ def circuit_figure(result: xr.Dataset) -> "go.Figure":
 
 
 def where_figure(result: xr.Dataset) -> "go.Figure":
-    """Share of the answer that each state of the shown pair brings back; before it is patched, its estimate."""
+    """Share of the answer that each state of the shown pair brings back; before it is patched, its estimate.
+
+    The title names the contrast, which is made where the user gave none.
+    """
     from workbench.figures import depth_pos_grid
 
     name = "recovered" if "recovered" in result else "resid_estimate"
-    title = "Where the information sits: " + ("states patched one by one" if name == "recovered" else "estimated")
+    how = "states patched one by one" if name == "recovered" else "estimated"
+    why = f"{result.attrs['target']!r} rather than {result.attrs['against']!r}"
+    title = f"Where the information sits: {how}, {why}, beside {shorten(result.attrs['shown_corrupt'], _BESIDE)!r}"
     return depth_pos_grid(result, name, title=title, color_range="data")
 
 
@@ -48,9 +56,7 @@ def parts_table(result: xr.Dataset) -> "pd.DataFrame":
         return pairs_table(result)
     names = [name for name in result.data_vars if str(name).startswith("part_")]
     frame: Any = result[names].reset_coords(drop=True).to_dataframe()
-    frame = frame.assign(
-        part_head=[head if head >= 0 else "" for head in frame["part_head"].tolist()]
-    )  # an MLP's: none
+    frame = frame.assign(part_head=frame["part_head"].astype("Int64"))  # an MLP's: none
     tokens = result["token_text"].values if "token_text" in result.coords else None
     if tokens is not None:
         said = lambda pos: "" if pos < 0 else f"{pos} {tokens[pos]!r}"

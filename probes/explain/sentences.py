@@ -142,11 +142,9 @@ def _left(result: xr.Dataset) -> str:
         return ""
     failing = int((result["pair_holds"].values == 0).sum())
     n = int(np.isfinite(result["pair_holds"].values).sum())
-    fails = (
-        f"it keeps less than half on {failing} of {n} pairs" if failing else f"it keeps half or more on all {n} pairs"
-    )
+    half = f"less than half on {failing} of {n} pairs" if failing else f"half or more on all {n} pairs"
     rest = hundredths(float(result["completeness"]))
-    return f"Without these edges {rest}{_ends(result, 'completeness')} is left; {fails}."
+    return f"Without these edges {rest}{_ends(result, 'completeness')} is left; the circuit keeps {half}."
 
 
 def unexplained(result: xr.Dataset) -> list[str]:

@@ -1,4 +1,5 @@
-"""What a figure says when it is taken away: the prompt, the model and the sentence of the result, below its title."""
+"""What a figure says when it is taken away, below its title: the prompt and the one it was held against, the model, and
+the sentence of the result."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,13 @@ _TOP = 100  # Plotly's own
 
 
 def caption(result: "xr.Dataset", sentence: str = "") -> list[str]:
-    """Lines of plain text: the prompt, the model with what it was changed by, and the sentence (default: the
-    summary)."""
+    """Lines of plain text: the prompt, its corrupt one, the model with what it was changed by, and the sentence
+    (default: the summary)."""
     record = record_of(result)
     model, edits = record["model"], record["interventions"]
     about = ", ".join(str(model[name]) for name in ("name", "dtype", "badge") if model.get(name))
     lines = [f"Prompt: {shorten(prompt, _PROMPT)}"] if (prompt := _prompt(result, record)) else []
+    lines += [f"Corrupt prompt: {shorten(corrupt, _PROMPT)}"] if (corrupt := _corrupt(result, record)) else []
     lines.append(f"Model: {about}" + (f", with {', '.join(edits)}" if edits else ""))
     return [*lines, *([said] if (said := sentence or str(result.attrs.get("summary", ""))) else [])]
 
@@ -40,6 +42,12 @@ def _prompt(result: "xr.Dataset", record: dict[str, Any]) -> str:
     if "token_text" in result.coords:
         return "".join(map(str, result["token_text"].values))
     return ""
+
+
+def _corrupt(result: "xr.Dataset", record: dict[str, Any]) -> str:
+    """The prompt that an analysis of two was given, or made (`shown_corrupt`); "" where there is none."""
+    given = record["params"].get("corrupt") if isinstance(record.get("params"), dict) else None
+    return str(given or result.attrs.get("shown_corrupt", ""))
 
 
 def captioned(figure: "go.Figure", result: "xr.Dataset", sentence: str = "") -> "go.Figure":

@@ -200,7 +200,7 @@ def prompt_table(table: pd.DataFrame, by: str, x: str | None, y: str | None, dar
         said += f" The first {_ROWS:,} of {len(shown):,} rows; `workbench batch export` writes all."
     name = "batch-table" if by == "prompt" else "batch-means"
     headers = xr.Dataset({"n": ((), 0, {"long_name": "tokens"})})
-    made = grid(shown.head(_ROWS).reset_index(drop=True), headers, name, are_words=True)
+    made = grid(shown.head(_ROWS).reset_index(drop=True), headers, name)
     return [html.P(said, className="quiet"), *parts, html.Div(made, className="batch-grid")]
 
 

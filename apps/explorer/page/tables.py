@@ -19,6 +19,8 @@ __all__ = ["csv", "frame_of", "grid", "html", "is_table"]
 
 _LETTER, _BESIDE = 8, 48  # pixels of a header's letter, and of its buttons and edges
 _EDGES, _WIDEST = 18, 24  # pixels beside a cell's text, and letters of it that are always seen
+_LONGEST = 72  # letters for which a column takes room from shorter ones
+_BETWEEN_WORDS = re.compile(r"(?<=\S) (?=\S)")
 _DIGITS = 3  # significant, as drawn; what is taken away has them all
 
 
@@ -29,7 +31,6 @@ _ANY_COLUMN = {
     "suppressFloatingFilterButton": True,  # the same choices are in the header's menu
     "wrapHeaderText": True,
     "autoHeaderHeight": True,
-    "flex": 1,
 }
 
 
@@ -48,13 +49,9 @@ def frame_of(view: View, result: xr.Dataset, index: int) -> pd.DataFrame:
     return frame.reset_index() if frame.index.name else frame.reset_index(drop=True)
 
 
-def grid(frame: pd.DataFrame, result: xr.Dataset, table: str = "table", are_words: bool = False) -> dag.AgGrid:
-    """The table as the page shows it. Every row keeps its place in the frame as `row`.
-
-    table: its id. are_words: its texts are sentences and names, where a space is a space, and no tokens.
-    """
-    ours = set(result["group"].values.tolist()) if "group" in result.coords else set()
-    columns = {name: _shown(frame[name], ours, are_words) for name in frame.columns}
+def grid(frame: pd.DataFrame, result: xr.Dataset, table: str = "table") -> dag.AgGrid:
+    """The table as the page shows it. Every row keeps its place in the frame as `row`. table: its id."""
+    columns = {name: _shown(frame[name]) for name in frame.columns}
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     return dag.AgGrid(
         id=table,
@@ -80,15 +77,17 @@ def _column(cells: pd.Series, result: xr.Dataset) -> dict[str, Any]:
     title = str(known.get("long_name", cells.name)).replace("_", " ")
     unit = f", {known['units']}" if known.get("units") else ""
     longest = max(map(len, re.split(r"[ -]", title)))  # words of a header are not broken
-    widest = 0 if _is_number(cells) else min(_WIDEST, max(map(len, map(str, cells)), default=0))
+    widest = 0 if _is_number(cells) else max(map(len, map(str, cells)), default=0)
+    least = max(_BESIDE + _LETTER * longest, _EDGES + _LETTER * min(_WIDEST, widest))
     column = {
         "field": cells.name,
         "headerName": title,
         "headerTooltip": f"{cells.name}: {title}{unit}",
-        "minWidth": max(_BESIDE + _LETTER * longest, _EDGES + _LETTER * widest),
+        "minWidth": least,
+        "flex": max(least, _EDGES + _LETTER * min(_LONGEST, widest)),
     }
     if not _is_number(cells):
-        return {**column, "filter": "agTextColumnFilter"}
+        return {**column, "filter": "agTextColumnFilter", "tooltipField": cells.name}
     return {
         **column,
         "filter": "agNumberColumnFilter",
@@ -101,19 +100,19 @@ def _is_number(cells: pd.Series) -> bool:
     return cells.dtype.kind in "fiu"
 
 
-def _shown(cells: pd.Series, ours: set[Any], are_words: bool = False) -> list[Any]:
-    """Cells as they are drawn: text made visible, numbers cut to some digits, nothing where there is none.
-
-    ours: an analysis's own words, where a space is a space.
-    """
+def _shown(cells: pd.Series) -> list[Any]:
+    """Cells as they are drawn: text made visible, numbers cut to some digits, nothing where there is none."""
     if cells.dtype.kind == "b":
         return ["yes" if value else "no" for value in cells]
-    if not _is_number(cells) and are_words:
-        return [" ".join(show_token(word, html=False) if word else "" for word in str(one).split(" ")) for one in cells]
     if not _is_number(cells):
-        return [str(value) if value in ours else show_token(str(value), html=False) for value in cells]
-    known = np.isfinite(cells.to_numpy(dtype=float))
+        return [_text(str(value)) for value in cells]
+    known = np.isfinite(cells.astype(float).to_numpy())
     return [_number(value) if there else None for value, there in zip(cells.tolist(), known, strict=True)]
+
+
+def _text(text: str) -> str:
+    """A cell's text with every character visible: one space between two words is a space, others are of a token."""
+    return " ".join(show_token(word, html=False) for word in _BETWEEN_WORDS.split(text)) if text else ""
 
 
 def _number(value: float) -> float:

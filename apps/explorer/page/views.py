@@ -42,6 +42,7 @@ _NARROW = 26  # characters of an axis title in the right panel
 _NARROW_TICKS = 10
 _NARROW_TITLE = 34
 _TITLE_LINE = 17  # pixels
+_UPRIGHT = -90  # degrees of labels that do not fit side by side
 
 
 def drawings(view: View) -> tuple[Callable[..., Any], ...]:
@@ -127,8 +128,13 @@ def multiple(
 
 
 def side_by_side(one: "go.Figure", other: "go.Figure", word: str) -> None:
-    """Give two figures of the same view one colour range, so that equal colours are equal numbers."""
+    """Give two figures of the same view one colour range, so that equal colours are equal numbers, and labels that
+    stand alike, so that equal rows are side by side.
+    """
     one.update_coloraxes(showscale=False)
+    if any(axis.tickangle == _UPRIGHT for figure in (one, other) for axis in figure.select_xaxes()):
+        for figure in (one, other):
+            figure.update_xaxes(tickangle=_UPRIGHT)
     other.update_layout(title_text=f"{other.layout.title.text} ({word})")
     ranges = [(f.layout.coloraxis.cmin, f.layout.coloraxis.cmax) for f in (one, other)]
     if any(end is None for pair in ranges for end in pair):

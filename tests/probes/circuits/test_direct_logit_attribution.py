@@ -100,6 +100,15 @@ def test_bad_input_is_refused(model):
             DirectLogitAttribution(**params).run(model, PROMPT)
 
 
+def test_a_top_token_that_is_also_what_it_is_held_against_is_named(model):
+    """As beside another prompt, whose top token is just the wrong answer of the first."""
+    top = f"#{int(observe(model, PROMPT).logits[0].argmax())}"
+    with pytest.raises(InputError, match=f"'{top}' as the top token"):
+        DirectLogitAttribution(against=top).run(model, PROMPT)
+    with pytest.raises(InputError, match="'#3' as the target and"):
+        DirectLogitAttribution(target="#3", against="#3").run(model, PROMPT)
+
+
 def test_figures_draw_what_was_asked():
     result = DirectLogitAttribution(target="#31", neurons=0).run(tiny_model("llama"), PROMPT)
     for figure in VIEW.figures:

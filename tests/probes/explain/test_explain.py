@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from html import unescape
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from probes.circuits.graph.tasks import Task, pair_of
 from probes.explain import contrasts, explain
 from probes.explain.contrasts import Contrast, contrast_of, shown_text, with_ids
 from probes.explain.explain import VIEW, Explain
-from probes.explain.figures import pairs_table, parts_table
+from probes.explain.figures import pairs_table, parts_table, where_figure
 from probes.explain.found import behaviour_found, faithful_found, parts_found
 from probes.explain.parts import Part, copying_labels, node_of
 from probes.explain.sentences import NOTHING, behaves, matters, said, unexplained
@@ -308,7 +309,9 @@ def test_it_is_drawn_and_listed_at_every_step():
                 assert figure(some).data
         for table in VIEW.tables:
             assert len(table(some)) > 0
-    assert (parts_table(result)["head"].eq("") == parts_table(result).index.str.endswith("MLP")).all()  # which has none
+    assert (parts_table(result)["head"].isna() == parts_table(result).index.str.endswith("MLP")).all()  # which has none
+    assert parts_table(result)["head"].dtype.kind == "i"
+    assert repr(result.attrs["shown_corrupt"]) in unescape(where_figure(result).layout.title.text)
     for one in parts_table(result)["part_looks_at"]:  # with the token that stands there
         assert one == "" or one.split(" ", 1)[1] == repr(str(result["token_text"].values[int(one.split()[0])]))
     assert node_of("a12.h3") == (12, 3) and node_of("m7") == (7, -1)

@@ -24,6 +24,16 @@ def test_prompt_model_changes_and_sentence_are_there():
     assert caption(of())[-1] == "Made up."  # its summary
 
 
+def test_the_prompt_that_it_was_held_against_is_there():
+    """A figure of patching says nothing without it."""
+    given = of(params={"corrupt": "The other one"})
+    assert caption(given)[:2] == ["Prompt: Über <b> $x$", "Corrupt prompt: The other one"]
+    assert (
+        caption(of(params={"corrupt": ""}).assign_attrs(shown_corrupt="A made one"))[1] == "Corrupt prompt: A made one"
+    )
+    assert caption(of(params={"corrupt": ""})) == caption(of())
+
+
 @pytest.mark.parametrize("prompts", [[None], [], ["a", "b"], [[{"role": "user", "content": "Hi"}]], [3]])
 def test_any_record_of_prompts_has_a_caption(prompts):
     lines = caption(of(prompts=prompts))

@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+import plotly.graph_objects as go
 
 from apps.explorer.page.comparison import values_at, values_table
+from apps.explorer.page.views import side_by_side
 from workbench.analysis.compare import difference
 from workbench.analysis.results import dataset
 
@@ -45,3 +47,13 @@ def test_the_panel_says_whose_figures_are_below():
     assert values_table([], "intact")[0].children == said.children
     blank = values_table(values_at(AFTER, CHANGE, {"pos": 1}), "intact")  # why there is a stroke in place of a number
     assert "follows another target" in blank[1].children and "follows another" not in str(table)
+
+
+def test_labels_of_two_figures_stand_alike_so_that_equal_rows_are_side_by_side():
+    """A word that is one letter longer turns all labels of its own figure, and lowers its rows."""
+    grids = [go.Figure(go.Heatmap(z=[[1]])).update_xaxes(tickangle=angle) for angle in (-90, 0)]
+    side_by_side(*grids, "compared")
+    assert [grid.layout.xaxis.tickangle for grid in grids] == [-90, -90]
+    level = [go.Figure(go.Heatmap(z=[[1]])).update_xaxes(tickangle=0) for _ in range(2)]
+    side_by_side(*level, "compared")
+    assert [grid.layout.xaxis.tickangle for grid in level] == [0, 0]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from apps.explorer.page import exports, tables
 from probes import CATALOG
@@ -50,20 +51,31 @@ def test_cells_show_every_character_and_numbers_sort_as_numbers(result):
     shown = tables.grid(tables.frame_of(view(), result, 99), result).to_plotly_json()["props"]
     rows, columns = shown["rowData"], {column["field"]: column for column in shown["columnDefs"]}
     assert [row["row"] for row in rows] == list(range(6)) and rows[2]["layer"] == 2
-    assert rows[2]["text"] == "a·b↵" and "\u202e" not in rows[3]["text"]
+    assert rows[2]["text"] == "a b↵" and "\u202e" not in rows[3]["text"]
     assert [row["mean_psi"] for row in rows] == [0.123, None, -0.5, 0.25, 1e-5, 0.0]
     assert [row["is_word"] for row in rows] == ["yes", "no", "no", "yes", "yes", "no"]
     assert columns["mean_psi"]["filter"] == "agNumberColumnFilter" and columns["text"]["filter"] == "agTextColumnFilter"
     assert columns["mean_psi"]["headerTooltip"] == "mean_psi: mean psi, psi"
 
 
-def test_an_analysis_own_words_keep_their_spaces():
-    found = dataset(None, {"group": ["attribution patching", "random"]}, cpr=("group", [0.5, 0.1], "area", None, "CPR"))
-    frame = found.reset_coords(drop=True).to_dataframe().reset_index()
-    frame["token"] = [" to", "a b"]
-    rows = tables.grid(frame, found).to_plotly_json()["props"]["rowData"]
-    assert [row["group"] for row in rows] == ["attribution patching", "random"]
-    assert [row["token"] for row in rows] == ["·to", "a·b"]
+def test_a_space_between_words_is_a_space_and_one_of_a_token_is_seen():
+    frame = pd.DataFrame({"text": [" to", "made of pairs", "a  b", "L0 MLP", " ", "end ", ""]})
+    rows = tables.grid(frame, xr.Dataset()).to_plotly_json()["props"]["rowData"]
+    assert [row["text"] for row in rows] == ["·to", "made of pairs", "a··b", "L0 MLP", "·", "end·", ""]
+
+
+def test_whole_numbers_stay_whole_where_some_are_missing():
+    frame = pd.DataFrame({"head": pd.array([4, None, 0], dtype="Int64")})
+    shown = tables.grid(frame, xr.Dataset()).to_plotly_json()["props"]
+    assert [row["head"] for row in shown["rowData"]] == [4, None, 0]
+    assert shown["columnDefs"][0]["filter"] == "agNumberColumnFilter"
+
+
+def test_long_texts_take_room_from_short_ones():
+    frame = pd.DataFrame({"step": ["pairs"], "what": ["w" * 60], "n": [1]})
+    step, what, n = tables.grid(frame, xr.Dataset()).to_plotly_json()["props"]["columnDefs"]
+    assert what["flex"] > 4 * step["flex"] and what["flex"] > 4 * n["flex"]
+    assert what["tooltipField"] == "what" and "tooltipField" not in n  # what is cut off can be read
 
 
 def test_a_csv_holds_the_rows_that_are_shown_as_they_are_and_no_formula(result):
