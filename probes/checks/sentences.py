@@ -191,7 +191,6 @@ def _peers(result: xr.Dataset, known: Facts) -> str:
     """How the claimed unit stands among the others of its kind, as they are."""
     if not known.n_peers:
         return ""
-    of = "the" if known.all_peers else "a sample over all norms of"
     n = known.peers_as_much
     if known.n_peers == 1:
         less = f"{_OTHER_WAY.get(known.side)} it by more" if known.astray else ""
@@ -199,8 +198,9 @@ def _peers(result: xr.Dataset, known: Facts) -> str:
         there = "There is one other" if known.all_peers else "One other was drawn"
         return f"{there} of the {result.attrs['nouns']}: removed, whatever its norm, it {does}."
     whose = f"{known.n_peers} other {result.attrs['nouns']}"
+    whose = f"the {whose}, whatever their norm" if known.all_peers else f"{whose}, a sample over all norms"
     named = f" ({known.peer_rivals})" if n and known.peer_rivals else ""
-    return f"Of {of} {whose}, whatever their norm, removed one by one, {n or 'none'} {_does(known, n)}{named}."
+    return f"Of {whose}, removed one by one, {n or 'none'} {_does(known, n)}{named}."
 
 
 def _relation(result: xr.Dataset, known: Facts) -> str:

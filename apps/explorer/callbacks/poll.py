@@ -31,7 +31,7 @@ from workbench.errors import WorkbenchError
 from workbench.models.model import Model
 from workbench.words import counted
 
-__all__ = ["loaded_store", "register"]
+__all__ = ["loaded_store", "look_other", "register"]
 
 # Dash holds back whatever depends on what an answer on its way may change: with slow answers and looks that overlap,
 # that would be for as long as anything is looked for. `assets/connection.js` gives up one that is not answered.
@@ -141,7 +141,7 @@ def _register_poll(answer: Answers, engine: Engine) -> None:
             "idle": None if is_busy else [n, wake],
             "late": count if count != late else no_update,
             **back,
-            "shown_b": beside.shown or (None if shown_b and not asked_b else no_update),
+            "shown_b": held_against(asked, asked_b, current, shown_b, beside),
             "asked_b": changed_request(engine, asked_b, beside),
         }
 
@@ -180,6 +180,17 @@ def look_other(engine: Engine, session: str, asked: Asked | None, other: Asked |
     found = look(engine, session, other, shown, None)
     found.busy = found.shown is None and found.ended is None
     return found
+
+
+def held_against(
+    asked: Asked | None, asked_b: Asked | None, shown: Shown | None, shown_b: Shown | None, beside: Look
+) -> Any:
+    """What the shown run is held against: what has come, or as before; nothing where there is nothing, and nothing
+    while that of the latest request, which is shown, is on its way: the one before belongs to another run.
+    """
+    is_latest = asked is not None and shown is not None and shown.id == asked.id
+    is_over = shown_b is not None and (asked_b is None or (is_latest and shown_b.id != asked_b.id))
+    return beside.shown or (None if is_over else no_update)
 
 
 def changed_request(engine: Engine, asked: Asked | None, found: Look) -> Any:

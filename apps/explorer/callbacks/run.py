@@ -9,6 +9,7 @@ from dash import Dash, Input, Output, State, html, no_update
 from apps.explorer.callbacks.answer import Answers
 from apps.explorer.callbacks.intervene import linked
 from apps.explorer.callbacks.notices import with_notices
+from apps.explorer.callbacks.poll import look_other
 from apps.explorer.engine.engine import Engine
 from apps.explorer.page.news import look, request_of, woken
 from apps.explorer.page.state import (
@@ -78,6 +79,7 @@ def _register_run(answer: Answers, engine: Engine) -> None:
             "woken": Output("woken", "data", allow_duplicate=True),
             "shown": Output("shown", "data", allow_duplicate=True),
             "done": Output("done", "data", allow_duplicate=True),
+            "shown_b": Output("shown-b", "data", allow_duplicate=True),
             "went": Output("went", "data"),
         },
         inputs={
@@ -146,16 +148,24 @@ def _register_run(answer: Answers, engine: Engine) -> None:
             "notices": with_notices(notices, [*said, *more]),
             "woken": woken(),
             "went": go and go.clicks,
-            **known(engine, session, found, shown, done),
+            **known(engine, session, (found, second), shown, done),
         }
 
 
-def known(engine: Engine, session: str, asked: Asked | None, shown: Shown | None, done: Done | None) -> dict[str, Any]:
-    """The page's shown run and what is done of it, where a request was computed before: it need not wait for a look."""
-    if not asked or asked.job or asked.names is None:
+def known(
+    engine: Engine, session: str, asked: tuple[Asked | None, Asked | None], shown: Shown | None, done: Done | None
+) -> dict[str, Any]:
+    """The page's shown run, what is done of it and what it is held against, where a request was computed before: it
+    need not wait for a look. asked: the request, and the one beside it.
+    """
+    one, beside = asked
+    if not one or one.job or one.names is None:
         return {}
-    found = look(engine, session, asked, shown, done)
-    return {"shown": found.shown, "done": found.done or no_update} if found.shown else {}
+    found = look(engine, session, one, shown, done)
+    if not found.shown:
+        return {}
+    other = look_other(engine, session, one, beside, None).shown
+    return {"shown": found.shown, "done": found.done or no_update, "shown_b": other}
 
 
 def _both(

@@ -68,5 +68,6 @@ def on_prompt(result: xr.Dataset) -> str:
     where = f"the {tokens}" if seen == count else f"{seen} of the {tokens} (its window hides the key of the others)"
     return (
         f"At {where}, {head_name(*top)} looks most at what followed the last time: {score:.1%} of its attention, "
-        f"and {others:.1%} at each other key on average. One text (n = 1), so no interval and no test."
+        f"and {others:.1%} on average at each other key, leaving out the first token, the token itself, the one before "
+        "it and its last occurrence. One text (n = 1), so no interval and no test."
     )

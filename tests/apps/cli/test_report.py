@@ -30,6 +30,13 @@ def test_the_summary_says_where_it_is_largest():
     assert "score  (layer, head) probability: 0.1 to 0.9, median 0.2, largest at L1H0, 25% not applicable" in text
 
 
+@pytest.mark.parametrize("units", ["true or false", "0 or 1"])
+def test_of_a_yes_or_no_it_is_counted(units):
+    result = dataset(None, chosen=("layer head", np.array([[1, 0], [1, 0]], dtype=np.int8), units, (0, 1)))
+    line = f"chosen  (layer, head) {units}: 2 of 4"
+    assert line in [said.strip() for said in summary(CATALOG.view("logit-lens"), result).splitlines()]
+
+
 def test_a_small_table_is_printed_whole(capsys):
     """The toy's moved prompt leaves no gap to be faithful to: numbers are missing, and it is said why."""
     words = ["run", "circuit-evaluation", "--model", "toy-induction", "--ids", "3", "9", "27", "14", "3", "9"]
