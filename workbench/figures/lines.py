@@ -8,7 +8,7 @@ import numpy as np
 from workbench.errors import InputError
 from workbench.figures.axes import Axis, need_dims, value_axis
 from workbench.figures.heatmap import finish
-from workbench.figures.quantity import interval_text, label, numbers, pick
+from workbench.figures.quantity import interval_text, label, numbers, pick, units
 from workbench.figures.text import number, show_text, thin
 from workbench.figures.theme import LINES, NEUTRAL, faded
 
@@ -38,7 +38,8 @@ def series(
 
     `variable_low` and `_high` become a band and `variable_null` (null=True) a grey dotted line, where the result has
     them. Lines differ by dash and marker beside colour. Numbered dims other than tokens are drawn at their values, so
-    a threshold or a training step may be logarithmic (log_x). The y axis is named after the first variable.
+    a threshold or a training step may be logarithmic (log_x). The y axis is named after the variable; after the unit
+    where several have the same one, and after the first where not.
     """
     import plotly.graph_objects as go
 
@@ -52,10 +53,17 @@ def series(
     if null:
         _add_nulls(figure, [part[f"{name}_null"] for part, name, _ in lines if f"{name}_null" in part], axis)
     finish(figure, title, axis, None)
-    figure.update_yaxes(title_text=label(pick(result, names[0])), type="log" if log_y else "linear")
+    figure.update_yaxes(title_text=_height(result, names), type="log" if log_y else "linear")
     if log_x:
         _make_logarithmic(figure, axis)
     return figure
+
+
+def _height(result: "xr.Dataset", names: list[str]) -> str:
+    """What is drawn upwards: of several variables none stands for the others, but their unit does."""
+    common = {units(pick(result, name)) for name in names}
+    unit = common.pop() if len(names) > 1 and len(common) == 1 else ""
+    return unit or label(pick(result, names[0]))
 
 
 def _make_logarithmic(figure: "go.Figure", axis: Axis) -> None:

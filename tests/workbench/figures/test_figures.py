@@ -444,6 +444,16 @@ def test_series_over_tokens_and_several_variables():
     assert figure.layout.xaxis.ticktext == ("10 a", "11 ·a", "12 ·a")
 
 
+def test_several_variables_share_an_axis_that_is_named_after_none_of_them():
+    """The share of the MLP is no share of attention."""
+    of = lambda name, unit: ("layer", [0.1, 0.2], {"long_name": f"share of {name}", "units": unit})
+    same = xr.Dataset({"attention": of("attention", "share"), "mlp": of("the MLP", "share")}, coords={"layer": [0, 1]})
+    assert series(same, ["attention", "mlp"], "layer", title="t").layout.yaxis.title.text == "share"
+    assert series(same, "mlp", "layer", title="t").layout.yaxis.title.text == "share of the MLP"
+    mixed = same.assign(mlp=of("the MLP", "nats"))
+    assert series(mixed, ["attention", "mlp"], "layer", title="t").layout.yaxis.title.text == "share of attention"
+
+
 def test_strip_has_every_known_point_in_its_group():
     values = np.array([[1.0, 2.0, NAN], [3.0, 4.0, 5.0]])
     result = xr.Dataset(
