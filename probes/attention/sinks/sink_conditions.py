@@ -129,9 +129,9 @@ def _summary(rates: Mapping[str, float]) -> str:
     told = {name: rate for name, rate in rates.items() if not np.isnan(rate)}
     if not told:
         return "In no condition a sink can be told: the prompt is too short, or a window hides its first token."
-    said = ", ".join(f"{rate:.0%} {name}" for name, rate in told.items())
+    said = ", ".join(f"{rate:.0%} ({name})" for name, rate in told.items())
     left = [name for name in rates if name not in told]
-    silent = f" Too short to tell: {', '.join(left)}." if left else ""
+    silent = f" Too short to tell: {'; '.join(left)}." if left else ""
     return f"Heads that sink on the first visible position: {said}.{silent}"
 
 

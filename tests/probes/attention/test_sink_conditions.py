@@ -116,8 +116,8 @@ def test_what_cannot_be_told_is_no_share():
     """Of ten tokens; of nine, one of which is BOS, as given alone; of six none."""
     model = place_toy()
     said = lambda n: SinkConditions().run(model, Prompt.ids([0, *[5, 6, 7] * 4][:n])).attrs["summary"]
-    assert said(11).endswith("position: 100% as given, with BOS, 100% BOS dropped, 0% position 0 masked.")
-    assert said(10).endswith("100% as given, with BOS. Too short to tell: BOS dropped, position 0 masked.")
+    assert said(11).endswith("position: 100% (as given, with BOS), 100% (BOS dropped), 0% (position 0 masked).")
+    assert said(10).endswith("100% (as given, with BOS). Too short to tell: BOS dropped; position 0 masked.")
     assert said(6).startswith("In no condition a sink can be told: ") and "nan" not in said(6)
 
 
