@@ -187,7 +187,7 @@ def _targets(observation: Observation, target: str, against: str, pos: int) -> t
         raise InputError(
             f"{observation.vocabulary.string(ids[0])!r} as {which} and as what it is held against",
             "two tokens",
-            "Name another one",
+            "Choose another one" if target else "Name the target",
         )
     return ids, logits[ids]
 
