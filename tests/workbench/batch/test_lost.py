@@ -237,6 +237,7 @@ def test_rows_without_a_document_are_each_their_own(tmp_path):
     model = wrap(tiny_hf("llama", n_layers=3), spelling(), name="tiny")
     found = batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model}).aggregate("norms")
     assert found["n_prompts"] == 6 and found["n_documents"] == 5
+    assert found.attrs["summary"] == "Means of norms over 5 documents, 6 prompts."
 
 
 def test_a_damaged_shard_of_a_plan_costs_itself_and_the_others_are_computed(run, tmp_path, model):

@@ -251,10 +251,10 @@ class _Merged:
         return made
 
     def _attrs(self) -> dict[str, Any]:
-        n, _, missing = (sum(c[i] for c in self.counts.values()) for i in range(3))
+        counts = (sum(c[i] for c in self.counts.values()) for i in range(3))
         return {
             "title": f"{self.analysis}, {self.cells.record['spec']['name']}",
-            "summary": summary(self.analysis, n, missing, any(group for _, group in self.counts)),
+            "summary": summary(self.analysis, *counts, any(group for _, group in self.counts)),
             "left_out": json.dumps(self.left_out, sort_keys=True),
             "provenance": provenance(self.cells, self.analysis),
         }

@@ -117,15 +117,19 @@ def summaries(cells: Cells) -> dict[str, str]:
     found = {}
     for name in cells.names:
         places = cells.places(name)
-        there = [(cell in places, line["n"] > 0) for cell, line in cells.asked(name)]
-        n = sum(is_there for is_there, _ in there)
-        found[name] = summary(name, n, len(there) - n, any(has_prompt for _, has_prompt in there))
+        asked = list(cells.asked(name))
+        done = [(line["model"], line["group"], line["document"]) for cell, line in asked if cell in places]
+        counts = (len(done), len(set(done)), len(asked) - len(done))
+        found[name] = summary(name, *counts, any(line["n"] > 0 for _, line in asked))
     return found
 
 
-def summary(analysis: str, n: int, missing: int, prompted: bool) -> str:
-    """How many prompts are behind the means of an analysis, and how many are not there; models, where none is read."""
-    said = f"Means of {analysis} over {counted(n, 'prompt')}" if prompted else f"{analysis} of {counted(n, 'model')}"
+def summary(analysis: str, n: int, documents: int, missing: int, prompted: bool) -> str:
+    """How many prompts are behind the means of an analysis, with the documents that count once each where these are
+    fewer, and how many are not there; models, where none is read.
+    """
+    over = counted(n, "prompt") if documents == n else f"{counted(documents, 'document')}, {counted(n, 'prompt')}"
+    said = f"Means of {analysis} over {over}" if prompted else f"{analysis} of {counted(n, 'model')}"
     return said + (f"; {missing} {'is' if missing == 1 else 'are'} missing." if missing else ".")
 
 
