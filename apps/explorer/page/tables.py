@@ -19,6 +19,7 @@ __all__ = ["csv", "frame_of", "grid", "html", "is_table"]
 
 _LETTER, _BESIDE = 8, 48  # pixels of a header's letter, and of its buttons and edges
 _EDGES, _WIDEST = 18, 24  # pixels beside a cell's text, and letters of it that are always seen
+_LINES = 3  # of a header, about
 _LONGEST = 72  # letters for which a column takes room from shorter ones
 _BETWEEN_WORDS = re.compile(r"(?<=\S) (?=\S)")
 _DIGITS = 3  # significant, as drawn; what is taken away has them all
@@ -76,7 +77,7 @@ def _column(cells: pd.Series, result: xr.Dataset) -> dict[str, Any]:
     known = result[cells.name].attrs if cells.name in result else {}
     title = str(known.get("long_name", cells.name)).replace("_", " ")
     unit = f", {known['units']}" if known.get("units") else ""
-    longest = max(map(len, re.split(r"[ -]", title)))  # words of a header are not broken
+    longest = max(*map(len, re.split(r"[ -]", title)), len(title) // _LINES)  # words of a header are not broken
     widest = 0 if _is_number(cells) else max(map(len, map(str, cells)), default=0)
     least = max(_BESIDE + _LETTER * longest, _EDGES + _LETTER * min(_WIDEST, widest))
     column = {

@@ -64,6 +64,14 @@ def test_a_space_between_words_is_a_space_and_one_of_a_token_is_seen():
     assert [row["text"] for row in rows] == ["·to", "made of pairs", "a··b", "L0 MLP", "·", "end·", ""]
 
 
+def test_a_long_header_takes_width_rather_than_many_lines():
+    names = ["n", "logit of the answer minus that of the wrong one"]
+    short, long = tables.grid(pd.DataFrame([[1, 2]], columns=names), xr.Dataset()).to_plotly_json()["props"][
+        "columnDefs"
+    ]
+    assert long["minWidth"] >= 8 * len(names[1]) / 3 > short["minWidth"]
+
+
 def test_whole_numbers_stay_whole_where_some_are_missing():
     frame = pd.DataFrame({"head": pd.array([4, None, 0], dtype="Int64")})
     shown = tables.grid(frame, xr.Dataset()).to_plotly_json()["props"]
