@@ -17,6 +17,7 @@ __all__ = ["WIDTH", "summary"]
 WIDTH = 100
 _ROWS = 12  # of a table that is printed whole; longer ones are for the page and for files
 _TOKENS = 40
+_NAMING = {"id", "position", "layer", "head"}  # units of numbers that name something: none is the largest
 _YES_OR_NO = ("true or false", "0 or 1")  # units of variables that only say whether
 
 
@@ -76,7 +77,7 @@ def _line(variable: xr.DataArray) -> str:
     missing = f", {1 - known.mean():.0%} not applicable" if not known.all() else ""
     if variable.attrs["units"] in _YES_OR_NO:
         return f"{about}{int((values[known] > 0).sum())} of {int(known.sum())}{missing}"
-    if "id" in variable.attrs["units"].split():
+    if not _NAMING.isdisjoint(variable.attrs["units"].split()):
         return f"{about}{low} to {high}{missing}"
     at = tuple(map(int, np.unravel_index(int(np.argmax(np.where(known, values, -np.inf))), values.shape)))
     median = number(float(np.median(values[known])))

@@ -37,6 +37,13 @@ def test_of_a_yes_or_no_it_is_counted(units):
     assert line in [said.strip() for said in summary(CATALOG.view("logit-lens"), result).splitlines()]
 
 
+@pytest.mark.parametrize("units", ["position", "head", "layer", "token id"])
+def test_a_number_that_names_something_has_no_median(units):
+    result = dataset(None, place=("edge", np.array([3, 0, 5]), units, (0, None)))
+    text = summary(CATALOG.view("logit-lens"), result)
+    assert f"place  (edge) {units}: 0 to 5" in text and "median" not in text
+
+
 def test_a_small_table_is_printed_whole(capsys):
     """The toy's moved prompt leaves no gap to be faithful to: numbers are missing, and it is said why."""
     words = ["run", "circuit-evaluation", "--model", "toy-induction", "--ids", "3", "9", "27", "14", "3", "9"]
