@@ -59,7 +59,7 @@ def register(app: Dash, engine: Engine) -> None:
             return {"notices": with_notices(notices, [str(error)])}
         except (TypeError, ValueError):
             return {"notices": with_notices(notices, ["Got an empty field; expected numbers. Fill it in."])}
-        return {"continuing": Continuing(job=job.id, model=shown.model), "woken": woken()}
+        return {"continuing": Continuing(job=job.id, model=shown.model, chat=shown.chat), "woken": woken()}
 
 
 def _whole(typed: Any) -> int:
@@ -72,7 +72,7 @@ def _number(typed: Any) -> float:
 
 def came(engine: Engine, continuing: Continuing | None) -> tuple[Answer, str]:
     """The page's prompt, run and waiting state after a continuation has ended, nothing before; and what is to be said:
-    at which token it ended, that it was cut, or why there is none."""
+    at which token it ended, that a chat is a raw prompt by now, or why there is none."""
     if not continuing:
         return {}, ""
     worker = engine.hosted(continuing.model).worker
@@ -84,4 +84,5 @@ def came(engine: Engine, continuing: Continuing | None) -> tuple[Answer, str]:
         return {"continuing": None}, job.error if job is not None else _NOT_CONTINUED[state]
     if not isinstance(job.result, str):  # the id of another job: no page of ours sends it
         return {"continuing": None}, _NOT_CONTINUED[JobState.FORGOTTEN]
-    return {"prompt": job.result, "go": Go(text=job.result, clicks=job.id), "continuing": None}, job.note
+    raw = {"chat": "raw"} if continuing.chat else {}
+    return {"prompt": job.result, "go": Go(text=job.result, clicks=job.id), "continuing": None, **raw}, job.note

@@ -76,6 +76,7 @@ def _register_poll(answer: Answers, engine: Engine) -> None:
             "late": Output("late", "data"),
             "prompt": Output("prompt", "value", allow_duplicate=True),
             "go": Output("go", "data", allow_duplicate=True),
+            "chat": Output("chat", "value", allow_duplicate=True),
             "continuing": Output("continuing", "data"),
             "shown_b": Output("shown-b", "data"),
             "asked_b": Output("asked-b", "data", allow_duplicate=True),

@@ -13,15 +13,17 @@ from workbench.models.prompt import Prompt, Tokens
 from workbench.observation import observe
 from workbench.words import counted
 
-__all__ = ["LONGEST", "Continued", "continuation", "continued", "continued_text"]
+__all__ = ["LONGEST", "WRITTEN_OUT", "Continued", "continuation", "continued", "continued_text", "other_tokens"]
 
 LONGEST = 64
+# Behind the user's message the answer would be read as a part of the question.
+WRITTEN_OUT = "The chat is written out by its template, as a raw prompt: so the answer is not part of the message."
 _SEEDS = 1 << 63
 
 
 @dataclass(frozen=True)
 class Continued:
-    """Token ids that follow a prompt, and a sentence on why there are no more."""
+    """Token ids that follow a prompt, and a sentence on why there are fewer than were asked for ("" where not)."""
 
     ids: list[int]
     ending: str
@@ -71,11 +73,23 @@ def continued(
         if chosen in ends:
             return _continued(ids, tokens, f"The model ended the text with {model.vocabulary.string(chosen)!r}.")
         ids.append(chosen)
-    return _continued(ids, tokens, f"It was cut after {counted(n, 'token')}: the model did not end the text.")
+    return _continued(ids, tokens, "")
 
 
 def _continued(ids: list[int], tokens: Tokens, ending: str) -> Continued:
     return Continued(ids[len(tokens) :], ending)
+
+
+def other_tokens(written: Sequence[int], read: Sequence[int]) -> str:
+    """A sentence where a continued text, read again, makes other tokens than those that the model wrote; "" else.
+
+    Two line breaks in a row become one token of two, say.
+    """
+    if tuple(written) == tuple(read):
+        return ""
+    n, m = len(written), len(read)
+    how = f"{counted(m, 'token')} in place of {n}" if n != m else f"others of {counted(m, 'token')}"
+    return f"Read as a prompt, the text has other tokens than the model wrote: {how}."
 
 
 def continued_text(model: Model, text: str, added: list[int], as_ids: bool = False) -> str:

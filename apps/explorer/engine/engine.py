@@ -16,7 +16,7 @@ import xarray as xr
 
 from apps.explorer.engine.batches import Batches, begin
 from apps.explorer.engine.cache import Cache
-from apps.explorer.engine.continuation import continued, continued_text
+from apps.explorer.engine.continuation import WRITTEN_OUT, continued, continued_text, other_tokens
 from apps.explorer.engine.hosted import Hosted, Load, loader
 from apps.explorer.engine.jobs import CONTINUATION, MODEL, PROMPT, SELECTION, STUDY, Fate, Job, State
 from apps.explorer.engine.presence import Presence
@@ -301,14 +301,19 @@ class Engine:
         return self.cache.get(key)
 
     def submit_continuation(self, request: Request, n: int, temperature: float, seed: int, session: str) -> Job:
-        """Continue a prompt; the job's result is the longer text."""
+        """Continue a prompt; the job's result is the longer text, to be taken as it is: a chat's is written out."""
         model = self.hosted(request.model).ready
 
         def work(job: Job) -> str:
             edits = self.interventions(request)
             added = continued(model, request.tokens, n, temperature, seed, job.progress, edits)
-            job.note = added.ending
-            return continued_text(model, request.text, added.ids, is_ids(request.text) and not request.chat)
+            job.note, ids = added.ending, (*request.tokens.ids, *added.ids)
+            if request.chat:
+                job.note = f"{WRITTEN_OUT} {job.note}".strip()
+                return self.written(request.model, ids)
+            longer = continued_text(model, request.text, added.ids, is_ids(request.text))
+            job.note = f"{job.note} {other_tokens(ids, self.tokens(request.model, longer).ids)}".strip()
+            return longer
 
         key = f"continue {request.states} {n} {temperature} {seed}"
         return self.hosted(request.model).worker.submit(Job(f"{n} more tokens", key, CONTINUATION, work, {session}))

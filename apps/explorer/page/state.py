@@ -206,10 +206,11 @@ class Go(Store):
 
 
 class Continuing(Store):
-    """The job that writes more tokens."""
+    """The job that writes more tokens. chat: of a prompt that is a chat."""
 
     job: Word
     model: ModelName
+    chat: Flag = False
 
 
 class Checking(Store):

@@ -4,8 +4,14 @@ import copy
 
 import pytest
 
-from apps.explorer.engine.continuation import continuation, continued, continued_text
-from tests.tiny_models import spelling, tiny_model
+from apps.explorer.callbacks.continuation import came
+from apps.explorer.engine.continuation import WRITTEN_OUT, continuation, continued, continued_text, other_tokens
+from apps.explorer.engine.engine import Engine
+from apps.explorer.engine.settings import Settings
+from apps.explorer.page.state import Continuing
+from probes import CATALOG
+from tests.tiny_models import spelling, tiny_hf, tiny_model
+from workbench import wrap
 from workbench.errors import Cancelled, InputError
 from workbench.models.prompt import Prompt, Vocabulary, tokenise
 from workbench.observation import observe
@@ -60,7 +66,7 @@ def test_it_stops_at_any_end_token_and_says_at_which():
         assert found.ids == greedy[: first[at]], named
         assert found.ending == f"The model ended the text with {letter!r}."
     cut = ending(model, [3, 4, 5], 6)
-    assert cut.ids == greedy and "cut after 6 tokens" in cut.ending
+    assert cut.ids == greedy and cut.ending == ""  # as many as were asked for
     n_ctx = model.sizes.n_ctx
     assert f"context of {n_ctx}" in ending(model, [3] * (n_ctx - 2), 8).ending
 
@@ -77,3 +83,31 @@ def test_limits_and_cancelling(model):
     with pytest.raises(Cancelled):
         continuation(model, tokens, 3, progress=stop)
     assert continued_text(model, "3 4", [5, 6]) == "3 4 5 6"
+
+
+def test_other_tokens_of_the_same_text_are_said():
+    assert other_tokens([1, 2], (1, 2)) == ""
+    assert other_tokens([1, 2, 2], [1, 9]).endswith("than the model wrote: 2 tokens in place of 3.")
+    assert other_tokens([1, 2], [1, 9]).endswith("others of 2 tokens.")
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_an_answer_is_no_part_of_the_message_that_it_answers(tmp_path, chat):
+    """The prompt that the page runs next is the one that the model was continuing, token by token."""
+    model = wrap(tiny_hf("llama"), spelling(), name="talker")
+    model.tokenizer.chat_template = "{% for message in messages %}a{{ message['content'] }}b{% endfor %}c"
+    engine = Engine(
+        Settings(models=("talker",), directory=tmp_path), [CATALOG.view("surprisal")], load=lambda *_: model
+    )
+    try:
+        assert engine.hosted("talker").loading.finished.wait(60)
+        request = engine.request("talker", "dea", {}, chat)
+        job = engine.submit_continuation(request, 3, 0.0, 0, "me")
+        assert job.finished.wait(60) and job.state == "done", job.error
+        back, why = came(engine, Continuing(model="talker", job=job.id, chat=chat))
+        wanted = (*request.tokens.ids, *continuation(model, request.tokens, 3))
+        assert back.get("chat") == ("raw" if chat else None) and (WRITTEN_OUT in why) == chat
+        now = engine.tokens("talker", back["prompt"]).ids
+        assert now == wanted or (not chat and "other tokens than the model wrote" in why)
+    finally:
+        engine.close()
