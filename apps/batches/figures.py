@@ -48,7 +48,8 @@ def one_figure(one: xr.Dataset, name: str) -> "go.Figure | None":
     if inner in (("layer",), ("depth",)):
         return series(one, name, x=str(inner[0]), title=title)
     if len(inner) == 1:
-        return bars(one, name, str(inner[0]), title=title, limit=40)
+        figure = bars(one, name, str(inner[0]), title=title, limit=40)
+        return figure if one[inner[0]].dtype.kind in "OUS" else figure.update_yaxes(title_text=str(inner[0]))
     return None
 
 

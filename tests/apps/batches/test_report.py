@@ -1,8 +1,10 @@
 """What the report of a batch says of an aggregate."""
 
 import numpy as np
+import pytest
 import xarray as xr
 
+from apps.batches.figures import one_figure
 from apps.batches.report import _rows
 
 
@@ -24,3 +26,10 @@ def test_the_largest_effect_may_lie_below_zero():
     assert row["largest"] == "L0H1: -3.25 [-4.25, -2.25]" and row["mean"] == "-0.5833" and row["n"] == 20
     (row,) = _rows(aggregated([[-0.5, -0.25], [-0.125, -1.0]]))
     assert row["largest"] == "L1H1: -1 [-2, 0]"
+
+
+@pytest.mark.parametrize(("ranks", "said"), [([0, 1], "rank"), (["first", "second"], None)])
+def test_bars_of_numbers_say_what_is_numbered(ranks, said):
+    at = {"model": "m", "group": "g", "rank": ranks}
+    one = xr.Dataset({"p": ("rank", [0.5, 0.2], {"units": "probability"}), "p_n": ("rank", [3, 3])}, coords=at)
+    assert one_figure(one, "p").layout.yaxis.title.text == said
