@@ -94,8 +94,8 @@ class Tokens:
 
     @property
     def start(self) -> str:
-        """What the tokens begin with, as a reader should see it: "behind BOS '<s>'" or "without BOS"."""
-        return f"behind BOS {self.strings[0]!r}" if self.bos else "without BOS"
+        """What the tokens begin with, as a reader should see it: "the first is BOS '<s>'" or "without BOS"."""
+        return f"the first is BOS {self.strings[0]!r}" if self.bos else "without BOS"
 
 
 @runtime_checkable

@@ -263,4 +263,4 @@ def prompt_line(
     n, limit = len(request.tokens), engine.hosted(model).ready.sizes.n_ctx
     cost = f"about {max(seconds, 0.05):.1f} s, {nbytes / 1e6:.0f} MB" if seconds else "computed before"
     notes = [html.Div(note, className="note") for note in request.tokens.notes]
-    return [html.Div(f"{n} of {limit} tokens {request.tokens.start}; {cost}"), *notes]
+    return [html.Div(f"{n} of {limit} tokens, {request.tokens.start}; {cost}"), *notes]

@@ -33,10 +33,10 @@ def test_a_text_stands_behind_what_the_tokenizer_puts_there(adds):
     model = wrap(tiny_hf("qwen2"), tokenizer, name="tiny")
     tokens = tokenise(model, "ab")
     assert list(tokens.ids) == tokenizer("ab").input_ids == [0] * adds + [66, 67]
-    assert tokens.bos == adds and tokens.start == ("behind BOS '<s>'" if adds else "without BOS")
+    assert tokens.bos == adds and tokens.start == ("the first is BOS '<s>'" if adds else "without BOS")
     assert tokenise(model, Prompt("ab", bos=True)).ids == (0, 66, 67)
     assert tokenise(model, Prompt("ab", bos=False)).ids == (66, 67)
-    assert tokenise(model, Prompt.ids([0, 66])).start == "behind BOS '<s>'"
+    assert tokenise(model, Prompt.ids([0, 66])).start == "the first is BOS '<s>'"
     _, pieces = recording._reference(model, Document("one", "text " * 40), n_tokens=64, piece=32)
     assert {tokenise(model, piece).bos for piece in pieces} == {adds}
 
