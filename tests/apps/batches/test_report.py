@@ -28,7 +28,7 @@ def test_the_largest_effect_may_lie_below_zero():
     assert row["largest"] == "L1H1: -1 [-2, 0]"
 
 
-@pytest.mark.parametrize(("ranks", "said"), [([0, 1], "rank"), (["first", "second"], None)])
+@pytest.mark.parametrize(("ranks", "said"), [([0, 1], "rank"), (["first", "second"], "")])
 def test_bars_of_numbers_say_what_is_numbered(ranks, said):
     at = {"model": "m", "group": "g", "rank": ranks}
     one = xr.Dataset({"p": ("rank", [0.5, 0.2], {"units": "probability"}), "p_n": ("rank", [3, 3])}, coords=at)
