@@ -370,7 +370,7 @@ def place_of(variable: xr.DataArray, at: Mapping[str, int]) -> list[str]:
         texts = variable.coords.get({"pos": "token_text"}.get(dim, f"{dim}_text"))
         token = "" if texts is None else f" {show_token(str(texts.values[at[dim]]), html=False)}"
         shown = value if isinstance(value, str) else f"{value + (dim == 'rank'):g}"  # rank 1 is the top, to people
-        words.append(f"{dim} {shown}{token}")
+        words.append(f"{dim.replace('_', ' ')} {shown}{token}")
     return words
 
 
