@@ -186,10 +186,12 @@ def _not_kept(result: xr.Dataset) -> list[str]:
     f, wanted = float(result["faithfulness"]), float(result.attrs["wanted"])
     if round(f, 2) == 1:
         return []
+    (low, _), ends = _bounds(result, "faithfulness"), f"{hundredths(f)}{_ends(result, 'faithfulness')}"
     if f > 1:
-        return [f"The edges alone do more than the model ({hundredths(f)}): others hold them back."]
+        may = "" if low > 1 else "may "
+        return [f"The edges alone {may}do more than the model ({ends}): others {may}hold them back."]
     less = f", less than the {wanted:g} that was searched" if f < wanted else ""
-    return [f"{1 - f:.0%} of the difference is not carried by these edges: they keep {hundredths(f)}{less}."]
+    return [f"{1 - f:.0%} of the difference is not carried by these edges: they keep {ends}{less}."]
 
 
 def _rival(result: xr.Dataset) -> list[str]:
