@@ -1,6 +1,6 @@
 """Causal tracing: which states of a clean run restore a fact whose subject was hidden in noise."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -229,8 +229,9 @@ def _named(subject: tuple[int, ...], strings: Sequence[str]) -> str:
     return f"{where} {shown}" if len(subject) <= _SHOWN else where
 
 
-def _layers(numbers: Sequence[int]) -> str:
-    return f"{'layers' if len(numbers) > 1 else 'layer'} {stretches(list(numbers))}"
+def _layers(numbers: Iterable[int]) -> str:
+    named = list(numbers)
+    return f"{'layers' if len(named) > 1 else 'layer'} {stretches(named)}"
 
 
 def _most(before: np.ndarray, restored: str, strings: Sequence[str], spans: Sequence[range]) -> str:
@@ -241,9 +242,9 @@ def _most(before: np.ndarray, restored: str, strings: Sequence[str], spans: Sequ
     if before[layer, pos] <= 0:
         what = f"one {restored}" if max(map(len, spans)) == 1 else f"{restored} of one window"
         return f"Before the last token, restoring {what} brings back none of it."
-    token = show_token(strings[int(pos)], html=False)
+    token, layers = show_token(strings[int(pos)], html=False), _layers(spans[int(layer)])
     return (
-        f"Before the last token most comes back with {restored} of {_layers(spans[layer])} at token {pos} {token}: "
+        f"Before the last token most comes back with {restored} of {layers} at token {pos} {token}: "
         f"{before[layer, pos]:.0%}."
     )
 
