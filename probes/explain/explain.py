@@ -244,7 +244,9 @@ class _Way:
         if circuit is None:
             nothing = Circuit(graph, np.zeros(graph.shape, bool), scores.mean(0), about)
             self._passed("test")
-            yield found.add("test", circuit_result(nothing, tested, {}), self._of_circuit(nothing))
+            gap = float((searched.whole - searched.empty).mean())
+            attrs = self._of_circuit(nothing) | {"searched_gap": gap, "n_searched": len(searched.pairs)}
+            yield found.add("test", circuit_result(nothing, tested, {}), attrs)
             return
         circuit = Circuit(graph, circuit.mask, circuit.scores, circuit.about | about)
         kept, rest, whole, none = tested.of(

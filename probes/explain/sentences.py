@@ -121,6 +121,11 @@ def _survey(result: xr.Dataset) -> str:
 
 def _circuit(result: xr.Dataset) -> str:
     n, every = int(result["n_kept"]), int(result.attrs["n_edges"])
+    if not n and float(result.attrs.get("searched_gap", 1.0)) <= 0:
+        return (
+            f"{NOTHING} beyond that: on the {int(result.attrs['n_searched'])} pairs to search a circuit on, the swap "
+            "does not lower the answer, so that there is nothing to be faithful to."
+        )
     if not n:
         return f"{NOTHING} beyond that: no circuit of half of the {every} edges reaches f = {result.attrs['wanted']:g}."
     f = float(result["faithfulness"])

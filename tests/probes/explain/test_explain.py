@@ -270,6 +270,18 @@ def test_what_is_left_out_is_what_the_numbers_say():
     )
 
 
+def test_without_a_difference_on_the_pairs_to_search_on_no_circuit_was_too_weak():
+    """f is undefined there: "no circuit of half of the edges reaches" it was said."""
+    found = behaviour_found(np.linspace(2, 3, 16), np.linspace(-1, -2, 16)).assign(n_kept=0)
+    found = found.assign_attrs(smallest=0.3, n_edges=100, wanted=0.8)
+    assert "no circuit of half of the 100 edges reaches f = 0.8" in said(
+        found.assign_attrs(searched_gap=0.4, n_searched=3)
+    )
+    assert "on the 3 pairs to search a circuit on, the swap does not lower the answer" in said(
+        found.assign_attrs(searched_gap=-0.1, n_searched=3)
+    )
+
+
 def test_what_matters_a_little_is_said_to():
     """Of a difference of 4 logits: heads that are told from their controls by 0.5, 0.05 and 0.03."""
     matter, effect = np.zeros((2, 4)), np.zeros((2, 4))
