@@ -67,6 +67,21 @@ def test_sentencepiece_keeps_the_space_and_the_bytes():
     assert vocabulary.string(299) == "#299"  # a padded vocabulary: no such token
 
 
+def test_a_byte_of_sentencepiece_is_no_letter():
+    """Where bytes are written `<0xE9>`, "é" is the letter; byte-level tokenizers have it as the name of that byte."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "é", "æ", "ð"]
+    known = {piece: at for at, piece in enumerate(pieces)}
+    made = Tokenizer(models.BPE(known, [], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>"), len(pieces))
+    for byte in (0xE9, 0xE6, 0xF0, 0x80):
+        assert vocabulary.token(vocabulary.string(1 + byte)) == 1 + byte
+    assert vocabulary.string(257) == "é" and vocabulary.token("é") == 257
+
+
 def test_ids_in_writing():
     vocabulary = Vocabulary(spelling(), 96)
     assert vocabulary.tokens("#3 #4") == (3, 4) and vocabulary.tokens("#") == vocabulary.tokens("\x23")
