@@ -4,6 +4,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -78,5 +79,18 @@ def _write_zarr(result: xr.Dataset, path: Path) -> Path:
     for name, variable in result.variables.items():  # a name with a / would be a group, which no reader looks into
         need_plain(name, variable)
     with whole_file(path) as partial:
-        result.drop_encoding().to_zarr(partial, zarr_format=2, consolidated=True)  # which every reader of Zarr knows
+        _finite(result).to_zarr(partial, zarr_format=2, consolidated=True)  # which every reader of Zarr knows
     return path
+
+
+def _finite(result: xr.Dataset) -> xr.Dataset:
+    """A result without encodings and without attributes that are no finite number: Zarr keeps attributes as JSON, which
+    has no infinity, and its strict readers would open nothing of the store. A bound that is not there is open."""
+    plain = result.drop_encoding().copy()
+    for part in (plain, *plain.variables.values()):
+        part.attrs = {name: value for name, value in part.attrs.items() if not _is_endless(value)}
+    return plain
+
+
+def _is_endless(value: object) -> bool:
+    return isinstance(value, float | np.floating) and not np.isfinite(value)
