@@ -93,6 +93,11 @@ def of_the_machine(error: BaseException) -> "WorkbenchError | None":
         return UnavailableError(
             f"{in_words(error)}{where}", "a place to write", "Free some space or choose another place"
         )
+    if isinstance(error, PermissionError) and error.filename:
+        return UnavailableError(
+            f"no permission for {error.filename}", "what this user may read and write",
+            "Ask its owner; another cache is named by WORKBENCH_CACHE",
+        )  # fmt: skip
     if isinstance(error, ModuleNotFoundError) and error.name:
         return _missing(error.name.partition(".")[0])
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
