@@ -5,6 +5,7 @@ import pytest
 from tests.tiny_models import spelling
 from workbench.errors import InputError
 from workbench.models.prompt import Prompt, tokenise
+from workbench.models.spans import spans_of
 from workbench.models.vocabulary import Vocabulary, by_id, show_bytes
 
 
@@ -80,6 +81,18 @@ def test_a_byte_of_sentencepiece_is_no_letter():
     for byte in (0xE9, 0xE6, 0xF0, 0x80):
         assert vocabulary.token(vocabulary.string(1 + byte)) == 1 + byte
     assert vocabulary.string(257) == "é" and vocabulary.token("é") == 257
+
+
+def test_tokens_that_are_bytes_themselves():
+    """ByT5's tokenizer: a token a byte, whose name is the character of that number, and whose decoder drops halves."""
+    from transformers import ByT5Tokenizer
+
+    vocabulary = Vocabulary(ByT5Tokenizer(), 259)
+    assert [vocabulary.bytes_of(3 + byte) for byte in range(256)] == [bytes([byte]) for byte in range(256)]
+    assert all(vocabulary.token(vocabulary.string(3 + byte)) == 3 + byte for byte in range(128, 256))
+    ids = vocabulary.tokens("in 東京")
+    assert vocabulary.text(ids) == "in 東京"
+    assert spans_of(vocabulary, ids, "in 東京").touching("東京") == (3, 4, 5, 6, 7, 8)
 
 
 def test_ids_in_writing():
