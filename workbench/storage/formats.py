@@ -1,8 +1,9 @@
 """What a result can be saved as, by the ending of the file's name; anything else is refused before it is computed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,9 +88,14 @@ def _finite(result: xr.Dataset) -> xr.Dataset:
     """A result without encodings and without attributes that are no finite number: Zarr keeps attributes as JSON, which
     has no infinity, and its strict readers would open nothing of the store. A bound that is not there is open."""
     plain = result.drop_encoding().copy()
-    for part in (plain, *plain.variables.values()):
-        part.attrs = {name: value for name, value in part.attrs.items() if not _is_endless(value)}
+    plain.attrs = _said(plain.attrs)
+    for variable in plain.variables.values():
+        variable.attrs = _said(variable.attrs)
     return plain
+
+
+def _said(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {name: value for name, value in attrs.items() if not _is_endless(value)}
 
 
 def _is_endless(value: object) -> bool:
