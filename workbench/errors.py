@@ -63,8 +63,14 @@ def in_words(error: BaseException) -> str:
         return "no space left on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error.strerror)
     if isinstance(error, MemoryError):
         return "out of memory"
-    lines = str(error).strip().splitlines()
+    lines = _text(error).strip().splitlines()
     return f"{type(error).__name__}: {_phrase(lines[0].rstrip(' .'), 160)}" if lines else type(error).__name__
+
+
+def _text(error: BaseException) -> str:
+    """What an error says; of one that was given several sentences, which Python prints as a tuple, the first."""
+    said = str(error)
+    return error.args[0] if error.args and said == str(error.args) and isinstance(error.args[0], str) else said
 
 
 # Of the allocators, of the loader of libraries, and of the system.

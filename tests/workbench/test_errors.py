@@ -66,6 +66,7 @@ def test_what_a_user_may_not_read_is_nobodys_bug(tmp_path):
 
 def test_a_librarys_error_is_its_first_line():
     assert in_words(RuntimeError("one.\ntwo")) == "RuntimeError: one" and in_words(KeyError()) == "KeyError"
+    assert in_words(RuntimeError("It closed.", "Try another.")) == "RuntimeError: It closed"  # as a browser that ends
 
 
 def test_a_library_that_is_not_installed_is_no_mistake_of_ours():
