@@ -93,6 +93,8 @@ def test_tokens_that_are_bytes_themselves():
     ids = vocabulary.tokens("in 東京")
     assert vocabulary.text(ids) == "in 東京"
     assert spans_of(vocabulary, ids, "in 東京").touching("東京") == (3, 4, 5, 6, 7, 8)
+    behind = spans_of(vocabulary, (1, *ids), "in 東京")  # a special token in front, and no offsets to go by
+    assert behind.text == "in 東京" and behind.touching("東京") == (4, 5, 6, 7, 8, 9) and behind.ends[0] == (0, 0)
 
 
 def test_ids_in_writing():
