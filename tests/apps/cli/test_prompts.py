@@ -135,6 +135,15 @@ def test_bad_prompts_are_refused_before_a_model_is_loaded(refused, words, said):
     assert said in refused("run", "surprisal", *words)
 
 
+def test_a_file_of_one_prompt_is_saved_where_one_of_many_is(tmp_path, capsys):
+    """Whoever runs many files does not look how many rows each has."""
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(IDS[:1]))
+    for name, saved in (("out", "out/1.nc"), ("r.nc", "r.nc")):
+        words = ["--prompt-file", str(path), "--out", str(tmp_path / name)]
+        assert main(["run", "surprisal", *TOY, *words]) == 0 and (tmp_path / saved).is_file()
+
+
 def test_many_prompts_need_a_folder(tmp_path, refused):
     path = tmp_path / "two.json"
     path.write_text(json.dumps(IDS))
