@@ -172,6 +172,7 @@ class _Way:
         attrs = {
             "shown_clean": shown_text(model, shown.clean),
             "shown_corrupt": shown_text(model, shown.corrupt),
+            "noted": self.note,
             **shown.metric.tokens(model.vocabulary),
         }
         return self.found.add("where", self.guessed, attrs, complete=False)
