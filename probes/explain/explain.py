@@ -117,12 +117,12 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
         sizes = (self.pairs, self.pairs, self.tested)
         if self.task != PROMPT:
             task = pairs_of(model, self.task, train=sizes[0], validation=sizes[1], test=sizes[2], seed=self.seed)
-            way = _Way(self, model, task.train[0], progress)
+            way = _Way(self, model, task.train[0], progress, task.note)
             yield way.begun()
             yield from way.go(task, f"pairs of {task.name!r}; the first one to rank on is shown")
             return
         contrast = contrast_of(model, tokens, self.corrupt, self.target, self.against)
-        way = _Way(self, model, contrast.pair, progress)
+        way = _Way(self, model, contrast.pair, progress, contrast.note)
         yield way.begun()  # to make pairs takes a while
         made = made_pairs(model, contrast, sizes, self.seed)
         by = "made by the swap that moves the prediction most" if contrast.made_counterfactual else "given"
@@ -146,17 +146,18 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
 
 @dataclass(eq=False)
 class _Way:
-    """The steps on one model and shown pair."""
+    """The steps on one model and shown pair. note: what to say of the answers beside the finding."""
 
     asked: Explain
     model: Model
     shown: Pair
     progress: Progress | None = None
+    note: str = ""
     told: float = 0.0
 
     def __post_init__(self) -> None:
         self.costs = self.asked.steps(self.model.sizes, len(self.shown.clean))
-        self.found = Found(self.model, self.costs, self.asked.smallest)
+        self.found = Found(self.model, self.costs, self.asked.smallest, self.note)
 
     def begun(self) -> xr.Dataset:
         """The contrast, and where its information sits as gradients tell: what is known before any pair is made."""
@@ -173,6 +174,7 @@ class _Way:
         attrs = {
             "shown_clean": shown_text(model, shown.clean),
             "shown_corrupt": shown_text(model, shown.corrupt),
+            "noted": self.note,
             **shown.metric.tokens(model.vocabulary),
         }
         return self.found.add("where", self.guessed, attrs, complete=False)

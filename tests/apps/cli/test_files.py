@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from importlib import import_module
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -51,6 +52,36 @@ def test_a_library_that_is_missing_is_named_first(refused, no_model, tmp_path, m
     monkeypatch.setattr(endings, "find_spec", lambda name: None)
     assert "pip install kaleido" in refused("run", "logit-lens", *TOY, "--figure", str(tmp_path / "f.pdf"))
     assert "pip install zarr" in refused("run", "logit-lens", *TOY, "--out", str(tmp_path / "r.zarr"))
+
+
+def test_a_picture_asks_nothing_of_the_network_and_has_room_for_its_caption(tmp_path, capsys, monkeypatch):
+    """kaleido would have its browser fetch a script, and behind a firewall wait for it until it gives up."""
+    asked = []
+
+    def drawn(figure, opts, kopts):
+        asked.append((figure["layout"]["title"]["text"], opts, kopts))
+        return b"picture"
+
+    monkeypatch.setattr(endings, "find_spec", lambda name: name == "kaleido")
+    monkeypatch.setitem(sys.modules, "kaleido", SimpleNamespace(calc_fig_sync=drawn))
+    assert main(["run", "surprisal", *TOY, "--figure", str(tmp_path / "f.pdf")]) == 0
+    assert (tmp_path / "f.pdf").read_bytes() == b"picture" and len(asked) == len(list(tmp_path.iterdir())) > 1
+    for title, opts, kopts in asked:
+        lines = title.partition("<span")[2].count("<br>") + 1
+        assert kopts == {"mathjax": False} and opts["format"] == "pdf" and opts["height"] == 700 + 17 * lines
+
+
+def test_a_picture_that_cannot_be_drawn_is_one_sentence(tmp_path, capsys, monkeypatch):
+    def without_browser(*_, **__):
+        raise RuntimeError("no Chrome\nfor many lines")
+
+    monkeypatch.setattr(endings, "find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "kaleido", SimpleNamespace(calc_fig_sync=without_browser))
+    words = ["--figure", str(tmp_path / "f.png"), "--out", str(tmp_path / "r.nc")]
+    assert main(["run", "surprisal", *TOY, *words]) == 1
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 and "no Chrome" in err and "BROWSER_PATH" in err
+    assert "entropy" in out and [path.name for path in tmp_path.iterdir()] == ["r.nc"]
 
 
 @pytest.mark.parametrize("words", [["run", "logit-lens", *TOY], ["bench"]])
@@ -108,6 +139,25 @@ def test_a_result_that_cannot_be_saved_is_printed_and_kept_elsewhere(tmp_path, c
     (kept,) = (tmp_path / "temporary").iterdir()
     assert "entropy" in out and str(kept) in err and len(err.splitlines()) == 1
     assert open_result(kept)["entropy"].size > 0
+
+
+def test_what_is_kept_elsewhere_is_kept_from_others_there(tmp_path, capsys, monkeypatch):
+    """The folder for temporary files is everybody's: a file of another user's run may have the name, or their link."""
+    real = tmp_path / "r.nc"
+
+    def full(result, path):
+        if path == real:
+            raise UnavailableError("no space left on the disk at r.nc", "a place to write", "Choose another path")
+        return saved(result, path)
+
+    monkeypatch.setattr(delivery, "saved", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    for _ in range(3):
+        assert main(["run", "logit-lens", *TOY, "--out", str(real)]) == 1
+        for path in (tmp_path / "temporary").iterdir():
+            path.chmod(0o444)  # as somebody else's
+    assert len(list((tmp_path / "temporary").iterdir())) == 3 and capsys.readouterr().err.count("kept in") == 3
 
 
 def test_a_result_that_the_format_has_no_place_for_is_printed_and_kept_as_json(tmp_path, capsys, monkeypatch):

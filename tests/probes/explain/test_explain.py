@@ -21,13 +21,14 @@ from probes.explain import contrasts, explain
 from probes.explain.contrasts import Contrast, contrast_of, shown_text, with_ids
 from probes.explain.explain import VIEW, Explain
 from probes.explain.figures import pairs_table, parts_table
-from probes.explain.found import behaviour_found, faithful_found, parts_found
+from probes.explain.found import Found, behaviour_found, faithful_found, parts_found
 from probes.explain.parts import Part, copying_labels, described_parts, node_of
 from probes.explain.sentences import NOTHING, behaves, matters, said, unexplained
 from probes.explain.steps import STEPS
 from probes.explain.variants import BESIDE, COPIED, made_pairs
 from tests.tiny_models import INDUCTION, KINDS, induction_toy, tiny_model
 from workbench.analysis.compare import difference
+from workbench.analysis.results import dataset
 from workbench.errors import Cancelled, InputError
 from workbench.intervene import Ablate, Attention, Scale
 from workbench.models.hooks import RESID_POST, Z
@@ -177,6 +178,16 @@ def test_shuffled_answers_find_nothing_at_the_stated_rate(monkeypatch):
 
     assert np.mean([found(seed, shuffled=True) for seed in range(60)]) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)
     assert all(found(seed, shuffled=False) for seed in range(3))
+
+
+def test_an_answer_without_its_space_is_said(default_model):
+    """What is explained then is why the model does not say a token that it would never say there."""
+    two = "The capital of France is", "The capital of Italy is"
+    note = contrast_of(default_model, *two, target="the", against=" Rome").note
+    assert "'the' was taken as typed" in note and "' the', with a space in front, is likelier here" in note
+    assert contrast_of(default_model, *two, target=" Paris", against=" Rome").note == ""
+    found = Found(default_model, dict.fromkeys(STEPS, 1.0), 0.3, note)
+    assert found.add("where", dataset(None, recovered=("", 0.5, "share", None))).attrs["summary"].endswith(note)
 
 
 def test_cancelled_between_two_passes_it_ends_and_leaves_the_model_as_it_was():

@@ -188,6 +188,8 @@ def test_marks_are_said(model):
     said = {text: " ".join(tokenise(model, text).notes) for text in ("\ufeffab", "a\\nb", "ab ", "ab\n")}
     assert "byte order mark" in said["\ufeffab"] and "no line break" in said["a\\nb"] and "space" in said["ab "]
     assert said["ab\n"] == ""
+    (note,) = tokenise(model, "ab\r").notes  # what a shell leaves of the last line of a file from Windows
+    assert "carriage return" in note
 
 
 def test_a_prompt_with_nul_is_saved(default_model, tmp_path):
