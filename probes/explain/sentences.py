@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.figures import head_name
-from workbench.words import change, hundredths
+from workbench.words import change, counted, hundredths
 
 __all__ = ["NOTHING", "behaves", "matters", "named", "said", "unexplained"]
 
@@ -129,9 +129,10 @@ def _circuit(result: xr.Dataset) -> str:
     if not n:
         return f"{NOTHING} beyond that: no circuit of half of the {every} edges reaches f = {result.attrs['wanted']:g}."
     f = float(result["faithfulness"])
+    heads = counted(int(result.attrs["n_circuit_heads"]), "head")
+    mlps = counted(int(result.attrs["n_circuit_mlps"]), "MLP")
     text = (
-        f"{n} of {every} edges ({n / every:.2%}), through {int(result.attrs['n_circuit_heads'])} heads and "
-        f"{int(result.attrs['n_circuit_mlps'])} MLPs, keep {hundredths(f)}"
+        f"{n} of {every} edges ({n / every:.2%}), through {heads} and {mlps}, keep {hundredths(f)}"
         f"{_ends(result, 'faithfulness')} of the difference on {result.sizes['prompt']} pairs that nothing had seen"
     )
     p = float(result["p"]) if "p" in result else np.nan
