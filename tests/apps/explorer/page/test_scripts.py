@@ -226,7 +226,7 @@ def test_a_picture_has_its_caption_as_python_draws_it():
     from workbench.figures import caption
 
     links = SCRIPTS["links.js"]
-    assert links.count(f"{caption._LINE} * caption.length") == 4 and f"font-size:{caption._SIZE}px" in links
+    assert links.count(f"{caption.LINE} * caption.length") == 4 and f"font-size:{caption._SIZE}px" in links
     assert f"undefined ? {caption._TOP}" in links
 
 
