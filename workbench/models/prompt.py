@@ -334,7 +334,8 @@ def _unread(model: _Reads, ids: tuple[int, ...], strings: tuple[str, ...], spans
     )
     lost = left_out(spans.text, written.decode(errors="replace"))
     if lost:
-        yield f"The tokenizer leaves out {len(lost)} characters, such as {lost[:3]!r}: the model does not see them."
+        what = f"{counted(len(lost), 'character')}, such as {lost[:3]!r}" if len(lost) > 1 else f"{lost!r}"
+        yield f"The tokenizer leaves out {what}: the model does not see {'them' if len(lost) > 1 else 'it'}."
 
 
 def _soft_warnings(text: str) -> Iterator[str]:

@@ -76,6 +76,7 @@ def test_what_a_tokenizer_cannot_read_is_said(model):
     letters = Tokenizer(models.BPE({chr(97 + i): i for i in range(26)}, []))  # none for what is unknown: left out
     leaving = wrap(tiny_hf("llama"), PreTrainedTokenizerFast(tokenizer_object=letters), name="leaving")
     assert tokenise(leaving, "abc").notes == ()
+    assert tokenise(leaving, "a5b").notes == ("The tokenizer leaves out '5': the model does not see it.",)
     assert tokenise(leaving, "aß5b").notes == (
         "The tokenizer leaves out 2 characters, such as 'ß5': the model does not see them.",
     )
