@@ -63,8 +63,14 @@ def in_words(error: BaseException) -> str:
         return "no space left on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error.strerror)
     if isinstance(error, MemoryError):
         return "out of memory"
-    lines = str(error).strip().splitlines()
+    lines = _text(error).strip().splitlines()
     return f"{type(error).__name__}: {_phrase(lines[0].rstrip(' .'), 160)}" if lines else type(error).__name__
+
+
+def _text(error: BaseException) -> str:
+    """What an error says; of one that was given several sentences, which Python prints as a tuple, the first."""
+    said = str(error)
+    return error.args[0] if error.args and said == str(error.args) and isinstance(error.args[0], str) else said
 
 
 # Of the allocators, of the loader of libraries, and of the system.
@@ -93,6 +99,11 @@ def of_the_machine(error: BaseException) -> "WorkbenchError | None":
         return UnavailableError(
             f"{in_words(error)}{where}", "a place to write", "Free some space or choose another place"
         )
+    if isinstance(error, PermissionError) and error.filename:
+        return UnavailableError(
+            f"no permission for {error.filename}", "what this user may read and write",
+            "Ask its owner; another cache is named by WORKBENCH_CACHE",
+        )  # fmt: skip
     if isinstance(error, ModuleNotFoundError) and error.name:
         return _missing(error.name.partition(".")[0])
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):

@@ -82,6 +82,7 @@ def read_pairs(
             known = list(row.value)
             is_needed = part in named or part in ("clean", "corrupt")
             if not is_needed and not any(name in known for name in asked):
+                _need_no_other_spelling(known, asked, row.where)
                 continue
             value = _cell(row, _column(known, asked, part, row.where))
             cells[part] = "" if value is None and part in ("answer", "wrong") else _text(value, row)
@@ -130,6 +131,13 @@ def _column(known: Sequence[str], asked: Sequence[str], what: str, where: str) -
             "Name the column",
         )
     return found
+
+
+def _need_no_other_spelling(known: Sequence[Any], asked: Sequence[str], where: str) -> None:
+    """InputError for a column that need not be there and is there as "Answer": what it holds would be passed over."""
+    for name in known:
+        if (meant := str(name).strip().lower()) in asked:
+            raise InputError(f"the column {name!r} in {where}", repr(meant), "Write its name so")
 
 
 def _cell(row: Row, name: str) -> Any:

@@ -25,8 +25,12 @@ ENDINGS = {
     ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv",
     ".parquet": "parquet",
 }  # fmt: skip
+_UNREAD = (".gz", ".bz2", ".xz", ".zst", ".zip", ".xls", ".xlsx", ".ods")
 _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16 and UTF-32
+_PACKED = {
+    b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd", b"PK\x03\x04": "a zip archive, as of Excel",
+}  # fmt: skip
 _LINE = 1 << 28  # bytes of a line: a device may never end
 _WHOLE = 1 << 30  # bytes of what is read whole
 _PIECE = 1 << 20
@@ -82,7 +86,8 @@ def _format(source: Source) -> str:
     ending = Path(source).suffix.lower()
     if ending not in ENDINGS:
         known = ", ".join(ENDINGS)
-        raise InputError(f"{source}, of an unknown format", f"a file that ends in {known}", "Name its format")
+        remedy = "Unpack it, or save it as CSV" if ending in _UNREAD else "Name its format"
+        raise InputError(f"{source}, of an unknown format", f"a file that ends in {known}", remedy)
     return ENDINGS[ending]
 
 
@@ -147,6 +152,8 @@ def _lines(file: BinaryIO, name: str, encoding: str) -> Generator[tuple[int, str
     for number, raw in enumerate(iter(lambda: file.readline(_LINE + 1), b""), start=1):
         if len(raw) > _LINE:
             raise InputError(f"line {number} of {name} with over {_LINE:,} bytes", "a file of lines", "Check the file")
+        if number == 1:
+            _need_unpacked(raw, name)
         if number == 1 and raw.startswith(_WIDE):
             raise InputError(f"{name}, which is UTF-16 and not {shown}", shown, "Save it as UTF-8, or say its encoding")
         raw = raw.removeprefix(_BOM) if number == 1 else raw
@@ -155,6 +162,13 @@ def _lines(file: BinaryIO, name: str, encoding: str) -> Generator[tuple[int, str
         except UnicodeDecodeError as error:
             got = f"{name}, which is not {shown} in line {number} (byte {raw[error.start]:#04x})"
             raise InputError(got, f"text in {shown}", "Save it as UTF-8, or say its encoding") from error
+
+
+def _need_unpacked(start: bytes, name: str) -> None:
+    """InputError for what is compressed, of which a decoder would say that it is no text, and ask for its encoding."""
+    packed = next((what for magic, what in _PACKED.items() if start.startswith(magic)), None)
+    if packed is not None:
+        raise InputError(f"{name}, which is compressed ({packed})", "text", "Unpack it, or save it as CSV")
 
 
 def _wide_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[tuple[int, str]]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import xarray as xr
 
+from apps.cli.mistakes import said_of
 from apps.cli.parameters import Asked
 from apps.cli.progress import Progress, progress, say, warnings_as_notes
 from apps.cli.report.delivery import deliver
 from apps.cli.report.places import Places
 from apps.cli.signals import STOPS, stop_code, terminable
 from workbench.analysis.run import Failure, outcomes
-from workbench.errors import InputError, WorkbenchError
+from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, tokenise
 
@@ -68,10 +69,12 @@ def execute_all(
                     say(f"Note: {note}")
             more = {"as_json": as_json, "interventions": changes(work.prompt), **options}
             code = max(code, execute(work.asked, model, work.prompt, work.places, **more))
-        except WorkbenchError as error:
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # memory and other libraries, too: the night's other prompts go on
             if len(works) == 1:
                 raise
-            say(f"workbench: prompt {number}: {' '.join(str(error).split())}")
+            say(f"workbench: prompt {number}: {' '.join(str(said_of(error)).split())}")
             code = 1
         if code > 1:  # stopped
             break

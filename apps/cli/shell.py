@@ -6,18 +6,17 @@ SIGTERM, 129 where the terminal went away), 1 for the rest.
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 
+from apps.cli.mistakes import said_of
 from apps.cli.parser import Parser
 from apps.cli.progress import say
 from apps.cli.signals import STOPS, stop_code
 from apps.cli.startup import let_go_at_exit, need_folder, need_surroundings, thawed, uncollected
 from workbench import __version__
-from workbench.errors import InputError, WorkbenchError, in_words, of_the_machine
+from workbench.errors import InputError, WorkbenchError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -40,7 +39,6 @@ COMMANDS = {
 }
 _FILES = {"import": "import_"}  # a word of Python's own
 _LIGHT = ("cache", "list", "describe")  # that answer without the libraries, or ask when they need them
-_DEBUG = "WORKBENCH_DEBUG"
 _SIGPIPE = 141  # what a shell reports for a program that wrote into a closed pipe
 
 
@@ -66,24 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _SIGPIPE
     except Exception as error:
-        if os.environ.get(_DEBUG):
-            raise
-        return _refused(of_the_machine(error) or _bug(error))
+        return _refused(said_of(error))
 
 
 def _refused(error: WorkbenchError) -> int:
     say(f"workbench: {' '.join(str(error).split())}")
     return 2 if isinstance(error, InputError) else 1
-
-
-def _bug(error: Exception) -> WorkbenchError:
-    """What is neither the user's nor the machine's fault, in a sentence; whoever looks for it asks for the rest."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return WorkbenchError(
-        f"{in_words(error)}{where}, which is a mistake of ours or of a library and not yours", "an answer",
-        f"Report it with what {_DEBUG}=1 in the environment shows",
-    )  # fmt: skip
 
 
 def _open_streams() -> None:

@@ -13,6 +13,7 @@ from probes.circuits.graph.faithfulness import ABLATIONS, Measured
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.rankings import RANKINGS, forwards, rank
 from probes.circuits.graph.selection import SELECTIONS
+from probes.circuits.graph.tasks import Task
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.progress import part
@@ -84,24 +85,24 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
             said = f"No circuit of half of the edges reaches f = {self.wanted:g} on {found.name!r}: nothing found."
             if float((searched.whole - searched.empty).mean()) <= 0:
                 said = _undefined(len(searched.pairs), found.name, "to search on")
-            yield circuit_result(nothing, measured, {}).assign_attrs(summary=said, pairs=found.describe())
+            yield circuit_result(nothing, measured, {}).assign_attrs(summary=found.noted(said), pairs=found.describe())
             return
         circuit = Circuit(circuit.graph, circuit.mask, circuit.scores, circuit.about | about)
-        yield self._told(circuit_result(circuit, measured, {}), found.describe())
+        yield self._told(circuit_result(circuit, measured, {}), found)
         if self.draws:
             compared = against_random(measured, circuit, self.draws, self.seed)
             if progress is not None:
                 progress(1.0)
-            yield self._told(circuit_result(circuit, measured, compared), found.describe())
+            yield self._told(circuit_result(circuit, measured, compared), found)
 
-    def _told(self, result: xr.Dataset, pairs: str) -> xr.Dataset:
+    def _told(self, result: xr.Dataset, task: Task) -> xr.Dataset:
         f, low, high = (float(result[f"faithfulness{end}"]) for end in ("", "_low", "_high"))
         n, every, n_pairs = int(result["n_kept"]), result.attrs["n_edges"], result.attrs["n_pairs"]
         if not np.isfinite(f):
             said = (
                 f"{n} of {every} edges ({n / every:.2%}) were found. {_undefined(n_pairs, self.task, 'that are new')}"
             )
-            return result.assign_attrs(summary=said, pairs=pairs)
+            return result.assign_attrs(summary=task.noted(said), pairs=task.describe())
         between = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
         said = (
             f"{n} of {every} edges ({n / every:.2%}) keep {f:.2f}{between} of the logit difference of {self.task!r} on "
@@ -110,7 +111,7 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
         if np.isfinite(float(result["p"])):
             best = float(result["random_faithfulness"].max())
             said += f" Random circuits of this size keep at most {best:.2f} (p = {float(result['p']):.2g})."
-        return result.assign_attrs(summary=said, pairs=pairs)
+        return result.assign_attrs(summary=task.noted(said), pairs=task.describe())
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """A ranking, about twelve circuits to search, and the random ones."""

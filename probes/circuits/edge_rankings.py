@@ -147,7 +147,7 @@ class EdgeRankings(
         )
         result = result.merge(more)
         return result.assign_attrs(
-            task=found.name, pairs=found.describe(), n_edges=graph.n_edges, summary=_summary(result, found)
+            task=found.name, pairs=found.describe(), n_edges=graph.n_edges, summary=found.noted(_summary(result, found))
         )
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:

@@ -27,7 +27,7 @@ from workbench.errors import InputError
 from workbench.models.hooks import RESID_PRE
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
-from workbench.models.target import Target, target_of
+from workbench.models.target import Target, likelier, target_of
 from workbench.observation import observe
 from workbench.observation.metrics import Metric
 
@@ -43,11 +43,13 @@ _FEWEST, _TOKENS = 12, 600  # words of a prompt that are tried: so many, or as m
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """A pair, and what of it was made here. own_answers: whether both answers are the model's likeliest tokens."""
+    """A pair, and what of it was made here. own_answers: whether both answers are the model's likeliest tokens. note:
+    what to say of answers that were given, where they would be likelier in another form, or ""."""
 
     pair: Pair
     made_counterfactual: bool
     own_answers: bool
+    note: str = ""
 
     @property
     def differing(self) -> tuple[int, ...]:
@@ -83,7 +85,9 @@ def contrast_of(model: Model, prompt: Any, corrupt: str = "", target: str = "", 
             "answers that are single tokens of their own",
             "Name others, or take their first tokens",
         )
-    return Contrast(pair, not corrupt, own)
+    forms = ((target, on_clean), (against, on_corrupt))  # each on the prompt whose answer it is
+    notes = [likelier(model.vocabulary, text, row.log_softmax(-1)) for text, row in forms if text]
+    return Contrast(pair, not corrupt, own, " ".join(filter(None, notes)))
 
 
 def ends(model: Model, prompts: list[Tokens]) -> list[torch.Tensor]:

@@ -15,6 +15,7 @@ from probes.circuits.attribution_patching import estimates
 from probes.circuits.circuit_search import circuit_result
 from probes.circuits.edge_rankings import pairs_of, task_digest
 from probes.circuits.graph.circuit import Circuit, against_random, search
+from probes.circuits.graph.edited import need_parts
 from probes.circuits.graph.faithfulness import Measured
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.parts import minimality, node_scores
@@ -112,15 +113,16 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
         """What is known after each step."""
+        need_parts(model)  # what no circuit can be measured on is said before an hour is spent
         sizes = (self.pairs, self.pairs, self.tested)
         if self.task != PROMPT:
             task = pairs_of(model, self.task, train=sizes[0], validation=sizes[1], test=sizes[2], seed=self.seed)
-            way = _Way(self, model, task.train[0], progress)
+            way = _Way(self, model, task.train[0], progress, task.note)
             yield way.begun()
             yield from way.go(task, f"pairs of {task.name!r}; the first one to rank on is shown")
             return
         contrast = contrast_of(model, tokens, self.corrupt, self.target, self.against)
-        way = _Way(self, model, contrast.pair, progress)
+        way = _Way(self, model, contrast.pair, progress, contrast.note)
         yield way.begun()  # to make pairs takes a while
         made = made_pairs(model, contrast, sizes, self.seed)
         by = "made by the swap that moves the prediction most" if contrast.made_counterfactual else "given"
@@ -144,17 +146,18 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
 
 @dataclass(eq=False)
 class _Way:
-    """The steps on one model and shown pair."""
+    """The steps on one model and shown pair. note: what to say of the answers beside the finding."""
 
     asked: Explain
     model: Model
     shown: Pair
     progress: Progress | None = None
+    note: str = ""
     told: float = 0.0
 
     def __post_init__(self) -> None:
         self.costs = self.asked.steps(self.model.sizes, len(self.shown.clean))
-        self.found = Found(self.model, self.costs, self.asked.smallest)
+        self.found = Found(self.model, self.costs, self.asked.smallest, self.note)
 
     def begun(self) -> xr.Dataset:
         """The contrast, and where its information sits as gradients tell: what is known before any pair is made."""
@@ -171,6 +174,7 @@ class _Way:
         attrs = {
             "shown_clean": shown_text(model, shown.clean),
             "shown_corrupt": shown_text(model, shown.corrupt),
+            "noted": self.note,
             **shown.metric.tokens(model.vocabulary),
         }
         return self.found.add("where", self.guessed, attrs, complete=False)
@@ -242,7 +246,9 @@ class _Way:
         if circuit is None:
             nothing = Circuit(graph, np.zeros(graph.shape, bool), scores.mean(0), about)
             self._passed("test")
-            yield found.add("test", circuit_result(nothing, tested, {}), self._of_circuit(nothing))
+            gap = float((searched.whole - searched.empty).mean())
+            attrs = self._of_circuit(nothing) | {"searched_gap": gap, "n_searched": len(searched.pairs)}
+            yield found.add("test", circuit_result(nothing, tested, {}), attrs)
             return
         circuit = Circuit(graph, circuit.mask, circuit.scores, circuit.about | about)
         kept, rest, whole, none = tested.of(

@@ -24,11 +24,13 @@ HOLDS = 0.5  # of a pair's own difference, that a circuit must keep to hold on i
 
 @dataclass(eq=False)
 class Found:
-    """Parts of the result, by step. costs: forward passes of each step, told before it runs."""
+    """Parts of the result, by step. costs: forward passes of each step, told before it runs. note: said beside the
+    finding."""
 
     model: Model
     costs: dict[str, float]
     smallest: float
+    note: str = ""
     parts: list[xr.Dataset] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     attrs: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +57,7 @@ class Found:
         steps = [{"step": name, "what": what, "forwards": round(self.costs[name], 1), "done": name in self.done}
                  for name, what in STEPS.items()]  # fmt: skip
         merged = merged.assign_attrs(**self.attrs, smallest=self.smallest, steps=json.dumps(steps))
-        return merged.assign_attrs(summary=said(merged))
+        return merged.assign_attrs(summary=" ".join(filter(None, (said(merged), self.note))))
 
 
 def pairs_found(model: Model, test: Sequence[Pair]) -> xr.Dataset:
@@ -130,7 +132,7 @@ def parts_found(parts: Sequence[Part], worth: dict[tuple[int, int], float]) -> x
         part_head=("component", [part.head if part.head >= 0 else np.nan for part in parts], "head", (0, None),
                    "its head; an MLP has none"),
         part_worth=("component", [worth.get((part.layer, part.head), np.nan) for part in parts], "share", None,
-                    "faithfulness that the circuit loses without it"),
+                    "faithfulness that the circuit loses without it, on the pairs it was searched on"),
         part_pos=("component", [part.pos for part in parts], "position", (0, None), "where it is read off"),
         part_looks_at=("component", [part.looks_at for part in parts], "position", (0, None), "key it looks at most"),
         part_weight=("component", [part.weight for part in parts], "share of attention", (0, 1), "attention to it"),

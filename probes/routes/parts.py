@@ -30,7 +30,7 @@ from workbench.models.model import Model, Sizes
 from workbench.models.neurons import need_neurons, unlike_W_out
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, RESIDUAL
-from workbench.models.target import need_one_token
+from workbench.models.target import likelier, need_one_token
 from workbench.observation import Need, Observation, keep, observe
 from workbench.words import change
 
@@ -101,7 +101,9 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
         summary = (
             f"{label} adds {change(float(logits[chosen]))} to the logit of {name!r} and promotes {str(first)!r} most."
         )
-        yield result.assign_attrs(part=label, target=name, summary=summary)
+        log_probs = seen.logits[0][0].float().log_softmax(-1)
+        note = likelier(model.vocabulary, self.target, log_probs) if self.target else ""
+        yield result.assign_attrs(part=label, target=name, summary=" ".join(filter(None, (summary, note))))
 
 
 def _label(part: FlowRoutePart) -> str:

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+from tests.another_user import as_another_user
 from workbench.errors import InputError, RefusedError, UnavailableError, in_words, of_the_machine, visible
 
 
@@ -54,8 +55,18 @@ def test_files_that_ran_out_are_said():
     assert "ulimit" in str(of_the_machine(OSError(errno.EMFILE, "Too many open files", "/a")))
 
 
+def test_what_a_user_may_not_read_is_nobodys_bug(tmp_path):
+    file = tmp_path / "theirs"
+    file.touch()
+    with as_another_user(file), pytest.raises(PermissionError) as raised:
+        file.read_text()
+    said = of_the_machine(raised.value)
+    assert isinstance(said, UnavailableError) and f"no permission for {file}" in str(said)
+
+
 def test_a_librarys_error_is_its_first_line():
     assert in_words(RuntimeError("one.\ntwo")) == "RuntimeError: one" and in_words(KeyError()) == "KeyError"
+    assert in_words(RuntimeError("It closed.", "Try another.")) == "RuntimeError: It closed"  # as a browser that ends
 
 
 def test_a_library_that_is_not_installed_is_no_mistake_of_ours():

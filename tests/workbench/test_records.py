@@ -97,6 +97,15 @@ def test_pairs(tmp_path):
         read_pairs(path, columns={"dirty": "x"})
 
 
+@pytest.mark.parametrize("header", ["clean,corrupt,Answer,wrong", "clean,corrupt,answer, wrong"])
+def test_a_column_in_another_spelling_is_not_passed_over(tmp_path, header):
+    """The answers that somebody wrote down would not be measured, without a word."""
+    path = tmp_path / "pairs.csv"
+    path.write_text(f"{header}\na b,a c, Paris, Rome\n")
+    with pytest.raises(InputError, match=r"the column '(Answer| wrong)' in line 2 of"):
+        read_pairs(path)
+
+
 BAD = [
     ("a.txt", b"caf\xe9", "not UTF-8 in line 1"),
     ("a.txt", "\ufeffok\nno".encode("utf-16"), "not UTF-8"),

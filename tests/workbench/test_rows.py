@@ -2,6 +2,7 @@
 
 import csv
 import gc
+import gzip
 import itertools
 import json
 import sys
@@ -111,6 +112,10 @@ def test_a_million_lines_are_not_read_for_the_first_three(tmp_path):
         ("a.txt", "grün\n".encode("utf-16"), "UTF-16"),
         ("a.txt", b"fine\ngr\xfcn\n", "in line 2 .byte 0xfc"),
         ("a.docx", b"x", "ends in .txt"),
+        ("a.jsonl.gz", gzip.compress(b'"a"\n'), "Unpack it"),
+        ("a.xlsx", b"PK\x03\x04", "save it as CSV"),
+        ("a.csv", gzip.compress(b"text\na\n"), r"compressed \(gzip\)"),
+        ("a.csv", b"PK\x03\x04\x14\x00\xff", "as of Excel"),
         ("a.parquet", b"no", "not Parquet"),
     ],
 )

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     import xarray as xr
 
-__all__ = ["caption", "captioned", "drawn_lines", "with_lines"]
+__all__ = ["LINE", "caption", "captioned", "drawn_lines", "with_lines"]
 
 _PROMPT = 300  # characters
 _WIDTH = 110
-_SIZE, _LINE = 11, 17  # pixels
+_SIZE, LINE = 11, 17  # pixels: of a letter, and of a line
 _TOP = 100  # Plotly's own
 
 
@@ -64,10 +64,10 @@ def with_lines(figure: "go.Figure", lines: list[str]) -> "go.Figure":
     """The figure with lines below its title. `page/assets/links.js` does the same."""
     title = figure.layout.title.text
     small = f'<span style="font-size:{_SIZE}px">{"<br>".join(lines)}</span>'
-    top, pad, more = figure.layout.margin.t, figure.layout.title.pad.b, _LINE * len(lines)
+    top, pad, more = figure.layout.margin.t, figure.layout.title.pad.b, LINE * len(lines)
     figure.update_layout(
         title_text=f"{title}<br>{small}" if title else small,
         title_pad_b=(pad or 0) + more,  # a title grows downwards from its first line
         margin_t=(_TOP if top is None else top) + more,
     )
-    return figure.update_layout(height=figure.layout.height + _LINE * len(lines)) if figure.layout.height else figure
+    return figure.update_layout(height=figure.layout.height + LINE * len(lines)) if figure.layout.height else figure

@@ -385,7 +385,7 @@ class BridgeAdapter:
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of all parameters, tied ones once."""
-        return [(name, parameter.detach()) for name, parameter in self.bridge.original_model.named_parameters()]
+        return list(self.bridge.original_model.named_parameters())
 
 
 def _point() -> Any:

@@ -167,7 +167,7 @@ def _current() -> bool:
     """Is there a cache that this version would use? One by another version, or of another source, is not damaged."""
     record = kept.manifest(path())
     if record is None:
-        return path().exists()
+        return os.path.exists(path())  # of a folder that may not be entered it is told when it is to be written
     return record["format"] == FORMAT and record["source"]["sha256"] == GGUF_SHA256
 
 

@@ -238,6 +238,8 @@ def _render(model: _Reads, messages: tuple[tuple[str, str], ...]) -> str:
     write = lambda **turn: model.tokenizer.apply_chat_template(chat, tokenize=False, **turn)
     try:
         text = write(**({"continue_final_message": True} if goes_on else {"add_generation_prompt": True}))
+        if goes_on and not messages[-1][1].strip():
+            text = _opened(model, chat[:-1], text)
     except Exception as error:  # jinja templates raise what they like; the user needs to know which rule they broke
         refused = _refusal(write) if goes_on else error
         if refused is None:
@@ -248,6 +250,16 @@ def _render(model: _Reads, messages: tuple[tuple[str, str], ...]) -> str:
         why = " ".join(str(refused).split())
         raise InputError(f"messages that the chat template refuses ({why})", "roles it knows", "Check roles") from error
     return as_text(text)
+
+
+def _opened(model: _Reads, chat: list[dict[str, str]], text: str) -> str:
+    """A chat that goes on with an empty message. Where a template trims what it writes, the lines between the head of
+    the turn and that message are cut off with it: then the turn is opened as for any answer."""
+    try:
+        opened = model.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    except Exception:  # a template may want a message before the answer: then what it wrote stays
+        return text
+    return str(opened) if opened.rstrip() == text.rstrip() else text
 
 
 def _refusal(write: Callable[[], str]) -> Exception | None:
@@ -274,6 +286,9 @@ def _check(model: _Reads, prompt: Prompt, ids: tuple[int, ...]) -> None:
 
 
 def _notes(model: _Reads, prompt: Prompt, written: str) -> Iterator[str]:
+    """What to know of a prompt before its numbers are believed. written: the text that was tokenised, "" for ids."""
+    if "\r" in written:  # which nobody sees, and which changes every prediction behind it
+        yield "The prompt holds a carriage return, with which Windows ends lines: most tokenizers make a token of it."
     if prompt.text is not None:
         yield from _soft_warnings(prompt.text)
         if not prompt.text.startswith(tuple(_specials(model))):  # a template that somebody wrote out
@@ -319,7 +334,8 @@ def _unread(model: _Reads, ids: tuple[int, ...], strings: tuple[str, ...], spans
     )
     lost = left_out(spans.text, written.decode(errors="replace"))
     if lost:
-        yield f"The tokenizer leaves out {len(lost)} characters, such as {lost[:3]!r}: the model does not see them."
+        what = f"{counted(len(lost), 'character')}, such as {lost[:3]!r}" if len(lost) > 1 else f"{lost!r}"
+        yield f"The tokenizer leaves out {what}: the model does not see {'them' if len(lost) > 1 else 'it'}."
 
 
 def _soft_warnings(text: str) -> Iterator[str]:

@@ -65,11 +65,20 @@ def spans_of(vocabulary: Vocabulary, ids: Sequence[int], text: str | None) -> Sp
     whole = b"".join(pieces)
     if text is None or whole == text.encode():
         return Spans.laid(pieces)
-    behind = next((n for n in range(len(pieces)) if b"".join(pieces[n:]) == text.encode()), None)
-    if behind is not None:  # behind what was added: BOS
+    behind = _added(pieces, whole, text.encode())
+    if behind:  # behind what was added: BOS
         return _after(Spans.laid(pieces[behind:]), len(ids))
     ends = _by_offsets(vocabulary.tokenizer, text, ids)
     return Spans.laid(pieces) if ends is None else _after(Spans(text, tuple(_joined(text, ends))), len(ids))
+
+
+def _added(pieces: Sequence[bytes], whole: bytes, text: bytes) -> int:
+    """How many tokens stand in front of those that make up a text; 0 where no tokens do."""
+    more, n = len(whole) - len(text), 0
+    while more > 0 and n < len(pieces):
+        more -= len(pieces[n])
+        n += 1
+    return n if more == 0 and whole.endswith(text) else 0
 
 
 def _is_cut(text: str, at: int) -> bool:

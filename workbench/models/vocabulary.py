@@ -105,6 +105,8 @@ class Vocabulary:
             return text.encode()
         if fallback := _FALLBACK.fullmatch(piece):
             return bytes.fromhex(fallback[1])
+        if not text and len(piece) == 1 and ord(piece) < 256:  # ByT5's bytes: their decoder drops what is no text
+            return bytes([ord(piece)])
         known = _byte_of_character()
         return bytes(known[c] for c in piece) if all(c in known for c in piece) else piece.encode()
 
@@ -262,10 +264,12 @@ class Vocabulary:
         return dict(getattr(self.tokenizer, "get_vocab", dict)())
 
     def _of_bytes(self, raw: bytes) -> int | None:
+        """The id of the token of these bytes. Where a byte is written `<0xE9>`, "é" is the name of a letter."""
         character = {byte: c for c, byte in _byte_of_character().items()}
-        names = ["".join(character[byte] for byte in raw)] + ([f"<0x{raw[0]:02X}>"] if len(raw) == 1 else [])
-        known = self._by_name
-        return next((known[name] for name in names if name in known), None)
+        names = ["".join(character[byte] for byte in raw)]
+        names += [f"<0x{raw[0]:02X}>", chr(raw[0])] if len(raw) == 1 else []
+        found = (self._by_name[name] for name in names if name in self._by_name)
+        return next((token_id for token_id in found if self.bytes_of(token_id) == raw), None)
 
 
 def _unbracketed(text: str) -> bytes:

@@ -43,9 +43,10 @@ class Observation:
     interventions: tuple[Any, ...]
     model: Model = field(repr=False)
     ran: range
+    _marks: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        self._marks = _marks(self.model)
+        self._marks = self._marks or _marks(self.model)
 
     @property
     def readout(self) -> Readout:
@@ -130,7 +131,7 @@ class Observation:
             return kept
 
         this = slice(row, row + 1)
-        found = replace(
+        return replace(
             self,
             tokens=self.tokens[this],
             results={need: of_row(need, kept) for need, kept in self.results.items()},
@@ -138,8 +139,6 @@ class Observation:
             positions=self.positions[this],
             fields={name: values[this] for name, values in self.fields.items()},
         )
-        found._marks = self._marks
-        return found
 
     @cached_property
     def log_probs(self) -> tuple[torch.Tensor, ...]:

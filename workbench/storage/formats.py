@@ -1,9 +1,11 @@
 """What a result can be saved as, by the ending of the file's name; anything else is refused before it is computed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -78,5 +80,23 @@ def _write_zarr(result: xr.Dataset, path: Path) -> Path:
     for name, variable in result.variables.items():  # a name with a / would be a group, which no reader looks into
         need_plain(name, variable)
     with whole_file(path) as partial:
-        result.drop_encoding().to_zarr(partial, zarr_format=2, consolidated=True)  # which every reader of Zarr knows
+        _finite(result).to_zarr(partial, zarr_format=2, consolidated=True)  # which every reader of Zarr knows
     return path
+
+
+def _finite(result: xr.Dataset) -> xr.Dataset:
+    """A result without encodings and without attributes that are no finite number: Zarr keeps attributes as JSON, which
+    has no infinity, and its strict readers would open nothing of the store. A bound that is not there is open."""
+    plain = result.drop_encoding().copy()
+    plain.attrs = _said(plain.attrs)
+    for variable in plain.variables.values():
+        variable.attrs = _said(variable.attrs)
+    return plain
+
+
+def _said(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {name: value for name, value in attrs.items() if not _is_endless(value)}
+
+
+def _is_endless(value: object) -> bool:
+    return isinstance(value, float | np.floating) and not np.isfinite(value)

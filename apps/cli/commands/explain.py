@@ -143,9 +143,11 @@ def _run(
 
 
 def _done(result: "xr.Dataset") -> str:
-    """The last step that is done; before the first, that there is a contrast."""
+    """The last step that is done; before the first, what the contrast is: an answer that was typed in another form than
+    the model says it is told before minutes are spent on it."""
     done = [one["what"] for one in json.loads(result.attrs["steps"]) if one["done"]]
-    return done[-1] if done else f"{result.attrs['target']!r} rather than {result.attrs['against']!r}"
+    contrast = f"{result.attrs['target']!r} rather than {result.attrs['against']!r}"
+    return done[-1] if done else ". ".join(filter(None, (contrast, result.attrs.get("noted", ""))))
 
 
 def _saved(name: str, result: "xr.Dataset", arguments: argparse.Namespace) -> tuple[list[str], WorkbenchError | None]:

@@ -2,6 +2,7 @@
 show` for the card of any, and `models check` for what was measured of any, as a table."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,8 @@ def command(arguments: argparse.Namespace) -> int:
     from workbench.loading.toys.recipes import PREFIX, RECIPES, is_toy
 
     place = bundled.path()
-    state = "ready" if bundled.ready() else ("damaged or outdated" if place.exists() else "not fetched")
-    size = sum(file.stat().st_size for file in place.glob("*")) if place.exists() else 0
+    state = "ready" if bundled.ready() else ("damaged or outdated" if os.path.exists(place) else "not fetched")
+    size = sum(file.stat().st_size for file in place.glob("*")) if os.path.exists(place) else 0
     rows = [("NAME", "STATE", "SIZE", "WHERE"), (bundled.NAME, state, f"{size / 1e6:.0f} MB", str(place))]
     for folder, record in gguf.conversions():
         size = sum(file["bytes"] for file in record["files"].values())

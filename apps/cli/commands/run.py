@@ -76,12 +76,11 @@ def command(arguments: argparse.Namespace) -> int:
     from apps.cli import execution, interventions, parameters
     from apps.cli.prompt import prompts_of
 
-    given = prompts_of(arguments)
+    given, of_file = prompts_of(arguments), bool(arguments.prompt_file or arguments.pair_file)
+    places = Places(arguments.out, arguments.figure, names).of_prompts(len(given), of_file)
     works = [
-        execution.Work(parameters.asked(views, arguments.param, one.parameters), one.prompt, places)
-        for one, places in zip(
-            given, Places(arguments.out, arguments.figure, names).of_prompts(len(given)), strict=True
-        )
+        execution.Work(parameters.asked(views, arguments.param, one.parameters), one.prompt, place)
+        for one, place in zip(given, places, strict=True)
     ]
     execution.need_prompt(works[0].asked, works[0].prompt)
     phrases = interventions.phrases_of(arguments)

@@ -1,6 +1,7 @@
 """A result on its way out: saved where it was asked for, then printed."""
 
 import json
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -55,10 +56,10 @@ def _print(view: View, result: xr.Dataset, display: Values, files: dict[str, lis
 def kept_elsewhere(name: str, result: xr.Dataset, error: WorkbenchError) -> WorkbenchError:
     """Keep a result that could not be saved, as JSON where netCDF has no place for it; the error says where it is, or
     that it is only printed."""
-    key = str(result.attrs.get("spec_key", ""))[:12] or "result"
+    own = secrets.token_hex(8)  # others use that folder, too: their file of this name may stand there, or their link
     for ending in ("nc", "json"):
         try:
-            place = Path(tempfile.gettempdir()) / f"workbench-{name}-{key}.{ending}"
+            place = Path(tempfile.gettempdir()) / f"workbench-{name}-{own}.{ending}"
             saved(result, place)
         except (InputError, UnavailableError, OSError, ValueError):  # also where there is no such folder
             continue

@@ -32,9 +32,10 @@ class Places:
     figure: str | None = None
     analyses: Sequence[str] = ()
 
-    def of_prompts(self, n: int) -> "list[Places]":
-        """Where each of n prompts is saved: of several, in the folders that the options name, under its number."""
-        if n == 1:
+    def of_prompts(self, n: int, of_file: bool = False) -> "list[Places]":
+        """Where each of n prompts is saved: of several, in the folders that the options name, under its number. So is
+        the only one of a file where the options name folders: a file may have one row more tomorrow."""
+        if n == 1 and not (of_file and self._names_folders):
             return [self]
         width = len(str(n))
         found = []
@@ -80,6 +81,11 @@ class Places:
         ends = ((self.out, ".nc"), (self.figure, ".html"))
         found = [path and Path(path) / f"{name}{end}" if self._several else path and Path(path) for path, end in ends]
         return found[0] or None, found[1] or None
+
+    @property
+    def _names_folders(self) -> bool:
+        given = [path for path in (self.out, self.figure) if path and path.strip()]
+        return not self._several and bool(given) and all(not Path(path).suffix or os.path.isdir(path) for path in given)
 
     @property
     def _several(self) -> bool:

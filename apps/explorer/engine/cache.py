@@ -91,12 +91,12 @@ class Cache:
 
     def _read(self, key: str) -> xr.Dataset | None:
         path = None if self.directory is None else self.directory / f"{key}.nc"
-        if path is None or not path.is_file():
+        if path is None or not os.access(path, os.R_OK):  # none there, or one that only its owner may read
             return None
         try:
             found = checked(decoded(read_whole(path, MOST_BYTES), kept_as=key))
         except InputError as error:
-            if path.is_file():  # not one that another explorer has thrown away meanwhile
+            if os.path.isfile(path):  # not one that another explorer has thrown away meanwhile
                 self._note(f"A damaged result was thrown away and is computed again: {error.got} at {path}.")
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
@@ -124,9 +124,9 @@ class Cache:
 
 
 def _written(directory: Path) -> dict[Path, os.stat_result]:
-    """The files of a directory; one may vanish while they are listed."""
+    """The files of a directory; one may vanish while they are listed, and a folder may be listed and not entered."""
     found = {}
     for path in directory.glob("*.nc"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             found[path] = path.stat()
     return found

@@ -2,6 +2,7 @@
 
 import logging
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 from apps.explorer.engine.cache import check_key
@@ -35,9 +36,10 @@ class Tally:
     def of(self, about: str) -> frozenset[str]:
         """The checks that were made."""
         found = self._kept[check_key(about)]
-        if self.directory is not None and self._file(about).is_file():
-            # What was damaged still counts as a check: fewer would make the others look better than they are.
-            found |= set(self._file(about).read_text(encoding="utf-8", errors="replace").split())
+        if self.directory is not None:
+            with suppress(OSError):  # no check yet, or another user's file that only its owner may read
+                # What was damaged still counts as a check: fewer would make the others look better than they are.
+                found |= set(self._file(about).read_text(encoding="utf-8", errors="replace").split())
         return frozenset(found)
 
     def _file(self, about: str) -> Path:

@@ -3,8 +3,11 @@ Who has shown it may keep many, as an open page does, but few at once whose requ
 
 A connection costs nothing but its place; a thread is busy only with whole requests. So what could keep a user out is
 many that never say what they want, or say it a byte at a time.
+
+A server that was closed leaves nothing behind: neither threads nor a thread that writes where it should not.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +20,7 @@ from werkzeug.sansio.http import parse_cookie
 from apps.explorer.engine.settings import Settings
 from apps.explorer.web.safety import cookie_name, is_token
 
-__all__ = ["OPTIONS", "guard"]
+__all__ = ["OPTIONS", "end", "guard"]
 
 _PLACES = 64  # connections at once of those who have shown no token
 _SECONDS = 10.0  # that such a connection lasts, whatever it says meanwhile
@@ -36,12 +39,43 @@ OPTIONS: dict[str, Any] = {
 
 def guard(server: Any, settings: Settings) -> None:
     """Give the listening sockets of a waitress server our channels. server: of `waitress.create_server`."""
+    for one in _listening(server):
+        one.channel_class = _channels(settings)
+        one.maintenance = _maintenance(one)
+        one.adj.max_request_body_size = settings.largest_request + _BODY_SLACK
+        _hold_back(one.trigger)
+
+
+def end(server: Any) -> None:
+    """Close a guarded server: it listens no more, its connections close, and its threads end with what they are at."""
+    listening = _listening(server)
+    server.close()
+    for one in listening:
+        for channel in list(one.active_channels.values()):
+            channel.will_close = True
+    server.task_dispatcher.set_thread_count(0)
+
+
+def _listening(server: Any) -> list[Any]:
     sockets = getattr(server, "map", None) or server._map
-    for one in list(sockets.values()):
-        if isinstance(one, BaseWSGIServer):
-            one.channel_class = _channels(settings)
-            one.maintenance = _maintenance(one)
-            one.adj.max_request_body_size = settings.largest_request + _BODY_SLACK
+    return [one for one in list(sockets.values()) if isinstance(one, BaseWSGIServer)]
+
+
+def _hold_back(trigger: Any) -> None:
+    """Let a thread wake the loop only while there is one. waitress writes an "x" to the number of a pipe, also when it
+    is closed: by then the number may be that of any file that this process writes."""
+    lock, pull, close = threading.Lock(), trigger._physical_pull, trigger._close
+
+    def held_pull() -> None:
+        with lock:
+            if not trigger._closed:
+                pull()
+
+    def held_close() -> None:
+        with lock:
+            close()
+
+    trigger._physical_pull, trigger._close = held_pull, held_close
 
 
 def _channels(settings: Settings) -> type[HTTPChannel]:

@@ -21,7 +21,7 @@ from apps.explorer.page.parsing import parse
 from apps.explorer.page.state import Farewell
 from apps.explorer.web.bundle import serve_bundle
 from apps.explorer.web.compression import lighten
-from apps.explorer.web.connections import OPTIONS, guard
+from apps.explorer.web.connections import OPTIONS, end, guard
 from apps.explorer.web.proxies import behind_a_proxy
 from apps.explorer.web.requests import answer_malformed, body
 from apps.explorer.web.safety import new_token, protect
@@ -96,8 +96,8 @@ class Running:
         self.server.run()
 
     def close(self) -> None:
-        """Stop listening and end the workers."""
-        self.server.close()
+        """Stop listening and end the workers and threads."""
+        end(self.server)
         self.engine.close()
 
 

@@ -7,7 +7,7 @@ other's clean prompt) share a group. No group and no prompt, clean or counterfac
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from probes.circuits.graph.task_texts import TASKS, PairText
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
-from workbench.models.target import Target, target_of, unread
+from workbench.models.target import Target, likelier, target_of, unread
+from workbench.observation import observe
 from workbench.observation.metrics import Metric, followed_by
 from workbench.records import read_pairs
 
@@ -27,6 +28,7 @@ __all__ = ["SPLITS", "Pair", "PairSet", "Task", "batches", "pair_of", "read_task
 
 SPLITS = ("train", "validation", "test")
 _DRAWN = 60  # candidates for every pair that is asked
+_LOOKED_AT = 8  # pairs of a file of which the form of the answers is looked at
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,19 @@ class PairSet:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Pairs by split. dropped: how many candidates were left out, by reason."""
+    """Pairs by split. dropped: how many candidates were left out, by reason. note: what to say of the answers beside
+    whatever is found, or ""."""
 
     name: str
     train: tuple[Pair, ...]
     validation: tuple[Pair, ...]
     test: tuple[Pair, ...]
     dropped: dict[str, int] = field(default_factory=dict)
+    note: str = ""
+
+    def noted(self, sentence: str) -> str:
+        """A sentence with what is to be said of the answers."""
+        return f"{sentence} {self.note}" if self.note else sentence
 
     def describe(self) -> str:
         """In words."""
@@ -103,7 +111,23 @@ def read_task(
         if not answers or not wrong:
             raise InputError(f"a pair of {path} without answer or wrong answer", "both", "Add the columns")
         texts.append(PairText(pair.clean, pair.corrupt, (answers,), (wrong,), ""))
-    return split_pairs(model, Path(path).stem, texts, (train, validation, test))
+    found = split_pairs(model, Path(path).stem, texts, (train, validation, test))
+    return replace(found, note=_of_forms(model, texts))
+
+
+def _of_forms(model: Model, texts: Sequence[PairText]) -> str:
+    """What to say where answers of a file would be likelier with or without a space in front, on the prompts that they
+    belong to: "Mary" in a cell is another token than " Mary" in a sentence. "" where there is nothing to say."""
+    some = [text for text in texts[: _LOOKED_AT * 4] if pair_of(model, text, Counter()) is not None][:_LOOKED_AT]
+    asked = [(prompt, answer) for text in some for prompt, answer in ((text.clean, text.answers[0]),
+                                                                      (text.corrupt, text.wrong[0]))]  # fmt: skip
+    logits = observe(model, [tokenise(model, prompt) for prompt, _ in asked]).logits
+    notes = [likelier(model.vocabulary, answer, rows[-1].float().log_softmax(-1))
+             for (_, answer), rows in zip(asked, logits, strict=True)]  # fmt: skip
+    said = [note for note in notes if note]
+    return (
+        f"Of {len(notes)} answers looked at, {len(said)} would be likelier in another form: {said[0]}" if said else ""
+    )
 
 
 def split_pairs(model: Model, name: str, texts: Iterable[PairText], sizes: Sequence[int]) -> Task:

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from apps.cli import main
+from apps.cli.commands.explain import _done
 from apps.cli.report.explanation import explanation, numbers
 from apps.cli.report.notebook import notebook
 from probes.explain.explain import Explain
@@ -40,6 +42,12 @@ def test_it_says_its_cost_and_saves_report_notebook_and_result(tmp_path, capsys)
     for source in code[:2]:  # computed again, and held against the report
         exec(source, scope)
     assert scope["result"].attrs["summary"] == found["summary"]
+
+
+def test_what_is_to_be_known_of_an_answer_is_said_before_the_work():
+    attrs = {"steps": '[{"what": "where", "done": false}]', "target": "Paris", "against": "Rome", "noted": "Mind."}
+    assert _done(xr.Dataset(attrs=attrs)) == "'Paris' rather than 'Rome'. Mind."
+    assert _done(xr.Dataset(attrs=attrs | {"steps": '[{"what": "where", "done": true}]'})) == "where"
 
 
 def test_a_report_that_cannot_be_written_loses_no_work(tmp_path, capsys, monkeypatch):

@@ -2,14 +2,17 @@
 
 import json
 import os
+import subprocess
 import sys
+import time
 from importlib import import_module
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from apps.cli import main
-from apps.cli.report import delivery
+from apps.cli.report import delivery, drawing
 from workbench import open_result
 from workbench.analysis import results
 from workbench.analysis.results import saved
@@ -51,6 +54,70 @@ def test_a_library_that_is_missing_is_named_first(refused, no_model, tmp_path, m
     monkeypatch.setattr(endings, "find_spec", lambda name: None)
     assert "pip install kaleido" in refused("run", "logit-lens", *TOY, "--figure", str(tmp_path / "f.pdf"))
     assert "pip install zarr" in refused("run", "logit-lens", *TOY, "--out", str(tmp_path / "r.zarr"))
+
+
+@pytest.fixture
+def kaleido(tmp_path, monkeypatch):
+    """A stand-in for the library, whose function the test writes; the process that draws finds it first."""
+    (tmp_path / "fake").mkdir()
+    monkeypatch.setattr(endings, "find_spec", lambda name: name == "kaleido")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
+
+    def write(body):
+        (tmp_path / "fake" / "kaleido.py").write_text(f"def calc_fig_sync(figure, opts, kopts):\n    {body}\n")
+        return ["--figure", str(tmp_path / "out" / "f.pdf"), "--out", str(tmp_path / "out" / "r.nc")]
+
+    return write
+
+
+def test_a_picture_asks_nothing_of_the_network_and_has_room_for_its_caption(tmp_path, kaleido):
+    """kaleido would have its browser fetch a script, and behind a firewall wait for it until it gives up."""
+    words = kaleido("import json; return json.dumps([figure['layout']['title']['text'], opts, kopts]).encode()")
+    assert main(["run", "surprisal", *TOY, *words]) == 0
+    made = sorted((tmp_path / "out").glob("*.pdf"))
+    assert len(made) > 1
+    for path in made:
+        title, opts, kopts = json.loads(path.read_text())
+        lines = title.partition("<span")[2].count("<br>") + 1
+        assert kopts == {"mathjax": False} and opts["format"] == "pdf" and opts["height"] == 700 + 17 * lines
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise RuntimeError('no Chrome\\nfor many lines')", "(RuntimeError: no Chrome)"),
+        ("import os; os._exit(9)", "ended with code 9"),
+        ("import time; time.sleep(600)", "did not answer within 1 seconds"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_one_sentence(tmp_path, capsys, monkeypatch, kaleido, body, said):
+    """A browser that is not there, one that takes its process with it, and one that hangs while it starts."""
+    monkeypatch.setattr(drawing, "_SECONDS", 1.0 if "sleep" in body else 300.0)
+    monkeypatch.setattr(drawing, "_EACH", 0.0)
+    assert main(["run", "surprisal", *TOY, *kaleido(body)]) == 1
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 and said in err and "BROWSER_PATH" in err
+    assert "entropy" in out and [path.name for path in (tmp_path / "out").iterdir()] == ["r.nc"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not say what a process started")
+def test_a_browser_that_hangs_is_ended_with_who_started_it():
+    starts = "p = subprocess.Popen(['sleep', '600'], start_new_session=True); print(p.pid, flush=True); p.wait()"
+    command = [sys.executable, "-c", f"import subprocess; {starts}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        browser, given_up = int(process.stdout.readline()), time.monotonic() + 60
+        drawing._end(process)
+    while lives(browser):
+        assert time.monotonic() < given_up
+        time.sleep(0.01)
+
+
+def lives(process: int) -> bool:
+    """Whether a process runs; one that ended and that nobody has asked about does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("words", [["run", "logit-lens", *TOY], ["bench"]])
@@ -108,6 +175,25 @@ def test_a_result_that_cannot_be_saved_is_printed_and_kept_elsewhere(tmp_path, c
     (kept,) = (tmp_path / "temporary").iterdir()
     assert "entropy" in out and str(kept) in err and len(err.splitlines()) == 1
     assert open_result(kept)["entropy"].size > 0
+
+
+def test_what_is_kept_elsewhere_is_kept_from_others_there(tmp_path, capsys, monkeypatch):
+    """The folder for temporary files is everybody's: a file of another user's run may have the name, or their link."""
+    real = tmp_path / "r.nc"
+
+    def full(result, path):
+        if path == real:
+            raise UnavailableError("no space left on the disk at r.nc", "a place to write", "Choose another path")
+        return saved(result, path)
+
+    monkeypatch.setattr(delivery, "saved", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    for _ in range(3):
+        assert main(["run", "logit-lens", *TOY, "--out", str(real)]) == 1
+        for path in (tmp_path / "temporary").iterdir():
+            path.chmod(0o444)  # as somebody else's
+    assert len(list((tmp_path / "temporary").iterdir())) == 3 and capsys.readouterr().err.count("kept in") == 3
 
 
 def test_a_result_that_the_format_has_no_place_for_is_printed_and_kept_as_json(tmp_path, capsys, monkeypatch):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from apps.cli import main
 from apps.cli.prompt import prompt_of
+from probes import CATALOG
 from tests.long_run import examples
 from workbench import open_result
 from workbench.errors import InputError
@@ -48,6 +49,28 @@ def test_a_prompt_that_fails_costs_itself_alone(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out.count("Surprisal of toy-induction") == 2
     assert "workbench: prompt 2: Got token id 400" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(MemoryError(), "out of memory"), (ZeroDivisionError("within"), "ZeroDivisionError: within")]
+)
+def test_whatever_ends_one_prompt_the_others_are_run(tmp_path, capsys, monkeypatch, error, said):
+    """The longest of a night's prompts may not fit into memory."""
+    analysis = CATALOG.view("surprisal").analysis
+    whole = analysis.analyse
+
+    def broken(self, observation):
+        if len(observation.tokens[0]) == 3:
+            raise error
+        return whole(self, observation)
+
+    monkeypatch.setattr(analysis, "analyse", broken)
+    monkeypatch.delenv("WORKBENCH_DEBUG", raising=False)
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("[5, 9]\n[5, 4, 7]\n[7, 3]")
+    assert main(["run", "surprisal", *TOY, "--prompt-file", str(path), "--out", str(tmp_path / "out")]) == 1
+    assert said in next(line for line in capsys.readouterr().err.splitlines() if "prompt 2: Got" in line)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.nc", "3.nc"]
 
 
 def test_pairs_bring_their_parameters(tmp_path, tiny_dir, capsys):
@@ -110,6 +133,15 @@ def test_any_chat_file_is_a_chat_or_a_sentence(value):
 )
 def test_bad_prompts_are_refused_before_a_model_is_loaded(refused, words, said):
     assert said in refused("run", "surprisal", *words)
+
+
+def test_a_file_of_one_prompt_is_saved_where_one_of_many_is(tmp_path, capsys):
+    """Whoever runs many files does not look how many rows each has."""
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(IDS[:1]))
+    for name, saved in (("out", "out/1.nc"), ("r.nc", "r.nc")):
+        words = ["--prompt-file", str(path), "--out", str(tmp_path / name)]
+        assert main(["run", "surprisal", *TOY, *words]) == 0 and (tmp_path / saved).is_file()
 
 
 def test_many_prompts_need_a_folder(tmp_path, refused):

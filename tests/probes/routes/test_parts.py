@@ -27,6 +27,12 @@ def flow(model, **part):
     return FlowRoutePart(**part).run(model, IDS)
 
 
+def test_a_target_without_its_space_is_said(default_model):
+    said = lambda target: FlowRoutePart(layer=29, target=target).run(default_model, "The capital of France is").attrs
+    assert "' the', with a space in front, is likelier here" in said("the")["summary"]
+    assert "likelier" not in said(" the")["summary"]
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def model(request):
     return tiny_model(request.param)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.another_user import as_another_user
 from workbench.errors import Cancelled, InputError, UnavailableError
 from workbench.loading import bundled
 from workbench.loading.files import digests
@@ -91,6 +92,16 @@ def test_supplied_gguf_is_converted_once_and_reused(gguf, monkeypatch):
     monkeypatch.setattr(bundled, "_build", lambda *_: pytest.fail("converted a second time"))
     gguf.unlink()
     assert bundled.ensure(source=gguf) == bundled.path()
+
+
+def test_a_cache_that_its_owner_keeps_to_himself_is_said(gguf):
+    """A cache for several users, one of whom has the umask 077: what is in it can be neither seen nor made anew."""
+    bundled.ensure(source=gguf)
+    with as_another_user(bundled.path().parent):
+        assert not bundled.ready()
+        with pytest.raises(UnavailableError, match=r"no permission to .*Set WORKBENCH_CACHE to a directory of yours"):
+            bundled.ensure(source=gguf)
+    assert bundled.ready()
 
 
 def test_wheel_named_by_the_variable_is_used(tmp_path, monkeypatch):

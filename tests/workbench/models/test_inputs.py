@@ -76,6 +76,7 @@ def test_what_a_tokenizer_cannot_read_is_said(model):
     letters = Tokenizer(models.BPE({chr(97 + i): i for i in range(26)}, []))  # none for what is unknown: left out
     leaving = wrap(tiny_hf("llama"), PreTrainedTokenizerFast(tokenizer_object=letters), name="leaving")
     assert tokenise(leaving, "abc").notes == ()
+    assert tokenise(leaving, "a5b").notes == ("The tokenizer leaves out '5': the model does not see it.",)
     assert tokenise(leaving, "aß5b").notes == (
         "The tokenizer leaves out 2 characters, such as 'ß5': the model does not see them.",
     )
@@ -188,6 +189,8 @@ def test_marks_are_said(model):
     said = {text: " ".join(tokenise(model, text).notes) for text in ("\ufeffab", "a\\nb", "ab ", "ab\n")}
     assert "byte order mark" in said["\ufeffab"] and "no line break" in said["a\\nb"] and "space" in said["ab "]
     assert said["ab\n"] == ""
+    (note,) = tokenise(model, "ab\r").notes  # what a shell leaves of the last line of a file from Windows
+    assert "carriage return" in note
 
 
 def test_a_prompt_with_nul_is_saved(default_model, tmp_path):

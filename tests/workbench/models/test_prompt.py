@@ -160,6 +160,24 @@ def test_what_a_template_makes_of_messages_is_said():
     assert goes_on.text.endswith("assistant: It is") and "without the white space at its end" in goes_on.notes[0]
 
 
+@pytest.mark.parametrize("cut", [" | trim", ""])
+def test_an_empty_answer_is_gone_on_with_behind_the_head_of_its_turn(cut):
+    """transformers cuts the lines between that head and an empty message off with it, where a template trims."""
+    template = "{% for m in messages %}<{{ m.role }}>\n\n{{ m.content" + cut + " }}</>{% endfor %}"
+    talks = templated(template + "{% if add_generation_prompt %}<assistant>\n\n{% endif %}")
+    chat = [{"role": "user", "content": "6 x 7?"}]
+    asked = tokenise(talks, chat)
+    assert asked.text.endswith("</><assistant>\n\n")
+    assert tokenise(talks, [*chat, {"role": "assistant", "content": ""}]).ids == asked.ids
+    other = templated(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{{ '' if messages[1:] else '?' }}"
+    )
+    own = tokenise(other, [*chat, {"role": "assistant", "content": ""}])
+    assert own.text.endswith(
+        "6 x 7?<assistant>"
+    )  # what it writes of the message stays, where it opens a turn otherwise
+
+
 def test_what_a_template_refuses_is_one_sentence():
     chat = [{"role": "user", "content": "6 x 7?"}, {"role": "assistant", "content": "So"}]
     shouts = templated("{% for m in messages %}{{ m.content | replace('S', 's') }}{% endfor %}")

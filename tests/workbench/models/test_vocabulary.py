@@ -5,6 +5,7 @@ import pytest
 from tests.tiny_models import spelling
 from workbench.errors import InputError
 from workbench.models.prompt import Prompt, tokenise
+from workbench.models.spans import spans_of
 from workbench.models.vocabulary import Vocabulary, by_id, show_bytes
 
 
@@ -65,6 +66,35 @@ def test_sentencepiece_keeps_the_space_and_the_bytes():
     assert vocabulary.string(5 + 0xA4) == "⟨A4⟩" and vocabulary.token("⟨A4⟩") == 5 + 0xA4
     assert vocabulary.text(ids).endswith("न")
     assert vocabulary.string(299) == "#299"  # a padded vocabulary: no such token
+
+
+def test_a_byte_of_sentencepiece_is_no_letter():
+    """Where bytes are written `<0xE9>`, "é" is the letter; byte-level tokenizers have it as the name of that byte."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "é", "æ", "ð"]
+    known = {piece: at for at, piece in enumerate(pieces)}
+    made = Tokenizer(models.BPE(known, [], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>"), len(pieces))
+    for byte in (0xE9, 0xE6, 0xF0, 0x80):
+        assert vocabulary.token(vocabulary.string(1 + byte)) == 1 + byte
+    assert vocabulary.string(257) == "é" and vocabulary.token("é") == 257
+
+
+def test_tokens_that_are_bytes_themselves():
+    """ByT5's tokenizer: a token a byte, whose name is the character of that number, and whose decoder drops halves."""
+    from transformers import ByT5Tokenizer
+
+    vocabulary = Vocabulary(ByT5Tokenizer(), 259)
+    assert [vocabulary.bytes_of(3 + byte) for byte in range(256)] == [bytes([byte]) for byte in range(256)]
+    assert all(vocabulary.token(vocabulary.string(3 + byte)) == 3 + byte for byte in range(128, 256))
+    ids = vocabulary.tokens("in 東京")
+    assert vocabulary.text(ids) == "in 東京"
+    assert spans_of(vocabulary, ids, "in 東京").touching("東京") == (3, 4, 5, 6, 7, 8)
+    behind = spans_of(vocabulary, (1, *ids), "in 東京")  # a special token in front, and no offsets to go by
+    assert behind.text == "in 東京" and behind.touching("東京") == (4, 5, 6, 7, 8, 9) and behind.ends[0] == (0, 0)
 
 
 def test_ids_in_writing():

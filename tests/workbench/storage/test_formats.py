@@ -91,10 +91,28 @@ def test_a_zarr_store_is_what_xarray_reads(tmp_path):
     pytest.importorskip("zarr")
     path = save(mixed(), tmp_path / "r.zarr")
     with xr.open_zarr(path) as found:
-        assert found.load().identical(mixed()) and found["rank"].dtype == mixed()["rank"].dtype
+        assert found.load().equals(mixed()) and found["rank"].dtype == mixed()["rank"].dtype
+        endless = {"valid_min": -math.inf, "valid_max": math.inf}  # open bounds are left out
+        assert all(endless | one.attrs == mixed()[name].attrs for name, one in found.data_vars.items())
     with pytest.raises(InputError, match="which is there already"):
         save(mixed(), path)
     assert [one.name for one in tmp_path.iterdir()] == ["r.zarr"]
+
+
+def test_what_a_zarr_store_says_is_strict_json(tmp_path, monkeypatch):
+    """Zarr keeps attributes as JSON, which has no infinity: readers in other languages would open nothing of it."""
+    seen = []
+
+    def to_zarr(result, place, **_):
+        place.mkdir()
+        seen.extend(json.dumps(part.attrs, allow_nan=False, default=float) for part in result.variables.values())
+
+    monkeypatch.setattr(endings, "find_spec", lambda name: True)
+    monkeypatch.setattr(xr.Dataset, "to_zarr", to_zarr)
+    given = mixed()
+    save(given, tmp_path / "r.zarr")
+    assert len(seen) == len(given.variables) and any('"units"' in one for one in seen)
+    assert given.identical(mixed())  # theirs keeps its bounds
 
 
 def test_a_librarys_own_error_is_one_sentence(tmp_path, monkeypatch):

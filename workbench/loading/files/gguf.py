@@ -6,6 +6,7 @@ part of what such a file may say, and drops the rest: what it drops is compared 
 would change its numbers is refused by name, what says nothing of them is not mentioned, and the rest is noted.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -65,11 +66,11 @@ def converted(path: Path, progress: Progress | None = None) -> tuple[Path, str]:
     report = progress or (lambda stage, done, text: None)
     digest = digests.sha256(path, cache_dir() / "digests")
     place = cache_dir() / "models" / f"gguf-{digest[:24]}-{_FORMAT}"
-    if place.exists() and kept.alteration(place) is None:  # also in a cache that we may only read
+    if os.path.exists(place) and kept.alteration(place) is None:  # also in a cache that we may only read
         return place, _said(path, place)
     needed = 8 * path.stat().st_size  # four bits a weight become thirty-two
     with kept.storage_errors(needed, f"the conversion of {path.name}"), kept.alone(report, place):
-        if place.exists():
+        if os.path.exists(place):
             altered = kept.alteration(place)
             if altered is None:
                 return place, _said(path, place)

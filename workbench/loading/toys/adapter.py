@@ -124,4 +124,4 @@ class ToyAdapter:
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of all parameters."""
-        return [(name, parameter.detach()) for name, parameter in self.module.named_parameters()]
+        return list(self.module.named_parameters())

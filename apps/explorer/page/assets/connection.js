@@ -41,16 +41,27 @@
     return String((asked && asked.body) || "").includes('"poll.n_intervals"');
   }
 
-  // The answer to a look; "nothing new" in place of one that does not come in time.
+  // Not the page of a proxy that asks who it is, nor half an answer: Dash would wait a minute for the next look.
+  function is_ours(said) {
+    try {
+      return Boolean(JSON.parse(said));
+    } catch (error) {
+      return false;
+    }
+  }
+
+  // The answer to a look; "nothing new" in place of one that does not come in time, or is none of ours.
   async function looked(where, asked) {
     const stop = new AbortController();
     let is_late = false;
     const late = setTimeout(() => { is_late = true; stop.abort(); }, patience);
     try {
       const answer = await original(where, Object.assign({}, asked, { signal: stop.signal }));
-      await answer.clone().blob(); // all of it, and not its head alone
+      const said = await answer.clone().text(); // all of it, and not its head alone
       patience = FIRST;
-      return answer;
+      if (answer.status !== 200 || is_ours(said)) return answer;
+      lost(0);
+      return new Response(null, { status: 204 });
     } catch (error) {
       if (!is_late) throw error;
       if (patience > FIRST) lost(0); // the second in a row
@@ -65,7 +76,7 @@
     try {
       const answer = await original(place("alive"), { cache: "no-store" });
       if (answer.status === 403) return lost(403);
-      if (!answer.ok) return;
+      if (answer.status !== 204) return; // not the server's own
     } catch (error) {
       return;
     }

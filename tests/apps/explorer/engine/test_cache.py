@@ -10,6 +10,7 @@ import pytest
 
 from apps.explorer.engine.cache import Cache, check_key
 from apps.explorer.engine.held import held_bytes, on_its_own
+from tests.another_user import as_another_user
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Failure
 from workbench.errors import InputError, RefusedError
@@ -50,6 +51,17 @@ def test_a_result_that_could_not_be_read_again_is_not_written_and_said(tmp_path)
     cache.put(KEYS[0], result(1.0, n=0))
     assert not list(tmp_path.glob("*.nc")) and cache.get(KEYS[0]) is not None
     assert cache.notes and "kept in memory only" in cache.notes[0]
+
+
+def test_what_only_its_owner_may_read_is_computed_again_and_left_alone(tmp_path):
+    """A cache that several users share, one of whom keeps files to himself: they are not damaged."""
+    file = tmp_path / f"{KEYS[0]}.nc"
+    Cache(1 << 20, tmp_path, 1 << 20).put(KEYS[0], result(1.0))
+    mine = Cache(1 << 20, tmp_path, 1 << 20)
+    for private in (file, tmp_path):
+        with as_another_user(private):
+            assert mine.get(KEYS[0]) is None and mine.notes == []
+    assert file.is_file() and mine.get(KEYS[0]) is not None
 
 
 def _explore(directory, first: int, seen) -> None:

@@ -13,6 +13,7 @@ from apps.explorer.page.checks import made_so_far
 from apps.explorer.page.news import look
 from apps.explorer.page.state import Seen
 from probes import CATALOG
+from tests.another_user import as_another_user
 from tests.tiny_models import tiny_model
 from workbench.errors import InputError
 
@@ -51,6 +52,16 @@ def test_damage_makes_no_check_fewer(tmp_path):
     file.write_bytes(content)
     Tally(tmp_path).add(ONE, KEYS[2])
     assert len(Tally(tmp_path).of(ONE)) == 3
+
+
+def test_checks_that_only_another_user_may_read_stop_nobody(tmp_path):
+    tally = Tally(tmp_path)
+    tally.add(ONE, KEYS[0])
+    fresh = Tally(tmp_path)
+    with as_another_user(tmp_path / f"{ONE}.checks"):
+        fresh.add(ONE, KEYS[1])
+        assert fresh.of(ONE) == {KEYS[1]}  # what it can count
+    assert fresh.of(ONE) == {KEYS[0], KEYS[1]}
 
 
 def test_a_key_of_a_browser_names_no_other_file(tmp_path):

@@ -1,4 +1,4 @@
-"""Strangers with many slow connections keep nobody out, and large bodies are not taken."""
+"""Strangers with many slow connections keep nobody out, large bodies are not taken, and a closed server is gone."""
 
 import http.client
 import socket
@@ -142,3 +142,36 @@ def test_requests_that_wait_for_a_thread_write_nothing_to_the_terminal(running, 
         asked = [opened(stack, running, head) for _ in range(4 * running.threads)]
         assert all(one.recv(12) == b"HTTP/1.1 200" for one in asked)
     assert not [record.message for record in caplog.records if record.name.startswith("waitress")]
+
+
+def test_a_server_that_is_closed_while_it_answers_writes_into_no_file_and_leaves_no_thread(tmp_path):
+    """waitress wakes its loop by an "x" to a pipe, whose number is by then that of the next file that is opened."""
+    began, goes_on, before = threading.Event(), threading.Event(), set(threading.enumerate())
+    settings = Settings(models=("toy-induction",), token="", port=0)
+    made = start(settings, [], load=lambda name, report: load(name))
+    listening, answer = made.server, made.server.application
+
+    def slow(environment, respond):
+        began.set()
+        assert goes_on.wait(60)
+        return answer(environment, respond)
+
+    listening.application = slow
+    loop = threading.Thread(target=made.run, daemon=True)
+    loop.start()
+    place = ("127.0.0.1", int(listening.effective_port))
+    with ExitStack() as stack:
+        asked = stack.enter_context(socket.create_connection(place, timeout=60))
+        asked.sendall(b"GET /alive HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert began.wait(60)
+        number = listening.trigger.trigger
+        made.close()
+        files = [stack.enter_context(open(tmp_path / str(n), "wb", buffering=0)) for n in range(20)]
+        assert number in [file.fileno() for file in files]
+        listening.pull_trigger()  # as the thread may that is about to answer
+        goes_on.set()
+        until = time.monotonic() + 60
+        for thread in set(threading.enumerate()) - before:
+            thread.join(max(0, until - time.monotonic()))
+        assert not set(threading.enumerate()) - before
+    assert all((tmp_path / str(n)).read_bytes() == b"" for n in range(20))

@@ -1,10 +1,12 @@
 """A circuit as an object: searched, taken out, compared, saved, drawn."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from probes.circuits import edge_rankings
 from probes.circuits.circuit_search import VIEW, CircuitSearch, circuit_of, circuit_result
 from probes.circuits.edge_rankings import EdgeRankings, table
 from probes.circuits.graph.circuit import Circuit, against_random, random_circuits, search
@@ -12,6 +14,7 @@ from probes.circuits.graph.faithfulness import Measured
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.known import KNOWN
 from probes.circuits.graph.rankings import rank
+from probes.circuits.graph.tasks import Task
 from workbench.errors import InputError
 from workbench.observation import observe
 
@@ -44,10 +47,12 @@ def test_the_search_says_none_where_nothing_reaches_it(known):
 def test_where_the_model_is_no_better_than_no_edge_there_is_no_share(known, found):
     """Answers and wrong ones exchanged: f is undefined, and no sentence says a share of it."""
     worse = [type(p)(p.clean, p.corrupt, p.wrong, p.answers) for p in known.pairs[:4]]
-    result = CircuitSearch()._told(circuit_result(found, Measured(known.model, worse), {}), "pairs")
+    result = CircuitSearch()._told(
+        circuit_result(found, Measured(known.model, worse), {}), Task("known", (), (), (), note="Mind.")
+    )
     said = result.attrs["summary"]
     assert np.isnan(float(result["faithfulness"])) and "nan" not in said
-    assert "On 4 pairs" in said and said.endswith("there is nothing that a circuit could be faithful to.")
+    assert "On 4 pairs" in said and said.endswith("there is nothing that a circuit could be faithful to. Mind.")
 
 
 def test_random_circuits_have_its_size_and_are_connected(known, found):
@@ -135,9 +140,11 @@ def test_the_view_draws_what_it_found(model):
     assert figure.layout.meta["axes"] == {"x": "head", "y": "layer"}
 
 
-def test_rankings_stand_beside_each_other(model):
+def test_rankings_stand_beside_each_other(model, monkeypatch):
+    pairs = edge_rankings.pairs_of
+    monkeypatch.setattr(edge_rankings, "pairs_of", lambda *given, **n: replace(pairs(*given, **n), note="Mind."))
     result = EdgeRankings(rankings="RelP, exact", pairs=2, tested=3).run(model)
-    assert list(table(result).index) == ["RelP", "exact"]
+    assert list(table(result).index) == ["RelP", "exact"] and result.attrs["summary"].endswith(". Mind.")
     assert result["cost"].values.tolist() == [4.0, float(Graph.of(model.sizes).n_edges + 2)]
     with pytest.raises(InputError, match="the ranking 'rlp'"):
         EdgeRankings(rankings="rlp").run(model)

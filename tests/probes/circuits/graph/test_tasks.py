@@ -1,10 +1,13 @@
 """Tasks: pairs of equal length whose answers are single tokens, and splits that share nothing."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+from probes.circuits.graph import tasks
 from probes.circuits.graph.task_texts import TASKS
 from probes.circuits.graph.tasks import batches, read_task, task
 from workbench.errors import InputError
@@ -64,6 +67,30 @@ def test_too_few_are_refused_with_what_was_left_out(speller):
         task(speller, "capital")
     with pytest.raises(InputError, match="the task 'ioi'"):
         task(speller, "ioi")
+
+
+def test_answers_of_a_file_in_the_unlikely_form_are_said(speller, tmp_path, monkeypatch):
+    """A cell holds "Mary" and a sentence goes on with " Mary": another token, of which somebody else's circuit is."""
+    (space,) = speller.vocabulary.tokens(" ")
+
+    def goes_on_with(token_id):
+        row = torch.zeros(1, speller.sizes.d_vocab)
+        row[0, token_id] = 9.0
+        monkeypatch.setattr(tasks, "observe", lambda _, prompts: SimpleNamespace(logits=[row] * len(prompts)))
+
+    path = tmp_path / "mine.csv"
+    path.write_text("clean,corrupt,answer,wrong\n" + "".join(f"{a}b,{a}c,x,y\n" for a in "defgh"))
+    goes_on_with(space)
+    found = read_task(speller, path, train=2, test=3)
+    assert found.note.startswith(
+        "Of 10 answers looked at, 10 would be likelier in another form: 'x' was taken as typed"
+    )
+    assert found.noted("A circuit.") == f"A circuit. {found.note}"
+    goes_on_with(speller.vocabulary.token("x"))
+    assert read_task(speller, path, train=2, test=3).note == ""
+    goes_on_with(space)
+    path.write_text("clean,corrupt,answer,wrong\n" + "".join(f"{a}b,{a}c,#8,#9\n" for a in "defgh"))
+    assert read_task(speller, path, train=2, test=3).note == ""  # ids are meant as they are
 
 
 def test_pairs_of_a_file(speller, tmp_path):
