@@ -10,6 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from workbench.children import own_python
@@ -50,10 +53,22 @@ def pictures(figures: list[Any], **options: Any) -> list[bytes]:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """With all that it started."""
+    """With all that it started, in sessions of their own too."""
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
-        process.communicate()
+        started = list(_started_by(process.pid))
+        process.kill()
+        for one in started:
+            with suppress(OSError):
+                os.kill(one, signal.SIGKILL)
+        process.wait()
+
+
+def _started_by(process: int) -> Iterator[int]:
+    """The processes that one started, and those that these did; none where the system does not say."""
+    for listed in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, listed.read_text().split()):
+                yield from (child, *_started_by(child))
 
 
 def _undrawn(why: str) -> UnavailableError:

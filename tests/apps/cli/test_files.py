@@ -2,8 +2,11 @@
 
 import json
 import os
+import subprocess
 import sys
+import time
 from importlib import import_module
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -95,6 +98,26 @@ def test_a_picture_that_cannot_be_drawn_is_one_sentence(tmp_path, capsys, monkey
     out, err = capsys.readouterr()
     assert len(err.splitlines()) == 1 and said in err and "BROWSER_PATH" in err
     assert "entropy" in out and [path.name for path in (tmp_path / "out").iterdir()] == ["r.nc"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not say what a process started")
+def test_a_browser_that_hangs_is_ended_with_who_started_it():
+    starts = "p = subprocess.Popen(['sleep', '600'], start_new_session=True); print(p.pid, flush=True); p.wait()"
+    command = [sys.executable, "-c", f"import subprocess; {starts}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        browser, given_up = int(process.stdout.readline()), time.monotonic() + 60
+        drawing._end(process)
+    while lives(browser):
+        assert time.monotonic() < given_up
+        time.sleep(0.01)
+
+
+def lives(process: int) -> bool:
+    """Whether a process runs; one that ended and that nobody has asked about does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("words", [["run", "logit-lens", *TOY], ["bench"]])
