@@ -15,7 +15,8 @@ from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.errors import RefusedError
 from workbench.intervene import MLP, Ablate, Head, Steer
-from workbench.models.hooks import ATTN_RESULT, MLP_OUT, POST_ATTN_SCALE, Z
+from workbench.intervene.arriving import arriving
+from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, MLP_OUT, POST_ATTN_SCALE, Z
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens
 from workbench.observation.metrics import Metric
@@ -103,7 +104,7 @@ def pair_survey(
 @dataclass(frozen=True, eq=False)
 class _Moves:
     """How far replacing each unit moves the residual stream on a pair: heads `[layer, head]` root mean square over
-    positions >= 1, and by position; what it is replaced with."""
+    positions >= 1, and by position, as far as interventions let it arrive; what it is replaced with."""
 
     heads: np.ndarray
     by_head: torch.Tensor  # layer head pos, in front of a post-norm
@@ -115,13 +116,16 @@ class _Moves:
         hooks = [Z, MLP_OUT] if model.sizes.d_mlp else [Z]
         hooks += [] if model.weights(0).post_attn_gain is None else [POST_ATTN_SCALE]
         clean, corrupt = record_all(model, [pair.clean, pair.corrupt], hooks)
-        heads, added, mlps = [], [], []
+        heads, added, mlps, n_pos = [], [], [], len(pair.clean)
+        in_front = (ATTN_RESULT,) if POST_ATTN_SCALE in hooks else (ATTN_RESULT, ATTN_OUT)  # where directions are added
         for layer in range(model.sizes.n_layers):
             z = (corrupt.values[Z, layer] - clean.values[Z, layer]).float().transpose(0, 1)  # head pos d_head
             length = lambda gram, z=z: ((z @ gram.float()) * z).sum(-1).clamp(min=0).sqrt()
-            heads.append(length(model.weights(layer).W_O_gram))
+            reaches = lambda at, layer=layer: arriving(model, model.interventions, layer, n_pos, at)[0].abs()
+            heads.append(length(model.weights(layer).W_O_gram) * reaches(in_front).to(z))
             scale = clean.values[POST_ATTN_SCALE, layer][:, 0].float() if POST_ATTN_SCALE in hooks else 1.0
-            added.append(length(model.weights(layer).added_gram) / scale)  # through a post-norm, as its own scale is
+            through = length(model.weights(layer).added_gram) / scale  # a post-norm, as its own scale is
+            added.append(through * reaches((ATTN_RESULT, ATTN_OUT)).to(z))
             if model.sizes.d_mlp:
                 mlps.append((corrupt.values[MLP_OUT, layer] - clean.values[MLP_OUT, layer]).float().norm(dim=-1))
         by_head, by_size = torch.stack(heads).cpu(), torch.stack(added).cpu()

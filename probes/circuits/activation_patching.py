@@ -62,8 +62,8 @@ class ActivationPatching(Study, name="activation-patching", title="Activation pa
     Source: Meng et al. 2022, arXiv 2202.05262 (causal tracing); Heimersheim and Nanda 2024, arXiv 2404.15255 (how to
     read it).
 
-    Returns: `effect` and `recovered` over (layer, pos) or (layer, head), NaN where nothing is known yet, and the
-    metric's `clean` and `corrupt` values.
+    Returns: `effect` and `recovered` over (layer, pos) or (layer, head), of values that query heads share over (layer,
+    key_value_head), NaN where nothing is known yet, and the metric's `clean` and `corrupt` values.
     """
 
     corrupt: Corrupt = ""
@@ -147,7 +147,9 @@ def _result(
     clean: Base, pair: PromptPair, metric: Metric, site: str, values: np.ndarray, ends: Any, positions: Any
 ) -> xr.Dataset:
     hook = SITES[site]
-    dims = "layer head" if hook in _HEADS else "layer pos"
+    sizes = clean.observation.sizes
+    shared = hook is V and sizes.n_key_value_heads != sizes.n_heads  # the first of these is no query head
+    dims = f"layer {'key_value_head' if shared else 'head'}" if hook in _HEADS else "layer pos"
     gap = ends[0] - ends[1]
     recovered = (values - ends[1]) / gap if abs(gap) > 1e-6 else np.full_like(values, np.nan)
     kind = {Z: "head", PATTERN: "head's pattern", V: "key/value head's values"}.get(hook, hook.name)
@@ -198,6 +200,8 @@ def _most(result: xr.Dataset, strings: Sequence[str]) -> tuple[int, str]:
     layer, place = np.unravel_index(np.nanargmax(np.abs(effect.values)), effect.shape)
     token = show_token(strings[int(place)], html=False) if "pos" in effect.dims else ""
     where = f"layer {layer}, token {place} {token}" if token else f"L{layer}H{place}"
+    if "key_value_head" in effect.dims:
+        where = f"key/value head {place} of layer {layer}"
     share = float(result["recovered"][layer, place])
     recovered = f", {share:.0%} of the difference" if np.isfinite(share) else ""
     return int(place), f"{where}: {change(float(effect[layer, place]))}{recovered}"
@@ -210,8 +214,10 @@ def effect_figure(result: xr.Dataset) -> "go.Figure":
 
     beside = ", from moved tokens" if result.attrs.get("made_up") else ""
     title = f"Patching {result.attrs['site']}{beside}: {result.attrs['metric']}"
-    draw = heads_grid if "head" in result["effect"].dims else depth_pos_grid
-    return draw(result, "effect", title=title, color_range="data")
+    unit = next((str(dim) for dim in result["effect"].dims if str(dim).endswith("head")), None)
+    if unit is None:
+        return depth_pos_grid(result, "effect", title=title, color_range="data")
+    return heads_grid(result, "effect", title=title, color_range="data", unit=unit)
 
 
 def site_claim(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:

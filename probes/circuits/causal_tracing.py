@@ -1,6 +1,6 @@
 """Causal tracing: which states of a clean run restore a fact whose subject was hidden in noise."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -117,8 +117,10 @@ def trace(
         raise InputError("an empty subject", "at least one token", "Name a part of the prompt")
     clean = base_run(model, tokens)
     source = record(model, tokens, [RESTORED[restore]])
-    cells = _cells(model, source, RESTORED[restore], window, len(tokens))
-    size = noise * float(clean.states[0, 1:].std()) if len(tokens) > 1 else noise * float(clean.states[0].std())
+    spans = _spans(model.sizes.n_layers, 1 if restore == "resid_post" else window)
+    cells = _cells(source, RESTORED[restore], spans, len(tokens))
+    last = metric.position % len(tokens)  # behind it stand the tokens of a longer target, which are not the prompt's
+    size = noise * float(clean.states[0, min(1, last) : last + 1].std())
     generator = torch.Generator().manual_seed(seed)
     restored, corrupt = [], []
     for draw in range(draws):
@@ -130,12 +132,15 @@ def trace(
             values[indices] = found.double().cpu()
         corrupt.append(base.value(model, metric))
         restored.append(values.view(-1, len(tokens)).numpy())
-        yield _result(model, clean, metric, np.array(restored), np.array(corrupt), subject, restore, size)
+        yield _result(model, clean, metric, np.array(restored), np.array(corrupt), subject, restore, size, spans)
 
 
-def _cells(model: Model, source: Recording, hook: Hook, window: int, n_pos: int) -> list[list[Patch]]:
-    n, width = model.sizes.n_layers, 1 if hook is RESID_POST else window
-    spans = [range(max(0, at - width // 2), min(n, at - width // 2 + width)) for at in range(n)]
+def _spans(n: int, width: int) -> list[range]:
+    """The layers that are restored together, around each of n."""
+    return [range(max(0, at - width // 2), min(n, at - width // 2 + width)) for at in range(n)]
+
+
+def _cells(source: Recording, hook: Hook, spans: Sequence[range], n_pos: int) -> list[list[Patch]]:
     return [[Patch(hook, layer, source, (pos,)) for layer in span] for span in spans for pos in range(n_pos)]
 
 
@@ -148,6 +153,7 @@ def _result(
     subject: tuple[int, ...],
     restore: str,
     size: float,
+    spans: Sequence[range],
 ) -> xr.Dataset:
     own = clean.value(model, metric)
     effects = restored - corrupt[:, None, None]
@@ -166,13 +172,15 @@ def _result(
         corrupt_draws=("draw", corrupt, metric.units, None, "metric with the subject in noise, by draw"),
     )
     measured = metric.describe(model.vocabulary)
-    said = _summary(share, own, corrupt, metric.units, subject, restore, strings)
+    last = metric.position % len(strings)
+    said = _summary(share, own, corrupt, metric.units, subject, restore, strings, spans, last)
     return result.assign_attrs(
         summary=metric.noted(f"The {measured} is {said}"),
         metric=measured,
         **metric.tokens(model.vocabulary),
         subject=" ".join(map(str, subject)),
         restored=restore,
+        position=last,
         noise_standard_deviation=size,
     )
 
@@ -191,18 +199,23 @@ def _summary(
     subject: tuple[int, ...],
     restored: str,
     strings: Sequence[str],
+    spans: Sequence[range] | None = None,
+    last: int = -1,
 ) -> str:
     """The two ends (what is measured stands before them), where most comes back before the last token (whose late
     states bring back everything), and the layers at which the subject's last token and the last one bring back half of
-    the loss."""
+    the loss. spans: the layers that are restored together, around each; last: the prompt's last position."""
+    last %= recovered.shape[1]
     named = _named(subject, strings)
     said = [f"{hundredths(clean)} {units} clean, {hundredths(corrupt.mean())} with noise on {named}."]
     if not _is_told(clean - float(corrupt.mean()), corrupt):
         return f"{said[0]} That is no change that its draws agree on: there is nothing to bring back."
-    said += [_most(recovered, restored, strings)]
-    at_subject, at_last = (np.flatnonzero(recovered[:, pos] >= 0.5) for pos in (subject[-1], -1))
-    if subject[-1] < recovered.shape[1] - 1 and len(at_subject) and len(at_last):
-        layers = [f"{'layers' if len(at) > 1 else 'layer'} {stretches(at.tolist())}" for at in (at_subject, at_last)]
+    spans = spans or _spans(len(recovered), 1)
+    said += [_most(recovered[:, :last], restored, strings, spans)]
+    at_subject, at_last = (np.flatnonzero(recovered[:, pos] >= 0.5) for pos in (subject[-1], last))
+    if subject[-1] < last and len(at_subject) and len(at_last):
+        around = "windows around " if max(map(len, spans)) > 1 else ""
+        layers = [f"{around}{_layers(at.tolist())}" for at in (at_subject, at_last)]
         said.append(
             f"Half or more comes back at the subject's last token at {layers[0]}, and at the last one at {layers[1]}."
         )
@@ -216,16 +229,22 @@ def _named(subject: tuple[int, ...], strings: Sequence[str]) -> str:
     return f"{where} {shown}" if len(subject) <= _SHOWN else where
 
 
-def _most(recovered: np.ndarray, restored: str, strings: Sequence[str]) -> str:
-    before = recovered[:, :-1]
+def _layers(numbers: Iterable[int]) -> str:
+    named = list(numbers)
+    return f"{'layers' if len(named) > 1 else 'layer'} {stretches(named)}"
+
+
+def _most(before: np.ndarray, restored: str, strings: Sequence[str], spans: Sequence[range]) -> str:
+    """before: what is recovered in front of the last token, `[layer, pos]`."""
     if not before.size or np.isnan(before).all():
         return ""
     layer, pos = np.unravel_index(int(np.nanargmax(before)), before.shape)
     if before[layer, pos] <= 0:
-        return f"Before the last token, restoring one {restored} brings back none of it."
-    token = show_token(strings[int(pos)], html=False)
+        what = f"one {restored}" if max(map(len, spans)) == 1 else f"{restored} of one window"
+        return f"Before the last token, restoring {what} brings back none of it."
+    token, layers = show_token(strings[int(pos)], html=False), _layers(spans[int(layer)])
     return (
-        f"Before the last token most comes back with {restored} of layer {layer} at token {pos} {token}: "
+        f"Before the last token most comes back with {restored} of {layers} at token {pos} {token}: "
         f"{before[layer, pos]:.0%}."
     )
 
@@ -244,7 +263,7 @@ def profile_figure(result: xr.Dataset) -> "go.Figure":
     from workbench.figures import series
 
     last = int(result.attrs["subject"].split()[-1])
-    places = [last, int(result["pos"][-1])]
+    places = [last, int(result.attrs.get("position", result["pos"][-1]))]
     chosen = result[["effect", "effect_low", "effect_high"]].sel(pos=places).rename(pos="segment")
     chosen = chosen.drop_vars("token_text", errors="ignore")
     chosen = chosen.assign_coords(segment=["subject's last token", "last token"])

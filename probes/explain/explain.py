@@ -15,6 +15,7 @@ from probes.circuits.attribution_patching import estimates
 from probes.circuits.circuit_search import circuit_result
 from probes.circuits.edge_rankings import pairs_of, task_digest
 from probes.circuits.graph.circuit import Circuit, against_random, search
+from probes.circuits.graph.edited import need_parts
 from probes.circuits.graph.faithfulness import Measured
 from probes.circuits.graph.graph import Graph
 from probes.circuits.graph.parts import minimality, node_scores
@@ -112,6 +113,7 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
         """What is known after each step."""
+        need_parts(model)  # what no circuit can be measured on is said before an hour is spent
         sizes = (self.pairs, self.pairs, self.tested)
         if self.task != PROMPT:
             task = pairs_of(model, self.task, train=sizes[0], validation=sizes[1], test=sizes[2], seed=self.seed)
@@ -244,7 +246,9 @@ class _Way:
         if circuit is None:
             nothing = Circuit(graph, np.zeros(graph.shape, bool), scores.mean(0), about)
             self._passed("test")
-            yield found.add("test", circuit_result(nothing, tested, {}), self._of_circuit(nothing))
+            gap = float((searched.whole - searched.empty).mean())
+            attrs = self._of_circuit(nothing) | {"searched_gap": gap, "n_searched": len(searched.pairs)}
+            yield found.add("test", circuit_result(nothing, tested, {}), attrs)
             return
         circuit = Circuit(graph, circuit.mask, circuit.scores, circuit.about | about)
         kept, rest, whole, none = tested.of(

@@ -132,7 +132,7 @@ def parts_found(parts: Sequence[Part], worth: dict[tuple[int, int], float]) -> x
         part_head=("component", [part.head if part.head >= 0 else np.nan for part in parts], "head", (0, None),
                    "its head; an MLP has none"),
         part_worth=("component", [worth.get((part.layer, part.head), np.nan) for part in parts], "share", None,
-                    "faithfulness that the circuit loses without it"),
+                    "faithfulness that the circuit loses without it, on the pairs it was searched on"),
         part_pos=("component", [part.pos for part in parts], "position", (0, None), "where it is read off"),
         part_looks_at=("component", [part.looks_at for part in parts], "position", (0, None), "key it looks at most"),
         part_weight=("component", [part.weight for part in parts], "share of attention", (0, 1), "attention to it"),

@@ -15,7 +15,8 @@ from probes.circuits.graph.tasks import Pair
 from probes.routes.promoted import logit_contributions, promoted
 from workbench.errors import RefusedError
 from workbench.figures import head_name
-from workbench.models.hooks import MLP_OUT, PATTERN, RESID_POST, Z
+from workbench.intervene.arriving import arriving
+from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, MLP_OUT, PATTERN, POST_ATTN_SCALE, RESID_POST, Hook, Z
 from workbench.models.model import Model
 from workbench.observation.recording import Recording, record_all
 from workbench.statistics import benjamini_hochberg, sign_flip_test
@@ -70,12 +71,17 @@ def described_parts(
 ) -> list[Part]:
     """What these nodes do. estimates: of the shown pair, `z` [layer, pos, head] and `mlp_out` [layer, pos]. pairs: on
     whose clean prompts copying is tested. labels: of `induction_labels`."""
-    hooks = [Z, PATTERN, RESID_POST, *([MLP_OUT] if model.sizes.d_mlp else [])]
+    hooks = [*_read(model), *([MLP_OUT] if model.sizes.d_mlp else [])]
     clean, corrupt = record_all(model, [shown.clean, shown.corrupt], hooks)
     at_the_end = [node for node in nodes if node[1] >= 0 and _at(node, estimates) == len(shown.clean) - 1]
     copying = copying_labels(model, at_the_end, pairs)
     return [_part(model, node, shown, estimates, (clean, corrupt), (*labels.get(node, ()), *copying.get(node, ())))
             for node in nodes]  # fmt: skip
+
+
+def _read(model: Model) -> list[Hook]:
+    """What a head is read off."""
+    return [Z, PATTERN, RESID_POST, *([] if model.weights(0).post_attn_gain is None else [POST_ATTN_SCALE])]
 
 
 def _at(node: tuple[int, int], estimates: dict[str, np.ndarray]) -> int:
@@ -100,7 +106,9 @@ def _part(
     raises, lowers = promoted(logits, _WRITTEN)
     some = lambda ids: tuple(model.vocabulary.string(int(i)) for i in ids)
     ids = lambda target: [member[0] for member in target.members]
-    direct = float(logits[ids(shown.answers)].mean() - logits[ids(shown.wrong)].mean())
+    whole = model.readout.logits(state[None])[0].float()
+    share = lambda target: float(whole[ids(target)].softmax(0) @ logits[ids(target)])  # of a set, to first order
+    direct = share(shown.answers) - share(shown.wrong)
     looks_at, weight = -1, float("nan")
     if head >= 0:
         row = runs[0].values[PATTERN, layer][head, pos].float()
@@ -111,11 +119,19 @@ def _part(
 
 
 def _output(model: Model, run: Recording, node: tuple[int, int], pos: int) -> torch.Tensor:
-    """What a node adds to the stream at a position, `[d_model]`, in front of a post-norm."""
+    """What a node adds to the stream at a position, `[d_model]`: behind a post-norm, whose scale is the run's own, and
+    as far as interventions let it arrive."""
     layer, head = node
     if head < 0:
         return run.values[MLP_OUT, layer][pos].float()
-    return run.values[Z, layer][pos, head].float() @ model.weights(layer).W_O[head].float()
+    weights = model.weights(layer)
+    added = run.values[Z, layer][pos, head].float() @ weights.W_O[head].float()
+    if weights.post_attn_gain is not None:
+        added = added * weights.post_attn_gain.float() / run.values[POST_ATTN_SCALE, layer][pos].float()
+    if not model.interventions:
+        return added
+    share, _ = arriving(model, model.interventions, layer, len(run.tokens), (ATTN_RESULT, ATTN_OUT))
+    return added * share[head, pos].to(added)
 
 
 def induction_labels(model: Model, seed: int = 0) -> tuple[dict[tuple[int, int], tuple[str, ...]], str]:
@@ -152,7 +168,7 @@ def copying_labels(
     if not nodes or len(pairs) < 2:
         return {}
     apart = np.zeros((len(pairs), len(nodes)))
-    runs = record_all(model, [pair.clean for pair in pairs], [Z, PATTERN, RESID_POST])
+    runs = record_all(model, [pair.clean for pair in pairs], _read(model))
     for row, (pair, run) in enumerate(zip(pairs, runs, strict=True)):
         ids = torch.tensor(pair.clean.ids)
         state = run.values[RESID_POST, model.sizes.n_layers - 1][-1]

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.figures import head_name
-from workbench.words import change, hundredths
+from workbench.words import change, counted, hundredths
 
 __all__ = ["NOTHING", "behaves", "matters", "named", "said", "unexplained"]
 
@@ -121,12 +121,18 @@ def _survey(result: xr.Dataset) -> str:
 
 def _circuit(result: xr.Dataset) -> str:
     n, every = int(result["n_kept"]), int(result.attrs["n_edges"])
+    if not n and float(result.attrs.get("searched_gap", 1.0)) <= 0:
+        return (
+            f"{NOTHING} beyond that: on the {int(result.attrs['n_searched'])} pairs to search a circuit on, the swap "
+            "does not lower the answer, so that there is nothing to be faithful to."
+        )
     if not n:
         return f"{NOTHING} beyond that: no circuit of half of the {every} edges reaches f = {result.attrs['wanted']:g}."
     f = float(result["faithfulness"])
+    heads = counted(int(result.attrs["n_circuit_heads"]), "head")
+    mlps = counted(int(result.attrs["n_circuit_mlps"]), "MLP")
     text = (
-        f"{n} of {every} edges ({n / every:.2%}), through {int(result.attrs['n_circuit_heads'])} heads and "
-        f"{int(result.attrs['n_circuit_mlps'])} MLPs, keep {hundredths(f)}"
+        f"{n} of {every} edges ({n / every:.2%}), through {heads} and {mlps}, keep {hundredths(f)}"
         f"{_ends(result, 'faithfulness')} of the difference on {result.sizes['prompt']} pairs that nothing had seen"
     )
     p = float(result["p"]) if "p" in result else np.nan
@@ -186,10 +192,12 @@ def _not_kept(result: xr.Dataset) -> list[str]:
     f, wanted = float(result["faithfulness"]), float(result.attrs["wanted"])
     if round(f, 2) == 1:
         return []
+    (low, _), ends = _bounds(result, "faithfulness"), f"{hundredths(f)}{_ends(result, 'faithfulness')}"
     if f > 1:
-        return [f"The edges alone do more than the model ({hundredths(f)}): others hold them back."]
+        may = "" if low > 1 else "may "
+        return [f"The edges alone {may}do more than the model ({ends}): others {may}hold them back."]
     less = f", less than the {wanted:g} that was searched" if f < wanted else ""
-    return [f"{1 - f:.0%} of the difference is not carried by these edges: they keep {hundredths(f)}{less}."]
+    return [f"{1 - f:.0%} of the difference is not carried by these edges: they keep {ends}{less}."]
 
 
 def _rival(result: xr.Dataset) -> list[str]:

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeWarning, curve_fit
 
-__all__ = ["FLOOR", "Change", "change_point"]
+__all__ = ["FEWEST", "FLOOR", "Change", "change_point"]
 
 EXPLAINED, WIDEST, SEEN = 0.9, 1 / 3, 0.1
 FLOOR = 0.1  # levels that differ by less are no change, for shares; of losses in nats as well
 _TENTHS = 2 * np.log(9)  # from a tenth to nine tenths of a logistic curve, in its widths
-_FEWEST = 8  # points
+FEWEST = 8  # points that a change can be told from
 
 
 class Change(NamedTuple):
@@ -36,7 +36,7 @@ def change_point(steps: NDArray[np.float64], values: NDArray[np.float64], floor:
     """The one change of a run, or None. steps, values: (n,), missing values left out."""
     known = np.isfinite(values)
     x, y = np.log10(1 + np.asarray(steps, float)[known]), np.asarray(values, float)[known]
-    if len(x) < _FEWEST or np.ptp(y) < floor:
+    if len(x) < FEWEST or np.ptp(y) < floor:
         return None
     fitted = _fitted(x, y)
     if fitted is None:

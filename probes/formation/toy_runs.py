@@ -9,14 +9,14 @@ import xarray as xr
 from workbench.analysis.run import Failure, Progress, run
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.adapter import ToyAdapter
-from workbench.loading.toys.checkpoints import Kept
+from workbench.loading.toys.checkpoints import Checkpoint, Kept
 from workbench.loading.toys.recipe import Recipe
 from workbench.loading.toys.recipes import name_of
 from workbench.loading.toys.training import Evaluated, evaluated
 from workbench.loading.weights import weights_hash
 from workbench.models.model import Model
 
-__all__ = ["Part", "checkpoint", "kept_steps", "measured", "trained"]
+__all__ = ["Part", "checkpoint", "kept_steps", "measured", "seen", "trained"]
 
 _PARTS = 8  # of a seed, after which what there is is shown
 
@@ -55,6 +55,11 @@ def measured(found: Evaluated) -> dict[str, float]:
     return {"loss": found.loss, **found.measures}
 
 
+def seen(recipe: Recipe, kept: Checkpoint, model: Model) -> dict[str, float]:
+    """The loss and the measures of a kept step as a model, with its interventions; what is kept is of none."""
+    return measured(evaluated(model, recipe) if model.interventions else kept.found)
+
+
 def _results(model: Model, analyses: Sequence[Any]) -> dict[str, xr.Dataset]:
     """What the analyses find in a model; raises the first error."""
     found: dict[str, xr.Dataset] = {}
@@ -86,8 +91,7 @@ def trained(
         for kept in Kept(one).along():
             model = checkpoint(one, kept.step, interventions, first)
             first = first or model
-            seen = evaluated(model, one) if interventions else kept.found
-            found.losses.setdefault(seed, {})[kept.step] = measured(seen)
+            found.losses.setdefault(seed, {})[kept.step] = seen(one, kept, model)
             found.scores.setdefault(seed, {})[kept.step] = _results(model, analyses)
             if progress is not None:
                 progress((index + (grid.index(kept.step) + 1) / len(grid)) / len(numbers))

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from probes.formation import real_checkpoints
-from probes.formation.change_points import FLOOR, change_point
+from probes.formation.change_points import FEWEST, FLOOR, change_point
 from probes.formation.figures import head_detail, heads_figure, losses_figure, scores_figure
 from probes.formation.scrubbers import scrubbed, scrubbed_lens, scrubbed_routes
 from probes.formation.series import joined, scores_of
@@ -99,7 +99,7 @@ class TrainingTimeline(Study, name="training-timeline", title="Training timeline
         series = real_checkpoints.places(self.checkpoints)
         analyses = named(self.entries or "induction-heads")
         scores = {0: real_checkpoints.along(model, series, analyses, network, progress)}
-        return self._result({}, scores, [0], None, f"{len(series)} checkpoints")
+        return self._result({}, scores, [0], None, "A series")
 
     def _result(
         self, losses: Any, scores: Any, seeds: list[int], shown: dict[str, Any] | None, name_of_run: str
@@ -214,6 +214,8 @@ def _summary(result: xr.Dataset) -> str:
         else:
             still.append(str(name).replace("_", " "))
     changes = f"What changes at once, and in how many seeds: {'; '.join(said)}" if said else "Nothing changes at once"
+    if len(steps) < FEWEST:
+        changes = f"So few cannot tell what changes at once: {FEWEST} and more can"
     return f"{head}. {changes}." + (f" No change point: {', '.join(still)}." if said and still else "")
 
 

@@ -18,7 +18,8 @@ from workbench.storage.record import record_of
 
 __all__ = ["agreement"]
 
-_UNIT_DIMS = ({"layer", "head"}, {"component"}, {"layer"}, {"depth"})  # the first that a result has numbers over
+# The first that a result has numbers over
+_UNIT_DIMS = ({"layer", "head"}, {"layer", "key_value_head"}, {"component"}, {"layer"}, {"depth"})
 _NO_SIZE = ("flag", "position", "id", "index")  # units of numbers whose size says nothing
 _BESIDE = ("_null", "_low", "_high", "_q", "_p")  # what belongs to another variable
 _ALIKE = 0.99  # rank correlation above which nobody is the least alike

@@ -310,9 +310,9 @@ def _measure(result: xr.Dataset) -> tuple[str, str] | None:
 
 def _text_of(result: xr.Dataset, pos: int) -> str:
     """The token at a position as it is shown, "" where the result does not know it."""
-    for dim in _TOKEN_DIMS:
-        texts = next((c for name, c in result.coords.items() if str(name).endswith("_text") and c.dims == (dim,)), None)
-        if texts is not None and dim in result.indexes and pos in result.indexes[dim]:
+    for dim in _TOKEN_DIMS:  # beside the prompt's own token may stand the one that is followed
+        texts = result.coords.get("token_text" if dim == "pos" else f"{dim}_text")
+        if texts is not None and texts.dims == (dim,) and dim in result.indexes and pos in result.indexes[dim]:
             return show_token(str(texts.sel({dim: pos}).item()), html=False)
     return ""
 
@@ -343,8 +343,9 @@ def _about(
 
 
 def _largest(result: xr.Dataset) -> str:
-    """`Largest change of entropy: -2.3 nats at depth 12, pos 5 ·Peter.`"""
-    variable = next(v for v in result.data_vars.values() if v.dtype.kind == "f")
+    """`Largest change of entropy: -2.3 nats at depth 12, pos 5 ·Peter.`: of the first number that changes at all."""
+    changes = [variable for variable in result.data_vars.values() if variable.dtype.kind == "f"]
+    variable = next((one for one in changes if np.nanmax(np.abs(one.values), initial=0.0) > 0), changes[0])
     values, what = variable.values, variable.attrs["long_name"]
     if not np.isfinite(values).any():
         return f"No {what}: nothing has a counterpart."
@@ -370,7 +371,7 @@ def place_of(variable: xr.DataArray, at: Mapping[str, int]) -> list[str]:
         texts = variable.coords.get({"pos": "token_text"}.get(dim, f"{dim}_text"))
         token = "" if texts is None else f" {show_token(str(texts.values[at[dim]]), html=False)}"
         shown = value if isinstance(value, str) else f"{value + (dim == 'rank'):g}"  # rank 1 is the top, to people
-        words.append(f"{dim} {shown}{token}")
+        words.append(f"{dim.replace('_', ' ')} {shown}{token}")
     return words
 
 

@@ -42,7 +42,7 @@ __all__ = ["GLOSSARY", "check", "checked", "dataset", "open_result", "provenance
 GLOSSARY = (
     "prompt", "row", "layer", "depth", "head", "pos", "query", "key", "token", "rank", "offset", "neuron", "expert",
     "dimension", "component", "edge", "segment", "group", "domain", "threshold", "draw", "seed", "step", "sequence",
-    "target", "model", "condition",
+    "target", "model", "condition", "key_value_head",
 )  # fmt: skip
 # What every result has some of, where it has the dim; lists (edges, rows, segments, draws) may be empty.
 _NEVER_EMPTY = ("layer", "depth", "head", "pos", "query", "key", "rank", "token", "offset", "model", "condition")

@@ -30,6 +30,7 @@ _TITLES = (
     ("query", "attends from (query)", "attends from (query)"),
     ("key", "attends to (key)", "attends to (key)"),
     ("pos", "token", "token"),
+    ("key_value_head", "key/value head", "key/value head"),
 )
 _LEVEL_LABELS = 48  # characters of labels that fit side by side across a panel of 360 pixels
 _FEW = 8  # numbers that are all named

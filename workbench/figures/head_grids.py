@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["heads_grid"]
 
 Mark = str | Iterable[tuple[int, int]] | None
+_LETTERS = {"key_value_head": "KV"}  # of units whose names do not begin with their first one
 
 
 def heads_grid(
@@ -34,7 +35,7 @@ def heads_grid(
 ) -> "go.Figure":
     """Layer x head grid of a variable over (layer, head): layers upwards, heads from the left.
 
-    unit: "head", or "expert" for a grid of a mixture's experts.
+    unit: "head", "expert" for a grid of a mixture's experts, or "key_value_head" for those that query heads share.
 
     Hover gives the head, the value, `variable_low`, `_high`, `_null` and `_q` where the result has them. NaN cells are
     crossed out: not applicable. scale: see `theme.SCALES`; by default from the variable's declared range.
@@ -65,7 +66,8 @@ def _hover(result: "xr.Dataset", array: "xr.DataArray", unit: str) -> np.ndarray
     texts = interval_text(result, array)
     for row, layer in enumerate(array["layer"].values):
         for column, number in enumerate(array[unit].values):
-            name = head_name(layer, number) if unit == "head" else f"L{int(layer)}{unit[0].upper()}{int(number)}"
+            letters = _LETTERS.get(unit, unit[0].upper())
+            name = head_name(layer, number) if unit == "head" else f"L{int(layer)}{letters}{int(number)}"
             texts[row, column] = f"<b>{name}</b> {texts[row, column]}"
     return texts
 

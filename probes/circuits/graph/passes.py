@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from probes.circuits.graph.edited import arrived, need_parts
 from probes.circuits.graph.graph import Graph
 from workbench.errors import InputError, RefusedError
 from workbench.intervene import hooks
@@ -202,6 +203,7 @@ class Seen:
         self.pre, self.mid, self.last = (torch.empty(0, dtype=torch.float32) for _ in range(3))
         self._z = torch.empty(0, dtype=torch.float32)
         self._scale: torch.Tensor | None = None
+        need_parts(model)
 
     def attach(self, recording: Attached) -> None:
         """Behind the interventions."""
@@ -259,7 +261,7 @@ class Seen:
     def heads_done(self, layer: int) -> None:
         """Hand on what the heads of a layer add."""
         added = written(self.model, layer, self._z, self._scale)
-        self.take(self.graph.heads(layer), added)
+        self.take(self.graph.heads(layer), arrived(self.model, layer, added))
 
     def _check(self, sublayer: str) -> Callable[[int, torch.Tensor], None]:
         def check(layer: int, read: torch.Tensor) -> None:

@@ -25,7 +25,7 @@ __all__ = ["VIEW", "AbruptLearning"]
 
 _SHARE = ("share", (0, 1))
 ABOUT = {
-    "accuracy": (*_SHARE, "accuracy on sequences as in training, held-out items"),
+    "accuracy": (*_SHARE, "accuracy on new sequences as in training, of the items that it was trained on"),
     "accuracy_in_context": (*_SHARE, "accuracy on new classes, whose labels stand in the context"),
     "accuracy_swapped": (*_SHARE, "accuracy by the context's labels where those are others than in training"),
     "accuracy_in_weights": (*_SHARE, "accuracy where the query's class is not in the context"),
@@ -47,8 +47,9 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
     Definition: [item, label] pairs and a query. Models are trained under each number of classes and each burstiness
     (copies of the query's class in the context), and measured at the last step on items that were held out: new
     classes, whose labels only the context says (in context); classes of training with other labels in the context
-    (swapped: right is what the context says); the query's class not in the context (in weights). Progress measures:
-    attention of labels to their item, of the query to right labels minus others, probability of labels of the context.
+    (swapped: right is what the context says); the query's class not in the context (in weights). On new sequences of
+    the items that were trained on: accuracy, and progress measures: attention of labels to their item, of the query to
+    right labels minus others, probability of labels of the context.
     change_step: the change point of the accuracy on new classes (see `training-timeline`). best_in_context beside the
     last value says whether it is lost again. Beside the toys, for as many pairs, classes in the context and labels, an
     induction head of two parameters and its readout, trained by gradient descent at rate 1: its probability of the

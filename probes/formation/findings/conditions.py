@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from probes.formation.toy_runs import checkpoint, measured
+from probes.formation.toy_runs import checkpoint, measured, seen
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import reads
@@ -36,16 +36,19 @@ def runs(
     """Train each recipe with each seed and measure it; what there is after each, by (condition, seed).
 
     look: `(recipe, last model, measures by step)` to numbers by name. `curve` is there beside them: measures by step.
+    interventions: of the last model and of what is measured at every step; training knows none.
     """
     found: Runs = {}
     jobs = [(name, recipe, seed) for name, recipe in conditions.items() for seed in seeds]
     for number, (name, recipe, seed) in enumerate(jobs):
         one, along = replace(recipe, seed=seed), {}
+        last: Model | None = None
         for kept in Kept(one).along():
-            along[kept.step] = measured(kept.found)
+            last = checkpoint(one, kept.step, interventions, last) if interventions else None
+            along[kept.step] = measured(kept.found) if last is None else seen(one, kept, last)
             if progress is not None:
                 progress((number + kept.step / one.steps * 0.95) / len(jobs))
-        last = checkpoint(one, one.steps, interventions)
+        last = last or checkpoint(one, one.steps)
         found[name, seed] = {**look(one, last, along), "curve": along}
         if progress is not None:
             progress((number + 1) / len(jobs))

@@ -34,8 +34,8 @@ CONDITIONS: dict[str, dict[str, Any]] = {
 _SHARE = ("share", (0, 1))
 ABOUT = {
     "change_step": ("step", (0, None), "step at which the loss of repeats changes at once"),
-    "repeat_accuracy": (*_SHARE, "accuracy where the segment repeats, held-out lengths"),
-    "repeat_loss": ("nats", (0, None), "loss where the segment repeats, held-out lengths"),
+    "repeat_accuracy": (*_SHARE, "accuracy where a segment of half the length repeats"),
+    "repeat_loss": ("nats", (0, None), "loss where a segment of half the length repeats"),
     "first_loss": ("nats", (0, None), "loss where nothing repeats"),
     "previous_token": (*_SHARE, "attention to the previous token, largest over heads of layer 0"),
     "induction": (*_SHARE, "attention to what followed the last time, largest over heads of the last layer"),

@@ -12,7 +12,7 @@ from probes.checks.pair_survey import DIRECTIONS, PromptsOfPair, pair_survey
 from probes.circuits.graph.known import KNOWN
 from tests.tiny_models import tiny_model
 from workbench.errors import RefusedError
-from workbench.intervene import MLP, Ablate, Head
+from workbench.intervene import MLP, Ablate, Attention, Head
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 from workbench.models.prompt import Prompt, tokenise
@@ -88,6 +88,24 @@ def test_heads_that_have_enough_others_are_held_against_them():
     assert int(result["n_controls"].min()) >= 19 and "mlp_effect" not in result
     others = (result["effect"].sum() - result["effect"]) / 47
     np.testing.assert_allclose(result["contrast"], result["effect"] - others, atol=1e-6)
+
+
+def test_heads_whose_attention_is_silenced_are_as_loud_as_none():
+    """They were taken for others as loud, and lowered what controls do."""
+
+    def many():
+        torch.manual_seed(0)
+        return ToyTransformer(ToyConfig(2, 24, 48, 4, 96, 48))
+
+    toy = many()
+    toy.blocks[1].W_O.data.zero_()
+    by_hand, model = wrap(toy, None, name="by hand"), wrap(many(), None, name="many-heads")
+    *_, expected = pair_survey(by_hand, pairs(by_hand, 6), caliper=50.0)
+    *_, plain = pair_survey(model, pairs(model, 6), caliper=50.0)
+    *_, result = pair_survey(model.edited([Ablate(Attention(1))]), pairs(model, 6), caliper=50.0)
+    for name in ("effect", "control_effect", "n_controls"):
+        np.testing.assert_allclose(result[name], expected[name], atol=1e-6)
+    assert (plain["n_controls"][0] == 47).all() and (result["n_controls"][0] == 23).all()
 
 
 def test_the_heads_of_a_known_circuit_matter():

@@ -320,10 +320,25 @@ def test_tracing_names_what_got_noise_and_gives_no_share_of_nothing(model):
 )
 def test_tracing_restores_exactly_the_window(window, at, layers):
     model = tiny_model("llama", n_layers=6)
-    cells = causal_tracing._cells(model, record(model, CLEAN, [MLP_OUT]), MLP_OUT, window, 10)
+    cells = causal_tracing._cells(record(model, CLEAN, [MLP_OUT]), MLP_OUT, causal_tracing._spans(6, window), 10)
     assert len(cells) == 6 * 10
     assert [patch.layer for patch in cells[at * 10 + 7]] == layers
     assert {patch.positions for patch in cells[at * 10 + 7]} == {(7,)}
+
+
+def test_values_that_query_heads_share_are_no_query_heads():
+    """Of 4 heads with 2 of keys and values, L1H1 was said where the second pair's values had been patched."""
+    for kind, dim in (("llama", "key_value_head"), ("gpt2", "head")):
+        result = ActivationPatching(site="v", corrupt=" ".join(f"#{i}" for i in CORRUPT.token_ids)).run(
+            tiny_model(kind), CLEAN
+        )
+        layer, place = np.unravel_index(np.abs(result["effect"].values).argmax(), result["effect"].shape)
+        assert result["effect"].dims == ("layer", dim)
+        shared = f"at key/value head {place} of layer {layer}:"
+        assert (shared in result.attrs["summary"]) == (kind == "llama")
+        assert (f"at L{layer}H{place}:" in result.attrs["summary"]) == (kind == "gpt2")
+        hover = effect_figure(result).data[0].customdata if kind == "llama" else [["KV"]]
+        assert "KV" in str(hover) or "KV" in str(effect_figure(result).data[0].hovertext)
 
 
 @given(arrays(np.float64, (6, 4), elements=st.sampled_from([0.0, 0.4, 0.5, 1.0, -1.0])), st.integers(0, 3))

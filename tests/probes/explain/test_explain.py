@@ -9,27 +9,32 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from probes.circuits.direct_logit_attribution import DirectLogitAttribution
 from probes.circuits.graph.known import KNOWN
 from probes.circuits.graph.task_texts import PairText
-from probes.circuits.graph.tasks import Task, pair_of
+from probes.circuits.graph.tasks import Pair, Task, pair_of
 from probes.explain import contrasts, explain
 from probes.explain.contrasts import Contrast, contrast_of, shown_text, with_ids
 from probes.explain.explain import VIEW, Explain
 from probes.explain.figures import pairs_table, parts_table
 from probes.explain.found import Found, behaviour_found, faithful_found, parts_found
-from probes.explain.parts import Part, copying_labels, node_of
+from probes.explain.parts import Part, copying_labels, described_parts, node_of
 from probes.explain.sentences import NOTHING, behaves, matters, said, unexplained
 from probes.explain.steps import STEPS
 from probes.explain.variants import BESIDE, COPIED, made_pairs
-from tests.tiny_models import INDUCTION, induction_toy, tiny_model
+from tests.tiny_models import INDUCTION, KINDS, induction_toy, tiny_model
 from workbench.analysis.compare import difference
 from workbench.analysis.results import dataset
 from workbench.errors import Cancelled, InputError
+from workbench.intervene import Ablate, Attention, Scale
+from workbench.models.hooks import RESID_POST, Z
 from workbench.models.prompt import Prompt, tokenise
 from workbench.models.target import Target
+from workbench.observation.recording import record
 
 QUICK = {"pairs": 4, "tested": 8, "wanted": 0.9}
 
@@ -248,6 +253,7 @@ def left_out(f, rest, p=0.05, n=20, spread=0.05):
     kept[0] = empty[0]
     found = behaviour_found(whole, empty).merge(faithful_found(whole, empty, kept, left))
     told = {"faithfulness": f, "completeness": rest, "n_kept": 9, "p": p}
+    told |= {"faithfulness_low": f - 0.1, "faithfulness_high": f + 0.1}
     return unexplained(found.assign(told).assign_attrs(wanted=0.8, smallest=0.3))
 
 
@@ -256,10 +262,15 @@ def test_what_is_left_out_is_what_the_numbers_say():
               "On 1 of 20 pairs the swap does not lower the answer: there is nothing to keep."]  # fmt: skip
     assert left_out(0.998, 0.02) == always == left_out(1.004, -0.05)  # what rounds to nothing is not said
     less, way, *rest = left_out(0.72, 0.31)
-    assert less.startswith("28% of the difference is not carried by these edges: they keep 0.72, less than the 0.8 ")
+    said_so = "28% of the difference is not carried by these edges: they keep 0.72 [0.62, 0.82], less than the 0.8 "
+    assert less.startswith(said_so)
     assert way.startswith("Other edges keep 0.31 [0.") and way.endswith("they are another way.") and rest == always
     more, against, *rest = left_out(1.2, -0.4)
-    assert more.startswith("The edges alone do more than the model (1.20)") and rest == always
+    assert (
+        more == "The edges alone do more than the model (1.20 [1.10, 1.30]): others hold them back." and rest == always
+    )
+    perhaps = "The edges alone may do more than the model (1.05 [0.95, 1.15]): others may hold them back."
+    assert left_out(1.05, 0.0)[0] == perhaps
     # the answer is still preferred (1.0 on the counterfactual prompts), so nothing turns to the wrong one
     assert against.startswith("Without them the answer is worse off than on the counterfactual prompts (-0.40 [-0.")
     assert "may be another way" in left_out(1.0, 0.15, spread=1.0)[0]
@@ -267,6 +278,18 @@ def test_what_is_left_out_is_what_the_numbers_say():
     assert "may be another way" in left_out(1.0, 0.3, n=12)[0]  # too few for an interval
     assert left_out(0.9, 0.0, p=0.15)[0].startswith(
         "Too many random circuits of this size keep as much (p = 0.15) to tell"
+    )
+
+
+def test_without_a_difference_on_the_pairs_to_search_on_no_circuit_was_too_weak():
+    """f is undefined there: "no circuit of half of the edges reaches" it was said."""
+    found = behaviour_found(np.linspace(2, 3, 16), np.linspace(-1, -2, 16)).assign(n_kept=0)
+    found = found.assign_attrs(smallest=0.3, n_edges=100, wanted=0.8)
+    assert "no circuit of half of the 100 edges reaches f = 0.8" in said(
+        found.assign_attrs(searched_gap=0.4, n_searched=3)
+    )
+    assert "on the 3 pairs to search a circuit on, the swap does not lower the answer" in said(
+        found.assign_attrs(searched_gap=-0.1, n_searched=3)
     )
 
 
@@ -323,6 +346,42 @@ def test_it_is_drawn_and_listed_at_every_step():
     for one in parts_table(result)["part_looks_at"]:  # with the token that stands there
         assert one == "" or one.split(" ", 1)[1] == repr(str(result["token_text"].values[int(one.split()[0])]))
     assert node_of("a12.h3") == (12, 3) and node_of("m7") == (7, -1)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "gemma2"])
+@pytest.mark.parametrize("edits", [(), (Scale(Attention(1), 2.0),), (Ablate(Attention(1)),)], ids=str)
+def test_what_a_part_raises_is_what_arrives_of_it(kind, edits):
+    """Beside direct logit attribution: behind Gemma's post-norms, and where attention is scaled, another number."""
+    some = tiny_model(kind, n_layers=3).edited(edits)
+    clean, corrupt = (with_ids(some, ids) for ids in ((5, 17, 40, 23, 61, 8), (5, 17, 40, 29, 61, 8)))
+    shown = Pair(clean, corrupt, Target.one(31), Target.one(7))
+    last = np.eye(6)[-1]
+    where = {"z": np.ones((3, 6, 4)) * last[None, :, None], "mlp_out": np.ones((3, 6)) * last}
+    nodes = [*np.ndindex(3, 4), *((layer, -1) for layer in range(3))]
+    ask = DirectLogitAttribution(target="#31", against="#7")
+    scales = [some.readout.scale(record(some, one, [RESID_POST]).values[RESID_POST, 2][-1]) for one in (clean, corrupt)]
+    own, other = ask.run(some, clean), ask.run(some, corrupt)
+    shares = own["attribution"] - other["attribution"] * float(scales[1] / scales[0])  # of one scale, the clean run's
+    by_name = dict(zip(own["label"].values.tolist(), shares.values.tolist(), strict=True))
+    for part in described_parts(some, nodes, shown, where, [shown, shown], {}):
+        assert part.direct == pytest.approx(by_name[part.name], abs=2e-4 * max(map(abs, by_name.values())))
+
+
+def test_of_a_set_of_answers_the_part_is_of_what_is_measured():
+    """The change of the log of summed exponentials, to first order; it was the mean over members."""
+    some = tiny_model("llama")
+    clean, corrupt = (with_ids(some, ids) for ids in ((5, 17, 40, 23, 61, 8), (5, 17, 40, 29, 61, 8)))
+    shown = Pair(clean, corrupt, Target(((31,), (40,), (2,))), Target(((7,), (9,))))
+    where = {"z": np.ones((2, 6, 4)) * np.eye(6)[-1][None, :, None], "mlp_out": np.ones((2, 6)) * np.eye(6)[-1]}
+    hooks = [RESID_POST, Z]
+    state, other = (record(some, one, hooks).values for one in (clean, corrupt))
+    moved = (state[Z, 1][-1, 2] - other[Z, 1][-1, 2]) @ some.weights(1).W_O[2]
+    last, small = state[RESID_POST, 1][-1], 1e-2
+    frozen = some.readout.directions(torch.arange(96)) / some.readout.scale(last)
+    value = lambda share: shown.metric.of_logits((some.readout.logits(last) + share * (frozen @ moved))[None, None])
+    slope = float(value(small) - value(-small)) / (2 * small)
+    (part,) = described_parts(some, [(1, 2)], shown, where, [shown, shown], {})
+    assert part.direct == pytest.approx(slope, rel=1e-2, abs=1e-4)
 
 
 def test_a_head_that_looks_at_its_own_token_copies_nothing():

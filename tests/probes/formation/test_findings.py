@@ -8,14 +8,15 @@ import pytest
 import torch
 import xarray as xr
 
-from probes import BackcopyFormation, ClampedFormation, InductionFormation, TaskAttention
+from probes import AbruptLearning, BackcopyFormation, ClampedFormation, InductionFormation, TaskAttention
 from probes.formation.change_points import change_point
 from probes.formation.findings.backcopy_heads import SilentAt, backcopy_measures
 from probes.formation.findings.conditions import first_below, runs, table
 from probes.formation.toy_runs import checkpoint, kept_steps
 from workbench import load
 from workbench.errors import InputError
-from workbench.intervene import hooks
+from workbench.intervene import Ablate, Head, hooks
+from workbench.loading.pretrained import wrap
 from workbench.loading.toys.checkpoints import Kept
 from workbench.loading.toys.recipes import RECIPES, asked
 from workbench.loading.toys.tasks.induction import Induction
@@ -109,6 +110,30 @@ def test_a_table_has_holes_where_nothing_was_run_yet():
     assert result["x"].notnull().all() and result["loss"].sizes["step"] == 4
     assert first_below({0: {"loss": 3.0}, 10: {"loss": 0.5}, 20: {"loss": 0.7}}, "loss", 1.0) == 10
     assert np.isnan(first_below({0: {"loss": 3.0}}, "loss", 1.0))
+
+
+@pytest.mark.parametrize(
+    ("entry", "toy", "params", "name"),
+    [
+        (InductionFormation, "toy:induction,n_heads=4", {"conditions": "heads4"}, "repeat_loss"),
+        (ClampedFormation, "toy:exemplars", {"clamps": "free"}, "final_loss"),
+        (AbruptLearning, "toy:gaussian-classes", {"classes": "16", "burstiness": "2"}, "context_mass"),
+    ],
+)
+def test_interventions_are_of_every_step_that_is_measured(entry, toy, params, name):
+    """Curves and numbers at the end were those of the models as they were trained."""
+    study = entry(**params, seeds=1, steps=4)
+    free = study.run(load(f"{toy},step=0"))
+    edited = study.run(load(f"{toy},step=0"), interventions=[Ablate(Head(1, 0))])
+    (recipe,) = study.recipes(asked(toy).recipe).values()
+    for step in recipe.grid:
+        module = Kept(recipe).module(step)
+        module.blocks[1].W_O.data[0] = 0
+        by_hand = evaluated(wrap(module, None, name="by hand"), recipe)
+        assert float(edited["loss"].sel(step=step).item()) == pytest.approx(by_hand.loss, abs=1e-6)
+    measures = by_hand.measures | {"final_loss": by_hand.loss, "repeat_loss": by_hand.measures.get("repeat_loss_probe")}
+    assert float(edited[name].item()) == pytest.approx(measures[name], abs=1e-6)
+    assert float(free[name].item()) != float(edited[name].item())
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,9 @@ def test_a_series_of_folders_is_laid_on_the_timeline_by_number(cache):
     timeline = TrainingTimeline(checkpoints=text, entries="induction-heads attention-sinks")
     result = timeline.run(load("toy-induction"))
     assert result["step"].values.tolist() == [30, 1000]
+    assert result.attrs["summary"] == (  # two points have no change point, whatever they do: "Nothing changes at once"
+        "A series, 2 checkpoints from step 30 to 1000, 1 seed. So few cannot tell what changes at once: 8 and more can."
+    )
     for step in (30, 1000):
         alone = InductionHeads().run(load(str(cache / f"run-{step}")))
         np.testing.assert_allclose(result["induction_score"].sel(step=step)[0], alone["induction_score"], atol=1e-6)

@@ -56,6 +56,23 @@ def test_a_token_more_leaves_one_blank_and_the_rest_aligned():
     assert change["height"].attrs["units"] == "nats" and change["height"].attrs["valid_min"] == -np.inf
 
 
+def test_the_token_that_is_named_is_the_prompts_own_and_not_the_one_that_is_followed():
+    """`4 ·is minus ·is` was said of ·Italy and ·France, both followed by ·is."""
+    followed = lambda one: one.drop_vars("token_text").assign_coords(
+        target_text=("pos", ["next"] * 3), token_text=one["token_text"]
+    )
+    change = difference(followed(result([5, 6, 7], [1, 2, 3])), followed(result([5, 9, 7], [1, 8, 3])))
+    assert change.attrs["summary"].endswith("At 1 token another one is subtracted: 1 t9 minus t6.")
+
+
+def test_the_number_that_changes_is_named_where_the_first_one_does_not():
+    """Of neurons on two prompts it was said that the two are equal: their weights are."""
+    grid = lambda value: ("layer head", np.array([[0.0, value]]), "logits", None, "pull")
+    one, other = (result([5, 6], [1, 2], pull=grid(value)) for value in (1.0, 4.0))
+    assert difference(one, other).attrs["summary"] == "Largest change of pull: 3 logits at L0H1."
+    assert difference(one, one).attrs["summary"] == "No change of height: the two are equal."
+
+
 @pytest.mark.parametrize(
     "cut",
     [lambda one: one.isel(pos=[]), lambda one: one.assign_coords(pos=[str(i) for i in range(one.sizes["pos"])])],

@@ -59,6 +59,18 @@ def test_aggregates_equal_a_plain_loop(run, model):
         assert ((low <= mean) & (mean <= high)).all() and (high > low).any()
 
 
+def test_models_of_unlike_sizes_have_no_means_and_that_is_said(tmp_path):
+    """It said "Means of norms over 24 prompts", where there was none."""
+    models = {label: tiny_model(kind, n) for label, kind, n in (("one", "llama", 2), ("other", "gpt2", 3))}
+    two = spec(models=[{"name": label} for label in models], analyses=("norms",))
+    found = batch.run(two, tmp_path / "run", catalog=CATALOG, models=models).aggregate("norms")
+    assert "norm" not in found
+    assert found.attrs["summary"] == (
+        "Means of norms over 48 prompts. No number of it has a mean here: its axes differ from prompt to prompt, or "
+        "from model to model."
+    )
+
+
 def test_a_second_run_computes_nothing_and_what_is_added_alone(run, monkeypatch):
     seen = counted(monkeypatch)
     first = run(spec())

@@ -252,9 +252,12 @@ class _Merged:
 
     def _attrs(self) -> dict[str, Any]:
         n, _, missing = (sum(c[i] for c in self.counts.values()) for i in range(3))
+        said = summary(self.analysis, n, missing, any(group for _, group in self.counts))
+        if self.only is None and self.left_out and not set(self.like) - set(self.left_out):
+            said += f" No number of it has a mean here: {'; '.join(sorted(set(self.left_out.values())))}."
         return {
             "title": f"{self.analysis}, {self.cells.record['spec']['name']}",
-            "summary": summary(self.analysis, n, missing, any(group for _, group in self.counts)),
+            "summary": said,
             "left_out": json.dumps(self.left_out, sort_keys=True),
             "provenance": provenance(self.cells, self.analysis),
         }

@@ -13,8 +13,12 @@ from tests.beside import Beside
 from tests.contract.case import hooks_left
 from tests.tiny_models import KINDS, tiny_hf, tiny_model
 from workbench.errors import InputError, RefusedError
-from workbench.intervene import Ablate, Head
+from workbench.intervene import MLP, Ablate, Attention, Head, Patch, Scale, Steer
+from workbench.intervene.units import Residual
 from workbench.loading.pretrained import load, wrap
+from workbench.models.hooks import ATTN_OUT, RESID_MID, RESID_POST, RESID_PRE
+from workbench.models.prompt import Prompt
+from workbench.observation.recording import record
 
 SEED = torch.Generator().manual_seed(5)
 CLEAN, OTHER = (torch.randint(1, 96, (2, 9), generator=SEED) for _ in range(2))
@@ -211,6 +215,43 @@ def test_a_models_own_interventions_are_carried_out(kind):
     assert (whole - seen.last).abs().max() < 1e-5 * seen.last.abs().max()
     none = with_edges(edited, CLEAN, np.zeros(graph.shape, bool), other.added)
     assert (none - other.last).abs().max() < 1e-5 * other.last.abs().max()
+
+
+EDITS = (Ablate(Attention(1)), Scale(Attention(1), 3.0), Ablate(MLP(1)), Steer(1, torch.ones(32), 0.5, ATTN_OUT))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma3", "neox"])
+@pytest.mark.parametrize("edit", EDITS, ids=str)
+def test_what_does_not_arrive_is_no_source(kind, edit):
+    """Heads behind which attention is silenced were sources still. What two runs differ by is what their sources do."""
+    edited = tiny_model(kind, n_layers=3).edited([edit])
+    own, other = sources(edited, CLEAN), sources(edited, OTHER)
+    apart = own.last - other.last
+    assert ((own.added - other.added).sum(0) - apart).abs().max() < 1e-5 * apart.abs().max()
+
+
+def test_a_circuit_of_a_silenced_layer_is_that_of_its_weights():
+    hf = tiny_hf("llama", n_layers=3)
+    with torch.no_grad():
+        hf.model.layers[1].self_attn.o_proj.weight.zero_()
+    by_hand, edited = wrap(hf, None, name="by hand"), tiny_model("llama", n_layers=3).edited([Ablate(Attention(1))])
+    graph = Graph.of(edited.sizes)
+    some = graph.exists & (np.random.default_rng(0).random(graph.shape) < 0.5)
+    ours, theirs = (read(m, with_edges(m, CLEAN, some, sources(m, OTHER).added)) for m in (edited, by_hand))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
+
+
+def test_a_state_that_is_set_is_refused():
+    """What stands in front of it does not arrive behind it: no edge past it could be changed."""
+    model, prompt = tiny_model("llama"), Prompt.ids(CLEAN[0].tolist())
+    source = record(model, prompt, [RESID_POST, RESID_MID, RESID_PRE])
+    for edit in (Patch(RESID_POST, 0, source, (3,)), Patch(RESID_MID, 1, source), Ablate(Residual(1, 4))):
+        with pytest.raises(RefusedError, match=r"with the intervention .*, which sets the residual stream"):
+            sources(model.edited([edit]), CLEAN)
+    for edit in (Patch(RESID_PRE, 0, source, (3,)), Steer(0, torch.ones(32), 0.1, RESID_MID)):
+        edited = model.edited([edit])
+        whole = with_edges(edited, CLEAN, Graph.of(model.sizes).exists, sources(edited, OTHER).added)
+        assert (whole - sources(edited, CLEAN).last).abs().max() < 1e-4
 
 
 def test_what_reads_past_its_norm_is_refused():
