@@ -40,8 +40,8 @@ class Planned:
     """A plan beside what is there already.
 
     shards: tokens of all that the spec wants, by key. left: those to be computed. lines: of prompts.jsonl, by model.
-    counted: the shards whose failures `max_failures` counts; None: all. dropped: results that are there and that the
-    spec does not ask for (any more).
+    counted: the shards whose failures `max_failures` counts; None: all. unspaced: as of `Items`. dropped: results that
+    are there and that the spec does not ask for (any more).
     """
 
     spec: Spec
@@ -56,6 +56,7 @@ class Planned:
     n_cells: int = 0
     n_done: int = 0
     repeated: int = 0
+    unspaced: tuple[int, str] = 0, ""
     dropped: int = 0
 
 
@@ -127,6 +128,7 @@ def planned(
         plan.n_done += len(wanted & done)
         plan.n_prompts += len(asks.items.members)
         plan.repeated += asks.items.repeated
+        plan.unspaced = max(plan.unspaced, asks.items.unspaced)
         plan.lines.append(_Lines(asks))
     plan.dropped = len(beyond)
     if retry_failed:  # what had failed before is tried again, and counts if it fails again

@@ -290,6 +290,21 @@ def test_columns_of_a_file(tmp_path):
                   models={"tiny": model})  # fmt: skip
 
 
+def test_targets_of_cells_without_a_space_are_said_in_the_plan(tmp_path):
+    """No sentence of a result is kept, in which a study says so of one prompt."""
+    model = wrap(tiny_hf("llama"), spelling(), name="tiny")
+    given = spec() | {"analyses": [{"name": "logit-lens", "columns": {"target": "answer"}}]}
+
+    def planned(rows):
+        (tmp_path / "a.csv").write_text(f"text,answer\n{rows}", encoding="utf-8")
+        given["prompts"] = [{"file": str(tmp_path / "a.csv")}]
+        return str(batch.plan(given, tmp_path / "run", catalog=PROBES, models={"tiny": model}))
+
+    assert "at least 2 prompts with a target that begins without a space, such as 'b'" in planned("an,b\nin,c\nso,#7\n")
+    for rows in ("an, b\n", '"an ",b\n', '"x = (",b\n', "an,5\n", "東,京\n"):
+        assert "without a space" not in planned(rows)
+
+
 _WORKER = """
 import sys
 from tests.tiny_models import tiny_model

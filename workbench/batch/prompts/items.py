@@ -5,6 +5,7 @@ Ids are kept flat, four bytes a token, so that a million prompts fit; texts are 
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -22,6 +23,7 @@ from workbench.words import counted
 
 __all__ = ["Items", "Member", "Refused", "collect"]
 
+_TARGETS = ("target", "against")  # parameters that name what is predicted
 _LOOK = 10_000  # rows between two looks at how much memory they take
 _SHOWN = 120  # characters of a prompt that are kept for people
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})  # one for all items that have none
@@ -49,13 +51,15 @@ class Refused(NamedTuple):
 class Items:
     """Token ids by item, and who asks for them.
 
-    columns: texts of an item that analyses read, the same for equal items. repeated: rows whose prompt their group had
-    already, counted once.
+    columns: texts of an item that analyses read, the same for equal items. unspaced: how many of the first rows have a
+    target that begins without a space behind a word, and the first such text. repeated: rows whose prompt their group
+    had already, counted once.
     """
 
     members: list[Member] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     columns: list[Mapping[str, str]] = field(default_factory=list)
+    unspaced: tuple[int, str] = 0, ""
     repeated: int = 0
     _tokens: Packed = field(default_factory=Packed)
     _index: dict[bytes, int] = field(default_factory=dict)  # by a digest: ids of a million prompts would fill a memory
@@ -109,6 +113,7 @@ def collect(read: Read, model: Model, *, allow_network: bool = False) -> Items:
     """
     items, spec, reader = Items(), read.spec, _Unbounded(model)
     columns = {column for analysis in spec.analyses for column in analysis.columns.values()}
+    targets = {analysis.columns[name] for analysis in spec.analyses for name in _TARGETS if name in analysis.columns}
     for number, source in enumerate(spec.prompts):
         with read.where.of("prompts", number, _named(source)):
             need_room_for(len(items.members) + n_rows(source), items.n_tokens, spec.limits)
@@ -119,6 +124,7 @@ def collect(read: Read, model: Model, *, allow_network: bool = False) -> Items:
                     need_room_for(len(items.members) + len(items.refused), items.n_tokens, spec.limits)
                 try:
                     _take(items, row, source, f"{number}:{count}", reader, columns)
+                    _look_at_targets(items, row, targets, reader.vocabulary)
                 except WorkbenchError as error:
                     items.refused.append(Refused(source.group, row.where, str(error)))
     if spec.prompts and not len(items):
@@ -146,6 +152,28 @@ def _take(items: Items, row: Row, source: PromptSource, own: str, reader: "_Unbo
     for part, ids in enumerate(_pieces(row.prompt, source, reader)):
         where = row.where if part == 0 else f"{row.where}, piece {part + 1}"
         items.add(ids, columns, Member(0, source.group, document, where, text if part == 0 else f"... ({where})"))
+
+
+def _look_at_targets(items: Items, row: Row, targets: set[str], vocabulary: Vocabulary) -> None:
+    """Count a target in a cell that is another token than the one that would go on with the prompt: nobody types a
+    space in front of a cell, and no sentence of a result is kept in which a study could say it. Of the first rows."""
+    if row.prompt is None or not _ends_in_word(row.prompt.text or "") or len(items.members) > _LOOK:
+        return
+    for text in (row.columns.get(column, "") for column in sorted(targets)):
+        with suppress(InputError):  # of what is no target the study says it
+            if _is_word(text[:1]) and vocabulary.tokens(text) != vocabulary.tokens(f" {text}"):
+                n, first = items.unspaced
+                items.unspaced = n + 1, first or text
+                return
+
+
+def _ends_in_word(text: str) -> bool:
+    """Behind which a space comes before the next word, in a script that has spaces."""
+    return _is_word(text[-1:])
+
+
+def _is_word(character: str) -> bool:
+    return character.isalpha() and character < "\u0590"  # Latin, Greek, Cyrillic, Armenian
 
 
 def _told(prompt: Prompt) -> str:
