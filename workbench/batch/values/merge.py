@@ -251,8 +251,8 @@ class _Merged:
         return made
 
     def _attrs(self) -> dict[str, Any]:
-        counts = (sum(c[i] for c in self.counts.values()) for i in range(3))
-        said = summary(self.analysis, *counts, any(group for _, group in self.counts))
+        n, documents, missing = (sum(c[i] for c in self.counts.values()) for i in range(3))
+        said = summary(self.analysis, n, documents, missing, any(group for _, group in self.counts))
         if self.only is None and self.left_out and not set(self.like) - set(self.left_out):
             said += f" No number of it has a mean here: {'; '.join(sorted(set(self.left_out.values())))}."
         return {
