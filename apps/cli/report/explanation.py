@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from apps.template import render
@@ -17,7 +18,6 @@ from workbench.storage.record import record_of
 from workbench.words import hundredths
 
 if TYPE_CHECKING:
-    import pandas as pd
     import plotly.graph_objects as go
 
 __all__ = ["explanation", "numbers"]
@@ -96,7 +96,7 @@ def _table(frame: "pd.DataFrame", result: xr.Dataset) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value != value:
+    if pd.isna(value):
         return ""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"

@@ -3,12 +3,13 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 from apps.cli import main
 from apps.cli.commands.explain import _done
-from apps.cli.report.explanation import explanation, numbers
+from apps.cli.report.explanation import _table, explanation, numbers
 from apps.cli.report.notebook import notebook
 from probes.explain.explain import Explain
 from probes.explain.sentences import unexplained
@@ -66,6 +67,13 @@ def test_a_report_that_cannot_be_written_loses_no_work(tmp_path, capsys, monkeyp
     (kept,) = (tmp_path / "temporary").iterdir()
     assert str(kept) in said.splitlines()[-1] and "Not explained: " in printed and str(names[1]) in printed
     assert open_result(kept).attrs["summary"] == json.loads(names[1].read_text())["summary"]
+
+
+def test_what_is_missing_is_an_empty_cell_whatever_stands_for_it():
+    """An MLP has no head: the table of parts holds whole numbers and pandas's own mark."""
+    head = pd.array([4, None], dtype="Int64")
+    frame = pd.DataFrame({"part": ["L1H4", "L1 MLP"], "head": head, "worth": [0.5, float("nan")], "said": ["a", None]})
+    assert _table(frame.set_index("part"), xr.Dataset())["rows"] == [["L1H4", "4", "0.5", "a"], ["L1 MLP", "", "", ""]]
 
 
 def test_what_a_report_holds_is_shown_as_text(tmp_path):
