@@ -56,7 +56,7 @@ def parts_table(result: xr.Dataset) -> "pd.DataFrame":
         return pairs_table(result)
     names = [name for name in result.data_vars if str(name).startswith("part_")]
     frame: Any = result[names].reset_coords(drop=True).to_dataframe()
-    frame = frame.assign(part_head=frame["part_head"].astype("Int64"))  # an MLP's: none
+    frame = frame.assign(part_head=[int(head) if head >= 0 else "" for head in frame["part_head"]])  # an MLP has none
     tokens = result["token_text"].values if "token_text" in result.coords else None
     if tokens is not None:
         said = lambda pos: "" if pos < 0 else f"{pos} {tokens[pos]!r}"
