@@ -12,7 +12,7 @@ from apps.cli.parser import Parser
 from apps.cli.progress import loading, progress, say, warnings_as_notes
 from apps.cli.report.places import need_apart
 from apps.cli.signals import STOPS, stop_code, terminable
-from workbench.errors import InputError, UnavailableError, WorkbenchError
+from workbench.errors import InputError, WorkbenchError
 from workbench.files import need_writable, write_whole
 from workbench.storage.endings import ENDINGS, need_ending
 
@@ -152,6 +152,7 @@ def _done(result: "xr.Dataset") -> str:
 
 def _saved(name: str, result: "xr.Dataset", arguments: argparse.Namespace) -> tuple[list[str], WorkbenchError | None]:
     """The files that were written, and why one could not be, with where the result of all that work is kept instead."""
+    from apps.cli.mistakes import said_of
     from apps.cli.report.delivery import kept_elsewhere
 
     saved: list[str] = []
@@ -159,8 +160,8 @@ def _saved(name: str, result: "xr.Dataset", arguments: argparse.Namespace) -> tu
     for path in arguments.out:
         try:
             saved += [str(file) for file in _write(result, Path(path), arguments)]
-        except (InputError, UnavailableError) as error:
-            lost = lost or kept_elsewhere(name, result, error)
+        except Exception as error:  # of whatever kind: the work of an hour is not lost to a report
+            lost = lost or kept_elsewhere(name, result, said_of(error))
     return saved, lost
 
 

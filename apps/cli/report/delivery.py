@@ -7,13 +7,14 @@ from pathlib import Path
 
 import xarray as xr
 
+from apps.cli.mistakes import said_of
 from apps.cli.report.pictures import write_figures
 from apps.cli.report.places import Places
 from apps.cli.report.summary import summary
 from workbench.analysis.parameters import Values
 from workbench.analysis.results import saved
 from workbench.analysis.view import View
-from workbench.errors import InputError, UnavailableError, WorkbenchError, visible
+from workbench.errors import UnavailableError, WorkbenchError, visible
 from workbench.storage.json_text import brief
 
 __all__ = ["deliver", "kept_elsewhere"]
@@ -32,8 +33,8 @@ def deliver(view: View, result: xr.Dataset, display: Values, places: Places, as_
     if out:
         try:
             files["result"] = [str(path) for path in saved(result, out)]
-        except (InputError, UnavailableError) as error:  # bad input, too: what the format has no place for
-            lost = kept_elsewhere(view.name, result, error)
+        except Exception as error:  # bad input and mistakes, too: what the format has no place for, what a library says
+            lost = kept_elsewhere(view.name, result, said_of(error))
     try:
         if figure:
             files["figures"] = [str(path) for path in write_figures(view, result, display, figure)]
@@ -61,7 +62,7 @@ def kept_elsewhere(name: str, result: xr.Dataset, error: WorkbenchError) -> Work
         try:
             place = Path(tempfile.gettempdir()) / f"workbench-{name}-{own}.{ending}"
             saved(result, place)
-        except (InputError, UnavailableError, OSError, ValueError):  # also where there is no such folder
+        except Exception:  # where there is no such folder, or what the first way ended in; the error says that
             continue
         remedy = f"The result is kept in {place}: move it to where you want it"
         return UnavailableError(error.got, error.expected, remedy)

@@ -51,11 +51,13 @@ def test_what_is_to_be_known_of_an_answer_is_said_before_the_work():
     assert _done(xr.Dataset(attrs=attrs | {"steps": '[{"what": "where", "done": true}]'})) == "where"
 
 
-def test_a_report_that_cannot_be_written_loses_no_work(tmp_path, capsys, monkeypatch):
-    """A disk that fills behind minutes of work: what was found is printed and kept elsewhere; other files are there."""
+@pytest.mark.parametrize("why", [UnavailableError("a full disk", "a place to write", "Choose another"), KeyError("x")])
+def test_a_report_that_cannot_be_written_loses_no_work(tmp_path, capsys, monkeypatch, why):
+    """A disk that fills behind minutes of work, or a mistake of ours: what was found is printed and kept elsewhere;
+    other files are there."""
 
     def full(path, content):
-        raise UnavailableError(f"no space left on the disk at {path}", "a place to write", "Choose another path")
+        raise why
 
     monkeypatch.setattr("apps.cli.commands.explain.write_whole", full)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))

@@ -161,10 +161,13 @@ def test_json_on_stdout_is_strict_and_alone(tmp_path, capsys):
     assert found[0]["saved"] == {"result": [str(tmp_path / "logit-lens.nc")]}
 
 
-def test_a_result_that_cannot_be_saved_is_printed_and_kept_elsewhere(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("why", [UnavailableError("a full disk", "a place to write", "Choose another"), KeyError("x")])
+def test_a_result_that_cannot_be_saved_is_printed_and_kept_elsewhere(tmp_path, capsys, monkeypatch, why):
+    """Whatever it is: the system, or a library's own mistake."""
+
     def full(result, path):
         if path == tmp_path / "r.nc":
-            raise UnavailableError("no space left on the disk at r.nc", "a place to write", "Choose another path")
+            raise why
         return saved(result, path)
 
     monkeypatch.setattr(delivery, "saved", full)
