@@ -343,12 +343,15 @@ def _about(
 
 
 def _largest(result: xr.Dataset) -> str:
-    """`Largest change of entropy: -2.3 nats at depth 12, pos 5 ·Peter.`: of the first number that changes at all."""
+    """`Largest change of entropy: -2.3 nats at depth 12, pos 5 ·Peter.`: of the first number that changes at all; where
+    that is not the first one, which figures show, that it does not change."""
     changes = [variable for variable in result.data_vars.values() if variable.dtype.kind == "f"]
-    variable = next((one for one in changes if np.nanmax(np.abs(one.values), initial=0.0) > 0), changes[0])
+    variable = next((one for one in changes if np.nan_to_num(one.values).any()), changes[0])
     values, what = variable.values, variable.attrs["long_name"]
     if not np.isfinite(values).any():
         return f"No {what}: nothing has a counterpart."
+    is_first = variable is changes[0] or not np.isfinite(changes[0].values).any()
+    before = "" if is_first else f"No {changes[0].attrs['long_name']}. "
     flat = int(np.nanargmax(np.abs(values)))
     if values.flat[flat] == 0:
         return f"No {what}: the two are equal."
@@ -357,7 +360,7 @@ def _largest(result: xr.Dataset) -> str:
     unit = units(variable)
     unit = "" if unit in what.split() else unit  # `probability of the target: 0.5 probability` says it twice
     place = f" at {', '.join(place_of(variable, at))}" if at else ""
-    return f"Largest {what}: {number(float(values.flat[flat]))}{f' {unit}' if unit else ''}{place}."
+    return f"{before}Largest {what}: {number(float(values.flat[flat]))}{f' {unit}' if unit else ''}{place}."
 
 
 def place_of(variable: xr.DataArray, at: Mapping[str, int]) -> list[str]:

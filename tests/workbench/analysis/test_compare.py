@@ -69,8 +69,10 @@ def test_the_number_that_changes_is_named_where_the_first_one_does_not():
     """Of neurons on two prompts it was said that the two are equal: their weights are."""
     grid = lambda value: ("layer head", np.array([[0.0, value]]), "logits", None, "pull")
     one, other = (result([5, 6], [1, 2], pull=grid(value)) for value in (1.0, 4.0))
-    assert difference(one, other).attrs["summary"] == "Largest change of pull: 3 logits at L0H1."
+    assert difference(one, other).attrs["summary"] == ("No change of height. Largest change of pull: 3 logits at L0H1.")
     assert difference(one, one).attrs["summary"] == "No change of height: the two are equal."
+    empty = lambda one: one.assign(height=one["height"] * np.nan)  # which has no counterpart, and no change either
+    assert difference(empty(one), empty(other)).attrs["summary"].startswith("Largest change of pull")
 
 
 @pytest.mark.parametrize(
