@@ -5,6 +5,7 @@
   const dash = (window.dash_clientside = window.dash_clientside || {});
   const MOST = 300; // steps; those without a star or a note go first
   const KIND = "interp-workbench visit";
+  const NOTHING = "Nothing was drawn yet.";
   let dialog = null, steps = [], waiting = null;
 
   // What makes two steps the same: all of the link but the selection.
@@ -65,7 +66,8 @@
       note.setSelectionRange(held.at, held.at);
     });
     dialog.querySelector("[data-starred]").hidden = !steps.some((step) => step.star);
-    dialog.querySelector("[role=status]").textContent = steps.length ? "" : "Nothing was drawn yet.";
+    if (!steps.length) say(NOTHING);
+    else if (dialog.querySelector("[role=status]").textContent === NOTHING) say(""); // else it stays: a step may arrive at any time
   }
 
   function say(words) {
@@ -140,6 +142,7 @@
   document.addEventListener("click", (event) => {
     if (!event.target.closest || !event.target.closest("#visit-open")) return;
     if (!dialog) make();
+    if (!dialog.open) say("");
     draw();
     if (!dialog.open) dialog.showModal();
   });
