@@ -133,7 +133,7 @@ def _column(known: Sequence[str], asked: Sequence[str], what: str, where: str) -
         raise InputError(
             f"{where} with the columns {', '.join(map(str, known))}",
             f"one called {' or '.join(asked)}, for the {what}",
-            "Name the column",
+            "Name the column, or rename it",
         )
     return found
 
@@ -153,7 +153,8 @@ def _tell_unread(known: Sequence[Any], places: Mapping[str, str], name: str) -> 
     if lacking and left:
         shown = ", ".join(left[:6]) + (", ..." if len(left) > 6 else "")
         said = f"{name} has no column called {' or '.join(lacking)}; not read: {shown}."
-        warnings.warn(f"{said} If one of these holds it, say so: {lacking[0]}={left[0][1:-1]}.", Note, stacklevel=4)
+        told = f"{said} If one of these holds it, rename it, or name it ({lacking[0]}={left[0][1:-1]})."
+        warnings.warn(told, Note, stacklevel=4)
 
 
 def _cell(row: Row, name: str) -> Any:
