@@ -71,10 +71,9 @@ def read_pairs(
     missing: then a note says which columns are not read. source, format, encoding: as for `read_prompts`. Raises
     InputError, with the line, for what cannot be read.
     """
-    named = dict(columns or {})
+    named, found = dict(columns or {}), list[Pair]()
     if unknown := [name for name in named if name not in _PAIR]:
         raise InputError(f"the column {unknown[0]!r}", f"one of {', '.join(_PAIR)}", "Correct it")
-    found = []
     for row in rows(source, format=format, encoding=encoding):
         if not isinstance(row.value, Mapping):
             raise InputError(f"{row.where} without columns", "records with clean and corrupt", "Give a table")

@@ -110,7 +110,10 @@ def test_a_column_in_another_spelling_is_not_passed_over(tmp_path, header):
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ("clean,corrupt,correct,incorrect", r"called answer or wrong; not read: 'correct', 'incorrect'.*answer=correct"),
+        (
+            "clean,corrupt,correct,incorrect",
+            r"called answer or wrong; not read: 'correct', 'inc.*answer=correct",
+        ),
         ("clean,corrupt,answer,label", r"called wrong; not read: 'label'.*wrong=label"),
     ],
 )

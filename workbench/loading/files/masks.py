@@ -1,8 +1,8 @@
 """Masks that older checkpoints hold beside their weights: which keys a query may see, as transformers once saved it.
 
-Published files of GPT-Neo, GPT-J, CodeGen and of older relatives of GPT-2 have one in every layer. Models make their own
-today, and the library lists those in the files as left over. That each is the mask that the model makes is seen here:
-what is another one would be another model.
+Published files of GPT-Neo, GPT-J, CodeGen and of older relatives of GPT-2 have one in every layer. Models make their
+own today, and the library lists those in the files as left over. That each is the mask that the model makes is seen
+here: what is another one would be another model.
 """
 
 import re

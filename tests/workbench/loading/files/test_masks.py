@@ -53,7 +53,14 @@ def test_an_old_checkpoint_loads_with_its_masks(tmp_path, family, prefix):
 
 @pytest.mark.parametrize(
     "mask",
-    [band(9), band().flip(-1), torch.ones_like(band()), band().transpose(2, 3), torch.zeros_like(band()), torch.ones(32)],
+    [
+        band(9),
+        band().flip(-1),
+        torch.ones_like(band()),
+        band().transpose(2, 3),
+        torch.zeros_like(band()),
+        torch.ones(32),
+    ],
 )
 def test_what_is_another_mask_or_a_bias_is_another_model(tmp_path, mask):
     published(tmp_path / "m", "gptj", {"transformer.h.0.attn.bias": mask.contiguous()})
