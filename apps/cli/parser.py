@@ -54,13 +54,14 @@ class Parser(argparse.ArgumentParser):
         return namespace, others
 
     def _find_home(self, namespace: Any) -> None:
-        """Paths whose `~` is the home directory: a shell leaves it as it is in `--out=~/result.nc`, and a folder of that
-        name would be made, which nobody dares to remove."""
+        """Paths whose `~` is the home directory: a shell leaves it as it is in `--out=~/result.nc`, and a folder of
+        that name would be made, which nobody dares to remove."""
         at_home = lambda value: os.path.expanduser(value) if isinstance(value, str) and value[:2] == "~/" else value
         for action in self._actions:
             if isinstance(action.metavar, str) and action.metavar.startswith(_PATHS):
                 given = getattr(namespace, action.dest, None)
-                setattr(namespace, action.dest, list(map(at_home, given)) if isinstance(given, list) else at_home(given))
+                found = list(map(at_home, given)) if isinstance(given, list) else at_home(given)
+                setattr(namespace, action.dest, found)
 
     def _joined(self, words: Sequence[str]) -> list[str]:
         """Words where an option's value that begins with "-" is joined to it: argparse would take it for an option."""
