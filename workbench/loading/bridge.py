@@ -18,7 +18,7 @@ from workbench.loading.components import bias_of, eps_of, gain_of, logit_scale_o
 from workbench.loading.expert_neurons import ExpertNeurons, expert_neurons
 from workbench.loading.experts import experts_of, instrument_mixture, router_of
 from workbench.loading.native import discarding, instrument
-from workbench.loading.rotations import by_length, forget, own
+from workbench.loading.rotations import by_length, forget, own, rounded
 from workbench.loading.windows import masks, measured, visible
 from workbench.models.hooks import (
     ATTN_OUT,
@@ -92,6 +92,8 @@ class BridgeAdapter:
         self._neurons: dict[int, ExpertNeurons] = {}
         self.by_length = by_length(self.hf_config)
         self._rotating = own(bridge) if self.by_length else []
+        for block in self.blocks:
+            rounded(block.attn)
         self._see_inside(self._discarding() if known is None else known.native)
         self.tuples = giving_tuples(self.blocks, lambda: self._run(3)) if known is None else known.tuples
         self._see_routers()

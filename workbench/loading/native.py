@@ -24,13 +24,13 @@ _SOFTMAX = (torch.softmax, torch.Tensor.softmax, nn.functional.softmax)
 class Inside(TorchFunctionMode):
     """While open, the softmax of one attention module passes through two hook points.
 
-    scores, pattern: hook points that see `[batch, head, query, key]`. shape: batch, heads and positions. A learned sink
-    that joins the softmax as a last column is not shown.
+    scores, pattern: hook points that see `[batch, head, query, key]`. shape: batch, heads and positions. dtype: of the
+    states, in which masks are made. A learned sink that joins the softmax as a last column is not shown.
     """
 
-    def __init__(self, scores: nn.Module, pattern: nn.Module, shape: tuple[int, int, int]):
+    def __init__(self, scores: nn.Module, pattern: nn.Module, shape: tuple[int, int, int], dtype: torch.dtype):
         super().__init__()
-        self.scores, self.pattern, self.shape = scores, pattern, shape
+        self.scores, self.pattern, self.shape, self.dtype = scores, pattern, shape, dtype
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -39,7 +39,7 @@ class Inside(TorchFunctionMode):
         if func not in _SOFTMAX or not (args and self._is_attention(args[0])):
             return func(*args, **(kwargs or {}))
         (given, *rest), shown = args, (*self.shape, self.shape[2])
-        scores = given.reshape(*shown[:3], given.shape[-1])
+        scores = _masked(given, self.dtype).reshape(*shown[:3], given.shape[-1])
         column = scores[..., shown[3] :]
         scores = (
             torch.cat([self.scores(scores[..., : shown[3]]), column], -1) if column.shape[-1] else self.scores(scores)
@@ -57,6 +57,14 @@ class Inside(TorchFunctionMode):
         return tuple(scores.shape[:-1]) in ((batch, heads, n_pos), (batch * heads, n_pos))
 
 
+def _masked(scores: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Scores with the lowest number of their own format where a mask hides: GPT-J adds a mask of float16 to scores of
+    float32, in which -65504 is a number like others. The softmax gives 0 for both."""
+    if scores.dtype == dtype or dtype != torch.float16:
+        return scores
+    return scores.masked_fill(scores < torch.finfo(dtype).min / 2, torch.finfo(scores.dtype).min)
+
+
 def instrument(attn: Any, n_heads: int, scores: Any, pattern: Any) -> None:
     """Put two hook points inside the module of an attention component.
 
@@ -68,7 +76,8 @@ def instrument(attn: Any, n_heads: int, scores: Any, pattern: Any) -> None:
         state = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         with ExitStack() as stack:
             if scores.fwd_hooks or pattern.fwd_hooks or scores.bwd_hooks or pattern.bwd_hooks:
-                stack.enter_context(Inside(scores, pattern, (state.shape[0], n_heads, state.shape[1])))
+                shape = state.shape[0], n_heads, state.shape[1]
+                stack.enter_context(Inside(scores, pattern, shape, state.dtype))
             return forward(attn, *args, **kwargs)
 
     attn.__dict__["forward"] = under_hooks  # plain assignment would reach the wrapped module and stay

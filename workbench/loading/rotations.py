@@ -1,16 +1,21 @@
-"""Rotations whose frequencies depend on how long the input is (rope types longrope and dynamic).
+"""Rotations that need care: those whose frequencies depend on how long the input is (rope types longrope and dynamic),
+and those in more digits than the model has.
 
-Such a model rotates every prompt of a padded batch as the longest one asks for, and one of them remembers the longest
-input that it has seen. A prompt's numbers are its own: batches hold one length (see `observation.run`), and what was
-remembered is forgotten before each pass.
+A model of the first kind rotates every prompt of a padded batch as the longest one asks for, and one of them remembers
+the longest input that it has seen. A prompt's numbers are its own: batches hold one length (see `observation.run`), and
+what was remembered is forgotten before each pass.
+
+OLMo rotates in float32 and rounds what comes out; the bridge takes the rotation of Llama, which leaves it as it is, and
+in half precision its product with the values fails.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
-__all__ = ["by_length", "forget", "own"]
+__all__ = ["by_length", "forget", "own", "rounded"]
 
 _TYPES = ("longrope", "dynamic")
 
@@ -42,3 +47,13 @@ def forget(rotating: Sequence[nn.Module]) -> None:
             first = getattr(part, f"{name.removesuffix('inv_freq')}original_inv_freq", None)
             if name.endswith("inv_freq") and "original" not in name and buffer is not None and first is not None:
                 part.register_buffer(name, first.clone().to(buffer.device), persistent=False)
+
+
+def rounded(attention: nn.Module) -> None:
+    """Let rotated queries and keys go on in the format of the weights that made them, as the model itself does. In
+    front of whoever watches them."""
+    dtype = next((one.dtype for one in attention.parameters() if one.ndim > 1), torch.float32)
+    for name in ("hook_rot_q", "hook_rot_k"):
+        point = getattr(attention, name, None)
+        if dtype in (torch.bfloat16, torch.float16) and isinstance(point, nn.Module):
+            point.register_forward_hook(lambda _, given, rotated: rotated.to(dtype))

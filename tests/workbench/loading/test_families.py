@@ -74,6 +74,26 @@ def reads_z(family, layer):
     return plain(family).get_submodule(f"{mapping['blocks'].name}.{layer}.{attn.name}.{attn.o.name}")
 
 
+B, H = torch.bfloat16, torch.float16
+FEW_DIGITS = (("olmo", B), ("olmo2", H), ("gptj", H), ("gemma3", B))  # OLMo rotates in float32; GPT-J's scores are so
+# CodeGen divides a mask of float16 that stands in scores of float32: its self-check says that keys are seen otherwise.
+UNSEEN = (*FEW_DIGITS, ("codegen", H))
+ALL_OF_FEW = [(family, dtype) for family in SOUND for dtype in (B, H) if (family, dtype) not in UNSEEN]
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype"), [*FEW_DIGITS, *(pytest.param(*one, marks=pytest.mark.slow) for one in ALL_OF_FEW)]
+)
+def test_in_half_precision_it_is_the_model_itself(family, dtype):
+    held = random_model(family).to(dtype)
+    held.set_attn_implementation("eager")
+    ours = wrap(held, None, name=family)
+    assert ours.selfcheck.passed, ours.selfcheck
+    with torch.no_grad():
+        wanted = held(torch.tensor([IDS]), use_cache=False).logits[0]
+    assert (observe(ours, PROMPT, positions="all").logits[0] - wanted.float()).abs().max() < 0.02 * wanted.abs().max()
+
+
 @pytest.mark.parametrize("family", REFUSED)
 def test_what_has_no_heads_in_every_block_is_one_sentence(family):
     with pytest.raises(WorkbenchError) as caught:
