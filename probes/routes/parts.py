@@ -104,6 +104,8 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
         first = result["promoted_text"].values[0]
         summary = (
             f"{label} adds {change(float(logits[chosen]))} to the logit of {name!r} and promotes {str(first)!r} most."
+            if x.any()
+            else f"{label} adds nothing to any logit: it writes nothing there."
         )
         log_probs = seen.logits[0][0].float().log_softmax(-1)
         note = likelier(model.vocabulary, self.target, log_probs) if self.target else ""
@@ -184,7 +186,8 @@ def _of_layer(model: Model, tokens: Tokens, analysis: OnPrompt) -> xr.Dataset:
 
 def _flow_dataset(seen: Observation, model: Model, logits: torch.Tensor, x: torch.Tensor, target: int) -> xr.Dataset:
     up, down = promoted(logits)
-    names = lambda ids: np.array([model.vocabulary.string(i) for i in ids.tolist()], dtype=object)
+    # nothing promotes nothing: of equal logits the order is chance
+    names = lambda ids: np.array([model.vocabulary.string(i) if x.any() else "" for i in ids.tolist()], dtype=object)
     return dataset(
         seen,
         promoted_text=("rank", names(up), "text", None, "promoted tokens"),

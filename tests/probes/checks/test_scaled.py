@@ -171,7 +171,7 @@ def test_a_head_promotes_what_an_intervention_leaves_of_it(edit):
     for part in (FlowRoutePart(layer=1, head=2, pos=9), FlowRoutePart(layer=1, head=2, pos=9, key=3)):
         ours, theirs = part.run(model, PROMPT, interventions=[edit]), part.run(other, PROMPT)
         same(ours, theirs, "target_logit", "norm", "promoted_logit", "share")
-        assert bool(ours["norm"] == 0) == (factor == 0)
+        assert bool(ours["norm"] == 0) == ("adds nothing" in ours.attrs["summary"]) == (factor == 0)
     whole = DirectLogitAttribution().run(model, PROMPT, interventions=[edit])
     head = FlowRoutePart(layer=1, head=2, pos=9).run(model, PROMPT, interventions=[edit])
     assert float(head["target_logit"]) == pytest.approx(float(whole["head_attribution"].sel(layer=1, head=2)), abs=1e-4)

@@ -166,8 +166,8 @@ def test_gradients_go_through_every_edit(kind):
         edited = model.edited([edit])
         _, grads = gradients(edited, tokenise(model, CLEAN), metric, [RESID_PRE])
         moved = lambda size, edited=edited: difference(edited, Steer(0, size * step, 1.0, RESID_PRE, tuple(range(10))))
-        slope, told = (moved(1e-3) - moved(-1e-3)) / 2e-3, float((grads[RESID_PRE, 0] * step).sum())
-        assert told == pytest.approx(slope, rel=0.02, abs=0.02), str(edit)
+        slope, told = (moved(3e-5) - moved(-3e-5)) / 6e-5, float((grads[RESID_PRE, 0] * step).sum())
+        assert told == pytest.approx(slope, rel=0.02, abs=0.05), str(edit)  # embeddings are about 0.02 long
 
 
 def test_what_lies_behind_the_blocks_is_refused(model):
