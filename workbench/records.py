@@ -6,13 +6,14 @@ prompt, a byte order mark to the file.
 """
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workbench.arguments import fitted
-from workbench.errors import InputError
+from workbench.errors import InputError, Note
 from workbench.models.inputs import as_text, kinds_of
 from workbench.models.prompt import Prompt
 from workbench.rows import FORMATS, Row, Source, name_of, opened, parsed, rows, whole
@@ -67,25 +68,28 @@ def read_pairs(
     """Pairs of prompts from a table or a JSON file.
 
     columns: names in the file for "clean", "corrupt", "answer" and "wrong", where they are others; the last two may be
-    missing. source, format, encoding: as for `read_prompts`. Raises InputError, with the line, for what cannot be read.
+    missing: then a note says which columns are not read. source, format, encoding: as for `read_prompts`. Raises
+    InputError, with the line, for what cannot be read.
     """
-    named = dict(columns or {})
+    named, found = dict(columns or {}), list[Pair]()
     if unknown := [name for name in named if name not in _PAIR]:
         raise InputError(f"the column {unknown[0]!r}", f"one of {', '.join(_PAIR)}", "Correct it")
-    found = []
     for row in rows(source, format=format, encoding=encoding):
         if not isinstance(row.value, Mapping):
             raise InputError(f"{row.where} without columns", "records with clean and corrupt", "Give a table")
-        cells = {}
+        known, places = list(row.value), {}
         for part, usual in _PAIR.items():
             asked = (named[part],) if part in named else usual
-            known = list(row.value)
             is_needed = part in named or part in ("clean", "corrupt")
             if not is_needed and not any(name in known for name in asked):
                 _need_no_other_spelling(known, asked, row.where)
                 continue
-            value = _cell(row, _column(known, asked, part, row.where))
-            cells[part] = "" if value is None and part in ("answer", "wrong") else _text(value, row)
+            places[part] = _column(known, asked, part, row.where)
+        values = {part: _cell(row, name) for part, name in places.items()}
+        cells = {part: "" if value is None and part in ("answer", "wrong") else _text(value, row)
+                 for part, value in values.items()}  # fmt: skip
+        if not found:
+            _tell_unread(known, places, name_of(source))
         found.append(Pair(**cells))
     if not found:
         raise InputError(f"no pair in {name_of(source)}", "at least one", "Write one a row")
@@ -128,7 +132,7 @@ def _column(known: Sequence[str], asked: Sequence[str], what: str, where: str) -
         raise InputError(
             f"{where} with the columns {', '.join(map(str, known))}",
             f"one called {' or '.join(asked)}, for the {what}",
-            "Name the column",
+            "Name the column, or rename it",
         )
     return found
 
@@ -138,6 +142,18 @@ def _need_no_other_spelling(known: Sequence[Any], asked: Sequence[str], where: s
     for name in known:
         if (meant := str(name).strip().lower()) in asked:
             raise InputError(f"the column {name!r} in {where}", repr(meant), "Write its name so")
+
+
+def _tell_unread(known: Sequence[Any], places: Mapping[str, str], name: str) -> None:
+    """A note where a file has no column of answers and others that are not read, which may hold them by another name
+    ("correct", "label"): the model's own would be measured instead, without a word."""
+    lacking = [part for part in ("answer", "wrong") if part not in places]
+    left = [repr(str(column)) for column in known if str(column).strip() and column not in places.values()]
+    if lacking and left:
+        shown = ", ".join(left[:6]) + (", ..." if len(left) > 6 else "")
+        said = f"{name} has no column called {' or '.join(lacking)}; not read: {shown}."
+        told = f"{said} If one of these holds it, rename it, or name it ({lacking[0]}={left[0][1:-1]})."
+        warnings.warn(told, Note, stacklevel=4)
 
 
 def _cell(row: Row, name: str) -> Any:

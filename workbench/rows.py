@@ -11,6 +11,7 @@ import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from io import TextIOBase, TextIOWrapper
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -221,15 +222,12 @@ def _listed(text: str, name: str) -> Iterator[Row]:
 
 def _table(lines: Iterator[tuple[int, str]], name: str, delimiter: str) -> Iterator[Row]:
     """Rows of a table with a header. A quoted cell may hold line breaks."""
-    reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
+    texts = (line for _, line in lines)
+    first = next(texts, "")
+    _need_delimiter(first, name, delimiter)
+    reader = csv.reader(chain([first], texts), delimiter=delimiter, strict=True)
     header = _cells(reader, name) or []
     _need_names(header, name)
-    if len(header) == 1 and (other := next((mark for mark in ";\t" if mark in header[0]), None)):
-        between = {",": "commas", "\t": "tabs"}[delimiter]
-        raise InputError(
-            f"the header {header[0]!r} of {name}, whose columns {other!r} parts",
-            f"{between} between columns", f"Save it with {between}" + (", or name it .tsv" if other == "\t" else ""),
-        )  # fmt: skip
     while True:
         place = f"line {reader.line_num + 1}"
         cells = _cells(reader, name)
@@ -240,6 +238,17 @@ def _table(lines: Iterator[tuple[int, str]], name: str, delimiter: str) -> Itera
             raise InputError(got, f"{len(header)}, as in its header", "Quote it")
         if cells:
             yield Row(dict(zip(header, cells, strict=True)), place, name, is_table=True)
+
+
+def _need_delimiter(first: str, name: str, delimiter: str) -> None:
+    """InputError for a first line that another mark parts into columns, in quotes or not: an Excel of many countries
+    writes semicolons."""
+    if delimiter not in first and (other := next((mark for mark in ";\t" if mark in first), None)):
+        between = {",": "commas", "\t": "tabs"}[delimiter]
+        raise InputError(
+            f"the header {first.rstrip()!r} of {name}, whose columns {other!r} parts",
+            f"{between} between columns", f"Save it with {between}" + (", or name it .tsv" if other == "\t" else ""),
+        )  # fmt: skip
 
 
 def _need_names(header: Sequence[str], name: str) -> None:

@@ -72,7 +72,10 @@ def add_prompt(parser: argparse.ArgumentParser) -> None:
     prompt.add_argument(
         "--pair-file", metavar="FILE", help="records with clean, corrupt, answer and wrong, in a table or JSON"
     )
-    parser.add_argument("--column", metavar="NAME", help="column of --prompt-file that holds them")
+    parser.add_argument(
+        "--column", metavar="NAME", action="append", default=[],
+        help="column of --prompt-file that holds them; of --pair-file as answer=NAME, may be repeated",
+    )  # fmt: skip
     parser.add_argument("--encoding", metavar="NAME", help="of the text of that file (default: utf-8)")
     parser.add_argument("--format", choices=FORMATS, help="format of the file, where no ending says it")
     bos = parser.add_mutually_exclusive_group()

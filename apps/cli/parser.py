@@ -1,6 +1,7 @@
 """The parser of a command: it says what is wrong in a sentence, and learns its options when it is first used."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -8,6 +9,8 @@ from typing import Any, NoReturn
 from workbench.errors import InputError
 
 __all__ = ["Parser"]
+
+_PATHS = ("FILE", "FOLDER", "PATH")  # how the words begin that stand for a path in the help
 
 
 class _Once(argparse.Action):
@@ -47,7 +50,18 @@ class Parser(argparse.ArgumentParser):
         if self.anywhere:
             setattr(namespace, self.anywhere, [*getattr(namespace, self.anywhere), *others])
             others = []
+        self._find_home(namespace)
         return namespace, others
+
+    def _find_home(self, namespace: Any) -> None:
+        """Paths whose `~` is the home directory: a shell leaves it as it is in `--out=~/result.nc`, and a folder of
+        that name would be made, which nobody dares to remove."""
+        at_home = lambda value: os.path.expanduser(value) if isinstance(value, str) and value[:2] == "~/" else value
+        for action in self._actions:
+            if isinstance(action.metavar, str) and action.metavar.startswith(_PATHS):
+                given = getattr(namespace, action.dest, None)
+                found = list(map(at_home, given)) if isinstance(given, list) else at_home(given)
+                setattr(namespace, action.dest, found)
 
     def _joined(self, words: Sequence[str]) -> list[str]:
         """Words where an option's value that begins with "-" is joined to it: argparse would take it for an option."""

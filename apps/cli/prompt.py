@@ -2,10 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from apps.cli.progress import Progress, warnings_as_notes
 from workbench.errors import InputError
 from workbench.models.inputs import kinds_of
 from workbench.models.prompt import Prompt
@@ -26,7 +27,7 @@ def prompts_of(arguments: argparse.Namespace) -> list[Given]:
     """What was given through `options.add_prompt`, one or many."""
     file, form = arguments.prompt_file or arguments.pair_file, arguments.format or ""
     for name in ("column", "format", "encoding"):
-        if getattr(arguments, name) and (file is None or (name == "column" and arguments.prompt_file is None)):
+        if getattr(arguments, name) and file is None:
             raise InputError(f"--{name} without --prompt-file", "a file to read", "Name it, or leave the option out")
     if file is None:
         return [Given(prompt_of(arguments))]
@@ -36,11 +37,27 @@ def prompts_of(arguments: argparse.Namespace) -> list[Given]:
     source = sys.stdin.buffer if file == "-" else file
     encoding = arguments.encoding or "utf-8"
     if arguments.pair_file:
-        return [
-            Given(Prompt(pair.clean), pair.parameters) for pair in read_pairs(source, format=form, encoding=encoding)
-        ]
-    found = read_prompts(source, column=arguments.column or "", format=form, encoding=encoding)
+        columns = _columns(arguments.column)
+        with warnings_as_notes(Progress()):
+            pairs = read_pairs(source, columns=columns, format=form, encoding=encoding)
+        return [Given(Prompt(pair.clean), pair.parameters) for pair in pairs]
+    if len(arguments.column) > 1:
+        raise InputError(f"--column {' and '.join(arguments.column)}", "one column of prompts", "Leave the others out")
+    found = read_prompts(source, column="".join(arguments.column), format=form, encoding=encoding)
     return [Given(one if one.text is None else Prompt(one.text, bos=arguments.bos)) for one in found]
+
+
+def _columns(given: Sequence[str]) -> dict[str, str]:
+    """The columns of a file of pairs by what they hold, from texts such as "answer=correct"."""
+    found: dict[str, str] = {}
+    for text in given:
+        part, equals, name = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--column {text} with --pair-file", "what it holds and its name", "Write answer=correct")
+        if part in found:
+            raise InputError(f"--column {part}= twice", "one column", "Leave one out")
+        found[part] = name
+    return found
 
 
 def prompt_of(arguments: argparse.Namespace) -> Prompt | None:

@@ -12,6 +12,7 @@ from workbench.models.target import Target
 from workbench.models.typed import typed
 from workbench.observation.metrics import TARGET, Metric, followed_by, going_on, make_metric
 from workbench.observation.sweeps import Base, base_run
+from workbench.words import counted
 
 __all__ = [
     "Against",
@@ -62,7 +63,7 @@ def prompt_pair(model: Model, clean: Any, corrupt: Any = "") -> PromptPair:
     second = typed(model, corrupt) if corrupt not in ("", None) else _rotated(model, first)
     if len(first) != len(second):
         raise InputError(
-            f"a clean prompt of {len(first)} tokens ({_shown(first)}) "
+            f"a clean prompt of {counted(len(first), 'token')} ({_shown(first)}) "
             f"and a corrupt one of {len(second)} ({_shown(second)})",
             "equal lengths",
             "Swap words for others of as many tokens",

@@ -5,12 +5,16 @@ import pytest
 import torch
 
 from probes import CATALOG, FlowRoutePart, Neurons
+from probes.circuits.graph.gradients import readout_logits
+from probes.circuits.graph.graph import Graph
+from probes.circuits.graph.passes import sources, with_edges
+from tests.beside import Beside
 from tests.tiny_models import spelling, tiny_hf
 from workbench import Need, observe, open_result, save
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.results import dataset
 from workbench.analysis.run import run
-from workbench.errors import WorkbenchError
+from workbench.errors import RefusedError, WorkbenchError
 from workbench.loading.pretrained import wrap
 from workbench.models.hooks import PATTERN
 
@@ -37,6 +41,37 @@ def test_every_analysis_of_a_prompt_runs_in_half_precision(half):
         assert all(v.dtype != np.float16 for v in result.variables.values()), name
     full = Neurons().run(wrap(tiny_hf("llama"), spelling(), name="full"), "the cat sat on the mat")
     np.testing.assert_allclose(found["neurons"]["share"], full["share"], atol=0.02)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2", "gemma3", "neox"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_circuits_are_those_of_the_model_in_half_precision(kind, dtype):
+    """Rounding was taken for weights that stand beside the heads', and every such model was refused."""
+    ids, other = torch.randint(1, 96, (2, 2, 9), generator=torch.Generator().manual_seed(5))
+    kept: dict = {}
+    for name in ("float32", "half"):
+        model = wrap(tiny_hf(kind, n_layers=3).to(torch.float32 if name == "float32" else dtype), None, name=name)
+        graph, added = Graph.of(model.sizes), sources(model, other).added
+        some = graph.exists & (np.random.default_rng(0).random(graph.shape) < 0.5)
+        read = lambda last, model=model: readout_logits(model, last[:, -1]).detach()
+        masks = {"all": graph.exists, "some": some, "none": np.zeros_like(some)}
+        kept[name] = {which: read(with_edges(model, ids, mask, added)) for which, mask in masks.items()}
+        kept[name]["other"] = read(sources(model, other).last)
+    full, half = kept["float32"], kept["half"]
+    scale, coarse = float(full["all"].abs().max()), 8 * torch.finfo(dtype).eps  # some roundings in a row
+    assert (half["none"] - half["other"]).abs().max() < coarse * scale
+    for which in masks:
+        assert (half[which] - full[which]).abs().max() < coarse * scale
+    assert (full["some"] - full["all"]).abs().max() > 2 * coarse * scale
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_what_stands_beside_the_weights_is_seen_in_half_precision(dtype):
+    hf = tiny_hf("llama").to(dtype)
+    attention = hf.model.layers[1].self_attn
+    attention.k_proj = Beside(attention.k_proj).to(dtype)
+    with pytest.raises(RefusedError, match="whose k in layer 1 is not what its weights make"):
+        sources(wrap(hf, None, name="adapted"), torch.arange(1, 10)[None])
 
 
 def test_what_a_reducer_leaves_in_half_precision_is_kept_in_single(half, tmp_path):

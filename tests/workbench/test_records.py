@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+import warnings
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.long_run import examples
-from workbench.errors import InputError
+from workbench.errors import InputError, Note
 from workbench.models.prompt import Prompt
 from workbench.records import FORMATS, Pair, read_json, read_pairs, read_prompts
 
@@ -106,6 +107,31 @@ def test_a_column_in_another_spelling_is_not_passed_over(tmp_path, header):
         read_pairs(path)
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (
+            "clean,corrupt,correct,incorrect",
+            r"called answer or wrong; not read: 'correct', 'inc.*answer=correct",
+        ),
+        ("clean,corrupt,answer,label", r"called wrong; not read: 'label'.*wrong=label"),
+    ],
+)
+def test_answers_in_columns_by_another_name_are_not_passed_over(tmp_path, header, said):
+    """The model's own tokens would be measured in their place, without a word."""
+    path = tmp_path / "pairs.csv"
+    path.write_text(f"{header}\na b,a c, Paris, Rome\na d,a e, Bonn, Oslo\n")
+    with pytest.warns(Note, match=said) as told:
+        read_pairs(path)
+    assert len(told) == 1 and told[0].filename == __file__
+    named = dict(zip(("clean", "corrupt", "answer", "wrong"), header.split(","), strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_pairs(path, columns=named)[1] == Pair("a d", "a e", " Bonn", " Oslo")
+        path.write_text("clean,corrupt\na b,a c\n")
+        assert read_pairs(path) == [Pair("a b", "a c")]
+
+
 BAD = [
     ("a.txt", b"caf\xe9", "not UTF-8 in line 1"),
     ("a.txt", "\ufeffok\nno".encode("utf-16"), "not UTF-8"),
@@ -113,6 +139,10 @@ BAD = [
     ("a.csv", b"", "header"),
     ("a.csv", b"text\n", "no prompt"),
     ("a.csv", b"text,text\na,b\n", "a different name for each column"),
+    ("a.csv", b"text;n\na;b\n", "whose columns ';' parts; expected commas"),
+    ("a.csv", b'\xef\xbb\xbf"text";"n"\r\n"a";"b"\r\n', "whose columns ';' parts"),
+    ("a.csv", b"text\tn\na\tb\n", "or name it .tsv"),
+    ("a.tsv", b"text;n\na;b\n", "expected tabs between columns"),
     ("a.csv", b"words\nhello\n", "columns words; expected one called prompt or text"),
     ("a.csv", b"text,n\nhello\n", r"line 2 of .* with 1 cells"),
     ("a.csv", b'text\n"ok\nok"\n"torn', "line "),

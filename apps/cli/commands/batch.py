@@ -45,7 +45,7 @@ def _add(parser: argparse.ArgumentParser, verb: str) -> None:
     spec = "a TOML file" if verb in _OF_SPECS else "the spec of a run, its folder, or its address"
     parser.add_argument("spec", metavar="SPEC", help=spec)
     add_json(parser)
-    parser.add_argument("--folder", metavar="F", help="where the run is kept, s3://... too; default runs/NAME")
+    parser.add_argument("--folder", metavar="FOLDER", help="where the run is kept, s3://... too; default runs/NAME")
     if verb in _COMPUTE:
         parser.add_argument("--allow-network", action="store_true", help=NETWORK_HELP)
     if verb in ("plan", "run", "resume"):

@@ -1,4 +1,4 @@
-"""What went wrong: said until it is dismissed."""
+"""What went wrong, or is to be known: said until it is dismissed."""
 
 import secrets
 from collections.abc import Iterable
@@ -32,12 +32,12 @@ def register(app: Dash, engine: Engine) -> None:
         return [n for n in notices if n.id != dismissed.dismiss] if dismissed else no_update
 
 
-def notice(text: str) -> Notice:
-    """Something that went wrong, to stay until it is dismissed."""
-    return Notice(id=secrets.token_hex(6), text=text)
+def notice(text: str, news: bool = False) -> Notice:
+    """Something that went wrong, or news, to stay until it is dismissed."""
+    return Notice(id=secrets.token_hex(6), text=text, news=news)
 
 
-def with_notices(notices: Iterable[Notice], said: Iterable[str]) -> Any:
-    """The notices with more of them; as they were where nothing is said."""
-    more = [notice(text) for text in said]
+def with_notices(notices: Iterable[Notice], said: Iterable[str] = (), news: Iterable[str] = ()) -> Any:
+    """The notices with more of them, of what went wrong and of what did not; as they were where nothing is said."""
+    more = [notice(text) for text in said] + [notice(text, news=True) for text in news]
     return [*notices, *more] if more else no_update

@@ -126,8 +126,10 @@ def _register_poll(answer: Answers, engine: Engine) -> None:
         arrived = not asked or asked.ended or (current is not None and current.id == asked.id)
         beside = look_other(engine, session, asked, asked_b, shown_b) if arrived else Look(busy=False)
         back, why = came(engine, continuing)
-        failed = _failure(hosted, loaded) or found.notice
-        told = [said for said in dict.fromkeys((failed, beside.notice, why)) if said]  # one restart, one sentence
+        # By sentence, whether it is news and nothing that went wrong: one restart is said once.
+        told = {why: "go" in back, beside.notice: beside.again is not None}
+        failed = _failure(hosted, loaded)
+        told |= {failed: False} if failed else {found.notice: found.again is not None}
         is_busy, count = (
             found.busy or beside.busy or hosted.loading.alive,
             late_slices(engine, session) + ended(engine, shown_b),
@@ -137,7 +139,7 @@ def _register_poll(answer: Answers, engine: Engine) -> None:
             **_news_of_model(engine, hosted, loaded),
             "shown": found.shown or no_update,
             "done": found.done if found.done is not None else no_update,
-            "notices": with_notices(notices, told),
+            "notices": with_notices(notices, *(_said(told, news) for news in (False, True))),
             "asked": changed_request(engine, asked, found),
             "idle": None if is_busy else [n, wake],
             "late": count if count != late else no_update,
@@ -145,6 +147,10 @@ def _register_poll(answer: Answers, engine: Engine) -> None:
             "shown_b": held_against(asked, asked_b, current, shown_b, beside),
             "asked_b": changed_request(engine, asked_b, beside),
         }
+
+
+def _said(told: dict[str | None, bool], news: bool) -> list[str]:
+    return [words for words, is_news in told.items() if words and is_news == news]
 
 
 def _job_line(engine: Engine, session: str, current: Shown | None, rest: str = "") -> list[Any]:

@@ -65,7 +65,7 @@ def register(app: Dash, engine: Engine) -> None:
             "settled": shown.text,
             "display": drawn if drawn != (display or {}) else no_update,
             "params": own if own != (params or {}) else no_update,
-            "notices": with_notices(notices, [said] if said else []),
+            "notices": with_notices(notices, news=[said] if said else []),
         }
 
 

@@ -144,7 +144,8 @@ def _cancel(job: Job, session: str, gone: Collection[str]) -> list[Any]:
 
 def notice_list(notices: Sequence[Notice]) -> list[html.Div]:
     """What went wrong; each stays until it is dismissed."""
-    return [html.Div([html.Span(n.text), _dismiss(n.id)], className="notice") for n in notices]
+    look = lambda n: "notice news" if n.news else "notice"
+    return [html.Div([html.Span(n.text), _dismiss(n.id)], className=look(n)) for n in notices]
 
 
 def _dismiss(notice_id: str) -> html.Button:

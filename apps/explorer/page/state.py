@@ -275,10 +275,11 @@ class Dismissed(Store):
 
 
 class Notice(Store):
-    """Something that went wrong, said until it is dismissed."""
+    """Something that went wrong, said until it is dismissed. news: nothing went wrong, and it is to be known."""
 
     id: Word
     text: Text
+    news: bool = False
 
 
 def _latest(given: Any) -> Any:

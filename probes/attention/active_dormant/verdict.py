@@ -8,10 +8,12 @@ from workbench.analysis.view import reads
 from workbench.arguments import fitted
 from workbench.intervene import Head
 from workbench.statistics import ENOUGH
+from workbench.words import counted
 
 __all__ = ["largest", "summary", "verdict"]
 
 NO_COST = 1e-3  # nats per token up to which a change of loss is none
+_HIDDEN = "where a layer's window is shorter than the texts, their first token is out of sight"
 
 
 @reads("active-dormant")
@@ -20,6 +22,8 @@ def verdict(result: xr.Dataset, layer: int, head: int) -> str:
     """Dormant shares, attention to sinks and ablations of one head, and what follows from them."""
     domains = [str(domain) for domain in result["domain"].values[:2]]
     at = result.sel(layer=layer, head=head)
+    if not np.isfinite(float(at["sink_contrast"])):
+        return f"{Head(layer, head)} is not told about: {_HIDDEN}."
     shares, sinks = at["dormant_share"].values[:2], at["mean_sink_attention"].values[:2]
     outputs = at["mean_relative_output"].values[:2]
     asleep, awake = (0, 1) if (shares[0], sinks[0]) >= (shares[1], sinks[1]) else (1, 0)
@@ -92,6 +96,10 @@ def _interval(part: xr.Dataset, variable: str, digits: int = 4) -> str:
 def summary(result: xr.Dataset) -> str:
     """How many heads pass, the one that differs most, and how many differ in their attention to sinks."""
     domains = [str(domain) for domain in result["domain"].values[:2]]
+    known = int(np.isfinite(result["sink_contrast"].values).sum())
+    left = result["candidate"].size - known
+    if not known:
+        return f"Of no head it is told whether it is dormant: {_HIDDEN}."
     passed = [str(Head(int(layer), int(head))) for layer, head in np.argwhere(result["candidate"].values == 1)]
     layer, head = largest(result)
     asleep = bool(np.nan_to_num(result["dormant_share"].values).any())
@@ -99,7 +107,7 @@ def summary(result: xr.Dataset) -> str:
     shares, q = result[name].values[:2, layer, head], float(result["contrast_q"][layer, head])
     listed = f": {', '.join(passed[:8])}{' ...' if len(passed) > 8 else ''}" if passed else ""
     verb = "passes" if len(passed) == 1 else "pass"
-    said = f"{len(passed)} of {result['candidate'].size} heads {verb} correction for dormancy{listed}. "
+    said = f"{len(passed)} of {known} heads {verb} correction for dormancy{listed}. "
     if asleep:
         said += f"{Head(layer, head)} differs most: dormant on {shares[0]:.0%} of {domains[0]} and {shares[1]:.0%} of "
         said += f"{domains[1]} texts (q = {q:.2g}). "
@@ -109,7 +117,8 @@ def summary(result: xr.Dataset) -> str:
     large = np.abs(result["sink_contrast"].values) >= EFFECT_FLOOR
     differ = int(((result["sink_contrast_q"].values < FALSE_DISCOVERY) & large).sum())
     does = "differs in its" if differ == 1 else "differ in their"
-    return said + f"{differ} {does} attention to sinks (by {EFFECT_FLOOR:g} or more, q < {FALSE_DISCOVERY:g})."
+    said += f"{differ} {does} attention to sinks (by {EFFECT_FLOOR:g} or more, q < {FALSE_DISCOVERY:g})."
+    return said + (f" Of {counted(left, 'head')} nothing is told: {_HIDDEN}." if left else "")
 
 
 def largest(result: xr.Dataset) -> tuple[int, int]:

@@ -41,6 +41,7 @@ from workbench.observation.watch import Stop
 __all__ = ["Seen", "Sources", "heads_apart", "matching", "run", "sources", "with_edges", "written"]
 
 _SLACK = 1e-3  # of the largest value: what float32 norms computed twice may differ by, and bfloat16 may not hide
+_ROUNDED = 4  # steps of the format: a head's query is rounded in it, and so is that of the first token
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,9 +284,10 @@ class Seen:
 
         def check(layer: int, read: torch.Tensor) -> None:
             states = self.model.adapter.norm(layer, "attention")(self.pre)
-            moved = torch.einsum("r p d, h d e -> r p h e", (states - states[:, :1]).float(), W.to(states).float())
-            gap = float((moved - (read - read[:, :1]).float()).abs().max() / read.float().abs().max().clamp(min=1e-30))
-            if not gap < _SLACK:
+            states, whole = states.float(), read.float()
+            moved = torch.einsum("r p d, h d e -> r p h e", states - states[:, :1], W.to(read.dtype).to(states))
+            gap = float((moved - (whole - whole[:, :1])).abs().max() / whole.abs().max().clamp(min=1e-30))
+            if not gap < max(_SLACK, _ROUNDED * torch.finfo(read.dtype).eps):
                 raise RefusedError(
                     f"{self.model.name}, whose {hook.name} in layer {layer} is not what its weights make of the state "
                     f"(relative gap {gap:.1g})",

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from apps.cli import main
+from apps.cli.parser import Parser
 from apps.cli.report import delivery, drawing
 from workbench import open_result
 from workbench.analysis import results
@@ -314,3 +315,25 @@ def test_no_file_is_written_over_another_of_the_same_run(no_model, refused, tmp_
     assert "which is" in refused(*words)
     assert (tmp_path / "a.nc").read_bytes() == b"of before" == (tmp_path / "b.nc").read_bytes()
     assert not (tmp_path / "r.json").exists()
+
+
+@pytest.mark.parametrize("option", ["--out=~/kept/r.nc", "--figure=~/kept/r.html"])
+def test_a_home_that_the_shell_has_not_found_is_found(option, tmp_path, monkeypatch):
+    """A shell leaves `~` as it is behind an equals sign; a folder of that name was made."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "logit-lens", *TOY, option]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["kept"]
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_a_home_is_found_in_each_of_several_paths_and_in_nothing_but_paths(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    parser = Parser()
+    parser.add_argument("--corpus", metavar="PATH", nargs="+")
+    parser.add_argument("--out", metavar="FILE.html", action="append")
+    parser.add_argument("--prompt", metavar="TEXT")
+    found = parser.parse_args(["--prompt=~/a", "--corpus", "~/b", "~c", "--out=~/d", "--out", "e"])
+    assert vars(found) == {
+        "prompt": "~/a", "corpus": ["/home/somebody/b", "~c"], "out": ["/home/somebody/d", "e"],
+    }  # fmt: skip

@@ -83,6 +83,23 @@ def test_pairs_bring_their_parameters(tmp_path, tiny_dir, capsys):
     assert (second["params"]["corrupt"], second["params"]["target"]) == ("Whot is", "-")
 
 
+def test_columns_of_pairs_may_have_other_names(tmp_path, tiny_dir, capsys):
+    path = tmp_path / "pairs.csv"
+    path.write_text("clean,corrupted,correct,incorrect\r\nWhat is,Whet is,a,b\r\n")
+    words = ["run", "activation-patching", "--model", str(tiny_dir), "--pair-file", str(path)]
+    assert main([*words, "--column", "corrupt=corrupted"]) == 0
+    out, err = capsys.readouterr()
+    assert "Note: " in err and "answer=correct" in err and "'a' minus" not in out
+    named = [f"--column={part}" for part in ("corrupt=corrupted", "answer=correct", "wrong=incorrect")]
+    assert main([*words, *named, "--out", str(tmp_path / "out.nc")]) == 0
+    assert "Note" not in capsys.readouterr().err
+    given = json.loads(open_result(tmp_path / "out.nc").attrs["provenance"])["params"]
+    assert (given["corrupt"], given["target"], given["against"]) == ("Whet is", "a", "b")
+    for bad, said in (("correct", "answer=correct"), ("answer=", "answer=correct"), ("label=correct", "one of clean")):
+        assert main([*words, "--column", bad]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_a_prompt_may_begin_with_a_dash_and_backslashes_are_said(tiny_dir, capsys):
     assert main(["run", "surprisal", "--prompt", "-a b\\nc", "--model", str(tiny_dir)]) == 0
     out, err = capsys.readouterr()
@@ -129,6 +146,7 @@ def test_any_chat_file_is_a_chat_or_a_sentence(value):
         (["--prompt-file", "none.doc"], "unknown format"),
         (["--column", "text", "--prompt", "a"], "without --prompt-file"),
         (["--format", "csv"], "without --prompt-file"),
+        (["--column", "a", "--column", "b", "--prompt-file", __file__, "--format", "text"], "one column of prompts"),
     ],
 )
 def test_bad_prompts_are_refused_before_a_model_is_loaded(refused, words, said):

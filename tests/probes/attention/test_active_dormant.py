@@ -13,7 +13,7 @@ from probes.attention.active_dormant.active_dormant import VIEW, ActiveDormant
 from probes.attention.active_dormant.activity import needs as needs_of
 from probes.attention.active_dormant.contrast import Activity, Difference, heads_to_ablate
 from probes.attention.active_dormant.verdict import verdict
-from tests.tiny_models import tiny_model
+from tests.tiny_models import tiny_hf, tiny_model
 from workbench import PATTERN, Need, Prompt, Z, corpora, keep, observe, save
 from workbench.corpora import Document
 from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
@@ -231,6 +231,21 @@ def test_the_head_that_differs_most_is_ablated_even_where_none_passes(toy):
 
 
 # --- several passes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "measured"), [("gemma3", 4), ("phi3", 0)])
+def test_heads_whose_window_hides_the_first_token_are_left_out_in_words(kind, measured):
+    """Their shares were said as nan, and they counted among the heads that do not pass."""
+    model = wrap(tiny_hf(kind), Letters(), name=kind)
+    few = {"texts": 10, "length": 24, "ablation_texts": 2, "random_heads": 0, "ablate": "none"}
+    *_, found = ActiveDormant(**few).over(model, {"sleepy": texts(SLEEPY, 10, 0), "lively": texts(LIVELY, 10, 1)})
+    said, of_one = found.attrs["summary"], verdict(found, 0, 0)
+    assert "nan" not in said + of_one + verdict(found, 1, 0)
+    assert of_one.startswith("L0H0 is not told about: where a layer's window is shorter")
+    if measured:
+        assert "0 of 4 heads pass" in said and "Of 4 heads nothing is told" in said
+    else:
+        assert said.startswith("Of no head it is told whether it is dormant")
 
 
 def test_it_can_be_cancelled_between_batches_and_keeps_what_is_done(toy):

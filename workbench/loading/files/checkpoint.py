@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from workbench.errors import ModelError, WorkbenchError, of_the_machine
+from workbench.loading.files.masks import masks_among
 from workbench.loading.files.shards import check_shards, check_taken
 
 __all__ = ["INFORMED", "Read", "check_directory", "first_line", "named", "read", "readable", "whole"]
@@ -73,6 +74,8 @@ def read(source: dict[str, Any], dtype: torch.dtype, device_map: Any = None) -> 
     spread = {} if device_map is None else {"device_map": device_map}
     loaded: Any = AutoModelForCausalLM.from_pretrained(**source, **safe, **spread, dtype=dtype)
     model, info = loaded
+    left = info.get("unexpected_keys", ())
+    info["unexpected_keys"] = set(left) - masks_among(left, source, model)
     whole(source["pretrained_model_name_or_path"], info)
     check_taken(place, kinds, model)
     _own(model)

@@ -6,7 +6,7 @@
   let resting = null, seen = "", building = 0, listed = null;
   // The view that is open, the one that was asked for, what its figure stands for, and whether that is on its way.
   let open = "", asked = "", wanted = "", awaited = false, coming = false;
-  let written = "", since = 0, returning = null;
+  let written = "", since = 0, touched = false, returning = null;
 
   function parse(fragment) {
     const given = new URLSearchParams(fragment.replace(/^#/, ""));
@@ -66,17 +66,20 @@
       return (!written && parse(hash || "")) || no();
     },
     // What is shown stands in the address. Each step is one of the browser's history, so that Back undoes it; what
-    // follows by itself within a second, and what comes while an earlier step is shown again, belongs to the step.
+    // follows by itself, within a second or at the same run without anybody's touch, and what comes while an earlier
+    // step is shown again, belongs to the step.
     write: function (shown, other, view, selection, mode, display, pins, aligned) {
       dash.finder.shown = shown;
       if (!shown) return no();
       const next = fragment(shown, other, mode, view, selection, display, pins, aligned), now = performance.now();
       if (next === written) return no();
-      const joined = !written || returning !== null || now - since < 1000;
+      const follows = written && !touched && !differing(parse(next), parse(written), RUN);
+      const joined = !written || returning !== null || now - since < 1000 || follows;
+      touched = false;
       window.history[joined ? "replaceState" : "pushState"](window.history.state, "", next);
       if (returning && (next === returning.fragment || now > returning.until)) returning = null;
       written = next;
-      since = now;
+      if (!follows) since = now;
       return no();
     },
     // Show what a link says, on a page that shows something already.
@@ -215,18 +218,23 @@
     if (choice) dash.set_props("view", { data: { name: choice.firstElementChild.dataset.view, figure: Number(event.target.value) } });
   });
 
+  // What one run differs in from another.
   const RUN = ["text", "model", "other", "otherModel", "compare", "params", "edits", "chat", "display"];
+  const differing = (link, before, names) =>
+    names.some((name) => JSON.stringify(link[name] || null) !== JSON.stringify(before[name] || null));
   window.addEventListener("popstate", () => {
     const link = parse(window.location.hash), before = parse(written);
     if (!link || !before) return;
     returning = { fragment: window.location.hash, until: performance.now() + 15000 };
     written = window.location.hash;
-    const differs = (names) => names.some((name) => JSON.stringify(link[name] || null) !== JSON.stringify(before[name] || null));
+    const differs = (names) => differing(link, before, names);
     if (differs(RUN)) return dash.links.open(link);
     if (differs(["pins"])) dash.set_props("pinned", { data: link.pins || [] });
     if (differs(["aligned"])) dash.set_props("aligned", { data: link.aligned || dash.pins.aligned });
     if (differs(["view"]) && link.view) dash.set_props("view", { data: link.view });
     if (differs(["select"])) dash.set_props("selection", { data: link.select || {} });
   });
-  for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => { returning = null; }, true);
+  for (const kind of ["pointerdown", "keydown", "click", "change"]) {
+    document.addEventListener(kind, (event) => { if (event.isTrusted) { returning = null; touched = true; } }, true);
+  }
 })();

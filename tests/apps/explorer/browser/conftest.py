@@ -1,5 +1,6 @@
 """One explorer for all browser tests, with the default model, and pages that remember what went wrong on them."""
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -18,6 +19,7 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+_STANDING = (Path(__file__).parent / "standing.js").read_text(encoding="utf-8")
 TOKEN = "token-of-the-browser-tests"
 HEADLESS = "toy-without-its-head"  # a second model with the toy's tokens
 WORDS = "tiny-words"  # random weights, and the default model's tokens
@@ -84,6 +86,21 @@ def screenshots(tmp_path_factory) -> Path:
     path = Path(chosen) if chosen else tmp_path_factory.mktemp("screenshots")
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What fails on a page is told with how the page stood: most of it was waited for, and a stack says not why."""
+    report = yield
+    browser = item.funcargs.get("browser")
+    if browser is not None and report.when == "call" and report.failed:
+        for page in (page for context in browser.contexts for page in context.pages):
+            try:
+                said = json.dumps(page.evaluate(_STANDING), indent=1, ensure_ascii=False)
+            except Exception as error:  # the page itself may be what broke
+                said = f"not known: {error}"
+            report.sections.append(("how a page stood", said))
+    return report
 
 
 @pytest.fixture

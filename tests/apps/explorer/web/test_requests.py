@@ -399,3 +399,18 @@ def test_what_a_user_types_wrongly_is_said_on_the_page(visit):
     visit.put("continue-seed", "9" * 5000, "value")
     visit.put("continue", 2, "n_clicks")
     assert "Got " in str(visit.fire("continue", "n_clicks")["notices.data"][-1])
+
+
+def test_news_is_no_fault(visit):
+    """What of the prompt before is not kept is to be known; nothing went wrong, and it does not look so."""
+    visit.put("settled", "another prompt")
+    visit.put("params", {"causal-check": {"pos": 3}})
+    said = visit.fire("shown")["notices.data"][-1]
+    assert said["text"].startswith("Of the prompt before") and said["news"]
+    visit.put("continue-seed", "", "value")
+    visit.put("continue", 3, "n_clicks")
+    wrong = visit.fire("continue", "n_clicks")["notices.data"][-1]
+    assert wrong["text"].startswith("Got an empty field") and not wrong["news"]
+    visit.put("notices", [said, wrong])
+    drawn = visit.fire("notices")["notice-list.children"]
+    assert [one["props"]["className"] for one in drawn] == ["notice news", "notice"]
