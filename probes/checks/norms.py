@@ -48,7 +48,7 @@ from workbench.models.hooks import (
 from workbench.models.model import Model, Sizes
 from workbench.models.selfcheck import PARTS
 from workbench.observation import Need, Site, observe
-from workbench.observation.reducers import arrives
+from workbench.observation.reducers import arrives, neurons_arrive
 
 __all__ = ["SILENT", "output_norms"]
 
@@ -136,8 +136,14 @@ def neuron_norm(post: torch.Tensor, *scale_and_site: Any) -> torch.Tensor:
     """How loud each neuron is, `[batch, neuron]`."""
     *scale, site = scale_and_site
     assert site.weights.W_out is not None, "a layer with neurons has it"
-    rows = _gained(site.weights.W_out, site)
-    return _mean_square(_scaled(post.float().square() * rows.square().sum(-1), scale), site)
+    squares = post.float().square() * _gained(site.weights.W_out, site).square().sum(-1)
+    return _mean_square(_scaled(_arrived(squares, site), scale), site)
+
+
+def _arrived(squares: torch.Tensor, site: Site) -> torch.Tensor:
+    """Squares of what neurons write `[batch, pos, neuron]`, as far as interventions on the MLP's output let it
+    through."""
+    return squares * neurons_arrive(site).square()[..., None].to(squares)
 
 
 def _gained(W_out: torch.Tensor, site: Site) -> torch.Tensor:
@@ -155,7 +161,7 @@ def expert_norm(weight: torch.Tensor, *seen_and_site: Any) -> torch.Tensor:
         factor = (taken > 0).float() if expert.scaled_inside else taken
         rows = _gained(expert.W_out, site).square().sum(-1)
         sizes = (post.float().nan_to_num(0.0) * factor).square() * rows
-        found.append(_mean_square(_scaled(sizes, scale), site))
+        found.append(_mean_square(_scaled(_arrived(sizes, site), scale), site))
     return torch.stack(found, 1)
 
 

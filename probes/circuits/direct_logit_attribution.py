@@ -14,7 +14,7 @@ from workbench.analysis.parameters import Position, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.view import Ask, Claim, View, chosen, reads
 from workbench.errors import InputError
-from workbench.intervene.arriving import arriving
+from workbench.intervene.arriving import arriving, arriving_of_neurons, surviving
 from workbench.models.hooks import (
     ATTN_OUT,
     ATTN_RESULT,
@@ -57,8 +57,8 @@ class DirectLogitAttribution(
     its gain. With `against`, everything is the difference: why A rather than B. Under interventions a head's share is
     what it then writes (where that is nothing, it comes from no key; where it is another run's or a mean, `origin` is
     what the head would have moved), times what its attention's output is scaled by, and what they put into the stream
-    beside all parts is a part of its own. Where they set what a part writes into, the attention's output or a state
-    behind it, nothing of it arrives: its share is 0.
+    beside all parts is a part of its own. Where they set what a part writes into, the output of its block or a state
+    behind it, nothing of it arrives: its share is 0; where they multiply a state, the shares in front of it are.
 
     Limits: Direct effects only, the final norm's scale frozen: what a part does through later parts is not in its
     share, so a head that matters may have none.
@@ -108,10 +108,11 @@ class DirectLogitAttribution(
         total = float(logits[0] - logits[1] if len(ids) == 2 else logits[0])
         heads, origin, biases = _heads(observation, kept, direction, pos)
         mlp = kept["mlp"][:, 0, 0].double() @ direction if observation.sizes.d_mlp else None
-        state = _set_at(observation, pos)
-        embedding = 0.0 if state else float(kept["embedding"][0, 0, 0].double() @ direction)
-        for part in (heads, origin, biases, *([] if mlp is None else [mlp])):
-            part[:state] = 0
+        arrives = surviving(observation.model, observation.interventions, pos, len(observation.tokens[0])).double()
+        embedding = float(kept["embedding"][0, 0, 0].double() @ direction * arrives[0, 0])
+        for part in (heads, origin, biases):
+            part *= arrives[:, 0].to(part).view(-1, *[1] * (part.ndim - 1))
+        mlp = None if mlp is None else mlp * arrives[:, 1].to(mlp)
         parts = list(_components(embedding, heads, biases, mlp, constant))
         if observation.interventions:
             parts.append(("intervention", "interventions", -1, -1, total - sum(part[-1] for part in parts)))
@@ -127,7 +128,7 @@ class DirectLogitAttribution(
             total=("", total, "logits", None, "what they sum to"),
             head_attribution=("layer head", heads, "logits", None, "direct attribution of the head"),
             origin=("layer head key", origin, "logits", None, "direct attribution by the key it came from"),
-            **_neurons(observation, kept, direction, self.neurons),
+            **_neurons(observation, kept, direction, self.neurons, pos),
         )
         names, written = [observation.vocabulary.string(i) for i in ids], [by_id(i) for i in ids]
         result = result.assign_attrs(
@@ -219,20 +220,6 @@ def _heads(
     return torch.stack(written), torch.stack(origins), torch.stack(biases)
 
 
-def _set_at(observation: Observation, pos: int) -> int:
-    """The last layer in front of which interventions set the state at a position, whatever wrote there; 0: none."""
-    state, n = 0, len(observation.tokens[0])
-    for one in observation.interventions:
-        for edit in one.edits(observation.model):
-            where = edit.where
-            here = where.positions is None or pos in {at % n for at in where.positions}
-            if edit.write is None or not where.sets or where.units is not None or where.layer is None or not here:
-                continue
-            if where.hook in (RESID_PRE, RESID_POST) and not (edit.skip_first and pos == 0):
-                state = max(state, where.layer + (where.hook is RESID_POST))
-    return state
-
-
 def _through(
     direction: torch.Tensor, gain: torch.Tensor | None, scale: torch.Tensor | None, layer: int
 ) -> torch.Tensor:
@@ -259,14 +246,18 @@ def _components(
 
 
 def _neurons(
-    observation: Observation, kept: Mapping[str, torch.Tensor], direction: torch.Tensor, layer: int | None
+    observation: Observation, kept: Mapping[str, torch.Tensor], direction: torch.Tensor, layer: int | None, pos: int
 ) -> dict[str, Any]:
     if layer is None:
         return {}
     weights: LayerWeights = observation.weights(layer)
     if weights.W_out is None:
         raise InputError(f"neurons of layer {layer}", "an MLP with an output matrix", "Leave neurons out")
-    towards = _through(direction, weights.post_mlp_gain, kept.get("post_mlp_scale"), 0)
+    edits, n_pos = (observation.model, observation.interventions), len(observation.tokens[0])
+    arrives = float(
+        arriving_of_neurons(*edits, layer, n_pos, (MLP_OUT,))[pos] * surviving(*edits, pos, n_pos)[layer, 1]
+    )
+    towards = _through(direction, weights.post_mlp_gain, kept.get("post_mlp_scale"), 0) * arrives
     shares = kept["neurons"][0, 0, 0].double() * (weights.W_out.double() @ towards)
     bias = float(weights.b_out.double() @ towards) if weights.b_out is not None else 0.0
     return {

@@ -8,15 +8,15 @@ import torch
 import xarray as xr
 
 from probes.checks import claims
+from probes.routes.one_layer import NOTHING
 from probes.routes.promoted import logit_contributions, promoted
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.view import Ask, Claim, View
 from workbench.errors import InputError
-from workbench.intervene import Where
-from workbench.intervene.contradictions import is_void
-from workbench.models.hooks import EXPERT_WEIGHT, MLP_POST, RESID_POST, expert_post
+from workbench.intervene.arriving import arriving_of_neurons
+from workbench.models.hooks import EXPERT_WEIGHT, MLP_POST, POST_MLP_SCALE, RESID_POST, expert_post
 from workbench.models.model import LayerWeights, Model, Sizes
 from workbench.models.neurons import need_neurons
 from workbench.models.prompt import Tokens, place
@@ -33,8 +33,8 @@ _PROMOTED = 8  # tokens listed on either side of a neuron
 def written(activation: torch.Tensor, site: Site, pos: int) -> torch.Tensor:
     """Activations and sizes of what they write, `[batch, 2, neuron]`, at one position.
 
-    A neuron writes its activation times its row of W_out (through a post-norm's gain where there is one; the
-    post-norm's scale is the same for all neurons and is left out).
+    A neuron writes its activation times its row of W_out (through a post-norm's gain where there is one; `_through`
+    knows its scale, which is the same for all neurons).
     """
     here = activation[:, pos].float()
     return torch.stack([here, here.abs() * _rows(site.weights).norm(dim=-1)], dim=1)
@@ -67,6 +67,8 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
     Definition: A neuron adds activation * W_out[neuron] to the residual stream; drawn is the norm of that, for the
     selected layer and token. The activation is what W_out reads: gate times up where the MLP is gated. In a mixture,
     each expert has neurons of its own: drawn are those of the experts that the token takes, times the expert's weight.
+    Behind a post-norm (Gemma 2 and 3) it goes through that, its scale frozen; where an intervention multiplies the
+    MLP's output, it is multiplied.
 
     Limits: A large write is not yet an effect: several neurons may cancel, and later layers may ignore it; where an
     intervention sets what they write into, drawn is what they would add, and the sentence says so. An expert
@@ -101,7 +103,7 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
         place(self.pos, len(tokens))
         if self.layer in model.sizes.experts:
             model.expert_weights(self.layer, 0)
-            return *self._of_experts(model.sizes), self._state
+            return *self._of_experts(model.sizes), *self._states(model.weights(self.layer))
         if model.weights(self.layer).W_out is None:  # a dense layer of a mixture has some, and bridges leave it whole
             mixed = ", ".join(map(str, model.sizes.experts))
             raise InputError(
@@ -110,16 +112,25 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
                 "Choose one of these" if mixed else "Choose another model",
             )
         need_neurons(model)
-        return self._written, self._state
+        return self._written, *self._states(model.weights(self.layer))
 
     @property
     def _written(self) -> Need:
         return Need((MLP_POST,), written, dims="component neuron", params={"pos": self.pos}, layers=(self.layer,))
 
+    def _states(self, weights: LayerWeights) -> tuple[Need, ...]:
+        """The state behind the layer, and the scale of a post-norm where there is one."""
+        return self._state, *([] if weights.post_mlp_gain is None else [self._scale])
+
     @property
     def _state(self) -> Need:
         at = {"positions": (self.pos,)}
         return Need((RESID_POST,), keep, dims="pos d_model", params=at, layers=(self.layer,))
+
+    @property
+    def _scale(self) -> Need:
+        at = {"positions": (self.pos,)}
+        return Need((POST_MLP_SCALE,), keep, dims="pos one", params=at, layers=(self.layer,))
 
     def _of_experts(self, sizes: Sizes) -> tuple[Need, ...]:
         """One need an expert."""
@@ -135,9 +146,11 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
         """The largest writes, and what they do to the logits."""
         if self.layer in observation.sizes.experts:
             return self._in_mixture(observation)
+        through = self._through(observation)
         values, sizes = observation[self._written][0, 0]
+        sizes = sizes * abs(through)
         top = sizes.topk(min(self.top_k, len(sizes)))
-        rows = _rows(observation.weights(self.layer))[top.indices]
+        rows = _rows(observation.weights(self.layer))[top.indices] * through
         writes = values[top.indices, None].to(rows) * rows
         found = self._result(observation, top, values, sizes, writes)
         return found.assign_attrs(summary=self._summary(observation, found, f"the {len(sizes)} neurons of layer"))
@@ -147,6 +160,8 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
         width, layer = observation.sizes.d_expert, observation.weights(self.layer)
         found = torch.stack([observation[need][0, 0] for need in self._of_experts(observation.sizes)])
         values, sizes, factors = found.movedim(1, 0).flatten(1)  # counted through the experts
+        through = self._through(observation)
+        sizes, factors = sizes * abs(through), factors * through
         taken = torch.stack([one.isfinite().any() for one in found[:, 0]]).nonzero()[:, 0].tolist()
         top = sizes.nan_to_num(-1.0).topk(min(self.top_k, width * len(taken)))
         numbers = top.indices.tolist()
@@ -163,6 +178,18 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
         result["of_expert"] = ("neuron", [n // width for n in numbers], about)
         neurons = f"the {width * len(taken)} neurons of {', '.join(f'L{self.layer}E{e}' for e in taken)} in layer"
         return result.assign_attrs(d_expert=width, summary=self._summary(observation, result, neurons))
+
+    def _arriving(self, observation: Observation) -> float:
+        """By how much interventions multiply what the neurons write here; 0 where they set it."""
+        given = (observation.model, observation.interventions, self.layer, len(observation.tokens[0]))
+        return float(arriving_of_neurons(*given)[self.pos])
+
+    def _through(self, observation: Observation) -> float:
+        """What every write is multiplied by: what arrives (all of it where nothing does, and that is said), over the
+        scale of a post-norm."""
+        normed = observation.weights(self.layer).post_mlp_gain is not None
+        scale = float(observation[self._scale][0, 0, 0, 0]) if normed else 1.0
+        return (self._arriving(observation) or 1.0) / scale
 
     def _result(
         self, observation: Observation, top: Any, values: torch.Tensor, sizes: torch.Tensor, writes: torch.Tensor
@@ -187,12 +214,10 @@ class Neurons(OnPrompt, name="neurons", title="Neurons"):
 
     def _summary(self, observation: Observation, result: xr.Dataset, neurons: str) -> str:
         text = observation.tokens[0].strings[self.pos]
-        lost = is_void(observation.model, Where(MLP_POST, self.layer, None, (self.pos,)))
         return (
             f"At token {self.pos} {text!r}, {result.sizes['neuron']} of {neurons} {self.layer} carry "
             f"{float(result['share']):.0%} of the sizes of what all of them write."
-            + " An intervention sets what they write into: nothing of it arrives."
-            * lost
+            f"{NOTHING * (not self._arriving(observation))}"
         )
 
 

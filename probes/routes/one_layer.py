@@ -17,6 +17,7 @@ from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.view import View
 from workbench.errors import InputError
+from workbench.intervene.arriving import arriving_of_neurons
 from workbench.kernels.proximity import part_proximity
 from workbench.models.hooks import MLP_POST, PATTERN, POST_MLP_SCALE, RESID_MID, RESID_POST, RESID_PRE, Hook
 from workbench.models.model import LayerWeights, Model, Sizes
@@ -33,6 +34,7 @@ __all__ = [
     "HEAD",
     "NEURONS",
     "NODE",
+    "NOTHING",
     "FlowRouteHead",
     "FlowRouteNeurons",
     "FlowRouteNode",
@@ -43,6 +45,8 @@ __all__ = [
     "neurons_figure",
     "node_figure",
 ]
+
+NOTHING = " An intervention sets what they write into: nothing of it arrives."
 
 
 def check_inside(*ranges: tuple[str, int, int]) -> None:
@@ -215,7 +219,9 @@ class FlowRouteNeurons(OnPrompt, name="flow-route-neurons", title="Neurons of on
         """The neurons with the largest shares."""
         layer, weights = self.layer, observation.weights(self.layer)
         post, resid, target, *scale = (observation[n][0, 0, 0] for n in self._needs(observation.sizes, weights))
-        outputs, shares, _ = neuron_shares(post, weights, resid, target, scale[0] if scale else None)
+        edits = (observation.model, observation.interventions, layer, len(observation.tokens[0]))
+        arrives = float(arriving_of_neurons(*edits)[self.pos])
+        outputs, shares, _ = neuron_shares(post, weights, resid, target, scale[0] if scale else None, arrives=arrives)
         best = shares.argsort(descending=True)[: self.top]
         up, _ = promoted(logit_contributions(observation.readout, outputs[best], target), self.promote)
         text = np.array([[observation.vocabulary.string(i) for i in row] for row in up.tolist()], dtype=object)
@@ -226,7 +232,7 @@ class FlowRouteNeurons(OnPrompt, name="flow-route-neurons", title="Neurons of on
             neuron_share=("neuron", shares[best], "share", (0, 1), "share of the neuron in resid_post"),
             activation=("neuron", post[best], "activation", None),
             neuron_text=("neuron token", text, "text", None, "tokens the neuron promotes"),
-        ).assign_attrs(layer=layer, at=self.pos, summary=f"{said} at token {self.pos}.")
+        ).assign_attrs(layer=layer, at=self.pos, summary=f"{said} at token {self.pos}.{NOTHING * (not arrives)}")
 
 
 def _neuron_hooks(sizes: Sizes, weights: LayerWeights) -> tuple[Hook, ...]:
@@ -260,20 +266,23 @@ def neuron_shares(
     target: torch.Tensor,
     scale: torch.Tensor | None = None,
     p: int = 1,
+    *,
+    arrives: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Shares of neurons in resid_post at one position: outputs `[neuron, d_model]`, shares `[neuron]`, residual's
     share.
 
     post `[neuron]`, resid and target `[d_model]`; b_out is a part of the sum but not listed. scale: of a post-norm.
+    arrives: what interventions multiply the MLP's output by; where that is 0, outputs are what would be written.
     """
     assert weights.b_out is not None, "an MLP of neurons has one, zeros where the model has none"
     outputs, bias = neuron_outputs(post, weights, scale), weights.b_out.float()
     if scale is not None:
         bias = bias / scale * _gain(weights)
-    each = part_proximity(outputs, target, p)
+    each, bias = part_proximity(arrives * outputs, target, p), arrives * bias
     rest, constant = part_proximity(resid, target, p), part_proximity(bias, target, p)
     whole = (each.sum() + rest + constant).clamp(min=1e-300)
-    return outputs, each / whole, rest / whole
+    return (arrives or 1.0) * outputs, each / whole, rest / whole
 
 
 def neurons_figure(result: xr.Dataset) -> "go.Figure":

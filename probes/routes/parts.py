@@ -15,8 +15,10 @@ from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
 from workbench.errors import InputError
+from workbench.intervene.arriving import arriving, arriving_of_neurons
 from workbench.models.hooks import (
     ATTN_OUT,
+    ATTN_RESULT,
     MLP_OUT,
     MLP_POST,
     PATTERN,
@@ -25,6 +27,7 @@ from workbench.models.hooks import (
     RESID_POST,
     Hook,
     V,
+    Z,
 )
 from workbench.models.model import Model, Sizes
 from workbench.models.neurons import need_neurons, unlike_W_out
@@ -51,7 +54,8 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
 
     Definition: A part's output x through the final norm, its scale frozen at this position, and the unembedding: W_U
     (gain * x / scale), in logits. Neurons: share of activation * W_out[n] in resid_post, in one sum with the residual
-    stream and the bias.
+    stream and the bias. Under interventions x is what then arrives behind the layer: of a head what it writes instead
+    (of an edge nothing, since that comes from no key), times what is multiplied behind it, and nothing of what is set.
 
     Limits: Direct effect only: what later layers make of the part is not seen. A part that promotes a token need not
     have been needed for it.
@@ -100,6 +104,8 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
         first = result["promoted_text"].values[0]
         summary = (
             f"{label} adds {change(float(logits[chosen]))} to the logit of {name!r} and promotes {str(first)!r} most."
+            if x.any()
+            else f"{label} adds nothing to any logit: it writes nothing there."
         )
         log_probs = seen.logits[0][0].float().log_softmax(-1)
         note = likelier(model.vocabulary, self.target, log_probs) if self.target else ""
@@ -143,22 +149,30 @@ def _hooks(model: Model, part: FlowRoutePart) -> tuple[Hook, ...]:
     if part.neuron is not None:
         return (MLP_POST, *([POST_MLP_SCALE] if weights.post_mlp_gain is not None else []))
     if part.head is not None:
-        return (PATTERN, V, *([POST_ATTN_SCALE] if weights.post_attn_gain is not None else []))
+        return (PATTERN, V, Z, *([POST_ATTN_SCALE] if weights.post_attn_gain is not None else []))
     return (ATTN_OUT if part.sublayer == "attention" else MLP_OUT,)
 
 
 def _vector(seen: Observation, model: Model, part: FlowRoutePart) -> torch.Tensor:
-    """What a part writes into the residual stream, `[d_model]`."""
-    weights = model.weights(part.layer)
+    """What a part writes into the residual stream, `[d_model]`, as far as interventions let it arrive."""
+    weights, edits = model.weights(part.layer), (model, seen.interventions, part.layer, len(seen.tokens[0]))
     taken: Any = lambda hook: seen[_at(hook, part.layer)][0, 0]
     if part.neuron is not None:
         scale = None if weights.post_mlp_gain is None else taken(POST_MLP_SCALE)[part.pos]
-        return neuron_outputs(taken(MLP_POST)[part.pos], weights, scale, part.neuron)
+        x = neuron_outputs(taken(MLP_POST)[part.pos], weights, scale, part.neuron)
+        return x * arriving_of_neurons(*edits)[part.pos].to(x)
     if part.head is None:
-        return taken(_hooks(model, part)[0])[part.pos]
-    keys = slice(None, part.pos + 1) if part.key is None else slice(part.key, part.key + 1)
-    v = weights.repeated(taken(V), dim=1)[keys, part.head]
-    x = taken(PATTERN)[part.head, part.pos, keys] @ v @ weights.W_O[part.head].float()
+        x = taken(_hooks(model, part)[0])[part.pos]
+        return x * arriving_of_neurons(*edits, (RESID_POST,))[part.pos].to(x)
+    behind: tuple[Hook, ...] = (ATTN_RESULT, ATTN_OUT, RESID_POST)
+    if part.key is None and model.interventions:
+        z = taken(Z)[part.pos, part.head]
+    else:
+        keys = slice(None, part.pos + 1) if part.key is None else slice(part.key, part.key + 1)
+        z = taken(PATTERN)[part.head, part.pos, keys] @ weights.repeated(taken(V), dim=1)[keys, part.head]
+        behind = (Z, *behind)
+    x = z @ weights.W_O[part.head].float()
+    x = x * arriving(*edits, behind)[0][part.head, part.pos].to(x)
     return x if weights.post_attn_gain is None else x / taken(POST_ATTN_SCALE)[part.pos] * weights.post_attn_gain
 
 
@@ -172,7 +186,8 @@ def _of_layer(model: Model, tokens: Tokens, analysis: OnPrompt) -> xr.Dataset:
 
 def _flow_dataset(seen: Observation, model: Model, logits: torch.Tensor, x: torch.Tensor, target: int) -> xr.Dataset:
     up, down = promoted(logits)
-    names = lambda ids: np.array([model.vocabulary.string(i) for i in ids.tolist()], dtype=object)
+    # nothing promotes nothing: of equal logits the order is chance
+    names = lambda ids: np.array([model.vocabulary.string(i) if x.any() else "" for i in ids.tolist()], dtype=object)
     return dataset(
         seen,
         promoted_text=("rank", names(up), "text", None, "promoted tokens"),

@@ -23,7 +23,7 @@ from workbench.analysis.view import View
 from workbench.arguments import fitted
 from workbench.errors import InputError
 from workbench.figures.quantity import numbers, units
-from workbench.figures.text import head_name, number, show_token
+from workbench.figures.text import head_name, number, shorten, show_token
 from workbench.models.model import Model
 from workbench.storage.record import record_of
 from workbench.words import counted
@@ -46,6 +46,7 @@ __all__ = [
 
 _TOKEN_DIMS = ("pos", "query", "key")
 _NAMED = 3  # unlike tokens that a sentence names
+_EDIT, _EDITS = 60, 3  # characters of an intervention that a sentence names, and how many it names
 _LISTS = ("edge", "row", "segment", "draw")  # the n-th of one run is not the n-th of another, unless they have names
 _OF_ANOTHER = ("_low", "_high", "_null")  # of intervals and nulls, which are about one run, not the change
 _TESTS = ("p", "q", "p_floor")  # as are tests
@@ -339,7 +340,29 @@ def _about(
         if (records[0].get("params") or {}).get(name) != value
     )
     said += [f"The two were computed with different {', '.join(others)}."] * bool(others) + [measured] * bool(measured)
+    said += _unlike_runs(records)
     return {"summary": " ".join(said), "provenance": json.dumps(record, sort_keys=True), "spec_key": key}
+
+
+def _unlike_runs(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`Of toy with Ablate(L1H0 by zero), minus that without an intervention.`, where models or what they were changed
+    by are not the same: a difference that is taken away must say what it is one of."""
+    names, edits = ([one[name] for one in records] for name in ("model", "interventions"))
+    models = [str(one.get("name") or "a model") for one in names]
+    if names[0].get("weights_hash") != names[1].get("weights_hash") and models[0] == models[1]:
+        models = [f"{name} ({str(one.get('weights_hash'))[:8]})" for name, one in zip(models, names, strict=True)]
+    if models[0] == models[1] and edits[0] == edits[1]:
+        return []
+    before, after = (f"with {_named(one)}" if one else "without an intervention" for one in edits)
+    if edits[0] == edits[1]:
+        return [f"Of {models[1]}, minus that of {models[0]}."]
+    return [f"Of {models[1]} {after}, minus that {f'of {models[0]} ' if models[0] != models[1] else ''}{before}."]
+
+
+def _named(edits: Sequence[str]) -> str:
+    """`Ablate(L1H0 by zero), Ablate(L2 MLP by zero) and 3 more`."""
+    more = f" and {len(edits) - _EDITS} more" if len(edits) > _EDITS else ""
+    return ", ".join(shorten(one, _EDIT) for one in edits[:_EDITS]) + more
 
 
 def _largest(result: xr.Dataset) -> str:

@@ -124,7 +124,7 @@ class Force(Printed):
         self.unit.check(model)
 
         def write(scores: torch.Tensor, mesh: tuple[torch.Tensor, ...], length: int) -> None:
-            highest = scores.amax(-1, keepdim=True).expand_as(scores)
+            highest = scores.clone().amax(-1, keepdim=True).expand_as(scores)  # gradients want what it was taken of
             scores[mesh] = highest[mesh] + 1.0
 
         return [Edit(Where(ROUTER, self.unit.layer, self.unit.units, self.positions, self.rows, additive=True), write)]

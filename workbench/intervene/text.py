@@ -18,7 +18,16 @@ from workbench.arguments import fitted
 from workbench.errors import InputError
 from workbench.intervene import Ablate, Attend, Force, Knockout
 from workbench.intervene.attend import ATTENDED
-from workbench.intervene.units import Expert, ExpertNeurons, Head, Unit, units_of
+from workbench.intervene.units import (
+    AttentionEdge,
+    AttentionKey,
+    Expert,
+    ExpertNeurons,
+    Head,
+    Residual,
+    Unit,
+    units_of,
+)
 from workbench.models.hooks import ATTN_OUT, MLP_OUT, MLP_POST, Z
 from workbench.models.model import Model
 
@@ -115,11 +124,11 @@ def phrase(text: str) -> Phrase:
     units = units_of(text.removesuffix(f" {how}"))
     if len(units) != 1:
         raise InputError(f"the intervention {text!r}", "one unit, such as L18H6 or L20 MLP mean", "Name one")
-    without_mean = isinstance(units[0], Expert | ExpertNeurons)
+    without_mean = isinstance(units[0], Expert | ExpertNeurons | Residual | AttentionEdge | AttentionKey)
     if (without_mean and how == "mean") or (not isinstance(units[0], Expert) and how == "forced"):
         raise InputError(
             f"the intervention {text!r}",
-            "an expert alone or forced, its neurons alone, another unit alone or by its mean",
+            "an expert alone or forced; its neurons, a state, an edge or a key alone; others alone or by their mean",
             "Drop the last word",
         )
     if how in ATTENDED and not isinstance(units[0], Head):

@@ -3,12 +3,20 @@
 import torch
 from torch.nn.functional import cross_entropy
 
-from workbench.intervene.arriving import arriving
+from workbench.intervene.arriving import arriving, arriving_of_neurons
 from workbench.models.hooks import ATTN_OUT, ATTN_RESULT, RESID_POST, Hook, Z
 from workbench.observation.need import Site
 from workbench.pauses import pause
 
-__all__ = ["arrives", "head_output_norm", "head_pattern", "mean_behind_first", "residual_norm", "token_loss"]
+__all__ = [
+    "arrives",
+    "head_output_norm",
+    "head_pattern",
+    "mean_behind_first",
+    "neurons_arrive",
+    "residual_norm",
+    "token_loss",
+]
 
 _BEHIND_Z = (ATTN_RESULT, ATTN_OUT, RESID_POST)
 
@@ -41,6 +49,15 @@ def arrives(site: Site, *, read: Hook) -> torch.Tensor:
     for row, length in enumerate(site.lengths.tolist()):
         hooks = _BEHIND_Z if read is Z else (Z, *_BEHIND_Z)
         found[row, :, :length] = arriving(site.model, site.model.interventions, site.layer, length, hooks)[0]
+    return found
+
+
+def neurons_arrive(site: Site) -> torch.Tensor:
+    """The same factor on what the layer's neurons write, `[batch, pos]`: see `arriving_of_neurons`."""
+    found = torch.ones(site.tokens.shape, dtype=torch.float32)
+    if site.model.interventions and site.layer is not None:
+        for row, length in enumerate(site.lengths.tolist()):
+            found[row, :length] = arriving_of_neurons(site.model, site.model.interventions, site.layer, length)
     return found
 
 

@@ -8,6 +8,7 @@ Attention that a key receives, with A[i, k] the attention of query i to key k an
 import numpy as np
 import torch
 
+from workbench.models.hooks import masked_below
 from workbench.models.model import Sizes
 from workbench.observation import Site
 
@@ -68,16 +69,22 @@ def _row_weights(pattern: torch.Tensor, site: Site, first: int) -> torch.Tensor:
 def sink_logit(scores: torch.Tensor, site: Site, first: int = 0) -> torch.Tensor:
     """Mean over queries q of score(q, first) - mean over first < j < q of score(q, j), before the softmax.
 
-    scores: (batch, head, query, key). Returns (batch, head), any real; NaN below first + 3 tokens.
+    scores: (batch, head, query, key). Keys that interventions hide from a query are left out of its mean, and a query
+    that does not see `first`. Returns (batch, head), any real; NaN below first + 3 tokens.
     """
     if scores.shape[-1] <= first:
         return scores.new_full(scores.shape[:2], torch.nan, dtype=torch.float32)
     earlier = scores.float().tril(-1)  # zeroes what a mask has made hugely negative
     keys_between = torch.arange(scores.shape[-2], device=scores.device) - first - 1
+    counted = (site.mask & (keys_between >= 1))[:, None]
+    hidden = earlier <= masked_below(scores.dtype)  # by an intervention: no score, but that of a mask
+    if hidden.any():
+        seen = (~hidden).tril(-1)
+        earlier, keys_between = earlier.masked_fill(hidden, 0.0), seen[..., first + 1 :].sum(-1)
+        counted = counted & seen[..., first] & (keys_between >= 1)
     others = earlier[..., first + 1 :].sum(-1) / keys_between.clamp(min=1)
-    queries = (site.mask & (keys_between >= 1))[:, None]
-    gap = (earlier[..., first] - others).masked_fill(~queries, 0.0)
-    return gap.sum(-1) / queries.sum(-1)
+    gap = (earlier[..., first] - others).masked_fill(~counted, 0.0)
+    return gap.sum(-1) / counted.sum(-1)
 
 
 def value_norm(v: torch.Tensor, site: Site) -> torch.Tensor:

@@ -15,7 +15,9 @@ from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View, reads
 from workbench.errors import InputError
-from workbench.intervene import Knockout
+from workbench.intervene import Knockout, Where
+from workbench.intervene.contradictions import is_void
+from workbench.models.hooks import SCORES
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.selfcheck import PARTS, SOFTMAX, VISIBLE
@@ -84,16 +86,17 @@ class SinkConditions(
 
 def _conditions(model: Model, tokens: Tokens) -> Iterator[tuple[str, Any, tuple[Any, ...], bool]]:
     """Name, prompt, interventions, and whether position 1 takes the first one's place."""
-    ids, layers = tokens.ids, tuple(range(model.sizes.n_layers))
-    hidden = Knockout(tuple(range(1, len(ids))), (0,), layers)
-    front = model.vocabulary.front
+    ids, queries, front = tokens.ids, tuple(range(1, len(tokens))), model.vocabulary.front
+    # where an intervention sets what attention leads to, no key is seen, and to hide one would contradict it
+    seeing = tuple(n for n in range(model.sizes.n_layers) if not is_void(model, Where(SCORES, n, None, queries)))
+    hidden = (Knockout(queries, (0,), seeing),) if seeing else ()
     yield "as given" + (", with BOS" if tokens.bos else ", no BOS"), tokens, (), False
     if tokens.bos:
         bare = ids[len(front) :] if ids[: len(front)] == front else ids[1:]
         yield "BOS dropped", tokenise(model, Prompt.ids(bare)), (), False
     elif front and _fits_front(model, tokens):
         yield "BOS added", tokenise(model, Prompt.ids((*front, *ids))), (), False
-    yield "position 0 masked", tokens, (hidden,), True
+    yield "position 0 masked", tokens, hidden, True
 
 
 def _fits_front(model: Model, tokens: Tokens) -> bool:

@@ -71,17 +71,17 @@ def input_gradients(
 ) -> Iterator[tuple[Any, torch.Tensor]]:
     """Targets and the metric's gradient by their inputs, float32 `[target, row, pos, d_model]`, layer by layer.
 
-    ids: `[row, pos]` without padding. metric: of the logits at the last position. start: what replaces the embedding,
-    `[row, pos, d_model]`. added: is filled with what every source of this pass adds, `[source, row, pos, d_model]`, as
-    `sources` gives it; complete when the first gradient is there. Leaves no gradient on any parameter.
+    ids: `[row, pos]` without padding. metric: of the logits at the last position. start: what replaces the embedding as
+    interventions leave it, `[row, pos, d_model]`. added: is filled with what every source of this pass adds, `[source,
+    row, pos, d_model]`, as `sources` gives it; complete when the first gradient is there. Leaves no gradient on any
+    parameter.
     """
     graph, sizes = Graph.of(model.sizes), model.sizes
-    kept, streams = _Kept(), _Streams(model, graph, added)
+    kept, streams = _Kept(), _Streams(model, graph, added, start)
     with model.passes.run(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
         with warnings.catch_warnings(), Attached(model) as writing:
             warnings.simplefilter("ignore")  # of norms that are computed from their edited scale: that is meant
             call = heads_apart(model, stack, writing)
-            writing.add(model.adapter.point(RESID_PRE, 0), _starting(start))
             follow(model, writing, rules)
             for layer in range(graph.n_layers):
                 for hook in (Q, K, V, *((MLP_IN,) if graph.mlps else ())):
@@ -140,13 +140,21 @@ class _Kept:
 
 
 class _Streams(Seen):
-    """The states in front of every sublayer, and what every source adds where that is asked."""
+    """The states in front of every sublayer, and what every source adds where that is asked. start: see
+    `input_gradients`; it holds already what interventions add to an embedding."""
 
-    def __init__(self, model: Model, graph: Graph, added: torch.Tensor | None) -> None:
+    def __init__(
+        self, model: Model, graph: Graph, added: torch.Tensor | None, start: torch.Tensor | None = None
+    ) -> None:
         # Not a method of its own: this would hold itself, and with it the states until the next collection of garbage
         super().__init__(model, graph, lambda place, value: _copy(added, place, value))
-        self._added = added
+        self._added, self._start = added, start
         self.before: dict[tuple[int, str], torch.Tensor] = {}
+
+    def attach(self, recording: Attached) -> None:
+        """Beginning behind the interventions."""
+        recording.add(self.model.adapter.point(RESID_PRE, 0), _starting(self._start))
+        super().attach(recording)
 
     def _at_pre(self, layer: int, activation: torch.Tensor) -> None:
         super()._at_pre(layer, activation)

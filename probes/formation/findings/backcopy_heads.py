@@ -10,7 +10,7 @@ from workbench.intervene.edit import Edit, Printed, Where
 from workbench.loading.toys.recipe import Recipe
 from workbench.loading.toys.tasks.bigram_backcopy import FIRST
 from workbench.loading.toys.tasks.task import Batch
-from workbench.models.hooks import PATTERN, RESID_POST, SCORES, V, Z
+from workbench.models.hooks import PATTERN, RESID_POST, SCORES, V, Z, masked_below
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, tokenise
 from workbench.observation import Need, keep, observe
@@ -84,10 +84,11 @@ def _mean(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 def _sink_logit(scores: torch.Tensor, places: torch.Tensor) -> float:
     """Score of BOS minus the mean of the other keys that a query sees, mean over places. scores: row query key."""
-    visible = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-    visible[:, 0] = False
+    seen = (scores > masked_below(scores.dtype)).tril()  # an intervention may hide some
+    visible = seen.clone()
+    visible[..., 0] = False
     others = scores.masked_fill(~visible, 0).sum(-1) / visible.sum(-1).clamp(min=1)
-    return float((scores[..., 0] - others)[places].mean())
+    return float((scores[..., 0] - others)[places & seen[..., 0]].mean())
 
 
 def _peak(states: torch.Tensor) -> float:

@@ -15,7 +15,7 @@ from probes.attention.sinks.figures import convention
 from tests.tiny_models import tiny_hf, tiny_model
 from workbench import PATTERN, RESID_POST, SCORES, Need, Prompt, V, keep, observe, save
 from workbench.errors import InputError
-from workbench.intervene import Edit, Where
+from workbench.intervene import Edit, Knockout, Where
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 from workbench.observation import Site
@@ -155,6 +155,23 @@ def test_scores_masked_with_minus_infinity_give_the_same_sink_logit():
     hidden = ~torch.ones(9, 9, dtype=torch.bool).tril()
     finite = measures.sink_logit(scores.masked_fill(hidden, -3e38), site(scores))
     torch.testing.assert_close(measures.sink_logit(scores.masked_fill(hidden, -torch.inf), site(scores)), finite)
+
+
+@pytest.mark.parametrize("key", [0, 3])
+def test_a_key_that_an_intervention_hides_has_no_score(key):
+    """`9 cannot see 3` gave heads a sink logit of 1e36: the mask's own number was averaged with the others."""
+    model, prompt = tiny_model("llama"), Prompt.ids([0, *range(5, 17)])
+    need = Need((SCORES,), keep, dims="head query key")
+    scores = observe(model, prompt, [need])[need][0, 0].double().numpy()  # of layer 0, which no edit changes
+    found = AttentionSinks().run(model, prompt, interventions=[Knockout((9,), (key,), (0, 1))])["sink_logit"]
+    for head in range(4):
+        gaps = []
+        for query in range(2, 13):
+            visible = [one for one in range(1, query) if (query, one) != (9, key)]
+            if (query, 0) != (9, key):
+                gaps.append(scores[head, query, 0] - np.mean([scores[head, query, one] for one in visible]))
+        assert float(found.sel(layer=0, head=head)) == pytest.approx(np.mean(gaps), abs=1e-5)
+    assert np.abs(found).max() < 100
 
 
 # --- a slow route ---------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from probes.attention.sinks.sink_conditions import VIEW, SinkConditions, _condit
 from tests.tiny_models import spelling, tiny_hf, tiny_model
 from workbench import Prompt
 from workbench.errors import Cancelled, InputError
+from workbench.intervene import Ablate, Attention
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 from workbench.models.prompt import tokenise
@@ -137,3 +138,18 @@ def test_it_can_be_cancelled_and_keeps_what_is_done():
 def test_too_short_a_prompt_is_refused():
     with pytest.raises(InputError, match="3 tokens"):
         SinkConditions().run(tiny_model("llama"), Prompt.ids([1, 2, 3]))
+
+
+@pytest.mark.parametrize("layers", [(1,), (0, 1)])
+def test_position_0_is_hidden_where_attention_is_left(layers):
+    """A layer whose attention is taken away sees nothing that could be hidden; that was called a contradiction."""
+    hf = tiny_hf("llama")
+    with torch.no_grad():
+        for layer in layers:
+            hf.model.layers[layer].self_attn.o_proj.weight.zero_()
+    prompt, model = Prompt.ids([0, *range(5, 25)]), wrap(tiny_hf("llama"), spelling(), name="whole")
+    edited = SinkConditions().run(model, prompt, interventions=[Ablate(Attention(layer)) for layer in layers])
+    by_hand = SinkConditions().run(wrap(hf, spelling(), name="by hand"), prompt)
+    for name in ("sink_rate", "peak_ratio", "peak_pos", "model_sink_rate"):
+        np.testing.assert_allclose(edited[name], by_hand[name], atol=1e-4, err_msg=name)
+    assert edited["group"].values.tolist()[-1] == "position 0 masked"

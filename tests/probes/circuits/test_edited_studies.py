@@ -15,9 +15,28 @@ from probes.circuits.edges import CircuitEdges
 from probes.circuits.evaluation import CircuitEvaluation
 from tests.tiny_models import tiny_hf, tiny_model, tiny_model_without_head
 from workbench.errors import InputError, RefusedError
-from workbench.intervene import MLP, Ablate, Attention, FreezeNormScale, Head, Knockout, Neurons, Patch, Steer
+from workbench.intervene import (
+    MLP,
+    Ablate,
+    Add,
+    Attend,
+    Attention,
+    Clamp,
+    Expert,
+    Force,
+    FreezeNormScale,
+    FreezePatterns,
+    Head,
+    Knockout,
+    Neurons,
+    Patch,
+    Residual,
+    Scale,
+    Steer,
+)
+from workbench.intervene.units import AttentionEdge, AttentionKey, ExpertNeurons
 from workbench.loading.pretrained import wrap
-from workbench.models.hooks import LN_FINAL_SCALE, RESID_POST, Z
+from workbench.models.hooks import LN_FINAL_SCALE, PATTERN, RESID_MID, RESID_POST, RESID_PRE, K, Q, V, Z
 from workbench.models.prompt import Prompt, tokenise
 from workbench.models.target import Target
 from workbench.observation import observe
@@ -122,6 +141,33 @@ def test_gradients_in_front_of_an_edit_and_behind_it(model):
     assert not before[Z, 1][:, 2].any() and behind[Z, 1][9, 2].abs().max() > 1e-3
     for head in (0, 1, 3):
         torch.testing.assert_close(before[Z, 1][:, head], behind[Z, 1][:, head])
+
+
+@pytest.mark.parametrize("kind", ["llama", "mixtral"])
+def test_gradients_go_through_every_edit(kind):
+    """As the metric moves with a small step of the embedding. The forced expert's score was written over what its own
+    derivative is taken of, which torch refuses."""
+    model, metric = tiny_model(kind), Metric("logit difference", Target.one(31), Target.one(7))
+    source = record(model, CORRUPT, [Z, Q, K, V, PATTERN, RESID_MID])
+    given = [
+        Ablate(Head(1, 2)), Scale(Head(1, 2), -0.7), Ablate(MLP(1)), Scale(MLP(0), 2.0), Scale(Attention(0), 0.5),
+        Ablate(Head(1, 2), "mean", measure_means(model)), Ablate(Residual(1, 4)), Ablate(AttentionEdge(1, 1, 9, 3)),
+        Ablate(AttentionKey(0, 1, 4)), Knockout((9,), (3,), (0, 1)), Attend(Head(0, 1), "previous-token"),
+        Steer(0, torch.linspace(-1, 1, 32), 0.5), Steer(1, torch.linspace(-1, 1, 32), 0.5, RESID_MID),
+        FreezePatterns(source), Patch(Z, 0, source, (4,)), Patch(Q, 1, source), Patch(K, 0, source),
+        Patch(V, 1, source, (2,)), Patch(RESID_MID, 0, source, (9,)),
+    ]  # fmt: skip
+    if kind == "mixtral":
+        given += [Ablate(Expert(0, 1)), Force(Expert(0, 3)), Scale(ExpertNeurons(1, 0, (3, 5)), 3.0)]
+    else:
+        given += [Ablate(Neurons(1, (3, 4))), Clamp(Neurons(1, (5,)), 1.5), Add(Neurons(0, (5,)), 0.8)]
+    step = torch.randn(10, model.sizes.d_model, generator=torch.Generator().manual_seed(0))
+    for edit in given:
+        edited = model.edited([edit])
+        _, grads = gradients(edited, tokenise(model, CLEAN), metric, [RESID_PRE])
+        moved = lambda size, edited=edited: difference(edited, Steer(0, size * step, 1.0, RESID_PRE, tuple(range(10))))
+        slope, told = (moved(3e-5) - moved(-3e-5)) / 6e-5, float((grads[RESID_PRE, 0] * step).sum())
+        assert told == pytest.approx(slope, rel=0.02, abs=0.05), str(edit)  # embeddings are about 0.02 long
 
 
 def test_what_lies_behind_the_blocks_is_refused(model):

@@ -216,6 +216,13 @@ def test_a_head_that_was_taken_out_changes_nothing_before_its_layer(tmp_path):
     assert np.abs(change["entropy"].sel(depth=2)).max() > 0
     record = json.loads(change.attrs["provenance"])["difference"]
     assert record["from"]["interventions"] == [] and record["to"]["interventions"] == ["Ablate(L1H0 by zero)"]
+    said = "Of tiny-llama with Ablate(L1H0 by zero), minus that without an intervention."
+    assert change.attrs["summary"].endswith(said)
+    back = difference(without, intact).attrs["summary"]  # whose own record knows of none
+    assert back.endswith("Of tiny-llama without an intervention, minus that with Ablate(L1H0 by zero).")
+    other = LogitLens().run(tiny_model("llama", seed=1), [3, 5, 7, 5])
+    assert " (" in difference(intact, other).attrs["summary"].partition("minus that of tiny-llama")[2]
+    assert "minus that" not in difference(intact, intact).attrs["summary"]
     again = open_result(save(change, tmp_path / "change.nc"))
     xr.testing.assert_equal(again["entropy"], change["entropy"])
     for index in range(len(VIEW.figures)):

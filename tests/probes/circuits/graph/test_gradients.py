@@ -11,10 +11,12 @@ from probes.circuits.graph.passes import sources, with_edges
 from probes.circuits.graph.rankings import RANKINGS, TOGETHER, combined, rank
 from probes.circuits.graph.tasks import Pair
 from tests.contract.case import hooks_left
-from tests.tiny_models import KINDS, tiny_model
+from tests.tiny_models import KINDS, tiny_hf, tiny_model
 from workbench.errors import InputError, RefusedError
+from workbench.intervene import Residual, Scale, Steer
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
+from workbench.models.hooks import RESID_PRE
 from workbench.models.prompt import Prompt, tokenise
 from workbench.models.target import Target
 
@@ -204,3 +206,19 @@ def test_what_cannot_be_ranked_says_so(monkeypatch):
     model = tiny_model("llama")
     with pytest.raises(RefusedError, match="exact patching of the"):
         rank(model, pairs_of(model), "exact")
+
+
+@pytest.mark.parametrize("by", ["EAP", "EAP-IG", "RelP-IG"])
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_an_edited_embedding_is_edited_once(by, factor):
+    """States on the way between two embeddings hold what an intervention added to these, and got it again."""
+    model, hf = tiny_model("llama"), tiny_hf("llama")
+    moved = torch.linspace(-1, 1, 32) * torch.tensor([1.0, -1.0]).repeat(16)
+    edit = Scale(Residual(0), factor) if factor != 1 else Steer(0, moved, 1.0, RESID_PRE)
+    with torch.no_grad():
+        weight = hf.model.embed_tokens.weight
+        weight.copy_(weight * factor if factor != 1 else weight + moved)
+    edited, by_hand = model.edited([edit]), wrap(hf, None, name="by hand")
+    ours, theirs, plain = (rank(one, pairs_of(one), by) for one in (edited, by_hand, model))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
+    assert np.abs(ours - plain).max() > 1e-2 * np.abs(theirs).max()
