@@ -49,7 +49,7 @@ def forget(rotating: Sequence[nn.Module]) -> None:
                 part.register_buffer(name, first.clone().to(buffer.device), persistent=False)
 
 
-def rounded(attention: nn.Module) -> None:
+def rounded(attention: Any) -> None:
     """Let rotated queries and keys go on in the format of the weights that made them, as the model itself does. In
     front of whoever watches them."""
     dtype = next((one.dtype for one in attention.parameters() if one.ndim > 1), torch.float32)

@@ -7,6 +7,7 @@ other's clean prompt) share a group. No group and no prompt, clean or counterfac
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -111,8 +112,24 @@ def read_task(
         if not answers or not wrong:
             raise InputError(f"a pair of {path} without answer or wrong answer", "both", "Add the columns")
         texts.append(PairText(pair.clean, pair.corrupt, (answers,), (wrong,), ""))
-    found = split_pairs(model, Path(path).stem, texts, (train, validation, test))
+    try:
+        found = split_pairs(model, Path(path).stem, texts, (train, validation, test))
+    except InputError as error:
+        if said := _without_space(model, texts):
+            raise InputError(error.got, error.expected, said) from error
+        raise
     return replace(found, note=_of_forms(model, texts))
+
+
+def _without_space(model: Model, texts: Sequence[PairText]) -> str:
+    """What to do where answers would be single tokens behind a space, which nobody types into a cell; "" elsewhere."""
+    for answer in dict.fromkeys(answer for text in texts for answer in (*text.answers, *text.wrong)):
+        with suppress(InputError):
+            typed, spaced = (target_of(model.vocabulary, text).length for text in (answer, f" {answer}"))
+            if answer[:1].isalnum() and typed > 1 and spaced == 1:
+                said = f"{f' {answer}'!r} is one token, {answer!r} is not"
+                return f"Write answers with the space that they follow on ({said})"
+    return ""
 
 
 def _of_forms(model: Model, texts: Sequence[PairText]) -> str:

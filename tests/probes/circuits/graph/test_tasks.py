@@ -111,6 +111,19 @@ def test_pairs_of_a_file(speller, tmp_path):
         read_task(speller, tmp_path / "unread.csv", train=2, test=0)
 
 
+def test_answers_without_their_space_are_told_of(model, tmp_path):
+    """Nobody types a space into a cell: all pairs were left out, and to ask for fewer does not help."""
+    path = tmp_path / "own.csv"
+    table = "clean,corrupt,answer,wrong\n" + "".join(f"{a}b,{a}c,{{0}}Mary,{{0}}John\n" for a in "defgh")
+    path.write_text(table.format(""))
+    with pytest.raises(InputError, match=r"single tokens.*with the space .*\(' Mary' is one token, 'Mary'"):
+        read_task(model, path, train=1, test=1)
+    path.write_text(table.format(" "))
+    assert len(read_task(model, path, train=1, test=1).test) == 1
+    with pytest.raises(InputError, match="Ask for fewer"):
+        read_task(model, path, train=9, test=9)
+
+
 def test_batches_hold_pairs_of_one_length(model):
     pairs = task(model, "indirect object", train=20, test=1).train
     seen = []
