@@ -41,7 +41,7 @@ def test_every_verb(spec, capsys):
     assert "7 prompts of toy-induction" in said and "of memory" in said
     assert not (spec.parent / "runs").exists()  # a plan computes and writes nothing
     assert main(["batch", "run", str(spec)]) == 0
-    assert "Means of induction-on-prompt over 7 prompts." in capsys.readouterr().out
+    assert "Results of induction-on-prompt over 7 prompts." in capsys.readouterr().out
     ledger = (spec.parent / "runs/made/ledger.jsonl").read_bytes()
     for words in (["run", str(spec)], ["resume", "runs/made"], ["worker", "runs/made"], ["status", str(spec)]):
         assert main(["batch", *words]) == 0

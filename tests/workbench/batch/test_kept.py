@@ -92,9 +92,10 @@ def test_an_aggregate_that_is_not_as_it_was_merged_is_not_taken(run, merged, mon
 
 def test_sentences_of_analyses_count_what_is_merged(run):
     found = run(spec(analyses=("norms", "broken-analysis", "model-norms")))
-    assert found.summaries == {name: found.aggregate(name).attrs["summary"] for name in found.analyses}
+    merged = {name: found.aggregate(name).attrs["summary"] for name in found.analyses}
+    assert found.summaries == {name: said.replace("Means of", "Results of") for name, said in merged.items()}
     assert found.summaries["model-norms"] == "model-norms of 1 model."  # which reads no prompt
-    assert found.summaries["norms"] == "Means of norms over 24 prompts."
+    assert found.summaries["norms"] == "Results of norms over 24 prompts."
     assert "24 are missing" in found.summaries["broken-analysis"]
 
 

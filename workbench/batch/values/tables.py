@@ -113,23 +113,24 @@ def failures(cells: Cells) -> list[dict[str, str]]:
 
 
 def summaries(cells: Cells) -> dict[str, str]:
-    """How many prompts are behind the means of each analysis, a sentence each, without a look at any value."""
+    """How many prompts there are results of, by analysis, a sentence each, without a look at any value: which numbers
+    have a mean over them, `aggregate` says."""
     found = {}
     for name in cells.names:
         places = cells.places(name)
         asked = list(cells.asked(name))
         done = [(line["model"], line["group"], line["document"]) for cell, line in asked if cell in places]
         counts = (len(done), len(set(done)), len(asked) - len(done))
-        found[name] = summary(name, *counts, any(line["n"] > 0 for _, line in asked))
+        found[name] = summary(name, *counts, any(line["n"] > 0 for _, line in asked), "Results")
     return found
 
 
-def summary(analysis: str, n: int, documents: int, missing: int, prompted: bool) -> str:
+def summary(analysis: str, n: int, documents: int, missing: int, prompted: bool, what: str = "Means") -> str:
     """How many prompts are behind the means of an analysis, with the documents that count once each where these are
-    fewer, and how many are not there; models, where none is read.
+    fewer, and how many are not there; models, where none is read. what: is over them.
     """
     over = counted(n, "prompt") if documents == n else f"{counted(documents, 'document')}, {counted(n, 'prompt')}"
-    said = f"Means of {analysis} over {over}" if prompted else f"{analysis} of {counted(n, 'model')}"
+    said = f"{what} of {analysis} over {over}" if prompted else f"{analysis} of {counted(n, 'model')}"
     return said + (f"; {missing} {'is' if missing == 1 else 'are'} missing." if missing else ".")
 
 
