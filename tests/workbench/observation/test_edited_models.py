@@ -12,6 +12,7 @@ from workbench.intervene import (
     MLP,
     Ablate,
     Add,
+    Attend,
     Attention,
     AttentionEdge,
     Clamp,
@@ -265,6 +266,8 @@ def test_it_shares_everything_else(model):
 def test_what_cannot_be_of_every_pass_is_refused(model):
     with pytest.raises(InputError, match="an intervention on all rows"):
         model.edited([Ablate(Head(0, 1), rows=(0,))])
+    with pytest.raises(InputError, match="give keys"):  # of a sweep's batch each row would be told another row's
+        tiny_model("llama").edited([Attend(Head(0, 1), torch.zeros(8, 6, dtype=torch.long))])
     with pytest.raises(InputError, match="an intervention inside the blocks"):
         model.edited([FreezeNormScale(record(model, CLEAN, [LN_FINAL_SCALE]))])
     with pytest.raises(InputError, match="L9H0"):
