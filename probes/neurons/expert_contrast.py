@@ -105,9 +105,12 @@ class ExpertContrast(Study, name="expert-contrast", title="Experts of one kind o
         held_out = [row for row, (_, prompt) in enumerate(texts.place) if prompt % 2]
         ranking = [row for row, (_, prompt) in enumerate(texts.place) if not prompt % 2]
         found = _Found.of(model, texts, ranking)
-        sets = [ranked(found.contrast, self.top, model.sizes)]
+        contrast, use = found.contrast.copy(), found.use.mean(0)
+        for place in self._gone(model):  # to switch it off again changes nothing: it is no other expert either
+            contrast[place] = use[place] = np.nan
+        sets = [ranked(contrast, self.top, model.sizes)]
         random = np.random.default_rng(self.seed)
-        sets += [matched(found.use.mean(0), sets[0], random) for _ in range(self.draws)]
+        sets += [matched(use, sets[0], random) for _ in range(self.draws)]
         tokens = [texts.tokens[row] for row in held_out]
 
         def loss(experts: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -122,6 +125,13 @@ class ExpertContrast(Study, name="expert-contrast", title="Experts of one kind o
             if progress is not None:
                 progress(done / len(sets))
             yield self._result(model, texts, found, sets, base, effects)
+
+    def _gone(self, model: Model) -> list[tuple[int, int]]:
+        """Experts that interventions of the run have switched off everywhere, where switching off is what is done."""
+        units = [one.unit for one in model.interventions if isinstance(one, Ablate) and one.positions is None]
+        layers = list(model.sizes.experts)
+        gone = [(layers.index(unit.layer), unit.expert) for unit in units if isinstance(unit, Expert)]
+        return gone if self.how == "off" else []
 
     def _expert(self, model: Model, place: tuple[int, int]) -> Expert:
         return Expert(model.sizes.experts[place[0]], place[1])
@@ -212,7 +222,7 @@ class _Found:
 
 
 def ranked(contrast: np.ndarray, top: int, sizes: Sizes) -> list[tuple[int, int]]:
-    """The (row of layer, expert) with the largest contrast, at most half of a layer's.
+    """The (row of layer, expert) with the largest contrast, at most half of a layer's; none whose contrast is NaN.
 
     RefusedError where the model has too few for that and for as many others beside.
     """
@@ -227,20 +237,27 @@ def ranked(contrast: np.ndarray, top: int, sizes: Sizes) -> list[tuple[int, int]
     per_layer = np.zeros(contrast.shape[0], int)
     for place in np.argsort(-contrast, axis=None, kind="stable"):
         layer, expert = (int(i) for i in np.unravel_index(place, contrast.shape))
-        if len(taken) < top and per_layer[layer] < most:
+        if len(taken) < top and per_layer[layer] < most and np.isfinite(contrast[layer, expert]):
             taken.append((layer, expert))
             per_layer[layer] += 1
     return taken
 
 
 def matched(use: np.ndarray, experts: Sequence[tuple[int, int]], random: np.random.Generator) -> list[tuple[int, int]]:
-    """As many other experts, each drawn among the nearest in use of those that are left, at most half of a layer's."""
-    left = [place for place in np.ndindex(*use.shape) if place not in experts]
+    """As many other experts, each drawn among the nearest in use of those that are left, at most half of a layer's.
+
+    use: NaN of those that are none. RefusedError where too few are left.
+    """
+    left = [place for place in np.ndindex(*use.shape) if place not in experts and np.isfinite(use[place])]
     most = use.shape[1] // 2
     drawn: list[tuple[int, int]] = []
     for expert in experts:
         counts = [sum(place[0] == layer for place in drawn) for layer in range(use.shape[0])]
         allowed = [place for place in left if counts[place[0]] < most and place not in drawn]
+        if not allowed:
+            raise RefusedError(
+                f"{len(experts)} experts to change beside {len(left)} others", "as many others", "Change fewer"
+            )
         nearest = sorted(allowed, key=lambda place: abs(float(use[place] - use[expert])))[:_NEAREST]
         drawn.append(nearest[int(random.integers(len(nearest)))])
     return drawn

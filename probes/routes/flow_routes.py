@@ -62,8 +62,8 @@ class FlowRoutes(OnPrompt, name="flow-routes", title="Information-flow routes", 
 
     Limits: Shares are local: a path is not worth the product of its edges, and a large share need not matter for the
     prediction. Attention patterns are taken as given. Compare the graph's faithfulness with that of random edges before
-    reading a story into it. Where an intervention sets a head's output, its parts are still pattern times value: the
-    residue says what they miss.
+    reading a story into it. Where an intervention sets a head's output, what is written instead comes from no key: its
+    edges have no share, and the residue says what the parts miss.
 
     Source: Ferrando & Voita 2024, arXiv 2403.00824; Tufanov et al. 2024, arXiv 2404.07004. Coverage, the bias as a
     part, the residue and faithfulness are ours.

@@ -47,6 +47,11 @@ class Attend(Printed):
         to = self.to if isinstance(self.to, str) else f"keys {tensor_digest(self.to)}"
         return f"Attend({self.unit} to {to}{self._scope()})"
 
+    @property
+    def by_row(self) -> bool:
+        """Whether rows of a batch are told unlike keys."""
+        return isinstance(self.to, torch.Tensor) and self.to.ndim == 2
+
     def edits(self, model: Model) -> list[Edit]:
         """One edit of the pattern. InputError for a head that the model has not, and for another word or key."""
         if not isinstance(self.unit, Head):

@@ -356,9 +356,11 @@ class Model:
                 raise InputError(
                     f"{intervention} for every pass", "an intervention inside the blocks", "Give it to observe() alone"
                 )
-            if getattr(intervention, "rows", None) is not None:
+            if getattr(intervention, "rows", None) is not None or getattr(intervention, "by_row", False):
                 raise InputError(
-                    f"{intervention} for every pass", "an intervention on all rows", "Leave out rows=, or use observe()"
+                    f"{intervention} for every pass",
+                    "an intervention on all rows alike",
+                    "Leave out rows= (of Attend, give keys [query]), or use observe()",
                 )
         return self.carrying(interventions)
 

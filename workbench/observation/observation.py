@@ -1,6 +1,6 @@
 """Observation: what one observed pass left behind."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
@@ -114,7 +114,7 @@ class Observation:
         """One prompt of several, as if it had been observed by itself: its row of everything, without padding.
 
         Only ragged needs stay as long as the longest of the prompts, with NaN at the end, and needs at positions hold
-        all that were asked for, with NaN where this prompt has none.
+        all that were asked for, with NaN where this prompt has none. Interventions are those of its row.
         """
         row = argument("row", row, int, "Observation")
         if not 0 <= row < len(self.tokens):
@@ -138,12 +138,23 @@ class Observation:
             logits=self.logits[this],
             positions=self.positions[this],
             fields={name: values[this] for name, values in self.fields.items()},
+            interventions=tuple(_of_row(self.interventions, row)),
         )
 
     @cached_property
     def log_probs(self) -> tuple[torch.Tensor, ...]:
         """Log-probabilities (nats) of the next token at the asked positions, `[position, d_vocab]` per prompt."""
         return tuple(logits.float().log_softmax(-1) for logits in self.logits)
+
+
+def _of_row(interventions: Iterable[Any], row: int) -> Iterator[Any]:
+    """Those that one row of a call had, as if it had been alone."""
+    for one in interventions:
+        rows = getattr(one, "rows", None)
+        if rows is None:
+            yield one
+        elif row in rows:
+            yield replace(one, rows=None)
 
 
 def _marks(model: Model) -> tuple[tuple[int, int], ...]:

@@ -14,6 +14,7 @@ from apps.explorer.page.selection import neuron_at
 from apps.explorer.page.state import Edited, Edits, Link, Sizes
 from workbench.errors import InputError
 from workbench.intervene import MLP, Attention, ExpertNeurons, Head
+from workbench.intervene.attend import ATTENDED
 from workbench.intervene.text import Phrase, phrase
 
 __all__ = ["changed", "chips", "items", "linked", "nameable", "offers", "register", "said"]
@@ -81,7 +82,11 @@ def said(given: Phrase) -> str:
     if given.how == "blind":
         where = "" if given.unit is None else f"{given.unit}: "
         return f"{where}token {given.query} cannot see {given.key}"
-    return f"without {given.unit}" if given.how == "zero" else f"{given.unit} at its mean"
+    if given.how == "zero":
+        return f"without {given.unit}"
+    told = {"mean": "at its mean", "own-token": "looks at its own token alone"}  # an expert is said as it is written
+    looks = f"looks at the {given.how.replace('-', ' ')} alone" if given.how in ATTENDED else given.how
+    return f"{given.unit} {told.get(given.how, looks)}"
 
 
 def changed(edits: Sequence[str], text: str, is_back: bool) -> list[str]:

@@ -17,6 +17,7 @@ from workbench.analysis.kinds import kind_of
 from workbench.analysis.results import stamp
 from workbench.analysis.view import View
 from workbench.figures import show_token
+from workbench.figures.text import shorten
 from workbench.models.model import Model
 from workbench.models.selfcheck import SelfCheck
 from workbench.storage.record import record_of
@@ -25,6 +26,7 @@ from workbench.words import counted
 __all__ = ["about", "job_line", "model_line", "notice_list", "token_chips"]
 
 _FULL = 12.0  # nats at which a token's underline has its full colour
+_EDITS = 60  # characters of held interventions that are shown
 
 
 def token_chips(strings: Sequence[str], surprisal: Sequence[float]) -> list[html.Button]:
@@ -47,7 +49,7 @@ def _token_chip(pos: int, text: str, nats: float) -> html.Button:
 
 
 def model_line(model: Model) -> list[Any]:
-    """Name, sizes, weights, badge and self-check of the loaded model."""
+    """Name, self-check, badge, held interventions, sizes and weights of the loaded model."""
     s, identity = model.sizes, model.identity
     heads = f"{counted(s.n_layers, 'layer')}, {counted(s.n_heads, 'head')}"
     heads += f" ({s.n_key_value_heads} key/value)" if s.n_key_value_heads != s.n_heads else ""
@@ -55,6 +57,9 @@ def model_line(model: Model) -> list[Any]:
     line = [name, *([_selfcheck(model.selfcheck)] if model.selfcheck else [])]
     if identity.badge:
         line.append(html.Span(identity.badge, className="badge", title=identity.badge))
+    if model.interventions:  # of every pass of this page: given as values, they are no chips that could be taken back
+        edits = f"with {', '.join(map(str, model.interventions))}"
+        line.append(html.Span(shorten(edits, _EDITS), className="badge", title=edits))
     weights = f"{identity.processing} weights, {identity.dtype}"
     return [*line, *(html.Span(words, title=words) for words in (heads, weights))]
 

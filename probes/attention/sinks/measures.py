@@ -77,8 +77,8 @@ def sink_logit(scores: torch.Tensor, site: Site, first: int = 0) -> torch.Tensor
     earlier = scores.float().tril(-1)  # zeroes what a mask has made hugely negative
     keys_between = torch.arange(scores.shape[-2], device=scores.device) - first - 1
     counted = (site.mask & (keys_between >= 1))[:, None]
-    hidden = earlier <= masked_below(scores.dtype)  # by an intervention: no score, but that of a mask
-    if hidden.any():
+    if earlier.min() <= masked_below(scores.dtype):  # an intervention hides keys: that is no score, but that of a mask
+        hidden = earlier <= masked_below(scores.dtype)
         seen = (~hidden).tril(-1)
         earlier, keys_between = earlier.masked_fill(hidden, 0.0), seen[..., first + 1 :].sum(-1)
         counted = counted & seen[..., first] & (keys_between >= 1)

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, GptOssForCausalLM, Qwen3MoeConfig
 
 from probes import CausalCheck
+from probes.neurons import expert_contrast
 from probes.neurons.expert_contrast import (
     ExpertContrast,
     contrast_figure,
@@ -431,3 +432,20 @@ def test_the_ranking_leaves_half_of_a_layer():
         ranked(values, 5, sizes)
     drawn = matched(values, [(0, 0), (1, 3)], np.random.default_rng(0))
     assert len(set(drawn)) == 2 and not {(0, 0), (1, 3)} & set(drawn)
+
+
+def test_an_expert_that_an_intervention_has_switched_off_is_none_to_compare_with(trained, monkeypatch):
+    """In random sets its removal was a removal of nothing, so that the others' looked large beside it."""
+    kinds = {"letters": texts("letters", 24, seed=2), "digits": texts("digits", 24, seed=2)}
+    uses = []
+    monkeypatch.setattr(expert_contrast, "matched", lambda *given: uses.append(given[0]) or matched(*given))
+    edited = trained.edited([Ablate(Expert(0, 1)), Ablate(Expert(1, 2), positions=(1,)), Force(Expert(1, 3))])
+    for how, gone in (("off", [[0, 1]]), ("forced", [])):  # to force it brings it back
+        uses.clear()
+        found = next(ExpertContrast(texts=10, length=32, top=3, draws=2, how=how).over(edited, kinds))
+        assert all(np.argwhere(np.isnan(use)).tolist() == gone for use in uses) and len(uses) == 2
+        assert not found["use"].isnull().any() and not found["contrast"].isnull().any()
+    values = np.array([[9.0, np.nan, 7.0, 6.0], [1.0, 2.0, 3.0, 4.0]])
+    assert ranked(values, 3, model("mixtral").sizes) == [(0, 0), (0, 2), (1, 3)]
+    with pytest.raises(RefusedError, match="Change fewer"):
+        matched(values, [(0, 0), (0, 2), (1, 3), (1, 2)], np.random.default_rng(0))

@@ -99,6 +99,13 @@ def test_sentences_of_analyses_count_what_is_merged(run):
     assert "24 are missing" in found.summaries["broken-analysis"]
 
 
+def test_sentences_say_what_every_pass_was_run_with(run):
+    """A report and its figures told the means of an edited model as those of the model; the spec alone knew."""
+    found = run(spec(interventions=["L1H2", "1 cannot see 0"]))
+    assert found.summaries["norms"] == "Results of norms over 24 prompts, with L1H2, 1 cannot see 0."
+    assert found.aggregate("norms").attrs["summary"] == "Means of norms over 24 prompts, with L1H2, 1 cannot see 0."
+
+
 def test_a_result_of_a_stranger_in_the_place_of_an_aggregate_is_not_taken(run):
     found = run(spec())
     other = found.aggregate("norms").assign_attrs(provenance=json.dumps({"analysis": "norms"}))

@@ -5,12 +5,14 @@ from functools import cache
 import pytest
 import torch
 
+from probes import DirectLogitAttribution
 from tests.tiny_models import tiny_model
 from workbench.errors import InputError, RefusedError
 from workbench.intervene import (
     MLP,
     Ablate,
     Add,
+    Attend,
     Attention,
     AttentionEdge,
     Clamp,
@@ -23,6 +25,7 @@ from workbench.intervene import (
     Residual,
     Steer,
     hooks,
+    with_rows,
 )
 from workbench.models.hooks import (
     ATTN_OUT,
@@ -263,6 +266,8 @@ def test_it_shares_everything_else(model):
 def test_what_cannot_be_of_every_pass_is_refused(model):
     with pytest.raises(InputError, match="an intervention on all rows"):
         model.edited([Ablate(Head(0, 1), rows=(0,))])
+    with pytest.raises(InputError, match="give keys"):  # of a sweep's batch each row would be told another row's
+        tiny_model("llama").edited([Attend(Head(0, 1), torch.zeros(8, 6, dtype=torch.long))])
     with pytest.raises(InputError, match="an intervention inside the blocks"):
         model.edited([FreezeNormScale(record(model, CLEAN, [LN_FINAL_SCALE]))])
     with pytest.raises(InputError, match="L9H0"):
@@ -270,3 +275,20 @@ def test_what_cannot_be_of_every_pass_is_refused(model):
     contradictory = model.edited([Ablate(Head(0, 1)), Ablate(Attention(0))])
     with pytest.raises(InputError, match="together with"):
         observe(contradictory, CLEAN)
+
+
+def test_one_prompt_of_several_has_the_interventions_of_its_row():
+    """Beside an edited row, the other one's attention was taken for silenced: its heads had no share in a logit."""
+    model, ask = tiny_model("llama"), DirectLogitAttribution(target="#5")
+    prompt = Prompt.ids([4, 33, 80, 33, 12, 7])
+    edit = Ablate(Attention(1))
+    seen = observe(model, [prompt, prompt], ask.needs(model, range(6)), interventions=[with_rows(edit, 0)])
+    for row, alone in ((0, ask.run(model, prompt, interventions=[edit])), (1, ask.run(model, prompt))):
+        one = seen.prompt(row)
+        assert [str(i) for i in one.interventions] == ([str(edit)] if row == 0 else [])
+        torch.testing.assert_close(
+            torch.tensor(ask.analyse(one)["attribution"].values),
+            torch.tensor(alone["attribution"].values),
+            atol=1e-5,
+            rtol=0,
+        )

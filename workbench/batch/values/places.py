@@ -29,6 +29,11 @@ class Cells:
         """Of the analyses."""
         return tuple(one["name"] for one in self.record["spec"]["analyses"])
 
+    @property
+    def edits(self) -> tuple[str, ...]:
+        """What every pass was run with, as the spec says it."""
+        return tuple(self.record["spec"].get("interventions", ()))
+
     def places(self, analysis: str) -> Places:
         """Shard and row of every cell of an analysis that came out."""
         found: Places = {}

@@ -1,12 +1,14 @@
 """One selection: what moves together, what lies outside, and what is said about it."""
 
 import numpy as np
+import pytest
 
-from apps.explorer.callbacks.intervene import offers
+from apps.explorer.callbacks.intervene import offers, said
 from apps.explorer.page.card import unit_of
 from apps.explorer.page.selection import clean, headline, merge, settle, strongest_head
 from apps.explorer.page.state import Sizes
 from workbench.analysis.results import dataset
+from workbench.intervene.text import phrase
 
 
 def test_position_and_query_are_one_token_and_a_layer_marks_its_state():
@@ -64,3 +66,22 @@ def test_the_strongest_head_of_the_first_table():
 def test_the_headline_shows_tokens_as_data():
     said = headline({"pos": 1, "key": 0, "layer": 2, "head": 3, "depth": 3}, ["<b>", " x\n"])
     assert said == ["token 1 ·x↵", "← 0 <b>", "L2H3", "depth 3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("L1H0", "without L1H0"),
+        ("L1H0 mean", "L1H0 at its mean"),
+        ("L3E5", "without L3E5"),
+        ("L3E5 forced", "L3E5 forced"),
+        ("L1H0 previous-token", "L1H0 looks at the previous token alone"),
+        ("L1H0 first-token", "L1H0 looks at the first token alone"),
+        ("L1H0 own-token", "L1H0 looks at its own token alone"),
+        ("9 cannot see 3", "token 9 cannot see 3"),
+        ("L1H0 9 cannot see 3", "L1H0: token 9 cannot see 3"),
+    ],
+)
+def test_a_chip_says_what_its_text_does(text, told):
+    """A forced expert, and a head that was told where to look, were said to be at their mean."""
+    assert said(phrase(text)) == told

@@ -10,6 +10,7 @@ import xarray as xr
 from apps.explorer import show
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
+from apps.explorer.page.components import model_line
 from apps.explorer.web import window as windows
 from apps.explorer.web.server import make_app
 from probes.attention.sinks.attention_sinks import VIEW as SINKS
@@ -110,6 +111,8 @@ def test_edits_that_are_values_reach_every_pass_and_the_held_model_stays_plain(m
         direct = SINKS.analysis().run(model, Prompt.ids(IDS), interventions=[Ablate(Head(1, 2))])
         xr.testing.assert_equal(engine.found(request, SINKS.name), direct)
         assert model.interventions == ()
+        line = str(model_line(engine.hosted(model.name).ready))  # nothing else on the page would tell
+        assert "with Ablate(L1H2 by zero)" in line and "with " not in str(model_line(model))
     finally:
         made.close()
 
