@@ -17,6 +17,7 @@ __all__ = ["WIDTH", "summary"]
 WIDTH = 100
 _ROWS = 12  # of a table that is printed whole; longer ones are for the page and for files
 _TOKENS = 40
+_CELL, _START = 60, 12  # characters of a text in such a table, and of its beginning
 _NAMING = {"id", "position", "layer", "head"}  # units of numbers that name something: none is the largest
 _YES_OR_NO = ("true or false", "0 or 1")  # units of variables that only say whether
 
@@ -29,12 +30,20 @@ def summary(view: View, result: xr.Dataset, display: Values | None = None) -> st
         lines += textwrap.wrap(said, WIDTH)
     for frame in (view.drawn(table, result, display=display) for table in view.tables):
         if len(frame) <= _ROWS:
-            lines.append(frame.to_string(float_format="{:.3g}".format, na_rep="-"))
+            lines.append(_printed(frame))
     sizes = ", ".join(f"{dim} {size}" for dim, size in result.sizes.items())
     lines.append(f"Variables (sizes: {sizes}):" if sizes else "Variables:")
     width = max((len(str(name)) for name in result.data_vars), default=0)
     lines += [f"  {name:<{width}}  {_line(result[name])}" for name in map(str, result.data_vars)]
     return "\n".join(lines)
+
+
+def _printed(frame: Any) -> str:
+    """A table in lines; of a text of many characters its beginning and its end, which is what is asked of a prompt."""
+    is_long = lambda value: isinstance(value, str) and len(value) > _CELL
+    short = lambda value: f"{value[:_START]} ... {value[_START + 5 - _CELL :]}" if is_long(value) else value
+    texts = {name: list(map(short, frame[name])) for name in frame.columns if any(map(is_long, frame[name]))}
+    return str(frame.assign(**texts).to_string(float_format="{:.3g}".format, na_rep="-"))
 
 
 def _about(view: View, result: xr.Dataset) -> list[str]:

@@ -31,6 +31,7 @@ from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import ROWS, VISIBLE
 from workbench.observation import Need, Observation
 from workbench.statistics import bootstrap_interval
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -138,12 +139,17 @@ class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model", req
 def _summary(result: xr.Dataset) -> str:
     """The rate of every condition with its interval."""
     rate, low, high = (result[f"sink_rate{end}"].values for end in ("", "_low", "_high"))
+    unknown = int(np.isnan(result["layer_sink_rate"].values).all(0).sum())
+    why = "where a window is shorter than the samples, position 0 is out of sight"
+    if unknown == result.sizes["layer"]:
+        return f"Of no layer it is told how many heads sink on position 0: {why}."
     said = [
         f"{value:.0%}{f' [{a:.0%}, {b:.0%}]' if np.isfinite(a) else ''} on {name}"
         for name, value, a, b in zip(result["group"].values, rate, low, high, strict=True)
     ]
     n = int(result["n_samples"].min())
-    return f"Heads that sink on position 0, by condition of {n} or more samples: {', '.join(said)}."
+    left = f" {counted(unknown, 'layer')} left out: {why}." if unknown else ""
+    return f"Heads that sink on position 0, by condition of {n} or more samples: {', '.join(said)}.{left}"
 
 
 def _flags(alpha: np.ndarray, epsilon: float) -> np.ndarray:

@@ -1,13 +1,14 @@
 """What is printed and saved about analyses and their results."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from apps.cli import main
 from apps.cli.report.description import description
 from apps.cli.report.page import page
 from apps.cli.report.places import Places
-from apps.cli.report.summary import summary
+from apps.cli.report.summary import _printed, summary
 from probes import CATALOG
 from workbench import dataset, load
 from workbench.errors import InputError
@@ -52,6 +53,14 @@ def test_a_small_table_is_printed_whole(capsys):
     assert "nothing to be faithful to" in out and "faithfulness at 5%" in out
     rows = [line for line in out.splitlines() if line.startswith(("attribution", "activation", "direct", "routes"))]
     assert len(rows) == 4 and all(set(row.split()[-5:]) == {"-"} for row in rows)
+
+
+def test_a_long_prompt_in_a_table_is_shown_by_its_ends():
+    """A row of two prompts of 100 tokens was 900 characters wide in every terminal."""
+    long = "The capital of France is Paris. " * 20 + "So it is"
+    first, second = _printed(pd.DataFrame({"clean": [long, "a"], "n": [0.25, np.nan]})).splitlines()[1:]
+    assert first.startswith("0  The capital  ... ") and first.endswith("So it is 0.25") and second.endswith("-")
+    assert len(first) == len(second) < 80
 
 
 @pytest.mark.parametrize("words", [["describe", "logit-lens"], ["run", "logit-lens", "--help"]])

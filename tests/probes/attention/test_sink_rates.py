@@ -77,6 +77,13 @@ def test_layers_with_a_sliding_window_enter_no_mean():
     result = SinkRates(samples=2, length=32).run(tiny_model("gemma3"))
     assert np.isnan(result["layer_sink_rate"].values[:, 0]).all()
     np.testing.assert_allclose(result["sink_rate"], result["layer_sink_rate"].values[:, 1])
+    assert "1 layer left out: where a window is shorter" in result.attrs["summary"]
+
+
+def test_where_every_window_is_shorter_no_rate_is_said():
+    """It said nan% of every condition."""
+    summary = SinkRates(samples=2, length=32).run(tiny_model("mistral")).attrs["summary"]
+    assert summary.startswith("Of no layer it is told how many heads sink") and "%" not in summary
 
 
 def test_every_figure_states_T_epsilon_and_the_BOS_convention():
