@@ -2,8 +2,8 @@
 
 What a head adds is z W_O, behind a post-norm with the scale of its own run and with an equal share of the bias, so that
 sources and the model's constants sum to the stream; what an MLP adds is what arrives there. Edges are carried out in
-one pass: a target reads the stream plus (other - own) of the sources whose edge to it is out. Where key/value heads are
-shared, attention is called once for every query head of a group, each time with that head's keys and values.
+one pass, in which every target reads what its own edges bring (`readings`). Where key/value heads are shared, attention
+is called once for every query head of a group, each time with that head's keys and values.
 
 Extra memory is that of the sources, `[source, row, pos, d_model]`, whatever the number of edges.
 """
@@ -18,6 +18,7 @@ import torch
 
 from probes.circuits.graph.edited import arrived, need_parts
 from probes.circuits.graph.graph import Graph
+from probes.circuits.graph.readings import Readings, readings_of
 from workbench.errors import InputError, RefusedError
 from workbench.intervene import hooks
 from workbench.models.hooks import (
@@ -34,7 +35,7 @@ from workbench.models.hooks import (
     V,
     Z,
 )
-from workbench.models.model import Model, Sizes
+from workbench.models.model import Model
 from workbench.models.passes import Attached, repeated
 from workbench.observation.watch import Stop
 
@@ -75,19 +76,16 @@ def with_edges(model: Model, ids: torch.Tensor, mask: np.ndarray, other: torch.T
     """
     graph = Graph.of(model.sizes)
     matching(model, ids, other)
-    changes = _Changes(
-        graph, graph.checked(mask), torch.zeros(graph.shape[0], *ids.shape, model.sizes.d_model, dtype=torch.float32)
-    )
-    seen = Seen(model, graph, lambda place, value: changes.take(place, other[place].to(value), value))
+    readings = readings_of(model, graph, graph.checked(mask), other, ids.shape)
+    seen = Seen(model, graph, readings.take)
     with torch.no_grad(), model.passes.run(), ExitStack() as stack, Attached(model) as writing:
-        call = heads_apart(model, stack, writing, changes.apart(model.sizes))
+        call = heads_apart(model, stack, writing, readings.apart(model.sizes))
         for layer in range(graph.n_layers):
-            _edit_attention(model, graph, writing, layer, seen, changes, call)
+            _edit_attention(model, graph, writing, layer, seen, readings, call)
             if graph.mlps:
-                writing.add(model.adapter.point(MLP_IN, layer), _mlp_editor(model, graph, layer, seen, changes))
+                writing.add(model.adapter.point(MLP_IN, layer), _mlp_editor(model, graph, layer, seen, readings))
         run(model, ids, seen)
-    moved, _ = changes.of(graph.shape[0], slice(graph.shape[1] - 1, graph.shape[1]))
-    return seen.last + moved[0].to(seen.last)
+    return readings.of(seen.last, graph.shape[0], slice(graph.shape[1] - 1, graph.shape[1]))[0][0]
 
 
 def matching(model: Model, ids: torch.Tensor, other: torch.Tensor) -> None:
@@ -99,51 +97,6 @@ def matching(model: Model, ids: torch.Tensor, other: torch.Tensor) -> None:
             f"{(n, *shape)}",
             "Take them from runs of as many prompts of this length",
         )
-
-
-class _Changes:
-    """Other minus own of every source of a pass, `[source, row, pos, d_model]`, and what that makes of a target's
-    input."""
-
-    def __init__(self, graph: Graph, mask: np.ndarray, values: torch.Tensor) -> None:
-        self.graph, self.mask, self.values = graph, mask, values
-        self.total = torch.zeros_like(values[0])  # of all sources that have come by
-
-    def take(self, place: Any, other: torch.Tensor, own: torch.Tensor) -> None:
-        """Sources that have come by."""
-        torch.sub(other, own, out=self.values[place])
-        self.total += self.values[place] if isinstance(place, int) else self.values[place].sum(0)
-
-    def apart(self, sizes: Sizes) -> list[int]:
-        """Layers where heads that share keys and values read different ones."""
-        shared = (-1, sizes.n_key_value_heads, sizes.n_heads // sizes.n_key_value_heads)
-        found = []
-        for layer in range(self.graph.n_layers):
-            keys_and_values = self.mask[:, self.graph.inputs(layer)][:, sizes.n_heads :].reshape(
-                len(self.mask), *shared
-            )
-            if (keys_and_values != keys_and_values[..., :1]).any():
-                found.append(layer)
-        return found
-
-    def of(self, n: int, targets: slice) -> tuple[torch.Tensor, np.ndarray]:
-        """What is added to the stream in front of targets, whose sources are the first n, all of them come by:
-        `[different, row, pos, d_model]`, once for all that keep the same edges, and which of these each target reads.
-
-        Of few kept edges, all changes minus theirs; of many, those of the others.
-        """
-        columns, which = np.unique(self.mask[:n, targets], axis=1, return_inverse=True)
-        few = columns.sum() <= columns.size / 2
-        chosen = columns if few else ~columns
-        rows = np.flatnonzero(chosen.any(1))
-        shape = (columns.shape[1], *self.values.shape[1:])
-        if len(rows):
-            some = self.values[:n] if len(rows) == n else self.values[torch.from_numpy(rows)]
-            weights = torch.from_numpy(chosen[rows].T.astype(np.float32))
-            found = (weights @ some.flatten(1)).view(shape)
-        else:
-            found = self.values.new_zeros(shape)
-        return (self.total - found if few else found), which.ravel()
 
 
 def heads_apart(
@@ -323,7 +276,7 @@ def _edit_attention(
     writing: Attached,
     layer: int,
     seen: Seen,
-    changes: _Changes,
+    readings: Readings,
     call: Callable[[int], int],
 ) -> None:
     """Queries, keys and values from what each head's own inputs read."""
@@ -335,8 +288,8 @@ def _edit_attention(
     def change_of(name: str) -> torch.Tensor:
         """By query head, `[row, pos, head, d_head]`; made once a layer, at the first of the three."""
         if not made:
-            moved, which = changes.of(graph.sources_before(layer), graph.inputs(layer))
-            moved = norm(seen.pre + moved.to(seen.pre)) - norm(seen.pre)
+            states, which = readings.of(seen.pre, graph.sources_before(layer), graph.inputs(layer))
+            moved = norm(states) - norm(seen.pre)
             for n, (what, W) in enumerate((("q", weights.W_Q), ("k", weights.W_K), ("v", weights.W_V))):
                 W = W if len(W) == sizes.n_heads else weights.repeated(W, dim=0)
                 made[what] = _projected(moved, which[n * sizes.n_heads : (n + 1) * sizes.n_heads], W.to(moved))
@@ -369,11 +322,11 @@ def _projected(states: torch.Tensor, which: np.ndarray, W: torch.Tensor) -> torc
     return found
 
 
-def _mlp_editor(model: Model, graph: Graph, layer: int, seen: Seen, changes: _Changes) -> Callable[..., torch.Tensor]:
+def _mlp_editor(model: Model, graph: Graph, layer: int, seen: Seen, readings: Readings) -> Callable[..., torch.Tensor]:
     norm, at = model.adapter.norm(layer, "mlp"), graph.mlp_input(layer)
 
     def edit(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
-        moved, _ = changes.of(graph.sources_of_mlp(layer), slice(at, at + 1))
-        return activation + norm(seen.mid + moved[0].to(seen.mid)) - norm(seen.mid)
+        states, _ = readings.of(seen.mid, graph.sources_of_mlp(layer), slice(at, at + 1))
+        return activation + norm(states[0]) - norm(seen.mid)
 
     return edit
