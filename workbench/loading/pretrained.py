@@ -21,7 +21,7 @@ from workbench.files import at_home
 from workbench.loading import bundled, passed, settings, weights
 from workbench.loading.bridge import BridgeAdapter, boot
 from workbench.loading.files import adapters, gguf
-from workbench.loading.files.checkpoint import check_directory, read, readable
+from workbench.loading.files.checkpoint import check_directory, need_content, read, readable
 from workbench.loading.given import buildable, check_model, check_tokenizer, check_weights
 from workbench.loading.placement import Map, Place, placed, usable_device, usable_place
 from workbench.loading.selfcheck import check_ids, selfcheck
@@ -135,6 +135,7 @@ def _load(
     if path.suffix.lower() == ".gguf":
         if not os.path.isfile(path):
             raise ModelError(f"no file at {path}", "a GGUF file", "Check the path")
+        need_content(path)
         with readable(str(path)):
             directory, badge = gguf.converted(path, progress)
         return _pretrained(path.stem, directory, dtype, device, check, badge=badge)

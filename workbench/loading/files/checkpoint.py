@@ -17,13 +17,15 @@ from workbench.errors import ModelError, WorkbenchError, of_the_machine
 from workbench.loading.files.masks import masks_among
 from workbench.loading.files.shards import check_shards, check_taken
 
-__all__ = ["INFORMED", "Read", "check_directory", "first_line", "named", "read", "readable", "whole"]
+__all__ = ["INFORMED", "Read", "check_directory", "first_line", "named", "need_content", "read", "readable", "whole"]
 
 _TOKENIZERS = (
     "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json", "vocab.tiktoken",
 )  # fmt: skip
 
 _READ = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken")
+
+_POINTER, _POINTER_BYTES = b"version https://git-lfs", 1024
 
 # What does not fit is listed, for `whole` to refuse by name: without the second the library only points to its log.
 INFORMED: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -57,6 +59,18 @@ def check_directory(path: Path) -> None:
             f"one of {', '.join(_TOKENIZERS[:4])}",
             "Save the tokenizer there too, or give the model to wrap() with tokenizer None and prompts as token ids",
         )
+    for file in (*path.glob("*.safetensors"), *(path / name for name in _TOKENIZERS)):
+        need_content(file)
+
+
+def need_content(file: Path) -> None:
+    """ModelError for what git leaves in the place of a large file where Git LFS is not installed; of which a reader
+    says that its header is too large."""
+    if file.is_file() and file.stat().st_size < _POINTER_BYTES and file.read_bytes().startswith(_POINTER):
+        raise ModelError(
+            f"{file}, which only says where Git LFS keeps the file",
+            "the file itself", "Install Git LFS and run `git lfs pull` in its folder, or download it",
+        )  # fmt: skip
 
 
 def read(source: dict[str, Any], dtype: torch.dtype, device_map: Any = None) -> Read:

@@ -80,6 +80,19 @@ def test_settings_that_are_nested_too_deeply_are_one_sentence(directory, name):
         load(str(directory))
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:5e2d3bd2b6f1\nsize 269060552\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "../model.gguf"])
+def test_what_git_leaves_without_its_large_files_is_named(directory, name):
+    """A cloned folder: it said "header too large"."""
+    file = (directory / name).resolve()
+    file.unlink(missing_ok=True)
+    file.write_bytes(POINTER)
+    with pytest.raises(ModelError, match=rf"{file.name}, which only says where Git LFS keeps .*git lfs pull"):
+        load(str(file if file.suffix == ".gguf" else directory))
+
+
 def test_without_a_tokenizer(directory):
     for file in (*directory.glob("tokenizer*"), *directory.glob("special*")):
         file.unlink()
