@@ -11,9 +11,9 @@ import xarray as xr
 
 from apps.batches.figures import averaged, figures
 from apps.template import render
+from workbench.analysis.compare import place_of
 from workbench.batch.runs import Batch
 from workbench.batch.values import tables
-from workbench.figures import head_name
 from workbench.files import whole_file
 
 __all__ = ["keep_report", "report", "write_report"]
@@ -96,11 +96,8 @@ def _rows(result: xr.Dataset) -> Iterator[dict[str, Any]]:
 
 def _largest(one: xr.DataArray, result: xr.Dataset, name: str) -> str:
     """The value of the largest size, where it is, and its interval: an effect below zero may be the largest."""
-    at = abs(one).argmax(...) if one.dims else {}
-    where = {str(dim): one[dim].values[int(index)] for dim, index in at.items()}
-    place = {"model": one["model"].item(), "group": one["group"].item(), **where}
-    low, high = (float(result[f"{name}{end}"].sel(place)) for end in ("_low", "_high"))
+    at = {str(dim): int(index) for dim, index in abs(one).argmax(...).items()} if one.dims else {}
+    beside = result[[f"{name}_low", f"{name}_high"]].sel(model=one["model"], group=one["group"]).isel(at)
+    low, high = (float(end) for end in beside.data_vars.values())
     value = f"{float(one.isel(at)):.4g}" + (f" [{low:.4g}, {high:.4g}]" if np.isfinite(low) else "")
-    if set(where) == {"layer", "head"}:
-        return f"{head_name(where['layer'], where['head'])}: {value}"
-    return f"{', '.join(f'{dim} {at}' for dim, at in where.items())}: {value}" if where else value
+    return f"{', '.join(place_of(one, at))}: {value}" if at else value

@@ -28,6 +28,16 @@ def test_the_largest_effect_may_lie_below_zero():
     assert row["largest"] == "L1H1: -1 [-2, 0]"
 
 
+def test_a_part_is_named_by_its_label():
+    """The row said "component 1", which nobody can look up."""
+    heads = aggregated([[0.5, -3.25], [0.25, 1.0]])
+    parts = heads.stack(component=("layer", "head")).drop_vars(("component", "layer", "head"))
+    (row,) = _rows(
+        parts.assign_coords(component=range(4), label=("component", ["embedding", "L0 MLP", "L1H0", "L1H1"]))
+    )
+    assert row["largest"] == "L0 MLP: -3.25 [-4.25, -2.25]"
+
+
 @pytest.mark.parametrize(("ranks", "said"), [([0, 1], "rank"), (["first", "second"], "")])
 def test_bars_of_numbers_say_what_is_numbered(ranks, said):
     at = {"model": "m", "group": "g", "rank": ranks}
