@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import xarray as xr
 
+from probes.attention.induction.induction_heads import InductionHeads
 from probes.checks import claims
 from probes.checks.matched_controls import CALIPER
 from probes.checks.pair_survey import DIRECTIONS, PromptsOfPair, pair_survey
@@ -31,6 +32,7 @@ from probes.explain.sentences import behaves, matters
 from probes.explain.steps import costs
 from probes.explain.variants import made_pairs
 from workbench.analysis.kinds import Study
+from workbench.analysis.pace import SHORT
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.progress import part
 from workbench.analysis.results import dataset
@@ -137,7 +139,8 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
         """What each step will cost, in bare forward passes of the prompt."""
         asked = {"pairs": self.pairs, "tested": self.tested, "draws": self.draws, "directions": DIRECTIONS}
         ranked = forwards(self.ranking, Graph.of(sizes).n_edges, self.pairs)
-        return costs(sizes, n_tokens, **asked, ranked=ranked)
+        labelled = InductionHeads().cost(sizes, SHORT) * SHORT / n_tokens  # on sequences of its own
+        return costs(sizes, n_tokens, **asked, ranked=ranked, labelled=labelled)
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """All steps, where none of them ends it."""

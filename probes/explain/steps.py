@@ -18,13 +18,21 @@ STEPS = {
 _WORDS = 6.0  # for each token: whether other words make a sentence in its place
 _SEARCHED = 12  # circuits that a search measures
 _EDGE = 3.0  # forward passes that a pass with some edges takes
-_LABELS = 100.0  # of induction-heads, on its own sequences
 
 
 def costs(
-    sizes: Sizes, n_tokens: int, *, pairs: int, tested: int, draws: int, directions: int, ranked: float
+    sizes: Sizes,
+    n_tokens: int,
+    *,
+    pairs: int,
+    tested: int,
+    draws: int,
+    directions: int,
+    ranked: float,
+    labelled: float,
 ) -> dict[str, float]:
-    """Bare forward passes of the prompt that each step takes, by its name in `STEPS`. ranked: those to rank a pair."""
+    """Bare forward passes of the prompt that each step takes, by its name in `STEPS`. ranked: those to rank a pair;
+    labelled: those to say which heads are induction heads and the like."""
     n_mlps = sizes.n_layers * bool(sizes.d_mlp)
     units = sizes.n_layers * sizes.n_heads + n_mlps * (1 + directions)
     return {
@@ -36,5 +44,5 @@ def costs(
         "circuit": _EDGE * _SEARCHED * pairs,
         "test": _EDGE * 2 * tested,
         "random": _EDGE * draws * tested,
-        "parts": _LABELS + _EDGE * 10 * pairs,
+        "parts": labelled + _EDGE * 10 * pairs,
     }

@@ -98,19 +98,15 @@ def _need_one(prompt: "Prompt | None", analysis: Any) -> None:
 
 
 def _costs(model: "Model", prompt: "Prompt | None", analysis: Any) -> str:
-    """The steps and about how long each will take, by a bare pass that is measured now."""
+    """The steps and about how long each will take here: passes are timed now."""
     from probes.explain.explain import TASK_TOKENS
-    from workbench.models.prompt import Prompt, tokenise
-    from workbench.observation import observe
+    from workbench.analysis.pace import measured_pace
+    from workbench.models.prompt import tokenise
 
-    tokens = tokenise(model, Prompt.ids([1] * TASK_TOKENS) if prompt is None else prompt)
-    observe(model, tokens)
-    start = time.perf_counter()
-    observe(model, tokens)
-    each = time.perf_counter() - start
-    steps = analysis.steps(model.sizes, len(tokens))
-    said = ", ".join(f"{name} {each * passes:.0f} s" for name, passes in steps.items())
-    return f"At most about {each * sum(steps.values()):.0f} s: {said}. Ctrl+C keeps what is done."
+    n = TASK_TOKENS if prompt is None else len(tokenise(model, prompt))
+    pace, steps = measured_pace(model), analysis.steps(model.sizes, n)
+    said = ", ".join(f"{name} {pace.seconds(n, passes):.0f} s" for name, passes in steps.items())
+    return f"About {pace.seconds(n, sum(steps.values())):.0f} s if no step ends it: {said}. Ctrl+C keeps what is done."
 
 
 def _run(

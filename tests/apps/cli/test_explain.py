@@ -30,7 +30,7 @@ def test_it_says_its_cost_and_saves_report_notebook_and_result(tmp_path, capsys)
     printed, said = capsys.readouterr()
     found = json.loads(printed)
     assert found["analysis"] == "explain" and found["saved"] == list(map(str, names)) and found["unexplained"]
-    assert said.startswith("At most about ") and "survey" in said and "Ctrl+C" in said
+    assert said.startswith("About ") and "survey" in said and "Ctrl+C" in said
     page = names[0].read_text(encoding="utf-8")
     assert found["summary"].split(".")[0][:40] in page and 'src="http' not in page
     assert page.index("<h2>What is not explained") < page.index("<h2>Details") < page.index("<summary>Provenance")
