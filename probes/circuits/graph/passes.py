@@ -42,6 +42,7 @@ from workbench.observation.watch import Stop
 __all__ = ["Seen", "Sources", "heads_apart", "matching", "run", "sources", "with_edges", "written"]
 
 _SLACK = 1e-3  # of the largest value: what float32 norms computed twice may differ by, and bfloat16 may not hide
+_STEPS = 64  # of a float32: what one product, made in two ways, may differ by
 _ROUNDED = 4  # steps of the format: a head's query is rounded in it, and so is that of the first token
 
 
@@ -283,30 +284,42 @@ def _edit_attention(
     sizes, weights = model.sizes, model.weights(layer)
     group = sizes.n_heads // sizes.n_key_value_heads
     norm = model.adapter.norm(layer, "attention")
-    made: dict[str, torch.Tensor] = {}
+    made: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def change_of(name: str) -> torch.Tensor:
-        """By query head, `[row, pos, head, d_head]`; made once a layer, at the first of the three."""
+    def made_of(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the weights make of each query head's own inputs, and of the stream, `[row, pos, head, d_head]`; made
+        once a layer, at the first of the three."""
         if not made:
             states, which = readings.of(seen.pre, graph.sources_before(layer), graph.inputs(layer))
-            moved = norm(states) - norm(seen.pre)
+            states, stream = norm(states), norm(seen.pre)[None]
             for n, (what, W) in enumerate((("q", weights.W_Q), ("k", weights.W_K), ("v", weights.W_V))):
+                whole = _projected(stream, np.zeros(len(W), int), W.to(states))
                 W = W if len(W) == sizes.n_heads else weights.repeated(W, dim=0)
-                made[what] = _projected(moved, which[n * sizes.n_heads : (n + 1) * sizes.n_heads], W.to(moved))
+                own = which[n * sizes.n_heads : (n + 1) * sizes.n_heads]
+                made[what] = _projected(states, own, W.to(states)), whole
         return made[name]
 
     def adder(name: str) -> Callable[..., torch.Tensor]:
         def add(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
-            by_head = change_of(name)
+            ours, whole = made_of(name)
             if name != "q":
-                by_head = by_head[:, :, call(layer) :: group]
-            return activation + by_head
+                ours = ours[:, :, call(layer) :: group]
+            return ours + _beside(activation, whole)
 
         return add
 
     for hook, name in ((Q, "q"), (K, "k"), (V, "v")):
         writing.add(model.adapter.point(hook, layer), adder(name))
     writing.add(model.adapter.point(RESID_PRE, layer), lambda activation, _: made.clear())
+
+
+def _beside(activation: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+    """What of queries, keys or values is not made of the stream by the weights: a bias, what an edit adds. Where it is
+    rounding it is none: a post-norm would make of that as much as of what a head writes."""
+    left = activation - made
+    size = float(activation.abs().max()) * _STEPS * torch.finfo(torch.float32).eps
+    is_rounding = activation.dtype in (torch.float32, torch.float64) and float(left.abs().max()) <= size
+    return torch.zeros_like(left) if is_rounding else left
 
 
 def _projected(states: torch.Tensor, which: np.ndarray, W: torch.Tensor) -> torch.Tensor:
@@ -327,6 +340,7 @@ def _mlp_editor(model: Model, graph: Graph, layer: int, seen: Seen, readings: Re
 
     def edit(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
         states, _ = readings.of(seen.mid, graph.sources_of_mlp(layer), slice(at, at + 1))
-        return activation + norm(states[0]) - norm(seen.mid)
+        # In this order: what is read may be far smaller than what the model would have read, which goes first
+        return norm(states[0]) + (activation - norm(seen.mid))
 
     return edit

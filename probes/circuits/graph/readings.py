@@ -1,5 +1,6 @@
 """What the targets of a pass read, where each keeps some edges and something else comes along the others."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,21 +25,21 @@ def readings_of(model: Model, graph: Graph, mask: np.ndarray, other: torch.Tenso
     return _Changes(graph, mask, values, other)
 
 
-class Readings:
+class Readings(ABC):
     """What every source of a pass brings, `values` `[source, row, pos, d_model]`, by edge its own or the other."""
 
     def __init__(self, graph: Graph, mask: np.ndarray, values: torch.Tensor, other: torch.Tensor) -> None:
         self.graph, self.mask, self.values, self.other = graph, mask, values, other
 
+    @abstractmethod
     def take(self, place: Any, own: torch.Tensor) -> None:
         """Sources that have come by."""
-        raise NotImplementedError
 
+    @abstractmethod
     def of(self, stream: torch.Tensor, n: int, targets: slice) -> tuple[torch.Tensor, np.ndarray]:
         """What targets read where the stream is this one and its sources are the first n, all of them come by:
         `[different, row, pos, d_model]`, once for all that keep the same edges, and which of these each target reads.
         """
-        raise NotImplementedError
 
     def apart(self, sizes: Sizes) -> list[int]:
         """Layers where heads that share keys and values read different ones."""

@@ -96,3 +96,19 @@ def test_a_loud_first_token_that_is_left_out_is_not_read(kind, what):
         found.append(with_edges(model, ids, mask, other))
     gap = (found[0] - found[1]).abs().max()
     assert gap < 1e-3 * found[0].abs().max()
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "olmo2", "llama"])
+def test_heads_that_read_nothing_write_nothing(kind):
+    """So that whether their edges are kept is the same, to the bit. A post-norm divides by what is written: the
+    rounding of a value that should be 0 was read as something by all behind it."""
+    model = tiny_model(kind, n_layers=3)
+    graph = Graph.of(model.sizes)
+    mask = halves(graph)[1]
+    mask[:, graph.inputs(1)] = False
+    without = mask.copy()
+    without[graph.heads(1)] = False
+    assert (mask != without).any()
+    nothing = torch.zeros(graph.shape[0], 1, 1, 1)
+    kept, dropped = (with_edges(model, CLEAN, one, nothing) for one in (mask, without))
+    assert torch.equal(kept, dropped)
