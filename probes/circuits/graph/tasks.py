@@ -109,11 +109,11 @@ def read_task(
     """
     given = read_pairs(path)
     for number, pair in enumerate(given, start=1):
-        if not pair.answer or not pair.wrong:
-            lacking = "an answer" if pair.wrong else "a wrong answer" if pair.answer else "an answer and a wrong answer"
+        cells = {"clean": pair.clean, "corrupt": pair.corrupt, "answer": pair.answer, "wrong": pair.wrong}
+        if lacking := [name for name, text in cells.items() if not text]:
             raise InputError(
-                f"pair {number} of {path} without {lacking} ({pair.clean!r})", "both in each pair",
-                "Fill them in, leave the pair out, or call their columns answer and wrong",
+                f"pair {number} of {path} without {' and '.join(lacking)} ({pair.clean!r})", "all four in each pair",
+                "Fill them in, leave the pair out, or give the columns these names",
             )  # fmt: skip
     order = np.random.default_rng(seed).permutation(len(given))
     texts = [

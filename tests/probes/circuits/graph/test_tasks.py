@@ -103,7 +103,7 @@ def test_pairs_of_a_file(speller, tmp_path):
     found = read_task(speller, path, train=3, test=4)
     assert found.name == "mine" and len(found.test) == 4 and len(found.test[0].wrong.members) == 2
     path.write_text('{"clean": "ab", "corrupt": "ac"}\n')
-    with pytest.raises(InputError, match="without an answer"):
+    with pytest.raises(InputError, match="without answer and wrong"):
         read_task(speller, path, train=1, test=0)
     (tmp_path / "odd.csv").write_text("clean,corrupt,answer,wrong\nabc,ab,x,y\nab,ab,x,y\n")
     with pytest.raises(InputError, match="unequal length"):
@@ -127,7 +127,7 @@ def test_a_seed_draws_the_pairs_of_a_file(speller, tmp_path):
 def test_a_pair_that_lacks_an_answer_is_named_and_repeats_are_counted(speller, tmp_path):
     path = tmp_path / "gap.csv"
     path.write_text("clean,corrupt,answer,wrong\nab,ac,x,y\ndb,dc,x,\n")
-    with pytest.raises(InputError, match=r"pair 2 of .*gap\.csv without a wrong answer \('db'\).*Fill them in"):
+    with pytest.raises(InputError, match=r"pair 2 of .*gap\.csv without wrong \('db'\).*Fill them in"):
         read_task(speller, path, train=1, test=0)
     path.write_text("clean,corrupt,answer,wrong\n" + "".join(f"ab,{c}b,x,y\n" for c in "defg"))
     with pytest.raises(InputError, match=r"3 left out \(clean prompts that came before\)"):
