@@ -277,7 +277,9 @@ def test_what_a_prompt_takes_besides_its_passes_is_predicted(tmp_path, monkeypat
     analyse = Norms.analyse
     monkeypatch.setattr(estimate, "measured_pace", lambda model: Pace())
     monkeypatch.setattr(Norms, "analyse", lambda *given: time.sleep(0.03) or analyse(*given))
-    planned = batch.plan(spec(20, analyses=["norms"]), tmp_path / "run", catalog=CATALOG, models={"tiny": tiny_model("llama")})
+    planned = batch.plan(
+        spec(20, analyses=["norms"]), tmp_path / "run", catalog=CATALOG, models={"tiny": tiny_model("llama")}
+    )
     assert planned.estimate.seconds > 20 * 0.03
 
 
