@@ -399,10 +399,10 @@ def _largest(result: xr.Dataset, b: xr.Dataset, dtype: str) -> str:
 def _steps(after: xr.DataArray, dtype: str) -> np.ndarray:
     """How far each number may move by rounding: a few steps of its own, or of what is usual where it is small. A batch
     of other rows, another number of threads or another machine adds up in another order."""
-    eps = {"float64": np.finfo(np.float64).eps, "float16": np.finfo(np.float16).eps, "bfloat16": 2.0**-7}
+    eps = {"float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
     values = np.abs(numbers(after))
     usual = np.median(values[np.isfinite(values)]) if np.isfinite(values).any() else 0.0
-    return np.asarray(_STEPS * eps.get(dtype, np.finfo(np.float32).eps) * np.fmax(values, usual))
+    return np.asarray(_STEPS * eps.get(dtype, 2.0**-23) * np.fmax(values, usual))
 
 
 def place_of(variable: xr.DataArray, at: Mapping[str, int]) -> list[str]:
