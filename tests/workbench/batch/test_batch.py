@@ -272,6 +272,17 @@ def test_what_reads_no_prompt_takes_time_too(tmp_path, monkeypatch):
     assert seconds[0] > 1 and seconds[1] == pytest.approx(2 * seconds[0])
 
 
+def test_what_a_prompt_takes_besides_its_passes_is_predicted(tmp_path, monkeypatch):
+    """Of many short prompts it is most of the time: each costs at least what it sleeps."""
+    analyse = Norms.analyse
+    monkeypatch.setattr(estimate, "measured_pace", lambda model: Pace())
+    monkeypatch.setattr(Norms, "analyse", lambda *given: time.sleep(0.03) or analyse(*given))
+    planned = batch.plan(
+        spec(20, analyses=["norms"]), tmp_path / "run", catalog=CATALOG, models={"tiny": tiny_model("llama")}
+    )
+    assert planned.estimate.seconds > 20 * 0.03
+
+
 def test_columns_of_a_file(tmp_path):
     model = wrap(tiny_hf("llama"), spelling(), name="tiny")
     (tmp_path / "a.csv").write_text("text,label\nNA,1\n007,2\n", encoding="utf-8")
