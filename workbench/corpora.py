@@ -243,8 +243,8 @@ def corpus_digest(name: str) -> str:
 
 
 def text_corpus(paths: Iterable[str | Path], name: str = "files") -> Corpus:
-    """A user's own text files (UTF-8), one document each; folders are searched for .txt, .md, .rst and .py. Of a file of
-    records (.csv, .tsv, .jsonl, .json, .parquet) each is a document, by its "text" or "prompt".
+    """A user's own text files (UTF-8), one document each; folders are searched for .txt, .md, .rst and .py. Of a file
+    of records (.csv, .tsv, .jsonl, .json, .parquet) each is a document, by its "text" or "prompt".
 
     Raises FileError for a missing file, InputError for one that is not UTF-8 text, has records without a text, or no
     text at all.
