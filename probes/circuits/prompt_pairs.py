@@ -25,6 +25,7 @@ __all__ = [
     "prompt_pair",
     "segment",
     "top_tokens_metric",
+    "unused",
 ]
 
 _POSITIONS = re.compile(r" *-?[0-9]{1,9} *(, *-?[0-9]{1,9} *)*")
@@ -143,3 +144,11 @@ def top_tokens_metric(model: Model, clean: Base, corrupt: Base) -> Metric:
     target, against = int(clean.logits(model).argmax()), int(corrupt.logits(model).argmax())
     other = None if target == against else Target.one(against)
     return Metric("logit difference", Target.one(target), other, ids=clean.tokens.ids)
+
+
+def unused(task: str, *given: str) -> str:
+    """What to say of texts that were given beside a task that brings its own: they would be taken for what was
+    measured. "" where there are none."""
+    aside = [repr(text) for text in given if text]
+    verb = "was" if len(aside) == 1 else "were"
+    return f"{' and '.join(aside)} {verb} not used: the task {task!r} has its own." if aside else ""
