@@ -27,6 +27,7 @@ KINDS = {
     "py": "Python code",
     "toml": "Batch of it (TOML)",
 }
+_PLAIN = "float32"  # what `load` takes where nothing is said
 
 
 def html(figure: Any, result: xr.Dataset, said: str = "") -> str:
@@ -61,7 +62,7 @@ def code(
     lines = [
         *_imports([request], analysis, {draw.__module__: {draw.__name__}}),
         "",
-        f"model = load({request.model!r})",
+        _load_line(request),
         *_run_lines(request, analysis, "result"),
         f"{'figure' if is_figure else 'rows'} = {draw.__name__}({drawn})",
         "figure.show()" if is_figure else "print(rows)",
@@ -91,14 +92,20 @@ def difference_code(
         *_imports([before, after], after_analysis, more),
         "",
         f"view = CATALOG.with_plugins().view({view.name!r})",
-        f"model = load({before.model!r})",
+        _load_line(before),
         *_run_lines(before, before_analysis, "before"),
-        *([f"model = load({after.model!r})"] if after.model != before.model else []),
+        *([_load_line(after)] if after.model != before.model else []),
         *_run_lines(after, after_analysis, "after"),
         f"figure = difference_figure(view, difference(before, after), {figure}{drawn})",
         "figure.show()",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _load_line(request: Request) -> str:
+    """The model in the number format of the page: in another it gives other numbers."""
+    dtype = "" if request.dtype == _PLAIN else f", dtype=torch.{request.dtype}"
+    return f"model = load({request.model!r}{dtype})"
 
 
 def _run_lines(request: Request, analysis: Analysis, name: str) -> list[str]:
@@ -135,4 +142,5 @@ def _imports(requests: Sequence[Request], analysis: Analysis, more: Mapping[str,
     names: dict[str, set[str]] = {module: set(found) for module, found in more.items()}
     names.setdefault(type(analysis).__module__, set()).add(type(analysis).__name__)
     names.setdefault("workbench", set()).update(words)
-    return [f"from {module} import {', '.join(sorted(found))}" for module, found in sorted(names.items())]
+    lines = [f"from {module} import {', '.join(sorted(found))}" for module, found in sorted(names.items())]
+    return [*(["import torch"] if any(request.dtype != _PLAIN for request in requests) else []), *lines]
