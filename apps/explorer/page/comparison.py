@@ -31,7 +31,7 @@ __all__ = [
     "word_for",
 ]
 _NONE = "–"
-_LACKS = f"{_NONE}: the other run has no such token, or follows another target; name one to follow both."
+_LACKS = f"{_NONE}: the other run has no such token or value, or follows another target; name one to follow both."
 _NOT_HERE = f"{_NONE} in this run: there is no such value at the selection."
 Find = Callable[[Any], tuple[xr.Dataset | None, str]]  # the result of a run, or why there is none
 Drawn = tuple[Any, Any, Any]  # figure, message over it, and the line under it
