@@ -17,8 +17,8 @@ _CHECKED = ("gap", "faithfulness", "completeness", "n_kept")
 
 
 def notebook(result: xr.Dataset, load: dict[str, Any]) -> str:
-    """The notebook as JSON (nbformat 4.5). load: the arguments of `workbench.load` that gave the model, but for its number
-    format, which the result tells: in another one the numbers of the report do not come out again."""
+    """The notebook as JSON (nbformat 4.5). load: the arguments of `workbench.load` that gave the model, but for its
+    number format, which the result tells: in another one the numbers of the report do not come out again."""
     record = record_of(result)
     params, ids = record["params"], record["token_ids"]
     numbers = {name: strict(float(result[name])) for name in _CHECKED if name in result}
