@@ -70,7 +70,7 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
 
     Limits: One prompt, one control, greedy text: two texts part at the first token whose rank turns, however small the
     change was, and never meet again. What differs is seen here; whether it matters more than its like is what
-    `causal-check` tests.
+    `causal-check` tests. Interventions at positions counted from the end move along with it as the text grows.
 
     Source: interventions as in Wang et al. 2022, arXiv 2211.00593 and Turner et al. 2023, arXiv 2308.10248; laid side
     by side with a control, ours

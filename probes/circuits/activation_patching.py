@@ -77,8 +77,9 @@ class ActivationPatching(Study, name="activation-patching", title="Activation pa
         self, model: Model, tokens: Tokens, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
         """Patching of one site on the current prompt (clean) and a corrupt one."""
+        pos = None if self.pos is None else tokens.place(self.pos)  # of the prompt, before a target goes on behind it
         runs = pair_runs(model, tokens, self.corrupt, self.metric, self.target, self.against)
-        yield from patching(model, runs.pair, self.site, metric=runs.metric, pos=self.pos, progress=progress)
+        yield from patching(model, runs.pair, self.site, metric=runs.metric, pos=pos, progress=progress)
 
     def fits(self, model: Model, tokens: Tokens) -> None:
         """A corrupt prompt as long as the shown one, and targets that the model can say."""
@@ -160,22 +161,24 @@ def _result(
         clean=("", ends[0], metric.units, None, "metric of the clean run"),
         corrupt=("", ends[1], metric.units, None, "metric of the corrupt run"),
     )
-    measured = metric.describe(clean.observation.vocabulary)
+    measured, strings = metric.describe(clean.observation.vocabulary), clean.observation.tokens[0].strings
+    last = len(strings) - metric.length  # behind it stand the tokens of a longer target
     return result.assign_attrs(
-        summary=pair.noted(metric.noted(f"The {measured} is {_summary(result, clean.observation.tokens[0].strings)}")),
+        summary=pair.noted(metric.noted(f"The {measured} is {_summary(result, strings, last)}")),
         made_up=int(pair.made_up),
         site=site,
         metric=measured,
         **metric.tokens(clean.observation.vocabulary),
         differing=pair.describe(),
-        corrupt_prompt=clean.observation.vocabulary.text(pair.corrupt.ids),
+        corrupt_prompt=clean.observation.vocabulary.text(pair.corrupt.ids[: last + 1]),
         position="all" if positions is None else str(positions[0]),
     )
 
 
-def _summary(result: xr.Dataset, strings: Sequence[str]) -> str:
+def _summary(result: xr.Dataset, strings: Sequence[str], last: int = -1) -> str:
     """The two ends of what is measured, which stands before them, and where patching does most; of states that is a
-    late one of the last token, which brings back everything, so that the most before it is said, too."""
+    late one of the last token, which brings back everything, so that the most before it is said, too. last: the
+    prompt's last position."""
     effect, units = result["effect"], result["effect"].attrs["units"]
     clean, corrupt = (hundredths(float(result[end])) for end in ("clean", "corrupt"))
     said = f"{clean} {units} clean, {corrupt} corrupt."
@@ -185,8 +188,9 @@ def _summary(result: xr.Dataset, strings: Sequence[str]) -> str:
         return f"{said} Nothing of it that was patched changes that."
     place, most = _most(result, strings)
     said += f" Most is done at {most}."
-    is_last = "pos" in effect.dims and place == effect.sizes["pos"] - 1
-    before = result.isel(pos=slice(0, place)) if is_last else None
+    last %= len(strings)
+    is_last = "pos" in effect.dims and place >= last
+    before = result.isel(pos=slice(0, last)) if is_last else None
     if before is None or not np.isfinite(before["effect"].values).any():
         return said
     if np.nanmax(np.abs(before["effect"].values)) < ROUNDING:

@@ -51,6 +51,7 @@ _LISTS = ("edge", "row", "segment", "draw")  # the n-th of one run is not the n-
 _OF_ANOTHER = ("_low", "_high", "_null")  # of intervals and nulls, which are about one run, not the change
 _TESTS = ("p", "q", "p_floor")  # as are tests
 _NAMES = {"id", "index", "dimension", "expert", "layer", "head"}  # units of whole numbers that only name something
+_STEPS = 4  # of the model's dtype, within which a change is rounding
 CHANGED = "⇒"
 
 
@@ -111,7 +112,7 @@ def difference(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
     texts = {name: coord for name, coord in b.coords.items() if name not in b.dims and set(coord.dims) <= set(index)}
     result = xr.Dataset(changes, coords={**coords, **texts}, attrs=b.attrs)
     unlike = " ".join(filter(None, (_unlike(a, b, tokens, counterparts), followed)))
-    about = _about(result, records, counterparts, unlike, _unlike_measures(a, b))
+    about = _about(result, b, records, counterparts, (unlike, _unlike_measures(a, b)))
     return check(result.assign_attrs(**about))
 
 
@@ -319,16 +320,17 @@ def _text_of(result: xr.Dataset, pos: int) -> str:
 
 
 def _about(
-    result: xr.Dataset, records: list[dict[str, Any]], counterparts: Sequence[int], unlike: str, measured: str
+    result: xr.Dataset, b: xr.Dataset, records: list[dict[str, Any]], counterparts: Sequence[int], also: tuple[str, str]
 ) -> dict[str, str]:
-    """Summary, provenance and key of a difference. unlike, measured: what to say of tokens, and of what is measured."""
+    """Summary, provenance and key of a difference. also: what to say of tokens, and of what is measured."""
+    unlike, measured = also
     keys = [record.get("spec_key", "") for record in records]
     key = hashlib.sha256(json.dumps(["difference", *keys]).encode()).hexdigest()
     record = {"analysis": records[1].get("analysis"), "difference": {"from": records[0], "to": records[1]}}
     record |= {
         name: records[1].get(name) for name in ("model", "prompts", "token_ids", "interventions", "params", "stamp")
     } | {"spec_key": key}
-    said = [_largest(result)]
+    said = [_largest(result, b, str((records[1].get("model") or {}).get("dtype") or "float32"))]
     if (blank := sum(c < 0 for c in counterparts)) and set(_TOKEN_DIMS) & set(result.dims):
         have = "has no counterpart and is" if blank == 1 else "have no counterpart and are"
         said.append(f"{blank} of {len(counterparts)} tokens {have} blank.")
@@ -365,16 +367,20 @@ def _named(edits: Sequence[str]) -> str:
     return ", ".join(shorten(one, _EDIT) for one in edits[:_EDITS]) + more
 
 
-def _largest(result: xr.Dataset) -> str:
-    """`Largest change of entropy: -2.3 nats at depth 12, pos 5 ·Peter.`: of the first number that changes at all; where
-    that is not the first one, which figures show, that it does not change."""
+def _largest(result: xr.Dataset, b: xr.Dataset, dtype: str) -> str:
+    """`Largest change of entropy: -2.3 nats at depth 12, pos 5 ·Peter.`: of the first number that changes by more than
+    rounding, or else at all; where that is not the first one, which figures show, that it does not change. dtype: of
+    the model."""
     changes = [variable for variable in result.data_vars.values() if variable.dtype.kind == "f"]
-    variable = next((one for one in changes if np.nan_to_num(one.values).any()), changes[0])
+    moved = [one for one in changes if np.nan_to_num(one.values).any()]
+    real = [one for one in moved if (np.abs(one.values) > _steps(b[one.name], dtype)).any()]
+    variable = next(iter(real or moved or changes))
     values, what = variable.values, variable.attrs["long_name"]
     if not np.isfinite(values).any():
         return f"No {what}: nothing has a counterpart."
     is_first = variable is changes[0] or not np.isfinite(changes[0].values).any()
-    before = "" if is_first else f"No {changes[0].attrs['long_name']}. "
+    beyond = " but for rounding" if any(one is changes[0] for one in moved) else ""
+    before = "" if is_first else f"No {changes[0].attrs['long_name']}{beyond}. "
     flat = int(np.nanargmax(np.abs(values)))
     if values.flat[flat] == 0:
         return f"No {what}: the two are equal."
@@ -383,7 +389,20 @@ def _largest(result: xr.Dataset) -> str:
     unit = units(variable)
     unit = "" if unit in what.split() else unit  # `probability of the target: 0.5 probability` says it twice
     place = f" at {', '.join(place_of(variable, at))}" if at else ""
-    return f"{before}Largest {what}: {number(float(values.flat[flat]))}{f' {unit}' if unit else ''}{place}."
+    said = f"{before}Largest {what}: {number(float(values.flat[flat]))}{f' {unit}' if unit else ''}{place}."
+    after = b[variable.name]
+    if abs(values.flat[flat]) > _steps(after, dtype).flat[flat]:
+        return said
+    return f"{said} That is rounding of {dtype}, at {number(float(numbers(after).flat[flat]))}."
+
+
+def _steps(after: xr.DataArray, dtype: str) -> np.ndarray:
+    """How far each number may move by rounding: a few steps of its own, or of what is usual where it is small. A batch
+    of other rows, another number of threads or another machine adds up in another order."""
+    eps = {"float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+    values = np.abs(numbers(after))
+    usual = np.median(values[np.isfinite(values)]) if np.isfinite(values).any() else 0.0
+    return np.asarray(_STEPS * eps.get(dtype, 2.0**-23) * np.fmax(values, usual))
 
 
 def place_of(variable: xr.DataArray, at: Mapping[str, int]) -> list[str]:

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import xarray as xr
@@ -32,10 +32,12 @@ class _Kept:
     """What one prompt's outcome takes of an analysis: bytes of its row; of its whole result bytes in the file and
     seconds to write it, as they were tried on `tokens`; those that were not are about as large as most.
 
+    own: seconds that it takes whatever the prompt's length, beside what its cost says: of many short prompts most.
     growing: bytes of variables, and with which power of the number of tokens they grow.
     """
 
     row: int
+    own: float = 0.0
     fixed: float = 40_000
     seconds: float = 0.05
     growing: tuple[tuple[int, int], ...] = ()
@@ -63,18 +65,19 @@ class Estimate:
 
 
 def estimated(asks: Survey, shards: Sequence[Shard], *, results: bool) -> Estimate:
-    """Of shards of one model, from two timed passes and one tried prompt. results: whole ones are kept too."""
+    """Of shards of one model, from two timed passes and a prompt tried twice. results: whole ones are kept too."""
     if not shards:
         return Estimate()
     by_name = {one.name: one for one in asks.asked}
     prompted = [shard for shard in shards if shard.ids]
     pace = measured_pace(asks.asked[0].model)
-    kept, assumed = _kept(asks, prompted, results)
+    kept, assumed = _kept(asks, prompted, results, pace)
     seconds = memory = disk = 0.0
     for shard in shards:
         own = [by_name[name] for name in shard.analyses]
         lengths = shard.ids.lengths if shard.ids else []
         seconds += _seconds(pace, own, lengths or [SHORT] * shard.n_prompts, is_passed=bool(lengths))
+        seconds += sum(kept[one.name].own for one in own) * shard.n_prompts
         disk += sum(kept[one.name].row for one in own) * shard.n_prompts + 20_000
         if results:
             disk += sum(kept[one.name].whole(n) for one in own for n in lengths or [0])
@@ -92,8 +95,9 @@ def _seconds(pace: Pace, asked: Sequence[Asked], lengths: Sequence[int], *, is_p
     return pace.token * work + pace.fixed * studies * len(lengths)
 
 
-def _kept(asks: Survey, shards: Sequence[Shard], results: bool) -> tuple[dict[str, _Kept], tuple[str, ...]]:
-    """What one prompt takes by analysis, from a short prompt; studies, which take long, are assumed."""
+def _kept(asks: Survey, shards: Sequence[Shard], results: bool, pace: Pace) -> tuple[dict[str, _Kept], tuple[str, ...]]:
+    """What one prompt takes by analysis, from the second of two like short ones, since the first one makes what later
+    ones find; studies, which take long, are assumed."""
     sizes = asks.model.sizes
     found = {one.name: _Kept(16 * 4 * sizes.n_layers * sizes.n_heads) for one in asks.asked}
     trial = next((shard for shard in shards if shard.ids), None)
@@ -106,17 +110,21 @@ def _kept(asks: Survey, shards: Sequence[Shard], results: bool) -> tuple[dict[st
     named = {one.name: one for one in shared}
     values = [bound(one.analysis, one.columns, trial.columns[0]) for one in shared]
     tried = set()
-    for _, outcome in together(shared[0].model, [tokens], [values]):
+    began = time.perf_counter()
+    for number, outcome in together(shared[0].model, [tokens] * 2, [values] * 2):
         one = named[outcome.analysis.name]
-        if not isinstance(outcome.result, Failure):
+        if number and not isinstance(outcome.result, Failure):
             rows, _ = one.reduction.row(one.analysis.averaged(outcome.result))
-            row = sum(variable.nbytes for variable in rows.values())
-            found[one.name] = _whole(row, outcome.result, len(tokens)) if results else _Kept(row)
+            said = pace.token * len(tokens) * one.analysis.cost(sizes, len(tokens))
+            own = max(0.0, time.perf_counter() - began - said)
+            kept = _Kept(sum(variable.nbytes for variable in rows.values()), own)
+            found[one.name] = _whole(kept, outcome.result, len(tokens)) if results else kept
             tried.add(one.name)
+        began = time.perf_counter()
     return found, (*assumed, *(one.name for one in shared if one.name not in tried))
 
 
-def _whole(row: int, result: xr.Dataset, n: int) -> _Kept:
+def _whole(kept: _Kept, result: xr.Dataset, n: int) -> _Kept:
     """What is kept of a prompt where its whole result is: one of n tokens is written to memory, beside a second one,
     since a file of one has more of its own than each of many."""
     began = time.perf_counter()
@@ -125,7 +133,8 @@ def _whole(row: int, result: xr.Dataset, n: int) -> _Kept:
     size = two - len(encoded({"/a": result}))
     growing = [(v.nbytes, sum(dim in _POSITIONAL for dim in v.dims)) for v in result.variables.values()]
     growing = [(nbytes, power) for nbytes, power in growing if power]
-    return _Kept(row, max(0, size - sum(nbytes for nbytes, _ in growing)), seconds, tuple(growing), n)
+    fixed = max(0, size - sum(nbytes for nbytes, _ in growing))
+    return replace(kept, fixed=fixed, seconds=seconds, growing=tuple(growing), tokens=n)
 
 
 def _shard_bytes(shard: Shard, asked: Sequence[Asked]) -> float:

@@ -201,9 +201,10 @@ def going_on(model: Model, kind: str, target: str, against: str = "") -> tuple[i
 
 def followed_by(model: Model, tokens: Tokens, more: Sequence[int]) -> Tokens:
     """A prompt that goes on with more tokens; words are still looked for in its own text. InputError where that is
-    longer than n_ctx."""
+    longer than n_ctx, or where the model carries interventions at positions counted from the end: it is another one."""
     if not more:
         return tokens
+    _need_counted(model, tokens)
     if len(tokens) + len(more) > model.sizes.n_ctx:
         raise InputError(
             f"a prompt of {counted(len(tokens), 'token')} and a target of {len(more) + 1}",
@@ -214,6 +215,19 @@ def followed_by(model: Model, tokens: Tokens, more: Sequence[int]) -> Tokens:
     strings = (*tokens.strings, *map(model.vocabulary.string, more))
     spans = Spans(tokens.text, (*tokens.spans.ends, *[(end, end)] * len(more)))
     return replace(tokens, ids=(*tokens.ids, *more), strings=strings, spans=spans)
+
+
+def _need_counted(model: Model, tokens: Tokens) -> None:
+    """InputError for interventions whose last token would be one of the target's, and no longer the prompt's."""
+    for one in model.interventions:
+        named = [where.positions for where in (edit.where for edit in one.edits(model)) if where.positions is not None]
+        named += [keys] if (keys := getattr(one, "keys", None)) else []
+        if behind := sorted({at for positions in named for at in positions if at < 0}, reverse=True):
+            raise InputError(
+                f"{one} beside a target of several tokens, with which the prompt goes on",
+                f"positions counted from the first token: position {behind[0]} would be one of the target's",
+                f"Write {len(tokens) + behind[0]} for {behind[0]}",
+            )
 
 
 def _score(logs: torch.Tensor, target: Target) -> torch.Tensor:

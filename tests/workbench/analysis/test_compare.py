@@ -75,6 +75,27 @@ def test_the_number_that_changes_is_named_where_the_first_one_does_not():
     assert difference(empty(one), empty(other)).attrs["summary"].startswith("Largest change of pull")
 
 
+def test_what_only_rounds_is_called_so_and_not_named_before_what_changes():
+    """Of a probability that reached 0.75, a change of 1.9e-09 was told as any other."""
+    said_of = lambda before, after: difference(before, after).attrs["summary"]
+    one = result([5, 6], [1, 700], pull=("pos", np.array([2.0, 1.0]), "logits", None, "pull"))
+    other = one.assign(height=one["height"] * (1 + 2e-7))
+    rounds = "That is rounding of float32, at 700."
+    assert said_of(one, other) == f"Largest change of height: 0.000183 nats at pos 1 t6. {rounds}"
+    pulled = other.assign(pull=other["pull"] + [0, 0.5])
+    said = "No change of height but for rounding. Largest change of pull: 0.5 logits at pos 1 t6."
+    assert said_of(one, pulled) == said
+    loud = one.assign(height=one["height"] + [0, 0.01])
+    assert said_of(one, loud) == "Largest change of height: 0.01 nats at pos 1 t6."
+
+
+def test_a_change_beside_a_number_that_rounds_by_as_much_is_not_called_rounding():
+    """The first token's state is a thousand times as long as another's, whose change is of the same size."""
+    one = result([5, 6, 7], [12_000, 2, 2])
+    small = one.assign(height=one["height"] + [0, 0.001, 0])
+    assert difference(one, small).attrs["summary"] == "Largest change of height: 0.001 nats at pos 1 t6."
+
+
 @pytest.mark.parametrize(
     "cut",
     [lambda one: one.isel(pos=[]), lambda one: one.assign_coords(pos=[str(i) for i in range(one.sizes["pos"])])],

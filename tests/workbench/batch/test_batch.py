@@ -272,6 +272,17 @@ def test_what_reads_no_prompt_takes_time_too(tmp_path, monkeypatch):
     assert seconds[0] > 1 and seconds[1] == pytest.approx(2 * seconds[0])
 
 
+def test_what_a_prompt_takes_besides_its_passes_is_predicted(tmp_path, monkeypatch):
+    """Of many short prompts it is most of the time: each costs at least what it sleeps."""
+    analyse = Norms.analyse
+    monkeypatch.setattr(estimate, "measured_pace", lambda model: Pace())
+    monkeypatch.setattr(Norms, "analyse", lambda *given: time.sleep(0.03) or analyse(*given))
+    planned = batch.plan(
+        spec(20, analyses=["norms"]), tmp_path / "run", catalog=CATALOG, models={"tiny": tiny_model("llama")}
+    )
+    assert planned.estimate.seconds > 20 * 0.03
+
+
 def test_columns_of_a_file(tmp_path):
     model = wrap(tiny_hf("llama"), spelling(), name="tiny")
     (tmp_path / "a.csv").write_text("text,label\nNA,1\n007,2\n", encoding="utf-8")
@@ -288,6 +299,16 @@ def test_columns_of_a_file(tmp_path):
     with pytest.raises(InputError, match="no prompt in"):
         batch.run(given | {"prompts": [{"file": str(tmp_path / "c.jsonl")}]}, tmp_path / "r", catalog=CATALOG,
                   models={"tiny": model})  # fmt: skip
+
+
+def test_an_empty_cell_of_a_column_that_is_read_is_no_value(tmp_path):
+    """The parameter's default was taken, another measure, and averaged with the others without a word."""
+    model = wrap(tiny_hf("llama"), spelling(), name="tiny")
+    given = spec() | {"analyses": [{"name": "activation-patching", "columns": {"corrupt": "other"}}]}
+    (tmp_path / "a.csv").write_text("text,other,note\nabc,abd,\nabe,,x\n", encoding="utf-8")
+    given["prompts"] = [{"file": str(tmp_path / "a.csv")}]
+    plan = str(batch.plan(given, tmp_path / "run", catalog=PROBES, models={"tiny": model}))
+    assert "1 prompt of tiny" in plan and "a.csv line 3: no text in the column 'other'" in plan
 
 
 def test_targets_of_cells_without_a_space_are_said_in_the_plan(tmp_path):
