@@ -33,8 +33,9 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
     prompt, and does the same to up to 50 distinct control sets of units of the same kind. effect = metric with the
     units removed - metric as it is, averaged over prompts; p = (1 + controls at least as extreme) / (1 + controls), on
     the side that the claim fixed beforehand. Every member of a control lies within a caliper of the unit it replaces:
-    the norm of what its removal takes away is at most 1.5 times as large or as small; of those the nearest in depth are
-    taken. Fewer controls have a larger smallest p; where a unit has fewer than 19, the test is refused.
+    the norm of what it writes (what removal by zero takes away, however it is removed) is at most 1.5 times as large or
+    as small; of those the nearest in depth are taken. Fewer controls have a larger smallest p; where a unit has fewer
+    than 19, the test is refused.
 
     A second answer needs no caliper: the effects of other units of the kind, whatever their norm (a sample of them,
     where there are more than asked for), against a model of the relation, log |effect| a parabola in log norm

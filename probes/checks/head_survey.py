@@ -189,7 +189,7 @@ def _result(
         contrast_high=(cell, high, units, None, f"contrast, upper end, all heads at once, {len(effects)} prompts"),
         contrast_p=(cell, p, "probability", (0, 1), "p corrected for all heads"),
         matters=(cell, matters, "flag", (0, 1), "matters (1), does not (0), cannot tell or undefined (NaN)"),
-        norm=(cell, np.exp(norms), "residual units", (0, None), "norm of what the removal takes away"),
+        norm=(cell, np.exp(norms), "residual units", (0, None), "norm of what the head writes"),
         n_controls=(cell, controls.number, "heads", (0, None), "heads within the caliper, at most 50"),
         control_norm_low=(cell, controls.low, times, (0, None), "smallest norm of a control"),
         control_norm_high=(cell, controls.high, times, (0, None), "largest norm of a control"),

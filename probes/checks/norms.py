@@ -1,4 +1,6 @@
-"""How loud a unit is: the norm of what its removal takes out of the residual stream.
+"""How loud a unit is: the norm of what its removal by zero takes out of the residual stream.
+
+Also where it is removed by its mean, or by what it is on another prompt, which moves the stream otherwise.
 
 Root mean square over positions >= 1 (of position 0 alone in a one-token prompt):
 

@@ -93,6 +93,8 @@ def checking(
     hook = units[0].hook
     reference = measure_means(model, hooks=(hook,)) if method == "mean" and reference is None else reference
     kept = [gone_on(model, tokens, options) for tokens, options in zip(kept, metrics, strict=True)]
+    longer = zip(corrupts, metrics, strict=True)
+    corrupts = [None if other is None else gone_on(model, other, options) for other, options in longer]
     bases = [base_run(model, tokens) for tokens in kept]
     measures = [metric_of(model, base, options) for base, options in zip(bases, metrics, strict=True)]
     last = max(max(measure.needed(len(tokens))) for measure, tokens in zip(measures, kept, strict=True))

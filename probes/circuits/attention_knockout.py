@@ -132,7 +132,7 @@ def knockout(
             clean=("", own, metric.units, None, "metric as it is"),
         )
         yield result.assign_attrs(
-            summary=metric.noted(_summary(result)),
+            summary=metric.noted(_summary(result, metric.describe(model.vocabulary))),
             metric=metric.describe(model.vocabulary),
             **metric.tokens(model.vocabulary),
             window=window,
@@ -141,8 +141,8 @@ def knockout(
         )
 
 
-def _summary(result: xr.Dataset) -> str:
-    """Where hiding each segment does most."""
+def _summary(result: xr.Dataset, measured: str) -> str:
+    """What is measured, and where hiding each segment does most."""
     effect, units = result["effect"], result["effect"].attrs["units"]
     peaks = []
     for name, row in zip(result["segment"].values, effect.values, strict=True):
@@ -150,7 +150,8 @@ def _summary(result: xr.Dataset) -> str:
             layer = int(np.nanargmax(np.abs(row)))
             where = f" around layer {layer}" if abs(row[layer]) >= ROUNDING else ""
             peaks.append(f"{name} {change(row[layer])}{where}")
-    return f"{hundredths(float(result['clean']))} {units} as it is. Most that hiding does: {'; '.join(peaks)}."
+    own = f"The {measured} is {hundredths(float(result['clean']))} {units} as it is."
+    return f"{own} Most that hiding does: {'; '.join(peaks)}."
 
 
 @reads("attention-knockout")

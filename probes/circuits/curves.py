@@ -128,8 +128,8 @@ def _with_interval(
     }
 
 
-def summary(result: xr.Dataset) -> str:
-    """CPR in words, the best first."""
+def summary(result: xr.Dataset, measured: str = "") -> str:
+    """CPR in words, the best first. measured: what the circuits are to be faithful to, where it is one and the same."""
     if not np.isfinite(result["cpr"].values).all():
         return f"The model does no better than with all {result.attrs['parts']} ablated: nothing to be faithful to."
     order = np.argsort(-result["cpr"].values)
@@ -137,7 +137,9 @@ def summary(result: xr.Dataset) -> str:
     kept = f"{int(result['n_kept'].max())} {result.attrs['parts']}"
     n = result.attrs["n_prompts"]
     over = f" (95 % interval over n = {n})" if np.isfinite(result["cpr_low"].values).any() else ""
-    return f"Area under the curve of faithfulness (CPR) of {kept} on {counted(n, 'prompt')}{over}: {', '.join(said)}."
+    to = f" to the {measured}" if measured else ""
+    area = f"Area under the curve of faithfulness{to} (CPR) of {kept} on {counted(n, 'prompt')}{over}"
+    return f"{area}: {', '.join(said)}."
 
 
 def _with_ends(result: xr.Dataset, name: str, index: int) -> str:

@@ -113,9 +113,14 @@ class CircuitEdges(
             for prompt, kind, target, against in asked
         ]
         rankings = {name: (lambda one, by=name: rank(one, by, seed=self.seed)) for name in RANKINGS}
+        metric = tasks[0].metric
+        about = {"metric": metric.describe(model.vocabulary), **metric.tokens(model.vocabulary)}
         for result in evaluating(tasks, rankings, progress=progress):
-            said = tasks[0].metric.noted(summary(result)) if self.task == "prompt" else summary(result)
-            yield result.assign_attrs(task=self.task, summary=said)
+            if self.task == "prompt":
+                result = result.assign_attrs(about, summary=metric.noted(summary(result, about["metric"])))
+            else:
+                result = result.assign_attrs(summary=summary(result))
+            yield result.assign_attrs(task=self.task)
 
     def fits(self, model: Model, tokens: Tokens) -> None:
         """Targets that the model can say."""

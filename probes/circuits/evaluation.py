@@ -90,10 +90,12 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
         prompts of its own, made on `pairs` pairs and evaluated on as many others.
         """
         noted: Callable[[str], str] = str
+        about: dict[str, str] = {}
         if self.task == "prompt":
             runs = pair_runs(model, tokens, self.corrupt, self.metric, self.target, self.against)
             ranked = held_out = [task_of(model, runs)]
             noted = lambda said: runs.pair.noted(runs.metric.noted(said))
+            about = {"metric": runs.metric.describe(model.vocabulary), **runs.metric.tokens(model.vocabulary)}
         else:
             tasks = ioi_tasks(model, 2 * self.pairs, self.seed)
             ranked, held_out = tasks[: self.pairs], tasks[self.pairs :]
@@ -117,7 +119,8 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
                 progress=part(progress, half, last),
             )
             *_, result = evaluated
-            yield result.assign_attrs(task=self.task, ranked_on=len(ranked), summary=noted(summary(result)))
+            said = noted(summary(result, about.get("metric", "")))
+            yield result.assign_attrs(task=self.task, ranked_on=len(ranked), summary=said, **about)
 
     def fits(self, model: Model, tokens: Tokens) -> None:
         """A corrupt prompt as long as the shown one, and targets that the model can say."""

@@ -85,7 +85,9 @@ def _line(variable: xr.DataArray) -> str:
     low, high = number(float(values[known].min())), number(float(values[known].max()))
     missing = f", {1 - known.mean():.0%} not applicable" if not known.all() else ""
     if variable.attrs["units"] in _YES_OR_NO:
-        return f"{about}{int((values[known] > 0).sum())} of {int(known.sum())}{missing}"
+        more, fewer, n = (int(found.sum()) for found in (values[known] > 0, values[known] < 0, known))
+        counts = f"{more} more and {fewer} fewer" if "difference" in variable.attrs else f"{more}"
+        return f"{about}{counts} of {n}{missing}"
     if not _NAMING.isdisjoint(variable.attrs["units"].split()):
         return f"{about}{low} to {high}{missing}"
     at = tuple(map(int, np.unravel_index(int(np.argmax(np.where(known, values, -np.inf))), values.shape)))

@@ -102,16 +102,23 @@ def task(model: Model, name: str, *, train: int = 20, validation: int = 0, test:
 def read_task(
     model: Model, path: str | Path, *, train: int = 20, validation: int = 0, test: int = 40, seed: int = 0
 ) -> Task:
-    """Pairs of a file (JSON lines or CSV) with the columns clean, corrupt, answer and wrong; see `task`.
+    """Pairs of a file with the columns clean, corrupt, answer and wrong, in an order that `seed` draws: people sort
+    their tables, and the first rows would be of one kind; see `task`.
 
     Sets of answers are JSON lists, as everywhere.
     """
-    texts = []
-    for pair in read_pairs(path):
-        answers, wrong = pair.answer, pair.wrong
-        if not answers or not wrong:
-            raise InputError(f"a pair of {path} without answer or wrong answer", "both", "Add the columns")
-        texts.append(PairText(pair.clean, pair.corrupt, (answers,), (wrong,), ""))
+    given = read_pairs(path)
+    for number, pair in enumerate(given, start=1):
+        cells = {"clean": pair.clean, "corrupt": pair.corrupt, "answer": pair.answer, "wrong": pair.wrong}
+        if lacking := [name for name, text in cells.items() if not text]:
+            raise InputError(
+                f"pair {number} of {path} without {' and '.join(lacking)} ({pair.clean!r})", "all four in each pair",
+                "Fill them in, leave the pair out, or give the columns these names",
+            )  # fmt: skip
+    order = np.random.default_rng(seed).permutation(len(given))
+    texts = [
+        PairText(pair.clean, pair.corrupt, (pair.answer,), (pair.wrong,), "") for pair in (given[i] for i in order)
+    ]
     try:
         found = split_pairs(model, Path(path).stem, texts, (train, validation, test))
     except InputError as error:
@@ -159,7 +166,10 @@ def split_pairs(model: Model, name: str, texts: Iterable[PairText], sizes: Seque
         if not any(w > 0 for w in wanted):
             break
         pair = pair_of(model, text, dropped)
-        if pair is None or pair.clean.ids in seen:
+        if pair is None:
+            continue
+        if pair.clean.ids in seen:
+            dropped["clean prompts that came before"] += 1
             continue
         keys = (pair.group, pair.clean.ids, pair.corrupt.ids)
         before = {dealt[key] for key in keys if key in dealt}

@@ -11,6 +11,7 @@ from apps.cli.report.places import Places
 from apps.cli.report.summary import _printed, summary
 from probes import CATALOG
 from workbench import dataset, load
+from workbench.analysis.compare import difference
 from workbench.errors import InputError
 
 
@@ -36,6 +37,16 @@ def test_of_a_yes_or_no_it_is_counted(units):
     result = dataset(None, chosen=("layer head", np.array([[1, 0], [1, 0]], dtype=np.int8), units, (0, 1)))
     line = f"chosen  (layer, head) {units}: 2 of 4"
     assert line in [said.strip() for said in summary(CATALOG.view("logit-lens"), result).splitlines()]
+
+
+def test_of_a_difference_of_them_both_ways_are_counted():
+    """What ceased to be was "0 of 4"."""
+    both = [
+        dataset(None, chosen=("layer head", np.array(values, dtype=np.int8), "0 or 1", (0, 1)))
+        for values in ([[1, 1], [1, 0]], [[0, 0], [1, 1]])
+    ]
+    text = summary(CATALOG.view("logit-lens"), difference(*both))
+    assert "chosen  (layer, head) 0 or 1: 1 more and 2 fewer of 4" in text
 
 
 @pytest.mark.parametrize("units", ["position", "head", "layer", "token id"])

@@ -137,9 +137,11 @@ def test_the_entry_on_a_prompt_and_on_a_task(model, default_model, monkeypatch):
     shares = []
     result = CircuitEdges(target="#31", against="#7", metric="logit difference").run(model, PROMPT)
     assert tuple(result["group"].values) == RANKINGS and "216 edges on 1 prompt" in result.attrs["summary"]
+    assert "faithfulness to the logit of '#31' minus '#7' (CPR)" in result.attrs["summary"]
     assert table(result).loc["random", "cpr"] == float(result["cpr"].sel(group="random"))
     monkeypatch.setattr(circuit_edges, "RANKINGS", ("attention",))
     study = CircuitEdges(task="indirect object", prompts=1)
     parts = list(study.partials(default_model, None, progress=shares.append))
     assert shares == [1.0] and len(parts) == 1 and float(parts[-1]["model_metric"][0]) > 0.1
     assert np.abs(parts[-1]["faithfulness"][:, -1] - 1).max() < 1e-3
+    assert "faithfulness (CPR)" in parts[-1].attrs["summary"] and "target" not in parts[-1].attrs

@@ -169,6 +169,14 @@ def test_the_entry_adds_one_ranking_after_another(model):
     assert [part.sizes["group"] for part in parts] == [1, 2, 3, 4, 5]
     assert parts[-1]["group"].values.tolist() == list(RANKINGS)
     assert all(part.attrs["summary"].endswith("with its tokens moved: none was given.") for part in parts)
+    assert all("faithfulness to the logit of '#31' (CPR)" in part.attrs["summary"] for part in parts)
+
+
+def test_the_model_s_own_answers_are_named(model):
+    """Nothing in the result told which tokens had been taken."""
+    result = CircuitEvaluation().run(model, CLEAN)
+    found = observe(model, CLEAN).logits[0][-1].argmax()
+    assert result.attrs["target_ids"] == f"#{int(found)}" and f"logit of '#{int(found)}'" in result.attrs["summary"]
 
 
 def test_a_task_with_prompts_of_its_own_ranks_on_some_and_evaluates_on_others(default_model, monkeypatch):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from probes.checks.causal_check import CausalCheck
 from probes.circuits.activation_patching import ActivationPatching
 from probes.circuits.attention_knockout import AttentionKnockout
 from probes.circuits.attribution_patching import AttributionPatching
@@ -100,3 +101,18 @@ def test_interventions_counted_from_the_start_are_not(hf, model):
         return z
 
     assert float(found["clean"]) == pytest.approx(summed(hf, CLEAN, without), abs=2e-5)
+
+
+def test_a_head_is_resampled_from_another_prompt(hf, model):
+    """It was refused: "a recorded run of 6 tokens for a prompt of 8", whose 6 tokens were those of both prompts."""
+    ours = CausalCheck(units="L1H2", method="resample", corrupt=CORRUPT, peers=0, **ASKED).run(model, Prompt.ids(CLEAN))
+    held, corrupt = {}, [int(word[1:]) for word in CORRUPT.split()]
+    summed(hf, corrupt, lambda z: held.update(z=z.clone()))
+
+    def resampled(z):
+        z = z.clone()
+        z[..., 16:24] = held["z"][..., 16:24]
+        return z
+
+    effect = summed(hf, CLEAN, resampled) - summed(hf, CLEAN, lambda z: z)
+    assert float(ours["effect"]) == pytest.approx(effect, abs=2e-5) and abs(effect) > 1e-3

@@ -222,6 +222,7 @@ def test_knockout_profile_against_one_pass_per_layer(model):
             found = float(result["effect"].sel(segment=name, layer=layer))
             assert found == pytest.approx(float(cut - plain), abs=1e-5)
     assert attention_knockout.profile_figure(result).data
+    assert result.attrs["summary"].startswith("The logit of '#31' is ")
 
 
 def test_knockout_finds_where_the_planted_circuit_reads():

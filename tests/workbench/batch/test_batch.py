@@ -301,6 +301,16 @@ def test_columns_of_a_file(tmp_path):
                   models={"tiny": model})  # fmt: skip
 
 
+def test_an_empty_cell_of_a_column_that_is_read_is_no_value(tmp_path):
+    """The parameter's default was taken, another measure, and averaged with the others without a word."""
+    model = wrap(tiny_hf("llama"), spelling(), name="tiny")
+    given = spec() | {"analyses": [{"name": "activation-patching", "columns": {"corrupt": "other"}}]}
+    (tmp_path / "a.csv").write_text("text,other,note\nabc,abd,\nabe,,x\n", encoding="utf-8")
+    given["prompts"] = [{"file": str(tmp_path / "a.csv")}]
+    plan = str(batch.plan(given, tmp_path / "run", catalog=PROBES, models={"tiny": model}))
+    assert "1 prompt of tiny" in plan and "a.csv line 3: no text in the column 'other'" in plan
+
+
 def test_targets_of_cells_without_a_space_are_said_in_the_plan(tmp_path):
     """No sentence of a result is kept, in which a study says so of one prompt."""
     model = wrap(tiny_hf("llama"), spelling(), name="tiny")

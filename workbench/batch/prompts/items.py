@@ -142,7 +142,8 @@ def _take(items: Items, row: Row, source: PromptSource, own: str, reader: "_Unbo
     if row.prompt is None:
         items.refused.append(Refused(source.group, row.where, row.wrong))
         return
-    lacking = next((column for column in sorted(read) if column not in row.columns), None)
+    # an empty cell is how a table says that there is none: the parameter's default would be averaged with the others
+    lacking = next((column for column in sorted(read) if not row.columns.get(column)), None)
     if lacking is not None:
         items.refused.append(Refused(source.group, row.where, f"no text in the column {lacking!r}"))
         return

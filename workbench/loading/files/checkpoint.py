@@ -16,6 +16,7 @@ import torch
 from workbench.errors import ModelError, WorkbenchError, of_the_machine
 from workbench.loading.files.masks import masks_among
 from workbench.loading.files.shards import check_shards, check_taken
+from workbench.loading.files.tokenizers import tokenizer_of
 
 __all__ = ["INFORMED", "Read", "check_directory", "first_line", "named", "need_content", "read", "readable", "whole"]
 
@@ -76,7 +77,7 @@ def need_content(file: Path) -> None:
 def read(source: dict[str, Any], dtype: torch.dtype, device_map: Any = None) -> Read:
     """The model and the tokenizer of a directory or a hub name; ModelError where it is not whole. device_map: where its
     weights go as they are read, as transformers takes it."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     config = _check_config(source)
     kinds: dict[str, str] = {}
@@ -93,11 +94,10 @@ def read(source: dict[str, Any], dtype: torch.dtype, device_map: Any = None) -> 
     whole(source["pretrained_model_name_or_path"], info)
     check_taken(place, kinds, model)
     _own(model)
-    tokenizer = AutoTokenizer.from_pretrained(**source)
-    if not tokenizer.encode("The", add_special_tokens=False):
-        raise ModelError("a tokenizer without a vocabulary", "tokenizer.json or its like", "Save the tokenizer too")
+    tokenizer, said = tokenizer_of(source)
     method = (getattr(model.config, "quantization_config", None) or {}) and model.config.quantization_config
-    return Read(model, tokenizer, f"from {_method(method)} weights" if method else "")
+    badge = f"from {_method(method)} weights" if method else ""
+    return Read(model, tokenizer, "; ".join(filter(None, (badge, said))))
 
 
 def _own(model: Any) -> None:

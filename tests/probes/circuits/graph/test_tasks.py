@@ -103,7 +103,7 @@ def test_pairs_of_a_file(speller, tmp_path):
     found = read_task(speller, path, train=3, test=4)
     assert found.name == "mine" and len(found.test) == 4 and len(found.test[0].wrong.members) == 2
     path.write_text('{"clean": "ab", "corrupt": "ac"}\n')
-    with pytest.raises(InputError, match="without answer"):
+    with pytest.raises(InputError, match="without answer and wrong"):
         read_task(speller, path, train=1, test=0)
     (tmp_path / "odd.csv").write_text("clean,corrupt,answer,wrong\nabc,ab,x,y\nab,ab,x,y\n")
     with pytest.raises(InputError, match="unequal length"):
@@ -112,6 +112,26 @@ def test_pairs_of_a_file(speller, tmp_path):
     assert len(read_task(speller, tmp_path / "unread.csv", train=1, test=0).train) == 1
     with pytest.raises(InputError, match="answers that the tokenizer has no tokens for"):
         read_task(speller, tmp_path / "unread.csv", train=2, test=0)
+
+
+def test_a_seed_draws_the_pairs_of_a_file(speller, tmp_path):
+    """The first rows were taken whatever it was, and tables are sorted."""
+    path = tmp_path / "sorted.csv"
+    letters = string.ascii_lowercase[3:]
+    path.write_text("clean,corrupt,answer,wrong\n" + "".join(f"{a}b,{a}c,x,y\n" for a in letters))
+    taken = [[pair.clean.text for pair in read_task(speller, path, train=3, test=4, seed=s).train] for s in (0, 0, 1)]
+    assert taken[0] == taken[1] != taken[2]
+    assert any(text > "k" for text in taken[0])
+
+
+def test_a_pair_that_lacks_an_answer_is_named_and_repeats_are_counted(speller, tmp_path):
+    path = tmp_path / "gap.csv"
+    path.write_text("clean,corrupt,answer,wrong\nab,ac,x,y\ndb,dc,x,\n")
+    with pytest.raises(InputError, match=r"pair 2 of .*gap\.csv without wrong \('db'\).*Fill them in"):
+        read_task(speller, path, train=1, test=0)
+    path.write_text("clean,corrupt,answer,wrong\n" + "".join(f"ab,{c}b,x,y\n" for c in "defg"))
+    with pytest.raises(InputError, match=r"3 left out \(clean prompts that came before\)"):
+        read_task(speller, path, train=1, test=1)
 
 
 @pytest.fixture
