@@ -34,7 +34,8 @@ def agreement(results: Sequence[xr.Dataset], counted: Sequence[int] | None = Non
     Of each is taken one number a unit: the first variable over heads, components, layers or depths, at the last token
     where it has tokens; of an analysis of tokens alone one number a prompt. Units count by their absolute value. "By
     chance" is the mean number in common of as many random choices of the same size: k (k / n) ** (m - 1) of n units for
-    m prompts.
+    m prompts. A result all of whose numbers are missing (a prompt in which nothing repeats has no induction score) is
+    left out, and named.
 
     Raises InputError for fewer than two, for results of different analyses, and where they have no number in common.
     """
@@ -46,11 +47,37 @@ def agreement(results: Sequence[xr.Dataset], counted: Sequence[int] | None = Non
     counted = range(1, len(results) + 1) if counted is None else counted
     if len(counted) != len(results):
         raise InputError(f"{len(counted)} numbers of {len(results)} results", "one each", "Give as many")
-    taken = _taken(results)
+    there = _with_numbers(results, counted)
+    left_out = [number for at, number in enumerate(counted) if at not in there]
+    taken, counted = _taken([results[at] for at in there]), [counted[at] for at in there]
+    none = f" Left out for having no such number: {', '.join(f'prompt {one}' for one in left_out)}." if left_out else ""
     if not taken[0].dims:
-        return _of_prompts(taken, counted)
+        return _of_prompts(taken, counted) + none
     values = np.stack([np.abs(numbers(one)).ravel() for one in taken])
-    return _of_units(taken, values, np.flatnonzero(np.isfinite(values).all(axis=0)), counted)
+    return _of_units(taken, values, np.flatnonzero(np.isfinite(values).all(axis=0)), counted) + none
+
+
+def _with_numbers(results: Sequence[xr.Dataset], counted: Sequence[int]) -> list[int]:
+    """The places of the results that are held against each other: all, or those that have a number at all."""
+    try:
+        _taken(results)
+        return list(range(len(results)))
+    except InputError:
+        there = [at for at, result in enumerate(results) if _has_numbers(result)]
+        if len(there) == 1:
+            raise InputError(
+                f"a number of prompt {counted[there[0]]} alone", "those of at least two prompts", "Pin another prompt"
+            ) from None
+        if len(there) in (0, len(results)):
+            raise
+        return there
+
+
+def _has_numbers(result: xr.Dataset) -> bool:
+    try:
+        return bool(_taken([result]))
+    except InputError:
+        return False
 
 
 def _taken(results: Sequence[xr.Dataset]) -> list[xr.DataArray]:

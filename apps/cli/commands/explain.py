@@ -177,8 +177,9 @@ def _write(result: "xr.Dataset", path: Path, arguments: argparse.Namespace) -> t
 
 
 def _loaded(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `load` that give this model."""
-    more = {"revision": arguments.revision, "allow_network": arguments.allow_network}
+    """The arguments of `load` that give this model; its number format stands in the result."""
+    device = None if arguments.device == "auto" else arguments.device
+    more = {"device": device, "revision": arguments.revision, "allow_network": arguments.allow_network}
     return {"name": arguments.model} | {name: value for name, value in more.items() if value}
 
 

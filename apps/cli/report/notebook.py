@@ -12,17 +12,21 @@ from workbench.storage.record import record_of
 __all__ = ["notebook"]
 
 _TOLERANCE = 1e-3  # other threads and libraries round otherwise: 1e-4 of a logit, and shares are of a few logits
+_PLAIN = "float32"  # what `load` takes where nothing is said
 _CHECKED = ("gap", "faithfulness", "completeness", "n_kept")
 
 
 def notebook(result: xr.Dataset, load: dict[str, Any]) -> str:
-    """The notebook as JSON (nbformat 4.5). load: the arguments of `workbench.load` that gave the model."""
+    """The notebook as JSON (nbformat 4.5). load: the arguments of `workbench.load` that gave the model, but for its
+    number format, which the result tells: in another one the numbers of the report do not come out again."""
     record = record_of(result)
     params, ids = record["params"], record["token_ids"]
     numbers = {name: strict(float(result[name])) for name in _CHECKED if name in result}
     prompt = "None" if ids is None or params.get("task") != "prompt" else f"Prompt.ids({list(ids)!r})"
     edits = record["interventions"]
+    dtype = record.get("model", {}).get("dtype") or _PLAIN
     given = ", ".join(f"{name}={value!r}" for name, value in load.items())
+    given += "" if dtype == _PLAIN else f", dtype=torch.{dtype}"
     asked = ", ".join(f"{name}={value!r}" for name, value in params.items())
     cells = [
         _text(f"# Explained: {_plain(result.attrs['shown_clean'])}\n\n{_plain(result.attrs['summary'])}"),
@@ -35,7 +39,7 @@ def notebook(result: xr.Dataset, load: dict[str, Any]) -> str:
             )
         ),
         _code(
-            "from probes import Explain\n"
+            ("" if dtype == _PLAIN else "import torch\n\n") + "from probes import Explain\n"
             "from probes.explain.explain import VIEW\n"
             "from workbench import Prompt, load\n\n"
             f"model = load({given})\n"

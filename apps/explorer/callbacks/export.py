@@ -116,7 +116,8 @@ def take(
         packed, ending = exports.csv(result)
         return packed, f"{stem}.{ending}"
     if kind == "py":
-        return exports.code(seen, request, analysis, view.figure, display).encode(), f"{stem}.py"
+        code = exports.code(seen, request, analysis, view.figure, display, engine.settings.held)
+        return code.encode(), f"{stem}.py"
     raise InputError(f"an export as {kind!r}", "html, nc, csv, py or toml", "Choose one of these")
 
 
@@ -140,7 +141,7 @@ def take_difference(
         pairs = [(request, analysis) for request, analysis in found if analysis is not None]
         if len(pairs) < len(found):
             raise InputError(f"code of {seen.title} without a selection", "one", "Click a head or a layer first")
-        code = exports.difference_code(seen, pairs, view.figure, display)
+        code = exports.difference_code(seen, pairs, view.figure, display, engine.settings.held)
         return code.encode(), f"{seen.name}-difference.py"
     change = comparing.change(lambda run: result_of(engine, run, seen.name, selection, session), after, before)
     if kind == "html":

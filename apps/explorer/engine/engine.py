@@ -172,9 +172,9 @@ class Engine:
             refuse_files(analyses.values())
         given = {name: dict(params.get(name, {})) for name in self.slices}
         keys = {name: self._key(analysis, model, tokens, interventions) for name, analysis in analyses.items()}
-        weights, ids = model.identity.key, list(tokens.ids)
-        states = spec_key(weights, ids, "explorer-states", "1", {}, interventions=interventions)
-        return Request(name, text, tokens, analyses, given, keys, states, chat, phrases, weights)
+        of, carried = model.identity, tuple(map(str, model.interventions))
+        states = spec_key(of.key, list(tokens.ids), "explorer-states", "1", {}, interventions=interventions)
+        return Request(name, text, tokens, analyses, given, keys, states, chat, phrases, of.key, of.dtype, carried)
 
     def _printed(self, said: Phrase) -> str:
         """An intervention as part of a key: with the text that its mean is taken over."""

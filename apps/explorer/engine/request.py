@@ -20,7 +20,8 @@ class Request:
 
     chat: the text is one message of a user, put through the model's chat template. edits: interventions, of every pass.
     given: parameters of the views that follow the selection, which says the rest. weights: `Identity.key` of the model
-    that the keys are about.
+    that the keys are about. dtype: the number format that it computes in, by its name. carried: what every pass on it
+    carries out besides, given as values, in words.
     """
 
     model: str
@@ -33,6 +34,8 @@ class Request:
     chat: bool = False
     edits: tuple[Phrase, ...] = ()
     weights: str = ""
+    dtype: str = "float32"
+    carried: tuple[str, ...] = ()
 
 
 def phrases_of(model: Model, tokens: Tokens, given: Sequence[str]) -> tuple[Phrase, ...]:

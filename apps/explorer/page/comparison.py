@@ -31,7 +31,8 @@ __all__ = [
     "word_for",
 ]
 _NONE = "–"
-_LACKS = f"{_NONE}: the other run has no such token, or follows another target; name one to follow both."
+_LACKS = f"{_NONE}: the other run has no such token or value, or follows another target; name one to follow both."
+_NOT_HERE = f"{_NONE} in this run: there is no such value at the selection."
 Find = Callable[[Any], tuple[xr.Dataset | None, str]]  # the result of a run, or why there is none
 Drawn = tuple[Any, Any, Any]  # figure, message over it, and the line under it
 
@@ -168,7 +169,9 @@ def values_table(rows: Sequence[tuple[str, str, str, str]], word: str) -> list[A
         return [below]
     head = html.Tr([html.Th(text, scope="col") for text in ("at the selection", word, "this run", "change")])
     body = [html.Tr([html.Th(row[0], scope="row"), *map(html.Td, row[1:])]) for row in rows]
-    lacks = [html.Div(_LACKS, className="quiet")] if any(_NONE in row for row in rows) else []
+    held = [row[2] != _NONE for row in rows if row[3] == _NONE]  # whether this run has what has no change
+    lacks = [html.Div(_LACKS, className="quiet")] if any(held) else []
+    lacks += [html.Div(_NOT_HERE, className="quiet")] if not all(held) else []
     return [html.Table([html.Thead(head), html.Tbody(body)], className="values"), *lacks, below]
 
 

@@ -27,6 +27,7 @@ KINDS = {
     "py": "Python code",
     "toml": "Batch of it (TOML)",
 }
+_PLAIN = "float32"  # what `load` takes where nothing is said
 
 
 def html(figure: Any, result: xr.Dataset, said: str = "") -> str:
@@ -52,16 +53,21 @@ def csv(result: xr.Dataset) -> tuple[bytes, str]:
 
 
 def code(
-    view: View, request: Request, analysis: Analysis, figure: int, display: Mapping[str, Any] | None = None
+    view: View,
+    request: Request,
+    analysis: Analysis,
+    figure: int,
+    display: Mapping[str, Any] | None = None,
+    held: bool = False,
 ) -> str:
-    """Python lines that make a figure or table again."""
+    """Python lines that make a figure or table again. held: the model is the one that `show()` was given."""
     draw = (*view.figures, *view.tables)[figure]
     is_figure = figure < len(view.figures)
     drawn = ", ".join(["result", *(f"{name}={value!r}" for name, value in _chosen(view, draw, display).items())])
     lines = [
-        *_imports([request], analysis, {draw.__module__: {draw.__name__}}),
+        *_imports([request], analysis, {draw.__module__: {draw.__name__}}, held),
         "",
-        f"model = load({request.model!r})",
+        *_model_lines(request, held),
         *_run_lines(request, analysis, "result"),
         f"{'figure' if is_figure else 'rows'} = {draw.__name__}({drawn})",
         "figure.show()" if is_figure else "print(rows)",
@@ -80,25 +86,44 @@ def difference_code(
     runs: Sequence[tuple[Request, Analysis]],
     figure: int,
     display: Mapping[str, Any] | None = None,
+    held: bool = False,
 ) -> str:
     """Python lines that make the figure of a difference again. runs: what is subtracted, and what it is subtracted
-    from."""
+    from. held: as of `code`."""
     (before, before_analysis), (after, after_analysis) = runs
     chosen = _chosen(view, view.figures[figure], display)
     drawn = f", display={chosen!r}" if chosen else ""
     more = {"workbench.analysis.compare": {"difference", "difference_figure"}, "probes": {"CATALOG"}}
     lines = [
-        *_imports([before, after], after_analysis, more),
+        *_imports([before, after], after_analysis, more, held),
         "",
         f"view = CATALOG.with_plugins().view({view.name!r})",
-        f"model = load({before.model!r})",
+        *_model_lines(before, held),
         *_run_lines(before, before_analysis, "before"),
-        *([f"model = load({after.model!r})"] if after.model != before.model else []),
+        *(_model_lines(after, held) if after.model != before.model else []),
         *_run_lines(after, after_analysis, "after"),
         f"figure = difference_figure(view, difference(before, after), {figure}{drawn})",
         "figure.show()",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _model_lines(request: Request, held: bool) -> list[str]:
+    """The model in the number format of the page, in another it gives other numbers; one that is held has no name that
+    loads it as it is, with the weights and the interventions that it has by now."""
+    if not held:
+        dtype = "" if request.dtype == _PLAIN else f", dtype=torch.{request.dtype}"
+        return [f"model = load({request.model!r}{dtype})"]
+    carried = list(request.carried)
+    edited = [
+        "# every pass of the page carries these out: model = model.edited([...]) with the values that show() was given",
+        f"assert [str(given) for given in model.interventions] == {carried!r}, 'not the interventions of the page'",
+    ]
+    return [
+        "# model: the one that show() was given",
+        f"assert model.identity.key == {request.weights!r}, 'not the weights of the page'",
+        *(edited if carried else []),
+    ]
 
 
 def _run_lines(request: Request, analysis: Analysis, name: str) -> list[str]:
@@ -125,14 +150,18 @@ def _prompt(request: Request) -> str:
     return repr(request.text) if source.text is not None else f"Prompt.ids({list(request.tokens.ids)!r})"
 
 
-def _imports(requests: Sequence[Request], analysis: Analysis, more: Mapping[str, set[str]]) -> list[str]:
+def _imports(
+    requests: Sequence[Request], analysis: Analysis, more: Mapping[str, set[str]], held: bool = False
+) -> list[str]:
     """The import lines that the code of runs needs. more: names by module."""
-    words = {"load", *(word for request in requests for edit in request.edits for word in edit.words)}
+    words = {word for request in requests for edit in request.edits for word in edit.words}
+    words |= set() if held else {"load"}
     if analysis.prompted and any(_prompt(request).startswith("Prompt") for request in requests):
         words.add("Prompt")
     if any(map(_needs_means, requests)):
         words |= {"measure_means", *map(repr, MEAN_HOOKS)}
     names: dict[str, set[str]] = {module: set(found) for module, found in more.items()}
     names.setdefault(type(analysis).__module__, set()).add(type(analysis).__name__)
-    names.setdefault("workbench", set()).update(words)
-    return [f"from {module} import {', '.join(sorted(found))}" for module, found in sorted(names.items())]
+    names |= {"workbench": names.get("workbench", set()) | words} if words else {}
+    lines = [f"from {module} import {', '.join(sorted(found))}" for module, found in sorted(names.items())]
+    return [*(["import torch"] if not held and any(request.dtype != _PLAIN for request in requests) else []), *lines]

@@ -132,8 +132,8 @@ def _said(prompts: Sequence[Pinned]) -> str:
         return "What they share is said here when two of them have a result."
     try:
         said = agreement([one.result for one in prompts if one.result is not None], there)
-    except WorkbenchError:
-        return "This view has no number a head, a layer or a prompt that could be counted over the prompts."
+    except WorkbenchError as error:  # nothing to count in this view, or in these prompts
+        return str(error)
     return f"{said} {missing} without a result {'is' if missing == 1 else 'are'} left out." if missing else said
 
 

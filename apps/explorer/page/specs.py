@@ -27,7 +27,16 @@ def spec_text(request: Request, analysis: Analysis, settings: Settings) -> str:
     parts += [f"params = {{ {', '.join(_fields(chosen))} }}"] if chosen else []
     head = {"name": analysis.name, "interventions": [str(edit) for edit in request.edits]}
     top = _fields({name: value for name, value in head.items() if value})
-    return "\n".join([_HEAD, *top, "", *parts]) + "\n"
+    return "\n".join([_HEAD + _left_out(request, settings), *top, "", *parts]) + "\n"
+
+
+def _left_out(request: Request, settings: Settings) -> str:
+    """What a spec cannot say of a model that is held: comments, each of which stands on its line."""
+    if not settings.held:
+        return ""
+    also = [f"Every pass of the page carries out {', '.join(request.carried)} besides."] if request.carried else []
+    lines = ["The page shows a model that is held; a batch loads the one of this name.", *also]
+    return "".join(f"# {line}\n" for line in lines)
 
 
 def _prompt(request: Request) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def _drawn(engine: Engine, link: Link, session: str) -> dict[str, Any]:
         raise InputError(f"no result of {seen.title} ({why})", "one that is kept", "Show the step again")
     request = request_of(engine, shown)
     analysis = engine.slice_of(request, seen.name, link.select) if seen.name in engine.slices else None
-    code = exports.code(seen, request, analysis or request.analyses[seen.name], index, display)
+    code = exports.code(seen, request, analysis or request.analyses[seen.name], index, display, engine.settings.held)
     about = f"{_about(link)}{_weights(result)}"
     return {
         "drawn": _shown(seen, result, index, display), "code": code, "record": _record(result), "about": about, **beside

@@ -97,7 +97,7 @@ def show(
     path = before.replace("{port}", str(port))[:-1] + mounted
     settings = Settings(
         models=(model.name,), port=port, base_path=path, mounted=mounted, memory=int(memory * (1 << 30)),
-        runs=None if runs is None else Path(runs),
+        runs=None if runs is None else Path(runs), held=True,
     )  # fmt: skip
     running = start(settings, [*_views(catalog), *probes], load=lambda name, report: held)
     place = path if before != "/" else f"http://localhost:{port}{path}"  # a path: the notebook's page knows the host

@@ -94,6 +94,18 @@ def test_what_a_report_holds_is_shown_as_text(tmp_path):
     assert "\\<script\\>" in "".join(cells[0]["source"])
 
 
+def test_the_notebook_loads_the_number_format_of_the_report():
+    """In another one the numbers of the report would not come out again."""
+    result = Explain(pairs=3, tested=5).run(induction_toy(), Prompt.ids(INDUCTION))
+    record = json.loads(result.attrs["provenance"])
+    source = lambda: json.loads(notebook(result, {"name": "x", "device": "cpu"}))["cells"][2]["source"]
+    assert "model = load(name='x', device='cpu')\n" in "".join(source())
+    record["model"]["dtype"] = "bfloat16"
+    result.attrs["provenance"] = json.dumps(record)
+    made = "".join(source())
+    assert "import torch\n" in made and "model = load(name='x', device='cpu', dtype=torch.bfloat16)\n" in made
+
+
 def test_bad_words_are_refused_before_a_model_is_loaded(refused):
     assert "explain without a prompt or a task" in refused("explain")
     assert "one of them" in refused("explain", "--prompt", "a", "--task", "capital")

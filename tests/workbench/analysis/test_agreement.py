@@ -53,6 +53,17 @@ def test_equal_prompts_agree_in_everything_and_two_have_one_order():
     assert "the largest is another one in each" in said and "0 are the same" in said and "-1.00" in said
 
 
+def test_a_prompt_without_a_number_is_left_out_and_named():
+    """As one in which nothing repeats, beside others with an induction score."""
+    one, none = of_heads(np.arange(1, 25).reshape(4, 6)), of_heads(np.full((4, 6), np.nan))
+    said = agreement([none, one, one], [1, 3, 4])
+    assert said == agreement([one, one], [3, 4]) + " Left out for having no such number: prompt 1."
+    with pytest.raises(InputError, match="a number of prompt 2 alone; expected those of at least two"):
+        agreement([none, one])
+    with pytest.raises(InputError, match="without a number over heads"):
+        agreement([none, none])
+
+
 def test_depths_are_taken_at_the_last_token_of_each_and_tokens_alone_give_one_number():
     short, long = np.zeros((5, 2)), np.zeros((5, 7))
     short[3, 1], long[3, 6], long[0, 0] = 2, 4, 99  # the first token of the long one does not count

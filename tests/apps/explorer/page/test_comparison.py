@@ -49,6 +49,15 @@ def test_the_panel_says_whose_figures_are_below():
     assert "follows another target" in blank[1].children and "follows another" not in str(table)
 
 
+def test_what_neither_run_has_is_not_laid_upon_the_other_one():
+    """As the previous occurrence of a token that occurs once; and a token of its own is no missing value."""
+    once = run_of([5, 6], [1, np.nan], [" a", " –"])
+    said = str(values_table(values_at(once, difference(once, once), {"pos": 1}), "intact"))
+    assert "in this run: there is no such value" in said and "follows another target" not in said
+    there = str(values_table(values_at(AFTER, CHANGE, {"pos": 2}), "intact"))
+    assert "no such value" not in there and "follows another target" not in there
+
+
 def test_labels_of_two_figures_stand_alike_so_that_equal_rows_are_side_by_side():
     """A word that is one letter longer turns all labels of its own figure, and lowers its rows."""
     grids = [go.Figure(go.Heatmap(z=[[1]])).update_xaxes(tickangle=angle) for angle in (-90, 0)]

@@ -61,6 +61,36 @@ def test_the_code_makes_the_same_figure(engine, shown, name, index, monkeypatch)
     assert '"remove":["sendChartToCloud"]' in html.decode()  # no button that sends the figure away
 
 
+def test_the_code_loads_the_number_format_of_the_page(tiny_dir, monkeypatch):
+    """In another one it would give other numbers than the figure that it says it makes."""
+    import plotly.graph_objects as go
+
+    from probes import CATALOG
+
+    monkeypatch.setattr(go.Figure, "show", lambda self: None)
+    name = str(tiny_dir)
+    half = Engine(Settings(models=(name,), dtype="bfloat16"), [CATALOG.view("logit-lens")])
+    try:
+        assert half.hosted(name).loading.finished.wait(60)
+        run = Shown(id="run", model=name, text="ab ab ab", tokens=("a",), sizes=Sizes(n_layers=2, n_heads=4))
+        other = run.model_copy(update={"edits": ("L0H0",)})
+        for one in (run, other):
+            assert half.submit(request_of(half, one), "me").finished.wait(60)
+        seen = Seen(name="logit-lens", figure=0)
+        drawn = {}
+        for code, _ in (
+            take(half, "py", run, seen, {}, False, "me"),
+            take_difference(half, "py", (run, other), seen, {}, False, "me"),
+        ):
+            exec(compile(code.decode(), "exported", "exec"), drawn)
+        assert drawn["model"].identity.dtype == "bfloat16"
+        kept = found(half, run, "logit-lens")
+        np.testing.assert_array_equal(drawn["result"]["entropy"], kept["entropy"])
+        np.testing.assert_array_equal(drawn["before"]["entropy"], kept["entropy"])
+    finally:
+        half.close()
+
+
 @pytest.mark.parametrize("name", ["logit-lens", "attention", "induction-on-prompt"])
 def test_the_code_of_a_difference_makes_the_same_figure(engine, shown, name, tmp_path, monkeypatch):
     import plotly.graph_objects as go

@@ -8,16 +8,20 @@ import pytest
 import xarray as xr
 
 from apps.explorer import show
+from apps.explorer.callbacks.export import take
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page.components import model_line
+from apps.explorer.page.news import request_of
+from apps.explorer.page.state import Seen, Shown, Sizes
 from apps.explorer.web import window as windows
 from apps.explorer.web.server import make_app
 from probes.attention.sinks.attention_sinks import VIEW as SINKS
+from probes.lens.logit_lens import VIEW as LENS
 from tests.apps.explorer.tiny_browser import TinyBrowser
 from tests.tiny_models import spelling, tiny_hf, tiny_model
 from workbench.errors import InputError
-from workbench.intervene import Ablate, Head
+from workbench.intervene import Ablate, Head, Scale
 from workbench.loading.pretrained import wrap
 from workbench.models.prompt import Prompt, tokenise
 
@@ -115,6 +119,32 @@ def test_edits_that_are_values_reach_every_pass_and_the_held_model_stays_plain(m
         assert "with Ablate(L1H2 by zero)" in line and "with " not in str(model_line(model))
     finally:
         made.close()
+
+
+def test_code_of_a_held_model_runs_on_it_alone_and_as_the_page_has_it():
+    """No name loads its weights, and no phrase says its values: code that left them out made other numbers."""
+    model = tiny_model("gpt2")
+    edits = [Scale(Head(1, 2), 3.0)]
+    made = show(model, interventions=edits, catalog=NOTHING, probes=[LENS])
+    try:
+        engine = made._running.engine
+        assert engine.hosted(model.name).loading.finished.wait(60)
+        run = Shown(id="run", model=model.name, text="5 9 17 40", tokens=("5",), sizes=Sizes(n_layers=2, n_heads=4))
+        assert engine.submit(request_of(engine, run), "me").finished.wait(60)
+        seen = Seen(name=LENS.name, figure=0)
+        code, spec = (take(engine, kind, run, seen, {}, False, "me")[0].decode() for kind in ("py", "toml"))
+        kept = engine.found(request_of(engine, run), LENS.name)
+    finally:
+        made.close()
+    code = code.replace("figure.show()", "")
+    scope = {"model": model.edited(edits)}
+    exec(code, scope)
+    xr.testing.assert_equal(scope["result"], kept)
+    with pytest.raises(AssertionError, match="not the interventions of the page"):
+        exec(code, {"model": model})
+    with pytest.raises(AssertionError, match="not the weights of the page"):
+        exec(code, {"model": tiny_model("gpt2", seed=1).edited(edits)})
+    assert f"# Every pass of the page carries out {edits[0]} besides.\n" in spec and "a model that is held" in spec
 
 
 def test_a_prompt_begins_the_page_as_it_was_written():
