@@ -218,7 +218,7 @@ def followed_by(model: Model, tokens: Tokens, more: Sequence[int]) -> Tokens:
     longer than n_ctx, or where the model carries interventions at positions counted from the end: it is another one."""
     if not more:
         return tokens
-    _need_counted(model, tokens)
+    _need_counted(model, tokens, more)
     if len(tokens) + len(more) > model.sizes.n_ctx:
         raise InputError(
             f"a prompt of {counted(len(tokens), 'token')} and a target of {len(more) + 1}",
@@ -231,16 +231,25 @@ def followed_by(model: Model, tokens: Tokens, more: Sequence[int]) -> Tokens:
     return replace(tokens, ids=(*tokens.ids, *more), strings=strings, spans=spans)
 
 
-def _need_counted(model: Model, tokens: Tokens) -> None:
-    """InputError for interventions whose last token would be one of the target's, and no longer the prompt's."""
+def _need_counted(model: Model, tokens: Tokens, more: Sequence[int]) -> None:
+    """InputError for interventions whose last token would be one of the target's, and no longer the prompt's, and for
+    runs of the prompt alone."""
+    longer = len(tokens) + len(more)
     for one in model.interventions:
-        named = [where.positions for where in (edit.where for edit in one.edits(model)) if where.positions is not None]
-        named += [keys] if (keys := getattr(one, "keys", None)) else []
-        if behind := sorted({at for positions in named for at in positions if at < 0}, reverse=True):
+        edits, keys = one.edits(model), getattr(one, "keys", None) or ()
+        got = f"{one} beside a target of several tokens, with which the prompt goes on"
+        named = [at for edit in edits for at in edit.where.positions or ()]
+        if behind := [at for at in (*named, *keys) if at < 0]:
             raise InputError(
-                f"{one} beside a target of several tokens, with which the prompt goes on",
-                f"positions counted from the first token: position {behind[0]} would be one of the target's",
-                f"Write {len(tokens) + behind[0]} for {behind[0]}",
+                got,
+                f"positions counted from the first token: position {max(behind)} would be one of the target's",
+                f"Write {len(tokens) + max(behind)} for {max(behind)}",
+            )
+        if short := [edit.length for edit in edits if edit.length not in (None, longer)]:
+            raise InputError(
+                got,
+                f"a recorded run of {longer} tokens, not {short[0]}: of a prompt with all but the target's last token",
+                "Record that, or take a target of one token",
             )
 
 
