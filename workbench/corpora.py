@@ -20,6 +20,7 @@ from typing import Any
 
 from workbench.errors import FileError, InputError, UnavailableError
 from workbench.files import read_whole
+from workbench.rows import ENDINGS, rows
 from workbench.syntax import parse
 
 __all__ = [
@@ -242,11 +243,13 @@ def corpus_digest(name: str) -> str:
 
 
 def text_corpus(paths: Iterable[str | Path], name: str = "files") -> Corpus:
-    """A user's own text files (UTF-8), one document each; folders are searched for .txt, .md, .rst and .py.
+    """A user's own text files (UTF-8), one document each; folders are searched for .txt, .md, .rst and .py. Of a file
+    of records (.csv, .tsv, .jsonl, .json, .parquet) each is a document, by its "text" or "prompt".
 
-    Raises FileError for a missing file, InputError for one that is not UTF-8 text or for no text at all.
+    Raises FileError for a missing file, InputError for one that is not UTF-8 text, has records without a text, or no
+    text at all.
     """
-    documents = [_read(path) for path in _files(paths)]
+    documents = [document for path in _files(paths) for document in _documents(path)]
     documents = [document for document in documents if document.text.strip()]
     if not documents:
         raise InputError(f"no text in {', '.join(map(str, paths))}", "text files", "Name files or folders with text")
@@ -261,6 +264,19 @@ def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
             )
         else:
             yield path
+
+
+def _documents(path: Path) -> Iterator[Document]:
+    """Of a file. One of records read as a text would be quotes, commas and the names of its columns."""
+    if ENDINGS.get(path.suffix.lower(), "text") == "text" or not path.is_file():
+        yield _read(path)
+        return
+    for row in rows(path):
+        cells = row.value if isinstance(row.value, Mapping) else {"text": row.value}
+        text = next((cells[name] for name in ("text", "prompt") if name in cells), None)
+        if not isinstance(text, str):
+            raise InputError(f"{row.where} without a text", 'a column "text" or "prompt" of texts', "Name it so")
+        yield Document(f"{path} {row.place}", text)
 
 
 def _read(path: Path) -> Document:
@@ -286,13 +302,13 @@ def hub_corpus(
         )
     documents = []
     for start in range(0, limit, 100):
-        rows = _hub_rows(name, split, start, min(100, limit - start))
-        texts = [row["row"].get(column) for row in rows]
+        found = _hub_rows(name, split, start, min(100, limit - start))
+        texts = [row["row"].get(column) for row in found]
         if any(not isinstance(text, str) for text in texts):
-            had = ", ".join(sorted(rows[0]["row"]))
+            had = ", ".join(sorted(found[0]["row"]))
             raise InputError(f"rows of {name} without text in {column!r}", f"one of {had}", "Name the column of text")
         documents += [Document(f"{name}-{start + i}", text) for i, text in enumerate(texts)]
-        if len(rows) < 100:
+        if len(found) < 100:
             break
     return Corpus(name, deduplicated(documents))
 

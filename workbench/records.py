@@ -76,7 +76,8 @@ def read_pairs(
         raise InputError(f"the column {unknown[0]!r}", f"one of {', '.join(_PAIR)}", "Correct it")
     for row in rows(source, format=format, encoding=encoding):
         if not isinstance(row.value, Mapping):
-            raise InputError(f"{row.where} without columns", "records with clean and corrupt", "Give a table")
+            remedy = "Give a table; where no ending says that it is one (-), name its format, such as csv"
+            raise InputError(f"{row.where} without columns", "records with clean and corrupt", remedy)
         known, places = list(row.value), {}
         for part, usual in _PAIR.items():
             asked = (named[part],) if part in named else usual

@@ -26,7 +26,7 @@ __all__ = ["Work", "execute", "execute_all", "need_prompt"]
 
 def need_prompt(asked: Sequence[Asked], prompt: Prompt | None) -> None:
     """Say what a prompt is for before a model is loaded for nothing."""
-    prompted = [one.view.name for one in asked if one.analysis.prompted]
+    prompted = [one.view.name for one in asked if one.analysis.reads_prompt()]
     if prompt is None and prompted:
         raise InputError(
             f"{prompted[0]} without a prompt", "one", 'Give one, such as --prompt "The capital of France is"'

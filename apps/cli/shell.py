@@ -14,7 +14,7 @@ from apps.cli.mistakes import said_of
 from apps.cli.parser import Parser
 from apps.cli.progress import say
 from apps.cli.signals import STOPS, stop_code
-from apps.cli.startup import let_go_at_exit, need_folder, need_surroundings, thawed, uncollected
+from apps.cli.startup import let_go_at_exit, need_folder, need_surroundings, thawed, uncollected, wait_asleep
 from workbench import __version__
 from workbench.errors import InputError, WorkbenchError
 
@@ -45,6 +45,7 @@ _SIGPIPE = 141  # what a shell reports for a program that wrote into a closed pi
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. argv: the words after `workbench` (default: the process's own)."""
     _open_streams()
+    wait_asleep()
     let_go_at_exit()
     try:
         need_folder()  # options of `run` are those of analyses, which import the libraries

@@ -9,9 +9,16 @@ from contextlib import contextmanager
 
 from workbench.errors import RefusedError, UnavailableError
 
-__all__ = ["let_go_at_exit", "need_folder", "need_surroundings", "thawed", "uncollected"]
+__all__ = ["let_go_at_exit", "need_folder", "need_surroundings", "thawed", "uncollected", "wait_asleep"]
 
 _ROOM = 2_000  # MB of addresses that the libraries take (1,000 to 1,500 were seen), with some for a small model
+
+
+def wait_asleep() -> None:
+    """Threads that wait for each other sleep, unless the user's environment says otherwise. By default they spin, which
+    on a machine that has other work takes the processor from the thread that they wait for: a run of two analyses took
+    up to three times as long. Read when the libraries are imported."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @contextmanager

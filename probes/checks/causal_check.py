@@ -14,6 +14,7 @@ from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Lines, OfPrompt, Position, Range
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
+from workbench.errors import InputError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, READOUT
@@ -102,7 +103,10 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
         more = [text.strip() for text in self.others.split("|") if text.strip()]
         prompts: list[Any] = [tokens, *more]
         if self.on == "repeated tokens":
-            prompts, more = list(repeated_tokens(model, self.seed)), []
+            if more:  # the drawn ones would be taken for them
+                expected = "on='prompt' for prompts that check the claim"
+                raise InputError(f"others, and on={self.on!r}", expected, "Choose it, or leave the others out")
+            prompts = list(repeated_tokens(model, self.seed))
         yield from checking(
             model,
             prompts if len(prompts) > 1 else prompts[0],

@@ -104,6 +104,12 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter over promp
         )  # fmt: skip
 
     def _prompts(self, model: Model) -> tuple[list[Tokens], list[dict[str, str]]]:
+        if self.prompts and self.on != "prompts":  # those of the task would be taken for one's own
+            raise InputError(
+                f"prompts of your own, and on={self.on!r}",
+                "on='prompts' for them",
+                "Choose it, or leave the prompts out",
+            )
         if self.on == "repeated tokens":
             drawn = stimuli.repeated_tokens(model, n_sequences=self.n_prompts, length=_LENGTH, seed=self.seed + 1)
             repeated = list(drawn.tokens[: self.n_prompts])

@@ -30,6 +30,7 @@ from probes.circuits.curves import (
     summary,
     table,
 )
+from probes.circuits.prompt_pairs import unused
 from probes.routes.extraction import extract
 from probes.routes.flow_routes import FlowRoutes
 from probes.routes.only_edges import CleanPass
@@ -119,7 +120,8 @@ class CircuitEdges(
             if self.task == "prompt":
                 result = result.assign_attrs(about, summary=metric.noted(summary(result, about["metric"])))
             else:
-                result = result.assign_attrs(summary=summary(result))
+                said = f"{summary(result)} {unused(self.task, self.target, self.against)}".rstrip()
+                result = result.assign_attrs(summary=said)
             yield result.assign_attrs(task=self.task)
 
     def fits(self, model: Model, tokens: Tokens) -> None:

@@ -19,7 +19,7 @@ from probes.circuits.curves import (
     summary,
     table,
 )
-from probes.circuits.prompt_pairs import Against, Corrupt, TargetText, need_pair, pair_runs
+from probes.circuits.prompt_pairs import Against, Corrupt, TargetText, need_pair, pair_runs, unused
 from probes.circuits.rankings import (
     RANKINGS,
     Task,
@@ -99,6 +99,9 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
         else:
             tasks = ioi_tasks(model, 2 * self.pairs, self.seed)
             ranked, held_out = tasks[: self.pairs], tasks[self.pairs :]
+            metric = self.metric if self.metric != held_out[0].metric.kind else ""
+            aside = unused(self.task, self.corrupt, self.target, self.against, metric)
+            noted = lambda said: f"{said} {aside}".rstrip()
         one = held_out[0].metric
         if any(task.metric.length > 1 for task in held_out):
             raise InputError("a target of several tokens", "one token, or a set of single ones", "Mind the space")

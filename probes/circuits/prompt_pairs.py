@@ -10,7 +10,7 @@ from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.target import Target
 from workbench.models.typed import typed
-from workbench.observation.metrics import TARGET, Metric, followed_by, going_on, make_metric
+from workbench.observation.metrics import TARGET, Metric, followed_by, going_on, in_steps, make_metric
 from workbench.observation.sweeps import Base, base_run
 from workbench.words import counted
 
@@ -25,6 +25,7 @@ __all__ = [
     "prompt_pair",
     "segment",
     "top_tokens_metric",
+    "unused",
 ]
 
 _POSITIONS = re.compile(r" *-?[0-9]{1,9} *(, *-?[0-9]{1,9} *)*")
@@ -142,4 +143,13 @@ def top_tokens_metric(model: Model, clean: Base, corrupt: Base) -> Metric:
     """Logit of the clean run's top token minus that of the corrupt run's."""
     target, against = int(clean.logits(model).argmax()), int(corrupt.logits(model).argmax())
     other = None if target == against else Target.one(against)
-    return Metric("logit difference", Target.one(target), other, ids=clean.tokens.ids)
+    note = in_steps(model, clean.logits(model))
+    return Metric("logit difference", Target.one(target), other, ids=clean.tokens.ids, note=note)
+
+
+def unused(task: str, *given: str) -> str:
+    """What to say of texts that were given beside a task that brings its own: they would be taken for what was
+    measured. "" where there are none."""
+    aside = [repr(text) for text in given if text]
+    verb = "was" if len(aside) == 1 else "were"
+    return f"{' and '.join(aside)} {verb} not used: the task {task!r} has its own." if aside else ""

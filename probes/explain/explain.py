@@ -23,7 +23,7 @@ from probes.circuits.graph.parts import minimality, node_scores
 from probes.circuits.graph.rankings import forwards, rank
 from probes.circuits.graph.task_texts import TASKS
 from probes.circuits.graph.tasks import Pair, Task
-from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair
+from probes.circuits.prompt_pairs import Against, Corrupt, PromptPair, unused
 from probes.explain.contrasts import contrast_of, shown_text
 from probes.explain.figures import circuit_figure, heads_figure, pairs_table, parts_table, steps_table, where_figure
 from probes.explain.found import Found, behaviour_found, faithful_found, pairs_found, parts_found
@@ -119,7 +119,8 @@ class Explain(Study, name="explain", title="Explain", requires=(READOUT, PADDING
         sizes = (self.pairs, self.pairs, self.tested)
         if self.task != PROMPT:
             task = pairs_of(model, self.task, train=sizes[0], validation=sizes[1], test=sizes[2], seed=self.seed)
-            way = _Way(self, model, task.train[0], progress, task.note)
+            aside = unused(self.task, self.corrupt, self.target, self.against)
+            way = _Way(self, model, task.train[0], progress, f"{aside} {task.note}".strip())
             yield way.begun()
             yield from way.go(task, f"pairs of {task.name!r}; the first one to rank on is shown")
             return

@@ -83,3 +83,25 @@ def test_what_a_reducer_leaves_in_half_precision_is_kept_in_single(half, tmp_pat
     assert result["share"].dtype == np.float32
     save(result, tmp_path / "r.nc")
     assert open_result(tmp_path / "r.nc")["share"].dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("louder", [1.0, 16.0])
+def test_studies_say_in_which_steps_logits_come(dtype, louder):
+    """On the default model in bfloat16 effects are up to 0.19 nats off, and were told in hundredths without a word."""
+    hf = tiny_hf("llama").to(dtype)
+    with torch.no_grad():
+        hf.lm_head.weight *= louder
+    model, text = wrap(hf, spelling(), name="half"), "the cat sat on the mat"
+    with torch.no_grad():
+        largest = hf(torch.tensor([model.tokenizer(text).input_ids])).logits[0, -1].abs().max()
+    beyond = torch.nextafter(largest, torch.tensor(torch.inf, dtype=dtype))
+    step = float(beyond.double() - largest.double())
+    asked = {"corrupt": "the cat sat in the mat"}
+    for study, metrics in (("attention-knockout", ("log-probability", "loss", "KL")), ("activation-patching", ("",))):
+        for metric in metrics:
+            more = asked if study == "activation-patching" else {"metric": metric}
+            said = CATALOG.view(study).analysis.of(more).run(model, text).attrs["summary"]
+            name = str(dtype).removeprefix("torch.")
+            assert (f"Logits in {name} lie {step:.2g} apart here" in said) is (step > 0.005), said
+            assert ("apart here" in said) is (step > 0.005 and dtype != torch.float32)

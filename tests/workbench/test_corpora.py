@@ -80,6 +80,18 @@ def test_files_and_folders(tmp_path):
         text_corpus([tmp_path / "empty.txt"])
 
 
+def test_each_row_of_a_table_is_a_document(tmp_path):
+    """A table was read as one text, with its commas and the names of its columns."""
+    (tmp_path / "own.csv").write_text('id,text\n1,"a poem,\nwith a break"\n2,another\n3,\n', encoding="utf-8")
+    (tmp_path / "own.jsonl").write_text('{"prompt": "one"}\n"two"\n', encoding="utf-8")
+    found = text_corpus([tmp_path / "own.csv", tmp_path / "own.jsonl"])
+    assert [d.text for d in found.documents] == ["a poem,\nwith a break", "another", "one", "two"]
+    assert found.documents[0].name.endswith("own.csv line 2")
+    (tmp_path / "odd.csv").write_text("id,review\n1,good\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r'line 2 of .*odd.csv without a text; expected a column "text"'):
+        text_corpus([tmp_path / "odd.csv"])
+
+
 def test_too_few_documents_and_no_network():
     with pytest.raises(InputError, match="at least 3"):
         Corpus("two", (Document("a", "x"), Document("b", "y"))).split()

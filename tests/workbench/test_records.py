@@ -220,3 +220,11 @@ def test_a_column_of_lists_holds_no_texts_unless_it_is_named(tmp_path, name, lin
         read_prompts(tmp_path / name)
     column = "ids" if "ids" in lines else "messages"
     assert read_prompts(tmp_path / name, column=column)[0].text in ("[5, 9]", "hello")
+
+
+def test_a_table_of_pairs_without_a_name_asks_for_its_format():
+    """Piped in, it was told to be a table, which it was."""
+    table = b"clean,corrupt\nab,ac\n"
+    with pytest.raises(InputError, match=r"name its format, such as csv"):
+        read_pairs(io.BytesIO(table))
+    assert read_pairs(io.BytesIO(table), format="csv")[0].corrupt == "ac"

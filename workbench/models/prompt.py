@@ -293,12 +293,27 @@ def _notes(model: _Reads, prompt: Prompt, written: str) -> Iterator[str]:
         yield from _soft_warnings(prompt.text)
         if not prompt.text.startswith(tuple(_specials(model))):  # a template that somebody wrote out
             yield from _as_special(model, "The prompt", prompt.text)
+    if prompt.token_ids is not None:
+        yield from _padding(model, prompt.token_ids)
     for at, (role, content) in enumerate(prompt.messages or ()):
         yield from _as_special(model, f"Message {at} ({role})", content)
         if content.strip() not in written:
             yield f"Message {at} ({role}) is left out or changed by the model's chat template: see the tokens."
         elif at == len(prompt.messages or ()) - 1 and role == "assistant" and not written.endswith(content):
             yield f"Message {at} ({role}) goes on without the white space at its end: the chat template cuts it off."
+
+
+def _padding(model: _Reads, ids: Sequence[int]) -> Iterator[str]:
+    """What stands at an end of ids as if to fill them up. Where the token has another meaning, one of it is that."""
+    pad = getattr(model.tokenizer, "pad_token_id", None)
+    if pad is None or set(ids) == {pad}:
+        return
+    other = {getattr(model.tokenizer, name, None) for name in ("bos_token_id", "eos_token_id", "unk_token_id")}
+    for end, row in (("begin", ids), ("end", ids[::-1])):
+        n = next(at for at, one in enumerate(row) if one != pad)
+        if n > (pad in other):
+            tokens = f"{counted(n, 'padding token')} ({model.vocabulary.string(pad)!r})"
+            yield f"The ids {end} with {tokens}, read like any others: give the mask."
 
 
 def _specials(model: _Reads) -> dict[str, int]:

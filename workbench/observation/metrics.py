@@ -6,6 +6,7 @@ over hundreds of edited runs never holds their logits at all positions.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import floor, log2
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +20,7 @@ from workbench.models.target import Target, likelier, need_apart, shared_start, 
 from workbench.observation.repeats import previous_occurrence
 from workbench.words import counted
 
-__all__ = ["KINDS", "TARGET", "Metric", "followed_by", "going_on", "make_metric"]
+__all__ = ["KINDS", "TARGET", "Metric", "followed_by", "going_on", "in_steps", "make_metric"]
 
 KINDS = ("logit difference", "log-probability", "KL", "loss", "repetition")
 TARGET = 'what is predicted: text or ids (#17) of one token or several in a row, or a set such as ["4", "5"]'
@@ -28,6 +29,8 @@ _UNITS |= {"loss": "nats per token", "repetition": "nats per token"}
 _OF_TARGETS = ("logit difference", "log-probability")
 _NO_TARGETS: Mapping[str, Target | None] = MappingProxyType({"target": None, "against": None})
 _ROWS = 128  # rows of logits held at once
+_FEW_DIGITS = (torch.bfloat16, torch.float16)
+_STEP = 0.005  # logits: sentences tell hundredths
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,19 +162,30 @@ def make_metric(
     reference = logits.float().log_softmax(-1) if kind == "KL" else None
     repeats = _repeats(tokens) if kind == "repetition" else ()
     metric = Metric(kind, wanted, other, position, tokens.ids, reference, repeats)
+    coarse = in_steps(model, logits)
     if kind not in _OF_TARGETS:
         aside = [one.describe(vocabulary) for text, one in ((target, wanted), (against, other)) if text and one]
         verb = "was" if len(aside) == 1 else "were"
-        return (
-            replace(metric, note=f"The metric {kind!r} is of no target: {' and '.join(aside)} {verb} not used.")
-            if aside
-            else metric
-        )
+        unused = f"The metric {kind!r} is of no target: {' and '.join(aside)} {verb} not used." if aside else ""
+        return replace(metric, note=" ".join(filter(None, (unused, coarse))))
     if metric.length > 1:
         metric = _at_end(metric, tokens, vocabulary)
     log_probs = logits.float().log_softmax(-1)
     notes = [likelier(vocabulary, text, log_probs) for text in (target, against) if text]
-    return replace(metric, note=" ".join(filter(None, notes)))
+    return replace(metric, note=" ".join(filter(None, (*notes, coarse))))
+
+
+def in_steps(model: Model, logits: torch.Tensor) -> str:
+    """What is to be said of logits that a model gives in few digits: how far apart they lie, where that is as large as
+    what sentences tell; else nothing."""
+    dtype, largest = model.readout.W_U.dtype, float(logits.abs().max())
+    if dtype not in _FEW_DIGITS or not largest > 0:
+        return ""
+    step = torch.finfo(dtype).eps * 2.0 ** floor(log2(largest))
+    name = str(dtype).removeprefix("torch.")
+    return (
+        f"Logits in {name} lie {step:.2g} apart here: differences of that size may be rounding." if step > _STEP else ""
+    )
 
 
 def _at_end(metric: Metric, tokens: Tokens, vocabulary: Any) -> Metric:
@@ -204,7 +218,7 @@ def followed_by(model: Model, tokens: Tokens, more: Sequence[int]) -> Tokens:
     longer than n_ctx, or where the model carries interventions at positions counted from the end: it is another one."""
     if not more:
         return tokens
-    _need_counted(model, tokens)
+    _need_counted(model, tokens, more)
     if len(tokens) + len(more) > model.sizes.n_ctx:
         raise InputError(
             f"a prompt of {counted(len(tokens), 'token')} and a target of {len(more) + 1}",
@@ -217,16 +231,25 @@ def followed_by(model: Model, tokens: Tokens, more: Sequence[int]) -> Tokens:
     return replace(tokens, ids=(*tokens.ids, *more), strings=strings, spans=spans)
 
 
-def _need_counted(model: Model, tokens: Tokens) -> None:
-    """InputError for interventions whose last token would be one of the target's, and no longer the prompt's."""
+def _need_counted(model: Model, tokens: Tokens, more: Sequence[int]) -> None:
+    """InputError for interventions whose last token would be one of the target's, and no longer the prompt's, and for
+    runs of the prompt alone."""
+    longer = len(tokens) + len(more)
     for one in model.interventions:
-        named = [where.positions for where in (edit.where for edit in one.edits(model)) if where.positions is not None]
-        named += [keys] if (keys := getattr(one, "keys", None)) else []
-        if behind := sorted({at for positions in named for at in positions if at < 0}, reverse=True):
+        edits, keys = one.edits(model), getattr(one, "keys", None) or ()
+        got = f"{one} beside a target of several tokens, with which the prompt goes on"
+        named = [at for edit in edits for at in edit.where.positions or ()]
+        if behind := [at for at in (*named, *keys) if at < 0]:
             raise InputError(
-                f"{one} beside a target of several tokens, with which the prompt goes on",
-                f"positions counted from the first token: position {behind[0]} would be one of the target's",
-                f"Write {len(tokens) + behind[0]} for {behind[0]}",
+                got,
+                f"positions counted from the first token: position {max(behind)} would be one of the target's",
+                f"Write {len(tokens) + max(behind)} for {max(behind)}",
+            )
+        if short := [edit.length for edit in edits if edit.length not in (None, longer)]:
+            raise InputError(
+                got,
+                f"a recorded run of {longer} tokens, not {short[0]}: of a prompt with all but the target's last token",
+                "Record that, or take a target of one token",
             )
 
 

@@ -43,10 +43,13 @@ class Observation:
     interventions: tuple[Any, ...]
     model: Model = field(repr=False)
     ran: range
-    _marks: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+    _marks: tuple[tuple[torch.Tensor, int, int], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        self._marks = self._marks or _marks(self.model)
+        if (
+            not self._marks
+        ):  # looked for once: the adapter's modules are its own, so that nobody replaces a tensor there
+            self._marks = tuple((tensor, *_mark(tensor)) for _, tensor in self.model.adapter.parameters())
 
     @property
     def readout(self) -> Readout:
@@ -65,7 +68,7 @@ class Observation:
         return self.model.expert_weights(layer, expert).on(self.model.readout.W_U.device)
 
     def _need_unchanged(self) -> None:
-        if _marks(self.model) != self._marks:
+        if any(_mark(tensor) != (place, count) for tensor, place, count in self._marks):
             raise RefusedError(
                 f"an observation of {self.identity.name}, whose weights have been changed since",
                 "the weights that it was made with", "Observe the prompt again",
@@ -157,7 +160,6 @@ def _of_row(interventions: Iterable[Any], row: int) -> Iterator[Any]:
             yield replace(one, rows=None)
 
 
-def _marks(model: Model) -> tuple[tuple[int, int], ...]:
-    """Where each tensor of weights lies and how often it was written to."""
-    tensors = (tensor for _, tensor in model.adapter.parameters())
-    return tuple((tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version) for tensor in tensors)
+def _mark(tensor: torch.Tensor) -> tuple[int, int]:
+    """Where a tensor of weights lies and how often it was written to."""
+    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version

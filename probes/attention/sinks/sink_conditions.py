@@ -14,7 +14,7 @@ from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View, reads
-from workbench.errors import InputError
+from workbench.errors import InputError, RefusedError
 from workbench.intervene import Knockout, Where
 from workbench.intervene.contradictions import is_void
 from workbench.models.hooks import SCORES
@@ -71,10 +71,19 @@ class SinkConditions(
             raise InputError(got, f"at least {_SHORTEST} tokens", "Type a longer text")
         conditions = list(_conditions(model, tokens))
         done: list[xr.Dataset] = []
-        for index, (_, prompt, interventions, mask_first) in enumerate(conditions):
+        for index, (name, prompt, interventions, mask_first) in enumerate(conditions):
             analysis = AttentionSinks(epsilon=self.epsilon, mask_first=mask_first)
             tell = _share(progress, index, len(conditions))
-            done.append(analysis.run(model, prompt, interventions=interventions, progress=tell))
+            try:
+                done.append(analysis.run(model, prompt, interventions=interventions, progress=tell))
+            except InputError as error:
+                if prompt is tokens or not model.interventions:
+                    raise
+                raise RefusedError(
+                    f"the prompt with its {name} and {', '.join(map(str, model.interventions))} ({error.got})",
+                    "interventions that the prompt without its BOS can carry, too",
+                    "Count positions from the end (-1), or leave it out",
+                ) from error
             names = [name for name, *_ in conditions[: len(done)]]
             result = _joined(names, done, len(tokens), self.epsilon)
             if model.vocabulary.front and not tokens.bos and not _fits_front(model, tokens):

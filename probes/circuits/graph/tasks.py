@@ -24,6 +24,7 @@ from workbench.models.target import Target, likelier, target_of, unread
 from workbench.observation import observe
 from workbench.observation.metrics import Metric, followed_by
 from workbench.records import read_pairs
+from workbench.words import counted
 
 __all__ = ["SPLITS", "Pair", "PairSet", "Task", "batches", "pair_of", "read_task", "split_pairs", "task"]
 
@@ -125,7 +126,8 @@ def read_task(
         if said := _without_space(model, texts):
             raise InputError(error.got, error.expected, said) from error
         raise
-    return replace(found, note=_of_forms(model, texts))
+    notes = (_of_starts([*found.train, *found.validation, *found.test]), _of_forms(model, texts))
+    return replace(found, note=" ".join(filter(None, notes)))
 
 
 def _without_space(model: Model, texts: Sequence[PairText]) -> str:
@@ -137,6 +139,16 @@ def _without_space(model: Model, texts: Sequence[PairText]) -> str:
                 said = f"{f' {answer}'!r} is one token, {answer!r} is not"
                 return f"Write answers with the space that they follow on ({said})"
     return ""
+
+
+def _of_starts(pairs: Sequence[Pair]) -> str:
+    """What to say where answers of several tokens begin alike, as 24 and 25 do in digits: what they share joins the
+    prompts, and the model is asked for the rest alone. "" where that is nothing but a space."""
+    ends = lambda tokens: zip(tokens.strings, tokens.spans.ends, strict=True)
+    joined = ["".join(s for s, (start, _) in ends(pair.clean) if start == len(pair.clean.text)) for pair in pairs]
+    told = [start for start in joined if start.strip()]
+    how = f"asked behind what their answers begin with alike, such as {told[0]!r}" if told else ""
+    return f"{len(told)} of {counted(len(pairs), 'pair')} {'is' if len(told) == 1 else 'are'} {how}." if told else ""
 
 
 def _of_forms(model: Model, texts: Sequence[PairText]) -> str:

@@ -107,6 +107,15 @@ def test_a_prompt_that_nothing_uses_is_said(capsys):
     assert capsys.readouterr().err == "Note: induction-heads makes its own stimulus; the prompt is not used.\n"
 
 
+def test_whether_a_prompt_is_needed_goes_by_the_parameters(capsys):
+    """A check on repeated tokens was refused without a prompt, and did not say that it makes no use of one."""
+    words = ["run", "causal-check", "--model", "toy-induction", "--on", "repeated tokens", "--controls", "19"]
+    assert main([*words, "--metric", "repetition"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main([*words, "--metric", "repetition", "--ids", "1", "2", "3"]) == 0
+    assert capsys.readouterr().err == "Note: causal-check makes its own stimulus; the prompt is not used.\n"
+
+
 def test_no_write_permission_is_said_before_the_model_is_loaded(refused, tmp_path, monkeypatch):
     monkeypatch.setattr("apps.cli.model.load", lambda *_: pytest.fail("loaded a model for nothing"))
     (tmp_path / "file").write_text("")

@@ -40,6 +40,16 @@ def test_help_answers_at_once_and_without_torch():
         assert f"\n    {command} " in done.stdout
 
 
+@pytest.mark.parametrize(("given", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_that_wait_sleep_unless_told_otherwise(monkeypatch, capsys, given, policy):
+    """Before torch is imported, which reads it once: that nothing heavy is by then, the test above says."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    main(["list"])
+    assert os.environ["OMP_WAIT_POLICY"] == policy and capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(capsys, command):
     with pytest.raises(SystemExit) as leave:

@@ -9,8 +9,8 @@ from probes.attention.sinks.attention_sinks import AttentionSinks
 from probes.attention.sinks.sink_conditions import VIEW, SinkConditions, _conditions
 from tests.tiny_models import spelling, tiny_hf, tiny_model
 from workbench import Prompt
-from workbench.errors import Cancelled, InputError
-from workbench.intervene import Ablate, Attention
+from workbench.errors import Cancelled, InputError, RefusedError
+from workbench.intervene import Ablate, Attention, Head
 from workbench.loading.pretrained import wrap
 from workbench.loading.toys.transformer import ToyConfig, ToyTransformer
 from workbench.models.prompt import tokenise
@@ -153,3 +153,14 @@ def test_position_0_is_hidden_where_attention_is_left(layers):
     for name in ("sink_rate", "peak_ratio", "peak_pos", "model_sink_rate"):
         np.testing.assert_allclose(edited[name], by_hand[name], atol=1e-4, err_msg=name)
     assert edited["group"].values.tolist()[-1] == "position 0 masked"
+
+
+def test_an_intervention_at_the_last_token_has_no_such_token_without_BOS():
+    """ "Got position 30; expected positions from 0 to 29", of a prompt that has a position 30."""
+    model, prompt = place_toy(), Prompt.ids([0, *[5, 6, 7] * 10])
+    with pytest.raises(RefusedError, match=r"its BOS dropped and Ablate\(L0H1 by zero at positions 30\).*from the end"):
+        SinkConditions().run(model, prompt, interventions=[Ablate(Head(0, 1), positions=(30,))])
+    found = SinkConditions().run(model, prompt, interventions=[Ablate(Head(0, 1), positions=(-1,))])
+    assert found.sizes["group"] == 3
+    with pytest.raises(InputError, match="position 31"):
+        SinkConditions().run(model, prompt, interventions=[Ablate(Head(0, 1), positions=(31,))])

@@ -297,6 +297,8 @@ def test_induction_is_checked_on_repeated_tokens_drawn_anew():
         found.sizes["prompt"] == 16 and float(found["effect_high"]) < -1 and float(found["p"]) == pytest.approx(1 / 51)
     )
     assert "repeated tokens" in found.attrs["metric"] and "on 16 prompts" in found.attrs["summary"]
+    with pytest.raises(InputError, match=r"others, and on='repeated tokens'"):
+        CausalCheck(on="repeated tokens", others="#3 #4|#5 #6").run(toy)
     drawn = [{one.ids for one in repeated_tokens(toy, seed)} for seed in (0, 1)]
     suggested = {one.ids for one in InductionHeads().stimulus(toy).tokens}
     assert not drawn[0] & drawn[1] and not drawn[0] & suggested

@@ -135,6 +135,12 @@ def test_too_few_different_prompts_are_refused_before_anything_runs():
         HeadSurvey().run(model)
 
 
+def test_prompts_of_your_own_are_not_passed_over():
+    """A survey of the default task read as one of these."""
+    with pytest.raises(InputError, match=r"prompts of your own, and on='indirect object'.*on='prompts'"):
+        HeadSurvey(prompts="a b|c d|e f|g h|i j|k l").run(toy())
+
+
 def test_it_runs_by_name_on_repeated_tokens_and_on_prompts_and_is_drawn():
     model = tiny_model("llama", n_layers=8)  # 32 heads
     result = HeadSurvey(on="repeated tokens", n_prompts=6, caliper=50.0).run(model)

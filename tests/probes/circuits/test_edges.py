@@ -140,8 +140,10 @@ def test_the_entry_on_a_prompt_and_on_a_task(model, default_model, monkeypatch):
     assert "faithfulness to the logit of '#31' minus '#7' (CPR)" in result.attrs["summary"]
     assert table(result).loc["random", "cpr"] == float(result["cpr"].sel(group="random"))
     monkeypatch.setattr(circuit_edges, "RANKINGS", ("attention",))
-    study = CircuitEdges(task="indirect object", prompts=1)
+    study = CircuitEdges(task="indirect object", prompts=1, target=" Mary")
     parts = list(study.partials(default_model, None, progress=shares.append))
     assert shares == [1.0] and len(parts) == 1 and float(parts[-1]["model_metric"][0]) > 0.1
     assert np.abs(parts[-1]["faithfulness"][:, -1] - 1).max() < 1e-3
-    assert "faithfulness (CPR)" in parts[-1].attrs["summary"] and "target" not in parts[-1].attrs
+    said = parts[-1].attrs["summary"]
+    assert "faithfulness (CPR)" in said and "target" not in parts[-1].attrs
+    assert said.endswith("' Mary' was not used: the task 'indirect object' has its own.")

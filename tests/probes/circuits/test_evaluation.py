@@ -189,7 +189,8 @@ def test_a_task_with_prompts_of_its_own_ranks_on_some_and_evaluates_on_others(de
         return watched(model, tasks, by, **options)
 
     monkeypatch.setattr(circuit_evaluation, "rank", rank_watched)
-    result = CircuitEvaluation(task="indirect object", pairs=1).run(default_model)
+    result = CircuitEvaluation(task="indirect object", pairs=1, metric="log-probability").run(default_model)
+    assert result.attrs["summary"].endswith("'log-probability' was not used: the task 'indirect object' has its own.")
     assert result.attrs["n_prompts"] == 1 and tuple(result["group"].values) == names
     assert len(set(map(str, asked))) == 1 and "(CPR) of 300 nodes on 1 prompt:" in result.attrs["summary"]
     assert float(result["model_metric"][0]) > 0.5  # the model does the task

@@ -11,10 +11,10 @@ from probes.circuits.attribution_patching import AttributionPatching
 from probes.circuits.causal_tracing import CausalTracing
 from tests.tiny_models import tiny_hf
 from workbench.errors import InputError
-from workbench.intervene import Ablate, Head, Knockout, Patch, Scale, Steer
+from workbench.intervene import Ablate, FreezePatterns, Head, Knockout, Patch, Scale, Steer
 from workbench.intervene.units import Attention, Residual
 from workbench.loading.pretrained import wrap
-from workbench.models.hooks import Z
+from workbench.models.hooks import PATTERN, Z
 from workbench.models.prompt import Prompt
 from workbench.observation.recording import record
 
@@ -88,6 +88,15 @@ def test_interventions_counted_from_the_end_are_refused(model, study):
             study.run(model, Prompt.ids(CLEAN), interventions=[edit])
         one = {"target": "#31"} | ({"corrupt": CORRUPT} if "corrupt" in study.values() else {})
         study.replaced(**one).run(model, Prompt.ids(CLEAN), interventions=[edit])
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_a_recorded_run_is_of_the_prompt_with_the_target_behind_it(model, study):
+    """ "A recorded run of 6 tokens for a prompt of 8; pad the text with words", of a prompt of 6."""
+    short, longer = (record(model, Prompt.ids([1, 2, 3, 4, 5, 6, 31, 7][:n]), [PATTERN]) for n in (6, 8))
+    with pytest.raises(InputError, match="a recorded run of 8 tokens, not 6: of a prompt with all but the target's"):
+        study.run(model, Prompt.ids(CLEAN), interventions=[FreezePatterns(short, (0,))])
+    study.run(model, Prompt.ids(CLEAN), interventions=[FreezePatterns(longer, (0,))])
 
 
 def test_interventions_counted_from_the_start_are_not(hf, model):

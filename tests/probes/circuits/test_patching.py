@@ -17,7 +17,7 @@ from probes.circuits.activation_patching import SITES, ActivationPatching, effec
 from probes.circuits.attention_knockout import AttentionKnockout
 from probes.circuits.attribution_patching import AttributionPatching, estimates, gradients
 from probes.circuits.causal_tracing import CausalTracing
-from probes.circuits.prompt_pairs import prompt_pair, segment
+from probes.circuits.prompt_pairs import prompt_pair, segment, unused
 from tests.tiny_models import KINDS, tiny_model
 from workbench.errors import Cancelled, InputError
 from workbench.intervene import FreezePatterns, Knockout, Patch, Steer
@@ -374,3 +374,10 @@ def test_a_corrupt_prompt_that_nobody_gave_is_named(study):
     if study.name == "activation-patching":
         titles = [effect_figure(result).layout.title.text.replace("<br>", " ") for result in (moved, chosen)]
         assert ["moved tokens" in title for title in titles] == [True, False]
+
+
+def test_what_is_given_beside_a_task_is_named():
+    """A target beside a task with answers of its own was passed over, and the numbers read as of that target."""
+    assert unused("mine.csv", "", "") == ""
+    said = unused("mine.csv", "The other", " Paris", "")
+    assert said == "'The other' and ' Paris' were not used: the task 'mine.csv' has its own."

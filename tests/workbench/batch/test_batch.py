@@ -66,8 +66,8 @@ def test_models_of_unlike_sizes_have_no_means_and_that_is_said(tmp_path):
     found = batch.run(two, tmp_path / "run", catalog=CATALOG, models=models).aggregate("norms")
     assert "norm" not in found
     assert found.attrs["summary"] == (
-        "Means of norms over 48 prompts. No number of it has a mean here: its axes differ from prompt to prompt, or "
-        "from model to model."
+        "Means of norms over 48 prompts of 2 models. No number of it has a mean here: its axes differ from prompt to "
+        "prompt, or from model to model."
     )
 
 

@@ -187,3 +187,21 @@ def test_what_a_template_refuses_is_one_sentence():
     alternates = templated("{{ raise_exception('Roles must\\nalternate') }}")
     with pytest.raises(InputError, match=r"refuses \(Roles must alternate\)"):
         tokenise(alternates, chat)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_without_its_mask_is_said(side):
+    """Ids that a tokenizer filled up ran as they are, without a word; with the mask they are left out."""
+    letters = spelling()
+    letters.pad_token, letters.padding_side = "!", side
+    model = wrap(tiny_hf("llama"), letters, name="padded")
+    given = letters(["the cat sat", "a"], padding=True, return_tensors="pt")
+    long, short = (tokenise(model, row) for row in given.input_ids)
+    end = {"left": "begin", "right": "end"}[side]
+    assert not long.notes and short.notes == (
+        f"The ids {end} with 10 padding tokens ('!'), read like any others: give the mask.",
+    )
+    assert [len(one) for one in observe(model, given).tokens] == [12, 2]
+    letters.pad_token = "<s>"  # of a tokenizer without one: a single one at the end is what it is, too
+    assert not tokenise(model, Prompt.ids([0, 5, 7, 0])).notes and not tokenise(model, Prompt.ids([0, 0])).notes
+    assert "end with 2 padding tokens" in tokenise(model, Prompt.ids([0, 5, 7, 0, 0])).notes[0]

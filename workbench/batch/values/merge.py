@@ -252,7 +252,8 @@ class _Merged:
 
     def _attrs(self) -> dict[str, Any]:
         n, documents, missing = (sum(c[i] for c in self.counts.values()) for i in range(3))
-        said = summary(self.analysis, n, documents, missing, any(group for _, group in self.counts), self.cells.edits)
+        models, prompted = len({model for model, _ in self.counts}), any(group for _, group in self.counts)
+        said = summary(self.analysis, n, documents, missing, prompted, models, self.cells.edits)
         if self.only is None and self.left_out and not set(self.like) - set(self.left_out):
             said += f" No number of it has a mean here: {'; '.join(sorted(set(self.left_out.values())))}."
         return {

@@ -121,18 +121,27 @@ def summaries(cells: Cells) -> dict[str, str]:
         asked = list(cells.asked(name))
         done = [(line["model"], line["group"], line["document"]) for cell, line in asked if cell in places]
         counts = (len(done), len(set(done)), len(asked) - len(done))
-        found[name] = summary(name, *counts, any(line["n"] > 0 for _, line in asked), cells.edits, "Results")
+        models = len({model for model, *_ in done})
+        found[name] = summary(name, *counts, any(line["n"] > 0 for _, line in asked), models, cells.edits, "Results")
     return found
 
 
 def summary(
-    analysis: str, n: int, documents: int, missing: int, prompted: bool, edits: Sequence[str], what: str = "Means"
+    analysis: str,
+    n: int,
+    documents: int,
+    missing: int,
+    prompted: bool,
+    models: int,
+    edits: Sequence[str],
+    what: str = "Means",
 ) -> str:
     """How many prompts are behind the means of an analysis, with the documents that count once each where these are
-    fewer, and how many are not there; models, where none is read. edits: what every pass was run with. what: is over
-    them.
+    fewer, and how many are not there; models, where none is read. models: how many each prompt is counted for. edits:
+    what every pass was run with. what: is over them.
     """
     over = counted(n, "prompt") if documents == n else f"{counted(documents, 'document')}, {counted(n, 'prompt')}"
+    over += f" of {models} models" if models > 1 else ""
     said = f"{what} of {analysis} over {over}" if prompted else f"{analysis} of {counted(n, 'model')}"
     said += f", with {', '.join(edits)}" if edits else ""
     return said + (f"; {missing} {'is' if missing == 1 else 'are'} missing." if missing else ".")

@@ -134,6 +134,15 @@ def test_a_pair_that_lacks_an_answer_is_named_and_repeats_are_counted(speller, t
         read_task(speller, path, train=1, test=1)
 
 
+def test_what_answers_begin_with_alike_is_said_to_join_the_prompts(speller, tmp_path):
+    """Of 24 against 25 the model was asked for the second digit behind the first, without a word."""
+    path = tmp_path / "sums.csv"
+    path.write_text("clean,corrupt,answer,wrong\n" + "".join(f"{a}b,{a}c,xy,xz\n" for a in "defg"))
+    found = read_task(speller, path, train=2, test=2)
+    assert found.note.startswith("4 of 4 pairs are asked behind what their answers begin with alike, such as 'x'.")
+    assert found.train[0].answers.token == speller.vocabulary.token("y")
+
+
 @pytest.fixture
 def spacer():
     """Letters, and two names that are one token each behind a space, as most tokenizers have words."""
