@@ -209,9 +209,7 @@ def _contents(path: Path) -> tuple[dict[str, Any], list[str]]:
     from gguf import GGUFReader
 
     reader = GGUFReader(str(path))
-    keys = {
-        name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.ggml.")
-    }
+    keys = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.ggml.")}
     said = lambda name: name in KEYS or name.startswith("tokenizer.ggml.add_")
     keys |= {name: field.contents() for name, field in reader.fields.items() if said(name)}
     names = [tensor.name for tensor in reader.tensors]

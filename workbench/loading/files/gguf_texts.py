@@ -1,8 +1,9 @@
 """How a GGUF file cuts texts, where the reader of transformers passes over what it says.
 
 Such a file names how texts are split before merges (`tokenizer.ggml.pre`) and whether a space stands in front of them
-(`tokenizer.ggml.add_space_prefix`). transformers knows some of these names, takes GPT-2's split for all others, and puts
-a space in front whatever the file says. The model would be run on ids that it was never trained on, without a word.
+(`tokenizer.ggml.add_space_prefix`). transformers knows some of these names, splits as GPT-2 does for all
+others, and puts a space in front whatever the file says. The model would be run on ids that it was never trained on,
+without a word.
 """
 
 from collections.abc import Mapping
@@ -46,12 +47,12 @@ def _split_as_named(backend: Any, name: Any) -> str:
     if name in reader.GGUF_PRE_TOKENIZER_SPLITS or name in _GPT2:
         return ""
     if name in _DIGITS:
-        first, whole = pre_tokenizers.Digits(individual_digits=True), True
+        first: Any = pre_tokenizers.Digits(individual_digits=True)
     elif name in _QWEN2:
-        first, whole = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"), False
+        first = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
     else:
         named = f"tokenizer.ggml.pre = {name}" if name else "it has no tokenizer.ggml.pre"
         return f"how it splits texts ({named}; split as GPT-2 does)"
-    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=whole)
+    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=name in _DIGITS)
     backend.pre_tokenizer = pre_tokenizers.Sequence([first, bytes_of])
     return ""
