@@ -41,6 +41,14 @@ def asked(result: xr.Dataset, selection: Mapping[str, Any]) -> dict[str, Any]:
     return {"metric": params["metric"]} | {name: token for name, token in tokens.items() if token}
 
 
+def _is_of_prompt(result: xr.Dataset, pos: int) -> bool:
+    """Whether a check of the prompt has the position: a target of several tokens lengthens the run that is recorded, by
+    all of them but its last."""
+    tokens, target = record_of(result)["token_ids"], str(result.attrs.get("target_ids", ""))
+    added = 0 if target.startswith("[") else max(0, len(target.split()) - 1)  # a set's members are one token each
+    return tokens is None or pos < len(tokens) - added
+
+
 def _prediction(result: xr.Dataset, selection: Mapping[str, Any]) -> int:
     """The selected token, a query before a position; the last one where none is selected, or none of the prompt.
 
@@ -49,7 +57,7 @@ def _prediction(result: xr.Dataset, selection: Mapping[str, Any]) -> int:
     tokens = record_of(result)["token_ids"]
     for name in ("query", "pos"):
         at = chosen(result, selection, name)
-        if at is not None and (tokens is None or at[0] < len(tokens)):
+        if at is not None and _is_of_prompt(result, at[0]):
             return -1 if tokens is not None and at[0] == len(tokens) - 1 else at[0]
     return -1
 
@@ -93,9 +101,12 @@ def edge(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
 
 def state(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:
     """What stands at the selected depth and position enters the prediction at the last one: that at its own position it
-    enters in any case. Position 0 has no mean, and the last depth is read by nothing."""
+    enters in any case. Position 0 has no mean, the last depth is read by nothing, and the tokens of a target of several
+    stand behind the prompt: a check counts none of them."""
     at = chosen(result, selection, "depth", "pos")
-    if at is None or at[1] < 1 or ("depth" in result.coords and at[0] >= np.max(result["depth"].values)):
+    if at is None or at[1] < 1 or not _is_of_prompt(result, at[1]):
+        return None
+    if "depth" in result.coords and at[0] >= np.max(result["depth"].values):
         return None
     return check_of(f"L{at[0]} pos {at[1]}", method="mean", **asked(result, {}))
 

@@ -39,6 +39,12 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 MOST_BYTES = 1 << 26  # of a spec; prompts are in files of their own
 _STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")  # of a device_map
 SOURCES = ("texts", "ids", "file", "corpus", "generator", "template")
+_READ_BY = {  # what a source does not read is refused: it would be passed over without a word
+    **dict.fromkeys(("column", "document", "encoding", "format"), ("file",)),
+    **dict.fromkeys(("slots", "columns"), ("template",)),
+    **dict.fromkeys(("n", "length"), ("generator",)),
+    "bos": ("texts", "file", "corpus", "template"),
+}
 
 
 def n_bytes(text: str | None) -> int | None:
@@ -139,6 +145,10 @@ class PromptSource(_Part):
             raise ValueError(f"one of {', '.join(SOURCES)}")
         if self.template is not None and not self.slots:
             raise ValueError("slots for the template")
+        for name, readers in _READ_BY.items():  # by value, not by what was written: plans hold every default
+            if given[0] not in readers and getattr(self, name) != type(self).model_fields[name].default:
+                more = "; limit says how many are taken" if name == "n" else ""
+                raise ValueError(f"{name} beside {' or '.join(readers)}, and not beside {given[0]}{more}")
         return self
 
 

@@ -52,6 +52,14 @@ def test_the_shortest_spec_that_means_something(tmp_path):
         ("tokens = 12", "tokens = 1", "line 9; expected greater than or equal to 2"),
         ('texts = ["a", "b"]', "", r"line 6; expected one of texts, ids, file"),
         ('texts = ["a", "b"]', 'texts = ["a"]\ncorpus = "prose"', "expected one of texts"),
+        (
+            'texts = ["a", "b"]',
+            'texts = ["a"]\nn = 24',
+            r"line 6; expected n beside generator, .*beside texts; limit says",
+        ),
+        ('texts = ["a", "b"]', 'corpus = "prose"\ncolumn = "a"', "column beside file, and not beside corpus"),
+        ('texts = ["a", "b"]', 'texts = ["a"]\ncolumns = { corrupt = "b" }', "columns beside template, and not beside"),
+        ('texts = ["a", "b"]', "ids = [[1, 2]]\nbos = true", "bos beside texts or file or corpus or template, and not"),
         ('name = "norms"', "", r"no analyses\[0\].name in .*line 11"),
         (
             '[[analyses]]\nname = "norms"',
