@@ -164,6 +164,13 @@ class AnalysisSpec(_Part):
     columns: dict[str, str] = {}
     positions: Literal["none", "mean", "last"] = "none"
 
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        twice = next((name for name in self.columns if name in self.params), None)
+        if twice is not None:  # the column's value won, and what was given for all was passed over
+            raise ValueError(f"{twice} in params or in columns, not in both")
+        return self
+
 
 class Keep(_Part):
     """What is kept beside aggregates and the values of each prompt: results, whole, of every prompt."""

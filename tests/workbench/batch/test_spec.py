@@ -55,11 +55,16 @@ def test_the_shortest_spec_that_means_something(tmp_path):
         (
             'texts = ["a", "b"]',
             'texts = ["a"]\nn = 24',
-            r"line 6; expected n beside generator, .*beside texts; limit says",
+            r"line 6; expected n beside generator, .*; limit says",
         ),
         ('texts = ["a", "b"]', 'corpus = "prose"\ncolumn = "a"', "column beside file, and not beside corpus"),
         ('texts = ["a", "b"]', 'texts = ["a"]\ncolumns = { corrupt = "b" }', "columns beside template, and not beside"),
         ('texts = ["a", "b"]', "ids = [[1, 2]]\nbos = true", "bos beside texts or file or corpus or template, and not"),
+        (
+            'name = "norms"',
+            'name = "norms"\ncolumns = { threshold = "t" }',
+            "line 11; expected threshold in params or in",
+        ),
         ('name = "norms"', "", r"no analyses\[0\].name in .*line 11"),
         (
             '[[analyses]]\nname = "norms"',
