@@ -98,6 +98,10 @@ class CircuitEdges(
         """A task brings prompts of its own."""
         return self.task == "prompt"
 
+    def idle(self) -> dict[str, str]:
+        """The prompt is one."""
+        return {"prompts": "a task with prompts of its own"} if self.task == "prompt" else {}
+
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:

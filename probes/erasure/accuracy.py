@@ -90,6 +90,11 @@ class TokenErasureAccuracy(Study, name="token-erasure-accuracy", title="Token er
     epochs: Annotated[int, Range(1, 20), "passes over the training text"] = Recipe.epochs
     seed: Annotated[int, Range(0, 10_000), "of the split and of training"] = Recipe.seed
 
+    def idle(self) -> dict[str, str]:
+        """Imported probes are measured as they are."""
+        trained = ("depths", "control", "far", "epochs")
+        return dict.fromkeys(trained, "probes that are trained here") if self.kind == "imported" else {}
+
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
