@@ -156,17 +156,20 @@ def survey(
     cells = [[Ablate(head, method, means)] for head in heads]
     norms = output_norms(model, tokens, Head)
     controls = HeadControls.of(norms, caliper)
-    effects, units = np.full((len(tokens), *norms.shape), np.nan), ""
+    effects, units, coarse = np.full((len(tokens), *norms.shape), np.nan), "", ""
     for index, (one, options) in enumerate(zip(tokens, asked, strict=True)):
         base = base_run(model, gone_on(model, one, options))
         metric = metric_of(model, base, options)
+        coarse = coarse or metric.coarse
         values, own, units = np.full(len(cells), np.nan), base.value(model, metric), metric.units
         share = part(progress, index / len(tokens), (index + 1) / len(tokens))
         for indices, found in sweep(model, base, cells, metric, progress=share):
             values[indices] = found.double().cpu().numpy() - own
         effects[index] = values.reshape(norms.shape)
         if index + 1 >= FEWEST_PROMPTS:
-            yield _result(effects[: index + 1], norms, controls, units, asked[0]["kind"], caliper, smallest, seed)
+            kind = asked[0]["kind"]
+            result = _result(effects[: index + 1], norms, controls, units, kind, caliper, smallest, seed)
+            yield result.assign_attrs(summary=f"{_summary(result)} {coarse}".rstrip())
 
 
 def _result(
@@ -203,8 +206,7 @@ def _result(
         n_tested=("", int(defined.sum()), "heads", (0, None), "heads that are tested"),
         n_undefined=("", int((~defined).sum()), "heads", (0, None), "heads that are not"),
     )
-    result.attrs.update(metric=metric, caliper=caliper, smallest=smallest, n_prompts=len(effects))
-    return result.assign_attrs(summary=_summary(result))
+    return result.assign_attrs(metric=metric, caliper=caliper, smallest=smallest, n_prompts=len(effects))
 
 
 def _summary(result: xr.Dataset) -> str:

@@ -110,7 +110,8 @@ def verdict(
         peer_rivals="" if len(units) > 1 else _rivals(labels, peers, effect, side),
     )
     said = sentence(result)
-    result.attrs["summary"] = metric.noted(said) if len(by_prompt) == 1 else said
+    coarse = next((one.coarse for one in metrics if one.coarse), "")
+    result.attrs["summary"] = metric.noted(said) if len(by_prompt) == 1 else f"{said} {coarse}".rstrip()
     return result
 
 
