@@ -169,7 +169,7 @@ def survey(
         if index + 1 >= FEWEST_PROMPTS:
             kind = asked[0]["kind"]
             result = _result(effects[: index + 1], norms, controls, units, kind, caliper, smallest, seed)
-            yield result.assign_attrs(summary=f"{_summary(result)} {coarse}".rstrip())
+            yield result.assign_attrs(summary=f"{result.attrs['summary']} {coarse}".rstrip())
 
 
 def _result(
@@ -206,7 +206,8 @@ def _result(
         n_tested=("", int(defined.sum()), "heads", (0, None), "heads that are tested"),
         n_undefined=("", int((~defined).sum()), "heads", (0, None), "heads that are not"),
     )
-    return result.assign_attrs(metric=metric, caliper=caliper, smallest=smallest, n_prompts=len(effects))
+    result.attrs.update(metric=metric, caliper=caliper, smallest=smallest, n_prompts=len(effects))
+    return result.assign_attrs(summary=_summary(result))
 
 
 def _summary(result: xr.Dataset) -> str:
