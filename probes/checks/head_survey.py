@@ -160,10 +160,12 @@ def survey(
     cells = [[Ablate(head, method, means)] for head in heads]
     norms = output_norms(model, tokens, Head)
     controls = HeadControls.of(norms, caliper)
-    effects, units, measured = np.full((len(tokens), *norms.shape), np.nan), "", []
+    effects, measured = np.full((len(tokens), *norms.shape), np.nan), []
+    units, coarse = "", ""
     for index, (one, options) in enumerate(zip(tokens, asked, strict=True)):
         base = base_run(model, gone_on(model, one, options))
         metric = metric_of(model, base, options)
+        coarse = coarse or metric.coarse
         values, own, units = np.full(len(cells), np.nan), base.value(model, metric), metric.units
         measured.append((model.vocabulary.text(one.ids), metric.describe(model.vocabulary)))
         share = part(progress, index / len(tokens), (index + 1) / len(tokens))
@@ -172,7 +174,8 @@ def survey(
         effects[index] = values.reshape(norms.shape)
         if index + 1 >= FEWEST_PROMPTS:
             known, kind = effects[: index + 1], asked[0]["kind"]
-            yield _result(known, norms, controls, units, kind, caliper, smallest, seed).merge(_of_prompts(measured))
+            result = _result(known, norms, controls, units, kind, caliper, smallest, seed).merge(_of_prompts(measured))
+            yield result.assign_attrs(summary=f"{result.attrs['summary']} {coarse}".rstrip())
 
 
 def _of_prompts(measured: Sequence[tuple[str, str]]) -> xr.Dataset:

@@ -115,12 +115,14 @@ def verdict(
 
 
 def _noted(metrics: Sequence[Metric]) -> str:
-    """What is to be said of the targets: of several prompts, of how many, and how it stands with the first of them."""
+    """What is to be said of the targets, of several prompts: of how many, and how it stands with the first of them; and
+    of the numbers' digits."""
     notes = [metric.note for metric in metrics if metric.note]
-    if len(set(notes)) <= 1 and len(notes) in (0, len(metrics)):
-        return "".join(notes[:1])
-    first = "" if len(notes) == 1 else ", here of the first of these"
-    return f"Of {len(notes)} of the {len(metrics)} prompts this is to be said{first}: {notes[0]}"
+    said, coarse = "".join(notes[:1]), next((metric.coarse for metric in metrics if metric.coarse), "")
+    if notes and (len(set(notes)) > 1 or len(notes) < len(metrics)):
+        first = "" if len(notes) == 1 else ", here of the first of these"
+        said = f"Of {len(notes)} of the {len(metrics)} prompts this is to be said{first}: {said}"
+    return " ".join(filter(None, (said, coarse)))
 
 
 def _known(effects: np.ndarray, *beside: Sequence[Any]) -> list[np.ndarray]:

@@ -28,7 +28,7 @@ from workbench.files import need_file_name, read_whole
 from workbench.models.model import Identity, Model
 from workbench.models.prompt import Tokens
 from workbench.observation import Observation
-from workbench.storage.endings import ending_of
+from workbench.storage.endings import ENDINGS, ending_of
 from workbench.storage.formats import write
 from workbench.storage.inspection import MOST_BYTES
 from workbench.storage.netcdf import decoded
@@ -246,6 +246,14 @@ def open_result(path: str | PathLike[str]) -> xr.Dataset:
     try:
         return checked(decoded(content))
     except InputError as error:
+        ending = Path(path).suffix.lower().removeprefix(".")
+        if ending in set(ENDINGS) - {
+            "nc",
+            "zarr",
+        }:  # whole, perhaps, and of our own: only netCDF holds all that is read
+            raise InputError(
+                f"{path}, whose ending is .{ending}", "a result in netCDF", "Save it with the ending .nc, too"
+            ) from error
         raise InputError(f"{error.got} at {path}", error.expected, error.remedy) from error
 
 

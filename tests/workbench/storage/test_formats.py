@@ -10,7 +10,7 @@ import xarray as xr
 
 from tests.workbench.storage.made import mixed
 from workbench import open_result, save, tables
-from workbench.analysis.results import GLOSSARY
+from workbench.analysis.results import GLOSSARY, dataset
 from workbench.errors import InputError, UnavailableError
 from workbench.storage import endings
 
@@ -211,6 +211,14 @@ def test_a_store_is_opened_by_what_reads_stores(tmp_path):
     pytest.importorskip("zarr")
     with pytest.raises(InputError, match="named 'a/b'"):
         save(xr.Dataset({"a/b": ("layer", np.zeros(2), WHOLE)}), tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize("ending", ["json", "csv"])
+def test_a_result_in_another_format_is_not_called_damaged(tmp_path, ending):
+    """It is whole, and was saved by us: to compute it again into such a file would not help."""
+    path = save(dataset(None, {"pos": range(2)}, a=("pos", np.ones(2), "nats", None)), tmp_path / f"r.{ending}")
+    with pytest.raises(InputError, match=rf"r\.{ending}, whose ending is \.{ending}; expected a result in netCDF"):
+        open_result(path)
 
 
 def test_the_largest_integers_stay_what_they_are_beside_a_missing_one():

@@ -20,12 +20,13 @@ from workbench.files import cache_dir
 from workbench.loading.files import digests, kept
 from workbench.loading.files.bars import bars
 from workbench.loading.files.checkpoint import INFORMED, Read, named, whole
+from workbench.loading.files.gguf_texts import KEYS, cut_as_written
 
 __all__ = ["conversions", "converted", "unread"]
 
 Progress = Callable[[str, float, str], None]
 
-_FORMAT = 1  # raise it when the conversion writes something else: older ones are then made again
+_FORMAT = 2  # raise it when the conversion writes something else: older ones are then made again
 # Keys that transformers drops, and where the model that it makes holds the same.
 _SAME = {
     "attention.key_length": "head_dim",
@@ -139,7 +140,8 @@ def _read(path: Path, keys: Mapping[str, Any], tensors: list[str]) -> tuple[Read
         )
     if isinstance(adds := keys.get("tokenizer.ggml.add_bos_token"), bool) and tokenizer.bos_token_id is not None:
         tokenizer.add_bos_token = adds
-    return Read(model, tokenizer), named(sorted(dropped.noted), 6)
+    noted = (cut_as_written(tokenizer, keys), named(sorted(dropped.noted), 6))
+    return Read(model, tokenizer), ", ".join(filter(None, noted))
 
 
 class Dropped:
@@ -207,9 +209,9 @@ def _contents(path: Path) -> tuple[dict[str, Any], list[str]]:
     from gguf import GGUFReader
 
     reader = GGUFReader(str(path))
-    keys = {
-        name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.ggml.")
-    } | {name: field.contents() for name, field in reader.fields.items() if name.startswith("tokenizer.ggml.add_")}
+    keys = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.ggml.")}
+    said = lambda name: name in KEYS or name.startswith("tokenizer.ggml.add_")
+    keys |= {name: field.contents() for name, field in reader.fields.items() if said(name)}
     names = [tensor.name for tensor in reader.tensors]
     blocks = keys.get(f"{keys.get('general.architecture')}.block_count", 0)
     if isinstance(blocks, int) and blocks > len(names):  # so many layers would take all memory before any is refused

@@ -7,6 +7,7 @@
   // The view that is open, the one that was asked for, what its figure stands for, and whether that is on its way.
   let open = "", asked = "", wanted = "", awaited = false, coming = false;
   let written = "", since = 0, touched = false, returning = null;
+  const ours = new Set(); // what was written here; any other address that arrives is a link
 
   function parse(fragment) {
     const given = new URLSearchParams(fragment.replace(/^#/, ""));
@@ -79,6 +80,7 @@
       window.history[joined ? "replaceState" : "pushState"](window.history.state, "", next);
       if (returning && (next === returning.fragment || now > returning.until)) returning = null;
       written = next;
+      ours.add(next);
       if (!follows) since = now;
       return no();
     },
@@ -228,7 +230,8 @@
     returning = { fragment: window.location.hash, until: performance.now() + 15000 };
     written = window.location.hash;
     const differs = (names) => differing(link, before, names);
-    if (differs(RUN)) return dash.links.open(link);
+    // A link that was pasted here may name a view or pins that there are not: the server reads it, and leaves them out.
+    if (differs(RUN) || !ours.has(window.location.hash)) return dash.links.open(link);
     if (differs(["pins"])) dash.set_props("pinned", { data: link.pins || [] });
     if (differs(["aligned"])) dash.set_props("aligned", { data: link.aligned || dash.pins.aligned });
     if (differs(["view"]) && link.view) dash.set_props("view", { data: link.view });

@@ -1,5 +1,7 @@
 """What the page gives away, and shows again: links, steps, visits, files."""
 
+from urllib.parse import quote
+
 import pytest
 
 from tests.apps.explorer.browser.actions import click_cell, run, selection, view, wait_for_title
@@ -54,6 +56,20 @@ def test_a_link_to_something_else_says_so(open_page):
     said = page.inner_text("#notice-list")
     assert "unheard-of" in said and "'view'" in said
     page.wait_for_function("() => document.querySelectorAll('#tokens [data-pos]').length === 3")
+
+
+def test_a_pasted_link_to_what_is_not_there_does_not_stop_an_open_page(open_page):
+    """Of another version, say, whose views have other names and more figures."""
+    page = open_page("#prompt=The+cat+sat&view=" + quote('{"name":"logit-lens","figure":0}'))
+    for gone in ('{"name":"logit-lens","figure":99}', '{"name":"a-plugin-of-mine","figure":0}'):
+        here = page.evaluate("() => location.hash").partition("&view=")[0]
+        page.evaluate("hash => { location.hash = hash }", f"{here}&view={quote(gone)}")
+        page.wait_for_function("() => location.hash.includes('select')")  # the page has written its own address again
+        assert page.locator(".notice", has_text="Load the page again").count() == 0
+    view(page, "Surprisal")
+    page.wait_for_function("() => document.querySelector('#said').textContent.startsWith('Next: ')")
+    page.go_back()
+    page.wait_for_function("() => document.querySelector('#params-title').textContent === 'Logit lens'")
 
 
 def test_back_undoes_a_step_and_a_visit_is_kept_and_sent(open_page, tmp_path):

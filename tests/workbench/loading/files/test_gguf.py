@@ -147,6 +147,46 @@ def test_a_file_says_whether_prompts_stand_behind_bos(tmp_path, adds):
     assert model.vocabulary.prefix == ((0,) if adds else ())
 
 
+def vocabulary(joined, space="Ġ"):
+    """A writer's calls for a vocabulary of signs in which one pair is joined, as token 94."""
+    tokens = ["<s>", space, *(chr(33 + i) for i in range(92)), joined, "Ċ"]
+    return [("add_token_list", tokens), ("add_token_merges", [" ".join(joined)])]
+
+
+@pytest.mark.parametrize(
+    ("name", "joined", "ids"),
+    [
+        ("stablelm2", "(x", [94]),  # Qwen's split leaves a bracket with its word
+        ("gpt-2", "(x", [9, 89]),
+        ("starcoder", "47", [21, 24]),  # each digit by itself
+        ("olmo", "47", [94]),
+    ],
+)
+def test_texts_are_split_as_the_file_says(tmp_path, name, joined, ids):
+    keys = [("add_tokenizer_pre", name), *vocabulary(joined)]
+    path = write_gguf(tmp_path / "split.gguf", tiny_hf("llama"), keys)
+    model = load(str(path))
+    assert model.tokenizer.encode(joined, add_special_tokens=False) == ids
+    assert model.identity.badge == "dequantised from split.gguf"
+
+
+def test_a_split_that_is_not_known_is_told_with_every_number(tmp_path):
+    keys = [("add_tokenizer_pre", "falcon"), *vocabulary("(x")]
+    badge = load(str(write_gguf(tmp_path / "split.gguf", tiny_hf("llama"), keys))).identity.badge
+    assert "not read of it: how it splits texts (tokenizer.ggml.pre = falcon; split as GPT-2 does)" in badge
+
+
+@pytest.mark.parametrize("space", [True, False])
+def test_a_space_stands_in_front_of_texts_where_the_file_says_so(tmp_path, space):
+    scores = [("add_tokenizer_model", "llama"), ("add_tokenizer_pre", "default"), ("add_token_scores", [0.0] * 96)]
+    keys = [*scores, ("add_add_space_prefix", space), *vocabulary("ab", "▁")]
+    path = write_gguf(tmp_path / "space.gguf", tiny_hf("llama"), keys)
+    tokenizer = load(str(path)).tokenizer
+    ids = tokenizer.encode("ab a", add_special_tokens=False)
+    assert ids == ([1] if space else []) + [94, 1, 66]
+    assert tokenizer.decode([1, 66]) == ("a" if space else " a")
+
+
 def test_a_file_without_a_weight_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match=r"lacks model\.layers\.1\.mlp\.up_proj\.weight"):
         load(str(write_gguf(tmp_path / "less.gguf", tiny_hf("llama"), without=["blk.1.ffn_up"])))
