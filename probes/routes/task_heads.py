@@ -10,7 +10,7 @@ import xarray as xr
 from probes.checks import claims
 from probes.routes.extraction import Rule
 from probes.routes.heads import strengths
-from probes.stimuli import ioi_prompts, names_of
+from probes.stimuli import ioi_prompts, names_of, need_english
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
@@ -75,6 +75,7 @@ class FlowRouteTaskHeads(
 
         Raises InputError for a model without a tokenizer, or whose tokenizer splits the names.
         """
+        need_english(model)
         self.fits(model, tokens)
         prompts, fresh = self._prompts(names_of(model))
         task, baseline = ([one[kind] for one in prompts] for kind in ("task", "baseline"))
