@@ -12,7 +12,7 @@ from probes.circuits.causal_tracing import CausalTracing
 from tests.tiny_models import tiny_hf
 from workbench.errors import InputError
 from workbench.intervene import Ablate, FreezePatterns, Head, Knockout, Patch, Scale, Steer
-from workbench.intervene.units import Attention, Residual
+from workbench.intervene.units import Attention, AttentionEdge, AttentionKey, Residual
 from workbench.loading.pretrained import wrap
 from workbench.models.hooks import PATTERN, Z
 from workbench.models.prompt import Prompt
@@ -88,6 +88,18 @@ def test_interventions_counted_from_the_end_are_refused(model, study):
             study.run(model, Prompt.ids(CLEAN), interventions=[edit])
         one = {"target": "#31"} | ({"corrupt": CORRUPT} if "corrupt" in study.values() else {})
         study.replaced(**one).run(model, Prompt.ids(CLEAN), interventions=[edit])
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_interventions_behind_the_prompt_are_refused_as_beside_one_token(model, study):
+    """They acted on the target's token, where counted from one the prompt's last is meant."""
+    for edit in (
+        Ablate(Head(1, 2), positions=(6,)), Ablate(AttentionKey(0, 1, 6)), Ablate(AttentionEdge(1, 1, 6, 2)),
+        Knockout((6,), (2,), (0,)), Steer(0, torch.ones(32), positions=(1, 6)), Scale(Residual(1, 6), 2.0),
+    ):  # fmt: skip
+        for target in study.values()["target"], "#31":
+            with pytest.raises(InputError, match=r"osition.* 0 to 5"):
+                study.replaced(target=target).run(model, Prompt.ids(CLEAN), interventions=[edit])
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
