@@ -121,9 +121,7 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter over promp
         if self.on == "prompts":
             texts = [text.strip() for text in self.prompts.split("|") if text.strip()]
             return [typed(model, text) for text in texts], [{"kind": self.metric}] * len(texts)
-        if model.tokenizer is None:
-            raise InputError(f"{model.name}, which has no tokenizer", "a model that reads English", "Use another task")
-        found = stimuli.ioi_prompts(self.n_prompts, self.seed)
+        found = stimuli.ioi_prompts(self.n_prompts, self.seed, names=stimuli.names_of(model))
         asked = [{"kind": "logit difference", "target": one["answer"], "against": one["wrong"]} for one in found]
         return [tokenise(model, one["task"]) for one in found], asked
 

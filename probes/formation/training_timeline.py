@@ -69,6 +69,10 @@ class TrainingTimeline(Study, name="training-timeline", title="Training timeline
         """About five hundred steps a seed, or a checkpoint's own passes."""
         return 40.0 * (1 + self.checkpoints.count(";")) if self.checkpoints else 18_000.0 * self.seeds
 
+    def places(self) -> dict[str, str]:
+        """Checkpoints are loaded from where they are."""
+        return {"checkpoints": self.checkpoints} if real_checkpoints.on_disk(self.checkpoints) else {}
+
     def artifact(self, model: Model) -> str | None:
         """What the checkpoints are: a folder that is written anew is another series."""
         return real_checkpoints.state(self.checkpoints)

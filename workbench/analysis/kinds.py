@@ -137,6 +137,11 @@ class Analysis(Values):
         failed = model.selfcheck.failed((*cls.requires, LOGITS_EQUAL)) if model.selfcheck is not None else []
         return failed[0].sentence if failed else None
 
+    def places(self) -> Mapping[str, str]:
+        """Values that may name files of this machine, by parameter: beside the choices of one that allows it."""
+        may = {one.name: one.choices for one in self.parameters() if one.files}
+        return {name: value for name, value in self.values().items() if name in may and value not in may[name]}
+
     def fits(self, model: Model, tokens: Tokens) -> None:
         """Raises InputError where these parameters do not fit the model or the prompt, as far as that is known before
         any pass: a page says it before a study is started."""

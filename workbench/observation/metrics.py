@@ -232,14 +232,19 @@ def followed_by(model: Model, tokens: Tokens, more: Sequence[int]) -> Tokens:
 
 
 def _need_counted(model: Model, tokens: Tokens, more: Sequence[int]) -> None:
-    """InputError for interventions whose last token would be one of the target's, and no longer the prompt's, and for
-    runs of the prompt alone."""
+    """InputError for interventions whose last token would be one of the target's, and no longer the prompt's, for those
+    at a place that the prompt alone has not, and for runs of the prompt alone."""
     longer = len(tokens) + len(more)
     for one in model.interventions:
         edits, keys = one.edits(model), getattr(one, "keys", None) or ()
         got = f"{one} beside a target of several tokens, with which the prompt goes on"
+        hidden = getattr(getattr(one, "unit", None), "key", None)
         named = [at for edit in edits for at in edit.where.positions or ()]
-        if behind := [at for at in (*named, *keys) if at < 0]:
+        named += [*keys, *([] if hidden is None else [hidden])]
+        if beyond := [at for at in named if at >= len(tokens)]:
+            inside = f"positions from 0 to {len(tokens) - 1}"
+            raise InputError(f"position {min(beyond)} of {one}", inside, "Choose one inside the prompt")
+        if behind := [at for at in named if at < 0]:
             raise InputError(
                 got,
                 f"positions counted from the first token: position {max(behind)} would be one of the target's",

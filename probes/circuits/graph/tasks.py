@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from probes.circuits.graph.task_texts import TASKS, PairText
+from probes.stimuli import need_english
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
@@ -95,6 +96,7 @@ def task(model: Model, name: str, *, train: int = 20, validation: int = 0, test:
     """
     if name not in TASKS:
         raise InputError(f"the task {name!r}", f"one of {', '.join(TASKS)}", "Choose one of these")
+    need_english(model)
     n = train + validation + test
     texts = islice(TASKS[name](np.random.default_rng(seed)), _DRAWN * n)
     return split_pairs(model, name, texts, (train, validation, test))
