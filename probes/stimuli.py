@@ -1,6 +1,6 @@
 """Stimuli that several rooms look at: random tokens that repeat, with partners that do not; indirect objects."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -9,13 +9,15 @@ from workbench.analysis.kinds import Stimulus
 from workbench.errors import InputError, RefusedError
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, tokenise
+from workbench.models.target import target_of
 
-__all__ = ["LENGTH", "SHORTEST", "ioi_prompts", "repeated_tokens"]
+__all__ = ["LENGTH", "SHORTEST", "ioi_prompts", "names_of", "need_english", "repeated_tokens"]
 
 LENGTH = 96  # tokens after the first, where nobody asks for another length
 SHORTEST = 12  # tokens after the first: periods of 4 and more keep the three keys of a query apart
 
 _NAMES = ("Anna", "Peter", "Laura", "Simon", "Julia", "Martin", "Emma", "David", "Sarah", "Robert", "Alice", "Thomas")
+_PEOPLE = 3  # of a sentence and its baseline
 _PLACES = ("the market", "the library", "the station", "the garden")
 _THINGS = ("an apple", "a book", "a ticket", "an umbrella")
 _TEMPLATES = (
@@ -70,24 +72,47 @@ def _is_text(piece: str) -> bool:
     return bool(piece) and "\ufffd" not in piece and (piece.isprintable() or piece.isspace())
 
 
-def ioi_prompts(n: int, seed: int = 0, *, apart_from: Iterable[dict[str, str]] = ()) -> list[dict[str, str]]:
+def need_english(model: Model) -> None:
+    """InputError for a model that cannot read the texts that are written here."""
+    if model.tokenizer is None:
+        raise InputError(f"{model.name}, which has no tokenizer", "a model that reads English", "Use another task")
+
+
+def names_of(model: Model) -> tuple[str, ...]:
+    """The names of indirect objects that are single tokens of a model, since answers are compared by one logit each.
+    InputError where these are fewer than a sentence has people."""
+    need_english(model)
+    n_tokens = {name: target_of(model.vocabulary, f" {name}").length for name in _NAMES}
+    names = tuple(name for name, n in n_tokens.items() if n == 1)
+    if len(names) < _PEOPLE:
+        cut, n = max(n_tokens.items(), key=lambda item: item[1])
+        raise InputError(
+            f"indirect objects on {model.name}, whose tokenizer cuts names ({f' {cut}'!r} into {n} tokens)",
+            f"at least {_PEOPLE} names of one token each", "Use another task, or prompts of your own",
+        )  # fmt: skip
+    return names
+
+
+def ioi_prompts(
+    n: int, seed: int = 0, *, apart_from: Iterable[dict[str, str]] = (), names: Sequence[str] = _NAMES
+) -> list[dict[str, str]]:
     """Sentences of indirect object identification and their baseline: two people, one of whom gives the other
     something.
 
     No sentence comes twice, nor as one's `task` and another's `swapped`, and none is in `apart_from`: what was found on
-    some is tested on others. Raises InputError where there are not as many.
+    some is tested on others. names: of the people (`names_of` a model). Raises InputError where there are not as many.
 
     Each has `task` (the giver is one of the two, so that the other is meant), `swapped` (the other one gives),
     `baseline` (a third person gives, so that nobody is singled out), `answer` (" Laura") and `wrong` (the giver).
     """
     rng = np.random.default_rng(seed)
     known = {text for one in apart_from for text in (one["task"], one["swapped"])}
-    most = len(_NAMES) * (len(_NAMES) - 1) * len(_PLACES) * len(_THINGS) * len(_TEMPLATES) - len(known) // 2
+    most = len(names) * (len(names) - 1) * len(_PLACES) * len(_THINGS) * len(_TEMPLATES) - len(known) // 2
     if n > most:
         raise InputError(f"{n} prompts of indirect objects", f"at most {most}, which all differ", "Ask for fewer")
     found: list[dict[str, str]] = []
     while len(found) < n:
-        first, second, third = rng.choice(_NAMES, 3, replace=False)
+        first, second, third = rng.choice(names, _PEOPLE, replace=False)
         giver, other = (first, second) if rng.random() < 0.5 else (second, first)
         fill = {"a": first, "b": second, "place": rng.choice(_PLACES), "thing": rng.choice(_THINGS)}
         template = str(rng.choice(_TEMPLATES))

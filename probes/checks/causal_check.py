@@ -25,6 +25,7 @@ __all__ = ["VIEW", "CausalCheck", "repeated_tokens"]
 
 STIMULI = ("prompt", "repeated tokens")
 _REPEATED = 24  # tokens of a sequence that repeats
+_OF_ALL = ("loss", "repetition")  # metrics of all tokens
 
 
 class CausalCheck(Study, name="causal-check", title="Causal check", requires=(READOUT, PADDING)):
@@ -60,7 +61,8 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
     caliper: Rosenbaum and Rubin 1985; the relation is ours, its spread after Harvey 1976. How often p is small where
     nothing is claimed: docs/pages/calibration.md.
 
-    Returns: `effect` and its interval over prompts, `effect_by_prompt` (prompt), `control_effect`, `control_norm`
+    Returns: `effect` and its interval over prompts, `effect_by_prompt` (prompt), of several with `prompt_text` and
+    `measured` (prompt); `control_effect`, `control_norm`
     (draw), `p`, `p_floor`, `louder`, `control_norm_low`, `control_norm_high`; `peer_effect`, `peer_norm`, `peer_scale`
     (component), of other units of the kind; `relation_p`, `relation_slope`, `relation_scale`, `relation_test_p`; and
     attrs: sentence, window, controls, caliper.
@@ -96,6 +98,10 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
         """Repeated tokens are drawn."""
         return self.on == "prompt"
 
+    def idle(self) -> dict[str, str]:
+        """Some metrics are of all tokens."""
+        return {"pos": "a metric of one position"} if self.metric in _OF_ALL else {}
+
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
@@ -130,7 +136,7 @@ class CausalCheck(Study, name="causal-check", title="Causal check", requires=(RE
         if self.reads_prompt() and not self.others:
             metric = {"kind": self.metric, "target": self.target, "against": self.against, "position": self.pos}
             need_inside(units, chosen_prompts(model, tokens, corrupt, metric, ())[0])
-            if self.metric not in ("loss", "repetition"):  # which are of all tokens
+            if self.metric not in _OF_ALL:
                 tokens.place(self.pos)
         going_on(model, self.metric, self.target, self.against)
 

@@ -130,6 +130,15 @@ class ChangeAndSee(Study, name="change-and-see", title="Change it and see", requ
         if self.how == "steer":
             self._direction(model, units)
 
+    def idle(self) -> dict[str, str]:
+        """What is of another way to change it; a unit takes what the giver has at as many last tokens."""
+        of = {"by": ("scale", "steer"), "toward": ("steer",), "giver": ("swap",), "origin": ("swap",)}
+        ways = {name: " or ".join(f"how={way!r}" for way in known) for name, known in of.items()}
+        idle = {name: ways[name] for name, known in of.items() if self.how not in known}
+        if self.how == "swap" and not isinstance(units_of(self.units)[0], Residual):
+            idle["origin"] = "one state, such as L12 pos 5"
+        return idle
+
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """A pass of three texts for every new token, one after the other."""
         return self.n * (3 * (n_tokens + self.n / 2) + FIXED) / n_tokens

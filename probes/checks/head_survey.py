@@ -69,7 +69,7 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter over promp
 
     Returns: `effect`, `contrast` with `_low`, `_high`, `contrast_p`, `matters` (1, 0, NaN: cannot tell or undefined),
     `norm`, `n_controls`, `control_norm_low`, `control_norm_high` (layer, head); `effect_by_prompt` (prompt, layer,
-    head); `n_tested`, `n_undefined`.
+    head), with `prompt_text` and `measured` (prompt); `n_tested`, `n_undefined`.
     """
 
     prompted: ClassVar[bool] = False
@@ -87,6 +87,10 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter over promp
     caliper: Annotated[float, Range(1.05, 100.0), "factor of norm within which a control lies"] = CALIPER
     smallest: Annotated[float, Range(0.0, 1e6), "contrast that would matter, in units of the metric"] = 0.1
     seed: Annotated[int, Range(0, 2**31 - 1), "draws prompts and sign flips"] = 0
+
+    def idle(self) -> dict[str, str]:
+        """A task says what is measured; prompts of one's own are as many as they are."""
+        return {"n_prompts": "a task"} if self.on == "prompts" else {"metric": "on='prompts'"}
 
     def partials(
         self,
@@ -117,9 +121,7 @@ class HeadSurvey(Study, name="head-survey", title="Which heads matter over promp
         if self.on == "prompts":
             texts = [text.strip() for text in self.prompts.split("|") if text.strip()]
             return [typed(model, text) for text in texts], [{"kind": self.metric}] * len(texts)
-        if model.tokenizer is None:
-            raise InputError(f"{model.name}, which has no tokenizer", "a model that reads English", "Use another task")
-        found = stimuli.ioi_prompts(self.n_prompts, self.seed)
+        found = stimuli.ioi_prompts(self.n_prompts, self.seed, names=stimuli.names_of(model))
         asked = [{"kind": "logit difference", "target": one["answer"], "against": one["wrong"]} for one in found]
         return [tokenise(model, one["task"]) for one in found], asked
 
@@ -156,17 +158,32 @@ def survey(
     cells = [[Ablate(head, method, means)] for head in heads]
     norms = output_norms(model, tokens, Head)
     controls = HeadControls.of(norms, caliper)
-    effects, units = np.full((len(tokens), *norms.shape), np.nan), ""
+    effects, measured = np.full((len(tokens), *norms.shape), np.nan), []
+    units, coarse = "", ""
     for index, (one, options) in enumerate(zip(tokens, asked, strict=True)):
         base = base_run(model, gone_on(model, one, options))
         metric = metric_of(model, base, options)
+        coarse = coarse or metric.coarse
         values, own, units = np.full(len(cells), np.nan), base.value(model, metric), metric.units
+        measured.append((model.vocabulary.text(one.ids), metric.describe(model.vocabulary)))
         share = part(progress, index / len(tokens), (index + 1) / len(tokens))
         for indices, found in sweep(model, base, cells, metric, progress=share):
             values[indices] = found.double().cpu().numpy() - own
         effects[index] = values.reshape(norms.shape)
         if index + 1 >= FEWEST_PROMPTS:
-            yield _result(effects[: index + 1], norms, controls, units, asked[0]["kind"], caliper, smallest, seed)
+            known, kind = effects[: index + 1], asked[0]["kind"]
+            result = _result(known, norms, controls, units, kind, caliper, smallest, seed).merge(_of_prompts(measured))
+            yield result.assign_attrs(summary=f"{result.attrs['summary']} {coarse}".rstrip())
+
+
+def _of_prompts(measured: Sequence[tuple[str, str]]) -> xr.Dataset:
+    """Each prompt, and what is measured of it: its own token, where none was named."""
+    texts, metrics = np.array(measured, dtype=object).T
+    return dataset(
+        None,
+        prompt_text=("prompt", texts, "text", None, "the prompt"),
+        measured=("prompt", metrics, "text", None, "what is measured of it"),
+    )
 
 
 def _result(

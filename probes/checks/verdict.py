@@ -89,6 +89,7 @@ def verdict(
         relation_test_p=("", beside.test_p, "probability", (0, 1), "test of the model of that relation"),
         relation_scale=("", beside.own_scale, metric.units, (0, None), "size of effect expected of the claim"),
         **_of_peers(peers, peer_norms, beside.scale, metric.units),
+        **_of_prompts(metrics, bases),
     )
     result.attrs.update(
         units=" ".join(map(str, units)),
@@ -109,9 +110,19 @@ def verdict(
         rivals="" if controls.directions or len(units) > 1 else _rivals(sets, by_control, effect, side),
         peer_rivals="" if len(units) > 1 else _rivals(labels, peers, effect, side),
     )
-    said = sentence(result)
-    result.attrs["summary"] = metric.noted(said) if len(by_prompt) == 1 else said
+    result.attrs["summary"] = " ".join(filter(None, (sentence(result), _noted(metrics))))
     return result
+
+
+def _noted(metrics: Sequence[Metric]) -> str:
+    """What is to be said of the targets, of several prompts: of how many, and how it stands with the first of them; and
+    of the numbers' digits."""
+    notes = [metric.note for metric in metrics if metric.note]
+    said, coarse = "".join(notes[:1]), next((metric.coarse for metric in metrics if metric.coarse), "")
+    if notes and (len(set(notes)) > 1 or len(notes) < len(metrics)):
+        first = "" if len(notes) == 1 else ", here of the first of these"
+        said = f"Of {len(notes)} of the {len(metrics)} prompts this is to be said{first}: {said}"
+    return " ".join(filter(None, (said, coarse)))
 
 
 def _known(effects: np.ndarray, *beside: Sequence[Any]) -> list[np.ndarray]:
@@ -126,6 +137,19 @@ def _rivals(names: np.ndarray, effects: np.ndarray, own: float, side: str) -> st
     extreme = {"changes": np.abs, "lowers": np.negative, "raises": np.positive}[side]
     order = [i for i in np.argsort(-extreme(effects), kind="stable") if extreme(effects[i]) >= extreme(own)]
     return ", ".join(f"{names[i]} by {effects[i]:+.3g}" for i in order) if len(order) <= _RIVALS else ""
+
+
+def _of_prompts(metrics: Sequence[Metric], bases: Sequence[Base]) -> dict[str, Any]:
+    """Of several prompts each, and what is measured of it, which one name cannot say of all."""
+    if len(metrics) == 1:
+        return {}
+    vocabulary = bases[0].observation.vocabulary
+    texts = [vocabulary.text(base.tokens.ids) for base in bases]
+    measured = [metric.describe(vocabulary) for metric in metrics]
+    return {
+        "prompt_text": ("prompt", np.array(texts, dtype=object), "text", None, "the prompt"),
+        "measured": ("prompt", np.array(measured, dtype=object), "text", None, "what is measured of it"),
+    }
 
 
 def _of_peers(effects: np.ndarray, norms: np.ndarray, scale: np.ndarray, units: str) -> dict[str, Any]:

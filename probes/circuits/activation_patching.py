@@ -85,6 +85,10 @@ class ActivationPatching(Study, name="activation-patching", title="Activation pa
         """A corrupt prompt as long as the shown one, and targets that the model can say."""
         need_pair(model, tokens, self.corrupt, self.metric, self.target, self.against)
 
+    def idle(self) -> dict[str, str]:
+        """States are patched at each position in turn."""
+        return {} if SITES[self.site] in _HEADS else {"pos": " or ".join(f"site={hook.name!r}" for hook in _HEADS)}
+
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Half a pass for every cell."""
         return 0.5 * sizes.n_layers * (sizes.n_heads if SITES[self.site] in _HEADS else n_tokens)

@@ -88,6 +88,10 @@ class CausalTracing(Study, name="causal-tracing", title="Causal tracing", requir
             segment(tokens, self.subject)
         going_on(model, self.metric, self.target, self.against)
 
+    def idle(self) -> dict[str, str]:
+        """A state holds what all layers before it wrote: it is put back alone."""
+        return {"window": "restore='mlp_out' or restore='attn_out'"} if self.restore == "resid_post" else {}
+
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Half a pass for every cell of every draw."""
         return 0.5 * self.draws * sizes.n_layers * n_tokens

@@ -94,6 +94,10 @@ class EdgeRankings(
         """What the pairs of a user's file are: an edited file asks something else."""
         return task_digest(self.task)
 
+    def idle(self) -> dict[str, str]:
+        """What calibrates fills its budget in any case."""
+        return {"refill": "another selection"} if self.selection == "calibrated" else {}
+
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:

@@ -34,7 +34,7 @@ from probes.circuits.prompt_pairs import unused
 from probes.routes.extraction import extract
 from probes.routes.flow_routes import FlowRoutes
 from probes.routes.only_edges import CleanPass
-from probes.routes.task_heads import ioi_prompts
+from probes.stimuli import ioi_prompts, names_of
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.run import Progress
@@ -98,13 +98,17 @@ class CircuitEdges(
         """A task brings prompts of its own."""
         return self.task == "prompt"
 
+    def idle(self) -> dict[str, str]:
+        """The prompt is one."""
+        return {"prompts": "a task with prompts of its own"} if self.task == "prompt" else {}
+
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:
         """All rankings on the current prompt, or on prompts of a task with its own, where the metric is fixed."""
         asked: list[tuple[Any, str, str, str]] = [(tokens, self.metric, self.target, self.against)]
         if self.task != "prompt":
-            found = ioi_prompts(self.prompts, self.seed)
+            found = ioi_prompts(self.prompts, self.seed, names=names_of(model))
             asked = [(one["task"], "logit difference", one["answer"], one["wrong"]) for one in found]
         means = measure_means(model, hooks=(V,))
         tasks = [

@@ -81,6 +81,10 @@ class CircuitEvaluation(Study, name="circuit-evaluation", title="Circuit evaluat
         """A task brings prompts of its own."""
         return self.task == "prompt"
 
+    def idle(self) -> dict[str, str]:
+        """The prompt and its corrupt one are one pair."""
+        return {"pairs": "a task with pairs of its own"} if self.task == "prompt" else {}
+
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:

@@ -143,8 +143,8 @@ def top_tokens_metric(model: Model, clean: Base, corrupt: Base) -> Metric:
     """Logit of the clean run's top token minus that of the corrupt run's."""
     target, against = int(clean.logits(model).argmax()), int(corrupt.logits(model).argmax())
     other = None if target == against else Target.one(against)
-    note = in_steps(model, clean.logits(model))
-    return Metric("logit difference", Target.one(target), other, ids=clean.tokens.ids, note=note)
+    coarse = in_steps(model, clean.logits(model))
+    return Metric("logit difference", Target.one(target), other, ids=clean.tokens.ids, coarse=coarse)
 
 
 def unused(task: str, *given: str) -> str:

@@ -20,7 +20,7 @@ from probes.circuits.direct_logit_attribution import DirectLogitAttribution
 from probes.circuits.prompt_pairs import PairRuns, pair_runs
 from probes.routes.extraction import extract
 from probes.routes.flow_routes import FlowRoutes
-from probes.stimuli import ioi_prompts
+from probes.stimuli import ioi_prompts, names_of
 from workbench.analysis.run import Progress
 from workbench.arguments import fitted, shown
 from workbench.errors import InputError
@@ -64,7 +64,7 @@ def _four(example: Any) -> tuple[tuple[Any, Any], tuple[str, str]]:
 
 def ioi_tasks(model: Model, n: int, seed: int) -> list[Task]:
     """Indirect object identification, n pairs: in the corrupt prompt the other one of the two gives."""
-    found = ioi_prompts(n, seed)
+    found = ioi_prompts(n, seed, names=names_of(model))
     return tasks_of(model, [(one["task"], one["swapped"], one["answer"], one["wrong"]) for one in found])
 
 

@@ -42,7 +42,7 @@ from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
 from workbench.corpora import Corpus
-from workbench.errors import InputError, UnavailableError
+from workbench.errors import InputError, UnavailableError, WorkbenchError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 
@@ -89,6 +89,19 @@ class TokenErasureAccuracy(Study, name="token-erasure-accuracy", title="Token er
     kind: Kind = "factored"
     epochs: Annotated[int, Range(1, 20), "passes over the training text"] = Recipe.epochs
     seed: Annotated[int, Range(0, 10_000), "of the split and of training"] = Recipe.seed
+
+    def artifact(self, model: Model) -> str | None:
+        """Which probes were imported: others may have come in their place."""
+        try:
+            probes = find(model.identity.key, kind="imported") if self.kind == "imported" else None
+        except WorkbenchError:
+            probes = None  # the analysis raises it
+        return "" if probes is None else probes.digest
+
+    def idle(self) -> dict[str, str]:
+        """Imported probes are measured as they are."""
+        trained = ("depths", "control", "far", "epochs")
+        return dict.fromkeys(trained, "probes that are trained here") if self.kind == "imported" else {}
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False

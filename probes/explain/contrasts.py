@@ -29,7 +29,7 @@ from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.models.target import Target, likelier, target_of
 from workbench.observation import observe
-from workbench.observation.metrics import Metric
+from workbench.observation.metrics import Metric, in_steps
 
 __all__ = ["SAID", "Contrast", "contrast_of", "ends", "shown_text", "with_ids"]
 
@@ -87,7 +87,7 @@ def contrast_of(model: Model, prompt: Any, corrupt: str = "", target: str = "", 
         )
     forms = ((target, on_clean), (against, on_corrupt))  # each on the prompt whose answer it is
     notes = [likelier(model.vocabulary, text, row.log_softmax(-1)) for text, row in forms if text]
-    return Contrast(pair, not corrupt, own, " ".join(filter(None, notes)))
+    return Contrast(pair, not corrupt, own, " ".join(filter(None, (*notes, in_steps(model, on_clean)))))
 
 
 def ends(model: Model, prompts: list[Tokens]) -> list[torch.Tensor]:

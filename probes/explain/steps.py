@@ -5,7 +5,7 @@ from workbench.models.model import Sizes
 __all__ = ["STEPS", "costs"]
 
 STEPS = {
-    "pairs": "make pairs like the shown one",
+    "pairs": "gather pairs like the shown one",
     "where": "patch every state of the shown pair",
     "behaviour": "measure the model on test pairs",
     "survey": "replace every head and MLP, beside controls as large",

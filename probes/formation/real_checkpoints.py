@@ -16,7 +16,7 @@ from workbench.files import at_home, cache_dir
 from workbench.loading.pretrained import load
 from workbench.models.model import Model
 
-__all__ = ["Place", "along", "places"]
+__all__ = ["Place", "along", "on_disk", "places", "state"]
 
 _NUMBER = re.compile(r"(\d+)(?!.*\d)")
 
@@ -48,6 +48,35 @@ def places(text: str) -> list[Place]:
     if len(found) < 2:
         raise InputError(f"the checkpoints {text!r}", "two or more, with ; between", "Name them")
     return found
+
+
+def state(text: str) -> str:
+    """A digest of the checkpoints of a text as they are: of files their sizes and times, of other names these; "" where
+    there are none, or none that `places` reads."""
+    series = _read(text)
+    return digest([[place, _files(at_home(place.name))] for place in series]) if series else ""
+
+
+def on_disk(text: str) -> bool:
+    """Whether any checkpoint of a text is a file or a folder of this machine."""
+    return any(_files(at_home(place.name)) for place in _read(text))
+
+
+def _read(text: str) -> list[Place]:
+    try:
+        return places(text) if text.strip() else []
+    except InputError:
+        return []  # whoever runs them raises it
+
+
+def _files(path: Path) -> list[Any]:
+    """Name, size, times and number of each file of a checkpoint; nothing of what is no place on disk."""
+    try:
+        inside = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+        found = [(str(one), one.stat()) for one in inside]
+    except (OSError, ValueError):  # whoever reads it says why it cannot be
+        return []
+    return [[name, at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino] for name, at in found]
 
 
 def _place(text: str) -> Place:

@@ -69,6 +69,18 @@ class TrainingTimeline(Study, name="training-timeline", title="Training timeline
         """About five hundred steps a seed, or a checkpoint's own passes."""
         return 40.0 * (1 + self.checkpoints.count(";")) if self.checkpoints else 18_000.0 * self.seeds
 
+    def places(self) -> dict[str, str]:
+        """Checkpoints are loaded from where they are."""
+        return {"checkpoints": self.checkpoints} if real_checkpoints.on_disk(self.checkpoints) else {}
+
+    def artifact(self, model: Model) -> str | None:
+        """What the checkpoints are: a folder that is written anew is another series."""
+        return real_checkpoints.state(self.checkpoints)
+
+    def idle(self) -> dict[str, str]:
+        """Checkpoints have been trained."""
+        return dict.fromkeys(("seeds", "clamp"), "a toy that is trained here") if self.checkpoints.strip() else {}
+
     def partials(
         self,
         model: Model,
@@ -116,14 +128,17 @@ class TrainingTimeline(Study, name="training-timeline", title="Training timeline
             units, bounds = ("share", (0, 1)) if share else ("nats", (0, None))
             found[name] = ("seed step", values, units, bounds, name.replace("_", " "))
         found |= _of_entries(scores, seeds, steps)
+        there = [at for of in scores.values() for at in of.values()]
+        bare = [n for n in _names(scores) if not any(scores_of(at[n]) for at in there if n in at)]
         coords = {"seed": seeds, "step": steps}
         found, coords = self._with_changes(found, coords, steps)
         if shown is not None:
             found |= shown["variables"]
             coords |= shown["coords"]
         result = dataset(None, coords, **found)
-        result = result.assign_attrs(of=name_of_run, clamp=self.clamp, **({} if shown is None else shown["attrs"]))
-        return result.assign_attrs(summary=_summary(result))
+        clamp = "" if self.checkpoints.strip() else self.clamp
+        result = result.assign_attrs(of=name_of_run, clamp=clamp, **({} if shown is None else shown["attrs"]))
+        return result.assign_attrs(summary=" ".join(filter(None, (_summary(result), _without(bare)))))
 
     def _with_changes(self, found: dict[str, Any], coords: dict[str, Any], steps: list[int]) -> Any:
         names, rows = [], []
@@ -176,8 +191,7 @@ def named(text: str) -> list[Any]:
 def _of_entries(scores: Any, seeds: list[int], steps: list[int]) -> dict[str, Any]:
     """Scores of all analyses, (seed, step, ...); of two of one name, the second has its analysis in front."""
     found: dict[str, Any] = {}
-    entries = dict.fromkeys(name for of in scores.values() for at in of.values() for name in at)
-    for entry in entries:
+    for entry in _names(scores):
         by_seed = {
             seed: joined({step: at[entry] for step, at in of.items() if entry in at})
             for seed, of in scores.items()
@@ -193,6 +207,19 @@ def _of_entries(scores: Any, seeds: list[int], steps: list[int]) -> dict[str, An
             bounds = tuple(None if not np.isfinite(end) else float(end) for end in ends)
             found[key] = (" ".join(map(str, values.dims)), values.values, attrs["units"], bounds, attrs["long_name"])
     return found
+
+
+def _names(scores: Any) -> list[str]:
+    """Analyses that there is something of, in the order they were asked for."""
+    return list(dict.fromkeys(name for of in scores.values() for at in of.values() for name in at))
+
+
+def _without(bare: Sequence[str]) -> str:
+    """What to say of analyses that ran and of which nothing can be followed; "" where there are none."""
+    if not bare:
+        return ""
+    which = "its results" if len(bare) == 1 else "their results"
+    return f"Of {', '.join(bare)} nothing is followed: {which} hold no number of a model, a layer or a head alone."
 
 
 def _summary(result: xr.Dataset) -> str:

@@ -75,6 +75,10 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
     sublayer: Annotated[str, Choice(("attention", "mlp")), "without head and neuron: which one"] = "mlp"
     target: Annotated[str | None, "a token; default the model's prediction there"] = None
 
+    def idle(self) -> dict[str, str]:
+        """A neuron is of the MLP."""
+        return {} if self.neuron is None else {"sublayer": "a part that is no neuron"}
+
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """A pass, and another up to the part."""
         return 2.0

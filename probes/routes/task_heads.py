@@ -10,7 +10,7 @@ import xarray as xr
 from probes.checks import claims
 from probes.routes.extraction import Rule
 from probes.routes.heads import strengths
-from probes.stimuli import ioi_prompts
+from probes.stimuli import ioi_prompts, names_of, need_english
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Range
 from workbench.analysis.results import dataset
@@ -75,12 +75,9 @@ class FlowRouteTaskHeads(
 
         Raises InputError for a model without a tokenizer, or whose tokenizer splits the names.
         """
-        if model.tokenizer is None:
-            raise InputError(
-                f"{model.name}, which has no tokenizer", "a model that reads English", "Load another model"
-            )
+        need_english(model)
         self.fits(model, tokens)
-        prompts, fresh = self._prompts()
+        prompts, fresh = self._prompts(names_of(model))
         task, baseline = ([one[kind] for one in prompts] for kind in ("task", "baseline"))
         found = contrast(model, task, baseline, threshold=self.threshold, seed=self.seed)
         order = np.argsort(-found["difference"].values, axis=None)[: self.top]
@@ -102,10 +99,10 @@ class FlowRouteTaskHeads(
         if self.top > most:
             raise InputError(f"top={self.top}", f"at most {most}, half of the heads of {model.name}", "Take fewer")
 
-    def _prompts(self) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    def _prompts(self, names: Sequence[str]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
         """Those that heads are found on, and others that they are tested on."""
-        found_on = ioi_prompts(self.n_prompts, self.seed)
-        return found_on, ioi_prompts(self.n_prompts, self.seed + 1, apart_from=found_on)
+        found_on = ioi_prompts(self.n_prompts, self.seed, names=names)
+        return found_on, ioi_prompts(self.n_prompts, self.seed + 1, apart_from=found_on, names=names)
 
 
 def contrast(model: Model, task: Sequence[Any], baseline: Sequence[Any], *, threshold: float, seed: int) -> xr.Dataset:

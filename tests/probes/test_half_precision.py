@@ -1,5 +1,7 @@
 """Models of few digits: numpy has no bfloat16, netCDF no float16, and no result may stumble over either."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -105,3 +107,26 @@ def test_studies_say_in_which_steps_logits_come(dtype, louder):
             name = str(dtype).removeprefix("torch.")
             assert (f"Logits in {name} lie {step:.2g} apart here" in said) is (step > 0.005), said
             assert ("apart here" in said) is (step > 0.005 and dtype != torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_studies_of_several_prompts_say_it_too(dtype, tmp_path):
+    """A mean over prompts of effects that round by a tenth was told in hundredths, too."""
+    hf = tiny_hf("llama")
+    with torch.no_grad():
+        hf.lm_head.weight *= 16
+    model = wrap(hf.to(dtype), spelling(), name="half")
+    texts = ["the cat sat on the mat", "the cat sat in the mat", "a dog ran in the sun", "a dog ran on the sun",
+             "the dog sat on the sun", "a cat ran in the mat"]  # fmt: skip
+    others = [texts[i] for i in (1, 0, 3, 2, 5, 4)]
+    pairs = [{"clean": a, "corrupt": b, "answer": " a", "wrong": " b"} for a, b in zip(texts, others, strict=True)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    task = {"task": str(tmp_path / "pairs.jsonl"), "pairs": 1, "tested": 2}
+    asked = {
+        "head-survey": {"on": "prompts", "prompts": "|".join(texts)},
+        "causal-check": {"units": "L1H2", "others": "|".join(texts[1:])},
+        "edge-rankings": task | {"rankings": "EAP"},
+    }
+    for study, given in asked.items():
+        said = CATALOG.view(study).analysis.of(given).run(model, texts[0]).attrs["summary"]
+        assert ("Logits in bfloat16 lie" in said) is (dtype == torch.bfloat16), (study, said)

@@ -14,6 +14,7 @@ from workbench.arguments import fitted
 from workbench.errors import InputError
 from workbench.figures.quantity import numbers, units
 from workbench.figures.text import number
+from workbench.models.target import behind
 from workbench.storage.record import record_of
 
 __all__ = ["agreement"]
@@ -87,8 +88,9 @@ def _taken(results: Sequence[xr.Dataset]) -> list[xr.DataArray]:
             for name in _usable(results):
                 if set(map(str, results[0][name].dims)) != over | places:
                     continue
-                last = dict.fromkeys(places, -1)
-                taken = list(xr.align(*(_named(result[name].isel(last)) for result in results), join="inner"))
+                last = [dict.fromkeys(places, -1 - behind(result.attrs)) for result in results]
+                ends = (_named(one[name].isel(at)) for one, at in zip(results, last, strict=True))
+                taken = list(xr.align(*ends, join="inner"))
                 if (
                     all(one.size for one in taken)
                     and np.isfinite(np.stack([one.values for one in taken])).all(axis=0).any()

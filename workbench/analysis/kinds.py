@@ -107,6 +107,19 @@ class Analysis(Values):
         """The finding of a result in one sentence, every word of which follows from its numbers."""
         return str(result.attrs.get("summary") or "")
 
+    def idle(self) -> Mapping[str, str]:
+        """Parameters that mean nothing beside the others, each with what it is of (`"how='swap'"`)."""
+        return {}
+
+    def passed_over(self) -> str:
+        """What to say of parameters that were given and mean nothing: a result would be read as if of them; else ""."""
+        given, defaults = self.values(), {one.name: one.default for one in self.parameters()}
+        return " ".join(
+            f"{name}={given[name]!r} was not used: it is of {of}."
+            for name, of in self.idle().items()
+            if given[name] != defaults[name]
+        )
+
     def averaged(self, result: xr.Dataset) -> xr.Dataset:
         """What of a result is averaged over prompts, where that is not in it as it is: a batch asks this of each."""
         return result
@@ -123,6 +136,11 @@ class Analysis(Values):
             return f"{model.name} {lacks}"
         failed = model.selfcheck.failed((*cls.requires, LOGITS_EQUAL)) if model.selfcheck is not None else []
         return failed[0].sentence if failed else None
+
+    def places(self) -> Mapping[str, str]:
+        """Values that may name files of this machine, by parameter: beside the choices of one that allows it."""
+        may = {one.name: one.choices for one in self.parameters() if one.files}
+        return {name: value for name, value in self.values().items() if name in may and value not in may[name]}
 
     def fits(self, model: Model, tokens: Tokens) -> None:
         """Raises InputError where these parameters do not fit the model or the prompt, as far as that is known before

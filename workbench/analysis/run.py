@@ -348,11 +348,14 @@ def _own_passes(
 
 
 def finished(analysis: Runnable, result: xr.Dataset, model: Model, tokens: Tokens | None) -> xr.Dataset:
-    """A result held to the conventions, with key and provenance. model: as it was edited, and fixed.
+    """A result held to the conventions, with key and provenance, whose sentence names the parameters that were given
+    and not used. model: as it was edited, and fixed.
 
     RefusedError where its weights were changed since.
     """
     model.need_steady()
+    if aside := analysis.passed_over():
+        result = result.assign_attrs(summary=" ".join(filter(None, (result.attrs.get("summary"), aside))))
     return stamped(
         check(result),
         analysis=analysis.name,

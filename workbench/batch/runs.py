@@ -77,6 +77,7 @@ class Plan:
                 f"at least {counted(n, 'prompt')} with a target that begins without a space, such as {text!r}: where a "
                 f"word goes on with a prompt, {f' {text}'!r} is another token"
             )
+        lines += p.unused
         if p.refused:
             lines.append(
                 f"{counted(len(p.refused), 'prompt')} refused, the first: {p.refused[0].where}: {p.refused[0].reason}"

@@ -40,8 +40,9 @@ class Planned:
     """A plan beside what is there already.
 
     shards: tokens of all that the spec wants, by key. left: those to be computed. lines: of prompts.jsonl, by model.
-    counted: the shards whose failures `max_failures` counts; None: all. unspaced: as of `Items`. dropped: results that
-    are there and that the spec does not ask for (any more).
+    counted: the shards whose failures `max_failures` counts; None: all. unspaced: as of `Items`. unused: what to say of
+    parameters that are given and mean nothing, by analysis. dropped: results that are there and that the spec does not
+    ask for (any more).
     """
 
     spec: Spec
@@ -57,6 +58,7 @@ class Planned:
     n_done: int = 0
     repeated: int = 0
     unspaced: tuple[int, str] = 0, ""
+    unused: tuple[str, ...] = ()
     dropped: int = 0
 
 
@@ -130,10 +132,18 @@ def planned(
         plan.repeated += asks.items.repeated
         plan.unspaced = max(plan.unspaced, asks.items.unspaced)
         plan.lines.append(_Lines(asks))
+        plan.unused = tuple(dict.fromkeys([*plan.unused, *_unused(asks.asked)]))
     plan.dropped = len(beyond)
     if retry_failed:  # what had failed before is tried again, and counts if it fails again
         plan.counted = [shard.key for shard in plan.left]
     return plan
+
+
+def _unused(asked: Sequence[Asked]) -> Iterator[str]:
+    """Of analyses all of whose parameters stand in the spec: a column may set what makes another one mean something."""
+    for one in asked:
+        if not one.columns and (said := one.analysis.passed_over()):
+            yield f"{one.name}: {said}"
 
 
 def _done(finished: Mapping[str, Entry], retry_failed: bool) -> set[str]:

@@ -5,7 +5,7 @@ text, by ids (`#17`, `#17 #18`), or as a JSON list of these for a set: `["4", "5
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from workbench.errors import InputError
 from workbench.models.vocabulary import Vocabulary, by_id
 
-__all__ = ["Target", "likelier", "need_apart", "need_one_token", "shared_start", "target_of", "unread"]
+__all__ = ["Target", "behind", "likelier", "need_apart", "need_one_token", "shared_start", "target_of", "unread"]
 
 _NAMED = 5  # members of a set that are named
 
@@ -119,6 +119,14 @@ def _members(text: str) -> list[str]:
         if isinstance(listed, list) and listed and all(isinstance(one, str) for one in listed):
             return listed
     return [text]
+
+
+def behind(attrs: Mapping[str, Any]) -> int:
+    """How many tokens of a longer target stand behind the prompt's own in a result, by its `target_ids` and
+    `against_ids`: all but the last one. The prompt's last token lies so far in front of the result's."""
+    written = (str(attrs.get(f"{name}_ids") or "") for name in ("target", "against"))
+    members = [member for text in written if text.startswith(("#", "[")) for member in _members(text)]
+    return max((len(member.split()) for member in members), default=1) - 1
 
 
 def need_one_token(vocabulary: Vocabulary, text: str, what: str) -> int:

@@ -46,7 +46,7 @@ class Metric:
     target, against: targets, or the id of one token. Of several tokens, log-probabilities are summed: the run must go
     on behind the position with what `followed_by` puts there. Of a set, probabilities are summed, and of logits their
     exponentials.
-    note: what to say of the target beside the number.
+    note: what to say of the target beside the number; coarse: of its digits, also beside a mean over prompts.
     """
 
     kind: str
@@ -57,6 +57,7 @@ class Metric:
     reference: torch.Tensor | None = None
     repeats: tuple[tuple[int, int], ...] = ()
     note: str = ""
+    coarse: str = ""
 
     def __post_init__(self) -> None:
         for name in ("target", "against"):
@@ -89,8 +90,8 @@ class Metric:
         return labels | {f"{name}_ids": "" if one is None else one.written for name, one in named.items()}
 
     def noted(self, sentence: str) -> str:
-        """A sentence with what is to be said of the target."""
-        return f"{sentence} {self.note}" if self.note else sentence
+        """A sentence with what is to be said of the target and of its digits."""
+        return " ".join(filter(None, (sentence, self.note, self.coarse)))
 
     @property
     def length(self) -> int:
@@ -161,18 +162,17 @@ def make_metric(
         raise InputError("the loss of a one-token prompt", "two tokens or more", "Choose another metric")
     reference = logits.float().log_softmax(-1) if kind == "KL" else None
     repeats = _repeats(tokens) if kind == "repetition" else ()
-    metric = Metric(kind, wanted, other, position, tokens.ids, reference, repeats)
-    coarse = in_steps(model, logits)
+    metric = Metric(kind, wanted, other, position, tokens.ids, reference, repeats, coarse=in_steps(model, logits))
     if kind not in _OF_TARGETS:
         aside = [one.describe(vocabulary) for text, one in ((target, wanted), (against, other)) if text and one]
         verb = "was" if len(aside) == 1 else "were"
         unused = f"The metric {kind!r} is of no target: {' and '.join(aside)} {verb} not used." if aside else ""
-        return replace(metric, note=" ".join(filter(None, (unused, coarse))))
+        return replace(metric, note=unused)
     if metric.length > 1:
         metric = _at_end(metric, tokens, vocabulary)
     log_probs = logits.float().log_softmax(-1)
     notes = [likelier(vocabulary, text, log_probs) for text in (target, against) if text]
-    return replace(metric, note=" ".join(filter(None, (*notes, coarse))))
+    return replace(metric, note=" ".join(filter(None, notes)))
 
 
 def in_steps(model: Model, logits: torch.Tensor) -> str:
@@ -232,14 +232,19 @@ def followed_by(model: Model, tokens: Tokens, more: Sequence[int]) -> Tokens:
 
 
 def _need_counted(model: Model, tokens: Tokens, more: Sequence[int]) -> None:
-    """InputError for interventions whose last token would be one of the target's, and no longer the prompt's, and for
-    runs of the prompt alone."""
+    """InputError for interventions whose last token would be one of the target's, and no longer the prompt's, for those
+    at a place that the prompt alone has not, and for runs of the prompt alone."""
     longer = len(tokens) + len(more)
     for one in model.interventions:
         edits, keys = one.edits(model), getattr(one, "keys", None) or ()
         got = f"{one} beside a target of several tokens, with which the prompt goes on"
+        hidden = getattr(getattr(one, "unit", None), "key", None)
         named = [at for edit in edits for at in edit.where.positions or ()]
-        if behind := [at for at in (*named, *keys) if at < 0]:
+        named += [*keys, *([] if hidden is None else [hidden])]
+        if beyond := [at for at in named if at >= len(tokens)]:
+            inside = f"positions from 0 to {len(tokens) - 1}"
+            raise InputError(f"position {min(beyond)} of {one}", inside, "Choose one inside the prompt")
+        if behind := [at for at in named if at < 0]:
             raise InputError(
                 got,
                 f"positions counted from the first token: position {max(behind)} would be one of the target's",

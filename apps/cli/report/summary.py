@@ -29,8 +29,8 @@ def summary(view: View, result: xr.Dataset, display: Values | None = None) -> st
     if said := view.said(result, display.values()):
         lines += textwrap.wrap(said, WIDTH)
     for frame in (view.drawn(table, result, display=display) for table in view.tables):
-        if len(frame) <= _ROWS:
-            lines.append(_printed(frame))
+        if len(frame) <= _ROWS and (printed := _printed(frame)) not in lines:  # a table may stand in for a later one
+            lines.append(printed)
     sizes = ", ".join(f"{dim} {size}" for dim, size in result.sizes.items())
     lines.append(f"Variables (sizes: {sizes}):" if sizes else "Variables:")
     width = max((len(str(name)) for name in result.data_vars), default=0)

@@ -51,11 +51,11 @@ def phrases_of(model: Model, tokens: Tokens, given: Sequence[str]) -> tuple[Phra
 def refuse_files(analyses: Iterable[Analysis]) -> None:
     """A browser names no file of this machine unless the explorer was started for it. InputError where one does."""
     for analysis in analyses:
-        for parameter in analysis.parameters():
-            value = getattr(analysis, parameter.name)
-            if parameter.files and value not in parameter.choices and names_file(value):
+        choices = {parameter.name: parameter.choices for parameter in analysis.parameters()}
+        for name, value in analysis.places().items():
+            if names_file(value):
                 raise InputError(
-                    f"{parameter.name}={value!r} for {analysis.title.lower()}",
-                    f"one of {', '.join(parameter.choices)}",
+                    f"{name}={value!r} for {analysis.title.lower()}",
+                    f"one of {', '.join(choices[name])}" if choices[name] else "no files of this machine",
                     "Files are read by an explorer that was started with --allow-files",
                 )

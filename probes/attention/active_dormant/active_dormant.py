@@ -85,6 +85,13 @@ class ActiveDormant(Study, name="active-dormant", title="Active-dormant heads", 
     random_heads: Annotated[int, Range(0, 1000), "random heads to ablate beside the candidates"] = 20
     seed: Annotated[int, Range(0, 2**31 - 1), "draws texts, heads and resamples"] = 0
 
+    def idle(self) -> dict[str, str]:
+        """Which heads are ablated may be said without some of what chooses them."""
+        of = {"leading": "ablate='candidates'"} if self.ablate != "candidates" else {}
+        if self.ablate in ("all", "none"):
+            of["random_heads"] = "ablate='candidates' or names of heads"
+        return of | ({"ablation_texts": "ablations"} if self.ablate == "none" else {})
+
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False
     ) -> Generator[xr.Dataset, None, None]:

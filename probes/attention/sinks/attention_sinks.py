@@ -43,6 +43,7 @@ from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PARTS, SOFTMAX, VISIBLE
 from workbench.observation import Need, Observation
 from workbench.observation.reducers import residual_norm
+from workbench.words import counted
 
 __all__ = ["VIEW", "AttentionSinks", "sink_claim"]
 
@@ -91,16 +92,17 @@ class AttentionSinks(
         """Sinks, drains and peaks of one prompt."""
         seen = {name: observation[need][:, 0].cpu().numpy() for name, need in _needs(self.mask_first).items()}
         first, tokens = int(self.mask_first), observation.tokens[0]
+        hidden = windowed(observation.sizes, len(tokens))
         result = dataset(
             observation,
-            **_sinks(seen, windowed(observation.sizes, len(tokens)), self.epsilon, first),
+            **_sinks(seen, hidden, self.epsilon, first),
             **_drains(seen, first, observation.weights(0).written_units),
             **_peaks(seen, first, self.peak),
         )
         bos = "BOS at position 0" if tokens.bos else "no BOS"
         masked = ", position 0 masked" if self.mask_first else ""
         convention = f"T = {len(tokens)}, {bos}{masked}, epsilon = {self.epsilon:g}"
-        return result.assign_attrs(convention=convention, summary=_summary(result, first, self.epsilon))
+        return result.assign_attrs(convention=convention, summary=_summary(result, first, self.epsilon, len(hidden)))
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:
         """Beside a bare pass of 1 (measured): a share that grows with the pattern's part of the pass."""
@@ -122,8 +124,8 @@ def _needs(mask_first: bool) -> dict[str, Need]:
     }
 
 
-def _summary(result: xr.Dataset, first: int, epsilon: float) -> str:
-    """Sinks, drain and peak in sentences; what was not measured is left out."""
+def _summary(result: xr.Dataset, first: int, epsilon: float, hidden: int) -> str:
+    """Sinks, drain and peak in sentences; what was not measured is left out. hidden: layers with a shorter window."""
     known = int((~np.isnan(result["sink"].values)).sum())
     said = []
     if known:
@@ -134,6 +136,10 @@ def _summary(result: xr.Dataset, first: int, epsilon: float) -> str:
         )
     elif result["first_received"].notnull().any():
         said.append("The prompt is too short to tell a sink from uniform attention.")
+    if hidden:
+        said.append(
+            f"{counted(hidden, 'layer')} left out: where a window is shorter than the prompt, it hides its start."
+        )
     drain = float(median_known(result["value_drain"].values.ravel(), 0))
     if drain == drain:
         said.append(f"The v W_O of position {first} has {drain:.2g} times the median token's norm (median head).")

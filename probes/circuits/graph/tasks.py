@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from probes.circuits.graph.task_texts import TASKS, PairText
+from probes.stimuli import need_english
 from workbench.errors import InputError
 from workbench.models.model import Model
 from workbench.models.prompt import Tokens, tokenise
 from workbench.models.target import Target, likelier, target_of, unread
 from workbench.observation import observe
-from workbench.observation.metrics import Metric, followed_by
+from workbench.observation.metrics import Metric, followed_by, in_steps
 from workbench.records import read_pairs
 from workbench.words import counted
 
@@ -95,6 +96,7 @@ def task(model: Model, name: str, *, train: int = 20, validation: int = 0, test:
     """
     if name not in TASKS:
         raise InputError(f"the task {name!r}", f"one of {', '.join(TASKS)}", "Choose one of these")
+    need_english(model)
     n = train + validation + test
     texts = islice(TASKS[name](np.random.default_rng(seed)), _DRAWN * n)
     return split_pairs(model, name, texts, (train, validation, test))
@@ -126,7 +128,7 @@ def read_task(
         if said := _without_space(model, texts):
             raise InputError(error.got, error.expected, said) from error
         raise
-    notes = (_of_starts([*found.train, *found.validation, *found.test]), _of_forms(model, texts))
+    notes = (_of_starts([*found.train, *found.validation, *found.test]), _of_forms(model, texts), found.note)
     return replace(found, note=" ".join(filter(None, notes)))
 
 
@@ -200,7 +202,15 @@ def split_pairs(model: Model, name: str, texts: Iterable[PairText], sizes: Seque
             f"{got}{f' ({why})' if why else ''}", " / ".join(map(str, sizes)), "Ask for fewer, or for another task"
         )
     train, validation, test = map(tuple, found)
-    return Task(name, train, validation, test, dict(dropped))
+    return Task(name, train, validation, test, dict(dropped), _in_steps(model, (*train, *validation, *test)))
+
+
+def _in_steps(model: Model, pairs: Sequence[Pair]) -> str:
+    """What is to be said of the digits of logits on pairs; a pass that a model with enough of them is spared."""
+    if model.readout.W_U.dtype == torch.float32 or not pairs:
+        return ""
+    seen = observe(model, [pair.clean for pair in pairs[:_LOOKED_AT]])
+    return in_steps(model, torch.stack([rows[-1] for rows in seen.logits]))
 
 
 def pair_of(model: Model, text: PairText, dropped: Counter[str]) -> Pair | None:

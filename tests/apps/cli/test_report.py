@@ -1,5 +1,7 @@
 """What is printed and saved about analyses and their results."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -54,6 +56,14 @@ def test_a_number_that_names_something_has_no_median(units):
     result = dataset(None, place=("edge", np.array([3, 0, 5]), units, (0, None)))
     text = summary(CATALOG.view("logit-lens"), result)
     assert f"place  (edge) {units}: 0 to 5" in text and "median" not in text
+
+
+def test_a_table_that_stands_in_for_another_is_printed_once():
+    """Of an explanation without a circuit its pairs were printed twice."""
+    pairs = lambda result: pd.DataFrame({"pair": ["one", "two"]})
+    result = dataset(None, score=("", 1.0, "probability", (0, 1)))
+    text = summary(replace(CATALOG.view("logit-lens"), tables=(pairs, pairs), details=()), result)
+    assert text.count("two") == 1
 
 
 def test_a_small_table_is_printed_whole(capsys):

@@ -280,6 +280,7 @@ def test_sliding_window_layers_are_not_applicable():
     assert not np.isnan(result["sink"].values[1]).any()
     assert not np.isnan(result["value_norm"].values).any()
     fits = AttentionSinks().run(model, Prompt.ids(range(1, model.sizes.window + 1)))
+    assert "left out" not in fits.attrs["summary"]
     assert not np.isnan(fits["first_received"].values).any()
     assert np.isnan(fits["sink"].values).all()  # eight tokens are too few to tell a sink from uniform attention
 
@@ -371,7 +372,10 @@ def test_the_drain_is_said_of_its_position_also_where_no_sink_is_told():
     short = AttentionSinks().run(tiny_model("llama"), Prompt.ids([3, 4, 5])).attrs["summary"]
     assert short.startswith("The prompt is too short") and " The v W_O of position 0 has " in short
     windowed = AttentionSinks().run(tiny_model("phi3"), Prompt.ids(range(3, 23))).attrs["summary"]
-    assert "is a sink of" not in windowed and windowed.startswith("The v W_O of position 0 has ")
+    hidden = "2 layers left out: where a window is shorter than the prompt, it hides its start."
+    assert windowed.startswith(f"{hidden} The v W_O of position 0 has ")  # before, nothing told why no sink was
+    some = AttentionSinks().run(tiny_model("gemma3"), Prompt.ids(range(1, 41))).attrs["summary"]
+    assert "is a sink of" in some and hidden.replace("2 layers", "1 layer") in some
 
 
 def test_of_a_prompt_of_one_token_there_is_a_sentence_too():

@@ -10,12 +10,15 @@ from probes.circuits.attention_knockout import AttentionKnockout
 from probes.circuits.attribution_patching import AttributionPatching
 from probes.circuits.causal_tracing import CausalTracing
 from tests.tiny_models import tiny_hf
+from workbench.analysis.agreement import agreement
+from workbench.batch.values.rows import Reduction
 from workbench.errors import InputError
 from workbench.intervene import Ablate, FreezePatterns, Head, Knockout, Patch, Scale, Steer
-from workbench.intervene.units import Attention, Residual
+from workbench.intervene.units import Attention, AttentionEdge, AttentionKey, Residual
 from workbench.loading.pretrained import wrap
 from workbench.models.hooks import PATTERN, Z
 from workbench.models.prompt import Prompt
+from workbench.models.target import behind
 from workbench.observation.recording import record
 
 CLEAN, CORRUPT = (5, 17, 40, 23, 61, 8), "#5 #17 #44 #23 #61 #8"
@@ -91,6 +94,18 @@ def test_interventions_counted_from_the_end_are_refused(model, study):
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_interventions_behind_the_prompt_are_refused_as_beside_one_token(model, study):
+    """They acted on the target's token, where counted from one the prompt's last is meant."""
+    for edit in (
+        Ablate(Head(1, 2), positions=(6,)), Ablate(AttentionKey(0, 1, 6)), Ablate(AttentionEdge(1, 1, 6, 2)),
+        Knockout((6,), (2,), (0,)), Steer(0, torch.ones(32), positions=(1, 6)), Scale(Residual(1, 6), 2.0),
+    ):  # fmt: skip
+        for target in study.values()["target"], "#31":
+            with pytest.raises(InputError, match=r"osition.* 0 to 5"):
+                study.replaced(target=target).run(model, Prompt.ids(CLEAN), interventions=[edit])
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_a_recorded_run_is_of_the_prompt_with_the_target_behind_it(model, study):
     """ "A recorded run of 6 tokens for a prompt of 8; pad the text with words", of a prompt of 6."""
     short, longer = (record(model, Prompt.ids([1, 2, 3, 4, 5, 6, 31, 7][:n]), [PATTERN]) for n in (6, 8))
@@ -125,3 +140,20 @@ def test_a_head_is_resampled_from_another_prompt(hf, model):
 
     effect = summed(hf, CLEAN, resampled) - summed(hf, CLEAN, lambda z: z)
     assert float(ours["effect"]) == pytest.approx(effect, abs=2e-5) and abs(effect) > 1e-3
+
+
+def test_of_many_prompts_the_last_token_is_the_prompts_too(model):
+    """Batches and pins took the target's: patching its state did 0.045 where that of the prompt's last token did 0."""
+    ends = CORRUPT, " ".join(f"#{token}" for token in CLEAN)
+    both = [
+        ActivationPatching(corrupt=other, metric="log-probability", target="#31 #7 #9").run(model, Prompt.ids(ids))
+        for ids, other in ((CLEAN, ends[0]), ([int(word[1:]) for word in CORRUPT.split()], ends[1]))
+    ]
+    cut = [one.isel(pos=slice(None, len(CLEAN))).assign_attrs(target_ids="#31") for one in both]
+    assert both[0].sizes["pos"] == len(CLEAN) + 2
+    assert agreement(both) == agreement(cut)
+    own = both[0]["effect"].values[:, : len(CLEAN)]
+    for how, right in (("last", own[:, -1]), ("mean", own.mean(1))):
+        np.testing.assert_allclose(Reduction(how).row(both[0])[0]["effect"], right, atol=1e-6)
+    assert [behind({"target_ids": text}) for text in ("", "#4", "#4 #5", '["#4", "#5 #6 #7"]')] == [0, 0, 1, 2]
+    assert behind({"target_ids": "#4", "against_ids": "#5 #6"}) == 1 and behind({}) == 0

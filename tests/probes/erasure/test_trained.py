@@ -11,6 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
+from probes import TokenErasureAccuracy
 from probes.erasure.trained import artifact, trainer
 from probes.erasure.trained import fit as fitting
 from probes.erasure.trained.artifact import default_path, find, load_probes, packed, save_probes, unpacked
@@ -437,6 +438,17 @@ def test_imported_probes_join_each_other_and_lose_none_unasked(model, monkeypatc
         import_probes(model, other, 1, 0)
     assert import_probes(model, other, 1, 0, replacing=True).digest != both.digest
     assert len(find(model.identity.key, kind="imported").card["imported"]) == 2
+
+
+def test_other_imported_probes_are_measured_anew(model, monkeypatch, tmp_path):
+    """What was kept of those before them would be shown as of these."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    measured, made_here = TokenErasureAccuracy(kind="imported"), TokenErasureAccuracy()
+    keys = [measured.spec_key(model, None)]
+    for seed in (1, 2):
+        import_probes(model, published(model, tmp_path / f"{seed}.ckpt", seed), 1, 0, replacing=True)
+        keys.append(measured.spec_key(model, None))
+    assert len(set(keys)) == 3 and made_here.artifact(model) == ""
 
 
 def test_what_does_not_fit_is_refused_with_the_reason(model, made, monkeypatch, tmp_path):

@@ -121,6 +121,24 @@ def test_a_series_of_folders_is_laid_on_the_timeline_by_number(cache):
     assert not edited["induction_score"].equals(result["induction_score"])
 
 
+def test_an_analysis_of_which_nothing_can_be_followed_is_named(cache):
+    series = ";".join(str(folder(cache / f"c{step}", seed=step)) for step in (1, 2))
+    asked = lambda entries: TrainingTimeline(checkpoints=series, entries=entries).run(load("toy-induction"))
+    both, alone = asked("induction-heads sink-rates"), asked("induction-heads")
+    said = "Of sink-rates nothing is followed: its results hold no number of a model, a layer or a head alone."
+    assert both.attrs["summary"] == f"{alone.attrs['summary']} {said}"
+    assert set(both.data_vars) == set(alone.data_vars)
+
+
+def test_a_checkpoint_that_is_written_anew_is_another_series(cache):
+    timeline = TrainingTimeline(checkpoints=";".join(str(folder(cache / f"c{step}", seed=step)) for step in (1, 2)))
+    model, toy = load("toy-induction"), TrainingTimeline()
+    before, same = timeline.spec_key(model, None), timeline.spec_key(model, None)
+    folder(cache / "c2", seed=9)
+    assert before == same != timeline.spec_key(model, None)
+    assert toy.artifact(model) == "" and TrainingTimeline(checkpoints="nowhere").artifact(model) == ""
+
+
 def test_a_series_that_is_done_is_not_computed_again(cache, monkeypatch):
     for step in (1, 2):
         folder(cache / f"c{step}", seed=step)

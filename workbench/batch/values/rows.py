@@ -1,7 +1,8 @@
 """What of a result can be averaged over prompts, and the rows that results of many prompts make.
 
 An axis must mean the same in every prompt: layers and heads do, positions do not. A variable with an axis of positions
-is left out, or stands for its prompt by its mean or its last position where the spec says so. Token ids, positions and
+is left out, or stands for its prompt by its mean or its last position where the spec says so: of the prompt's own
+tokens, behind which a longer target may stand. Token ids, positions and
 other names are no quantities; intervals and p-values of single prompts have no mean that means anything.
 """
 
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+
+from workbench.models.target import behind
 
 __all__ = ["NAMES", "Reduction", "RowOf", "Rows", "same_names"]
 
@@ -54,16 +57,18 @@ class Reduction:
             if why:
                 left[name] = why
             else:
-                taken[name] = self._reduced(variable)
+                taken[name] = self._reduced(variable, behind(result.attrs))
         return taken, left
 
-    def _reduced(self, variable: xr.DataArray) -> xr.DataArray:
+    def _reduced(self, variable: xr.DataArray, behind: int) -> xr.DataArray:
+        """behind: tokens at the end that are a longer target's, and not the prompt's."""
         values = variable.astype(np.float32)
         fill = variable.attrs.get("absent")
         if fill is not None:
             values = values.where(variable != fill)
         for dim in [dim for dim in variable.dims if dim in _POSITIONAL]:
-            values = values.mean(dim, skipna=True) if self.positions == "mean" else values.isel({dim: -1})
+            own = values.isel({dim: slice(None, values.sizes[dim] - behind)})
+            values = own.mean(dim, skipna=True) if self.positions == "mean" else own.isel({dim: -1})
         bare = values.reset_coords([name for name in values.coords if name not in (*values.dims, NAMES)], drop=True)
         kept = {k: v for k, v in variable.attrs.items() if k in ("units", "long_name", "valid_min", "valid_max")}
         return bare.assign_attrs(kept)

@@ -20,13 +20,13 @@ from workbench.files import cache_dir
 from workbench.loading.files import digests, kept
 from workbench.loading.files.bars import bars
 from workbench.loading.files.checkpoint import INFORMED, Read, named, whole
-from workbench.loading.files.gguf_texts import KEYS, cut_as_written
+from workbench.loading.files.gguf_texts import KEYS, cut_as_written, puts_bos
 
 __all__ = ["conversions", "converted", "unread"]
 
 Progress = Callable[[str, float, str], None]
 
-_FORMAT = 2  # raise it when the conversion writes something else: older ones are then made again
+_FORMAT = 3  # raise it when the conversion writes something else: older ones are then made again
 # Keys that transformers drops, and where the model that it makes holds the same.
 _SAME = {
     "attention.key_length": "head_dim",
@@ -138,7 +138,7 @@ def _read(path: Path, keys: Mapping[str, Any], tensors: list[str]) -> tuple[Read
             "a file that is read whole",
             "Take the model in Hugging Face format: without that its numbers would be another model's",
         )
-    if isinstance(adds := keys.get("tokenizer.ggml.add_bos_token"), bool) and tokenizer.bos_token_id is not None:
+    if (adds := puts_bos(keys)) is not None and tokenizer.bos_token_id is not None:
         tokenizer.add_bos_token = adds
     noted = (cut_as_written(tokenizer, keys), named(sorted(dropped.noted), 6))
     return Read(model, tokenizer), ", ".join(filter(None, noted))

@@ -9,7 +9,7 @@ without a word.
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["KEYS", "cut_as_written"]
+__all__ = ["KEYS", "cut_as_written", "puts_bos"]
 
 KEYS = ("tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.add_space_prefix")
 
@@ -17,6 +17,23 @@ KEYS = ("tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.add_space_
 _GPT2 = ("gpt-2", "phi-2", "mpt", "olmo", "jais", "roberta-bpe", "gigachat", "mellum", "modern-bert", "trillion")
 _DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
 _QWEN2 = ("stablelm2", "hunyuan")
+# Names of Llama 3's tokenizer and its like: a word that is a token is taken whole, also where no merges lead to it, and
+# texts stand behind BOS. Most such files say neither, since llama.cpp knows it by the name.
+_LLAMA3 = (
+    "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "tekken",
+)  # fmt: skip
+
+
+def puts_bos(keys: Mapping[str, Any]) -> bool | None:
+    """Whether a file puts BOS in front of texts: as it says, else as its split's name implies; None: neither does."""
+    said = keys.get("tokenizer.ggml.add_bos_token")
+    if isinstance(said, bool):
+        return said
+    return True if _of_llama3(keys) else None
+
+
+def _of_llama3(keys: Mapping[str, Any]) -> bool:
+    return keys.get("tokenizer.ggml.model") == "gpt2" and keys.get("tokenizer.ggml.pre") in _LLAMA3
 
 
 def cut_as_written(tokenizer: Any, keys: Mapping[str, Any]) -> str:
@@ -24,6 +41,8 @@ def cut_as_written(tokenizer: Any, keys: Mapping[str, Any]) -> str:
     kind = keys.get("tokenizer.ggml.model")
     if kind == "llama" and keys.get("tokenizer.ggml.add_space_prefix") is False:
         _without_space(tokenizer.backend_tokenizer)
+    if _of_llama3(keys):
+        tokenizer.backend_tokenizer.model.ignore_merges = True
     return _split_as_named(tokenizer.backend_tokenizer, keys.get("tokenizer.ggml.pre")) if kind == "gpt2" else ""
 
 

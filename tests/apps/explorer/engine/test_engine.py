@@ -718,7 +718,7 @@ def test_a_field_takes_along_those_that_were_changed_before_it(engine):
     assert changed_params(engine, bad, {}) == (None, "")  # it was said when it was typed
 
 
-def test_no_view_names_a_file_before_anybody_typed_one():
+def test_no_view_names_a_file_before_anybody_typed_one(tmp_path):
     from probes import CATALOG
 
     engine = Engine(Settings(models=("toy-induction",)), CATALOG)
@@ -727,6 +727,13 @@ def test_no_view_names_a_file_before_anybody_typed_one():
         assert set(engine.request("toy-induction", "3 7 9", {}).analyses) == set(engine.standing)
         with pytest.raises(InputError, match="--allow-files"):
             engine.request("toy-induction", "3 7 9", {"circuit": {"task": "/etc/passwd"}})
+        for step in (1, 2):
+            (tmp_path / f"step{step}").mkdir()
+            (tmp_path / f"step{step}" / "config.json").write_text("{}")
+        series = {"checkpoints": f"{tmp_path / 'step1'};2={tmp_path / 'step2'}"}
+        with pytest.raises(InputError, match="--allow-files"):
+            engine.request("toy-induction", "3 7 9", {"training-timeline": series})
+        engine.request("toy-induction", "3 7 9", {"training-timeline": {"checkpoints": "a/b@step1;a/b@step2"}})
     finally:
         engine.close()
 

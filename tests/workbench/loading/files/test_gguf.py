@@ -13,6 +13,7 @@ from tests.tiny_models import tiny_hf
 from workbench import load
 from workbench.errors import InputError, UnavailableError
 from workbench.loading.files import gguf
+from workbench.models.prompt import tokenise
 
 IDS = torch.tensor([[0, 40, 7, 9, 55]])
 
@@ -174,6 +175,16 @@ def test_a_split_that_is_not_known_is_told_with_every_number(tmp_path):
     keys = [("add_tokenizer_pre", "falcon"), *vocabulary("(x")]
     badge = load(str(write_gguf(tmp_path / "split.gguf", tiny_hf("llama"), keys))).identity.badge
     assert "not read of it: how it splits texts (tokenizer.ggml.pre = falcon; split as GPT-2 does)" in badge
+
+
+@pytest.mark.parametrize(("name", "ids"), [("llama-bpe", [0, 94]), ("tekken", [0, 94]), ("qwen2", [41, 42])])
+def test_the_name_of_llama_3_means_whole_words_behind_bos(tmp_path, name, ids):
+    """Files of Llama 3 say neither: a word that is a token is that token, though no merges lead to it."""
+    tokens = [*dict(vocabulary("HI"))["add_token_list"][:95], "ab"]
+    keys = [("add_tokenizer_pre", name), ("add_token_list", tokens), ("add_token_merges", ["a b"])]
+    model = load(str(write_gguf(tmp_path / "words.gguf", tiny_hf("llama"), keys)))
+    assert list(tokenise(model, "HI").ids) == ids
+    assert model.vocabulary.text([94]) == "HI"
 
 
 @pytest.mark.parametrize("space", [True, False])

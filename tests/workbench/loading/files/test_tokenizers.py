@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.tiny_models import tiny_hf
 from workbench import load
+from workbench.errors import ModelError
 from workbench.loading.files.tokenizers import tokenizer_of
 from workbench.models.prompt import tokenise
 
@@ -61,3 +62,35 @@ def test_a_space_that_a_config_puts_in_front_stays(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     found, said = tokenizer_of({"pretrained_model_name_or_path": str(tmp_path)})
     assert said == "" and len(found.encode("The", add_special_tokens=False)) == 4
+
+
+@pytest.mark.parametrize("config", [None, {"tokenizer_class": "GemmaTokenizer", "unk_token": "<unk>"}])
+def test_a_space_that_the_file_puts_in_front_stays(tmp_path, config):
+    """Gemma's class puts none there, whatever the file says."""
+    signs = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *"Thecapitlo"]
+    vocabulary = {sign: i for i, sign in enumerate(signs)}
+    tokens = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokens.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokens.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3_text"}))
+    if config is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    found, said = tokenizer_of({"pretrained_model_name_or_path": str(tmp_path)})
+    assert found.encode("The", add_special_tokens=False)[0] == 5
+    assert said == "tokenised as its tokenizer.json says"
+
+
+def test_a_file_that_the_class_of_its_config_cannot_do_with_is_read_by_itself(tmp_path):
+    """Gemma's class wants a token for what is unknown."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3_text"}))
+    letters = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "T": 2, "h": 3, "e": 4}, merges=[]))
+    letters.save(str(tmp_path / "tokenizer.json"))
+    found, said = tokenizer_of({"pretrained_model_name_or_path": str(tmp_path)})
+    assert found.encode("The", add_special_tokens=False) == [2, 3, 4]
+    assert said == "tokenised as its tokenizer.json says"
+
+
+def test_what_cannot_be_read_at_all_is_told_by_the_library(folder):
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="no usable model"):
+        load(str(folder))
