@@ -34,7 +34,7 @@ class Window:
 
     def __init__(self, running: Running, address: str, height: int) -> None:
         self.address, self.height = address, height
-        self._running = running
+        self._running, self._is_closed = running, False
         threading.Thread(target=running.run, name="explorer", daemon=True).start()
 
     @property
@@ -48,18 +48,25 @@ class Window:
         return self._running.engine.presence.chosen[0]
 
     def open(self) -> bool:
-        """Open it in a tab of this machine's browser; False where there is none."""
+        """Open it in a tab of this machine's browser; False where there is none. InputError once it is closed."""
+        if self._is_closed:
+            raise InputError("a page that was closed", "one that is served", "Call show(model) again")
         return webbrowser.open(self.address)
 
     def close(self) -> None:
         """End the page and its work; the model stays as it is."""
+        self._is_closed = True
         self._running.close()
 
     def _repr_html_(self) -> str:
+        if self._is_closed:  # a frame would show the browser's own error
+            return escape(repr(self))
         style = f"width: 100%; height: {self.height}px; border: 0"
         return f'<iframe src="{escape(self.address)}" title="Workbench" style="{style}"></iframe>'
 
     def __repr__(self) -> str:
+        if self._is_closed:
+            return "<The explorer, closed; show(model) makes another>"
         return f"<The explorer at {self.address}; .open() shows it in a tab, .selection says what is selected>"
 
 

@@ -83,6 +83,14 @@ def test_only_who_has_the_address_is_let_in_and_a_frame_may_show_it(shown):
     assert f'<iframe src="{shown.address.replace("&", "&amp;")}"' in shown._repr_html_()
 
 
+def test_a_closed_page_says_so_in_its_cell(shown):
+    """A frame at its address would show that nothing answers there."""
+    shown.close()
+    assert "closed; show(model)" in repr(shown) and "<iframe" not in shown._repr_html_()
+    with pytest.raises(InputError, match=r"closed.* Call show\(model\) again"):
+        shown.open()
+
+
 def test_what_is_selected_on_the_page_is_read_back(shown, model):
     assert shown.selection == {} and shown.prompt == ""
     engine = shown._running.engine
