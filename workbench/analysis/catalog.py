@@ -32,6 +32,9 @@ class Catalog(Sequence[Any]):
         return len(self._paths)
 
     def __getitem__(self, index: Any) -> Any:
+        """By its place in the order, or by its name as `get` does; a tuple of a slice."""
+        if isinstance(index, str):
+            return self.get(index)
         names = self.names[index]
         return tuple(self.get(n) for n in names) if isinstance(index, slice) else self.get(names)
 

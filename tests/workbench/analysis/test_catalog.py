@@ -51,6 +51,13 @@ def test_a_second_path_behind_a_space_names_the_view(catalog):
     assert catalog.view("two-paths") is OTHER_VIEW and catalog.get("two-paths") is example.AttentionEntropy
 
 
+def test_a_name_between_brackets_is_looked_up(catalog):
+    """`CATALOG["logit-lens"]` was a TypeError of tuples."""
+    assert catalog["logit-lens"] is LogitLens and catalog[0] is LogitLens
+    with pytest.raises(InputError, match="logit-lens"):
+        catalog["logit-lense"]
+
+
 def test_it_is_a_sequence_of_classes():
     catalog = Catalog(dict(list(PATHS.items())[:2]))
     assert list(catalog) == [LogitLens, example.AttentionEntropy] == list(catalog[:]) and catalog[-1] is catalog[1]
