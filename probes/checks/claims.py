@@ -18,6 +18,7 @@ import xarray as xr
 
 from workbench.analysis.view import Claim, chosen
 from workbench.figures import head_name
+from workbench.models.target import behind
 from workbench.storage.record import record_of
 
 __all__ = ["asked", "block", "check_of", "edge", "head", "head_or_state", "repetition", "sink", "state"]
@@ -42,11 +43,9 @@ def asked(result: xr.Dataset, selection: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_of_prompt(result: xr.Dataset, pos: int) -> bool:
-    """Whether a check of the prompt has the position: a target of several tokens lengthens the run that is recorded, by
-    all of them but its last."""
-    tokens, target = record_of(result)["token_ids"], str(result.attrs.get("target_ids", ""))
-    added = 0 if target.startswith("[") else max(0, len(target.split()) - 1)  # a set's members are one token each
-    return tokens is None or pos < len(tokens) - added
+    """Whether a check of the prompt has the position: a target of several tokens lengthens the run that is recorded."""
+    tokens = record_of(result)["token_ids"]
+    return tokens is None or pos < len(tokens) - behind(result.attrs)
 
 
 def _prediction(result: xr.Dataset, selection: Mapping[str, Any]) -> int:

@@ -130,9 +130,12 @@ def test_states_claim_nothing_at_position_0_and_behind_the_last_block(model):
         assert claims.state(result, selection) is None
 
 
-def test_nothing_is_claimed_of_a_token_of_the_target(model):
+@pytest.mark.parametrize(
+    "asked", [{"target": "#7 #31"}, {"target": "#9", "against": "#7 #31"}], ids=["target", "against"]
+)
+def test_nothing_is_claimed_of_a_token_of_the_target(model, asked):
     """A target of several tokens stands behind the prompt, in the view's own run: a check on the prompt refuses it."""
-    study = ActivationPatching(site="resid_pre", metric="log-probability", target="#7 #31")
+    study = ActivationPatching(site="resid_pre", metric="log-probability", **asked)
     result, last = study.run(model, PROMPT), len(PROMPT.token_ids) - 1
     assert last + 1 in result["pos"].values
     assert site_claim(result, {"layer": 1, "pos": last}).params["units"] == f"L1 pos {last}"
