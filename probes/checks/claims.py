@@ -21,7 +21,7 @@ from workbench.figures import head_name
 from workbench.models.target import behind
 from workbench.storage.record import record_of
 
-__all__ = ["asked", "block", "check_of", "edge", "head", "head_or_state", "repetition", "sink", "state"]
+__all__ = ["asked", "block", "check_of", "edge", "head", "head_or_state", "last_as_end", "repetition", "sink", "state"]
 
 
 def check_of(units: str, title: str = "", *, pos: int = -1, **params: Any) -> Claim:
@@ -49,16 +49,19 @@ def _is_of_prompt(result: xr.Dataset, pos: int) -> bool:
 
 
 def _prediction(result: xr.Dataset, selection: Mapping[str, Any]) -> int:
-    """The selected token, a query before a position; the last one where none is selected, or none of the prompt.
-
-    The last one is -1: the study's form keeps what it was filled with, and in the next prompt that is its last token.
-    """
-    tokens = record_of(result)["token_ids"]
+    """The selected token, a query before a position; the last one where none is selected, or none of the prompt."""
     for name in ("query", "pos"):
         at = chosen(result, selection, name)
         if at is not None and _is_of_prompt(result, at[0]):
-            return -1 if tokens is not None and at[0] == len(tokens) - 1 else at[0]
+            return last_as_end(result, at[0])
     return -1
+
+
+def last_as_end(result: xr.Dataset, pos: int) -> int:
+    """A position of the prompt, its last one as -1: the study's form keeps what it was filled with, and in the next
+    prompt that is its last token."""
+    tokens = record_of(result)["token_ids"]
+    return -1 if tokens is not None and pos == len(tokens) - 1 else pos
 
 
 def head(result: xr.Dataset, selection: dict[str, Any]) -> Claim | None:

@@ -376,7 +376,7 @@ def _explained(result: xr.Dataset, share: float) -> dict[str, Any]:
     side = "lowers" if share > 0 else "raises"
     return {name: result.attrs[f"{name}_ids"] for name in ("target", "against")} | {
         "metric": "logit difference",
-        "pos": result.attrs["position"],
+        "pos": claims.last_as_end(result, int(result.attrs["position"])),
         "side": side,
     }
 

@@ -73,6 +73,9 @@ def test_a_part_claims_the_side_of_its_share(model):
         (unit,) = units_of(claim.params["units"])
         assert str(unit) == label and claim.params["side"] == ("lowers" if result["attribution"][at] > 0 else "raises")
         assert (claim.params["target"], claim.params["against"], claim.params["pos"]) == ("#31", "#7", 11)
+    ends = DirectLogitAttribution().run(model, PROMPT)
+    claim = next(filter(None, (component_claim(ends, {"component": at}) for at in range(ends.sizes["component"]))))
+    assert claim.params["pos"] == -1  # in the next prompt its last token, too
 
 
 @pytest.mark.parametrize(
