@@ -329,15 +329,14 @@ def test_targets_of_cells_without_a_space_are_said_in_the_plan(tmp_path):
 def test_parameters_that_mean_nothing_are_said_in_the_plan(tmp_path):
     """No sentence of a result is kept, which says so of one prompt; a column may set what they depend on."""
     given = spec(4)
-    for more, is_said in (({}, True), ({"columns": {"metric": "way"}}, False)):
-        given["analyses"] = [{"name": "causal-check", "params": {"units": "L1H0", "metric": "loss", "pos": -2}} | more]
+    for more, is_said in (({}, True), ({"columns": {"site": "way"}}, False)):
+        given["analyses"] = [{"name": "activation-patching", "params": {"corrupt": "abd", "pos": -2}} | more]
         if more:
-            (tmp_path / "a.csv").write_text("text,way\nabc,loss\n", encoding="utf-8")
+            (tmp_path / "a.csv").write_text("text,way\nabc,z\n", encoding="utf-8")
             given["prompts"] = [{"file": str(tmp_path / "a.csv")}]
         model = wrap(tiny_hf("llama"), spelling(), name="tiny")
         made = batch.plan(given, tmp_path / f"run{is_said}", catalog=PROBES, models={"tiny": model})
-        said = "causal-check: pos=-2 was not used: it is of a metric of one position."
-        assert (said in str(made)) is is_said
+        assert ("activation-patching: pos=-2 was not used: it is of site='z'" in str(made)) is is_said
 
 
 _WORKER = """
