@@ -75,7 +75,7 @@ def _is_text(piece: str) -> bool:
 def need_english(model: Model) -> None:
     """InputError for a model that cannot read the texts that are written here."""
     if model.tokenizer is None:
-        raise InputError(f"{model.name}, which has no tokenizer", "a model that reads English", "Use another task")
+        raise InputError(f"{model.name}, which has no tokenizer", "a model that reads English", "Give its tokenizer")
 
 
 def names_of(model: Model) -> tuple[str, ...]:

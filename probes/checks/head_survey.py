@@ -8,7 +8,7 @@ import xarray as xr
 
 from probes import stimuli
 from probes.checks import claims
-from probes.checks.hypothesis import gone_on, metric_of
+from probes.checks.hypothesis import gone_on, measured_of, metric_of
 from probes.checks.matched_controls import CALIPER, FEWEST, HeadControls
 from probes.checks.norms import output_norms
 from workbench.analysis.kinds import Study
@@ -25,7 +25,7 @@ from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens, tokenise
 from workbench.models.selfcheck import PADDING, READOUT
 from workbench.models.typed import typed
-from workbench.observation.metrics import KINDS
+from workbench.observation.metrics import KINDS, Metric
 from workbench.observation.recording import measure_means
 from workbench.observation.sweeps import base_run, sweep
 from workbench.statistics import max_statistic
@@ -158,32 +158,24 @@ def survey(
     cells = [[Ablate(head, method, means)] for head in heads]
     norms = output_norms(model, tokens, Head)
     controls = HeadControls.of(norms, caliper)
-    effects, measured = np.full((len(tokens), *norms.shape), np.nan), []
-    units, coarse = "", ""
+    effects = np.full((len(tokens), *norms.shape), np.nan)
+    runs: list[Tokens] = []
+    used: list[Metric] = []
     for index, (one, options) in enumerate(zip(tokens, asked, strict=True)):
         base = base_run(model, gone_on(model, one, options))
         metric = metric_of(model, base, options)
-        coarse = coarse or metric.coarse
-        values, own, units = np.full(len(cells), np.nan), base.value(model, metric), metric.units
-        measured.append((model.vocabulary.text(one.ids), metric.describe(model.vocabulary)))
+        values, own = np.full(len(cells), np.nan), base.value(model, metric)
+        runs, used = [*runs, base.tokens], [*used, metric]
         share = part(progress, index / len(tokens), (index + 1) / len(tokens))
         for indices, found in sweep(model, base, cells, metric, progress=share):
             values[indices] = found.double().cpu().numpy() - own
         effects[index] = values.reshape(norms.shape)
         if index + 1 >= FEWEST_PROMPTS:
             known, kind = effects[: index + 1], asked[0]["kind"]
-            result = _result(known, norms, controls, units, kind, caliper, smallest, seed).merge(_of_prompts(measured))
-            yield result.assign_attrs(summary=f"{result.attrs['summary']} {coarse}".rstrip())
-
-
-def _of_prompts(measured: Sequence[tuple[str, str]]) -> xr.Dataset:
-    """Each prompt, and what is measured of it: its own token, where none was named."""
-    texts, metrics = np.array(measured, dtype=object).T
-    return dataset(
-        None,
-        prompt_text=("prompt", texts, "text", None, "the prompt"),
-        measured=("prompt", metrics, "text", None, "what is measured of it"),
-    )
+            result = _result(known, norms, controls, metric.units, kind, caliper, smallest, seed)
+            coarse = next((one.coarse for one in used if one.coarse), "")
+            said = f"{result.attrs['summary']} {coarse}".rstrip()
+            yield result.merge(dataset(None, **measured_of(model.vocabulary, runs, used))).assign_attrs(summary=said)
 
 
 def _result(

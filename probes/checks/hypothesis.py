@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from probes.checks.matched_controls import FEWEST, atoms
 from workbench.arguments import argument, shown
 from workbench.errors import InputError
@@ -13,7 +15,17 @@ from workbench.models.typed import typed
 from workbench.observation.metrics import Metric, followed_by, going_on, make_metric
 from workbench.observation.sweeps import Base
 
-__all__ = ["EITHER", "METHODS", "SIDES", "checked_units", "chosen_prompts", "gone_on", "metric_of", "need_inside"]
+__all__ = [
+    "EITHER",
+    "METHODS",
+    "SIDES",
+    "checked_units",
+    "chosen_prompts",
+    "gone_on",
+    "measured_of",
+    "metric_of",
+    "need_inside",
+]
 
 SIDES = {"lowers": "less", "raises": "greater", "changes": "greater"}
 EITHER = "changes"  # the side of a claim that names none
@@ -125,3 +137,14 @@ def gone_on(model: Model, tokens: Tokens, options: Mapping[str, Any]) -> Tokens:
 
 def _more(model: Model, options: Mapping[str, Any]) -> tuple[int, ...]:
     return going_on(model, options["kind"], options.get("target", ""), options.get("against", ""))
+
+
+def measured_of(vocabulary: Any, runs: Sequence[Tokens], metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Variables of a result over several prompts: each prompt, and what is measured of it, which one name cannot say of
+    all where none was named. runs: as they were measured, with all but the last token of a longer target."""
+    of_prompt = [run.ids[: len(run) + 1 - metric.length] for run, metric in zip(runs, metrics, strict=True)]
+    texts, measured = map(vocabulary.text, of_prompt), [one.describe(vocabulary) for one in metrics]
+    return {
+        "prompt_text": ("prompt", np.array(list(texts), dtype=object), "text", None, "the prompt"),
+        "measured": ("prompt", np.array(measured, dtype=object), "text", None, "what is measured of it"),
+    }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from probes.checks.hypothesis import SIDES
+from probes.checks.hypothesis import SIDES, measured_of
 from probes.checks.matched_controls import Controls
 from probes.checks.relation import relation
 from probes.checks.sentences import nouns, sentence
@@ -140,16 +140,9 @@ def _rivals(names: np.ndarray, effects: np.ndarray, own: float, side: str) -> st
 
 
 def _of_prompts(metrics: Sequence[Metric], bases: Sequence[Base]) -> dict[str, Any]:
-    """Of several prompts each, and what is measured of it, which one name cannot say of all."""
     if len(metrics) == 1:
         return {}
-    vocabulary = bases[0].observation.vocabulary
-    texts = [vocabulary.text(base.tokens.ids) for base in bases]
-    measured = [metric.describe(vocabulary) for metric in metrics]
-    return {
-        "prompt_text": ("prompt", np.array(texts, dtype=object), "text", None, "the prompt"),
-        "measured": ("prompt", np.array(measured, dtype=object), "text", None, "what is measured of it"),
-    }
+    return measured_of(bases[0].observation.vocabulary, [base.tokens for base in bases], metrics)
 
 
 def _of_peers(effects: np.ndarray, norms: np.ndarray, scale: np.ndarray, units: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from workbench.analysis.run import run
 from workbench.errors import RefusedError, WorkbenchError
 from workbench.loading.pretrained import wrap
 from workbench.models.hooks import PATTERN
+from workbench.observation.metrics import in_steps
 
 ON_PROMPT = [entry for entry in map(CATALOG.get, CATALOG.names) if issubclass(entry, OnPrompt)]
 
@@ -130,3 +131,11 @@ def test_studies_of_several_prompts_say_it_too(dtype, tmp_path):
     for study, given in asked.items():
         said = CATALOG.view(study).analysis.of(given).run(model, texts[0]).attrs["summary"]
         assert ("Logits in bfloat16 lie" in said) is (dtype == torch.bfloat16), (study, said)
+
+
+def test_tokens_that_are_never_said_do_not_count_among_the_steps():
+    """A vocabulary that was filled up has logits of minus infinity, which lie no finite step from anything."""
+    model = wrap(tiny_hf("llama").to(torch.bfloat16), spelling(), name="half")
+    row = torch.tensor([-torch.inf, 40.0, 1.0])
+    assert in_steps(model, row) == in_steps(model, row[1:]) != ""
+    assert in_steps(model, row[:1]) == ""

@@ -73,7 +73,10 @@ def test_defaults_are_nobodys_wish():
 def test_a_result_says_it_and_has_the_numbers_without(model):
     plain = CausalCheck(units="L0H1", metric="loss", peers=3).run(model, CLEAN)
     asked = CausalCheck(units="L0H1", metric="loss", peers=3, pos=4).run(model, CLEAN)
-    assert asked.attrs["summary"] == f"{plain.attrs['summary']} pos=4 was not used: it is of a metric of one position."
+    assert (
+        asked.attrs["summary"]
+        == f"{plain.attrs['summary']} pos=4 was not used: it belongs to a metric of one position."
+    )
     assert float(asked["effect"]) == float(plain["effect"])
 
 
@@ -103,3 +106,6 @@ def test_of_several_prompts_each_says_what_was_measured_of_it(model):
         assert result["measured"].values.tolist() == [f"log-probability of {token!r}" for token in own]
         assert all(text in shown for text, shown in zip(texts, result["prompt_text"].values, strict=True))
     assert "measured" not in CausalCheck(units="L0H1", peers=3).run(model, CLEAN)
+    longer = CausalCheck(units="L0H1", peers=3, others="|".join(texts), target=" Bob", metric="log-probability")
+    shown = longer.run(model, CLEAN)["prompt_text"].values  # a target of several tokens is no part of a prompt
+    assert shown.tolist() == check["prompt_text"].values.tolist()

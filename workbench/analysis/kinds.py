@@ -108,14 +108,14 @@ class Analysis(Values):
         return str(result.attrs.get("summary") or "")
 
     def idle(self) -> Mapping[str, str]:
-        """Parameters that mean nothing beside the others, each with what it is of (`"how='swap'"`)."""
+        """Parameters that mean nothing beside the others, each with what it belongs to (`"how='swap'"`)."""
         return {}
 
     def passed_over(self) -> str:
         """What to say of parameters that were given and mean nothing: a result would be read as if of them; else ""."""
         given, defaults = self.values(), {one.name: one.default for one in self.parameters()}
         return " ".join(
-            f"{name}={given[name]!r} was not used: it is of {of}."
+            f"{name}={given[name]!r} was not used: it belongs to {of}."
             for name, of in self.idle().items()
             if given[name] != defaults[name]
         )

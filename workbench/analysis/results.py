@@ -247,10 +247,7 @@ def open_result(path: str | PathLike[str]) -> xr.Dataset:
         return checked(decoded(content))
     except InputError as error:
         ending = Path(path).suffix.lower().removeprefix(".")
-        if ending in set(ENDINGS) - {
-            "nc",
-            "zarr",
-        }:  # whole, perhaps, and of our own: only netCDF holds all that is read
+        if ending in ENDINGS and ending not in ("nc", "zarr"):  # of our own, perhaps, but it lacks what is read here
             raise InputError(
                 f"{path}, whose ending is .{ending}", "a result in netCDF", "Save it with the ending .nc, too"
             ) from error

@@ -178,8 +178,11 @@ def make_metric(
 def in_steps(model: Model, logits: torch.Tensor) -> str:
     """What is to be said of logits that a model gives in few digits: how far apart they lie, where that is as large as
     what sentences tell; else nothing."""
-    dtype, largest = model.readout.W_U.dtype, float(logits.abs().max())
-    if dtype not in _FEW_DIGITS or not largest > 0:
+    dtype = model.readout.W_U.dtype
+    if dtype not in _FEW_DIGITS:
+        return ""
+    largest = float(logits[logits.isfinite()].abs().amax()) if logits.isfinite().any() else 0.0  # -inf: never said
+    if not largest:
         return ""
     step = torch.finfo(dtype).eps * 2.0 ** floor(log2(largest))
     name = str(dtype).removeprefix("torch.")

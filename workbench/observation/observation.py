@@ -46,9 +46,7 @@ class Observation:
     _marks: tuple[tuple[torch.Tensor, int, int], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        if (
-            not self._marks
-        ):  # looked for once: the adapter's modules are its own, so that nobody replaces a tensor there
+        if not self._marks:  # looked for once: the adapter's modules are its own, where nobody replaces a tensor
             self._marks = tuple((tensor, *_mark(tensor)) for _, tensor in self.model.adapter.parameters())
 
     @property

@@ -336,7 +336,7 @@ def test_parameters_that_mean_nothing_are_said_in_the_plan(tmp_path):
             given["prompts"] = [{"file": str(tmp_path / "a.csv")}]
         model = wrap(tiny_hf("llama"), spelling(), name="tiny")
         made = batch.plan(given, tmp_path / f"run{is_said}", catalog=PROBES, models={"tiny": model})
-        assert ("activation-patching: pos=-2 was not used: it is of site='z'" in str(made)) is is_said
+        assert ("activation-patching: pos=-2 was not used: it belongs to site='z'" in str(made)) is is_said
 
 
 _WORKER = """
