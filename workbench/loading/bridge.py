@@ -13,7 +13,7 @@ from torch import nn
 
 from workbench.draws import Draws
 from workbench.errors import ModelError, RefusedError
-from workbench.loading.build import is_tied, need_heads, numbers_of, parameters_of, positions_of
+from workbench.loading.build import is_tied, need_heads, numbers_of, positions_of
 from workbench.loading.components import bias_of, eps_of, gain_of, logit_scale_of, mlp_of, scale_of, scaled, sinks_of
 from workbench.loading.expert_neurons import ExpertNeurons, expert_neurons
 from workbench.loading.experts import experts_of, instrument_mixture, router_of
@@ -387,7 +387,7 @@ class BridgeAdapter:
 
     def parameters(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of all parameters, tied ones once."""
-        return parameters_of(self.bridge.original_model)
+        return list(self.bridge.original_model.named_parameters())
 
 
 def _point() -> Any:

@@ -1,14 +1,13 @@
-"""How a Hugging Face model is built, beside its sizes: how positions enter, its parameters, whether they are tied."""
+"""How a Hugging Face model is built, beside its sizes: how positions enter, and whether its embeddings are tied."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from workbench.errors import RefusedError
 
-__all__ = ["is_tied", "need_heads", "numbers_of", "parameters_of", "positions_of"]
+__all__ = ["is_tied", "need_heads", "numbers_of", "positions_of"]
 
 _LEARNED = ("wpe", "embed_positions", "position_embeddings", "positions_embed")  # as families call their table
 
@@ -67,26 +66,6 @@ def numbers_of(module: nn.Module) -> tuple[int, int]:
     """How many numbers a model's weights are, tied ones once, and their bytes."""
     weights = list(module.parameters())
     return sum(one.numel() for one in weights), sum(one.numel() * one.element_size() for one in weights)
-
-
-def parameters_of(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """What `named_parameters` gives, in its order: that hands each module on through a generator for every level above
-    it, which takes seven times as long on the two thousand modules of a bridge, and an observation looks at them often.
-    """
-    found: list[tuple[str, torch.Tensor]] = []
-    modules, tensors = set(), set()
-    left = [("", module)]
-    while left:
-        prefix, part = left.pop()
-        if part in modules:
-            continue
-        modules.add(part)
-        for name, tensor in part._parameters.items():
-            if tensor is not None and tensor not in tensors:
-                tensors.add(tensor)
-                found.append((prefix + name, tensor))
-        left += [(f"{prefix}{name}.", child) for name, child in reversed(part._modules.items()) if child is not None]
-    return found
 
 
 def is_tied(hf_model: Any) -> bool:
