@@ -77,7 +77,7 @@ class ModelSpec(_Part):
     folder: str | None = None
     label: str | None = None
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     device: str = "auto"
     device_map: Any = None
     step: Annotated[int, Field(ge=0)] | None = None
