@@ -63,7 +63,7 @@ class Partial:
         half = special.stdtrit(n - 1, (1 + level) / 2) * self.sd / np.sqrt(n)
         low, high = self.mean - half, self.mean + half
         rounding = 1e-12 * np.abs(self.mean)
-        alike = self.M2 <= n * rounding**2
+        alike = n * rounding**2 >= self.M2
         low, high = unseen((low, high), alike, n, level, (np.asarray(least), np.asarray(most)))
         if not np.isfinite(most - least):
             return low, high
