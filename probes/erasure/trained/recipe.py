@@ -5,10 +5,14 @@ from typing import Any
 
 from workbench.errors import InputError
 
-__all__ = ["KINDS", "LINEAR_LR", "OFFSETS", "Recipe"]
+__all__ = ["KINDS", "LINEAR_LR", "OFFSETS", "SAID", "Recipe"]
 
 KINDS = ("factored", "linear")
 OFFSETS = (0, -1, -2)  # what psi is made of
+SAID = {
+    "factored": "readout probes, factored through the unembedding",
+    "linear": "readout probes, plain softmax over the tokens of the corpus, without bias",
+}
 LINEAR_LR = 1e-2  # of 1e-3, 3e-3, 1e-2 and 3e-2 the best log-likelihood on validation text (depth 2, offset -1)
 
 

@@ -539,6 +539,24 @@ def test_a_stopped_training_goes_on_and_ends_the_same(model, made, tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"erasure.safetensors", "erasure.json"}
 
 
+@pytest.mark.parametrize("other", [{"recipe": Recipe(epochs=2, lr=2e-3, batch=512, dtype="float32")}, {}, "depths"])
+def test_of_two_trainings_at_once_neither_costs_the_other_its_work(model, made, tmp_path, other):
+    """The first to end took away the parts of both, and the last lost what the first had kept."""
+    path, begun = tmp_path / "erasure.safetensors", []
+    more = {"depths": (2,)} if other == "depths" else {"depths": (1, 3), **other}
+
+    def meanwhile(share, text):
+        if "depth 3, offset -1" in text and not begun:
+            begun.append(tiny_probes(model, path, **more))
+
+    both = tiny_probes(model, path, depths=(1, 3), progress=meanwhile)
+    assert begun and both.depths == ((1, 2, 3) if other == "depths" else (1, 3))
+    assert all(torch.equal(both.maps[key][0], W) for key, (W, _) in made[0].maps.items())
+    if other == "depths":
+        assert torch.equal(both.maps[2, 0][0], begun[0].maps[2, 0][0])
+    assert {file.name for file in tmp_path.iterdir()} == {"erasure.safetensors", "erasure.json"}
+
+
 class Killed(BaseException):
     """Behind it nothing is written any more, as behind kill -9."""
 
