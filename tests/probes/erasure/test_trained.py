@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from probes import TokenErasureAccuracy
 from probes.erasure.trained import artifact, trainer
 from probes.erasure.trained import fit as fitting
+from probes.erasure.trained import published as published_module
 from probes.erasure.trained.artifact import default_path, find, load_probes, packed, save_probes, unpacked
 from probes.erasure.trained.command import add_arguments, add_import_arguments, asked, cli, import_cli
 from probes.erasure.trained.control import random_twin
@@ -438,6 +440,24 @@ def test_imported_probes_join_each_other_and_lose_none_unasked(model, monkeypatc
         import_probes(model, other, 1, 0)
     assert import_probes(model, other, 1, 0, replacing=True).digest != both.digest
     assert len(find(model.identity.key, kind="imported").card["imported"]) == 2
+
+
+def test_two_imports_at_once_keep_each_other(model, monkeypatch, tmp_path):
+    """As of a loop in a shell with `&`: each read what was there, and the last to write lost the other's."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    joined, others = published_module._joined, []
+
+    def slowly(before, *rest):
+        if not others:
+            others.append(Thread(target=import_probes, args=(model, published(model, tmp_path / "b.pt"), 2, 0)))
+            others[0].start()
+            others[0].join(1)
+        return joined(before, *rest)
+
+    monkeypatch.setattr(published_module, "_joined", slowly)
+    import_probes(model, published(model, tmp_path / "a.pt", seed=1), 1, 0)
+    others[0].join(60)
+    assert set(find(model.identity.key, kind="imported").maps) == {(1, 0), (2, 0)}
 
 
 def test_other_imported_probes_are_measured_anew(model, monkeypatch, tmp_path):
