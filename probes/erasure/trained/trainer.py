@@ -149,7 +149,7 @@ def train(
         before = None if again else _there(path, model)  # another process may have trained others meanwhile
         work.known |= known_of(before, record, recipe)
         old: dict[str, Any] = before.card if before is not None and work.known else {}
-        card = {key: old[key] for key in ("control", "accuracy") if key in old}
+        card: dict[str, Any] = {key: old[key] for key in ("control", "accuracy") if key in old}
         card |= _card(model, record, material, recipe) | random
         probes = save_probes(_assembled(work, card, {(d, o) for d in depths for o in offsets}), path)
     _clear(work.folder)
