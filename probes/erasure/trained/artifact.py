@@ -169,7 +169,7 @@ def save_probes(probes: ReadoutProbes, path: str | Path) -> ReadoutProbes:
 def joining(path: Path) -> Iterator[None]:
     """One process at a time adds to a file of probes: else the last to write loses what another added meanwhile.
 
-    UnavailableError where nothing can be written, and where another one does not come to its end.
+    UnavailableError where another one does not come to its end.
     """
     lock = FileLock(path.parent / f".{path.stem}.lock", timeout=_PATIENCE)
     try:
@@ -177,8 +177,8 @@ def joining(path: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UnavailableError(f"{path}, which another process writes", "that it ends", "Try again later") from None
-    except OSError as error:
-        raise UnavailableError(f"{in_words(error)} at {path}", "a place to write", "Choose another path") from error
+    except OSError:  # nothing can be locked here, as where another user's lock lies: who cannot write says so
+        pass
     try:
         yield
     finally:

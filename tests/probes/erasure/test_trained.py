@@ -35,6 +35,7 @@ from probes.erasure.trained.recipe import Recipe
 from probes.erasure.trained.states import collect, cut, needs_of
 from probes.erasure.trained.trainer import recommended_depths, train, work_name
 from probes.erasure.trained.words import Word, letter_runs, multi_token_words, place_masks
+from tests.another_user import as_another_user
 from tests.tiny_models import tiny_hf, tiny_model
 from tests.tiny_probes import QUICK, published, random_pieces, sentences, speller, tiny_probes
 from workbench.errors import Cancelled, FileError, InputError, RefusedError, UnavailableError
@@ -457,6 +458,19 @@ def test_two_imports_at_once_keep_each_other(model, monkeypatch, tmp_path):
     monkeypatch.setattr(published_module, "_joined", slowly)
     import_probes(model, published(model, tmp_path / "a.pt", seed=1), 1, 0)
     others[0].join(60)
+    assert set(find(model.identity.key, kind="imported").maps) == {(1, 0), (2, 0)}
+
+
+def test_a_lock_of_another_user_keeps_nobody_from_a_folder_that_both_may_write(model, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    import_probes(model, published(model, tmp_path / "a.pt"), 1, 0)
+    folder = default_path(model.identity.key, "imported").parent
+    for place in (tmp_path, *tmp_path.parents[:2], *(tmp_path / "cache").rglob("*")):
+        place.chmod(place.stat().st_mode | (0o777 if place.is_dir() else 0o444))
+    (folder / ".erasure-imported.lock").chmod(0o600)
+    file = published(model, tmp_path / "b.pt", seed=1)
+    with as_another_user():
+        import_probes(model, file, 2, 0)
     assert set(find(model.identity.key, kind="imported").maps) == {(1, 0), (2, 0)}
 
 
