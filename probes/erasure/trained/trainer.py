@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -23,13 +23,14 @@ from probes.erasure.trained.artifact import (
     about,
     default_path,
     find,
+    joining,
     packed,
     save_probes,
     unpacked,
 )
 from probes.erasure.trained.control import random_twin
 from probes.erasure.trained.fit import closed_form, fit, fit_linear, log_probs, whitening
-from probes.erasure.trained.recipe import OFFSETS, SAID, Recipe
+from probes.erasure.trained.recipe import OFFSETS, SAID, Recipe, recommended_depths
 from probes.erasure.trained.states import Pieces, checked_depths, collect, pieces_digest, pieces_of
 from probes.erasure.trained.words import place_masks
 from workbench.arguments import fitted
@@ -62,15 +63,6 @@ _BROKEN_OFF = 86_400.0  # seconds without a new part after which nobody is expec
 MIN_TOKENS = 2_000  # to learn from: with fewer a probe names little but the commonest tokens
 
 Progress = Callable[[float, str], None]
-
-
-def recommended_depths(n_layers: int) -> tuple[int, int]:
-    """Two depths to compare: early (the previous token is readable) and after the last-token drop.
-
-    Measured on the default model (2 and 20 of 30); other models get the same shares of their layers.
-    """
-    early = max(1, round(n_layers * 2 / 30))
-    return early, max(early + 1, round(n_layers * 20 / 30))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +135,7 @@ def train(
     """
     depths = checked_depths(depths or recommended_depths(model.sizes.n_layers), offsets, model)
     record, parts = parts_of(model, corpus, recipe.seed)
+    elsewhere = path is not None
     path = default_path(model.identity.key, recipe.kind) if path is None else Path(path)
     material = prepare(model, parts)
     work = Training(model, material, recipe, path.with_suffix(".parts") / work_name(model, record, recipe), progress)
@@ -151,26 +144,30 @@ def train(
     work.known = known_of(before, record, recipe)
     clear_partials(work.folder)
     work.run(depths, offsets)
-    before = None if again else _there(path, model)  # another process may have trained others meanwhile
-    work.known |= known_of(before, record, recipe)
-    keys = sorted({*work.known, *((d, o) for d in depths for o in offsets)}, key=lambda key: (key[0], -key[1]))
+    random = {"control": _control(model, parts, work, depths, offsets)} if control else {}
+    with nullcontext() if elsewhere else joining(path):
+        before = None if again else _there(path, model)  # another process may have trained others meanwhile
+        work.known |= known_of(before, record, recipe)
+        old: dict[str, Any] = before.card if before is not None and work.known else {}
+        card: dict[str, Any] = {key: old[key] for key in ("control", "accuracy") if key in old}
+        card |= _card(model, record, material, recipe) | random
+        probes = save_probes(_assembled(work, card, {(d, o) for d in depths for o in offsets}), path)
+    _clear(work.folder)
+    return probes
+
+
+def _assembled(work: "Training", card: dict[str, Any], asked: set[tuple[int, int]]) -> ReadoutProbes:
+    """What is known and what was asked for, in the order of depths, as one."""
+    keys = sorted({*work.known, *asked}, key=lambda key: (key[0], -key[1]))
     done = {key: work.finished(*key) for key in keys}
-    card = _card(model, record, material, recipe) | {"probes": [numbers for _, numbers in done.values()]}
-    if control:
-        card["control"] = _control(model, parts, work, depths, offsets)
-    old: dict[str, Any] = before.card if before is not None and work.known else {}
-    kept: dict[str, Any] = {key: old[key] for key in ("control", "accuracy") if key in old}
-    probes = ReadoutProbes(
-        kept | card,
-        material.classes,
-        material.counts,
+    return ReadoutProbes(
+        card | {"probes": [numbers for _, numbers in done.values()]},
+        work.material.classes,
+        work.material.counts,
         {depth: (tensors["mean"], tensors["std"]) for (depth, _), (tensors, _) in done.items()},
         {key: (tensors["map"], tensors["bias"]) for key, (tensors, _) in done.items()},
         {key: tensors["hits"] for key, (tensors, _) in done.items()},
     )
-    probes = save_probes(probes, path)
-    _clear(work.folder)
-    return probes
 
 
 def _clear(own: Path) -> None:
