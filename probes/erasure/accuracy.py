@@ -45,6 +45,7 @@ from workbench.corpora import Corpus
 from workbench.errors import InputError, UnavailableError, WorkbenchError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
+from workbench.words import change
 
 __all__ = [
     "VIEW",
@@ -326,7 +327,7 @@ def said(result: xr.Dataset, name: str, offset: int) -> str:
     if np.isnan(value) or np.isnan(low):
         return "too few"
     verdict = "above 0 on this text" if low > 0 else "below 0 on this text" if high < 0 else "not shown"
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}] ({verdict})"
+    return f"{change(value)} [{change(low)}, {change(high)}] ({verdict})"
 
 
 VIEW = View(
