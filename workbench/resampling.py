@@ -113,7 +113,7 @@ def one_value(sample: Array, size: Array | float = 0.0) -> NDArray[np.bool_]:
 def unseen(
     found: tuple[Array | float, Array | float],
     alike: NDArray[np.bool_],
-    n: int,
+    n: int | Array,
     level: float,
     ends: Array | tuple[Array | float, Array | float],
 ) -> tuple[Array, Array]:

@@ -1,6 +1,6 @@
 """Numbers in sentences."""
 
-__all__ = ["ROUNDING", "change", "counted", "hundredths"]
+__all__ = ["ROUNDING", "change", "counted", "hundredths", "signed"]
 
 ROUNDING = 5e-6  # logits or nats: what passes in float32 differ by when nothing was changed
 
@@ -17,6 +17,11 @@ def change(value: float) -> str:
         return "0"
     hundredths = f"{value:+.2f}"
     return hundredths if float(hundredths) else f"{value:+.2g}"
+
+
+def signed(value: float, digits: int) -> str:
+    """A value with its sign and so many digits behind the point, `+0.0312`; what rounds to nothing has no sign."""
+    return f"{value:+.{digits}f}" if round(float(value), digits) else f"{0:.{digits}f}"
 
 
 def hundredths(value: float) -> str:

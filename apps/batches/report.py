@@ -11,7 +11,7 @@ import xarray as xr
 
 from apps.batches.figures import averaged, figures
 from apps.template import render
-from workbench.analysis.compare import place_of
+from workbench.analysis.changes import place_of
 from workbench.batch.runs import Batch
 from workbench.batch.values import tables
 from workbench.files import whole_file

@@ -29,7 +29,7 @@ MODEL_HELP = (
 )
 JSON_HELP = "print what was found as one line of strict JSON; docs/pages/agents.md says what is in it"
 CHECK_HELP = "make the self-check again of a model that has passed it"
-_DTYPES = ("float32", "bfloat16", "float16")
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

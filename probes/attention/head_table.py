@@ -27,6 +27,7 @@ from workbench.models.selfcheck import PARTS, ROWS, VISIBLE
 from workbench.observation import Need, Observation, Site
 from workbench.observation.reducers import head_output_norm
 from workbench.statistics import bootstrap_interval
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,7 +183,8 @@ def _summary(result: xr.Dataset, n_sequences: int, on_texts: str, epsilon: float
     sinks = result["sink_rate"].values
     known, most = int((~np.isnan(sinks)).sum()), int((sinks > 0.5).sum())
     texts = (
-        f"{most} of {known} heads {'sinks' if most == 1 else 'sink'} in more than half (alpha above {epsilon:g})"
+        f"{most} of {counted(known, 'head')} {'sinks' if most == 1 else 'sink'} in more than half "
+        f"(alpha above {epsilon:g})"
         if known
         else "",
         _extreme(result, "entropy", "the lowest entropy", lowest=True),

@@ -241,7 +241,7 @@ def _summary(heads: np.ndarray, true: np.ndarray, rho: float) -> str:
     n = int(np.isfinite(true).sum())
     patched = f" Of {counted(n, 'head')} truly patched, the"
     if np.isfinite(rho):
-        checked = f"{patched} rank correlation with the estimate is {rho:.2f}."
+        checked = f"{patched} rank correlation with the estimate is {hundredths(rho)}."
     else:
         checked = (
             f"{patched} effects have no rank correlation with the estimate: that needs three of unlike effects."
@@ -274,7 +274,7 @@ def agreement_figure(result: xr.Dataset) -> "go.Figure":
     from workbench.figures import heads_grid
 
     rho = float(result["rank_correlation"])
-    agreement = f" (rank correlation {rho:.2f})" if np.isfinite(rho) else ""
+    agreement = f" (rank correlation {hundredths(rho)})" if np.isfinite(rho) else ""
     title = f"True effect, {counted(result.attrs['checked'], 'head')}{agreement}"
     return heads_grid(result, "true_effect", title=title)
 

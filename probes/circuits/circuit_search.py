@@ -25,7 +25,7 @@ from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, PARTS, READOUT, RESIDUAL
 from workbench.statistics import ratio_interval
-from workbench.words import counted
+from workbench.words import counted, hundredths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,14 +103,15 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
                 f"{n} of {every} edges ({n / every:.2%}) were found. {_undefined(n_pairs, self.task, 'that are new')}"
             )
             return result.assign_attrs(summary=task.noted(said), pairs=task.describe())
-        between = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
+        between = f" [{hundredths(low)}, {hundredths(high)}]" if np.isfinite(low) else ""
         said = (
-            f"{n} of {every} edges ({n / every:.2%}) keep {f:.2f}{between} of the logit difference of {self.task!r} on "
+            f"{n} of {every} edges ({n / every:.2%}) keep {hundredths(f)}{between} of the logit difference of "
+            f"{self.task!r} on "
         )
-        said += f"{counted(n_pairs, 'new pair')}; without them {float(result['completeness']):.2f} is left."
+        said += f"{counted(n_pairs, 'new pair')}; without them {hundredths(float(result['completeness']))} is left."
         if np.isfinite(float(result["p"])):
             best = float(result["random_faithfulness"].max())
-            said += f" Random circuits of this size keep at most {best:.2f} (p = {float(result['p']):.2g})."
+            said += f" Random circuits of this size keep at most {hundredths(best)} (p = {float(result['p']):.2g})."
         return result.assign_attrs(summary=task.noted(said), pairs=task.describe())
 
     def cost(self, sizes: Sizes, n_tokens: int) -> float:

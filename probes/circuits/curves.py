@@ -19,7 +19,7 @@ from workbench.analysis.view import reads
 from workbench.errors import InputError
 from workbench.observation import Observation
 from workbench.statistics import Bounds, ratio_interval
-from workbench.words import counted
+from workbench.words import counted, hundredths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +145,7 @@ def summary(result: xr.Dataset, measured: str = "") -> str:
 def _with_ends(result: xr.Dataset, name: str, index: int) -> str:
     """`0.81 [0.70, 0.93]`."""
     value, low, high = (float(result[n].values[index]) for n in (name, f"{name}_low", f"{name}_high"))
-    return f"{value:.2f}" + (f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else "")
+    return hundredths(value) + (f" [{hundredths(low)}, {hundredths(high)}]" if np.isfinite(low) else "")
 
 
 @reads("circuit-evaluation", "circuit-edges")

@@ -26,7 +26,7 @@ from workbench.errors import InputError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.selfcheck import PADDING, PARTS, READOUT, RESIDUAL
-from workbench.words import counted
+from workbench.words import counted, hundredths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,8 +170,8 @@ def _summary(result: xr.Dataset, found: Task) -> str:
     said = []
     for index in np.argsort(values):
         low, high = (float(result[f"cmd_log_{end}"].values[index]) for end in ("low", "high"))
-        between = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""
-        said.append(f"{result['group'].values[index]} {values[index]:.2f}{between}")
+        between = f" [{hundredths(low)}, {hundredths(high)}]" if np.isfinite(low) else ""
+        said.append(f"{result['group'].values[index]} {hundredths(values[index])}{between}")
     return f"{solved} CMD-log of circuits of their edges, 0 is best: {', '.join(said)}."
 
 

@@ -21,7 +21,7 @@ import xarray as xr
 from probes.erasure.accuracy_figures import Display, accuracy_figure, drop_figure
 from probes.erasure.contrasts import CONTROLS, GROUPS, Groups, variables_of, variables_over_random
 from probes.erasure.readout import GET, SHOWN, Kind, identified
-from probes.erasure.trained.artifact import ReadoutProbes, default_path, find, save_probes
+from probes.erasure.trained.artifact import ReadoutProbes, default_path, find, joining, save_probes
 from probes.erasure.trained.control import random_twin
 from probes.erasure.trained.recipe import OFFSETS, Recipe
 from probes.erasure.trained.states import Pieces, collect
@@ -45,6 +45,7 @@ from workbench.corpora import Corpus
 from workbench.errors import InputError, UnavailableError, WorkbenchError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
+from workbench.words import change
 
 __all__ = [
     "VIEW",
@@ -190,7 +191,10 @@ def measure_imported(
     result = Findings(model, record, 0, _groups_of(material, offsets), pair, hits).result()
     card = {key: value for key, value in probes.card.items() if key != "quality"}
     card |= {"probes": [rows[key] for key in sorted(rows)], "measured_on": record, "accuracy": card_rows(result)}
-    save_probes(replace(probes, card=card), default_path(model.identity.key, "imported"))
+    path = default_path(model.identity.key, "imported")
+    with joining(path):
+        if imported_of(model).digest == probes.digest:  # others that came meanwhile are not measured
+            save_probes(replace(probes, card=card), path)
     return result
 
 
@@ -223,15 +227,17 @@ def card_rows(result: xr.Dataset) -> dict[str, list[dict[str, Any]]]:
 
 def _join_card(model: Model, kind: str, record: dict[str, Any], recipe: Recipe, result: xr.Dataset) -> None:
     """Keep a complete study in the card of the cached probes, where they come from the same text and recipe."""
-    probes = find(model.identity.key, kind=kind)
-    if probes is None or not known_of(probes, record, recipe):
-        return
-    joined = dict(probes.card.get("accuracy", {}))
-    for name, rows in card_rows(result).items():
-        before = {_place(row): row for row in joined.get(name, ())}  # depths of earlier studies stay
-        joined[name] = list((before | {_place(row): row for row in rows}).values())
-    card = {**probes.card, "accuracy": joined}
-    save_probes(replace(probes, card=card), default_path(model.identity.key, kind))
+    path = default_path(model.identity.key, kind)
+    with joining(path):
+        probes = find(model.identity.key, kind=kind)
+        if probes is None or not known_of(probes, record, recipe):
+            return
+        joined = dict(probes.card.get("accuracy", {}))
+        for name, rows in card_rows(result).items():
+            before = {_place(row): row for row in joined.get(name, ())}  # depths of earlier studies stay
+            joined[name] = list((before | {_place(row): row for row in rows}).values())
+        card = {**probes.card, "accuracy": joined}
+        save_probes(replace(probes, card=card), path)
 
 
 def _place(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -321,7 +327,7 @@ def said(result: xr.Dataset, name: str, offset: int) -> str:
     if np.isnan(value) or np.isnan(low):
         return "too few"
     verdict = "above 0 on this text" if low > 0 else "below 0 on this text" if high < 0 else "not shown"
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}] ({verdict})"
+    return f"{change(value)} [{change(low)}, {change(high)}] ({verdict})"
 
 
 VIEW = View(

@@ -11,13 +11,14 @@ from probes.erasure.readout import KIND_HELP, SHOWN, identified
 from probes.erasure.trained.artifact import ReadoutProbes, find
 from probes.erasure.trained.recipe import KINDS, OFFSETS, Recipe
 from probes.erasure.trained.trainer import train
+from workbench.analysis.keys import digest
 from workbench.analysis.kinds import Study
 from workbench.analysis.parameters import Choice, Range
 from workbench.analysis.results import dataset
 from workbench.analysis.run import Progress
 from workbench.analysis.view import Ask, View
 from workbench.arguments import fitted
-from workbench.errors import RefusedError
+from workbench.errors import RefusedError, WorkbenchError
 from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 
@@ -45,12 +46,25 @@ class TokenErasureProbes(Study, name="token-erasure-probes", title="Token erasur
 
     prompted: ClassVar[bool] = False
     editable: ClassVar[bool] = False  # what is learned is kept by the model's weights
+    learns: ClassVar[bool] = True
 
     again: Annotated[bool, "also where the cache has probes"] = False
     kind: Annotated[str, Choice(KINDS), KIND_HELP] = "factored"
     far: Annotated[bool, "also offset -3, which psi does not use"] = False
     epochs: Annotated[int, Range(1, 20), "passes over the training text"] = Recipe.epochs
     seed: Annotated[int, Range(0, 10_000), "of the split and of training"] = Recipe.seed
+
+    def artifact(self, model: Model) -> str | None:
+        """Which probes the cache has: a card of others, or of what was taken away, is none of them."""
+        try:
+            probes = find(model.identity.key, kind=self.kind)
+        except WorkbenchError:
+            return "damaged"
+        if probes is None:
+            return ""
+        rows = [{key: row[key] for key in row if key != "seconds"} for row in probes.card["probes"]]
+        made = [probes.digest, rows, probes.card["recipe"], probes.card["corpus"], probes.card["split"]]
+        return digest(made)
 
     def partials(
         self, model: Model, tokens: Tokens | None, *, progress: Progress | None = None, allow_network: bool = False

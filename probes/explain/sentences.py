@@ -72,7 +72,7 @@ def _behaviour(result: xr.Dataset) -> str:
     first = (
         f"The model prefers the answer on {right} of {n} test pairs: {change(float(result['answer']))} logits on "
         f"average, {change(float(result['counterfactual']))} on the counterfactual prompts, a difference of "
-        f"{float(result['gap']):.2f}{_ends(result, 'gap')}."
+        f"{hundredths(float(result['gap']))}{_ends(result, 'gap')}."
     )
     if behaves(result):
         return first

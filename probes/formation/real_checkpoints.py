@@ -164,11 +164,14 @@ def along(
 
     done = runs.run(
         spec, folder, catalog=by_name, models=Series(series, model.interventions, network), progress=tell,
-        allow_network=network,
+        allow_network=network, retry_failed=True,
     )  # fmt: skip
     if done.failures:
         first = done.failures[0]
-        raise InputError(f"a checkpoint that failed: {first.get('reason', first)}", "one that runs", "Take it out")
+        raise InputError(
+            f"{first['analysis']} on the checkpoint {first['model']}, which failed ({first['why'].rstrip('.')})",
+            "an analysis that runs on all", "Take it or the checkpoint out",
+        )  # fmt: skip
     found: dict[int, dict[str, xr.Dataset]] = {place.step: {} for place in series}
     for one in analyses:
         whole = done.aggregate(one.name)

@@ -267,8 +267,9 @@ def _summary(result: xr.Dataset, kinds: tuple[str, ...], names: list[str], how: 
     effect, p = result["effect"].values, result["effect_p"].values
     done = "switched off" if how == "off" else "forced"
     specialised = int((result["contrast_q"].values < 0.05).sum())
+    verb = "differs" if specialised == 1 else "differ"
     said = (
-        f"{specialised} of {result['contrast'].size} experts differ in use by kind of text (q < 0.05)."
+        f"{specialised} of {result['contrast'].size} experts {verb} in use by kind of text (q < 0.05)."
         f" With {', '.join(names)} {done}, the loss changes by {effect[0]:+.3g} nats per token in {kinds[0]} and "
         f"{effect[1]:+.3g} in {kinds[1]}"
     )

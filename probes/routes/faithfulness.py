@@ -26,6 +26,7 @@ from workbench.models.target import Target, likelier, target_of
 from workbench.observation import Need, observe
 from workbench.observation.recording import Means, measure_means
 from workbench.observation.reducers import residual_norm
+from workbench.words import hundredths
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -283,8 +284,8 @@ def _summary(result: xr.Dataset, target: str, first_layer: int) -> str:
     control = float(row["random_faithfulness"].mean())
     kept = f"{str(row['rule'].item()).capitalize()} {float(row['setting']):g}"
     said = (
-        f"{kept} carries {float(row['faithfulness']):.2f} of the prediction of {target!r}, random graphs of equal size "
-        f"{control:.2f}."
+        f"{kept} carries {hundredths(float(row['faithfulness']))} of the prediction of {target!r}, random graphs of "
+        f"equal size {hundredths(control)}."
     )
     return f"{said}{_below(first_layer)}{_warning(row, first_layer)}"
 

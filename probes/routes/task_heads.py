@@ -25,6 +25,7 @@ from workbench.models.selfcheck import PARTS, RESIDUAL
 from workbench.observation import observe
 from workbench.observation.recording import Means, measure_means
 from workbench.statistics import benjamini_hochberg, difference_interval, draws_for, monte_carlo_p, permutation_test
+from workbench.words import hundredths
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -158,8 +159,9 @@ def ablation(
     random = [difference(pick()) for _ in range(draws)]
     clean, ablated = difference(()), difference(heads)
     summary = (
-        f"Without {', '.join(f'L{layer}H{head}' for layer, head in heads)} the logit difference is {ablated:.2f} "
-        f"instead of {clean:.2f}; without as many random heads {np.mean(random):.2f}."
+        f"Without {', '.join(f'L{layer}H{head}' for layer, head in heads)} the logit difference is "
+        f"{hundredths(ablated)} instead of {hundredths(clean)}; without as many random heads "
+        f"{hundredths(float(np.mean(random)))}."
     )
     return dataset(
         None,

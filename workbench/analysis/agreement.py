@@ -9,7 +9,8 @@ from itertools import combinations
 import numpy as np
 import xarray as xr
 
-from workbench.analysis.compare import place_of, units_along
+from workbench.analysis.changes import place_of
+from workbench.analysis.compare import units_along
 from workbench.arguments import fitted
 from workbench.errors import InputError
 from workbench.figures.quantity import numbers, units

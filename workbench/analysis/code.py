@@ -10,13 +10,15 @@ To follow all that takes a third of a second, so the hash of one of our own clas
 """
 
 import ast
+import builtins
 import importlib.util
+import platform
 import sys
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from workbench import memo
 from workbench.analysis.bytecode import named_by
@@ -30,17 +32,36 @@ __all__ = ["code_digest"]
 _WHOLE = "workbench"  # the package of which whole files are read
 _INSTALLED_BUT_OURS = ("workbench", "probes")
 _DRAWS = "workbench.figures"  # changes no number
+_OF_PYTHON = frozenset(  # what reads the interpreter's documentation and sources, of the workbench's own names
+    ("find_corpus", "measure_means", "python_corpus", "python_domains", "python_topic", "reference_text")
+)
 _PROSE = ("title",)  # class keywords for people
 ALL = "*"
 
 
 def code_digest(kind: type) -> str:
     """The hash of the code of a class: of what it names in its files, or of its bytecode where it has none."""
+    _forget_reloaded()
     module = sys.modules.get(kind.__module__)
     if module is None or getattr(module, "__file__", None) is None or kind.__module__ == "__main__":
         own, named = named_by(kind)
         return digest([own, *(_digest(*name) for name in named)])
     return _digest(kind.__module__, kind.__qualname__.partition(".")[0])
+
+
+_read_of: dict[str, Any] = {}  # by module: what it was loaded by when its file was read, which a reload makes anew
+
+
+def _forget_reloaded() -> None:
+    """Read anew where a module was loaded again: in a notebook that is how one that is being written is tried."""
+    if any(_loaded_by(module) is not spec for module, spec in list(_read_of.items())):
+        _read_of.clear()
+        for kept in (_digest, _file, _imported, _read, _is_ours, file_of, _tree, _syntax):
+            kept.cache_clear()
+
+
+def _loaded_by(module: str) -> Any:
+    return getattr(sys.modules.get(module), "__spec__", None)
 
 
 @cache
@@ -54,11 +75,16 @@ def _digest(module: str, name: str) -> str:
         pass  # of another form: made anew
     code = Code()
     code.follow(module, name)
-    found = digest([sorted(code.statements), sorted(code.files)])
+    found = digest([sorted(code.statements), sorted(code.files), *_texts_of(code.asked | {name})])
     if place and {top for top in code.outside if _is_ours(top)} <= set(_INSTALLED_BUT_OURS):
         outside = {top: _origin(top) for top in sorted(code.outside)}
         memo.write(place, {"digest": found, "outside": outside})
     return found
+
+
+def _texts_of(asked: set[str]) -> list[str]:
+    """The Python whose documentation and sources are read as texts, which are others in the next one."""
+    return [f"texts of Python {platform.python_version()}"] if asked & _OF_PYTHON else []
 
 
 def _place(module: str, name: str) -> Path | None:
@@ -82,11 +108,13 @@ def _origin(top: str) -> str:
 
 class Code:
     """What a name runs on. statements: (module, syntax) of its own files; files: (module, syntax) of the workbench;
-    outside: the packages that were met, of which those that are installed are not followed."""
+    asked: names that own files use of it; outside: the packages that were met, of which those that are installed are
+    not followed."""
 
     def __init__(self) -> None:
         self.statements: set[tuple[str, str]] = set()
         self.files: set[tuple[str, str]] = set()
+        self.asked: set[str] = set()
         self.outside: set[str] = set()
         self._done: set[tuple[str, str]] = set()
         self._taken: set[str] = set()
@@ -102,6 +130,8 @@ class Code:
             self.outside.add(asked[0].partition(".")[0])
             path = file_of(asked[0])
             if path is not None and _is_ours(asked[0]):
+                if asked[0] in sys.modules:
+                    _read_of[asked[0]] = _loaded_by(asked[0])
                 waiting += self._whole(path, *asked) if _in_workbench(asked[0]) else self._statements(path, *asked)
 
     def _whole(self, path: Path, module: str, name: str) -> Iterator[tuple[str, str]]:
@@ -118,10 +148,13 @@ class Code:
         if name != ALL and (target := file.aliases.get(name)):
             yield from file.target(target, ())
             return
-        taken = file.tree.body if name == ALL or name not in file.bound else [*file.bound[name], *file.always]
+        known = name in file.bound
+        taken = [*file.bound[name], *file.always] if known else file.tree.body
+        yield from () if known else ((star, name) for star in file.stars)
         for statement in taken:
             syntax, used = _read(file, statement)
             self.statements.add((module, syntax))
+            self.asked |= {wanted for other, wanted in used if _in_workbench(other)}
             yield from used
 
 
@@ -139,6 +172,7 @@ class File:
         self.tree, self.module, self.path = _tree(path), module, path
         self.aliases = _aliases(self.tree, module, path, deep=False)
         self.everywhere = _aliases(self.tree, module, path)
+        self.stars = _stars(self.tree, module, path)
         self.bound: dict[str, list[ast.stmt]] = {}
         self.always: list[ast.stmt] = []
         for statement in self.tree.body:
@@ -154,6 +188,8 @@ class File:
             yield from self.target(target, chain[1:])
         elif chain[0] in self.bound:
             yield self.module, chain[0]
+        elif not hasattr(builtins, chain[0]):  # of one of them, or a function's own: then too much is read
+            yield from ((star, chain[0]) for star in self.stars)
 
     def target(self, target: Target, rest: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         """What an imported name runs on; of a module only what is asked of it."""
@@ -231,13 +267,23 @@ def _aliases(node: ast.AST, module: str, path: Path, *, deep: bool = True) -> di
                 top = alias.name.partition(".")[0]
                 found[alias.asname or top] = Target(alias.name if alias.asname else top)
         elif isinstance(part, ast.ImportFrom):
-            base = part.module or ""
-            if part.level:
-                package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-                base = ".".join([*package[: len(package) - part.level + 1], *filter(None, [base])])
+            base = _imported_from(part, module, path)
             for alias in part.names:
                 found[alias.asname or alias.name] = Target(base, "" if alias.name == "*" else alias.name)
     return found
+
+
+def _imported_from(node: ast.ImportFrom, module: str, path: Path) -> str:
+    if not node.level:
+        return node.module or ""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    return ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+
+
+def _stars(tree: ast.AST, module: str, path: Path) -> tuple[str, ...]:
+    """The modules of which a file imports whatever they have."""
+    taken = (part for part in _outside_functions(tree) if isinstance(part, ast.ImportFrom))
+    return tuple(_imported_from(part, module, path) for part in taken if part.names[0].name == "*")
 
 
 def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:

@@ -44,7 +44,8 @@ class Analysis(Values):
 
     name: as in the catalog and in the shell. title: for people. requires: self-check items it relies on; on a model
     where one failed it refuses. editable: whether interventions given to a run can reach every pass of it.
-    prompted: whether its result depends on the prompt (a study that only may: `reads_prompt`). definition, limits,
+    prompted: whether its result depends on the prompt (a study that only may: `reads_prompt`). learns: whether it makes
+    what `artifact` names: its result belongs to what is there when it is done, and not before. definition, limits,
     source, returns: its docstring's sections.
     """
 
@@ -53,6 +54,7 @@ class Analysis(Values):
     requires: ClassVar[tuple[str, ...]] = ()
     editable: ClassVar[bool] = True
     prompted: ClassVar[bool] = True
+    learns: ClassVar[bool] = False
     shares_pass: ClassVar[bool] = False
     definition: ClassVar[str] = ""
     limits: ClassVar[str] = ""

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from workbench.errors import InputError, UnavailableError
 from workbench.files import read_whole
@@ -77,7 +77,7 @@ class ModelSpec(_Part):
     folder: str | None = None
     label: str | None = None
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     device: str = "auto"
     device_map: Any = None
     step: Annotated[int, Field(ge=0)] | None = None
@@ -139,14 +139,17 @@ class PromptSource(_Part):
     bos: bool | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _one(self, info: ValidationInfo) -> Self:
         given = [name for name in SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"one of {', '.join(SOURCES)}")
         if self.template is not None and not self.slots:
             raise ValueError("slots for the template")
-        for name, readers in _READ_BY.items():  # by value, not by what was written: plans hold every default
-            if given[0] not in readers and getattr(self, name) != type(self).model_fields[name].default:
+        is_written = bool(info.context and info.context.get("written"))  # by somebody: a plan holds every default
+        for name, readers in _READ_BY.items():
+            is_usual = getattr(self, name) == type(self).model_fields[name].default
+            is_given = name in self.model_fields_set if is_written else not is_usual
+            if given[0] not in readers and is_given:
                 more = "; limit says how many are taken" if name == "n" else ""
                 raise ValueError(f"{name} beside {' or '.join(readers)}, and not beside {given[0]}{more}")
         return self
@@ -278,8 +281,9 @@ def spec_of(content: bytes, path: str) -> tuple[Spec, str]:
 
 
 def _checked(given: Mapping[str, Any], where: str, text: str) -> Spec:
+    """text: of the file; empty for a mapping, which may hold every default."""
     try:
-        return Spec.model_validate(given)
+        return Spec.model_validate(given, context={"written": bool(text)})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         raise _refused(first, where, text) from None

@@ -166,7 +166,8 @@ def shared_start(targets: Sequence[Target], vocabulary: Vocabulary) -> tuple[int
 def likelier(vocabulary: Vocabulary, text: str, log_probs: torch.Tensor) -> str:
     """What to say where a target with or without a space in front would be likelier; else "".
 
-    log_probs: of the next token, `[d_vocab]`. Compared by first tokens.
+    log_probs: of the next token, `[d_vocab]`. Compared by first tokens: of a form of several the first alone is
+    likelier than the whole, so that no more is said than that (`ü` is one token, ` ü` a space that much may follow).
     """
     taken = _members(text)
     if any(one.strip() == "" or one.lstrip()[0] in "#⟨" for one in taken):  # ids and bytes are meant as they are
@@ -181,10 +182,11 @@ def likelier(vocabulary: Vocabulary, text: str, log_probs: torch.Tensor) -> str:
     if not first(its) > first(own):
         return ""
     form = "with" if other[0].startswith(" ") else "without"
-    size = lambda target: f"{'' if target.length == 1 else 'by its first token '}{first(target):.2f} nats"
+    by = "" if own.length == 1 else "by its first token "
+    does = "is likelier here" if its.length == 1 else "begins with a likelier token here"
     return (
-        f"{_named(taken)} was taken as typed ({size(own)}); {_named(other)}, {form} a space in front, is likelier here "
-        f"({size(its)})."
+        f"{_named(taken)} was taken as typed ({by}{first(own):.2f} nats); {_named(other)}, {form} a space in front, "
+        f"{does} ({first(its):.2f} nats)."
     )
 
 

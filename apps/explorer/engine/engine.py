@@ -375,16 +375,16 @@ class Engine:
             if not self._is_partial(request, view.name):
                 return  # the one before it, which was to be stopped, came to its end all the same
             self.cache.drop(key)  # that one's last part: what is said from here on is about this one
+        model, printed = self.hosted(request.model).of(request.weights), tuple(map(self._printed, request.edits))
         found = outcomes(
-            self.hosted(request.model).of(request.weights),
-            request.tokens,
-            [request.analyses[view.name]],
-            interventions=self.interventions(request),
-            progress=job.progress,
-            allow_network=self.settings.allow_network,
-        )
+            model, request.tokens, [request.analyses[view.name]], interventions=self.interventions(request),
+            progress=job.progress, allow_network=self.settings.allow_network,
+        )  # fmt: skip
         with closing(found):
             for outcome in found:
+                if outcome.complete and view.analysis.learns:  # what it is kept by is there only now
+                    self.cache.drop(key)
+                    key = self._key(request.analyses[view.name], model, request.tokens, printed)
                 self._keep(key, outcome.result, outcome.complete)
                 if outcome.complete and isinstance(outcome.result, xr.Dataset) and "p_floor" in outcome.result:
                     self.tally.add(request.states, key)  # a test of one selection, as a click makes them

@@ -16,7 +16,7 @@ _HEAD = """# A view of the workbench, as the spec of a batch. Beside this prompt
 
 def spec_text(request: Request, analysis: Analysis, settings: Settings) -> str:
     """A TOML file that `workbench batch` reads. What its model's weights are is not in it: a name or folder is."""
-    model = {"name": request.model, "dtype": settings.dtype, "device": settings.device}
+    model = {"name": request.model, "dtype": request.dtype, "device": settings.device}
     plain = {"dtype": "float32", "device": "auto"}
     parts = ["[[models]]", *_fields({name: value for name, value in model.items() if plain.get(name) != value}), ""]
     if analysis.prompted:

@@ -8,7 +8,7 @@ from workbench.analysis.view import reads
 from workbench.arguments import fitted
 from workbench.intervene import Head
 from workbench.statistics import ENOUGH
-from workbench.words import counted
+from workbench.words import counted, signed
 
 __all__ = ["largest", "summary", "verdict"]
 
@@ -51,15 +51,15 @@ def _comparison(result: xr.Dataset, layer: int, head: int, asleep: int, awake: i
     control = int(result["control_layer"][layer, head]), int(result["control_head"][layer, head])
     if control[0] >= 0 and not np.isnan(changes[awake][control]):
         said.append(
-            f"Its control {Head(*control)}: {changes[asleep][control]:+.4f} on {domains[asleep]}, "
-            f"{changes[awake][control]:+.4f} on {domains[awake]}."
+            f"Its control {Head(*control)}: {signed(changes[asleep][control], 4)} on {domains[asleep]}, "
+            f"{signed(changes[awake][control], 4)} on {domains[awake]}."
         )
     known = ~np.isnan(changes[awake])
     known[layer, head] = False
     if known.any():
         gaps = changes[awake] - changes[asleep]
         said.append(
-            f"The difference between the domains, {gaps[layer, head]:+.4f}, is larger than that of "
+            f"The difference between the domains, {signed(gaps[layer, head], 4)}, is larger than that of "
             f"{int((gaps[known] < gaps[layer, head]).sum())} of the {int(known.sum())} other heads that were ablated."
         )
     return said
@@ -89,8 +89,8 @@ def _conclusion(at: xr.Dataset, asleep: int, awake: int) -> str:
 def _interval(part: xr.Dataset, variable: str, digits: int = 4) -> str:
     """`+0.12 [-0.02, +0.24]`; the value alone where there are too few texts for an interval."""
     value, low, high = (float(part[f"{variable}{ending}"]) for ending in ("", "_low", "_high"))
-    ends = f" [{low:+.{digits}f}, {high:+.{digits}f}]" if np.isfinite(low) else ""
-    return f"{value:+.{digits}f}{ends}"
+    ends = f" [{signed(low, digits)}, {signed(high, digits)}]" if np.isfinite(low) else ""
+    return f"{signed(value, digits)}{ends}"
 
 
 def summary(result: xr.Dataset) -> str:
@@ -107,7 +107,7 @@ def summary(result: xr.Dataset) -> str:
     shares, q = result[name].values[:2, layer, head], float(result["contrast_q"][layer, head])
     listed = f": {', '.join(passed[:8])}{' ...' if len(passed) > 8 else ''}" if passed else ""
     verb = "passes" if len(passed) == 1 else "pass"
-    said = f"{len(passed)} of {known} heads {verb} correction for dormancy{listed}. "
+    said = f"{len(passed)} of {counted(known, 'head')} {verb} correction for dormancy{listed}. "
     if asleep:
         said += f"{Head(layer, head)} differs most: dormant on {shares[0]:.0%} of {domains[0]} and {shares[1]:.0%} of "
         said += f"{domains[1]} texts (q = {q:.2g}). "

@@ -5,6 +5,7 @@ import xarray as xr
 
 from workbench.figures import head_name
 from workbench.reach import smallest_flip_p, too_few
+from workbench.words import counted
 
 __all__ = ["NO_REPEATS", "on_prompt", "on_stimulus", "strongest"]
 
@@ -34,17 +35,17 @@ def on_stimulus(result: xr.Dataset, q: float, floor: float) -> str:
     interval = "narrower than one percent" if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
     share = f"{score:.0%} of its attention to what followed the current token the last time (95 % interval {interval}, "
     share += f"n = {result.attrs.get('n_sequences', 0)} sequences)"
-    passed = f"an effect above {floor:g} at q of at most {q:g}"
+    heads, passed = counted(known, "head"), f"an effect above {floor:g} at q of at most {q:g}"
     unscored = f" {scores.size - known} more are not scored: they do not see that key." if known < scores.size else ""
     unscored += _reach(int(result.attrs.get("n_sequences", 0)), known, q)
     if n == 0:
         return (
-            f"None of {known} heads is an induction head ({passed}): the largest score is that of {head_name(*top)}, "
+            f"None of {heads} is an induction head ({passed}): the largest score is that of {head_name(*top)}, "
             f"which gives {share}.{unscored}"
         )
     verb = "is an induction head" if n == 1 else "are induction heads"
     which = "It is" if n == 1 else "The strongest is"
-    return f"{n} of {known} heads {verb} ({passed}). {which} {head_name(*top)}, which gives {share}.{unscored}"
+    return f"{n} of {heads} {verb} ({passed}). {which} {head_name(*top)}, which gives {share}.{unscored}"
 
 
 def _reach(n: int, known: int, q: float) -> str:

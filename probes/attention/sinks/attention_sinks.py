@@ -131,8 +131,8 @@ def _summary(result: xr.Dataset, first: int, epsilon: float, hidden: int) -> str
     if known:
         null = float(np.nanmax(result["first_received_null"].values))
         said.append(
-            f"Position {first} is a sink of {int(np.nansum(result['sink'].values))} of {known} heads (uniform "
-            f"attention would give it {null:.2f}, and a sink gets {_bar(epsilon, null)})."
+            f"Position {first} is a sink of {int(np.nansum(result['sink'].values))} of {counted(known, 'head')} "
+            f"(uniform attention would give it {null:.2f}, and a sink gets {_bar(epsilon, null)})."
         )
     elif result["first_received"].notnull().any():
         said.append("The prompt is too short to tell a sink from uniform attention.")

@@ -7,6 +7,8 @@ so that a probe that was read back gives identical probabilities.
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -15,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_bytes
 
 from probes.erasure.trained.card import need_card, need_tensors
 from probes.erasure.trained.fit import log_probs
 from workbench.arguments import fitted
-from workbench.errors import FileError, InputError, RefusedError, in_words
+from workbench.errors import FileError, InputError, RefusedError, UnavailableError, in_words
 from workbench.files import write_whole
 from workbench.loading.bundled import cache_dir
 from workbench.models.model import Identity
@@ -33,6 +36,7 @@ __all__ = [
     "about",
     "default_path",
     "find",
+    "joining",
     "load_probes",
     "packed",
     "save_probes",
@@ -42,6 +46,7 @@ __all__ = [
 FORMAT = 2  # with a checksum over numbers and card
 # By kind: those that are made here, by their recipe, and those that a user brought.
 FILES = {"factored": "erasure", "linear": "erasure-linear", "imported": "erasure-imported"}
+_PATIENCE = 60.0  # seconds; adding takes about one
 _TRAIN = "Train them with `workbench train erasure-probes`"
 
 
@@ -158,6 +163,26 @@ def save_probes(probes: ReadoutProbes, path: str | Path) -> ReadoutProbes:
     write_whole(path, packed(tensors, card))
     write_whole(path.with_suffix(".json"), (json.dumps(card, indent=1, sort_keys=True) + "\n").encode())
     return replace(probes, card=card)
+
+
+@contextmanager
+def joining(path: Path) -> Iterator[None]:
+    """One process at a time adds to a file of probes: else the last to write loses what another added meanwhile.
+
+    UnavailableError where another one does not come to its end.
+    """
+    lock = FileLock(path.parent / f".{path.stem}.lock", timeout=_PATIENCE)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UnavailableError(f"{path}, which another process writes", "that it ends", "Try again later") from None
+    except OSError:  # nothing can be locked here, as where another user's lock lies: who cannot write says so
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def packed(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> bytes:

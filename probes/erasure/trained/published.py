@@ -18,7 +18,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from probes.erasure.trained.artifact import ReadoutProbes, about, default_path, find, load_probes, save_probes
+from probes.erasure.trained.artifact import (
+    ReadoutProbes,
+    about,
+    default_path,
+    find,
+    joining,
+    load_probes,
+    save_probes,
+)
 from workbench.errors import FileError, InputError, RefusedError, of_the_machine
 from workbench.models.model import Model
 
@@ -56,14 +64,15 @@ def import_probes(
     if not -8 <= offset <= 0:
         raise InputError(f"offset {offset}", "an offset from 0 down to -8", "Probes of later tokens are not used here")
     weight, bias = _fitting(_tensors(file), model, file.name)
-    before = find(model.identity.key, kind="imported")
-    if before is not None and (depth, offset) in before.maps and not replacing:
-        raise InputError(
-            f"a probe for layer {depth - 1}, offset {offset}, which is imported already", "another place",
-            "Say --replace to put this one there",
-        )  # fmt: skip
-    probes = _joined(before, model, (depth, offset), (weight.T.contiguous(), bias), file)
-    return save_probes(probes, default_path(model.identity.key, "imported"))
+    path = default_path(model.identity.key, "imported")
+    with joining(path):
+        before = find(model.identity.key, kind="imported")
+        if before is not None and (depth, offset) in before.maps and not replacing:
+            raise InputError(
+                f"a probe for layer {depth - 1}, offset {offset}, which is imported already", "another place",
+                "Say --replace to put this one there",
+            )  # fmt: skip
+        return save_probes(_joined(before, model, (depth, offset), (weight.T.contiguous(), bias), file), path)
 
 
 def _made_here(file: Path) -> bool:
@@ -79,12 +88,13 @@ def _made_here(file: Path) -> bool:
 def _take(probes: ReadoutProbes, replacing: bool, model: Model) -> ReadoutProbes:
     """Keep a file that was made here where analyses look."""
     path = default_path(model.identity.key, probes.kind)
-    before = find(model.identity.key, kind=probes.kind)
-    if before is not None and before.digest != probes.digest and not replacing:
-        raise InputError(
-            f"{probes.kind} probes, of which {path} has others", "a free place", "Say --replace to lose those"
-        )
-    return save_probes(probes, path)
+    with joining(path):
+        before = find(model.identity.key, kind=probes.kind)
+        if before is not None and before.digest != probes.digest and not replacing:
+            raise InputError(
+                f"{probes.kind} probes, of which {path} has others", "a free place", "Say --replace to lose those"
+            )
+        return save_probes(probes, path)
 
 
 def _tensors(file: Path) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ any model, and kept as float16: 1.2 kB per token and depth at d_model 576.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
 from workbench.observation import Need, Site, keep, observe
 
-__all__ = ["PIECE", "Pieces", "collect", "cut", "first_text_position", "needs_of", "pieces_of", "unit_rms"]
+__all__ = [
+    "PIECE", "Pieces", "checked_depths", "collect", "cut", "first_text_position", "needs_of", "pieces_digest",
+    "pieces_of", "unit_rms",
+]  # fmt: skip
 
 PIECE = 256  # tokens of a piece of text, BOS included
 _AT_ONCE = 8  # pieces per pass: what is kept in float32 before it is made small
@@ -123,3 +127,19 @@ def collect(
         if progress is not None:
             progress(filled / len(pieces))
     return kept
+
+
+def checked_depths(depths: Sequence[int], offsets: Sequence[int], model: Model) -> tuple[int, ...]:
+    """Depths in order, each once. InputError for depths that the model has not, and for offsets that no probe is of."""
+    bad = [d for d in depths if not 0 <= d <= model.sizes.n_layers]
+    if bad:
+        raise InputError(f"depth {bad[0]}", f"depths 0 to {model.sizes.n_layers} on {model.name}", "Choose such depths")
+    bad = [o for o in offsets if not -8 <= o <= 0]
+    if bad or not offsets:
+        raise InputError(f"offsets {list(offsets)}", "offsets from 0 down to -8", "Choose such offsets")
+    return tuple(sorted(set(depths)))
+
+
+def pieces_digest(parts: dict[str, Pieces]) -> str:
+    """64 hex digits of pieces by part, as a card names a corpus that is given so."""
+    return sha256(b"".join(name.encode() + part.ids.tobytes() for name, part in sorted(parts.items()))).hexdigest()

@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -22,14 +23,15 @@ from probes.erasure.trained.artifact import (
     about,
     default_path,
     find,
+    joining,
     packed,
     save_probes,
     unpacked,
 )
 from probes.erasure.trained.control import random_twin
 from probes.erasure.trained.fit import closed_form, fit, fit_linear, log_probs, whitening
-from probes.erasure.trained.recipe import OFFSETS, Recipe
-from probes.erasure.trained.states import Pieces, collect, pieces_of
+from probes.erasure.trained.recipe import OFFSETS, SAID, Recipe, recommended_depths
+from probes.erasure.trained.states import Pieces, checked_depths, collect, pieces_digest, pieces_of
 from probes.erasure.trained.words import place_masks
 from workbench.arguments import fitted
 from workbench.corpora import Corpus, python_corpus
@@ -57,23 +59,10 @@ RECIPE = Recipe()
 _TOGETHER = 4  # depths read in one pass: 0.5 GB of states at 110,000 tokens and d_model 576
 _PARTS = ("train", "val", "test")
 _READING = 0.25  # of the work, about
+_BROKEN_OFF = 86_400.0  # seconds without a new part after which nobody is expected to go on
 MIN_TOKENS = 2_000  # to learn from: with fewer a probe names little but the commonest tokens
 
-_SAID = {
-    "factored": "readout probes, factored through the unembedding",
-    "linear": "readout probes, plain softmax over the tokens of the corpus, without bias",
-}
-
 Progress = Callable[[float, str], None]
-
-
-def recommended_depths(n_layers: int) -> tuple[int, int]:
-    """Two depths to compare: early (the previous token is readable) and after the last-token drop.
-
-    Measured on the default model (2 and 20 of 30); other models get the same shares of their layers.
-    """
-    early = max(1, round(n_layers * 2 / 30))
-    return early, max(early + 1, round(n_layers * 20 / 30))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +133,9 @@ def train(
     where the file has probes of the same text and recipe; otherwise those are kept and new ones join them. progress:
     (share, text); it may raise to stop, and the next call goes on.
     """
-    depths = _checked(depths or recommended_depths(model.sizes.n_layers), offsets, model)
+    depths = checked_depths(depths or recommended_depths(model.sizes.n_layers), offsets, model)
     record, parts = parts_of(model, corpus, recipe.seed)
+    elsewhere = path is not None
     path = default_path(model.identity.key, recipe.kind) if path is None else Path(path)
     material = prepare(model, parts)
     work = Training(model, material, recipe, path.with_suffix(".parts") / work_name(model, record, recipe), progress)
@@ -154,24 +144,39 @@ def train(
     work.known = known_of(before, record, recipe)
     clear_partials(work.folder)
     work.run(depths, offsets)
-    keys = sorted({*work.known, *((d, o) for d in depths for o in offsets)}, key=lambda key: (key[0], -key[1]))
+    random = {"control": _control(model, parts, work, depths, offsets)} if control else {}
+    with nullcontext() if elsewhere else joining(path):
+        before = None if again else _there(path, model)  # another process may have trained others meanwhile
+        work.known |= known_of(before, record, recipe)
+        old: dict[str, Any] = before.card if before is not None and work.known else {}
+        card: dict[str, Any] = {key: old[key] for key in ("control", "accuracy") if key in old}
+        card |= _card(model, record, material, recipe) | random
+        probes = save_probes(_assembled(work, card, {(d, o) for d in depths for o in offsets}), path)
+    _clear(work.folder)
+    return probes
+
+
+def _assembled(work: "Training", card: dict[str, Any], asked: set[tuple[int, int]]) -> ReadoutProbes:
+    """What is known and what was asked for, in the order of depths, as one."""
+    keys = sorted({*work.known, *asked}, key=lambda key: (key[0], -key[1]))
     done = {key: work.finished(*key) for key in keys}
-    card = _card(model, record, material, recipe) | {"probes": [numbers for _, numbers in done.values()]}
-    if control:
-        card["control"] = _control(model, parts, work, depths, offsets)
-    old: dict[str, Any] = before.card if before is not None and work.known else {}
-    kept: dict[str, Any] = {key: old[key] for key in ("control", "accuracy") if key in old}
-    probes = ReadoutProbes(
-        kept | card,
-        material.classes,
-        material.counts,
+    return ReadoutProbes(
+        card | {"probes": [numbers for _, numbers in done.values()]},
+        work.material.classes,
+        work.material.counts,
         {depth: (tensors["mean"], tensors["std"]) for (depth, _), (tensors, _) in done.items()},
         {key: (tensors["map"], tensors["bias"]) for key, (tensors, _) in done.items()},
         {key: tensors["hits"] for key, (tensors, _) in done.items()},
     )
-    probes = save_probes(probes, path)
-    shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
-    return probes
+
+
+def _clear(own: Path) -> None:
+    """Take away the parts of a run that is done, and of those that were broken off: not those of another process."""
+    with suppress(OSError):
+        for folder in own.parent.iterdir():
+            if folder.name.startswith(own.name) or time.time() - folder.stat().st_mtime > _BROKEN_OFF:
+                shutil.rmtree(folder, ignore_errors=True)
+        own.parent.rmdir()
 
 
 def _there(path: Path, model: Model) -> ReadoutProbes | None:
@@ -217,24 +222,10 @@ def parts_of(
         odd = [name for name in _PARTS if not isinstance(corpus.get(name), Pieces)]
         if odd:
             raise InputError(f"no pieces of {', '.join(odd)} in a corpus", f"{', '.join(_PARTS)}", "Give all three")
-        return {"name": "pieces", "digest": _pieces_digest(corpus)}, corpus
+        return {"name": "pieces", "digest": pieces_digest(corpus)}, corpus
     corpus = corpus or python_corpus()
     parts = {name: pieces_of(model, part) for name, part in corpus.split(seed).items()}
     return {"name": corpus.name, "digest": corpus.digest, "python": corpus.python}, parts
-
-
-def _checked(depths: Sequence[int], offsets: Sequence[int], model: Model) -> tuple[int, ...]:
-    bad = [d for d in depths if not 0 <= d <= model.sizes.n_layers]
-    if bad:
-        raise InputError(f"depth {bad[0]}", f"depths 0 to {model.sizes.n_layers} on {model.name}", "Choose such depths")
-    bad = [o for o in offsets if not -8 <= o <= 0]
-    if bad or not offsets:
-        raise InputError(f"offsets {list(offsets)}", "offsets from 0 down to -8", "Choose such offsets")
-    return tuple(sorted(set(depths)))
-
-
-def _pieces_digest(parts: dict[str, Pieces]) -> str:
-    return sha256(b"".join(name.encode() + part.ids.tobytes() for name, part in sorted(parts.items()))).hexdigest()
 
 
 def work_name(model: Model, record: dict[str, Any], recipe: Recipe) -> str:
@@ -247,7 +238,7 @@ def work_name(model: Model, record: dict[str, Any], recipe: Recipe) -> str:
 def _card(model: Model, record: dict[str, Any], material: Material, recipe: Recipe) -> dict[str, Any]:
     identity = model.identity
     return {
-        "kind": _SAID[recipe.kind],
+        "kind": SAID[recipe.kind],
         "model": about(identity),
         "corpus": record,
         "split": {
@@ -264,7 +255,8 @@ def _card(model: Model, record: dict[str, Any], material: Material, recipe: Reci
 class Training:
     """Training of one model's probes. What is done lies in `folder`, one file for each probe, and is not done again.
 
-    progress: (share, text); shares: where in the whole this training lies. known: probes that are there already.
+    progress: (share, text); shares: where in the whole this training lies. known: probes that are there already; done:
+    what was trained or read here, since another process may take the files away.
     """
 
     model: Model
@@ -275,6 +267,7 @@ class Training:
     shares: tuple[float, float] = (0.0, 1.0)
     span: tuple[float, float] = (0.0, 1.0)
     known: dict[tuple[int, int], tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict, repr=False)
+    done: dict[tuple[int, int], tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict, repr=False)
 
     def run(self, depths: Sequence[int], offsets: Sequence[int]) -> None:
         """Train what is missing, some depths in one pass over the text."""
@@ -297,12 +290,14 @@ class Training:
 
     def stored(self, depth: int, offset: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """A finished probe: its tensors (map, bias, mean, std, hits) and its numbers. None where it is not done."""
-        if (depth, offset) in self.known:
-            return self.known[depth, offset]
+        for there in (self.known, self.done):
+            if (depth, offset) in there:
+                return there[depth, offset]
         try:
-            return unpacked(self._file(depth, offset))
+            self.done[depth, offset] = unpacked(self._file(depth, offset))
         except (FileNotFoundError, UnavailableError):
             return None  # not done, or not as it was written: it will be trained
+        return self.done[depth, offset]
 
     def _file(self, depth: int, offset: int) -> Path:
         return self.folder / f"probe.{depth}.{offset}.safetensors"
@@ -376,6 +371,7 @@ class Training:
 
     def _store(self, depth: int, offset: int, tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> None:
         write_whole(self._file(depth, offset), packed(tensors, card))
+        self.done[depth, offset] = tensors, card
 
 
 def measured(pieces: Pieces, offset: int, at: np.ndarray, own: torch.Tensor, hit: torch.Tensor) -> dict[str, Any]:

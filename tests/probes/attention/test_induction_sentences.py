@@ -43,7 +43,8 @@ def test_the_heads_that_pass_are_counted_and_the_strongest_is_named(scores, labe
     among = scores[label] if label.any() else scores[~np.isnan(scores)]
     value = scores[at(said)]
     assert value == among.max() and (label[at(said)] or not label.any())
-    assert said.startswith(f"{label.sum()} of {known} heads" if label.any() else f"None of {known} heads")
+    heads = f"{known} head{'s' * (known != 1)} "
+    assert said.startswith(f"{label.sum()} of {heads}" if label.any() else f"None of {heads}")
     assert ("are induction heads" in said) == (label.sum() > 1)
     assert ("the largest score is" in said) == (not label.any())
     assert f"{value:.0%} of its attention" in said
@@ -104,7 +105,7 @@ def test_the_head_table_names_the_extremes_of_its_columns(induction, sinks, entr
             assert values[place] == extreme.reduce(values.ravel())
             assert f"{what} is that of L{place[0]}H{place[1]} ({values[place]:.2g})" in said
     known = int((~np.isnan(sinks)).sum())
-    assert (f"{(sinks > 0.5).sum()} of {known} heads sink" in said) == (known > 0)
+    assert (f"{(sinks > 0.5).sum()} of {known} head{'s' * (known != 1)} sink" in said) == (known > 0)
     assert (f"On {texts}: " in said) == (known > 0 or "entropy" in said or "output" in said)
 
 

@@ -1,6 +1,7 @@
 """Token erasure: psi by its definition, planted erasure, controls that give chance, and the claims that hold."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -496,6 +497,8 @@ def test_a_complete_study_joins_the_card_and_the_selected_class_is_drawn(own_cac
         (0.02, -0.10, 0.14, "not shown"),
         (0.20, 0.15, 0.25, "above 0 on this text"),
         (-0.20, -0.25, -0.15, "below 0 on this text"),
+        (0.004, 0.001, 0.007, "above 0 on this text"),  # "+0.00 [+0.00, +0.01]"
+        (-3e-5, -1e-4, 0.0, "not shown"),  # "-0.00 [-0.00, +0.00]"
         (np.nan, np.nan, np.nan, "too few"),
     ],
 )
@@ -506,7 +509,8 @@ def test_a_contrast_is_called_what_its_interval_allows(value, low, high, verdict
         f"drop{end}": ("offset component", np.array([[v]]), *spec)
         for end, v in zip(("", "_low", "_high"), (value, low, high), strict=True)
     }
-    assert verdict in said(dataset(**cell, **drop), "drop", -1)
+    text = said(dataset(**cell, **drop), "drop", -1)
+    assert verdict in text and not re.search(r"[+-]0\.00(?!\d)", text)
 
 
 def test_the_strings_of_a_corpus_are_a_table(spelling):

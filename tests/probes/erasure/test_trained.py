@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from probes import TokenErasureAccuracy
 from probes.erasure.trained import artifact, trainer
 from probes.erasure.trained import fit as fitting
+from probes.erasure.trained import published as published_module
 from probes.erasure.trained.artifact import default_path, find, load_probes, packed, save_probes, unpacked
 from probes.erasure.trained.command import add_arguments, add_import_arguments, asked, cli, import_cli
 from probes.erasure.trained.control import random_twin
@@ -33,6 +35,7 @@ from probes.erasure.trained.recipe import Recipe
 from probes.erasure.trained.states import collect, cut, needs_of
 from probes.erasure.trained.trainer import recommended_depths, train, work_name
 from probes.erasure.trained.words import Word, letter_runs, multi_token_words, place_masks
+from tests.another_user import as_another_user
 from tests.tiny_models import tiny_hf, tiny_model
 from tests.tiny_probes import QUICK, published, random_pieces, sentences, speller, tiny_probes
 from workbench.errors import Cancelled, FileError, InputError, RefusedError, UnavailableError
@@ -440,6 +443,37 @@ def test_imported_probes_join_each_other_and_lose_none_unasked(model, monkeypatc
     assert len(find(model.identity.key, kind="imported").card["imported"]) == 2
 
 
+def test_two_imports_at_once_keep_each_other(model, monkeypatch, tmp_path):
+    """As of a loop in a shell with `&`: each read what was there, and the last to write lost the other's."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    joined, others = published_module._joined, []
+
+    def slowly(before, *rest):
+        if not others:
+            others.append(Thread(target=import_probes, args=(model, published(model, tmp_path / "b.pt"), 2, 0)))
+            others[0].start()
+            others[0].join(1)
+        return joined(before, *rest)
+
+    monkeypatch.setattr(published_module, "_joined", slowly)
+    import_probes(model, published(model, tmp_path / "a.pt", seed=1), 1, 0)
+    others[0].join(60)
+    assert set(find(model.identity.key, kind="imported").maps) == {(1, 0), (2, 0)}
+
+
+def test_a_lock_of_another_user_keeps_nobody_from_a_folder_that_both_may_write(model, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    import_probes(model, published(model, tmp_path / "a.pt"), 1, 0)
+    folder = default_path(model.identity.key, "imported").parent
+    for place in (tmp_path, *tmp_path.parents[:2], *(tmp_path / "cache").rglob("*")):
+        place.chmod(place.stat().st_mode | (0o777 if place.is_dir() else 0o444))
+    (folder / ".erasure-imported.lock").chmod(0o600)
+    file = published(model, tmp_path / "b.pt", seed=1)
+    with as_another_user():
+        import_probes(model, file, 2, 0)
+    assert set(find(model.identity.key, kind="imported").maps) == {(1, 0), (2, 0)}
+
+
 def test_other_imported_probes_are_measured_anew(model, monkeypatch, tmp_path):
     """What was kept of those before them would be shown as of these."""
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
@@ -536,6 +570,24 @@ def test_a_stopped_training_goes_on_and_ends_the_same(model, made, tmp_path):
     assert not any("depth 1, offset 0" in text or "depth 1, offset -1" in text for _, text in texts)
     assert [share for share, _ in texts] == sorted(share for share, _ in texts) and texts[-1][0] == pytest.approx(1)
     assert again.digest == made[0].digest
+    assert {file.name for file in tmp_path.iterdir()} == {"erasure.safetensors", "erasure.json"}
+
+
+@pytest.mark.parametrize("other", [{"recipe": Recipe(epochs=2, lr=2e-3, batch=512, dtype="float32")}, {}, "depths"])
+def test_of_two_trainings_at_once_neither_costs_the_other_its_work(model, made, tmp_path, other):
+    """The first to end took away the parts of both, and the last lost what the first had kept."""
+    path, begun = tmp_path / "erasure.safetensors", []
+    more = {"depths": (2,)} if other == "depths" else {"depths": (1, 3), **other}
+
+    def meanwhile(share, text):
+        if "depth 3, offset -1" in text and not begun:
+            begun.append(tiny_probes(model, path, **more))
+
+    both = tiny_probes(model, path, depths=(1, 3), progress=meanwhile)
+    assert begun and both.depths == ((1, 2, 3) if other == "depths" else (1, 3))
+    assert all(torch.equal(both.maps[key][0], W) for key, (W, _) in made[0].maps.items())
+    if other == "depths":
+        assert torch.equal(both.maps[2, 0][0], begun[0].maps[2, 0][0])
     assert {file.name for file in tmp_path.iterdir()} == {"erasure.safetensors", "erasure.json"}
 
 

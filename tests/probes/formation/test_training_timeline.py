@@ -148,6 +148,20 @@ def test_a_series_that_is_done_is_not_computed_again(cache, monkeypatch):
     np.testing.assert_array_equal(timeline.run(load("toy-induction"))["induction_score"], first["induction_score"])
 
 
+def test_what_fails_on_a_checkpoint_is_said_and_tried_again(cache, monkeypatch):
+    """The sentence held a Python dictionary; and what lacked memory once was refused for good."""
+    for step in (1, 2):
+        folder(cache / f"c{step}", seed=step)
+    series = {"checkpoints": f"{cache / 'c1'};{cache / 'c2'}"}
+    with pytest.raises(InputError, match=r"^Got head-survey on the checkpoint step 1, which failed \(Got [^{]*\); exp"):
+        TrainingTimeline(entries="head-survey", **series).run(load("toy-induction"))
+    with monkeypatch.context() as short:
+        short.setattr(InductionHeads, "analyse", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(InputError, match="induction-heads on the checkpoint step 1, which failed"):
+            TrainingTimeline(**series).run(load("toy-induction"))
+    assert TrainingTimeline(**series).run(load("toy-induction"))["induction_score"].notnull().all()
+
+
 def test_unlike_checkpoints_are_named_with_what_differs(cache):
     folder(cache / "c1")
     folder(cache / "c2", n_layers=3)

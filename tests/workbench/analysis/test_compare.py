@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from probes.lens.logit_lens import VIEW, LogitLens
-from tests.tiny_models import tiny_model
-from workbench import Ablate, Head, load
+from tests.tiny_models import tiny_hf, tiny_model
+from workbench import Ablate, Head, load, wrap
 from workbench.analysis.compare import align, difference, difference_figure, need_same_tokenizer, of_differences
 from workbench.analysis.kinds import OnPrompt
 from workbench.analysis.parameters import Values
@@ -225,6 +226,18 @@ def test_other_analyses_and_empty_pairs_are_refused():
     bare = result([1], [1]).drop_vars("height")
     with pytest.raises(InputError, match="without a number in common"):
         difference(bare, bare)
+
+
+def test_another_number_format_is_named():
+    """Of one model in two formats it was said `(ba03f3e7), minus that of (604d9686)`."""
+    intact = LogitLens().run(tiny_model("llama"), [3, 5, 7, 5])
+    half = LogitLens().run(wrap(tiny_hf("llama").to(torch.bfloat16), None, name="tiny-llama"), [3, 5, 7, 5])
+    for one, two, said in ((half, intact, "float32, minus {}bfloat16"), (intact, half, "bfloat16, minus {}float32")):
+        summary = difference(one, two).attrs["summary"]
+        assert summary.endswith(f"Of tiny-llama in {said.format('that of tiny-llama in ')}.")
+    near = intact.assign(top_prob=intact["top_prob"] * (1 + 2e-3))  # as far apart as a number of bfloat16 is coarse
+    near.attrs["provenance"] = half.attrs["provenance"]
+    assert all("rounding of bfloat16" in difference(*two).attrs["summary"] for two in ((intact, near), (near, intact)))
 
 
 def test_a_head_that_was_taken_out_changes_nothing_before_its_layer(tmp_path):

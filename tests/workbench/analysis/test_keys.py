@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import platform
 import sys
 import textwrap
 from types import ModuleType, SimpleNamespace
@@ -220,6 +221,46 @@ def test_a_probe_of_single_files_is_followed_into_its_neighbours(tmp_path, monke
     assert keys[0] == keys[2] != keys[1]
 
 
+def test_what_comes_by_a_star_is_followed_too(tmp_path, monkeypatch):
+    """A changed constant of a module that is imported whole, by another that is, had the key of the old one."""
+    keys = []
+    for number, constant in enumerate((1, 2, 1)):
+        folder = tmp_path / str(number)
+        (folder / "mine").mkdir(parents=True)
+        (folder / "mine/__init__.py").write_text("from .probe import *\n")
+        (folder / "mine/probe.py").write_text("from .parts import *\n\n\nclass Mine:\n    value = doubled(3)\n")
+        (folder / "mine/parts.py").write_text("from .numbers import *\n\n\ndef doubled(x):\n    return FACTOR * x\n")
+        (folder / "mine/numbers.py").write_text(f"FACTOR = {constant}\n")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(folder)
+            forget()
+            keys.append(code_digest(importlib.import_module("mine").Mine))
+            for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
+                sys.modules.pop(name)
+    forget()
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_a_module_that_was_loaded_again_is_read_again(tmp_path, monkeypatch):
+    """As in a notebook, while a probe is being written: a batch there took the results of the probe as it had been."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "my_parts.py").write_text("FACTOR = 2\n")
+    (tmp_path / "my_probe.py").write_text("import my_parts\n\n\nclass Mine:\n    value = my_parts.FACTOR\n")
+    forget()
+    probe, keys = importlib.import_module("my_probe"), []
+    try:
+        for constant in (2, 30, 2):
+            (tmp_path / "my_parts.py").write_text(f"FACTOR = {constant}\n")
+            importlib.reload(sys.modules["my_parts"])
+            keys += [code_digest(importlib.reload(probe).Mine), code_digest(probe.Mine)]
+    finally:
+        for name in ("my_probe", "my_parts"):
+            sys.modules.pop(name)
+        forget()
+    assert keys[0] == keys[1] == keys[4] == keys[5] != keys[2] == keys[3]
+
+
 def followed(kind: type) -> Code:
     code = Code()
     code.follow(kind.__module__, kind.__name__)
@@ -315,6 +356,22 @@ def test_a_hash_is_kept_for_the_same_sources_and_made_anew_for_others(followings
     change(monkeypatch, tmp_path)
     forget()
     assert (code_digest(LogitLens) == first) is same and len(followings) == 2
+
+
+def test_what_reads_the_texts_of_python_has_another_key_in_the_next_one(followings, monkeypatch, tmp_path):
+    """Documentation and sources of the interpreter are others there, and what was measured on those of the last one
+    was taken from a cache that both share."""
+    from probes import AttentionSinks, CausalCheck, SinkRates
+
+    own = {"__name__": "a_notebook"}
+    cell = "from workbench import measure_means\nclass Mine:\n    def run(self, m): return measure_means(m)\n"
+    exec(compile(cell, "<cell>", "exec"), own)
+    kinds = (LogitLens, AttentionSinks, CausalCheck, SinkRates, own["Mine"])
+    before = [code_digest(kind) for kind in kinds]
+    another_python(monkeypatch, tmp_path)
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99.1")
+    forget()
+    assert [code_digest(kind) == key for kind, key in zip(kinds, before, strict=True)] == [True, True] + [False] * 3
 
 
 def test_the_hash_of_what_others_wrote_is_not_kept(followings, tmp_path):

@@ -19,6 +19,7 @@ from workbench import batch, wrap
 from workbench.analysis import run as runner
 from workbench.analysis.pace import Pace
 from workbench.batch import estimate
+from workbench.batch.prompts.sources import _text_of
 from workbench.batch.values import tables
 from workbench.errors import Cancelled, InputError, RefusedError, UnavailableError
 from workbench.models.prompt import Prompt
@@ -311,6 +312,33 @@ def test_an_empty_cell_of_a_column_that_is_read_is_no_value(tmp_path):
     assert "1 prompt of tiny" in plan and "a.csv line 3: no text in the column 'other'" in plan
 
 
+def test_numbers_and_flags_of_records_are_read_as_those_of_tables(tmp_path):
+    """A position that JSON holds as a number was refused: `got the column 'at'; expected one of ...`."""
+    model = wrap(tiny_hf("llama"), spelling(), name="tiny")
+    given = spec() | {"analyses": [{"name": "direct-logit-attribution", "columns": {"pos": "at"}}]}
+    tables = {
+        "a.jsonl": '{"text": "abcd", "at": 2}\n{"text": "abce", "at": 1.0}\n{"text": "abcf", "at": null}\n'
+        '{"text": "abcg"}\n{"text": "abch", "at": [1]}\n',
+        "a.csv": "text,at\nabcd,2\nabce,1\nabcf,\nabcg,\nabch,\n",
+    }
+    values = []
+    for name, content in tables.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        given["prompts"] = [{"file": str(tmp_path / name)}]
+        found = batch.run(given, tmp_path / name[2:], catalog=PROBES, models={"tiny": model})
+        values.append(found.table()["direct-logit-attribution.total"].values)
+        assert len(found.failures) == 3 and len(values[-1]) == 2
+    np.testing.assert_array_equal(*values)
+    assert [_text_of(cell) for cell in (True, False, float("nan"), 0.5, -3, "x")] == [
+        "true",
+        "false",
+        "",
+        "0.5",
+        "-3",
+        "x",
+    ]
+
+
 def test_targets_of_cells_without_a_space_are_said_in_the_plan(tmp_path):
     """No sentence of a result is kept, in which a study says so of one prompt."""
     model = wrap(tiny_hf("llama"), spelling(), name="tiny")
@@ -412,7 +440,7 @@ def test_two_worker_processes_equal_the_local_run(tmp_path, model):
     batch.plan(spec(60), folder, catalog=CATALOG, models={"tiny": model}).write()
     both = [process(folder, "worker") for _ in range(2)]
     for one in both:
-        one.communicate(b"\n", timeout=120)
+        one.communicate(b"\n", timeout=600)
     assert [one.returncode for one in both] == [0, 0]
     found = batch.open(folder)
     assert found.n_done == found.n_shards and same(found, whole)

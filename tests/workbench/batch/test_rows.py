@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from workbench.analysis.results import dataset
 from workbench.batch.values import merge
@@ -118,11 +119,29 @@ def test_documents_that_are_too_many_to_draw_from_are_folded_in_pieces(monkeypat
         assert group.partial.n.tolist() == known.tolist() and group.is_large == (n > 20)
         np.testing.assert_allclose(group.partial.known_mean, np.nanmean(values, 0), rtol=1e-12)
         low, high = merge._intervals({"x": group}, {"x": FREE})["x"]
-        half = 1.96 * np.nanstd(values, 0, ddof=1) / np.sqrt(known)
+        half = stats.t.ppf(0.975, known - 1) * np.nanstd(values, 0, ddof=1) / np.sqrt(known)
         if n > 20:
             np.testing.assert_allclose((high - low) / 2, half, rtol=1e-9)
         else:  # bootstrap-t, never narrower than Student's
-            assert ((high - low) / 2 > half).all()
+            assert ((high - low) / 2 > half * (1 - 1e-12)).all()
+
+
+def test_rare_flags_of_many_documents_have_the_interval_of_their_share(monkeypatch):
+    """No flag among more documents than are drawn from had an interval of no width, and five one that held too few."""
+    monkeypatch.setattr(merge, "BOOTSTRAPPED", 2_000)
+    values = np.zeros((3_000, 5))
+    values[:5, 1] = values[:, 2] = values[::2, 3] = 1
+    values[:, 4] = np.linspace(0, 1, 3_000)  # no flag: Student's
+    group = merge._Group(Partial.empty((5,)))
+    for i, value in enumerate(values):
+        group.add(f"{i:04}", value)
+    low, high = merge._intervals({"x": group}, {"x": (0.0, 1.0)})["x"]
+    drawn = bootstrap_interval(values, bounds=(0.0, 1.0))
+    assert low[0] == 0 and high[0] == pytest.approx(drawn[1][0], rel=0.3) and high[0] > 0.0009  # 3 in 3,000
+    assert low[2] == pytest.approx(1 - high[0]) and high[2] == 1
+    wilson = stats.binomtest(5, 3_000).proportion_ci(method="wilson")
+    assert low[1] <= wilson.low * (1 + 1e-9) and high[1] >= wilson.high * (1 - 1e-9)
+    np.testing.assert_allclose(high[3:] - low[3:], drawn[1][3:] - drawn[0][3:], rtol=0.1)  # of 2,000 resamples
 
 
 def test_a_share_of_documents_that_all_agree_is_not_sure():

@@ -57,6 +57,7 @@ def test_the_shortest_spec_that_means_something(tmp_path):
             'texts = ["a"]\nn = 24',
             r"line 6; expected n beside generator, .*; limit says",
         ),
+        ('texts = ["a", "b"]', 'corpus = "prose"\nn = 100', "n beside generator, and not beside corpus; limit says"),
         ('texts = ["a", "b"]', 'corpus = "prose"\ncolumn = "a"', "column beside file, and not beside corpus"),
         ('texts = ["a", "b"]', 'texts = ["a"]\ncolumns = { corrupt = "b" }', "columns beside template, and not beside"),
         ('texts = ["a", "b"]', "ids = [[1, 2]]\nbos = true", "bos beside texts or file or corpus or template, and not"),

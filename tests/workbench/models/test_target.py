@@ -19,6 +19,7 @@ from workbench.loading.pretrained import wrap
 from workbench.models.prompt import tokenise
 from workbench.models.target import Target, likelier, need_one_token, shared_start, target_of
 from workbench.models.vocabulary import Vocabulary
+from workbench.observation import observe
 from workbench.observation.metrics import followed_by, going_on, make_metric
 from workbench.observation.sweeps import base_run, values_of
 
@@ -182,11 +183,14 @@ def test_where_several_tokens_cannot_be_measured(hf):
 def test_the_likelier_form_is_named():
     log_probs = torch.full((96,), -9.0).index_put((torch.tensor([1, A]),), torch.tensor([-1.0, -2.5]))
     assert likelier(VOCABULARY, "a", log_probs) == (
-        "'a' was taken as typed (-2.50 nats); ' a', with a space in front, is likelier here "
-        "(by its first token -1.00 nats)."
+        "'a' was taken as typed (-2.50 nats); ' a', with a space in front, begins with a likelier token here "
+        "(-1.00 nats)."
     )
     several = likelier(VOCABULARY, "ab", log_probs)  # -2.50 is not what the study measures of both
     assert several.startswith("'ab' was taken as typed (by its first token -2.50 nats); ' ab', with a space in front, ")
+    assert several.endswith("begins with a likelier token here (-1.00 nats).")
+    shorter = likelier(VOCABULARY, " a", -log_probs)
+    assert shorter.endswith("'a', without a space in front, is likelier here (2.50 nats).")
     assert likelier(VOCABULARY, " a", log_probs) == "" and likelier(VOCABULARY, f"#{A}", log_probs) == ""
     assert "without a space" in likelier(VOCABULARY, " a", -log_probs)
     assert "The set from 'a' on" in likelier(VOCABULARY, '["a", "b"]', log_probs)
@@ -290,3 +294,16 @@ def test_what_begins_with_the_other_is_not_set_against_it(target, against):
     with pytest.raises(InputError, match="'p' against 'pq', which begins with it"):
         make_metric(model, tokens, logits, kind="log-probability", target=target, against=against)
     make_metric(model, tokens, logits, kind="log-probability", target="p", against="q")
+
+
+def test_a_form_of_several_tokens_is_not_called_likelier_by_its_first_alone(default_model):
+    """After "Der Name ist" a space comes before many things: " ü" was called likelier than "ü", by five nats less."""
+    tokens = tokenise(default_model, "Der Name ist")
+
+    def whole(text):
+        found = list(default_model.vocabulary.tokens(text))
+        seen = observe(default_model, [*tokens.ids, *found], positions="all").logits[0].log_softmax(-1)
+        return sum(float(seen[len(tokens) - 1 + i, token]) for i, token in enumerate(found))
+
+    note = likelier(default_model.vocabulary, "ü", observe(default_model, tokens).logits[0][-1].log_softmax(-1))
+    assert whole(" ü") < whole("ü") - 1 and "' ü', with a space in front, begins with a likelier token here" in note

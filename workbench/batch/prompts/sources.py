@@ -98,7 +98,8 @@ def _from_file(source: PromptSource, path: Path) -> Iterator[Row]:
             _need_columns(source, cells, path)
         document = _document(cells.get(source.document)) if source.document else ""
         own = source.column or next((name for name in COLUMNS if name in cells), "")
-        columns = {name: cell for name, cell in cells.items() if isinstance(cell, str) and name != own}
+        texts = {name: _text_of(cell) for name, cell in cells.items() if name != own}
+        columns = {name: text for name, text in texts.items() if text is not None}
         try:
             if source.document and source.document not in cells:
                 raise InputError(f"{where} without {source.document!r}", "that column", "Correct it")
@@ -110,6 +111,20 @@ def _from_file(source: PromptSource, path: Path) -> Iterator[Row]:
             yield _row(where, prompt.text, source, document, columns)
         else:
             yield Row(where, prompt, document, columns)
+
+
+def _text_of(cell: Any) -> str | None:
+    """A cell as the parameter that is read from it is written: a record of JSON or Parquet holds numbers and flags as
+    such. "" where it is missing, None for what is no single value."""
+    if isinstance(cell, str):
+        return cell
+    if cell is None or cell != cell:
+        return ""
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    if isinstance(cell, float) and cell.is_integer():  # whole numbers, some of which are missing
+        return str(int(cell))
+    return repr(cell) if isinstance(cell, int | float) else None
 
 
 def _document(cell: Any) -> str:

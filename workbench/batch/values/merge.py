@@ -2,7 +2,7 @@
 when and in which shard (more than `BOOTSTRAPPED` as they come, where that moves no more than rounding).
 
 Every document counts once in its group: pieces of one are averaged first. Intervals are over documents: of
-`bootstrap_interval` up to `BOOTSTRAPPED` of them, above that 1.96 standard errors of the mean, which is the same there.
+`bootstrap_interval` up to `BOOTSTRAPPED` of them, above that `Partial.interval`, which is the same there.
 """
 
 import json
@@ -22,7 +22,7 @@ from workbench.batch.values.places import Cells, Places
 from workbench.batch.values.rows import same_names
 from workbench.batch.values.tables import summary
 from workbench.errors import InputError
-from workbench.statistics import ENOUGH, bootstrap_interval
+from workbench.statistics import bootstrap_interval
 
 __all__ = ["BOOTSTRAPPED", "aggregate", "provenance"]
 
@@ -82,7 +82,7 @@ class _Pieces:
 
 
 def _intervals(own: Mapping[str, _Group], bounds: Mapping[str, tuple[float, float]]) -> dict[str, tuple[Any, Any]]:
-    """Low and high of each variable of a group, 95 %; NaN below `ENOUGH` documents. bounds: between which values lie.
+    """Low and high of each variable of a group, 95 %; NaN of too few documents. bounds: between which values lie.
 
     Those that as many documents have are drawn together: to draw is most of the work, and is the same for all.
     """
@@ -90,9 +90,7 @@ def _intervals(own: Mapping[str, _Group], bounds: Mapping[str, tuple[float, floa
     together: dict[int, list[str]] = {}
     for name, one in own.items():
         if one.is_large:
-            partial = one.partial
-            half = 1.96 * partial.sd / np.sqrt(np.where(partial.n >= ENOUGH, partial.n, np.nan))
-            found[name] = partial.mean - half, partial.mean + half
+            found[name] = one.partial.interval(*bounds[name])
         else:
             together.setdefault(len(one.by_name), []).append(name)
     for names in together.values():

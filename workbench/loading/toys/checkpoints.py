@@ -89,11 +89,12 @@ class Kept:
             return
         with kept.storage_errors(_BYTES, "a toy's checkpoints"), kept.alone(report, self.folder):
             records = self.steps() if self._sound() else {}
-            known = [step for step in grid if step in records]
+            first = next((step for step in grid if step not in records), last + 1)
+            known = [step for step in grid if step < first]
             for done in known:
                 yield Checkpoint(done, Evaluated(records[done]["loss"], records[done]["measures"]))
             if len(known) < len(grid):
-                yield from self._train(last, report, set(known))
+                yield from self._train(last, report, set(known), first)
 
     def _there(self, grid: list[int]) -> list["Checkpoint"] | None:
         """The steps of a grid, where all of them are kept and sound; nothing is written or locked for that."""
@@ -114,12 +115,13 @@ class Kept:
         record = self.steps()[step]
         return Evaluated(record["loss"], record["measures"])
 
-    def _train(self, last: int, report: Progress, known: set[int]) -> Generator["Checkpoint", None, None]:
+    def _train(self, last: int, report: Progress, known: set[int], first: int) -> Generator["Checkpoint", None, None]:
+        """known: steps that have been shown. first: the first that is missing."""
         card = self._begun()
         if last >= card.get("diverged", last + 1):
             raise DivergedError(name_of(self.recipe), card["diverged"])
         with alone_on_a_core():
-            run = self._resumed(card)
+            run = self._resumed(card, first)
         try:
             yield from self._advance(run, card, last, report, known)
         except DivergedError as error:
@@ -164,13 +166,16 @@ class Kept:
         about = {"key": self.recipe.key, "recipe": as_record(self.recipe), "source": self.recipe.task.source}
         return {**about, "made_with": made_with, "steps": {}}
 
-    def _resumed(self, card: dict[str, Any]) -> Training:
-        run = Training(self.recipe)
-        if "state" in card:
-            run.restore(self._read("state"), card["state"]["step"])
-            card["steps"] = {step: record for step, record in card["steps"].items() if int(step) <= run.step}
-        else:
+    def _resumed(self, card: dict[str, Any], first: int) -> Training:
+        """From the state that is kept; from the start where that lies behind the first step that is missing, as where
+        the same run was kept at other steps: a run of 60 beside one of 1000."""
+        run, state = Training(self.recipe), card.get("state", {"step": 0})["step"]
+        if "state" not in card:
             card["steps"] = {}
+            return run
+        card["steps"] = {step: record for step, record in card["steps"].items() if int(step) <= state}
+        if state <= first:
+            run.restore(self._read("state"), state)
         return run
 
     def _keep(self, run: Training, card: dict[str, Any]) -> Evaluated:
@@ -187,7 +192,8 @@ class Kept:
         return found
 
     def _write(self, run: Training, card: dict[str, Any]) -> None:
-        card["state"] = {"step": run.step, "sha256": self._put("state", run.tensors())}
+        if run.step >= card.get("state", {"step": 0})["step"]:  # else it came from a run that went further
+            card["state"] = {"step": run.step, "sha256": self._put("state", run.tensors())}
         write_whole(self.folder / "card.json", json.dumps(memo.marked(card), indent=1).encode())
 
     def _put(self, name: str, tensors: dict[str, torch.Tensor]) -> str:

@@ -28,10 +28,15 @@ from apps.explorer.page.news import look, request_of
 from apps.explorer.page.state import Asked, Continuing, Seen, Shown, Sizes
 from apps.explorer.page.views import drawn
 from probes.attention.pattern import Attention
+from probes.erasure import readout_probes
+from probes.erasure.readout_probes import TokenErasureProbes
+from probes.erasure.trained.artifact import default_path, find
+from probes.erasure.trained.trainer import train
 from probes.lens.logit_lens import VIEW as LENS
 from probes.lens.logit_lens import LogitLens
 from tests.tiny_analyses import tiny_study, tiny_view
 from tests.tiny_models import tiny_hf, tiny_model
+from tests.tiny_probes import sentences, speller
 from workbench import wrap
 from workbench.analysis.kinds import OnModel, OnPrompt, Stimulus, Study
 from workbench.analysis.pace import Pace
@@ -438,6 +443,38 @@ def test_what_cannot_be_computed_says_so_in_its_own_place(engine):
     assert engine.found(request, "half").sentence == "Got half; expected all. Try again."
     assert engine.submit_entry(request, "half", "me") is None  # until somebody presses Start
     assert start_view(engine, Asked(id="x", model="tiny", text=TEXT), "half", True, "me") == ""
+
+
+def test_the_page_shows_the_card_of_the_probes_that_are_there(monkeypatch, tmp_path):
+    """Probes that were trained anew or taken away elsewhere kept their card on the page, and Start trained nothing."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(readout_probes, "train", lambda model, **options: train(model, sentences(), **options))
+    model, name = speller(), TokenErasureProbes.name
+    engine = Engine(
+        Settings(models=("m",), directory=tmp_path / "results"), [readout_probes.VIEW], load=lambda *_: model
+    )
+    assert engine.hosted("m").loading.finished.wait(60)
+
+    def shown():
+        return engine.found(engine.request("m", "abc def", {}), name)
+
+    def start():
+        job = engine.submit_entry(engine.request("m", "abc def", {}), name, "me")
+        assert job is not None and job.finished.wait(60) and job.state == "done", job
+        assert shown().attrs["probes"] == find(model.identity.key).digest
+
+    assert shown() is None
+    start()
+    first = shown()
+    made = train(model, sentences(30), again=True)  # as by the shell, beside the open page
+    assert made.digest != first.attrs["probes"] and shown() is None
+    start()
+    for file in default_path(model.identity.key).parent.iterdir():
+        file.unlink()
+    assert shown() is None
+    start()
+    xr.testing.assert_equal(shown(), first)  # trained again, of the same text
+    engine.close()
 
 
 def test_refusals_are_sentences(engine):

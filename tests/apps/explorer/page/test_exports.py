@@ -175,9 +175,9 @@ def test_texts_and_parameters_survive_a_spec(text, tmp_path):
     from workbench.batch.spec import read_spec
 
     tokens = SimpleNamespace(source=SimpleNamespace(text=text), ids=(1, 2))
-    request = SimpleNamespace(model="some/model", text=text, tokens=tokens, edits=())
+    request = SimpleNamespace(model="some/model", text=text, tokens=tokens, edits=(), dtype="bfloat16", carried=())
     analysis = ActivationPatching(corrupt=text + ".", target="x")
-    (tmp_path / "a.toml").write_text(spec_text(request, analysis, Settings(models=(), dtype="bfloat16")), "utf-8")
+    (tmp_path / "a.toml").write_text(spec_text(request, analysis, Settings(models=(), held=True)), "utf-8")
     spec = read_spec(tmp_path / "a.toml").spec
     assert spec.prompts[0].texts == (text,) and spec.models[0].dtype == "bfloat16"
     assert ActivationPatching.of(dict(spec.analyses[0].params)) == analysis

@@ -105,6 +105,22 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(cache, monkeypatch, setting
     assert made == list(recipe.grid) and equal(whole, Kept(recipe).module(12).state_dict())
 
 
+@pytest.mark.parametrize("other", ["steps=7", "every=7", "steps=25,every=11"])
+def test_other_steps_of_a_run_that_is_kept_are_made(cache, monkeypatch, other):
+    """The longer run's state lay behind the step that was missing: it was never made, and "cannot be read"."""
+    recipe, others = asked(SMALL)[0], asked(SMALL.replace("steps=12,every=3", other))[0]
+    Kept(recipe).ensure()
+    longest = max(recipe.steps, others.steps)
+    made = [kept.step for kept in Kept(others).along()]
+    assert Kept(others).folder == Kept(recipe).folder and made == list(others.grid)
+    assert [kept.step for kept in Kept(recipe).along()] == list(recipe.grid)
+    assert Kept(recipe).card["state"]["step"] == longest
+    found = {step: Kept(others).module(step).state_dict() for step in others.grid}
+    monkeypatch.setenv("WORKBENCH_CACHE", str(cache / "alone"))
+    Kept(others).ensure()
+    assert all(equal(weights, Kept(others).module(step).state_dict()) for step, weights in found.items())
+
+
 def test_a_run_that_was_killed_between_states_is_not_believed_beyond_them(monkeypatch):
     recipe, _ = asked(SMALL)
     monkeypatch.setattr(checkpoints, "_OFTEN", 0.0)
