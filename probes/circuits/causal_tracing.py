@@ -243,9 +243,10 @@ def _most(before: np.ndarray, restored: str, strings: Sequence[str], spans: Sequ
     if not before.size or np.isnan(before).all():
         return ""
     layer, pos = np.unravel_index(int(np.nanargmax(before)), before.shape)
-    if before[layer, pos] <= 0:
+    if before[layer, pos] < 0.005:  # of which the largest is rounding, at a token that says nothing
         what = f"one {restored}" if max(map(len, spans)) == 1 else f"{restored} of one window"
-        return f"Before the last token, restoring {what} brings back none of it."
+        little = "none" if before[layer, pos] <= 0 else "less than 1%"
+        return f"Before the last token, restoring {what} brings back {little} of it."
     token, layers = show_token(strings[int(pos)], html=False), _layers(spans[int(layer)])
     return (
         f"Before the last token most comes back with {restored} of {layers} at token {pos} {token}: "

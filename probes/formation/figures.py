@@ -103,7 +103,7 @@ def heads_figure(result: xr.Dataset, log_steps: bool = True) -> "go.Figure":
     from plotly.subplots import make_subplots
 
     from workbench.figures import head_name
-    from workbench.figures.heatmap import finish
+    from workbench.figures.heatmap import finish, over_panels
     from workbench.figures.theme import LINES
 
     names = [name for name in _names(result, "nats", other=True) if "head" in result[name].dims][:3]
@@ -125,7 +125,7 @@ def heads_figure(result: xr.Dataset, log_steps: bool = True) -> "go.Figure":
             )  # fmt: skip
     finish(figure, "Each head along training (mean over seeds)", None, None)
     figure.update_xaxes(type="log" if log_steps else "linear")
-    return figure.update_layout(showlegend=True)
+    return over_panels(figure).update_layout(showlegend=True)
 
 
 def _moving(result: xr.Dataset, names: list[str]) -> list[tuple[int, int]]:

@@ -90,9 +90,11 @@ class Experts(OnPrompt, name="experts", title="Experts"):
         layer, expert = np.unravel_index(int(use.argmax()), use.shape)
         taken = (weight > 0).sum(-1).mean()
         where = f"each of {len(layers)} layers" if len(layers) > 1 else f"layer {layers[0]}"
+        others = int((use == use[layer, expert]).sum()) - 1  # of a short prompt many
+        most = f"are L{layers[layer]}E{expert} and {others} more" if others else f"is L{layers[layer]}E{expert}"
+        share = f"{use[layer, expert]:.0%} of {counted(weight.shape[1], 'token')}{', each' if others else ''}"
         summary = (
-            f"A token takes {taken:.3g} of {weight.shape[-1]} experts in {where}; most often chosen is "
-            f"L{layers[layer]}E{expert} ({use[layer, expert]:.0%} of {counted(weight.shape[1], 'token')})."
+            f"A token takes {taken:.3g} of {weight.shape[-1]} experts in {where}; most often chosen {most} ({share})."
         )
         return dataset(
             observation,

@@ -12,6 +12,7 @@ To follow all that takes a third of a second, so the hash of one of our own clas
 import ast
 import builtins
 import importlib.util
+import platform
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ __all__ = ["code_digest"]
 _WHOLE = "workbench"  # the package of which whole files are read
 _INSTALLED_BUT_OURS = ("workbench", "probes")
 _DRAWS = "workbench.figures"  # changes no number
+_OF_PYTHON = frozenset(  # what reads the interpreter's documentation and sources, of the workbench's own names
+    ("find_corpus", "measure_means", "python_corpus", "python_domains", "python_topic", "reference_text")
+)
 _PROSE = ("title",)  # class keywords for people
 ALL = "*"
 
@@ -71,11 +75,16 @@ def _digest(module: str, name: str) -> str:
         pass  # of another form: made anew
     code = Code()
     code.follow(module, name)
-    found = digest([sorted(code.statements), sorted(code.files)])
+    found = digest([sorted(code.statements), sorted(code.files), *_texts_of(code.asked | {name})])
     if place and {top for top in code.outside if _is_ours(top)} <= set(_INSTALLED_BUT_OURS):
         outside = {top: _origin(top) for top in sorted(code.outside)}
         memo.write(place, {"digest": found, "outside": outside})
     return found
+
+
+def _texts_of(asked: set[str]) -> list[str]:
+    """The Python whose documentation and sources are read as texts, which are others in the next one."""
+    return [f"texts of Python {platform.python_version()}"] if asked & _OF_PYTHON else []
 
 
 def _place(module: str, name: str) -> Path | None:
@@ -99,11 +108,13 @@ def _origin(top: str) -> str:
 
 class Code:
     """What a name runs on. statements: (module, syntax) of its own files; files: (module, syntax) of the workbench;
-    outside: the packages that were met, of which those that are installed are not followed."""
+    asked: names that own files use of it; outside: the packages that were met, of which those that are installed are
+    not followed."""
 
     def __init__(self) -> None:
         self.statements: set[tuple[str, str]] = set()
         self.files: set[tuple[str, str]] = set()
+        self.asked: set[str] = set()
         self.outside: set[str] = set()
         self._done: set[tuple[str, str]] = set()
         self._taken: set[str] = set()
@@ -143,6 +154,7 @@ class Code:
         for statement in taken:
             syntax, used = _read(file, statement)
             self.statements.add((module, syntax))
+            self.asked |= {wanted for other, wanted in used if _in_workbench(other)}
             yield from used
 
 

@@ -12,7 +12,7 @@ from workbench.figures.theme import NEUTRAL, apply
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["finish", "heatmap"]
+__all__ = ["finish", "heatmap", "over_panels"]
 
 _TITLE_WIDTH = 50  # characters of a title that fit a panel of 360 pixels
 _TITLE_LINE = 17  # pixels
@@ -82,6 +82,13 @@ def finish(figure: "go.Figure", title: str, x: Axis | None, y: Axis | None, **mo
     if y is not None:
         figure.update_yaxes(y.layout())
     return apply(figure)
+
+
+def over_panels(figure: "go.Figure") -> "go.Figure":
+    """A finished figure of several panels: its title stands above the panels' own, which Plotly does not know of."""
+    figure.update_annotations(font_size=11)
+    layout = figure.layout
+    return figure.update_layout(title_pad_b=layout.title.pad.b + _TITLE_LINE, margin_t=layout.margin.t + _TITLE_LINE)
 
 
 def _dot_marks(

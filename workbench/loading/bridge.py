@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from workbench.draws import Draws
-from workbench.errors import ModelError, RefusedError
+from workbench.errors import ModelError
 from workbench.loading.build import is_tied, need_heads, numbers_of, positions_of
 from workbench.loading.components import bias_of, eps_of, gain_of, logit_scale_of, mlp_of, scale_of, scaled, sinks_of
 from workbench.loading.expert_neurons import ExpertNeurons, expert_neurons
 from workbench.loading.experts import experts_of, instrument_mixture, router_of
+from workbench.loading.given import need_causal
 from workbench.loading.native import discarding, instrument
 from workbench.loading.rotations import by_length, forget, own, rounded
 from workbench.loading.windows import masks, measured, visible
@@ -99,7 +100,7 @@ class BridgeAdapter:
         self._see_routers()
         self._give_weights()
         if known is None:
-            self._need_causal()
+            need_causal(type(self.hf_model).__name__, self.forward, torch.arange(6, device=self.device)[None] % self.sizes.d_vocab, next(self.hf_model.parameters()).dtype)
             self.sizes = measured(self.sizes, self.hf_config, self._seen, self._handed)
         else:
             self.sizes = replace(self.sizes, sliding=known.sliding, windows=known.windows, chunked=known.chunked)
@@ -172,23 +173,6 @@ class BridgeAdapter:
                 self.remove(point, handle)
         everything = torch.ones(n_pos, n_pos, dtype=torch.bool).tril()
         return [found.get(layer, everything) for layer in range(self.sizes.n_layers)]
-
-    def _need_causal(self) -> None:
-        """RefusedError for an encoder: its tokens see those behind them, which no view here is made for."""
-        ids = torch.arange(6, device=self.device)[None] % self.sizes.d_vocab
-        other = ids.clone()
-        other[0, -1] = (other[0, -1] + 1) % self.sizes.d_vocab
-        pause()
-        with torch.no_grad():
-            plain, changed = (self.forward(given)[0, :-1].float() for given in (ids, other))
-        exact = next(self.hf_model.parameters()).dtype == torch.float32
-        # equal to the bit where nobody looks ahead, but for a mixture's sums; an encoder is a tenth and more off
-        if float((plain - changed).abs().max()) > (1e-5 if exact else 1e-2) * float(plain.abs().max()):
-            raise RefusedError(
-                f"a {type(self.hf_model).__name__} whose tokens see those behind them, as in an encoder",
-                "a decoder, whose tokens see themselves and those before them",
-                "Pick another model",
-            )
 
     def _handed(self, n_pos: int) -> list[torch.Tensor]:
         """Visible keys of each layer by the masks of a pass without its blocks."""

@@ -1,7 +1,7 @@
 """What may be given to wrap(), and what building an instrument around it may raise."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,8 +12,9 @@ from torch import nn
 
 from workbench.errors import InputError, ModelError, RefusedError, WorkbenchError
 from workbench.loading.files.checkpoint import first_line, named
+from workbench.pauses import pause
 
-__all__ = ["buildable", "check_model", "check_tokenizer", "check_weights"]
+__all__ = ["buildable", "check_model", "check_tokenizer", "check_weights", "need_causal"]
 
 
 def check_tokenizer(tokenizer: Any) -> None:
@@ -73,6 +74,33 @@ def check_weights(model: nn.Module) -> None:
         raise ModelError(
             f"a {kind} with quantised weights ({named(packed)})",
             "weights as floating-point numbers", "Load it without quantisation, or dequantise it",
+        )  # fmt: skip
+
+
+def need_causal(
+    kind: str, forward: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor, dtype: torch.dtype
+) -> None:
+    """RefusedError for an encoder, whose tokens see those behind them: no view here is made for it. So for what answers
+    otherwise at every call.
+
+    forward: `[batch, pos]` ids to logits. ids: some to try.
+    """
+    other = torch.cat((ids[:, :-1], ids[:, :1]), dim=1)
+    pause()
+    with torch.no_grad():
+        plain, again, changed = (forward(given)[0, :-1].float() for given in (ids, ids, other))
+    # equal to the bit where nobody looks ahead, but for a mixture's sums; an encoder is a tenth and more off
+    most = (1e-5 if dtype == torch.float32 else 1e-2) * float(plain.abs().max())
+    if float((plain - again).abs().max()) > most:
+        raise RefusedError(
+            f"a {kind} that answers the same tokens otherwise at every call",
+            "one that draws nothing in evaluation mode, or whose weights stay as they are",
+            "Give what it draws a switch, such as F.dropout(x, p, training=self.training)",
+        )
+    if float((plain - changed).abs().max()) > most:
+        raise RefusedError(
+            f"a {kind} whose tokens see those behind them, as in an encoder",
+            "a decoder, whose tokens see themselves and those before them", "Pick another model",
         )  # fmt: skip
 
 

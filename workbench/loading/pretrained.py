@@ -210,8 +210,8 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
 
     The model stays as it is, and yours to call, save, train and generate with in any thread: what is instrumented is a
     twin that shares its weights (see `workbench.loading.twin`), with attention made eager and in evaluation mode. What
-    you change in the weights, the configuration, buffers and settings of modules is taken up before the next pass, by
-    the hash and the self-check too. Hooks that it has now act in our passes, those that you set later do not.
+    you change in the weights, the configuration, buffers, settings and hooks of modules is taken up before the next
+    pass, by the hash and the self-check too: a hook that the model has acts in our passes, one taken off does not.
 
     Raises InputError for what is no causal language model, and ModelError for one that cannot be instrumented. Warns
     (UserWarning) of a model in training mode that drops out.

@@ -37,16 +37,27 @@ def settings_hash(module: nn.Module) -> str:
     found = hashlib.sha256()
     for setting in _settings(module, _bytes):
         found.update(repr(setting).encode())
-    for name, part in module.named_modules():
-        for kind in _HOOKS:
-            for hook in part.__dict__.get(kind, {}).values():
-                found.update(f"{kind} {name} {_named(hook)}".encode())
+    for name, kind, _, hook in _hooks(module):
+        found.update(f"{kind} {name} {_named(hook)}".encode())
     return found.hexdigest()
 
 
 def held_settings(module: nn.Module) -> tuple[Setting, ...]:
     """The same for a look before each pass: equal as long as nothing of it changed (some milliseconds)."""
-    return tuple(_settings(module, lambda buffer: (id(buffer), _version(buffer), _bytes(buffer, 4096))))
+    hooks = (("hooked", name, kind, number) for name, kind, number, _ in _hooks(module))
+    return (*_settings(module, lambda buffer: (id(buffer), _version(buffer), _bytes(buffer, 4096))), *hooks)
+
+
+def _hooks(module: nn.Module) -> Iterator[tuple[str, str, int, Any]]:
+    """Functions that the model's user has hooked on: name of the module, kind, number (never given twice), function.
+
+    Those of transformers read only: it puts them there once it is asked for attentions or states, and leaves them.
+    """
+    for name, part in module.named_modules():
+        for kind in _HOOKS:
+            for number, hook in part.__dict__.get(kind, {}).items():
+                if str(getattr(hook, "__module__", "")).partition(".")[0] != "transformers":
+                    yield name, kind, number, hook
 
 
 def _settings(module: nn.Module, told: Callable[[torch.Tensor], Any]) -> Iterator[Setting]:

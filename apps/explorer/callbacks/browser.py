@@ -80,6 +80,7 @@ def _register_links(local: Local) -> None:
     local("rooms", "known", Output("question", "lang"), Input("loaded", "data"))
     of = Input("asked", "data"), Input("shown", "data"), Input("view", "data")
     local("links", "waits", Output("tokens", "lang"), *of, initial=False)
+    local("links", "whose", Output("tokens-b", "lang"), Input("loaded", "data"), Input("shown", "data"), initial=False)
     pins = Input("pinned", "data"), Input("aligned", "data")
     local("pins", "kept", Output("pins-row", "lang"), *pins, initial=False)
     local("pins", "drawn", Output("pins-row", "title"), Input("pins", "data"), initial=False)

@@ -10,14 +10,12 @@ from apps.explorer.callbacks.answer import Answer, Answers
 from apps.explorer.callbacks.notices import with_notices
 from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.jobs import sentence
-from apps.explorer.engine.request import Request
 from apps.explorer.page import comparison as comparing
 from apps.explorer.page import exports, tables, views
 from apps.explorer.page.news import request_of
-from apps.explorer.page.results import result_of
+from apps.explorer.page.results import analysis_of, result_of
 from apps.explorer.page.specs import spec_text
 from apps.explorer.page.state import Choice, Display, Notices, Seen, Selection, Session, Shown, Take
-from workbench.analysis.kinds import Analysis
 from workbench.errors import InputError
 
 __all__ = ["register", "take", "take_difference"]
@@ -92,9 +90,10 @@ def take(
     request, name = request_of(engine, shown), view.name
     seen = engine.views[name]
     display = shown.display.get(name, {})
-    analysis = _analysis(engine, request, name, selection)
-    if kind == "toml" and analysis is not None:
-        return spec_text(request, analysis, engine.settings).encode(), f"{name}.toml"
+    analysis = analysis_of(engine, request, name, selection)
+    if kind == "toml" and analysis is not None:  # for other prompts: what the form says, whichever token is selected
+        whole = analysis if name in engine.slices else request.analyses[name]
+        return spec_text(request, whole, engine.settings).encode(), f"{name}.toml"
     result, _ = result_of(engine, shown, name, selection, session)
     if analysis is None or result is None:
         raise InputError(
@@ -137,7 +136,7 @@ def take_difference(
     display = after.display.get(seen.name, {})
     if kind == "py":
         requests = [request_of(engine, run) for run in runs]
-        found = [(request, _analysis(engine, request, seen.name, selection)) for request in requests]
+        found = [(request, analysis_of(engine, request, seen.name, selection)) for request in requests]
         pairs = [(request, analysis) for request, analysis in found if analysis is not None]
         if len(pairs) < len(found):
             raise InputError(f"code of {seen.title} without a selection", "one", "Click a head or a layer first")
@@ -151,13 +150,6 @@ def take_difference(
         return exports.netcdf(change), f"{seen.name}-difference.nc"
     content, ending = exports.csv(change)
     return content, f"{seen.name}-difference.{ending}"
-
-
-def _analysis(engine: Engine, request: Request, name: str, selection: Mapping[str, Any]) -> Analysis | None:
-    """What a view runs; None where it follows a selection that leaves something open."""
-    if name in engine.slices:
-        return engine.slice_of(request, name, selection)
-    return request.analyses[name]
 
 
 def code_box(text: str) -> list[Any]:

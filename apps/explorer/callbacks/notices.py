@@ -38,6 +38,8 @@ def notice(text: str, news: bool = False) -> Notice:
 
 
 def with_notices(notices: Iterable[Notice], said: Iterable[str] = (), news: Iterable[str] = ()) -> Any:
-    """The notices with more of them, of what went wrong and of what did not; as they were where nothing is said."""
+    """The notices with more of them, of what went wrong and of what did not, each once; as they were where nothing is
+    said."""
     more = [notice(text) for text in said] + [notice(text, news=True) for text in news]
-    return [*notices, *more] if more else no_update
+    again = {one.text for one in more}
+    return [*(one for one in notices if one.text not in again), *more] if more else no_update

@@ -148,9 +148,9 @@ def _cancel(job: Job, session: str, gone: Collection[str]) -> list[Any]:
 
 
 def notice_list(notices: Sequence[Notice]) -> list[html.Div]:
-    """What went wrong; each stays until it is dismissed."""
+    """What went wrong, newest first: the list is low; each stays until it is dismissed."""
     look = lambda n: "notice news" if n.news else "notice"
-    return [html.Div([html.Span(n.text), _dismiss(n.id)], className=look(n)) for n in notices]
+    return [html.Div([html.Span(n.text), _dismiss(n.id)], className=look(n)) for n in reversed(notices)]
 
 
 def _dismiss(notice_id: str) -> html.Button:

@@ -10,10 +10,11 @@ from apps.explorer.engine.request import Request
 from apps.explorer.page import views
 from apps.explorer.page.news import request_of
 from apps.explorer.page.state import Asked
+from workbench.analysis.kinds import Analysis
 from workbench.analysis.run import Failure
 from workbench.errors import WorkbenchError
 
-__all__ = ["BUSY", "at_selection", "result_of", "slice_result", "unfit", "window_of"]
+__all__ = ["BUSY", "analysis_of", "at_selection", "result_of", "slice_result", "unfit", "window_of"]
 
 BUSY = "The model is busy with something longer; this follows in a moment."
 
@@ -48,6 +49,16 @@ def at_selection(
     except WorkbenchError as error:
         return str(error)
     return found if not is_outside else BUSY if there is None else there
+
+
+def analysis_of(engine: Engine, request: Request, name: str, selection: Mapping[str, Any]) -> Analysis | None:
+    """The analysis that makes what `result_of` gives; None where the selection leaves one of its parameters open."""
+    if name in engine.slices:
+        return engine.slice_of(request, name, selection)
+    given, view = request.analyses[name], engine.standing[name]
+    if view.around is None or "pos" not in selection:
+        return given
+    return view.around(given, int(selection["pos"]), len(request.tokens)) or given
 
 
 def unfit(engine: Engine, request: Request, name: str) -> str:

@@ -15,7 +15,7 @@ from apps.explorer.page import exports, tables, views
 from apps.explorer.page.graphs import GRAPH_CONFIG
 from apps.explorer.page.news import request_of
 from apps.explorer.page.pins import pinned
-from apps.explorer.page.results import result_of
+from apps.explorer.page.results import analysis_of, result_of
 from apps.explorer.page.state import Asked, Link, Step, Visit
 from apps.template import render
 from workbench.errors import InputError, WorkbenchError, in_words
@@ -98,8 +98,9 @@ def _drawn(engine: Engine, link: Link, session: str) -> dict[str, Any]:
     if result is None:
         raise InputError(f"no result of {seen.title} ({why})", "one that is kept", "Show the step again")
     request = request_of(engine, shown)
-    analysis = engine.slice_of(request, seen.name, link.select) if seen.name in engine.slices else None
-    code = exports.code(seen, request, analysis or request.analyses[seen.name], index, display, engine.settings.held)
+    analysis = analysis_of(engine, request, seen.name, link.select)
+    assert analysis is not None, "a result has an analysis"
+    code = exports.code(seen, request, analysis, index, display, engine.settings.held)
     about = f"{_about(link)}{_weights(result)}"
     return {
         "drawn": _shown(seen, result, index, display), "code": code, "record": _record(result), "about": about, **beside

@@ -156,7 +156,7 @@ def beside_figure(result: xr.Dataset) -> "go.Figure":
     """Accuracy on new classes along training, mean over seeds, and beside it the two-parameter model's probability."""
     from plotly.subplots import make_subplots
 
-    from workbench.figures.heatmap import finish
+    from workbench.figures.heatmap import finish, over_panels
     from workbench.figures.theme import LINES
 
     n = result.sizes["seed"]
@@ -173,7 +173,8 @@ def beside_figure(result: xr.Dataset) -> "go.Figure":
             )  # fmt: skip
     finish(figure, "How often, or how surely, the right label is said along training", None, None)
     figure.update_xaxes(type="log", title_text="step").update_yaxes(range=(0, 1))
-    return figure.update_yaxes(title_text="share, probability", col=1).update_layout(showlegend=True)
+    figure.update_yaxes(title_text="share, probability", col=1)
+    return over_panels(figure).update_layout(showlegend=True)
 
 
 @reads("abrupt-learning")

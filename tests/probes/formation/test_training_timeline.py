@@ -216,6 +216,8 @@ def test_figures_have_bands_of_change_points_and_a_frame_a_step():
     assert len(scores.layout.shapes) >= 2 and scores.layout.xaxis.type == "log"
     linear = view.drawn(view.figures[0], result, display=view.shown({"log_steps": False}))
     assert linear.layout.xaxis.type != "log"
+    panels = view.drawn(view.figures[1], result)  # the figure's title above those of its panels
+    assert panels.layout.annotations and panels.layout.margin.t >= panels.layout.title.pad.b + 17 > 40
     scrub = view.drawn(view.details[1], result, {"layer": 1, "head": 0})
     steps = [int(step.label) for step in scrub.layout.sliders[0].steps]
     assert steps == [int(frame.name) for frame in scrub.frames] == result["step"].values.tolist()

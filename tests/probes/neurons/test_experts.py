@@ -311,6 +311,13 @@ def test_experts_in_words():
 # --- the view ---------------------------------------------------------------------------------------------------------
 
 
+def test_experts_that_are_chosen_as_often_are_all_counted():
+    """One of those that a token takes was said to be the most often chosen, of a prompt of one token."""
+    result = Experts().run(tiny_model("mixtral"), [5])
+    n = int((result["use"] == 1).sum())
+    assert n > 1 and f" {n - 1} more (100% of 1 token, each)." in result.attrs["summary"]
+
+
 def test_the_view_counts_tokens():
     result = Experts().run(model("olmoe"), PROMPT)
     weight = observe(model("olmoe"), PROMPT, [WEIGHTS])[WEIGHTS][:, 0].numpy()

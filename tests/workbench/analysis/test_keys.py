@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import platform
 import sys
 import textwrap
 from types import ModuleType, SimpleNamespace
@@ -355,6 +356,22 @@ def test_a_hash_is_kept_for_the_same_sources_and_made_anew_for_others(followings
     change(monkeypatch, tmp_path)
     forget()
     assert (code_digest(LogitLens) == first) is same and len(followings) == 2
+
+
+def test_what_reads_the_texts_of_python_has_another_key_in_the_next_one(followings, monkeypatch, tmp_path):
+    """Documentation and sources of the interpreter are others there, and what was measured on those of the last one
+    was taken from a cache that both share."""
+    from probes import AttentionSinks, CausalCheck, SinkRates
+
+    own = {"__name__": "a_notebook"}
+    cell = "from workbench import measure_means\nclass Mine:\n    def run(self, m): return measure_means(m)\n"
+    exec(compile(cell, "<cell>", "exec"), own)
+    kinds = (LogitLens, AttentionSinks, CausalCheck, SinkRates, own["Mine"])
+    before = [code_digest(kind) for kind in kinds]
+    another_python(monkeypatch, tmp_path)
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99.1")
+    forget()
+    assert [code_digest(kind) == key for kind, key in zip(kinds, before, strict=True)] == [True, True] + [False] * 3
 
 
 def test_the_hash_of_what_others_wrote_is_not_kept(followings, tmp_path):

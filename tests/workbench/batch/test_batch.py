@@ -440,7 +440,7 @@ def test_two_worker_processes_equal_the_local_run(tmp_path, model):
     batch.plan(spec(60), folder, catalog=CATALOG, models={"tiny": model}).write()
     both = [process(folder, "worker") for _ in range(2)]
     for one in both:
-        one.communicate(b"\n", timeout=120)
+        one.communicate(b"\n", timeout=600)
     assert [one.returncode for one in both] == [0, 0]
     found = batch.open(folder)
     assert found.n_done == found.n_shards and same(found, whole)

@@ -107,6 +107,23 @@ def test_an_encoder_is_refused_as_one(dtype, tmp_path):
         load(str(tmp_path), dtype=dtype)
 
 
+def test_a_model_that_draws_in_every_pass_is_refused_as_one():
+    """It was called an encoder: `F.dropout` without `training=` drops out in evaluation mode, too."""
+
+    class Noisy(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return nn.functional.dropout(self.inner(x), 0.3)
+
+    hf = tiny_hf("qwen2")
+    hf.model.layers[1].mlp.down_proj = Noisy(hf.model.layers[1].mlp.down_proj)
+    with pytest.raises(InputError, match="a Qwen2ForCausalLM that answers the same tokens otherwise at every call"):
+        wrap(hf, None)
+
+
 def test_an_error_while_it_is_built_names_architecture_and_versions(monkeypatch):
     def broken(*_):
         raise AttributeError("uses_weight_offset")

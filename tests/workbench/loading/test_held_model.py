@@ -181,6 +181,34 @@ def test_the_users_own_hooks_stay_and_are_the_same_functions():
     assert counted == []
 
 
+def test_hooks_are_followed_as_they_are_set_and_taken_off():
+    """One that was taken off went on in our passes, and one set later came into them with the next change of weights."""
+    hf = tiny_hf("llama")
+    block = hf.model.layers[0]
+    steered = lambda by: block.mlp.register_forward_hook(lambda module, args, output: output + by)
+    handle = steered(3.0)
+    model = wrap(hf, None)
+    ours = lambda: observe(model, CLEAN).logits[0][0]
+    keys = []
+    for hook in (None, 1.0, 2.0):  # the first one is there already
+        handle = handle if hook is None else steered(hook)
+        torch.testing.assert_close(ours(), answers(hf)[2][0, -1], atol=1e-5, rtol=1e-5)
+        keys.append(model.identity.key)
+        handle.remove()
+        torch.testing.assert_close(ours(), answers(hf)[2][0, -1], atol=1e-5, rtol=1e-5)
+        keys.append(model.identity.key)
+    assert len(set(keys)) == 4 and len(set(keys[1::2])) == 1
+
+
+def test_what_the_library_hooks_on_itself_is_no_change():
+    """Asked for attentions once, it leaves functions on the modules that read only: the model is the same."""
+    hf = tiny_hf("llama")
+    model = wrap(hf, None)
+    key, adapter = model.identity.key, model.adapter
+    hf(PLAIN[0], output_attentions=True, output_hidden_states=True)
+    assert model.identity.key == key == wrap(hf, None, name=model.name).identity.key and model.adapter is adapter
+
+
 def test_a_toy_that_is_held_is_plain_too():
     torch.manual_seed(3)
     toy = ToyTransformer(ToyConfig(n_layers=2, d_mlp=32, d_vocab=96, norm="rms"))

@@ -119,7 +119,7 @@
     const meta = metaOf(gd), values = (meta.axes || {}).x === "pos" ? meta.x_values : [];
     const ends = [values[0], values[values.length - 1]];
     const [first, last] = span ? [Math.max(span[0], ends[0]), Math.min(span[1], ends[1])] : ends;
-    const whole = !values.length || (first === 0 && last === chips - 1);
+    const whole = !values.length || (first === 0 && last >= chips - 1); // more than there are: of a sequence of its own
     const wordless = meta.cells && !lettersOf(gd, gd.data.find((one) => one.type === "heatmap"));
     const part = whole ? "" : "tokens " + first + " to " + last + " of " + chips;
     const said = [part, wordless ? "too low for words" : ""].filter(Boolean).join("; ");

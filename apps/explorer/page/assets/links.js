@@ -6,6 +6,7 @@
   let resting = null, seen = "", building = 0, listed = null;
   // The view that is open, the one that was asked for, what its figure stands for, and whether that is on its way.
   let open = "", asked = "", wanted = "", awaited = false, coming = false;
+  let named = ""; // the model at the top of the page
   let written = "", since = 0, touched = false, returning = null;
   const ours = new Set(); // what was written here; any other address that arrives is a link
 
@@ -166,6 +167,16 @@
       coming = other || (is && values(request) !== values(shown));
       document.getElementById("tokens").classList.toggle("before", other);
       stand();
+      return no();
+    },
+    // The model that the page names at the top may have refused the prompt: what is shown is of another one, and says so.
+    whose: function (loaded, shown) {
+      if (loaded && !loaded.failed) named = loaded.model; // of one that did not load nothing is said there
+      const other = shown && named && shown.model !== named;
+      for (const place of ["tokens", "main-figure"].map((id) => document.getElementById(id))) {
+        if (other) place.dataset.whose = `${shown.model}, not of ${named}`;
+        else delete place.dataset.whose;
+      }
       return no();
     },
     // A large view has arrived. Until it is the one that was asked for last, what is there stands back.

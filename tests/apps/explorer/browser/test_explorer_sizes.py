@@ -152,3 +152,18 @@ def test_every_part_can_be_used_by_everybody(words_page, explorer, shared, schem
     page.wait_for_selector("#tokens-b [data-pos]", state="detached")
     assert not found, "\n".join(found)
     shared.check()
+
+
+@pytest.mark.parametrize("window", [(1280, 480), (900, 560)])
+def test_a_low_window_draws_each_figure_under_its_name(words_page, explorer, window):
+    """Where its axes had no room a figure failed, and so did each one after it: another one stood under their names."""
+    before = words_page.viewport_size
+    resize(words_page, window)
+    drawn = """() => { const gd = document.querySelector("#main-figure .js-plotly-plot");
+        const squeezed = (text) => text.replace(/<[^>]*>|\\s/g, "");
+        return [squeezed(gd.layout.title.text), squeezed(gd.querySelector(".gtitle").textContent), gd.clientHeight] }"""
+    for name, figure in (("logit-lens", 0), ("attention-sinks", 2), ("flow-routes", 0), ("surprisal", 0)):
+        see(words_page, explorer, name, figure)
+        asked, shown, height = words_page.evaluate(drawn)
+        assert asked == shown and height >= 250, (name, window)
+    resize(words_page, (before["width"], before["height"]))

@@ -77,3 +77,22 @@ def test_a_change_of_another_targets_probability_is_blank(open_page):
     row = page.locator("#details .values tr", has_text="probability of the target")
     assert re.fullmatch(r"probability of the target\s+–\s+[\d.e-]+\s+–", row.inner_text().strip())
     assert "follows another target" in page.inner_text("#details")
+
+
+def test_what_another_model_drew_says_whose_it_is(open_page):
+    """A toy reads no words: its name stood at the top of the page, and under it were figures of the model before."""
+    page = open_page("#model=tiny-words&prompt=Hello")
+    says = """where => { const place = document.querySelector(where);
+        return [place.dataset.whose || null, getComputedStyle(place, "::after").content] }"""
+    assert page.evaluate(says, "#main-figure") == [None, "none"]
+    page.click("#model")
+    page.get_by_role("option", name="toy-induction", exact=True).click()
+    page.wait_for_selector("#notice-list >> text=for a model without a tokenizer")
+    page.wait_for_selector("#main-figure[data-whose]:not(.stale)")
+    for where in ("#tokens", "#main-figure"):
+        whose, words = page.evaluate(says, where)
+        assert whose == "tiny-words, not of toy-induction" and words.startswith('"of ')
+    page.fill("#prompt", "3 7 9 5 3 7")
+    page.press("#prompt", "Control+Enter")
+    page.wait_for_selector("#main-figure:not([data-whose], .stale)")
+    assert page.evaluate(says, "#tokens") == [None, "none"]

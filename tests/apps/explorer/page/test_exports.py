@@ -12,6 +12,7 @@ from apps.explorer.engine.engine import Engine
 from apps.explorer.engine.settings import Settings
 from apps.explorer.page.exports import csv
 from apps.explorer.page.news import request_of
+from apps.explorer.page.results import result_of
 from apps.explorer.page.state import Seen, Shown, Sizes
 from tests.tiny_analyses import tiny_view
 from workbench.analysis.compare import difference_figure
@@ -117,6 +118,34 @@ def found(engine, shown, name):
     if name in engine.slices:
         return engine.of_layer(request, engine.slice_of(request, name, SELECTION), "me")
     return engine.found(request, name)
+
+
+@pytest.mark.parametrize(("pos", "first"), [(39, 24), (5, 0), (20, 16)])
+def test_the_code_reads_the_tokens_that_are_drawn(engine, monkeypatch, pos, first):
+    """Of a long prompt the page reads those around the selected token, and the code read the last ones."""
+    import plotly.graph_objects as go
+
+    monkeypatch.setattr(go.Figure, "show", lambda self: None)
+    text, at = " ".join(str(3 + i % 13) for i in range(40)), {**SELECTION, "pos": pos}
+    runs = [
+        Shown(id=text, model=MODEL, text=text, params={}, tokens=("#3",), sizes=Sizes(n_layers=2, n_heads=1))
+        for text in (text, text.replace("7", "9"))
+    ]
+    for run in runs:
+        if job := engine.submit(request_of(engine, run), "me"):
+            assert job.finished.wait(60)
+    seen, scopes = Seen(name="logit-lens", figure=2), []
+    of_both = take_difference(engine, "py", tuple(runs), seen, at, False, "me")
+    for code, _ in (take(engine, "py", runs[0], seen, at, False, "me"), of_both):
+        scopes.append({})
+        exec(compile(code, "exported", "exec"), scopes[-1])
+    made, shown = scopes[0]["result"], result_of(engine, runs[0], "logit-lens", at, "me")[0]
+    assert shown["pos"].values.tolist() == list(range(first, first + 16))
+    np.testing.assert_allclose(made["entropy"], shown["entropy"], atol=1e-6)
+    assert made.attrs["summary"] == shown.attrs["summary"]
+    assert all(list(scopes[1][name]["pos"].values) == list(shown["pos"].values) for name in ("before", "after"))
+    batch, _ = take(engine, "toml", runs[0], seen, at, False, "me")
+    assert b"positions" not in batch  # it is for other prompts, which may be shorter
 
 
 @pytest.mark.parametrize("name", ["logit-lens", "induction-heads", "attention"])

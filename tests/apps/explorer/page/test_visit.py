@@ -50,6 +50,15 @@ def test_a_step_stands_with_figure_code_and_record(engine):
     assert record["model"]["name"] == MODEL and record["token_ids"] == [3, 7, 9, 5, 3, 7, 9]
 
 
+def test_the_code_of_a_step_reads_the_tokens_that_stand_there(engine):
+    """Of a long prompt those around the selected token are drawn; the code read the last ones."""
+    text = " ".join(str(3 + i % 13) for i in range(40))
+    asked, _ = ask(engine, "me", MODEL, text, {})
+    assert engine.hosted(MODEL).worker.get(asked.job).finished.wait(120)
+    page = page_of(engine, step(text=text, select={"pos": 20}))
+    assert re.search("LogitLens\\(positions=(&#39;|&#x27;|')16,17,18", page)
+
+
 def test_the_order_is_that_of_the_visit_and_the_library_is_there_once(engine):
     visit = parse(Visit, {"steps": [step(title="one"), step(title="two")]}, engine=engine)
     page = visit_page(engine, visit, "me")

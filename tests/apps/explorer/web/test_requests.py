@@ -413,4 +413,4 @@ def test_news_is_no_fault(visit):
     assert wrong["text"].startswith("Got an empty field") and not wrong["news"]
     visit.put("notices", [said, wrong])
     drawn = visit.fire("notices")["notice-list.children"]
-    assert [one["props"]["className"] for one in drawn] == ["notice news", "notice"]
+    assert [one["props"]["className"] for one in drawn] == ["notice", "notice news"]  # newest first
