@@ -21,6 +21,7 @@ from workbench.rows import FORMATS, Row, Source, name_of, opened, parsed, rows, 
 __all__ = ["COLUMNS", "FORMATS", "Pair", "prompt_of", "read_json", "read_pairs", "read_prompts"]
 
 COLUMNS = ("prompt", "text", "messages", "ids")
+_ENCODED, _MASK = "input_ids", "attention_mask"  # columns of a data set that a tokenizer has been over
 _PAIR = {
     "clean": ("clean", "prompt"),
     "corrupt": ("corrupt",),
@@ -116,11 +117,15 @@ def prompt_of(row: Row, column: str = "") -> Prompt:
     if isinstance(value, Mapping) and (row.is_table or not _is_prompt(value)):
         name = _column(list(value), (column,) if column else COLUMNS, "prompt", row.where)
         value = _cell(row, name)
-        if not column and name in ("messages", "ids") and isinstance(value, str):  # which would be run as its letters
+        is_unasked = not column and name in ("messages", "ids")
+        if (is_unasked or name == _ENCODED) and isinstance(value, str):  # which would be run as its letters
+            remedy = f"Convert it, or name the column ({name!r}) to take its texts as prompts"
             raise InputError(
                 f"a text in the column {name!r} of {row.where}", "JSON Lines or Parquet, which hold lists",
-                f"Convert it, or name the column ({name!r}) to take its texts as prompts",
+                remedy if is_unasked else "Convert it",
             )  # fmt: skip
+        if name == _ENCODED and row.value.get(_MASK) is not None:  # without which padding would be tokens
+            value = {_ENCODED: value, _MASK: row.value[_MASK]}
     elif column and not (column == "text" and isinstance(value, str)):  # a text by itself is its only column
         raise InputError(f"{row.where} without columns", f"a record with {column!r}", "Leave out the column")
     return _prompt(value, row)

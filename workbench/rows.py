@@ -10,7 +10,7 @@ import csv
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from io import TextIOBase, TextIOWrapper
+from io import BytesIO, TextIOBase, TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -276,7 +276,8 @@ def _parquet(file: BinaryIO, name: str) -> Iterator[Row]:
         ) from error
     number = 0
     try:
-        table = parquet.ParquetFile(file)
+        is_pipe = not getattr(file, "seekable", lambda: True)()
+        table = parquet.ParquetFile(BytesIO(whole(file, name)) if is_pipe else file)  # which begins at its end
         _need_names(table.schema_arrow.names, name)  # a row is by names: the last of two would be taken
         for batch in table.iter_batches(batch_size=1024):
             for value in batch.to_pylist():

@@ -222,6 +222,17 @@ def test_a_column_of_lists_holds_no_texts_unless_it_is_named(tmp_path, name, lin
     assert read_prompts(tmp_path / name, column=column)[0].text in ("[5, 9]", "hello")
 
 
+def test_ids_of_a_tokenised_data_set_are_read_without_their_padding(tmp_path):
+    """Padding was run as tokens, though the mask stood beside it; and a table's text of ids as its letters."""
+    rows = [{"input_ids": [5, 6, 0], "attention_mask": [1, 1, 0]}, {"input_ids": [0, 7], "attention_mask": [0, 1]}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [*rows, {"input_ids": [8]}])))
+    wanted = [Prompt.ids(ids) for ids in ([5, 6], [7], [8])]
+    assert read_prompts(tmp_path / "a.jsonl", column="input_ids") == wanted
+    (tmp_path / "a.csv").write_text('input_ids,n\n"[5, 6]",1\n')
+    with pytest.raises(InputError, match=r"a text in the column 'input_ids' of line 2 .*; expected JSON Lines"):
+        read_prompts(tmp_path / "a.csv", column="input_ids")
+
+
 def test_a_table_of_pairs_without_a_name_asks_for_its_format():
     """Piped in, it was told to be a table, which it was."""
     table = b"clean,corrupt\nab,ac\n"

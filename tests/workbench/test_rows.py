@@ -5,6 +5,7 @@ import gc
 import gzip
 import itertools
 import json
+import subprocess
 import sys
 from io import BytesIO
 
@@ -32,6 +33,14 @@ def test_every_format_gives_the_same_characters(tmp_path):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pa.table({"text": HARD}), tmp_path / "a.parquet")
     assert texts(tmp_path / "a.parquet") == HARD
+
+
+def test_parquet_is_read_through_a_pipe(tmp_path):
+    """It begins at its end, which a pipe has not: `cat a.parquet | workbench run ... --prompt-file -`."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table({"text": HARD}), tmp_path / "a.parquet")
+    with subprocess.Popen(["cat", tmp_path / "a.parquet"], stdout=subprocess.PIPE) as cat:
+        assert texts(cat.stdout, format="parquet") == HARD
 
 
 def test_text_files_are_a_prompt_a_line_without_the_last_newline(tmp_path):

@@ -71,13 +71,7 @@ class Plan:
             lines.append(f"{p.dropped:,} results are there that the spec does not ask for; they stay in the folder")
         if p.repeated:
             lines.append(f"{counted(p.repeated, 'repeated prompt')} of a group: counted once")
-        if p.unspaced[0]:
-            n, text = p.unspaced
-            lines.append(
-                f"at least {counted(n, 'prompt')} with a target that begins without a space, such as {text!r}: where a "
-                f"word goes on with a prompt, {f' {text}'!r} is another token"
-            )
-        lines += p.unused
+        lines += p.remarks
         if p.refused:
             lines.append(
                 f"{counted(len(p.refused), 'prompt')} refused, the first: {p.refused[0].where}: {p.refused[0].reason}"

@@ -18,6 +18,7 @@ from workbench.errors import FileError, InputError, RefusedError
 from workbench.intervene.text import MEAN_HOOKS, phrase
 from workbench.models.model import Model
 from workbench.observation.recording import Means, measure_means
+from workbench.words import counted
 
 __all__ = ["Planned", "Survey", "edited", "need_own", "planned", "write_plan"]
 
@@ -40,9 +41,9 @@ class Planned:
     """A plan beside what is there already.
 
     shards: tokens of all that the spec wants, by key. left: those to be computed. lines: of prompts.jsonl, by model.
-    counted: the shards whose failures `max_failures` counts; None: all. unspaced: as of `Items`. unused: what to say of
-    parameters that are given and mean nothing, by analysis. dropped: results that are there and that the spec does not
-    ask for (any more).
+    counted: the shards whose failures `max_failures` counts; None: all. unspaced, noted: as of `Items`. unused: what to
+    say of parameters that are given and mean nothing, by analysis. dropped: results that are there and that the spec
+    does not ask for (any more).
     """
 
     spec: Spec
@@ -58,8 +59,24 @@ class Planned:
     n_done: int = 0
     repeated: int = 0
     unspaced: tuple[int, str] = 0, ""
+    noted: tuple[int, str] = 0, ""
     unused: tuple[str, ...] = ()
     dropped: int = 0
+
+    @property
+    def remarks(self) -> list[str]:
+        """What to know before numbers are believed, for people."""
+        found = list(self.unused)
+        if self.unspaced[0]:
+            n, text = self.unspaced
+            found.append(
+                f"at least {counted(n, 'prompt')} with a target that begins without a space, such as {text!r}: where a "
+                f"word goes on with a prompt, {f' {text}'!r} is another token"
+            )
+        if self.noted[0]:
+            n, said = self.noted
+            found.append(f"at least {counted(n, 'prompt')} to look at, the first: {said}")
+        return found
 
 
 def edited(spec: Spec, model: Model, shortest: int) -> Model:
@@ -131,6 +148,7 @@ def planned(
         plan.n_prompts += len(asks.items.members)
         plan.repeated += asks.items.repeated
         plan.unspaced = max(plan.unspaced, asks.items.unspaced)
+        plan.noted = max(plan.noted, asks.items.noted)
         plan.lines.append(_Lines(asks))
         plan.unused = tuple(dict.fromkeys([*plan.unused, *_unused(asks.asked)]))
     plan.dropped = len(beyond)

@@ -38,8 +38,8 @@ def series(
 
     `variable_low` and `_high` become a band and `variable_null` (null=True) a grey dotted line, where the result has
     them. Lines differ by dash and marker beside colour. Numbered dims other than tokens are drawn at their values, so
-    a threshold or a training step may be logarithmic (log_x). The y axis is named after the variable; after the unit
-    where several have the same one, and after the first where not.
+    a threshold or a training step may be logarithmic (log_x). The y axis is named after the variable, of several after
+    their units.
     """
     import plotly.graph_objects as go
 
@@ -60,10 +60,9 @@ def series(
 
 
 def _height(result: "xr.Dataset", names: list[str]) -> str:
-    """What is drawn upwards: of several variables none stands for the others, but their unit does."""
-    common = {units(pick(result, name)) for name in names}
-    unit = common.pop() if len(names) > 1 and len(common) == 1 else ""
-    return unit or label(pick(result, names[0]))
+    """What is drawn upwards: of several variables none stands for the others, but their units do."""
+    found = dict.fromkeys(filter(None, (units(pick(result, name)) for name in names)))
+    return ", ".join(found) if len(names) > 1 and found else label(pick(result, names[0]))
 
 
 def _make_logarithmic(figure: "go.Figure", axis: Axis) -> None:

@@ -100,7 +100,8 @@ class BridgeAdapter:
         self._see_routers()
         self._give_weights()
         if known is None:
-            need_causal(type(self.hf_model).__name__, self.forward, torch.arange(6, device=self.device)[None] % self.sizes.d_vocab, next(self.hf_model.parameters()).dtype)
+            ids, held = torch.arange(6, device=self.device)[None] % self.sizes.d_vocab, self.hf_model
+            need_causal(type(held).__name__, self.forward, ids, next(held.parameters()).dtype)
             self.sizes = measured(self.sizes, self.hf_config, self._seen, self._handed)
         else:
             self.sizes = replace(self.sizes, sliding=known.sliding, windows=known.windows, chunked=known.chunked)

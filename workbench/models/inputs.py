@@ -5,6 +5,7 @@ returns (`tokenizer(text)`). Whatever else is given is refused in a sentence: no
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import IOBase
 from os import PathLike
 from typing import Any
 
@@ -38,7 +39,7 @@ def kinds_of(given: Any, known: tuple[type, ...] = ()) -> list[tuple[str, Any]]:
         return _of_mapping(given)
     if _is_encoding(given):
         return [("token_ids", as_ids(given.ids))]
-    if isinstance(given, bytes | bytearray | memoryview | PathLike):
+    if isinstance(given, bytes | bytearray | memoryview | PathLike | IOBase):  # lines of a file end in line breaks
         raise _refused(given)
     if _is_array(given):
         return _of_array(given)
@@ -258,7 +259,7 @@ def _refused(given: Any) -> InputError:
     remedy = "Give the text itself"
     if isinstance(given, bytes | bytearray):
         remedy = "Decode it, such as given.decode('utf-8')"
-    elif isinstance(given, PathLike):
+    elif isinstance(given, PathLike | IOBase):
         remedy = "Read the file, with workbench.read_prompts(path)"
     elif _is_number(given):
         remedy = "Give ids in a list, such as [17]"

@@ -32,10 +32,15 @@ def tables(result: xr.Dataset) -> dict[str, pd.DataFrame]:
     by_dims: dict[frozenset[str], list[str]] = {}
     for name, variable in result.data_vars.items():
         by_dims.setdefault(frozenset(map(str, variable.dims)), []).append(str(name))
-    found = {}
+    found: dict[str, pd.DataFrame] = {}
     for names in by_dims.values():
         dims = tuple(map(str, result[names[0]].dims))
-        found["_".join(dims) or SCALARS] = _table(result, names, dims)
+        name = usual = "_".join(dims) or SCALARS
+        number = 1
+        while name in found:  # a dim "layer_head" beside dims "layer" and "head"
+            number += 1
+            name = f"{usual}_{number}"
+        found[name] = _table(result, names, dims)
     return found
 
 

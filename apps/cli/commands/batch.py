@@ -127,6 +127,7 @@ def _planned(made: "batch.Plan") -> dict[str, Any]:
         "results": planned.n_cells, "results_done": planned.n_done, "shards_left": made.shards,
         "unused": list(planned.unused),
         "targets_without_space": dict(zip(("at_least", "first"), planned.unspaced, strict=True)),
+        "notes": dict(zip(("at_least", "first"), planned.noted, strict=True)),
         "refused": [{"where": one.where, "why": one.reason} for one in planned.refused],
         "seconds": estimate.seconds, "memory_bytes": estimate.memory, "disk_bytes": estimate.disk,
     }  # fmt: skip

@@ -445,3 +445,19 @@ def test_two_worker_processes_equal_the_local_run(tmp_path, model):
     found = batch.open(folder)
     assert found.n_done == found.n_shards and same(found, whole)
     assert len(found.store.ledger()) == found.n_shards  # no shard was computed twice
+
+
+def test_prompts_with_a_note_are_counted_in_the_plan(tmp_path):
+    """A run of one prompt says beside its numbers that padding is read as tokens; thousands of prompts said nothing."""
+    model = wrap(tiny_hf("llama"), spelling(), name="tiny")
+
+    def planned(*prompts):
+        lines = "\n".join(json.dumps({"prompt": prompt}) for prompt in prompts)
+        (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
+        given = spec() | {"analyses": [{"name": "logit-lens"}], "prompts": [{"file": str(tmp_path / "a.jsonl")}]}
+        return str(batch.plan(given, tmp_path / "run", catalog=PROBES, models={"tiny": model}))
+
+    assert "at least 2 prompts to look at, the first: a.jsonl line 2: The prompt holds \\n as" in planned(
+        "an", "one\\ntwo", "so ", "no"
+    )
+    assert "to look at" not in planned("an", "a line\nmore", [3, 4])

@@ -451,7 +451,7 @@ def test_several_variables_share_an_axis_that_is_named_after_none_of_them():
     assert series(same, ["attention", "mlp"], "layer", title="t").layout.yaxis.title.text == "share"
     assert series(same, "mlp", "layer", title="t").layout.yaxis.title.text == "share of the MLP"
     mixed = same.assign(mlp=of("the MLP", "nats"))
-    assert series(mixed, ["attention", "mlp"], "layer", title="t").layout.yaxis.title.text == "share of attention"
+    assert series(mixed, ["attention", "mlp"], "layer", title="t").layout.yaxis.title.text == "share, nats"
 
 
 def test_strip_has_every_known_point_in_its_group():

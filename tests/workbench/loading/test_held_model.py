@@ -182,7 +182,7 @@ def test_the_users_own_hooks_stay_and_are_the_same_functions():
 
 
 def test_hooks_are_followed_as_they_are_set_and_taken_off():
-    """One that was taken off went on in our passes, and one set later came into them with the next change of weights."""
+    """One that was taken off went on in our passes, and one set later came in with the next change of weights."""
     hf = tiny_hf("llama")
     block = hf.model.layers[0]
     steered = lambda by: block.mlp.register_forward_hook(lambda module, args, output: output + by)

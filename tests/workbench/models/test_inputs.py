@@ -2,6 +2,7 @@
 
 from collections import deque
 from enum import Enum
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,7 @@ REFUSED = [
     (bytearray(b"x"), "Decode it"),
     (memoryview(b"x"), "the type memoryview"),
     (Path("a.txt"), "Read the file"),
+    (StringIO("one\ntwo\n"), "Read the file"),
     (True, "ids in a list"),
     (17, "ids in a list"),
     (3.5, "ids in a list"),

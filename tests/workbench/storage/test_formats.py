@@ -173,6 +173,19 @@ def test_what_could_not_be_opened_is_not_saved(tmp_path, result, named):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_table_takes_the_place_of_another_of_its_name(tmp_path):
+    """Of what was stacked by hand beside what was not, the first table was dropped, in files too."""
+    a, b, c = np.arange(6.0), np.ones((2, 3)), np.zeros((2, 3, 1))
+    both = xr.Dataset({"a": ("layer_head", a), "b": (("layer", "head"), b), "c": (("layer", "head", "pos"), c)})
+    assert {name: list(table) for name, table in tables(both).items()} == {
+        "layer_head": ["layer_head", "a"], "layer_head_2": ["layer", "head", "b"],
+        "layer_head_pos": ["layer", "head", "pos", "c"],
+    }  # fmt: skip
+    save(both, tmp_path / "r.csv")
+    assert pd.read_csv(tmp_path / "r.layer_head.csv")["a"].tolist() == a.tolist()
+    assert pd.read_csv(tmp_path / "r.layer_head_2.csv")["b"].tolist() == b.ravel().tolist()
+
+
 def test_a_table_of_variables_without_names_is_refused():
     with pytest.raises(InputError, match="named 1"):
         tables(xr.Dataset({1: ("layer", np.zeros(2))}))

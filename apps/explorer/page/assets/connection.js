@@ -10,7 +10,7 @@
   // begins. The more in a row, the longer each is waited for: a server that is merely slow comes to its answer.
   const FIRST = 5000, LONGEST = 60000; // milliseconds
   let patience = FIRST;
-  let waiting = null, names = null;
+  let waiting = null, names = null, unread = null;
 
   function say(text) {
     let banner = document.getElementById("connection");
@@ -34,7 +34,23 @@
   // The server cannot read what this page sends, as when it was started again with other models: it says why.
   function refused(sentence, asked) {
     say(sentence);
+    unread = output_of(asked);
     if (is_look(asked)) dash.set_props("poll", { disabled: true });
+  }
+
+  // What was typed was the reason, and is not any more.
+  function taken(asked) {
+    if (unread === null || output_of(asked) !== unread) return;
+    unread = null;
+    if (!waiting) say("");
+  }
+
+  function output_of(asked) {
+    try {
+      return String(JSON.parse(asked.body).output);
+    } catch (error) {
+      return null;
+    }
   }
 
   function is_look(asked) {
@@ -103,6 +119,7 @@
     try {
       const answer = is_look(given[1]) ? await looked(given[0], given[1]) : await original.apply(this, given);
       if (answer.status === 400) refused(await answer.clone().text(), given[1]);
+      if (answer.ok) taken(given[1]);
       if (answer.status === 403 || answer.status === 502 || answer.status === 503) lost(answer.status);
       return answer;
     } catch (error) {

@@ -257,14 +257,14 @@ def test_a_title_is_broken_where_it_is_wider_than_its_figure(script, text, lette
 # The page's fetch over one that never answers a look, on a clock that goes when it is told to.
 HANGS = """
 const vm = require("vm"), none = () => {};
-let clock = 0, timers = [], asked = [], answers = false;
+let clock = 0, timers = [], asked = [], answers = false, state = 200;
 const page = { dataset: { workbench: %s } };
 const banner = { hidden: true, setAttribute: none };
 const document = { documentElement: page, baseURI: "http://x/", addEventListener: none, querySelectorAll: () => [],
   querySelector: () => null, getElementById: () => banner, createElement: () => banner, body: { appendChild: none } };
 const fetch = (place, given) => {
   asked.push(String(place));
-  if (answers) return Promise.resolve(new Response(answers));
+  if (answers) return Promise.resolve(new Response(answers, { status: state }));
   const stopped = (stop) => () => stop(new Error("stopped"));
   return new Promise((_, stop) => given.signal && given.signal.addEventListener("abort", stopped(stop)));
 };
@@ -300,22 +300,31 @@ async function waited() {
     banner.textContent = "";
     told.push([(await go()).status, banner.textContent]);
   }
-  console.log(JSON.stringify(told));
+  const said = [];
+  for (const [status, output] of [[400, "a.b"], [200, "c.d"], [200, "a.b"]]) {
+    [answers, state] = [status === 400 ? "Type it again." : "{}", status];
+    banner.textContent = said.length ? banner.textContent : "";
+    await go({ body: JSON.stringify({ output }) });
+    said.push(banner.textContent);
+  }
+  console.log(JSON.stringify([...told, said]));
 })();
 """
 
 
 def test_a_look_that_is_never_answered_is_given_up_within_seconds():
     """It ends as one with nothing new, so that what waits for it goes on; a second one in a row is said. A server that
-    is slow is waited for longer each time, one that answers makes that forgotten, and no other call is given up."""
+    is slow is waited for longer each time, one that answers makes that forgotten, and no other call is given up. What
+    the server could not read is said until it reads the like."""
     code = HANGS % (json.dumps(constants()), json.dumps(SCRIPTS["connection.js"]))
     done = subprocess.run([node(), "-"], input=code, capture_output=True, text=True, timeout=60)
-    first, second, third, answered, again, other, strange, cut = json.loads(done.stdout or done.stderr)
+    first, second, third, answered, again, other, strange, cut, refused = json.loads(done.stdout or done.stderr)
     assert first == [204, "", 5000]
     assert second[0] == 204 and "does not answer" in second[1] and second[2] == 10_000 and third[2] == 20_000
     assert answered == [200, 0] and again == [204, 5000] and other == [False, 0]
     for status, said in (strange, cut):  # which Dash could not read, and would keep the looking up for a minute
         assert status == 204 and "does not answer" in said
+    assert refused == ["Type it again.", "Type it again.", ""]
 
 
 LISTS = st.one_of(
