@@ -198,6 +198,10 @@ def test_hooks_are_followed_as_they_are_set_and_taken_off():
         torch.testing.assert_close(ours(), answers(hf)[2][0, -1], atol=1e-5, rtol=1e-5)
         keys.append(model.identity.key)
     assert len(set(keys)) == 4 and len(set(keys[1::2])) == 1
+    for by in (1.0, 2.0):  # no look in between: another one in the place of the last
+        handle = steered(by)
+        torch.testing.assert_close(ours(), answers(hf)[2][0, -1], atol=1e-5, rtol=1e-5)
+        handle.remove()
 
 
 def test_what_the_library_hooks_on_itself_is_no_change():

@@ -353,6 +353,16 @@ def test_one_prompt_of_several_keeps_its_own_rows_only(tiny):
     assert torch.equal(second[at(6, 2)][:, 0, 1], second[STATES][:, 0, 2]) and second[at(6, 2)][:, 0, 0].isnan().all()
 
 
+def test_one_prompt_of_several_keeps_all_positions_that_were_asked_for(tiny):
+    """More of them than it has tokens: the axis is as long as what was asked, not as the prompt."""
+    asked = (6, 0, -1, 1, -7)
+    need = Need((RESID_POST,), keep, dims="pos d_model", params={"positions": asked})
+    short = observe(tiny, [Prompt.ids(IDS[0][:2]), Prompt.ids(IDS[1])], [need]).prompt(0)[need][:, 0]
+    plain = observe(tiny, Prompt.ids(IDS[0][:2]), [STATES])[STATES][:, 0]
+    assert short.shape[1] == len(asked) and bool(short[:, [0, 4]].isnan().all())
+    torch.testing.assert_close(short[:, [1, 2, 3]], plain[:, [0, 1, 1]], atol=1e-5, rtol=1e-5)
+
+
 def test_arrays_of_a_pass_that_starts_or_stops_inside_the_model():
     model = tiny_model("qwen2", n_layers=4)
     before = Need((RESID_PRE,), keep, dims="pos d_model")
