@@ -3,7 +3,7 @@
 A config may name a window in any way, or name one that the model ignores. So a number that might be a window only says
 how long an input must be: what is seen there is measured. Short inputs are run as they are, and a key counts as seen
 whose score is not the mask's. For long ones the blocks are left out and the masks that they are handed are read: that
-costs the embedding alone.
+costs the embedding alone. Where those hide nothing (GPT-Neo's attention has a mask of its own), it is run after all.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -19,6 +19,7 @@ from workbench.models.model import Sizes
 __all__ = ["LONGEST_RUN", "masks", "measured", "reference_length", "shape_of", "visible"]
 
 LONGEST_RUN = 512  # tokens that are run in full; beyond, masks are read
+_LONGEST_TRIED = 2050  # and that are run where the masks say nothing of a window
 _LONGEST_MASK = 8194  # tokens of the longest mask that is made; a longer window is the config's word
 _REFERENCE = 24  # tokens that are compared with the library's own logits where no window asks for more
 _SHORTEST = 48  # tokens that are looked at whatever the config says
@@ -37,8 +38,10 @@ def measured(
     seen, handed: for a length, the visible keys of each layer by a pass and by its masks, `[query, key]` (bool).
     """
     length = min(max(_length(config, sizes.n_ctx), _SHORTEST), sizes.n_ctx, _LONGEST_MASK)
-    found = seen(length) if length <= LONGEST_RUN else handed(length)
-    return _with_windows(sizes, [shape_of(one) for one in found])
+    shapes = [shape_of(one) for one in (seen if length <= LONGEST_RUN else handed)(length)]
+    if LONGEST_RUN < length <= _LONGEST_TRIED and all(window is None for window, _ in shapes):
+        shapes = [shape_of(one) for one in seen(length)]
+    return _with_windows(sizes, shapes)
 
 
 def reference_length(config: Any) -> int:

@@ -23,9 +23,9 @@ __all__ = ["deliver", "kept_elsewhere"]
 def deliver(view: View, result: xr.Dataset, display: Values, places: Places, as_json: bool = False) -> None:
     """Save first: whatever happens while printing, the result is there.
 
-    as_json: one line of strict JSON on stdout in place of the summary. Where it cannot be saved it is printed all the
-    same and kept in the folder for temporary files, which the UnavailableError names; where that fails, the error is
-    the writer's own.
+    as_json: one line of strict JSON on stdout in place of the summary. Where no file of it could be written, neither
+    itself nor its figures, it is printed all the same and kept in the folder for temporary files, which the
+    UnavailableError names; where that fails, the error is the writer's own.
     """
     out, figure = places.of(view.name)
     files: dict[str, list[str]] = {}
@@ -38,6 +38,10 @@ def deliver(view: View, result: xr.Dataset, display: Values, places: Places, as_
     try:
         if figure:
             files["figures"] = [str(path) for path in write_figures(view, result, display, figure)]
+    except Exception as error:  # the figures alone were asked for, or nothing of it could be written
+        if "result" in files:
+            raise
+        lost = lost or kept_elsewhere(view.name, result, said_of(error))
     finally:
         _print(view, result, display, files, as_json)
     if lost is not None:

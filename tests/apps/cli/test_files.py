@@ -13,12 +13,13 @@ import pytest
 
 from apps.cli import main
 from apps.cli.parser import Parser
-from apps.cli.report import delivery, drawing
+from apps.cli.report import delivery, drawing, pictures
 from workbench import open_result
 from workbench.analysis import results
 from workbench.analysis.results import saved
 from workbench.errors import InputError, UnavailableError
-from workbench.storage import endings
+from workbench.files import write_whole
+from workbench.storage import endings, formats
 
 TOY = ["--model", "toy-induction", "--ids", "5", "9", "13", "5"]
 
@@ -178,6 +179,27 @@ def test_a_result_that_cannot_be_saved_is_printed_and_kept_elsewhere(tmp_path, c
     out, err = capsys.readouterr()
     (kept,) = (tmp_path / "temporary").iterdir()
     assert "entropy" in out and str(kept) in err and len(err.splitlines()) == 1
+    assert open_result(kept)["entropy"].size > 0
+
+
+@pytest.mark.parametrize("asked", [["--figure"], ["--out", "--figure"]])
+def test_a_result_whose_figures_cannot_be_written_is_kept_and_said_where(tmp_path, capsys, monkeypatch, asked):
+    """A disk that is full takes neither: the work is kept, and the figure's error does not hide where."""
+
+    def full(path, content):
+        if "temporary" not in str(path):
+            raise UnavailableError(f"no space left on the disk at {path}", "a place to write", "Choose another path")
+        return write_whole(path, content)
+
+    monkeypatch.setattr(formats, "write_whole", full)
+    monkeypatch.setattr(pictures, "write_whole", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    files = {"--out": str(tmp_path / "r.nc"), "--figure": str(tmp_path / "f.html")}
+    assert main(["run", "logit-lens", *TOY, *(word for option in asked for word in (option, files[option]))]) == 1
+    out, err = capsys.readouterr()
+    (kept,) = (tmp_path / "temporary").iterdir()
+    assert "entropy" in out and str(kept) in err and files[asked[0]] in err and len(err.splitlines()) == 1
     assert open_result(kept)["entropy"].size > 0
 
 

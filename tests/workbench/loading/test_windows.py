@@ -64,3 +64,5 @@ def test_masks_are_read_where_blocks_give_tuples(monkeypatch):
     monkeypatch.setattr("workbench.loading.toys.families.FAMILIES", long)
     made = wrap(random_model("gpt_neo", n_layers=6), None, name="gpt_neo")
     assert made.adapter.tuples == tuple(range(6))
+    # its blocks are handed a mask of all, and hide more themselves: every layer passed for one that sees all
+    assert made.sizes.sliding == (1, 3, 5) and made.sizes.windows == (700, 700, 700)

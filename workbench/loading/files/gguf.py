@@ -75,7 +75,7 @@ def converted(path: Path, progress: Progress | None = None) -> tuple[Path, str]:
             altered = kept.alteration(place)
             if altered is None:
                 return place, _said(path, place)
-            report("note", 0.0, f"The conversion of {path.name} was damaged ({altered}); it is made anew.")
+            kept.tell_damage(f"The conversion of {path.name} was damaged ({altered})", progress)
         return place, _convert(path, place, digest, report)
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from workbench import memo
-from workbench.errors import UnavailableError, in_words
+from workbench.errors import Note, UnavailableError, in_words
 from workbench.files import cache_dir
 from workbench.loading.files import digests
 from workbench.pauses import whole
 
-__all__ = ["MANIFEST", "alone", "alteration", "manifest", "no_space", "seal", "storage_errors"]
+__all__ = ["MANIFEST", "alone", "alteration", "manifest", "no_space", "seal", "storage_errors", "tell_damage"]
 
 MANIFEST = "manifest.json"
 _LIBRARIES = ("torch", "transformers", "gguf", "safetensors", "tokenizers", "numpy")
@@ -67,6 +68,15 @@ def alteration(place: Path) -> str | None:
     here = {file.name for file in place.iterdir() if not file.name.startswith(".")}
     strays = sorted(here - set(record["files"]) - {MANIFEST})
     return f"{place / strays[0]}, a file that was not written with the others" if strays else None
+
+
+def tell_damage(what: str, progress: Progress | None) -> None:
+    """The word with which something damaged is made anew: to whoever follows, else as a Note."""
+    note = f"{what}; it is made anew."
+    if progress is None:
+        warnings.warn(note, Note, stacklevel=2)
+    else:
+        progress("note", 0.0, note)
 
 
 def seal(made: Path, about: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Trained toys that are kept: the weights of each step of the grid, a card, and what going on needs.
 
 A folder is of one recipe. A run that is interrupted goes on from the last state that was written, to the same bits;
-what is read was written whole and is held against its checksum; a folder that is damaged is made anew.
+what is read was written whole and is held against its checksum; a folder that is damaged is made anew,
+with a word.
 """
 
 import hashlib
@@ -88,7 +89,10 @@ class Kept:
             yield from there
             return
         with kept.storage_errors(_BYTES, "a toy's checkpoints"), kept.alone(report, self.folder):
-            records = self.steps() if self._sound() else {}
+            sound = self._sound()
+            if not sound and (self.folder / "card.json").exists():
+                kept.tell_damage(f"What is kept of {name_of(self.recipe)} is not as it was written", progress)
+            records = self.steps() if sound else {}
             first = next((step for step in grid if step not in records), last + 1)
             known = [step for step in grid if step < first]
             for done in known:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from workbench import PATTERN, Need, keep, load, observe
-from workbench.errors import InputError, UnavailableError
+from workbench.errors import InputError, Note, UnavailableError
 from workbench.intervene import Attend, Head, hooks
 from workbench.loading.toys import checkpoints
 from workbench.loading.toys.checkpoints import Kept
@@ -198,7 +198,18 @@ def test_what_is_damaged_is_trained_anew():
     recipe, _ = asked(SMALL)
     file = Kept(recipe).folder / "step-000012.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
-    assert equal(first, weights(SMALL))
+    with pytest.warns(Note, match=f"{name_of(recipe)} .*made anew"):
+        assert equal(first, weights(SMALL))
+
+
+def test_a_damaged_card_is_told_to_who_follows():
+    weights(SMALL)
+    recipe, _ = asked(SMALL)
+    card = Kept(recipe).folder / "card.json"
+    card.write_bytes(card.read_bytes().replace(b"loss", b"lass", 1))
+    said = []
+    Kept(recipe).ensure(progress=lambda stage, share, text: said.append((stage, text)))
+    assert [text for stage, text in said if stage == "note" and name_of(recipe) in text and "made anew" in text]
 
 
 def test_who_watches_changes_nothing_and_is_given_copies(cache, monkeypatch):
