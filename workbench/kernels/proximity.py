@@ -50,9 +50,11 @@ def _numba() -> Any:
     except ImportError:
         return None
     except (RuntimeError, OSError, ValueError) as error:
-        settings = isinstance(error, ValueError)
-        what = "numba refuses its settings" if settings else "numba cannot write its cache"
-        remedy = "Correct NUMBA_... in the environment." if settings else "Name a folder for it in NUMBA_CACHE_DIR."
+        what, remedy = "numba cannot write its cache", "Name a folder for it in NUMBA_CACHE_DIR."
+        if isinstance(error, ValueError):
+            what, remedy = "numba refuses its settings", "Correct NUMBA_... in the environment."
+        elif isinstance(error, OSError) and error.errno is None:  # its libraries, which memory may lack for
+            what, remedy = "numba cannot be loaded", "Give the process more memory, or install numba anew."
         warnings.warn(
             f"Routes are computed without compiled loops, which takes longer: {what} ({in_words(error)}). {remedy}",
             SlowWarning,

@@ -33,7 +33,7 @@ from workbench.analysis.kinds import Analysis, OnPrompt, kind_of
 from workbench.analysis.run import Failure, outcomes
 from workbench.analysis.view import View
 from workbench.corpora import reference_text
-from workbench.errors import InputError, RefusedError, WorkbenchError
+from workbench.errors import InputError, RefusedError, WorkbenchError, of_the_machine
 from workbench.intervene.text import Phrase
 from workbench.models.model import Model
 from workbench.models.prompt import Prompt, Tokens, tokenise
@@ -391,7 +391,7 @@ class Engine:
                 yield  # what was found is in the cache, and nowhere else
 
     def _keep(self, key: str, result: xr.Dataset | Failure, complete: bool = True) -> None:
-        if isinstance(result, Failure) and not isinstance(result.error, WorkbenchError):
+        if isinstance(result, Failure) and not isinstance(of_the_machine(result.error) or result.error, WorkbenchError):
             log = logging.getLogger("workbench.explorer")  # a bug: the whole of it goes to the log
             log.error("%s failed", result.title, exc_info=result.error)
         if complete or isinstance(result, Failure):

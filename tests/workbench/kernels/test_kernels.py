@@ -170,11 +170,23 @@ assert torch.equal(found, kernels.part_proximity(part, target, compiled=False))
 print(one.message)
 """
 NO_CACHE = "from numba.core import caching; caching.CacheImpl._locator_classes = []"  # nothing can be written
+NO_LIBRARY = """
+import ctypes
+def unloaded(self, name, *more, loading=ctypes.CDLL.__init__, **options):  # as where the address space is limited
+    if "llvmlite" in str(name):
+        raise OSError("failed to map segment from shared object")
+    loading(self, name, *more, **options)
+ctypes.CDLL.__init__ = unloaded
+"""
 
 
 @pytest.mark.parametrize(
     ("before", "more", "said"),
-    [(NO_CACHE, {}, "NUMBA_CACHE_DIR"), ("", {"NUMBA_NUM_THREADS": "0"}, "numba refuses its settings (ValueError")],
+    [
+        (NO_CACHE, {}, "NUMBA_CACHE_DIR"),
+        (NO_LIBRARY, {}, "numba cannot be loaded (OSError: Could not find/load shared object"),
+        ("", {"NUMBA_NUM_THREADS": "0"}, "numba refuses its settings (ValueError"),
+    ],
 )
 def test_where_nothing_can_be_compiled_the_twin_answers_with_a_word(before, more, said):
     words, root = [sys.executable, "-c", f"{before}{CANNOT}"], Path(__file__).parents[3]

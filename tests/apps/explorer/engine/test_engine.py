@@ -141,6 +141,14 @@ def test_a_run_answers_all_and_one_failure_costs_the_others_nothing(engine):
     assert np.isnan(surprisal[0]) and np.allclose(surprisal[1:], expected, atol=1e-6)
 
 
+def test_memory_that_runs_out_is_no_bug_in_the_log(engine, caplog):
+    """The terminal of whoever started the page showed a traceback for it."""
+    short = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 610271232 bytes.")
+    for number, error in enumerate((short, IndexError("list index out of range"))):
+        engine._keep(f"{number:064x}", Failure("x", "X", error))
+    assert [record.exc_info[1] for record in caplog.records] == [error]
+
+
 def test_a_head_pattern_from_the_kept_state_equals_the_full_pass(engine):
     request = engine.request("tiny", TEXT, {})
     finished(engine, request)
