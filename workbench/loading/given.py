@@ -85,7 +85,7 @@ def need_causal(
 
     forward: `[batch, pos]` ids to logits. ids: some to try.
     """
-    other = torch.cat((ids[:, :-1], ids[:, :1]), dim=1)
+    other = torch.cat((ids[:, :-1], ids[:, -2:-1]), dim=1)  # another id at the end, of whatever vocabulary
     pause()
     with torch.no_grad():
         plain, again, changed = (forward(given)[0, :-1].float() for given in (ids, ids, other))

@@ -17,7 +17,8 @@ from transformers import (
 
 from tests.tiny_models import spelling, tiny_hf
 from workbench import load, wrap
-from workbench.errors import InputError, ModelError
+from workbench.errors import InputError, ModelError, RefusedError
+from workbench.loading.given import need_causal
 from workbench.loading.toys.families import FAMILIES
 
 
@@ -105,6 +106,14 @@ def test_an_encoder_is_refused_as_one(dtype, tmp_path):
     spelling().save_pretrained(tmp_path)
     with pytest.raises(InputError, match="a BertLMHeadModel whose tokens see those behind them, as in an encoder"):
         load(str(tmp_path), dtype=dtype)
+
+
+@pytest.mark.parametrize("d_vocab", [2, 4, 5, 96])
+def test_an_encoder_of_few_tokens_is_one_too(d_vocab):
+    """The token at the end is another one, whatever the vocabulary: of five it was the first once more."""
+    mean = lambda ids: nn.functional.one_hot(ids, d_vocab).float().mean(1, keepdim=True).expand(-1, ids.shape[1], -1)
+    with pytest.raises(RefusedError, match="as in an encoder"):
+        need_causal("Mean", mean, torch.arange(6)[None] % d_vocab, torch.float32)
 
 
 def test_a_model_that_draws_in_every_pass_is_refused_as_one():
