@@ -9,7 +9,7 @@ from workbench.errors import InputError
 from workbench.figures.axes import Axis, need_dims, value_axis
 from workbench.figures.heatmap import finish
 from workbench.figures.quantity import interval_text, label, numbers, pick, units
-from workbench.figures.text import number, show_text, thin
+from workbench.figures.text import number, show_text
 from workbench.figures.theme import LINES, NEUTRAL, faded
 
 if TYPE_CHECKING:
@@ -69,9 +69,20 @@ def _make_logarithmic(figure: "go.Figure", axis: Axis) -> None:
     values = [value for value in axis.drawn if value > 0]
     if not values:
         raise InputError(f"no {axis.dim} above 0", "positive values on a logarithmic axis", "Draw it with log_x=False")
-    shown = [values[i] for i in thin(len(values), 12)]
+    shown = _apart(values)
     ends = [float(np.log10(min(values))) - 0.05, float(np.log10(max(values))) + 0.05]
     figure.update_xaxes(type="log", range=ends, tickvals=shown, ticktext=[number(value) for value in shown])
+
+
+def _apart(values: list[float], most: int = 8) -> list[float]:
+    """Values to label on a logarithmic axis, rising: so far apart that at most so many labels stand side by side, the
+    last one among them; the n-th of evenly spaced steps lie over each other at their end."""
+    logs = np.log10(sorted(values))
+    step, taken = (logs[-1] - logs[0]) / most, [0]
+    for at in range(1, len(logs) - 1):
+        if logs[at] - logs[taken[-1]] >= step and logs[-1] - logs[at] >= step:
+            taken.append(at)
+    return [sorted(values)[at] for at in dict.fromkeys((*taken, len(logs) - 1))]
 
 
 def _lines(result: "xr.Dataset", names: list[str], x: str, by: str | None) -> Iterator[tuple["xr.Dataset", str, str]]:

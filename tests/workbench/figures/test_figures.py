@@ -436,6 +436,18 @@ def test_series_of_numbers_is_drawn_at_the_numbers():
         series(result.assign_coords(threshold=[-1.0, -2.0, 0.0]), "f", "threshold", title="t", log_x=True)
 
 
+def test_labels_on_a_logarithmic_axis_do_not_lie_over_each_other():
+    """Of a run that is kept every ten steps all labels but four stood in the last tenth: 160251343430."""
+    steps = np.array([1, 6, 20, *range(30, 501, 10)], float)
+    result = xr.Dataset({"f": ("step", np.arange(len(steps), dtype=float))}, coords={"step": steps})
+    ticks = np.array(series(result, "f", "step", title="t", log_x=True).layout.xaxis.tickvals)
+    apart = np.diff(np.log10(ticks))
+    assert apart.min() >= np.log10(500) / 8 * (1 - 1e-9) and len(ticks) >= 5
+    assert ticks[0] == 1 and ticks[-1] == 500
+    one = result.isel(step=[3])
+    assert series(one, "f", "step", title="t", log_x=True).layout.xaxis.tickvals == (30.0,)
+
+
 def test_series_over_tokens_and_several_variables():
     result = lens_result().isel(depth=1)
     figure = series(result, ["prob", "norm"], "pos", title="t")
