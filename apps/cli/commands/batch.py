@@ -210,7 +210,7 @@ class _Bar:
             text += f", {_time(status.time_left)} left"
         memory = _memory()
         text += f", {memory:.1f} GB" if memory else ""
-        text += f", {len(status.failed)} failed" if status.failed else ""
+        text += f", {counted(len(status.failed), 'failure')}" if status.failed else ""
         self._report("batch", status.share, text)
         if not self._report.drawn and time.monotonic() - self._told > 60:
             self._told = time.monotonic()

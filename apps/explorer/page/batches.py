@@ -15,6 +15,7 @@ from apps.explorer.engine.batches import Known
 from apps.explorer.page.attributes import attributes
 from apps.explorer.page.graphs import GRAPH_CONFIG, graph
 from apps.explorer.page.tables import grid
+from workbench.words import counted
 
 __all__ = [
     "PARTS", "batch_list", "batches_panel", "columns_of", "failure_list", "grouped", "offered", "prompt_table",
@@ -124,7 +125,7 @@ def _far(known: Known) -> str:
     assert state is not None, "an entry with a state"
     said = f"{state.done} of {state.shards} shards"
     if state.failed:
-        said += f", {state.failed} failed"
+        said += f", {counted(state.failed, 'failure')}"  # of a prompt, which the tab names; no shard fails
     if known.works:
         said += ", stopping" if state.wants_stop else ", running" if state.workers else ", starting"
     if state.time_left is not None and state.done < state.shards:

@@ -65,8 +65,8 @@ def _words(part):
 def test_runs_are_listed_with_what_is_done_and_what_can_be_done(engine):
     said = {name: texts(panel.batch_list([engine.batches.known(name)], name, "")) for name in engine.batches.names()}
     n = batch.open(engine.batches.folder / "done").n_shards
-    assert said["done"] == f"done {n} of {n} shards, 1 failed" and n > 1
-    assert said["planned"] == f"planned Resume 0 of {n} shards, 1 failed"
+    assert said["done"] == f"done {n} of {n} shards, 1 failure" and n > 1
+    assert said["planned"] == f"planned Resume 0 of {n} shards, 1 failure"
     assert "workbench batch run" in texts(panel.batch_list([], "", "runs"))
 
 
