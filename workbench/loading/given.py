@@ -86,9 +86,12 @@ def need_causal(
     forward: `[batch, pos]` ids to logits. ids: some to try.
     """
     other = torch.cat((ids[:, :-1], ids[:, -2:-1]), dim=1)  # another id at the end, of whatever vocabulary
-    pause()
-    with torch.no_grad():
-        plain, again, changed = (forward(given)[0, :-1].float() for given in (ids, ids, other))
+    found = []
+    for given in (ids, ids, other):
+        pause()
+        with torch.no_grad():
+            found.append(forward(given)[0, :-1].float())
+    plain, again, changed = found
     # equal to the bit where nobody looks ahead, but for a mixture's sums; an encoder is a tenth and more off
     most = (1e-5 if dtype == torch.float32 else 1e-2) * float(plain.abs().max())
     if float((plain - again).abs().max()) > most:
