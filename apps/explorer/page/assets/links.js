@@ -173,7 +173,7 @@
     whose: function (loaded, shown) {
       if (loaded && !loaded.failed) named = loaded.model; // of one that did not load nothing is said there
       const other = shown && named && shown.model !== named;
-      for (const place of ["tokens", "main-figure"].map((id) => document.getElementById(id))) {
+      for (const place of ["tokens", "main-figure"].map((id) => document.getElementById(id)).filter(Boolean)) {
         if (other) place.dataset.whose = `${shown.model}, not of ${named}`;
         else delete place.dataset.whose;
       }
