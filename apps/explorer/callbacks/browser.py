@@ -84,7 +84,7 @@ def _register_links(local: Local) -> None:
     pins = Input("pinned", "data"), Input("aligned", "data")
     local("pins", "kept", Output("pins-row", "lang"), *pins, initial=False)
     local("pins", "drawn", Output("pins-row", "title"), Input("pins", "data"), initial=False)
-    local("thumbs", "draw", Output("wanted", "data"), Input("thumbs", "data"), initial=False)
+    local("thumbs", "draw", Input("thumbs", "data"), initial=False)
     local(
         "links",
         "fresh",
@@ -94,7 +94,9 @@ def _register_links(local: Local) -> None:
         Input("table-holder", "children"),
         State("main-figure", "data-stands"),
     )
-    local("links", "turned", Output("tabs", "value"), Output("view-list", "value"), Input("view", "data"))
+    # The list is written by hand, no output: a ring of callbacks (view, list, view) waits for ever in Dash once one of
+    # it is asked for anew while it runs and nothing else is under way.
+    local("links", "turned", Output("tabs", "value"), Input("view", "data"))
     local("links", "turn", Output("view", "data"), Input("view-list", "value"), State("view", "data"), initial=False)
 
 

@@ -151,7 +151,8 @@
       listed = view.name;
       open = [view.name, view.figure].join();
       if (asked) stand(); // it is asked for when the look that is under way was answered
-      return [view.name, view.name];
+      dash.set_props("view-list", { value: view.name });
+      return view.name;
     },
     // Another entry of the list was chosen by somebody; what `turned` wrote may be read when there is another view again.
     turn: function (name, view) {

@@ -106,7 +106,6 @@
       }
       next();
       ask();
-      return dash.no_update;
     },
   };
 })();

@@ -1,5 +1,6 @@
 """What the page gives away, and shows again: links, steps, visits, files."""
 
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tests.apps.explorer.browser.actions import click_cell, run, selection, view, wait_for_title
 
 pytestmark = pytest.mark.browser
+STANDING = (Path(__file__).parent / "standing.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +139,31 @@ def test_back_undoes_a_step_and_a_visit_is_kept_and_sent(open_page, tmp_path):
     saved.write_text('{"kind": "something else"}')
     other.set_input_files(".visit input[type=file]", saved)
     other.wait_for_selector(".visit [role=status] >> text=which holds no visit")
+
+
+# The figure of a view comes a second late, as over a slow line.
+LATE = """() => {
+  const plain = window.fetch;
+  window.fetch = async (...given) => {
+    const is_main = String((given[1] || {}).body).includes("main-message.children");
+    if (is_main) await new Promise((done) => setTimeout(done, 1000));
+    return plain(...given);
+  };
+}"""
+
+
+def test_a_page_at_rest_follows_two_turns_in_a_moment(open_page):
+    """The second stayed undrawn until somebody pressed anything: nothing was under way at which Dash goes on."""
+    page = open_page("#model=toy-induction&prompt=3+7+9+5+11+3+7+9")
+    page.wait_for_function(f"() => ({STANDING})().props['poll.disabled'] === 'true'")  # there is nothing to look for
+    page.evaluate(LATE)
+    for gap in (30, 50, 70, 90):
+        for first, second in (("surprisal", "attention-sinks"), ("induction-heads", "logit-lens")):
+            page.evaluate("name => dash_clientside.links.turnTo(name)", first)
+            page.wait_for_timeout(gap)
+            page.evaluate("name => dash_clientside.links.turnTo(name)", second)
+            page.wait_for_function(
+                "name => { const main = document.querySelector('#main-figure');"
+                " return !main.classList.contains('stale') && main.dataset.stands.startsWith(name) }",
+                arg=second,
+            )
