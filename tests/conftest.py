@@ -3,11 +3,13 @@
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from workbench.files import cache_dir
 from workbench.loading import bundled
 
 # One thread, in processes that tests start too: tiny models have nothing to share out, and where other work takes turns
@@ -24,6 +26,31 @@ if "FUZZ" not in os.environ:
 # A script may start the suite with stdin closed, and pytest's stand-in for it asks the real one for its encoding.
 if sys.__stdin__ is None:
     sys.__stdin__ = open(os.devnull, encoding="utf-8")  # noqa: SIM115 (for the whole process)
+
+
+# What takes minutes to make, and is checked when it is read. All else in a user's cache (probes that somebody trained
+# for the weights of a tiny model, results, timelines) is neither seen by a test nor left by one.
+_TAKEN_OVER = ("models", "toys")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A cache of the run's own, which its processes share."""
+    if hasattr(config, "workerinput"):  # set by the process that started this one
+        return
+    own, users = Path(tempfile.mkdtemp(prefix="workbench-tests-")), cache_dir()
+    for name in _TAKEN_OVER:
+        (users / name).mkdir(parents=True, exist_ok=True)
+        (own / name).symlink_to(users / name, target_is_directory=True)
+    before = os.environ.get("WORKBENCH_CACHE")
+    os.environ["WORKBENCH_CACHE"] = str(own)
+
+    def put_back() -> None:
+        os.environ.pop("WORKBENCH_CACHE")
+        if before is not None:
+            os.environ["WORKBENCH_CACHE"] = before
+        shutil.rmtree(own, ignore_errors=True)  # of links, not of what they lead to; a late process may still write
+
+    config.add_cleanup(put_back)
 
 
 # Files that take longest: they are begun first, so that no process waits for another at the end.

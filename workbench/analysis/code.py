@@ -49,14 +49,16 @@ def code_digest(kind: type) -> str:
     return _digest(kind.__module__, kind.__qualname__.partition(".")[0])
 
 
-_read_of: dict[str, Any] = {}  # by module: what it was loaded by when its file was read, which a reload makes anew
+@cache
+def _specs() -> dict[str, Any]:
+    """By module: what it was loaded by when its file was read, which a reload makes anew."""
+    return {}
 
 
 def _forget_reloaded() -> None:
     """Read anew where a module was loaded again: in a notebook that is how one that is being written is tried."""
-    if any(_loaded_by(module) is not spec for module, spec in list(_read_of.items())):
-        _read_of.clear()
-        for kept in (_digest, _file, _imported, _read, _is_ours, file_of, _tree, _syntax):
+    if any(_loaded_by(module) is not spec for module, spec in list(_specs().items())):
+        for kept in (_specs, _digest, _file, _imported, _read, _is_ours, file_of, _tree, _syntax):
             kept.cache_clear()
 
 
@@ -131,7 +133,7 @@ class Code:
             path = file_of(asked[0])
             if path is not None and _is_ours(asked[0]):
                 if asked[0] in sys.modules:
-                    _read_of[asked[0]] = _loaded_by(asked[0])
+                    _specs()[asked[0]] = _loaded_by(asked[0])
                 waiting += self._whole(path, *asked) if _in_workbench(asked[0]) else self._statements(path, *asked)
 
     def _whole(self, path: Path, module: str, name: str) -> Iterator[tuple[str, str]]:
