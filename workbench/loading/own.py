@@ -26,7 +26,7 @@ _SINGLE = (bool, int, float, complex, str, bytes, type(None), np.generic, torch.
 
 
 def is_own(part: nn.Module) -> bool:
-    """Whether a module's class is no library's. One made of a whole model of transformers has a library's private parts,
+    """Whether a module's class is no library's. One made of a whole model of transformers has its private parts,
     such as the warnings that it gave."""
     whole = any(base.__name__ == "PreTrainedModel" for base in type(part).__mro__)
     return not whole and _root(type(part)) not in (*LIBRARIES, *_OTHERS)
