@@ -141,7 +141,7 @@ class HeadTable(OnModel, name="head-table", title="Table of all heads", requires
         result = dataset(observation, **found)
         texts = "texts" if observation.vocabulary.tokenizer is not None else "sequences of random tokens"
         on_texts = f"{int(is_text.sum())} {texts} of {length} tokens"
-        summary = _summary(result, int(repeated.sum()), on_texts, self.epsilon)
+        summary = _summary(result, int(repeated.sum()), on_texts, _bar(length, self.epsilon))
         return result.assign_attrs(convention=convention, summary=summary)
 
 
@@ -173,8 +173,16 @@ def _on_texts(observation: Observation, is_text: np.ndarray, epsilon: float) -> 
     }
 
 
-def _summary(result: xr.Dataset, n_sequences: int, on_texts: str, epsilon: float) -> str:
-    """The largest of some columns, and on which stimulus; a column without a number is left out."""
+def _bar(length: int, epsilon: float) -> str:
+    """Above which alpha a head sinks on texts of that length: what was asked for, unless uniform attention is near."""
+    least = sink_threshold(length, epsilon)
+    return (
+        f"alpha above {epsilon:g}" if least == epsilon else f"alpha above {least:.2g}, twice that of uniform attention"
+    )
+
+
+def _summary(result: xr.Dataset, n_sequences: int, on_texts: str, bar: str) -> str:
+    """The largest of some columns, and on which stimulus; a column without a number is left out. bar: of a sink."""
     looks = (
         _extreme(result, "induction_score", "the largest induction score"),
         _extreme(result, "previous_token_score", "the largest previous-token score"),
@@ -183,8 +191,7 @@ def _summary(result: xr.Dataset, n_sequences: int, on_texts: str, epsilon: float
     sinks = result["sink_rate"].values
     known, most = int((~np.isnan(sinks)).sum()), int((sinks > 0.5).sum())
     texts = (
-        f"{most} of {counted(known, 'head')} {'sinks' if most == 1 else 'sink'} in more than half "
-        f"(alpha above {epsilon:g})"
+        f"{most} of {counted(known, 'head')} {'sinks' if most == 1 else 'sink'} in more than half ({bar})"
         if known
         else "",
         _extreme(result, "entropy", "the lowest entropy", lowest=True),
@@ -194,6 +201,9 @@ def _summary(result: xr.Dataset, n_sequences: int, on_texts: str, epsilon: float
     for on, parts in ((f"{n_sequences} sequences of random tokens that repeat", looks), (on_texts, texts)):
         if any(parts):
             said.append(f"On {on}: {', '.join(filter(None, parts))}.")
+    if hidden := sinks.size - known:
+        why = "where a window is shorter than the texts, their first token is out of sight"
+        said.append(f"Of {counted(hidden, 'head')} neither sink nor entropy is told: {why}.")
     return " ".join(said)
 
 

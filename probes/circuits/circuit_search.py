@@ -104,11 +104,13 @@ class CircuitSearch(Study, name="circuit", title="Circuit of a task", requires=(
             )
             return result.assign_attrs(summary=task.noted(said), pairs=task.describe())
         between = f" [{hundredths(low)}, {hundredths(high)}]" if np.isfinite(low) else ""
+        # Not of the logit difference itself: with no edge the answers of the counterfactual are preferred, and half of
+        # what lies between is a difference of none.
         said = (
-            f"{n} of {every} edges ({n / every:.2%}) keep {hundredths(f)}{between} of the logit difference of "
-            f"{self.task!r} on "
+            f"{n} of {every} edges ({n / every:.2%}) keep {hundredths(f)}{between} of what all edges add to the logit "
+            f"difference of {self.task!r} on {counted(n_pairs, 'new pair')}; without them "
+            f"{hundredths(float(result['completeness']))} is left."
         )
-        said += f"{counted(n_pairs, 'new pair')}; without them {hundredths(float(result['completeness']))} is left."
         if np.isfinite(float(result["p"])):
             best = float(result["random_faithfulness"].max())
             said += f" Random circuits of this size keep at most {hundredths(best)} (p = {float(result['p']):.2g})."

@@ -3,7 +3,9 @@
 `faithfulness(k) = (m(circuit) - m(empty)) / (m(model) - m(empty))`, a ratio of means over prompts. As in the MIB
 benchmark: CPR is the area under the curve with parts ranked by signed score (1 where few parts do everything, more
 where some hurt), CMD the area between the curve and 1 with parts ranked by absolute score (0 is best); trapezoid over
-linear k. Intervals are over prompts, from 16 on: bootstrap-t of ratios of means.
+linear k. Intervals are over prompts, from 16 on: bootstrap-t of ratios of means. Where the model does no better than
+the empty circuit there is no share of anything, and all is NaN: the quotient would turn round, and call what hurts most
+the best.
 
 Source: Mueller et al. 2025, arXiv 2504.13151.
 """
@@ -78,21 +80,23 @@ def faithfulness_curves(
     with `_low` and `_high`; `n_kept` (threshold); `model_metric` and `empty_metric` (prompt).
     """
     x, n = np.array(shares), len(whole)
-    gained = metrics - empty[:, None]
+    gained, gap = metrics - empty[:, None], whole - empty
+    if gap.mean() <= 0:
+        gap = np.full(n, np.nan)
     variables: dict[str, Any] = {}
     for mode, name in enumerate(("faithfulness", "faithfulness_absolute")):
-        curve = _curve(gained[mode], whole - empty)
+        curve = _curve(gained[mode], gap)
         label = f"faithfulness, {parts} ranked by {'absolute' if mode else 'signed'} score"
-        ends = _ratio_ends(gained[mode], whole - empty)
+        ends = _ratio_ends(gained[mode], gap)
         variables |= _with_interval(name, "group threshold", curve, ends, "share", label, n)
         if mode:
             # |1 - f| is a ratio of means as well, as long as 1 - f keeps its sign.
-            below = np.sign(1 - curve)[:, None] * ((whole - empty)[:, None] - gained[mode])
-            ends = _ratio_ends(np.trapezoid(below, x), whole - empty, bounds=(0, None))
+            below = np.sign(1 - curve)[:, None] * (gap[:, None] - gained[mode])
+            ends = _ratio_ends(np.trapezoid(below, x), gap, bounds=(0, None))
             area = np.trapezoid(np.abs(1 - curve), x)
             variables |= _with_interval("cmd", "group", area, ends, "area", "CMD", n)
         else:
-            ends = _ratio_ends(np.trapezoid(gained[mode], x), whole - empty)
+            ends = _ratio_ends(np.trapezoid(gained[mode], x), gap)
             variables |= _with_interval("cpr", "group", np.trapezoid(curve, x), ends, "area", "CPR", n)
     kept = [n_kept(share, n_parts) for share in shares]
     return dataset(
@@ -107,8 +111,7 @@ def faithfulness_curves(
 
 def _curve(gained: np.ndarray, gap: np.ndarray) -> np.ndarray:
     """Ratio of means, (group, threshold)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(gained.mean(1) / gap.mean())
+    return np.asarray(gained.mean(1) / gap.mean())
 
 
 def _ratio_ends(gained: np.ndarray, gap: np.ndarray, bounds: Bounds = (None, None)) -> tuple[Any, Any]:

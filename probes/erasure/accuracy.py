@@ -334,8 +334,8 @@ VIEW = View(
     TokenErasureAccuracy,
     question="At which depth do the pieces of a word stop being readable, and more so than elsewhere?",
     asks=(
-        Ask("depths", "Measure probes at depths"),
-        Ask("kind", "of the kind"),
+        Ask("kind", "Measure probes of the kind"),
+        Ask("depths", "at depths"),
         Ask("epochs", "trained for", unit="passes"),
         Ask("against", "Hold last tokens of words against"),
         Ask("offset", "where probes name the token at", unit="(0: itself)"),

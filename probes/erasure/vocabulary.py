@@ -4,7 +4,7 @@ Precision and recall are low even where they are well above both nulls: this is 
 """
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -30,6 +30,7 @@ from workbench.models.model import Model, Sizes
 from workbench.models.prompt import Tokens
 from workbench.models.vocabulary import show_bytes
 from workbench.statistics import percentile_interval, ratio_interval
+from workbench.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,13 +240,24 @@ def _result(
         mean_psi=("row", np.array([psi for _, _, psi, _ in shown]), "psi", (-1, 1), "mean psi"),
         is_word=("row", np.array([float(word) for *_, word in shown]), "flag", (0, 1), "exactly a multi-token word"),
     )
-    value, null = found["value"], found["null"]
     return result.assign_attrs(
         probes=probes.digest, corpus=record["name"], corpus_digest=record["digest"],
-        strings=len(table),
-        summary=f"{len(table)} strings; precision {value[0]:.3f} (null {null[0]:.3f}), recall {value[1]:.2f} "
-        f"(null {null[1]:.2f}), AUC {value[2]:.2f} [{found['low'][2]:.2f}, {found['high'][2]:.2f}].",
+        strings=len(table), summary=_summary(len(table), found),
     )  # fmt: skip
+
+
+def _summary(strings: int, found: Mapping[str, np.ndarray]) -> str:
+    """The three scores beside their nulls; what is not defined is left out, and so is the interval of too few
+    documents."""
+    (precision, recall, auc), null, said = found["value"], found["null"], []
+    if np.isfinite(precision):
+        beside = f" (null {null[0]:.3f})" if np.isfinite(null[0]) else ""
+        said.append(f"precision {precision:.3f}{beside}")
+    said.append(f"recall {recall:.2f} (null {null[1]:.2f})")
+    if np.isfinite(auc):
+        low, high = found["low"][2], found["high"][2]
+        said.append(f"AUC {auc:.2f}" + (f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else ""))
+    return f"{counted(strings, 'string')}; {', '.join(said)}."
 
 
 def _table(texts: list[Text]) -> list[tuple[str, int, float, bool]]:

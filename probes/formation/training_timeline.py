@@ -81,6 +81,14 @@ class TrainingTimeline(Study, name="training-timeline", title="Training timeline
         """Checkpoints have been trained."""
         return dict.fromkeys(("seeds", "clamp"), "a toy that is trained here") if self.checkpoints.strip() else {}
 
+    def fits(self, model: Model, tokens: Tokens | None) -> None:
+        """A toy that was trained, or a series of checkpoints."""
+        if not self.checkpoints.strip() and lacks_task(model) is not None:
+            raise InputError(
+                f"training-timeline of {model.name} without checkpoints",
+                "a toy that was trained, or checkpoints= with a series of folders", "Name them",
+            )  # fmt: skip
+
     def partials(
         self,
         model: Model,
@@ -90,15 +98,10 @@ class TrainingTimeline(Study, name="training-timeline", title="Training timeline
         allow_network: bool = False,
     ) -> Generator[xr.Dataset, None, None]:
         """What there is, a few times a run. InputError for a model that is no toy and has no checkpoints named."""
+        self.fits(model, tokens)
         if self.checkpoints.strip():
             yield self._real(model, progress, allow_network)
             return
-        lacks = lacks_task(model)
-        if lacks is not None:
-            raise InputError(
-                f"training-timeline of {model.name} without checkpoints",
-                "a toy that was trained, or checkpoints= with a series of folders", "Name them",
-            )  # fmt: skip
         recipe = asked(model.name).recipe
         recipe = recipe.with_settings({"clamp": self.clamp}) if self.clamp else recipe
         entries = self.entries or "task-attention"
@@ -257,8 +260,8 @@ VIEW = View(
     question="When does what form: which scores change at once along the training, and when does the loss?",
     asks=(
         Ask("entries", "Follow", empty="the toy's task, or induction heads"),
+        Ask("checkpoints", "along", empty="the training of a toy"),
         Ask("seeds", "over", unit="seeds"),
-        Ask("clamp", "with", empty="nothing held"),
         Ask("log_steps", "steps on a logarithmic axis"),
     ),
     figures=(scores_figure, heads_figure, losses_figure, scrubbed_lens, scrubbed_routes),

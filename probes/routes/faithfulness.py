@@ -283,10 +283,8 @@ def _summary(result: xr.Dataset, target: str, first_layer: int) -> str:
     row = result.isel(row=_nearest_default(result["setting"].where(result["rule"] == "coverage").values))
     control = float(row["random_faithfulness"].mean())
     kept = f"{str(row['rule'].item()).capitalize()} {float(row['setting']):g}"
-    said = (
-        f"{kept} carries {hundredths(float(row['faithfulness']))} of the prediction of {target!r}, random graphs of "
-        f"equal size {hundredths(control)}."
-    )
+    beside = f", random graphs of equal size {hundredths(control)}" if np.isfinite(control) else ""  # none drawn yet
+    said = f"{kept} carries {hundredths(float(row['faithfulness']))} of the prediction of {target!r}{beside}."
     return f"{said}{_below(first_layer)}{_warning(row, first_layer)}"
 
 

@@ -76,7 +76,7 @@ class FlowRouteHeads(
     prompted: ClassVar[bool] = False
 
     n_texts: Annotated[int, Range(1, 1000), "texts of each domain"] = 16
-    length: Annotated[int, Range(2, 1024), "tokens of each text"] = 64
+    length: Annotated[int, Range(2, 1024), "tokens of each text; all of one that has fewer"] = 64
     coverage: Annotated[float | None, Range(0, 1), "keep this share of each row's attention"] = None
     threshold: Annotated[float | None, Range(0, 1), "keep parts above this share; default 0.01"] = None
     seed: Annotated[int, Range(0, 2**31 - 1), "of the choice of texts"] = 0

@@ -108,8 +108,10 @@ class FlowRoutePart(
             result = result.merge(_of_layer(model, tokens, FlowRouteNeurons(layer=self.layer, pos=part.pos)))
         name, label = model.vocabulary.string(chosen), _label(part)
         first = result["promoted_text"].values[0]
+        capped = ", before the soft cap," if model.readout.soft_cap else ""
         summary = (
-            f"{label} adds {change(float(logits[chosen]))} to the logit of {name!r} and promotes {str(first)!r} most."
+            f"{label} adds {change(float(logits[chosen]))} to the logit of {name!r}{capped} and promotes "
+            f"{str(first)!r} most."
             if x.any()
             else f"{label} adds nothing to any logit: it writes nothing there."
         )

@@ -50,8 +50,9 @@ def says_where_it_comes_from(case: Case) -> None:
 
 
 def says_its_finding(case: Case) -> None:
-    """In a sentence."""
+    """In a sentence, of nothing that is not known."""
     said = case.view.said(case.result)
+    assert not re.search(r"\b(nan|inf)\b", said), said
     assert said.strip() and said.strip()[-1] in ".!?)" and "\n" not in said.strip(), said
 
 

@@ -116,9 +116,12 @@ class View:
             object.__setattr__(self, name, tuple(map(reads(self.name), getattr(self, name))))
 
     def plan(self, analysis: Analysis) -> str:
-        """What an analysis will do, in a sentence of what was asked; "" where nothing is asked in words."""
-        drawn = {parameter.name for parameter in self.display_parameters}
-        asks = [ask for ask in self.asks if ask.name not in drawn]
+        """What an analysis will do, in a sentence of what was asked; "" where nothing is asked in words.
+
+        Without what it does not use: of prompts of one's own there are not as many as a task would have had.
+        """
+        left = {parameter.name for parameter in self.display_parameters} | set(analysis.idle())
+        asks = [ask for ask in self.asks if ask.name not in left]
         said = [ask.said(getattr(analysis, ask.name)) for ask in asks]
         for at, ask in enumerate(asks[:-1]):
             said[at] += "," if ask.words.endswith(":") else ""  # what a colon opened ends there

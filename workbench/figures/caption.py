@@ -1,5 +1,5 @@
-"""What a figure says when it is taken away, below its title: the prompt and the one it was held against, the model, and
-the sentence of the result."""
+"""What a figure says when it is taken away, below its title: the prompt and those that it was held against, the model,
+and the sentence of the result."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,15 @@ _TOP = 100  # Plotly's own
 
 
 def caption(result: "xr.Dataset", sentence: str = "") -> list[str]:
-    """Lines of plain text: the prompt, its corrupt one, the model with what it was changed by, and the sentence
-    (default: the summary)."""
+    """Lines of plain text: the prompt, its corrupt one, the one that is subtracted, the model with what it was changed
+    by, and the sentence (default: the summary), which says what a difference of models or interventions is of."""
     record = record_of(result)
     model, edits = record["model"], record["interventions"]
     about = ", ".join(str(model[name]) for name in ("name", "dtype", "badge") if model.get(name))
     lines = [f"Prompt: {shorten(prompt, _PROMPT)}"] if (prompt := _prompt(result, record)) else []
     lines += [f"Corrupt prompt: {shorten(corrupt, _PROMPT)}"] if (corrupt := _corrupt(result, record)) else []
+    if before := _subtracted(record):
+        lines.append(f"Minus that of the prompt: {shorten(before, _PROMPT)}")
     lines.append(f"Model: {about}" + (f", with {', '.join(edits)}" if edits else ""))
     return [*lines, *([said] if (said := sentence or str(result.attrs.get("summary", ""))) else [])]
 
@@ -34,14 +36,30 @@ def _prompt(result: "xr.Dataset", record: dict[str, Any]) -> str:
     """The text of the one prompt, or its tokens' texts where there is none; "" where there are several or none."""
     prompts = [prompt for prompt in record["prompts"] if prompt]
     if len(prompts) == 1:
-        said = prompts[0]
-        if isinstance(said, str):
-            return said
-        turns = said if isinstance(said, list) else []
-        return " / ".join(f"{turn.get('role')}: {turn.get('content')}" for turn in turns if isinstance(turn, dict))
+        return _said(prompts[0])
     if "token_text" in result.coords:
         return "".join(map(str, result["token_text"].values))
     return ""
+
+
+def _said(prompt: Any) -> str:
+    """A text as it is, the turns of a chat one behind the other."""
+    if isinstance(prompt, str):
+        return prompt
+    turns = prompt if isinstance(prompt, list) else []
+    return " / ".join(f"{turn.get('role')}: {turn.get('content')}" for turn in turns if isinstance(turn, dict))
+
+
+def _subtracted(record: dict[str, Any]) -> str:
+    """The prompt of the result that a difference subtracts, its ids where it has no text; "" where it is the same, or
+    there is none of one."""
+    before = (record.get("difference") or {}).get("from", {})
+    if all(before.get(name) == record[name] for name in ("prompts", "token_ids")):
+        return ""
+    prompts, ids = before.get("prompts"), before.get("token_ids")
+    if isinstance(prompts, list) and len(prompts) == 1 and prompts[0]:
+        return _said(prompts[0])
+    return f"token ids {' '.join(map(str, ids))}" if isinstance(ids, list) else ""
 
 
 def _corrupt(result: "xr.Dataset", record: dict[str, Any]) -> str:

@@ -140,11 +140,12 @@ def take_difference(
         pairs = [(request, analysis) for request, analysis in found if analysis is not None]
         if len(pairs) < len(found):
             raise InputError(f"code of {seen.title} without a selection", "one", "Click a head or a layer first")
-        code = exports.difference_code(seen, pairs, view.figure, display, engine.settings.held)
+        said = comparing.minus(after, before)
+        code = exports.difference_code(seen, pairs, view.figure, said, display, engine.settings.held)
         return code.encode(), f"{seen.name}-difference.py"
     change = comparing.change(lambda run: result_of(engine, run, seen.name, selection, session), after, before)
     if kind == "html":
-        figure = views.changed(seen, change, view.figure, dark, display)
+        figure = comparing.entitled(views.changed(seen, change, view.figure, dark, display), after, before)
         return exports.html(figure, change).encode(), f"{seen.name}-difference.html"
     if kind == "nc":
         return exports.netcdf(change), f"{seen.name}-difference.nc"

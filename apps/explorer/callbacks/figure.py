@@ -291,18 +291,19 @@ def message(
     request: of which it is; then what Start will do, on what and for how long, is said too.
     """
     view = engine.standing[name]
-    inside: list[Any] = [html.Div(views.waiting(view, found, fate))]
+    ended = fate is None or not fate.state.alive
+    why = unfit(engine, request, name) if request is not None and ended else ""
+    # What is refused says why, in place of an offer. A reason why not may be known from before, with no job left.
+    said = views.waiting(view, found, fate) if found is not None or not why else why
+    inside: list[Any] = [html.Div(said, className="note" if said == why else None)]
     if found is not None and found.first in engine.standing:
         inside.append(turn_button(engine.standing[found.first]))
-    if fate is not None and fate.state in (JobState.QUEUED, JobState.RUNNING) and request is not None:
+    planned = fate is None or fate.state in (JobState.QUEUED, JobState.RUNNING)
+    if request is not None and found is None and planned and not why:
         inside.append(html.Div(views.planned(view, request, engine.seconds(request, name)), className="plan"))
-    if fate is None or not fate.state.alive:
-        why = ""
-        if request is not None and fate is None and found is None:
-            why = unfit(engine, request, name)
-            plan = views.planned(view, request, engine.seconds(request, name))
-            inside.append(html.Div(why, className="note") if why else html.Div(plan, className="plan"))
-        inside.append(start_button(name, "Start" if fate is None else "Start again", disabled=bool(why)))
+    if ended:
+        words = "Start" if fate is None and found is None else "Start again"
+        inside.append(start_button(name, words, disabled=bool(why)))
         inside += thumbnails.example(view) if found is None else []
     return html.Div(inside)
 

@@ -23,7 +23,9 @@ __all__ = [
     "both_values",
     "change",
     "difference_view",
+    "entitled",
     "is_comparable",
+    "minus",
     "not_beside",
     "second_view",
     "values_at",
@@ -75,7 +77,7 @@ def second_view(
     return figure, "other"
 
 
-def word_for(shown: Shown, other: Shown) -> str:
+def word_for(shown: Asked, other: Asked) -> str:
     """What the other run is, in a word behind its title."""
     if shown.model != other.model:
         return other.model.rsplit("/", 1)[-1]
@@ -118,9 +120,19 @@ def difference_view(
         figure = views.changed(seen, found, view.figure, dark, shown.display.get(seen.name))
     except WorkbenchError as error:
         return no_update, html.Div(str(error)), ""
-    figure.update_layout(title_text=f"{figure.layout.title.text}: this run minus {_other_name(shown, other)}")
+    entitled(figure, shown, other)
     said = str(found.attrs["summary"])
     return views.with_caption(figure, found, said), [], said
+
+
+def entitled(figure: Any, shown: Asked, other: Asked) -> Any:
+    """The figure of a difference with a title that says so: a view draws it under the name of its own figure."""
+    return figure.update_layout(title_text=f"{figure.layout.title.text}: {minus(shown, other)}")
+
+
+def minus(shown: Asked, other: Asked) -> str:
+    """What a difference is of."""
+    return f"this run minus {_other_name(shown, other)}"
 
 
 def both_values(find: Find, shown: Shown, other: Shown, selection: Mapping[str, Any]) -> list[Any]:
@@ -175,6 +187,6 @@ def values_table(rows: Sequence[tuple[str, str, str, str]], word: str) -> list[A
     return [html.Table([html.Thead(head), html.Tbody(body)], className="values"), *lacks, below]
 
 
-def _other_name(shown: Shown, other: Shown) -> str:
+def _other_name(shown: Asked, other: Asked) -> str:
     word = word_for(shown, other)
     return {"compared": "the one compared with", "intact": "the intact one"}.get(word, word)

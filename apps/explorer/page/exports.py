@@ -85,11 +85,12 @@ def difference_code(
     view: View,
     runs: Sequence[tuple[Request, Analysis]],
     figure: int,
+    said: str,
     display: Mapping[str, Any] | None = None,
     held: bool = False,
 ) -> str:
     """Python lines that make the figure of a difference again. runs: what is subtracted, and what it is subtracted
-    from. held: as of `code`."""
+    from. said: what the title says of that. held: as of `code`."""
     (before, before_analysis), (after, after_analysis) = runs
     chosen = _chosen(view, view.figures[figure], display)
     drawn = f", display={chosen!r}" if chosen else ""
@@ -103,6 +104,7 @@ def difference_code(
         *(_model_lines(after, held) if after.model != before.model else []),
         *_run_lines(after, after_analysis, "after"),
         f"figure = difference_figure(view, difference(before, after), {figure}{drawn})",
+        f"figure.update_layout(title_text=figure.layout.title.text + {f': {said}'!r})",
         "figure.show()",
     ]
     return "\n".join(lines) + "\n"

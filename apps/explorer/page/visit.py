@@ -90,8 +90,9 @@ def _drawn(engine: Engine, link: Link, session: str) -> dict[str, Any]:
     beside = _pinned(engine, link, shown)
     find = lambda run: result_of(engine, run, seen.name, link.select, session)
     if link.compare == "difference":
-        change = comparing.change(find, shown, _other(engine, link))
-        figure = views.changed(seen, change, index, False, display)
+        other = _other(engine, link)
+        change = comparing.change(find, shown, other)
+        figure = comparing.entitled(views.changed(seen, change, index, False, display), shown, other)
         about = f"{_about(link)}{_weights(change)}"
         return {"drawn": _html(figure), "record": _record(change), "about": about, **beside}
     result, why = find(shown)

@@ -102,17 +102,19 @@ def summary(result: xr.Dataset) -> str:
         return f"Of no head it is told whether it is dormant: {_HIDDEN}."
     passed = [str(Head(int(layer), int(head))) for layer, head in np.argwhere(result["candidate"].values == 1)]
     layer, head = largest(result)
-    asleep = bool(np.nan_to_num(result["dormant_share"].values).any())
-    name = "dormant_share" if asleep else "mean_sink_attention"
+    differs = bool(np.nan_to_num(result["contrast"].values).any())
+    name = "dormant_share" if differs else "mean_sink_attention"
     shares, q = result[name].values[:2, layer, head], float(result["contrast_q"][layer, head])
     listed = f": {', '.join(passed[:8])}{' ...' if len(passed) > 8 else ''}" if passed else ""
     verb = "passes" if len(passed) == 1 else "pass"
     said = f"{len(passed)} of {counted(known, 'head')} {verb} correction for dormancy{listed}. "
-    if asleep:
+    if differs:
         said += f"{Head(layer, head)} differs most: dormant on {shares[0]:.0%} of {domains[0]} and {shares[1]:.0%} of "
         said += f"{domains[1]} texts (q = {q:.2g}). "
     else:
-        said += f"No head is dormant on any text; {Head(layer, head)} differs most in its attention to sinks: "
+        asleep = bool(np.nan_to_num(result["dormant_share"].values).any())
+        said += f"No head is dormant on {'more texts of one than of the other' if asleep else 'any text'}; "
+        said += f"{Head(layer, head)} differs most in its attention to sinks: "
         said += f"{shares[0]:.2f} on {domains[0]} and {shares[1]:.2f} on {domains[1]}. "
     large = np.abs(result["sink_contrast"].values) >= EFFECT_FLOOR
     differ = int(((result["sink_contrast_q"].values < FALSE_DISCOVERY) & large).sum())
@@ -122,7 +124,7 @@ def summary(result: xr.Dataset) -> str:
 
 
 def largest(result: xr.Dataset) -> tuple[int, int]:
-    """Layer and head of the largest contrast; where no head is ever dormant, of the largest in attention to sinks."""
+    """Layer and head of the largest contrast, or of that in attention to sinks where all of the former are none."""
     for name in ("contrast", "sink_contrast"):
         size = np.nan_to_num(np.abs(result[name].values))
         if size.any():

@@ -130,9 +130,14 @@ class SinkRates(OnModel, name="sink-rates", title="Sink rates of the model", req
             n_samples=("group", counts, "samples", (0, None), "samples"),
         )
         skipped = " ".join(note for tokens in observation.tokens for note in tokens.notes if "skipped" in note)
+        textless = observation.vocabulary.tokenizer is not None and not {0, 1} & set(groups)
+        if textless:
+            skipped = f"No text of {self.text} has {self.length} tokens: natural text is left out."
         convention = f"T = {self.length}, BOS counted, epsilon = {self.epsilon:g}, n = {counts.min()} samples"
         return result.assign_attrs(
-            convention=convention, skipped=skipped or "no text was too short", summary=_summary(result)
+            convention=convention,
+            skipped=skipped or "no text was too short",
+            summary=f"{_summary(result)}{f' {skipped}' if textless else ''}",
         )
 
 

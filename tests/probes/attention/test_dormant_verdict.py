@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probes.attention.active_dormant.contrast import Difference
-from probes.attention.active_dormant.verdict import NO_COST, _conclusion
+from probes.attention.active_dormant.verdict import NO_COST, _conclusion, summary
 
 NUMBER = st.sampled_from([-0.5, -0.1, -0.0005, 0.0, 0.0005, 0.05, 0.3])
 
@@ -70,3 +70,22 @@ def test_the_contrast_is_corrected_over_all_heads():
     p = permutation_test(values[0], values[1], seed=0)
     assert p[0, 0] < 0.05 and abs(found.value[0, 0]) > 0.1
     assert found.q[0, 0] > 0.05 and not found.passes[0, 0]
+
+
+@pytest.mark.parametrize("share, said", [(0.0, "on any text"), (0.3, "on more texts of one than of the other")])
+def test_of_heads_that_are_dormant_as_often_in_both_none_differs_most(share, said):
+    """It was another one, 'dormant on 0% of prose and 0% of code', that its attention had chosen."""
+    cell, none = ("layer", "head"), np.zeros((1, 2))
+    shares, sinks = np.array([[[share, 0.0]], [[share, 0.0]]]), np.array([[[0.9, 0.7]], [[0.9, 0.5]]])
+    result = xr.Dataset(
+        {
+            "contrast": (cell, none), "contrast_q": (cell, none + 1), "candidate": (cell, none),
+            "sink_contrast": (cell, np.array([[0.0, 0.2]])), "sink_contrast_q": (cell, none + 0.5),
+            "dormant_share": (("domain", *cell), shares), "mean_sink_attention": (("domain", *cell), sinks),
+        },
+        {"domain": ["prose", "code"]},
+    )  # fmt: skip
+    expected = (
+        f"No head is dormant {said}; L0H1 differs most in its attention to sinks: 0.70 on prose and 0.50 on code."
+    )
+    assert expected in summary(result) and "0%" not in summary(result)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from probes.attention.sinks import samples
 from probes.attention.sinks.sink_rates import CONDITIONS, VIEW, SinkRates
-from tests.tiny_models import sinking_toy, tiny_hf, tiny_model
+from tests.tiny_models import sinking_toy, spelling, tiny_hf, tiny_model
 from workbench import PATTERN, Need, keep, observe
+from workbench.corpora import Corpus, Document
 from workbench.errors import InputError
 from workbench.loading.pretrained import wrap
 
@@ -84,6 +86,19 @@ def test_where_every_window_is_shorter_no_rate_is_said():
     """It said nan% of every condition."""
     summary = SinkRates(samples=2, length=32).run(tiny_model("mistral")).attrs["summary"]
     assert summary.startswith("Of no layer it is told how many heads sink") and "%" not in summary
+
+
+def test_natural_text_that_is_nowhere_as_long_is_missed_aloud(monkeypatch):
+    """2,048 tokens of prose on the default model: the rates were of random tokens, and 'no text was too short'."""
+    short = {"prose": Corpus("few", (Document("a", "a cat " * 9), Document("b", "a dog " * 5)))}
+    monkeypatch.setattr(samples, "python_domains", lambda: short)
+    model = wrap(tiny_hf("llama"), spelling(), name="words")
+    result = SinkRates(samples=2, length=60).run(model)
+    assert result["group"].values.tolist() == list(CONDITIONS[2:])
+    said = "No text of prose has 60 tokens: natural text is left out."
+    assert result.attrs["skipped"] == said and result.attrs["summary"].endswith(f"repeated token. {said}")
+    some = SinkRates(samples=2, length=40).run(model).attrs
+    assert "1 texts shorter than 40 tokens were skipped: b" in some["skipped"] and "left out" not in some["summary"]
 
 
 def test_every_figure_states_T_epsilon_and_the_BOS_convention():

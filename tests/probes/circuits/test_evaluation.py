@@ -34,12 +34,12 @@ def model():
 
 @pytest.fixture(scope="module")
 def tasks(model):
-    return tasks_of(model, [(CLEAN, CORRUPT, "#31", "#7")])
+    return tasks_of(model, [(CLEAN, CORRUPT, "#7", "#31")])
 
 
 def difference(model, *edits):
     logits = observe(model, CLEAN, interventions=edits).logits[0][0]
-    return float(logits[31] - logits[7])
+    return float(logits[7] - logits[31])
 
 
 @pytest.mark.parametrize("ablation", ["counterfactual", "zero", "mean"])
@@ -165,11 +165,11 @@ def test_bad_input_is_refused(model, tasks):
 
 
 def test_the_entry_adds_one_ranking_after_another(model):
-    parts = list(CircuitEvaluation(target="#31").partials(model, tokenise(model, CLEAN)))
+    parts = list(CircuitEvaluation(target="#7").partials(model, tokenise(model, CLEAN)))
     assert [part.sizes["group"] for part in parts] == [1, 2, 3, 4, 5]
     assert parts[-1]["group"].values.tolist() == list(RANKINGS)
     assert all(part.attrs["summary"].endswith("with its tokens moved: none was given.") for part in parts)
-    assert all("faithfulness to the logit of '#31' (CPR)" in part.attrs["summary"] for part in parts)
+    assert all("faithfulness to the logit of '#7' (CPR)" in part.attrs["summary"] for part in parts)
 
 
 def test_the_model_s_own_answers_are_named(model):

@@ -519,6 +519,18 @@ def test_the_strings_of_a_corpus_are_a_table(spelling):
     rows = vocabulary.VIEW.tables[0](result)
     assert rows.columns.tolist() == ["text", "count", "mean_psi", "is_word"] and len(rows) == result.sizes["row"]
     assert rows["is_word"].dtype == bool and rows["mean_psi"].is_monotonic_decreasing
+    auc = float(result["score"].sel(component="auc"))
+    assert np.isnan(result["score_low"]).all() and result.attrs["summary"].endswith(f"AUC {auc:.2f}.")
+
+
+def test_of_strings_nothing_is_said_that_is_not_known():
+    """`precision nan (null nan)` of segments of single tokens, `AUC 0.43 [nan, nan]` of few documents."""
+    nan, found = np.nan, {"value": np.array([0.25, 0.5, 0.625]), "null": np.array([0.125, 0.25, 0.5])}
+    found |= {"low": np.array([0.1, 0.2, 0.5]), "high": np.array([0.4, 0.7, 0.75])}
+    said = vocabulary._summary(1, found)
+    assert said == "1 string; precision 0.250 (null 0.125), recall 0.50 (null 0.25), AUC 0.62 [0.50, 0.75]."
+    found = {"value": np.array([nan, 0.0, nan]), "null": np.array([nan, 0.0, 0.5]), "low": np.full(3, nan)}
+    assert vocabulary._summary(0, found) == "0 strings; recall 0.00 (null 0.00)."
 
 
 # causal

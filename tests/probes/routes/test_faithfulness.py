@@ -199,6 +199,8 @@ def test_it_yields_as_it_goes_and_the_last_is_complete():
     results = list(FlowRouteFaithfulness(draws=3).curve(tiny_model("llama"), IDS, thresholds=(0.01,)))
     assert results[0]["random_faithfulness"].isnull().all() and not results[-1]["random_faithfulness"].isnull().any()
     assert set(results[-1]["rule"].values) == {"coverage", "threshold"}
+    told = [one.attrs["summary"] for one in results]  # before any was drawn: "random graphs of equal size nan"
+    assert not any("nan" in said for said in told) and "random graphs" in told[-1] and "random" not in told[0]
     for figure in faith.VIEW.figures:
         assert len(figure(results[-1]).data) > 0
 

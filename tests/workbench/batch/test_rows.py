@@ -81,6 +81,14 @@ def test_parts_of_other_names_are_left_out_and_those_of_one_name_keep_it():
     assert stacked([parts(["L0H0", "L0H1"])] * 2)["label"].values.tolist() == ["L0H0", "L0H1"]
 
 
+def test_segments_that_each_text_is_cut_into_anew_have_no_mean_and_named_ones_do():
+    """Of two texts of three segments each the third was averaged with the third; attention-knockout has words."""
+    about = lambda coords: dataset(None, coords, psi=("segment", np.array([0.1, 0.2]), "psi", (-1, 1)))
+    taken, left = Reduction().row(about(None))
+    assert not taken and "segment is numbered anew" in left["psi"]
+    assert set(Reduction().row(about({"segment": ["first token", "rest"]}))[0]) == {"psi"}
+
+
 def test_a_long_table_names_parts():
     shape = ("model", "group", "component")
     coords = {"model": ["m"], "group": ["g"], "component": range(2), "label": ("component", ["L0H1", "L2 MLP"])}

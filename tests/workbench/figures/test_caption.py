@@ -34,6 +34,23 @@ def test_the_prompt_that_it_was_held_against_is_there():
     assert caption(of(params={"corrupt": ""})) == caption(of())
 
 
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ({"prompts": ["The other one"], "token_ids": [0, 5]}, ["Minus that of the prompt: The other one"]),
+        ({"prompts": [None], "token_ids": [0, 5]}, ["Minus that of the prompt: token ids 0 5"]),
+        ({"prompts": [[{"role": "user", "content": "Hi"}]]}, ["Minus that of the prompt: user: Hi"]),
+        ({"prompts": ["Über <b> $x$"], "token_ids": [0, 4]}, []),  # of the same prompt: the sentence says of what
+        ({}, []),
+        ({"prompts": 3, "token_ids": "x"}, []),  # a stranger's
+    ],
+)
+def test_the_prompt_that_a_difference_subtracts_is_there(before, said):
+    """A figure of one run minus that of another prompt said only the first."""
+    given = of(token_ids=[0, 4], difference={"from": before, "to": {}})
+    assert caption(given)[1:-2] == said
+
+
 @pytest.mark.parametrize("prompts", [[None], [], ["a", "b"], [[{"role": "user", "content": "Hi"}]], [3]])
 def test_any_record_of_prompts_has_a_caption(prompts):
     lines = caption(of(prompts=prompts))

@@ -22,6 +22,7 @@ RowOf = tuple[dict[str, xr.DataArray], dict[str, str]]  # what is averaged of a 
 NAMES = "label"  # the coordinate that says which parts the numbers of an axis are of
 _POSITIONAL = ("pos", "query", "key")
 _OWN = ("token", "edge", "draw", "prompt", "sequence", "row")  # numbered anew in every result
+_CUT = "segment"  # of a text: where numbered, the third of one has nothing to do with that of another; or by names
 _NAMES = ("token id", "dimension", "position", "layer", "head", "expert", "text", "name")  # units of no quantity
 _OF_ONE = ("_low", "_high", "_q", "_p")
 
@@ -40,7 +41,7 @@ class Reduction:
             return "it is an interval or a p-value of one prompt"
         if str(variable.attrs.get("units")) in _NAMES:
             return f"its values are names ({variable.attrs.get('units')}), not quantities"
-        own = [str(dim) for dim in variable.dims if dim in _OWN]
+        own = [str(dim) for dim in variable.dims if dim in _OWN or (dim == _CUT and variable[dim].dtype.kind in "iu")]
         if own:
             return f"its axis {own[0]} is numbered anew in every result"
         places = [str(dim) for dim in variable.dims if dim in _POSITIONAL]

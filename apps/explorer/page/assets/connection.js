@@ -10,7 +10,7 @@
   // begins. The more in a row, the longer each is waited for: a server that is merely slow comes to its answer.
   const FIRST = 5000, LONGEST = 60000; // milliseconds
   let patience = FIRST;
-  let waiting = null, names = null, unread = null;
+  let waiting = null, pinging = false, names = null, unread = null;
 
   function say(text) {
     let banner = document.getElementById("connection");
@@ -88,13 +88,39 @@
     }
   }
 
+  // Any other call is waited for as long as it takes. After a while what costs the server nothing tells one that works
+  // from one that stands still: a press would have no sign, where nothing runs that is looked for.
+  async function called(where, asked) {
+    const late = setTimeout(listen, FIRST);
+    try {
+      return await original(where, asked);
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
+  async function listen() {
+    const late = setTimeout(() => lost(0), FIRST);
+    try {
+      await original(place("alive"), { cache: "no-store" });
+    } catch (error) {
+      lost(0);
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
   async function ping() {
+    if (pinging) return; // a browser keeps few connections: those that wait would hold back what is pressed
+    pinging = true;
     try {
       const answer = await original(place("alive"), { cache: "no-store" });
       if (answer.status === 403) return lost(403);
       if (answer.status !== 204) return; // not the server's own
     } catch (error) {
       return;
+    } finally {
+      pinging = false;
     }
     clearInterval(waiting);
     waiting = null;
@@ -117,7 +143,7 @@
     const url = String((given[0] && given[0].url) || given[0]);
     if (!url.includes("_dash-update-component")) return original.apply(this, given);
     try {
-      const answer = is_look(given[1]) ? await looked(given[0], given[1]) : await original.apply(this, given);
+      const answer = is_look(given[1]) ? await looked(given[0], given[1]) : await called(given[0], given[1]);
       if (answer.status === 400) refused(await answer.clone().text(), given[1]);
       if (answer.ok) taken(given[1]);
       if (answer.status === 403 || answer.status === 502 || answer.status === 503) lost(answer.status);

@@ -39,6 +39,25 @@ def test_words_of_a_form_are_not_squeezed_by_what_is_offered(open_page):
     assert words.bounding_box()["height"] < 45  # two lines at most
 
 
+def test_a_number_is_whole_beside_a_long_unit(open_page):
+    """`List the 1000 strings that most look like one` left a field of one digit and a half."""
+    page = open_page(TOY)
+    for title, name in (("Token erasure: the strings of a corpus", "rows"), ("Induction heads", "n_sequences")):
+        turn(page, title)
+        field = page.locator(f"#params-form .asked input[id*='\"{name}\"']")
+        field.wait_for()
+        assert field.evaluate("one => one.scrollWidth <= one.clientWidth && one.clientWidth >= 50"), title
+
+
+def test_the_number_of_a_token_stands_behind_it_whichever_way_it_is_written(open_page):
+    page = open_page("#model=tiny-words&prompt=%D7%A9%D7%9C%D7%95%D7%9D+%D9%85%D8%B1+abc")
+    behind = """() => Array.from(document.querySelectorAll('#tokens [data-pos]')).map(chip => {
+        const text = document.createRange(); text.selectNodeContents(chip.firstChild);
+        return text.getBoundingClientRect().right <= chip.querySelector('sub').getBoundingClientRect().left + 1 })"""
+    found = page.evaluate(behind)
+    assert len(found) > 5 and all(found)
+
+
 def test_run_takes_what_was_just_typed_to_compare_with(open_page):
     """As with the prompt itself: on a loaded machine the page may not know yet what stands in the field. Here nothing
     tells it."""

@@ -157,7 +157,7 @@ def test_what_must_run_first_is_one_click_away():
     refused = figure.message(engine, "token-erasure", Failure("token-erasure", "Token erasure", error), None)
     opens, starts = refused.children[1:]
     assert getattr(opens, "data-turn") == "token-erasure-probes"
-    assert getattr(starts, "data-start") == "token-erasure" and starts.children == "Start"
+    assert getattr(starts, "data-start") == "token-erasure" and starts.children == "Start again"
     running = Fate(State.RUNNING, "job")
     assert len(figure.message(engine, "token-erasure", None, running).children) == 1
 

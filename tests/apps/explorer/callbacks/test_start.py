@@ -14,6 +14,8 @@ from tests.apps.explorer.tiny_browser import TinyBrowser
 from tests.tiny_analyses import tiny_view
 from workbench.analysis.kinds import OnModel
 from workbench.analysis.results import dataset
+from workbench.analysis.run import Failure
+from workbench.errors import InputError
 
 MODEL = "toy-induction"
 NAME = "attention-knockout"
@@ -103,6 +105,11 @@ def test_what_cannot_run_is_said_before_start(study):
     assert [button.disabled for button in starts(fine)] == [False]
     assert [button.disabled for button in starts(unfit)] == [True]
     assert any("Got the text 'a word'; expected a part of the prompt" in str(part) for part in unfit)
+    assert any("Press Start" in str(part) for part in fine) and not any("Press Start" in str(part) for part in unfit)
+    request = engine.request(MODEL, "3 7 9 5 3 7 9", {NAME: {"subject": "a word"}})
+    known = message(engine, NAME, Failure(NAME, "Attention knockout", InputError("this", "that", "Go")), None, request)
+    buttons = starts(list(known._traverse()))  # known from before, and no job of it is remembered
+    assert [(button.children, button.disabled) for button in buttons] == [("Start again", True)]
 
 
 def test_what_was_cancelled_begins_only_when_it_is_asked_for(tmp_path):

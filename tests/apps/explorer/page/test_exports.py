@@ -111,6 +111,10 @@ def test_the_code_of_a_difference_makes_the_same_figure(engine, shown, name, tmp
     np.testing.assert_allclose(drawn.data[0].z, seen.data[0].z, atol=1e-6)
     assert np.nanmax(np.abs(np.asarray(seen.data[0].z, dtype=float))) > 0
     assert drawn.layout.coloraxis.cmin == -drawn.layout.coloraxis.cmax
+    title = drawn.layout.title.text
+    assert title == f"{seen.layout.title.text}: this run minus the intact one"
+    page = take_difference(engine, "html", runs, view, SELECTION, False, "me")[0].decode()
+    assert json.dumps(title)[1:-1] in page
 
 
 def found(engine, shown, name):

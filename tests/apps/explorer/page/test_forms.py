@@ -42,6 +42,19 @@ def test_what_is_asked_for_is_there_and_reads_as_a_sentence(view):
     assert set(shown) == {name for name in known if name not in view.follows}  # none is lost under "more"
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("training-timeline", {"checkpoints": "a/step-1; a/step-9", "seeds": 5},
+         "Follow the toy's task, or induction heads along a/step-1; a/step-9."),
+        ("head-survey", {"on": "prompts", "n_prompts": 40}, "Remove each head in turn by zero on prompts."),
+        ("token-erasure-accuracy", {"kind": "imported", "epochs": 7}, "Measure probes of the kind imported."),
+    ],
+)  # fmt: skip
+def test_what_is_planned_names_nothing_that_is_not_used(name, given, said):
+    assert CATALOG.view(name).plan(CATALOG.get(name)(**given)) == said
+
+
 def test_a_token_is_picked_from_the_prompt_and_a_unit_from_the_selection():
     knockout, check = CATALOG.view("attention-knockout"), CATALOG.view("causal-check")
     shown = controls(param_form(knockout, {"query": 2, "subject": "1,2"}, TOKENS))

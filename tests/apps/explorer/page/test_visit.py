@@ -111,7 +111,7 @@ def test_the_link_of_a_step_shows_it_again(engine):
 
 def test_a_difference_is_drawn_as_one(engine):
     page = page_of(engine, step(edits=["L1H0"], compare="difference"))
-    assert "changed: L1H0" in page and "plotly-graph-div" in page
+    assert "changed: L1H0" in page and "plotly-graph-div" in page and "this run minus the intact one" in page
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,18 @@ def test_where_the_model_is_no_better_than_no_edge_there_is_no_share(known, foun
     assert "On 4 pairs" in said and said.endswith("there is nothing that a circuit could be faithful to. Mind.")
 
 
+def test_the_share_that_a_sentence_tells_is_of_what_it_names(known, found):
+    """With no edge the counterfactual's answers are preferred, and "keep 0.98 of the logit difference" was of another
+    difference."""
+    measured = Measured(known.model, known.pairs)
+    whole, empty, kept = (float(one.mean()) for one in (measured.whole, measured.empty, measured.of([found.mask])[0]))
+    told = CircuitSearch()._told(circuit_result(found, measured, {}), Task("known", (), (), ()))
+    n = len(known.pairs)
+    share = f"keep {(kept - empty) / (whole - empty):.2f} of what all edges add to the logit difference of "
+    assert share in told.attrs["summary"] and f"on {n} new pairs; without them" in told.attrs["summary"]
+    assert empty < -1  # so that a share of the logit difference itself is another number
+
+
 def test_random_circuits_have_its_size_and_are_connected(known, found):
     graph = Graph.of(known.model.sizes)
     for mask in random_circuits(found, 5):
