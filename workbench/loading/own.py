@@ -34,7 +34,8 @@ def is_own(part: nn.Module) -> bool:
 
 def aside(part: nn.Module) -> set[str]:
     """Attributes of a module of somebody's own that are no settings: PyTorch's, and what its pass writes."""
-    names, changes = _written(type(part))
+    kind: Any = type(part)
+    names, changes = _written(kind)
     filled = {name for name, value in part.__dict__.items() if changes and isinstance(value, list | dict | set)}
     return _BASE | names | filled
 
