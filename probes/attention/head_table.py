@@ -201,6 +201,9 @@ def _summary(result: xr.Dataset, n_sequences: int, on_texts: str, bar: str) -> s
     for on, parts in ((f"{n_sequences} sequences of random tokens that repeat", looks), (on_texts, texts)):
         if any(parts):
             said.append(f"On {on}: {', '.join(filter(None, parts))}.")
+    if hidden := sinks.size - known:
+        why = "where a window is shorter than the texts, their first token is out of sight"
+        said.append(f"Of {counted(hidden, 'head')} neither sink nor entropy is told: {why}.")
     return " ".join(said)
 
 

@@ -71,8 +71,9 @@ class CircuitEdges(
     patterns stay those of the prompt, a removed edge brings its head's mean value over a reference text instead of its
     own, and everything else is computed anew (see `probes.routes.only_edges`). Position 0 brings its own value in any
     case, so edges from it are no candidates; neither are those of the last layer into other positions than the one that
-    predicts, which nothing reads. m(all do) is with every candidate removed. Every prompt has its own edges and its own
-    ranking, by routes, attention, attribution patching or at random.
+    predicts, which nothing reads, and those that bring nothing because no attention is on them, such as from beyond a
+    window. m(all do) is with every candidate removed. Every prompt has its own edges and its own ranking, by routes,
+    attention, attribution patching or at random.
 
     Limits: Value flow only: which edges made the attention patterns is not asked. Mean values are unlike anything the
     model has seen. Attribution alone has seen the metric, and is judged on the prompts that it was made from. Other
@@ -202,7 +203,7 @@ def candidates(task: EdgeTask) -> np.ndarray:
     """Indices into `[layer, head, query, key]`, flattened, of the edges whose removal can change the prediction."""
     shape = task.clean.patterns.shape
     query, key = np.indices(shape[2:])
-    found = np.broadcast_to((key >= 1) & (key <= query) & (query <= task.at), shape).copy()
+    found = (key >= 1) & (key <= query) & (query <= task.at) & (task.clean.patterns > 0).cpu().numpy()
     found[-1] &= query == task.at
     found[: task.first_layer] = False
     return np.flatnonzero(found)

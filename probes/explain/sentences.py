@@ -195,6 +195,8 @@ def _not_kept(result: xr.Dataset) -> list[str]:
         may = "" if low > 1 else "may "
         return [f"The edges alone {may}do more than the model ({ends}): others {may}hold them back."]
     less = f", less than the {wanted:g} that was searched" if f < wanted else ""
+    if round(f, 2) < 0:  # "125% is not carried" is no share
+        return [f"These edges alone carry nothing of the difference and work against it: they keep {ends}{less}."]
     return [f"{1 - f:.0%} of the difference is not carried by these edges: they keep {ends}{less}."]
 
 

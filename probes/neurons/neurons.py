@@ -20,6 +20,7 @@ from workbench.models.hooks import EXPERT_WEIGHT, MLP_POST, POST_MLP_SCALE, RESI
 from workbench.models.model import LayerWeights, Model, Sizes
 from workbench.models.neurons import need_neurons
 from workbench.models.prompt import Tokens, place
+from workbench.models.selfcheck import READOUT
 from workbench.observation import Need, Observation, Site, keep
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def written_by(activation: torch.Tensor, weight: torch.Tensor, site: Site, pos: 
     return torch.stack([here, size * factor, factor.expand_as(here)], dim=1)
 
 
-class Neurons(OnPrompt, name="neurons", title="Neurons"):
+class Neurons(OnPrompt, name="neurons", title="Neurons", requires=(READOUT,)):
     """The neurons of one MLP that write most at a token, and the tokens they promote.
 
     Definition: A neuron adds activation * W_out[neuron] to the residual stream; drawn is the norm of that, for the

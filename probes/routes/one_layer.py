@@ -180,7 +180,9 @@ NODE = View(FlowRouteNode, question="What would the model say of this state?", f
 # --- an MLP: its neurons ----------------------------------------------------------------------------------------------
 
 
-class FlowRouteNeurons(OnPrompt, name="flow-route-neurons", title="Neurons of one MLP", requires=(RESIDUAL, PARTS)):
+class FlowRouteNeurons(
+    OnPrompt, name="flow-route-neurons", title="Neurons of one MLP", requires=(READOUT, RESIDUAL, PARTS)
+):
     """The strongest neurons of one MLP at one position, with the tokens each promotes.
 
     Definition: share of activation * W_out[n] in resid_post, in one sum with the residual stream and the bias; promoted

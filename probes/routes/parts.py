@@ -32,7 +32,7 @@ from workbench.models.hooks import (
 from workbench.models.model import Model, Sizes
 from workbench.models.neurons import need_neurons, unlike_W_out
 from workbench.models.prompt import Tokens
-from workbench.models.selfcheck import PARTS, RESIDUAL
+from workbench.models.selfcheck import PARTS, READOUT, RESIDUAL
 from workbench.models.target import likelier, need_one_token
 from workbench.observation import Need, Observation, keep, observe
 from workbench.words import change
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["VIEW", "FlowRoutePart", "part_figure"]
 
 
-class FlowRoutePart(Study, name="flow-route-part", title="What flows through one part", requires=(RESIDUAL, PARTS)):
+class FlowRoutePart(
+    Study, name="flow-route-part", title="What flows through one part", requires=(READOUT, RESIDUAL, PARTS)
+):
     """The tokens that one part promotes and suppresses, and what it adds to the target's logit.
 
     A part is an edge (query, key, head), a head, the whole attention, the MLP or a neuron of one layer at one position.
@@ -106,8 +108,10 @@ class FlowRoutePart(Study, name="flow-route-part", title="What flows through one
             result = result.merge(_of_layer(model, tokens, FlowRouteNeurons(layer=self.layer, pos=part.pos)))
         name, label = model.vocabulary.string(chosen), _label(part)
         first = result["promoted_text"].values[0]
+        capped = ", before the soft cap," if model.readout.soft_cap else ""
         summary = (
-            f"{label} adds {change(float(logits[chosen]))} to the logit of {name!r} and promotes {str(first)!r} most."
+            f"{label} adds {change(float(logits[chosen]))} to the logit of {name!r}{capped} and promotes "
+            f"{str(first)!r} most."
             if x.any()
             else f"{label} adds nothing to any logit: it writes nothing there."
         )

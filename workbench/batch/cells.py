@@ -13,7 +13,7 @@ from workbench.batch.values.rows import Reduction
 from workbench.errors import InputError
 from workbench.models.model import Model
 
-__all__ = ["Asked", "asked", "bound"]
+__all__ = ["Asked", "asked", "bound", "made"]
 
 _SHORT = 32  # hex digits of a cell's key
 _NOWHERE = Where()
@@ -39,7 +39,7 @@ class Asked:
     @property
     def prompted(self) -> bool:
         """Whether it is computed of each item; else once a model."""
-        return self.analysis.reads_prompt() or self.analysis.shares_pass
+        return _reads(self.analysis)
 
     @cached_property
     def base(self) -> str:
@@ -60,7 +60,13 @@ class Asked:
 
 
 def asked(spec: Spec, catalog: Any, model: Model, where: Where = _NOWHERE) -> list[Asked]:
-    """The analyses of a spec. model: as it was edited. where: the spec's file, which errors name.
+    """The analyses of a spec. model: as it was edited. where: the spec's file, which errors name. Raises as `made`."""
+    named = zip(spec.analyses, made(spec, catalog, where), strict=True)
+    return [Asked(analysis, dict(one.columns), Reduction(one.positions), model) for one, analysis in named]
+
+
+def made(spec: Spec, catalog: Any, where: Where = _NOWHERE) -> list[Any]:
+    """The analyses of a spec by themselves: of no model yet, so that none is loaded for a misspelt name.
 
     Raises InputError for unknown analyses, parameters and values, and for one that reads a prompt where there is none.
     """
@@ -72,13 +78,17 @@ def asked(spec: Spec, catalog: Any, model: Model, where: Where = _NOWHERE) -> li
             _check_columns(one, kind)
         with where.of("analyses", number, "params"):
             analysis = _made(one, kind, spec.seed)
-        item = Asked(analysis, dict(one.columns), Reduction(one.positions), model)
-        if item.prompted and not spec.prompts:
+        if _reads(analysis) and not spec.prompts:
             raise InputError(f"{one.name} without prompts", "[[prompts]] in the spec", "Add some")
-        if one.columns and not item.prompted:
+        if one.columns and not _reads(analysis):
             raise InputError(f"columns for {one.name}", "an analysis that reads a prompt", "Leave them out")
-        found.append(item)
+        found.append(analysis)
     return found
+
+
+def _reads(analysis: Any) -> bool:
+    """Whether an analysis is of prompts."""
+    return bool(analysis.reads_prompt() or analysis.shares_pass)
 
 
 def _check_columns(one: AnalysisSpec, kind: Any) -> None:

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from workbench.batch.cells import Asked, asked
+from workbench.batch.cells import Asked, asked, made
 from workbench.batch.prompts.items import Items, Refused, collect
 from workbench.batch.shards import Shard, dealt, missing
 from workbench.batch.spec import MOST_BYTES, ModelSpec, Read, Spec, spec_of
@@ -97,7 +97,6 @@ def edited(spec: Spec, model: Model, shortest: int) -> Model:
 
 def survey(read: Read, catalog: Any, one: ModelSpec, model: Model, *, allow_network: bool) -> Survey:
     """What a spec asks of a model. Raises InputError as `collect`, `asked` and `edited` do."""
-    asked(read.spec, catalog, model, read.where)  # a misspelt analysis is said before texts are read
     items = collect(read, model, allow_network=allow_network)
     shortest = min((items.length(i) for i in range(len(items))), default=model.sizes.n_ctx)
     with read.where.of("interventions"):
@@ -122,6 +121,7 @@ def planned(
     seen: is shown what is asked of each model and what is left to compute of it, while it is loaded.
     """
     spec = read.spec
+    made(spec, catalog, read.where)  # what is misspelt is said before a model is loaded for it
     plan = Planned(spec, read.folder)
     finished = store.finished()
     done = _done(finished, retry_failed)

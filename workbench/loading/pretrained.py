@@ -217,8 +217,7 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
     (UserWarning) of a model in training mode that drops out.
     """
     check_tokenizer(tokenizer)
-    if not isinstance(model, ToyTransformer):
-        check_model(model)
+    _check_held(model)
     if model.training and _drops_out(model):
         said = (
             "The model is in training mode; passes here are in evaluation mode, without its dropout. It stays as it is."
@@ -226,6 +225,12 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
         warnings.warn(said, UserWarning, stacklevel=3)  # at the caller of wrap(), behind what checks arguments
     with torch.inference_mode(False):
         return _followed(instrument(model, tokenizer, name=name, badge=badge, revision=revision), model, thorough=True)
+
+
+def _check_held(model: Any) -> None:
+    """What `check_model` and `check_weights` raise, at first and after each change: an adapter that was put on since is
+    switched by what no look at weights and settings sees."""
+    check_weights(model) if isinstance(model, ToyTransformer) else check_model(model)
 
 
 def _drops_out(model: torch.nn.Module) -> bool:
@@ -239,7 +244,7 @@ def _followed(model: Model, held: Any, *, thorough: bool) -> Model:
     made = model.made
 
     def again() -> Model:
-        check_weights(held)
+        _check_held(held)
         with torch.inference_mode(False):
             return instrument(held, model.tokenizer, name=made.name, badge=made.badge, revision=made.revision)
 

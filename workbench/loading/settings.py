@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from workbench.loading.own import LIBRARIES, aside, content, is_own
 from workbench.loading.rotations import by_length
 
 __all__ = ["held_settings", "settings_hash"]
@@ -25,7 +26,6 @@ _ASIDE = {
     "architectures", "dtype", "torch_dtype", "transformers_version", "name_or_path", "use_cache", "training",
     "is_quantized", "gradient_checkpointing", "output_attentions", "output_hidden_states", "return_dict", "return_type",
 }  # fmt: skip
-_LIBRARIES = ("torch", "transformers", "transformer_lens", "builtins")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 Setting = tuple[Any, ...]
@@ -67,17 +67,20 @@ def _settings(module: nn.Module, told: Callable[[torch.Tensor], Any]) -> Iterato
     for name, part in module.named_modules():
         if own and any(buffer.endswith("inv_freq") for buffer in part._buffers):
             continue  # it writes into these in each pass, by the length of the input
-        yield (name, type(part).__qualname__, *_plain(part))
+        yield (name, type(part).__qualname__, *_plain(part, told))
         for at, buffer in part._buffers.items():
             if buffer is not None and not buffer.is_meta:
                 yield (name, at, told(buffer))
 
 
-def _plain(part: nn.Module) -> list[Setting]:
-    """Numbers, switches and names among the attributes of a module, and the functions that it calls."""
+def _plain(part: nn.Module, told: Callable[[torch.Tensor], Any]) -> list[Setting]:
+    """Numbers, switches and names among the attributes of a module, and the functions that it calls; whatever a module
+    of a user's own holds."""
     found: list[Setting] = []
+    own = is_own(part)
+    passed_over = _ASIDE | aside(part) if own else _ASIDE
     for name, value in sorted(part.__dict__.items()):
-        if name.startswith("_") or name in _ASIDE:
+        if (name.startswith("_") and not own) or name in passed_over:
             continue
         if "_hf_hook" in part.__dict__ and hasattr(nn.Module, name):  # put there to move what a module is given
             value = part.__dict__["_old_forward"] if name == "forward" else None
@@ -89,6 +92,8 @@ def _plain(part: nn.Module) -> list[Setting]:
             found.append((name, tuple(value)))
         elif callable(value) and not isinstance(value, type):
             found.append((name, _named(value)))
+        elif own:
+            found.append((name, content(value, told)))
     return found
 
 
@@ -122,7 +127,7 @@ def _content(value: Any) -> str:
     if isinstance(value, functools.partial):
         return f" of {_named(value.func)} {[_held(one) for one in (*value.args, *sorted(value.keywords.items()))]}"
     function = getattr(value, "__func__", value)
-    if str(getattr(function, "__module__", "")).partition(".")[0] in _LIBRARIES or not hasattr(function, "__code__"):
+    if str(getattr(function, "__module__", "")).partition(".")[0] in LIBRARIES or not hasattr(function, "__code__"):
         return ""
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
     held = [_held(one) for one in (*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items())]

@@ -17,6 +17,7 @@ import torch
 
 from workbench.errors import RefusedError, WorkbenchError
 from workbench.files import cache_dir
+from workbench.forks import own_lock_after_fork
 from workbench.loading.files import digests
 from workbench.pauses import pausing
 
@@ -42,6 +43,11 @@ class Followed(Generic[Instrument]):
     ) -> None:
         self._made, self._look, self._again, self._tensors = made, look, again, tensors
         self._seen, self._lock = look(), threading.Lock()
+        own_lock_after_fork(self)
+
+    def forked(self) -> None:
+        """In a process that was split off while another thread looked: nobody looks there."""
+        self._lock = threading.Lock()
 
     def __call__(self) -> Instrument:
         with self._lock:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from workbench.errors import InputError
+from workbench.forks import own_lock_after_fork
 from workbench.pauses import pause
 
 __all__ = ["Attached", "Passes", "giving_tuples", "repeated", "replaced", "skipped", "undisturbed"]
@@ -29,6 +30,7 @@ class Passes:
         self.lock: Any = threading.RLock()
         self._under_way: list[object] = []
         self._is_around = False  # whether the lock was held already when the outermost began
+        own_lock_after_fork(self)
 
     @contextmanager
     def run(self) -> Iterator[None]:
@@ -43,6 +45,12 @@ class Passes:
                 yield
             finally:
                 self._under_way.pop()
+
+    def forked(self) -> None:
+        """In a process that was split off: passes of other threads are none of its own. One that was split off within a
+        pass goes on with it."""
+        if not self.is_mine:
+            self.lock, self._under_way, self._is_around = threading.RLock(), [], False
 
     @property
     def is_mine(self) -> bool:

@@ -132,19 +132,33 @@ def _joined(names: list[str], done: list[xr.Dataset], n_tokens: int, epsilon: fl
         model_sink_rate=("group", rates, "share of heads", (0, 1), "heads that sink on the first position"),
     )
     convention = f"T = {n_tokens} as given, first visible position, epsilon = {epsilon:g}"
-    summary = _summary(dict(zip(names, rates.tolist(), strict=True)))
+    hidden = dict(zip(names, map(_hidden, done), strict=True))
+    summary = _summary(dict(zip(names, rates.tolist(), strict=True)), hidden, result.sizes["layer"])
     return result.assign_attrs(convention=convention, summary=summary, provenance=done[0].attrs["provenance"])
 
 
-def _summary(rates: Mapping[str, float]) -> str:
-    """The share of every condition; of those where it cannot be told, that it cannot."""
+def _hidden(result: xr.Dataset) -> int:
+    """Layers whose window hides the first token of a prompt."""
+    return int(result["first_received"].isnull().all("head").sum())
+
+
+def _summary(rates: Mapping[str, float], hidden: Mapping[str, int], n_layers: int) -> str:
+    """The share of every condition; of those where it cannot be told, that it cannot. hidden: layers that are left out
+    of it."""
     told = {name: rate for name, rate in rates.items() if not np.isnan(rate)}
     if not told:
         return "In no condition a sink can be told: the prompt is too short, or a window hides its first token."
-    said = ", ".join(f"{rate:.0%} ({name})" for name, rate in told.items())
-    left = [name for name in rates if name not in told]
-    silent = f" Too short to tell: {'; '.join(left)}." if left else ""
-    return f"Heads that sink on the first visible position: {said}.{silent}"
+    said = (
+        f"Heads that sink on the first visible position: {', '.join(f'{r:.0%} ({name})' for name, r in told.items())}."
+    )
+    counts = {hidden[name] for name in told}
+    if any(counts):
+        layers = f"{'Up to ' if len(counts) > 1 else ''}{counted(max(counts), 'layer')}"
+        said += f" {layers} left out: where a window is shorter than the prompt, it hides its start."
+    for why, is_why in (("Too short to tell", False), ("A window hides the first token", True)):
+        if left := [name for name in rates if name not in told and (hidden[name] == n_layers) == is_why]:
+            said += f" {why}: {'; '.join(left)}."
+    return said
 
 
 def sink_figure(result: xr.Dataset) -> "go.Figure":

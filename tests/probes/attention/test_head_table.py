@@ -90,3 +90,10 @@ def test_the_sentence_names_the_bar_that_sinks_were_counted_by():
     uniform = float(np.mean(1 / np.arange(1, 98)))  # of 97 tokens
     assert f"in more than half (alpha above {2 * uniform:.2g}, twice that of uniform attention)" in said(0.02)
     assert "in more than half (alpha above 0.25)," in said(0.25)
+
+
+def test_heads_whose_window_hides_the_first_token_are_counted():
+    """`0 of 4 heads sink`, of a model of eight, and not a word of the others."""
+    said = lambda kind: HeadTable(n_sequences=2, texts=3).run(tiny_model(kind)).attrs["summary"]
+    left = "Of 4 heads neither sink nor entropy is told: where a window is shorter than the texts, their first token is"
+    assert left in said("gemma3") and "of 4 heads sink" in said("gemma3") and "neither" not in said("llama")

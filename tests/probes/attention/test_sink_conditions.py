@@ -6,7 +6,7 @@ import torch
 from tokenizers import processors
 
 from probes.attention.sinks.attention_sinks import AttentionSinks
-from probes.attention.sinks.sink_conditions import VIEW, SinkConditions, _conditions
+from probes.attention.sinks.sink_conditions import VIEW, SinkConditions, _conditions, _summary
 from tests.tiny_models import spelling, tiny_hf, tiny_model
 from workbench import Prompt
 from workbench.errors import Cancelled, InputError, RefusedError
@@ -120,6 +120,20 @@ def test_what_cannot_be_told_is_no_share():
     assert said(11).endswith("position: 100% (as given, with BOS), 100% (BOS dropped), 0% (position 0 masked).")
     assert said(10).endswith("100% (as given, with BOS). Too short to tell: BOS dropped; position 0 masked.")
     assert said(6).startswith("In no condition a sink can be told: ") and "nan" not in said(6)
+
+
+def test_layers_whose_window_hides_the_first_token_are_counted():
+    """Of Gemma 3 at 600 tokens the share was of a sixth of the layers, without a word."""
+    model = wrap(tiny_hf("gemma2"), spelling(), name="windows")  # one of two layers sees eight tokens
+    result = SinkConditions().run(model, "the cat sat on the mat")
+    assert result["sink_rate"].isnull().any("group").values.tolist() == [True, False]
+    left = ". 1 layer left out: where a window is shorter than the prompt, it hides its start."
+    assert result.attrs["summary"].endswith(left)
+    rates, hidden = {"as given": 0.5, "BOS added": 0.25}, {"as given": 1, "BOS added": 2}
+    assert " Up to 2 layers left out: " in _summary(rates, hidden, 2)
+    rates, hidden = {"a": np.nan, "b": 0.25, "c": np.nan}, {"a": 2, "b": 0, "c": 1}
+    said = "25% (b). Too short to tell: c. A window hides the first token: a."
+    assert _summary(rates, hidden, 2).endswith(said)
 
 
 def test_it_can_be_cancelled_and_keeps_what_is_done():

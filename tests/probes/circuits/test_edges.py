@@ -64,6 +64,17 @@ def test_candidates_are_those_whose_removal_can_change_the_prediction(task):
     torch.testing.assert_close(seen.logits[0], seen.logits[1], atol=1e-5, rtol=1e-5)
 
 
+def test_what_a_window_hides_is_no_candidate():
+    """Of 14 tokens behind a window of 6 a third of the edges were none, and took their share of every budget."""
+    ids = Prompt.ids([5, 17, 40, 23, 61, 8, 77, 30, 12, 9, 3, 4, 5, 6])
+    task = edge_task(tiny_model("mistral"), ids, target="#31")
+    at = [np.unravel_index(i, task.clean.patterns.shape) for i in candidates(task)]
+    visible = [min(query, 6) for query in range(14)]  # itself and five before it, but for position 0
+    assert len(at) == 4 * sum(visible) + 4 * visible[-1] and all(query - key < 6 for *_, query, key in at)
+    kept = evaluate([task], by_name(["random"]))["n_kept"].values
+    assert kept[-1] == len(at) and kept[-2] == round(len(at) / 2)
+
+
 def test_a_circuit_against_one_plain_pass(task):
     scores = np.random.default_rng(3).normal(size=task.clean.patterns.shape)
     result = evaluate([task], {"mine": lambda one: scores}, shares=(0.25, 1.0))

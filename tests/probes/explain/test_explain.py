@@ -266,6 +266,11 @@ def test_what_is_left_out_is_what_the_numbers_say():
     said_so = "28% of the difference is not carried by these edges: they keep 0.72 [0.62, 0.82], less than the 0.8 "
     assert less.startswith(said_so)
     assert way.startswith("Other edges keep 0.31 [0.") and way.endswith("they are another way.") and rest == always
+    assert left_out(-0.25, 0.0)[0] == (  # "125% of the difference is not carried by these edges"
+        "These edges alone carry nothing of the difference and work against it: they keep -0.25 [-0.35, -0.15], less "
+        "than the 0.8 that was searched."
+    )
+    assert left_out(0.001, 0.0)[0].startswith("100% of the difference is not carried")
     more, against, *rest = left_out(1.2, -0.4)
     assert (
         more == "The edges alone do more than the model (1.20 [1.10, 1.30]): others hold them back." and rest == always

@@ -33,6 +33,13 @@ def test_a_target_without_its_space_is_said(default_model):
     assert "likelier" not in said(" the")["summary"]
 
 
+@pytest.mark.parametrize(("kind", "is_capped"), [("gemma2", True), ("gemma3", False)])
+def test_where_logits_are_capped_a_part_adds_to_what_stands_before(kind, is_capped):
+    """At a cap of 30 a logit of 20 stands for 24 before it, and what a part adds to that is not what it adds to 20."""
+    said = flow(tiny_model(kind), layer=1, pos=4, target="#5").attrs["summary"]
+    assert ("to the logit of '#5', before the soft cap, and promotes" in said) is is_capped
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def model(request):
     return tiny_model(request.param)

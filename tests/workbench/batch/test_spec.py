@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from probes import CATALOG
 from tests.tiny_models import spelling, tiny_hf
-from workbench import wrap
+from workbench import batch, wrap
 from workbench.batch.prompts.items import collect
 from workbench.batch.spec import n_bytes, read_spec
 from workbench.errors import InputError, RefusedError
@@ -168,6 +169,21 @@ def test_more_prompts_than_fit_are_refused_while_they_are_read(tmp_path, monkeyp
     with pytest.raises(RefusedError, match=r"Got 30 prompts, whose plan alone takes about 0\.1 MB of memory"):
         collected(tmp_path, 'file = "many.txt"', limits)
     assert len(collected(tmp_path, 'file = "many.txt"\nlimit = 20', limits)) == 20
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ('name = "surprizal"', "'surprizal' in .*line 12"),
+        ('name = "surprisal"\nparams = { top_k = 0 }', "top_k=0 in .*line 13"),
+        ('name = "surprisal"\ncolumns = { answer = "a" }', "'answer' .*line 13"),
+    ],
+)
+def test_analyses_are_looked_at_before_a_model_is_loaded(tmp_path, wrong, said):
+    """A model of many GB was loaded, and then a misspelt name was said."""
+    text = GOOD.replace('name = "toy-induction"', 'folder = "not-there"').partition('name = "norms"')[0] + wrong
+    with pytest.raises(InputError, match=said):
+        batch.plan(written(tmp_path, text), tmp_path / "run", catalog=CATALOG)
 
 
 def test_sizes():

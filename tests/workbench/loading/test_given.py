@@ -15,8 +15,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )  # fmt: skip
 
+from tests.beside import Beside
 from tests.tiny_models import spelling, tiny_hf
-from workbench import load, wrap
+from workbench import Prompt, load, observe, wrap
 from workbench.errors import InputError, ModelError, RefusedError
 from workbench.loading.given import need_causal
 from workbench.loading.toys.families import FAMILIES
@@ -52,6 +53,22 @@ def test_an_unmerged_adapter():
     hf.peft_config = {"default": object()}  # what peft leaves on a model, and on its own class of one
     with pytest.raises(InputError, match="merge_and_unload"):
         wrap(hf, None)
+
+
+def test_an_adapter_that_was_put_on_a_wrapped_model():
+    """Its switches (`disable_adapter`, `set_adapter`) are no weights: what it was set to once went on in our passes."""
+    hf = tiny_hf("qwen2")
+    model = wrap(hf, None)
+    prompt = Prompt.ids([3, 9, 4])
+    before = observe(model, prompt).logits[0]
+    projection = hf.model.layers[1].self_attn.v_proj
+    hf.peft_config = {"default": object()}
+    hf.model.layers[1].self_attn.v_proj = Beside(projection)
+    with pytest.raises(InputError, match="merge_and_unload"):
+        observe(model, prompt)
+    del hf.peft_config
+    hf.model.layers[1].self_attn.v_proj = projection
+    assert torch.equal(observe(model, prompt).logits[0], before)
 
 
 def test_an_encoder_and_decoder():

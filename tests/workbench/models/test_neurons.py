@@ -52,5 +52,7 @@ def test_an_unembedding_that_is_more_than_its_weight_is_not_split_into_parts():
     model.lm_head = Beside(model.lm_head)
     wrapped = wrap(model, None, name="head")
     assert [item.name for item in wrapped.selfcheck.items if not item.passed] == [READOUT]
-    with pytest.raises(RefusedError, match="readout of the last state"):
-        DirectLogitAttribution().run(wrapped, PROMPT)
+    promoting = [Neurons(layer=1), FlowRouteNeurons(layer=0), FlowRoutePart(layer=1)]
+    for analysis in (DirectLogitAttribution(), *promoting):
+        with pytest.raises(RefusedError, match="readout of the last state"):
+            analysis.run(wrapped, PROMPT)

@@ -1,5 +1,6 @@
 """What a pass sets acts in its own thread and pass, and in no other."""
 
+import multiprocessing
 import threading
 
 import pytest
@@ -148,3 +149,47 @@ def test_the_numbers_that_everybody_draws_are_left_alone():
     state = torch.random.get_rng_state()
     measure_means(model, n_tokens=32)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def split_off(model):
+    """The logits of a pass in a process that is split off here."""
+    forks = multiprocessing.get_context("fork")
+    reads, writes = forks.Pipe(duplex=False)
+
+    def answer():
+        torch.set_num_threads(1)  # OpenMP's own threads are not there either
+        writes.send(observe(model, CLEAN).logits[0].numpy())
+
+    child = forks.Process(target=answer)
+    child.start()
+    try:
+        assert reads.poll(60)
+        return torch.from_numpy(reads.recv())
+    finally:
+        child.kill()
+        child.join()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_a_process_that_is_split_off_during_a_pass_has_passes_of_its_own():
+    """What another thread held was held for ever in the child: its first pass never began."""
+    model = wrap(tiny_hf("llama"), None)
+    expected = observe(model, CLEAN).logits[0]
+    held, ended = threading.Event(), threading.Event()
+
+    def hold():
+        with model.passes.run(), model.follow._lock:
+            held.set()
+            ended.wait(120)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(60)
+        torch.testing.assert_close(split_off(model), expected, atol=1e-5, rtol=1e-5)  # of other numbers of threads
+    finally:
+        ended.set()
+        thread.join()
+    with model.passes.run():  # one that is split off within a pass goes on with it
+        torch.testing.assert_close(split_off(model), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(observe(model, CLEAN).logits[0], expected)

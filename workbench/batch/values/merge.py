@@ -174,7 +174,7 @@ class _Merged:
         """By shard the rows that are wanted and the documents that they belong to; pieces by document."""
         by_shard: dict[str, list[tuple[int, tuple[str, str, str]]]] = {}
         many: dict[Any, int] = {}
-        for cell, line in self.cells.asked(self.analysis):
+        for cell, line in self.cells.counted(self.analysis):
             counts = self.counts.setdefault((line["model"], line["group"]), [0, 0, 0])
             place = places.get(cell)
             if place is None:

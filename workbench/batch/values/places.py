@@ -57,6 +57,16 @@ class Cells:
             if analysis in line["cells"]:
                 yield line["cells"][analysis], line
 
+    def counted(self, analysis: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The same where a prompt counts once in a group of a model: of rows that differ only in columns which this
+        analysis does not read (one clean prompt beside many corrupt ones) the first."""
+        seen: set[tuple[str, str, str]] = set()
+        for cell, line in self.asked(analysis):
+            one = (line["model"], line["group"], cell)
+            if one not in seen:
+                seen.add(one)
+                yield cell, line
+
     def lines(self) -> Iterator[dict[str, Any]]:
         """Every prompt of the plan. Raises UnavailableError where one is of a model that the plan has not."""
         labels = {one["label"] for one in self.record["models"]}

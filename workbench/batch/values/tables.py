@@ -118,7 +118,7 @@ def summaries(cells: Cells) -> dict[str, str]:
     found = {}
     for name in cells.names:
         places = cells.places(name)
-        asked = list(cells.asked(name))
+        asked = list(cells.counted(name))
         done = [(line["model"], line["group"], line["document"]) for cell, line in asked if cell in places]
         counts = (len(done), len(set(done)), len(asked) - len(done))
         models = len({model for model, *_ in done})
