@@ -52,9 +52,10 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
     right labels minus others, probability of labels of the context.
     change_step: the change point of the accuracy on new classes (see `training-timeline`). best_in_context beside the
     last value says whether it is lost again. Beside the toys, for as many pairs, classes in the context and labels, an
-    induction head of two parameters and its readout, trained by gradient descent at rate 1: its probability of the
-    right label after as many updates, and the update at which its loss is half of that of a guess among the labels of
-    the context (see `two_parameters`).
+    induction head of two parameters and its readout, along the flow that gradient descent at rate 1 follows closely
+    (it changes some updates later: at 43 where the flow does at 40): its probability of the right label after about as
+    many updates, and about at which its loss is half of that of a guess among the labels of the context (see
+    `two_parameters`).
 
     Limits: items are from a finite pool of 8 a class, 6 of them trained on. Adam, layer norms and an MLP in each block
     in place of the paper's SGD and three-layer classifier. Accuracy by chance is one in the number of labels. Steps of
@@ -133,7 +134,7 @@ class AbruptLearning(Finding, name="abrupt-learning", title="Finding 4: in conte
                 )
         changes = zip(result["condition"].values, result["model_change"].values, strict=True)
         beside = ", ".join(f"{when:.0f} with {name}" for name, when in changes if np.isfinite(when))
-        more = f" The two-parameter model changes at update {beside}." if beside else ""
+        more = f" The two-parameter model changes at about update {beside}." if beside else ""
         return f"Accuracy with {'; with '.join(said)}.{more}"
 
 

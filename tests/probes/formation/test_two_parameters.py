@@ -66,6 +66,15 @@ def test_when_it_changes_depends_on_labels_and_pairs_as_in_the_paper():
     assert when(10, 2, 20) < when(10, 5, 20) < when(10, 10, 20)
 
 
+@pytest.mark.parametrize(("shape", "later"), [((6, 3, 5), 3), ((8, 4, 10), 4)])
+def test_descent_changes_some_updates_after_the_flow(shape, later):
+    """Which is why the sentence says about."""
+    model, point, updates = TwoParameters(*shape), np.full(3, 0.01), 0
+    while model.loss(point) > np.log(shape[1]) / 2:
+        point, updates = point - model.gradient(point), updates + 1
+    assert 0 < updates - model.change_step() < later
+
+
 @pytest.mark.parametrize("shape", [(8, 1, 8), (8, 9, 20), (8, 8, 7)])
 def test_contexts_that_cannot_be_are_refused(shape):
     with pytest.raises(InputError, match="from 2 classes"):
@@ -84,5 +93,6 @@ def test_each_condition_of_the_finding_has_its_model_beside_it():
     )
     right = result["model_probability"].sel(condition="16 classes, 2 copies")
     assert right[0] == pytest.approx(1 / 10, abs=0.01) and right.sel(step=4000) > 0.99
+    assert f"changes at about update {one.change_step():.0f} with 16 classes, 1 copy" in AbruptLearning().said(result)
     figure = beside_figure(result)
     assert {len(trace.x) for trace in figure.data} == {3} and len(figure.data) == 8

@@ -240,6 +240,20 @@ def test_rows_without_a_document_are_each_their_own(tmp_path):
     assert found.attrs["summary"] == "Means of norms over 5 documents, 6 prompts."
 
 
+def test_a_record_that_leaves_the_document_out_is_its_own(tmp_path):
+    """As JSON lines are written where it is not known; the first one has it, so that it is not misspelt."""
+    from tests.tiny_models import spelling, tiny_hf
+    from workbench import wrap
+
+    rows = [{"text": "two words", "book": "b1"}, {"text": "three"}, {"text": "four", "book": "b1"}, {"text": "five"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given = spec() | {"prompts": [{"file": str(tmp_path / "rows.jsonl"), "document": "book"}]}
+    model = wrap(tiny_hf("llama", n_layers=3), spelling(), name="tiny")
+    run = batch.run(given, tmp_path / "run", catalog=CATALOG, models={"tiny": model})
+    found = run.aggregate("norms")
+    assert not run.failures and found["n_prompts"] == 4 and found["n_documents"] == 3
+
+
 def test_a_damaged_shard_of_a_plan_costs_itself_and_the_others_are_computed(run, tmp_path, model):
     folder = tmp_path / "run"
     made = batch.plan(spec(), folder, catalog=CATALOG, models={"tiny": model})

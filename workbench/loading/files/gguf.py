@@ -26,7 +26,7 @@ __all__ = ["conversions", "converted", "unread"]
 
 Progress = Callable[[str, float, str], None]
 
-_FORMAT = 3  # raise it when the conversion writes something else: older ones are then made again
+_FORMAT = 4  # raise it when the conversion writes something else: older ones are then made again
 # Keys that transformers drops, and where the model that it makes holds the same.
 _SAME = {
     "attention.key_length": "head_dim",
@@ -173,6 +173,12 @@ def unread(keys: Mapping[str, Any], config: Any) -> Dropped:
             continue
         changes = key.startswith(_CHANGE) or key in _CAPS
         (found.changing if changes else found.noted).append(f"{full} = {value}" if changes else full)
+    # No file holds by what Gemma scales attention. Its reader takes one number for all, which is right where heads are
+    # as wide as that: not in the models of 27 billion weights, nor in others of another width.
+    scale = getattr(config, "query_pre_attn_scalar", None)
+    if scale is not None and scale != config.head_dim:
+        assumed = f"it takes that of heads of {scale} numbers, not {config.head_dim}"
+        found.changing.append(f"the scale of attention ({assumed})")
     return found
 
 

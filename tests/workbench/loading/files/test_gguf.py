@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from transformers import LlamaForCausalLM
+from transformers import Gemma2Config, Gemma3TextConfig, LlamaForCausalLM
 
 from tests.tiny_gguf import write_gguf
 from tests.tiny_models import tiny_hf
@@ -143,6 +143,16 @@ def test_what_says_the_same_is_not_mentioned_and_the_rest_is_noted(tmp_path):
     assert (
         load(str(path)).identity.badge == "dequantised from more.gguf; not read of it: llama.leading_dense_block_count"
     )
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3"])
+def test_a_scale_of_attention_that_no_file_holds_is_not_made_up(kind):
+    """The reader takes Gemma's usual one for all: of a Gemma 2 of 27 billion weights the scores were a quarter off."""
+    made_by = {"gemma2": Gemma2Config, "gemma3": Gemma3TextConfig}[kind]
+    keys = {"general.architecture": kind}
+    (told,) = gguf.unread(keys | {f"{kind}.attention.key_length": 128}, made_by(head_dim=128)).changing
+    assert told == "the scale of attention (it takes that of heads of 256 numbers, not 128)"
+    assert not gguf.unread(keys | {f"{kind}.attention.key_length": 256}, made_by(head_dim=256)).changing
 
 
 @pytest.mark.parametrize("adds", [True, False])
