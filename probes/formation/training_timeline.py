@@ -107,7 +107,8 @@ class TrainingTimeline(Study, name="training-timeline", title="Training timeline
         entries = self.entries or "task-attention"
         for part in trained(recipe, range(self.seeds), named(entries), model.interventions, progress):
             shown = _watched(recipe, model.interventions, part) if part.complete else None
-            yield self._result(part.losses, part.scores, list(range(self.seeds)), shown, model.name)
+            begun = sorted(part.losses)  # a range over seeds that are still to come would be one of fewer
+            yield self._result(part.losses, part.scores, begun, shown, model.name)
 
     def _real(self, model: Model, progress: Progress | None, network: bool) -> xr.Dataset:
         """Of a series of checkpoints; NaN where a score has no mean."""

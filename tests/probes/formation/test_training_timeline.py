@@ -84,6 +84,8 @@ def test_partial_results_come_along_the_way():
     TrainingTimeline(seeds=2).run(load(TOY, step=0), partial=parts.append)
     sizes = [int(part["loss"].notnull().sum()) for part in parts]
     assert len(set(sizes)) > 5 and sizes == sorted(sizes)
+    assert parts[0].sizes["seed"] == 1 and ", 1 seed." in parts[0].attrs["summary"]  # the second has not begun
+    assert ", 2 seeds." in parts[-1].attrs["summary"]
 
 
 def test_any_analyses_go_along_any_series_of_models():

@@ -51,6 +51,28 @@
     main.setAttribute("aria-busy", String(is));
   }
 
+  // Parts of a study may come faster than one is drawn. The next is asked for when the one before has arrived, or does
+  // not arrive: Dash would hold a figure back as long as newer ones are asked for, and the page stood still for all of it.
+  const LONGEST = 15000; // milliseconds
+  let flying = "", next = "", overdue = null;
+
+  function fly(main) {
+    flying = main;
+    clearTimeout(overdue);
+    overdue = setTimeout(land, LONGEST);
+  }
+
+  function land() {
+    const main = next;
+    clearTimeout(overdue);
+    flying = next = "";
+    if (!main) return;
+    fly(main);
+    wanted = main;
+    dash.set_props("drawn", { data: main });
+    dash.set_props("rested", { data: main });
+  }
+
   // A table arrives as a whole and is built piece by piece: its header has no cells and no names at first.
   function whenBuilt(expected, turn) {
     if (turn !== building) return; // something else is shown by now
@@ -134,8 +156,14 @@
       }
       // What is only refined, by the next part of a study, may be read meanwhile.
       const of = [view.name, view.figure, shown && (shown.keys[view.name] || shown.id), look(view.name)].join(" ");
+      if (of === seen && flying) {
+        next = main === flying ? "" : main;
+        return [no(), no()];
+      }
       awaited = awaited || of !== seen;
       seen = of;
+      next = "";
+      if (main !== beforeMain) fly(main);
       asked = open = [view.name, view.figure].join();
       wanted = main;
       stand();
@@ -182,6 +210,7 @@
     },
     // A large view has arrived. Until it is the one that was asked for last, what is there stands back.
     fresh: function (figure, message, table, stands) {
+      land();
       awaited = awaited && !String(stands).startsWith(wanted + " ");
       stand();
       dash.spine.arrived(figure, stands);
