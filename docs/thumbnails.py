@@ -49,6 +49,20 @@ MADE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 WIDTH, HEIGHT = 460, 250  # pixels of a screen
 _LETTERS = 34  # of a line of an axis's title
+# Where a legend or long labels leave little room, the legend is smaller and titles of rising axes are left out: they
+# would be cut at both ends, over the figure's own.
+_PICTURE = """async ([figure, width, height]) => {
+  const gd = document.body.appendChild(document.createElement("div"));
+  await Plotly.newPlot(gd, figure);
+  if (gd._fullLayout._size.h < 110) {
+    const low = { "legend.font.size": 8 };
+    for (const name of Object.keys(gd.layout)) if (name.startsWith("yaxis")) low[name + ".title.text"] = "";
+    await Plotly.relayout(gd, low);
+  }
+  const url = await Plotly.toImage(gd, { format: "webp", width, height, scale: 1.5 });
+  gd.remove();
+  return url;
+}"""
 
 
 def main() -> int:
@@ -171,8 +185,7 @@ class Painter:
         for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
             axis.title.text = "<br>".join(lines(axis.title.text or "", _LETTERS))
         figure.update_layout(width=WIDTH, height=HEIGHT, title_font_size=11, paper_bgcolor="#ffffff")
-        script = "figure => Plotly.toImage(figure, { format: 'webp', width: %d, height: %d, scale: 1.5 })"
-        url = self._page.evaluate(script % (WIDTH, HEIGHT), json.loads(figure.to_json()))
+        url = self._page.evaluate(_PICTURE, [json.loads(figure.to_json()), WIDTH, HEIGHT])
         place.write_bytes(base64.b64decode(url.partition(",")[2]))
 
 

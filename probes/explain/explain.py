@@ -286,13 +286,14 @@ class _Way:
         labels, null = induction_labels(self.model, self.asked.seed)
         nodes = sorted(worth, key=lambda node: -worth[node])
         pairs = (*self.task.validation, *self.task.test)
-        parts = described_parts(self.model, nodes, self.shown, self.estimated, pairs, labels)
+        described = described_parts(self.model, nodes, self.shown, self.estimated, pairs, labels)
         self._passed("parts")
         copying = (
             "copies, suppresses: the token it looks at most, position 0 aside, against the prompt's others, "
             f"{len(pairs)} prompts, q 0.05"
         )
-        return self.found.add("parts", parts_found(parts, worth), {"null": null, "copying_null": copying})
+        parts = parts_found(described, worth, capped=bool(self.model.readout.soft_cap))
+        return self.found.add("parts", parts, {"null": null, "copying_null": copying})
 
 
 VIEW = View(

@@ -119,8 +119,10 @@ def faithful_found(whole: np.ndarray, empty: np.ndarray, kept: np.ndarray, rest:
     )
 
 
-def parts_found(parts: Sequence[Part], worth: dict[tuple[int, int], float]) -> xr.Dataset:
-    """What the parts do, one row each (component). worth: f that the circuit loses without a node."""
+def parts_found(parts: Sequence[Part], worth: dict[tuple[int, int], float], capped: bool = False) -> xr.Dataset:
+    """What the parts do, one row each (component). worth: f that the circuit loses without a node. capped: whether
+    logits go through a soft cap, which a part alone does not."""
+    own = "its own part in the answer" + (", before the soft cap" if capped else "")
     text = lambda values: np.array(list(values), dtype=object)
     shown = lambda tokens: ", ".join(map(repr, tokens))
     label = lambda part: "; ".join(part.labels)
@@ -138,6 +140,6 @@ def parts_found(parts: Sequence[Part], worth: dict[tuple[int, int], float]) -> x
         part_weight=("component", [part.weight for part in parts], "share of attention", (0, 1), "attention to it"),
         part_raises=("component", text(shown(part.raises) for part in parts), "text", None, "tokens it raises most"),
         part_lowers=("component", text(shown(part.lowers) for part in parts), "text", None, "tokens it lowers most"),
-        part_direct=("component", [part.direct for part in parts], "logits", None, "its own part in the answer"),
+        part_direct=("component", [part.direct for part in parts], "logits", None, own),
         part_label=("component", text(label(part) for part in parts), "text", None, "labels it earns, with their q"),
     )  # fmt: skip

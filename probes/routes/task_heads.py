@@ -158,17 +158,18 @@ def ablation(
     pick = lambda: [others[i] for i in rng.choice(len(others), len(heads), replace=False)]
     random = [difference(pick()) for _ in range(draws)]
     clean, ablated = difference(()), difference(heads)
+    p = float(monte_carlo_p(ablated, random, side="less"))
     summary = (
         f"Without {', '.join(f'L{layer}H{head}' for layer, head in heads)} the logit difference is "
         f"{hundredths(ablated)} instead of {hundredths(clean)}; without as many random heads "
-        f"{hundredths(float(np.mean(random)))}."
+        f"{hundredths(float(np.mean(random)))}{f' on average of {draws} draws' if draws > 1 else ''} (p = {p:.2g})."
     )
     return dataset(
         None,
         clean=("", clean, "logits", None, "logit difference of the whole model"),
         ablated=("", ablated, "logits", None, "with the heads ablated"),
         random=("draw", random, "logits", None, "with as many random heads ablated"),
-        p=("", monte_carlo_p(ablated, random, side="less"), "probability", (0, 1), "random heads that do as much"),
+        p=("", p, "probability", (0, 1), "random heads that do as much"),
     ).assign_attrs(summary=summary, reference=str(means))
 
 

@@ -216,7 +216,8 @@ def save(result: xr.Dataset, path: str | PathLike[str]) -> Path:
     """Save a result as its name ends (.nc, .zarr, .csv, .parquet, .json), whole or not at all.
 
     An interrupted save leaves no file that a later run would trust. A netCDF file carries the sha256 of its bytes,
-    which `open_result` verifies. Of several tables a file each: `lens.csv` becomes `lens.depth_pos.csv`, ....
+    which `open_result` verifies. Of several tables a file each: `lens.csv` becomes `lens.depth_pos.csv`, ...; what is
+    returned is the path as given, at which there is none then.
     Raises InputError for another ending, what is no file, and what `open_result` would refuse in a netCDF file;
     UnavailableError where nothing can be written.
     """

@@ -23,6 +23,7 @@ from workbench.loading.bridge import BridgeAdapter, boot
 from workbench.loading.files import adapters, gguf
 from workbench.loading.files.checkpoint import check_directory, need_content, read, readable
 from workbench.loading.given import buildable, check_model, check_tokenizer, check_weights
+from workbench.loading.libraries import need_libraries
 from workbench.loading.placement import Map, Place, placed, usable_device, usable_place
 from workbench.loading.selfcheck import check_ids, selfcheck
 from workbench.loading.toys import checkpoints, recipes
@@ -122,6 +123,8 @@ def _load(
     allow_network: bool,
     progress: Progress | None,
 ) -> Model:
+    if name in (*_BY_HAND, bundled.NAME):
+        need_libraries()
     if name in _BY_HAND:
         return wrap(_BY_HAND[name](), None, name=name)
     if name == bundled.NAME:
@@ -136,6 +139,7 @@ def _load(
         if not os.path.isfile(path):
             raise ModelError(f"no file at {path}", "a GGUF file", "Check the path")
         need_content(path)
+        need_libraries()
         with readable(str(path)):
             directory, badge = gguf.converted(path, progress)
         return _pretrained(path.stem, directory, dtype, device, check, badge=badge)
@@ -151,6 +155,7 @@ def _load(
 def _trained(name: str, step: int | None, seed: int | None, progress: Progress | None) -> Model:
     """A toy at a step of its training, which is made up to there if it is not kept."""
     recipe, at = recipes.asked(name, step, seed)
+    need_libraries()
     kept = checkpoints.Kept(recipe)
     kept.ensure(at, progress)
     last = recipe.steps if at is None else at
@@ -183,6 +188,7 @@ def _directory(name: str, path: Path, dtype: torch.dtype, device: Place, check: 
     if not isinstance(device, str):
         raise InputError(f"a device_map for the adapter in {path}", "a whole model", "Merge it, and save the model")
     adapters.need_peft(path)
+    need_libraries()
     if (path / "config.json").is_file():
         check_directory(path)
         with adapters.without(path) as bare, readable(name):
@@ -216,6 +222,7 @@ def wrap(model: Any, tokenizer: Any, *, name: str | None = None, badge: str = ""
     Raises InputError for what is no causal language model, and ModelError for one that cannot be instrumented. Warns
     (UserWarning) of a model in training mode that drops out.
     """
+    need_libraries()
     check_tokenizer(tokenizer)
     _check_held(model)
     if model.training and _drops_out(model):
@@ -353,6 +360,7 @@ def _pretrained(
     network: bool = False,
 ) -> Model:
     """A directory, or what a name on the hub stands for."""
+    need_libraries()
     with readable(name), _quiet():
         known = weights.hash_of_files(place, dtype) if isinstance(place, Path) else ("", None)
         found = placed(_source(place, revision, network), dtype, device)

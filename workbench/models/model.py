@@ -274,6 +274,8 @@ class Model:
         now = self.follow()
         if now.adapter is not self.adapter:
             self.made, self.adapter, self.readout, self.selfcheck = now.made, now.adapter, now.readout, now.selfcheck
+            if self.vocabulary.size != self.sizes.d_vocab:  # resized, as after tokens were added
+                self.vocabulary = Vocabulary(self.tokenizer, self.sizes.d_vocab)
 
     def fixed(self) -> "Model":
         """This model as its weights are now, for all of one run: it looks at them no more."""

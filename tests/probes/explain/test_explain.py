@@ -104,6 +104,8 @@ def test_parts_of_two_circuits_are_aligned_by_their_names():
     np.testing.assert_array_equal(change["part_direct"], [3.0, 0.25, np.nan])
     assert change["label"].values.tolist() == ["L1 MLP", "L0H1", "L3H3"] and "part_head" not in change
     assert not parts_found([], {}).sizes["component"] and "label" not in parts_table(one)
+    said_of = lambda capped: parts_found([], {}, capped)["part_direct"].attrs["long_name"]
+    assert said_of(True) == f"{said_of(False)}, before the soft cap"
 
 
 def test_pairs_are_apart_and_none_is_the_shown_one():

@@ -15,6 +15,7 @@ from workbench import Prompt, load, observe, wrap
 from workbench.errors import InputError
 from workbench.intervene import Ablate, Head, Knockout, Steer
 from workbench.models.prompt import tokenise
+from workbench.words import hundredths
 
 IDS = Prompt.ids([0, 7, 31, 64, 12, 90, 45, 7, 31, 64, 12])
 
@@ -153,3 +154,6 @@ def test_p_of_an_ablation_is_small_where_it_does_more_harm_than_random_heads():
     random = needed["random"].values
     assert float(needed["p"]) == pytest.approx((1 + (random <= float(needed["ablated"])).sum()) / 13)
     assert float(needed["p"]) < 0.8
+    assert needed.attrs["summary"].endswith(
+        f"random heads {hundredths(random.mean())} on average of 12 draws (p = {float(needed['p']):.2g})."
+    )

@@ -212,3 +212,21 @@ def test_weights_that_change_while_they_are_checked_are_said_to(monkeypatch):
         model.identity.key  # noqa: B018 - a look
     monkeypatch.setattr(pretrained, "_checked", plain_check)
     assert model.identity.key == wrap(copy.deepcopy(hf), None, name="mine").identity.key
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "neox"])
+def test_an_embedding_that_was_resized_has_other_ids(kind):
+    """New ids were refused as targets; of those that are gone an IndexError came."""
+    hf = tiny_hf(kind)
+    model = wrap(hf, None)
+    before = tokenise(model, PROMPT)
+    observe(model, before)
+    hf.resize_token_embeddings(101)
+    found = DirectLogitAttribution(target="#100").run(model, before)
+    with torch.no_grad():
+        plain = hf(torch.tensor([IDS])).logits[0, -1, 100]
+    assert abs(float(found["total"]) - float(plain)) < 1e-4 and model.vocabulary.size == 101
+    hf.resize_token_embeddings(60)
+    for analysis in (DirectLogitAttribution, LogitLens):
+        with pytest.raises(InputError, match="ids from 0 to 59"):
+            analysis(target="#61").run(model, PROMPT)
